@@ -1,0 +1,90 @@
+"""The catalogue: which upstream files exist, under which digests, and which go together.
+
+pins.tsv      component, version, arch, algorithm, digest, URL, and where the digest was published
+defaults.tsv  Kubernetes minor, component, version, and on what authority
+"""
+
+import csv
+import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+URLS = {
+    "kubernetes-server": "https://dl.k8s.io/v{version}/kubernetes-server-linux-{arch}.tar.gz",
+    "etcd": "https://github.com/etcd-io/etcd/releases/download/v{version}/etcd-v{version}-linux-{arch}.tar.gz",
+    "docker": "https://download.docker.com/linux/static/stable/{machine}/docker-{version}.tgz",
+    "cni-plugins": "https://github.com/containernetworking/plugins/releases/download/v{version}/cni-plugins-linux-{arch}-v{version}.tgz",
+}  # fmt: skip
+"""Where each component is published, for versions that no row pins."""
+
+COMPONENTS = tuple(URLS)
+MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Artifact:
+    """One upstream file: where it is published and what it must be."""
+
+    component: str
+    version: str
+    arch: str
+    url: str
+    algorithm: str  # sha256 | sha512
+    digest: str  # lower-case hexadecimal
+    source: str  # who says so
+
+    @property
+    def label(self) -> str:
+        """`etcd 3.4.23 (amd64)`."""
+        return f"{self.component} {self.version} ({self.arch})"
+
+
+def find_artifact(component: str, version: str, arch: str) -> Artifact | None:
+    """The built-in pin, or None."""
+    return _pins().get((component, version, arch))
+
+
+def artifact_url(component: str, version: str, arch: str) -> str:
+    """Where upstream publishes the file, pinned or not."""
+    return URLS[component].format(version=version, arch=arch, machine=MACHINES[arch])
+
+
+def list_versions(component: str) -> tuple[str, ...]:
+    """Every version with a built-in pin, oldest first."""
+    found = {pin.version for pin in _pins().values() if pin.component == component}
+    return tuple(sorted(found, key=_version_key))
+
+
+def closest_versions(component: str, version: str, arch: str) -> tuple[str, ...]:
+    """Up to three pinned versions that resemble this one."""
+    known = [v for v in list_versions(component) if find_artifact(component, v, arch)]
+    return tuple(difflib.get_close_matches(version, known, n=3, cutoff=0.6))
+
+
+def default_version(component: str, minor: str) -> str:
+    """The component's version that goes with a Kubernetes minor; KeyError where no row says."""
+    for row in _read("defaults.tsv"):
+        if (row["minor"], row["component"]) == (minor, component):
+            return row["version"]
+    raise KeyError((component, minor))
+
+
+@cache
+def _pins() -> dict[tuple[str, str, str], Artifact]:
+    pins = {}
+    for row in _read("pins.tsv"):
+        artifact = Artifact(**{**row, "source": f"catalog: {row['source']}"})
+        pins[artifact.component, artifact.version, artifact.arch] = artifact
+    return pins
+
+
+def _read(name: str) -> Iterator[dict[str, str]]:
+    with (files(__package__) / name).open(encoding="utf-8", newline="") as file:
+        yield from csv.DictReader(file, delimiter="\t")
+
+
+def _version_key(version: str) -> tuple[tuple[int, str], ...]:
+    parts = version.replace("-", ".").split(".")
+    return tuple((int(p), "") if p.isdigit() else (-1, p) for p in parts)

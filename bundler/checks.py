@@ -1,0 +1,227 @@
+"""What the fields of a cluster description say about one another."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+from bundler.catalog import COMPONENTS
+from bundler.components import EXTRA_COMPONENTS, MINORS, PORTS, minor_of
+from bundler.config import Cluster, ExternalLoadBalancer, NginxKeepalived, Node, Role
+
+API_PORT = 6443
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """Something wrong at `path` of cluster.yaml; a warning does not stop a build."""
+
+    path: tuple[str | int, ...]
+    text: str
+    is_error: bool = True
+
+
+def check_cluster(cluster: Cluster) -> Iterator[Problem]:
+    """Every problem of the whole description; touches neither disk nor network."""
+    yield from _check_versions(cluster)
+    yield from _check_nodes(cluster)
+    yield from _check_roles(cluster)
+    yield from _check_networks(cluster)
+    yield from _check_endpoint(cluster)
+    yield from _check_node_ports(cluster)
+    yield from _check_names(cluster)
+
+
+def _check_versions(cluster: Cluster) -> Iterator[Problem]:
+    minor = minor_of(cluster.kubernetes.version)
+    if minor not in MINORS:
+        yield Problem(
+            path=("kubernetes", "version"),
+            text=f"Kubernetes {minor} is not supported by this bundler; choose {', '.join(MINORS)}",
+        )
+
+
+def _check_nodes(cluster: Cluster) -> Iterator[Problem]:
+    names: dict[str, int] = {}
+    addresses: dict[IPv4Address, int] = {}
+    for index, node in enumerate(cluster.nodes):
+        where = ("nodes", index)
+        if node.name in names:
+            yield Problem(path=(*where, "name"), text=f"{node.name} is also nodes[{names[node.name]}]")
+        if node.address in addresses:
+            other = cluster.nodes[addresses[node.address]].name
+            yield Problem(path=(*where, "address"), text=f"{node.address} is also {other}'s")
+        names.setdefault(node.name, index)
+        addresses.setdefault(node.address, index)
+        if node.name == "localhost":
+            yield Problem(path=(*where, "name"), text="localhost is every host's name: choose another")
+        if len(set(node.roles)) < len(node.roles):
+            yield Problem(path=(*where, "roles"), text="names a role twice")
+        if not _is_host_address(node.address):
+            yield Problem(path=(*where, "address"), text=f"{node.address} is no host's address")
+
+
+def _is_host_address(address: IPv4Address) -> bool:
+    return not (
+        address.is_unspecified
+        or address.is_loopback
+        or address.is_multicast
+        or address.is_link_local
+        or address.is_reserved
+    )
+
+
+def _check_roles(cluster: Cluster) -> Iterator[Problem]:
+    members = _having(cluster, Role.ETCD)
+    if not _having(cluster, Role.CONTROL_PLANE):
+        yield Problem(path=("nodes",), text="no node has the role control-plane: give it to one or three")
+    if not members:
+        yield Problem(path=("nodes",), text="no node has the role etcd: give it to one or three")
+    elif len(members) % 2 == 0:
+        yield Problem(
+            path=("nodes",),
+            text=f"{len(members)} etcd members survive no more failures than {len(members) - 1}:"
+            " take an odd number",
+            is_error=False,
+        )
+    if not _having(cluster, Role.WORKER):
+        text = "no node has the role worker: nothing can run, and verify.sh will fail"
+        yield Problem(path=("nodes",), text=text, is_error=False)
+
+
+def _check_networks(cluster: Cluster) -> Iterator[Problem]:
+    network = cluster.network
+    ranges = {"pod_cidr": network.pod_cidr, "service_cidr": network.service_cidr}
+    if network.pod_cidr.overlaps(network.service_cidr):
+        yield Problem(
+            path=("network", "service_cidr"),
+            text=f"{network.service_cidr} overlaps network.pod_cidr {network.pod_cidr}:"
+            " choose two ranges apart",
+        )
+    for key, cidr in ranges.items():
+        for index, node in enumerate(cluster.nodes):
+            if node.address in cidr:
+                yield Problem(
+                    path=("nodes", index, "address"),
+                    text=f"{node.address} lies inside network.{key} {cidr}: choose another range",
+                )
+    # the API server refuses service ranges of more than 20 bits (kube-apiserver's validation.go)
+    if not 12 <= network.service_cidr.prefixlen <= 28:
+        yield Problem(
+            path=("network", "service_cidr"), text="must be a /12 to a /28: the API server takes no other"
+        )
+    workers = len(_having(cluster, Role.WORKER))
+    if network.pod_subnet_prefix < network.pod_cidr.prefixlen:
+        text = f"each worker's /{network.pod_subnet_prefix} does not fit into {network.pod_cidr}"
+        yield Problem(path=("network", "pod_cidr"), text=text)
+    elif workers > 2 ** (network.pod_subnet_prefix - network.pod_cidr.prefixlen):
+        text = f"{network.pod_cidr} has too few /{network.pod_subnet_prefix} for {workers} workers"
+        yield Problem(path=("network", "pod_cidr"), text=text)
+
+
+def _check_endpoint(cluster: Cluster) -> Iterator[Problem]:
+    planes = _having(cluster, Role.CONTROL_PLANE)
+    balancer = cluster.control_plane.load_balancer
+    endpoint = cluster.control_plane.endpoint
+    where = ("control_plane", "endpoint")
+    if endpoint is None:
+        if len(planes) > 1 or balancer is not None:
+            yield Problem(path=("control_plane",), text="endpoint is missing: HOST:PORT for all clients")
+        return
+    host, _, port_text = endpoint.rpartition(":")
+    address = _address(host)
+    if address is None and not _looks_like_name(host):
+        yield Problem(path=where, text=f"{host} is neither an IPv4 address nor a DNS name")
+        return
+    if len(planes) > 1 and balancer is None:
+        text = "two or more control planes need a load_balancer: nginx-keepalived or external"
+        yield Problem(path=("control_plane",), text=text)
+    if address is not None:
+        ranges = {"pod_cidr": cluster.network.pod_cidr, "service_cidr": cluster.network.service_cidr}
+        for key, cidr in ranges.items():
+            if address in cidr:
+                yield Problem(path=where, text=f"{host} lies inside network.{key} {cidr}")
+    if isinstance(balancer, NginxKeepalived):
+        yield from _check_virtual_address(cluster, address, int(port_text))
+    elif isinstance(balancer, ExternalLoadBalancer):
+        yield from _refuse_balancer_role(cluster, "load_balancer is external")
+    else:
+        yield from _refuse_balancer_role(cluster, "control_plane.load_balancer is not given")
+        own = [n for n in planes if n.address == address]
+        if address is not None and not own:
+            yield Problem(path=where, text=f"{host} is no control plane's address, and nothing serves it")
+        if len(planes) == 1 and int(port_text) != API_PORT:
+            yield Problem(path=where, text=f"without a load balancer the port is {API_PORT}")
+
+
+def _check_virtual_address(
+    cluster: Cluster, address: IPv4Address | None, port: int
+) -> Iterator[Problem]:
+    where = ("control_plane", "endpoint")
+    balancers = _having(cluster, Role.LOAD_BALANCER)
+    if address is None:
+        text = "must be an IPv4 address: keepalived moves an address, not a name"
+        yield Problem(path=where, text=text)
+    for node in cluster.nodes:
+        if node.address == address:
+            text = f"{address} is {node.name}'s own address: the virtual address must be a free one"
+            yield Problem(path=where, text=text)
+    if not balancers:
+        yield Problem(
+            path=("control_plane", "load_balancer"),
+            text="no node has the role load-balancer: give it to the control planes",
+        )
+    shared = {port_: unit for n in balancers for role in n.roles for port_, unit in PORTS[role].items()}
+    if port in shared:
+        yield Problem(path=where, text=f"port {port} is {shared[port]}'s on the same host: take 8443")
+
+
+def _refuse_balancer_role(cluster: Cluster, reason: str) -> Iterator[Problem]:
+    for index, node in enumerate(cluster.nodes):
+        if Role.LOAD_BALANCER in node.roles:
+            text = f"load-balancer has nothing to do here: {reason}"
+            yield Problem(path=("nodes", index, "roles"), text=text)
+
+
+def _check_node_ports(cluster: Cluster) -> Iterator[Problem]:
+    low, high = (int(part) for part in cluster.network.node_port_range.split("-"))
+    fixed = {port: unit for ports in PORTS.values() for port, unit in ports.items()}
+    if cluster.control_plane.endpoint:
+        fixed[int(cluster.control_plane.endpoint.rpartition(":")[2])] = "the endpoint"
+    for port, unit in sorted(fixed.items()):
+        if low <= port <= high:
+            text = f"holds {port}, which is {unit}'s: choose a range apart"
+            yield Problem(path=("network", "node_port_range"), text=text)
+
+
+def _check_names(cluster: Cluster) -> Iterator[Problem]:
+    for name in cluster.artifacts:
+        if name not in COMPONENTS:
+            text = f"unknown artifact; known: {', '.join(COMPONENTS)}"
+            yield Problem(path=("artifacts", name), text=text)
+    for name, extra in cluster.extra.items():
+        if name not in EXTRA_COMPONENTS:
+            text = f"unknown component; known: {', '.join(EXTRA_COMPONENTS)}"
+            yield Problem(path=("extra", name), text=text)
+        elif extra.config and not EXTRA_COMPONENTS[name].has_config:
+            yield Problem(path=("extra", name, "config"), text=f"{name} has no configuration file here")
+        elif extra.flags and not EXTRA_COMPONENTS[name].has_flags:
+            yield Problem(path=("extra", name, "flags"), text=f"{name} takes config here, not flags")
+
+
+def _having(cluster: Cluster, role: Role) -> list[Node]:
+    return [node for node in cluster.nodes if role in node.roles]
+
+
+def _address(host: str) -> IPv4Address | None:
+    try:
+        return IPv4Address(host)
+    except ValueError:
+        return None
+
+
+def _looks_like_name(host: str) -> bool:
+    labels: Iterable[str] = host.split(".")
+    return not host.replace(".", "").isdigit() and all(
+        label and label.replace("-", "").isalnum() and label == label.lower() for label in labels
+    )
+

@@ -1,0 +1,218 @@
+"""The cluster description: frozen models that are the documented schema of cluster.yaml.
+
+Only what one field can say about itself is checked here (types, ranges, unknown keys); what fields
+say about one another is in `checks.py`. YAML and line numbers are `loader.py`'s.
+"""
+
+import re
+from enum import StrEnum
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+DNS_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+VERSION = re.compile(r"\d+\.\d+\.\d+")
+HEX = re.compile(r"[0-9a-f]+")
+DIGEST_LENGTHS = {"sha256": 64, "sha512": 128}
+
+
+def _check_dns_label(value: str) -> str:
+    if not DNS_LABEL.fullmatch(value):
+        raise ValueError(
+            "must be a DNS label: lower-case letters, digits and '-', at most 63 characters"
+        )
+    return value
+
+
+def _check_dns_name(value: str) -> str:
+    if len(value) > 253 or not DNS_NAME.fullmatch(value):
+        raise ValueError("must be a DNS name: lower-case labels joined by dots, no dot at the end")
+    return value
+
+
+def _check_version(value: object) -> object:
+    text = str(value) if isinstance(value, str | float | int) else ""
+    if not VERSION.fullmatch(text.removeprefix("v")):
+        raise ValueError("must be a full version such as 1.20.2")
+    return text.removeprefix("v")
+
+
+def _check_port_range(value: object) -> object:
+    match = re.fullmatch(r"(\d{1,5})-(\d{1,5})", str(value))
+    if not match or not 1 <= int(match[1]) < int(match[2]) <= 65535:
+        raise ValueError("must be two ports, low-high, such as 30000-32767")
+    return value
+
+
+def _check_endpoint(value: object) -> object:
+    match = re.fullmatch(r"([^:\s]+):(\d{1,5})", str(value))
+    if not match or not 1 <= int(match[2]) <= 65535:
+        raise ValueError("must be HOST:PORT, such as 172.30.20.250:8443")
+    return value
+
+
+def _check_interface(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_.@-]{1,15}", value):
+        raise ValueError("must be the name of a network interface, such as eth0")
+    return value
+
+
+DnsLabel = Annotated[str, AfterValidator(_check_dns_label)]
+DnsName = Annotated[str, AfterValidator(_check_dns_name)]
+Version = Annotated[str, BeforeValidator(_check_version)]
+PortRange = Annotated[str, BeforeValidator(_check_port_range)]
+HostPort = Annotated[str, BeforeValidator(_check_endpoint)]
+Interface = Annotated[str, AfterValidator(_check_interface)]
+FlagValue = str | int | float | bool
+"""A command-line flag's value as YAML gives it; `true` and `false` are written in lower case."""
+
+
+class Role(StrEnum):
+    """What a node does; a node may hold several roles."""
+
+    ETCD = "etcd"
+    CONTROL_PLANE = "control-plane"
+    LOAD_BALANCER = "load-balancer"
+    WORKER = "worker"
+
+
+class Arch(StrEnum):
+    """A node's machine, in Kubernetes' own spelling."""
+
+    AMD64 = "amd64"
+    ARM64 = "arm64"
+
+
+class Model(BaseModel):
+    """Frozen, and unknown keys are faults."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Kubernetes(Model):
+    """Which Kubernetes."""
+
+    version: Version = "1.20.2"
+
+
+class Etcd(Model):
+    """Which etcd; the default is the version that goes with the Kubernetes minor."""
+
+    version: Version | None = None
+
+
+class Docker(Model):
+    """Docker as the container runtime, through the kubelet's dockershim."""
+
+    engine: Literal["docker"] = "docker"
+    version: Version = "20.10.24"
+    registry_mirrors: tuple[str, ...] = ()
+    data_root: Annotated[str, Field(pattern=r"^/[-A-Za-z0-9_./]+$")] = "/var/lib/docker"
+    log_max_size: Annotated[str, Field(pattern=r"^\d+[kmg]$")] = "100m"
+    log_max_file: Annotated[int, Field(ge=1, le=100)] = 5
+
+
+class Network(Model):
+    """Addresses inside the cluster, and how pods reach one another."""
+
+    plugin: Literal["static"] = "static"
+    pod_cidr: IPv4Network = IPv4Network("10.200.0.0/16")
+    pod_subnet_prefix: Annotated[int, Field(ge=20, le=28)] = 24
+    service_cidr: IPv4Network = IPv4Network("10.254.0.0/16")
+    node_port_range: PortRange = "30000-32767"
+    proxy_mode: Literal["ipvs", "iptables"] = "ipvs"
+    dns_domain: DnsName = "cluster.local"
+
+
+class NginxKeepalived(Model):
+    """nginx as a TCP proxy on every load-balancer node; keepalived moves the endpoint's address."""
+
+    kind: Literal["nginx-keepalived"]
+    interface: Interface
+    virtual_router_id: Annotated[int, Field(ge=1, le=255)] | None = None
+
+
+class ExternalLoadBalancer(Model):
+    """The endpoint is somebody else's load balancer, in front of every control-plane node."""
+
+    kind: Literal["external"]
+
+
+LoadBalancer = Annotated[NginxKeepalived | ExternalLoadBalancer, Field(discriminator="kind")]
+
+
+class ControlPlane(Model):
+    """Where clients reach the API: by default the only control-plane node, on port 6443."""
+
+    endpoint: HostPort | None = None
+    load_balancer: LoadBalancer | None = None
+
+
+class Node(Model):
+    """One host."""
+
+    name: DnsLabel
+    address: IPv4Address
+    roles: Annotated[tuple[Role, ...], Field(min_length=1)]
+    arch: Arch = Arch.AMD64
+
+
+class Image(Model):
+    """A docker-save archive that every worker loads before the kubelet starts."""
+
+    ref: Annotated[str, Field(min_length=1, pattern=r"^[a-z0-9][-A-Za-z0-9_./:@]*$")]
+    file: Path
+    use: Literal["pause", "verify"] | None = None
+
+
+class Pin(Model):
+    """One upstream file, pinned or replaced by the user: a URL, a digest, or both."""
+
+    url: Annotated[str, Field(pattern=r"^(https?|file)://\S+$")] | None = None
+    sha256: str | None = None
+    sha512: str | None = None
+
+    @model_validator(mode="after")
+    def _check_digest(self) -> "Pin":
+        for name, length in DIGEST_LENGTHS.items():
+            digest = getattr(self, name)
+            if digest is not None and not (len(digest) == length and HEX.fullmatch(digest)):
+                raise ValueError(f"{name} must be {length} lower-case hexadecimal digits")
+        if self.sha256 is None and self.sha512 is None:
+            raise ValueError("needs a sha256 or a sha512, or nothing pins the file")
+        return self
+
+
+class Extra(Model):
+    """Flags and configuration fields of one component, added to or replacing what bundler sets."""
+
+    flags: dict[Annotated[str, Field(pattern=r"^[a-z][-a-z0-9]*$")], FlagValue] = {}
+    config: dict[str, object] = {}
+
+
+class Pki(Model):
+    """How keys are made and how long certificates last (days)."""
+
+    key: Literal["ecdsa-p256", "rsa-2048"] = "ecdsa-p256"
+    ca_days: Annotated[int, Field(ge=30, le=36500)] = 3650
+    days: Annotated[int, Field(ge=1, le=3650)] = 365
+
+
+class Cluster(Model):
+    """The whole of cluster.yaml."""
+
+    api_version: Literal["bundler/v1alpha1"] = Field(alias="apiVersion")
+    name: DnsLabel
+    kubernetes: Kubernetes = Kubernetes()
+    etcd: Etcd = Etcd()
+    runtime: Docker = Docker()
+    network: Network = Network()
+    pki: Pki = Pki()
+    control_plane: ControlPlane = ControlPlane()
+    nodes: Annotated[tuple[Node, ...], Field(min_length=1)]
+    images: tuple[Image, ...] = ()
+    artifacts: dict[str, Pin] = {}
+    extra: dict[str, Extra] = {}

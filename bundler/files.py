@@ -1,0 +1,84 @@
+"""Writing files so that a crash at any moment leaves the old one or the new one, never half of one."""
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from bundler.errors import OutputError
+
+TEMPORARY = ".tmp-"
+"""Prefix of everything unfinished; what a killed run left is removed by the next."""
+
+
+def write_atomically(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """Write `content` beside `path`, flush it to disk, rename it into place."""
+    with explain_disk_faults(path):
+        descriptor, temporary = tempfile.mkstemp(prefix=TEMPORARY, dir=path.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                os.fchmod(file.fileno(), mode)
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        sync_directory(path.parent)
+
+
+def write_directory_atomically(path: Path, files: Mapping[str, bytes]) -> None:
+    """Make the directory `path` with these files (0600) appear at once, or not at all."""
+    with explain_disk_faults(path):
+        temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=path.parent))
+        try:
+            for name, content in files.items():
+                write_atomically(temporary / name, content)
+            temporary.rename(path)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        sync_directory(path.parent)
+
+
+def remove_leftovers(directory: Path) -> None:
+    """Remove what killed runs left unfinished below `directory`."""
+    for leftover in directory.rglob(f"{TEMPORARY}*"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
+
+
+def sync_directory(path: Path) -> None:
+    """Flush a directory, so that a rename in it survives a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def explain_disk_faults(path: Path) -> Iterator[None]:
+    """Turn a full disk or a missing permission into an OutputError that names the path."""
+    hints = {
+        errno.ENOSPC: "free some space, or choose another directory",
+        errno.EDQUOT: "your quota is used up: free some space, or choose another directory",
+        errno.EFBIG: "the file size limit (ulimit -f) is too small",
+        errno.EACCES: "check the directory's owner and mode",
+        errno.EPERM: "check the directory's owner and mode",
+        errno.EROFS: "the file system is mounted read-only",
+    }
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in hints:
+            raise
+        raise OutputError(
+            f"cannot write {path}: {os.strerror(error.errno or 0)}", hint=hints[error.errno]
+        ) from error

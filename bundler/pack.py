@@ -1,0 +1,76 @@
+"""Tree → tarball: tar members in a fixed order, laid from segments that are compressed already."""
+
+import hashlib
+import os
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import mkstemp
+
+from bundler.files import TEMPORARY, explain_disk_faults
+from bundler.payload import Payload, compress, padding
+from bundler.tree import File, Tree
+
+FIRST = ("install.sh", "uninstall.sh", "verify.sh", "node.env", "MANIFEST")
+"""What `tar -tzf … | head` shows."""
+
+END = bytes(2 * tarfile.BLOCKSIZE)
+COPY = 1 << 20
+
+
+def pack(tree: Tree, name: str, target: Path, mtime: int) -> str:
+    """Write the tarball of `tree`, whose members all lie below `name`/; returns its sha256.
+
+    The same tree gives the same bytes: sorted members, owner 0, no names, one time, and gzip
+    headers without name and time. The target appears whole or not at all.
+    """
+    hasher = hashlib.sha256()
+    with explain_disk_faults(target):
+        descriptor, temporary = mkstemp(prefix=TEMPORARY, dir=target.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as out:
+                os.fchmod(descriptor, 0o600)  # a bundle holds private keys
+                for piece in _pieces(tree, name, mtime):
+                    hasher.update(piece)
+                    out.write(piece)
+                out.flush()
+            Path(temporary).replace(target)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    return hasher.hexdigest()
+
+
+def _pieces(tree: Tree, name: str, mtime: int) -> Iterator[bytes]:
+    """The small files as one gzip member at the front, then each large one's segment."""
+    small = [file for file in tree if isinstance(file.content, bytes)]
+    large = [file for file in tree if isinstance(file.content, Payload)]
+    front = [_directory_header(name, mtime)]
+    for file in sorted(small, key=_order):
+        assert isinstance(file.content, bytes)  # noqa: S101 - narrows the type
+        front += [_header(file, name, mtime), file.content, padding(file.size)]
+    yield compress(b"".join(front))
+    for file in large:
+        assert isinstance(file.content, Payload)  # noqa: S101 - narrows the type
+        yield compress(_header(file, name, mtime))
+        with file.content.segment.open("rb") as segment:
+            while chunk := segment.read(COPY):
+                yield chunk
+    yield compress(END)
+
+
+def _order(file: File) -> tuple[int, str]:
+    rank = FIRST.index(file.path) if file.path in FIRST else len(FIRST)
+    return rank, file.path
+
+
+def _header(file: File, name: str, mtime: int) -> bytes:
+    info = tarfile.TarInfo(f"{name}/{file.path}")
+    info.size, info.mode, info.mtime = file.size, file.mode, mtime
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+def _directory_header(name: str, mtime: int) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.type, info.mode, info.mtime = tarfile.DIRTYPE, 0o700, mtime
+    return info.tobuf(tarfile.GNU_FORMAT)

@@ -1,0 +1,25 @@
+"""Where things are: the templates, the cache, the state directory."""
+
+import os
+from pathlib import Path
+
+_PACKAGE = Path(__file__).parent
+
+
+def templates_directory() -> Path:
+    """Beside the package in a checkout, inside it in an installed wheel."""
+    inside = _PACKAGE / "_templates"
+    return inside if inside.is_dir() else _PACKAGE.parent / "templates"
+
+
+def default_cache() -> Path:
+    """$BUNDLER_CACHE, or bundler/ below $XDG_CACHE_HOME or ~/.cache."""
+    if chosen := os.environ.get("BUNDLER_CACHE"):
+        return Path(chosen)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "bundler"
+
+
+def default_state(description: Path, cluster: str) -> Path:
+    """<cluster>.state beside cluster.yaml."""
+    return description.absolute().parent / f"{cluster}.state"

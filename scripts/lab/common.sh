@@ -1,0 +1,34 @@
+# shellcheck shell=sh
+# What the lab's scripts share. Sourced, never run.
+#
+# BUNDLER_LAB_CACHE   where artifacts, images and logs are kept (default ~/.cache/bundler-lab)
+
+LAB_CACHE=${BUNDLER_LAB_CACHE:-${HOME:-/root}/.cache/bundler-lab}
+LAB_STARTED=$(date +%s)
+
+say() { printf 'lab [%4ss] %s\n' "$(($(date +%s) - LAB_STARTED))" "$*" >&2; }
+fail() {
+    printf 'lab: %s\n' "$*" >&2
+    exit 1
+}
+
+is_debian12() { [ "$(. /etc/os-release 2>/dev/null && echo "${ID:-}-${VERSION_ID:-}")" = debian-12 ]; }
+is_root() { [ "$(id -u)" -eq 0 ]; }
+
+# need_packages PACKAGE...: install what is missing, as root on Debian; say what to install elsewhere.
+need_packages() {
+    missing=''
+    for package in "$@"; do
+        dpkg-query -W -f '${Status}\n' "$package" 2>/dev/null | grep -q 'ok installed' || missing="$missing $package"
+    done
+    [ -n "$missing" ] || return 0
+    is_root || fail "please install:$missing"
+    say "installing$missing"
+    mkdir -p "$LAB_CACHE"
+    # shellcheck disable=SC2086 # one word a package
+    { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $missing; } \
+        >"$LAB_CACHE/apt.log" 2>&1 || { tail -5 "$LAB_CACHE/apt.log" >&2; fail "apt-get install$missing failed (log: $LAB_CACHE/apt.log)"; }
+}
+
+# has_sys_resource: may this machine give its containers every capability?
+has_sys_resource() { docker run --rm --privileged --network none "$1" true >/dev/null 2>&1; }

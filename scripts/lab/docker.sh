@@ -1,0 +1,49 @@
+#!/bin/sh
+# Make sure that a Docker daemon answers.
+#
+#   docker.sh up     use the daemon that runs; else, as root on Debian, install and start one
+#
+# The daemon's log is <lab cache>/dockerd.log. A start heals what an earlier run left behind.
+set -eu
+. "$(dirname "$0")/common.sh"
+
+main() {
+    [ "${1:-}" = up ] || fail "usage: docker.sh up"
+    if docker info >/dev/null 2>&1; then
+        return 0
+    fi
+    is_root || fail "no Docker daemon answers: start Docker, or add yourself to the group docker"
+    [ -e /etc/debian_version ] || fail "no Docker daemon answers: install and start Docker"
+    need_packages docker.io iptables
+    heal_leftovers
+    start_daemon
+}
+
+# A daemon that was killed leaves its pid file, its containerd, and mounts behind.
+heal_leftovers() {
+    if [ -d /run/systemd/system ]; then return 0; fi
+    pkill -x dockerd 2>/dev/null || true
+    pkill -x containerd 2>/dev/null || true
+    pkill -f containerd-shim 2>/dev/null || true
+    sleep 1
+    rm -rf /run/docker.pid /run/docker /run/containerd /var/run/docker.sock
+}
+
+start_daemon() {
+    mkdir -p "$LAB_CACHE"
+    say "starting dockerd"
+    if [ -d /run/systemd/system ]; then
+        systemctl start docker
+    else
+        setsid dockerd >"$LAB_CACHE/dockerd.log" 2>&1 </dev/null &
+    fi
+    tries=0
+    until docker info >/dev/null 2>&1; do
+        tries=$((tries + 1))
+        [ "$tries" -le 60 ] || { tail -5 "$LAB_CACHE/dockerd.log" >&2; fail "dockerd did not come up in 60 s (log: $LAB_CACHE/dockerd.log)"; }
+        sleep 1
+    done
+    say "Docker $(docker version --format '{{.Server.Version}}') answers"
+}
+
+main "$@"

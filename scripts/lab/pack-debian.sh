@@ -1,0 +1,93 @@
+#!/bin/sh
+# Inside the builder container: Debian's programs in tarballs of upstream's layout and names.
+#
+#   pack-debian.sh KUBERNETES ETCD DOCKER CNI WRAP_RUNC(yes|no)
+#
+# Reads /lab/build/kubernetes-VERSION; leaves /lab/mirror/<upstream host>/<upstream path> and
+# /lab/rootfs/{pause,nginx}.tar, and the real runc as /lab/host/runc.
+# WRAP_RUNC=yes puts a wrapper in runc's place that raises a negative oomScoreAdj to 0: for lab
+# machines without CAP_SYS_RESOURCE, where runc could not set it and would refuse every pod.
+set -eu
+. /scripts/builder-apt.sh
+kubernetes=$1 etcd=$2 docker=$3 cni=$4 wrap_runc=$5
+work=/tmp/work
+
+main() {
+    use_host_apt
+    apt-get install -qq -y mmdebstrap >/dev/null 2>&1
+    mkdir -p $work/deb $work/root /lab/mirror /lab/rootfs /lab/host
+    cd $work/deb
+    chmod 777 $work/deb
+    apt-get download -qq etcd-server etcd-client docker.io containerd runc tini containernetworking-plugins
+    for package in *.deb; do dpkg-deb -x "$package" $work/root; done
+    check_version "$($work/root/usr/bin/etcd --version | head -1)" "$etcd"
+    pack_kubernetes
+    pack_etcd
+    pack_docker
+    pack_cni
+    make_nginx_root
+    make_pause_root
+}
+
+check_version() { case $1 in *" $2"*) ;; *) echo "Debian's package is '$1', not $2" >&2; exit 1 ;; esac; }
+
+# pack DIRECTORY TARBALL MEMBER...: byte for byte the same on every run
+pack() {
+    mkdir -p "$(dirname "$2")"
+    target=$2 directory=$1
+    shift 2
+    tar -C "$directory" --sort=name --owner=0 --group=0 --numeric-owner --mtime=@0 --format=gnu -cf - "$@" |
+        gzip -n -1 >"$target.new"
+    mv "$target.new" "$target"
+}
+
+pack_kubernetes() {
+    dir=$work/k8s/kubernetes/server/bin
+    mkdir -p "$dir"
+    for program in kube-apiserver kube-controller-manager kube-scheduler kubectl kubelet kube-proxy; do
+        cp "/lab/build/kubernetes-$kubernetes/$program" "$dir/"
+    done
+    pack $work/k8s "/lab/mirror/dl.k8s.io/v$kubernetes/kubernetes-server-linux-amd64.tar.gz" kubernetes
+}
+
+pack_etcd() {
+    name=etcd-v$etcd-linux-amd64
+    mkdir -p "$work/etcd/$name"
+    cp $work/root/usr/bin/etcd $work/root/usr/bin/etcdctl "$work/etcd/$name/"
+    pack $work/etcd "/lab/mirror/github.com/etcd-io/etcd/releases/download/v$etcd/$name.tar.gz" "$name"
+}
+
+pack_docker() {
+    dir=$work/docker/docker
+    mkdir -p "$dir"
+    for program in dockerd docker docker-proxy docker-init containerd containerd-shim containerd-shim-runc-v2 ctr runc; do
+        cp -L "$(find $work/root/usr/bin $work/root/usr/sbin -name $program | head -1)" "$dir/$program"
+    done
+    # Debian's docker-init is a link to tini
+    cp "$dir/runc" /lab/host/runc
+    if [ "$wrap_runc" = yes ]; then cp /scripts/runc-wrapper "$dir/runc"; fi
+    chmod 0755 "$dir"/*
+    pack $work/docker "/lab/mirror/download.docker.com/linux/static/stable/x86_64/docker-$docker.tgz" docker
+}
+
+pack_cni() {
+    mkdir -p $work/cni
+    cp $work/root/usr/lib/cni/* $work/cni/
+    pack $work/cni "/lab/mirror/github.com/containernetworking/plugins/releases/download/v$cni/cni-plugins-linux-amd64-v$cni.tgz" .
+}
+
+make_nginx_root() {
+    # shellcheck disable=SC2046 # one word a file
+    mmdebstrap --quiet --mode=root --variant=essential --include=nginx-light \
+        --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
+        --dpkgopt='path-exclude=/usr/share/locale/*' --aptopt='Acquire::Check-Valid-Until "false"' \
+        bookworm /lab/rootfs/nginx.new.tar $(find /etc/apt/sources.list /etc/apt/sources.list.d -type f 2>/dev/null) </dev/null
+    mv /lab/rootfs/nginx.new.tar /lab/rootfs/nginx.tar
+}
+
+make_pause_root() {
+    tar -C "/lab/build/kubernetes-$kubernetes" --owner=0 --group=0 --mtime=@0 -cf /lab/rootfs/pause.tar.new pause
+    mv /lab/rootfs/pause.tar.new /lab/rootfs/pause.tar
+}
+
+main

@@ -1,0 +1,166 @@
+"""openssl reads and verifies everything that the PKI makes."""
+
+import re
+import subprocess
+from datetime import UTC, datetime
+from ipaddress import IPv4Address
+
+import pytest
+
+from bundler import pki
+from bundler.config import Arch, Cluster, Role
+from bundler.pki_store import ensure_pki
+from bundler.plan import NodePlan, Plan
+from bundler.state import open_state
+
+ROLES = (Role.ETCD, Role.CONTROL_PLANE)
+LEAVES = [
+    (spec, f"nodes/master1/{spec.name}" if spec.roles else spec.name) for spec in pki.CERTIFICATES
+]
+each_leaf = pytest.mark.parametrize(
+    ("spec", "directory"), LEAVES, ids=[directory for _, directory in LEAVES]
+)
+
+
+def make_plan(kind):
+    nodes = (("master1", "172.30.20.11"), ("master2", "172.30.20.12"))
+    cluster = Cluster.model_validate(
+        {
+            "apiVersion": "bundler/v1alpha1",
+            "name": "lab",
+            "pki": {"key": kind},
+            "nodes": [
+                {"name": name, "address": address, "roles": list(ROLES)} for name, address in nodes
+            ],
+        }
+    )
+    return Plan(
+        cluster=cluster,
+        nodes=tuple(
+            NodePlan(
+                name=name,
+                address=IPv4Address(address),
+                roles=ROLES,
+                arch=Arch.AMD64,
+                pod_subnet=None,
+            )
+            for name, address in nodes
+        ),
+        endpoint_host="api.example.org",
+        endpoint_port=8443,
+        service_ip=IPv4Address("10.254.0.1"),
+        dns_ip=IPv4Address("10.254.0.2"),
+        etcd_version="3.4.23",
+    )
+
+
+@pytest.fixture(scope="module", params=["ecdsa-p256", "rsa-2048"])
+def store(request, tmp_path_factory):
+    path = tmp_path_factory.mktemp(request.param) / "state"
+    with open_state(path) as state:
+        ensure_pki(state, make_plan(request.param), datetime.now(UTC))
+    return path / "pki"
+
+
+def openssl(*arguments):
+    return subprocess.run(
+        ["openssl", *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+
+
+def verify(store, spec, directory, *options):
+    return openssl(
+        "verify",
+        "-x509_strict",
+        "-CAfile",
+        store / spec.authority / "cert.pem",
+        *options,
+        store / directory / "cert.pem",
+    )
+
+
+def read_text(path):
+    result = openssl("x509", "-in", path, "-noout", "-text", "-nameopt", "RFC2253")
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@each_leaf
+def test_openssl_verifies_each_certificate_against_its_own_authority(store, spec, directory):
+    result = verify(store, spec, directory)
+    assert result.returncode == 0, result.stderr
+
+
+@each_leaf
+def test_openssl_refuses_each_certificate_against_the_other_authorities(store, spec, directory):
+    for name in set(pki.AUTHORITIES) - {spec.authority}:
+        authority = store / name / "cert.pem"
+        result = openssl("verify", "-CAfile", authority, store / directory / "cert.pem")
+        assert result.returncode != 0
+
+
+@each_leaf
+def test_openssl_takes_each_certificate_for_its_purposes_only(store, spec, directory):
+    for purpose, usage in (("sslserver", pki.SERVER), ("sslclient", pki.CLIENT)):
+        result = verify(store, spec, directory, "-purpose", purpose)
+        assert (result.returncode == 0) == (usage in spec.usages), result.stderr
+
+
+@each_leaf
+def test_openssl_sees_the_constraints_the_usages_and_a_fitting_key(store, spec, directory):
+    text = read_text(store / directory / "cert.pem")
+    assert re.search(r"Basic Constraints: critical\n\s+CA:FALSE\n", text)
+    assert re.search(r"X509v3 Key Usage: critical\n\s+Digital Signature(, Key Enc\w+)?\n", text)
+    assert ("Key Encipherment" in text) == ("rsaEncryption" in text)
+    assert "Authority Key Identifier" in text
+    assert "Subject Key Identifier" in text
+    public = openssl("x509", "-in", store / directory / "cert.pem", "-noout", "-pubkey").stdout
+    assert openssl("pkey", "-in", store / directory / "key.pem", "-pubout").stdout == public
+
+
+@pytest.mark.parametrize("name", pki.AUTHORITIES)
+def test_openssl_sees_an_authority_that_may_sign_leaves_only(store, name):
+    text = read_text(store / name / "cert.pem")
+    assert re.search(r"Basic Constraints: critical\n\s+CA:TRUE, pathlen:0\n", text)
+    assert re.search(r"X509v3 Key Usage: critical\n\s+Certificate Sign, CRL Sign\n", text)
+    assert f"CN={name},O=lab" in text
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "accepted"),
+    [
+        ("-verify_ip", "10.254.0.1", True),
+        ("-verify_ip", "127.0.0.1", True),
+        ("-verify_ip", "172.30.20.12", True),
+        ("-verify_ip", "172.30.20.13", False),
+        ("-verify_hostname", "api.example.org", True),
+        ("-verify_hostname", "kubernetes.default.svc.cluster.local", True),
+        ("-verify_hostname", "master2", True),
+        ("-verify_hostname", "master3", False),
+        ("-verify_hostname", "kube-apiserver", False),
+    ],
+)
+def test_openssl_accepts_the_api_server_under_its_names_only(store, option, name, accepted):
+    spec, directory = LEAVES[0]
+    assert spec.name == "apiserver"
+    result = verify(store, spec, directory, option, name)
+    assert (result.returncode == 0) == accepted, result.stderr
+
+
+def test_openssl_reads_the_subject_of_the_administrator(store):
+    assert "Subject: CN=kubernetes-admin,O=system:masters" in read_text(store / "admin/cert.pem")
+
+
+def test_openssl_finds_the_service_account_keys_a_pair(store, tmp_path):
+    directory = store / "service-account"
+    public = openssl("pkey", "-in", directory / "key.pem", "-pubout").stdout
+    assert public == (directory / "pub.pem").read_text()
+    (tmp_path / "data").write_text("a token")
+    signature = tmp_path / "signature"
+    data = tmp_path / "data"
+    signed = openssl("dgst", "-sha256", "-sign", directory / "key.pem", "-out", signature, data)
+    assert signed.returncode == 0
+    checked = openssl(
+        "dgst", "-sha256", "-verify", directory / "pub.pem", "-signature", signature, data
+    )
+    assert checked.stdout == "Verified OK\n"
