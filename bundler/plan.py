@@ -1,9 +1,16 @@
 """Cluster → Plan: every default made explicit, every address and name decided, nothing on disk touched."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
-from bundler.config import Arch, Cluster, Image, Role
+from bundler.catalog import default_version
+from bundler.components import minor_of
+from bundler.config import Arch, Cluster, Image, NginxKeepalived, Role
+
+API_PORT = 6443
+RESERVED_POD_ADDRESSES = 3  # network, gateway and broadcast of a node's pod subnet
+MAX_PODS = 220
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,3 +53,75 @@ class Plan:
     def having(self, role: Role) -> tuple[NodePlan, ...]:
         """The nodes that hold the role, in the order of cluster.yaml."""
         return tuple(node for node in self.nodes if node.has(role))
+
+
+def make_plan(cluster: Cluster, pod_subnets: Mapping[str, IPv4Network]) -> Plan:
+    """Decide everything; `pod_subnets` are the workers' own, from the state directory."""
+    endpoint = cluster.control_plane.endpoint
+    if endpoint is None:
+        first = next(node for node in cluster.nodes if Role.CONTROL_PLANE in node.roles)
+        endpoint = f"{first.address}:{API_PORT}"
+    host, _, port = endpoint.rpartition(":")
+    service = cluster.network.service_cidr.network_address
+    return Plan(
+        cluster=cluster,
+        nodes=tuple(
+            NodePlan(
+                name=node.name,
+                address=node.address,
+                roles=tuple(role for role in Role if role in node.roles),
+                arch=node.arch,
+                pod_subnet=pod_subnets.get(node.name),
+            )
+            for node in cluster.nodes
+        ),
+        endpoint_host=host,
+        endpoint_port=int(port),
+        service_ip=service + 1,
+        dns_ip=service + 2,
+        etcd_version=cluster.etcd.version
+        or default_version("etcd", minor_of(cluster.kubernetes.version)),
+    )
+
+
+def worker_names(cluster: Cluster) -> list[str]:
+    """The nodes that need a pod subnet and a bootstrap token."""
+    return [node.name for node in cluster.nodes if Role.WORKER in node.roles]
+
+
+def max_pods(plan: Plan) -> int:
+    """No more pods than a node's subnet has addresses."""
+    addresses: int = 2 ** (32 - plan.cluster.network.pod_subnet_prefix)
+    return min(MAX_PODS, addresses - RESERVED_POD_ADDRESSES)
+
+
+def kernel_modules(plan: Plan, node: NodePlan) -> tuple[str, ...]:
+    """Modules that the node's programs use; a kernel may have them built in."""
+    if not node.has(Role.WORKER):
+        return ()
+    ipvs = ("ip_vs", "ip_vs_rr", "ip_vs_wrr", "ip_vs_sh")
+    wanted = ("br_netfilter", "overlay", "nf_conntrack")
+    return wanted + (ipvs if plan.cluster.network.proxy_mode == "ipvs" else ())
+
+
+def sysctls(node: NodePlan) -> dict[str, str]:
+    """Kernel settings that must hold on the node."""
+    settings = {"net.ipv4.ip_forward": "1"}
+    if node.has(Role.WORKER):
+        settings |= {
+            "net.bridge.bridge-nf-call-iptables": "1",
+            "net.bridge.bridge-nf-call-ip6tables": "1",
+        }
+    return settings
+
+
+def virtual_router_id(plan: Plan) -> int:
+    """Distinguishes this cluster's VRRP from others on the network: the address's last octet."""
+    balancer = plan.cluster.control_plane.load_balancer
+    chosen = balancer.virtual_router_id if isinstance(balancer, NginxKeepalived) else None
+    return chosen or IPv4Address(plan.endpoint_host).packed[-1] or 1
+
+
+def images_of(plan: Plan, node: NodePlan) -> tuple[Image, ...]:
+    """The image archives that the node loads."""
+    return plan.cluster.images if node.has(Role.WORKER) else ()

@@ -1,0 +1,169 @@
+"""What a template may say: the plan, one node, its secrets, and a few renderings of them."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+from jinja2 import Environment, StrictUndefined
+
+from bundler import __version__
+from bundler.components import COMMANDS, COMMANDS_WANTED, PORTS, UNITS
+from bundler.config import Role
+from bundler.images import find_image, is_pause, normalize
+from bundler.kubeconfig import render_kubeconfig, render_token_kubeconfig
+from bundler.pki_store import KeyPair, Pki
+from bundler.plan import (
+    API_PORT,
+    NodePlan,
+    Plan,
+    images_of,
+    kernel_modules,
+    max_pods,
+    sysctls,
+    virtual_router_id,
+)
+from bundler.settings import make_config, make_flags
+
+BUNDLE_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Secrets:
+    """Everything that only this cluster has."""
+
+    pki: Pki = field(repr=False)
+    tokens: Mapping[str, str] = field(repr=False)  # worker → bootstrap token
+    encryption_key: str = field(repr=False)
+
+
+def make_environment() -> Environment:
+    """Jinja as every template of the product is rendered."""
+    environment = Environment(
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # noqa: S701 - plain files, not HTML
+    )
+    environment.filters["systemd"] = quote_systemd
+    environment.filters["yaml"] = dump_yaml
+    environment.filters["json"] = lambda value: json.dumps(value, indent=2, sort_keys=True)
+    return environment
+
+
+def make_context(plan: Plan, node: NodePlan, secrets: Secrets) -> dict[str, Any]:
+    """Every name that the templates of one node may use."""
+    cluster = plan.cluster
+    pauses = [image for image in cluster.images if is_pause(image)]
+    context: dict[str, Any] = {
+        "tool_version": __version__,
+        "bundle_format": BUNDLE_FORMAT,
+        "plan": plan,
+        "cluster": cluster,
+        "network": cluster.network,
+        "runtime": cluster.runtime,
+        "node": node,
+        "workers": plan.having(Role.WORKER),
+        "control_planes": plan.having(Role.CONTROL_PLANE),
+        "balancers": plan.having(Role.LOAD_BALANCER),
+        "load_balancer": cluster.control_plane.load_balancer,
+        "api_port": API_PORT,
+        "api_local": f"https://{node.address}:{API_PORT}",
+        "etcd_endpoints": ",".join(f"https://{n.address}:2379" for n in plan.having(Role.ETCD)),
+        "etcd_initial_cluster": ",".join(
+            f"{n.name}=https://{n.address}:2380" for n in plan.having(Role.ETCD)
+        ),
+        "max_pods": max_pods(plan),
+        "pause_image": normalize(pauses[0].ref) if pauses else "",
+        "modules": kernel_modules(plan, node),
+        "sysctls": sysctls(node),
+        "tokens": secrets.tokens,
+        "encryption_key": secrets.encryption_key,
+    }
+    if node.has(Role.LOAD_BALANCER):
+        context["virtual_router_id"] = virtual_router_id(plan)
+    return context | _helpers(plan, node, secrets, context) | _host_facts(plan, node, secrets)
+
+
+def _helpers(
+    plan: Plan, node: NodePlan, secrets: Secrets, context: dict[str, Any]
+) -> dict[str, Any]:
+    """Functions that templates call by the names of tables' rows."""
+    environment = make_environment()
+    pki = secrets.pki
+
+    def render(text: str) -> str:
+        return environment.from_string(text).render(context)
+
+    def pair(name: str) -> KeyPair:
+        return pki.authorities.get(name) or pki.cluster.get(name) or pki.nodes[node.name][name]
+
+    authority = pki.authorities["kubernetes-ca"].certificate_pem
+
+    def kubeconfig(name: str, user: str, server: str) -> str:
+        return render_kubeconfig(
+            cluster=plan.name, server=server, authority_pem=authority, user=user, client=pair(name)
+        ).decode()
+
+    def bootstrap_kubeconfig() -> str:
+        return render_token_kubeconfig(
+            cluster=plan.name, server=plan.endpoint, authority_pem=authority,
+            user="kubelet-bootstrap", token=secrets.tokens[node.name],
+        ).decode()  # fmt: skip
+
+    return {
+        "flags": lambda component: make_flags(plan.cluster, component, render),
+        "config": lambda component: make_config(plan.cluster, component, render),
+        "certificate": lambda name: pair(name).certificate_pem.decode(),
+        "key": lambda name: pair(name).key_pem.decode(),
+        "service_account_key": pki.service_account_key.decode(),
+        "service_account_public": pki.service_account_public.decode(),
+        "kubeconfig": kubeconfig,
+        "bootstrap_kubeconfig": bootstrap_kubeconfig,
+    }
+
+
+def _host_facts(plan: Plan, node: NodePlan, secrets: Secrets) -> dict[str, Any]:
+    """What install.sh and verify.sh read from node.env."""
+    held: set[Role | None] = {None, *node.roles}
+    units = tuple(unit for unit, role in UNITS if role in held)
+    ports = {port: unit for role in node.roles for port, unit in PORTS[role].items()}
+    if node.has(Role.LOAD_BALANCER):
+        ports[plan.endpoint_port] = "kube-nginx.service"
+    pairs = [*secrets.pki.nodes.get(node.name, {}).values(), *secrets.pki.cluster.values()]
+    checks = [image for image in plan.cluster.images if image.use == "verify"]
+    return {
+        "units": units,
+        "ports": ports,
+        "commands": tuple(c for role, names in COMMANDS.items() if role in held for c in names),
+        "commands_wanted": tuple(
+            c for role, names in COMMANDS_WANTED.items() if role in held for c in names
+        ),
+        "not_before": max(int(pair.not_before.timestamp()) for pair in pairs),
+        "not_after": min(int(pair.not_after.timestamp()) for pair in pairs),
+        "images": tuple(
+            (image_path(index), image.ref, find_image(image).image_id)
+            for index, image in enumerate(images_of(plan, node))
+        ),
+        "verify_image": checks[0].ref if checks else "",
+    }
+
+
+def image_path(index: int) -> str:
+    """Where an archive lies in the bundle; numbered, since references hold slashes and colons."""
+    return f"images/{index:02d}.tar"
+
+
+def quote_systemd(word: str) -> str:
+    """One word of a systemd command line (systemd.service(5), COMMAND LINES)."""
+    escaped = word.replace("%", "%%").replace("$", "$$")
+    if any(character in escaped for character in " \t\"'\\;"):
+        return '"' + escaped.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return escaped
+
+
+def dump_yaml(value: object) -> str:
+    """Block style, keys in the order given."""
+    return yaml.safe_dump(value, sort_keys=False, width=2**16)

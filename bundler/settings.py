@@ -1,0 +1,165 @@
+"""Flags and configuration fields: the catalogue's rows for a minor, with the user's `extra` over them."""
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import yaml
+
+from bundler.checks import Problem
+from bundler.components import EXTRA_COMPONENTS, MINORS, minor_of
+from bundler.config import Cluster, FlagValue
+
+Render = Callable[[str], str]
+"""Renders one Jinja expression's text for a node."""
+
+UNCHECKED = frozenset({"etcd", "docker"})
+"""Components whose accepted flags no table lists."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlagRow:
+    """One flag that bundler sets: its value as a template, why, and in which minors."""
+
+    flag: str
+    value: str
+    why: str
+    fixed: bool = False
+    since: str | None = None
+    until: str | None = None
+
+    def holds_for(self, minor: str) -> bool:
+        """Whether a Kubernetes minor takes it."""
+        key = _key(minor)
+        return (self.since is None or _key(self.since) <= key) and (
+            self.until is None or key < _key(self.until)
+        )
+
+
+def make_flags(cluster: Cluster, component: str, render: Render) -> tuple[str, ...]:
+    """`--flag=value` for each, sorted, the user's over bundler's."""
+    minor = minor_of(cluster.kubernetes.version)
+    values: dict[str, str] = {
+        row.flag: render(row.value) for row in list_flags(component) if row.holds_for(minor)
+    }
+    extra = cluster.extra.get(component)
+    if extra:
+        values |= {flag: _text(value) for flag, value in extra.flags.items()}
+    return tuple(f"--{flag}={value}" for flag, value in sorted(values.items()))
+
+
+def make_config(cluster: Cluster, component: str, render: Render) -> dict[str, Any]:
+    """A component's configuration file as data, the user's fields merged over bundler's."""
+    row = _config_row(component, minor_of(cluster.kubernetes.version))
+    fields = _render_tree(row["fields"], render)
+    extra = cluster.extra.get(component)
+    return _merge(fields, extra.config) if extra else fields
+
+
+def check_extra(cluster: Cluster) -> Iterator[Problem]:
+    """Every flag or field of `extra` that clashes with the plan, or that no program knows."""
+    minor = minor_of(cluster.kubernetes.version)
+    if minor not in MINORS:
+        return
+    for component, extra in cluster.extra.items():
+        if component not in EXTRA_COMPONENTS:
+            continue
+        yield from _check_flags(component, extra.flags, minor)
+        if EXTRA_COMPONENTS[component].has_config:
+            yield from _check_fields(component, extra.config, minor)
+
+
+def list_flags(component: str) -> tuple[FlagRow, ...]:
+    """The catalogue's rows of one component."""
+    return tuple(FlagRow(**row) for row in _load("flags.yaml").get(component, ()))
+
+
+@cache
+def accepted_flags(component: str, minor: str) -> frozenset[str]:
+    """Every flag that the real program of that minor takes; empty where no table lists them."""
+    rows = (files("bundler.catalog") / "accepted-flags.tsv").read_text(encoding="utf-8").splitlines()
+    wanted = f"{minor}\t{component}\t"
+    return frozenset(row.removeprefix(wanted) for row in rows if row.startswith(wanted))
+
+
+def _check_flags(component: str, flags: Mapping[str, FlagValue], minor: str) -> Iterator[Problem]:
+    fixed = {row.flag for row in list_flags(component) if row.fixed and row.holds_for(minor)}
+    known = accepted_flags(component, minor)
+    for flag in flags:
+        where = ("extra", component, "flags", flag)
+        if flag in fixed:
+            yield Problem(path=where, text="follows from the plan, and cannot be set here")
+        elif known and flag not in known:
+            close = difflib.get_close_matches(flag, sorted(known), n=1)
+            hint = f"; did you mean '{close[0]}'?" if close else ""
+            yield Problem(path=where, text=f"{component} {minor} knows no --{flag}{hint}")
+
+
+def _check_fields(component: str, config: Mapping[str, object], minor: str) -> Iterator[Problem]:
+    fixed: list[str] = _config_row(component, minor)["fixed"]
+    for path in _leaves(config):
+        dotted = ".".join(path)
+        if any(dotted == name or dotted.startswith(f"{name}.") for name in fixed):
+            where = ("extra", component, "config", *path)
+            yield Problem(path=where, text="follows from the plan, and cannot be set here")
+
+
+def _config_row(component: str, minor: str) -> dict[str, Any]:
+    """The newest row that is not newer than the minor."""
+    rows: list[dict[str, Any]] = _load("fields.yaml")[component]
+    fitting = [row for row in rows if _key(row["since"]) <= _key(minor)]
+    return max(fitting, key=lambda row: _key(row["since"]))
+
+
+def _leaves(value: object, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from _leaves(inner, (*path, str(key)))
+    else:
+        yield path
+
+
+def _render_tree(value: Any, render: Render) -> Any:
+    if isinstance(value, dict):
+        return {key: _render_tree(inner, render) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_render_tree(inner, render) for inner in value]
+    if isinstance(value, str) and value.startswith("{{"):
+        return _typed(render(value))
+    return value
+
+
+def _typed(text: str) -> Any:
+    """A whole number or a list where the expression gives one, else the text."""
+    if text.isdigit():
+        return int(text)
+    return yaml.safe_load(text) if text.startswith("[") else text
+
+
+def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        inner = merged.get(key)
+        merged[key] = (
+            _merge(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+        )
+    return merged
+
+
+def _text(value: FlagValue) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _key(minor: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in minor.split("."))
+
+
+@cache
+def _load(name: str) -> dict[str, Any]:
+    document: dict[str, Any] = yaml.safe_load(
+        (files("bundler.catalog") / name).read_text(encoding="utf-8")
+    )
+    return document

@@ -1,0 +1,51 @@
+# HTTPS requests with nothing but openssl (1.0.2 or later): hosts need no curl for them.
+# shellcheck shell=sh
+
+# https_get HOST PORT PATH CA [CERT KEY]
+# Prints the status on the first line and the body below it. The server's certificate must come
+# from the authority in the file CA and name HOST. Status 000 means that no answer came; the second
+# line then says why. HTTPS_TIMEOUT bounds the request in seconds (default 10).
+https_get() (
+    https_host=$1 https_port=$2 https_path=$3 https_authority=$4
+    shift 4
+    [ $# -eq 0 ] || set -- -cert "$1" -key "$2"
+    case $https_host in
+        *[!0-9.]*) set -- "$@" -verify_hostname "$https_host" -servername "$https_host" ;;
+        *) set -- "$@" -verify_ip "$https_host" ;;
+    esac
+    https_dir=$(mktemp -d) || exit 1
+    trap 'rm -rf "$https_dir"' EXIT
+    # HTTP/1.0, so that the body is neither chunked nor followed by another answer. 1.0.2 lets a
+    # wrong certificate pass unless -verify is given beside -verify_return_error.
+    printf 'GET %s HTTP/1.0\r\nHost: %s:%s\r\nAccept: application/json, */*\r\n\r\n' \
+        "$https_path" "$https_host" "$https_port" |
+        timeout "${HTTPS_TIMEOUT:-10}" openssl s_client -quiet -connect "$https_host:$https_port" \
+            -CAfile "$https_authority" -verify 5 -verify_return_error "$@" \
+            >"$https_dir/answer" 2>"$https_dir/errors"
+    https_code=$?
+    LC_ALL=C awk 'NR == 1 && $1 !~ /^HTTP\// { exit 1 }
+        NR == 1 { print $2; next }
+        body { print; next }
+        /^\r?$/ { body = 1 }
+        END { if (NR == 0) exit 1 }' "$https_dir/answer" ||
+        printf '000\n%s\n' "$(https_reason "$https_dir/errors" "$https_code")"
+)
+
+# https_status HOST PORT PATH CA [CERT KEY]: only the status; after 000 the reason on the same line.
+https_status() {
+    https_get "$@" | awk 'NR == 1 { line = $0 } NR == 2 && line == "000" { line = line " " $0 }
+        END { print line }'
+}
+
+# The most telling line of what openssl wrote (file $1) before it ended with exit status $2.
+https_reason() {
+    [ "$2" -ne 124 ] || { echo "no answer within ${HTTPS_TIMEOUT:-10} s"; return; }
+    awk '
+        function keep(text) { if (reason == "") reason = text }
+        /^verify error/ { sub(/^verify error:(num=[0-9]+:)?/, ""); keep("certificate: " $0) }
+        /errno=/ || /Connection refused|No route to host|Network is unreachable/ { other = $0 }
+        / alert |:alert:/ { n = split($0, part, ":"); for (i = 1; i <= n; i++) if (part[i] ~ /alert/) keep(part[i]) }
+        /Can.t (open|load)|unable to load|No such file/ { keep($0) }
+        END { print reason != "" ? reason : other != "" ? other : "the connection was closed without an answer" }
+    ' "$1"
+}

@@ -1,0 +1,59 @@
+#!/bin/sh
+# Apply every manifest in /etc/kubernetes/addons, however long the API takes to come up.
+#
+# Every control-plane node does the same, at the same time perhaps: what one loses to another (a
+# conflict) it tries again. Ends only when all is applied.
+#
+# API_LOCAL   the API server to talk to (default: the kubeconfig's)
+# DESTDIR     put before the paths of installed files
+# MAX_PAUSE   longest pause between two tries, in seconds (default 10)
+set -u
+PATH=$PATH:/opt/k8s/bin
+export PATH
+addons=${DESTDIR:-}/etc/kubernetes/addons
+kubeconfig=${DESTDIR:-}/etc/kubernetes/admin.kubeconfig
+reported=''
+
+main() {
+    [ -d "$addons" ] || { echo "there is no directory $addons: nothing to apply"; exit 0; }
+    attempt_until_done "the API server ${API_LOCAL:-} to be ready" is_ready
+    attempt_until_done "the manifests in $addons to be accepted" apply_all
+    echo "applied all manifests in $addons"
+}
+
+# attempt_until_done WHAT FUNCTION: tries for ever; says what it waits for whenever that changes.
+attempt_until_done() {
+    pause=2
+    until problem=$("$2" 2>&1); do
+        problem=$(printf '%s' "$problem" | tail -n 3 | tr '\n' ' ')
+        if [ "$problem" != "$reported" ]; then
+            echo "waiting for $1: $problem"
+            reported=$problem
+        fi
+        sleep "$pause"
+        pause=$((pause + 2))
+        [ "$pause" -le "${MAX_PAUSE:-10}" ] || pause=${MAX_PAUSE:-10}
+    done
+    [ -z "$problem" ] || printf '%s\n' "$problem"
+}
+
+kube() {
+    kubectl --kubeconfig "$kubeconfig" ${API_LOCAL:+--server "$API_LOCAL"} --request-timeout=15s "$@"
+}
+
+# /readyz came with Kubernetes 1.16.
+is_ready() {
+    answer=$(kube get --raw /readyz 2>&1) || answer=$(kube get --raw /healthz 2>&1) || { printf '%s\n' "$answer"; return 1; }
+    [ "$answer" = ok ] || { printf '%s\n' "$answer"; return 1; }
+}
+
+# Validation on this side would fetch the API's whole schema; the server checks types anyway.
+# Only what changed is worth a line.
+apply_all() {
+    output=$(kube apply --validate=false -f "$addons" 2>&1)
+    code=$?
+    printf '%s\n' "$output" | grep -v ' unchanged$'
+    return "$code"
+}
+
+main "$@"
