@@ -63,11 +63,17 @@ PORTS: dict[Role, dict[int, str]] = {
 """TCP ports that each role's units listen on."""
 
 COMMANDS: dict[Role | None, tuple[str, ...]] = {
-    None: ("ip:iproute2", "iptables:iptables"),
+    None: ("ip:iproute2", "openssl:openssl"),
     Role.ETCD: (),
     Role.CONTROL_PLANE: (),
     Role.LOAD_BALANCER: ("nginx:nginx-light", "keepalived:keepalived"),
-    Role.WORKER: ("conntrack:conntrack", "ipset:ipset", "mount:mount", "nsenter:util-linux"),
+    Role.WORKER: (
+        "iptables:iptables",
+        "conntrack:conntrack",
+        "ipset:ipset",
+        "mount:mount",
+        "nsenter:util-linux",
+    ),
 }
 """Host commands that each role cannot do without, with Debian's package for each."""
 
@@ -79,6 +85,22 @@ COMMANDS_WANTED: dict[Role | None, tuple[str, ...]] = {
     Role.WORKER: ("curl:curl", "ping:iputils-ping", "socat:socat", "ethtool:ethtool"),
 }
 """Host commands without which something smaller fails: verify.sh's probes, kubectl port-forward."""
+
+
+RUNTIME_PATHS: dict[Role, tuple[str, ...]] = {
+    Role.CONTROL_PLANE: ("/var/log/kubernetes",),
+    Role.WORKER: (
+        "/var/lib/kubelet",
+        "/var/lib/cni",
+        "/var/lib/dockershim",
+        "/var/log/pods",
+        "/var/log/containers",
+        "/run/cni",
+        "/etc/kubernetes/kubelet.kubeconfig",
+        "/etc/docker/key.json",
+    ),
+}
+"""What programs make while they run, and uninstall.sh removes."""
 
 
 def minor_of(version: str) -> str:

@@ -3,14 +3,15 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import yaml
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, Template
 
 from bundler import __version__
-from bundler.components import COMMANDS, COMMANDS_WANTED, PORTS, UNITS
-from bundler.config import Role
+from bundler.components import COMMANDS, COMMANDS_WANTED, PORTS, RUNTIME_PATHS, UNITS
+from bundler.config import Image, Role
 from bundler.images import find_image, is_pause, normalize
 from bundler.kubeconfig import render_kubeconfig, render_token_kubeconfig
 from bundler.pki_store import KeyPair, Pki
@@ -27,6 +28,8 @@ from bundler.plan import (
 from bundler.settings import make_config, make_flags
 
 BUNDLE_FORMAT = 1
+HIGHEST_PRIORITY = 200
+"""VRRP priority of the first load balancer; the next ones follow in steps of one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +41,8 @@ class Secrets:
     encryption_key: str = field(repr=False)
 
 
-def make_environment() -> Environment:
+@cache
+def _environment() -> Environment:
     """Jinja as every template of the product is rendered."""
     environment = Environment(
         undefined=StrictUndefined,
@@ -51,6 +55,12 @@ def make_environment() -> Environment:
     environment.filters["yaml"] = dump_yaml
     environment.filters["json"] = lambda value: json.dumps(value, indent=2, sort_keys=True)
     return environment
+
+
+@cache
+def compile_template(text: str) -> Template:
+    """A template, compiled once for all nodes."""
+    return _environment().from_string(text)
 
 
 def make_context(plan: Plan, node: NodePlan, secrets: Secrets) -> dict[str, Any]:
@@ -83,7 +93,9 @@ def make_context(plan: Plan, node: NodePlan, secrets: Secrets) -> dict[str, Any]
         "encryption_key": secrets.encryption_key,
     }
     if node.has(Role.LOAD_BALANCER):
+        balancers = plan.having(Role.LOAD_BALANCER)
         context["virtual_router_id"] = virtual_router_id(plan)
+        context["balancer_priority"] = max(HIGHEST_PRIORITY - balancers.index(node), 61)
     return context | _helpers(plan, node, secrets, context) | _host_facts(plan, node, secrets)
 
 
@@ -91,11 +103,10 @@ def _helpers(
     plan: Plan, node: NodePlan, secrets: Secrets, context: dict[str, Any]
 ) -> dict[str, Any]:
     """Functions that templates call by the names of tables' rows."""
-    environment = make_environment()
     pki = secrets.pki
 
     def render(text: str) -> str:
-        return environment.from_string(text).render(context)
+        return compile_template(text).render(context)
 
     def pair(name: str) -> KeyPair:
         return pki.authorities.get(name) or pki.cluster.get(name) or pki.nodes[node.name][name]
@@ -105,24 +116,29 @@ def _helpers(
     def kubeconfig(name: str, user: str, server: str) -> str:
         return render_kubeconfig(
             cluster=plan.name, server=server, authority_pem=authority, user=user, client=pair(name)
-        ).decode()
+        ).decode().rstrip()
 
     def bootstrap_kubeconfig() -> str:
         return render_token_kubeconfig(
             cluster=plan.name, server=plan.endpoint, authority_pem=authority,
             user="kubelet-bootstrap", token=secrets.tokens[node.name],
-        ).decode()  # fmt: skip
+        ).decode().rstrip()  # fmt: skip
 
     return {
         "flags": lambda component: make_flags(plan.cluster, component, render),
         "config": lambda component: make_config(plan.cluster, component, render),
-        "certificate": lambda name: pair(name).certificate_pem.decode(),
-        "key": lambda name: pair(name).key_pem.decode(),
-        "service_account_key": pki.service_account_key.decode(),
-        "service_account_public": pki.service_account_public.decode(),
+        "certificate": lambda name: pair(name).certificate_pem.decode().rstrip(),
+        "key": lambda name: pair(name).key_pem.decode().rstrip(),
+        "service_account_key": pki.service_account_key.decode().rstrip(),
+        "service_account_public": pki.service_account_public.decode().rstrip(),
         "kubeconfig": kubeconfig,
         "bootstrap_kubeconfig": bootstrap_kubeconfig,
     }
+
+
+def _data_paths(plan: Plan) -> dict[Role, str]:
+    """What outlives an uninstall unless --purge-data is given."""
+    return {Role.ETCD: "/var/lib/etcd", Role.WORKER: plan.cluster.runtime.data_root}
 
 
 def _host_facts(plan: Plan, node: NodePlan, secrets: Secrets) -> dict[str, Any]:
@@ -144,11 +160,22 @@ def _host_facts(plan: Plan, node: NodePlan, secrets: Secrets) -> dict[str, Any]:
         "not_before": max(int(pair.not_before.timestamp()) for pair in pairs),
         "not_after": min(int(pair.not_after.timestamp()) for pair in pairs),
         "images": tuple(
-            (image_path(index), image.ref, find_image(image).image_id)
+            (image_path(index), image.ref, _find_image_id(image))
             for index, image in enumerate(images_of(plan, node))
         ),
         "verify_image": checks[0].ref if checks else "",
+        "data_paths": tuple(
+            path for role, path in _data_paths(plan).items() if role in held
+        ),
+        "runtime_paths": tuple(
+            path for role, paths in RUNTIME_PATHS.items() if role in held for path in paths
+        ),
     }
+
+
+@cache
+def _find_image_id(image: Image) -> str:
+    return find_image(image).image_id
 
 
 def image_path(index: int) -> str:
@@ -165,5 +192,5 @@ def quote_systemd(word: str) -> str:
 
 
 def dump_yaml(value: object) -> str:
-    """Block style, keys in the order given."""
-    return yaml.safe_dump(value, sort_keys=False, width=2**16)
+    """Block style, keys in the order given, no newline at the end."""
+    return yaml.safe_dump(value, sort_keys=False, width=2**16).rstrip()

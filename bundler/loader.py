@@ -14,6 +14,7 @@ from bundler.checks import check_cluster
 from bundler.config import Cluster, Pin
 from bundler.errors import ConfigError
 from bundler.images import check_images
+from bundler.settings import check_extra
 
 YamlNode = MappingNode | SequenceNode | ScalarNode
 YamlPath = tuple[str | int, ...]
@@ -60,7 +61,7 @@ def load_cluster(path: Path, pins: Path | None = None) -> Loaded:
         )
         raise ConfigError("\n".join(lines)) from error
     cluster = _resolve_files(cluster, path.parent)
-    problems = [*check_cluster(cluster), *check_images(cluster)]
+    problems = [*check_cluster(cluster), *check_extra(cluster), *check_images(cluster)]
     errors = [_line(document, p.path, p.text) for p in problems if p.is_error]
     if errors:
         raise ConfigError("\n".join(sorted(errors, key=_line_number)))

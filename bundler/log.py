@@ -17,6 +17,11 @@ def set_quiet(quiet: bool) -> None:
     _quiet = quiet
 
 
+def is_quiet() -> bool:
+    """Whether only warnings and errors are shown."""
+    return _quiet
+
+
 def is_terminal() -> bool:
     """Whether stderr is a terminal."""
     return _console.is_terminal

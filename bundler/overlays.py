@@ -10,7 +10,7 @@ OVERLAYS: tuple[tuple[str, Callable[[NodePlan], bool]], ...] = (
     ("network-static", lambda _node: True),
     ("etcd", lambda node: node.has(Role.ETCD)),
     ("etcd-client", lambda node: node.has(Role.ETCD) or node.has(Role.CONTROL_PLANE)),
-    ("kubernetes-client", lambda node: node.has(Role.CONTROL_PLANE) or node.has(Role.WORKER)),
+    ("kubernetes-ca", lambda node: node.has(Role.CONTROL_PLANE) or node.has(Role.WORKER)),
     ("control-plane", lambda node: node.has(Role.CONTROL_PLANE)),
     ("load-balancer", lambda node: node.has(Role.LOAD_BALANCER)),
     ("worker", lambda node: node.has(Role.WORKER)),

@@ -1,6 +1,7 @@
 """Flags and configuration fields: the catalogue's rows for a minor, with the user's `extra` over them."""
 
 import difflib
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -133,10 +134,10 @@ def _render_tree(value: Any, render: Render) -> Any:
 
 
 def _typed(text: str) -> Any:
-    """A whole number or a list where the expression gives one, else the text."""
+    """A whole number, a list or a quoted string where the expression gives one, else the text."""
     if text.isdigit():
         return int(text)
-    return yaml.safe_load(text) if text.startswith("[") else text
+    return json.loads(text) if text.startswith(("[", '"')) else text
 
 
 def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

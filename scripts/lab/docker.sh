@@ -26,6 +26,7 @@ heal_leftovers() {
     pkill -x containerd 2>/dev/null || true
     pkill -f containerd-shim 2>/dev/null || true
     sleep 1
+    awk '$2 ~ "^/run/(docker|containerd)/" { print $2 }' /proc/self/mounts | sort -r | xargs -r umount -l
     rm -rf /run/docker.pid /run/docker /run/containerd /var/run/docker.sock
 }
 

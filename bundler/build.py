@@ -1,0 +1,233 @@
+"""The pipeline: description → plan → verified artifacts → PKI → trees → one tarball per node."""
+
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bundler import log
+from bundler.artifacts import Needs, list_needs, resolve_artifacts
+from bundler.cache import Cache
+from bundler.catalog import Artifact
+from bundler.config import Cluster
+from bundler.context import Secrets
+from bundler.errors import ConfigError
+from bundler.fetch import FetchOptions, ensure_artifacts
+from bundler.files import explain_disk_faults, remove_leftovers, write_atomically
+from bundler.loader import load_cluster
+from bundler.pack import pack
+from bundler.paths import default_state
+from bundler.payload import Payload, ensure_file, ensure_members
+from bundler.pki_store import ensure_pki
+from bundler.plan import NodePlan, Plan, make_plan, worker_names
+from bundler.progress import DownloadProgress
+from bundler.render import Payloads, render_node
+from bundler.state import open_state
+from bundler.tree import write_tree
+
+SUMS = "SHA256SUMS"
+WARNING = "warning: "
+PARALLEL = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inputs:
+    """Everything that a build depends on."""
+
+    description: Path
+    cache: Cache
+    mirrors: tuple[str, ...] = ()
+    offline: bool = False
+    pins: Path | None = None
+    state: Path | None = None  # None: beside the description
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundle:
+    """One node's tarball."""
+
+    node: str
+    path: Path
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """What a build would do."""
+
+    cluster: Cluster
+    artifacts: tuple[tuple[Artifact, bool], ...]  # and whether it is in the cache already
+    state: Path
+    bundles: tuple[str, ...]
+
+
+def check(inputs: Inputs) -> Cluster:
+    """Validate the description and its pins; nothing is written or fetched."""
+    loaded = load_cluster(inputs.description, inputs.pins)
+    for warning in loaded.warnings:
+        log.warning(warning)
+    provisional = make_plan(loaded.cluster, {})
+    resolve_artifacts(provisional, list_needs(provisional))
+    return loaded.cluster
+
+
+def preview(inputs: Inputs) -> Preview:
+    """What `build` would fetch, create and write."""
+    cluster = check(inputs)
+    plan = make_plan(cluster, {})
+    artifacts = resolve_artifacts(plan, list_needs(plan))
+    return Preview(
+        cluster=cluster,
+        artifacts=tuple(
+            (artifact, _is_cached(artifact, inputs.cache)) for artifact in artifacts.values()
+        ),
+        state=_state_path(inputs, cluster),
+        bundles=tuple(bundle_name(plan, node) for node in plan.nodes),
+    )
+
+
+def build(inputs: Inputs, output: Path) -> tuple[Bundle, ...]:
+    """Write every node's tarball and SHA256SUMS into `output`.
+
+    SHA256SUMS is taken away first and written last: while it is there, it is true.
+    """
+    cluster = check(inputs)
+    payloads = _gather_payloads(cluster, inputs)
+    with _open_secrets(cluster, inputs) as (plan, secrets):
+        mtime = _choose_mtime(secrets)
+        output = output.absolute()
+        with explain_disk_faults(output):
+            output.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(output)
+            (output / SUMS).unlink(missing_ok=True)
+
+        def make(node: NodePlan) -> Bundle:
+            name = bundle_name(plan, node)
+            target = output / f"{name}.tar.gz"
+            digest = pack(render_node(plan, node, secrets, payloads), name, target, mtime)
+            return Bundle(
+                node=node.name, path=target, sha256=digest, size=target.stat().st_size
+            )
+
+        with log.step(f"packing {len(plan.nodes)} bundles"):
+            with ThreadPoolExecutor(PARALLEL) as pool:
+                bundles = tuple(pool.map(make, plan.nodes))
+    sums = "".join(f"{bundle.sha256}  {bundle.path.name}\n" for bundle in bundles)
+    write_atomically(output / SUMS, sums.encode(), mode=0o644)
+    _note_strangers(output, cluster, bundles)
+    return bundles
+
+
+def render(inputs: Inputs, output: Path, *, text_only: bool) -> tuple[Path, ...]:
+    """Write every node's tree as plain files below `output`/NODE."""
+    cluster = check(inputs)
+    payloads = None if text_only else _gather_payloads(cluster, inputs)
+    with _open_secrets(cluster, inputs) as (plan, secrets):
+        directories = []
+        for node in plan.nodes:
+            directory = output / node.name
+            _refuse_stranger(directory)
+            write_tree(render_node(plan, node, secrets, payloads), directory)
+            directories.append(directory)
+    return tuple(directories)
+
+
+def bundle_name(plan: Plan, node: NodePlan) -> str:
+    """The tarball's name without .tar.gz, and the directory that it unpacks to."""
+    return f"{plan.name}-{node.name}"
+
+
+@contextmanager
+def _open_secrets(cluster: Cluster, inputs: Inputs) -> Iterator[tuple[Plan, Secrets]]:
+    """The plan with the state's decisions, and the cluster's secrets; the state stays locked."""
+    with open_state(_state_path(inputs, cluster)) as state:
+        network = cluster.network
+        workers = worker_names(cluster)
+        subnets = state.ensure_pod_subnets(workers, network.pod_cidr, network.pod_subnet_prefix)
+        plan = make_plan(cluster, subnets)
+        with log.step(f"keys and certificates in {state.directory}"):
+            pki = ensure_pki(state, plan, datetime.now(UTC))
+            for note in pki.notes:
+                if note.startswith(WARNING):
+                    log.warning(note.removeprefix(WARNING))
+                else:
+                    log.info(f"  {note}")
+        yield (
+            plan,
+            Secrets(
+                pki=pki,
+                tokens=state.ensure_tokens(workers),
+                encryption_key=state.ensure_encryption_key(),
+            ),
+        )
+
+
+def _gather_payloads(cluster: Cluster, inputs: Inputs) -> Payloads:
+    """Every large file as a segment in the cache, fetched and verified where it was not there."""
+    plan = make_plan(cluster, {})
+    needs = list_needs(plan)
+    artifacts = resolve_artifacts(plan, needs)
+    with log.step(f"{len(artifacts)} upstream files"), DownloadProgress() as progress:
+        options = FetchOptions(
+            cache=inputs.cache, mirrors=inputs.mirrors, offline=inputs.offline, progress=progress
+        )
+        paths = ensure_artifacts(list(artifacts.values()), options)
+    with log.step("compressing what is new"):
+        members = _gather_members(needs, artifacts, paths, inputs.cache)
+        images = {image.file: ensure_file(image.file, inputs.cache) for image in cluster.images}
+    return Payloads(
+        member=lambda component, arch, member: members[component, arch][member],
+        image=lambda path: images[path],
+    )
+
+
+def _gather_members(
+    needs: Needs,
+    artifacts: Mapping[tuple[str, str], Artifact],
+    paths: Mapping[Artifact, Path],
+    cache: Cache,
+) -> dict[tuple[str, str], dict[str, Payload]]:
+    return {
+        key: ensure_members(artifacts[key], paths[artifacts[key]], names, cache)
+        for key, names in needs.items()
+    }
+
+
+def _state_path(inputs: Inputs, cluster: Cluster) -> Path:
+    return inputs.state or default_state(inputs.description, cluster.name)
+
+
+def _is_cached(artifact: Artifact, cache: Cache) -> bool:
+    return (cache.root / "blobs" / artifact.algorithm / artifact.digest).is_file()
+
+
+def _choose_mtime(secrets: Secrets) -> int:
+    """SOURCE_DATE_EPOCH, else when the cluster's authority was made: the same at every build."""
+    chosen = os.environ.get("SOURCE_DATE_EPOCH")
+    if chosen is None:
+        return int(secrets.pki.authorities["kubernetes-ca"].not_before.timestamp())
+    if not chosen.isdigit():
+        raise ConfigError(f"SOURCE_DATE_EPOCH is {chosen!r}, not a number of seconds")
+    return int(chosen)
+
+
+def _note_strangers(output: Path, cluster: Cluster, bundles: tuple[Bundle, ...]) -> None:
+    """Bundles of nodes that left the plan lie about until somebody takes them away."""
+    known = {bundle.path.name for bundle in bundles}
+    for path in sorted(output.glob(f"{cluster.name}-*.tar.gz")):
+        if path.name not in known:
+            log.warning(f"{path} is of no node in the plan: an earlier build's? It is not in {SUMS}")
+
+
+def _refuse_stranger(directory: Path) -> None:
+    """Overwrite an earlier rendering only, never somebody's files."""
+    if directory.is_dir() and any(directory.iterdir()) and not (directory / "MANIFEST").is_file():
+        raise ConfigError(
+            f"{directory} holds other files than a rendered tree",
+            hint="choose another directory with -o",
+        )

@@ -1,0 +1,228 @@
+"""The command line: parses, calls, prints. Results on stdout, all else on stderr."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bundler import __version__, build as pipeline, log
+from bundler.build import Inputs
+from bundler.cache import Cache
+from bundler.errors import BundlerError
+from bundler.inspect import inspect as read_bundle
+from bundler.paths import default_cache
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="""Offline bundles for Kubernetes on plain hosts.
+
+Write a cluster.yaml, run `bundler build -c cluster.yaml -o dist/`, carry dist/ to the site, unpack
+each node's tarball on its host and run `./install.sh` there. `./verify.sh` on a control-plane node
+proves the cluster.
+
+Exit codes: 0 done, 2 cluster.yaml or the command line is wrong, 3 an upstream file or image cannot
+be had or is not what its pin says, 4 keys or certificates, 5 templates, 6 output, 130 interrupted.
+""",
+)
+
+Description = Annotated[
+    Path, typer.Option("-c", "--config", help="The cluster description.", show_default=True)
+]
+CachePath = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache", help="Where upstream files are kept. Default: $BUNDLER_CACHE or ~/.cache/bundler."
+    ),
+]
+Mirrors = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--mirror",
+        help="Directory or URL that holds files as <mirror>/<upstream host>/<upstream path>; "
+        "tried in the order given, before upstream. May be repeated.",
+    ),
+]
+Offline = Annotated[bool, typer.Option("--offline", help="Never open a network connection.")]
+Pins = Annotated[
+    Path | None,
+    typer.Option("--pins", help="A YAML file whose `artifacts` are put over cluster.yaml's."),
+]
+State = Annotated[
+    Path | None,
+    typer.Option(
+        "--state",
+        help="Keys, certificates and tokens: **secret, keep and back up**. "
+        "Default: <cluster>.state beside cluster.yaml.",
+    ),
+]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Only warnings and errors.")]
+CLUSTER_YAML = Path("cluster.yaml")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"bundler {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Options of every command."""
+
+
+@app.command("build")
+def build_command(
+    config: Description = CLUSTER_YAML,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Where to write.")] = Path("dist"),
+    mirror: Mirrors = None,
+    offline: Offline = False,
+    pins: Pins = None,
+    cache: CachePath = None,
+    state: State = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, and write nothing.")
+    ] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make one tarball per node, and SHA256SUMS.
+
+    Upstream files come from the cache, then from each --mirror, then from upstream, and are used
+    only if they are what their pin says. Keys and certificates are created once in the state
+    directory and reused. The same inputs give the same bytes.
+
+    Prints one line a bundle on stdout: digest, size, path.
+    """
+    log.set_quiet(quiet)
+    inputs = _make_inputs(config, cache, mirror, pins, state, offline=offline)
+    if dry_run:
+        _print_preview(inputs, output)
+        return
+    for bundle in pipeline.build(inputs, output):
+        print(f"{bundle.sha256}  {bundle.size:>12}  {_shown(bundle.path)}")
+    log.info(f"Next: copy each tarball to its host, unpack it there and run ./install.sh ({output}/SHA256SUMS)")
+
+
+@app.command("check")
+def check_command(
+    config: Description = CLUSTER_YAML, pins: Pins = None, quiet: Quiet = False
+) -> None:
+    """Validate cluster.yaml, its images and its pins; all faults at once; writes nothing."""
+    log.set_quiet(quiet)
+    cluster = pipeline.check(_make_inputs(config, None, None, pins, None, offline=True))
+    log.info(f"{config}: cluster {cluster.name}, {len(cluster.nodes)} nodes: no fault found")
+
+
+@app.command("render")
+def render_command(
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Where each node's tree is written.")
+    ],
+    config: Description = CLUSTER_YAML,
+    text_only: Annotated[
+        bool,
+        typer.Option("--text-only", help="Leave out binaries and images; needs no download."),
+    ] = False,
+    mirror: Mirrors = None,
+    offline: Offline = False,
+    pins: Pins = None,
+    cache: CachePath = None,
+    state: State = None,
+    quiet: Quiet = False,
+) -> None:
+    """Write the bundles' contents as plain files, for review and diff.
+
+    The trees hold private keys, like the bundles: files that hold one are for root only.
+    """
+    log.set_quiet(quiet)
+    inputs = _make_inputs(config, cache, mirror, pins, state, offline=offline)
+    for directory in pipeline.render(inputs, output, text_only=text_only):
+        print(directory)
+
+
+@app.command("inspect")
+def inspect_command(
+    bundle: Annotated[Path, typer.Argument(help="A node's tarball.")],
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Show what a bundle is and holds, after checking every file against its manifest."""
+    report = read_bundle(bundle)
+    if as_json:
+        files = [
+            {"path": e.path, "mode": f"{e.mode:04o}", "size": e.size, "sha256": e.sha256}
+            for e in report.entries
+        ]
+        print(json.dumps({"facts": report.facts, "files": files, "faults": report.faults}, indent=2))
+    else:
+        for key, value in report.facts.items():
+            print(f"{key.lower().replace('_', ' '):20}{value}")
+        for entry in report.entries:
+            print(f"{entry.mode:04o} {entry.size:>12} {entry.sha256[:16]} {entry.path}")
+    for fault in report.faults:
+        log.error(fault)
+    if report.faults:
+        raise typer.Exit(6)
+    log.info(f"{len(report.entries)} files, all as the manifest says")
+
+
+def _make_inputs(
+    config: Path,
+    cache: Path | None,
+    mirror: list[str] | None,
+    pins: Path | None,
+    state: Path | None,
+    *,
+    offline: bool,
+) -> Inputs:
+    return Inputs(
+        description=config,
+        cache=Cache(cache or default_cache()),
+        mirrors=tuple(mirror or ()),
+        offline=offline,
+        pins=pins,
+        state=state,
+    )
+
+
+def _print_preview(inputs: Inputs, output: Path) -> None:
+    preview = pipeline.preview(inputs)
+    for artifact, is_cached in preview.artifacts:
+        print(f"{'cached' if is_cached else 'fetch '}  {artifact.url}")
+        print(f"        {artifact.algorithm} {artifact.digest} ({artifact.source})")
+    for image in preview.cluster.images:
+        print(f"image   {image.ref}  {image.file}")
+    print(f"{'reuse ' if preview.state.is_dir() else 'create'}  {preview.state}")
+    for name in preview.bundles:
+        print(f"write   {output / name}.tar.gz")
+
+
+def _shown(path: Path) -> Path:
+    """Relative where that is shorter to read."""
+    try:
+        return path.relative_to(Path.cwd())
+    except ValueError:
+        return path
+
+
+def main() -> None:
+    """Run; a known fault is a message and an exit code, never a traceback."""
+    try:
+        app(standalone_mode=True)
+    except BundlerError as error:
+        log.error(error.message, error.hint)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        log.error("interrupted: what is whole is kept, and the next run goes on from there")
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(0)

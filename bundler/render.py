@@ -1,0 +1,147 @@
+"""Overlays + context → a node's tree.
+
+In a template folder, `x.j2` is rendered to `x`, `x.fetch` holds "COMPONENT MEMBER" and stands for
+that member of that upstream archive, and every other file is copied as it is.
+"""
+
+import fnmatch
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import TemplateError as JinjaError
+
+from bundler.context import Secrets, compile_template, image_path, make_context
+from bundler.errors import TemplateError
+from bundler.overlays import overlays_of
+from bundler.paths import templates_directory
+from bundler.payload import Payload
+from bundler.plan import NodePlan, Plan, images_of
+from bundler.tree import File, Tree, make_manifest
+
+SECRET_NAMES = ("*.key", "*.kubeconfig", "*/encryption-config.yaml", "*/bootstrap-tokens.yaml")
+"""Files that only root may read, by their names."""
+
+SECRET_MARKS = ("PRIVATE KEY-----", "client-key-data:", "token-secret:", "    token:")
+"""What betrays a secret, whatever the file is called."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetched:
+    """A file that comes out of an upstream archive."""
+
+    path: str
+    component: str
+    member: str
+    origin: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Payloads:
+    """The large files of all nodes."""
+
+    member: Callable[[str, str, str], Payload]  # (component, arch, member)
+    image: Callable[[Path], Payload]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Template:
+    """One file of templates/."""
+
+    path: str  # in the bundle, without .j2 and .fetch
+    origin: str
+    suffix: str  # .j2, .fetch or nothing
+    mode: int
+    content: bytes
+
+
+def render_node(
+    plan: Plan, node: NodePlan, secrets: Secrets, payloads: Payloads | None = None
+) -> Tree:
+    """The node's whole bundle with its manifest; without `payloads` only what is text."""
+    context = make_context(plan, node, secrets)
+    tree = Tree()
+    for template in _list_templates(node):
+        if template.suffix != ".fetch":
+            tree.add(_make_file(template, context))
+    if payloads is not None:
+        for fetched in list_fetched(plan, node):
+            content = payloads.member(fetched.component, node.arch, fetched.member)
+            tree.add(
+                File(path=fetched.path, mode=0o755, content=content, origin=fetched.origin)
+            )
+        for index, image in enumerate(images_of(plan, node)):
+            path = image_path(index)
+            content = payloads.image(image.file)
+            tree.add(File(path=path, mode=0o644, content=content, origin=image.ref))
+    tree.add(make_manifest(tree))
+    return tree
+
+
+def list_fetched(plan: Plan, node: NodePlan) -> tuple[Fetched, ...]:
+    """What the node's bundle takes out of upstream archives."""
+    found = []
+    for template in _list_templates(node):
+        if template.suffix == ".fetch":
+            words = _render(template, {"plan": plan, "node": node}).split()
+            if len(words) != 2:
+                raise TemplateError(f"{template.origin}: must hold COMPONENT MEMBER")
+            found.append(
+                Fetched(
+                    path=template.path,
+                    component=words[0],
+                    member=words[1],
+                    origin=f"{words[0]}:{words[1]}",
+                )
+            )
+    return tuple(found)
+
+
+def _list_templates(node: NodePlan) -> tuple[_Template, ...]:
+    return tuple(t for overlay in overlays_of(node) for t in _read_overlay(overlay))
+
+
+@cache
+def _read_overlay(name: str) -> tuple[_Template, ...]:
+    root = templates_directory() / name
+    if not root.is_dir():
+        raise TemplateError(f"there is no template folder {name}", hint="install bundler anew")
+    return tuple(
+        _read_template(path, root) for path in sorted(root.rglob("*")) if path.is_file()
+    )
+
+
+def _read_template(path: Path, root: Path) -> _Template:
+    suffix = path.suffix if path.suffix in {".j2", ".fetch"} else ""
+    inside = path.relative_to(root).as_posix().removesuffix(suffix)
+    is_program = bool(path.stat().st_mode & 0o100)
+    return _Template(
+        path=inside,
+        origin=f"{root.name}/{path.relative_to(root).as_posix()}",
+        suffix=suffix,
+        mode=0o600 if _is_secret(inside) else 0o755 if is_program else 0o644,
+        content=path.read_bytes(),
+    )
+
+
+def _is_secret(path: str) -> bool:
+    return any(fnmatch.fnmatchcase(path, pattern) for pattern in SECRET_NAMES)
+
+
+def _make_file(template: _Template, context: Mapping[str, Any]) -> File:
+    content = template.content
+    if template.suffix == ".j2":
+        text = _render(template, context)
+        if template.mode != 0o600 and any(mark in text for mark in SECRET_MARKS):
+            raise TemplateError(f"{template.origin}: a secret in a file that others may read")
+        content = text.encode()
+    return File(path=template.path, mode=template.mode, content=content, origin=template.origin)
+
+
+def _render(template: _Template, context: Mapping[str, Any]) -> str:
+    try:
+        return compile_template(template.content.decode()).render(context)
+    except JinjaError as error:
+        raise TemplateError(f"{template.origin}: {error}") from error

@@ -1,0 +1,59 @@
+#!/bin/sh
+# Route each worker's pod subnet to that worker, and let pods out of the cluster.
+#
+# Usage: pod-routes.sh up|down
+#
+# /etc/kubernetes/pod-routes.tsv says what: `pod-cidr CIDR`, on a worker `own SUBNET`, and
+# `route SUBNET ADDRESS` for every other worker, set apart by tabs. Routes carry protocol 112, so
+# that those of workers that are gone are known, and removed.
+set -eu
+table=${DESTDIR:-}/etc/kubernetes/pod-routes.tsv
+protocol=112
+
+main() {
+    case ${1:-} in
+        up) drop_stale_routes && add_routes && for_each_rule add_rule ;;
+        down) for_each_rule drop_rule && drop_all_routes ;;
+        *) echo "usage: pod-routes.sh up|down" >&2; exit 2 ;;
+    esac
+}
+
+column() { awk -F'\t' -v kind="$1" -v n="$2" '$1 == kind { print $n }' "$table"; }
+
+add_routes() {
+    awk -F'\t' '$1 == "route" { print $2, $3 }' "$table" | while read -r subnet address; do
+        ip route replace "$subnet" via "$address" proto "$protocol"
+    done
+}
+
+drop_stale_routes() {
+    ip -4 route show proto "$protocol" | while read -r subnet _; do
+        column route 2 | grep -qxF "$subnet" || ip route del "$subnet" proto "$protocol"
+    done
+}
+
+drop_all_routes() { ip -4 route flush proto "$protocol" 2>/dev/null || true; }
+
+# Pods' packets pass FORWARD whatever its policy; what leaves the cluster carries the node's address.
+for_each_rule() {
+    own=$(column own 2)
+    [ -n "$own" ] || return 0
+    pods=$(column pod-cidr 2)
+    "$1" filter FORWARD -s "$pods" -j ACCEPT
+    "$1" filter FORWARD -d "$pods" -j ACCEPT
+    "$1" nat POSTROUTING -s "$own" '!' -d "$pods" -j MASQUERADE
+}
+
+add_rule() {
+    rule_table=$1 chain=$2
+    shift 2
+    iptables -w -t "$rule_table" -C "$chain" "$@" 2>/dev/null || iptables -w -t "$rule_table" -I "$chain" "$@"
+}
+
+drop_rule() {
+    rule_table=$1 chain=$2
+    shift 2
+    while iptables -w -t "$rule_table" -D "$chain" "$@" 2>/dev/null; do :; done
+}
+
+main "$@"
