@@ -39,7 +39,8 @@ def inspect(path: Path) -> Report:
     seen: dict[str, tuple[int, int, str]] = {}
     texts: dict[str, bytes] = {}
     try:
-        with tarfile.open(path, "r|gz") as tar:
+        # not "r|gz": tarfile's own reader ends with the first of a file's gzip members
+        with gzip.open(path) as unzipped, tarfile.open(fileobj=unzipped, mode="r|") as tar:
             for member in tar:
                 _, _, name = member.name.partition("/")
                 file = tar.extractfile(member) if member.isreg() else None

@@ -77,7 +77,7 @@ for_each() (
 one_line() {
     [ -f "$1" ] || return 0
     LC_ALL=C tr -cd '\012\040-\176' <"$1" | awk 'NF { line = line (line == "" ? "" : "; ") $0 }
-        END { print length(line) > 600 ? substr(line, 1, 600) "..." : line }'
+        END { print (length(line) > 600) ? substr(line, 1, 600) "..." : line }'
 }
 
 # Lines on stdin → the first five and how many more there are.

@@ -1,0 +1,94 @@
+#!/bin/sh
+# Install this node's bundle on this host: check, put files in place, start what changed, wait.
+#
+# Usage: install.sh [OPTION...]             as root, in the unpacked bundle, on the host that it is for
+#
+#   --dry-run               say exactly what would change, and change nothing
+#   --wait SECONDS          how long to wait until the units are ready (default 120)
+#   --skip-preflight NAME   overrule one check (may be given several times; see --list-preflight)
+#   --list-preflight        list the checks, then end
+#   --version, --help
+#
+# It may be run again at any time: what is in place is left alone. Hosts may be installed in any
+# order and side by side. A run that was cut short is finished by the next.
+# Exit code: 0 done, nothing to do, or waiting for other hosts only; 1 failed after changes began
+# (run it again); 2 wrong usage; 3 a check failed and nothing was changed; 4 a unit is not well.
+# DESTDIR, when set, is where files go, and nothing is started.
+# shellcheck disable=SC2034,SC2154 # the parts in lib/ share the variables
+set -u
+umask 022
+LC_ALL=C
+PATH=${PATH:-}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:${DESTDIR:-}/opt/k8s/bin
+export LC_ALL PATH
+here=$(cd "$(dirname "$0")" && pwd -P) || exit 2
+for part in common https manifest preflight plan files images units ready; do
+    # shellcheck disable=SC1090 # the files beside this one
+    . "$here/lib/$part.sh" || exit 2
+done
+
+main() {
+    parse_options "$@"
+    make_work_dir
+    begun=$(now)
+    check_bundle
+    make_plan
+    run_preflight
+    if [ "$dry_run" = yes ]; then print_plan; exit 0; fi
+    if is_nothing_to_do; then say "$NODE: nothing to do"; exit 0; fi
+    take_lock
+    install_files
+    if is_staged; then say "$NODE: $(count_lines <"$work/changes") files staged in $prefix"; exit 0; fi
+    load_modules
+    set_sysctls
+    start_units
+    wait_until_ready
+    print_summary
+}
+
+parse_options() {
+    dry_run=no wait_limit=120 skipped=' '
+    while [ $# -gt 0 ]; do
+        case $1 in
+            --dry-run) dry_run=yes ;;
+            --wait)
+                case ${2:-} in '' | *[!0-9]*) usage_error "--wait needs a number of seconds" ;; esac
+                wait_limit=$2; shift ;;
+            --skip-preflight)
+                may_skip "${2:-}" || usage_error "--skip-preflight: '${2:-}' is no check that may be overruled (see --list-preflight)"
+                skipped="$skipped$2 "; shift ;;
+            --list-preflight) list_preflight; exit 0 ;;
+            --version) print_version; exit 0 ;;
+            --help | -h) print_help "$here/install.sh"; exit 0 ;;
+            *) usage_error "unknown option $1" ;;
+        esac
+        shift
+    done
+}
+
+# Until all of this holds nothing of the bundle is believed, node.env included.
+check_bundle() {
+    [ -f "$here/MANIFEST" ] || die 3 "$here/MANIFEST is missing: unpack the whole tarball, and run install.sh there"
+    check_manifest || exit 3
+    load_node
+}
+
+print_version() {
+    [ -f "$here/node.env" ] || usage_error "$here/node.env is missing"
+    load_node
+    say "bundler $TOOL_VERSION: $CLUSTER/$NODE, Kubernetes $KUBERNETES_VERSION"
+}
+
+print_summary() {
+    say ''
+    say "$NODE: $(count_lines <"$work/changes") files installed, $(count_lines <"$work/removed") removed, $restarted units started, $loaded images loaded, in $(($(now) - begun)) s"
+    case $outcome in
+        ready) say "All units are ready. When every host is installed: /opt/k8s/bundle/verify.sh on a control-plane node." ;;
+        pending) say "Still waiting, probably for hosts that are not installed yet: $unready_units. Nothing to do here: they go on by themselves." ;;
+        failed)
+            say "Not well: $unready_units"
+            exit 4
+            ;;
+    esac
+}
+
+main "$@"

@@ -1,0 +1,103 @@
+# Files into place, so that a kill at any moment leaves something that the next run finishes.
+# shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
+#
+# /var/lib/bundler (0700):
+#   files             "sha256 path" of what is installed, written before the first file moves
+#   dirs              directories that install.sh made, written before each is made
+#   replaced/PATH     a file that was there before bundler's
+#   modified/PATH.*   a file of bundler's that somebody had changed
+#   restart-pending/  a mark for each unit that must be restarted, made before its files move
+#   reload-pending    systemd must read its unit files again
+#   unfinished        a run that did not come to its end
+#   journal           what was done, and when
+
+install_files() {
+    : >"$store/unfinished"
+    mark_restarts
+    recorded_files >"$work/files.before"
+    save_strangers
+    record_files
+    while read -r kind sha mode size source path; do
+        install_file || die 1 "cannot write $path: mend that and run install.sh again"
+    done <"$work/changes"
+    remove_stale_files
+    sync
+    awk '{ print $1, $5 }' "$work/entries" >"$store/files.new" || die 1 "cannot write $store/files.new"
+    mv -f "$store/files.new" "$store/files" || die 1 "cannot write $store/files"
+    if is_staged; then rm -rf "$store/unfinished" "$store/restart-pending"; fi
+}
+
+mark_restarts() {
+    mkdir -p "$store/restart-pending"
+    while read -r unit; do : >"$store/restart-pending/$unit"; done <"$work/restarts"
+    grep -q '/etc/systemd/system/' "$work/touched" && : >"$store/reload-pending"
+    return 0
+}
+
+# Old and new together: what a crash leaves half done, uninstall.sh must find too.
+record_files() {
+    awk '{ print $1, $5 }' "$work/entries" | awk '!seen[$2]++' "$work/files.before" - >"$store/files.new" || die 1 "cannot write $store/files.new"
+    mv -f "$store/files.new" "$store/files" || die 1 "cannot write $store/files"
+}
+
+# Beside its place, then moved over it: a reader sees the old file or the new one, whole.
+install_file() {
+    target=$prefix$path
+    make_directory "${target%/*}" || return 1
+    save_modified || return 1
+    rm -f "$target.bundler-new"
+    (umask 077 && cp "$here/$source" "$target.bundler-new") && chmod "$mode" "$target.bundler-new" || return 1
+    is_staged || chown 0:0 "$target.bundler-new" || return 1
+    mv -f "$target.bundler-new" "$target" || return 1
+    note "$kind $path $sha"
+}
+
+make_directory() {
+    [ -d "$1" ] && return 0
+    make_directory "${1%/*}" || return 1
+    printf '%s\n' "${1#"$prefix"}" >>"$store/dirs"
+    mkdir -m 0755 "$1"
+}
+
+# What was there before bundler's file; kept before the path is recorded as bundler's.
+save_strangers() {
+    while read -r kind sha mode size source path; do
+        target=$prefix$path
+        [ -e "$target" ] || [ -L "$target" ] || continue
+        grep -q " $path\$" "$work/files.before" || keep_as "$store/replaced$path" || die 1 "cannot keep $path"
+    done <"$work/changes"
+}
+
+# A file of bundler's that somebody changed is kept too.
+save_modified() {
+    [ -f "$target" ] || return 0
+    found=$(sha256sum <"$target" | cut -d' ' -f1)
+    grep -q -e "^$found $path\$" "$work/files.before" && return 0
+    grep -q " $path\$" "$work/files.before" || return 0
+    [ "$found" != "$sha" ] || return 0
+    say "  $path had been changed by hand; that version is kept in $store/modified"
+    keep_as "$store/modified$path.$(date -u +%Y%m%dT%H%M%SZ)"
+}
+
+keep_as() {
+    [ ! -e "$1" ] || return 0
+    mkdir -p "${1%/*}" && cp -Pp "$target" "$1.part" && mv -f "$1.part" "$1"
+}
+
+remove_stale_files() {
+    while read -r path; do
+        case $path in
+            /etc/systemd/system/*) is_staged || systemctl -q disable --now "${path##*/}" 2>/dev/null ;;
+        esac
+        remove_file "$path" || die 1 "cannot remove $path"
+        note "removed $path"
+    done <"$work/removed"
+}
+
+# remove_file PATH: and what was there before bundler's comes back.
+remove_file() {
+    rm -f "$prefix$1" "$prefix$1.bundler-new" || return 1
+    if [ -e "$store/replaced$1" ] || [ -L "$store/replaced$1" ]; then
+        mv -f "$store/replaced$1" "$prefix$1"
+    fi
+}

@@ -1,0 +1,23 @@
+# The bundle against its MANIFEST: "sha256 mode size path" a line, paths without spaces.
+# shellcheck shell=sh disable=SC2034,SC2154 # the scripts and their parts share their variables
+
+# Every listed file is what the list says, and nothing lies in the bundle's folders beyond it.
+check_manifest() {
+    # shellcheck disable=SC2094 # it is read twice, and not written
+    (cd "$here" && awk '{ print $4 }' MANIFEST | xargs -r sha256sum 2>/dev/null) >"$work/actual"
+    faults=$(
+        awk 'FILENAME == ARGV[1] { actual[$2] = $1; next }
+            !($4 in actual) { print $4 ": missing"; next }
+            actual[$4] != $1 { print $4 ": altered or damaged" }' "$work/actual" "$here/MANIFEST"
+        (cd "$here" && find rootfs images lib -type f 2>/dev/null; find rootfs images lib -type l 2>/dev/null) |
+            awk 'FILENAME == ARGV[1] { listed[$4] = 1; next } !($0 in listed) { print $0 ": not in the manifest" }' "$here/MANIFEST" -
+    )
+    [ -z "$faults" ] && return 0
+    {
+        echo "${0##*/}: manifest: this bundle is not as it was built:"
+        printf '%s\n' "$faults" | sed 's/^/    /'
+        echo "    fix: copy the tarball again, compare it with SHA256SUMS, and unpack it into an empty directory"
+        echo "Nothing was changed."
+    } >&2
+    return 1
+}

@@ -1,0 +1,85 @@
+# What would change: the bundle's files against what is installed.
+# shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
+
+# Makes in $work:
+#   entries   sha256 mode size source path     what should be installed
+#   changes   new|changed sha256 mode size source path
+#   removed   path                             installed by an earlier bundle, and in this one no more
+#   restarts  unit                             units that a change or removal concerns
+make_plan() {
+    list_entries >"$work/entries"
+    awk '{ print $5 }' "$work/entries" | read_installed >"$work/installed"
+    owner=0:0
+    ! is_staged || owner=$(id -u):$(id -g)
+    awk -v prefix="$prefix" -v owner="$owner" '
+        FILENAME == ARGV[1] { sha[$1] = $2; state[$1] = $3 " " $4; next }
+        {
+            path = prefix $5
+            kind = !(path in sha) ? "new" : sha[path] != $1 || state[path] != ($2 + 0) " " owner ? "changed" : ""
+            if (kind != "") print kind, $1, $2, $3, $4, $5
+        }' "$work/installed" "$work/entries" >"$work/changes"
+    recorded_files | awk 'FILENAME == ARGV[1] { wanted[$5] = 1; next } !($2 in wanted) { print $2 }' "$work/entries" - >"$work/removed"
+    list_restarts >"$work/restarts"
+}
+
+# The scripts stay on the host, so that they can be run when the unpacked bundle is gone.
+list_entries() {
+    awk '$4 ~ /^rootfs\// { print $1, $2, $3, $4, substr($4, 7) }
+        $4 == "uninstall.sh" || $4 == "verify.sh" || $4 == "node.env" || $4 ~ /^lib\// { print $1, $2, $3, $4, "/opt/k8s/bundle/" $4 }' "$here/MANIFEST"
+    printf '%s 0644 %s MANIFEST /opt/k8s/bundle/MANIFEST\n' \
+        "$(sha256sum <"$here/MANIFEST" | cut -d' ' -f1)" "$(wc -c <"$here/MANIFEST" | tr -d ' ')"
+}
+
+# Paths on stdin → "path sha256 mode owner" of those that are there.
+read_installed() {
+    while read -r path; do
+        [ ! -f "$prefix$path" ] || [ -L "$prefix$path" ] || printf '%s\n' "$prefix$path"
+    done >"$work/present"
+    xargs -r sha256sum <"$work/present" >"$work/digests"
+    xargs -r stat -c '%n %a %u:%g' <"$work/present" |
+        awk 'FILENAME == ARGV[1] { sha[$2] = $1; next } { print $1, sha[$1], $2, $3 }' "$work/digests" -
+}
+
+# unit_field UNIT KEY: out of the section [X-Bundler] of the bundle's unit file.
+unit_field() {
+    awk -F= -v key="$2" '/^\[/ { on = ($0 == "[X-Bundler]") } on && $1 == key { print substr($0, length(key) + 2) }' \
+        "$here/rootfs/etc/systemd/system/$1" 2>/dev/null
+}
+
+list_restarts() {
+    { awk '{ print $6 }' "$work/changes"; cat "$work/removed"; } >"$work/touched"
+    for unit in $UNITS; do
+        awk -v list="/etc/systemd/system/$unit $(unit_field "$unit" RestartOn)" '
+            BEGIN { n = split(list, start, " ") }
+            { for (i = 1; i <= n; i++) if (index($0, start[i]) == 1) found = 1 }
+            END { exit !found }' "$work/touched" && printf '%s\n' "$unit"
+    done
+}
+
+is_pending() { [ -f "$store/restart-pending/$1" ]; }
+
+is_nothing_to_do() {
+    [ ! -s "$work/changes" ] && [ ! -s "$work/removed" ] && [ ! -f "$store/unfinished" ] || return 1
+    is_staged && return 0
+    [ -z "$(inactive_units)$(disabled_units)$(missing_images)$(wrong_sysctls)" ]
+}
+
+print_plan() {
+    awk '{ printf "%-8s %s %s\n", $1, $3, $6 }' "$work/changes"
+    sed 's/^/remove   /' "$work/removed"
+    if ! is_staged; then
+        [ ! -f "$store/unfinished" ] || say "finish   an earlier run that was cut short"
+        for unit in $UNITS; do
+            if grep -qxF "$unit" "$work/restarts" || is_pending "$unit"; then
+                say "restart  $unit"
+            elif [ -n "$(UNITS=$unit inactive_units)" ]; then
+                say "start    $unit"
+            fi
+        done
+        disabled_units | sed 's/^/enable   /'
+        missing_images | while IFS='|' read -r file ref id; do say "load     $ref ($id)"; done
+        wrong_sysctls | sed 's/^/set      /'
+    fi
+    ! is_nothing_to_do || say "$NODE: nothing to do"
+    say "Dry run: nothing was changed."
+}

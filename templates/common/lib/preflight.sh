@@ -1,0 +1,196 @@
+# The checks before anything is changed. All failures are told at once, each with its fix.
+# shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
+
+# name|may be overruled|what must hold
+print_preflight() {
+    cat <<'TABLE'
+manifest|no|every file of the bundle is as it was built
+root|no|it runs as root
+systemd|no|systemd is running
+host|no|this host has the bundle's node name or address
+other-bundle|no|the host carries no bundle of another node or cluster
+lock|no|no other install.sh or uninstall.sh is running
+address|yes|the node's address is on one of the host's interfaces
+arch|no|the processor is the one that the programs are for
+cgroups|yes|the kernel has the cgroup controllers that containers need
+commands|yes|the programs that the units call are installed
+nginx-stream|yes|nginx has its stream module
+space|yes|there is room for the files and images
+ports|yes|nobody else listens on the units' ports
+units|yes|no unit of the same name runs that bundler did not install
+swap|yes|swap is off
+clock|yes|the clock is inside the certificates' validity
+TABLE
+}
+
+list_preflight() {
+    print_preflight | while IFS='|' read -r row_name row_skip row_text; do
+        [ "$row_skip" = no ] || row_text="$row_text (may be overruled)"
+        printf '%-14s %s\n' "$row_name" "$row_text"
+    done
+}
+
+may_skip() { [ -n "$1" ] && print_preflight | grep -q "^$1|yes|"; }
+
+run_preflight() {
+    : >"$work/failures"
+    check_space
+    if ! is_staged; then
+        for preflight in root systemd host other_bundle lock arch cgroups commands nginx_stream ports units swap clock; do
+            "check_$preflight"
+        done
+    fi
+    [ -s "$work/failures" ] || return 0
+    {
+        echo "install.sh: this host is not ready for $CLUSTER/$NODE:"
+        cat "$work/failures"
+        echo "Nothing was changed."
+    } >&2
+    exit 3
+}
+
+# failure NAME WHAT FIX
+failure() {
+    case $skipped in *" $1 "*) warn "$1: $2 (overruled)"; return ;; esac
+    printf '  %s: %s\n    fix: %s\n' "$1" "$2" "$3" >>"$work/failures"
+}
+
+check_root() {
+    [ "$(id -u)" -eq 0 ] || failure root "it runs as $(id -un)" "run it as root"
+}
+
+check_systemd() {
+    if [ -d /run/systemd/system ] && command -v systemctl >/dev/null 2>&1; then return; fi
+    failure systemd "systemd does not run here" "install on a host whose init is systemd"
+}
+
+own_name() { cat /proc/sys/kernel/hostname; }
+has_address() { ip -4 -o address show 2>/dev/null | awk '{ sub(/\/.*/, "", $4); print $4 }' | grep -qxF "$1"; }
+
+check_host() {
+    name=$(own_name)
+    if has_address "$ADDRESS"; then return; fi
+    if [ "${name%%.*}" = "$NODE" ] || [ "$name" = "$NODE" ]; then
+        failure address "no interface has the node's address $ADDRESS" "configure $ADDRESS, or correct cluster.yaml and build again"
+    else
+        failure host "this host is $name, the bundle is for $NODE ($ADDRESS)" "take the tarball that is for this host"
+    fi
+}
+
+check_other_bundle() {
+    other=$(sed -n "s/^CLUSTER='\(.*\)'$/\1/p; s/^NODE='\(.*\)'$/\1/p" "$prefix/opt/k8s/bundle/node.env" 2>/dev/null | tr '\n' '/')
+    case $other in
+        '' | "$CLUSTER/$NODE/") ;;
+        *) failure other-bundle "the host carries the bundle of ${other%/}" "run /opt/k8s/bundle/uninstall.sh first" ;;
+    esac
+}
+
+check_lock() {
+    ! is_locked || failure lock "another install.sh or uninstall.sh is running (process $(lock_owner))" "wait until it has ended"
+}
+
+check_arch() {
+    case $(uname -m) in x86_64) machine=amd64 ;; aarch64) machine=arm64 ;; *) machine=$(uname -m) ;; esac
+    [ "$machine" = "$ARCH" ] || failure arch "the host is $machine, the programs are for $ARCH" "set the node's arch in cluster.yaml and build again"
+}
+
+# cgroup v1 lists its controllers in /proc/cgroups; v2 has those of devices and freezer built in.
+check_cgroups() {
+    missing=''
+    for controller in $CGROUPS; do
+        if [ -f /sys/fs/cgroup/cgroup.controllers ]; then
+            case $controller in cpuacct | devices | freezer) continue ;; esac
+            grep -qw "$controller" /sys/fs/cgroup/cgroup.controllers || missing="$missing $controller"
+        else
+            awk -v name="$controller" '$1 == name && $4 == 1 { found = 1 } END { exit !found }' /proc/cgroups || missing="$missing $controller"
+        fi
+    done
+    [ -z "$missing" ] || failure cgroups "the kernel has no cgroup controller$missing" "boot with cgroup_enable=... on the kernel's command line"
+}
+
+check_commands() {
+    packages='' missing=''
+    for pair in $COMMANDS; do
+        command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair%%:*}" packages="$packages ${pair#*:}"
+    done
+    [ -z "$missing" ] || failure commands "missing:$missing" "install (Debian's names):$packages"
+    for pair in $COMMANDS_WANTED; do
+        command -v "${pair%%:*}" >/dev/null 2>&1 || warn "there is no ${pair%%:*} (package ${pair#*:}): verify.sh's probes and kubectl port-forward want it"
+    done
+}
+
+check_nginx_stream() {
+    case " $UNITS " in *" kube-nginx.service "*) ;; *) return ;; esac
+    command -v nginx >/dev/null 2>&1 || return
+    {
+        sed -n '/^include .*modules/p' "$here/rootfs/etc/kube-nginx/nginx.conf"
+        echo "pid $work/nginx.pid; error_log stderr; events {} stream {}"
+    } >"$work/nginx.conf"
+    answer=$(nginx -t -c "$work/nginx.conf" 2>&1) && return
+    failure nginx-stream "nginx cannot proxy TCP: $(printf '%s\n' "$answer" | sed -n '/emerg/{p;q;}')" "install nginx's stream module (Debian: libnginx-mod-stream)"
+}
+
+# What is new or changed is written beside what is there, so its whole size is needed.
+check_space() {
+    {
+        awk '{ path = $6; sub(/\/[^\/]*$/, "", path); sum[path] += $4 } END { for (path in sum) printf "%d %s\n", sum[path] / 1024 + 1, path }' "$work/changes"
+        is_staged || missing_images | while IFS='|' read -r file _; do
+            printf '%d %s\n' $(($(wc -c <"$here/$file") / 1024)) "${DATA_PATHS##* }"
+        done
+    } | while read -r kilobytes path; do
+        while [ ! -d "$prefix$path" ]; do path=${path%/*}; done
+        df -Pk "$prefix$path/" | awk -v need="$kilobytes" 'NR == 2 { print $6, $4, need }'
+    done | awk '{ free[$1] = $2; need[$1] += $3 } END { for (m in need) if (need[m] > 0) print m, free[m], need[m] + 51200 }' >"$work/space"
+    while read -r mount free need; do
+        [ "$free" -ge "$need" ] || failure space "$mount has $((free / 1024)) MiB free, $((need / 1024)) MiB are needed" "free some space there"
+    done <"$work/space"
+}
+
+# Listening sockets out of /proc: "port inode" a line.
+listening() { awk '$4 == "0A" { n = split($2, part, ":"); print part[n], $10 }' /proc/net/tcp /proc/net/tcp6 2>/dev/null; }
+
+check_ports() {
+    listening >"$work/listening"
+    for pair in $PORTS; do
+        inode=$(awk -v port="$(printf '%04X' "${pair%%:*}")" '$1 == port { print $2; exit }' "$work/listening")
+        [ -n "$inode" ] || continue
+        systemctl -q is-active "${pair#*:}" 2>/dev/null && continue
+        is_ours "${pair#*:}" && is_pending "${pair#*:}" && continue
+        failure ports "port ${pair%%:*} (for ${pair#*:}) is taken$(owner_of_socket "$inode")" "stop that program, or move it to another port"
+    done
+}
+
+owner_of_socket() {
+    for process in /proc/[0-9]*; do
+        for descriptor in "$process"/fd/*; do
+            [ "$(readlink "$descriptor" 2>/dev/null)" = "socket:[$1]" ] || continue
+            printf ' by %s (process %s)' "$(cat "$process/comm")" "${process#/proc/}"
+            return
+        done
+    done
+}
+
+is_ours() { recorded_files | grep -q " /etc/systemd/system/$1\$"; }
+
+check_units() {
+    strangers=''
+    for unit in $UNITS; do
+        is_ours "$unit" || ! systemctl -q is-active "$unit" 2>/dev/null || strangers="$strangers $unit"
+    done
+    [ -z "$strangers" ] || failure units "running, and not installed by bundler:$strangers" "stop and remove what they belong to"
+}
+
+check_swap() {
+    [ -n "$SWAP_OFF" ] || return
+    swaps=$(awk 'NR > 1 { print $1 }' /proc/swaps 2>/dev/null | tr '\n' ' ')
+    [ -z "$swaps" ] || failure swap "swap is on: ${swaps% }" "swapoff -a, and take the swap lines out of /etc/fstab"
+}
+
+check_clock() {
+    at=$(now)
+    if [ "$at" -lt "$NOT_BEFORE" ]; then
+        failure clock "the clock says $(date -u), $(((NOT_BEFORE - at + 59) / 60)) minutes before the certificates begin" "set the clock (chronyc makestep, or date -s)"
+    elif [ "$at" -ge "$NOT_AFTER" ]; then
+        failure clock "the clock says $(date -u), after the end of a certificate" "correct the clock, or renew the certificates and build again"
+    fi
+}

@@ -1,0 +1,93 @@
+# When is a unit ready? ready_<name> UNIT returns 0 when it is; else it prints what is lacking and
+# returns 1 when that is this host's own affair, 2 when it waits for other hosts.
+# shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
+
+ready_active() {
+    state=$(unit_state "$1")
+    [ "$state" = active ] || { echo "systemd says ${state:-nothing}"; return 1; }
+}
+
+# answers HOST PORT PATH CA [CERT KEY]: 200, or the reason.
+answers() {
+    status=$(HTTPS_TIMEOUT=4 https_status "$@")
+    [ "$status" = 200 ] || { echo "https://$1:$2$3 gives ${status#000 }"; return 1; }
+}
+
+# A member that runs and lacks a quorum has done its part.
+ready_etcd() {
+    answers "$ADDRESS" 2379 /health /etc/etcd/pki/ca.crt \
+        /etc/etcd/pki/healthcheck-client.crt /etc/etcd/pki/healthcheck-client.key && return
+    case $(systemctl show -p SubState "$1") in *=start | *=running) return 2 ;; *) return 1 ;; esac
+}
+
+# /readyz came with Kubernetes 1.16.
+ready_kube_apiserver() {
+    set -- "$ADDRESS" "${API_LOCAL##*:}" /etc/kubernetes/pki
+    set -- "$1" "$2" "$3/ca.crt" "$3/apiserver-kubelet-client.crt" "$3/apiserver-kubelet-client.key"
+    reason=$(answers "$1" "$2" /readyz "$3" "$4" "$5") && return
+    case $reason in *' 404') answers "$1" "$2" /healthz "$3" "$4" "$5" && return ;; esac
+    if has_etcd; then echo "$reason"; return 1; fi
+    echo "no etcd member is healthy yet"
+    return 2
+}
+
+# Does any member of etcd serve, so that an API server could?
+has_etcd() {
+    for endpoint in $ETCD_ENDPOINTS; do
+        member=${endpoint#https://}
+        answers "${member%:*}" "${member##*:}" /health /etc/kubernetes/pki/etcd-ca.crt \
+            /etc/kubernetes/pki/apiserver-etcd-client.crt /etc/kubernetes/pki/apiserver-etcd-client.key >/dev/null && return
+    done
+    return 1
+}
+
+ready_kube_controller_manager() { ready_beside_apiserver 10257; }
+ready_kube_scheduler() { ready_beside_apiserver 10259; }
+
+ready_beside_apiserver() {
+    answers "$ADDRESS" "$1" /healthz /etc/kubernetes/pki/ca.crt && return
+    ready_kube_apiserver >/dev/null && return 1
+    return 2
+}
+
+ready_kube_apply() {
+    [ "$(unit_state "$1")" = active ] && return
+    echo "the manifests in /etc/kubernetes/addons are not applied yet"
+    ready_kube_apiserver >/dev/null && return 1
+    return 2
+}
+
+# is_listening PORT
+is_listening() {
+    listening | awk -v port="$(printf '%04X' "$1")" '$1 == port { found = 1 } END { exit !found }' ||
+        { echo "nothing listens on port $1"; return 1; }
+}
+
+ready_kube_nginx() { ready_active "$1" && is_listening "${ENDPOINT##*:}"; }
+
+ready_docker() {
+    answer=$(docker version --format '{{.Server.Version}}' 2>&1) || { printf '%s\n' "$answer" | sed -n '$p'; return 1; }
+}
+
+# has_endpoint: does an API server answer where every client looks for it?
+has_endpoint() {
+    host=${ENDPOINT#https://}
+    case $(HTTPS_TIMEOUT=4 https_status "${host%:*}" "${host##*:}" /healthz /etc/kubernetes/pki/ca.crt) in 000*) return 1 ;; esac
+}
+
+# The kubelet asks for its own Node, with the certificate that it was given.
+ready_kubelet() {
+    ready_active "$1" || return 1
+    has_endpoint || { echo "the API does not answer at $ENDPOINT yet"; return 2; }
+    identity=/var/lib/kubelet/pki/kubelet-client-current.pem
+    [ -f "$identity" ] || { echo "the control plane has not given it a certificate yet"; return 2; }
+    HTTPS_TIMEOUT=5 https_get "${host%:*}" "${host##*:}" "/api/v1/nodes/$NODE" /etc/kubernetes/pki/ca.crt "$identity" "$identity" |
+        tr -d ' \n' | grep -q '{"type":"Ready","status":"True"' || { echo "the node is not Ready yet"; return 1; }
+}
+
+ready_kube_proxy() {
+    reason=$(ready_active "$1" && is_listening 10256) && return
+    has_endpoint && { echo "$reason"; return 1; }
+    echo "the API does not answer at $ENDPOINT yet"
+    return 2
+}

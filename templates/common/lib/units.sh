@@ -1,0 +1,114 @@
+# Kernel settings, units, and the wait until they are ready.
+# shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
+
+restarted=0
+
+has_module() { [ -d "/sys/module/$1" ] || grep -q "/$1\.ko" "/lib/modules/$(uname -r)/modules.builtin" 2>/dev/null; }
+
+load_modules() {
+    lacking=''
+    for module in $MODULES; do
+        has_module "$module" || modprobe "$module" 2>/dev/null || lacking="$lacking $module"
+    done
+    [ -z "$lacking" ] || warn "kernel modules that cannot be loaded (built in, or not there):$lacking"
+}
+
+sysctl_path() { printf '/proc/sys/%s\n' "$(printf '%s' "$1" | tr . /)"; }
+
+# "key=value" of those that do not hold; those that the kernel does not have are left out.
+wrong_sysctls() {
+    for setting in $SYSCTLS; do
+        file=$(sysctl_path "${setting%%=*}")
+        [ ! -f "$file" ] || [ "$(cat "$file")" = "${setting#*=}" ] || printf '%s\n' "$setting"
+    done
+}
+
+set_sysctls() {
+    for setting in $(wrong_sysctls); do
+        file=$(sysctl_path "${setting%%=*}")
+        grep -q "^${setting%%=*}=" "$store/sysctls" 2>/dev/null || printf '%s=%s\n' "${setting%%=*}" "$(cat "$file")" >>"$store/sysctls"
+        printf '%s\n' "${setting#*=}" 2>/dev/null >"$file" || warn "cannot set $setting"
+        note "set $setting"
+    done
+}
+
+unit_state() { systemctl is-active "$1" 2>/dev/null; }
+
+inactive_units() {
+    for unit in $UNITS; do
+        case $(unit_state "$unit") in active | activating | reloading) ;; *) printf '%s\n' "$unit" ;; esac
+    done
+}
+
+disabled_units() {
+    for unit in $UNITS; do
+        systemctl -q is-enabled "$unit" 2>/dev/null || printf '%s\n' "$unit"
+    done
+}
+
+# In order, and none waits for another: units retry until what they need is there.
+start_units() {
+    if [ -f "$store/reload-pending" ]; then
+        systemctl daemon-reload || die 1 "systemctl daemon-reload failed"
+        rm -f "$store/reload-pending"
+    fi
+    disabled=$(disabled_units)
+    # shellcheck disable=SC2086 # a list of units
+    [ -z "$disabled" ] || systemctl -q enable $disabled || die 1 "systemctl enable failed"
+    inactive=$(inactive_units)
+    for unit in $UNITS; do
+        [ "$unit" != kubelet.service ] || load_images
+        if is_pending "$unit" || printf '%s\n' "$inactive" | grep -qxF "$unit"; then
+            systemctl --no-block restart "$unit" || die 1 "systemctl restart $unit failed"
+            rm -f "$store/restart-pending/$unit"
+            note "restarted $unit"
+            restarted=$((restarted + 1))
+        fi
+    done
+    rm -rf "$store/restart-pending" "$store/unfinished"
+}
+
+# Sets outcome: ready, pending (only what needs other hosts is left) or failed.
+wait_until_ready() {
+    unready_units=$UNITS outcome=ready wait_begun=$(now) told=0
+    say "  waiting until all units are ready, at most $wait_limit s"
+    while :; do
+        look_at_units
+        waited=$(($(now) - wait_begun))
+        [ -n "$unready_units" ] || return 0
+        [ "$waited" -lt "$wait_limit" ] || break
+        if [ "$waited" -ge $((told + 15)) ]; then
+            told=$waited
+            say "  after $waited s: $(sed -n '1s/^[A-Za-z]* *//p' "$work/reasons")"
+        fi
+        sleep 1
+    done
+    judge_unready
+}
+
+look_at_units() {
+    still=''
+    : >"$work/reasons"
+    for unit in $unready_units; do
+        check=ready_$(unit_field "$unit" Ready | tr - _)
+        reason=$("$check" "$unit")
+        case $? in
+            0) say "  ready    $unit ($(($(now) - wait_begun)) s)"; continue ;;
+            2) printf 'pending %s: %s\n' "$unit" "$reason" >>"$work/reasons" ;;
+            *) printf 'FAILED  %s: %s\n' "$unit" "$reason" >>"$work/reasons" ;;
+        esac
+        still="$still $unit"
+    done
+    unready_units=${still# }
+}
+
+judge_unready() {
+    outcome=pending
+    ! grep -q '^FAILED' "$work/reasons" || outcome=failed
+    while read -r verdict unit reason; do
+        printf '  %-8s %s %s\n' "$verdict" "$unit" "$reason"
+        show_journal "${unit%:}"
+    done <"$work/reasons"
+}
+
+show_journal() { journalctl -u "$1" -n 3 --no-pager -o cat 2>/dev/null | cut -c1-200 | sed 's/^/             /'; }

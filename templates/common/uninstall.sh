@@ -1,0 +1,152 @@
+#!/bin/sh
+# Take away from this host exactly what install.sh put there.
+#
+# Usage: uninstall.sh [OPTION...]           as root; in the bundle or in /opt/k8s/bundle
+#
+#   --purge-data     remove data too: etcd's, the container runtime's
+#   --dry-run        say what would be removed, and change nothing
+#   --yes            do not ask
+#   --help
+#
+# Files that were there before come back. Data stay unless --purge-data is given.
+# Exit code: 0 done or nothing to do, 1 something could not be removed (run it again), 2 wrong
+# usage, 3 it cannot begin.
+# DESTDIR, when set, is where files were put; no unit is stopped then.
+# shellcheck disable=SC2034,SC2154 # the parts in lib/ share the variables
+set -u
+umask 022
+LC_ALL=C
+PATH=${PATH:-}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:${DESTDIR:-}/opt/k8s/bin
+export LC_ALL PATH
+here=$(cd "$(dirname "$0")" && pwd -P) || exit 2
+for part in common files; do
+    # shellcheck disable=SC1090 # the files beside this one
+    . "$here/lib/$part.sh" || exit 2
+done
+
+main() {
+    parse_options "$@"
+    [ -d "$store" ] || { say "nothing to do: $store is not there, so bundler installed nothing"; exit 0; }
+    check_start
+    recorded_files | awk '{ print $2 }' | sort -r >"$work/files"
+    if [ "$dry_run" = yes ]; then print_plan; exit 0; fi
+    confirm
+    take_lock
+    if ! is_staged; then stop_units; fi
+    remove_runtime
+    while read -r path; do remove_file "$path" || failed="$failed $path"; done <"$work/files"
+    if ! is_staged; then
+        systemctl daemon-reload
+        # shellcheck disable=SC2086 # a list of units
+        systemctl reset-failed $UNITS 2>/dev/null
+        restore_sysctls
+    fi
+    remove_directories
+    [ -z "$failed" ] || die 1 "could not remove:$failed"
+    remove_store
+    say "$NODE: removed $(count_lines <"$work/files") files$kept"
+}
+
+parse_options() {
+    dry_run=no purge=no sure=no failed='' kept=''
+    for option in "$@"; do
+        case $option in
+            --dry-run) dry_run=yes ;;
+            --purge-data) purge=yes ;;
+            --yes) sure=yes ;;
+            --help | -h) print_help "$here/uninstall.sh"; exit 0 ;;
+            *) usage_error "unknown option $option" ;;
+        esac
+    done
+}
+
+check_start() {
+    is_staged || [ "$(id -u)" -eq 0 ] || die 3 "run it as root"
+    ! is_locked || die 3 "another install.sh or uninstall.sh is running (process $(lock_owner))"
+    make_work_dir
+    load_node
+    installed=$(sed -n "s/^NODE='\(.*\)'$/\1/p" "$prefix/opt/k8s/bundle/node.env" 2>/dev/null)
+    [ -z "$installed" ] || [ "$installed" = "$NODE" ] || die 3 "the host carries $installed, not $NODE: run /opt/k8s/bundle/uninstall.sh"
+}
+
+print_plan() {
+    for unit in $UNITS; do say "stop     $unit"; done
+    sed 's/^/remove   /' "$work/files"
+    for path in $RUNTIME_PATHS; do [ ! -e "$prefix$path" ] || say "remove   $path"; done
+    for path in $DATA_PATHS; do
+        [ ! -e "$prefix$path" ] || if [ "$purge" = yes ]; then say "purge    $path"; else say "keep     $path"; fi
+    done
+    (cd "$store/replaced" 2>/dev/null && find . ! -type d) | sed 's/^\./restore  /'
+    say "Dry run: nothing was changed."
+}
+
+confirm() {
+    [ "$sure" = no ] && [ -t 0 ] || return 0
+    data=''
+    [ "$purge" = no ] || data=" and its data ($DATA_PATHS)"
+    printf 'Remove %s of the cluster %s from this host%s? [y/N] ' "$NODE" "$CLUSTER" "$data"
+    read -r answer
+    case $answer in y | Y | yes) ;; *) die 3 "not confirmed: nothing was changed" ;; esac
+}
+
+# In reverse order. Pods outlive the kubelet and Docker (live-restore), so they go by name.
+stop_units() {
+    backwards=''
+    for unit in $UNITS; do backwards="$unit $backwards"; done
+    for unit in $backwards; do
+        case $unit in
+            kube-proxy.service)
+                systemctl -q disable --now "$unit" 2>/dev/null
+                kube-proxy --cleanup >/dev/null 2>&1
+                ;;
+            docker.service)
+                remove_pods
+                systemctl -q disable --now "$unit" docker.socket 2>/dev/null
+                for link in cni0 docker0 kube-ipvs0; do ip link delete "$link" 2>/dev/null; done
+                ;;
+            *) systemctl -q disable --now "$unit" 2>/dev/null ;;
+        esac
+        note "stopped $unit"
+    done
+}
+
+remove_pods() {
+    docker ps -aq --filter label=io.kubernetes.pod.uid 2>/dev/null >"$work/containers"
+    xargs -r docker rm -fv <"$work/containers" >/dev/null 2>&1
+}
+
+remove_runtime() {
+    paths=$RUNTIME_PATHS
+    if [ "$purge" = yes ]; then paths="$paths $DATA_PATHS"; else
+        for path in $DATA_PATHS; do [ ! -e "$prefix$path" ] || kept="$kept; $path is kept (--purge-data removes it)"; done
+    fi
+    for path in $paths; do
+        is_staged || awk -v path="$path" '$2 == path || index($2, path "/") == 1 { print $2 }' /proc/self/mounts | sort -r |
+            while read -r mount; do umount -l "$mount"; done
+        case $path in /?*/?*) rm -rf "$prefix$path" || failed="$failed $path" ;; esac
+    done
+}
+
+restore_sysctls() {
+    [ -f "$store/sysctls" ] || return 0
+    while IFS='=' read -r key value; do
+        printf '%s\n' "$value" 2>/dev/null >"/proc/sys/$(printf '%s' "$key" | tr . /)"
+    done <"$store/sysctls"
+}
+
+# Only directories that install.sh made, and only when nothing is left in them.
+remove_directories() {
+    sort -ru "$store/dirs" 2>/dev/null | while read -r path; do rmdir "$prefix$path" 2>/dev/null; done
+}
+
+remove_store() {
+    lock_taken=no
+    if [ -d "$store/modified" ]; then
+        kept="$kept; files changed by hand are kept in $store/modified"
+        find "$store" -mindepth 1 -maxdepth 1 ! -name modified -exec rm -rf {} +
+    else
+        rm -rf "$store"
+    fi
+}
+
+main "$@"
