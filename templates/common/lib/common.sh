@@ -16,6 +16,15 @@ die() {
 usage_error() { die 2 "$1 (see --help)"; }
 print_help() { sed -n '2,/^# DESTDIR/s/^# \{0,1\}//p' "$1"; }
 count_lines() { awk 'NF { n++ } END { print n + 0 }'; }
+# Paths on stdin → "sha256  path". openssl uses the processor's SHA instructions where coreutils
+# often does not; missing files are left out.
+print_digests() {
+    if command -v openssl >/dev/null 2>&1; then
+        xargs -r openssl dgst -sha256 -r 2>/dev/null | sed 's/ \*/  /'
+    else
+        xargs -r sha256sum 2>/dev/null
+    fi
+}
 is_staged() { [ -n "$prefix" ]; }
 
 # Temporary files; gone when the script ends, however it does.

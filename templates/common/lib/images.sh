@@ -29,7 +29,7 @@ load_images() {
 
 await_runtime() {
     tried=0
-    until reason=$(ready_docker); do
+    until reason=$(is_settled docker.service && ready_docker); do
         [ "$tried" -lt "$wait_limit" ] || { show_journal docker.service; die 1 "docker is not ready after $wait_limit s: $reason"; }
         [ $((tried % 15)) -ne 10 ] || say "  waiting for docker ($tried s): $reason"
         sleep 1

@@ -3,8 +3,7 @@
 
 # Every listed file is what the list says, and nothing lies in the bundle's folders beyond it.
 check_manifest() {
-    # shellcheck disable=SC2094 # it is read twice, and not written
-    (cd "$here" && awk '{ print $4 }' MANIFEST | xargs -r sha256sum 2>/dev/null) >"$work/actual"
+    (cd "$here" && awk '{ print $4 }' MANIFEST | print_digests) >"$work/actual"
     faults=$(
         awk 'FILENAME == ARGV[1] { actual[$2] = $1; next }
             !($4 in actual) { print $4 ": missing"; next }

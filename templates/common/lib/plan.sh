@@ -35,7 +35,7 @@ read_installed() {
     while read -r path; do
         [ ! -f "$prefix$path" ] || [ -L "$prefix$path" ] || printf '%s\n' "$prefix$path"
     done >"$work/present"
-    xargs -r sha256sum <"$work/present" >"$work/digests"
+    print_digests <"$work/present" >"$work/digests"
     xargs -r stat -c '%n %a %u:%g' <"$work/present" |
         awk 'FILENAME == ARGV[1] { sha[$2] = $1; next } { print $1, sha[$1], $2, $3 }' "$work/digests" -
 }

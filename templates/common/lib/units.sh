@@ -86,12 +86,18 @@ wait_until_ready() {
     judge_unready
 }
 
+# A unit that systemd has yet to restart may still answer, for the last time.
+is_settled() {
+    systemctl list-jobs --no-legend 2>/dev/null | awk -v unit="$1" '$2 == unit { found = 1 } END { exit found }' ||
+        { echo "systemd is still starting it"; return 2; }
+}
+
 look_at_units() {
     still=''
     : >"$work/reasons"
     for unit in $unready_units; do
         check=ready_$(unit_field "$unit" Ready | tr - _)
-        reason=$("$check" "$unit")
+        reason=$("$check" "$unit" && is_settled "$unit")
         case $? in
             0) say "  ready    $unit ($(($(now) - wait_begun)) s)"; continue ;;
             2) printf 'pending %s: %s\n' "$unit" "$reason" >>"$work/reasons" ;;

@@ -37,6 +37,10 @@ is_held_by_living_run() {
 
 # Bounded: a namespace that does not go is told, not waited for.
 remove_namespace() {
+    # With its pods gone the namespace goes at once; else its controller waits for them in long
+    # steps. They hold nothing, so nobody needs to see them end.
+    kube -n "$namespace" delete daemonsets --all --wait=false >/dev/null 2>&1
+    kube -n "$namespace" delete pods --all --force --grace-period=0 >/dev/null 2>&1
     timeout 60 "$kubectl" --kubeconfig "$admin" --server "$server" delete namespace "$namespace" \
         --ignore-not-found --timeout=50s >"$work/removal" 2>&1 && return 0
     say "verify.sh: the namespace $namespace is still being removed: $(one_line "$work/removal")"
