@@ -98,9 +98,10 @@ RUNTIME_PATHS: dict[Role, tuple[str, ...]] = {
         "/run/cni",
         "/etc/kubernetes/kubelet.kubeconfig",
         "/etc/docker/key.json",
+        "/opt/containerd",
     ),
 }
-"""What programs make while they run, and uninstall.sh removes."""
+"""What programs make while they run, and uninstall.sh removes unless it was there before."""
 
 
 def minor_of(version: str) -> str:

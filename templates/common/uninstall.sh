@@ -116,7 +116,10 @@ remove_pods() {
 }
 
 remove_runtime() {
-    paths=$RUNTIME_PATHS
+    paths=''
+    for path in $RUNTIME_PATHS; do
+        grep -qxF "$path" "$store/existed" 2>/dev/null || paths="$paths $path"
+    done
     if [ "$purge" = yes ]; then paths="$paths $DATA_PATHS"; else
         for path in $DATA_PATHS; do [ ! -e "$prefix$path" ] || kept="$kept; $path is kept (--purge-data removes it)"; done
     fi

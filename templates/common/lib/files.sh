@@ -4,6 +4,7 @@
 # /var/lib/bundler (0700):
 #   files             "sha256 path" of what is installed, written before the first file moves
 #   dirs              directories that install.sh made, written before each is made
+#   existed           paths that programs make while they run, and that were there before
 #   replaced/PATH     a file that was there before bundler's
 #   modified/PATH.*   a file of bundler's that somebody had changed
 #   restart-pending/  a mark for each unit that must be restarted, made before its files move
@@ -13,6 +14,7 @@
 
 install_files() {
     : >"$store/unfinished"
+    [ -f "$store/existed" ] || list_existing >"$store/existed"
     mark_restarts
     recorded_files >"$work/files.before"
     save_strangers
@@ -25,6 +27,11 @@ install_files() {
     awk '{ print $1, $5 }' "$work/entries" >"$store/files.new" || die 1 "cannot write $store/files.new"
     mv -f "$store/files.new" "$store/files" || die 1 "cannot write $store/files"
     if is_staged; then rm -rf "$store/unfinished" "$store/restart-pending"; fi
+}
+
+# Of the paths that programs make while they run: those that are there already, and so not ours.
+list_existing() {
+    for path in $RUNTIME_PATHS; do [ ! -e "$prefix$path" ] || printf '%s\n' "$path"; done
 }
 
 mark_restarts() {

@@ -155,18 +155,20 @@ check_ports() {
         inode=$(awk -v port="$(printf '%04X' "${pair%%:*}")" '$1 == port { print $2; exit }' "$work/listening")
         [ -n "$inode" ] || continue
         systemctl -q is-active "${pair#*:}" 2>/dev/null && continue
-        is_ours "${pair#*:}" && is_pending "${pair#*:}" && continue
-        failure ports "port ${pair%%:*} (for ${pair#*:}) is taken$(owner_of_socket "$inode")" "stop that program, or move it to another port"
+        process=$(owner_of_socket "$inode")
+        grep -q "/${pair#*:}" "/proc/${process:-0}/cgroup" 2>/dev/null && continue
+        failure ports "port ${pair%%:*} (for ${pair#*:}) is taken${process:+ by $(cat "/proc/$process/comm") (process $process)}" \
+            "stop that program, or move it to another port"
     done
 }
 
+# The process that has a socket open, by the socket's inode.
 owner_of_socket() {
-    for process in /proc/[0-9]*; do
-        for descriptor in "$process"/fd/*; do
-            [ "$(readlink "$descriptor" 2>/dev/null)" = "socket:[$1]" ] || continue
-            printf ' by %s (process %s)' "$(cat "$process/comm")" "${process#/proc/}"
-            return
-        done
+    for descriptor in /proc/[0-9]*/fd/*; do
+        [ "$(readlink "$descriptor" 2>/dev/null)" = "socket:[$1]" ] || continue
+        descriptor=${descriptor#/proc/}
+        printf '%s\n' "${descriptor%%/*}"
+        return
     done
 }
 

@@ -1,0 +1,143 @@
+"""The bundles installed on all five hosts at once: a whole cluster, and nothing came from outside."""
+
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from lab import Cluster
+
+LIMIT = 180  # seconds from the first install.sh to a green verify.sh, on 2 cores
+
+
+@pytest.fixture(scope="module")
+def installed(cluster: Cluster) -> Cluster:
+    begun = time.monotonic()
+    with ThreadPoolExecutor(5) as pool:
+        runs = list(
+            pool.map(
+                lambda host: host.run(f"/root/lab-{host.name}/install.sh", check=False),
+                cluster.hosts.values(),
+            )
+        )
+    taken = time.monotonic() - begun
+    for host, run in zip(cluster.hosts.values(), runs, strict=True):
+        assert run.returncode == 0, f"{host.name}: {run.stdout}"
+    verified = cluster.verify()
+    assert verified.returncode == 0, verified.stdout
+    total = time.monotonic() - begun
+    print(f"\ninstall.sh on five hosts: {taken:.0f} s; to a green verify.sh: {total:.0f} s")
+    assert total < LIMIT
+    return cluster
+
+
+def test_verify_proves_the_cluster_for_people_and_for_machines(installed: Cluster) -> None:
+    report = json.loads(
+        installed.masters[1].run("/opt/k8s/bundle/verify.sh --json 2>/dev/null").stdout
+    )
+    assert report["ok"] is True
+    assert len(report["checks"]) == 17
+    assert all(check["ok"] for check in report["checks"])
+
+
+def test_every_worker_is_ready_under_its_name_and_address(installed: Cluster) -> None:
+    nodes = json.loads(installed.kubectl("get nodes -o json"))["items"]
+    found = {
+        node["metadata"]["name"]: (
+            next(a["address"] for a in node["status"]["addresses"] if a["type"] == "InternalIP"),
+            next(c["status"] for c in node["status"]["conditions"] if c["type"] == "Ready"),
+            node["status"]["nodeInfo"]["kubeletVersion"],
+        )
+        for node in nodes
+    }
+    assert found == {host.name: (host.address, "True", "v1.20.2") for host in installed.workers}
+
+
+def test_nothing_was_pulled(installed: Cluster) -> None:
+    kubectl = installed.kubectl
+    kubectl("create namespace pulls")
+    kubectl("-n pulls run web --image=nginx:1.22 --image-pull-policy=IfNotPresent")
+    kubectl("-n pulls wait --for=condition=Ready pod/web --timeout=60s")
+    events = json.loads(kubectl("get events -A -o json"))["items"]
+    about_images = [e for e in events if e["reason"] in {"Pulling", "Pulled", "Failed", "BackOff"}]
+    assert about_images
+    assert {e["reason"] for e in about_images} == {"Pulled"}
+    assert all("already present on machine" in e["message"] for e in about_images)
+    kubectl("delete namespace pulls --wait=false")
+
+
+def test_no_host_has_a_way_out(installed: Cluster) -> None:
+    for host in installed.hosts.values():
+        assert host.run("getent hosts dl.k8s.io", check=False).returncode != 0
+        reached = host.run("curl -s -m 3 -o /dev/null https://1.1.1.1/", check=False)
+        assert reached.returncode in {7, 28}, f"{host.name}: curl gave {reached.returncode}"
+
+
+def test_installing_again_does_nothing_and_takes_under_three_seconds(installed: Cluster) -> None:
+    for host in installed.hosts.values():
+        starts, files = host.unit_starts(), host.list_files()
+        begun = time.monotonic()
+        said = host.output(f"/root/lab-{host.name}/install.sh")
+        taken = time.monotonic() - begun
+        assert said.strip() == f"{host.name}: nothing to do"
+        assert taken < 3, f"{host.name}: {taken:.1f} s"
+        assert host.unit_starts() == starts
+        assert host.list_files() == files
+
+
+def test_a_secret_cannot_be_read_in_etcd(installed: Cluster) -> None:
+    master = installed.masters[0]
+    installed.kubectl("create secret generic hidden --from-literal=word=swordfish-4711")
+    raw = master.output(
+        "ETCDCTL_API=3 /opt/k8s/bin/etcdctl --endpoints=https://127.0.0.1:2379 --cacert=/etc/etcd/pki/ca.crt "
+        "--cert=/etc/etcd/pki/healthcheck-client.crt --key=/etc/etcd/pki/healthcheck-client.key "
+        "get /registry/secrets/default/hidden --print-value-only | tr -cd '[:print:]'"
+    )
+    assert raw.startswith("k8s:enc:aescbc:v1:key1:")
+    assert "swordfish" not in raw
+    assert installed.kubectl("get secret hidden -o jsonpath={.data.word}") == "c3dvcmRmaXNoLTQ3MTE="
+
+
+def test_etcd_refuses_a_client_without_a_certificate(installed: Cluster) -> None:
+    for master in installed.masters:
+        stranger = master.run(
+            f"curl -s -m 5 --cacert /etc/etcd/pki/ca.crt https://{master.address}:2379/health", check=False
+        )
+        assert stranger.returncode in {35, 56}, stranger.stdout
+        member = master.run(
+            f"curl -s -m 5 --cacert /etc/etcd/pki/ca.crt --cert /etc/etcd/pki/healthcheck-client.crt "
+            f"--key /etc/etcd/pki/healthcheck-client.key https://{master.address}:2379/health"
+        )
+        assert json.loads(member.stdout)["health"] == "true"
+
+
+def test_the_audit_log_has_entries_and_no_secret(installed: Cluster) -> None:
+    entries = installed.masters[0].output("tail -n 200 /var/log/kubernetes/audit.log").splitlines()
+    assert all(json.loads(line)["apiVersion"] == "audit.k8s.io/v1" for line in entries)
+    for master in installed.masters:
+        assert master.run("grep -q swordfish /var/log/kubernetes/audit.log*", check=False).returncode == 1
+
+
+def test_every_secret_on_a_host_is_for_root_only(installed: Cluster) -> None:
+    for host in installed.hosts.values():
+        found = host.output(
+            "grep -rlE 'PRIVATE KEY|client-key-data|token-secret' /etc/kubernetes /etc/etcd 2>/dev/null | "
+            "xargs stat -c '%a %U %n'"
+        ).splitlines()
+        assert found
+        assert all(line.startswith("600 root ") for line in found), found
+
+
+def test_the_approver_says_what_it_decided(installed: Cluster) -> None:
+    said = "".join(
+        master.output("journalctl -u kube-csr-approver -o cat --no-pager") for master in installed.masters
+    )
+    for worker in installed.workers:
+        assert f"node {worker.name}, address {worker.address}" in said
+
+
+def test_forward_stays_open_when_docker_starts_again(installed: Cluster) -> None:
+    worker = installed.workers[0]
+    worker.run("systemctl restart docker")
+    assert "-P FORWARD ACCEPT" in worker.output("iptables -S FORWARD")
