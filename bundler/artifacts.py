@@ -1,4 +1,4 @@
-"""Which upstream files a plan needs, and under which digests: the user's pin, else the catalogue's."""
+"""Which upstream files a plan needs, and under which digests: the user's, else the catalogue's."""
 
 from collections.abc import Iterator, Mapping
 
@@ -75,8 +75,8 @@ def _check_single(component: str, plan: Plan, pin: Pin) -> Iterator[str]:
     if len(arches) > 1:
         digest = (pin.sha512 or pin.sha256 or "")[:12]
         yield (
-            f"artifacts.{component} pins one file ({digest}…), but nodes are {' and '.join(arches)}:"
-            " take a version with built-in pins"
+            f"artifacts.{component} pins one file ({digest}…), but nodes are"
+            f" {' and '.join(arches)}: take a version with built-in pins"
         )
 
 

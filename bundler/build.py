@@ -1,10 +1,9 @@
 """The pipeline: description → plan → verified artifacts → PKI → trees → one tarball per node."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -110,13 +109,11 @@ def build(inputs: Inputs, output: Path) -> tuple[Bundle, ...]:
             name = bundle_name(plan, node)
             target = output / f"{name}.tar.gz"
             digest = pack(render_node(plan, node, secrets, payloads), name, target, mtime)
-            return Bundle(
-                node=node.name, path=target, sha256=digest, size=target.stat().st_size
-            )
+            return Bundle(node=node.name, path=target, sha256=digest, size=target.stat().st_size)
 
-        with log.step(f"packing {len(plan.nodes)} bundles"):
-            with ThreadPoolExecutor(PARALLEL) as pool:
-                bundles = tuple(pool.map(make, plan.nodes))
+        packing = log.step(f"packing {len(plan.nodes)} bundles")
+        with packing, ThreadPoolExecutor(PARALLEL) as pool:
+            bundles = tuple(pool.map(make, plan.nodes))
     sums = "".join(f"{bundle.sha256}  {bundle.path.name}\n" for bundle in bundles)
     write_atomically(output / SUMS, sums.encode(), mode=0o644)
     _note_strangers(output, cluster, bundles)
@@ -221,7 +218,9 @@ def _note_strangers(output: Path, cluster: Cluster, bundles: tuple[Bundle, ...])
     known = {bundle.path.name for bundle in bundles}
     for path in sorted(output.glob(f"{cluster.name}-*.tar.gz")):
         if path.name not in known:
-            log.warning(f"{path} is of no node in the plan: an earlier build's? It is not in {SUMS}")
+            log.warning(
+                f"{path} is of no node in the plan: an earlier build's? It is not in {SUMS}"
+            )
 
 
 def _refuse_stranger(directory: Path) -> None:

@@ -5,10 +5,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from bundler.catalog import COMPONENTS
-from bundler.components import EXTRA_COMPONENTS, MINORS, PORTS, minor_of
+from bundler.components import API_PORT, EXTRA_COMPONENTS, MINORS, PORTS, minor_of
 from bundler.config import Cluster, ExternalLoadBalancer, NginxKeepalived, Node, Role
-
-API_PORT = 6443
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,14 +44,18 @@ def _check_nodes(cluster: Cluster) -> Iterator[Problem]:
     for index, node in enumerate(cluster.nodes):
         where = ("nodes", index)
         if node.name in names:
-            yield Problem(path=(*where, "name"), text=f"{node.name} is also nodes[{names[node.name]}]")
+            yield Problem(
+                path=(*where, "name"), text=f"{node.name} is also nodes[{names[node.name]}]"
+            )
         if node.address in addresses:
             other = cluster.nodes[addresses[node.address]].name
             yield Problem(path=(*where, "address"), text=f"{node.address} is also {other}'s")
         names.setdefault(node.name, index)
         addresses.setdefault(node.address, index)
         if node.name == "localhost":
-            yield Problem(path=(*where, "name"), text="localhost is every host's name: choose another")
+            yield Problem(
+                path=(*where, "name"), text="localhost is every host's name: choose another"
+            )
         if len(set(node.roles)) < len(node.roles):
             yield Problem(path=(*where, "roles"), text="names a role twice")
         if not _is_host_address(node.address):
@@ -73,7 +75,9 @@ def _is_host_address(address: IPv4Address) -> bool:
 def _check_roles(cluster: Cluster) -> Iterator[Problem]:
     members = _having(cluster, Role.ETCD)
     if not _having(cluster, Role.CONTROL_PLANE):
-        yield Problem(path=("nodes",), text="no node has the role control-plane: give it to one or three")
+        yield Problem(
+            path=("nodes",), text="no node has the role control-plane: give it to one or three"
+        )
     if not members:
         yield Problem(path=("nodes",), text="no node has the role etcd: give it to one or three")
     elif len(members) % 2 == 0:
@@ -107,7 +111,8 @@ def _check_networks(cluster: Cluster) -> Iterator[Problem]:
     # the API server refuses service ranges of more than 20 bits (kube-apiserver's validation.go)
     if not 12 <= network.service_cidr.prefixlen <= 28:
         yield Problem(
-            path=("network", "service_cidr"), text="must be a /12 to a /28: the API server takes no other"
+            path=("network", "service_cidr"),
+            text="must be a /12 to a /28: the API server takes no other",
         )
     workers = len(_having(cluster, Role.WORKER))
     if network.pod_subnet_prefix < network.pod_cidr.prefixlen:
@@ -125,32 +130,47 @@ def _check_endpoint(cluster: Cluster) -> Iterator[Problem]:
     where = ("control_plane", "endpoint")
     if endpoint is None:
         if len(planes) > 1 or balancer is not None:
-            yield Problem(path=("control_plane",), text="endpoint is missing: HOST:PORT for all clients")
+            text = "endpoint is missing: HOST:PORT for all clients"
+            yield Problem(path=("control_plane",), text=text)
         return
-    host, _, port_text = endpoint.rpartition(":")
+    host, _, port = endpoint.rpartition(":")
     address = _address(host)
     if address is None and not _looks_like_name(host):
         yield Problem(path=where, text=f"{host} is neither an IPv4 address nor a DNS name")
         return
-    if len(planes) > 1 and balancer is None:
-        text = "two or more control planes need a load_balancer: nginx-keepalived or external"
-        yield Problem(path=("control_plane",), text=text)
     if address is not None:
-        ranges = {"pod_cidr": cluster.network.pod_cidr, "service_cidr": cluster.network.service_cidr}
-        for key, cidr in ranges.items():
-            if address in cidr:
-                yield Problem(path=where, text=f"{host} lies inside network.{key} {cidr}")
+        yield from _check_endpoint_ranges(cluster, address)
     if isinstance(balancer, NginxKeepalived):
-        yield from _check_virtual_address(cluster, address, int(port_text))
+        yield from _check_virtual_address(cluster, address, int(port))
     elif isinstance(balancer, ExternalLoadBalancer):
         yield from _refuse_balancer_role(cluster, "load_balancer is external")
     else:
+        yield from _check_direct_endpoint(planes, host, address, int(port))
         yield from _refuse_balancer_role(cluster, "control_plane.load_balancer is not given")
-        own = [n for n in planes if n.address == address]
-        if address is not None and not own:
-            yield Problem(path=where, text=f"{host} is no control plane's address, and nothing serves it")
-        if len(planes) == 1 and int(port_text) != API_PORT:
-            yield Problem(path=where, text=f"without a load balancer the port is {API_PORT}")
+
+
+def _check_endpoint_ranges(cluster: Cluster, address: IPv4Address) -> Iterator[Problem]:
+    network = cluster.network
+    ranges = {"pod_cidr": network.pod_cidr, "service_cidr": network.service_cidr}
+    for key, cidr in ranges.items():
+        if address in cidr:
+            text = f"{address} lies inside network.{key} {cidr}"
+            yield Problem(path=("control_plane", "endpoint"), text=text)
+
+
+def _check_direct_endpoint(
+    planes: list[Node], host: str, address: IPv4Address | None, port: int
+) -> Iterator[Problem]:
+    """Without a load balancer the endpoint is the only control plane itself."""
+    where = ("control_plane", "endpoint")
+    if len(planes) > 1:
+        text = "two or more control planes need a load_balancer: nginx-keepalived or external"
+        yield Problem(path=("control_plane",), text=text)
+    if address is not None and address not in {node.address for node in planes}:
+        text = f"{host} is no control plane's address, and nothing serves it"
+        yield Problem(path=where, text=text)
+    if len(planes) == 1 and port != API_PORT:
+        yield Problem(path=where, text=f"without a load balancer the port is {API_PORT}")
 
 
 def _check_virtual_address(
@@ -170,9 +190,13 @@ def _check_virtual_address(
             path=("control_plane", "load_balancer"),
             text="no node has the role load-balancer: give it to the control planes",
         )
-    shared = {port_: unit for n in balancers for role in n.roles for port_, unit in PORTS[role].items()}
+    shared = {
+        port_: unit for n in balancers for role in n.roles for port_, unit in PORTS[role].items()
+    }
     if port in shared:
-        yield Problem(path=where, text=f"port {port} is {shared[port]}'s on the same host: take 8443")
+        yield Problem(
+            path=where, text=f"port {port} is {shared[port]}'s on the same host: take 8443"
+        )
 
 
 def _refuse_balancer_role(cluster: Cluster, reason: str) -> Iterator[Problem]:
@@ -203,9 +227,13 @@ def _check_names(cluster: Cluster) -> Iterator[Problem]:
             text = f"unknown component; known: {', '.join(EXTRA_COMPONENTS)}"
             yield Problem(path=("extra", name), text=text)
         elif extra.config and not EXTRA_COMPONENTS[name].has_config:
-            yield Problem(path=("extra", name, "config"), text=f"{name} has no configuration file here")
+            yield Problem(
+                path=("extra", name, "config"), text=f"{name} has no configuration file here"
+            )
         elif extra.flags and not EXTRA_COMPONENTS[name].has_flags:
-            yield Problem(path=("extra", name, "flags"), text=f"{name} takes config here, not flags")
+            yield Problem(
+                path=("extra", name, "flags"), text=f"{name} takes config here, not flags"
+            )
 
 
 def _having(cluster: Cluster, role: Role) -> list[Node]:
@@ -224,4 +252,3 @@ def _looks_like_name(host: str) -> bool:
     return not host.replace(".", "").isdigit() and all(
         label and label.replace("-", "").isalnum() and label == label.lower() for label in labels
     )
-

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from bundler import __version__, build as pipeline, log
+from bundler import __version__, log
+from bundler import build as pipeline
 from bundler.build import Inputs
 from bundler.cache import Cache
 from bundler.errors import BundlerError
@@ -37,7 +38,8 @@ Description = Annotated[
 CachePath = Annotated[
     Path | None,
     typer.Option(
-        "--cache", help="Where upstream files are kept. Default: $BUNDLER_CACHE or ~/.cache/bundler."
+        "--cache",
+        help="Where upstream files are kept. Default: $BUNDLER_CACHE or ~/.cache/bundler.",
     ),
 ]
 Mirrors = Annotated[
@@ -75,7 +77,9 @@ def _print_version(wanted: bool) -> None:
 def _root(
     _version: Annotated[
         bool,
-        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version."),
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
     ] = False,
 ) -> None:
     """Options of every command."""
@@ -110,7 +114,10 @@ def build_command(
         return
     for bundle in pipeline.build(inputs, output):
         print(f"{bundle.sha256}  {bundle.size:>12}  {_shown(bundle.path)}")
-    log.info(f"Next: copy each tarball to its host, unpack it there and run ./install.sh ({output}/SHA256SUMS)")
+    log.info(
+        "Next: copy each tarball to its host, compare it with SHA256SUMS, unpack it there, and run"
+        " ./install.sh"
+    )
 
 
 @app.command("check")
@@ -162,7 +169,9 @@ def inspect_command(
             {"path": e.path, "mode": f"{e.mode:04o}", "size": e.size, "sha256": e.sha256}
             for e in report.entries
         ]
-        print(json.dumps({"facts": report.facts, "files": files, "faults": report.faults}, indent=2))
+        print(
+            json.dumps({"facts": report.facts, "files": files, "faults": report.faults}, indent=2)
+        )
     else:
         for key, value in report.facts.items():
             print(f"{key.lower().replace('_', ' '):20}{value}")

@@ -29,6 +29,8 @@ EXTRA_COMPONENTS = {
 MINORS = ("1.20",)
 """The Kubernetes minors whose flags and fields are in the tables."""
 
+API_PORT = 6443
+
 UNITS: tuple[tuple[str, Role | None], ...] = (
     ("kube-pod-routes.service", None),  # every node
     ("etcd.service", Role.ETCD),

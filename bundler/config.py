@@ -60,9 +60,18 @@ def _check_interface(value: str) -> str:
     return value
 
 
+def _check_text(value: object) -> object:
+    """Python's ipaddress takes numbers too; in a file they are a slip."""
+    if not isinstance(value, str | IPv4Address | IPv4Network):
+        raise ValueError("must be text, such as 10.0.0.1 or 10.200.0.0/16")  # noqa: TRY004
+    return value
+
+
 DnsLabel = Annotated[str, AfterValidator(_check_dns_label)]
 DnsName = Annotated[str, AfterValidator(_check_dns_name)]
 Version = Annotated[str, BeforeValidator(_check_version)]
+Address = Annotated[IPv4Address, BeforeValidator(_check_text)]
+Cidr = Annotated[IPv4Network, BeforeValidator(_check_text)]
 PortRange = Annotated[str, BeforeValidator(_check_port_range)]
 HostPort = Annotated[str, BeforeValidator(_check_endpoint)]
 Interface = Annotated[str, AfterValidator(_check_interface)]
@@ -119,9 +128,9 @@ class Network(Model):
     """Addresses inside the cluster, and how pods reach one another."""
 
     plugin: Literal["static"] = "static"
-    pod_cidr: IPv4Network = IPv4Network("10.200.0.0/16")
+    pod_cidr: Cidr = IPv4Network("10.200.0.0/16")
     pod_subnet_prefix: Annotated[int, Field(ge=20, le=28)] = 24
-    service_cidr: IPv4Network = IPv4Network("10.254.0.0/16")
+    service_cidr: Cidr = IPv4Network("10.254.0.0/16")
     node_port_range: PortRange = "30000-32767"
     proxy_mode: Literal["ipvs", "iptables"] = "ipvs"
     dns_domain: DnsName = "cluster.local"
@@ -155,7 +164,7 @@ class Node(Model):
     """One host."""
 
     name: DnsLabel
-    address: IPv4Address
+    address: Address
     roles: Annotated[tuple[Role, ...], Field(min_length=1)]
     arch: Arch = Arch.AMD64
 

@@ -10,13 +10,12 @@ import yaml
 from jinja2 import Environment, StrictUndefined, Template
 
 from bundler import __version__
-from bundler.components import COMMANDS, COMMANDS_WANTED, PORTS, RUNTIME_PATHS, UNITS
+from bundler.components import API_PORT, COMMANDS, COMMANDS_WANTED, PORTS, RUNTIME_PATHS, UNITS
 from bundler.config import Image, Role
 from bundler.images import find_image, is_pause, normalize
 from bundler.kubeconfig import render_kubeconfig, render_token_kubeconfig
 from bundler.pki_store import KeyPair, Pki
 from bundler.plan import (
-    API_PORT,
     NodePlan,
     Plan,
     images_of,
@@ -114,9 +113,17 @@ def _helpers(
     authority = pki.authorities["kubernetes-ca"].certificate_pem
 
     def kubeconfig(name: str, user: str, server: str) -> str:
-        return render_kubeconfig(
-            cluster=plan.name, server=server, authority_pem=authority, user=user, client=pair(name)
-        ).decode().rstrip()
+        return (
+            render_kubeconfig(
+                cluster=plan.name,
+                server=server,
+                authority_pem=authority,
+                user=user,
+                client=pair(name),
+            )
+            .decode()
+            .rstrip()
+        )
 
     def bootstrap_kubeconfig() -> str:
         return render_token_kubeconfig(
@@ -164,9 +171,7 @@ def _host_facts(plan: Plan, node: NodePlan, secrets: Secrets) -> dict[str, Any]:
             for index, image in enumerate(images_of(plan, node))
         ),
         "verify_image": checks[0].ref if checks else "",
-        "data_paths": tuple(
-            path for role, path in _data_paths(plan).items() if role in held
-        ),
+        "data_paths": tuple(path for role, path in _data_paths(plan).items() if role in held),
         "runtime_paths": tuple(
             path for role, paths in RUNTIME_PATHS.items() if role in held for path in paths
         ),

@@ -1,4 +1,4 @@
-"""Upstream files into the cache: from mirrors in order, then from upstream, verified while streaming."""
+"""Upstream files into the cache: mirrors in order, then upstream; verified while streaming."""
 
 import errno
 import hashlib
@@ -61,13 +61,11 @@ class FetchOptions:
     progress: Progress = field(default_factory=NoProgress)
 
 
-class _NotHere(Exception):
+class _NotHereError(Exception):
     """This source does not have the file, or cannot be reached: the next may."""
 
 
-def ensure_artifacts(
-    artifacts: Sequence[Artifact], options: FetchOptions
-) -> dict[Artifact, Path]:
+def ensure_artifacts(artifacts: Sequence[Artifact], options: FetchOptions) -> dict[Artifact, Path]:
     """Every file, verified, in the cache; all failures in one ArtifactError."""
     wanted = list(dict.fromkeys(artifacts))
     failures: list[str] = []
@@ -99,10 +97,11 @@ def ensure_artifact(artifact: Artifact, options: FetchOptions) -> Path:
         for source in _sources(artifact, options):
             try:
                 return _take(artifact, source, options)
-            except _NotHere as reason:
+            except _NotHereError as reason:
                 tried.append(f"{source}: {reason}")
     raise ArtifactError(
-        f"{artifact.label} cannot be had:\n" + "\n".join(f"  {line}" for line in tried or ["no source"]),
+        f"{artifact.label} cannot be had:\n"
+        + "\n".join(f"  {line}" for line in tried or ["no source"]),
         hint=_hint(artifact, options),
     )
 
@@ -158,7 +157,7 @@ def _copy(artifact: Artifact, source: Path, partial: Path) -> str:
                 hasher.update(chunk)
                 writer.write(chunk)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-        raise _NotHere("not there") from error
+        raise _NotHereError("not there") from error
     return hasher.hexdigest()
 
 
@@ -171,16 +170,18 @@ def _download(artifact: Artifact, url: str, partial: Path, options: FetchOptions
         except requests.HTTPError as error:
             status = error.response.status_code
             if status not in AGAIN or attempt == ATTEMPTS:
-                raise _NotHere(f"HTTP {status} {error.response.reason}") from error
+                raise _NotHereError(f"HTTP {status} {error.response.reason}") from error
         except requests.exceptions.SSLError as error:
-            raise _NotHere(f"TLS failed ({_reason(error)}); certificates are always checked") from error
+            raise _NotHereError(
+                f"TLS failed ({_reason(error)}); certificates are always checked"
+            ) from error
         except (requests.RequestException, ConnectionError) as error:
             if attempt == ATTEMPTS:
-                raise _NotHere(_reason(error)) from error
+                raise _NotHereError(_reason(error)) from error
         except OSError as error:
             if error.errno == errno.ENOSPC:
                 raise
-            raise _NotHere(str(error)) from error
+            raise _NotHereError(str(error)) from error
         time.sleep(wait)
         wait *= 2
     raise AssertionError("unreachable")
@@ -236,4 +237,3 @@ def _reason(error: BaseException) -> str:
         error = error.__context__
     text = str(error) or type(error).__name__
     return text if len(text) < 200 else f"{text[:197]}..."
-

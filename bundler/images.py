@@ -94,7 +94,9 @@ def check_images(cluster: Cluster) -> Iterator[Problem]:
         if counted[normalize(image.ref)] > 1:
             yield Problem(path=(*where, "ref"), text=f"{image.ref} is given twice")
         if normalize(image.ref).endswith(":latest"):
-            text = f"{image.ref} has no fixed tag, so that the kubelet would always pull it: give one"
+            text = (
+                f"{image.ref} has no fixed tag, so that the kubelet would always pull it: give one"
+            )
             yield Problem(path=(*where, "ref"), text=text)
         try:
             find_image(image)
@@ -112,7 +114,9 @@ def check_images(cluster: Cluster) -> Iterator[Problem]:
         yield Problem(path=("images",), text=text)
     checks = [image for image in cluster.images if image.use == "verify"]
     if not checks:
-        text = "no image has `use: verify`: verify.sh cannot run its pods (any web server on port 80)"
+        text = (
+            "no image has `use: verify`: verify.sh cannot run its pods (any web server on port 80)"
+        )
         yield Problem(path=("images",), text=text, is_error=False)
     elif len(checks) > 1:
         yield Problem(path=("images",), text="more than one image has `use: verify`")

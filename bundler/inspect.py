@@ -11,7 +11,16 @@ from bundler.errors import OutputError
 from bundler.tree import MANIFEST
 
 CHUNK = 1 << 20
-FACTS = ("CLUSTER", "NODE", "ADDRESS", "ARCH", "ROLES", "KUBERNETES_VERSION", "TOOL_VERSION", "UNITS")
+FACTS = (
+    "CLUSTER",
+    "NODE",
+    "ADDRESS",
+    "ARCH",
+    "ROLES",
+    "KUBERNETES_VERSION",
+    "TOOL_VERSION",
+    "UNITS",
+)
 """The lines of node.env worth showing."""
 
 
@@ -78,9 +87,7 @@ def _read_facts(text: str) -> dict[str, str]:
     return {key: value.strip("'") for key, _, value in lines if key in FACTS}
 
 
-def _compare(
-    entries: tuple[Entry, ...], seen: dict[str, tuple[int, int, str]]
-) -> tuple[str, ...]:
+def _compare(entries: tuple[Entry, ...], seen: dict[str, tuple[int, int, str]]) -> tuple[str, ...]:
     faults = []
     for entry in entries:
         if entry.path not in seen:

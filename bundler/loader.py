@@ -1,7 +1,7 @@
 """YAML → Cluster, with every fault at once as `file:line:col: path: what, and the fix`."""
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -16,7 +16,7 @@ from bundler.errors import ConfigError
 from bundler.images import check_images
 from bundler.settings import check_extra
 
-YamlNode = MappingNode | SequenceNode | ScalarNode
+YamlNode = yaml.Node
 YamlPath = tuple[str | int, ...]
 MAX_SIZE = 4 << 20  # bytes; a description of thousands of nodes is far smaller
 
@@ -100,7 +100,9 @@ def _read_pins(path: Path) -> dict[str, Any]:
 def _read(path: Path) -> _Document:
     try:
         if path.is_file() and path.stat().st_size > MAX_SIZE:
-            raise ConfigError(f"{path}: larger than {MAX_SIZE >> 20} MiB: not a cluster description")
+            raise ConfigError(
+                f"{path}: larger than {MAX_SIZE >> 20} MiB: not a cluster description"
+            )
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 text (byte {error.start})") from error
@@ -149,7 +151,7 @@ def _odd_nodes(node: YamlNode | None) -> Iterator[tuple[int, int, str]]:
 
 
 def _gather_places(
-    node: YamlNode, path: YamlPath, places: dict[YamlPath, tuple[int, int]], depth: int = 0
+    node: YamlNode | None, path: YamlPath, places: dict[YamlPath, tuple[int, int]], depth: int = 0
 ) -> None:
     if depth > 20:
         return
@@ -180,29 +182,43 @@ def _explain(error: ValidationError, data: object) -> Iterator[tuple[YamlPath, s
     """pydantic's faults as (path in the file, plain sentence)."""
     for fault in error.errors():
         where = _path_in_file(fault["loc"], data)
-        kind, context = fault["type"], fault.get("ctx", {})
-        if kind == "extra_forbidden":
+        if fault["type"] == "extra_forbidden":
             yield where, _unknown_key(where)
-        elif kind == "missing":
-            yield where, "is missing"
-        elif kind == "union_tag_not_found":
-            yield (*where, "kind"), "is missing: nginx-keepalived or external"
-        elif kind in {"literal_error", "enum"}:
-            yield where, f"must be {context['expected']}, not {_short(fault['input'])}"
-        elif kind == "union_tag_invalid":
-            yield (*where, "kind"), f"must be one of {context['expected_tags']}"
-        elif kind == "value_error":
-            yield where, f"{context['error']}{_yaml_surprise(fault['input'])}"
-        elif kind == "too_short":
-            yield where, "must not be empty"
-        elif kind in {"model_type", "dict_type", "model_attributes_type"}:
-            yield where, f"must be a mapping (key: value), not {_short(fault['input'])}"
-        elif kind == "tuple_type":
-            yield where, f"must be a list, not {_short(fault['input'])}"
+        elif fault["type"] in {"union_tag_not_found", "union_tag_invalid"}:
+            yield (*where, "kind"), SENTENCES[fault["type"]](fault)
         else:
-            text = fault["msg"].removeprefix("Input should be ").removeprefix("Input is ")
-            text = text.removeprefix("Value error, ")
-            yield where, f"must be {text}, not {_short(fault['input'])}"
+            yield where, SENTENCES.get(fault["type"], _quote_pydantic)(fault)
+
+
+def _quote_pydantic(fault: Any) -> str:
+    text = fault["msg"].removeprefix("Value error, ")
+    if text.startswith("Input is not "):
+        return f"{_short(fault['input'])} {text.removeprefix('Input ')}"
+    return f"must be {text.removeprefix('Input should be ')}, not {_short(fault['input'])}"
+
+
+def _expected(fault: Any) -> str:
+    return f"must be {fault['ctx']['expected']}, not {_short(fault['input'])}"
+
+
+def _no_mapping(fault: Any) -> str:
+    return f"must be a mapping (key: value), not {_short(fault['input'])}"
+
+
+SENTENCES: dict[str, Callable[[Any], str]] = {
+    "missing": lambda _: "is missing",
+    "union_tag_not_found": lambda _: "is missing: nginx-keepalived or external",
+    "union_tag_invalid": lambda fault: f"must be one of {fault['ctx']['expected_tags']}",
+    "literal_error": _expected,
+    "enum": _expected,
+    "value_error": lambda fault: f"{fault['ctx']['error']}{_yaml_surprise(fault['input'])}",
+    "too_short": lambda _: "must not be empty",
+    "model_type": _no_mapping,
+    "dict_type": _no_mapping,
+    "model_attributes_type": _no_mapping,
+    "tuple_type": lambda fault: f"must be a list, not {_short(fault['input'])}",
+}
+"""pydantic's type of fault → our sentence; others are put into pydantic's words."""
 
 
 def _path_in_file(location: tuple[int | str, ...], data: object) -> YamlPath:
@@ -280,4 +296,3 @@ def _line(document: _Document, path: YamlPath, text: str) -> str:
 def _line_number(line: str) -> tuple[int, str]:
     parts = line.split(": ", maxsplit=1)[0].rsplit(":", 2)
     return (int(parts[1]) if len(parts) == 3 and parts[1].isdigit() else 0, line)
-

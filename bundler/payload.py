@@ -1,4 +1,4 @@
-"""Large files as compressed tar segments: made once, kept in the cache by content, laid into N bundles.
+"""Large files as compressed tar segments: made once, kept by content, laid into N bundles.
 
 A segment is a file's content with the zeros that pad it to tar's blocks, as one or more gzip
 members. Gzip members may follow one another (RFC 1952, 2.2), so a bundle is a concatenation of
@@ -146,13 +146,17 @@ def _make_segment(file: BinaryIO, size: int, cache: Cache, expected: str | None)
                 digest = _compress_stream(file, size, out)
                 out.flush()
                 os.fsync(out.fileno())
-            if expected is not None and digest != expected:
-                raise ArtifactError("a file changed while it was read: build again")
+            _check_unchanged(digest, expected)
             temporary.replace(directory / digest)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
     return digest
+
+
+def _check_unchanged(digest: str, expected: str | None) -> None:
+    if expected is not None and digest != expected:
+        raise ArtifactError("a file changed while it was read: build again")
 
 
 def _compress_stream(file: BinaryIO, size: int, out: BinaryIO) -> str:
@@ -170,8 +174,7 @@ def _compress_stream(file: BinaryIO, size: int, out: BinaryIO) -> str:
             running.append(pool.submit(compress, chunk if left else chunk + padding(size)))
             if len(running) > 2 * THREADS:
                 out.write(running.popleft().result())
-        for future in running:
-            out.write(future.result())
+        out.writelines(future.result() for future in running)
     return hasher.hexdigest()
 
 

@@ -1,14 +1,13 @@
-"""Cluster → Plan: every default made explicit, every address and name decided, nothing on disk touched."""
+"""Cluster → Plan: every default explicit, every address and name decided; no disk is touched."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
 from bundler.catalog import default_version
-from bundler.components import minor_of
+from bundler.components import API_PORT, minor_of
 from bundler.config import Arch, Cluster, Image, NginxKeepalived, Role
 
-API_PORT = 6443
 RESERVED_POD_ADDRESSES = 3  # network, gateway and broadcast of a node's pod subnet
 MAX_PODS = 220
 

@@ -1,6 +1,7 @@
 """Running downloads on the terminal: bars where there is one, lines where there is none."""
 
 from types import TracebackType
+from typing import Self
 
 from rich.progress import (
     BarColumn,
@@ -33,7 +34,7 @@ class DownloadProgress:
         )
         self._tasks: dict[str, TaskID] = {}
 
-    def __enter__(self) -> "DownloadProgress":
+    def __enter__(self) -> Self:
         self._bars.start()
         return self
 

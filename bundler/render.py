@@ -69,9 +69,7 @@ def render_node(
     if payloads is not None:
         for fetched in list_fetched(plan, node):
             content = payloads.member(fetched.component, node.arch, fetched.member)
-            tree.add(
-                File(path=fetched.path, mode=0o755, content=content, origin=fetched.origin)
-            )
+            tree.add(File(path=fetched.path, mode=0o755, content=content, origin=fetched.origin))
         for index, image in enumerate(images_of(plan, node)):
             path = image_path(index)
             content = payloads.image(image.file)
@@ -108,9 +106,7 @@ def _read_overlay(name: str) -> tuple[_Template, ...]:
     root = templates_directory() / name
     if not root.is_dir():
         raise TemplateError(f"there is no template folder {name}", hint="install bundler anew")
-    return tuple(
-        _read_template(path, root) for path in sorted(root.rglob("*")) if path.is_file()
-    )
+    return tuple(_read_template(path, root) for path in sorted(root.rglob("*")) if path.is_file())
 
 
 def _read_template(path: Path, root: Path) -> _Template:

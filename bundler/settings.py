@@ -1,4 +1,4 @@
-"""Flags and configuration fields: the catalogue's rows for a minor, with the user's `extra` over them."""
+"""Flags and configuration fields: the catalogue's rows of a minor, the user's `extra` on top."""
 
 import difflib
 import json
@@ -81,7 +81,9 @@ def list_flags(component: str) -> tuple[FlagRow, ...]:
 @cache
 def accepted_flags(component: str, minor: str) -> frozenset[str]:
     """Every flag that the real program of that minor takes; empty where no table lists them."""
-    rows = (files("bundler.catalog") / "accepted-flags.tsv").read_text(encoding="utf-8").splitlines()
+    rows = (
+        (files("bundler.catalog") / "accepted-flags.tsv").read_text(encoding="utf-8").splitlines()
+    )
     wanted = f"{minor}\t{component}\t"
     return frozenset(row.removeprefix(wanted) for row in rows if row.startswith(wanted))
 

@@ -81,8 +81,8 @@ def _pins() -> dict[tuple[str, str, str], Artifact]:
 
 
 def _read(name: str) -> Iterator[dict[str, str]]:
-    with (files(__package__) / name).open(encoding="utf-8", newline="") as file:
-        yield from csv.DictReader(file, delimiter="\t")
+    text = (files(__package__) / name).read_text(encoding="utf-8")
+    yield from csv.DictReader(text.splitlines(), delimiter="\t")
 
 
 def _version_key(version: str) -> tuple[tuple[int, str], ...]:

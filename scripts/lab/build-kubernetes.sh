@@ -16,7 +16,7 @@ mkdir -p /build && cd /build
 apt-get source -qq --download-only kubernetes >/tmp/source.log 2>&1 || { tail /tmp/source.log; exit 1; }
 dpkg-source --no-check -x kubernetes_*.dsc tree >/dev/null
 
-export PATH=/usr/lib/go-1.19/bin:$PATH GOPATH=/go GO111MODULE=off CGO_ENABLED=0 GOFLAGS= GOTOOLCHAIN=local
+export PATH="/usr/lib/go-1.19/bin:$PATH" GOPATH=/go GO111MODULE=off CGO_ENABLED=0 GOFLAGS='' GOTOOLCHAIN=local
 mkdir -p /go/src/k8s.io
 ln -s /build/tree /go/src/k8s.io/kubernetes
 minor=${version%.*}

@@ -22,8 +22,9 @@ main() {
 make_image() {
     docker image inspect $image >/dev/null 2>&1 && return 0
     if is_root && is_debian12; then
-        need_packages mmdebstrap
+        need mmdebstrap:mmdebstrap
         say "builder: bootstrapping Debian 12 from this machine's package sources"
+        # shellcheck disable=SC2046 # one word a file
         mmdebstrap --quiet --mode=root --variant=minbase --include=ca-certificates,mmdebstrap,xz-utils \
             --aptopt='Acquire::Check-Valid-Until "false"' bookworm - $(apt_sources) </dev/null |
             docker import - $image >/dev/null

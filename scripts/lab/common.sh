@@ -15,19 +15,24 @@ fail() {
 is_debian12() { [ "$(. /etc/os-release 2>/dev/null && echo "${ID:-}-${VERSION_ID:-}")" = debian-12 ]; }
 is_root() { [ "$(id -u)" -eq 0 ]; }
 
-# need_packages PACKAGE...: install what is missing, as root on Debian; say what to install elsewhere.
-need_packages() {
-    missing=''
-    for package in "$@"; do
-        dpkg-query -W -f '${Status}\n' "$package" 2>/dev/null | grep -q 'ok installed' || missing="$missing $package"
+# need PROGRAM:PACKAGE...: install, as root on Debian, the packages of programs that are missing;
+# elsewhere say which programs to install.
+need() {
+    missing='' packages=''
+    for pair in "$@"; do
+        command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair%%:*}" packages="$packages ${pair#*:}"
     done
-    [ -n "$missing" ] || return 0
-    is_root || fail "please install:$missing"
-    say "installing$missing"
+    [ -z "$missing" ] || install_packages "$packages" "$missing"
+}
+
+# install_packages PACKAGES [WHAT-FOR]
+install_packages() {
+    if ! is_root || ! [ -e /etc/debian_version ]; then fail "please install:${2:-$1}"; fi
+    say "installing$1"
     mkdir -p "$LAB_CACHE"
     # shellcheck disable=SC2086 # one word a package
-    { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $missing; } \
-        >"$LAB_CACHE/apt.log" 2>&1 || { tail -5 "$LAB_CACHE/apt.log" >&2; fail "apt-get install$missing failed (log: $LAB_CACHE/apt.log)"; }
+    { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $1; } \
+        >"$LAB_CACHE/apt.log" 2>&1 || { tail -5 "$LAB_CACHE/apt.log" >&2; fail "apt-get install$1 failed (log: $LAB_CACHE/apt.log)"; }
 }
 
 # has_sys_resource: may this machine give its containers every capability?

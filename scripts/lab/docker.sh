@@ -14,7 +14,7 @@ main() {
     fi
     is_root || fail "no Docker daemon answers: start Docker, or add yourself to the group docker"
     [ -e /etc/debian_version ] || fail "no Docker daemon answers: install and start Docker"
-    need_packages docker.io iptables
+    need dockerd:docker.io iptables:iptables
     heal_leftovers
     start_daemon
 }

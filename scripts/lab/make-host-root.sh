@@ -10,7 +10,7 @@ packages=systemd,systemd-sysv,dbus,iproute2,iptables,conntrack,ipset,ipvsadm,kmo
 packages=$packages,curl,openssl,ca-certificates,nginx-light,libnginx-mod-stream,keepalived,socat,ethtool
 packages=$packages,faketime,mount,util-linux,libdevmapper1.02.1,libsystemd0,libseccomp2
 rm -rf /lab/rootfs/host.new.tar
-# shellcheck disable=SC2046 # one word a file
+# shellcheck disable=SC2016,SC2046 # mmdebstrap expands the hooks' $1; one word a file
 mmdebstrap --quiet --mode=root --variant=minbase --include=$packages \
     --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
     --dpkgopt='path-exclude=/usr/share/locale/*' --aptopt='Acquire::Check-Valid-Until "false"' \

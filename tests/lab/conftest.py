@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-
 from lab import CACHE, PROJECT, Cluster, Host, build, hosts_sh
 
 

@@ -14,10 +14,7 @@ NETWORK = os.environ.get("LAB_NETWORK", "bundlerlab")
 HOSTS_SH = PROJECT / "scripts" / "lab" / "hosts.sh"
 
 # What a running system writes by itself, whatever is installed.
-LIVE = (
-    "/proc /sys /dev /run /tmp /root /var/log /var/tmp /var/cache /var/lib/systemd /var/lib/apt "
-    "/var/lib/dpkg /etc/mtab /etc/resolv.conf /etc/hostname /etc/hosts /lib/modules"
-).split()
+LIVE = ["/proc", "/sys", "/dev", "/run", "/tmp", "/root", "/var/log", "/var/tmp", "/var/cache", "/var/lib/systemd", "/var/lib/apt", "/var/lib/dpkg", "/etc/mtab", "/etc/resolv.conf", "/etc/hostname", "/etc/hosts", "/lib/modules"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +36,9 @@ class Host:
             ["docker", "exec", self.container, "sh", "-c", f"exec 2>&1; {command}"],
             capture_output=True, text=True, timeout=timeout, check=False,
         )  # fmt: skip
-        assert not check or done.returncode == 0, f"{self.name}: {command}\n{done.stdout}{done.stderr}"
+        assert not check or done.returncode == 0, (
+            f"{self.name}: {command}\n{done.stdout}{done.stderr}"
+        )
         return done
 
     def output(self, command: str) -> str:

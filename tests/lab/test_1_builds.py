@@ -7,7 +7,6 @@ import tarfile
 from pathlib import Path
 
 import pytest
-
 from lab import build
 
 
@@ -76,7 +75,10 @@ def state_keys(directory: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     ("node", "forbidden"),
     [
-        ("worker1", r"kubernetes-ca|etcd|front-proxy|service-account|apiserver|^admin|manager|sched|csr"),
+        (
+            "worker1",
+            r"kubernetes-ca|etcd|front-proxy|service-account|apiserver|^admin|manager|sched|csr",
+        ),
         ("master1", r"etcd-ca|front-proxy-ca"),
     ],
 )
@@ -84,7 +86,9 @@ def test_a_bundle_holds_no_key_that_its_node_has_no_use_for(
     first: Path, lab_directory: Path, node: str, forbidden: str
 ) -> None:
     files = read_small_files(first / f"lab-{node}.tar.gz")
-    keys = {name: key for name, key in state_keys(lab_directory).items() if re.search(forbidden, name)}
+    keys = {
+        name: key for name, key in state_keys(lab_directory).items() if re.search(forbidden, name)
+    }
     assert keys
     everything = b"\n".join(content for _, content in files.values())
     for name, key in keys.items():

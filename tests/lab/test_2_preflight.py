@@ -1,13 +1,14 @@
 """Each check before the installation fails when it should, and then nothing on the host changes."""
 
 import pytest
-
 from lab import Cluster
 
 DATE_BEFORE = "2020-01-01"
 
 
-def install_fails(cluster: Cluster, node: str, name: str, prepare: str, mend: str, prefix: str = "") -> str:
+def install_fails(
+    cluster: Cluster, node: str, name: str, prepare: str, mend: str, prefix: str = ""
+) -> str:
     """Run install.sh on a host that is made unfit; its output."""
     host = cluster.hosts[node]
     if prepare:
@@ -37,7 +38,9 @@ CASES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("node", "name", "prepare", "mend"), CASES, ids=[f"{c[1]}-{i}" for i, c in enumerate(CASES)])
+@pytest.mark.parametrize(
+    ("node", "name", "prepare", "mend"), CASES, ids=[f"{c[1]}-{i}" for i, c in enumerate(CASES)]
+)
 def test_an_unfit_host_is_refused_and_left_as_it_is(
     cluster: Cluster, node: str, name: str, prepare: str, mend: str
 ) -> None:
@@ -76,9 +79,14 @@ def test_all_failures_are_told_at_once(cluster: Cluster) -> None:
 
 def test_a_check_may_be_overruled_by_name(cluster: Cluster) -> None:
     host = cluster.hosts["worker1"]
-    done = host.run("faketime 2020-01-01 /root/lab-worker1/install.sh --skip-preflight clock --dry-run")
+    done = host.run(
+        "faketime 2020-01-01 /root/lab-worker1/install.sh --skip-preflight clock --dry-run"
+    )
     assert "(overruled)" in done.stdout
-    assert host.run("/root/lab-worker1/install.sh --skip-preflight manifest", check=False).returncode == 2
+    assert (
+        host.run("/root/lab-worker1/install.sh --skip-preflight manifest", check=False).returncode
+        == 2
+    )
 
 
 def test_a_dry_run_says_what_would_change_and_changes_nothing(cluster: Cluster) -> None:

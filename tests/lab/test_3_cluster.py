@@ -5,7 +5,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-
 from lab import Cluster
 
 LIMIT = 180  # seconds from the first install.sh to a green verify.sh, on 2 cores
@@ -102,7 +101,8 @@ def test_a_secret_cannot_be_read_in_etcd(installed: Cluster) -> None:
 def test_etcd_refuses_a_client_without_a_certificate(installed: Cluster) -> None:
     for master in installed.masters:
         stranger = master.run(
-            f"curl -s -m 5 --cacert /etc/etcd/pki/ca.crt https://{master.address}:2379/health", check=False
+            f"curl -s -m 5 --cacert /etc/etcd/pki/ca.crt https://{master.address}:2379/health",
+            check=False,
         )
         assert stranger.returncode in {35, 56}, stranger.stdout
         member = master.run(
@@ -116,7 +116,10 @@ def test_the_audit_log_has_entries_and_no_secret(installed: Cluster) -> None:
     entries = installed.masters[0].output("tail -n 200 /var/log/kubernetes/audit.log").splitlines()
     assert all(json.loads(line)["apiVersion"] == "audit.k8s.io/v1" for line in entries)
     for master in installed.masters:
-        assert master.run("grep -q swordfish /var/log/kubernetes/audit.log*", check=False).returncode == 1
+        assert (
+            master.run("grep -q swordfish /var/log/kubernetes/audit.log*", check=False).returncode
+            == 1
+        )
 
 
 def test_every_secret_on_a_host_is_for_root_only(installed: Cluster) -> None:
@@ -131,7 +134,8 @@ def test_every_secret_on_a_host_is_for_root_only(installed: Cluster) -> None:
 
 def test_the_approver_says_what_it_decided(installed: Cluster) -> None:
     said = "".join(
-        master.output("journalctl -u kube-csr-approver -o cat --no-pager") for master in installed.masters
+        master.output("journalctl -u kube-csr-approver -o cat --no-pager")
+        for master in installed.masters
     )
     for worker in installed.workers:
         assert f"node {worker.name}, address {worker.address}" in said

@@ -16,7 +16,9 @@ def holder_of_address(cluster: Cluster) -> Host:
 
 
 def leader(kubectl: Kubectl, component: str) -> str:
-    lease = json.loads(kubectl(f"-n kube-system get lease {component} -o json", check=False) or "{}")
+    lease = json.loads(
+        kubectl(f"-n kube-system get lease {component} -o json", check=False) or "{}"
+    )
     return str(lease["spec"]["holderIdentity"]).partition("_")[0]
 
 
@@ -28,7 +30,9 @@ def is_renewed_elsewhere(kubectl: Kubectl, component: str, dead: Host) -> bool:
         return False
 
 
-def test_a_dead_control_plane_host_is_replaced_within_forty_seconds_and_comes_back(cluster: Cluster) -> None:
+def test_a_dead_control_plane_host_is_replaced_within_forty_seconds_and_comes_back(
+    cluster: Cluster,
+) -> None:
     dead = holder_of_address(cluster)
     alive = Kubectl(next(host for host in cluster.masters if host != dead))
     docker("kill", dead.container)
@@ -44,12 +48,18 @@ def test_a_dead_control_plane_host_is_replaced_within_forty_seconds_and_comes_ba
         ),
         seconds=40 - answered,
     )
-    print(f"\n{dead.name} died: the API answered after {answered:.0f} s, leaders elsewhere after {answered + led:.0f} s")
+    print(
+        f"\n{dead.name} died: the API answered after {answered:.0f} s, leaders elsewhere after {answered + led:.0f} s"
+    )
     alive("create deployment after --image=nginx:1.22")
     alive("rollout status deployment/after --timeout=90s")
     alive("delete deployment after")
     docker("start", dead.container)
-    wait_for("it has booted", lambda: dead.run("systemctl is-active etcd", check=False).returncode == 0, seconds=90)
+    wait_for(
+        "it has booted",
+        lambda: dead.run("systemctl is-active etcd", check=False).returncode == 0,
+        seconds=90,
+    )
     verified = cluster.verify(alive.host)
     assert verified.returncode == 0, verified.stdout
 
@@ -66,7 +76,10 @@ def test_a_restarted_worker_comes_back_ready_with_its_pods(cluster: Cluster) -> 
     def is_back() -> bool:
         pod = json.loads(kubectl("get pod stayer -o json", check=False) or "{}")
         statuses = pod.get("status", {}).get("containerStatuses", [])
-        node = kubectl(f"get node {worker.name} -o jsonpath='{{.status.conditions[?(@.type==\"Ready\")].status}}'", check=False)
+        node = kubectl(
+            f"get node {worker.name} -o jsonpath='{{.status.conditions[?(@.type==\"Ready\")].status}}'",
+            check=False,
+        )
         return node == "True" and any(s["ready"] and s["restartCount"] >= 1 for s in statuses)
 
     taken = wait_for("the node is Ready and its pod runs again", is_back, seconds=120)

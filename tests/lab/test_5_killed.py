@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from lab import Host, build, differences, hosts_sh
 
 SOLO = """\
@@ -34,13 +33,13 @@ exec {program} "$@"
 
 POINTS = [
     # what, program, only with these arguments, at which call, before the kill
-    ("while a file is copied", "cp", "", 30, "head -c 1000 /dev/zero >\"$(eval echo \\${$#})\";"),
+    ("while a file is copied", "cp", "", 30, 'head -c 1000 /dev/zero >"$(eval echo \\${$#})";'),
     ("between two file replacements", "mv", ".bundler-new", 20, ""),
-    ("after a file was replaced", "mv", ".bundler-new", 10, "mv \"$@\";"),
+    ("after a file was replaced", "mv", ".bundler-new", 10, 'mv "$@";'),
     ("before daemon-reload", "systemctl", "daemon-reload", 1, ""),
     ("before the units are enabled", "systemctl", " enable ", 1, ""),
     ("between two restarts", "systemctl", " restart ", 4, ""),
-    ("while an image is loaded", "docker", " load ", 2, "(timeout 0.2 docker \"$@\");"),
+    ("while an image is loaded", "docker", " load ", 2, '(timeout 0.2 docker "$@");'),
 ]  # fmt: skip
 
 
@@ -62,7 +61,10 @@ def solo(lab_directory: Path, product_cache: Path) -> Iterator[tuple[Host, Path]
 def plant_killer(host: Host, program: str, matching: str, call: int, before: str) -> None:
     real = f"/opt/k8s/bin/{program}" if program == "docker" else f"/usr/bin/{program}"
     script = KILLER.format(
-        matching=matching, call=call, program=real, before=before.replace(program, real) if before else ""
+        matching=matching,
+        call=call,
+        program=real,
+        before=before.replace(program, real) if before else "",
     )
     quoted = script.replace("'", "'\\''")
     host.run(
@@ -77,7 +79,9 @@ def test_an_install_killed_at_any_point_is_finished_by_the_next(solo: tuple[Host
 
     # killed while it is unpacked: refused, and nothing is changed
     directory = host.unpack(bundle)
-    host.run(f"rm -rf {directory}; timeout -s KILL 0.4 tar -xzf {directory}.tar.gz -C /root", check=False)
+    host.run(
+        f"rm -rf {directory}; timeout -s KILL 0.4 tar -xzf {directory}.tar.gz -C /root", check=False
+    )
     refused = host.run(f"{directory}/install.sh", check=False)
     assert refused.returncode != 0
     assert host.list_files() == before
@@ -113,12 +117,19 @@ def test_an_install_killed_at_any_point_is_finished_by_the_next(solo: tuple[Host
         and not path.startswith(("/opt/k8s/bundle/", "/opt/containerd"))
     }  # fmt: skip
     assert new == expected
-    assert set(host.output("ls /var/lib/bundler").split()) - {"sysctls"} == {"dirs", "existed", "files", "journal"}
+    assert set(host.output("ls /var/lib/bundler").split()) - {"sysctls"} == {
+        "dirs",
+        "existed",
+        "files",
+        "journal",
+    }
     assert host.output(f"{directory}/install.sh").strip() == "solo: nothing to do"
 
 
 def host_file(host: Host, path: str) -> str:
-    facts, digest = host.output(f"stat -c '%a %u:%g' {path}; openssl dgst -sha256 -r {path}").splitlines()
+    facts, digest = host.output(
+        f"stat -c '%a %u:%g' {path}; openssl dgst -sha256 -r {path}"
+    ).splitlines()
     return f"{facts} {digest.split(' ')[0]}"
 
 

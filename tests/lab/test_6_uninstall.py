@@ -1,7 +1,6 @@
 """uninstall.sh on hosts of the cluster: what install.sh put there is gone, data stay unless asked."""
 
 import pytest
-
 from lab import Cluster, differences
 
 

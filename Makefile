@@ -1,0 +1,57 @@
+# make demo    set everything up, obtain real artifacts, build examples/lab.yaml, show what it made
+# make test    everything, a real cluster included (Linux with Docker; on Debian as root from scratch)
+# make check   the quick half: format, lint, types, unit and shell tests
+# make bench   what a build costs, as ratios of commands in one run
+# make lab-up | lab-down | lab-shell NODE=master1      the lab's hosts, to play with
+
+LAB_CACHE = $(or $(BUNDLER_LAB_CACHE),$(HOME)/.cache/bundler-lab)
+PYTHON = .venv/bin/python
+BUILD = .venv/bin/bundler build -c examples/lab.yaml -o dist --mirror $(LAB_CACHE)/mirror --pins $(LAB_CACHE)/pins.yaml
+SHELL_SCRIPTS = $(shell git ls-files '*.sh' .ci/run scripts/lab/runc-wrapper scripts/lab/host/usr/local/lib/lab/fixups)
+
+.PHONY: demo test check lint unit bench venv lab lab-up lab-down lab-shell clean
+
+demo: venv lab
+	$(BUILD)
+	@echo
+	@cat dist/SHA256SUMS && du -ch dist/*.tar.gz | tail -1
+	@echo "artifacts: $$(cat $(LAB_CACHE)/source.txt) (see README.md, What is verified)"
+	@.venv/bin/bundler inspect dist/lab-worker1.tar.gz | head -12
+
+test: lint lab
+	$(PYTHON) -m pytest tests
+
+check: lint
+	$(PYTHON) -m pytest -q tests/unit tests/golden tests/shell
+
+lint: venv
+	@scripts/setup.sh check
+	.venv/bin/ruff format --check --quiet .
+	.venv/bin/ruff check --quiet .
+	.venv/bin/mypy
+	shellcheck -x $(SHELL_SCRIPTS)
+
+bench: venv lab
+	$(PYTHON) scripts/bench.py
+
+venv:
+	@scripts/setup.sh venv
+
+lab:
+	@scripts/setup.sh lab
+
+lab-up: demo
+	@scripts/lab/hosts.sh down
+	@$(PYTHON) -c 'import yaml; print(*(f"{n[\"name\"]}={n[\"address\"]}" for n in yaml.safe_load(open("examples/lab.yaml"))["nodes"]))' | xargs scripts/lab/hosts.sh up
+	@for node in $$($(PYTHON) -c 'import yaml; print(*(n["name"] for n in yaml.safe_load(open("examples/lab.yaml"))["nodes"]))'); do \
+		docker cp dist/lab-$$node.tar.gz bundlerlab-$$node:/root/ && docker exec bundlerlab-$$node tar -xzf /root/lab-$$node.tar.gz -C /root; done
+	@echo "on each host: /root/lab-NODE/install.sh        (make lab-shell NODE=master1)"
+
+lab-down:
+	@scripts/lab/hosts.sh down
+
+lab-shell:
+	@scripts/lab/hosts.sh shell $(NODE)
+
+clean:
+	rm -rf .venv dist .lab .mypy_cache .ruff_cache .pytest_cache examples/*.state
