@@ -90,7 +90,7 @@ COMMANDS_WANTED: dict[Role | None, tuple[str, ...]] = {
 
 
 RUNTIME_PATHS: dict[Role, tuple[str, ...]] = {
-    Role.CONTROL_PLANE: ("/var/log/kubernetes",),
+    Role.CONTROL_PLANE: ("/var/log/kubernetes", "/var/lib/kubelet"),
     Role.WORKER: (
         "/var/lib/kubelet",
         "/var/lib/cni",

@@ -14,7 +14,25 @@ NETWORK = os.environ.get("LAB_NETWORK", "bundlerlab")
 HOSTS_SH = PROJECT / "scripts" / "lab" / "hosts.sh"
 
 # What a running system writes by itself, whatever is installed.
-LIVE = ["/proc", "/sys", "/dev", "/run", "/tmp", "/root", "/var/log", "/var/tmp", "/var/cache", "/var/lib/systemd", "/var/lib/apt", "/var/lib/dpkg", "/etc/mtab", "/etc/resolv.conf", "/etc/hostname", "/etc/hosts", "/lib/modules"]
+LIVE = [
+    "/proc",
+    "/sys",
+    "/dev",
+    "/run",
+    "/tmp",
+    "/root",
+    "/var/log",
+    "/var/tmp",
+    "/var/cache",
+    "/var/lib/systemd",
+    "/var/lib/apt",
+    "/var/lib/dpkg",
+    "/etc/mtab",
+    "/etc/resolv.conf",
+    "/etc/hostname",
+    "/etc/hosts",
+    "/lib/modules",
+]
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,9 @@ def server() -> Iterator[Server]:
                 return
             self.send_response(206 if begin else 200)
             if begin:
-                self.send_header("Content-Range", f"bytes {begin}-{len(told.content) - 1}/{len(told.content)}")
+                self.send_header(
+                    "Content-Range", f"bytes {begin}-{len(told.content) - 1}/{len(told.content)}"
+                )
             self.send_header("Content-Length", str(len(told.content) - begin))
             self.end_headers()
             body = told.content[begin:]
@@ -91,7 +93,9 @@ def with_mirrors(options: FetchOptions, *mirrors: str, offline: bool = False) ->
     return FetchOptions(cache=options.cache, mirrors=mirrors, offline=offline, backoff=0.01)
 
 
-def test_a_file_is_fetched_once_and_then_found_in_the_cache(server: Server, options: FetchOptions) -> None:
+def test_a_file_is_fetched_once_and_then_found_in_the_cache(
+    server: Server, options: FetchOptions
+) -> None:
     artifact = make_artifact(server.url + PATH)
     assert ensure_artifact(artifact, options).read_bytes() == CONTENT
     assert ensure_artifact(artifact, options).read_bytes() == CONTENT
@@ -111,7 +115,9 @@ def test_a_wrong_digest_is_put_aside_and_never_used(server: Server, options: Fet
     assert len(server.requests) == 1
 
 
-def test_an_interrupted_download_is_resumed_where_it_ended(server: Server, options: FetchOptions) -> None:
+def test_an_interrupted_download_is_resumed_where_it_ended(
+    server: Server, options: FetchOptions
+) -> None:
     server.cut_after = [2_000_000, 1_000_000]
     assert ensure_artifact(make_artifact(server.url + PATH), options).read_bytes() == CONTENT
     begins = [int(wanted[6:-1]) if wanted else 0 for _, wanted in server.requests]
@@ -128,13 +134,17 @@ def test_a_download_of_an_earlier_run_is_resumed(server: Server, options: FetchO
 
 
 @pytest.mark.parametrize("leftover", [CONTENT, CONTENT + b"more"], ids=["whole", "too long"])
-def test_a_leftover_as_long_as_the_file_is_no_trap(server: Server, options: FetchOptions, leftover: bytes) -> None:
+def test_a_leftover_as_long_as_the_file_is_no_trap(
+    server: Server, options: FetchOptions, leftover: bytes
+) -> None:
     artifact = make_artifact(server.url + PATH)
     options.cache.partial_path("sha256", artifact.digest).write_bytes(leftover)
     assert ensure_artifact(artifact, options).read_bytes() == CONTENT
 
 
-def test_a_server_that_ignores_ranges_sends_all_again(server: Server, options: FetchOptions) -> None:
+def test_a_server_that_ignores_ranges_sends_all_again(
+    server: Server, options: FetchOptions
+) -> None:
     server.takes_ranges = False
     server.cut_after = [1_000_000]
     assert ensure_artifact(make_artifact(server.url + PATH), options).read_bytes() == CONTENT
@@ -241,7 +251,9 @@ def test_a_full_disk_is_told_and_leaves_no_file_in_use(
     assert ensure_artifact(artifact, options).read_bytes() == CONTENT
 
 
-def test_an_unreachable_server_names_what_was_tried_and_versions_near_it(options: FetchOptions) -> None:
+def test_an_unreachable_server_names_what_was_tried_and_versions_near_it(
+    options: FetchOptions,
+) -> None:
     with pytest.raises(BundlerError) as caught:
         ensure_artifact(make_artifact("http://127.0.0.1:9" + PATH), options)
     assert "http://127.0.0.1:9" in caught.value.message

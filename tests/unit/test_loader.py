@@ -12,7 +12,9 @@ from bundler.config import Role
 from bundler.errors import ConfigError
 from bundler.loader import load_cluster
 
-MASTER2 = "  - {name: master2, address: 172.30.20.12, roles: [etcd, control-plane, load-balancer]}\n"
+MASTER2 = (
+    "  - {name: master2, address: 172.30.20.12, roles: [etcd, control-plane, load-balancer]}\n"
+)
 
 
 def test_the_example_loads_with_every_field_as_written(description: Path) -> None:
@@ -22,7 +24,11 @@ def test_the_example_loads_with_every_field_as_written(description: Path) -> Non
     assert cluster.name == "lab"
     assert cluster.kubernetes.version == "1.20.2"
     assert str(cluster.network.pod_cidr) == "10.200.0.0/16"
-    assert [node.name for node in cluster.nodes if Role.ETCD in node.roles] == ["master1", "master2", "master3"]
+    assert [node.name for node in cluster.nodes if Role.ETCD in node.roles] == [
+        "master1",
+        "master2",
+        "master3",
+    ]
     assert cluster.images[0].file.is_absolute()
     assert cluster.extra["kube-proxy"].config == {"conntrack": {"maxPerCore": 0}}
 
@@ -104,7 +110,11 @@ def test_the_place_is_the_line_and_column_of_the_value(description: Path) -> Non
 
 
 def test_all_faults_are_told_at_once_in_the_order_of_the_file(description: Path) -> None:
-    text = description.read_text().replace("name: master1", "name: M1").replace("roles: [worker]", "roles: [x]")
+    text = (
+        description.read_text()
+        .replace("name: master1", "name: M1")
+        .replace("roles: [worker]", "roles: [x]")
+    )
     description.write_text(text.replace("cluster.local", "cluster_local"))
     with pytest.raises(ConfigError) as caught:
         load_cluster(description)
@@ -114,9 +124,13 @@ def test_all_faults_are_told_at_once_in_the_order_of_the_file(description: Path)
 
 
 def test_no_control_plane_is_a_fault(description: Path) -> None:
-    text = description.read_text().replace("[etcd, control-plane, load-balancer]", "[etcd, load-balancer]")
+    text = description.read_text().replace(
+        "[etcd, control-plane, load-balancer]", "[etcd, load-balancer]"
+    )
     description.write_text(text)
-    with pytest.raises(ConfigError, match="no node has the role control-plane: give it to one or three"):
+    with pytest.raises(
+        ConfigError, match="no node has the role control-plane: give it to one or three"
+    ):
         load_cluster(description)
 
 
@@ -126,7 +140,9 @@ def test_an_even_number_of_etcd_members_is_a_warning(description: Path) -> None:
     assert any("2 etcd members survive no more failures than 1" in w for w in loaded.warnings)
 
 
-def test_pins_from_a_file_replace_those_of_the_description(description: Path, tmp_path: Path) -> None:
+def test_pins_from_a_file_replace_those_of_the_description(
+    description: Path, tmp_path: Path
+) -> None:
     pins = tmp_path / "pins.yaml"
     pins.write_text("artifacts:\n  etcd: {sha256: %s}\n" % ("a" * 64))
     assert load_cluster(description, pins).cluster.artifacts["etcd"].sha256 == "a" * 64
@@ -150,7 +166,9 @@ def test_pins_from_a_file_replace_those_of_the_description(description: Path, tm
         (b"a: " + b"[" * 5000, "YAML"),
     ],
 )
-def test_what_is_no_description_is_refused(description: Path, content: bytes, expected: str) -> None:
+def test_what_is_no_description_is_refused(
+    description: Path, content: bytes, expected: str
+) -> None:
     description.write_bytes(content)
     with pytest.raises(ConfigError, match=expected):
         load_cluster(description)
@@ -164,7 +182,21 @@ def test_a_missing_file_says_so(tmp_path: Path) -> None:
 
 def spoil(value: Any, chance: random.Random) -> Any:
     """Replace one thing somewhere below by something that does not belong there."""
-    strangers = [None, True, -1, 3.5, "", "x" * 300, [], {}, [1], {"a": {"b": 1}}, "10.0.0.0/99", "1e400", "é"]
+    strangers = [
+        None,
+        True,
+        -1,
+        3.5,
+        "",
+        "x" * 300,
+        [],
+        {},
+        [1],
+        {"a": {"b": 1}},
+        "10.0.0.0/99",
+        "1e400",
+        "é",
+    ]
     if isinstance(value, dict) and value and chance.random() < 0.8:
         key = chance.choice(list(value))
         return {**value, key: spoil(value[key], chance)}
@@ -177,7 +209,9 @@ def spoil(value: Any, chance: random.Random) -> Any:
 def test_no_spoiled_description_ends_in_a_traceback(description: Path) -> None:
     whole = yaml.safe_load(description.read_text())
     for seed in range(300):
-        description.write_text(yaml.safe_dump(spoil(whole, random.Random(seed)), allow_unicode=True))
+        description.write_text(
+            yaml.safe_dump(spoil(whole, random.Random(seed)), allow_unicode=True)
+        )
         try:
             load_cluster(description)
         except ConfigError as error:

@@ -43,7 +43,9 @@ def tree(tmp_path: Path, cache: Cache) -> Tree:
             make_file("rootfs/etc/a.key", b"k" * 512, 0o600),
             make_file("rootfs/etc/empty", b""),
             File(path="rootfs/opt/big", mode=0o755, content=ensure_file(big, cache), origin="big"),
-            File(path="images/00.tar", mode=0o644, content=ensure_file(empty, cache), origin="empty"),
+            File(
+                path="images/00.tar", mode=0o644, content=ensure_file(empty, cache), origin="empty"
+            ),
         ]
     )
     made.add(make_manifest(made))
@@ -66,7 +68,9 @@ def test_tar_reads_back_every_file_with_its_mode(tree: Tree, tmp_path: Path) -> 
 def test_the_scripts_and_the_manifest_come_first(tree: Tree, tmp_path: Path) -> None:
     target = tmp_path / "x.tar.gz"
     pack(tree, "x", target, mtime=0)
-    listed = subprocess.run(["tar", "-tzf", target], check=True, capture_output=True, text=True).stdout
+    listed = subprocess.run(
+        ["tar", "-tzf", target], check=True, capture_output=True, text=True
+    ).stdout
     assert listed.splitlines()[:3] == ["x/", "x/node.env", "x/MANIFEST"]
 
 
@@ -140,14 +144,18 @@ def make_upstream(path: Path, members: dict[str, bytes]) -> Artifact:
 
 def test_members_of_an_upstream_archive_become_payloads(tmp_path: Path, cache: Cache) -> None:
     archive = tmp_path / "up.tar.gz"
-    artifact = make_upstream(archive, {"./etcd/etcd": BIG, "etcd/etcdctl": b"small", "other": b"no"})
+    artifact = make_upstream(
+        archive, {"./etcd/etcd": BIG, "etcd/etcdctl": b"small", "other": b"no"}
+    )
     found = ensure_members(artifact, archive, ["etcd/etcd", "etcd/etcdctl"], cache)
     assert {name: b"".join(read_payload(p)) for name, p in found.items()} == {
         "etcd/etcd": BIG,
         "etcd/etcdctl": b"small",
     }
     archive.unlink()
-    assert ensure_members(artifact, archive, ["etcd/etcd"], cache)["etcd/etcd"] == found["etcd/etcd"]
+    assert (
+        ensure_members(artifact, archive, ["etcd/etcd"], cache)["etcd/etcd"] == found["etcd/etcd"]
+    )
 
 
 def test_a_member_that_is_not_there_is_named(tmp_path: Path, cache: Cache) -> None:
@@ -189,7 +197,11 @@ def test_inspect_names_what_was_tampered_with(tree: Tree, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("content", "expected"),
-    [(b"no gzip", "not a gzip file"), (gzip.compress(b"no tar" * 200), "damaged"), (b"", "damaged|no bundle")],
+    [
+        (b"no gzip", "not a gzip file"),
+        (gzip.compress(b"no tar" * 200), "damaged"),
+        (b"", "damaged|no bundle"),
+    ],
 )
 def test_inspect_refuses_what_is_no_bundle(tmp_path: Path, content: bytes, expected: str) -> None:
     (tmp_path / "x").write_bytes(content)
