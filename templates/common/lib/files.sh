@@ -26,7 +26,7 @@ install_files() {
     sync
     awk '{ print $1, $5 }' "$work/entries" >"$store/files.new" || die 1 "cannot write $store/files.new"
     mv -f "$store/files.new" "$store/files" || die 1 "cannot write $store/files"
-    if is_staged; then rm -rf "$store/unfinished" "$store/restart-pending"; fi
+    if is_staged; then rm -rf "$store/unfinished" "$store/restart-pending" "$store/reload-pending"; fi
 }
 
 # Of the paths that programs make while they run: those that are there already, and so not ours.

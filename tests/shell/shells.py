@@ -1,0 +1,19 @@
+"""Every shell that a host may have as /bin/sh, and programs that stand in for real ones."""
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+SHELLS = (["dash"], ["busybox", "sh"], ["bash", "--posix"])
+PINS = Path(__file__).parents[1] / "golden" / "pins.yaml"
+TEMPLATES = Path(__file__).parents[2] / "templates"
+
+Sh = Callable[..., subprocess.CompletedProcess[str]]
+"""Runs a script: sh(path, argument…, NAME=value…)."""
+
+
+def write_program(path: Path, text: str) -> None:
+    """An executable in place of a real program."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{text}")
+    path.chmod(0o755)

@@ -1,0 +1,187 @@
+"""install.sh and uninstall.sh with DESTDIR: files only, under every shell."""
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import pytest
+from shells import Sh
+
+
+def list_tree(directory: Path) -> dict[str, str]:
+    """path → mode and digest, of every file."""
+    return {
+        path.relative_to(directory).as_posix(): f"{path.stat().st_mode & 0o777:o} "
+        + hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(directory.rglob("*"))
+        if path.is_file()
+    }
+
+
+def rewrite_manifest(bundle: Path) -> None:
+    """The manifest of the bundle as it lies there."""
+    lines = []
+    for path in sorted(
+        path for path in bundle.rglob("*") if path.is_file() and path.name != "MANIFEST"
+    ):
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        mode = path.stat().st_mode & 0o777
+        lines.append(f"{digest} {mode:04o} {path.stat().st_size} {path.relative_to(bundle)}\n")
+    (bundle / "MANIFEST").write_text("".join(lines))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "root" / "etc").mkdir(parents=True)
+    return tmp_path / "root"
+
+
+def test_every_file_is_put_in_its_place_with_its_mode(sh: Sh, trees: Path, root: Path) -> None:
+    bundle = trees / "master1"
+    done = sh(bundle / "install.sh", DESTDIR=str(root))
+    assert done.returncode == 0, done.stderr
+    wanted = list_tree(bundle / "rootfs")
+    placed = list_tree(root)
+    assert {path: placed.get(path) for path in wanted} == wanted
+    assert {path for path in placed if path not in wanted} == {
+        f"opt/k8s/bundle/{path}"
+        for path in list_tree(bundle)
+        if not path.startswith(("rootfs/", "install.sh"))
+    } | {
+        "var/lib/bundler/files",
+        "var/lib/bundler/dirs",
+        "var/lib/bundler/journal",
+        "var/lib/bundler/existed",
+    }
+
+
+def test_a_second_run_does_nothing(sh: Sh, trees: Path, root: Path) -> None:
+    sh(trees / "master1" / "install.sh", DESTDIR=str(root))
+    before = list_tree(root)
+    done = sh(trees / "master1" / "install.sh", DESTDIR=str(root))
+    assert (done.returncode, done.stdout) == (0, "master1: nothing to do\n")
+    assert list_tree(root) == before
+
+
+def test_uninstall_leaves_what_was_there_before(sh: Sh, trees: Path, root: Path) -> None:
+    (root / "etc/docker").mkdir()
+    (root / "etc/docker/daemon.json").write_text("{}\n")
+    (root / "etc/docker/other").write_text("mine\n")
+    before = list_tree(root)
+    sh(trees / "worker1" / "install.sh", DESTDIR=str(root))
+    assert "data-root" in (root / "etc/docker/daemon.json").read_text()
+    done = sh(root / "opt/k8s/bundle/uninstall.sh", "--yes", DESTDIR=str(root))
+    assert done.returncode == 0, done.stderr
+    assert list_tree(root) == before
+    assert not (root / "opt").exists()
+    assert not (root / "var/lib/bundler").exists()
+
+
+def test_uninstall_keeps_data_unless_it_is_told(sh: Sh, trees: Path, root: Path) -> None:
+    sh(trees / "worker1" / "install.sh", DESTDIR=str(root))
+    (root / "var/lib/docker").mkdir()
+    (root / "var/lib/docker/layer").write_text("data")
+    (root / "var/lib/kubelet").mkdir()
+    said = sh(root / "opt/k8s/bundle/uninstall.sh", "--dry-run", DESTDIR=str(root)).stdout
+    assert "keep     /var/lib/docker" in said
+    assert "remove   /var/lib/kubelet" in said
+    sh(root / "opt/k8s/bundle/uninstall.sh", "--yes", DESTDIR=str(root))
+    assert (root / "var/lib/docker/layer").exists()
+    assert not (root / "var/lib/kubelet").exists()
+    sh(trees / "worker1" / "install.sh", DESTDIR=str(root))
+    sh(root / "opt/k8s/bundle/uninstall.sh", "--yes", "--purge-data", DESTDIR=str(root))
+    assert not (root / "var/lib/docker").exists()
+
+
+def test_a_file_changed_by_hand_is_kept_and_put_right(sh: Sh, trees: Path, root: Path) -> None:
+    sh(trees / "worker1" / "install.sh", DESTDIR=str(root))
+    (root / "etc/docker/daemon.json").write_text("changed by hand\n")
+    done = sh(trees / "worker1" / "install.sh", DESTDIR=str(root))
+    assert "/etc/docker/daemon.json had been changed by hand" in done.stdout
+    kept = list((root / "var/lib/bundler/modified/etc/docker").iterdir())
+    assert [path.read_text() for path in kept] == ["changed by hand\n"]
+    assert "data-root" in (root / "etc/docker/daemon.json").read_text()
+
+
+def test_a_mode_changed_by_hand_is_put_right(sh: Sh, trees: Path, root: Path) -> None:
+    sh(trees / "master1" / "install.sh", DESTDIR=str(root))
+    key = root / "etc/kubernetes/pki/ca.key"
+    key.chmod(0o644)
+    sh(trees / "master1" / "install.sh", DESTDIR=str(root))
+    assert key.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_file_that_a_newer_bundle_has_no_more_is_removed(sh: Sh, trees: Path, root: Path) -> None:
+    sh(trees / "worker1" / "install.sh", DESTDIR=str(root))
+    newer = trees / "newer"
+    shutil.copytree(trees / "worker1", newer)
+    (newer / "rootfs/etc/cni/net.d/10-bridge.conflist").unlink()
+    rewrite_manifest(newer)
+    said = sh(newer / "install.sh", "--dry-run", DESTDIR=str(root)).stdout
+    assert "remove   /etc/cni/net.d/10-bridge.conflist" in said
+    assert sh(newer / "install.sh", DESTDIR=str(root)).returncode == 0
+    assert not (root / "etc/cni/net.d/10-bridge.conflist").exists()
+
+
+@pytest.mark.parametrize("fault", ["altered", "missing", "not in the manifest"])
+def test_a_bundle_that_is_not_as_it_was_built_is_refused(
+    sh: Sh, trees: Path, root: Path, fault: str
+) -> None:
+    target = trees / "worker1/rootfs/etc/docker/daemon.json"
+    if fault == "altered":
+        target.write_text("{}")
+    elif fault == "missing":
+        target.unlink()
+    else:
+        target.with_name("stranger").write_text("")
+    done = sh(trees / "worker1" / "install.sh", DESTDIR=str(root))
+    assert done.returncode == 3
+    assert fault in done.stderr
+    assert "Nothing was changed." in done.stderr
+    assert list_tree(root) == {}
+
+
+def test_a_dry_run_names_every_file_and_changes_nothing(sh: Sh, trees: Path, root: Path) -> None:
+    done = sh(trees / "worker1" / "install.sh", "--dry-run", DESTDIR=str(root))
+    assert done.returncode == 0
+    for path in list_tree(trees / "worker1" / "rootfs"):
+        assert f" /{path}\n" in done.stdout
+    assert list_tree(root) == {}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "expected"),
+    [
+        (["--help"], 0, "Usage: install.sh"),
+        (["--version"], 0, "lab/worker1, Kubernetes 1.20.2"),
+        (["--list-preflight"], 0, "nginx-stream"),
+        (["--bogus"], 2, "unknown option --bogus"),
+        (["--wait", "soon"], 2, "--wait needs a number"),
+        (["--wait"], 2, "--wait needs a number"),
+        (["--skip-preflight", "manifest"], 2, "no check that may be overruled"),
+        (["--skip-preflight"], 2, "no check that may be overruled"),
+    ],
+)
+def test_options_are_explained_and_checked(
+    sh: Sh, trees: Path, root: Path, arguments: list[str], code: int, expected: str
+) -> None:
+    done = sh(trees / "worker1" / "install.sh", *arguments, DESTDIR=str(root))
+    assert done.returncode == code
+    assert expected in done.stdout + done.stderr
+    assert list_tree(root) == {}
+
+
+def test_a_leftover_lock_of_a_killed_run_is_no_obstacle(sh: Sh, trees: Path, root: Path) -> None:
+    lock = root / "var/lib/bundler/lock"
+    lock.mkdir(parents=True)
+    (lock / "owner").write_text("999999 1\n")
+    assert sh(trees / "worker1" / "install.sh", DESTDIR=str(root)).returncode == 0
+    assert not lock.exists()
+
+
+def test_uninstall_where_nothing_is_installed_has_nothing_to_do(
+    sh: Sh, trees: Path, root: Path
+) -> None:
+    done = sh(trees / "worker1" / "uninstall.sh", DESTDIR=str(root))
+    assert done.returncode == 0
+    assert "nothing to do" in done.stdout

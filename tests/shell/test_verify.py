@@ -1,0 +1,188 @@
+"""verify.sh without a cluster: its options, its refusals, and HTTPS by openssl alone."""
+
+import datetime as dt
+import ipaddress
+import json
+import ssl
+import subprocess
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from shells import TEMPLATES, Sh
+
+LIB = TEMPLATES / "common" / "lib"
+
+
+@pytest.mark.parametrize(
+    ("node", "arguments", "code", "expected"),
+    [
+        ("master1", ["--help"], 0, "Usage: verify.sh"),
+        ("master1", ["--list"], 0, "pod-network"),
+        ("master1", ["--bogus"], 2, "unknown option --bogus"),
+        ("master1", ["--only", "nothing"], 2, "there is no check nothing"),
+        ("master1", ["--timeout", "x"], 2, "x is not a number of seconds"),
+        ("master1", ["--timeout"], 2, "--timeout needs a value"),
+        ("master1", ["--namespace", "A_b"], 2, "cannot name a namespace"),
+        (
+            "worker1",
+            [],
+            3,
+            "worker1 is no control-plane node; run it on one of: master1 master2 master3",
+        ),
+        ("master1", [], 3, "install this node's bundle first"),
+    ],
+)
+def test_options_and_places_are_checked(
+    sh: Sh,
+    rendered: Path,
+    tmp_path: Path,
+    node: str,
+    arguments: list[str],
+    code: int,
+    expected: str,
+) -> None:
+    done = sh(rendered / node / "verify.sh", *arguments, DESTDIR=str(tmp_path))
+    if code == 3 and done.returncode == 2:
+        assert "run it as root" in done.stderr
+        return
+    assert done.returncode == code
+    assert expected in done.stdout + done.stderr
+
+
+def test_every_check_has_a_function(rendered: Path, sh: Sh) -> None:
+    listed = [
+        line.split()[0] for line in sh(rendered / "master1/verify.sh", "--list").stdout.splitlines()
+    ]
+    source = "".join(path.read_text() for path in LIB.glob("verify-*.sh"))
+    assert len(listed) == 17
+    for name in listed:
+        assert f"check_{name.replace('-', '_')}() " in source
+
+
+def test_altered_facts_are_not_believed(trees: Path, sh: Sh) -> None:
+    facts = trees / "master1" / "node.env"
+    facts.write_text(facts.read_text() + "touch /tmp/never\n")
+    done = sh(trees / "master1" / "verify.sh")
+    assert done.returncode == 2
+    assert "is not the file that MANIFEST names" in done.stderr
+
+
+def run_part(sh: Sh, tmp_path: Path, part: str, command: str) -> subprocess.CompletedProcess[str]:
+    script = tmp_path / "script.sh"
+    script.write_text(f". {LIB}/{part}.sh\n{command}\n")
+    return sh(script)
+
+
+@pytest.mark.parametrize("text", ["plain", 'a "quote" and \\ more', "tab\there", "é"])
+def test_what_was_seen_is_sound_json(sh: Sh, tmp_path: Path, text: str) -> None:
+    quoted = text.replace("'", "'\\''")
+    done = run_part(sh, tmp_path, "verify-report", f"json_string '{quoted}'")
+    assert json.loads(done.stdout) == "".join(c for c in text if " " <= c <= "~")
+
+
+@dataclass
+class TlsServer:
+    port: int
+    authority: Path
+    other_authority: Path
+
+
+def make_certificate(directory: Path, name: str, issuer: tuple[Any, Any] | None) -> tuple[Any, Any]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    today = dt.datetime.now(dt.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer[0].subject if issuer else subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(today - dt.timedelta(days=1))
+        .not_valid_after(today + dt.timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
+            critical=False,
+        )
+        .sign(issuer[1] if issuer else key, hashes.SHA256())
+    )
+    (directory / f"{name}.crt").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    (directory / f"{name}.key").write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return certificate, key
+
+
+@pytest.fixture(scope="module")
+def tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsServer]:
+    directory = tmp_path_factory.mktemp("tls")
+    authority = make_certificate(directory, "authority", None)
+    make_certificate(directory, "other", None)
+    make_certificate(directory, "server", authority)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            code = int(self.path.lstrip("/"))
+            self.send_response(code)
+            self.end_headers()
+            self.wfile.write(b"first line\nsecond line\n")
+
+        def log_message(self, *arguments: Any) -> None:
+            pass
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(directory / "server.crt", directory / "server.key")
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield TlsServer(server.server_port, directory / "authority.crt", directory / "other.crt")
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.mark.parametrize("status", [200, 401, 403, 500])
+def test_a_status_is_told_as_the_server_gives_it(
+    sh: Sh, tmp_path: Path, tls_server: TlsServer, status: int
+) -> None:
+    command = f"https_status 127.0.0.1 {tls_server.port} /{status} {tls_server.authority}"
+    assert run_part(sh, tmp_path, "https", command).stdout == f"{status}\n"
+
+
+def test_the_body_follows_the_status(sh: Sh, tmp_path: Path, tls_server: TlsServer) -> None:
+    command = f"https_get 127.0.0.1 {tls_server.port} /200 {tls_server.authority}"
+    assert run_part(sh, tmp_path, "https", command).stdout == "200\nfirst line\nsecond line\n"
+
+
+@pytest.mark.parametrize(
+    ("host", "authority", "expected"),
+    [
+        ("127.0.0.1", "other_authority", "000 certificate: "),
+        ("127.0.0.2", "authority", "000 "),
+    ],
+)
+def test_a_certificate_that_is_not_right_gives_no_answer(
+    sh: Sh, tmp_path: Path, tls_server: TlsServer, host: str, authority: str, expected: str
+) -> None:
+    command = f"https_status {host} {tls_server.port} /200 {getattr(tls_server, authority)}"
+    assert run_part(sh, tmp_path, "https", command).stdout.startswith(expected)
+
+
+def test_a_closed_port_gives_no_answer(sh: Sh, tmp_path: Path, tls_server: TlsServer) -> None:
+    command = f"https_status 127.0.0.1 9 /200 {tls_server.authority}"
+    assert run_part(sh, tmp_path, "https", command).stdout.startswith("000 ")
