@@ -1,6 +1,7 @@
 # make demo    set everything up, obtain real artifacts, build examples/lab.yaml, show what it made
 # make test    everything, a real cluster included (Linux with Docker; on Debian as root from scratch)
 # make check   the quick half: format, lint, types, unit and shell tests
+# make docs    docs/cluster-yaml.md from the models
 # make bench   what a build costs, as ratios of commands in one run
 # make lab-up | lab-down | lab-shell NODE=master1      the lab's hosts, to play with
 
@@ -9,7 +10,7 @@ PYTHON = .venv/bin/python
 BUILD = .venv/bin/bundler build -c examples/lab.yaml -o dist --mirror $(LAB_CACHE)/mirror --pins $(LAB_CACHE)/pins.yaml
 SHELL_SCRIPTS = $(shell git ls-files '*.sh' .ci/run scripts/lab/runc-wrapper scripts/lab/host/usr/local/lib/lab/fixups)
 
-.PHONY: demo test check lint unit bench venv lab lab-up lab-down lab-shell clean
+.PHONY: demo test check lint docs bench venv lab lab-up lab-down lab-shell clean
 
 demo: venv lab
 	$(BUILD)
@@ -33,6 +34,9 @@ lint: venv
 
 bench: venv lab
 	$(PYTHON) scripts/bench.py
+
+docs: venv
+	$(PYTHON) scripts/make_reference.py
 
 venv:
 	@scripts/setup.sh venv

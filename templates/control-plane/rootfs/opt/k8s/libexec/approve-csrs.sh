@@ -108,7 +108,8 @@ node_of() {
     printf '%s\n' "${quoted%\"}"
 }
 
-planned_address() { NODE_NAME=$1 awk -F'\t' '$1 == ENVIRON["NODE_NAME"] { print $2; exit }' "$plan"; }
+# The empty string makes awk compare text: as numbers, 10 and 1e1 would be the same node.
+planned_address() { NODE_NAME=$1 awk -F'\t' '$1 "" == ENVIRON["NODE_NAME"] "" { print $2; exit }' "$plan"; }
 
 # Key encipherment is asked for with RSA keys only, and not by newer kubelets.
 find_usage_fault() {

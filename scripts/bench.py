@@ -1,0 +1,95 @@
+"""What a build costs, as ratios of commands in one run (make bench).
+
+cp          copy the finished tarballs
+bundler     build the lab with a warm cache
+tar czf     the plain way: one `tar czf` for each node's unpacked tree
++200        build the lab with 200 workers more, warm cache
+"""
+
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+PROJECT = Path(__file__).parents[1]
+LAB = Path(os.environ.get("BUNDLER_LAB_CACHE", Path.home() / ".cache" / "bundler-lab"))
+BUNDLER = Path(sys.executable).parent / "bundler"
+WORKERS = 200
+
+
+def measure(*command: object, cwd: Path | None = None) -> tuple[float, int]:
+    """Seconds, and the command's peak memory in MiB."""
+    begun = time.monotonic()
+    process = subprocess.Popen([str(word) for word in command], stdout=subprocess.DEVNULL, cwd=cwd)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        sys.exit(f"failed: {' '.join(map(str, command))}")
+    return time.monotonic() - begun, usage.ru_maxrss >> 10
+
+
+def build(description: Path, output: Path, cache: Path) -> tuple[float, int]:
+    return measure(
+        BUNDLER, "build", "-q", "-c", description, "-o", output, "--offline", "--cache", cache,
+        "--mirror", LAB / "mirror", "--pins", LAB / "pins.yaml",
+    )  # fmt: skip
+
+
+def size_of(directory: Path) -> int:
+    return sum(path.stat().st_size for path in directory.iterdir()) >> 20
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory(prefix="bundler-bench-") as name:
+        work = Path(name)
+        (work / ".lab").mkdir()
+        (work / ".lab" / "images").symlink_to(LAB / "images")
+        (work / "examples").mkdir()
+        description = work / "examples" / "lab.yaml"
+        shutil.copy(PROJECT / "examples" / "lab.yaml", description)
+        cold, _ = build(description, work / "dist", work / "cache")
+        warm, memory = min(build(description, work / "dist", work / "cache") for _ in range(3))
+        copy = min(measure("cp", "-r", work / "dist", work / f"copy{i}")[0] for i in range(3))
+        print(f"output           {size_of(work / 'dist')} MiB in 5 tarballs")
+        print(f"cp               {copy:6.2f} s")
+        allowed = f"allowed {1.5 * copy + 3:.2f} s (1.5 x cp + 3 s)"
+        print(f"bundler, warm    {warm:6.2f} s   {allowed}   peak {memory} MiB")
+        print(f"bundler, cold    {cold:6.2f} s   (reads, checks and compresses everything once)")
+        plain = 0.0
+        for tarball in sorted((work / "dist").glob("*.tar.gz")):
+            subprocess.run(["tar", "-xzf", tarball, "-C", work], check=True)
+            tree = tarball.name.removesuffix(".tar.gz")
+            plain += measure("tar", "czf", work / "plain.tar.gz", tree, cwd=work)[0]
+            shutil.rmtree(work / tree)
+        print(f"tar czf          {plain:6.2f} s   {plain / warm:.1f} x bundler, warm")
+        more = [
+            f"  - {{name: more{i}, address: 172.30.32.{i + 1}, roles: [worker]}}\n"
+            for i in range(WORKERS)
+        ]
+        text = description.read_text().replace("images:\n", "".join(more) + "images:\n", 1)
+        description.write_text(text)
+        build_large(description, work, warm)
+
+
+def build_large(description: Path, work: Path, warm: float) -> None:
+    """200 workers more: keys are made in the first run, the second is what a rebuild costs."""
+    first, _ = build(description, work / "large", work / "cache")
+    large, memory = build(description, work / "large", work / "cache")
+    total = size_of(work / "large")
+    print(
+        f"+{WORKERS} workers    {large:6.2f} s   {total} MiB,"
+        f" {(large - warm) / WORKERS * 1000:.0f} ms a worker"
+        f" (first time {first:.2f} s)   peak {memory} MiB"
+    )
+    shutil.rmtree(work / "copy0")
+    copied, _ = measure("cp", "-r", work / "large", work / "copy0")
+    print(f"cp of that       {copied:6.2f} s   bundler {large / copied:.2f} x cp")
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss >> 10
+    print(f"peak memory of any command: {peak} MiB (allowed for bundler: 300 MiB)")
+
+
+if __name__ == "__main__":
+    main()

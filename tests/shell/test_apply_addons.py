@@ -1,0 +1,102 @@
+"""apply-addons.sh: what it waits for, what it says, and that it ends only when all is applied."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from shells import TEMPLATES, Sh, write_program
+
+SCRIPT = TEMPLATES / "control-plane/rootfs/opt/k8s/libexec/apply-addons.sh"
+NOT_FOUND = "echo 'Error from server (NotFound): the server could not find it' >&2; exit 1"
+Run = Callable[..., tuple[int, list[str], list[str]]]
+
+
+@pytest.fixture
+def run(sh: Sh, tmp_path: Path) -> Run:
+    """Run with a kubectl of these answers: (exit code, what was said, the calls of kubectl).
+
+    In the answers $n is the number of that kind of call. Nothing really sleeps.
+    """
+    (tmp_path / "etc/kubernetes/addons").mkdir(parents=True)
+
+    def start(
+        ready: str = "echo ok", health: str = "echo ok", apply: str = ":", **environment: str
+    ) -> tuple[int, list[str], list[str]]:
+        write_program(
+            tmp_path / "bin/kubectl",
+            f"""echo "$*" >>{tmp_path}/calls
+case " $* " in *" /readyz "*) kind=readyz ;; *" /healthz "*) kind=healthz ;; *) kind=apply ;; esac
+echo >>{tmp_path}/$kind
+n=$(($(wc -l <{tmp_path}/$kind)))
+[ "$n" -lt 20 ] || {{ kill "$(cat {tmp_path}/pid)"; exit 1; }}
+case $kind in readyz) {ready} ;; healthz) {health} ;; apply) {apply} ;; esac
+""",
+        )
+        write_program(tmp_path / "bin/sleep", f'echo "$*" >>{tmp_path}/sleeps\n')
+        wrapper = tmp_path / "wrapper.sh"
+        wrapper.write_text(f"echo $$ >{tmp_path}/pid\n. {SCRIPT}\n")
+        done = sh(
+            wrapper, DESTDIR=str(tmp_path), PATH=f"{tmp_path}/bin:/usr/bin:/bin", **environment
+        )
+        assert done.stderr == ""
+        calls = tmp_path / "calls"
+        return (
+            done.returncode,
+            done.stdout.splitlines(),
+            calls.read_text().splitlines() if calls.exists() else [],
+        )
+
+    return start
+
+
+def test_without_addons_there_is_nothing_to_apply(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "etc/kubernetes/addons").rmdir()
+    code, said, calls = run()
+    assert (code, calls) == (0, [])
+    assert said == [f"there is no directory {tmp_path}/etc/kubernetes/addons: nothing to apply"]
+
+
+def test_a_ready_api_gets_the_whole_directory_once(run: Run, tmp_path: Path) -> None:
+    code, said, calls = run(apply="echo a created; echo b unchanged; echo c configured")
+    addons = f"{tmp_path}/etc/kubernetes/addons"
+    assert (code, said) == (0, ["a created", "c configured", f"applied all manifests in {addons}"])
+    assert len(calls) == 2
+    assert calls[1].endswith(f"apply --validate=false -f {addons}")
+    assert all(f"--kubeconfig {tmp_path}/etc/kubernetes/admin.kubeconfig" in call for call in calls)
+    assert not any("--server" in call for call in calls)
+
+
+def test_what_it_waits_for_is_said_once_per_reason(run: Run, tmp_path: Path) -> None:
+    ready = 'case $n in 1 | 2 | 3) echo refused; exit 1 ;; 4) echo "etcd failed" ;; *) echo ok ;; esac'
+    apply = '[ "$n" -gt 2 ] || { echo "x unchanged"; echo "y: conflict" >&2; exit 1; }'
+    code, said, _ = run(ready=ready, apply=apply, health="echo refused; exit 1", API_LOCAL="https://a:1")
+    addons = f"{tmp_path}/etc/kubernetes/addons"
+    assert code == 0
+    assert [text.rstrip() for text in said] == [
+        "waiting for the API server https://a:1 to be ready: refused",
+        "waiting for the API server https://a:1 to be ready: etcd failed",
+        f"waiting for the manifests in {addons} to be accepted: y: conflict",
+        f"applied all manifests in {addons}",
+    ]
+
+
+def test_pauses_grow_to_their_limit(run: Run, tmp_path: Path) -> None:
+    run(ready='[ "$n" -gt 6 ] && echo ok', health="exit 1", MAX_PAUSE="7")
+    assert (tmp_path / "sleeps").read_text().split() == ["2", "4", "6", "7", "7", "7"]
+
+
+def test_an_api_that_says_it_is_not_ready_is_not_asked_for_its_health(
+    run: Run, tmp_path: Path
+) -> None:
+    unready = 'echo "Error from server (InternalError): [-]informer-sync failed" >&2; exit 1'
+    code, said, calls = run(ready=f'[ "$n" -gt 1 ] && echo ok || {{ {unready}; }}')
+    assert code == 0
+    assert said[0].startswith("waiting for the API server")
+    assert "informer-sync failed" in said[0]
+    assert not any("/healthz" in call for call in calls)
+
+
+def test_before_readyz_there_was_healthz(run: Run) -> None:
+    code, _, calls = run(ready=NOT_FOUND)
+    assert code == 0
+    assert [call.split()[-1] for call in calls[:2]] == ["/readyz", "/healthz"]
