@@ -67,9 +67,13 @@ def test_a_ready_api_gets_the_whole_directory_once(run: Run, tmp_path: Path) -> 
 
 
 def test_what_it_waits_for_is_said_once_per_reason(run: Run, tmp_path: Path) -> None:
-    ready = 'case $n in 1 | 2 | 3) echo refused; exit 1 ;; 4) echo "etcd failed" ;; *) echo ok ;; esac'
+    ready = (
+        'case $n in 1 | 2 | 3) echo refused; exit 1 ;; 4) echo "etcd failed" ;; *) echo ok ;; esac'
+    )
     apply = '[ "$n" -gt 2 ] || { echo "x unchanged"; echo "y: conflict" >&2; exit 1; }'
-    code, said, _ = run(ready=ready, apply=apply, health="echo refused; exit 1", API_LOCAL="https://a:1")
+    code, said, _ = run(
+        ready=ready, apply=apply, health="echo refused; exit 1", API_LOCAL="https://a:1"
+    )
     addons = f"{tmp_path}/etc/kubernetes/addons"
     assert code == 0
     assert [text.rstrip() for text in said] == [

@@ -17,11 +17,12 @@ https_get() (
     trap 'rm -rf "$https_dir"' EXIT
     # HTTP/1.0, so that the body is neither chunked nor followed by another answer. 1.0.2 lets a
     # wrong certificate pass unless -verify is given beside -verify_return_error.
-    printf 'GET %s HTTP/1.0\r\nHost: %s:%s\r\nAccept: application/json, */*\r\n\r\n' \
-        "$https_path" "$https_host" "$https_port" |
-        timeout "${HTTPS_TIMEOUT:-10}" openssl s_client -quiet -connect "$https_host:$https_port" \
-            -CAfile "$https_authority" -verify 5 -verify_return_error "$@" \
-            >"$https_dir/answer" 2>"$https_dir/errors"
+    {
+        printf 'GET %s HTTP/1.0\r\nHost: %s:%s\r\nAccept: application/json, */*\r\n\r\n' \
+            "$https_path" "$https_host" "$https_port" |
+            timeout "${HTTPS_TIMEOUT:-10}" openssl s_client -quiet -connect "$https_host:$https_port" \
+                -CAfile "$https_authority" -verify 5 -verify_return_error "$@" >"$https_dir/answer"
+    } 2>"$https_dir/errors"
     https_code=$?
     LC_ALL=C awk 'NR == 1 && $1 !~ /^HTTP\// { exit 1 }
         NR == 1 { print $2; next }
@@ -39,11 +40,13 @@ https_status() {
 
 # The most telling line of what openssl wrote (file $1) before it ended with exit status $2.
 https_reason() {
-    [ "$2" -ne 124 ] || { echo "no answer within ${HTTPS_TIMEOUT:-10} s"; return; }
+    # busybox's timeout says 143 where others say 124.
+    case $2 in 124 | 143) echo "no answer within ${HTTPS_TIMEOUT:-10} s"; return ;; esac
     awk '
         function keep(text) { if (reason == "") reason = text }
         /^verify error/ { sub(/^verify error:(num=[0-9]+:)?/, ""); keep("certificate: " $0) }
-        /errno=/ || /Connection refused|No route to host|Network is unreachable/ { other = $0 }
+        /errno=/ && other == "" { other = $0 }
+        match($0, /Connection refused|No route to host|Network is unreachable/) { other = substr($0, RSTART, RLENGTH) }
         / alert |:alert:/ { n = split($0, part, ":"); for (i = 1; i <= n; i++) if (part[i] ~ /alert/) keep(part[i]) }
         /Can.t (open|load)|unable to load|No such file/ { keep($0) }
         END { print reason != "" ? reason : other != "" ? other : "the connection was closed without an answer" }

@@ -41,9 +41,11 @@ kube() {
     kubectl --kubeconfig "$kubeconfig" ${API_LOCAL:+--server "$API_LOCAL"} --request-timeout=15s "$@"
 }
 
-# /readyz came with Kubernetes 1.16.
+# /readyz came with Kubernetes 1.16. Only where there is none does /healthz tell: a server may be
+# healthy and yet not ready.
 is_ready() {
-    answer=$(kube get --raw /readyz 2>&1) || answer=$(kube get --raw /healthz 2>&1) || { printf '%s\n' "$answer"; return 1; }
+    answer=$(kube get --raw /readyz 2>&1)
+    case $answer in *'(NotFound)'*) answer=$(kube get --raw /healthz 2>&1) ;; esac
     [ "$answer" = ok ] || { printf '%s\n' "$answer"; return 1; }
 }
 

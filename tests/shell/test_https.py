@@ -1,0 +1,240 @@
+"""https.sh against real TLS servers: what they answer, and why there is no answer."""
+
+import datetime
+import ipaddress
+import shutil
+import socket
+import ssl
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from shells import TEMPLATES, Sh
+
+HTTPS = TEMPLATES / "common" / "lib" / "https.sh"
+Ask = Callable[..., str]
+
+
+class Authority:
+    """A certificate authority that lives in a directory."""
+
+    def __init__(self, directory: Path, name: str) -> None:
+        self.directory, self.name = directory, name
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.file = self.issue(name, [], is_authority=True)
+
+    def issue(
+        self,
+        name: str,
+        alternatives: list[x509.GeneralName],
+        *,
+        days: int = 1,
+        is_authority: bool = False,
+    ) -> Path:
+        """The file name.crt, beside it name.key."""
+        key = self.key if is_authority else ec.generate_private_key(ec.SECP256R1())
+        end = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=days)
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
+            .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, self.name)]))
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(end - datetime.timedelta(days=30))
+            .not_valid_after(end)
+            .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
+        )
+        if alternatives:
+            builder = builder.add_extension(
+                x509.SubjectAlternativeName(alternatives), critical=False
+            )
+        certificate = builder.sign(self.key, hashes.SHA256())
+        file = self.directory / f"{name}.crt"
+        file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        file.with_suffix(".key").write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            )
+        )
+        return file
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        if self.path == "/garbage":
+            self.wfile.write(b"this is no HTTP\n")
+            return
+        if self.path == "/nothing":
+            return
+        self.send_response(int(self.path.lstrip("/")))
+        self.send_header("X-Host", self.headers["Host"])
+        self.end_headers()
+        self.wfile.write(b"Q is no command\n\nlast, without an end")
+
+    def log_message(self, *arguments: Any) -> None:
+        pass
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 20
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        pass
+
+
+def serve(certificate: Path, clients: Path | None = None) -> Server:
+    """A server in a thread, which asks for a certificate from the authority `clients`."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, certificate.with_suffix(".key"))
+    if clients:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(clients)
+    server = Server(("127.0.0.1", 0), Handler)
+    # The handshake takes place in the request's thread: a client that fails it blocks no other.
+    server.socket = context.wrap_socket(
+        server.socket, server_side=True, do_handshake_on_connect=False
+    )
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    return server
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """Two authorities' files and the ports of servers."""
+    directory = tmp_path_factory.mktemp("site")
+    ours, other = Authority(directory, "ours"), Authority(directory, "other")
+    here: list[x509.GeneralName] = [
+        x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
+        x509.DNSName("localhost"),
+    ]
+    good = ours.issue("good", here)
+    servers = {
+        "good": serve(good),
+        "expired": serve(ours.issue("expired", here, days=-1)),
+        "address": serve(ours.issue("address", here[:1])),
+        "name": serve(ours.issue("name", here[1:])),
+        "strict": serve(good, clients=ours.file),
+    }
+    stalled = socket.create_server(("127.0.0.1", 0))
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        closed_port = closed.getsockname()[1]
+    yield {
+        **{name: server.server_port for name, server in servers.items()},
+        "stalled": stalled.getsockname()[1],
+        "closed": closed_port,
+        "ours": ours.file,
+        "other": other.file,
+        "client": ours.issue("client", []),
+        "stranger": other.issue("stranger", []),
+    }
+    stalled.close()
+    for server in servers.values():
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def ask(sh: Sh, tmp_path: Path, site: dict[str, Any]) -> Ask:
+    """Ask a server of the site: what https_status or another function prints."""
+    (tmp_path / "tmp").mkdir()
+
+    def run(
+        server: str, path: str = "/200", *, host: str = "127.0.0.1", authority: str = "ours",
+        client: str = "", function: str = "https_status", **environment: str,
+    ) -> str:  # fmt: skip
+        file = site.get(authority, Path(authority))
+        identity = f"{site[client]} {site[client].with_suffix('.key')}" if client else ""
+        script = tmp_path / "script.sh"
+        script.write_text(
+            f"set -u\n. {HTTPS}\n{function} {host} {site[server]} {path} {file} {identity}\n"
+        )
+        done = sh(script, TMPDIR=str(tmp_path / "tmp"), **environment)
+        assert done.stderr == ""
+        assert list((tmp_path / "tmp").iterdir()) == []
+        return done.stdout
+
+    return run
+
+
+@pytest.mark.parametrize("status", [200, 403, 404])
+def test_the_status_is_what_the_server_says(ask: Ask, status: int) -> None:
+    assert ask("good", f"/{status}") == f"{status}\n"
+
+
+def test_a_host_may_be_asked_by_its_name(ask: Ask) -> None:
+    assert ask("good", host="localhost") == "200\n"
+
+
+def test_the_body_is_passed_on_whole(ask: Ask) -> None:
+    body = ask("good", function="https_get")
+    assert body == "200\nQ is no command\n\nlast, without an end\n"
+
+
+@pytest.mark.parametrize(
+    ("server", "host", "authority", "reason"),
+    [
+        ("good", "127.0.0.1", "other", "certificate: unable to get local issuer certificate"),
+        ("expired", "127.0.0.1", "ours", "certificate: certificate has expired"),
+        ("address", "localhost", "ours", "certificate: hostname mismatch"),
+        ("name", "127.0.0.1", "ours", "certificate: IP address mismatch"),
+        ("good", "127.0.0.1", "/nonexistent", "/nonexistent"),
+    ],
+    ids=["other authority", "expired", "other name", "other address", "no authority"],
+)
+def test_a_certificate_that_does_not_hold_is_told(
+    ask: Ask, server: str, host: str, authority: str, reason: str
+) -> None:
+    said = ask(server, host=host, authority=authority)
+    assert said.startswith("000 ")
+    assert reason in said
+
+
+def test_a_client_certificate_opens_what_asks_for_one(ask: Ask) -> None:
+    assert ask("strict", client="client") == "200\n"
+
+
+@pytest.mark.parametrize("client", ["", "stranger"])
+def test_the_wrong_client_gets_the_servers_alert(ask: Ask, client: str) -> None:
+    said = ask("strict", client=client)
+    assert said.startswith("000 ")
+    assert "alert" in said
+
+
+def test_a_closed_port_is_told_in_words(ask: Ask) -> None:
+    assert "Connection refused" in ask("closed")
+
+
+@pytest.mark.parametrize("path", ["/garbage", "/nothing"])
+def test_what_is_no_http_is_no_answer(ask: Ask, path: str) -> None:
+    assert ask("good", path) == "000 the connection was closed without an answer\n"
+
+
+@pytest.mark.parametrize("program", ["coreutils", "busybox"])
+def test_a_server_that_says_nothing_is_given_up(ask: Ask, tmp_path: Path, program: str) -> None:
+    path = "/usr/bin:/bin"
+    if program == "busybox":
+        busybox = shutil.which("busybox")
+        assert busybox
+        (tmp_path / "applets").mkdir()
+        (tmp_path / "applets" / "timeout").symlink_to(busybox)
+        path = f"{tmp_path}/applets:{path}"
+    assert ask("stalled", HTTPS_TIMEOUT="1", PATH=path) == "000 no answer within 1 s\n"
+
+
+def test_openssl_is_new_enough_for_what_is_asked_of_it() -> None:
+    text = subprocess.run(
+        ["openssl", "s_client", "-help"], capture_output=True, text=True, check=False
+    ).stderr
+    for option in ("-verify_ip", "-verify_hostname", "-verify_return_error"):
+        assert option in text
