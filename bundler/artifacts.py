@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping
 
 from bundler.catalog import Artifact, artifact_url, closest_versions, default_version, find_artifact
 from bundler.components import minor_of
-from bundler.config import Cluster, Pin
+from bundler.config import Pin
 from bundler.errors import ArtifactError
-from bundler.plan import Plan
+from bundler.plan import Plan, runtime_versions
 from bundler.render import list_fetched
 
 Needs = dict[tuple[str, str], tuple[str, ...]]
@@ -47,12 +47,13 @@ def resolve_artifacts(plan: Plan, needs: Needs) -> Mapping[tuple[str, str], Arti
 
 
 def _choose_versions(plan: Plan) -> dict[str, str]:
-    cluster: Cluster = plan.cluster
+    cluster = plan.cluster
+    minor = minor_of(cluster.kubernetes.version)
     return {
         "kubernetes-server": cluster.kubernetes.version,
         "etcd": plan.etcd_version,
-        "docker": cluster.runtime.version,
-        "cni-plugins": default_version("cni-plugins", minor_of(cluster.kubernetes.version)),
+        "cni-plugins": default_version("cni-plugins", minor),
+        **runtime_versions(cluster),
     }
 
 

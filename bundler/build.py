@@ -31,6 +31,7 @@ from bundler.tree import write_tree
 SUMS = "SHA256SUMS"
 WARNING = "warning: "
 PARALLEL = 2
+ONE_DAY = 24 * 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +167,7 @@ def _open_secrets(cluster: Cluster, inputs: Inputs) -> Iterator[tuple[Plan, Secr
 
 def _gather_payloads(cluster: Cluster, inputs: Inputs) -> Payloads:
     """Every large file as a segment in the cache, fetched and verified where it was not there."""
+    remove_leftovers(inputs.cache.directory("segments"), older_than=ONE_DAY)
     plan = make_plan(cluster, {})
     needs = list_needs(plan)
     artifacts = resolve_artifacts(plan, needs)
@@ -190,7 +192,9 @@ def _gather_members(
     cache: Cache,
 ) -> dict[tuple[str, str], dict[str, Payload]]:
     return {
-        key: ensure_members(artifacts[key], paths[artifacts[key]], names, cache)
+        key: {"": ensure_file(paths[artifacts[key]], cache)}
+        if names == ("",)
+        else ensure_members(artifacts[key], paths[artifacts[key]], names, cache)
         for key, names in needs.items()
     }
 

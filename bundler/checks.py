@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from bundler.catalog import COMPONENTS
-from bundler.components import API_PORT, EXTRA_COMPONENTS, MINORS, PORTS, minor_of
+from bundler.components import API_PORT, EXTRA_COMPONENTS, MINORS, PORTS, RUNTIMES, minor_of
 from bundler.config import Cluster, ExternalLoadBalancer, NginxKeepalived, Node, Role
 
 
@@ -21,6 +21,7 @@ class Problem:
 def check_cluster(cluster: Cluster) -> Iterator[Problem]:
     """Every problem of the whole description; touches neither disk nor network."""
     yield from _check_versions(cluster)
+    yield from _check_runtime(cluster)
     yield from _check_nodes(cluster)
     yield from _check_roles(cluster)
     yield from _check_networks(cluster)
@@ -34,8 +35,24 @@ def _check_versions(cluster: Cluster) -> Iterator[Problem]:
     if minor not in MINORS:
         yield Problem(
             path=("kubernetes", "version"),
-            text=f"Kubernetes {minor} is not supported by this bundler; choose {', '.join(MINORS)}",
+            text=f"no table knows Kubernetes {minor}: choose {MINORS[0]} to {MINORS[-1]}",
         )
+
+
+def _check_runtime(cluster: Cluster) -> Iterator[Problem]:
+    minor, engine = minor_of(cluster.kubernetes.version), cluster.runtime.engine
+    row = RUNTIMES[engine]
+    key = [int(part) for part in minor.split(".")]
+    if minor not in MINORS:
+        return
+    if not [int(p) for p in row.since.split(".")] <= key < [int(p) for p in row.until.split(".")]:
+        others = " or ".join(name for name in RUNTIMES if name != engine)
+        text = f"{engine} works with Kubernetes before {row.until}, not with {minor}: take {others}"
+        yield Problem(path=("runtime", "engine"), text=text)
+    for other in RUNTIMES:
+        if other != engine and other in cluster.extra:
+            text = f"{other} is not installed: runtime.engine is {engine}"
+            yield Problem(path=("extra", other), text=text)
 
 
 def _check_nodes(cluster: Cluster) -> Iterator[Problem]:

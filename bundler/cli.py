@@ -1,5 +1,6 @@
 """The command line: parses, calls, prints. Results on stdout, all else on stderr."""
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from bundler.cache import Cache
 from bundler.errors import BundlerError
 from bundler.inspect import inspect as read_bundle
 from bundler.paths import default_cache
+from bundler.settings import explain
 
 app = typer.Typer(
     add_completion=False,
@@ -182,6 +184,30 @@ def inspect_command(
     if report.faults:
         raise typer.Exit(6)
     log.info(f"{len(report.entries)} files, all as the manifest says")
+
+
+@app.command("explain")
+def explain_command(
+    component: Annotated[str, typer.Argument(help="kube-apiserver, kubelet, etcd, …")],
+    version: Annotated[
+        str,
+        typer.Option("--version", help="Kubernetes' version or minor (of etcd: etcd's own)."),
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Print every flag that bundler sets, its value, why, and from which to which minor.
+
+    A value in {{ }} follows from the plan. Flags marked * cannot be changed under `extra`.
+    """
+    rows = explain(component, version)
+    if as_json:
+        print(json.dumps([dataclasses.asdict(row) for row in rows], indent=2))
+        return
+    for row in rows:
+        until = f", until {row.until}" if row.until else ""
+        span = f" [{'since ' + row.since if row.since else 'always'}{until}]"
+        fixed = " *" if row.fixed else ""
+        print(f"--{row.flag}={row.value}{fixed}\n      {row.why}{span}")
 
 
 def _make_inputs(

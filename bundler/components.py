@@ -24,10 +24,35 @@ EXTRA_COMPONENTS = {
     "kube-proxy": ExtraTarget(has_flags=True, has_config=True),
     "etcd": ExtraTarget(has_flags=True, has_config=False),
     "docker": ExtraTarget(has_flags=False, has_config=True),
+    "containerd": ExtraTarget(has_flags=False, has_config=True),
 }
 
-MINORS = ("1.20",)
-"""The Kubernetes minors whose flags and fields are in the tables."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeRow:
+    """A container runtime: its unit, the Kubernetes minors it works with, and what it leaves."""
+
+    unit: str
+    since: str
+    until: str
+    paths: tuple[str, ...]
+
+
+RUNTIMES = {
+    "docker": RuntimeRow(
+        unit="docker.service",
+        since="1.14",
+        until="1.24",  # dockershim is gone
+        paths=("/var/lib/dockershim", "/etc/docker/key.json", "/opt/containerd"),
+    ),
+    "containerd": RuntimeRow(
+        unit="containerd.service", since="1.14", until="1.37", paths=("/opt/containerd",)
+    ),
+}
+"""The engines of `runtime`."""
+
+MINORS = tuple(f"1.{minor}" for minor in range(14, 37))
+"""The Kubernetes minors that can be built."""
 
 API_PORT = 6443
 
@@ -41,11 +66,10 @@ UNITS: tuple[tuple[str, Role | None], ...] = (
     ("kube-keepalived.service", Role.LOAD_BALANCER),
     ("kube-apply.service", Role.CONTROL_PLANE),
     ("kube-csr-approver.service", Role.CONTROL_PLANE),
-    ("docker.service", Role.WORKER),
     ("kubelet.service", Role.WORKER),
     ("kube-proxy.service", Role.WORKER),
 )
-"""Every unit in start order, and the role whose nodes run it."""
+"""Every unit in start order, and the role whose nodes run it; the runtime's is in RUNTIMES."""
 
 PORTS: dict[Role, dict[int, str]] = {
     Role.ETCD: {2379: "etcd.service", 2380: "etcd.service"},
@@ -94,13 +118,10 @@ RUNTIME_PATHS: dict[Role, tuple[str, ...]] = {
     Role.WORKER: (
         "/var/lib/kubelet",
         "/var/lib/cni",
-        "/var/lib/dockershim",
         "/var/log/pods",
         "/var/log/containers",
         "/run/cni",
         "/etc/kubernetes/kubelet.kubeconfig",
-        "/etc/docker/key.json",
-        "/opt/containerd",
     ),
 }
 """What programs make while they run, and uninstall.sh removes unless it was there before."""

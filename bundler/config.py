@@ -10,7 +10,16 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    model_validator,
+)
 
 DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 DNS_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
@@ -117,11 +126,33 @@ class Docker(Model):
     """Docker as the container runtime, through the kubelet's dockershim."""
 
     engine: Literal["docker"] = "docker"
-    version: Version = "20.10.24"
+    version: Version = "20.10.23"
     registry_mirrors: tuple[str, ...] = ()
     data_root: Annotated[str, Field(pattern=r"^/[-A-Za-z0-9_./]+$")] = "/var/lib/docker"
     log_max_size: Annotated[str, Field(pattern=r"^\d+[kmg]$")] = "100m"
     log_max_file: Annotated[int, Field(ge=1, le=100)] = 5
+
+
+class Containerd(Model):
+    """containerd as the container runtime, through CRI; no Docker on the host."""
+
+    engine: Literal["containerd"]
+    version: Version | None = None
+    runc: Version | None = None
+    data_root: Annotated[str, Field(pattern=r"^/[-A-Za-z0-9_./]+$")] = "/var/lib/containerd"
+
+
+def _engine_of(value: object) -> object:
+    """Docker, unless another engine is named."""
+    return (
+        value.get("engine", "docker") if isinstance(value, dict) else getattr(value, "engine", "")
+    )
+
+
+Runtime = Annotated[
+    Annotated[Docker, Tag("docker")] | Annotated[Containerd, Tag("containerd")],
+    Discriminator(_engine_of),
+]
 
 
 class Network(Model):
@@ -217,7 +248,7 @@ class Cluster(Model):
     name: DnsLabel
     kubernetes: Kubernetes = Kubernetes()
     etcd: Etcd = Etcd()
-    runtime: Docker = Docker()
+    runtime: Runtime = Docker()
     network: Network = Network()
     pki: Pki = Pki()
     control_plane: ControlPlane = ControlPlane()

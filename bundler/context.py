@@ -6,11 +6,20 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+import tomli_w
 import yaml
 from jinja2 import Environment, StrictUndefined, Template
 
 from bundler import __version__
-from bundler.components import API_PORT, COMMANDS, COMMANDS_WANTED, PORTS, RUNTIME_PATHS, UNITS
+from bundler.components import (
+    API_PORT,
+    COMMANDS,
+    COMMANDS_WANTED,
+    PORTS,
+    RUNTIME_PATHS,
+    RUNTIMES,
+    UNITS,
+)
 from bundler.config import Image, Role
 from bundler.images import find_image, is_pause, normalize
 from bundler.kubeconfig import render_kubeconfig, render_token_kubeconfig
@@ -21,6 +30,7 @@ from bundler.plan import (
     images_of,
     kernel_modules,
     max_pods,
+    runtime_versions,
     sysctls,
     virtual_router_id,
 )
@@ -51,6 +61,7 @@ def _environment() -> Environment:
         autoescape=False,  # noqa: S701 - plain files, not HTML
     )
     environment.filters["systemd"] = quote_systemd
+    environment.filters["toml"] = lambda value: tomli_w.dumps(value).rstrip()
     environment.filters["yaml"] = dump_yaml
     environment.filters["json"] = lambda value: json.dumps(value, indent=2, sort_keys=True)
     return environment
@@ -73,6 +84,8 @@ def make_context(plan: Plan, node: NodePlan, secrets: Secrets) -> dict[str, Any]
         "cluster": cluster,
         "network": cluster.network,
         "runtime": cluster.runtime,
+        "runtime_unit": RUNTIMES[plan.engine].unit,
+        "runtime_version": next(iter(runtime_versions(cluster).values())),
         "node": node,
         "workers": plan.having(Role.WORKER),
         "control_planes": plan.having(Role.CONTROL_PLANE),
@@ -151,7 +164,9 @@ def _data_paths(plan: Plan) -> dict[Role, str]:
 def _host_facts(plan: Plan, node: NodePlan, secrets: Secrets) -> dict[str, Any]:
     """What install.sh and verify.sh read from node.env."""
     held: set[Role | None] = {None, *node.roles}
-    units = tuple(unit for unit, role in UNITS if role in held)
+    units = [unit for unit, role in UNITS if role in held]
+    if node.has(Role.WORKER):
+        units.insert(units.index("kubelet.service"), RUNTIMES[plan.engine].unit)
     ports = {port: unit for role in node.roles for port, unit in PORTS[role].items()}
     if node.has(Role.LOAD_BALANCER):
         ports[plan.endpoint_port] = "kube-nginx.service"
@@ -167,14 +182,15 @@ def _host_facts(plan: Plan, node: NodePlan, secrets: Secrets) -> dict[str, Any]:
         "not_before": max(int(pair.not_before.timestamp()) for pair in pairs),
         "not_after": min(int(pair.not_after.timestamp()) for pair in pairs),
         "images": tuple(
-            (image_path(index), image.ref, _find_image_id(image))
+            (image_path(index), normalize(image.ref), _find_image_id(image))
             for index, image in enumerate(images_of(plan, node))
         ),
-        "verify_image": checks[0].ref if checks else "",
+        "verify_image": normalize(checks[0].ref) if checks else "",
         "data_paths": tuple(path for role, path in _data_paths(plan).items() if role in held),
         "runtime_paths": tuple(
             path for role, paths in RUNTIME_PATHS.items() if role in held for path in paths
-        ),
+        )
+        + (RUNTIMES[plan.engine].paths if node.has(Role.WORKER) else ()),
     }
 
 

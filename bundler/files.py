@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,9 +46,14 @@ def write_directory_atomically(path: Path, files: Mapping[str, bytes]) -> None:
         sync_directory(path.parent)
 
 
-def remove_leftovers(directory: Path) -> None:
-    """Remove what killed runs left unfinished below `directory`."""
+def remove_leftovers(directory: Path, older_than: float = 0) -> None:
+    """Remove what killed runs left unfinished below `directory`; `older_than` in seconds.
+
+    Where others may be at work at the same time, an age tells their files from leftovers.
+    """
     for leftover in directory.rglob(f"{TEMPORARY}*"):
+        if time.time() - leftover.lstat().st_mtime < older_than:
+            continue
         if leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)
         else:

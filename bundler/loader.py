@@ -185,7 +185,8 @@ def _explain(error: ValidationError, data: object) -> Iterator[tuple[YamlPath, s
         if fault["type"] == "extra_forbidden":
             yield where, _unknown_key(where)
         elif fault["type"] in {"union_tag_not_found", "union_tag_invalid"}:
-            yield (*where, "kind"), SENTENCES[fault["type"]](fault)
+            key = "kind" if fault["ctx"]["discriminator"] == "'kind'" else "engine"
+            yield (*where, key), SENTENCES[fault["type"]](fault)
         else:
             yield where, SENTENCES.get(fault["type"], _quote_pydantic)(fault)
 

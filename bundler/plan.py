@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 from bundler.catalog import default_version
 from bundler.components import API_PORT, minor_of
-from bundler.config import Arch, Cluster, Image, NginxKeepalived, Role
+from bundler.config import Arch, Cluster, Docker, Image, NginxKeepalived, Role
 
 RESERVED_POD_ADDRESSES = 3  # network, gateway and broadcast of a node's pod subnet
 MAX_PODS = 220
@@ -45,6 +45,11 @@ class Plan:
         return self.cluster.name
 
     @property
+    def engine(self) -> str:
+        """The container runtime of every worker."""
+        return self.cluster.runtime.engine
+
+    @property
     def endpoint(self) -> str:
         """The URL under which every client reaches the API."""
         return f"https://{self.endpoint_host}:{self.endpoint_port}"
@@ -78,9 +83,25 @@ def make_plan(cluster: Cluster, pod_subnets: Mapping[str, IPv4Network]) -> Plan:
         endpoint_port=int(port),
         service_ip=service + 1,
         dns_ip=service + 2,
-        etcd_version=cluster.etcd.version
-        or default_version("etcd", minor_of(cluster.kubernetes.version)),
+        etcd_version=choose_etcd(cluster),
     )
+
+
+def choose_etcd(cluster: Cluster) -> str:
+    """The user's version, or the one that goes with the Kubernetes minor."""
+    minor = minor_of(cluster.kubernetes.version)
+    return cluster.etcd.version or default_version("etcd", minor)
+
+
+def runtime_versions(cluster: Cluster) -> dict[str, str]:
+    """The runtime's components and their versions, the minor's where the user names none."""
+    runtime, minor = cluster.runtime, minor_of(cluster.kubernetes.version)
+    if isinstance(runtime, Docker):
+        return {"docker": runtime.version}
+    return {
+        "containerd": runtime.version or default_version("containerd", minor),
+        "runc": runtime.runc or default_version("runc", minor),
+    }
 
 
 def worker_names(cluster: Cluster) -> list[str]:

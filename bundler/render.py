@@ -1,7 +1,8 @@
 """Overlays + context → a node's tree.
 
 In a template folder, `x.j2` is rendered to `x`, `x.fetch` holds "COMPONENT MEMBER" and stands for
-that member of that upstream archive, and every other file is copied as it is.
+that member of that upstream archive ("COMPONENT": for the upstream file itself), and every other
+file is copied as it is.
 """
 
 import fnmatch
@@ -34,7 +35,7 @@ class Fetched:
 
     path: str
     component: str
-    member: str
+    member: str  # empty: the upstream file is no archive but the program itself
     origin: str
 
 
@@ -63,7 +64,7 @@ def render_node(
     """The node's whole bundle with its manifest; without `payloads` only what is text."""
     context = make_context(plan, node, secrets)
     tree = Tree()
-    for template in _list_templates(node):
+    for template in _list_templates(plan, node):
         if template.suffix != ".fetch":
             tree.add(_make_file(template, context))
     if payloads is not None:
@@ -81,24 +82,18 @@ def render_node(
 def list_fetched(plan: Plan, node: NodePlan) -> tuple[Fetched, ...]:
     """What the node's bundle takes out of upstream archives."""
     found = []
-    for template in _list_templates(node):
+    for template in _list_templates(plan, node):
         if template.suffix == ".fetch":
-            words = _render(template, {"plan": plan, "node": node}).split()
-            if len(words) != 2:
-                raise TemplateError(f"{template.origin}: must hold COMPONENT MEMBER")
+            text = _render(template, {"plan": plan, "node": node}).strip()
+            component, _, member = text.partition(" ")
             found.append(
-                Fetched(
-                    path=template.path,
-                    component=words[0],
-                    member=words[1],
-                    origin=f"{words[0]}:{words[1]}",
-                )
+                Fetched(path=template.path, component=component, member=member, origin=text)
             )
     return tuple(found)
 
 
-def _list_templates(node: NodePlan) -> tuple[_Template, ...]:
-    return tuple(t for overlay in overlays_of(node) for t in _read_overlay(overlay))
+def _list_templates(plan: Plan, node: NodePlan) -> tuple[_Template, ...]:
+    return tuple(t for overlay in overlays_of(plan, node) for t in _read_overlay(overlay))
 
 
 @cache

@@ -1,5 +1,6 @@
 """Flags and configuration fields: the catalogue's rows of a minor, the user's `extra` on top."""
 
+import csv
 import difflib
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -13,6 +14,8 @@ import yaml
 from bundler.checks import Problem
 from bundler.components import EXTRA_COMPONENTS, MINORS, minor_of
 from bundler.config import Cluster, FlagValue
+from bundler.errors import ConfigError
+from bundler.plan import choose_etcd, runtime_versions
 
 Render = Callable[[str], str]
 """Renders one Jinja expression's text for a node."""
@@ -23,7 +26,10 @@ UNCHECKED = frozenset({"etcd", "docker"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlagRow:
-    """One flag that bundler sets: its value as a template, why, and in which minors."""
+    """One flag that bundler sets: its value as a template, why, and in which minors.
+
+    Minors are Kubernetes'; those of etcd's flags are etcd's.
+    """
 
     flag: str
     value: str
@@ -31,20 +37,20 @@ class FlagRow:
     fixed: bool = False
     since: str | None = None
     until: str | None = None
+    runtime: str | None = None  # only beside this container runtime
 
     def holds_for(self, minor: str) -> bool:
-        """Whether a Kubernetes minor takes it."""
-        key = _key(minor)
-        return (self.since is None or _key(self.since) <= key) and (
-            self.until is None or key < _key(self.until)
-        )
+        """Whether a minor takes it."""
+        return _holds(self.since, self.until, minor)
 
 
 def make_flags(cluster: Cluster, component: str, render: Render) -> tuple[str, ...]:
     """`--flag=value` for each, sorted, the user's over bundler's."""
-    minor = minor_of(cluster.kubernetes.version)
+    minor = minor_of(version_of(cluster, component))
     values: dict[str, str] = {
-        row.flag: render(row.value) for row in list_flags(component) if row.holds_for(minor)
+        row.flag: render(row.value)
+        for row in list_flags(component)
+        if row.holds_for(minor) and row.runtime in {None, cluster.runtime.engine}
     }
     extra = cluster.extra.get(component)
     if extra:
@@ -52,9 +58,15 @@ def make_flags(cluster: Cluster, component: str, render: Render) -> tuple[str, .
     return tuple(f"--{flag}={value}" for flag, value in sorted(values.items()))
 
 
+def version_of(cluster: Cluster, component: str) -> str:
+    """The version of the program whose flags or fields are meant: Kubernetes', or its own."""
+    own = {"etcd": choose_etcd(cluster), **runtime_versions(cluster)}
+    return own.get(component, cluster.kubernetes.version)
+
+
 def make_config(cluster: Cluster, component: str, render: Render) -> dict[str, Any]:
     """A component's configuration file as data, the user's fields merged over bundler's."""
-    row = _config_row(component, minor_of(cluster.kubernetes.version))
+    row = _config_row(component, minor_of(version_of(cluster, component)))
     fields = _render_tree(row["fields"], render)
     extra = cluster.extra.get(component)
     return _merge(fields, extra.config) if extra else fields
@@ -68,9 +80,10 @@ def check_extra(cluster: Cluster) -> Iterator[Problem]:
     for component, extra in cluster.extra.items():
         if component not in EXTRA_COMPONENTS:
             continue
-        yield from _check_flags(component, extra.flags, minor)
+        program_minor = minor_of(version_of(cluster, component))
+        yield from _check_flags(component, extra.flags, program_minor)
         if EXTRA_COMPONENTS[component].has_config:
-            yield from _check_fields(component, extra.config, minor)
+            yield from _check_fields(component, extra.config, program_minor)
 
 
 def list_flags(component: str) -> tuple[FlagRow, ...]:
@@ -78,14 +91,34 @@ def list_flags(component: str) -> tuple[FlagRow, ...]:
     return tuple(FlagRow(**row) for row in _load("flags.yaml").get(component, ()))
 
 
+def explain(component: str, version: str) -> tuple[FlagRow, ...]:
+    """The rows that hold for a version or minor, sorted; ConfigError for names that are none."""
+    names = [name for name, target in EXTRA_COMPONENTS.items() if target.has_flags]
+    if component not in names:
+        raise ConfigError(f"{component}: unknown component; known: {', '.join(names)}")
+    parts = version.removeprefix("v").split(".")
+    if len(parts) < 2 or not all(part.isdigit() for part in parts[:2]):
+        raise ConfigError(f"{version} is no version such as 1.20 or 1.20.2")
+    minor = ".".join(parts[:2])
+    if component != "etcd" and minor not in MINORS:
+        raise ConfigError(f"there are no rows for {minor}: take {MINORS[0]} to {MINORS[-1]}")
+    return tuple(sorted((r for r in list_flags(component) if r.holds_for(minor)), key=_flag_of))
+
+
+def _flag_of(row: FlagRow) -> str:
+    return row.flag
+
+
 @cache
 def accepted_flags(component: str, minor: str) -> frozenset[str]:
     """Every flag that the real program of that minor takes; empty where no table lists them."""
-    rows = (
-        (files("bundler.catalog") / "accepted-flags.tsv").read_text(encoding="utf-8").splitlines()
+    text = (files("bundler.catalog") / "accepted-flags.tsv").read_text(encoding="utf-8")
+    rows = csv.DictReader(text.splitlines(), delimiter="\t")
+    return frozenset(
+        row["flag"]
+        for row in rows
+        if row["component"] == component and _holds(row["since"], row["until"] or None, minor)
     )
-    wanted = f"{minor}\t{component}\t"
-    return frozenset(row.removeprefix(wanted) for row in rows if row.startswith(wanted))
 
 
 def _check_flags(component: str, flags: Mapping[str, FlagValue], minor: str) -> Iterator[Problem]:
@@ -154,6 +187,12 @@ def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 def _text(value: FlagValue) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _holds(since: str | None, until: str | None, minor: str) -> bool:
+    return (since is None or _key(since) <= _key(minor)) and (
+        until is None or _key(minor) < _key(until)
+    )
 
 
 def _key(minor: str) -> tuple[int, ...]:

@@ -16,6 +16,8 @@ URLS = {
     "etcd": "https://github.com/etcd-io/etcd/releases/download/v{version}/etcd-v{version}-linux-{arch}.tar.gz",
     "docker": "https://download.docker.com/linux/static/stable/{machine}/docker-{version}.tgz",
     "cni-plugins": "https://github.com/containernetworking/plugins/releases/download/v{version}/cni-plugins-linux-{arch}-v{version}.tgz",
+    "containerd": "https://github.com/containerd/containerd/releases/download/v{version}/containerd-{version}-linux-{arch}.tar.gz",
+    "runc": "https://github.com/opencontainers/runc/releases/download/v{version}/runc.{arch}",
 }  # fmt: skip
 """Where each component is published, for versions that no row pins."""
 

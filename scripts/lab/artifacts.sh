@@ -11,13 +11,15 @@
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/common.sh"
-kubernetes=1.20.2 etcd=3.4.23 docker=20.10.24 cni=1.1.1
+kubernetes=1.20.2 etcd=3.4.23 docker=20.10.24 cni=1.1.1 containerd=1.6.20 runc=1.1.5
 pause_ref=registry.k8s.io/pause:3.2 nginx_ref=nginx:1.22
 
 # component, URL: one line each
 artifacts="kubernetes-server https://dl.k8s.io/v$kubernetes/kubernetes-server-linux-amd64.tar.gz
 etcd https://github.com/etcd-io/etcd/releases/download/v$etcd/etcd-v$etcd-linux-amd64.tar.gz
 docker https://download.docker.com/linux/static/stable/x86_64/docker-$docker.tgz
+containerd https://github.com/containerd/containerd/releases/download/v$containerd/containerd-$containerd-linux-amd64.tar.gz
+runc https://github.com/opencontainers/runc/releases/download/v$runc/runc.amd64
 cni-plugins https://github.com/containernetworking/plugins/releases/download/v$cni/cni-plugins-linux-amd64-v$cni.tgz"
 
 main() {
@@ -58,7 +60,7 @@ make_from_debian() {
     wrap=no
     "$here/builder.sh" image
     has_sys_resource bundler-lab-builder:1 || wrap=yes
-    "$here/builder.sh" run "$LAB_CACHE" sh /scripts/pack-debian.sh $kubernetes $etcd $docker $cni $wrap
+    "$here/builder.sh" run "$LAB_CACHE" sh /scripts/pack-debian.sh $kubernetes $etcd $docker $cni $containerd $runc $wrap
     say "importing the images $pause_ref and $nginx_ref"
     docker import --change 'ENTRYPOINT ["/pause"]' "$LAB_CACHE/rootfs/pause.tar" $pause_ref >/dev/null
     docker import --change 'CMD ["nginx", "-g", "daemon off;"]' --change 'EXPOSE 80' "$LAB_CACHE/rootfs/nginx.tar" $nginx_ref >/dev/null

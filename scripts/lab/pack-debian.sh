@@ -1,7 +1,7 @@
 #!/bin/sh
 # Inside the builder container: Debian's programs in tarballs of upstream's layout and names.
 #
-#   pack-debian.sh KUBERNETES ETCD DOCKER CNI WRAP_RUNC(yes|no)
+#   pack-debian.sh KUBERNETES ETCD DOCKER CNI CONTAINERD RUNC WRAP_RUNC(yes|no)
 #
 # Reads /lab/build/kubernetes-VERSION; leaves /lab/mirror/<upstream host>/<upstream path> and
 # /lab/rootfs/{pause,nginx}.tar, and the real runc as /lab/host/runc.
@@ -9,7 +9,7 @@
 # machines without CAP_SYS_RESOURCE, where runc could not set it and would refuse every pod.
 set -eu
 . /scripts/builder-apt.sh
-kubernetes=$1 etcd=$2 docker=$3 cni=$4 wrap_runc=$5
+kubernetes=$1 etcd=$2 docker=$3 cni=$4 containerd=$5 runc=$6 wrap_runc=$7
 work=/tmp/work
 
 main() {
@@ -24,6 +24,7 @@ main() {
     pack_kubernetes
     pack_etcd
     pack_docker
+    pack_containerd
     pack_cni
     make_nginx_root
     make_pause_root
@@ -68,6 +69,18 @@ pack_docker() {
     if [ "$wrap_runc" = yes ]; then cp /scripts/runc-wrapper "$dir/runc"; fi
     chmod 0755 "$dir"/*
     pack $work/docker "/lab/mirror/download.docker.com/linux/static/stable/x86_64/docker-$docker.tgz" docker
+}
+
+# After pack_docker: the same programs, as containerd and runc publish them.
+pack_containerd() {
+    check_version "$($work/root/usr/bin/containerd --version)" "$containerd"
+    check_version "$(/lab/host/runc --version | head -1)" "$runc"
+    mkdir -p $work/containerd/bin
+    for program in containerd containerd-shim-runc-v2 ctr; do cp "$work/docker/docker/$program" $work/containerd/bin/; done
+    base=/lab/mirror/github.com
+    pack $work/containerd "$base/containerd/containerd/releases/download/v$containerd/containerd-$containerd-linux-amd64.tar.gz" bin
+    mkdir -p "$base/opencontainers/runc/releases/download/v$runc"
+    cp "$work/docker/docker/runc" "$base/opencontainers/runc/releases/download/v$runc/runc.amd64"
 }
 
 pack_cni() {

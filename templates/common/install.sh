@@ -26,6 +26,10 @@ for part in common https manifest preflight plan files images units ready; do
     . "$here/lib/$part.sh" || exit 2
 done
 
+# How to talk to the container runtime, where the node has one.
+# shellcheck disable=SC1091
+[ ! -f "$here/lib/runtime.sh" ] || . "$here/lib/runtime.sh"
+
 main() {
     parse_options "$@"
     make_work_dir

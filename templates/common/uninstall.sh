@@ -24,6 +24,10 @@ for part in common files; do
     . "$here/lib/$part.sh" || exit 2
 done
 
+# How to talk to the container runtime, where the node has one.
+# shellcheck disable=SC1091
+[ ! -f "$here/lib/runtime.sh" ] || . "$here/lib/runtime.sh"
+
 main() {
     parse_options "$@"
     [ -d "$store" ] || { say "nothing to do: $store is not there, so bundler installed nothing"; exit 0; }
@@ -89,30 +93,18 @@ confirm() {
     case $answer in y | Y | yes) ;; *) die 3 "not confirmed: nothing was changed" ;; esac
 }
 
-# In reverse order. Pods outlive the kubelet and Docker (live-restore), so they go by name.
+# In reverse order; before the runtime goes, the pods.
 stop_units() {
     backwards=''
     for unit in $UNITS; do backwards="$unit $backwards"; done
     for unit in $backwards; do
-        case $unit in
-            kube-proxy.service)
-                systemctl -q disable --now "$unit" 2>/dev/null
-                kube-proxy --cleanup >/dev/null 2>&1
-                ;;
-            docker.service)
-                remove_pods
-                systemctl -q disable --now "$unit" docker.socket 2>/dev/null
-                for link in cni0 docker0 kube-ipvs0; do ip link delete "$link" 2>/dev/null; done
-                ;;
-            *) systemctl -q disable --now "$unit" 2>/dev/null ;;
-        esac
+        [ "$unit" != "${runtime_unit:-}" ] || remove_pods
+        systemctl -q disable --now "$unit" 2>/dev/null
+        [ "$unit" != kube-proxy.service ] || kube-proxy --cleanup >/dev/null 2>&1
         note "stopped $unit"
     done
-}
-
-remove_pods() {
-    docker ps -aq --filter label=io.kubernetes.pod.uid 2>/dev/null >"$work/containers"
-    xargs -r docker rm -fv <"$work/containers" >/dev/null 2>&1
+    [ -z "${runtime_unit:-}" ] || remove_leftovers
+    for link in cni0 kube-ipvs0; do ip link delete "$link" 2>/dev/null; done
 }
 
 remove_runtime() {

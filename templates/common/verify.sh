@@ -45,7 +45,7 @@ main() {
 
 set_defaults() {
     timeout=120 format=table only='' namespace=bundler-verify keep=no secret_name=verify
-    started='' namespace_made=no server='' work=''
+    started='' namespace_made=no server='' work='' etcd_commas=''
     prefix=${DESTDIR:-}
     kubectl=$prefix/opt/k8s/bin/kubectl etcdctl=$prefix/opt/k8s/bin/etcdctl
     admin=$prefix/etc/kubernetes/admin.kubeconfig pki=$prefix/etc/kubernetes/pki
@@ -63,9 +63,11 @@ parse_options() {
         esac
         case $1 in
             --timeout)
-                case $2 in '' | *[!0-9]*) usage_error "--timeout: $2 is not a number of seconds" ;; esac
-                timeout=$2; shift ;;
-            --only) only="$only $2"; shift ;;
+                case $2 in '' | *[!0-9]* | ???????*) usage_error "--timeout: $2 is not a number of seconds" ;; esac
+                timeout=$(printf '%s\n' "$2" | sed 's/^0*\(.\)/\1/'); shift ;; # 08 would be octal
+            --only)
+                is_check "$2" || usage_error "--only: there is no check $2 (see --list)"
+                only="$only $2"; shift ;;
             --namespace)
                 case $2 in '' | -* | *- | *[!a-z0-9-]*) usage_error "--namespace: $2 cannot name a namespace" ;; esac
                 namespace=$2; shift ;;
@@ -78,10 +80,6 @@ parse_options() {
         shift
     done
     only=${only# }
-    etcd_commas=''
-    for name in $only; do
-        is_check "$name" || usage_error "--only: there is no check $name (see --list)"
-    done
     [ "$listing" = no ] || { list_checks; exit 0; }
 }
 

@@ -146,6 +146,18 @@ def test_forward_stays_open_when_docker_starts_again(installed: Cluster) -> None
     assert "-P FORWARD ACCEPT" in worker.output("iptables -S FORWARD")
 
 
+def test_no_plain_http_port_is_open_to_the_network(installed: Cluster) -> None:
+    listing = (
+        "awk '$4 == \"0A\" { print $2 }' /proc/net/tcp /proc/net/tcp6 | while IFS=: read a p; do "
+        "printf '%s %d\\n' $a 0x$p; done | grep -v -e '^0100007F' -e '^0B00007F' | cut -d' ' -f2 | sort -un"
+    )
+    masters = {2379, 2380, 6443, 8443, 10257, 10259}
+    workers = {10250, 10256}  # 10256 is kube-proxy's health, for load balancers
+    for host in installed.hosts.values():
+        found = {int(port) for port in host.output(listing).split()}
+        assert found == (masters if host in installed.masters else workers), host.name
+
+
 def test_systemd_finds_no_fault_with_any_unit(installed: Cluster) -> None:
     for host in (installed.masters[0], installed.workers[0]):
         said = host.output(

@@ -1,4 +1,4 @@
-"""install.sh killed at several points, on a host that is a whole cluster by itself."""
+"""One host that is a whole cluster, with containerd: killed while it installs, and uninstalled."""
 
 import shutil
 from collections.abc import Iterator
@@ -12,6 +12,7 @@ apiVersion: bundler/v1alpha1
 name: solo
 kubernetes: {version: 1.20.2}
 etcd: {version: 3.4.23}
+runtime: {engine: containerd, version: 1.6.20, runc: 1.1.5}
 nodes:
   - {name: solo, address: 172.30.20.31, roles: [etcd, control-plane, worker]}
 images:
@@ -27,7 +28,7 @@ KILLER = """\
 case "{matching}" in "" ) ;; *) case " $* " in *"{matching}"*) ;; *) exec {program} "$@" ;; esac ;; esac
 calls=$(($(cat /tmp/calls 2>/dev/null || echo 0) + 1))
 echo $calls >/tmp/calls
-[ $calls -ne {call} ] || {{ {before} kill -9 $PPID; exit 1; }}
+[ $calls -ne {call} ] || {{ {before} pkill -KILL -f '^/bin/sh [^ ]*/install[.]sh'; exit 1; }}
 exec {program} "$@"
 """
 
@@ -39,7 +40,7 @@ POINTS = [
     ("before daemon-reload", "systemctl", "daemon-reload", 1, ""),
     ("before the units are enabled", "systemctl", " enable ", 1, ""),
     ("between two restarts", "systemctl", " restart ", 4, ""),
-    ("while an image is loaded", "docker", " load ", 2, '(timeout 0.2 docker "$@");'),
+    ("while an image is loaded", "ctr", " import ", 2, '(timeout 0.2 ctr "$@");'),
 ]  # fmt: skip
 
 
@@ -59,7 +60,7 @@ def solo(lab_directory: Path, product_cache: Path) -> Iterator[tuple[Host, Path]
 
 
 def plant_killer(host: Host, program: str, matching: str, call: int, before: str) -> None:
-    real = f"/opt/k8s/bin/{program}" if program == "docker" else f"/usr/bin/{program}"
+    real = f"/opt/k8s/bin/{program}" if program == "ctr" else f"/usr/bin/{program}"
     script = KILLER.format(
         matching=matching,
         call=call,
@@ -108,7 +109,7 @@ def test_an_install_killed_at_any_point_is_finished_by_the_next(solo: tuple[Host
             expected.add(installed)
     units = host.output(". /opt/k8s/bundle/node.env; echo $UNITS").split()
     expected |= {f"/etc/systemd/system/multi-user.target.wants/{unit}" for unit in units}
-    expected |= {"/etc/kubernetes/kubelet.kubeconfig", "/etc/docker/key.json"}
+    expected |= {"/etc/kubernetes/kubelet.kubeconfig"}
     after = host.list_files()
     new = {
         path

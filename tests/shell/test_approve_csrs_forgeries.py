@@ -78,7 +78,10 @@ def host(tmp_path: Path) -> Path:
     write_program(
         tmp_path / "bin/kubectl",
         f"""case " $* " in
-*" approve "*) echo "$*" >>{tmp_path}/approved; [ ! -f {tmp_path}/broken ] || {{ echo no >&2; exit 1; }} ;;
+*" approve "*)
+    echo "$*" >>{tmp_path}/approved
+    [ ! -f {tmp_path}/broken ] || {{ echo no >&2; exit 1; }}
+    ;;
 *) cat {tmp_path}/pending; echo >>{tmp_path}/looks ;;
 esac
 """,

@@ -1,6 +1,5 @@
 """https.sh against real TLS servers: what they answer, and why there is no answer."""
 
-import datetime
 import ipaddress
 import shutil
 import socket
@@ -8,6 +7,7 @@ import ssl
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -41,14 +41,14 @@ class Authority:
     ) -> Path:
         """The file name.crt, beside it name.key."""
         key = self.key if is_authority else ec.generate_private_key(ec.SECP256R1())
-        end = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=days)
+        end = datetime.now(UTC) + timedelta(days=days)
         builder = (
             x509.CertificateBuilder()
             .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
             .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, self.name)]))
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(end - datetime.timedelta(days=30))
+            .not_valid_before(end - timedelta(days=30))
             .not_valid_after(end)
             .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
         )
@@ -99,6 +99,8 @@ def serve(certificate: Path, clients: Path | None = None) -> Server:
     context.load_cert_chain(certificate, certificate.with_suffix(".key"))
     if clients:
         context.verify_mode = ssl.CERT_REQUIRED
+        # With 1.3 the alert follows the handshake, and a reset may overtake it.
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
         context.load_verify_locations(clients)
     server = Server(("127.0.0.1", 0), Handler)
     # The handshake takes place in the request's thread: a client that fails it blocks no other.

@@ -1,5 +1,6 @@
 """The command line as its users meet it: output, exit codes, nothing lost."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -157,3 +158,18 @@ def test_no_secret_reaches_the_output(bundler: Run, description: Path) -> None:
     assert secrets
     assert not any(secret and secret in said for secret in secrets)
     assert "PRIVATE" not in said
+
+
+def test_explain_gives_value_reason_and_span_of_each_flag(bundler: Run) -> None:
+    said = bundler("explain", "kube-controller-manager", "--version", "1.18").stdout
+    assert "--experimental-cluster-signing-duration=8760h\n" in said
+    assert "[always, until 1.19]" in said
+    assert "--cluster-signing-duration" not in said.replace("--experimental-cluster", "")
+    rows = json.loads(bundler("explain", "kubelet", "--version", "v1.20.2", "--json").stdout)
+    assert {"flag", "value", "why", "fixed", "since", "until", "runtime"} == set(rows[0])
+    for arguments in (
+        ("kubelett", "--version", "1.20"),
+        ("kubelet", "--version", "x"),
+        ("kubelet", "--version", "1.99"),
+    ):
+        assert bundler("explain", *arguments).returncode == 2

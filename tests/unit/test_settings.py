@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from bundler.catalog import default_version, find_artifact
 from bundler.components import EXTRA_COMPONENTS, MINORS
 from bundler.config import Cluster
 from bundler.loader import load_cluster
@@ -65,3 +66,39 @@ def test_every_flag_says_why() -> None:
     for component in EXTRA_COMPONENTS:
         for row in list_flags(component):
             assert len(row.why) > 5
+
+
+@pytest.mark.parametrize(
+    ("version", "api"),
+    [
+        ("1.14.2", "v1alpha1"), ("1.17.17", "v1alpha1"), ("1.18.20", "v1alpha2"), ("1.19.16", "v1beta1"),
+        ("1.21.14", "v1beta1"), ("1.22.17", "v1beta2"), ("1.23.17", "v1beta3"), ("1.24.17", "v1beta3"), ("1.25.16", "v1"), ("1.36.2", "v1"),
+    ],
+)  # fmt: skip
+def test_the_schedulers_file_has_the_api_version_of_its_minor(
+    description: Path, version: str, api: str
+) -> None:
+    text = description.read_text().replace("1.20.2", version)
+    description.write_text(text.replace("engine: docker, version: 20.10.24", "engine: containerd"))
+    config = make_config(load_cluster(description).cluster, "kube-scheduler", plain)
+    assert config["apiVersion"] == f"kubescheduler.config.k8s.io/{api}"
+    assert ("healthzBindAddress" in config) == (api not in {"v1beta3", "v1"})
+
+
+def test_etcds_flags_follow_etcds_own_version(description: Path) -> None:
+    flags = {}
+    for version in ("3.3.13", "3.4.23"):
+        text = description.read_text()
+        description.write_text(text.replace("{version: 3.4.23}", f"{{version: {version}}}"))
+        flags[version] = make_flags(load_cluster(description).cluster, "etcd", plain)
+        description.write_text(text)
+    assert "--logger=zap" in flags["3.4.23"]
+    assert "--logger=zap" not in flags["3.3.13"]
+
+
+@pytest.mark.parametrize("minor", MINORS)
+def test_every_minor_has_pinned_companions(description: Path, minor: str) -> None:
+    for component in ("etcd", "cni-plugins", "containerd", "runc"):
+        version = default_version(component, minor)
+        assert find_artifact(component, version, "amd64"), f"{component} {version}"
+        assert find_artifact(component, version, "arm64"), f"{component} {version}"

@@ -11,16 +11,14 @@ missing_images() {
     done
 }
 
-image_id() { docker image inspect --format '{{.Id}}' "$1" 2>/dev/null; }
-
-# An archive holds its image whole or docker refuses it: so a load that was cut short is repeated.
+# lib/runtime.sh says how, for the runtime of this node; nodes without images have none.
 load_images() {
     [ -n "$IMAGES" ] || return 0
     await_runtime
     missing_images >"$work/images"
     while IFS='|' read -r file ref id; do
         say "  loading $ref"
-        answer=$(docker load -q -i "$here/$file" 2>&1) || die 1 "docker load of $file ($ref) failed: $answer"
+        answer=$(load_archive "$here/$file") || die 1 "$file ($ref) could not be loaded: $answer"
         [ "$(image_id "$ref")" = "$id" ] || die 1 "$ref is not the image $id after $file was loaded"
         note "loaded $ref $id"
         loaded=$((loaded + 1))
@@ -29,9 +27,9 @@ load_images() {
 
 await_runtime() {
     tried=0
-    until reason=$(is_settled docker.service && ready_docker); do
-        [ "$tried" -lt "$wait_limit" ] || { show_journal docker.service; die 1 "docker is not ready after $wait_limit s: $reason"; }
-        [ $((tried % 15)) -ne 10 ] || say "  waiting for docker ($tried s): $reason"
+    until reason=$(is_settled "$runtime_unit" && ready_runtime); do
+        [ "$tried" -lt "$wait_limit" ] || { show_journal "$runtime_unit"; die 1 "$runtime_unit is not ready after $wait_limit s: $reason"; }
+        [ $((tried % 15)) -ne 10 ] || say "  waiting for $runtime_unit ($tried s): $reason"
         sleep 1
         tried=$((tried + 1))
     done

@@ -65,10 +65,6 @@ is_listening() {
 
 ready_kube_nginx() { ready_active "$1" && is_listening "${ENDPOINT##*:}"; }
 
-ready_docker() {
-    answer=$(docker version --format '{{.Server.Version}}' 2>&1) || { printf '%s\n' "$answer" | sed -n '$p'; return 1; }
-}
-
 # has_endpoint: does an API server answer where every client looks for it?
 has_endpoint() {
     host=${ENDPOINT#https://}

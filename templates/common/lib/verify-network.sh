@@ -21,16 +21,16 @@ read_pods() {
     [ -f "$work/pods" ] || : >"$work/pods"
 }
 
-# pod_of APP NODE: its line when it runs and is ready.
+# pod_of APP NODE: its line when it runs and is ready. (The empty string makes awk compare text.)
 pod_of() {
-    awk -v app="$1" -v node="$2" '$1 == app && $2 == node && $4 == "Running" && $6 == "ready"' "$work/pods" | sed -n 1p
+    awk -v app="$1" -v node="$2" '$1 == app && $2 "" == node "" && $4 == "Running" && $6 == "ready"' "$work/pods" | sed -n 1p
 }
 
 # missing_pods APP: a line for every worker without a running one, with what is there instead.
 missing_pods() {
     for worker in $(planned_names worker); do
         [ -n "$(pod_of "$1" "$worker")" ] || awk -v app="$1" -v node="$worker" '
-            $1 == app && $2 == node { state = $4 " " $6 }
+            $1 == app && $2 "" == node "" { state = $4 " " $6 }
             END { print node ": " (state == "" ? "no pod" : state) " (" app ")" }' "$work/pods"
     done
 }

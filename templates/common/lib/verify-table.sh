@@ -26,7 +26,7 @@ TABLE
 }
 
 # is_check NAME
-is_check() { print_checks | grep -q "^$1|"; }
+is_check() { print_checks | CHECK=$1 awk -F'|' '$1 "" == ENVIRON["CHECK"] "" { found = 1 } END { exit !found }'; }
 
 # The names of the chosen checks (all, or those of --only) that need one of the given things.
 chosen_checks() {

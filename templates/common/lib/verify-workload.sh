@@ -15,7 +15,8 @@ claim_namespace() {
     while is_held_by_living_run "$state"; do
         say "waiting for another verify.sh (on ${state#found yes }) to end"
         sleep 3
-        state=$(read_namespace)
+        # An API that does not answer says nothing about the other run: what was known holds on.
+        ! answer=$(read_namespace) || state=$answer
     done
     [ -z "$state" ] || { say "removing what an earlier run left in $namespace"; remove_namespace; }
 }

@@ -1,0 +1,49 @@
+# containerd, as install.sh and uninstall.sh use it. Every runtime-* overlay has a file of this name.
+# shellcheck shell=sh disable=SC2034,SC2154 # the scripts and their parts share their variables
+
+runtime_unit=containerd.service
+
+ctr_pods() { ctr -n k8s.io "$@"; }
+
+ready_runtime() {
+    answer=$(ctr_pods images ls -q 2>&1) || { printf '%s\n' "$answer" | sed -n '$p'; return 1; }
+}
+
+# image_id REFERENCE: the digest of its configuration; nothing where it is not there.
+image_id() {
+    manifest=$(ctr_pods images ls "name==$1" 2>/dev/null | awk 'NR == 2 { print $3 }')
+    [ -n "$manifest" ] || return 1
+    ctr_pods content get "$manifest" 2>/dev/null | tr -d ' \n\t' |
+        sed -n 's/.*"config":{\([^}]*\)}.*/\1/p' | sed -n 's/.*"digest":"\([^"]*\)".*/\1/p'
+}
+
+# An import that was cut short is made again: what is there already is not written twice. Pinned
+# images are not collected as garbage by the kubelet (containerd 1.7 and later).
+load_archive() {
+    ctr_pods images import "$1" 2>&1 || return 1
+    for image in $IMAGES; do
+        image_ref=${image#*|}
+        ctr_pods images label "${image_ref%|*}" io.cri-containerd.pinned=pinned >/dev/null 2>&1
+    done
+    return 0
+}
+
+# Pods outlive the kubelet and containerd, so they are ended one by one.
+remove_pods() {
+    for container in $(ctr_pods containers ls -q 2>/dev/null); do
+        ctr_pods tasks kill -s KILL "$container" >/dev/null 2>&1
+    done
+    sleep 1
+    for container in $(ctr_pods containers ls -q 2>/dev/null); do
+        ctr_pods tasks delete -f "$container" >/dev/null 2>&1
+        ctr_pods containers delete "$container" >/dev/null 2>&1
+    done
+}
+
+# Shims end with their tasks; their mounts and network namespaces stay behind.
+remove_leftovers() {
+    pkill -f '[/]opt/k8s/bin/containerd-shim' 2>/dev/null
+    awk '$2 ~ "^/run/(containerd|netns/cni-)" { print $2 }' /proc/self/mounts | sort -r |
+        while read -r mount; do umount -l "$mount"; done
+    rm -rf /run/containerd /run/netns/cni-*
+}

@@ -1,0 +1,47 @@
+"""The wheel: a bundler installed from it finds its templates, wherever it is run."""
+
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+from descriptions import write_description
+
+PROJECT = Path(__file__).parents[2]
+PINS = PROJECT / "tests" / "golden" / "pins.yaml"
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundler installed with pip, not editable, in an environment of its own."""
+    directory = tmp_path_factory.mktemp("wheel")
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", directory, PROJECT],
+        check=True,
+    )
+    venv.create(directory / "venv", with_pip=True)
+    wheel = next(directory.glob("*.whl"))
+    subprocess.run([directory / "venv/bin/pip", "install", "-q", wheel], check=True)
+    return directory / "venv" / "bin" / "bundler"
+
+
+def test_an_installed_bundler_renders_what_the_checkout_renders(
+    installed: Path, tmp_path: Path
+) -> None:
+    description = write_description(tmp_path)
+    for name, program in (
+        ("wheel", installed),
+        ("checkout", Path(sys.executable).parent / "bundler"),
+    ):
+        subprocess.run(
+            [program, "render", "-q", "--text-only", "-c", description, "--pins", PINS, "-o", tmp_path / name],
+            check=True, cwd="/", env={**os.environ, "BUNDLER_CACHE": str(tmp_path / "cache")},
+        )  # fmt: skip
+    manifests = [
+        [(tmp_path / name / node / "MANIFEST").read_text() for node in ("master1", "worker1")]
+        for name in ("wheel", "checkout")
+    ]
+    assert manifests[0] == manifests[1]
+    assert " 0755 " in manifests[0][0]

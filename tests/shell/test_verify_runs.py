@@ -1,0 +1,250 @@
+"""verify.sh end to end against stand-ins: what it chooses, reports, leaves alone and removes."""
+
+import base64
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from shells import TEMPLATES, Sh, write_program
+from test_https import Authority, serve
+
+COMMON = TEMPLATES / "common"
+# Nobody listens at these ports of the loopback network.
+NODE_ENV = """CLUSTER='a "b" \\c'
+NODE='one'
+ROLES='{roles}'
+ENDPOINT='https://localhost:{port}'
+API_LOCAL='https://localhost:{port}'
+NODES='one|127.9.9.1|etcd,control-plane,worker 10|127.9.9.2|worker'
+ETCD_ENDPOINTS='https://127.9.9.1:2379 https://127.9.9.3:2379'
+VERIFY_IMAGE='{image}'
+"""
+# Keeps a namespace in a file; creating writes who it is for.
+KUBECTL = """echo "$*" >>{d}/calls
+case " $* " in
+*" get namespace "*) [ ! -f {d}/namespace ] || cat {d}/namespace ;;
+*" create "*) cat >{d}/manifest; echo 'found yes one 1 1' >{d}/namespace ;;
+*" delete namespace "*) rm -f {d}/namespace ;;
+*) echo "no such thing" >&2; exit 1 ;;
+esac
+"""
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """A TLS server that is not ready: it closes the connection at /readyz."""
+    directory = tmp_path_factory.mktemp("api")
+    authority = Authority(directory, "ours")
+    server = serve(authority.issue("server", [x509.DNSName("localhost")]))
+    yield {"port": server.server_port, "ca": authority.file, "admin": authority.issue("admin", [])}
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def run(sh: Sh, tmp_path: Path, api: dict[str, Any]) -> Run:
+    """Run a copy of verify.sh with an installed node around it."""
+    bundle = tmp_path / "bundle"
+    (bundle / "lib").mkdir(parents=True)
+    for path in [COMMON / "verify.sh", *COMMON.glob("lib/*.sh")]:
+        (bundle / path.relative_to(COMMON)).write_bytes(path.read_bytes())
+    write_program(tmp_path / "opt/k8s/bin/kubectl", KUBECTL.format(d=tmp_path))
+    write_program(tmp_path / "opt/k8s/bin/etcdctl", "echo 'no etcd' >&2; exit 1\n")
+    write_program(tmp_path / "bin/id", "echo 0\n")
+    kubernetes = tmp_path / "etc/kubernetes"
+    (kubernetes / "pki").mkdir(parents=True)
+    for name in ("ca.crt", "etcd-ca.crt"):
+        (kubernetes / "pki" / name).write_bytes(api["ca"].read_bytes())
+    texts = [
+        base64.b64encode(api["admin"].with_suffix(suffix).read_bytes()).decode()
+        for suffix in (".crt", ".key")
+    ]
+    for name in ("admin", "controller-manager"):
+        (kubernetes / f"{name}.kubeconfig").write_text(
+            f"    client-certificate-data: {texts[0]}\n    client-key-data: {texts[1]}\n"
+        )
+    (tmp_path / "tmp").mkdir()
+    (tmp_path / "calls").write_text("")
+
+    def start(
+        *arguments: str, roles: str = "etcd control-plane worker", image: str = ""
+    ) -> subprocess.CompletedProcess[str]:
+        (bundle / "node.env").write_text(
+            NODE_ENV.format(roles=roles, image=image, port=api["port"])
+        )
+        done = sh(
+            bundle / "verify.sh", *arguments,
+            DESTDIR=str(tmp_path), TMPDIR=str(tmp_path / "tmp"), HTTPS_TIMEOUT="5",
+            PATH=f"{tmp_path}/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        )  # fmt: skip
+        assert list((tmp_path / "tmp").iterdir()) == [], "keys were left behind"
+        return done
+
+    return start
+
+
+@pytest.mark.parametrize(
+    "name", ["etcd.members", "etcd-members|nothing", "", "*", "nodes-read", "-e", "a\nnodes-ready"]
+)
+def test_what_is_no_check_is_never_silently_passed(run: Run, name: str) -> None:
+    done = run("--only", name, "--timeout", "0", "--json")
+    assert done.returncode == 2
+    assert "there is no check" in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("seconds", ["-1", "1.5", "1 ", "", "99999999999999999999"])
+def test_seconds_are_a_number_that_shells_can_add(run: Run, seconds: str) -> None:
+    done = run("--timeout", seconds)
+    assert done.returncode == 2
+    assert "is not a number of seconds" in done.stderr
+
+
+def test_on_a_worker_it_names_where_to_go(run: Run, tmp_path: Path) -> None:
+    done = run("--json", roles="worker")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "run it on one of: one" in done.stderr
+    assert (tmp_path / "calls").read_text() == ""
+
+
+def test_every_failure_is_reported_as_sound_json(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "var/log/kubernetes").mkdir(parents=True)
+    (tmp_path / "var/log/kubernetes/audit.log").write_text('{"apiVersion":"audit.k8s.io/v1"}\n')
+    done = run("--timeout", "0", "--json")
+    assert done.returncode == 1
+    report = json.loads(done.stdout)
+    assert (report["cluster"], report["node"], report["ok"]) == ('a "b" \\c', "one", False)
+    names = [check["name"] for check in report["checks"]]
+    assert len(names) == len(set(names)) == 17
+    assert not any(check["ok"] for check in report["checks"])
+    assert all(check["expected"] and check["seen"] and check["look"] for check in report["checks"])
+    assert (tmp_path / "calls").read_text() == ""
+
+
+def test_the_table_says_expected_seen_and_where_to_look(run: Run) -> None:
+    done = run("--timeout", "0", "--only", "etcd-members", "--only", "apiserver-ready")
+    assert done.returncode == 1
+    rows = [row.strip() for row in done.stdout.splitlines()]
+    assert [row.split(":")[0] for row in rows if row] == [
+        "FAILED  etcd           etcd-members", "expected", "seen", "look",
+        "FAILED  control plane  apiserver-ready", "expected", "seen", "look",
+        'Cluster a "b" \\c',
+    ]  # fmt: skip
+    assert "2 of 2 checks failed" in rows[-1]
+    assert "127.9.9.1" in done.stdout
+
+
+@pytest.fixture
+def ready(run: Run, tmp_path: Path) -> Run:
+    """The same, with an API server that is ready."""
+    answers = tmp_path / "bundle/lib/https.sh"
+    answers.write_text(f"{answers.read_text()}\nhttps_get() {{ echo 200; }}\n")
+    return run
+
+
+def test_a_namespace_of_somebody_else_is_left_alone(ready: Run, tmp_path: Path) -> None:
+    (tmp_path / "namespace").write_text("found - \n")
+    done = ready("--only", "secrets-encrypted", "--namespace", "default", "--timeout", "0")
+    assert done.returncode == 2
+    assert "the namespace default exists and is not verify.sh's own" in done.stderr
+    calls = (tmp_path / "calls").read_text()
+    assert "delete" not in calls
+    assert "create" not in calls
+    assert (tmp_path / "namespace").exists()
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_its_own_namespace_goes_unless_it_is_kept(ready: Run, tmp_path: Path, keep: bool) -> None:
+    done = ready("--only", "secrets-encrypted", "--timeout", "0", *(["--keep"] if keep else []))
+    assert done.returncode == 1
+    assert "kind: Secret" in (tmp_path / "manifest").read_text()
+    assert "DaemonSet" not in (tmp_path / "manifest").read_text()
+    assert (tmp_path / "namespace").exists() is keep
+
+
+@pytest.mark.parametrize("seconds", ["0", "00", "08", "010", "999999"])
+def test_what_holds_is_reported_so_whatever_the_timeout(ready: Run, seconds: str) -> None:
+    done = ready("--only", "endpoint-ready", "--timeout", seconds, "--json")
+    report = json.loads(done.stdout)
+    assert (done.returncode, report["ok"]) == (0, True)
+    assert [check["name"] for check in report["checks"]] == ["endpoint-ready"]
+
+
+def test_a_timeout_of_010_is_ten_and_not_octal(run: Run, tmp_path: Path) -> None:
+    script = tmp_path / "bundle" / "lib" / "verify-run.sh"
+    script.write_text(f'{script.read_text()}\nload_node() {{ echo "$timeout"; exit; }}\n')
+    verify = tmp_path / "bundle" / "verify.sh"
+    verify.write_text(verify.read_text().replace("\nload_node() {", "\nunused() {"))
+    assert run("--timeout", "010").stdout == "10\n"
+
+
+def test_what_a_dead_run_left_is_removed_first(ready: Run, tmp_path: Path) -> None:
+    (tmp_path / "namespace").write_text("found yes one 999999 99999999999\n")
+    done = ready("--only", "secrets-encrypted", "--timeout", "0")
+    assert "removing what an earlier run left" in done.stderr
+    calls = (tmp_path / "calls").read_text()
+    assert calls.index("delete namespace") < calls.index("create")
+
+
+def test_the_secrets_value_is_in_no_argument_and_no_output(ready: Run, tmp_path: Path) -> None:
+    done = ready("--only", "secrets-encrypted", "--timeout", "0", "--json")
+    manifest = (tmp_path / "manifest").read_text()
+    value = manifest.split('value: "')[1].split('"')[0]
+    assert len(value) == 48
+    assert value not in (tmp_path / "calls").read_text() + done.stdout + done.stderr
+
+
+def test_without_an_image_checks_of_pods_fail_and_say_why(ready: Run) -> None:
+    done = ready("--only", "pod-network", "--timeout", "0", "--json")
+    (check,) = json.loads(done.stdout)["checks"]
+    assert check["ok"] is False
+    assert 'no image with "use: verify"' in check["seen"]
+
+
+def source(sh: Sh, tmp_path: Path, command: str) -> list[str]:
+    """What a command prints in the midst of verify.sh's parts."""
+    parts = "".join(f". {path}\n" for path in sorted(COMMON.glob("lib/verify-[!p]*.sh")))
+    script = tmp_path / "script.sh"
+    script.write_text(
+        f"set -u\n{parts}work={tmp_path} results={tmp_path} check=c deadline=0 NODE=one\n"
+        f"NODES='10|127.9.9.1|worker 1e1|127.9.9.2|worker'\n{command}\n"
+    )
+    done = sh(script)
+    assert done.stderr == ""
+    return done.stdout.splitlines()
+
+
+def test_workers_with_names_equal_as_numbers_are_two(sh: Sh, tmp_path: Path) -> None:
+    (tmp_path / "pods").write_text("web 10 web-a Running 10.200.0.2 ready\n")
+    assert source(sh, tmp_path, "missing_pods web") == ["1e1: no pod (web)"]
+
+
+@pytest.mark.parametrize(
+    ("report", "seen"),
+    [
+        ("ping a ok\nping b ok\nend\n", ""),
+        ("ping a ok\nping b no reply\nend\n", "10 to b: no reply"),
+        ("ping a ok\nend\n", "10: only 1 of 2 were possible"),
+        ("", "10: only 0 of 2 were possible"),
+    ],
+)
+def test_probes_hold_only_when_every_one_is_well(
+    sh: Sh, tmp_path: Path, report: str, seen: str
+) -> None:
+    (tmp_path / "probe.10").write_text(report)
+    (tmp_path / "probe.1e1").write_text("ping a ok\nping b ok\nend\n")
+    code, *rest = source(sh, tmp_path, 'judge_probes ping 2 pings; echo $?; cat "$results/c.seen"')
+    assert (code, rest) == (("2", [seen]) if seen else ("0", ["4 pings from 2 workers"]))
+
+
+def test_long_and_strange_text_becomes_one_sound_line(sh: Sh, tmp_path: Path) -> None:
+    (tmp_path / "text").write_bytes(b'a\x1b[31m\n\n"b"\t\xff\\\n' + b"x" * 700 + b"\n")
+    (line,) = source(sh, tmp_path, 'json_string "$(one_line "$work/text")"')
+    text = json.loads(line)
+    assert text.startswith('a[31m; "b"\\; xxx')
+    assert len(text) == 603
