@@ -12,16 +12,13 @@ under a name that begins with `.tmp-`, synced, and renamed; what a killed run le
 
 import base64
 import binascii
-import errno
 import fcntl
 import logging
 import os
 import re
 import secrets
-import shutil
 import stat
 import string
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from ipaddress import IPv4Network
@@ -30,10 +27,16 @@ from pathlib import Path
 import yaml
 
 from bundler.errors import ConfigError, OutputError, PkiError
+from bundler.files import (
+    TEMPORARY,
+    explain_disk_faults,
+    remove_leftovers,
+    write_atomically,
+    write_directory_atomically,
+)
 
 TOKEN = re.compile(r"[a-z0-9]{6}\.[a-z0-9]{16}")
 TOKEN_ALPHABET = string.ascii_lowercase + string.digits
-TEMPORARY = ".tmp-"
 RESTORE = (
     "restore it from your backup of the state directory; do not delete it: running clusters depend"
     " on what it held"
@@ -137,30 +140,12 @@ class State:
     def write_file(self, path: Path, data: bytes) -> None:
         """Put a file in place as a whole, 0600; what was there before stays if that fails."""
         with _explain_write_errors(path):
-            descriptor, name = tempfile.mkstemp(prefix=TEMPORARY, dir=path.parent)
-            temporary = Path(name)
-            try:
-                _write_and_sync(descriptor, data)
-                temporary.rename(path)
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
-            _sync_directory(path.parent)
+            write_atomically(path, data)
 
     def write_directory(self, path: Path, files: Mapping[str, bytes]) -> None:
         """Put a new directory with files in place as a whole (0700, 0600)."""
         with _explain_write_errors(path):
-            temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=path.parent))
-            try:
-                for name, data in files.items():
-                    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-                    _write_and_sync(os.open(temporary / name, flags, 0o600), data)
-                _sync_directory(temporary)
-                temporary.rename(path)
-            except BaseException:
-                shutil.rmtree(temporary, ignore_errors=True)
-                raise
-            _sync_directory(path.parent)
+            write_directory_atomically(path, files)
 
     def make_directory(self, path: Path) -> None:
         """Make a directory of the state (0700) if it is not there."""
@@ -227,7 +212,7 @@ def open_state(path: Path, *, notify: Callable[[str], None] = _log.warning) -> I
     try:
         with _explain_write_errors(path / ".lock"):
             _lock(descriptor, path, notify)
-            _remove_leftovers(path)
+            remove_leftovers(path)
         yield State(path)
     finally:
         os.close(descriptor)
@@ -246,14 +231,6 @@ def _lock(descriptor: int, path: Path, notify: Callable[[str], None]) -> None:
     except BlockingIOError:
         notify(f"{path} is in use by another build; waiting until that ends")
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-
-
-def _remove_leftovers(path: Path) -> None:
-    for leftover in tuple(path.rglob(f"{TEMPORARY}*")):
-        if leftover.is_dir():
-            shutil.rmtree(leftover)
-        else:
-            leftover.unlink(missing_ok=True)
 
 
 def _allocate(
@@ -293,37 +270,17 @@ def _make_token(taken: Mapping[str, str]) -> str:
             return f"{text[:6]}.{text[6:]}"
 
 
-def _write_and_sync(descriptor: int, data: bytes) -> None:
-    with os.fdopen(descriptor, "wb") as file:
-        os.fchmod(file.fileno(), 0o600)  # whatever the umask made of it
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _get_mode(path: Path) -> str:
     return f"{stat.S_IMODE(path.stat().st_mode):04o}"
 
 
 @contextmanager
 def _explain_write_errors(path: Path) -> Iterator[None]:
-    hints = {
-        errno.ENOSPC: "free some space; nothing that was there is lost, run again then",
-        errno.EDQUOT: "your quota is used up; nothing that was there is lost, run again then",
-        errno.EROFS: "the file system is read-only: choose another state directory",
-    }
     try:
-        yield
+        with explain_disk_faults(path):
+            yield
     except OSError as error:
         raise OutputError(
             f"{path}: cannot be written: {error.strerror}",
-            hint=hints.get(error.errno or 0, "run as the owner of the state directory"),
+            hint="run as the owner of the state directory",
         ) from error

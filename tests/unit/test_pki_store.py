@@ -92,10 +92,8 @@ def test_what_is_in_memory_is_what_is_on_disk(state):
     )
 
 
-@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077, 0o177])
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
 def test_every_file_is_0600_and_every_directory_0700_whatever_the_umask(tmp_path, umask):
-    if umask == 0o177 and os.geteuid() != 0:
-        pytest.skip("only root can work in directories without x")
     before = os.umask(umask)
     try:
         ensure(tmp_path / "state", make_plan(masters=1, workers=0))
@@ -392,20 +390,25 @@ def test_a_build_killed_at_any_moment_is_finished_by_the_next(tmp_path, delay):
     assert ensure(path).notes == ()
 
 
-@pytest.mark.parametrize("number", range(0, 34, 3))
+@pytest.mark.parametrize("number", range(0, 100, 7))
 def test_a_build_that_stops_at_any_rename_is_finished_by_the_next(tmp_path, monkeypatch, number):
     path = tmp_path / "state"
     renames = []
-    rename = Path.rename
 
-    def stop(self, target):
-        renames.append(target)
-        if len(renames) > number:
-            raise KeyboardInterrupt
-        return rename(self, target)
+    def stop_at(name):
+        original = getattr(Path, name)
+
+        def stop(self, target):
+            renames.append(target)
+            if len(renames) > number:
+                raise KeyboardInterrupt
+            return original(self, target)
+
+        monkeypatch.setattr(Path, name, stop)
 
     plan = make_plan(masters=4)
-    monkeypatch.setattr(Path, "rename", stop)
+    stop_at("rename")
+    stop_at("replace")
     with contextlib.suppress(KeyboardInterrupt):
         ensure(path, plan)
     assert len(renames) > number
