@@ -98,7 +98,7 @@ def build(inputs: Inputs, output: Path) -> tuple[Bundle, ...]:
     """
     cluster = check(inputs)
     payloads = _gather_payloads(cluster, inputs)
-    with _open_secrets(cluster, inputs) as (plan, secrets):
+    with open_secrets(cluster, inputs) as (plan, secrets):
         mtime = _choose_mtime(secrets)
         output = output.absolute()
         with explain_disk_faults(output):
@@ -125,7 +125,7 @@ def render(inputs: Inputs, output: Path, *, text_only: bool) -> tuple[Path, ...]
     """Write every node's tree as plain files below `output`/NODE."""
     cluster = check(inputs)
     payloads = None if text_only else _gather_payloads(cluster, inputs)
-    with _open_secrets(cluster, inputs) as (plan, secrets):
+    with open_secrets(cluster, inputs) as (plan, secrets):
         directories = []
         for node in plan.nodes:
             directory = output / node.name
@@ -141,7 +141,7 @@ def bundle_name(plan: Plan, node: NodePlan) -> str:
 
 
 @contextmanager
-def _open_secrets(cluster: Cluster, inputs: Inputs) -> Iterator[tuple[Plan, Secrets]]:
+def open_secrets(cluster: Cluster, inputs: Inputs) -> Iterator[tuple[Plan, Secrets]]:
     """The plan with the state's decisions, and the cluster's secrets; the state stays locked."""
     with open_state(_state_path(inputs, cluster)) as state:
         network = cluster.network

@@ -8,11 +8,13 @@ from typing import Annotated
 
 import typer
 
-from bundler import __version__, log
+from bundler import __version__, cli_admin, log
 from bundler import build as pipeline
 from bundler.build import Inputs
 from bundler.cache import Cache
-from bundler.errors import BundlerError
+from bundler.catalog import COMPONENTS, find_artifact, list_versions
+from bundler.config import Arch
+from bundler.errors import BundlerError, ConfigError
 from bundler.inspect import inspect as read_bundle
 from bundler.paths import default_cache
 from bundler.settings import explain
@@ -67,6 +69,7 @@ State = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Only warnings and errors.")]
 CLUSTER_YAML = Path("cluster.yaml")
+app.add_typer(cli_admin.app, name="admin")
 
 
 def _print_version(wanted: bool) -> None:
@@ -208,6 +211,19 @@ def explain_command(
         span = f" [{'since ' + row.since if row.since else 'always'}{until}]"
         fixed = " *" if row.fixed else ""
         print(f"--{row.flag}={row.value}{fixed}\n      {row.why}{span}")
+
+
+@app.command("versions")
+def versions_command(
+    component: Annotated[str | None, typer.Argument(help="One component only.")] = None,
+) -> None:
+    """List the versions that have built-in pins: component, version, architectures."""
+    if component is not None and component not in COMPONENTS:
+        raise ConfigError(f"{component}: unknown component; known: {', '.join(COMPONENTS)}")
+    for name in (component,) if component else COMPONENTS:
+        for version in list_versions(name):
+            arches = [arch for arch in Arch if find_artifact(name, version, arch)]
+            print(f"{name:18} {version:12} {' '.join(arches)}")
 
 
 def _make_inputs(
