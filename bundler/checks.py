@@ -6,7 +6,14 @@ from ipaddress import IPv4Address
 
 from bundler.catalog import COMPONENTS
 from bundler.components import API_PORT, EXTRA_COMPONENTS, MINORS, PORTS, RUNTIMES, minor_of
-from bundler.config import Cluster, ExternalLoadBalancer, NginxKeepalived, Node, Role
+from bundler.config import (
+    Cluster,
+    ExternalLoadBalancer,
+    NginxKeepalived,
+    Node,
+    NodeLocal,
+    Role,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +152,9 @@ def _check_endpoint(cluster: Cluster) -> Iterator[Problem]:
     balancer = cluster.control_plane.load_balancer
     endpoint = cluster.control_plane.endpoint
     where = ("control_plane", "endpoint")
+    if isinstance(balancer, NodeLocal):
+        yield from _check_node_local(cluster)
+        return
     if endpoint is None:
         if len(planes) > 1 or balancer is not None:
             text = "endpoint is missing: HOST:PORT for all clients"
@@ -164,6 +174,14 @@ def _check_endpoint(cluster: Cluster) -> Iterator[Problem]:
     else:
         yield from _check_direct_endpoint(planes, host, address, int(port))
         yield from _refuse_balancer_role(cluster, "control_plane.load_balancer is not given")
+
+
+def _check_node_local(cluster: Cluster) -> Iterator[Problem]:
+    endpoint = cluster.control_plane.endpoint
+    if endpoint is not None and not endpoint.startswith("127.0.0.1:"):
+        text = "with a node-local load balancer it is 127.0.0.1:PORT on every node: leave it out"
+        yield Problem(path=("control_plane", "endpoint"), text=text)
+    yield from _refuse_balancer_role(cluster, "node-local means every node")
 
 
 def _check_endpoint_ranges(cluster: Cluster, address: IPv4Address) -> Iterator[Problem]:

@@ -3,6 +3,7 @@
 A new component or port is a row here; templates hold the files themselves.
 """
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from bundler.config import Role
@@ -30,24 +31,15 @@ EXTRA_COMPONENTS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuntimeRow:
-    """A container runtime: its unit, the Kubernetes minors it works with, and what it leaves."""
+    """A container runtime, and the Kubernetes minors it works with."""
 
-    unit: str
     since: str
     until: str
-    paths: tuple[str, ...]
 
 
 RUNTIMES = {
-    "docker": RuntimeRow(
-        unit="docker.service",
-        since="1.14",
-        until="1.24",  # dockershim is gone
-        paths=("/var/lib/dockershim", "/etc/docker/key.json", "/opt/containerd"),
-    ),
-    "containerd": RuntimeRow(
-        unit="containerd.service", since="1.14", until="1.37", paths=("/opt/containerd",)
-    ),
+    "docker": RuntimeRow(since="1.14", until="1.24"),  # dockershim is gone
+    "containerd": RuntimeRow(since="1.14", until="1.37"),
 }
 """The engines of `runtime`."""
 
@@ -56,20 +48,28 @@ MINORS = tuple(f"1.{minor}" for minor in range(14, 37))
 
 API_PORT = 6443
 
-UNITS: tuple[tuple[str, Role | None], ...] = (
-    ("kube-pod-routes.service", None),  # every node
-    ("etcd.service", Role.ETCD),
-    ("kube-apiserver.service", Role.CONTROL_PLANE),
-    ("kube-controller-manager.service", Role.CONTROL_PLANE),
-    ("kube-scheduler.service", Role.CONTROL_PLANE),
-    ("kube-nginx.service", Role.LOAD_BALANCER),
-    ("kube-keepalived.service", Role.LOAD_BALANCER),
-    ("kube-apply.service", Role.CONTROL_PLANE),
-    ("kube-csr-approver.service", Role.CONTROL_PLANE),
-    ("kubelet.service", Role.WORKER),
-    ("kube-proxy.service", Role.WORKER),
+Row = tuple[str, Role | None, str | None]
+"""What a node has, if it holds the role (None: every node) and the cluster the feature (None: any).
+
+Features are the chosen kinds: of the runtime (`engine`) and of the load balancer (`kind`).
+"""
+
+UNITS: tuple[Row, ...] = (
+    ("kube-pod-routes.service", None, None),
+    ("etcd.service", Role.ETCD, None),
+    ("kube-apiserver.service", Role.CONTROL_PLANE, None),
+    ("kube-controller-manager.service", Role.CONTROL_PLANE, None),
+    ("kube-scheduler.service", Role.CONTROL_PLANE, None),
+    ("kube-nginx.service", Role.LOAD_BALANCER, None),
+    ("kube-keepalived.service", Role.LOAD_BALANCER, "nginx-keepalived"),
+    ("kube-apply.service", Role.CONTROL_PLANE, None),
+    ("kube-csr-approver.service", Role.CONTROL_PLANE, None),
+    ("docker.service", Role.WORKER, "docker"),
+    ("containerd.service", Role.WORKER, "containerd"),
+    ("kubelet.service", Role.WORKER, None),
+    ("kube-proxy.service", Role.WORKER, None),
 )
-"""Every unit in start order, and the role whose nodes run it; the runtime's is in RUNTIMES."""
+"""Every unit, in start order."""
 
 PORTS: dict[Role, dict[int, str]] = {
     Role.ETCD: {2379: "etcd.service", 2380: "etcd.service"},
@@ -88,43 +88,54 @@ PORTS: dict[Role, dict[int, str]] = {
 }
 """TCP ports that each role's units listen on."""
 
-COMMANDS: dict[Role | None, tuple[str, ...]] = {
-    None: ("ip:iproute2", "openssl:openssl"),
-    Role.ETCD: (),
-    Role.CONTROL_PLANE: (),
-    Role.LOAD_BALANCER: ("nginx:nginx-light", "keepalived:keepalived"),
-    Role.WORKER: (
-        "iptables:iptables",
-        "conntrack:conntrack",
-        "ipset:ipset",
-        "mount:mount",
-        "nsenter:util-linux",
-    ),
-}
-"""Host commands that each role cannot do without, with Debian's package for each."""
+COMMANDS: tuple[Row, ...] = (
+    ("ip:iproute2", None, None),
+    ("openssl:openssl", None, None),
+    ("nginx:nginx-light", Role.LOAD_BALANCER, None),
+    ("keepalived:keepalived", Role.LOAD_BALANCER, "nginx-keepalived"),
+    ("iptables:iptables", Role.WORKER, None),
+    ("conntrack:conntrack", Role.WORKER, None),
+    ("ipset:ipset", Role.WORKER, None),
+    ("mount:mount", Role.WORKER, None),
+    ("nsenter:util-linux", Role.WORKER, None),
+)
+"""Host commands that nodes cannot do without, with Debian's package for each."""
 
-COMMANDS_WANTED: dict[Role | None, tuple[str, ...]] = {
-    None: (),
-    Role.ETCD: (),
-    Role.CONTROL_PLANE: (),
-    Role.LOAD_BALANCER: (),
-    Role.WORKER: ("curl:curl", "ping:iputils-ping", "socat:socat", "ethtool:ethtool"),
-}
+COMMANDS_WANTED: tuple[Row, ...] = (
+    ("curl:curl", Role.WORKER, None),
+    ("ping:iputils-ping", Role.WORKER, None),
+    ("socat:socat", Role.WORKER, None),
+    ("ethtool:ethtool", Role.WORKER, None),
+)
 """Host commands without which something smaller fails: verify.sh's probes, kubectl port-forward."""
 
-
-RUNTIME_PATHS: dict[Role, tuple[str, ...]] = {
-    Role.CONTROL_PLANE: ("/var/log/kubernetes", "/var/lib/kubelet"),
-    Role.WORKER: (
-        "/var/lib/kubelet",
-        "/var/lib/cni",
-        "/var/log/pods",
-        "/var/log/containers",
-        "/run/cni",
-        "/etc/kubernetes/kubelet.kubeconfig",
-    ),
-}
+RUNTIME_PATHS: tuple[Row, ...] = (
+    ("/var/log/kubernetes", Role.CONTROL_PLANE, None),
+    ("/var/lib/kubelet", Role.CONTROL_PLANE, None),
+    ("/var/lib/kubelet", Role.WORKER, None),
+    ("/var/lib/cni", Role.WORKER, None),
+    ("/var/log/pods", Role.WORKER, None),
+    ("/var/log/containers", Role.WORKER, None),
+    ("/run/cni", Role.WORKER, None),
+    ("/etc/kubernetes/kubelet.kubeconfig", Role.WORKER, None),
+    ("/opt/containerd", Role.WORKER, None),
+    ("/var/lib/dockershim", Role.WORKER, "docker"),
+    ("/etc/docker/key.json", Role.WORKER, "docker"),
+)
 """What programs make while they run, and uninstall.sh removes unless it was there before."""
+
+
+def select(
+    rows: Iterable[Row], roles: Collection[Role], features: Collection[str]
+) -> tuple[str, ...]:
+    """The names of the rows that a node has, in the table's order, each once."""
+    return tuple(
+        dict.fromkeys(
+            name
+            for name, role, feature in rows
+            if (role is None or role in roles) and (feature is None or feature in features)
+        )
+    )
 
 
 def minor_of(version: str) -> str:

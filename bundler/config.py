@@ -175,17 +175,28 @@ class NginxKeepalived(Model):
     virtual_router_id: Annotated[int, Field(ge=1, le=255)] | None = None
 
 
+class NodeLocal(Model):
+    """nginx on every node, on loopback: no virtual address that the network must know."""
+
+    kind: Literal["node-local"]
+
+
 class ExternalLoadBalancer(Model):
     """The endpoint is somebody else's load balancer, in front of every control-plane node."""
 
     kind: Literal["external"]
 
 
-LoadBalancer = Annotated[NginxKeepalived | ExternalLoadBalancer, Field(discriminator="kind")]
+LoadBalancer = Annotated[
+    NginxKeepalived | NodeLocal | ExternalLoadBalancer, Field(discriminator="kind")
+]
 
 
 class ControlPlane(Model):
-    """Where clients reach the API: by default the only control-plane node, on port 6443."""
+    """Where clients reach the API: by default the only control-plane node, on port 6443.
+
+    With a node-local load balancer the endpoint is 127.0.0.1:8443 on every node.
+    """
 
     endpoint: HostPort | None = None
     load_balancer: LoadBalancer | None = None

@@ -17,8 +17,9 @@ from bundler.components import (
     COMMANDS_WANTED,
     PORTS,
     RUNTIME_PATHS,
-    RUNTIMES,
     UNITS,
+    Row,
+    select,
 )
 from bundler.config import Image, Role
 from bundler.images import find_image, is_pause, normalize
@@ -84,7 +85,7 @@ def make_context(plan: Plan, node: NodePlan, secrets: Secrets) -> dict[str, Any]
         "cluster": cluster,
         "network": cluster.network,
         "runtime": cluster.runtime,
-        "runtime_unit": RUNTIMES[plan.engine].unit,
+        "runtime_unit": f"{plan.engine}.service",
         "runtime_version": next(iter(runtime_versions(cluster).values())),
         "node": node,
         "workers": plan.having(Role.WORKER),
@@ -92,6 +93,9 @@ def make_context(plan: Plan, node: NodePlan, secrets: Secrets) -> dict[str, Any]
         "balancers": plan.having(Role.LOAD_BALANCER),
         "load_balancer": cluster.control_plane.load_balancer,
         "api_port": API_PORT,
+        "nginx_listen": f"127.0.0.1:{plan.endpoint_port}"
+        if plan.is_node_local
+        else plan.endpoint_port,
         "api_local": f"https://{node.address}:{API_PORT}",
         "etcd_endpoints": ",".join(f"https://{n.address}:2379" for n in plan.having(Role.ETCD)),
         "etcd_initial_cluster": ",".join(
@@ -104,7 +108,7 @@ def make_context(plan: Plan, node: NodePlan, secrets: Secrets) -> dict[str, Any]
         "tokens": secrets.tokens,
         "encryption_key": secrets.encryption_key,
     }
-    if node.has(Role.LOAD_BALANCER):
+    if node.has(Role.LOAD_BALANCER) and "nginx-keepalived" in plan.features:
         balancers = plan.having(Role.LOAD_BALANCER)
         context["virtual_router_id"] = virtual_router_id(plan)
         context["balancer_priority"] = max(HIGHEST_PRIORITY - balancers.index(node), 61)
@@ -163,22 +167,20 @@ def _data_paths(plan: Plan) -> dict[Role, str]:
 
 def _host_facts(plan: Plan, node: NodePlan, secrets: Secrets) -> dict[str, Any]:
     """What install.sh and verify.sh read from node.env."""
-    held: set[Role | None] = {None, *node.roles}
-    units = [unit for unit, role in UNITS if role in held]
-    if node.has(Role.WORKER):
-        units.insert(units.index("kubelet.service"), RUNTIMES[plan.engine].unit)
     ports = {port: unit for role in node.roles for port, unit in PORTS[role].items()}
     if node.has(Role.LOAD_BALANCER):
         ports[plan.endpoint_port] = "kube-nginx.service"
     pairs = [*secrets.pki.nodes.get(node.name, {}).values(), *secrets.pki.cluster.values()]
     checks = [image for image in plan.cluster.images if image.use == "verify"]
+
+    def has(rows: tuple[Row, ...]) -> tuple[str, ...]:
+        return select(rows, node.roles, plan.features)
+
     return {
-        "units": units,
+        "units": has(UNITS),
         "ports": ports,
-        "commands": tuple(c for role, names in COMMANDS.items() if role in held for c in names),
-        "commands_wanted": tuple(
-            c for role, names in COMMANDS_WANTED.items() if role in held for c in names
-        ),
+        "commands": has(COMMANDS),
+        "commands_wanted": has(COMMANDS_WANTED),
         "not_before": max(int(pair.not_before.timestamp()) for pair in pairs),
         "not_after": min(int(pair.not_after.timestamp()) for pair in pairs),
         "images": tuple(
@@ -186,11 +188,8 @@ def _host_facts(plan: Plan, node: NodePlan, secrets: Secrets) -> dict[str, Any]:
             for index, image in enumerate(images_of(plan, node))
         ),
         "verify_image": normalize(checks[0].ref) if checks else "",
-        "data_paths": tuple(path for role, path in _data_paths(plan).items() if role in held),
-        "runtime_paths": tuple(
-            path for role, paths in RUNTIME_PATHS.items() if role in held for path in paths
-        )
-        + (RUNTIMES[plan.engine].paths if node.has(Role.WORKER) else ()),
+        "data_paths": tuple(path for role, path in _data_paths(plan).items() if node.has(role)),
+        "runtime_paths": has(RUNTIME_PATHS),
     }
 
 

@@ -208,7 +208,7 @@ def _no_mapping(fault: Any) -> str:
 
 SENTENCES: dict[str, Callable[[Any], str]] = {
     "missing": lambda _: "is missing",
-    "union_tag_not_found": lambda _: "is missing: nginx-keepalived or external",
+    "union_tag_not_found": lambda _: "is missing: nginx-keepalived, node-local or external",
     "union_tag_invalid": lambda fault: f"must be one of {fault['ctx']['expected_tags']}",
     "literal_error": _expected,
     "enum": _expected,

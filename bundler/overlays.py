@@ -1,29 +1,28 @@
 """Which folders of templates/ make up which node's bundle."""
 
-from collections.abc import Callable
-
+from bundler.components import Row, select
 from bundler.config import Role
 from bundler.plan import NodePlan, Plan
 
-OVERLAYS: tuple[tuple[str, Callable[[Plan, NodePlan], bool]], ...] = (
-    ("common", lambda _plan, _node: True),
-    ("network-static", lambda _plan, _node: True),
-    ("etcd", lambda _plan, node: node.has(Role.ETCD)),
-    ("etcd-client", lambda _plan, node: node.has(Role.ETCD) or node.has(Role.CONTROL_PLANE)),
-    ("kubernetes-ca", lambda _plan, node: node.has(Role.CONTROL_PLANE) or node.has(Role.WORKER)),
-    ("control-plane", lambda _plan, node: node.has(Role.CONTROL_PLANE)),
-    ("load-balancer", lambda _plan, node: node.has(Role.LOAD_BALANCER)),
-    ("worker", lambda _plan, node: node.has(Role.WORKER)),
-    ("runtime-docker", lambda plan, node: node.has(Role.WORKER) and plan.engine == "docker"),
-    (
-        "runtime-containerd",
-        lambda plan, node: node.has(Role.WORKER) and plan.engine == "containerd",
-    ),
-    ("cni-bridge", lambda _plan, node: node.has(Role.WORKER)),
+OVERLAYS: tuple[Row, ...] = (
+    ("common", None, None),
+    ("network-static", None, None),
+    ("etcd", Role.ETCD, None),
+    ("etcd-client", Role.ETCD, None),
+    ("etcd-client", Role.CONTROL_PLANE, None),
+    ("kubernetes-ca", Role.CONTROL_PLANE, None),
+    ("kubernetes-ca", Role.WORKER, None),
+    ("control-plane", Role.CONTROL_PLANE, None),
+    ("load-balancer", Role.LOAD_BALANCER, None),
+    ("keepalived", Role.LOAD_BALANCER, "nginx-keepalived"),
+    ("worker", Role.WORKER, None),
+    ("runtime-docker", Role.WORKER, "docker"),
+    ("runtime-containerd", Role.WORKER, "containerd"),
+    ("cni-bridge", Role.WORKER, None),
 )
-"""Overlay, and whether a node has it. Two overlays may not own one path."""
+"""Overlay, and which nodes have it. Two overlays may not own one path."""
 
 
 def overlays_of(plan: Plan, node: NodePlan) -> tuple[str, ...]:
     """The node's overlays, in order."""
-    return tuple(name for name, applies in OVERLAYS if applies(plan, node))
+    return select(OVERLAYS, node.roles, plan.features)

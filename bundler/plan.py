@@ -6,10 +6,11 @@ from ipaddress import IPv4Address, IPv4Network
 
 from bundler.catalog import default_version
 from bundler.components import API_PORT, minor_of
-from bundler.config import Arch, Cluster, Docker, Image, NginxKeepalived, Role
+from bundler.config import Arch, Cluster, Docker, Image, NginxKeepalived, Node, NodeLocal, Role
 
 RESERVED_POD_ADDRESSES = 3  # network, gateway and broadcast of a node's pod subnet
 MAX_PODS = 220
+NODE_LOCAL_ENDPOINT = "127.0.0.1:8443"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +51,17 @@ class Plan:
         return self.cluster.runtime.engine
 
     @property
+    def features(self) -> frozenset[str]:
+        """The chosen kinds, by which tables select."""
+        balancer = self.cluster.control_plane.load_balancer
+        return frozenset({self.engine} | ({balancer.kind} if balancer else set()))
+
+    @property
+    def is_node_local(self) -> bool:
+        """Whether every node reaches the API through an nginx of its own."""
+        return "node-local" in self.features
+
+    @property
     def endpoint(self) -> str:
         """The URL under which every client reaches the API."""
         return f"https://{self.endpoint_host}:{self.endpoint_port}"
@@ -62,6 +74,9 @@ class Plan:
 def make_plan(cluster: Cluster, pod_subnets: Mapping[str, IPv4Network]) -> Plan:
     """Decide everything; `pod_subnets` are the workers' own, from the state directory."""
     endpoint = cluster.control_plane.endpoint
+    is_local = isinstance(cluster.control_plane.load_balancer, NodeLocal)
+    if endpoint is None and is_local:
+        endpoint = NODE_LOCAL_ENDPOINT
     if endpoint is None:
         first = next(node for node in cluster.nodes if Role.CONTROL_PLANE in node.roles)
         endpoint = f"{first.address}:{API_PORT}"
@@ -73,7 +88,7 @@ def make_plan(cluster: Cluster, pod_subnets: Mapping[str, IPv4Network]) -> Plan:
             NodePlan(
                 name=node.name,
                 address=node.address,
-                roles=tuple(role for role in Role if role in node.roles),
+                roles=_decide_roles(node, is_local=is_local),
                 arch=node.arch,
                 pod_subnet=pod_subnets.get(node.name),
             )
@@ -85,6 +100,14 @@ def make_plan(cluster: Cluster, pod_subnets: Mapping[str, IPv4Network]) -> Plan:
         dns_ip=service + 2,
         etcd_version=choose_etcd(cluster),
     )
+
+
+def _decide_roles(node: Node, *, is_local: bool) -> tuple[Role, ...]:
+    """In the order of Role; with node-local load balancers every client of the API has one."""
+    held = set(node.roles)
+    if is_local and held & {Role.CONTROL_PLANE, Role.WORKER}:
+        held.add(Role.LOAD_BALANCER)
+    return tuple(role for role in Role if role in held)
 
 
 def choose_etcd(cluster: Cluster) -> str:

@@ -1,4 +1,4 @@
-"""One host that is a whole cluster, with containerd: killed while it installs, and uninstalled."""
+"""One host that is a whole cluster, with containerd and its own nginx: killed, and uninstalled."""
 
 import shutil
 from collections.abc import Iterator
@@ -13,6 +13,7 @@ name: solo
 kubernetes: {version: 1.20.2}
 etcd: {version: 3.4.23}
 runtime: {engine: containerd, version: 1.6.20, runc: 1.1.5}
+control_plane: {load_balancer: {kind: node-local}}
 nodes:
   - {name: solo, address: 172.30.20.31, roles: [etcd, control-plane, worker]}
 images:

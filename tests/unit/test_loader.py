@@ -61,6 +61,8 @@ FAULTS = [
     ("kind: nginx-keepalived, interface: eth0", "interface: eth0", r"control_plane.load_balancer.kind: is missing"),
     ("kind: nginx-keepalived, interface: eth0", "kind: haproxy", r"control_plane.load_balancer.kind: must be one of"),
     ("kind: nginx-keepalived, interface: eth0", "kind: external", r"roles: load-balancer has nothing to do here: load_balancer is external"),
+    ("kind: nginx-keepalived, interface: eth0", "kind: node-local", r"control_plane.endpoint: with a node-local load balancer it is 127.0.0.1:PORT"),
+    ("kind: nginx-keepalived, interface: eth0", "kind: node-local", r"nodes\[0\].roles: load-balancer has nothing to do here: node-local means every node"),
     ("version: 1.20.2", "version: 1.13.1", r"kubernetes.version: no table knows Kubernetes 1.13: choose 1.14 to 1.36"),
     ("version: 1.20.2", "version: 1.24.1", r"runtime.engine: docker works with Kubernetes before 1.24, not with 1.24: take containerd"),
     ("engine: docker, version: 20.10.24", "engine: podman", r"runtime.engine: must be one of 'docker', 'containerd'"),
