@@ -8,13 +8,20 @@ from pathlib import Path
 
 import pytest
 import yaml
-from lab import CACHE, PROJECT, Cluster, Host, build, hosts_sh
+from lab import CACHE, FIGURES, PROJECT, Cluster, Host, build, hosts_sh
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.lab)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if FIGURES:
+        terminalreporter.section("figures")
+        for figure in FIGURES:
+            terminalreporter.line(figure)
 
 
 @pytest.fixture(scope="session")

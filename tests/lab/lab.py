@@ -13,6 +13,9 @@ CACHE = Path(os.environ.get("BUNDLER_LAB_CACHE", Path.home() / ".cache" / "bundl
 NETWORK = os.environ.get("LAB_NETWORK", "bundlerlab")
 HOSTS_SH = PROJECT / "scripts" / "lab" / "hosts.sh"
 
+FIGURES: list[str] = []
+"""What tests measured on the way; shown at the end, and asserted nowhere but where a test says so."""
+
 # What a running system writes by itself, whatever is installed.
 LIVE = [
     "/proc",

@@ -2,7 +2,7 @@
 
 import json
 
-from lab import Cluster, Host, Kubectl, docker, wait_for
+from lab import FIGURES, Cluster, Host, Kubectl, docker, wait_for
 
 
 def holder_of_address(cluster: Cluster) -> Host:
@@ -48,8 +48,8 @@ def test_a_dead_control_plane_host_is_replaced_within_forty_seconds_and_comes_ba
         ),
         seconds=40 - answered,
     )
-    print(
-        f"\n{dead.name} died: the API answered after {answered:.0f} s, leaders elsewhere after {answered + led:.0f} s"
+    FIGURES.append(
+        f"{dead.name} died: the API answered after {answered:.0f} s, leaders elsewhere after {answered + led:.0f} s"
     )
     alive("create deployment after --image=nginx:1.22")
     alive("rollout status deployment/after --timeout=90s")
@@ -83,7 +83,7 @@ def test_a_restarted_worker_comes_back_ready_with_its_pods(cluster: Cluster) -> 
         return node == "True" and any(s["ready"] and s["restartCount"] >= 1 for s in statuses)
 
     taken = wait_for("the node is Ready and its pod runs again", is_back, seconds=120)
-    print(f"\n{worker.name} restarted: Ready with its pod after {taken:.0f} s")
+    FIGURES.append(f"{worker.name} restarted: Ready with its pod after {taken:.0f} s")
     verified = cluster.verify()
     assert verified.returncode == 0, verified.stdout
     kubectl("delete pod stayer --now")
