@@ -50,7 +50,7 @@ Mirrors = Annotated[
     list[str] | None,
     typer.Option(
         "--mirror",
-        help="Directory or URL that holds files as <mirror>/<upstream host>/<upstream path>; "
+        help="Directory or URL that holds each file as MIRROR/UPSTREAM-HOST/PATH; "
         "tried in the order given, before upstream. May be repeated.",
     ),
 ]
@@ -64,7 +64,7 @@ State = Annotated[
     typer.Option(
         "--state",
         help="Keys, certificates and tokens: **secret, keep and back up**. "
-        "Default: <cluster>.state beside cluster.yaml.",
+        "Default: NAME.state beside cluster.yaml.",
     ),
 ]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Only warnings and errors.")]
