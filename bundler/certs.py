@@ -1,0 +1,96 @@
+"""Certificates as they are: every one of a state directory or of a bundle, and when it ends."""
+
+import base64
+import gzip
+import re
+import tarfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from cryptography import x509
+
+from bundler.errors import OutputError, PkiError
+
+MAX_SIZE = 1 << 20  # bytes of a file that can hold certificates
+EMBEDDED = re.compile(r"^ *client-certificate-data: (\S+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One certificate and where it was found."""
+
+    path: str
+    subject: str
+    issuer: str
+    names: tuple[str, ...]
+    not_after: datetime
+    days_left: int  # negative: ended
+
+
+def list_state(directory: Path, now: datetime) -> tuple[Entry, ...]:
+    """Every certificate of a state directory, the soonest end first; nothing is created."""
+    if not (directory / "pki").is_dir():
+        raise PkiError(
+            f"{directory}: no state directory", hint="give it with --state, or build once"
+        )
+    found = []
+    for path in sorted(directory.rglob("cert.pem")):
+        try:
+            found.append(_describe(str(path.parent.relative_to(directory)), path.read_bytes(), now))
+        except OSError as error:
+            raise PkiError(f"{path}: {error.strerror}") from error
+    return _sorted(found)
+
+
+def list_bundle(path: Path, now: datetime) -> tuple[Entry, ...]:
+    """Every certificate of a bundle, kubeconfigs included, the soonest end first."""
+    found = []
+    try:
+        with gzip.open(path) as unzipped, tarfile.open(fileobj=unzipped, mode="r|") as tar:
+            for member in tar:
+                name = member.name.partition("/")[2]
+                if not member.isreg() or member.size > MAX_SIZE:
+                    continue
+                if name.endswith((".crt", ".kubeconfig")):
+                    content = tar.extractfile(member)
+                    text = content.read() if content else b""
+                    found += [_describe(name, pem, now) for pem in _find_pem(name, text)]
+    except OSError as error:
+        raise OutputError(f"{path}: {error.strerror or error}") from error
+    except (tarfile.TarError, EOFError, zlib.error) as error:
+        raise OutputError(f"{path}: damaged or cut off: {error}") from error
+    return _sorted(found)
+
+
+def _find_pem(name: str, content: bytes) -> Iterator[bytes]:
+    if name.endswith(".crt"):
+        yield content
+    else:
+        for match in EMBEDDED.finditer(content.decode(errors="replace")):
+            yield base64.b64decode(match[1])
+
+
+def _describe(path: str, pem: bytes, now: datetime) -> Entry:
+    try:
+        certificate = x509.load_pem_x509_certificate(pem)
+    except ValueError as error:
+        raise PkiError(f"{path}: not a certificate in PEM") from error
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        names = x509.SubjectAlternativeName([])
+    return Entry(
+        path=path,
+        subject=certificate.subject.rfc4514_string(),
+        issuer=certificate.issuer.rfc4514_string(),
+        names=tuple(str(name.value) for name in names),
+        not_after=certificate.not_valid_after_utc,
+        days_left=(certificate.not_valid_after_utc - now).days,
+    )
+
+
+def _sorted(entries: list[Entry]) -> tuple[Entry, ...]:
+    return tuple(sorted(entries, key=lambda entry: (entry.not_after, entry.path)))

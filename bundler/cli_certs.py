@@ -1,0 +1,77 @@
+"""`bundler certs …`: what certificates there are, and when they end."""
+
+import json
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bundler.certs import list_bundle, list_state
+from bundler.errors import ConfigError
+from bundler.loader import load_cluster
+from bundler.paths import default_state
+
+app = typer.Typer(no_args_is_help=True, help="What certificates there are, and when they end.")
+
+
+@app.callback()
+def _root() -> None:
+    """What certificates there are, and when they end."""
+
+
+@app.command("list")
+def list_command(
+    bundle: Annotated[
+        Path | None, typer.Argument(help="A node's tarball. Default: the state directory.")
+    ] = None,
+    config: Annotated[Path, typer.Option("-c", "--config", help="The cluster description.")] = Path(
+        "cluster.yaml"
+    ),
+    state: Annotated[Path | None, typer.Option("--state", help="As for build.")] = None,
+    warn: Annotated[
+        str | None,
+        typer.Option("--warn", help="Exit code 1 if one has fewer days left, such as 60d."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """List every certificate: days left, end, subject, place; the soonest end first."""
+    days = _parse_days(warn) if warn else None
+    now = datetime.now(UTC)
+    if bundle is not None:
+        entries = list_bundle(bundle, now)
+    else:
+        directory = state or default_state(config, load_cluster(config).cluster.name)
+        entries = list_state(directory, now)
+    if as_json:
+        print(
+            json.dumps(
+                [
+                    {
+                        "path": entry.path,
+                        "subject": entry.subject,
+                        "issuer": entry.issuer,
+                        "names": entry.names,
+                        "not_after": entry.not_after.isoformat(),
+                        "days_left": entry.days_left,
+                    }
+                    for entry in entries
+                ],
+                indent=2,
+            )
+        )
+    else:
+        for entry in entries:
+            mark = "!" if days is not None and entry.days_left < days else " "
+            ends = f"{entry.not_after:%Y-%m-%d}"
+            print(f"{mark}{entry.days_left:>6} d  {ends}  {entry.subject:52} {entry.path}")
+    if days is not None and any(entry.days_left < days for entry in entries):
+        raise typer.Exit(1)
+
+
+def _parse_days(text: str) -> int:
+    match = re.fullmatch(r"(\d{1,5})d?", text)
+    if not match:
+        raise ConfigError(f"--warn {text}: must be a number of days such as 60d")
+    return int(match[1])
