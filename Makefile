@@ -8,6 +8,7 @@
 LAB_CACHE = $(or $(BUNDLER_LAB_CACHE),$(HOME)/.cache/bundler-lab)
 PYTHON = .venv/bin/python
 BUILD = .venv/bin/bundler build -c examples/lab.yaml -o dist --mirror $(LAB_CACHE)/mirror --pins $(LAB_CACHE)/pins.yaml
+LIST_NODES = $(PYTHON) -c 'import sys, yaml; print(*(sys.argv[1].format(**node) for node in yaml.safe_load(open("examples/lab.yaml"))["nodes"]))'
 SHELL_SCRIPTS = $(shell git ls-files '*.sh' .ci/run scripts/lab/runc-wrapper scripts/lab/host/usr/local/lib/lab/fixups)
 
 .PHONY: demo test check lint docs bench venv lab lab-up lab-down lab-shell clean
@@ -46,9 +47,11 @@ lab:
 
 lab-up: demo
 	@scripts/lab/hosts.sh down
-	@$(PYTHON) -c 'import yaml; print(*(f"{n[\"name\"]}={n[\"address\"]}" for n in yaml.safe_load(open("examples/lab.yaml"))["nodes"]))' | xargs scripts/lab/hosts.sh up
-	@for node in $$($(PYTHON) -c 'import yaml; print(*(n["name"] for n in yaml.safe_load(open("examples/lab.yaml"))["nodes"]))'); do \
-		docker cp dist/lab-$$node.tar.gz bundlerlab-$$node:/root/ && docker exec bundlerlab-$$node tar -xzf /root/lab-$$node.tar.gz -C /root; done
+	@scripts/lab/hosts.sh up $$($(LIST_NODES) '{name}={address}')
+	@for node in $$($(LIST_NODES) '{name}'); do \
+		docker exec bundlerlab-$$node mkdir -p /root && \
+		docker cp dist/lab-$$node.tar.gz bundlerlab-$$node:/root/ && \
+		docker exec bundlerlab-$$node tar -xzf /root/lab-$$node.tar.gz -C /root || exit 1; done
 	@echo "on each host: /root/lab-NODE/install.sh        (make lab-shell NODE=master1)"
 
 lab-down:
