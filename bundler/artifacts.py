@@ -6,7 +6,7 @@ from bundler.catalog import Artifact, artifact_url, closest_versions, default_ve
 from bundler.components import minor_of
 from bundler.config import Pin
 from bundler.errors import ArtifactError
-from bundler.plan import Plan, runtime_versions
+from bundler.plan import Plan, choose_flannel, runtime_versions
 from bundler.render import list_fetched
 
 Needs = dict[tuple[str, str], tuple[str, ...]]
@@ -29,8 +29,10 @@ def resolve_artifacts(plan: Plan, needs: Needs) -> Mapping[tuple[str, str], Arti
     faults: list[str] = []
     for component, arch in needs:
         version = versions[component]
-        pin = plan.cluster.artifacts.get(component)
-        if pin is not None:
+        pins = plan.cluster.artifacts
+        if own := pins.get(f"{component}/{arch}"):
+            found[component, arch] = _from_pin(component, version, arch, own)
+        elif pin := pins.get(component):
             found[component, arch] = _from_pin(component, version, arch, pin)
             faults += _check_single(component, plan, pin)
         elif built_in := find_artifact(component, version, arch):
@@ -53,6 +55,7 @@ def _choose_versions(plan: Plan) -> dict[str, str]:
         "kubernetes-server": cluster.kubernetes.version,
         "etcd": plan.etcd_version,
         "cni-plugins": default_version("cni-plugins", minor),
+        "flanneld": choose_flannel(cluster),
         **runtime_versions(cluster),
     }
 
@@ -77,7 +80,7 @@ def _check_single(component: str, plan: Plan, pin: Pin) -> Iterator[str]:
         digest = (pin.sha512 or pin.sha256 or "")[:12]
         yield (
             f"artifacts.{component} pins one file ({digest}…), but nodes are"
-            f" {' and '.join(arches)}: take a version with built-in pins"
+            f" {' and '.join(arches)}: pin {' and '.join(f'{component}/{a}' for a in arches)}"
         )
 
 

@@ -14,13 +14,14 @@ from bundler.cache import Cache
 from bundler.catalog import Artifact
 from bundler.config import Cluster
 from bundler.context import Secrets
-from bundler.errors import ConfigError
+from bundler.errors import ArtifactError, ConfigError
 from bundler.fetch import FetchOptions, ensure_artifacts
 from bundler.files import explain_disk_faults, remove_leftovers, write_atomically
 from bundler.loader import load_cluster
+from bundler.machine import SCRIPT, read_machine
 from bundler.pack import pack
 from bundler.paths import default_state
-from bundler.payload import Payload, ensure_file, ensure_members
+from bundler.payload import Payload, ensure_file, ensure_members, read_payload
 from bundler.pki_store import ensure_pki
 from bundler.plan import NodePlan, Plan, make_plan, worker_names
 from bundler.progress import DownloadProgress
@@ -146,7 +147,9 @@ def open_secrets(cluster: Cluster, inputs: Inputs) -> Iterator[tuple[Plan, Secre
     with open_state(_state_path(inputs, cluster)) as state:
         network = cluster.network
         workers = worker_names(cluster)
-        subnets = state.ensure_pod_subnets(workers, network.pod_cidr, network.pod_subnet_prefix)
+        # flannel gives subnets out by itself
+        planned = workers if network.plugin == "static" else []
+        subnets = state.ensure_pod_subnets(planned, network.pod_cidr, network.pod_subnet_prefix)
         plan = make_plan(cluster, subnets)
         with log.step(f"keys and certificates in {state.directory}"):
             pki = ensure_pki(state, plan, datetime.now(UTC))
@@ -178,6 +181,7 @@ def _gather_payloads(cluster: Cluster, inputs: Inputs) -> Payloads:
         paths = ensure_artifacts(list(artifacts.values()), options)
     with log.step("compressing what is new"):
         members = _gather_members(needs, artifacts, paths, inputs.cache)
+        _check_programs(members, artifacts)
         images = {image.file: ensure_file(image.file, inputs.cache) for image in cluster.images}
     return Payloads(
         member=lambda component, arch, member: members[component, arch][member],
@@ -197,6 +201,24 @@ def _gather_members(
         else ensure_members(artifacts[key], paths[artifacts[key]], names, cache)
         for key, names in needs.items()
     }
+
+
+def _check_programs(
+    members: Mapping[tuple[str, str], Mapping[str, Payload]],
+    artifacts: Mapping[tuple[str, str], Artifact],
+) -> None:
+    """Every program is one, and of its node's machine."""
+    faults = []
+    for (component, arch), payloads in members.items():
+        for name, payload in payloads.items():
+            found = read_machine(next(read_payload(payload), b""))
+            if found not in {arch, SCRIPT}:
+                where = artifacts[component, arch]
+                faults.append(f"{where.label}: {name or where.url} is {found}, not for {arch}")
+    if faults:
+        raise ArtifactError(
+            "\n".join(faults), hint="check the URL and the digest of that artifact in cluster.yaml"
+        )
 
 
 def _state_path(inputs: Inputs, cluster: Cluster) -> Path:

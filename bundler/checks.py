@@ -1,13 +1,27 @@
 """What the fields of a cluster description say about one another."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
+from pathlib import Path
 
-from bundler.catalog import COMPONENTS
-from bundler.components import API_PORT, EXTRA_COMPONENTS, MINORS, PORTS, RUNTIMES, minor_of
+from bundler.catalog import COMPONENTS, default_version
+from bundler.components import (
+    API_PORT,
+    EXTRA_COMPONENTS,
+    MINORS,
+    PORTS,
+    PROXY_MODES,
+    RUNTIMES,
+    Span,
+    key_of,
+    minor_of,
+)
 from bundler.config import (
+    Arch,
     Cluster,
+    Containerd,
+    Docker,
     ExternalLoadBalancer,
     NginxKeepalived,
     Node,
@@ -29,6 +43,10 @@ def check_cluster(cluster: Cluster) -> Iterator[Problem]:
     """Every problem of the whole description; touches neither disk nor network."""
     yield from _check_versions(cluster)
     yield from _check_runtime(cluster)
+    if minor_of(cluster.kubernetes.version) in MINORS:
+        yield from _check_proxy_mode(cluster)
+        yield from _check_flannel(cluster)
+        yield from _check_weak(cluster)
     yield from _check_nodes(cluster)
     yield from _check_roles(cluster)
     yield from _check_networks(cluster)
@@ -47,19 +65,144 @@ def _check_versions(cluster: Cluster) -> Iterator[Problem]:
 
 
 def _check_runtime(cluster: Cluster) -> Iterator[Problem]:
-    minor, engine = minor_of(cluster.kubernetes.version), cluster.runtime.engine
-    row = RUNTIMES[engine]
-    key = [int(part) for part in minor.split(".")]
+    minor, runtime = minor_of(cluster.kubernetes.version), cluster.runtime
+    where = ("runtime", "engine")
     if minor not in MINORS:
         return
-    if not [int(p) for p in row.since.split(".")] <= key < [int(p) for p in row.until.split(".")]:
-        others = " or ".join(name for name in RUNTIMES if name != engine)
-        text = f"{engine} works with Kubernetes before {row.until}, not with {minor}: take {others}"
-        yield Problem(path=("runtime", "engine"), text=text)
-    for other in RUNTIMES:
-        if other != engine and other in cluster.extra:
-            text = f"{other} is not installed: runtime.engine is {engine}"
-            yield Problem(path=("extra", other), text=text)
+    if isinstance(runtime, Docker) and runtime.cri_dockerd:
+        if RUNTIMES["docker"].holds_for(minor):
+            text = f"Kubernetes {minor} speaks to Docker without cri-dockerd: leave it out"
+            yield Problem(path=("runtime", "cri_dockerd"), text=text)
+    else:
+        yield from _check_span(RUNTIMES, runtime.engine, minor, where)
+    if isinstance(runtime, Containerd):
+        yield from _check_containerd(runtime, minor)
+    optional = {*RUNTIMES, "cri-dockerd", "flanneld"} - runtime_components(cluster)
+    for name in cluster.extra:
+        if name in optional:
+            yield Problem(
+                path=("extra", name), text=f"{name} is not installed: the cluster does not use it"
+            )
+
+
+def runtime_components(cluster: Cluster) -> set[str]:
+    """The optional components that the cluster runs, by the names that `extra` knows."""
+    flannel = {"flanneld"} if cluster.network.plugin == "flannel" else set()
+    shim = isinstance(cluster.runtime, Docker) and cluster.runtime.cri_dockerd
+    return {cluster.runtime.engine} | ({"cri-dockerd"} if shim else set()) | flannel
+
+
+def _check_span(
+    spans: Mapping[str, Span], choice: str, minor: str, where: tuple[str, ...]
+) -> Iterator[Problem]:
+    """Whether the minor takes the choice; with what to take instead."""
+    span = spans[choice]
+    if not span.holds_for(minor):
+        when = (
+            f"from Kubernetes {span.since}"
+            if key_of(minor) < key_of(span.since)
+            else (f"before Kubernetes {span.until}")
+        )
+        text = f"{choice} works {when}, not with {minor}: {span.instead}"
+        yield Problem(path=where, text=text)
+    elif key_of(minor) >= key_of(span.deprecated):
+        text = f"{choice} is deprecated from Kubernetes {span.deprecated} on: {span.instead}"
+        yield Problem(path=where, text=text, is_error=False)
+
+
+def _check_containerd(runtime: Containerd, minor: str) -> Iterator[Problem]:
+    version = runtime.version or default_version("containerd", minor)
+    where = ("runtime", "version")
+    if key_of(minor_of(version)) < (1, 4):
+        yield Problem(path=where, text=f"containerd {version} is too old: take 1.4 or later")
+    elif key_of(minor) >= (1, 26) and key_of(minor_of(version)) < (1, 6):
+        text = f"the kubelet of {minor} needs CRI v1, which containerd {version} lacks: take 1.6+"
+        yield Problem(path=where, text=text)
+    if runtime.registries and key_of(minor_of(version)) < (1, 5):
+        text = f"containerd {version} reads no hosts.toml: take 1.5 or later"
+        yield Problem(path=("runtime", "registries"), text=text)
+    seen: set[str] = set()
+    for index, registry in enumerate(runtime.registries):
+        here = ("runtime", "registries", index)
+        if registry.host in seen:
+            yield Problem(path=(*here, "host"), text=f"{registry.host} is given twice")
+        seen.add(registry.host)
+        if registry.ca is not None and not _is_pem(registry.ca):
+            text = f"{registry.ca}: no PEM file with a certificate"
+            yield Problem(path=(*here, "ca"), text=text)
+
+
+def _is_pem(path: Path) -> bool:
+    try:
+        return "-----BEGIN CERTIFICATE-----" in path.read_text()
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _check_proxy_mode(cluster: Cluster) -> Iterator[Problem]:
+    if mode := cluster.network.proxy_mode:
+        minor = minor_of(cluster.kubernetes.version)
+        yield from _check_span(PROXY_MODES, mode, minor, ("network", "proxy_mode"))
+
+
+def _check_flannel(cluster: Cluster) -> Iterator[Problem]:
+    network = cluster.network
+    flannel = network.flannel
+    if network.plugin != "flannel":
+        if "flannel" in network.model_fields_set:
+            text = f"network.plugin is {network.plugin}: say `plugin: flannel`, or leave this out"
+            yield Problem(path=("network", "flannel"), text=text)
+        return
+    if flannel.store == "kubernetes":
+        apart = [
+            node.name
+            for node in cluster.nodes
+            if Role.CONTROL_PLANE in node.roles and Role.WORKER not in node.roles
+        ]
+        if apart:
+            text = (
+                f"{', '.join(apart)}: no worker, so no Node object and no flannel there: their API"
+                " servers reach no webhook or aggregated API in a pod (metrics-server runs on the"
+                " hosts' network). Where you need that: plugin static, or the role worker too"
+            )
+            yield Problem(path=("network", "plugin"), text=text, is_error=False)
+        return
+    where = ("network", "flannel", "store")
+    engine = cluster.runtime.engine
+    if engine != "docker" or runtime_components(cluster) & {"cri-dockerd"}:
+        text = "etcd feeds dockerd's bridge, and the kubelet uses another network: take kubernetes"
+        yield Problem(path=where, text=text)
+    etcd = cluster.etcd.version or default_version("etcd", minor_of(cluster.kubernetes.version))
+    if key_of(minor_of(etcd)) >= (3, 6):
+        text = f"etcd {etcd} has no v2 API any more: take store kubernetes, or etcd 3.4"
+        yield Problem(path=where, text=text)
+    if flannel.version and key_of(minor_of(flannel.version)) >= (0, 18):
+        text = f"flannel {flannel.version} does not speak etcd's v2 API: take 0.17 or earlier"
+        yield Problem(path=("network", "flannel", "version"), text=text)
+    text = (
+        "every worker gets a client key of etcd, and whoever reads it reads and writes all that the"
+        " cluster holds: take store kubernetes unless you need the old way"
+    )
+    yield Problem(path=where, text=text, is_error=False)
+
+
+def _check_weak(cluster: Cluster) -> Iterator[Problem]:
+    """What works and is weaker than it need be."""
+    if cluster.pki.authorities == "single":
+        text = (
+            "one authority for all: every kubelet's certificate is also a client certificate that"
+            " etcd believes; separate is the default for that reason"
+        )
+        yield Problem(path=("pki", "authorities"), text=text, is_error=False)
+    if cluster.pki.key == "rsa-2048" and cluster.pki.ca_days > 365 * 5:
+        text = (
+            f"RSA with 2048 bits for {cluster.pki.ca_days} days: NIST SP 800-57 ends it with 2030;"
+            " ecdsa-p256 lasts"
+        )
+        yield Problem(path=("pki", "key"), text=text, is_error=False)
+    if cluster.dns.provider == "none":
+        text = "provider none: pods find no Service by its name"
+        yield Problem(path=("dns", "provider"), text=text, is_error=False)
 
 
 def _check_nodes(cluster: Cluster) -> Iterator[Problem]:
@@ -254,8 +397,9 @@ def _check_node_ports(cluster: Cluster) -> Iterator[Problem]:
 
 def _check_names(cluster: Cluster) -> Iterator[Problem]:
     for name in cluster.artifacts:
-        if name not in COMPONENTS:
-            text = f"unknown artifact; known: {', '.join(COMPONENTS)}"
+        component, slash, arch = name.partition("/")
+        if component not in COMPONENTS or (slash and arch not in set(Arch)):
+            text = f"unknown artifact; known: {', '.join(COMPONENTS)}, also with /amd64 or /arm64"
             yield Problem(path=("artifacts", name), text=text)
     for name, extra in cluster.extra.items():
         if name not in EXTRA_COMPONENTS:

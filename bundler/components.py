@@ -3,10 +3,13 @@
 A new component or port is a row here; templates hold the files themselves.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from bundler.config import Role
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,39 +27,72 @@ EXTRA_COMPONENTS = {
     "kubelet": ExtraTarget(has_flags=True, has_config=True),
     "kube-proxy": ExtraTarget(has_flags=True, has_config=True),
     "etcd": ExtraTarget(has_flags=True, has_config=False),
+    "flanneld": ExtraTarget(has_flags=True, has_config=False),
     "docker": ExtraTarget(has_flags=False, has_config=True),
+    "cri-dockerd": ExtraTarget(has_flags=True, has_config=False),
     "containerd": ExtraTarget(has_flags=False, has_config=True),
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RuntimeRow:
-    """A container runtime, and the Kubernetes minors it works with."""
+class Span:
+    """The Kubernetes minors that a choice works with, and what to take outside them."""
 
-    since: str
-    until: str
+    since: str = "1.14"
+    until: str = "99.0"
+    deprecated: str = "99.0"
+    instead: str
+
+    def holds_for(self, minor: str) -> bool:
+        """Whether a minor takes it."""
+        return key_of(self.since) <= key_of(minor) < key_of(self.until)
 
 
 RUNTIMES = {
-    "docker": RuntimeRow(since="1.14", until="1.24"),  # dockershim is gone
-    "containerd": RuntimeRow(since="1.14", until="1.37"),
+    "docker": Span(until="1.24", instead="take containerd, or add runtime.cri_dockerd"),
+    "containerd": Span(instead="take docker"),
 }
-"""The engines of `runtime`."""
+"""The engines of `runtime`; dockershim left the kubelet with 1.24."""
+
+PROXY_MODES = {
+    "ipvs": Span(deprecated="1.35", until="1.40", instead="take nftables or iptables"),
+    "iptables": Span(instead="take ipvs"),
+    "nftables": Span(since="1.31", instead="take ipvs or iptables"),
+}
 
 MINORS = tuple(f"1.{minor}" for minor in range(14, 37))
 """The Kubernetes minors that can be built."""
 
+PROXY_MODE_DEFAULTS = {"1.14": "ipvs", "1.33": "nftables"}
+DOCKER_SHIMS = {"17.03": "docker-shim-v1", "20.10": "docker-shim-v2"}
+CGROUP_DRIVERS = {"1.14": "cgroupfs", "1.30": "systemd"}
+ENCRYPTION_PROVIDERS = {"1.14": ("aescbc",), "1.30": ("secretbox", "aescbc")}
+"""Since which minor what is the default (shims: Docker's minor). The first provider writes."""
+
+IMAGE_NAMES = {
+    "pause": {"1.14": "registry.k8s.io/pause:{version}"},
+    "coredns": {
+        "1.14": "registry.k8s.io/coredns:{version}",
+        "1.21": "registry.k8s.io/coredns/coredns:v{version}",
+    },
+    "metrics-server": {"1.14": "registry.k8s.io/metrics-server/metrics-server:v{version}"},
+}
+"""Where upstream publishes the images that a cluster needs."""
+
 API_PORT = 6443
+FLANNEL_HEALTH_PORT = 10246
 
 Row = tuple[str, Role | None, str | None]
 """What a node has, if it holds the role (None: every node) and the cluster the feature (None: any).
 
-Features are the chosen kinds: of the runtime (`engine`) and of the load balancer (`kind`).
+Features are what the cluster has chosen (plan.py, `features_of`); `a+b` asks for both.
 """
 
 UNITS: tuple[Row, ...] = (
-    ("kube-pod-routes.service", None, None),
+    ("kube-pod-routes.service", None, "static"),
     ("etcd.service", Role.ETCD, None),
+    ("etcd-health.timer", Role.ETCD, None),
+    ("etcd-defrag.timer", Role.ETCD, None),
     ("kube-apiserver.service", Role.CONTROL_PLANE, None),
     ("kube-controller-manager.service", Role.CONTROL_PLANE, None),
     ("kube-scheduler.service", Role.CONTROL_PLANE, None),
@@ -65,7 +101,9 @@ UNITS: tuple[Row, ...] = (
     ("kube-apply.service", Role.CONTROL_PLANE, None),
     ("kube-csr-approver.service", Role.CONTROL_PLANE, None),
     ("docker.service", Role.WORKER, "docker"),
+    ("cri-dockerd.service", Role.WORKER, "cri-dockerd"),
     ("containerd.service", Role.WORKER, "containerd"),
+    ("flannel.service", Role.WORKER, "flannel"),
     ("kubelet.service", Role.WORKER, None),
     ("kube-proxy.service", Role.WORKER, None),
 )
@@ -94,6 +132,7 @@ COMMANDS: tuple[Row, ...] = (
     ("nginx:nginx-light", Role.LOAD_BALANCER, None),
     ("keepalived:keepalived", Role.LOAD_BALANCER, "nginx-keepalived"),
     ("iptables:iptables", Role.WORKER, None),
+    ("nft:nftables", Role.WORKER, "proxy-nftables"),
     ("conntrack:conntrack", Role.WORKER, None),
     ("ipset:ipset", Role.WORKER, None),
     ("mount:mount", Role.WORKER, None),
@@ -111,8 +150,8 @@ COMMANDS_WANTED: tuple[Row, ...] = (
 
 RUNTIME_PATHS: tuple[Row, ...] = (
     ("/var/log/kubernetes", Role.CONTROL_PLANE, None),
-    ("/var/lib/kubelet", Role.CONTROL_PLANE, None),
-    ("/var/lib/kubelet", Role.WORKER, None),
+    ("{kubelet_root}", Role.CONTROL_PLANE, None),
+    ("{kubelet_root}", Role.WORKER, None),
     ("/var/lib/cni", Role.WORKER, None),
     ("/var/log/pods", Role.WORKER, None),
     ("/var/log/containers", Role.WORKER, None),
@@ -120,7 +159,10 @@ RUNTIME_PATHS: tuple[Row, ...] = (
     ("/etc/kubernetes/kubelet.kubeconfig", Role.WORKER, None),
     ("/opt/containerd", Role.WORKER, None),
     ("/var/lib/dockershim", Role.WORKER, "docker"),
+    ("/var/lib/cri-dockerd", Role.WORKER, "cri-dockerd"),
     ("/etc/docker/key.json", Role.WORKER, "docker"),
+    ("/run/flannel", Role.WORKER, "flannel"),
+    ("/etc/cni/net.d/10-flannel.conflist", Role.WORKER, "flannel"),
 )
 """What programs make while they run, and uninstall.sh removes unless it was there before."""
 
@@ -133,9 +175,24 @@ def select(
         dict.fromkeys(
             name
             for name, role, feature in rows
-            if (role is None or role in roles) and (feature is None or feature in features)
+            if (role is None or role in roles) and has_feature(feature, features)
         )
     )
+
+
+def has_feature(wanted: str | None, features: Collection[str]) -> bool:
+    """Whether every part of `a+b` is among the features; None asks for nothing."""
+    return wanted is None or all(part in features for part in wanted.split("+"))
+
+
+def row_for(rows: Mapping[str, Value], minor: str) -> Value:
+    """The value of the newest row that is not newer than the minor."""
+    return rows[max((since for since in rows if key_of(since) <= key_of(minor)), key=key_of)]
+
+
+def key_of(minor: str) -> tuple[int, ...]:
+    """`1.9` before `1.20`."""
+    return tuple(int(part) for part in minor.split("."))
 
 
 def minor_of(version: str) -> str:

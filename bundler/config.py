@@ -25,6 +25,9 @@ DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 DNS_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 VERSION = re.compile(r"\d+\.\d+\.\d+")
 HEX = re.compile(r"[0-9a-f]+")
+NO_IPV6 = (
+    "IPv6 and dual-stack are not built, for no minor and no network plugin: give an IPv4 address"
+)
 DIGEST_LENGTHS = {"sha256": 64, "sha512": 128}
 
 
@@ -57,6 +60,8 @@ def _check_port_range(value: object) -> object:
 
 
 def _check_endpoint(value: object) -> object:
+    if str(value).startswith("["):
+        raise ValueError(NO_IPV6)
     match = re.fullmatch(r"([^:\s]+):(\d{1,5})", str(value))
     if not match or not 1 <= int(match[2]) <= 65535:
         raise ValueError("must be HOST:PORT, such as 172.30.20.250:8443")
@@ -73,6 +78,14 @@ def _check_text(value: object) -> object:
     """Python's ipaddress takes numbers too; in a file they are a slip."""
     if not isinstance(value, str | IPv4Address | IPv4Network):
         raise ValueError("must be text, such as 10.0.0.1 or 10.200.0.0/16")  # noqa: TRY004
+    if ":" in str(value):
+        raise ValueError(NO_IPV6)
+    return value
+
+
+def _check_path(value: str) -> str:
+    if not re.fullmatch(r"/[-A-Za-z0-9_./]+", value) or ".." in value or value.endswith("/"):
+        raise ValueError("must be an absolute path of letters, digits and - _ . /")
     return value
 
 
@@ -83,6 +96,7 @@ Address = Annotated[IPv4Address, BeforeValidator(_check_text)]
 Cidr = Annotated[IPv4Network, BeforeValidator(_check_text)]
 PortRange = Annotated[str, BeforeValidator(_check_port_range)]
 HostPort = Annotated[str, BeforeValidator(_check_endpoint)]
+HostPath = Annotated[str, AfterValidator(_check_path)]
 Interface = Annotated[str, AfterValidator(_check_interface)]
 FlagValue = str | int | float | bool
 """A command-line flag's value as YAML gives it; `true` and `false` are written in lower case."""
@@ -111,35 +125,67 @@ class Model(BaseModel):
 
 
 class Kubernetes(Model):
-    """Which Kubernetes."""
+    """Which Kubernetes, and where the kubelet keeps pods' volumes and its certificates."""
 
     version: Version = "1.20.2"
+    kubelet_root: HostPath = "/var/lib/kubelet"
 
 
 class Etcd(Model):
-    """Which etcd; the default is the version that goes with the Kubernetes minor."""
+    """Which etcd; the default is the version that goes with the Kubernetes minor.
+
+    `defragment` is when each member gives unused space back (systemd.time(7), OnCalendar); members
+    follow one another, and only while all are healthy.
+    """
 
     version: Version | None = None
+    data_dir: HostPath = "/var/lib/etcd"
+    wal_dir: HostPath | None = None
+    defragment: Annotated[str, Field(pattern=r"^[-A-Za-z0-9*:/,. ~]+$")] = "Sun 03:00"
+
+
+CgroupDriver = Literal["cgroupfs", "systemd"]
 
 
 class Docker(Model):
-    """Docker as the container runtime, through the kubelet's dockershim."""
+    """Docker as the container runtime: through the kubelet's dockershim, from 1.24 cri-dockerd."""
 
     engine: Literal["docker"] = "docker"
     version: Version = "20.10.23"
+    cri_dockerd: Version | None = None
+    crictl: Version | Literal["none"] | None = None
+    cgroup_driver: CgroupDriver | None = None
     registry_mirrors: tuple[str, ...] = ()
-    data_root: Annotated[str, Field(pattern=r"^/[-A-Za-z0-9_./]+$")] = "/var/lib/docker"
+    data_root: HostPath = "/var/lib/docker"
     log_max_size: Annotated[str, Field(pattern=r"^\d+[kmg]$")] = "100m"
     log_max_file: Annotated[int, Field(ge=1, le=100)] = 5
 
 
+class Registry(Model):
+    """How containerd reaches the registry `host` (or Docker Hub: docker.io), once there is one.
+
+    Mirrors are tried in order, then the registry itself. `ca` is a PEM file that signs for them.
+    """
+
+    host: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?(:\d{1,5})?$")]
+    mirrors: tuple[Annotated[str, Field(pattern=r"^https?://[^\s\"\\\\]+$")], ...] = ()
+    ca: Path | None = None
+    insecure: bool = False
+
+
 class Containerd(Model):
-    """containerd as the container runtime, through CRI; no Docker on the host."""
+    """containerd as the container runtime, through CRI; no Docker on the host.
+
+    crictl comes along unless `crictl: none`.
+    """
 
     engine: Literal["containerd"]
     version: Version | None = None
     runc: Version | None = None
-    data_root: Annotated[str, Field(pattern=r"^/[-A-Za-z0-9_./]+$")] = "/var/lib/containerd"
+    crictl: Version | Literal["none"] | None = None
+    cgroup_driver: CgroupDriver | None = None
+    registries: tuple[Registry, ...] = ()
+    data_root: HostPath = "/var/lib/containerd"
 
 
 def _engine_of(value: object) -> object:
@@ -155,16 +201,48 @@ Runtime = Annotated[
 ]
 
 
+class Flannel(Model):
+    """flannel, run as a unit on every worker.
+
+    `store: kubernetes` keeps subnets in Node objects and feeds a CNI chain; `store: etcd` keeps
+    them in etcd's v2 API and feeds dockerd's bridge, as Kubernetes was set up by hand in 2019.
+    """
+
+    version: Version | None = None
+    backend: Literal["vxlan", "host-gw"] = "vxlan"
+    store: Literal["kubernetes", "etcd"] = "kubernetes"
+    etcd_prefix: HostPath = "/kubernetes/network"
+
+
 class Network(Model):
     """Addresses inside the cluster, and how pods reach one another."""
 
-    plugin: Literal["static"] = "static"
+    plugin: Literal["static", "flannel"] = "static"
+    flannel: Flannel = Flannel()
     pod_cidr: Cidr = IPv4Network("10.200.0.0/16")
     pod_subnet_prefix: Annotated[int, Field(ge=20, le=28)] = 24
     service_cidr: Cidr = IPv4Network("10.254.0.0/16")
     node_port_range: PortRange = "30000-32767"
-    proxy_mode: Literal["ipvs", "iptables"] = "ipvs"
+    proxy_mode: Literal["ipvs", "iptables", "nftables"] | None = None
     dns_domain: DnsName = "cluster.local"
+
+
+class Dns(Model):
+    """Cluster DNS. `upstream` answers what lies outside: addresses, or the nodes' own resolvers.
+
+    Without upstream nothing outside the cluster has a name.
+    """
+
+    provider: Literal["coredns", "none"] = "coredns"
+    version: Version | None = None
+    replicas: Annotated[int, Field(ge=1, le=20)] = 2
+    upstream: Literal["host"] | tuple[Address, ...] = "host"
+
+
+class MetricsServer(Model):
+    """What `kubectl top` and autoscalers read: `metrics_server: {}` adds it."""
+
+    version: Version | None = None
 
 
 class NginxKeepalived(Model):
@@ -212,15 +290,19 @@ class Node(Model):
 
 
 class Image(Model):
-    """A docker-save archive that every worker loads before the kubelet starts."""
+    """A docker-save archive that every worker (of `arch`) loads before the kubelet starts."""
 
     ref: Annotated[str, Field(min_length=1, pattern=r"^[a-z0-9][-A-Za-z0-9_./:@]*$")]
     file: Path
-    use: Literal["pause", "verify"] | None = None
+    arch: Arch | None = None
+    use: Literal["pause", "verify", "coredns", "metrics-server"] | None = None
 
 
 class Pin(Model):
-    """One upstream file, pinned or replaced by the user: a URL, a digest, or both."""
+    """One upstream file, pinned or replaced by the user: a URL, a digest, or both.
+
+    Keys of `artifacts` are components, or COMPONENT/ARCH where nodes are of two machines.
+    """
 
     url: Annotated[str, Field(pattern=r"^(https?|file)://\S+$")] | None = None
     sha256: str | None = None
@@ -245,8 +327,12 @@ class Extra(Model):
 
 
 class Pki(Model):
-    """How keys are made and how long certificates last (days)."""
+    """How keys are made, who signs them, and how long certificates last (days).
 
+    `single` signs for Kubernetes, etcd and the front proxy with one authority.
+    """
+
+    authorities: Literal["separate", "single"] = "separate"
     key: Literal["ecdsa-p256", "rsa-2048"] = "ecdsa-p256"
     ca_days: Annotated[int, Field(ge=30, le=36500)] = 3650
     days: Annotated[int, Field(ge=1, le=3650)] = 365
@@ -261,6 +347,8 @@ class Cluster(Model):
     etcd: Etcd = Etcd()
     runtime: Runtime = Docker()
     network: Network = Network()
+    dns: Dns = Dns()
+    metrics_server: MetricsServer | None = None
     pki: Pki = Pki()
     control_plane: ControlPlane = ControlPlane()
     nodes: Annotated[tuple[Node, ...], Field(min_length=1)]

@@ -1,5 +1,6 @@
 """What a template may say: the plan, one node, its secrets, and a few renderings of them."""
 
+import base64
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,19 +16,27 @@ from bundler.components import (
     API_PORT,
     COMMANDS,
     COMMANDS_WANTED,
+    ENCRYPTION_PROVIDERS,
+    FLANNEL_HEALTH_PORT,
     PORTS,
     RUNTIME_PATHS,
     UNITS,
     Row,
+    minor_of,
+    row_for,
     select,
 )
 from bundler.config import Image, Role
-from bundler.images import find_image, is_pause, normalize
+from bundler.images import find_image, find_use, normalize
 from bundler.kubeconfig import render_kubeconfig, render_token_kubeconfig
 from bundler.pki_store import KeyPair, Pki
 from bundler.plan import (
     NodePlan,
     Plan,
+    choose_cgroup_driver,
+    choose_flannel,
+    choose_proxy_mode,
+    data_paths,
     images_of,
     kernel_modules,
     max_pods,
@@ -38,6 +47,15 @@ from bundler.plan import (
 from bundler.settings import make_config, make_flags
 
 BUNDLE_FORMAT = 1
+RUNTIME_UNITS = {
+    "docker": ("docker.service",),
+    "cri-dockerd": ("docker.service", "cri-dockerd.service"),
+    "containerd": ("containerd.service",),
+}
+CRI_SOCKETS = {
+    "containerd": "unix:///run/containerd/containerd.sock",
+    "docker": "unix:///run/cri-dockerd.sock",
+}
 HIGHEST_PRIORITY = 200
 """VRRP priority of the first load balancer; the next ones follow in steps of one."""
 
@@ -64,6 +82,7 @@ def _environment() -> Environment:
     environment.filters["systemd"] = quote_systemd
     environment.filters["toml"] = lambda value: tomli_w.dumps(value).rstrip()
     environment.filters["yaml"] = dump_yaml
+    environment.filters["base64"] = lambda text: base64.b64encode(f"{text}\n".encode()).decode()
     environment.filters["json"] = lambda value: json.dumps(value, indent=2, sort_keys=True)
     return environment
 
@@ -77,7 +96,8 @@ def compile_template(text: str) -> Template:
 def make_context(plan: Plan, node: NodePlan, secrets: Secrets) -> dict[str, Any]:
     """Every name that the templates of one node may use."""
     cluster = plan.cluster
-    pauses = [image for image in cluster.images if is_pause(image)]
+    minor = minor_of(cluster.kubernetes.version)
+    cgroup_driver = choose_cgroup_driver(cluster)
     context: dict[str, Any] = {
         "tool_version": __version__,
         "bundle_format": BUNDLE_FORMAT,
@@ -85,7 +105,9 @@ def make_context(plan: Plan, node: NodePlan, secrets: Secrets) -> dict[str, Any]
         "cluster": cluster,
         "network": cluster.network,
         "runtime": cluster.runtime,
-        "runtime_unit": f"{plan.engine}.service",
+        "runtime_units": RUNTIME_UNITS[
+            "cri-dockerd" if "cri-dockerd" in plan.features else plan.engine
+        ],
         "runtime_version": next(iter(runtime_versions(cluster).values())),
         "node": node,
         "workers": plan.having(Role.WORKER),
@@ -102,12 +124,23 @@ def make_context(plan: Plan, node: NodePlan, secrets: Secrets) -> dict[str, Any]
             f"{n.name}=https://{n.address}:2380" for n in plan.having(Role.ETCD)
         ),
         "max_pods": max_pods(plan),
-        "pause_image": normalize(pauses[0].ref) if pauses else "",
+        "features": plan.features,
+        "proxy_mode": choose_proxy_mode(cluster),
+        "cgroup_driver": cgroup_driver,
+        "is_systemd_cgroup": cgroup_driver == "systemd",
+        "cri_socket": CRI_SOCKETS[plan.engine],
+        "flannel_version": choose_flannel(cluster),
+        "encryption_providers": row_for(ENCRYPTION_PROVIDERS, minor),
+        "flannel_health_port": FLANNEL_HEALTH_PORT,
+        "image": lambda use: _image_of(plan, use),
+        "pause_image": _image_of(plan, "pause", node.arch),
         "modules": kernel_modules(plan, node),
         "sysctls": sysctls(node),
         "tokens": secrets.tokens,
         "encryption_key": secrets.encryption_key,
     }
+    if node.has(Role.ETCD):
+        context["etcd_position"] = plan.having(Role.ETCD).index(node)
     if node.has(Role.LOAD_BALANCER) and "nginx-keepalived" in plan.features:
         balancers = plan.having(Role.LOAD_BALANCER)
         context["virtual_router_id"] = virtual_router_id(plan)
@@ -160,9 +193,10 @@ def _helpers(
     }
 
 
-def _data_paths(plan: Plan) -> dict[Role, str]:
-    """What outlives an uninstall unless --purge-data is given."""
-    return {Role.ETCD: "/var/lib/etcd", Role.WORKER: plan.cluster.runtime.data_root}
+def _image_of(plan: Plan, use: str, arch: str | None = None) -> str:
+    """The full reference of the image that serves a purpose; empty where the cluster has none."""
+    found = find_use(plan.cluster, use, arch)
+    return normalize(found[0].ref) if found else ""
 
 
 def _host_facts(plan: Plan, node: NodePlan, secrets: Secrets) -> dict[str, Any]:
@@ -170,8 +204,9 @@ def _host_facts(plan: Plan, node: NodePlan, secrets: Secrets) -> dict[str, Any]:
     ports = {port: unit for role in node.roles for port, unit in PORTS[role].items()}
     if node.has(Role.LOAD_BALANCER):
         ports[plan.endpoint_port] = "kube-nginx.service"
+    if node.has(Role.WORKER) and "flannel" in plan.features:
+        ports[FLANNEL_HEALTH_PORT] = "flannel.service"
     pairs = [*secrets.pki.nodes.get(node.name, {}).values(), *secrets.pki.cluster.values()]
-    checks = [image for image in plan.cluster.images if image.use == "verify"]
 
     def has(rows: tuple[Row, ...]) -> tuple[str, ...]:
         return select(rows, node.roles, plan.features)
@@ -187,9 +222,14 @@ def _host_facts(plan: Plan, node: NodePlan, secrets: Secrets) -> dict[str, Any]:
             (image_path(index), normalize(image.ref), _find_image_id(image))
             for index, image in enumerate(images_of(plan, node))
         ),
-        "verify_image": normalize(checks[0].ref) if checks else "",
-        "data_paths": tuple(path for role, path in _data_paths(plan).items() if node.has(role)),
-        "runtime_paths": has(RUNTIME_PATHS),
+        "verify_image": _image_of(plan, "verify"),
+        "data_paths": tuple(
+            path for role, paths in data_paths(plan).items() if node.has(role) for path in paths
+        ),
+        "runtime_paths": tuple(
+            path.format(kubelet_root=plan.cluster.kubernetes.kubelet_root)
+            for path in has(RUNTIME_PATHS)
+        ),
     }
 
 

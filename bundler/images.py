@@ -8,12 +8,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from bundler.catalog import default_version
 from bundler.checks import Problem
+from bundler.components import IMAGE_NAMES, MINORS, minor_of, row_for
 from bundler.config import Cluster, Image, Role
 from bundler.errors import ArtifactError
 
 MAX_DOCUMENT = 8 << 20  # bytes of a manifest or an image's configuration
 DOCKER_HUB = "docker.io"
+WHY_NEEDED = {
+    "pause": "every pod's sandbox is made of it",
+    "coredns": "it answers the cluster's DNS; or say `dns: {provider: none}`",
+    "metrics-server": "metrics_server asks for it",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +29,7 @@ class ArchiveImage:
 
     references: tuple[str, ...]
     image_id: str  # sha256:…
+    architecture: str  # in Go's spelling, which is Kubernetes'
 
 
 def read_archive(path: Path) -> tuple[ArchiveImage, ...]:
@@ -47,6 +55,7 @@ def read_archive(path: Path) -> tuple[ArchiveImage, ...]:
             ArchiveImage(
                 references=tuple(normalize(ref) for ref in entry["RepoTags"] or ()),
                 image_id="sha256:" + hashlib.sha256(documents[entry["Config"]]).hexdigest(),
+                architecture=str(json.loads(documents[entry["Config"]]).get("architecture", "")),
             )
             for entry in manifest
         )
@@ -79,47 +88,108 @@ def normalize(reference: str) -> str:
     return f"{registry}/{name}"
 
 
-def is_pause(image: Image) -> bool:
-    """Whether this is the sandbox image: so marked, or so named."""
+def serves(image: Image, use: str) -> bool:
+    """Whether this is the image for a purpose: so marked, or else so named."""
     if image.use is not None:
-        return image.use == "pause"
-    return image.ref.rpartition("/")[2].partition(":")[0].startswith("pause")
+        return image.use == use
+    name = repository_name(image.ref)
+    return name == use or name.startswith(f"{use}-")  # pause-amd64
+
+
+def find_use(cluster: Cluster, use: str, arch: str | None = None) -> tuple[Image, ...]:
+    """The images for a purpose (pause, verify, coredns, metrics-server) on nodes of `arch`."""
+    return tuple(
+        image
+        for image in cluster.images
+        if serves(image, use) and (arch is None or image.arch in {None, arch})
+    )
+
+
+def repository_name(reference: str) -> str:
+    """`pause` of `registry.k8s.io/pause:3.2`."""
+    return reference.rpartition("/")[2].partition("@")[0].partition(":")[0]
+
+
+def needed_images(cluster: Cluster) -> dict[str, str]:
+    """purpose → where upstream publishes the image, for each that the cluster cannot do without."""
+    minor = minor_of(cluster.kubernetes.version)
+    versions = {
+        "pause": None,
+        "coredns": cluster.dns.version if cluster.dns.provider == "coredns" else "",
+        "metrics-server": cluster.metrics_server.version if cluster.metrics_server else "",
+    }
+    return {
+        use: row_for(IMAGE_NAMES[use], minor).format(version=version or default_version(use, minor))
+        for use, version in versions.items()
+        if version != ""
+    }
 
 
 def check_images(cluster: Cluster) -> Iterator[Problem]:
     """Every problem of `images`, their archives' contents included."""
-    counted = Counter(normalize(image.ref) for image in cluster.images)
+    counted = Counter((normalize(image.ref), image.arch) for image in cluster.images)
     for index, image in enumerate(cluster.images):
         where = ("images", index)
-        if counted[normalize(image.ref)] > 1:
+        if counted[normalize(image.ref), image.arch] > 1:
             yield Problem(path=(*where, "ref"), text=f"{image.ref} is given twice")
         if normalize(image.ref).endswith(":latest"):
             text = (
                 f"{image.ref} has no fixed tag, so that the kubelet would always pull it: give one"
             )
             yield Problem(path=(*where, "ref"), text=text)
-        try:
-            find_image(image)
-        except ArtifactError as error:
-            hint = f" ({error.hint})" if error.hint else ""
-            yield Problem(path=(*where, "file"), text=f"{error.message}{hint}")
-    if not any(Role.WORKER in node.roles for node in cluster.nodes):
+        yield from _check_archive(cluster, image, where)
+    if minor_of(cluster.kubernetes.version) not in MINORS:
         return
-    pauses = [image for image in cluster.images if is_pause(image)]
-    if len(pauses) != 1:
-        text = (
-            f"needs exactly one pause image, and has {len(pauses)}: every pod's sandbox is made of"
-            " it (docker save -o images/pause.tar registry.k8s.io/pause:3.2)"
-        )
-        yield Problem(path=("images",), text=text)
-    checks = [image for image in cluster.images if image.use == "verify"]
+    for arch in _worker_arches(cluster):
+        yield from _check_needed(cluster, arch)
+    if not _worker_arches(cluster):
+        return
+    checks = find_use(cluster, "verify")
     if not checks:
         text = (
             "no image has `use: verify`: verify.sh cannot run its pods (any web server on port 80)"
         )
         yield Problem(path=("images",), text=text, is_error=False)
-    elif len(checks) > 1:
-        yield Problem(path=("images",), text="more than one image has `use: verify`")
+    for use in ("verify", "coredns", "metrics-server"):
+        refs = sorted({normalize(image.ref) for image in find_use(cluster, use)})
+        if len(refs) > 1:
+            text = f"more than one image serves as {use}: {', '.join(refs)}"
+            yield Problem(path=("images",), text=text)
+
+
+def _check_archive(
+    cluster: Cluster, image: Image, where: tuple[str | int, ...]
+) -> Iterator[Problem]:
+    """The archive holds the image, for the machine of every node that loads it."""
+    try:
+        found = find_image(image)
+    except ArtifactError as error:
+        hint = f" ({error.hint})" if error.hint else ""
+        yield Problem(path=(*where, "file"), text=f"{error.message}{hint}")
+        return
+    wanted = {image.arch.value} if image.arch else set(_worker_arches(cluster))
+    if others := wanted - {found.architecture}:
+        text = (
+            f"{image.ref} in {image.file} is for {found.architecture or 'an unknown machine'}, and"
+            f" nodes are {', '.join(sorted(others))}: give one archive for each, marked `arch:`"
+        )
+        yield Problem(path=(*where, "file"), text=text)
+
+
+def _worker_arches(cluster: Cluster) -> tuple[str, ...]:
+    return tuple(sorted({n.arch.value for n in cluster.nodes if Role.WORKER in n.roles}))
+
+
+def _check_needed(cluster: Cluster, arch: str) -> Iterator[Problem]:
+    """Every purpose has exactly one image on nodes of that machine."""
+    several = f" for {arch}" if len(_worker_arches(cluster)) > 1 else ""
+    for use, reference in needed_images(cluster).items():
+        if len(found := find_use(cluster, use, arch)) != 1:
+            text = (
+                f"needs exactly one {use} image{several}, and has {len(found)}: {WHY_NEEDED[use]}"
+                f" (docker save -o images/{use}.tar {reference})"
+            )
+            yield Problem(path=("images",), text=text)
 
 
 def _read_documents(archive: tarfile.TarFile) -> dict[str, bytes]:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from yaml.nodes import MappingNode, ScalarNode, SequenceNode
 
 from bundler.checks import check_cluster
-from bundler.config import Cluster, Pin
+from bundler.config import Cluster, Containerd, Pin
 from bundler.errors import ConfigError
 from bundler.images import check_images
 from bundler.settings import check_extra
@@ -76,7 +76,16 @@ def _resolve_files(cluster: Cluster, base: Path) -> Cluster:
         image.model_copy(update={"file": (base / image.file).absolute()})
         for image in cluster.images
     )
-    return cluster.model_copy(update={"images": images})
+    runtime = cluster.runtime
+    if isinstance(runtime, Containerd):
+        registries = tuple(
+            registry.model_copy(update={"ca": (base / registry.ca).absolute()})
+            if registry.ca
+            else registry
+            for registry in runtime.registries
+        )
+        runtime = runtime.model_copy(update={"registries": registries})
+    return cluster.model_copy(update={"images": images, "runtime": runtime})
 
 
 def _read_pins(path: Path) -> dict[str, Any]:

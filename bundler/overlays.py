@@ -6,10 +6,11 @@ from bundler.plan import NodePlan, Plan
 
 OVERLAYS: tuple[Row, ...] = (
     ("common", None, None),
-    ("network-static", None, None),
+    ("network-static", None, "static"),
     ("etcd", Role.ETCD, None),
     ("etcd-client", Role.ETCD, None),
     ("etcd-client", Role.CONTROL_PLANE, None),
+    ("etcd-client", Role.WORKER, "flannel-etcd"),
     ("kubernetes-ca", Role.CONTROL_PLANE, None),
     ("kubernetes-ca", Role.WORKER, None),
     ("control-plane", Role.CONTROL_PLANE, None),
@@ -17,8 +18,19 @@ OVERLAYS: tuple[Row, ...] = (
     ("keepalived", Role.LOAD_BALANCER, "nginx-keepalived"),
     ("worker", Role.WORKER, None),
     ("runtime-docker", Role.WORKER, "docker"),
+    ("docker-shim-v1", Role.WORKER, "docker-shim-v1"),
+    ("docker-shim-v2", Role.WORKER, "docker-shim-v2"),
     ("runtime-containerd", Role.WORKER, "containerd"),
-    ("cni-bridge", Role.WORKER, None),
+    ("cri-dockerd", Role.WORKER, "cri-dockerd"),
+    ("crictl", Role.WORKER, "crictl"),
+    ("cni-plugins", Role.WORKER, "cni"),
+    ("cni-bridge", Role.WORKER, "static"),
+    ("flannel", Role.WORKER, "flannel"),
+    ("flannel-kubernetes", Role.WORKER, "flannel-kubernetes"),
+    ("flannel-etcd", Role.WORKER, "flannel-etcd"),
+    ("coredns", Role.CONTROL_PLANE, "coredns"),
+    ("flannel-rbac", Role.CONTROL_PLANE, "flannel-kubernetes"),
+    ("metrics-server", Role.CONTROL_PLANE, "metrics-server"),
 )
 """Overlay, and which nodes have it. Two overlays may not own one path."""
 

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from bundler.components import has_feature
 from bundler.config import Role
 from bundler.errors import PkiError
 from bundler.plan import NodePlan, Plan
@@ -48,7 +49,8 @@ class CertificateSpec:
     """One certificate that the cluster needs.
 
     With `roles`, every node that holds one of them has its own, and `names` gives its SANs;
-    without, the whole cluster shares one. A `common_name` of None is the node's name.
+    without, the whole cluster shares one. A `common_name` of None is the node's name. With
+    `feature`, only clusters that have chosen it need the certificate.
     """
 
     name: str
@@ -57,7 +59,8 @@ class CertificateSpec:
     organization: str | None = None
     usages: tuple[x509.ObjectIdentifier, ...]
     roles: tuple[Role, ...] = ()
-    names: Callable[[Plan, NodePlan], tuple[SanName, ...]] | None = None
+    names: Callable[[Plan, NodePlan | None], tuple[SanName, ...]] | None = None
+    feature: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +81,7 @@ class Issuer:
     key: PrivateKey
 
 
-def _apiserver_names(plan: Plan, _node: NodePlan) -> tuple[SanName, ...]:
+def _apiserver_names(plan: Plan, _node: NodePlan | None) -> tuple[SanName, ...]:
     """Every name under which a client may reach any API server: the same on each of them."""
     masters = plan.having(Role.CONTROL_PLANE)
     return _unique(
@@ -95,15 +98,29 @@ def _apiserver_names(plan: Plan, _node: NodePlan) -> tuple[SanName, ...]:
     )
 
 
-def _own_names(_plan: Plan, node: NodePlan) -> tuple[SanName, ...]:
+def _own_names(_plan: Plan, node: NodePlan | None) -> tuple[SanName, ...]:
     """The names of one host, for what listens on its own address and on loopback."""
+    if node is None:
+        raise ValueError("a certificate that the cluster shares has no host's names")
     return _unique(node.name, "localhost", node.address, IPv4Address("127.0.0.1"))
 
 
+def _metrics_server_names(plan: Plan, _node: NodePlan | None) -> tuple[SanName, ...]:
+    """The Service's names: the API server's aggregator checks the first one that is a full name."""
+    service = "metrics-server.kube-system.svc"
+    return (service, f"{service}.{plan.cluster.network.dns_domain}")
+
+
 def _client(
-    name: str, common_name: str, *, authority: str = KUBERNETES_CA, organization: str | None = None
+    name: str,
+    common_name: str,
+    *,
+    authority: str = KUBERNETES_CA,
+    organization: str | None = None,
+    feature: str | None = None,
 ) -> CertificateSpec:
     return CertificateSpec(
+        feature=feature,
         name=name,
         authority=authority,
         common_name=common_name,
@@ -154,7 +171,34 @@ CERTIFICATES = (
     _client("kube-proxy", "system:kube-proxy"),
     _client("csr-approver", "bundler:csr-approver"),
     _client("admin", "kubernetes-admin", organization="system:masters"),
+    _client("flannel", "bundler:flannel", feature="flannel-kubernetes"),
+    _client(
+        "flannel-etcd-client", "flannel-etcd-client", authority=ETCD_CA, feature="flannel-etcd"
+    ),
+    CertificateSpec(
+        name="metrics-server",
+        authority=KUBERNETES_CA,
+        common_name="metrics-server",
+        usages=(SERVER,),
+        names=_metrics_server_names,
+        feature="metrics-server",
+    ),
 )
+
+
+def list_certificates(plan: Plan) -> tuple[CertificateSpec, ...]:
+    """The declarations that hold for the cluster."""
+    return tuple(spec for spec in CERTIFICATES if has_feature(spec.feature, plan.features))
+
+
+def authority_of(spec: CertificateSpec, plan: Plan) -> str:
+    """Who signs it: its own authority, or the only one that the cluster has."""
+    return spec.authority if spec.authority in list_authorities(plan) else KUBERNETES_CA
+
+
+def list_authorities(plan: Plan) -> tuple[str, ...]:
+    """The cluster's authorities, in the order in which they are made."""
+    return AUTHORITIES if plan.cluster.pki.authorities == "separate" else (KUBERNETES_CA,)
 
 
 def make_content(spec: CertificateSpec, plan: Plan, node: NodePlan | None) -> Content:
@@ -164,7 +208,7 @@ def make_content(spec: CertificateSpec, plan: Plan, node: NodePlan | None) -> Co
         common_name=common_name,
         organization=spec.organization,
         usages=tuple(usage.dotted_string for usage in spec.usages),
-        names=spec.names(plan, node) if spec.names and node else (),
+        names=spec.names(plan, node) if spec.names else (),
     )
 
 

@@ -1,6 +1,6 @@
 """Reuse or create on disk: the plan's authorities, certificates and keys, in the state directory.
 
-    pki/<authority>/{cert.pem,key.pem}        etcd-ca, front-proxy-ca, kubernetes-ca
+    pki/<authority>/{cert.pem,key.pem}        kubernetes-ca; if separate etcd-ca, front-proxy-ca
     pki/service-account/{key.pem,pub.pem}
     pki/<name>/{cert.pem,key.pem}             certificates that the whole cluster shares
     pki/nodes/<node>/<name>/{cert.pem,key.pem}
@@ -35,7 +35,7 @@ AUTHORITY_WARNING = timedelta(days=180)
 class Pki:
     """Everything of the PKI that the plan needs, in memory."""
 
-    authorities: dict[str, KeyPair]
+    authorities: dict[str, KeyPair]  # of every name; the same pair where there is a single one
     cluster: dict[str, KeyPair]
     nodes: dict[str, dict[str, KeyPair]]  # by node, then by certificate; every node has an entry
     service_account_key: bytes = field(repr=False)
@@ -76,21 +76,25 @@ def ensure_pki(state: State, plan: Plan, now: datetime) -> Pki:
     state.make_directory(state.directory / "pki")
     key_pem, public_pem = _ensure_service_account(state, plan, notes)
     authorities = {
-        name: _ensure_authority(name, state, plan, now=now, notes=notes) for name in pki.AUTHORITIES
+        name: _ensure_authority(name, state, plan, now=now, notes=notes)
+        for name in pki.list_authorities(plan)
     }
-    reasons = _explain_reissues(leaves, authorities, now)
+    reasons = _explain_reissues(leaves, authorities, plan, now=now)
     pairs: dict[Path, KeyPair] = {}
     for leaf in leaves:
         if leaf.stored and leaf.directory not in reasons:
             pairs[leaf.directory] = leaf.stored.pair
         else:
-            issuer = authorities[leaf.spec.authority].issuer
+            issuer = authorities[pki.authority_of(leaf.spec, plan)].issuer
             pairs[leaf.directory] = _write_leaf(leaf, issuer, state, plan, now=now)
     notes += _note_written(leaves, reasons)
     notes += _note_other_keys(leaves, plan)
     notes += _note_ending(leaves, pairs, now)
     return Pki(
-        authorities={name: stored.pair for name, stored in authorities.items()},
+        authorities={
+            name: authorities[name if name in authorities else pki.KUBERNETES_CA].pair
+            for name in pki.AUTHORITIES
+        },
         cluster={leaf.spec.name: pairs[leaf.directory] for leaf in leaves if leaf.node is None},
         nodes={
             node.name: {
@@ -108,7 +112,7 @@ def _load_leaves(state: State, plan: Plan) -> tuple[_Leaf, ...]:
     """Every certificate of the plan, with what there is of it; all faults are raised at once."""
     leaves: list[_Leaf] = []
     faults: list[PkiError] = []
-    for spec in pki.CERTIFICATES:
+    for spec in pki.list_certificates(plan):
         for node in _get_owners(spec, plan):
             directory = _get_path(state, *((NODES, node.name) if node else ()), spec.name)
             try:
@@ -176,7 +180,8 @@ def _ensure_authority(
 ) -> StoredPair:
     directory = _get_path(state, name)
     if not directory.is_dir():
-        earlier = pki.AUTHORITIES[: pki.AUTHORITIES.index(name)]
+        every = pki.list_authorities(plan)
+        earlier = every[: every.index(name)]
         _check_not_lost(directory, after=(SERVICE_ACCOUNT, *earlier))
         key = pki.make_key(plan.cluster.pki.key)
         certificate = pki.issue_authority(name, plan.name, key, now, plan.cluster.pki.ca_days)
@@ -228,13 +233,14 @@ def _check_authority(
 
 
 def _explain_reissues(
-    leaves: tuple[_Leaf, ...], authorities: dict[str, StoredPair], now: datetime
+    leaves: tuple[_Leaf, ...], authorities: dict[str, StoredPair], plan: Plan, *, now: datetime
 ) -> dict[Path, str]:
     """Why which certificate is issued anew; raises PkiError for others that ended."""
     reasons: dict[Path, str] = {}
     ended: list[PkiError] = []
     for leaf in leaves:
-        reason = _explain_reissue(leaf, authorities[leaf.spec.authority])
+        authority = pki.authority_of(leaf.spec, plan)
+        reason = _explain_reissue(leaf, authority, authorities[authority])
         if reason:
             reasons[leaf.directory] = reason
         elif leaf.stored and leaf.stored.pair.not_after <= now:
@@ -250,7 +256,7 @@ def _explain_reissues(
     return reasons
 
 
-def _explain_reissue(leaf: _Leaf, authority: StoredPair) -> str | None:
+def _explain_reissue(leaf: _Leaf, name: str, authority: StoredPair) -> str | None:
     if leaf.key is None:
         return None  # it is new
     if leaf.stored is None:
@@ -258,7 +264,7 @@ def _explain_reissue(leaf: _Leaf, authority: StoredPair) -> str | None:
     try:
         leaf.stored.certificate.verify_directly_issued_by(authority.certificate)
     except (ValueError, TypeError, InvalidSignature):
-        return f"another {leaf.spec.authority} than the present one signed it"
+        return f"another {name} than the present one signed it"
     return pki.explain_change(pki.read_content(leaf.stored.certificate), leaf.content)
 
 

@@ -5,8 +5,25 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
 from bundler.catalog import default_version
-from bundler.components import API_PORT, minor_of
-from bundler.config import Arch, Cluster, Docker, Image, NginxKeepalived, Node, NodeLocal, Role
+from bundler.components import (
+    API_PORT,
+    CGROUP_DRIVERS,
+    DOCKER_SHIMS,
+    PROXY_MODE_DEFAULTS,
+    minor_of,
+    row_for,
+)
+from bundler.config import (
+    Arch,
+    Cluster,
+    Containerd,
+    Docker,
+    Image,
+    NginxKeepalived,
+    Node,
+    NodeLocal,
+    Role,
+)
 
 RESERVED_POD_ADDRESSES = 3  # network, gateway and broadcast of a node's pod subnet
 MAX_PODS = 220
@@ -52,9 +69,8 @@ class Plan:
 
     @property
     def features(self) -> frozenset[str]:
-        """The chosen kinds, by which tables select."""
-        balancer = self.cluster.control_plane.load_balancer
-        return frozenset({self.engine} | ({balancer.kind} if balancer else set()))
+        """What the cluster has chosen, by which tables select."""
+        return features_of(self.cluster)
 
     @property
     def is_node_local(self) -> bool:
@@ -69,6 +85,53 @@ class Plan:
     def having(self, role: Role) -> tuple[NodePlan, ...]:
         """The nodes that hold the role, in the order of cluster.yaml."""
         return tuple(node for node in self.nodes if node.has(role))
+
+
+def features_of(cluster: Cluster) -> frozenset[str]:
+    """What the cluster has chosen: the words by which tables select units, flags and overlays."""
+    runtime, network = cluster.runtime, cluster.network
+    balancer = cluster.control_plane.load_balancer
+    store = f"flannel-{network.flannel.store}" if network.plugin == "flannel" else None
+    return frozenset(
+        feature
+        for feature, is_chosen in {
+            runtime.engine: True,
+            "dockershim": isinstance(runtime, Docker) and runtime.cri_dockerd is None,
+            _docker_shim(cluster): True,
+            "cri-dockerd": isinstance(runtime, Docker) and runtime.cri_dockerd is not None,
+            "crictl": "crictl" in runtime_versions(cluster),
+            network.plugin: True,
+            store: store is not None,
+            "cni": store != "flannel-etcd",  # which feeds dockerd's own bridge
+            f"proxy-{choose_proxy_mode(cluster)}": True,
+            balancer.kind if balancer else None: balancer is not None,
+            "coredns": cluster.dns.provider == "coredns",
+            "metrics-server": cluster.metrics_server is not None,
+            "etcd-wal": cluster.etcd.wal_dir is not None,
+        }.items()
+        if is_chosen and feature
+    )
+
+
+def _docker_shim(cluster: Cluster) -> str | None:
+    """Which of containerd's shims Docker's archive brings along."""
+    if not isinstance(cluster.runtime, Docker):
+        return None
+    return row_for(DOCKER_SHIMS, minor_of(cluster.runtime.version))
+
+
+def choose_proxy_mode(cluster: Cluster) -> str:
+    """The user's, or what suits the minor."""
+    return cluster.network.proxy_mode or row_for(
+        PROXY_MODE_DEFAULTS, minor_of(cluster.kubernetes.version)
+    )
+
+
+def choose_cgroup_driver(cluster: Cluster) -> str:
+    """One for the runtime and the kubelet: the user's, or what suits the minor."""
+    return cluster.runtime.cgroup_driver or row_for(
+        CGROUP_DRIVERS, minor_of(cluster.kubernetes.version)
+    )
 
 
 def make_plan(cluster: Cluster, pod_subnets: Mapping[str, IPv4Network]) -> Plan:
@@ -119,12 +182,29 @@ def choose_etcd(cluster: Cluster) -> str:
 def runtime_versions(cluster: Cluster) -> dict[str, str]:
     """The runtime's components and their versions, the minor's where the user names none."""
     runtime, minor = cluster.runtime, minor_of(cluster.kubernetes.version)
+    versions: dict[str, str | None] = {"crictl": runtime.crictl}
+    if runtime.crictl is None and (isinstance(runtime, Containerd) or runtime.cri_dockerd):
+        versions["crictl"] = default_version("crictl", minor)
     if isinstance(runtime, Docker):
-        return {"docker": runtime.version}
-    return {
-        "containerd": runtime.version or default_version("containerd", minor),
-        "runc": runtime.runc or default_version("runc", minor),
-    }
+        versions |= {"docker": runtime.version, "cri-dockerd": runtime.cri_dockerd}
+    else:
+        versions |= {
+            "containerd": runtime.version or default_version("containerd", minor),
+            "runc": runtime.runc or default_version("runc", minor),
+        }
+    return {name: version for name, version in versions.items() if version not in {None, "none"}}
+
+
+FLANNEL_WITH_ETCD = "0.11.0"
+"""The tutorial's; flannel 0.18 and later no longer speak etcd's v2 API."""
+
+
+def choose_flannel(cluster: Cluster) -> str:
+    """The user's version, or the one for the minor and the store."""
+    flannel = cluster.network.flannel
+    if flannel.version or flannel.store == "etcd":
+        return flannel.version or FLANNEL_WITH_ETCD
+    return default_version("flanneld", minor_of(cluster.kubernetes.version))
 
 
 def worker_names(cluster: Cluster) -> list[str]:
@@ -144,7 +224,8 @@ def kernel_modules(plan: Plan, node: NodePlan) -> tuple[str, ...]:
         return ()
     ipvs = ("ip_vs", "ip_vs_rr", "ip_vs_wrr", "ip_vs_sh")
     wanted = ("br_netfilter", "overlay", "nf_conntrack")
-    return wanted + (ipvs if plan.cluster.network.proxy_mode == "ipvs" else ())
+    vxlan = ("vxlan",) if "flannel" in plan.features else ()
+    return wanted + (ipvs if "proxy-ipvs" in plan.features else ()) + vxlan
 
 
 def sysctls(node: NodePlan) -> dict[str, str]:
@@ -167,4 +248,15 @@ def virtual_router_id(plan: Plan) -> int:
 
 def images_of(plan: Plan, node: NodePlan) -> tuple[Image, ...]:
     """The image archives that the node loads."""
-    return plan.cluster.images if node.has(Role.WORKER) else ()
+    if not node.has(Role.WORKER):
+        return ()
+    return tuple(image for image in plan.cluster.images if image.arch in {None, node.arch})
+
+
+def data_paths(plan: Plan) -> dict[Role, tuple[str, ...]]:
+    """What outlives an uninstall unless --purge-data is given."""
+    etcd = plan.cluster.etcd
+    return {
+        Role.ETCD: (etcd.data_dir, *([etcd.wal_dir] if etcd.wal_dir else [])),
+        Role.WORKER: (plan.cluster.runtime.data_root,),
+    }

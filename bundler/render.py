@@ -20,12 +20,19 @@ from bundler.overlays import overlays_of
 from bundler.paths import templates_directory
 from bundler.payload import Payload
 from bundler.plan import NodePlan, Plan, images_of
+from bundler.registries import make_registry_files
 from bundler.tree import File, Tree, make_manifest
 
-SECRET_NAMES = ("*.key", "*.kubeconfig", "*/encryption-config.yaml", "*/bootstrap-tokens.yaml")
+SECRET_NAMES = (
+    "*.key",
+    "*.kubeconfig",
+    "*/encryption-config.yaml",
+    "*/bootstrap-tokens.yaml",
+    "*/metrics-server.yaml",
+)
 """Files that only root may read, by their names."""
 
-SECRET_MARKS = ("PRIVATE KEY-----", "client-key-data:", "token-secret:", "    token:")
+SECRET_MARKS = ("PRIVATE KEY-----", "client-key-data:", "token-secret:", "    token:", "tls.key:")
 """What betrays a secret, whatever the file is called."""
 
 
@@ -67,6 +74,8 @@ def render_node(
     for template in _list_templates(plan, node):
         if template.suffix != ".fetch":
             tree.add(_make_file(template, context))
+    for file in make_registry_files(plan, node):
+        tree.add(file)
     if payloads is not None:
         for fetched in list_fetched(plan, node):
             content = payloads.member(fetched.component, node.arch, fetched.member)

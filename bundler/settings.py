@@ -11,24 +11,25 @@ from typing import Any
 
 import yaml
 
+from bundler.catalog import default_version
 from bundler.checks import Problem
-from bundler.components import EXTRA_COMPONENTS, MINORS, minor_of
+from bundler.components import EXTRA_COMPONENTS, MINORS, has_feature, key_of, minor_of
 from bundler.config import Cluster, FlagValue
 from bundler.errors import ConfigError
-from bundler.plan import choose_etcd, runtime_versions
+from bundler.plan import choose_etcd, choose_flannel, features_of, runtime_versions
+
+OWN_MINORS = frozenset({"etcd", "flanneld", "cri-dockerd"})
+"""Components whose rows hold for minors of their own, and not for Kubernetes'."""
 
 Render = Callable[[str], str]
 """Renders one Jinja expression's text for a node."""
-
-UNCHECKED = frozenset({"etcd", "docker"})
-"""Components whose accepted flags no table lists."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlagRow:
     """One flag that bundler sets: its value as a template, why, and in which minors.
 
-    Minors are Kubernetes'; those of etcd's flags are etcd's.
+    Minors are Kubernetes', or the component's own (OWN_MINORS).
     """
 
     flag: str
@@ -37,7 +38,7 @@ class FlagRow:
     fixed: bool = False
     since: str | None = None
     until: str | None = None
-    runtime: str | None = None  # only beside this container runtime
+    feature: str | None = None  # only where the cluster has chosen it
 
     def holds_for(self, minor: str) -> bool:
         """Whether a minor takes it."""
@@ -46,11 +47,11 @@ class FlagRow:
 
 def make_flags(cluster: Cluster, component: str, render: Render) -> tuple[str, ...]:
     """`--flag=value` for each, sorted, the user's over bundler's."""
-    minor = minor_of(version_of(cluster, component))
+    minor, features = minor_of(version_of(cluster, component)), features_of(cluster)
     values: dict[str, str] = {
         row.flag: render(row.value)
         for row in list_flags(component)
-        if row.holds_for(minor) and row.runtime in {None, cluster.runtime.engine}
+        if row.holds_for(minor) and has_feature(row.feature, features)
     }
     extra = cluster.extra.get(component)
     if extra:
@@ -60,14 +61,23 @@ def make_flags(cluster: Cluster, component: str, render: Render) -> tuple[str, .
 
 def version_of(cluster: Cluster, component: str) -> str:
     """The version of the program whose flags or fields are meant: Kubernetes', or its own."""
-    own = {"etcd": choose_etcd(cluster), **runtime_versions(cluster)}
+    kubernetes = minor_of(cluster.kubernetes.version)
+    own = {
+        "etcd": choose_etcd(cluster),
+        "flanneld": choose_flannel(cluster) if cluster.network.plugin == "flannel" else "0.11.0",
+        "coredns": cluster.dns.version or default_version("coredns", kubernetes),
+        **runtime_versions(cluster),
+    }
     return own.get(component, cluster.kubernetes.version)
 
 
 def make_config(cluster: Cluster, component: str, render: Render) -> dict[str, Any]:
     """A component's configuration file as data, the user's fields merged over bundler's."""
-    row = _config_row(component, minor_of(version_of(cluster, component)))
-    fields = _render_tree(row["fields"], render)
+    minor, features = minor_of(version_of(cluster, component)), features_of(cluster)
+    fields: dict[str, Any] = {}
+    for row in _list_fields(component, minor):
+        if has_feature(row.get("feature"), features):
+            fields = _merge(fields, _render_tree(row["fields"], render))
     extra = cluster.extra.get(component)
     return _merge(fields, extra.config) if extra else fields
 
@@ -100,7 +110,7 @@ def explain(component: str, version: str) -> tuple[FlagRow, ...]:
     if len(parts) < 2 or not all(part.isdigit() for part in parts[:2]):
         raise ConfigError(f"{version} is no version such as 1.20 or 1.20.2")
     minor = ".".join(parts[:2])
-    if component != "etcd" and minor not in MINORS:
+    if component not in OWN_MINORS and minor not in MINORS:
         raise ConfigError(f"there are no rows for {minor}: take {MINORS[0]} to {MINORS[-1]}")
     return tuple(sorted((r for r in list_flags(component) if r.holds_for(minor)), key=_flag_of))
 
@@ -135,7 +145,7 @@ def _check_flags(component: str, flags: Mapping[str, FlagValue], minor: str) -> 
 
 
 def _check_fields(component: str, config: Mapping[str, object], minor: str) -> Iterator[Problem]:
-    fixed: list[str] = _config_row(component, minor)["fixed"]
+    fixed = [name for row in _list_fields(component, minor) for name in row.get("fixed", ())]
     for path in _leaves(config):
         dotted = ".".join(path)
         if any(dotted == name or dotted.startswith(f"{name}.") for name in fixed):
@@ -143,11 +153,10 @@ def _check_fields(component: str, config: Mapping[str, object], minor: str) -> I
             yield Problem(path=where, text="follows from the plan, and cannot be set here")
 
 
-def _config_row(component: str, minor: str) -> dict[str, Any]:
-    """The newest row that is not newer than the minor."""
+def _list_fields(component: str, minor: str) -> list[dict[str, Any]]:
+    """The rows that hold for a minor, in order: later ones are merged over earlier ones."""
     rows: list[dict[str, Any]] = _load("fields.yaml")[component]
-    fitting = [row for row in rows if _key(row["since"]) <= _key(minor)]
-    return max(fitting, key=lambda row: _key(row["since"]))
+    return [row for row in rows if _holds(row.get("since"), row.get("until"), minor)]
 
 
 def _leaves(value: object, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -163,16 +172,16 @@ def _render_tree(value: Any, render: Render) -> Any:
         return {key: _render_tree(inner, render) for key, inner in value.items()}
     if isinstance(value, list):
         return [_render_tree(inner, render) for inner in value]
-    if isinstance(value, str) and value.startswith("{{"):
+    if isinstance(value, str) and "{{" in value:
         return _typed(render(value))
     return value
 
 
 def _typed(text: str) -> Any:
-    """A whole number, a list or a quoted string where the expression gives one, else the text."""
-    if text.isdigit():
-        return int(text)
-    return json.loads(text) if text.startswith(("[", '"')) else text
+    """A number, truth value, list or quoted string where the expression gives one, else text."""
+    if text.isdigit() or text in {"true", "false"} or text.startswith(("[", '"')):
+        return json.loads(text)
+    return text
 
 
 def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -190,13 +199,9 @@ def _text(value: FlagValue) -> str:
 
 
 def _holds(since: str | None, until: str | None, minor: str) -> bool:
-    return (since is None or _key(since) <= _key(minor)) and (
-        until is None or _key(minor) < _key(until)
+    return (since is None or key_of(since) <= key_of(minor)) and (
+        until is None or key_of(minor) < key_of(until)
     )
-
-
-def _key(minor: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in minor.split("."))
 
 
 @cache

@@ -6,13 +6,17 @@ import json
 import tarfile
 from pathlib import Path
 
+from bundler.artifacts import list_needs
+from bundler.loader import load_cluster
+from bundler.plan import make_plan
+
 EXAMPLE = Path(__file__).parents[1] / "examples" / "lab.yaml"
 
 
-def write_archive(path: Path, reference: str) -> str:
+def write_archive(path: Path, reference: str, arch: str = "amd64") -> str:
     """A docker-save archive with one small image; the image's id. The same bytes every time."""
     layer = f"layer of {reference}".encode()
-    config = json.dumps({"architecture": "amd64", "os": "linux", "ref": reference}).encode()
+    config = json.dumps({"architecture": arch, "os": "linux", "ref": reference}).encode()
     digest = hashlib.sha256(config).hexdigest()
     manifest = [{"Config": f"{digest}.json", "RepoTags": [reference], "Layers": ["layer.tar"]}]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -26,6 +30,39 @@ def write_archive(path: Path, reference: str) -> str:
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
     return f"sha256:{digest}"
+
+
+ELF_MACHINES = {"amd64": 62, "arm64": 183}
+
+
+def write_upstream(directory: Path, description: Path) -> Path:
+    """Stand-ins for all upstream files of a description: empty programs of the right machine.
+
+    They lie below directory/mirror, as `--mirror` wants them; the path of their pins.
+    """
+    plan = make_plan(load_cluster(description).cluster, {})
+    pins = {}
+    for (component, arch), members in list_needs(plan).items():
+        program = b"\x7fELF\x02\x01\x01" + bytes(11) + ELF_MACHINES[arch].to_bytes(2, "little")
+        file = io.BytesIO()
+        if members == ("",):
+            file.write(program + component.encode())
+        else:
+            with tarfile.open(fileobj=file, mode="w:gz") as archive:
+                for name in members:
+                    member = tarfile.TarInfo(name)
+                    content = program + name.encode()
+                    member.size = len(content)
+                    archive.addfile(member, io.BytesIO(content))
+        host = f"upstream.example/{arch}/{component}"
+        target = directory / "mirror" / host
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(file.getvalue())
+        digest = hashlib.sha256(file.getvalue()).hexdigest()
+        pins[f"{component}/{arch}"] = {"url": f"https://{host}", "sha256": digest}
+    path = directory / "pins.yaml"
+    path.write_text(json.dumps({"artifacts": pins}))
+    return path
 
 
 def write_description(directory: Path) -> Path:

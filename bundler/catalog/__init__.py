@@ -17,6 +17,9 @@ URLS = {
     "docker": "https://download.docker.com/linux/static/stable/{machine}/docker-{version}.tgz",
     "cni-plugins": "https://github.com/containernetworking/plugins/releases/download/v{version}/cni-plugins-linux-{arch}-v{version}.tgz",
     "containerd": "https://github.com/containerd/containerd/releases/download/v{version}/containerd-{version}-linux-{arch}.tar.gz",
+    "crictl": "https://github.com/kubernetes-sigs/cri-tools/releases/download/v{version}/crictl-v{version}-linux-{arch}.tar.gz",
+    "cri-dockerd": "https://github.com/Mirantis/cri-dockerd/releases/download/v{version}/cri-dockerd-{version}.{arch}.tgz",
+    "flanneld": "https://github.com/flannel-io/flannel/releases/download/v{version}/flanneld-{arch}",
     "runc": "https://github.com/opencontainers/runc/releases/download/v{version}/runc.{arch}",
 }  # fmt: skip
 """Where each component is published, for versions that no row pins."""
@@ -65,6 +68,7 @@ def closest_versions(component: str, version: str, arch: str) -> tuple[str, ...]
     return tuple(difflib.get_close_matches(version, known, n=3, cutoff=0.6))
 
 
+@cache
 def default_version(component: str, minor: str) -> str:
     """The component's version that goes with a Kubernetes minor; KeyError where no row says."""
     for row in _read("defaults.tsv"):

@@ -15,7 +15,9 @@ from bundler.state import open_state
 
 ROLES = (Role.ETCD, Role.CONTROL_PLANE)
 LEAVES = [
-    (spec, f"nodes/master1/{spec.name}" if spec.roles else spec.name) for spec in pki.CERTIFICATES
+    (spec, f"nodes/master1/{spec.name}" if spec.roles else spec.name)
+    for spec in pki.CERTIFICATES
+    if spec.feature != "flannel-etcd"
 ]
 each_leaf = pytest.mark.parametrize(
     ("spec", "directory"), LEAVES, ids=[directory for _, directory in LEAVES]
@@ -29,6 +31,8 @@ def make_plan(kind):
             "apiVersion": "bundler/v1alpha1",
             "name": "lab",
             "pki": {"key": kind},
+            "metrics_server": {},
+            "network": {"plugin": "flannel"},
             "nodes": [
                 {"name": name, "address": address, "roles": list(ROLES)} for name, address in nodes
             ],

@@ -9,7 +9,7 @@ import pytest
 
 from bundler.config import Image
 from bundler.errors import ArtifactError
-from bundler.images import find_image, is_pause, normalize, read_archive
+from bundler.images import find_image, normalize, read_archive, serves
 
 
 @pytest.mark.parametrize(
@@ -63,6 +63,8 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_pause_image_is_known_by_its_name_or_mark() -> None:
-    assert is_pause(Image(ref="k8s.gcr.io/pause:3.2", file=Path("x")))
-    assert is_pause(Image(ref="mine/sandbox:1", file=Path("x"), use="pause"))
-    assert not is_pause(Image(ref="pause-menu:1", file=Path("x"), use="verify"))
+    assert serves(Image(ref="k8s.gcr.io/pause:3.2", file=Path("x")), "pause")
+    assert serves(Image(ref="mirror.example/k8s/pause-amd64:3.1", file=Path("x")), "pause")
+    assert serves(Image(ref="mine/sandbox:1", file=Path("x"), use="pause"), "pause")
+    assert not serves(Image(ref="pause-menu:1", file=Path("x"), use="verify"), "pause")
+    assert serves(Image(ref="registry.k8s.io/coredns/coredns:v1.8.6", file=Path("x")), "coredns")

@@ -2,6 +2,7 @@
 
 import random
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ MASTER2 = (
 def test_the_example_loads_with_every_field_as_written(description: Path) -> None:
     loaded = load_cluster(description)
     cluster = loaded.cluster
-    assert loaded.warnings == ()
+    assert len(loaded.warnings) == 1
+    assert "dns.provider: provider none" in loaded.warnings[0]
     assert cluster.name == "lab"
     assert cluster.kubernetes.version == "1.20.2"
     assert str(cluster.network.pod_cidr) == "10.200.0.0/16"
@@ -33,11 +35,16 @@ def test_the_example_loads_with_every_field_as_written(description: Path) -> Non
     assert cluster.extra["kube-proxy"].config == {"conntrack": {"maxPerCore": 0}}
 
 
-def test_one_host_with_defaults_for_all_else_is_enough(description: Path) -> None:
+def test_one_host_with_defaults_for_all_else_is_enough(
+    description: Path, make_archive: Callable[[Path, str], str]
+) -> None:
+    images = description.parents[1] / ".lab" / "images"
+    make_archive(images / "coredns.tar", "registry.k8s.io/coredns:1.7.0")
     description.write_text(
         "apiVersion: bundler/v1alpha1\nname: solo\n"
         "nodes:\n  - {name: one, address: 192.0.2.1, roles: [etcd, control-plane, worker]}\n"
         'images:\n  - {ref: "registry.k8s.io/pause:3.2", file: ../.lab/images/pause.tar}\n'
+        '  - {ref: "registry.k8s.io/coredns:1.7.0", file: ../.lab/images/coredns.tar}\n'
     )
     loaded = load_cluster(description)
     assert loaded.cluster.control_plane.endpoint is None
@@ -48,7 +55,7 @@ FAULTS = [
     # what is replaced, by what, and the line that is expected: LINE:COL: PATH: TEXT
     ("name: lab\n", "name: lab\nnode: []\n", r":5:1: node: unknown key; did you mean 'nodes'\?"),
     ("proxy_mode: ipvs", "proxy_mod: ipvs", r":\d+:3: network.proxy_mod: unknown key; did you mean 'proxy_mode'\?"),
-    ("proxy_mode: ipvs", "proxy_mode: userspace", r"network.proxy_mode: must be 'ipvs' or 'iptables', not 'userspace'"),
+    ("proxy_mode: ipvs", "proxy_mode: userspace", r"network.proxy_mode: must be 'ipvs', 'iptables' or 'nftables', not 'userspace'"),
     ("  service_cidr: 10.254.0.0/16", "  service_cidr: 10.200.128.0/17", r"network.service_cidr: 10.200.128.0/17 overlaps network.pod_cidr"),
     ("pod_cidr: 10.200.0.0/16", "pod_cidr: 172.30.0.0/16", r"nodes\[0\].address: 172.30.20.11 lies inside network.pod_cidr"),
     ("service_cidr: 10.254.0.0/16", "service_cidr: 172.30.16.0/20", r"nodes\[0\].address: 172.30.20.11 lies inside network.service_cidr"),
@@ -64,9 +71,9 @@ FAULTS = [
     ("kind: nginx-keepalived, interface: eth0", "kind: node-local", r"control_plane.endpoint: with a node-local load balancer it is 127.0.0.1:PORT"),
     ("kind: nginx-keepalived, interface: eth0", "kind: node-local", r"nodes\[0\].roles: load-balancer has nothing to do here: node-local means every node"),
     ("version: 1.20.2", "version: 1.13.1", r"kubernetes.version: no table knows Kubernetes 1.13: choose 1.14 to 1.36"),
-    ("version: 1.20.2", "version: 1.24.1", r"runtime.engine: docker works with Kubernetes before 1.24, not with 1.24: take containerd"),
+    ("version: 1.20.2", "version: 1.24.1", r"runtime.engine: docker works before Kubernetes 1.24, not with 1.24: take containerd, or add runtime.cri_dockerd"),
     ("engine: docker, version: 20.10.24", "engine: podman", r"runtime.engine: must be one of 'docker', 'containerd'"),
-    ("extra:\n", "extra:\n  containerd: {config: {}}\n", r"extra.containerd: containerd is not installed: runtime.engine is docker"),
+    ("extra:\n", "extra:\n  containerd: {config: {}}\n", r"extra.containerd: containerd is not installed: the cluster does not use it"),
     ("version: 1.20.2", "version: 1.2", r"kubernetes.version: must be a full version such as 1.20.2"),
     ("node_port_range: 30000-32767", "node_port_range: 10000-32767", r"network.node_port_range: holds 10250"),
     ("node_port_range: 30000-32767", "node_port_range: 40000-30000", r"network.node_port_range: must be two ports"),

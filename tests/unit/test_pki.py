@@ -52,6 +52,9 @@ def get(certificate, kind):
         ("kube-proxy", "system:kube-proxy", None, {CLIENT}),
         ("csr-approver", "bundler:csr-approver", None, {CLIENT}),
         ("admin", "kubernetes-admin", "system:masters", {CLIENT}),
+        ("flannel", "bundler:flannel", None, {CLIENT}),
+        ("flannel-etcd-client", "flannel-etcd-client", None, {CLIENT}),
+        ("metrics-server", "metrics-server", None, {SERVER}),
     ],
 )
 def test_each_certificate_has_its_name_and_no_more_usages_than_it_needs(
@@ -67,7 +70,7 @@ def test_each_certificate_has_its_name_and_no_more_usages_than_it_needs(
 
 
 def test_every_declared_certificate_is_in_the_table_above_once():
-    assert len(SPECS) == len(pki.CERTIFICATES) == 14
+    assert len(SPECS) == len(pki.CERTIFICATES) == 17
     assert {spec.authority for spec in pki.CERTIFICATES} == set(pki.AUTHORITIES)
 
 

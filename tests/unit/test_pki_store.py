@@ -63,7 +63,9 @@ def test_the_first_build_creates_everything_and_says_so(tmp_path):
         "master2": MASTER_NAMES,
         "worker1": set(),
     }
-    assert set(made.cluster) == {spec.name for spec in pki.CERTIFICATES if not spec.roles}
+    assert set(made.cluster) == {
+        spec.name for spec in pki.CERTIFICATES if not spec.roles and not spec.feature
+    }
     assert made.notes[0] == "service-account key pair: created"
     assert "kubernetes-ca: created, ends on 2036-03-01" in made.notes
     assert any(

@@ -18,7 +18,9 @@ load_images() {
     missing_images >"$work/images"
     while IFS='|' read -r file ref id; do
         say "  loading $ref"
-        answer=$(load_archive "$here/$file") || die 1 "$file ($ref) could not be loaded: $answer"
+        # flannel may start dockerd anew at any moment.
+        answer=$(load_archive "$here/$file") || { await_runtime && answer=$(load_archive "$here/$file"); } ||
+            die 1 "$file ($ref) could not be loaded: $answer"
         [ "$(image_id "$ref")" = "$id" ] || die 1 "$ref is not the image $id after $file was loaded"
         note "loaded $ref $id"
         loaded=$((loaded + 1))

@@ -75,10 +75,30 @@ has_endpoint() {
 ready_kubelet() {
     ready_active "$1" || return 1
     has_endpoint || { echo "the API does not answer at $ENDPOINT yet"; return 2; }
-    identity=/var/lib/kubelet/pki/kubelet-client-current.pem
+    identity=$KUBELET_ROOT/pki/kubelet-client-current.pem
     [ -f "$identity" ] || { echo "the control plane has not given it a certificate yet"; return 2; }
     HTTPS_TIMEOUT=5 https_get "${host%:*}" "${host##*:}" "/api/v1/nodes/$NODE" /etc/kubernetes/pki/ca.crt "$identity" "$identity" |
         tr -d ' \n' | grep -q '{"type":"Ready","status":"True"' || { echo "the node is not Ready yet"; return 1; }
+}
+
+# flannel has this node's subnet; it keeps them in the API, or in etcd.
+ready_flannel() {
+    reason=$(ready_active "$1") && [ -f /run/flannel/subnet.env ] && return
+    echo "${reason:-this node has no subnet yet}"
+    case " $FEATURES " in
+        *' flannel-etcd '*) has_flannel_etcd && return 1 ;;
+        *) has_endpoint && return 1 ;;
+    esac
+    return 2
+}
+
+has_flannel_etcd() {
+    for endpoint in $ETCD_ENDPOINTS; do
+        member=${endpoint#https://}
+        answers "${member%:*}" "${member##*:}" /health /etc/flannel/pki/etcd-ca.crt \
+            /etc/flannel/pki/client.crt /etc/flannel/pki/client.key >/dev/null && return
+    done
+    return 1
 }
 
 ready_kube_proxy() {

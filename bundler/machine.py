@@ -1,0 +1,23 @@
+"""For which machine a program is made, by its first bytes (elf(5), Linux' elf-em.h)."""
+
+SCRIPT = "a script"
+MACHINES = {
+    3: "386",
+    21: "ppc64le",
+    22: "s390x",
+    40: "arm",
+    62: "amd64",
+    183: "arm64",
+}
+MACHINE_OFFSET = 18
+
+
+def read_machine(head: bytes) -> str:
+    """`amd64`, `arm64` …; SCRIPT for one; words for people where it is no program."""
+    if head.startswith(b"#!"):
+        return SCRIPT
+    if not head.startswith(b"\x7fELF") or len(head) < MACHINE_OFFSET + 2:
+        return "no Linux program"
+    field = head[MACHINE_OFFSET : MACHINE_OFFSET + 2]
+    number = int.from_bytes(field, "little" if head[5] == 1 else "big")
+    return MACHINES.get(number, f"for another machine (ELF {number})")

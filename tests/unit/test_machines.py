@@ -1,0 +1,94 @@
+"""Clusters of two machines: each node gets its own programs and images, and never the other's."""
+
+import gzip
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+from descriptions import write_archive, write_upstream
+
+from bundler.build import Inputs, build
+from bundler.cache import Cache
+from bundler.errors import ArtifactError, ConfigError
+from bundler.loader import load_cluster
+from bundler.machine import SCRIPT, read_machine
+
+MIXED = """\
+apiVersion: bundler/v1alpha1
+name: mixed
+kubernetes: {version: 1.36.2}
+runtime: {engine: containerd}
+dns: {provider: none}
+nodes:
+  - {name: one, address: 192.0.2.1, roles: [etcd, control-plane]}
+  - {name: two, address: 192.0.2.2, roles: [worker]}
+  - {name: three, address: 192.0.2.3, roles: [worker], arch: arm64}
+images:
+  - {ref: "registry.k8s.io/pause:3.10.2", arch: amd64, file: pause-amd64.tar}
+  - {ref: "registry.k8s.io/pause:3.10.2", arch: arm64, file: pause-arm64.tar}
+"""
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> Path:
+    for arch in ("amd64", "arm64"):
+        write_archive(tmp_path / f"pause-{arch}.tar", "registry.k8s.io/pause:3.10.2", arch)
+    (tmp_path / "cluster.yaml").write_text(MIXED)
+    return tmp_path / "cluster.yaml"
+
+
+def make_inputs(directory: Path, pins: Path) -> Inputs:
+    return Inputs(
+        description=directory / "cluster.yaml", cache=Cache(directory / "cache"), pins=pins,
+        mirrors=(str(directory / "mirror"),),
+    )  # fmt: skip
+
+
+def read_members(path: Path) -> dict[str, bytes]:
+    with gzip.open(path) as unzipped, tarfile.open(fileobj=unzipped) as tar:
+        return {m.name: tar.extractfile(m).read() for m in tar if m.isreg()}  # type: ignore[union-attr]
+
+
+def test_each_node_gets_programs_and_images_of_its_own_machine(mixed: Path, tmp_path: Path) -> None:
+    pins = write_upstream(tmp_path, mixed)
+    bundles = build(make_inputs(tmp_path, pins), tmp_path / "dist")
+    expected = {"one": "amd64", "two": "amd64", "three": "arm64"}
+    for bundle in bundles:
+        members = read_members(bundle.path)
+        programs = {read_machine(c) for c in members.values() if c.startswith(b"\x7fELF")}
+        assert programs == {expected[bundle.node]}
+        images = [content for name, content in members.items() if "/images/" in name]
+        assert len(images) == (0 if bundle.node == "one" else 1)
+        for image in images:
+            assert f'"architecture": "{expected[bundle.node]}"'.encode() in image
+
+
+def test_a_program_of_the_wrong_machine_fails_the_build(mixed: Path, tmp_path: Path) -> None:
+    pins = write_upstream(tmp_path, mixed)
+    document = json.loads(pins.read_text())["artifacts"]
+    document["runc/amd64"] = document["runc/arm64"]
+    pins.write_text(json.dumps({"artifacts": document}))
+    with pytest.raises(ArtifactError, match=r"runc .* is arm64, not for amd64"):
+        build(make_inputs(tmp_path, pins), tmp_path / "dist")
+    assert not list((tmp_path / "dist").glob("*.tar.gz"))
+
+
+def test_an_image_of_the_wrong_machine_is_refused(mixed: Path) -> None:
+    mixed.write_text(MIXED.replace("pause-arm64.tar", "pause-amd64.tar"))
+    with pytest.raises(ConfigError, match=r"is for amd64, and nodes are arm64: give one archive"):
+        load_cluster(mixed)
+
+
+def test_a_machine_without_a_pause_image_is_named(mixed: Path) -> None:
+    lines = [line for line in MIXED.splitlines() if "pause-arm64" not in line]
+    mixed.write_text("\n".join(lines))
+    with pytest.raises(ConfigError, match=r"exactly one pause image for arm64, and has 0"):
+        load_cluster(mixed)
+
+
+def test_what_is_no_program_is_not_taken_for_one() -> None:
+    assert read_machine(b"#!/bin/sh\n") == SCRIPT
+    assert read_machine(b"<html>") == "no Linux program"
+    assert read_machine(b"") == "no Linux program"
+    assert read_machine(b"\x7fELF\x02\x02" + bytes(12) + (22).to_bytes(2, "big")) == "s390x"
