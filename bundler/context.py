@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -124,6 +125,7 @@ def make_context(plan: Plan, node: NodePlan, secrets: Secrets) -> dict[str, Any]
             f"{n.name}=https://{n.address}:2380" for n in plan.having(Role.ETCD)
         ),
         "max_pods": max_pods(plan),
+        "json_line": json_line,
         "features": plan.features,
         "proxy_mode": choose_proxy_mode(cluster),
         "cgroup_driver": cgroup_driver,
@@ -249,6 +251,13 @@ def quote_systemd(word: str) -> str:
     if any(character in escaped for character in " \t\"'\\;"):
         return '"' + escaped.replace("\\", "\\\\").replace('"', '\\"') + '"'
     return escaped
+
+
+def json_line(value: object) -> str:
+    """JSON as Go writes it, on one line; durations such as `2m` in Go's full form, `2m0s`."""
+    if isinstance(value, str) and (match := re.fullmatch(r"(\d+)(h|m|s)", value)):
+        value = f"{match[1]}{match[2]}" + {"h": "0m0s", "m": "0s", "s": ""}[match[2]]
+    return json.dumps(value, separators=(",", ":"), sort_keys=True)
 
 
 def dump_yaml(value: object) -> str:

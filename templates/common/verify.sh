@@ -1,13 +1,18 @@
 #!/bin/sh
 # Verify that the cluster works: etcd, the control plane, every worker, pods, Services, NodePorts.
 #
-# Usage: verify.sh [OPTION...]            on any control-plane node, as root; changes nothing there
+# Usage: verify.sh [OPTION...]            on any control-plane node, as root
+#
+# Without --failover nothing on the hosts is changed.
 #
 #   --timeout SECONDS   how long to wait for what is not yet so (default 120)
 #   --json              print the results as JSON
 #   --only CHECK        run only this check (may be given several times)
 #   --list              list the checks and what each proves, then end
 #   --namespace NAME    where the test's pods go while it runs (default bundler-verify)
+#   --node              check this host alone, by itself; on any node, no cluster needed
+#   --failover          stop the controller manager and the scheduler that lead, if they run here,
+#                       watch another take over, and start them again
 #   --keep              leave the test's namespace for a look; the next run removes it
 #   --help              this text
 #
@@ -17,7 +22,7 @@
 # shellcheck disable=SC2034 # the parts in lib/ use the variables
 set -u
 here=$(cd "$(dirname "$0")" && pwd -P) || exit 2
-for part in https verify-table verify-run verify-report verify-control-plane verify-workers verify-workload verify-network; do
+for part in https verify-table verify-run verify-report verify-control-plane verify-workers verify-workload verify-network verify-node verify-failover; do
     # shellcheck disable=SC1090 # the files beside this one
     . "$here/lib/$part.sh" || exit 2
 done
@@ -26,8 +31,11 @@ main() {
     set_defaults
     parse_options "$@"
     load_node
+    check_only
+    [ "$listing" = no ] || { list_checks; exit 0; }
     check_place
     make_work_dir
+    [ "$mode" != node ] || check_node
     begun=$(now) deadline=$(($(now) + timeout))
     say "verifying the cluster $CLUSTER from $NODE"
     # shellcheck disable=SC2046 # lists of words
@@ -44,7 +52,7 @@ main() {
 }
 
 set_defaults() {
-    timeout=120 format=table only='' namespace=bundler-verify keep=no secret_name=verify
+    mode=cluster timeout=120 format=table only='' namespace=bundler-verify keep=no secret_name=verify
     started='' namespace_made=no server='' work='' etcd_commas=''
     prefix=${DESTDIR:-}
     kubectl=$prefix/opt/k8s/bin/kubectl etcdctl=$prefix/opt/k8s/bin/etcdctl
@@ -66,11 +74,13 @@ parse_options() {
                 case $2 in '' | *[!0-9]* | ???????*) usage_error "--timeout: $2 is not a number of seconds" ;; esac
                 timeout=$(printf '%s\n' "$2" | sed 's/^0*\(.\)/\1/'); shift ;; # 08 would be octal
             --only)
-                is_check "$2" || usage_error "--only: there is no check $2 (see --list)"
+                case $2 in '' | *[!a-z-]*) usage_error "--only: there is no check $2 (see --list)" ;; esac
                 only="$only $2"; shift ;;
             --namespace)
                 case $2 in '' | -* | *- | *[!a-z0-9-]*) usage_error "--namespace: $2 cannot name a namespace" ;; esac
                 namespace=$2; shift ;;
+            --node) mode=node ;;
+            --failover) mode=failover ;;
             --json) format=json ;;
             --keep) keep=yes ;;
             --list) listing=yes ;;
@@ -80,7 +90,13 @@ parse_options() {
         shift
     done
     only=${only# }
-    [ "$listing" = no ] || { list_checks; exit 0; }
+}
+
+# Which checks there are depends on the node.
+check_only() {
+    for name in $only; do
+        is_check "$name" || usage_error "--only: there is no check $name (see --list)"
+    done
 }
 
 usage_error() {
@@ -106,6 +122,8 @@ load_node() {
 }
 
 check_place() {
+    [ "$(id -u)" -eq 0 ] || usage_error "run it as root: it reads keys"
+    [ "$mode" != node ] || return 0
     case " $ROLES " in
         *" control-plane "*) ;;
         *)
@@ -113,7 +131,6 @@ check_place() {
             exit 3
             ;;
     esac
-    [ "$(id -u)" -eq 0 ] || usage_error "run it as root: it reads the cluster's keys"
     for file in "$kubectl" "$etcdctl" "$admin" "$pki/ca.crt"; do
         [ -r "$file" ] || { say "verify.sh: $file is missing: install this node's bundle first (install.sh)"; exit 3; }
     done
@@ -130,6 +147,7 @@ make_work_dir() {
     results=$work/results
     mkdir "$results" "$work/tmp"
     export HOME="$work" TMPDIR="$work/tmp" # kubectl's cache and temporary files go too
+    [ "$mode" != node ] || return 0
     extract_identity "$admin" admin
     extract_identity "$prefix/etc/kubernetes/controller-manager.kubeconfig" wrong
 }

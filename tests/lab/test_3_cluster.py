@@ -36,8 +36,33 @@ def test_verify_proves_the_cluster_for_people_and_for_machines(installed: Cluste
         installed.masters[1].run("/opt/k8s/bundle/verify.sh --json 2>/dev/null").stdout
     )
     assert report["ok"] is True
-    assert len(report["checks"]) == 17
+    assert len(report["checks"]) == 27
     assert all(check["ok"] for check in report["checks"])
+    seen = {check["name"]: check["seen"] for check in report["checks"]}
+    assert "proxy-rules" in seen
+    FIGURES.append(f"kube-proxy, asked for ipvs: {seen['proxy-rules']}")
+
+
+def test_verify_proves_each_host_by_itself(installed: Cluster) -> None:
+    for host in installed.hosts.values():
+        report = json.loads(host.run("/opt/k8s/bundle/verify.sh --node --json 2>/dev/null").stdout)
+        assert report["ok"] is True
+        assert len(report["checks"]) >= 7
+
+
+def test_another_leader_takes_over_when_one_stops(installed: Cluster) -> None:
+    """On each host in turn: whichever leads there is stopped and started again."""
+    moved = set()
+    for master in installed.masters:
+        done = master.run("/opt/k8s/bundle/verify.sh --failover --json 2>/dev/null", check=False)
+        for check in json.loads(done.stdout)["checks"]:
+            if check["ok"]:
+                moved.add(check["name"])
+                FIGURES.append(f"{check['name']}: {check['seen']}")
+            else:
+                assert "leads, and this is" in check["seen"]
+    assert moved == {"controller-manager-failover", "scheduler-failover"}
+    assert installed.verify().returncode == 0
 
 
 def test_every_worker_is_ready_under_its_name_and_address(installed: Cluster) -> None:

@@ -63,7 +63,7 @@ def test_every_check_has_a_function(rendered: Path, sh: Sh) -> None:
         line.split()[0] for line in sh(rendered / "master1/verify.sh", "--list").stdout.splitlines()
     ]
     source = "".join(path.read_text() for path in LIB.glob("verify-*.sh"))
-    assert len(listed) == 17
+    assert len(listed) == 27
     for name in listed:
         assert f"check_{name.replace('-', '_')}() " in source
 

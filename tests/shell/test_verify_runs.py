@@ -1,6 +1,7 @@
 """verify.sh end to end against stand-ins: what it chooses, reports, leaves alone and removes."""
 
 import base64
+import hashlib
 import json
 import subprocess
 from collections.abc import Callable, Iterator
@@ -72,11 +73,17 @@ def run(sh: Sh, tmp_path: Path, api: dict[str, Any]) -> Run:
     (tmp_path / "calls").write_text("")
 
     def start(
-        *arguments: str, roles: str = "etcd control-plane worker", image: str = ""
+        *arguments: str,
+        roles: str = "etcd control-plane worker",
+        image: str = "",
+        facts: str = "",
+        manifest: str = "",
     ) -> subprocess.CompletedProcess[str]:
-        (bundle / "node.env").write_text(
-            NODE_ENV.format(roles=roles, image=image, port=api["port"])
-        )
+        text = NODE_ENV.format(roles=roles, image=image, port=api["port"]) + facts
+        (bundle / "node.env").write_text(text)
+        if manifest:
+            digest = hashlib.sha256(text.encode()).hexdigest()
+            (bundle / "MANIFEST").write_text(f"{manifest}{digest} 0644 1 node.env\n")
         done = sh(
             bundle / "verify.sh", *arguments,
             DESTDIR=str(tmp_path), TMPDIR=str(tmp_path / "tmp"), HTTPS_TIMEOUT="5",
@@ -120,8 +127,9 @@ def test_every_failure_is_reported_as_sound_json(run: Run, tmp_path: Path) -> No
     report = json.loads(done.stdout)
     assert (report["cluster"], report["node"], report["ok"]) == ('a "b" \\c', "one", False)
     names = [check["name"] for check in report["checks"]]
-    assert len(names) == len(set(names)) == 17
-    assert not any(check["ok"] for check in report["checks"])
+    assert len(names) == len(set(names)) == 27
+    # where nothing runs, nothing unsafe listens either
+    assert [check["name"] for check in report["checks"] if check["ok"]] == ["ports-closed"]
     assert all(check["expected"] and check["seen"] and check["look"] for check in report["checks"])
     assert (tmp_path / "calls").read_text() == ""
 
@@ -248,3 +256,49 @@ def test_long_and_strange_text_becomes_one_sound_line(sh: Sh, tmp_path: Path) ->
     text = json.loads(line)
     assert text.startswith('a[31m; "b"\\; xxx')
     assert len(text) == 603
+
+
+@pytest.fixture
+def node(run: Run, tmp_path: Path) -> Callable[..., dict[str, dict[str, Any]]]:
+    """`verify.sh --node --json` on a worker of stand-ins; its checks by name."""
+    write_program(
+        tmp_path / "bin/systemctl",
+        'case "$*" in *broken*) echo failed; exit 3 ;; is-active*) echo active ;; esac\n',
+    )
+    (tmp_path / "etc/kubernetes/one.yaml").write_text("as it was\n")
+    digest = hashlib.sha256(b"as it was\n").hexdigest()
+
+    def start(units: str = "kubelet.service") -> dict[str, dict[str, Any]]:
+        facts = (
+            f"UNITS='{units}'\nSYSCTLS='net.ipv4.ip_forward=0'\nMODULES=''\nSWAP_OFF=''\nPORTS=''\n"
+            "KUBELET_ROOT=/var/lib/kubelet\nADDRESS=127.9.9.1\nIMAGES=''\nFEATURES=''\n"
+        )
+        done = run("--node", "--timeout", "0", "--json", roles="worker", facts=facts, manifest=(
+            f"{digest} 0644 10 rootfs/etc/kubernetes/one.yaml\n"))  # fmt: skip
+        report = json.loads(done.stdout)
+        assert done.returncode == (0 if report["ok"] else 1)
+        return {check["name"]: check for check in report["checks"]}
+
+    return start
+
+
+def test_a_host_is_judged_by_itself(node: Callable[..., dict[str, dict[str, Any]]]) -> None:
+    checks = node()
+    assert set(checks) == {
+        "node-units", "node-files", "node-certificates", "node-kernel", "node-ports",
+        "node-kubelet", "node-images",
+    }  # fmt: skip
+    assert checks["node-units"]["ok"]
+    assert checks["node-files"]["ok"]
+    assert not checks["node-kubelet"]["ok"]
+
+
+def test_a_dead_unit_and_a_changed_file_are_named(
+    node: Callable[..., dict[str, dict[str, Any]]], tmp_path: Path
+) -> None:
+    (tmp_path / "etc/kubernetes/one.yaml").write_text("changed\n")
+    checks = node("kubelet.service broken.service")
+    assert "broken.service is failed" in checks["node-units"]["seen"]
+    assert "one.yaml is changed or missing" in checks["node-files"]["seen"]
+    (tmp_path / "etc/kubernetes/pki/bad.crt").write_text("no certificate")
+    assert "bad.crt" in node()["node-certificates"]["seen"]

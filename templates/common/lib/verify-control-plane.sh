@@ -27,6 +27,16 @@ check_etcd_members() {
     saw "$members of $members members healthy"
 }
 
+# Below /registry each kind has its keys; the API server itself always makes these two.
+check_etcd_registry() {
+    expect "keys below /registry/, namespaces and the kubernetes Service among them"
+    keys=$(etcd get /registry --prefix --keys-only)
+    for key in /registry/namespaces/kube-system /registry/services/specs/default/kubernetes; do
+        printf '%s\n' "$keys" | grep -qxF "$key" || { saw "there is no $key: $(printf '%s\n' "$keys" | few)"; return 1; }
+    done
+    saw "$(printf '%s\n' "$keys" | grep -c '^/registry/') keys"
+}
+
 # With the API server's certificate /health answers, so that a refusal without one means something.
 check_etcd_refuses_strangers() {
     expect "with a client certificate 200 from every member, without one no answer at all"
@@ -68,6 +78,73 @@ check_endpoint_ready() {
     ready=$(ready_status "$endpoint_host" "$endpoint_port")
     [ "$ready" = 200 ] || { saw "$ready"; return 1; }
     saw "$ENDPOINT is ready"
+}
+
+check_apiserver_metrics() {
+    expect "metrics with the administrator's certificate, 401 or 403 without, from every API server and $ENDPOINT"
+    problems=$(
+        { planned control-plane | sed "s/\$/ $api_port/"; printf 'endpoint %s %s\n' "$endpoint_host" "$endpoint_port"; } |
+            while read -r name address port; do probe_metrics "$name" "$address" "$port" apiserver_; done
+    )
+    [ -z "$problems" ] || { saw "$problems"; return 1; }
+    saw "$(planned control-plane | count_lines) API servers and the endpoint"
+}
+
+check_controller_manager_metrics() { check_component_metrics 10257 workqueue_; }
+check_scheduler_metrics() { check_component_metrics 10259 scheduler_; }
+
+check_component_metrics() {
+    expect "metrics with the administrator's certificate, 401 or 403 without, at port $1 of every control plane"
+    problems=$(planned control-plane | while read -r name address; do probe_metrics "$name" "$address" "$1" "$2"; done)
+    [ -z "$problems" ] || { saw "$problems"; return 1; }
+    saw "$(planned control-plane | count_lines) of them"
+}
+
+# probe_metrics NAME HOST PORT PREFIX: nothing where all is well, else a line.
+probe_metrics() {
+    stranger=$(https_status "$2" "$3" /metrics "$pki/ca.crt")
+    case $stranger in 401 | 403) ;; *) printf '%s (%s:%s) without a certificate: %s\n' "$1" "$2" "$3" "$stranger" ;; esac
+    as_admin "$2" "$3" /metrics | awk -v prefix="$4" -v who="$1 ($2:$3)" '
+        NR == 1 { status = $0 }
+        index($0, prefix) == 1 { found = 1 }
+        END { if (status != 200) print who " with a certificate: " status; else if (!found) print who ": no " prefix "* among its metrics" }'
+}
+
+check_ports_open() {
+    expect "a listener on each port of each node's roles"
+    problems=$(
+        {
+            planned etcd | sed 's/$/ 2379 2380/'
+            planned control-plane | sed "s/\$/ $api_port 10257 10259/"
+            planned worker | sed 's/$/ 10250/'
+        } | while read -r name address ports; do
+            for port in $ports; do
+                is_open "$address" "$port" || printf '%s does not listen on %s\n' "$name" "$port"
+            done
+        done
+    )
+    [ -z "$problems" ] || { saw "$(printf '%s\n' "$problems" | few)"; return 1; }
+    saw "etcd 2379 2380, control planes $api_port 10257 10259, workers 10250"
+}
+
+check_ports_closed() {
+    expect "no listener on any of $closed_ports of any node, seen from $NODE"
+    # shellcheck disable=SC2046 # a list of words
+    problems=$(for_each 8 probe_closed $(for node in $NODES; do printf '%s\n' "${node%|*}"; done))
+    [ -z "$problems" ] || { saw "$(printf '%s\n' "$problems" | few)"; return 1; }
+    # shellcheck disable=SC2086 # a list of words
+    saw "$(printf '%s\n' $NODES | count_lines) nodes"
+}
+
+probe_closed() {
+    for port in $closed_ports; do
+        ! is_open "${1#*|}" "$port" || printf '%s listens on %s\n' "${1%%|*}" "$port"
+    done
+}
+
+# is_open HOST PORT: does anything take a TCP connection there? A port that a firewall drops is shut.
+is_open() {
+    printf '' | timeout 4 openssl s_client -connect "$1:$2" 2>&1 | grep -q '^CONNECTED'
 }
 
 check_controller_manager_leader() { check_leader kube-controller-manager; }

@@ -45,13 +45,18 @@ probe_worker() {
     while :; do
         timeout 45 "$kubectl" --kubeconfig "$admin" --server "$server" -n "$namespace" exec "$pod" -- \
             sh -c "$(cat "$here/lib/verify-probe.sh")" probe "$service_ip" "$node_port" "$pod_ips" \
-            "$(planned_addresses worker | tr '\n' ' ')" >"$report.new" 2>"$report.error"
+            "$(planned_addresses worker | tr '\n' ' ')" "$SERVICE_IP" \
+            "$(planned_addresses control-plane | sed "s/\$/:$api_port/" | tr '\n' ' ')" "$(dns_name)" \
+            >"$report.new" 2>"$report.error"
         mv "$report.new" "$report"
         is_probe_well "$report" && return
         is_time_left || return
         sleep 2
     done
 }
+
+# The name that a pod must find; nothing where the cluster has no DNS.
+dns_name() { ! has_feature coredns || printf 'kubernetes.default.svc.%s\n' "$DNS_DOMAIN"; }
 
 is_probe_well() { tail -n 1 "$1" | grep -qx end && ! grep -v -q -e ' ok$' -e '^end$' "$1"; }
 
@@ -96,6 +101,46 @@ judge_probes() {
     )
     [ -z "$problems" ] || { saw "$(printf '%s\n' "$problems" | few)"; return 2; }
     saw "$(($(planned worker | count_lines) * $2)) $3 from $(planned worker | count_lines) workers"
+}
+
+check_cluster_dns() { judge_probes dns 1 "lookups of kubernetes.default"; }
+check_pod_bridge() { judge_probes bridge 1 "bridges in their subnets"; }
+
+check_proxy_rules() {
+    judge_probes rules 1 "sets of rules for $SERVICE_IP:443 that name every API server" || return
+    modes=$(for worker in $(planned_names worker); do awk '$1 == "rules" { print $2 }' "$work/probe.$worker"; done | sort -u | tr '\n' ' ')
+    modes=${modes% }
+    if has_feature "proxy-$modes"; then
+        saw "mode $modes on $(planned worker | count_lines) workers, $(planned control-plane | count_lines) API servers each"
+    else
+        saw "mode $modes on $(planned worker | count_lines) workers, though ${PROXY_MODE} was asked for: their kernels have none"
+    fi
+}
+
+check_coredns_ready() {
+    expect "all replicas ready, on at least two workers where there are two"
+    wanted=$(kube -n kube-system get deployment coredns -o jsonpath='{.spec.replicas} {.status.readyReplicas}' 2>&1) ||
+        { saw "$wanted"; return 1; }
+    [ "${wanted#* }" = "${wanted% *}" ] || { saw "${wanted#* } of ${wanted% *} replicas are ready"; return 1; }
+    hosts=$(kube -n kube-system get pods -l k8s-app=kube-dns -o go-template='{{range .items}}{{.spec.nodeName}}{{"\n"}}{{end}}' | sort -u | count_lines)
+    if [ "$hosts" -lt 2 ] && [ "${wanted% *}" -gt 1 ] && [ "$(planned worker | count_lines)" -gt 1 ]; then
+        saw "all ${wanted% *} replicas are on one worker: kubectl -n kube-system rollout restart deployment coredns spreads them"
+        return 1
+    fi
+    saw "${wanted% *} replicas on $hosts workers"
+}
+
+check_metrics_server() {
+    expect "a line of kubectl top nodes for each of: $(planned_names worker | tr '\n' ' ')"
+    top=$(kube top nodes --no-headers 2>&1) || { saw "$(printf '%s' "$top" | tail -n 1)"; return 1; }
+    problems=$(
+        for worker in $(planned_names worker); do
+            printf '%s\n' "$top" | awk -v node="$worker" '$1 "" == node "" && $2 ~ /^[0-9]+m$/ { found = 1 } END { exit !found }' ||
+                printf '%s has no metrics yet\n' "$worker"
+        done
+    )
+    [ -z "$problems" ] || { saw "$(printf '%s\n' "$problems" | few)"; return 1; }
+    saw "$(planned worker | count_lines) workers"
 }
 
 check_images_local() {

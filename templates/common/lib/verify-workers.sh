@@ -46,6 +46,49 @@ probe_kubelet_certificate() {
     case $probed in 000*) printf '%s (%s:10250): %s\n' "${1%%|*}" "${1#*|}" "${probed#000 }" ;; esac
 }
 
+check_kubelet_metrics() {
+    expect "200 with metrics from /metrics and /metrics/cadvisor of every kubelet"
+    # shellcheck disable=SC2046 # a list of words
+    problems=$(for_each 8 probe_kubelet_metrics $(planned worker | tr ' ' '|'))
+    [ -z "$problems" ] || { saw "$(printf '%s\n' "$problems" | few)"; return 1; }
+    saw "$(planned worker | count_lines) kubelets"
+}
+
+probe_kubelet_metrics() {
+    for path in /metrics:kubelet_ /metrics/cadvisor:machine_cpu_cores; do
+        as_admin "${1#*|}" 10250 "${path%:*}" | awk -v prefix="${path#*:}" -v who="${1%%|*}${path%:*}" '
+            NR == 1 { status = $0 }
+            index($0, prefix) == 1 { found = 1 }
+            END { if (status != 200) print who ": " status; else if (!found) print who ": no " prefix }'
+    done
+}
+
+# lib/kubelet-configz.tsv: a field and how the kubelet prints its value, set apart by a tab. Fields
+# that are zero, false or empty may be left out of the answer.
+check_kubelet_configz() {
+    expect "every setting of lib/kubelet-configz.tsv in the answer of every kubelet"
+    # shellcheck disable=SC2046 # a list of words
+    problems=$(for_each 8 probe_configz $(planned_names worker))
+    [ -z "$problems" ] || { saw "$(printf '%s\n' "$problems" | few)"; return 1; }
+    saw "$(count_lines <"$here/lib/kubelet-configz.tsv") settings on $(planned worker | count_lines) workers"
+}
+
+probe_configz() {
+    answer=$(kube get --raw "/api/v1/nodes/$1/proxy/configz" 2>&1) || { printf '%s: %s\n' "$1" "$(printf '%s' "$answer" | tail -n 1)"; return; }
+    printf '%s\n' "$answer" | awk -v who="$1" -v table="$here/lib/kubelet-configz.tsv" '
+        { text = text $0 }
+        END {
+            while ((getline line <table) > 0) {
+                split(line, part, "\t")
+                key = "\"" part[1] "\":"
+                if (index(text, key part[2])) continue
+                if (!index(text, key) && part[2] ~ /^(0|false|""|\[\]|\{\}|"0s")$/) continue
+                rest = index(text, key) ? substr(text, index(text, key) + length(key), 40) : "not there"
+                print who ": " part[1] " is " rest ", not " part[2]
+            }
+        }'
+}
+
 check_kubelet_authorization() {
     expect "401 without a certificate, 403 as the controller manager, 200 as an administrator, on every worker"
     # shellcheck disable=SC2046 # a list of words

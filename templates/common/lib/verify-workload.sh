@@ -80,7 +80,7 @@ MANIFEST
 }
 
 # The probe stands on the host's network and sees the host's root, so that it can run the host's
-# own ping and curl; chroot and ping need the two capabilities, and nothing needs privileged.
+# own ping, curl and iptables-save; these need the three capabilities, and nothing needs privileged.
 print_workload_manifest() {
     cat <<MANIFEST
 ---
@@ -122,6 +122,7 @@ spec:
       automountServiceAccountToken: false
       enableServiceLinks: false
       hostNetwork: true
+      dnsPolicy: $(if has_feature coredns; then echo ClusterFirstWithHostNet; else echo Default; fi)
       terminationGracePeriodSeconds: 1
       tolerations: [{operator: Exists}]
       containers:
@@ -131,7 +132,7 @@ spec:
         command: [sh, -c, "trap 'exit 0' TERM; while :; do sleep 60 & wait; done"]
         securityContext:
           runAsUser: 0
-          capabilities: {add: [NET_RAW, SYS_CHROOT]}
+          capabilities: {add: [NET_ADMIN, NET_RAW, SYS_CHROOT]}
           seLinuxOptions: {type: spc_t}
         volumeMounts: [{name: host, mountPath: /host, readOnly: true}]
       volumes: [{name: host, hostPath: {path: /}}]

@@ -1,0 +1,122 @@
+# Checks of one host by itself: verify.sh --node.
+# shellcheck shell=sh disable=SC2034,SC2153,SC2154 # verify.sh and its parts share their variables
+
+# shellcheck disable=SC1091 # the bundle's own, where the node has a container runtime
+check_node() {
+    [ ! -f "$here/lib/runtime.sh" ] || . "$here/lib/runtime.sh"
+    PATH=$PATH:/opt/k8s/bin
+    begun=$(now) deadline=$(($(now) + (timeout < 20 ? timeout : 20)))
+    say "verifying the host $NODE of the cluster $CLUSTER"
+    # shellcheck disable=SC2046 # lists of words
+    start_checks $(chosen_checks nothing)
+    await_started
+    "report_$format" $(($(now) - begun))
+    have_all_held
+    exit
+}
+
+# all_well WHAT-WAS-SEEN: problems on stdin → the verdict.
+all_well() {
+    problems=$(cat)
+    [ -z "$problems" ] || { saw "$(printf '%s\n' "$problems" | few)"; return 1; }
+    saw "$1"
+}
+
+check_node_units() {
+    expect "active and enabled: $UNITS"
+    # shellcheck disable=SC2086 # a list of units
+    for unit in $UNITS; do
+        state=$(systemctl is-active "$unit" 2>&1)
+        [ "$state" = active ] || printf '%s is %s\n' "$unit" "$state"
+        systemctl -q is-enabled "$unit" 2>/dev/null || printf '%s does not start at boot\n' "$unit"
+    done | all_well "$(printf '%s\n' $UNITS | count_lines) units"
+}
+
+check_node_files() {
+    expect "the digests of MANIFEST"
+    [ -f "$here/MANIFEST" ] || { saw "$here/MANIFEST is missing"; return 2; }
+    awk '$4 ~ /^rootfs\// { print $1 "  '"$prefix"'" substr($4, 7) }' "$here/MANIFEST" >"$work/digests"
+    sha256sum -c "$work/digests" 2>/dev/null | grep -v ': OK$' | sed 's/: .*/ is changed or missing/' |
+        all_well "$(count_lines <"$work/digests") files"
+}
+
+# find_certificates: files that hold a certificate of this host.
+find_certificates() {
+    find "$prefix/etc/kubernetes/pki" "$prefix/etc/etcd/pki" "$prefix/etc/flannel/pki" -name '*.crt' 2>/dev/null
+    find "$prefix$KUBELET_ROOT/pki" -name '*-current.pem' 2>/dev/null
+}
+
+check_node_certificates() {
+    expect "none that has ended, or ends within a day"
+    find_certificates | while read -r file; do
+        openssl x509 -noout -checkend 86400 -in "$file" >/dev/null 2>&1 ||
+            printf '%s: %s\n' "$file" "$(openssl x509 -noout -enddate -in "$file" 2>&1 | tail -n 1)"
+    done | all_well "$(find_certificates | count_lines) certificates"
+}
+
+check_node_kernel() {
+    expect "$SYSCTLS; modules: ${MODULES:-none}"
+    {
+        for setting in $SYSCTLS; do
+            file=/proc/sys/$(printf '%s' "${setting%%=*}" | tr . /)
+            [ ! -f "$file" ] || [ "$(cat "$file")" -ge "${setting#*=}" ] 2>/dev/null ||
+                printf '%s is %s, not %s\n' "${setting%%=*}" "$(cat "$file")" "${setting#*=}"
+        done
+        [ -z "$SWAP_OFF" ] || awk 'NR > 1 { print "swap is on: " $1 }' /proc/swaps
+    } | all_well "as the bundle wants them"
+}
+
+# Local ports that listen, in hexadecimal, with the address before each: "0100007F 1F90".
+print_listening() { awk '$4 == "0A" { split($2, part, ":"); print part[1], part[2] }' /proc/net/tcp /proc/net/tcp6 2>/dev/null; }
+
+check_node_ports() {
+    expect "$PORTS listening, and none of $closed_ports open to others"
+    print_listening >"$work/listening"
+    {
+        for port in $PORTS; do
+            grep -q " $(printf '%04X' "${port%%:*}")\$" "$work/listening" || printf 'nothing listens on %s (%s)\n' "${port%%:*}" "${port#*:}"
+        done
+        for port in $closed_ports; do
+            awk -v port="$(printf '%04X' "$port")" -v name="$port" \
+                '$2 == port && $1 !~ /7F$/ && $1 !~ /^0+01000000$/ { print name " is open to others"; exit }' "$work/listening"
+        done
+    } | all_well "$(printf '%s\n' "$PORTS" | wc -w | tr -d ' ') ports"
+}
+
+# answers_here PORT PATH CA [CERT KEY]
+answers_here() {
+    expect "200 from https://$ADDRESS:$1$2"
+    status=$(https_status "$ADDRESS" "$@")
+    saw "$status"
+    [ "$status" = 200 ]
+}
+
+check_node_etcd() {
+    answers_here 2379 /health "$prefix/etc/etcd/pki/ca.crt" "$prefix/etc/etcd/pki/healthcheck-client.crt" "$prefix/etc/etcd/pki/healthcheck-client.key"
+}
+
+# /readyz came with Kubernetes 1.16.
+check_node_apiserver() {
+    for path in /readyz /healthz; do
+        answers_here "${API_LOCAL##*:}" "$path" "$pki/ca.crt" "$pki/apiserver-kubelet-client.crt" "$pki/apiserver-kubelet-client.key" && return
+        [ "$status" = 404 ] || return 1
+    done
+    return 1
+}
+
+# Without a certificate it answers nobody; that it does so shows that it serves.
+check_node_kubelet() {
+    expect "401 from https://$ADDRESS:10250/healthz, with a certificate that verifies"
+    status=$(https_status "$ADDRESS" 10250 /healthz "$pki/ca.crt")
+    saw "$status"
+    [ "$status" = 401 ]
+}
+
+check_node_images() {
+    expect "every image of the bundle, by its id"
+    # shellcheck disable=SC2086 # a list of words
+    for image in $IMAGES; do
+        ref=${image#*|} ref=${ref%|*}
+        [ "$(image_id "$ref")" = "${image##*|}" ] || printf '%s is not there, or another image\n' "$ref"
+    done | all_well "$(printf '%s\n' $IMAGES | count_lines) images"
+}
