@@ -128,7 +128,7 @@ remove_runtime() {
 restore_sysctls() {
     [ -f "$store/sysctls" ] || return 0
     while IFS='=' read -r key value; do
-        [ -z "$value" ] || printf '%s\n' "$value" 2>/dev/null >"$live/proc/sys/$(printf '%s' "$key" | tr . /)"
+        printf '%s\n' "$value" 2>/dev/null >"$live/proc/sys/$(printf '%s' "$key" | tr . /)"
     done <"$store/sysctls"
 }
 

@@ -175,6 +175,7 @@ def test_what_the_host_has_set_higher_stays(worker: FakeHost) -> None:
 def test_a_setting_that_a_kernel_lacks_or_forbids_is_a_warning(worker: FakeHost) -> None:
     worker.sysctl("net.ipv4.neigh.default.gc_thresh1").unlink()
     worker.forbid("vm.swappiness")
+    assert "gc_thresh" not in worker.install("--dry-run").stdout
     done = worker.install()
     assert done.returncode == 0
     assert done.stderr == (

@@ -23,28 +23,32 @@ holds() {
     esac
 }
 
-# Settings that do not hold, and have not been tried in vain: this kernel lacks or forbids some.
+# Settings that do not hold, and could.
 wrong_sysctls() {
     for setting in $SYSCTLS $SYSCTLS_WANTED; do
-        holds "$setting" || was_refused "$setting" || printf '%s\n' "$setting"
+        holds "$setting" || is_out_of_reach "$setting" || printf '%s\n' "$setting"
     done
 }
 
-was_refused() {
-    ! is_necessary "$1" && grep -qxF "${1%%[>=]*}=$value" "$store/sysctls" 2>/dev/null
+# This kernel lacks it, or it still is as it was before it was set: that was in vain.
+is_out_of_reach() {
+    ! is_necessary "$1" || return 1
+    [ ! -f "$(sysctl_path "${1%%[>=]*}")" ] || grep -qxF "${1%%[>=]*}=$value" "$store/sysctls" 2>/dev/null
 }
 
 is_necessary() { case " $SYSCTLS " in *" $1 "*) ! is_skipped sysctls ;; *) return 1 ;; esac; }
 
-# The value before is recorded first, for uninstall.sh; an empty one says that there is none.
+# The value before is recorded first, for uninstall.sh.
 set_sysctls() {
     refused=''
     for setting in $SYSCTLS $SYSCTLS_WANTED; do
         holds "$setting" && continue
         key=${setting%%[>=]*}
         file=$(sysctl_path "$key")
-        grep -q "^$key=" "$store/sysctls" 2>/dev/null || printf '%s=%s\n' "$key" "$value" >>"$store/sysctls"
-        [ ! -f "$file" ] || printf '%s\n' "${setting##*=}" 2>/dev/null >"$file"
+        if [ -f "$file" ]; then
+            grep -q "^$key=" "$store/sysctls" 2>/dev/null || printf '%s=%s\n' "$key" "$value" >>"$store/sysctls"
+            printf '%s\n' "${setting##*=}" 2>/dev/null >"$file"
+        fi
         if holds "$setting"; then note "set $setting"; continue; fi
         ! is_necessary "$setting" || die 1 "cannot set $setting, without which pods' packets go astray: mend that and run install.sh again"
         refused="$refused $setting"
