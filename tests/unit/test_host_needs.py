@@ -52,7 +52,15 @@ def test_ports_on_loopback_are_not_for_the_firewall(description: Path) -> None:
     node = next(node for node in plan.nodes if node.name == "worker1")
     ports = open_ports(plan, node, [10248, 10249, 10250, 10256, 8443])
     assert ports == ("10250/tcp", "10256/tcp", "8443/tcp", "30000-32767/tcp", "30000-32767/udp")
-    local = plan_of(description, control_plane={"load_balancer": {"kind": "node-local"}})
+    flannel = plan_of(description, network={"plugin": "flannel"})
+    node = next(node for node in flannel.nodes if node.name == "worker1")
+    assert open_ports(flannel, node, [10246])[-1] == "8472/udp"
+    assert "10246/tcp" not in open_ports(flannel, node, [10246])
+    nodes = yaml.safe_load(description.read_text())["nodes"]
+    for each in nodes:
+        each["roles"] = [role for role in each["roles"] if role != "load-balancer"]
+    balancer = {"load_balancer": {"kind": "node-local"}}
+    local = plan_of(description, nodes=nodes, control_plane=balancer)
     node = next(node for node in local.nodes if node.name == "worker1")
     assert "8443/tcp" not in open_ports(local, node, [8443])
 
