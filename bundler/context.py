@@ -28,6 +28,7 @@ from bundler.components import (
     select,
 )
 from bundler.config import Image, Role
+from bundler.host import open_ports, sysctls
 from bundler.images import find_image, find_use, normalize
 from bundler.kubeconfig import render_kubeconfig, render_token_kubeconfig
 from bundler.pki_store import KeyPair, Pki
@@ -42,7 +43,6 @@ from bundler.plan import (
     kernel_modules,
     max_pods,
     runtime_versions,
-    sysctls,
     virtual_router_id,
 )
 from bundler.settings import make_config, make_flags
@@ -216,6 +216,7 @@ def _host_facts(plan: Plan, node: NodePlan, secrets: Secrets) -> dict[str, Any]:
     return {
         "units": has(UNITS),
         "ports": ports,
+        "open_ports": open_ports(plan, node, ports),
         "commands": has(COMMANDS),
         "commands_wanted": has(COMMANDS_WANTED),
         "not_before": max(int(pair.not_before.timestamp()) for pair in pairs),

@@ -31,6 +31,7 @@ OVERLAYS: tuple[Row, ...] = (
     ("coredns", Role.CONTROL_PLANE, "coredns"),
     ("flannel-rbac", Role.CONTROL_PLANE, "flannel-kubernetes"),
     ("metrics-server", Role.CONTROL_PLANE, "metrics-server"),
+    ("network-manager", Role.WORKER, None),
 )
 """Overlay, and which nodes have it. Two overlays may not own one path."""
 

@@ -228,17 +228,6 @@ def kernel_modules(plan: Plan, node: NodePlan) -> tuple[str, ...]:
     return wanted + (ipvs if "proxy-ipvs" in plan.features else ()) + vxlan
 
 
-def sysctls(node: NodePlan) -> dict[str, str]:
-    """Kernel settings that must hold on the node."""
-    settings = {"net.ipv4.ip_forward": "1"}
-    if node.has(Role.WORKER):
-        settings |= {
-            "net.bridge.bridge-nf-call-iptables": "1",
-            "net.bridge.bridge-nf-call-ip6tables": "1",
-        }
-    return settings
-
-
 def virtual_router_id(plan: Plan) -> int:
     """Distinguishes this cluster's VRRP from others on the network: the address's last octet."""
     balancer = plan.cluster.control_plane.load_balancer

@@ -5,7 +5,8 @@
 #
 #   --dry-run               say exactly what would change, and change nothing
 #   --wait SECONDS          how long to wait until the units are ready (default 120)
-#   --skip-preflight NAME   overrule one check (may be given several times; see --list-preflight)
+#   --skip-preflight NAME   overrule one check, or do without its advice (may be given several times;
+#                           see --list-preflight); what `swap` would turn off stays on
 #   --list-preflight        list the checks, then end
 #   --version, --help
 #
@@ -21,7 +22,7 @@ LC_ALL=C
 PATH=${PATH:-}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:${DESTDIR:-}/opt/k8s/bin
 export LC_ALL PATH
 here=$(cd "$(dirname "$0")" && pwd -P) || exit 2
-for part in common https manifest preflight plan files images units ready; do
+for part in common https manifest preflight kernel host firewall plan files images units ready; do
     # shellcheck disable=SC1090 # the files beside this one
     . "$here/lib/$part.sh" || exit 2
 done
@@ -37,13 +38,17 @@ main() {
     check_bundle
     make_plan
     run_preflight
-    if [ "$dry_run" = yes ]; then print_plan; exit 0; fi
+    if [ "$dry_run" = yes ]; then print_advice; print_plan; exit 0; fi
     if is_nothing_to_do; then say "$NODE: nothing to do"; exit 0; fi
+    print_advice
     take_lock
     install_files
     if is_staged; then say "$NODE: $(count_lines <"$work/changes") files staged in $prefix"; exit 0; fi
+    label_files
     load_modules
     set_sysctls
+    turn_swap_off
+    reload_network_manager
     start_units
     wait_until_ready
     print_summary

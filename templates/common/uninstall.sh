@@ -44,6 +44,8 @@ main() {
         # shellcheck disable=SC2086 # a list of units
         systemctl reset-failed $UNITS 2>/dev/null
         restore_sysctls
+        restore_swap
+        reload_network_manager
     fi
     remove_directories
     [ -z "$failed" ] || die 1 "could not remove:$failed"
@@ -81,6 +83,7 @@ print_plan() {
         [ ! -e "$prefix$path" ] || if [ "$purge" = yes ]; then say "purge    $path"; else say "keep     $path"; fi
     done
     (cd "$store/replaced" 2>/dev/null && find . ! -type d) | sed 's/^\./restore  /'
+    sed -n 's/^device /swap on  /p; s/^unit /unmask   /p' "$store/swap" 2>/dev/null
     say "Dry run: nothing was changed."
 }
 
@@ -125,8 +128,28 @@ remove_runtime() {
 restore_sysctls() {
     [ -f "$store/sysctls" ] || return 0
     while IFS='=' read -r key value; do
-        printf '%s\n' "$value" 2>/dev/null >"/proc/sys/$(printf '%s' "$key" | tr . /)"
+        printf '%s\n' "$value" 2>/dev/null >"$live/proc/sys/$(printf '%s' "$key" | tr . /)"
     done <"$store/sysctls"
+}
+
+# Units first: they know priorities and options. Without a device, swap was off already.
+restore_swap() {
+    [ -f "$store/swap" ] || return 0
+    sed -n 's/^unit //p' "$store/swap" >"$work/swap-units"
+    sed -n 's/^device //p' "$store/swap" >"$work/swaps"
+    while read -r unit; do systemctl -q unmask "$unit"; done <"$work/swap-units"
+    [ -s "$work/swaps" ] || return 0
+    systemctl daemon-reload
+    while read -r unit; do systemctl -q start "$unit"; done <"$work/swap-units"
+    while read -r device; do
+        awk -v device="$device" '$1 == device { found = 1 } END { exit !found }' "$live/proc/swaps" ||
+            swapon "$device" || warn "swap on $device could not be turned on again"
+    done <"$work/swaps"
+}
+
+reload_network_manager() {
+    grep -q '^/etc/NetworkManager/' "$work/files" && systemctl -q is-active NetworkManager.service 2>/dev/null || return 0
+    systemctl reload NetworkManager.service
 }
 
 # Only directories that install.sh made, and only when nothing is left in them.

@@ -3,6 +3,7 @@
 
 prefix=${DESTDIR:-}
 store=$prefix/var/lib/bundler
+live='' # where the running system's /proc, /sys and /run are; tests put a folder in its place
 
 now() { date +%s; }
 say() { printf '%s\n' "$*"; }

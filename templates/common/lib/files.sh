@@ -9,6 +9,8 @@
 #   modified/PATH.*   a file of bundler's that somebody had changed
 #   restart-pending/  a mark for each unit that must be restarted, made before its files move
 #   reload-pending    systemd must read its unit files again
+#   sysctls           "key=value" of kernel settings, as they were before
+#   swap              "device PATH" and "unit NAME": swap that was turned off, units that were masked
 #   unfinished        a run that did not come to its end
 #   journal           what was done, and when
 

@@ -5,7 +5,7 @@
 #   entries   sha256 mode size source path     what should be installed
 #   changes   new|changed sha256 mode size source path
 #   removed   path                             installed by an earlier bundle, and in this one no more
-#   restarts  unit                             units that a change or removal concerns
+#   restarts  unit                             units that a change or removal concerns, NetworkManager's included
 make_plan() {
     list_entries >"$work/entries"
     awk '{ print $5 }' "$work/entries" | read_installed >"$work/installed"
@@ -54,6 +54,12 @@ list_restarts() {
             { for (i = 1; i <= n; i++) if (index($0, start[i]) == 1) found = 1 }
             END { exit !found }' "$work/touched" && printf '%s\n' "$unit"
     done
+    ! grep -q '^/etc/NetworkManager/' "$work/touched" || echo NetworkManager.service
+}
+
+is_reload_due() {
+    grep -qxF NetworkManager.service "$work/restarts" || is_pending NetworkManager.service || return 1
+    is_active NetworkManager.service
 }
 
 is_pending() { [ -f "$store/restart-pending/$1" ]; }
@@ -61,7 +67,7 @@ is_pending() { [ -f "$store/restart-pending/$1" ]; }
 is_nothing_to_do() {
     [ ! -s "$work/changes" ] && [ ! -s "$work/removed" ] && [ ! -f "$store/unfinished" ] || return 1
     is_staged && return 0
-    [ -z "$(inactive_units)$(disabled_units)$(missing_images)$(wrong_sysctls)" ]
+    [ -z "$(inactive_units)$(disabled_units)$(missing_images)$(wrong_sysctls)$(active_swaps)$(swap_units)" ]
 }
 
 print_plan() {
@@ -79,6 +85,9 @@ print_plan() {
         disabled_units | sed 's/^/enable   /'
         missing_images | while IFS='|' read -r file ref id; do say "load     $ref ($id)"; done
         wrong_sysctls | sed 's/^/set      /'
+        active_swaps | sed 's/^/swap off /'
+        swap_units | sed 's/^/mask     /'
+        ! is_reload_due || say "reload   NetworkManager.service"
     fi
     ! is_nothing_to_do || say "$NODE: nothing to do"
     say "Dry run: nothing was changed."

@@ -1,7 +1,8 @@
 # The checks before anything is changed. All failures are told at once, each with its fix.
+# What only a person can decide is advice: a warning with the commands to run, and no failure.
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
 
-# name|may be overruled|what must hold
+# name|may be overruled, or advice|what must hold
 print_preflight() {
     cat <<'TABLE'
 manifest|no|every file of the bundle is as it was built
@@ -18,29 +19,38 @@ nginx-stream|yes|nginx has its stream module
 space|yes|there is room for the files and images
 ports|yes|nobody else listens on the units' ports
 units|yes|no unit of the same name runs that bundler did not install
-swap|yes|swap is off
+sysctls|yes|the kernel settings that pods' packets need hold, or can be set
+swap|yes|swap is off, or can be turned off
 clock|yes|the clock is inside the certificates' validity
+time-sync|advice|a service keeps the clock right
+firewall|advice|the host's firewall lets in what the node's units and pods need
+selinux|advice|SELinux, when it is enforcing, knows where the programs are
+resolver|advice|the resolver that pods are given is not the host's loopback
 TABLE
 }
 
 list_preflight() {
     print_preflight | while IFS='|' read -r row_name row_skip row_text; do
-        [ "$row_skip" = no ] || row_text="$row_text (may be overruled)"
+        case $row_skip in yes) row_text="$row_text (may be overruled)" ;; advice) row_text="$row_text (advice)" ;; esac
         printf '%-14s %s\n' "$row_name" "$row_text"
     done
 }
 
-may_skip() { [ -n "$1" ] && print_preflight | grep -q "^$1|yes|"; }
+may_skip() { [ -n "$1" ] && print_preflight | grep -q -e "^$1|yes|" -e "^$1|advice|"; }
+is_skipped() { case $skipped in *" $1 "*) ;; *) return 1 ;; esac; }
 
 run_preflight() {
     : >"$work/failures"
+    : >"$work/advice"
     check_space
     if ! is_staged; then
-        for preflight in root systemd host other_bundle lock arch cgroups commands nginx_stream ports units swap clock; do
+        for preflight in root systemd host other_bundle lock arch cgroups commands nginx_stream ports units sysctls swap clock \
+            time_sync firewall selinux resolver; do
             "check_$preflight"
         done
     fi
     [ -s "$work/failures" ] || return 0
+    print_advice
     {
         echo "install.sh: this host is not ready for $CLUSTER/$NODE:"
         cat "$work/failures"
@@ -51,9 +61,18 @@ run_preflight() {
 
 # failure NAME WHAT FIX
 failure() {
-    case $skipped in *" $1 "*) warn "$1: $2 (overruled)"; return ;; esac
+    if is_skipped "$1"; then warn "$1: $2 (overruled)"; return; fi
     printf '  %s: %s\n    fix: %s\n' "$1" "$2" "$3" >>"$work/failures"
 }
+
+# advice NAME WHAT FIX: of one line or more
+advice() {
+    if is_skipped "$1"; then return; fi
+    printf 'warning: %s: %s\n' "$1" "$2" >>"$work/advice"
+    printf '%s\n' "$3" | sed '1s/^/    fix: /; 1!s/^/         /' >>"$work/advice"
+}
+
+print_advice() { cat "$work/advice" >&2; }
 
 check_root() {
     [ "$(id -u)" -eq 0 ] || failure root "it runs as $(id -un)" "run it as root"
@@ -180,12 +199,6 @@ check_units() {
         is_ours "$unit" || ! systemctl -q is-active "$unit" 2>/dev/null || strangers="$strangers $unit"
     done
     [ -z "$strangers" ] || failure units "running, and not installed by bundler:$strangers" "stop and remove what they belong to"
-}
-
-check_swap() {
-    [ -n "$SWAP_OFF" ] || return
-    swaps=$(awk 'NR > 1 { print $1 }' /proc/swaps 2>/dev/null | tr '\n' ' ')
-    [ -z "$swaps" ] || failure swap "swap is on: ${swaps% }" "swapoff -a, and take the swap lines out of /etc/fstab"
 }
 
 check_clock() {

@@ -1,36 +1,7 @@
-# Kernel settings, units, and the wait until they are ready.
+# Units, and the wait until they are ready.
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
 
 restarted=0
-
-has_module() { [ -d "/sys/module/$1" ] || grep -q "/$1\.ko" "/lib/modules/$(uname -r)/modules.builtin" 2>/dev/null; }
-
-load_modules() {
-    lacking=''
-    for module in $MODULES; do
-        has_module "$module" || modprobe "$module" 2>/dev/null || lacking="$lacking $module"
-    done
-    [ -z "$lacking" ] || warn "kernel modules that cannot be loaded (built in, or not there):$lacking"
-}
-
-sysctl_path() { printf '/proc/sys/%s\n' "$(printf '%s' "$1" | tr . /)"; }
-
-# "key=value" of those that do not hold; those that the kernel does not have are left out.
-wrong_sysctls() {
-    for setting in $SYSCTLS; do
-        file=$(sysctl_path "${setting%%=*}")
-        [ ! -f "$file" ] || [ "$(cat "$file")" = "${setting#*=}" ] || printf '%s\n' "$setting"
-    done
-}
-
-set_sysctls() {
-    for setting in $(wrong_sysctls); do
-        file=$(sysctl_path "${setting%%=*}")
-        grep -q "^${setting%%=*}=" "$store/sysctls" 2>/dev/null || printf '%s=%s\n' "${setting%%=*}" "$(cat "$file")" >>"$store/sysctls"
-        printf '%s\n' "${setting#*=}" 2>/dev/null >"$file" || warn "cannot set $setting"
-        note "set $setting"
-    done
-}
 
 unit_state() { systemctl is-active "$1" 2>/dev/null; }
 

@@ -1,0 +1,113 @@
+# The host's firewall: which rules this node needs, and the commands for those that are not there.
+# install.sh changes none: what is open is its owner's decision.
+# shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
+
+check_firewall() {
+    list_rules >"$work/rules"
+    if is_active firewalld.service && command -v firewall-cmd >/dev/null 2>&1; then
+        told "firewalld is running" "$(lacking_firewalld)"
+    elif command -v ufw >/dev/null 2>&1 && ufw status 2>/dev/null | grep -q '^Status: active'; then
+        told "ufw is active" "$(lacking_ufw)"
+    else
+        told "iptables drops what no rule accepts" "$(lacking_iptables)"
+        told "nftables drops what no rule accepts" "$(lacking_nft)"
+    fi
+}
+
+# told WHAT COMMANDS
+told() { [ -z "$2" ] || advice firewall "$1, and lacks rules that this node needs" "$2"; }
+
+has_unit() { case " $UNITS " in *" $1 "*) ;; *) return 1 ;; esac; }
+
+# "kind value": tcp and udp PORTS that must come in, a protocol's NUMBER, a CIDR from which everything
+# must come in, a CIDR from and to which packets must be forwarded.
+list_rules() {
+    for port in $OPEN_PORTS; do echo "${port#*/} ${port%/*}"; done
+    ! has_unit kube-keepalived.service || echo "protocol 112"
+    has_unit kubelet.service || return 0
+    for cidr in $POD_CIDR $SERVICE_CIDR; do echo "from $cidr"; done
+    echo "forward $POD_CIDR"
+}
+
+# These see to it themselves, at the top of iptables' FORWARD or by its policy.
+has_forwarding_unit() { has_unit kube-pod-routes.service || has_unit docker.service; }
+
+# The zone of the interface that has the node's address; trusted lets in and routes everything.
+lacking_firewalld() {
+    interface=$(ip -4 -o address show 2>/dev/null | awk -v address="$ADDRESS" '{ split($4, part, "/") } part[1] == address { print $2; exit }')
+    zone=$(firewall-cmd --get-zone-of-interface="$interface" 2>/dev/null) || zone=$(firewall-cmd --get-default-zone 2>/dev/null)
+    while read -r kind value; do
+        case $kind in
+            tcp | udp) set -- "--zone=$zone" "port=$value/$kind" ;;
+            protocol) set -- "--zone=$zone" protocol=vrrp ;;
+            from) set -- --zone=trusted "source=$value" ;;
+            *) continue ;;
+        esac
+        firewall-cmd --permanent "$1" "--query-$2" </dev/null >/dev/null 2>&1 || echo "firewall-cmd --permanent $1 --add-$2"
+    done <"$work/rules" | with_last "firewall-cmd --reload"
+}
+
+with_last() { awk -v last="$1" '{ print } END { if (NR) print last }'; }
+
+lacking_ufw() {
+    ufw status >"$work/ufw"
+    while read -r kind value; do
+        case $kind in
+            tcp | udp)
+                value=$(printf '%s' "$value" | tr - :)/$kind
+                grep -Eq "^$value +ALLOW" "$work/ufw" || echo "ufw allow $value"
+                ;;
+            protocol)
+                grep -q '^-A ufw-before-input -p \(112\|vrrp\) -j ACCEPT' "$live/etc/ufw/before.rules" 2>/dev/null ||
+                    echo "sed -i '/^COMMIT/i -A ufw-before-input -p 112 -j ACCEPT' /etc/ufw/before.rules && ufw reload"
+                ;;
+            from) grep -Eq "ALLOW +(IN +)?$value" "$work/ufw" || echo "ufw allow from $value" ;;
+            forward) has_forwarding_unit || grep -Eq "ALLOW +FWD +$value" "$work/ufw" || printf '%s\n' "ufw route allow from $value" "ufw route allow to $value" ;;
+        esac
+    done <"$work/rules"
+}
+
+# A chain drops by its policy, or by a last rule without conditions.
+is_dropping() { iptables -S "$1" 2>/dev/null | grep -Eq -e "^-P $1 DROP" -e "^-A $1 -j (DROP|REJECT)"; }
+
+lacking_iptables() {
+    command -v iptables >/dev/null 2>&1 || return
+    input=no forward=no
+    ! is_dropping INPUT || input=yes
+    has_forwarding_unit || ! is_dropping FORWARD || forward=yes
+    while read -r kind value; do
+        case $input-$forward-$kind in
+            yes-*-tcp | yes-*-udp) lacking_rule INPUT -p "$kind" --dport "$(printf '%s' "$value" | tr - :)" ;;
+            yes-*-protocol) lacking_rule INPUT -p "$value" ;;
+            yes-*-from) lacking_rule INPUT -s "$value" ;;
+            *-yes-forward) lacking_rule FORWARD -s "$value"; lacking_rule FORWARD -d "$value" ;;
+        esac
+    done <"$work/rules" | with_last "# and save them as this host saves its rules (netfilter-persistent save, service iptables save)"
+}
+
+lacking_rule() { iptables -C "$@" -j ACCEPT 2>/dev/null || echo "iptables -I $* -j ACCEPT"; }
+
+# Chains of nftables' own; those of iptables-nft have been seen to.
+lacking_nft() {
+    command -v nft >/dev/null 2>&1 || return
+    nft list chains 2>/dev/null | awk '
+        $1 == "table" { table = $2 " " $3 }
+        $1 == "chain" { chain = $2 }
+        /hook (input|forward) .*policy drop/ && table ~ /^(ip|inet) / && table " " chain !~ /^ip filter (INPUT|FORWARD)$/ {
+            print /hook input/ ? "input" : "forward", table, chain
+        }' | while read -r hook family table chain; do
+        nft list chain "$family" "$table" "$chain" 2>/dev/null </dev/null | sed 's/ip protocol vrrp/ip protocol 112/' >"$work/chain"
+        while read -r kind value; do
+            case $hook-$kind in
+                input-tcp | input-udp) set -- "$kind dport $value" ;;
+                input-protocol) set -- "ip protocol $value" ;;
+                input-from) set -- "ip saddr $value" ;;
+                forward-forward) set -- "ip saddr $value" "ip daddr $value" ;;
+                *) continue ;;
+            esac
+            for match in "$@"; do
+                grep -qF "$match accept" "$work/chain" || echo "nft insert rule $family $table $chain $match accept"
+            done
+        done <"$work/rules"
+    done | with_last "# and write them to /etc/nftables.conf"
+}

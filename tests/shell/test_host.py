@@ -1,0 +1,478 @@
+"""What install.sh does about a host's kernel, swap and services, or says to its administrator."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from fake_host import SWAPS, FakeHost, make_host
+from shells import Sh
+
+NOTHING = "{}: nothing to do\n"
+FIREWALLD = 'case "$*" in *get-zone*) echo internal ;; *--query-*) {} ;; esac'
+
+
+@pytest.fixture
+def host_of(sh: Sh, trees: Path, tmp_path: Path) -> Callable[[str], FakeHost]:
+    return lambda node: make_host(sh, trees / node, tmp_path / "host")
+
+
+@pytest.fixture
+def worker(host_of: Callable[[str], FakeHost]) -> FakeHost:
+    return host_of("worker1")
+
+
+@pytest.mark.parametrize("node", ["worker1", "master1"])
+def test_a_healthy_host_hears_nothing(host_of: Callable[[str], FakeHost], node: str) -> None:
+    host = host_of(node)
+    announced = host.install("--dry-run")
+    assert (announced.returncode, announced.stderr) == (0, "")
+    done = host.install()
+    assert (done.returncode, done.stderr) == (0, "")
+    again = host.install()
+    assert (again.returncode, again.stdout, again.stderr) == (0, NOTHING.format(node), "")
+    gone = host.uninstall()
+    assert (gone.returncode, gone.stderr) == (0, "")
+    assert not host.has("root/opt")
+
+
+# Swap
+
+
+def test_swap_is_announced_turned_off_kept_off_and_comes_back(worker: FakeHost) -> None:
+    worker.swap_on()
+    said = worker.install("--dry-run").stdout
+    assert "\nswap off /dev/sda2\n" in said
+    assert "\nmask     dev-sda2.swap\n" in said
+    assert not worker.has("masked/dev-sda2.swap")
+    done = worker.install()
+    assert done.returncode == 0, done.stderr
+    assert "turning swap off: /dev/sda2" in done.stdout
+    assert worker.read("/proc/swaps") == SWAPS
+    assert worker.has("masked/dev-sda2.swap")
+    assert worker.install().stdout == NOTHING.format("worker1")
+    assert "swap on  /dev/sda2\nunmask   dev-sda2.swap\n" in worker.uninstall("--dry-run").stdout
+    gone = worker.uninstall()
+    assert gone.returncode == 0, gone.stderr
+    assert "/dev/sda2" in worker.read("/proc/swaps")
+    assert not worker.has("masked/dev-sda2.swap")
+
+
+def test_swap_that_is_off_by_hand_only_is_kept_off_and_stays_off(worker: FakeHost) -> None:
+    worker.mark("swap-units/dev-sda2.swap", "/run/systemd/generator/dev-sda2.swap")
+    worker.mark("swap-units/dev-dm\\x2d0.swap")  # another name of it, without a file
+    assert worker.install().returncode == 0
+    assert worker.has("masked/dev-sda2.swap")
+    assert not worker.has("masked/dev-dm\\x2d0.swap")
+    assert not [call for call in worker.calls if call.startswith("swapoff")]
+    assert worker.install().stdout == NOTHING.format("worker1")
+    assert worker.uninstall().returncode == 0
+    assert not worker.has("masked/dev-sda2.swap")
+    assert worker.read("/proc/swaps") == SWAPS
+
+
+def test_services_that_make_swap_are_masked_too(worker: FakeHost) -> None:
+    worker.mark("enabled/zramswap.service")
+    assert worker.install().returncode == 0
+    assert worker.has("masked/zramswap.service")
+    assert worker.install().stdout == NOTHING.format("worker1")
+
+
+def test_nodes_without_a_kubelet_keep_their_swap(host_of: Callable[[str], FakeHost]) -> None:
+    host = host_of("master1")
+    host.swap_on(used_kilobytes=2000000)
+    assert host.install().returncode == 0
+    assert "/dev/sda2" in host.read("/proc/swaps")
+    assert not host.has("masked/dev-sda2.swap")
+    assert host.install().stdout == NOTHING.format("master1")
+
+
+def test_swap_that_memory_has_no_room_for_is_refused(worker: FakeHost) -> None:
+    worker.swap_on(used_kilobytes=2048000)
+    done = worker.install()
+    assert done.returncode == 3
+    assert (
+        "swap: 2000 MiB are swapped out (/dev/sda2), and memory has room for 1000 MiB"
+        in done.stderr
+    )
+    assert "Nothing was changed." in done.stderr
+    assert not worker.has("root/opt")
+
+
+def test_swap_may_stay_on_by_the_administrators_word(worker: FakeHost) -> None:
+    worker.swap_on(used_kilobytes=2048000)
+    done = worker.install("--skip-preflight", "swap")
+    assert done.returncode == 0
+    assert done.stderr == "warning: swap: it stays on: /dev/sda2 (overruled)\n"
+    assert "/dev/sda2" in worker.read("/proc/swaps")
+    assert not worker.has("masked/dev-sda2.swap")
+    assert worker.install("--skip-preflight", "swap").stdout == NOTHING.format("worker1")
+
+
+def test_swap_of_the_machine_around_a_container_is_not_touched(worker: FakeHost) -> None:
+    worker.swap_on()
+    worker.program("systemd-detect-virt", "exit 0")
+    done = worker.install()
+    assert done.returncode == 3
+    assert "swap: it is on outside of this container: /dev/sda2" in done.stderr
+    assert "/dev/sda2" in worker.read("/proc/swaps")
+
+
+def test_a_swap_unit_of_the_hosts_own_is_for_its_owner_to_disable(worker: FakeHost) -> None:
+    worker.write("/etc/systemd/system/swapfile.swap", "[Swap]\nWhat=/swapfile\n")
+    assert worker.install("--dry-run").returncode == 0
+    worker.mark("enabled/swapfile.swap")
+    done = worker.install("--dry-run")
+    assert done.returncode == 3
+    assert "fix: systemctl disable --now swapfile.swap" in done.stderr
+
+
+@pytest.mark.parametrize("moment", ["mask", "swapoff", "reload"])
+def test_a_run_that_was_killed_is_finished_by_the_next(worker: FakeHost, moment: str) -> None:
+    worker.swap_on()
+    worker.mark("active/NetworkManager.service")
+    worker.mark(f"kill-{moment}")
+    assert worker.install().returncode in {-9, 137}
+    assert worker.install().returncode == 0
+    assert worker.read("/proc/swaps") == SWAPS
+    assert worker.has("masked/dev-sda2.swap")
+    assert worker.calls.count("systemctl reload NetworkManager.service") == 1 + (moment == "reload")
+    assert worker.install().stdout == NOTHING.format("worker1")
+    assert worker.uninstall().returncode == 0
+    assert "/dev/sda2" in worker.read("/proc/swaps")
+    assert not worker.has("masked/dev-sda2.swap")
+
+
+# Kernel settings
+
+
+def test_settings_are_set_and_put_back(worker: FakeHost) -> None:
+    worker.sysctl("net.ipv4.ip_forward").write_text("0\n")
+    worker.sysctl("vm.swappiness").write_text("60\n")
+    worker.sysctl("fs.inotify.max_user_instances").write_text("128\n")
+    said = worker.install("--dry-run").stdout
+    assert "\nset      net.ipv4.ip_forward=1\n" in said
+    assert "\nset      fs.inotify.max_user_instances>=8192\n" in said
+    done = worker.install()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert worker.sysctl("net.ipv4.ip_forward").read_text() == "1\n"
+    assert worker.sysctl("vm.swappiness").read_text() == "0\n"
+    assert worker.sysctl("fs.inotify.max_user_instances").read_text() == "8192\n"
+    assert worker.install().stdout == NOTHING.format("worker1")
+    worker.uninstall()
+    assert worker.sysctl("net.ipv4.ip_forward").read_text() == "0\n"
+    assert worker.sysctl("fs.inotify.max_user_instances").read_text() == "128\n"
+
+
+def test_what_the_host_has_set_higher_stays(worker: FakeHost) -> None:
+    worker.sysctl("fs.inotify.max_user_watches").write_text("9999999\n")
+    worker.sysctl("fs.file-max").write_text("18446744073709551615\n")  # of older kernels
+    assert "set      " not in worker.install("--dry-run").stdout
+    worker.install()
+    assert worker.sysctl("fs.inotify.max_user_watches").read_text() == "9999999\n"
+    assert worker.sysctl("fs.file-max").read_text() == "18446744073709551615\n"
+
+
+def test_a_setting_that_a_kernel_lacks_or_forbids_is_a_warning(worker: FakeHost) -> None:
+    worker.sysctl("net.ipv4.neigh.default.gc_thresh1").unlink()
+    worker.forbid("vm.swappiness")
+    assert "gc_thresh" not in worker.install("--dry-run").stdout
+    done = worker.install()
+    assert done.returncode == 0
+    assert done.stderr == (
+        "warning: kernel settings that this kernel lacks or forbids: "
+        "vm.swappiness=0 net.ipv4.neigh.default.gc_thresh1>=1024\n"
+    )
+    again = worker.install()
+    assert (again.stdout, again.stderr) == (NOTHING.format("worker1"), "")
+    assert worker.uninstall().returncode == 0
+
+
+def test_a_necessary_setting_that_is_forbidden_is_refused(worker: FakeHost) -> None:
+    worker.forbid("net.ipv4.ip_forward")
+    done = worker.install()
+    assert done.returncode == 3
+    assert "sysctls: this kernel lacks or forbids net.ipv4.ip_forward=1" in done.stderr
+    assert not worker.has("root/opt")
+    overruled = worker.install("--skip-preflight", "sysctls")
+    assert overruled.returncode == 0
+    assert "forbids net.ipv4.ip_forward=1 (overruled)" in overruled.stderr
+    assert worker.install("--skip-preflight", "sysctls").stdout == NOTHING.format("worker1")
+
+
+def forget_bridge(host: FakeHost, modprobe: str) -> list[Path]:
+    """The bridge's settings come with a module that is not loaded yet."""
+    (host.live / "sys/module/br_netfilter").rmdir()
+    files = [host.sysctl(f"net.bridge.bridge-nf-call-ip{six}tables") for six in ("", "6")]
+    for file in files:
+        file.unlink()
+    host.program("modprobe", modprobe)
+    return files
+
+
+def test_settings_that_come_with_a_module_are_set_after_it_is_loaded(worker: FakeHost) -> None:
+    directory = worker.sysctl("net.bridge")
+    files = forget_bridge(
+        worker,
+        f'[ "$1" = -n ] || for name in ip ip6; do echo 0 >{directory}/bridge-nf-call-${{name}}tables; done',
+    )
+    done = worker.install()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [file.read_text() for file in files] == ["1\n", "1\n"]
+    assert worker.install().stdout == NOTHING.format("worker1")
+
+
+def test_a_necessary_setting_that_fails_after_all_fails_the_installation(worker: FakeHost) -> None:
+    forget_bridge(worker, "exit 0")
+    done = worker.install()
+    assert done.returncode == 1
+    assert "cannot set net.bridge.bridge-nf-call-iptables=1" in done.stderr
+    assert not worker.has("active/kubelet.service")
+
+
+def test_without_the_bridges_module_the_host_is_refused(worker: FakeHost) -> None:
+    forget_bridge(worker, "exit 1")
+    done = worker.install()
+    assert done.returncode == 3
+    assert "boot a kernel with br_netfilter" in done.stderr
+
+
+# Advice
+
+
+def test_advice_can_be_silenced_by_name_and_fails_nothing(worker: FakeHost) -> None:
+    worker.write("/etc/resolv.conf", "nameserver 127.0.0.53\n")
+    (worker.directory / "active/chronyd.service").unlink()
+    done = worker.install("--skip-preflight", "time-sync")
+    assert done.returncode == 0
+    assert "resolver: " in done.stderr
+    assert "time-sync" not in done.stderr
+    again = worker.install()
+    assert (again.stdout, again.stderr) == (NOTHING.format("worker1"), "")
+    assert "time-sync: " in worker.install("--dry-run").stderr
+
+
+def test_a_refusal_comes_with_the_advice(worker: FakeHost) -> None:
+    worker.write("/etc/resolv.conf", "nameserver 127.0.0.53\n")
+    worker.forbid("net.ipv4.ip_forward")
+    done = worker.install()
+    assert done.returncode == 3
+    assert "warning: resolver: " in done.stderr
+    assert "  sysctls: " in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("services", "timedatectl", "expected"),
+    [
+        ([], "echo NTPSynchronized=yes", "time-sync: nothing keeps the clock right"),
+        (["ntpd"], "echo NTPSynchronized=no", "time-sync: ntpd runs, and the clock is not"),
+        (["ntpd"], "exit 1", None),
+        (
+            ["ntpd"],
+            'case $1 in show) exit 1 ;; *) echo "NTP synchronized: no" ;; esac',
+            "ntpd runs",
+        ),
+        (["systemd-timesyncd"], "echo NTPSynchronized=yes", None),
+    ],
+)
+def test_a_clock_that_nothing_keeps_right_is_told(
+    worker: FakeHost, services: list[str], timedatectl: str, expected: str | None
+) -> None:
+    (worker.directory / "active/chronyd.service").unlink()
+    for service in services:
+        worker.mark(f"active/{service}.service")
+    worker.program("timedatectl", timedatectl)
+    done = worker.install("--dry-run")
+    assert done.returncode == 0
+    assert expected in done.stderr if expected else done.stderr == ""
+    worker.program("systemd-detect-virt", "exit 0")
+    assert worker.install("--dry-run").stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("resolver", "better", "expected"),
+    [
+        ("nameserver 127.0.0.53\noptions edns0\n", "nameserver 192.0.2.53\n", "resolvConf: /run/systemd/resolve/resolv.conf"),
+        ("nameserver 127.0.0.1\nnameserver ::1\n", "", "resolvConf: a file with your site's name servers"),
+        ("nameserver 127.0.0.53\n", "nameserver 127.0.0.1\n", "resolvConf: a file with your site's name servers"),
+        ("nameserver 127.0.0.1\nnameserver 192.0.2.53\n", "", None),
+        ("search example.org\n", "", None),
+    ],
+)  # fmt: skip
+def test_a_resolver_on_loopback_is_told(
+    worker: FakeHost, resolver: str, better: str, expected: str | None
+) -> None:
+    worker.write("/etc/resolv.conf", resolver)
+    if better:
+        worker.write("/run/systemd/resolve/resolv.conf", better)
+    done = worker.install("--dry-run")
+    assert done.returncode == 0
+    assert f"{{{expected}}}" in done.stderr if expected else done.stderr == ""
+
+
+def test_selinux_is_told_what_programs_are_and_files_are_labelled(worker: FakeHost) -> None:
+    worker.write("/sys/fs/selinux/enforce", "1")
+    worker.program("restorecon", "exit 0")
+    worker.program("matchpathcon", "echo system_u:object_r:usr_t:s0")
+    done = worker.install()
+    assert done.returncode == 0
+    assert "semanage fcontext -a -t bin_t '/opt/k8s/bundle(/.*)?'\n" in done.stderr
+    assert "restorecon -RF /opt/k8s/bundle" in done.stderr
+    labelled = " ".join(call for call in worker.calls if call.startswith("restorecon -F "))
+    assert f"{worker.root}/etc/docker/daemon.json" in labelled.split()
+    assert f"{worker.root}/opt/k8s" in labelled.split()
+
+
+def test_selinux_that_knows_the_programs_or_only_watches_is_silent(worker: FakeHost) -> None:
+    worker.write("/sys/fs/selinux/enforce", "1")
+    worker.program("matchpathcon", "echo system_u:object_r:bin_t:s0")
+    worker.program("restorecon", "exit 0")
+    assert worker.install("--dry-run").stderr == ""
+    worker.program("matchpathcon", "exit 1")
+    worker.write("/sys/fs/selinux/enforce", "0")
+    assert worker.install("--dry-run").stderr == ""
+
+
+def test_network_manager_is_told_only_when_its_file_changed(worker: FakeHost) -> None:
+    worker.mark("active/NetworkManager.service")
+    reload = "systemctl reload NetworkManager.service"
+    assert "reload   NetworkManager.service\n" in worker.install("--dry-run").stdout
+    worker.install()
+    assert worker.calls.count(reload) == 1
+    (worker.root / "etc/docker/daemon.json").write_text("changed by hand\n")
+    worker.install()
+    assert worker.calls.count(reload) == 1
+    worker.uninstall()
+    assert worker.calls.count(reload) == 2
+
+
+# Firewalls
+
+
+def rules_of(stderr: str) -> list[str]:
+    """The commands that a warning prints."""
+    return [line.removeprefix("    fix: ").strip() for line in stderr.splitlines()[1:]]
+
+
+def test_firewalld_gets_the_rules_that_it_lacks(worker: FakeHost) -> None:
+    worker.mark("active/firewalld.service")
+    worker.program("firewall-cmd", FIREWALLD.format('[ "${3#*port=10250}" != "$3" ]'))
+    done = worker.install("--dry-run")
+    assert done.returncode == 0
+    assert done.stderr.startswith("warning: firewall: firewalld is running, and lacks rules")
+    assert rules_of(done.stderr) == [
+        "firewall-cmd --permanent --zone=internal --add-port=10256/tcp",
+        "firewall-cmd --permanent --zone=internal --add-port=30000-32767/tcp",
+        "firewall-cmd --permanent --zone=internal --add-port=30000-32767/udp",
+        "firewall-cmd --permanent --zone=trusted --add-source=10.200.0.0/16",
+        "firewall-cmd --permanent --zone=trusted --add-source=10.254.0.0/16",
+        "firewall-cmd --reload",
+    ]
+    worker.program("firewall-cmd", FIREWALLD.format("exit 0"))
+    assert worker.install("--dry-run").stderr == ""
+
+
+def test_load_balancers_may_speak_vrrp(host_of: Callable[[str], FakeHost]) -> None:
+    host = host_of("master1")
+    host.mark("active/firewalld.service")
+    host.program("firewall-cmd", FIREWALLD.format("exit 1"))
+    rules = rules_of(host.install("--dry-run").stderr)
+    assert "firewall-cmd --permanent --zone=internal --add-protocol=vrrp" in rules
+    assert "firewall-cmd --permanent --zone=internal --add-port=8443/tcp" in rules
+    assert not any("--zone=trusted" in rule for rule in rules)
+
+
+def test_flannels_packets_are_let_in(worker: FakeHost) -> None:
+    edit_facts(worker, "30000-32767/udp'", "30000-32767/udp 8472/udp'")
+    worker.mark("active/firewalld.service")
+    worker.program("firewall-cmd", FIREWALLD.format("exit 1"))
+    assert "--add-port=8472/udp" in worker.install("--dry-run").stderr
+
+
+def test_ufw_gets_the_rules_that_it_lacks(worker: FakeHost) -> None:
+    present = "Status: active\n\nTo    Action  From\n10250/tcp   ALLOW   Anywhere\nAnywhere   ALLOW   10.200.0.0/16\n"
+    worker.program("ufw", f"printf '%s' '{present}'")
+    done = worker.install("--dry-run")
+    assert done.stderr.startswith("warning: firewall: ufw is active")
+    assert rules_of(done.stderr) == [
+        "ufw allow 10256/tcp",
+        "ufw allow 30000:32767/tcp",
+        "ufw allow 30000:32767/udp",
+        "ufw allow from 10.254.0.0/16",
+    ]
+    worker.program("ufw", "echo 'Status: inactive'")
+    assert worker.install("--dry-run").stderr == ""
+
+
+@pytest.mark.parametrize("chain", ["-P INPUT DROP", "-A INPUT -j REJECT --reject-with icmp-port"])
+def test_iptables_gets_the_rules_that_it_lacks(worker: FakeHost, chain: str) -> None:
+    present = "-C INPUT -s 10.200.0.0/16 -j ACCEPT"
+    worker.program(
+        "iptables", f'case "$*" in "-S INPUT") echo "{chain}" ;; "{present}") ;; *) exit 1 ;; esac'
+    )
+    done = worker.install("--dry-run")
+    assert rules_of(done.stderr)[:5] == [
+        "iptables -I INPUT -p tcp --dport 10250 -j ACCEPT",
+        "iptables -I INPUT -p tcp --dport 10256 -j ACCEPT",
+        "iptables -I INPUT -p tcp --dport 30000:32767 -j ACCEPT",
+        "iptables -I INPUT -p udp --dport 30000:32767 -j ACCEPT",
+        "iptables -I INPUT -s 10.254.0.0/16 -j ACCEPT",
+    ]  # fmt: skip
+    assert rules_of(done.stderr)[5].startswith("# and save them")
+
+
+def test_forwarding_that_is_dropped_matters_where_no_unit_sees_to_it(worker: FakeHost) -> None:
+    worker.program(
+        "iptables", 'case "$*" in "-S FORWARD") echo "-P FORWARD DROP" ;; *) exit 1 ;; esac'
+    )
+    assert worker.install("--dry-run").stderr == ""
+    edit_facts(worker, "kube-pod-routes.service docker.service ", "")
+    assert rules_of(worker.install("--dry-run").stderr)[:2] == [
+        "iptables -I FORWARD -s 10.200.0.0/16 -j ACCEPT",
+        "iptables -I FORWARD -d 10.200.0.0/16 -j ACCEPT",
+    ]
+
+
+CHAINS = """table ip filter {
+	chain INPUT {
+		type filter hook input priority filter; policy drop;
+	}
+}
+table inet host {
+	chain in {
+		type filter hook input priority filter; policy drop;
+	}
+	chain through {
+		type filter hook forward priority filter; policy drop;
+	}
+}
+"""
+
+
+def test_nftables_gets_the_rules_that_it_lacks(host_of: Callable[[str], FakeHost]) -> None:
+    host = host_of("worker1")
+    host.program(
+        "nft",
+        f"case \"$*\" in 'list chains') printf '%s' '{CHAINS}' ;;\n"
+        "'list chain inet host in') echo 'tcp dport 10250 accept' ;; esac",
+    )
+    assert rules_of(host.install("--dry-run").stderr) == [
+        "nft insert rule inet host in tcp dport 10256 accept",
+        "nft insert rule inet host in tcp dport 30000-32767 accept",
+        "nft insert rule inet host in udp dport 30000-32767 accept",
+        "nft insert rule inet host in ip saddr 10.200.0.0/16 accept",
+        "nft insert rule inet host in ip saddr 10.254.0.0/16 accept",
+        "nft insert rule inet host through ip saddr 10.200.0.0/16 accept",
+        "nft insert rule inet host through ip daddr 10.200.0.0/16 accept",
+        "# and write them to /etc/nftables.conf",
+    ]
+
+
+def edit_facts(host: FakeHost, old: str, new: str) -> None:
+    """Another node.env, and a manifest that knows it."""
+    from test_install import rewrite_manifest
+
+    facts = host.bundle / "node.env"
+    text = facts.read_text()
+    assert old in text
+    facts.write_text(text.replace(old, new))
+    rewrite_manifest(host.bundle)
