@@ -13,8 +13,8 @@ from yaml.nodes import MappingNode, ScalarNode, SequenceNode
 from bundler.checks import check_cluster
 from bundler.config import Cluster, Containerd, Pin
 from bundler.errors import ConfigError
+from bundler.extra import check_extra
 from bundler.images import check_images
-from bundler.settings import check_extra
 
 YamlNode = yaml.Node
 YamlPath = tuple[str | int, ...]

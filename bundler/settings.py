@@ -1,9 +1,7 @@
 """Flags and configuration fields: the catalogue's rows of a minor, the user's `extra` on top."""
 
-import csv
-import difflib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -11,9 +9,9 @@ from typing import Any
 
 import yaml
 
+from bundler.accepted import is_within
 from bundler.catalog import default_version
-from bundler.checks import Problem
-from bundler.components import EXTRA_COMPONENTS, MINORS, has_feature, key_of, minor_of
+from bundler.components import EXTRA_COMPONENTS, MINORS, has_feature, minor_of
 from bundler.config import Cluster, FlagValue
 from bundler.errors import ConfigError
 from bundler.plan import choose_etcd, choose_flannel, features_of, runtime_versions
@@ -42,7 +40,7 @@ class FlagRow:
 
     def holds_for(self, minor: str) -> bool:
         """Whether a minor takes it."""
-        return _holds(self.since, self.until, minor)
+        return is_within(self.since, self.until, minor)
 
 
 def make_flags(cluster: Cluster, component: str, render: Render) -> tuple[str, ...]:
@@ -75,25 +73,11 @@ def make_config(cluster: Cluster, component: str, render: Render) -> dict[str, A
     """A component's configuration file as data, the user's fields merged over bundler's."""
     minor, features = minor_of(version_of(cluster, component)), features_of(cluster)
     fields: dict[str, Any] = {}
-    for row in _list_fields(component, minor):
+    for row in list_fields(component, minor):
         if has_feature(row.get("feature"), features):
             fields = _merge(fields, _render_tree(row["fields"], render))
     extra = cluster.extra.get(component)
     return _merge(fields, extra.config) if extra else fields
-
-
-def check_extra(cluster: Cluster) -> Iterator[Problem]:
-    """Every flag or field of `extra` that clashes with the plan, or that no program knows."""
-    minor = minor_of(cluster.kubernetes.version)
-    if minor not in MINORS:
-        return
-    for component, extra in cluster.extra.items():
-        if component not in EXTRA_COMPONENTS:
-            continue
-        program_minor = minor_of(version_of(cluster, component))
-        yield from _check_flags(component, extra.flags, program_minor)
-        if EXTRA_COMPONENTS[component].has_config:
-            yield from _check_fields(component, extra.config, program_minor)
 
 
 def list_flags(component: str) -> tuple[FlagRow, ...]:
@@ -119,52 +103,10 @@ def _flag_of(row: FlagRow) -> str:
     return row.flag
 
 
-@cache
-def accepted_flags(component: str, minor: str) -> frozenset[str]:
-    """Every flag that the real program of that minor takes; empty where no table lists them."""
-    text = (files("bundler.catalog") / "accepted-flags.tsv").read_text(encoding="utf-8")
-    rows = csv.DictReader(text.splitlines(), delimiter="\t")
-    return frozenset(
-        row["flag"]
-        for row in rows
-        if row["component"] == component and _holds(row["since"], row["until"] or None, minor)
-    )
-
-
-def _check_flags(component: str, flags: Mapping[str, FlagValue], minor: str) -> Iterator[Problem]:
-    fixed = {row.flag for row in list_flags(component) if row.fixed and row.holds_for(minor)}
-    known = accepted_flags(component, minor)
-    for flag in flags:
-        where = ("extra", component, "flags", flag)
-        if flag in fixed:
-            yield Problem(path=where, text="follows from the plan, and cannot be set here")
-        elif known and flag not in known:
-            close = difflib.get_close_matches(flag, sorted(known), n=1)
-            hint = f"; did you mean '{close[0]}'?" if close else ""
-            yield Problem(path=where, text=f"{component} {minor} knows no --{flag}{hint}")
-
-
-def _check_fields(component: str, config: Mapping[str, object], minor: str) -> Iterator[Problem]:
-    fixed = [name for row in _list_fields(component, minor) for name in row.get("fixed", ())]
-    for path in _leaves(config):
-        dotted = ".".join(path)
-        if any(dotted == name or dotted.startswith(f"{name}.") for name in fixed):
-            where = ("extra", component, "config", *path)
-            yield Problem(path=where, text="follows from the plan, and cannot be set here")
-
-
-def _list_fields(component: str, minor: str) -> list[dict[str, Any]]:
-    """The rows that hold for a minor, in order: later ones are merged over earlier ones."""
+def list_fields(component: str, minor: str) -> list[dict[str, Any]]:
+    """A component's rows for a minor, in order: later ones are merged over earlier ones."""
     rows: list[dict[str, Any]] = _load("fields.yaml")[component]
-    return [row for row in rows if _holds(row.get("since"), row.get("until"), minor)]
-
-
-def _leaves(value: object, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    if isinstance(value, dict) and value:
-        for key, inner in value.items():
-            yield from _leaves(inner, (*path, str(key)))
-    else:
-        yield path
+    return [row for row in rows if is_within(row.get("since"), row.get("until"), minor)]
 
 
 def _render_tree(value: Any, render: Render) -> Any:
@@ -196,12 +138,6 @@ def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 def _text(value: FlagValue) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _holds(since: str | None, until: str | None, minor: str) -> bool:
-    return (since is None or key_of(since) <= key_of(minor)) and (
-        until is None or key_of(minor) < key_of(until)
-    )
 
 
 @cache

@@ -1,7 +1,6 @@
 """Every example, and every minor, renders; what is rendered belongs to its minor."""
 
 import json
-import re
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -12,12 +11,9 @@ from descriptions import write_archive, write_upstream
 
 from bundler.build import Inputs, build, preview, render
 from bundler.cache import Cache
-from bundler.components import MINORS, RUNTIMES
 from bundler.loader import load_cluster
-from bundler.settings import accepted_flags
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-PROGRAMS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy")
 
 
 def copy_example(name: str, directory: Path) -> Path:
@@ -101,36 +97,3 @@ def test_the_readmes_smallest_description_needs_no_pin_of_the_users(
         make_archive(tmp_path / image["file"], image["ref"])
     shown = preview(Inputs(description=tmp_path / "cluster.yaml", cache=Cache(tmp_path / "cache")))
     assert all(artifact.source.startswith("catalog: ") for artifact, _ in shown.artifacts)
-
-
-ALLOWED = [
-    (minor, engine) for minor in MINORS for engine, row in RUNTIMES.items() if row.holds_for(minor)
-]
-
-
-@pytest.mark.parametrize(("minor", "engine"), ALLOWED, ids=[f"{m}-{e}" for m, e in ALLOWED])
-def test_every_rendered_flag_is_one_that_the_program_of_the_minor_takes(
-    tmp_path: Path, make_archive: Callable[[Path, str], str], minor: str, engine: str
-) -> None:
-    make_archive(tmp_path / "pause.tar", "registry.k8s.io/pause:3.2")
-    digest = "a" * 64
-    (tmp_path / "cluster.yaml").write_text(f"""\
-apiVersion: bundler/v1alpha1
-name: minor
-kubernetes: {{version: {minor}.0}}
-runtime: {{engine: {engine}}}
-dns: {{provider: none}}
-nodes: [{{name: one, address: 192.0.2.1, roles: [etcd, control-plane, worker]}}]
-images: [{{ref: "registry.k8s.io/pause:3.2", file: pause.tar}}]
-artifacts: {{kubernetes-server: {{sha256: {digest}}}}}
-""")
-    inputs = Inputs(
-        description=tmp_path / "cluster.yaml", cache=Cache(tmp_path / "cache"), offline=True
-    )
-    render(inputs, tmp_path / "trees", text_only=True)
-    units = tmp_path / "trees" / "one" / "rootfs" / "etc" / "systemd" / "system"
-    for program in PROGRAMS:
-        unit = (units / f"{program}.service").read_text()
-        used = set(re.findall(r"^    --([a-z0-9-]+)=", unit, re.MULTILINE))
-        assert used
-        assert used <= accepted_flags(program, minor), program

@@ -1,0 +1,243 @@
+"""Every minor, runtime, network and proxy mode: what is rendered is what the real programs take.
+
+The tables (bundler/catalog/accepted-*.tsv, apis.tsv, feature-gates.tsv) come from the programs
+themselves and from their sources.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from descriptions import write_archive
+
+from bundler.accepted import accepted_fields, accepted_flags, known_gates, served_apis, takes_field
+from bundler.checks import check_cluster
+from bundler.components import MINORS, PROXY_MODES, RUNTIMES
+from bundler.config import Cluster
+from bundler.context import Secrets
+from bundler.errors import ConfigError
+from bundler.loader import load_cluster
+from bundler.pki_store import Pki, ensure_pki
+from bundler.plan import Plan, make_plan
+from bundler.render import render_node
+from bundler.settings import list_flags
+from bundler.state import open_state
+
+PROGRAMS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy")
+CONFIGS = {
+    "kubelet": "rootfs/etc/kubernetes/kubelet-config.yaml",
+    "kube-proxy": "rootfs/etc/kubernetes/kube-proxy-config.yaml",
+    "kube-scheduler": "rootfs/etc/kubernetes/scheduler-config.yaml",
+}
+NETWORKS = {
+    "static": {"plugin": "static"},
+    "flannel": {"plugin": "flannel", "flannel": {"backend": "host-gw"}},
+    "flannel-etcd": {"plugin": "flannel", "flannel": {"store": "etcd"}},
+}
+DEPRECATED = {
+    ("kube-controller-manager", "experimental-cluster-signing-duration"): "1.19",
+    ("kube-controller-manager", "pod-eviction-timeout"): "1.26",
+    ("kubelet", "container-runtime"): "1.24",
+    ("kubelet", "container-runtime-endpoint"): "1.27",
+}
+"""Flags that a successor of the same program has replaced, and since when (matrix.yaml)."""
+
+
+def make_cluster(minor: str, runtime: dict[str, Any], network: str, proxy_mode: str) -> Cluster:
+    images = [("registry.k8s.io/pause:1", "pause"), ("registry.k8s.io/coredns:1", "coredns"),
+              ("registry.k8s.io/metrics-server:1", "metrics-server"), ("nginx:1", "verify")]  # fmt: skip
+    return Cluster.model_validate(
+        {
+            "apiVersion": "bundler/v1alpha1",
+            "name": "oracle",
+            "kubernetes": {"version": f"{minor}.9"},
+            "runtime": runtime,
+            "network": {**NETWORKS[network], "proxy_mode": proxy_mode},
+            "metrics_server": {},
+            "nodes": [
+                {
+                    "name": "one",
+                    "address": "192.0.2.1",
+                    "roles": ["etcd", "control-plane", "worker"],
+                }
+            ],
+            "images": [
+                {"ref": ref, "file": str(IMAGES / f"{use}.tar"), "use": use} for ref, use in images
+            ],
+        }
+    )
+
+
+IMAGES = Path("/nonexistent")
+
+
+def list_runtimes(minor: str) -> Iterator[dict[str, Any]]:
+    yield {"engine": "containerd"}
+    if RUNTIMES["docker"].holds_for(minor):
+        yield {"engine": "docker"}
+    else:
+        yield {"engine": "docker", "cri_dockerd": "0.3.20"}
+
+
+@pytest.fixture(scope="module")
+def archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("images")
+    for use, ref in {"pause": "registry.k8s.io/pause:1", "coredns": "registry.k8s.io/coredns:1",
+                     "metrics-server": "registry.k8s.io/metrics-server:1", "verify": "nginx:1"}.items():  # fmt: skip
+        write_archive(directory / f"{use}.tar", ref)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def pki(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Plan], Pki]:
+    """One PKI for each set of certificates; what they say does not matter here."""
+    root = tmp_path_factory.mktemp("states")
+
+    made: dict[tuple[bool, bool], Pki] = {}
+
+    def find(plan: Plan) -> Pki:
+        key = ("flannel-kubernetes" in plan.features, "flannel-etcd" in plan.features)
+        if key not in made:
+            with open_state(root / f"{key[0]}-{key[1]}") as state:
+                made[key] = ensure_pki(state, plan, datetime.now(UTC))
+        return made[key]
+
+    return find
+
+
+@pytest.fixture
+def render(
+    archives: Path, pki: Callable[[Plan], Pki], monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Cluster], dict[str, str]]:
+    """The text files of the only node, by path."""
+
+    def run(cluster: Cluster) -> dict[str, str]:
+        plan = make_plan(cluster, {})
+        secrets = Secrets(
+            pki=pki(plan), tokens={"one": "abcdef.0123456789abcdef"}, encryption_key="x" * 44
+        )
+        tree = render_node(plan, plan.nodes[0], secrets)
+        return {
+            file.path: file.content.decode() for file in tree if isinstance(file.content, bytes)
+        }
+
+    monkeypatch.setattr(f"{__name__}.IMAGES", archives)
+    return run
+
+
+def list_leaves(value: object, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from list_leaves(inner, (*path, str(key)))
+    else:
+        yield path
+
+
+@pytest.mark.parametrize("minor", MINORS)
+def test_all_that_is_rendered_is_taken_by_the_programs_of_the_minor(
+    render: Callable[[Cluster], dict[str, str]], minor: str
+) -> None:
+    modes = [mode for mode, span in PROXY_MODES.items() if span.holds_for(minor)]
+    tried = 0
+    for runtime, network, mode in itertools.product(list_runtimes(minor), NETWORKS, modes):
+        cluster = make_cluster(minor, runtime, network, mode)
+        if any(problem.is_error for problem in check_cluster(cluster)):
+            assert network == "flannel-etcd", list(check_cluster(cluster))
+            continue
+        tried += 1
+        files = render(cluster)
+        check_flags(files, minor)
+        check_fields(files, minor)
+        check_manifests(files, minor)
+    assert tried >= 8
+
+
+def check_flags(files: dict[str, str], minor: str) -> None:
+    for program in PROGRAMS:
+        unit = files[f"rootfs/etc/systemd/system/{program}.service"]
+        used = {
+            line.strip().removeprefix("--").partition("=")[0]
+            for line in unit.splitlines()
+            if line.startswith("    --")
+        }
+        assert used
+        assert used <= accepted_flags(program, minor), program
+        for (owner, flag), since in DEPRECATED.items():
+            if owner == program and int(minor[2:]) >= int(since[2:]):
+                assert flag not in used
+
+
+def check_fields(files: dict[str, str], minor: str) -> None:
+    for program, path in CONFIGS.items():
+        document = yaml.safe_load(files[path])
+        api = document["apiVersion"].rpartition("/")[2] if program == "kube-scheduler" else ""
+        known = accepted_fields(program, minor, api)
+        assert len(known) > 10
+        for leaf in list_leaves(document):
+            assert takes_field(known, leaf), f"{program} {minor}: {'.'.join(leaf)}"
+
+
+def check_manifests(files: dict[str, str], minor: str) -> None:
+    found = set()
+    for path, text in files.items():
+        if not path.startswith("rootfs/etc/kubernetes/") or not path.endswith(".yaml"):
+            continue
+        for document in yaml.safe_load_all(text):
+            if not document or path in CONFIGS.values():
+                continue
+            if (document["apiVersion"], document["kind"]) == ("v1", "Config"):
+                continue
+            assert (document["apiVersion"], document["kind"]) in served_apis(minor), path
+            found.add(document["kind"])
+    assert {"Policy", "EncryptionConfiguration", "Deployment", "APIService", "Secret"} <= found
+
+
+@pytest.mark.parametrize(
+    ("extra", "expected"),
+    [
+        ("kubelet: {config: {maxPodz: 5}}", r"knows no field maxPodz; did you mean 'maxPods'"),
+        ("kubelet: {config: {nodefs.available: 5%}}", r"kubelet 1.20 knows no field nodefs.available"),
+        ("kube-proxy: {config: {kubeProxyIPVSConfiguration: {scheduler: rr}}}", r"kube-proxy 1.20 knows no field kubeProxyIPVSConfiguration.scheduler"),
+        ("kubelet: {config: {failCgroupV1: false}}", r"knows no field failCgroupV1.*; 1.31 to 1.36 have it"),
+        ("kube-scheduler: {config: {bindTimeoutSeconds: 600}}", r"knows no field bindTimeoutSeconds"),
+        ("kubelet: {config: {featureGates: {NoSuchGate: true}}}", r"Kubernetes 1.20 has no feature gate NoSuchGate"),
+        ("kube-apiserver: {flags: {feature-gates: 'NoSuchGate=true'}}", r"Kubernetes 1.20 has no feature gate NoSuchGate"),
+        ("kube-apiserver: {flags: {insecure-prt: 0}}", r"knows no --insecure-prt; did you mean 'insecure-port'"),
+    ],
+)  # fmt: skip
+def test_what_no_program_of_the_minor_knows_is_refused(
+    description: Path, extra: str, expected: str
+) -> None:
+    text = description.read_text()
+    description.write_text(text[: text.index("extra:\n")] + f"extra:\n  {extra}\n")
+    with pytest.raises(ConfigError, match=expected):
+        load_cluster(description)
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        "kubelet: {config: {evictionSoft: {memory.available: 200Mi}, systemReserved: {cpu: 100m}}}",
+        "kubelet: {config: {featureGates: {GracefulNodeShutdown: true, AllAlpha: false}}}",
+        "kube-proxy: {config: {conntrack: {maxPerCore: 0}}}",
+        "kube-scheduler: {config: {percentageOfNodesToScore: 50}}",
+    ],
+)
+def test_what_the_minor_knows_is_taken(description: Path, extra: str) -> None:
+    text = description.read_text()
+    description.write_text(text[: text.index("extra:\n")] + f"extra:\n  {extra}\n")
+    load_cluster(description)
+
+
+def test_the_tables_hold_something_for_every_minor() -> None:
+    for minor in MINORS:
+        assert len(known_gates(minor)) > 50
+        assert len(served_apis(minor)) > 40
+        for program in PROGRAMS:
+            assert len(accepted_flags(program, minor)) > 20
+            rows = [row for row in list_flags(program) if row.holds_for(minor)]
+            assert {row.flag for row in rows} <= accepted_flags(program, minor)
