@@ -24,12 +24,12 @@ def plain(text: str) -> str:
 def test_the_users_flag_replaces_bundlers(description: Path) -> None:
     cluster = load(
         description,
-        "  kube-apiserver: {flags: {event-ttl: 24h, profiling: true, feature-gates: X=true}}\n",
+        "  kube-apiserver: {flags: {event-ttl: 24h, profiling: true, feature-gates: APIPriorityAndFairness=true}}\n",
     )
     flags = make_flags(cluster, "kube-apiserver", plain)
     assert "--event-ttl=24h" in flags
     assert "--profiling=true" in flags
-    assert "--feature-gates=X=true" in flags
+    assert "--feature-gates=APIPriorityAndFairness=true" in flags
     assert [f for f in flags if f.startswith("--event-ttl")] == ["--event-ttl=24h"]
     assert list(flags) == sorted(flags)
 
