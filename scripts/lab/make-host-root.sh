@@ -8,7 +8,7 @@ use_host_apt
 apt-get install -qq -y mmdebstrap >/dev/null 2>&1
 packages=systemd,systemd-sysv,dbus,iproute2,iptables,conntrack,ipset,ipvsadm,kmod,procps,iputils-ping
 packages=$packages,curl,openssl,ca-certificates,nginx-light,libnginx-mod-stream,keepalived,socat,ethtool
-packages=$packages,faketime,mount,util-linux,libdevmapper1.02.1,libsystemd0,libseccomp2
+packages=$packages,nftables,faketime,mount,util-linux,libdevmapper1.02.1,libsystemd0,libseccomp2
 rm -rf /lab/rootfs/host.new.tar
 # shellcheck disable=SC2016,SC2046 # mmdebstrap expands the hooks' $1; one word a file
 mmdebstrap --quiet --mode=root --variant=minbase --include=$packages \

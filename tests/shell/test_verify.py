@@ -3,6 +3,7 @@
 import datetime as dt
 import ipaddress
 import json
+import re
 import ssl
 import subprocess
 import threading
@@ -66,6 +67,8 @@ def test_every_check_has_a_function(rendered: Path, sh: Sh) -> None:
     assert len(listed) == 27
     for name in listed:
         assert f"check_{name.replace('-', '_')}() " in source
+    defined = re.findall(r"^(\w+)\(\)", source, re.MULTILINE)
+    assert len(defined) == len(set(defined)), "a function is defined twice: the last one counts"
 
 
 def test_altered_facts_are_not_believed(trees: Path, sh: Sh) -> None:

@@ -285,12 +285,12 @@ def node(run: Run, tmp_path: Path) -> Callable[..., dict[str, dict[str, Any]]]:
 def test_a_host_is_judged_by_itself(node: Callable[..., dict[str, dict[str, Any]]]) -> None:
     checks = node()
     assert set(checks) == {
-        "node-units", "node-files", "node-certificates", "node-kernel", "node-ports",
-        "node-kubelet", "node-images",
+        "host-units", "host-files", "host-certificates", "host-kernel", "host-ports",
+        "host-kubelet", "host-images",
     }  # fmt: skip
-    assert checks["node-units"]["ok"]
-    assert checks["node-files"]["ok"]
-    assert not checks["node-kubelet"]["ok"]
+    assert checks["host-units"]["ok"]
+    assert checks["host-files"]["ok"]
+    assert not checks["host-kubelet"]["ok"]
 
 
 def test_a_dead_unit_and_a_changed_file_are_named(
@@ -298,7 +298,7 @@ def test_a_dead_unit_and_a_changed_file_are_named(
 ) -> None:
     (tmp_path / "etc/kubernetes/one.yaml").write_text("changed\n")
     checks = node("kubelet.service broken.service")
-    assert "broken.service is failed" in checks["node-units"]["seen"]
-    assert "one.yaml is changed or missing" in checks["node-files"]["seen"]
+    assert "broken.service is failed" in checks["host-units"]["seen"]
+    assert "one.yaml is changed or missing" in checks["host-files"]["seen"]
     (tmp_path / "etc/kubernetes/pki/bad.crt").write_text("no certificate")
-    assert "bad.crt" in node()["node-certificates"]["seen"]
+    assert "bad.crt" in node()["host-certificates"]["seen"]

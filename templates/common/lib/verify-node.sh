@@ -22,7 +22,7 @@ all_well() {
     saw "$1"
 }
 
-check_node_units() {
+check_host_units() {
     expect "active and enabled: $UNITS"
     # shellcheck disable=SC2086 # a list of units
     for unit in $UNITS; do
@@ -32,7 +32,7 @@ check_node_units() {
     done | all_well "$(printf '%s\n' $UNITS | count_lines) units"
 }
 
-check_node_files() {
+check_host_files() {
     expect "the digests of MANIFEST"
     [ -f "$here/MANIFEST" ] || { saw "$here/MANIFEST is missing"; return 2; }
     awk '$4 ~ /^rootfs\// { print $1 "  '"$prefix"'" substr($4, 7) }' "$here/MANIFEST" >"$work/digests"
@@ -46,7 +46,7 @@ find_certificates() {
     find "$prefix$KUBELET_ROOT/pki" -name '*-current.pem' 2>/dev/null
 }
 
-check_node_certificates() {
+check_host_certificates() {
     expect "none that has ended, or ends within a day"
     find_certificates | while read -r file; do
         openssl x509 -noout -checkend 86400 -in "$file" >/dev/null 2>&1 ||
@@ -54,7 +54,7 @@ check_node_certificates() {
     done | all_well "$(find_certificates | count_lines) certificates"
 }
 
-check_node_kernel() {
+check_host_kernel() {
     expect "$SYSCTLS; modules: ${MODULES:-none}"
     {
         for setting in $SYSCTLS; do
@@ -69,7 +69,7 @@ check_node_kernel() {
 # Local ports that listen, in hexadecimal, with the address before each: "0100007F 1F90".
 print_listening() { awk '$4 == "0A" { split($2, part, ":"); print part[1], part[2] }' /proc/net/tcp /proc/net/tcp6 2>/dev/null; }
 
-check_node_ports() {
+check_host_ports() {
     expect "$PORTS listening, and none of $closed_ports open to others"
     print_listening >"$work/listening"
     {
@@ -91,12 +91,12 @@ answers_here() {
     [ "$status" = 200 ]
 }
 
-check_node_etcd() {
+check_host_etcd() {
     answers_here 2379 /health "$prefix/etc/etcd/pki/ca.crt" "$prefix/etc/etcd/pki/healthcheck-client.crt" "$prefix/etc/etcd/pki/healthcheck-client.key"
 }
 
 # /readyz came with Kubernetes 1.16.
-check_node_apiserver() {
+check_host_apiserver() {
     for path in /readyz /healthz; do
         answers_here "${API_LOCAL##*:}" "$path" "$pki/ca.crt" "$pki/apiserver-kubelet-client.crt" "$pki/apiserver-kubelet-client.key" && return
         [ "$status" = 404 ] || return 1
@@ -105,14 +105,14 @@ check_node_apiserver() {
 }
 
 # Without a certificate it answers nobody; that it does so shows that it serves.
-check_node_kubelet() {
+check_host_kubelet() {
     expect "401 from https://$ADDRESS:10250/healthz, with a certificate that verifies"
     status=$(https_status "$ADDRESS" 10250 /healthz "$pki/ca.crt")
     saw "$status"
     [ "$status" = 401 ]
 }
 
-check_node_images() {
+check_host_images() {
     expect "every image of the bundle, by its id"
     # shellcheck disable=SC2086 # a list of words
     for image in $IMAGES; do

@@ -47,17 +47,17 @@ TABLE
 # With --node: this host by itself, whatever the others do.
 print_node_checks() {
     cat <<TABLE
-node-units|nothing|host|every unit of this node runs, and starts at boot|systemctl status $UNITS
-node-files|nothing|host|every installed file is as the bundle has it|/opt/k8s/bundle/MANIFEST; run install.sh again
-node-certificates|nothing|host|no certificate on this host has ended|openssl x509 -noout -enddate -in FILE
-node-kernel|nothing|host|kernel settings hold, modules are there, swap is off|sysctl KEY; lsmod; swapon --show
-node-ports|nothing|host|the ports of this node's units listen, and no unsafe one does|ss -lntp
+host-units|nothing|host|every unit of this node runs, and starts at boot|systemctl status $UNITS
+host-files|nothing|host|every installed file is as the bundle has it|/opt/k8s/bundle/MANIFEST; run install.sh again
+host-certificates|nothing|host|no certificate on this host has ended|openssl x509 -noout -enddate -in FILE
+host-kernel|nothing|host|kernel settings hold, modules are there, swap is off|sysctl KEY; lsmod; swapon --show
+host-ports|nothing|host|the ports of this node's units listen, and no unsafe one does|ss -lntp
 TABLE
-    ! has_role etcd || echo "node-etcd|nothing|etcd|the member here is healthy|journalctl -u etcd -n 50"
-    ! has_role control-plane || echo "node-apiserver|nothing|control plane|the API server here is ready|journalctl -u kube-apiserver -n 50"
+    ! has_role etcd || echo "host-etcd|nothing|etcd|the member here is healthy|journalctl -u etcd -n 50"
+    ! has_role control-plane || echo "host-apiserver|nothing|control plane|the API server here is ready|journalctl -u kube-apiserver -n 50"
     ! has_role worker || cat <<TABLE
-node-kubelet|nothing|worker|the kubelet here serves with a certificate from the cluster's authority|journalctl -u kubelet -n 50
-node-images|nothing|worker|the runtime holds every image of the bundle|crictl images or docker images; run install.sh again
+host-kubelet|nothing|worker|the kubelet here serves with a certificate from the cluster's authority|journalctl -u kubelet -n 50
+host-images|nothing|worker|the runtime holds every image of the bundle|crictl images or docker images; run install.sh again
 TABLE
 }
 
