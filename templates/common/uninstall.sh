@@ -107,7 +107,17 @@ stop_units() {
         note "stopped $unit"
     done
     [ -z "${runtime_unit:-}" ] || remove_leftovers
-    for link in cni0 kube-ipvs0; do ip link delete "$link" 2>/dev/null; done
+    for link in cni0 kube-ipvs0 flannel.1; do ip link delete "$link" 2>/dev/null; done
+    case " $UNITS " in *' flannel.service '*) remove_flannel_rules ;; esac
+}
+
+# flannel's chains, and the rules without chains of its own that older versions make.
+remove_flannel_rules() {
+    for table in filter nat; do
+        iptables -w -t "$table" -S 2>/dev/null | grep -e FLANNEL -e " $POD_CIDR " >"$work/rules"
+        sed -n 's/^-A/-D/p' "$work/rules" | xargs -r -L 1 iptables -w -t "$table" 2>/dev/null
+        sed -n 's/^-N \(FLANNEL[^ ]*\)/-X \1/p' "$work/rules" | xargs -r -L 1 iptables -w -t "$table" 2>/dev/null
+    done
 }
 
 remove_runtime() {

@@ -18,7 +18,8 @@ try_failover() {
     say "stopping $1, which leads"
     systemctl stop "$1.service" || { saw "systemctl stop $1.service failed"; return 2; }
     stopped=$(now) after=$before
-    while [ "$after" = "$before" ] && [ $(($(now) - stopped)) -lt 60 ]; do
+    # newer ones give the lease up when they stop: for a moment nobody holds it
+    while { [ -z "$after" ] || [ "$after" = "$before" ]; } && [ $(($(now) - stopped)) -lt 60 ]; do
         sleep 1
         after=$(read_leader "$1")
         after=${after%% *}
