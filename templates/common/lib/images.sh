@@ -18,13 +18,20 @@ load_images() {
     missing_images >"$work/images"
     while IFS='|' read -r file ref id; do
         say "  loading $ref"
-        # flannel may start dockerd anew at any moment.
-        answer=$(load_archive "$here/$file") || { await_runtime && answer=$(load_archive "$here/$file"); } ||
-            die 1 "$file ($ref) could not be loaded: $answer"
-        [ "$(image_id "$ref")" = "$id" ] || die 1 "$ref is not the image $id after $file was loaded"
+        load_image || die 1 "$file ($ref) could not be loaded: $answer"
         note "loaded $ref $id"
         loaded=$((loaded + 1))
     done <"$work/images"
+}
+
+# flannel may have dockerd started anew at any moment, in the midst of a load or of the look after it.
+load_image() {
+    for _ in 1 2 3; do
+        await_runtime
+        answer=$(load_archive "$here/$file") && answer="the runtime has another image of that name than $id"
+        [ "$(image_id "$ref")" != "$id" ] || return 0
+    done
+    return 1
 }
 
 await_runtime() {

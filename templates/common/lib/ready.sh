@@ -20,12 +20,12 @@ ready_etcd() {
     case $(systemctl show -p SubState "$1") in *=start | *=running) return 2 ;; *) return 1 ;; esac
 }
 
-# /readyz came with Kubernetes 1.16.
+# /readyz came with Kubernetes 1.16; before, RBAC knows of /healthz only.
 ready_kube_apiserver() {
     set -- "$ADDRESS" "${API_LOCAL##*:}" /etc/kubernetes/pki
     set -- "$1" "$2" "$3/ca.crt" "$3/apiserver-kubelet-client.crt" "$3/apiserver-kubelet-client.key"
     reason=$(answers "$1" "$2" /readyz "$3" "$4" "$5") && return
-    case $reason in *' 404') answers "$1" "$2" /healthz "$3" "$4" "$5" && return ;; esac
+    case $reason in *' 403' | *' 404') answers "$1" "$2" /healthz "$3" "$4" "$5" && return ;; esac
     if has_etcd; then echo "$reason"; return 1; fi
     echo "no etcd member is healthy yet"
     return 2

@@ -90,7 +90,7 @@ check_apiserver_metrics() {
     saw "$(planned control-plane | count_lines) API servers and the endpoint"
 }
 
-check_controller_manager_metrics() { check_component_metrics 10257 workqueue_; }
+check_controller_manager_metrics() { check_component_metrics 10257 process_; }
 check_scheduler_metrics() { check_component_metrics 10259 scheduler_; }
 
 check_component_metrics() {

@@ -95,11 +95,11 @@ check_host_etcd() {
     answers_here 2379 /health "$prefix/etc/etcd/pki/ca.crt" "$prefix/etc/etcd/pki/healthcheck-client.crt" "$prefix/etc/etcd/pki/healthcheck-client.key"
 }
 
-# /readyz came with Kubernetes 1.16.
+# /readyz came with Kubernetes 1.16; before, RBAC knows of /healthz only.
 check_host_apiserver() {
     for path in /readyz /healthz; do
         answers_here "${API_LOCAL##*:}" "$path" "$pki/ca.crt" "$pki/apiserver-kubelet-client.crt" "$pki/apiserver-kubelet-client.key" && return
-        [ "$status" = 404 ] || return 1
+        case $status in 403 | 404) ;; *) return 1 ;; esac
     done
     return 1
 }
