@@ -126,6 +126,14 @@ PORTS: dict[Role, dict[int, str]] = {
 }
 """TCP ports that each role's units listen on."""
 
+CLOSED_PORTS = {
+    8080: "kube-apiserver without TLS",
+    10251: "kube-scheduler without TLS",
+    10252: "kube-controller-manager without TLS",
+    10255: "the kubelet's read-only port",
+}
+"""What nothing may open to others, unless `extra` asks for it."""
+
 COMMANDS: tuple[Row, ...] = (
     ("ip:iproute2", None, None),
     ("openssl:openssl", None, None),

@@ -148,7 +148,10 @@ CgroupDriver = Literal["cgroupfs", "systemd"]
 
 
 class Docker(Model):
-    """Docker as the container runtime: through the kubelet's dockershim, from 1.24 cri-dockerd."""
+    """Docker as the container runtime: through the kubelet's dockershim, from 1.24 cri-dockerd.
+
+    The cgroup driver, the kubelet's too, is cgroupfs by default, and systemd from Kubernetes 1.30.
+    """
 
     engine: Literal["docker"] = "docker"
     version: Version = "20.10.23"
@@ -176,7 +179,8 @@ class Registry(Model):
 class Containerd(Model):
     """containerd as the container runtime, through CRI; no Docker on the host.
 
-    crictl comes along unless `crictl: none`.
+    Versions are by default those that go with the Kubernetes minor; crictl comes along unless
+    `crictl: none`. The cgroup driver is cgroupfs by default, and systemd from Kubernetes 1.30.
     """
 
     engine: Literal["containerd"]
@@ -215,7 +219,10 @@ class Flannel(Model):
 
 
 class Network(Model):
-    """Addresses inside the cluster, and how pods reach one another."""
+    """Addresses inside the cluster, and how pods reach one another.
+
+    `proxy_mode` is ipvs by default, and nftables from Kubernetes 1.33.
+    """
 
     plugin: Literal["static", "flannel"] = "static"
     flannel: Flannel = Flannel()

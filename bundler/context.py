@@ -15,6 +15,7 @@ from jinja2 import Environment, StrictUndefined, Template
 from bundler import __version__
 from bundler.components import (
     API_PORT,
+    CLOSED_PORTS,
     COMMANDS,
     COMMANDS_WANTED,
     ENCRYPTION_PROVIDERS,
@@ -27,7 +28,7 @@ from bundler.components import (
     row_for,
     select,
 )
-from bundler.config import Image, Role
+from bundler.config import Cluster, Image, Role
 from bundler.host import open_ports, sysctls
 from bundler.images import find_image, find_use, normalize
 from bundler.kubeconfig import render_kubeconfig, render_token_kubeconfig
@@ -217,6 +218,9 @@ def _host_facts(plan: Plan, node: NodePlan, secrets: Secrets) -> dict[str, Any]:
         "units": has(UNITS),
         "ports": ports,
         "open_ports": open_ports(plan, node, ports),
+        "closed_ports": tuple(
+            port for port in CLOSED_PORTS if not _is_asked_for(plan.cluster, port)
+        ),
         "commands": has(COMMANDS),
         "commands_wanted": has(COMMANDS_WANTED),
         "not_before": max(int(pair.not_before.timestamp()) for pair in pairs),
@@ -234,6 +238,12 @@ def _host_facts(plan: Plan, node: NodePlan, secrets: Secrets) -> dict[str, Any]:
             for path in has(RUNTIME_PATHS)
         ),
     }
+
+
+def _is_asked_for(cluster: Cluster, port: int) -> bool:
+    """Whether the user's `extra` names the port anywhere."""
+    values = [extra.model_dump_json() for extra in cluster.extra.values()]
+    return any(re.search(rf"\b{port}\b", value) for value in values)
 
 
 @cache

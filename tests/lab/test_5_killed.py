@@ -1,4 +1,7 @@
-"""One host that is a whole cluster, with containerd and its own nginx: killed, and uninstalled."""
+"""One host that is a whole cluster: killed, and uninstalled.
+
+With containerd, its own nginx, iptables, and the tutorial's PKI: one authority, RSA.
+"""
 
 import shutil
 from collections.abc import Iterator
@@ -12,7 +15,10 @@ apiVersion: bundler/v1alpha1
 name: solo
 kubernetes: {version: 1.20.2}
 etcd: {version: 3.4.23}
-runtime: {engine: containerd, version: 1.6.20, runc: 1.1.5}
+runtime: {engine: containerd, version: 1.6.20, runc: 1.1.5, crictl: none}
+network: {proxy_mode: iptables}
+dns: {provider: none}
+pki: {authorities: single, key: rsa-2048}
 control_plane: {load_balancer: {kind: node-local}}
 nodes:
   - {name: solo, address: 172.30.20.31, roles: [etcd, control-plane, worker]}

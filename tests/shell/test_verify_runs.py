@@ -18,6 +18,7 @@ COMMON = TEMPLATES / "common"
 NODE_ENV = """CLUSTER='a "b" \\c'
 NODE='one'
 ROLES='{roles}'
+CLOSED_PORTS='8080 10255'
 ENDPOINT='https://localhost:{port}'
 API_LOCAL='https://localhost:{port}'
 NODES='one|127.9.9.1|etcd,control-plane,worker 10|127.9.9.2|worker'

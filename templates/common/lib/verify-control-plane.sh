@@ -128,7 +128,7 @@ check_ports_open() {
 }
 
 check_ports_closed() {
-    expect "no listener on any of $closed_ports of any node, seen from $NODE"
+    expect "no listener on any of $CLOSED_PORTS of any node, seen from $NODE"
     # shellcheck disable=SC2046 # a list of words
     problems=$(for_each 8 probe_closed $(for node in $NODES; do printf '%s\n' "${node%|*}"; done))
     [ -z "$problems" ] || { saw "$(printf '%s\n' "$problems" | few)"; return 1; }
@@ -137,7 +137,7 @@ check_ports_closed() {
 }
 
 probe_closed() {
-    for port in $closed_ports; do
+    for port in $CLOSED_PORTS; do
         ! is_open "${1#*|}" "$port" || printf '%s listens on %s\n' "${1%%|*}" "$port"
     done
 }

@@ -70,13 +70,13 @@ check_host_kernel() {
 print_listening() { awk '$4 == "0A" { split($2, part, ":"); print part[1], part[2] }' /proc/net/tcp /proc/net/tcp6 2>/dev/null; }
 
 check_host_ports() {
-    expect "$PORTS listening, and none of $closed_ports open to others"
+    expect "$PORTS listening, and none of $CLOSED_PORTS open to others"
     print_listening >"$work/listening"
     {
         for port in $PORTS; do
             grep -q " $(printf '%04X' "${port%%:*}")\$" "$work/listening" || printf 'nothing listens on %s (%s)\n' "${port%%:*}" "${port#*:}"
         done
-        for port in $closed_ports; do
+        for port in $CLOSED_PORTS; do
             awk -v port="$(printf '%04X' "$port")" -v name="$port" \
                 '$2 == port && $1 !~ /7F$/ && $1 !~ /^0+01000000$/ { print name " is open to others"; exit }' "$work/listening"
         done

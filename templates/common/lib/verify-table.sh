@@ -18,7 +18,7 @@ scheduler-leader|api|control plane|one kube-scheduler leads and is alive|$kubect
 controller-manager-metrics|nothing|control plane|every kube-controller-manager gives its metrics over HTTPS, and only to those who may|journalctl -u kube-controller-manager -n 50 (on that node)
 scheduler-metrics|nothing|control plane|every kube-scheduler gives its metrics over HTTPS, and only to those who may|journalctl -u kube-scheduler -n 50 (on that node)
 ports-open|nothing|network|every node listens on the ports of its roles|ss -lntp (on that node)
-ports-closed|nothing|network|no node has a port open to others that takes requests without TLS or a name: $closed_ports|ss -lntp (on that node)
+ports-closed|nothing|network|no node has a port open to others that takes requests without TLS or a name: $CLOSED_PORTS|ss -lntp (on that node)
 secrets-encrypted|namespace|control plane|a Secret is unreadable in etcd, and every API server can read it|grep -o 'encryption-provider-config=[^ ]*' /etc/systemd/system/kube-apiserver.service
 audit-log|api|control plane|requests leave entries in the audit log of this node|grep -o 'audit-[^ ]*' /etc/systemd/system/kube-apiserver.service
 nodes-ready|api|workers|every planned worker is registered with its address and Ready, and no other node is|$kubectl_line get nodes -o wide
@@ -72,10 +72,6 @@ TABLE
 has_role() { case " $ROLES " in *" $1 "*) ;; *) return 1 ;; esac }
 
 has_feature() { case " ${FEATURES:-} " in *" $1 "*) ;; *) return 1 ;; esac }
-
-# Ports that nothing may open to others: the kubelet's read-only port, and what components once
-# served without TLS.
-closed_ports='8080 10255 10251 10252 2381'
 
 # is_check NAME
 is_check() { print_checks | CHECK=$1 awk -F'|' '$1 "" == ENVIRON["CHECK"] "" { found = 1 } END { exit !found }'; }
