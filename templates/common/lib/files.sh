@@ -25,6 +25,10 @@ install_files() {
         install_file || die 1 "cannot write $path: mend that and run install.sh again"
     done <"$work/changes"
     remove_stale_files
+    # Programs make the rest of these paths by themselves; what is above must go with them.
+    for path in $DATA_PATHS $RUNTIME_PATHS; do
+        make_directory "$prefix${path%/*}" || die 1 "cannot make ${path%/*}"
+    done
     sync
     awk '{ print $1, $5 }' "$work/entries" >"$store/files.new" || die 1 "cannot write $store/files.new"
     mv -f "$store/files.new" "$store/files" || die 1 "cannot write $store/files"
