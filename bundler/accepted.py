@@ -1,6 +1,7 @@
 """What the real programs take: flags, configuration fields, feature gates and APIs by minor.
 
-accepted-flags.tsv   component, flag, since, until; printed by the programs themselves
+accepted-flags.tsv   component, flag, since, until; printed by the programs themselves (etcd: read
+                     from its sources, in etcd's own minors)
 accepted-fields.tsv  component, API version (the scheduler's only), field, since, until; out of the
                      Go types. `a.*` stands for a map with free keys, or a type not looked into
 feature-gates.tsv    gate, since, until, the minor that locked it, and at what

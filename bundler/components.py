@@ -168,6 +168,7 @@ RUNTIME_PATHS: tuple[Row, ...] = (
     ("/opt/containerd", Role.WORKER, None),
     ("/var/lib/dockershim", Role.WORKER, "docker"),
     ("/var/lib/cri-dockerd", Role.WORKER, "cri-dockerd"),
+    ("/run/cri-dockerd.sock", Role.WORKER, "cri-dockerd"),
     ("/etc/docker/key.json", Role.WORKER, "docker"),
     ("/run/flannel", Role.WORKER, "flannel"),
     ("/etc/cni/net.d/10-flannel.conflist", Role.WORKER, "flannel"),

@@ -111,13 +111,14 @@ stop_units() {
     case " $UNITS " in *' flannel.service '*) remove_flannel_rules ;; esac
 }
 
-# flannel's chains, and the rules without chains of its own that older versions make.
+# flannel's chains and routes, and the rules without chains of its own that older versions make.
 remove_flannel_rules() {
     for table in filter nat; do
         iptables -w -t "$table" -S 2>/dev/null | grep -e FLANNEL -e " $POD_CIDR " >"$work/rules"
         sed -n 's/^-A/-D/p' "$work/rules" | xargs -r -L 1 iptables -w -t "$table" 2>/dev/null
         sed -n 's/^-N \(FLANNEL[^ ]*\)/-X \1/p' "$work/rules" | xargs -r -L 1 iptables -w -t "$table" 2>/dev/null
     done
+    ip -4 route flush root "$POD_CIDR" 2>/dev/null
 }
 
 remove_runtime() {

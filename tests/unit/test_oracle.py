@@ -7,9 +7,11 @@ themselves and from their sources.
 import itertools
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
 from descriptions import write_archive
@@ -45,6 +47,9 @@ DEPRECATED = {
     ("kubelet", "container-runtime-endpoint"): "1.27",
 }
 """Flags that a successor of the same program has replaced, and since when (matrix.yaml)."""
+
+
+SCHEMAS = {version.rpartition(".")[0] for version in kubernetes_validate.utils.all_versions()}
 
 
 def make_cluster(minor: str, runtime: dict[str, Any], network: str, proxy_mode: str) -> Cluster:
@@ -173,7 +178,7 @@ def check_flags(files: dict[str, str], minor: str) -> None:
 
 def check_fields(files: dict[str, str], minor: str) -> None:
     for program, path in CONFIGS.items():
-        document = yaml.safe_load(files[path])
+        document = yaml.load(files[path], Loader=yaml.CSafeLoader)
         api = document["apiVersion"].rpartition("/")[2] if program == "kube-scheduler" else ""
         known = accepted_fields(program, minor, api)
         assert len(known) > 10
@@ -182,18 +187,47 @@ def check_fields(files: dict[str, str], minor: str) -> None:
 
 
 def check_manifests(files: dict[str, str], minor: str) -> None:
-    found = set()
+    found: set[str] = set()
     for path, text in files.items():
-        if not path.startswith("rootfs/etc/kubernetes/") or not path.endswith(".yaml"):
-            continue
-        for document in yaml.safe_load_all(text):
-            if not document or path in CONFIGS.values():
-                continue
-            if (document["apiVersion"], document["kind"]) == ("v1", "Config"):
-                continue
-            assert (document["apiVersion"], document["kind"]) in served_apis(minor), path
-            found.add(document["kind"])
+        if path.startswith("rootfs/etc/kubernetes/") and path.endswith(".yaml"):
+            found |= check_documents(text, path, minor)
     assert {"Policy", "EncryptionConfiguration", "Deployment", "APIService", "Secret"} <= found
+
+
+@cache
+def check_documents(text: str, path: str, minor: str) -> frozenset[str]:
+    """The kinds of a file's documents, which the minor serves in that version and shape."""
+    found = set()
+    for document in yaml.load_all(text, Loader=yaml.CSafeLoader):
+        if not document or path in CONFIGS.values():
+            continue
+        api, kind = document["apiVersion"], document["kind"]
+        if (api, kind) == ("v1", "Config"):
+            continue
+        assert (api, kind) in served_apis(minor), path
+        if path.startswith("rootfs/etc/kubernetes/addons/") and minor in SCHEMAS:
+            kubernetes_validate.validate(document, f"{minor}.0", strict=True)
+        found.add(kind)
+    return frozenset(found)
+
+
+@pytest.mark.parametrize("version", ["3.3.13", "3.4.23", "3.5.21", "3.6.8"])
+def test_etcd_takes_every_flag_at_its_own_minor(
+    render: Callable[[Cluster], dict[str, str]], version: str
+) -> None:
+    network = "static" if version.startswith("3.6") else "flannel-etcd"
+    cluster = make_cluster("1.20", {"engine": "docker"}, network, "ipvs")
+    etcd = cluster.etcd.model_copy(update={"version": version, "wal_dir": "/data/wal"})
+    unit = render(cluster.model_copy(update={"etcd": etcd}))[
+        "rootfs/etc/systemd/system/etcd.service"
+    ]
+    used = {
+        line.strip().removeprefix("--").partition("=")[0]
+        for line in unit.splitlines()
+        if line.startswith("    --")
+    }
+    assert {"data-dir", "wal-dir"} <= used
+    assert used <= accepted_flags("etcd", version.rpartition(".")[0])
 
 
 @pytest.mark.parametrize(
