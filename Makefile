@@ -21,10 +21,11 @@ demo: venv lab
 	@.venv/bin/bundler inspect dist/lab-worker1.tar.gz | head -12
 
 test: lint lab
-	$(PYTHON) -m pytest tests
+	$(PYTHON) -m pytest -q -n auto tests/unit tests/golden tests/shell tests/component
+	$(PYTHON) -m pytest tests/lab
 
 check: lint
-	$(PYTHON) -m pytest -q tests/unit tests/golden tests/shell
+	$(PYTHON) -m pytest -q -n auto tests/unit tests/golden tests/shell
 
 lint: venv
 	@scripts/setup.sh check

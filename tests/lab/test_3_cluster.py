@@ -127,6 +127,17 @@ def test_a_secret_cannot_be_read_in_etcd(installed: Cluster) -> None:
     assert installed.kubectl("get secret hidden -o jsonpath={.data.word}") == "c3dvcmRmaXNoLTQ3MTE="
 
 
+def test_etcds_timers_run_and_their_work_is_done(installed: Cluster) -> None:
+    master = installed.masters[0]
+    assert "etcd-health.timer" in master.output("systemctl list-timers --no-legend")
+    assert "etcd-defrag.timer" in master.output("systemctl list-timers --no-legend")
+    master.run("systemctl start etcd-health.service")
+    master.run("systemctl start etcd-defrag.service")
+    said = master.output("journalctl -u etcd-health -u etcd-defrag -o cat --no-pager")
+    assert "every member is healthy: https://172.30.20.11:2379" in said
+    assert "database: " in said
+
+
 def test_etcd_refuses_a_client_without_a_certificate(installed: Cluster) -> None:
     ask = "curl -s -m 5 -w '%{{http_code}}' --cacert /etc/etcd/pki/ca.crt {} https://{}:2379/health || true"
     certificate = (

@@ -259,6 +259,7 @@ def test_what_no_program_of_the_minor_knows_is_refused(
         "kubelet: {config: {featureGates: {GracefulNodeShutdown: true, AllAlpha: false}}}",
         "kube-proxy: {config: {conntrack: {maxPerCore: 0}}}",
         "kube-scheduler: {config: {percentageOfNodesToScore: 50}}",
+        "kubelet: {config: {}}",
     ],
 )
 def test_what_the_minor_knows_is_taken(description: Path, extra: str) -> None:
