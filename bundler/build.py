@@ -12,6 +12,7 @@ from bundler import log
 from bundler.artifacts import Needs, list_needs, resolve_artifacts
 from bundler.cache import Cache
 from bundler.catalog import Artifact
+from bundler.completeness import check_images_complete
 from bundler.config import Cluster
 from bundler.context import Secrets
 from bundler.errors import ArtifactError, ConfigError
@@ -110,7 +111,9 @@ def build(inputs: Inputs, output: Path) -> tuple[Bundle, ...]:
         def make(node: NodePlan) -> Bundle:
             name = bundle_name(plan, node)
             target = output / f"{name}.tar.gz"
-            digest = pack(render_node(plan, node, secrets, payloads), name, target, mtime)
+            tree = render_node(plan, node, secrets, payloads)
+            check_images_complete(plan, tree)
+            digest = pack(tree, name, target, mtime)
             return Bundle(node=node.name, path=target, sha256=digest, size=target.stat().st_size)
 
         packing = log.step(f"packing {len(plan.nodes)} bundles")

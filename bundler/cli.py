@@ -18,6 +18,7 @@ from bundler.errors import BundlerError, ConfigError
 from bundler.inspect import inspect as read_bundle
 from bundler.paths import default_cache
 from bundler.settings import explain
+from bundler.verify import verify as verify_bundles
 
 app = typer.Typer(
     add_completion=False,
@@ -188,6 +189,22 @@ def inspect_command(
     if report.faults:
         raise typer.Exit(6)
     log.info(f"{len(report.entries)} files, all as the manifest says")
+
+
+@app.command("verify")
+def verify_command(
+    directory: Annotated[Path, typer.Argument(help="What `bundler build -o` wrote.")],
+) -> None:
+    """Check every bundle of a directory: its digest in SHA256SUMS, each file in its manifest."""
+    failed = False
+    for verdict in verify_bundles(directory):
+        for fault in verdict.faults:
+            log.error(fault)
+            failed = True
+        if not verdict.faults:
+            print(f"ok  {verdict.name}  {verdict.files} files")
+    if failed:
+        raise typer.Exit(6)
 
 
 @app.command("explain")

@@ -3,7 +3,7 @@
 #
 # Usage: verify.sh [OPTION...]            on any control-plane node, as root
 #
-# Without --failover nothing on the hosts is changed.
+# Without --failover no unit on any host is stopped.
 #
 #   --timeout SECONDS   how long to wait for what is not yet so (default 120)
 #   --json              print the results as JSON
@@ -11,8 +11,8 @@
 #   --list              list the checks and what each proves, then end
 #   --namespace NAME    where the test's pods go while it runs (default bundler-verify)
 #   --node              check this host alone, by itself; on any node, no cluster needed
-#   --failover          stop the controller manager and the scheduler that lead, if they run here,
-#                       watch another take over, and start them again
+#   --failover          stop the controller manager and the scheduler that lead, wherever they run,
+#                       watch others take over, and see the stopped ones come back
 #   --keep              leave the test's namespace for a look; the next run removes it
 #   --help              this text
 #

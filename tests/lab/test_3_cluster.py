@@ -51,17 +51,16 @@ def test_verify_proves_each_host_by_itself(installed: Cluster) -> None:
 
 
 def test_another_leader_takes_over_when_one_stops(installed: Cluster) -> None:
-    """On each host in turn: whichever leads there is stopped and started again."""
-    moved = set()
-    for master in installed.masters:
+    """From two hosts, so that at least one of the leaders runs elsewhere."""
+    hows = set()
+    for master in installed.masters[:2]:
         done = master.run("/opt/k8s/bundle/verify.sh --failover --json 2>/dev/null", check=False)
-        for check in json.loads(done.stdout)["checks"]:
-            if check["ok"]:
-                moved.add(check["name"])
-                FIGURES.append(f"{check['name']}: {check['seen']}")
-            else:
-                assert "leads, and this is" in check["seen"]
-    assert moved == {"controller-manager-failover", "scheduler-failover"}
+        report = json.loads(done.stdout)
+        assert report["ok"] is True, report
+        for check in report["checks"]:
+            hows.add("was stopped" in check["seen"])
+            FIGURES.append(f"{check['name']}: {check['seen']}")
+    assert False in hows, "no leader ran on another host"
     assert installed.verify().returncode == 0
 
 

@@ -61,7 +61,7 @@ host-images|nothing|worker|the runtime holds every image of the bundle|crictl im
 TABLE
 }
 
-# With --failover: each leader on this host is stopped, and started again.
+# With --failover: each leader is stopped, and started again.
 print_failover_checks() {
     cat <<TABLE
 controller-manager-failover|api|failover|another kube-controller-manager takes the lead when this one stops|journalctl -u kube-controller-manager -n 50

@@ -1,0 +1,84 @@
+"""What is in a directory of bundles, and what is not: digests, manifests, images."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from descriptions import write_archive, write_upstream
+
+from bundler.build import Inputs, build
+from bundler.cache import Cache
+from bundler.errors import ArtifactError
+
+DESCRIPTION = """\
+apiVersion: bundler/v1alpha1
+name: small
+kubernetes: {version: 1.36.2}
+runtime: {engine: containerd}
+dns: {provider: none}
+nodes:
+  - {name: one, address: 192.0.2.1, roles: [etcd, control-plane, worker]}
+  - {name: two, address: 192.0.2.2, roles: [worker]}
+images:
+  - {ref: "registry.k8s.io/pause:3.10.2", file: pause.tar}
+"""
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Callable[..., Path]:
+    """Build the description, with something appended; the directory of bundles."""
+
+    def run(more: str = "") -> Path:
+        write_archive(tmp_path / "pause.tar", "registry.k8s.io/pause:3.10.2")
+        description = tmp_path / "cluster.yaml"
+        description.write_text(DESCRIPTION + more)
+        inputs = Inputs(
+            description=description, cache=Cache(tmp_path / "cache"),
+            pins=write_upstream(tmp_path, description), mirrors=(str(tmp_path / "mirror"),),
+        )  # fmt: skip
+        build(inputs, tmp_path / "dist")
+        return tmp_path / "dist"
+
+    return run
+
+
+def verify(directory: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [Path(sys.executable).parent / "bundler", "verify", str(directory)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_a_whole_directory_is_well(make: Callable[..., Path]) -> None:
+    done = verify(make())
+    assert (done.returncode, len(done.stdout.splitlines())) == (0, 2), done.stderr
+    assert done.stdout.startswith("ok  small-one.tar.gz  ")
+
+
+def test_each_bad_bundle_is_named(make: Callable[..., Path]) -> None:
+    directory = make()
+    bundle = directory / "small-one.tar.gz"
+    bundle.write_bytes(bundle.read_bytes()[:-100])
+    (directory / "small-two.tar.gz").rename(directory / "strange.tar.gz")
+    done = verify(directory)
+    assert done.returncode == 6
+    assert "small-one.tar.gz: its digest is" in done.stderr
+    assert "small-two.tar.gz: missing" in done.stderr
+    assert "strange.tar.gz: not in SHA256SUMS" in done.stderr
+
+
+def test_without_sums_it_says_what_to_do(tmp_path: Path) -> None:
+    done = verify(tmp_path)
+    assert done.returncode == 6
+    assert "build again" in done.stderr
+
+
+def test_an_image_that_nothing_brings_fails_the_build_with_its_place(
+    make: Callable[..., Path], tmp_path: Path
+) -> None:
+    sandbox = "{plugins: {io.containerd.cri.v1.images: {pinned_images: {sandbox: 'mine/pause:9'}}}}"
+    with pytest.raises(ArtifactError, match=r"config.toml:\d+: names mine/pause:9, which `images`"):
+        make(f"extra: {{containerd: {{config: {sandbox}}}}}\n")
+    assert not list((tmp_path / "dist").glob("*.tar.gz"))
