@@ -27,8 +27,9 @@ from bundler.pki_store import ensure_pki
 from bundler.plan import NodePlan, Plan, make_plan, worker_names
 from bundler.progress import DownloadProgress
 from bundler.render import Payloads, render_node
+from bundler.signing import SIGNATURE, SUMS_SIGNATURE, load_signing_key, sign
 from bundler.state import open_state
-from bundler.tree import write_tree
+from bundler.tree import MANIFEST, File, write_tree
 
 SUMS = "SHA256SUMS"
 WARNING = "warning: "
@@ -93,11 +94,12 @@ def preview(inputs: Inputs) -> Preview:
     )
 
 
-def build(inputs: Inputs, output: Path) -> tuple[Bundle, ...]:
-    """Write every node's tarball and SHA256SUMS into `output`.
+def build(inputs: Inputs, output: Path, *, signing_key: Path | None = None) -> tuple[Bundle, ...]:
+    """Write every node's tarball and SHA256SUMS into `output`, signed if there is a key.
 
     SHA256SUMS is taken away first and written last: while it is there, it is true.
     """
+    key = load_signing_key(signing_key) if signing_key else None
     cluster = check(inputs)
     payloads = _gather_payloads(cluster, inputs)
     with open_secrets(cluster, inputs) as (plan, secrets):
@@ -107,12 +109,16 @@ def build(inputs: Inputs, output: Path) -> tuple[Bundle, ...]:
             output.mkdir(parents=True, exist_ok=True)
             remove_leftovers(output)
             (output / SUMS).unlink(missing_ok=True)
+            (output / SUMS_SIGNATURE).unlink(missing_ok=True)
 
         def make(node: NodePlan) -> Bundle:
             name = bundle_name(plan, node)
             target = output / f"{name}.tar.gz"
             tree = render_node(plan, node, secrets, payloads)
             check_images_complete(plan, tree)
+            if key:
+                signature = sign(key, _content(tree[MANIFEST]))
+                tree.add(File(path=SIGNATURE, mode=0o644, content=signature, origin="signature"))
             digest = pack(tree, name, target, mtime)
             return Bundle(node=node.name, path=target, sha256=digest, size=target.stat().st_size)
 
@@ -120,6 +126,8 @@ def build(inputs: Inputs, output: Path) -> tuple[Bundle, ...]:
         with packing, ThreadPoolExecutor(PARALLEL) as pool:
             bundles = tuple(pool.map(make, plan.nodes))
     sums = "".join(f"{bundle.sha256}  {bundle.path.name}\n" for bundle in bundles)
+    if key:
+        write_atomically(output / SUMS_SIGNATURE, sign(key, sums.encode()), mode=0o644)
     write_atomically(output / SUMS, sums.encode(), mode=0o644)
     _note_strangers(output, cluster, bundles)
     return bundles
@@ -222,6 +230,13 @@ def _check_programs(
         raise ArtifactError(
             "\n".join(faults), hint="check the URL and the digest of that artifact in cluster.yaml"
         )
+
+
+def _content(file: File) -> bytes:
+    """The bytes of a file that is made in memory."""
+    if not isinstance(file.content, bytes):
+        raise TypeError(f"{file.path} is a payload")
+    return file.content
 
 
 def _state_path(inputs: Inputs, cluster: Cluster) -> Path:

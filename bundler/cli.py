@@ -18,6 +18,7 @@ from bundler.errors import BundlerError, ConfigError
 from bundler.inspect import inspect as read_bundle
 from bundler.paths import default_cache
 from bundler.settings import explain
+from bundler.signing import generate_key
 from bundler.verify import verify as verify_bundles
 
 app = typer.Typer(
@@ -104,6 +105,10 @@ def build_command(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done, and write nothing.")
     ] = False,
+    sign: Annotated[
+        Path | None,
+        typer.Option("--sign", help="Sign with this key (bundler keygen).", metavar="KEY"),
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Make one tarball per node, and SHA256SUMS.
@@ -119,7 +124,7 @@ def build_command(
     if dry_run:
         _print_preview(inputs, output)
         return
-    for bundle in pipeline.build(inputs, output):
+    for bundle in pipeline.build(inputs, output, signing_key=sign):
         print(f"{bundle.sha256}  {bundle.size:>12}  {_shown(bundle.path)}")
     log.info(
         "Next: copy each tarball to its host, compare it with SHA256SUMS, unpack it there, and run"
@@ -191,13 +196,34 @@ def inspect_command(
     log.info(f"{len(report.entries)} files, all as the manifest says")
 
 
+@app.command("keygen")
+def keygen_command(
+    path: Annotated[Path, typer.Argument(help="The private key's file; PATH with .pub beside it.")],
+) -> None:
+    """Make a key that signs bundles (ECDSA P-256): `build --sign` uses it, hosts trust its .pub.
+
+    Keep the private key where you build; carry the .pub to the hosts on another way than the
+    bundles, into /etc/bundler/trust.d or for `install.sh --trust`.
+    """
+    public = generate_key(path)
+    print(f"{path}\n{public}")
+
+
 @app.command("verify")
 def verify_command(
     directory: Annotated[Path, typer.Argument(help="What `bundler build -o` wrote.")],
+    trust: Annotated[
+        list[Path] | None,
+        typer.Option("--trust", help="A public key that must have signed all.", metavar="PUB"),
+    ] = None,
 ) -> None:
-    """Check every bundle of a directory: its digest in SHA256SUMS, each file in its manifest."""
+    """Check every bundle of a directory: its digest in SHA256SUMS, each file in its manifest.
+
+    With --trust (may be given several times) SHA256SUMS and each manifest must be signed by one of
+    these keys.
+    """
     failed = False
-    for verdict in verify_bundles(directory):
+    for verdict in verify_bundles(directory, tuple(trust or ())):
         for fault in verdict.faults:
             log.error(fault)
             failed = True

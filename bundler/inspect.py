@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bundler.errors import OutputError
+from bundler.signing import SIGNATURE
 from bundler.tree import MANIFEST
 
 CHUNK = 1 << 20
@@ -41,6 +42,8 @@ class Report:
     facts: dict[str, str]
     entries: tuple[Entry, ...]
     faults: tuple[str, ...]
+    manifest: bytes = b""
+    signature: bytes | None = None
 
 
 def inspect(path: Path) -> Report:
@@ -58,7 +61,7 @@ def inspect(path: Path) -> Report:
                 hasher = hashlib.sha256()
                 while chunk := file.read(CHUNK):
                     hasher.update(chunk)
-                    if name in {MANIFEST, "node.env"} and member.size <= CHUNK * 4:
+                    if name in {MANIFEST, SIGNATURE, "node.env"} and member.size <= CHUNK * 4:
                         texts[name] = texts.get(name, b"") + chunk
                 seen[name] = (member.mode, member.size, hasher.hexdigest())
     except OSError as error:
@@ -74,6 +77,8 @@ def inspect(path: Path) -> Report:
         facts=_read_facts(texts["node.env"].decode()),
         entries=entries,
         faults=_compare(entries, seen),
+        manifest=texts[MANIFEST],
+        signature=texts.get(SIGNATURE),
     )
 
 
@@ -94,6 +99,6 @@ def _compare(entries: tuple[Entry, ...], seen: dict[str, tuple[int, int, str]]) 
             faults.append(f"{entry.path}: missing")
         elif seen[entry.path] != (entry.mode, entry.size, entry.sha256):
             faults.append(f"{entry.path}: not what the manifest says")
-    listed = {entry.path for entry in entries} | {MANIFEST}
+    listed = {entry.path for entry in entries} | {MANIFEST, SIGNATURE}
     faults += [f"{name}: not in the manifest" for name in sorted(seen) if name not in listed]
     return tuple(faults)

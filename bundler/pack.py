@@ -11,7 +11,7 @@ from bundler.files import TEMPORARY, explain_disk_faults
 from bundler.payload import Payload, compress, padding
 from bundler.tree import File, Tree
 
-FIRST = ("install.sh", "uninstall.sh", "verify.sh", "node.env", "MANIFEST")
+FIRST = ("install.sh", "uninstall.sh", "verify.sh", "node.env", "MANIFEST", "MANIFEST.sig")
 """What `tar -tzf … | head` shows."""
 
 END = bytes(2 * tarfile.BLOCKSIZE)

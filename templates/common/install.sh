@@ -7,6 +7,8 @@
 #   --wait SECONDS          how long to wait until the units are ready (default 120)
 #   --skip-preflight NAME   overrule one check, or do without its advice (may be given several times;
 #                           see --list-preflight); what `swap` would turn off stays on
+#   --trust FILE            refuse a bundle that this public key did not sign (several times: any of
+#                           them); so do keys in /etc/bundler/trust.d/*.pub
 #   --list-preflight        list the checks, then end
 #   --version, --help
 #
@@ -22,6 +24,39 @@ LC_ALL=C
 PATH=${PATH:-}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:${DESTDIR:-}/opt/k8s/bin
 export LC_ALL PATH
 here=$(cd "$(dirname "$0")" && pwd -P) || exit 2
+
+# Before any other file of the bundle is so much as read: the keys that this host trusts. The
+# signature is over MANIFEST, and MANIFEST holds the digests of the parts of this script.
+check_trust() {
+    keys='' refused=''
+    while [ $# -gt 0 ]; do
+        if [ "$1" = --trust ]; then keys="$keys ${2:-}"; fi
+        shift
+    done
+    for key in "${DESTDIR:-}"/etc/bundler/trust.d/*.pub; do [ ! -f "$key" ] || keys="$keys $key"; done
+    [ -n "$keys" ] || return 0
+    for key in $keys; do
+        if openssl dgst -sha256 -verify "$key" -signature "$here/MANIFEST.sig" "$here/MANIFEST" >/dev/null 2>&1; then
+            are_scripts_listed && return 0
+            refused="its scripts are not those that were signed"
+        fi
+    done
+    [ -f "$here/MANIFEST.sig" ] || refused="it is not signed"
+    echo "install.sh: trust: this bundle is refused: ${refused:-no key that this host trusts signed it} (keys:$keys)" >&2
+    echo "    fix: build with --sign KEY, or carry the signer's .pub here on another way than the bundle" >&2
+    exit 3
+}
+
+# Each part is what MANIFEST says, and none is there that it does not name.
+are_scripts_listed() (
+    cd "$here" || exit 1
+    scripts=$(awk '$4 ~ /^lib\// || $4 == "install.sh" || $4 == "node.env" { print $1 "  " $4 }' MANIFEST)
+    printf '%s\n' "$scripts" | sha256sum -c - >/dev/null 2>&1 &&
+        [ "$(find lib ! -type d | sort)" = "$(printf '%s\n' "$scripts" | sed -n 's/^[^ ]*  \(lib\/.*\)/\1/p' | sort)" ]
+)
+
+check_trust "$@"
+
 for part in common https manifest preflight kernel host firewall plan files images units ready; do
     # shellcheck disable=SC1090 # the files beside this one
     . "$here/lib/$part.sh" || exit 2
@@ -65,6 +100,9 @@ parse_options() {
             --skip-preflight)
                 may_skip "${2:-}" || usage_error "--skip-preflight: '${2:-}' is no check that may be overruled (see --list-preflight)"
                 skipped="$skipped$2 "; shift ;;
+            --trust)
+                [ -f "${2:-}" ] || usage_error "--trust needs the file of a public key"
+                shift ;;
             --list-preflight) list_preflight; exit 0 ;;
             --version) print_version; exit 0 ;;
             --help | -h) print_help "$here/install.sh"; exit 0 ;;

@@ -10,7 +10,8 @@ from descriptions import write_archive, write_upstream
 
 from bundler.build import Inputs, build
 from bundler.cache import Cache
-from bundler.errors import ArtifactError
+from bundler.errors import ArtifactError, ConfigError, OutputError
+from bundler.signing import generate_key, load_signing_key
 
 DESCRIPTION = """\
 apiVersion: bundler/v1alpha1
@@ -30,7 +31,7 @@ images:
 def make(tmp_path: Path) -> Callable[..., Path]:
     """Build the description, with something appended; the directory of bundles."""
 
-    def run(more: str = "") -> Path:
+    def run(more: str = "", sign: Path | None = None) -> Path:
         write_archive(tmp_path / "pause.tar", "registry.k8s.io/pause:3.10.2")
         description = tmp_path / "cluster.yaml"
         description.write_text(DESCRIPTION + more)
@@ -38,15 +39,15 @@ def make(tmp_path: Path) -> Callable[..., Path]:
             description=description, cache=Cache(tmp_path / "cache"),
             pins=write_upstream(tmp_path, description), mirrors=(str(tmp_path / "mirror"),),
         )  # fmt: skip
-        build(inputs, tmp_path / "dist")
+        build(inputs, tmp_path / "dist", signing_key=sign)
         return tmp_path / "dist"
 
     return run
 
 
-def verify(directory: Path) -> subprocess.CompletedProcess[str]:
+def verify(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [Path(sys.executable).parent / "bundler", "verify", str(directory)],
+        [Path(sys.executable).parent / "bundler", "verify", str(directory), *arguments],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
 
@@ -82,3 +83,55 @@ def test_an_image_that_nothing_brings_fails_the_build_with_its_place(
     with pytest.raises(ArtifactError, match=r"config.toml:\d+: names mine/pause:9, which `images`"):
         make(f"extra: {{containerd: {{config: {sandbox}}}}}\n")
     assert not list((tmp_path / "dist").glob("*.tar.gz"))
+
+
+def test_signed_bundles_are_the_same_bytes_twice_and_verify_by_openssl(
+    make: Callable[..., Path], tmp_path: Path
+) -> None:
+    key = tmp_path / "release.key"
+    public = generate_key(key)
+    directory = make(sign=key)
+    first = (directory / "SHA256SUMS").read_bytes(), (directory / "SHA256SUMS.sig").read_bytes()
+    make(sign=key)
+    assert first == (
+        (directory / "SHA256SUMS").read_bytes(),
+        (directory / "SHA256SUMS.sig").read_bytes(),
+    )
+    done = subprocess.run(
+        ["openssl", "dgst", "-sha256", "-verify", public, "-signature",
+         directory / "SHA256SUMS.sig", directory / "SHA256SUMS"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stdout == "Verified OK\n"
+    assert verify(directory, "--trust", str(public)).returncode == 0
+    assert verify(directory).returncode == 0
+
+
+def test_unsigned_and_strangers_bundles_are_refused(
+    make: Callable[..., Path], tmp_path: Path
+) -> None:
+    ours, theirs = (generate_key(tmp_path / f"{name}.key") for name in ("ours", "theirs"))
+    done = verify(make(), "--trust", str(ours))
+    assert (done.returncode, "no trusted key signed it" in done.stderr) == (6, True)
+    directory = make(sign=tmp_path / "theirs.key")
+    assert verify(directory, "--trust", str(ours)).returncode == 6
+    assert verify(directory, "--trust", str(ours), "--trust", str(theirs)).returncode == 0
+
+
+def test_keys_are_for_their_owner_and_never_overwritten(tmp_path: Path) -> None:
+    key = tmp_path / "release.key"
+    generate_key(key)
+    assert key.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(OutputError, match="never overwritten"):
+        generate_key(key)
+    key.chmod(0o644)
+    with pytest.raises(ConfigError, match="open to other users"):
+        load_signing_key(key)
+    with pytest.raises(ConfigError, match="no private key in PEM"):
+        load_signing_key(_write(tmp_path / "no.key", "nothing"))
+
+
+def _write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    path.chmod(0o600)
+    return path
