@@ -51,7 +51,7 @@ def _check_fields(component: str, config: Mapping[str, object], minor: str) -> I
     versions = [row["fields"]["apiVersion"] for row in rows if "apiVersion" in row["fields"]]
     api = versions[-1].rpartition("/")[2] if component == "kube-scheduler" else ""
     known = accepted_fields(component, minor, api)
-    for path in filter(None, _leaves(config)):
+    for path in _leaves(config):
         dotted = ".".join(path)
         where = ("extra", component, "config", *path)
         if any(dotted == name or dotted.startswith(f"{name}.") for name in fixed):
@@ -100,5 +100,5 @@ def _leaves(value: object, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ..
     if isinstance(value, dict) and value:
         for key, inner in value.items():
             yield from _leaves(inner, (*path, str(key)))
-    else:
+    elif path:
         yield path

@@ -260,6 +260,8 @@ def test_what_no_program_of_the_minor_knows_is_refused(
         "kube-proxy: {config: {conntrack: {maxPerCore: 0}}}",
         "kube-scheduler: {config: {percentageOfNodesToScore: 50}}",
         "kubelet: {config: {}}",
+        "kubelet: {flags: {v: 4}}",
+        "kubelet: {flags: {v: 4}, config: {}}",
     ],
 )
 def test_what_the_minor_knows_is_taken(description: Path, extra: str) -> None:
