@@ -3,7 +3,9 @@
 accepted-flags.tsv   component, flag, since, until; printed by the programs themselves (etcd: read
                      from its sources, in etcd's own minors)
 accepted-fields.tsv  component, API version (the scheduler's only), field, since, until; out of the
-                     Go types. `a.*` stands for a map with free keys, or a type not looked into
+                     Go types. Fields of a list's members stand below the list. `a.*` is a map with
+                     free keys or a type not looked into: the scheduler's plugins and extenders,
+                     taints, reserved memory, shutdown periods. Names only, no types of values
 feature-gates.tsv    gate, since, until, the minor that locked it, and at what
 apis.tsv             group/version, kind, since, until
 
