@@ -7,10 +7,11 @@ import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from bundler.accepted import accepted_fields, accepted_flags, is_within, known_gates, takes_field
+from bundler.catalog import list_versions
 from bundler.checks import Problem
 from bundler.components import EXTRA_COMPONENTS, MINORS, minor_of
 from bundler.config import Cluster, FlagValue
-from bundler.settings import list_fields, list_flags, version_of
+from bundler.settings import OWN_MINORS, list_fields, list_flags, version_of
 
 GATES_FLAG, GATES_FIELD = "feature-gates", "featureGates"
 GATES_OF_ALL = frozenset({"AllAlpha", "AllBeta"})
@@ -40,7 +41,7 @@ def _check_flags(component: str, flags: Mapping[str, FlagValue], minor: str) -> 
         if flag in fixed:
             yield Problem(path=where, text="follows from the plan, and cannot be set here")
         elif known and flag not in known:
-            minors = [m for m in MINORS if flag in accepted_flags(component, m)]
+            minors = [m for m in _minors_of(component) if flag in accepted_flags(component, m)]
             hint = _hint(flag, known, minors)
             yield Problem(path=where, text=f"{component} {minor} knows no --{flag}{hint}")
         elif flag == GATES_FLAG and known:
@@ -94,6 +95,13 @@ def _split_gates(text: str) -> dict[str, str]:
     return {
         gate.strip(): TRUTH.get(value.strip().lower(), value.strip()) for gate, _, value in pairs
     }
+
+
+def _minors_of(component: str) -> tuple[str, ...]:
+    """Kubernetes' minors, or those of the component's versions that are pinned."""
+    if component not in OWN_MINORS:
+        return MINORS
+    return tuple(dict.fromkeys(minor_of(version) for version in list_versions(component)))
 
 
 def _fields_of(component: str, minor: str) -> frozenset[str]:
