@@ -290,6 +290,16 @@ def check_schemas(text: str, minor: str) -> None:
         kubernetes_validate.validate(document, f"{minor}.0", strict=True)
 
 
+def test_the_aggregated_apis_service_has_no_field_that_1_14_lacks(
+    render: Callable[[Cluster], dict[str, str]],
+) -> None:
+    """`port` came with 1.15 (apiregistration's ServiceReference); the schemas here begin later."""
+    files = render(make_cluster("1.14", {"engine": "containerd"}, "static", "ipvs", "none"))
+    documents = read_documents(files["rootfs/etc/kubernetes/addons/metrics-server.yaml"])
+    services = [d["spec"]["service"] for d in documents if d["kind"] == "APIService"]
+    assert services == [{"name": "metrics-server", "namespace": "kube-system"}]
+
+
 @pytest.mark.parametrize("version", ["3.3.13", "3.4.23", "3.5.21", "3.6.8"])
 def test_etcd_takes_every_flag_at_its_own_minor(
     render: Callable[[Cluster], dict[str, str]], version: str
@@ -351,6 +361,8 @@ def test_no_name_comes_back_after_it_went() -> None:
         ("kubelet: {config: {featureGates: 'GracefulNodeShutdown=true'}}", r"featureGates: must be a map"),
         ("kubelet: {flags: {feature-gates: 'GracefulNodeShutdown'}}", r"GracefulNodeShutdown must be true or false, not ''"),
         ("kubelet: {flags: {feature-gates: 'AllAlpha=0, CSINodeInfo=f'}}", r"CSINodeInfo is locked at true"),
+        ("etcd: {flags: {quota-backend-byte: 1}}", r"etcd 3.4 knows no --quota-backend-byte; did you mean 'quota-backend-bytes'"),
+        ("etcd: {flags: {max-learners: 1}}", r"etcd 3.4 knows no --max-learners; 3.6 has it"),
         ("kube-apiserver: {flags: {insecure-prt: 0}}", r"knows no --insecure-prt; did you mean 'insecure-port'"),
     ],
 )  # fmt: skip
