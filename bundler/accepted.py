@@ -2,8 +2,12 @@
 
 accepted-flags.tsv   component, flag, since, until; printed by the programs themselves (etcd: read
                      from its sources, in etcd's own minors)
+deprecated-flags.tsv component, flag, since, what to take instead: a flag, or a field of its file;
+                     only flags that have a successor, out of the programs' own words
 accepted-fields.tsv  component, API version (the scheduler's only), field, since, until; out of the
-                     Go types. `a.*` stands for a map with free keys, or a type not looked into
+                     Go types. Fields of a list's members stand below the list. `a.*` is a map with
+                     free keys or a type not looked into: the scheduler's plugins and extenders,
+                     taints, reserved memory, shutdown periods. Names only, no types of values
 feature-gates.tsv    gate, since, until, the minor that locked it, and at what
 apis.tsv             group/version, kind, since, until
 
@@ -38,6 +42,16 @@ def accepted_flags(component: str, minor: str) -> frozenset[str]:
         for row in _read("accepted-flags.tsv")
         if row["component"] == component and is_within(row["since"], row["until"], minor)
     )
+
+
+@cache
+def deprecated_flags(component: str, minor: str) -> dict[str, str]:
+    """Flags that a successor has replaced by that minor: the successor, by flag."""
+    return {
+        row["flag"]: row["successor"]
+        for row in _read("deprecated-flags.tsv")
+        if row["component"] == component and is_within(row["since"], None, minor)
+    }
 
 
 @cache
