@@ -1,0 +1,112 @@
+"""cluster.lock.yaml: what exactly crosses the gate, and on whose word.
+
+One entry a file: each upstream artifact, image and OS package with its URL, size and digest, where
+the digest came from, and when. A build that has a lock uses nothing else.
+"""
+
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from bundler.errors import ConfigError
+from bundler.files import write_atomically
+
+HEADING = """\
+# What `bundler build` takes, byte for byte. Written by `bundler lock`; keep it beside cluster.yaml,
+# under version control. `origin` says on whose word a digest is believed; first-use is nobody's.
+"""
+
+
+class Kind(StrEnum):
+    """What an entry is, which is also who knows how to fetch it."""
+
+    ARTIFACT = "artifact"
+    IMAGE = "image"
+    PACKAGE = "package"
+
+
+class Origin(StrEnum):
+    """On whose word a digest is believed, the best first."""
+
+    UPSTREAM_SIGNATURE = "upstream-signature"
+    CATALOG = "catalog"
+    UPSTREAM_CHECKSUM = "upstream-checksum"
+    USER = "user"
+    FIRST_USE = "first-use"
+
+
+class Entry(BaseModel):
+    """One file that the builder fetches.
+
+    `name` is the component (`etcd`), the image's normalized reference, or the package's name; it is
+    unique together with `kind` and `arch`. An image's digest is its manifest's for that machine.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Kind
+    name: str
+    version: str
+    arch: str  # amd64 | arm64; a package for every machine: all
+    url: str
+    size: Annotated[int, Field(ge=0)]  # bytes; of an image: its manifest, configuration and layers
+    digest: Annotated[str, Field(pattern=r"^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$")]
+    origin: Origin
+    evidence: str  # the document or key that says so
+    locked: datetime  # when, UTC
+
+    @property
+    def key(self) -> tuple[Kind, str, str]:
+        """What tells entries apart."""
+        return self.kind, self.name, self.arch
+
+
+class Lock(BaseModel):
+    """The whole file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    lock: Literal[1] = 1  # the format's version
+    cluster: str
+    entries: tuple[Entry, ...]
+
+    def find(self, kind: Kind, name: str, arch: str) -> Entry | None:
+        """The entry of one file, or None."""
+        return next((e for e in self.entries if e.key == (kind, name, arch)), None)
+
+
+def read_lock(path: Path) -> Lock:
+    """Read a lock; ConfigError where it is none."""
+    try:
+        lock = Lock.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: {error.strerror}", hint="make one with: bundler lock"
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: no YAML: {error}", hint=_HINT) from error
+    except ValidationError as error:
+        faults = "\n".join(
+            f"{path}: {'.'.join(map(str, f['loc']))}: {f['msg']}" for f in error.errors()
+        )
+        raise ConfigError(faults, hint=_HINT) from error
+    keys = [entry.key for entry in lock.entries]
+    if twice := {key for key in keys if keys.count(key) > 1}:
+        names = ", ".join(" ".join(key) for key in sorted(twice))
+        raise ConfigError(f"{path}: more than one entry for {names}", hint=_HINT)
+    return lock
+
+
+def write_lock(lock: Lock, path: Path) -> None:
+    """Write a lock, sorted, so that a version control system shows what changed and no more."""
+    entries = sorted(lock.entries, key=lambda entry: entry.key)
+    data = lock.model_copy(update={"entries": tuple(entries)}).model_dump(mode="json")
+    text = yaml.safe_dump(data, sort_keys=False, width=4096)
+    write_atomically(path, (HEADING + text).encode(), mode=0o644)
+
+
+_HINT = "take it from version control again, or make it anew with: bundler lock"
