@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 PROJECT = Path(__file__).parents[1]
-LAB = Path(os.environ.get("BUNDLER_LAB_CACHE", Path.home() / ".cache" / "bundler-lab"))
+LAB = Path(os.environ.get("BUNDLER_LAB_CACHE") or Path.home() / ".cache" / "bundler-lab")
 BUNDLER = Path(sys.executable).parent / "bundler"
 WORKERS = 200
 
