@@ -1,7 +1,7 @@
 """The pipeline: description → plan → verified artifacts → PKI → trees → one tarball per node."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bundler import log
-from bundler.artifacts import Needs, list_needs, resolve_artifacts
+from bundler.artifacts import Artifacts, Needs, list_needs, resolve_artifacts
 from bundler.cache import Cache
 from bundler.catalog import Artifact
 from bundler.completeness import check_images_complete
@@ -19,6 +19,15 @@ from bundler.errors import ArtifactError, ConfigError
 from bundler.fetch import FetchOptions, ensure_artifacts
 from bundler.files import explain_disk_faults, remove_leftovers, write_atomically
 from bundler.loader import load_cluster
+from bundler.lock import read_lock, write_lock
+from bundler.locking import (
+    Change,
+    first_uses,
+    lock_path,
+    make_lock,
+    propose_artifacts,
+    refuse_first_uses,
+)
 from bundler.machine import SCRIPT, read_machine
 from bundler.pack import pack
 from bundler.paths import default_state
@@ -47,6 +56,7 @@ class Inputs:
     offline: bool = False
     pins: Path | None = None
     state: Path | None = None  # None: beside the description
+    strict: bool = False  # nothing without a lock, nothing only seen on first use
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,16 +84,34 @@ def check(inputs: Inputs) -> Cluster:
     loaded = load_cluster(inputs.description, inputs.pins)
     for warning in loaded.warnings:
         log.warning(warning)
-    provisional = make_plan(loaded.cluster, {})
-    resolve_artifacts(provisional, list_needs(provisional))
+    _resolve(make_plan(loaded.cluster, {}), inputs)
     return loaded.cluster
+
+
+def update_lock(
+    inputs: Inputs, update: Collection[str], *, dry_run: bool = False
+) -> tuple[Change, ...]:
+    """Write the lock of a description, having brought what is new in it into the cache."""
+    loaded = load_cluster(inputs.description, inputs.pins)
+    path = lock_path(inputs.description)
+    old = read_lock(path) if path.exists() else None
+    now = datetime.now(UTC).replace(microsecond=0)
+    with log.step(f"locking what {loaded.cluster.name} needs"), DownloadProgress() as progress:
+        options = _fetch_options(inputs, progress)
+        proposals = propose_artifacts(make_plan(loaded.cluster, {}), options, now)
+        new, changes = make_lock(loaded.cluster.name, old, proposals, update)
+    if inputs.strict:
+        refuse_first_uses(new)
+    if new != old and not dry_run:
+        write_lock(new, path)
+    return changes
 
 
 def preview(inputs: Inputs) -> Preview:
     """What `build` would fetch, create and write."""
     cluster = check(inputs)
     plan = make_plan(cluster, {})
-    artifacts = resolve_artifacts(plan, list_needs(plan))
+    artifacts = _resolve(plan, inputs)
     return Preview(
         cluster=cluster,
         artifacts=tuple(
@@ -130,6 +158,7 @@ def build(inputs: Inputs, output: Path, *, signing_key: Path | None = None) -> t
         write_atomically(output / SUMS_SIGNATURE, sign(key, sums.encode()), mode=0o644)
     write_atomically(output / SUMS, sums.encode(), mode=0o644)
     _note_strangers(output, cluster, bundles)
+    _warn_of_first_uses(inputs)
     return bundles
 
 
@@ -184,11 +213,9 @@ def _gather_payloads(cluster: Cluster, inputs: Inputs) -> Payloads:
     remove_leftovers(inputs.cache.directory("segments"), older_than=ONE_DAY)
     plan = make_plan(cluster, {})
     needs = list_needs(plan)
-    artifacts = resolve_artifacts(plan, needs)
+    artifacts = _resolve(plan, inputs)
     with log.step(f"{len(artifacts)} upstream files"), DownloadProgress() as progress:
-        options = FetchOptions(
-            cache=inputs.cache, mirrors=inputs.mirrors, offline=inputs.offline, progress=progress
-        )
+        options = _fetch_options(inputs, progress)
         paths = ensure_artifacts(list(artifacts.values()), options)
     with log.step("compressing what is new"):
         members = _gather_members(needs, artifacts, paths, inputs.cache)
@@ -197,6 +224,34 @@ def _gather_payloads(cluster: Cluster, inputs: Inputs) -> Payloads:
     return Payloads(
         member=lambda component, arch, member: members[component, arch][member],
         image=lambda path: images[path],
+    )
+
+
+def _resolve(plan: Plan, inputs: Inputs) -> Artifacts:
+    """The pinned file behind each need: as the lock says, where there is one."""
+    path = lock_path(inputs.description)
+    if not path.exists():
+        if inputs.strict:
+            raise ConfigError(f"{path}: --strict needs a lock", hint="make one with: bundler lock")
+        return resolve_artifacts(plan)
+    lock = read_lock(path)
+    if inputs.strict:
+        refuse_first_uses(lock)
+    return resolve_artifacts(plan, lock, path)
+
+
+def _warn_of_first_uses(inputs: Inputs) -> None:
+    path = lock_path(inputs.description)
+    for entry in first_uses(read_lock(path)) if path.exists() else ():
+        log.warning(
+            f"{entry.name} {entry.version} ({entry.arch}): nobody vouches for its digest, which"
+            f" was only seen on first use ({path.name}); --strict refuses it"
+        )
+
+
+def _fetch_options(inputs: Inputs, progress: DownloadProgress) -> FetchOptions:
+    return FetchOptions(
+        cache=inputs.cache, mirrors=inputs.mirrors, offline=inputs.offline, progress=progress
     )
 
 

@@ -69,6 +69,12 @@ State = Annotated[
         "Default: NAME.state beside cluster.yaml.",
     ),
 ]
+Strict = Annotated[
+    bool,
+    typer.Option(
+        "--strict", help="Refuse a digest that was only seen on first use, and to do without lock."
+    ),
+]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Only warnings and errors.")]
 CLUSTER_YAML = Path("cluster.yaml")
 app.add_typer(cli_admin.app, name="admin")
@@ -109,18 +115,20 @@ def build_command(
         Path | None,
         typer.Option("--sign", help="Sign with this key (bundler keygen).", metavar="KEY"),
     ] = None,
+    strict: Strict = False,
     quiet: Quiet = False,
 ) -> None:
     """Make one tarball per node, and SHA256SUMS.
 
     Upstream files come from the cache, then from each --mirror, then from upstream, and are used
-    only if they are what their pin says. Keys and certificates are created once in the state
-    directory and reused. The same inputs give the same bytes.
+    only if they are what their pin says: that of cluster.lock.yaml beside cluster.yaml, if there is
+    one (see `bundler lock`), else cluster.yaml's, else a built-in one. Keys and certificates are
+    created once in the state directory and reused. The same inputs give the same bytes.
 
     Prints one line a bundle on stdout: digest, size, path.
     """
     log.set_quiet(quiet)
-    inputs = _make_inputs(config, cache, mirror, pins, state, offline=offline)
+    inputs = _make_inputs(config, cache, mirror, pins, state, offline=offline, strict=strict)
     if dry_run:
         _print_preview(inputs, output)
         return
@@ -130,6 +138,44 @@ def build_command(
         "Next: copy each tarball to its host, compare it with SHA256SUMS, unpack it there, and run"
         " ./install.sh"
     )
+
+
+@app.command("lock")
+def lock_command(
+    config: Description = CLUSTER_YAML,
+    update: Annotated[
+        list[str] | None,
+        typer.Option("--update", help="Renew this entry, such as etcd, or `all`. May be repeated."),
+    ] = None,
+    mirror: Mirrors = None,
+    offline: Offline = False,
+    pins: Pins = None,
+    cache: CachePath = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would change, and write no lock.")
+    ] = False,
+    strict: Strict = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write cluster.lock.yaml: the exact URL, size and digest of all that a build takes.
+
+    Each entry says on whose word its digest is believed: `catalog` (built in, with its source),
+    `user` (cluster.yaml), `upstream-checksum` (the file that upstream publishes beside it) or
+    `first-use` (nobody: what the URL gave). From then on `build` takes nothing else, and refuses
+    when cluster.yaml asks for something else.
+
+    An entry that is in the lock stays as it is until --update names it. Files come into the cache.
+    Prints one line an entry on stdout: what became of it, name, version, architecture, origin,
+    digest.
+    """
+    log.set_quiet(quiet)
+    inputs = _make_inputs(config, cache, mirror, pins, None, offline=offline, strict=strict)
+    for change in pipeline.update_lock(inputs, update or [], dry_run=dry_run):
+        entry = change.entry
+        print(
+            f"{change.what:8} {entry.name:18} {entry.version:10} {entry.arch:6}"
+            f" {entry.origin:18} {entry.digest}"
+        )
 
 
 @app.command("check")
@@ -282,6 +328,7 @@ def _make_inputs(
     state: Path | None,
     *,
     offline: bool,
+    strict: bool = False,
 ) -> Inputs:
     return Inputs(
         description=config,
@@ -290,6 +337,7 @@ def _make_inputs(
         offline=offline,
         pins=pins,
         state=state,
+        strict=strict,
     )
 
 

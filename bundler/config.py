@@ -308,6 +308,8 @@ class Image(Model):
 class Pin(Model):
     """One upstream file, pinned or replaced by the user: a URL, a digest, or both.
 
+    Without a digest `bundler lock` must find one, and `bundler build` takes it from the lock.
+
     Keys of `artifacts` are components, or COMPONENT/ARCH where nodes are of two machines.
     """
 
@@ -321,8 +323,8 @@ class Pin(Model):
             digest = getattr(self, name)
             if digest is not None and not (len(digest) == length and HEX.fullmatch(digest)):
                 raise ValueError(f"{name} must be {length} lower-case hexadecimal digits")
-        if self.sha256 is None and self.sha512 is None:
-            raise ValueError("needs a sha256 or a sha512, or nothing pins the file")
+        if self.url is None and self.sha256 is None and self.sha512 is None:
+            raise ValueError("needs a url, a sha256 or a sha512")
         return self
 
 

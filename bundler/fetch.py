@@ -1,5 +1,6 @@
 """Upstream files into the cache: mirrors in order, then upstream; verified while streaming."""
 
+import dataclasses
 import errno
 import hashlib
 import time
@@ -19,6 +20,7 @@ from bundler.files import explain_disk_faults
 
 PARALLEL = 4
 ATTEMPTS = 4
+MAX_DOCUMENT = 1 << 20  # bytes of a digest file
 TIMEOUT = (15, 60)  # seconds: to connect, and between two chunks
 AGAIN = {408, 425, 429, 500, 502, 503, 504}
 """HTTP statuses that may pass; every other 4xx is final."""
@@ -99,11 +101,42 @@ def ensure_artifact(artifact: Artifact, options: FetchOptions) -> Path:
                 return _take(artifact, source, options)
             except _NotHereError as reason:
                 tried.append(f"{source}: {reason}")
-    raise ArtifactError(
-        f"{artifact.label} cannot be had:\n"
-        + "\n".join(f"  {line}" for line in tried or ["no source"]),
-        hint=_hint(artifact, options),
-    )
+    raise _cannot_be_had(artifact, tried, options)
+
+
+def fetch_unpinned(artifact: Artifact, options: FetchOptions) -> tuple[Artifact, Path]:
+    """A file whose digest nobody has said, and what it turned out to be: for `bundler lock`."""
+    name = hashlib.sha256(artifact.url.encode()).hexdigest()
+    tried = []
+    with options.cache.lock(f"unpinned-{name}"):
+        partial = options.cache.partial_path("unpinned", name)
+        for source in _sources(artifact, options):
+            partial.unlink(missing_ok=True)  # of which version, nobody knows
+            try:
+                digest = _receive(artifact, source, partial, options)
+            except _NotHereError as reason:
+                tried.append(f"{source}: {reason}")
+                continue
+            found = dataclasses.replace(artifact, digest=digest, source=source)
+            return found, options.cache.adopt(partial, artifact.algorithm, digest)
+    raise _cannot_be_had(artifact, tried, options)
+
+
+def fetch_document(artifact: Artifact, options: FetchOptions) -> bytes | None:
+    """A small file beside an upstream file, such as its digest; None where no source has it."""
+    try:
+        _, path = fetch_unpinned(artifact, options)
+    except ArtifactError:
+        return None
+    with path.open("rb") as file:
+        return file.read(MAX_DOCUMENT)
+
+
+def _cannot_be_had(
+    artifact: Artifact, tried: Sequence[str], options: FetchOptions
+) -> ArtifactError:
+    lines = "\n".join(f"  {line}" for line in tried or ["no source"])
+    return ArtifactError(f"{artifact.label} cannot be had:\n{lines}", hint=_hint(artifact, options))
 
 
 def _sources(artifact: Artifact, options: FetchOptions) -> Iterator[str]:
@@ -131,11 +164,7 @@ def _hint(artifact: Artifact, options: FetchOptions) -> str:
 
 def _take(artifact: Artifact, source: str, options: FetchOptions) -> Path:
     partial = options.cache.partial_path(artifact.algorithm, artifact.digest)
-    with explain_disk_faults(partial):
-        if source.startswith(("http://", "https://")):
-            found = _download(artifact, source, partial, options)
-        else:
-            found = _copy(artifact, Path(source), partial)
+    found = _receive(artifact, source, partial, options)
     if found != artifact.digest:
         aside = options.cache.quarantine(partial, "wrong-digest")
         raise ArtifactError(
@@ -146,6 +175,14 @@ def _take(artifact: Artifact, source: str, options: FetchOptions) -> Path:
             hint="find out who changed it before you trust the source or change the pin",
         )
     return options.cache.adopt(partial, artifact.algorithm, artifact.digest)
+
+
+def _receive(artifact: Artifact, source: str, partial: Path, options: FetchOptions) -> str:
+    """Bring the bytes of a source into `partial`; their digest."""
+    with explain_disk_faults(partial):
+        if source.startswith(("http://", "https://")):
+            return _download(artifact, source, partial, options)
+        return _copy(artifact, Path(source), partial)
 
 
 def _copy(artifact: Artifact, source: Path, partial: Path) -> str:

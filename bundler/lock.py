@@ -64,6 +64,19 @@ class Entry(BaseModel):
         """What tells entries apart."""
         return self.kind, self.name, self.arch
 
+    def explain_drift(self, version: str, url: str, digest: str) -> str:
+        """How this differs from what is needed now, in words; empty where it does not.
+
+        An empty `digest` is one that nobody has stated.
+        """
+        if self.version != version:
+            return f"is locked as {self.version}, and {version} is needed now"
+        if self.url != url:
+            return f"is locked from {self.url}, and would now come from {url}"
+        if digest and self.digest != digest:
+            return f"is locked as {self.digest}, and its pin now says {digest}"
+        return ""
+
 
 class Lock(BaseModel):
     """The whole file."""

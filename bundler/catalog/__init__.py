@@ -24,6 +24,19 @@ URLS = {
 }  # fmt: skip
 """Where each component is published, for versions that no row pins."""
 
+CHECKSUMS = {
+    "kubernetes-server": ("sha512", "{url}.sha512"),
+    "etcd": ("sha256", "{directory}/SHA256SUMS"),
+    "cni-plugins": ("sha256", "{url}.sha256"),
+    "containerd": ("sha256", "{url}.sha256sum"),
+    "crictl": ("sha256", "{url}.sha256"),
+    "runc": ("sha256", "{directory}/runc.sha256sum"),
+}
+"""Where upstream publishes the digest beside the file: its algorithm and its URL.
+
+Docker's, cri-dockerd's and flannel's releases have no such file.
+"""
+
 COMPONENTS = tuple(URLS)
 MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 
@@ -54,6 +67,16 @@ def find_artifact(component: str, version: str, arch: str) -> Artifact | None:
 def artifact_url(component: str, version: str, arch: str) -> str:
     """Where upstream publishes the file, pinned or not."""
     return URLS[component].format(version=version, arch=arch, machine=MACHINES[arch])
+
+
+def checksum_url(artifact: Artifact) -> tuple[str, str] | None:
+    """Algorithm and URL of upstream's own digest of a file, where upstream publishes one."""
+    own = artifact_url(artifact.component, artifact.version, artifact.arch)
+    if artifact.component not in CHECKSUMS or artifact.url != own:
+        return None
+    algorithm, template = CHECKSUMS[artifact.component]
+    directory = artifact.url.rpartition("/")[0]
+    return algorithm, template.format(url=artifact.url, directory=directory)
 
 
 def list_versions(component: str) -> tuple[str, ...]:

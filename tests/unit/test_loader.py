@@ -90,7 +90,7 @@ FAULTS = [
     ("extra:\n", "extra:\n  kube-apiserver: {flags: {event-tll: 24h}}\n", r"extra.kube-apiserver.flags.event-tll: kube-apiserver 1.20 knows no --event-tll; did you mean 'event-ttl'"),
     ("extra:\n", "extra:\n  kubelet: {config: {clusterDNS: [10.0.0.1]}}\n", r"extra.kubelet.config.clusterDNS: follows from the plan"),
     ("extra:\n", "extra:\n  kube-dns: {}\n", r"extra.kube-dns: unknown component"),
-    ("extra:\n", "artifacts: {etcd: {url: https://example.com/x}}\nextra:\n", r"artifacts.etcd: needs a sha256 or a sha512"),
+    ("extra:\n", "artifacts: {etcd: {}}\nextra:\n", r"artifacts.etcd: needs a url, a sha256 or a sha512"),
     ("extra:\n", "artifacts: {etcd: {sha256: abc}}\nextra:\n", r"artifacts.etcd: sha256 must be 64 lower-case hexadecimal digits"),
     ("extra:\n", "artifacts: {etdc: {sha256: %s}}\nextra:\n" % ("a" * 64), r"artifacts.etdc: unknown artifact"),
     ("  dns_domain: cluster.local", "\tdns_domain: cluster.local", r"a tab cannot indent YAML"),

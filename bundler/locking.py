@@ -1,0 +1,176 @@
+"""How a lock comes about: what the cluster needs, on whose word, and what has drifted since.
+
+Entries that still say what the cluster needs are kept as they are; one that would become another
+is renewed only when it is named, so that a change is a decision.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from bundler.artifacts import FROM_USER, choose_artifacts
+from bundler.catalog import Artifact, checksum_url
+from bundler.errors import ArtifactError
+from bundler.fetch import FetchOptions, ensure_artifact, fetch_document, fetch_unpinned
+from bundler.lock import Entry, Kind, Lock, Origin
+from bundler.plan import Plan
+
+EVERYTHING = "all"
+FROM_CATALOGUE = "catalog: "
+HEXADECIMAL = set("0123456789abcdef")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposal:
+    """One file that the cluster needs; `settle` finds out what exactly it is, now."""
+
+    kind: Kind
+    name: str
+    version: str
+    arch: str
+    url: str
+    digest: str  # as an entry's; empty where only `settle` will know
+    settle: Callable[[], Entry]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What became of one entry."""
+
+    what: Literal["added", "renewed", "kept", "dropped"]
+    entry: Entry
+
+
+def lock_path(description: Path) -> Path:
+    """`cluster.lock.yaml` beside `cluster.yaml`."""
+    return description.with_suffix(".lock.yaml")
+
+
+def propose_artifacts(plan: Plan, options: FetchOptions, now: datetime) -> Iterator[Proposal]:
+    """Every upstream file of a plan."""
+    for artifact in choose_artifacts(plan).values():
+        yield Proposal(
+            kind=Kind.ARTIFACT,
+            name=artifact.component,
+            version=artifact.version,
+            arch=artifact.arch,
+            url=artifact.url,
+            digest=f"{artifact.algorithm}:{artifact.digest}" if artifact.digest else "",
+            settle=partial(settle_artifact, artifact, options, now),
+        )
+
+
+def make_lock(
+    cluster: str, old: Lock | None, proposals: Iterable[Proposal], update: Collection[str]
+) -> tuple[Lock, tuple[Change, ...]]:
+    """The new lock, and what became of each entry of both.
+
+    `update` names the entries that may become others (or `all`). Raises ArtifactError where one
+    has drifted that is not named, and where a name is no entry's.
+    """
+    left = {entry.key: entry for entry in old.entries} if old else {}
+    names = {entry.name for entry in left.values()}
+    changes: list[Change] = []
+    drift: dict[str, list[str]] = {}
+    for proposal in proposals:
+        names.add(proposal.name)
+        entry = left.pop((proposal.kind, proposal.name, proposal.arch), None)
+        if entry is None:
+            changes.append(Change("added", proposal.settle()))
+        elif not {proposal.name, EVERYTHING}.isdisjoint(update):
+            fresh = proposal.settle()
+            same = fresh.model_copy(update={"locked": entry.locked}) == entry
+            changes.append(Change("kept", entry) if same else Change("renewed", fresh))
+        elif difference := entry.explain_drift(proposal.version, proposal.url, proposal.digest):
+            drift.setdefault(proposal.name, []).append(
+                f"{proposal.name} ({proposal.arch}) {difference}"
+            )
+        else:
+            changes.append(Change("kept", entry))
+    if drift:
+        raise ArtifactError(
+            "\n".join(line for lines in drift.values() for line in lines),
+            hint="if that is what you want: bundler lock "
+            + " ".join(f"--update {name}" for name in drift),
+        )
+    if strangers := set(update) - names - {EVERYTHING}:
+        raise ArtifactError(
+            f"--update {', '.join(sorted(strangers))}: the cluster needs nothing of that name",
+            hint=f"it needs {', '.join(sorted(names))}; or say --update {EVERYTHING}",
+        )
+    changes += [Change("dropped", entry) for entry in left.values()]
+    entries = tuple(change.entry for change in changes if change.what != "dropped")
+    return Lock(cluster=cluster, entries=entries), tuple(changes)
+
+
+def first_uses(lock: Lock) -> tuple[Entry, ...]:
+    """Entries whose digest nobody vouches for."""
+    return tuple(entry for entry in lock.entries if entry.origin is Origin.FIRST_USE)
+
+
+def refuse_first_uses(lock: Lock) -> None:
+    """ArtifactError that names every entry whose digest was only seen on first use."""
+    if found := first_uses(lock):
+        lines = (
+            f"{entry.name} {entry.version} ({entry.arch}): its digest was only seen on first use"
+            for entry in found
+        )
+        raise ArtifactError(
+            "\n".join(lines),
+            hint="take the digest from upstream over a way that you trust and put it under"
+            " `artifacts` in cluster.yaml, then run bundler lock; or do without --strict",
+        )
+
+
+def settle_artifact(artifact: Artifact, options: FetchOptions, now: datetime) -> Entry:
+    """Bring one upstream file into the cache, and say on whose word it is believed."""
+    if artifact.digest:
+        path = ensure_artifact(artifact, options)
+        from_user = artifact.source == FROM_USER
+        origin = Origin.USER if from_user else Origin.CATALOG
+        evidence = artifact.source.removeprefix(FROM_CATALOGUE)
+    elif published := _find_checksum(artifact, options):
+        artifact = published
+        path = ensure_artifact(artifact, options)
+        origin, evidence = Origin.UPSTREAM_CHECKSUM, artifact.source
+    else:
+        artifact, path = fetch_unpinned(artifact, options)
+        origin, evidence = Origin.FIRST_USE, "nobody: what the URL gave"
+    return Entry(
+        kind=Kind.ARTIFACT,
+        name=artifact.component,
+        version=artifact.version,
+        arch=artifact.arch,
+        url=artifact.url,
+        size=path.stat().st_size,
+        digest=f"{artifact.algorithm}:{artifact.digest}",
+        origin=origin,
+        evidence=evidence,
+        locked=now,
+    )
+
+
+def _find_checksum(artifact: Artifact, options: FetchOptions) -> Artifact | None:
+    """The artifact with the digest that upstream publishes beside it, or None."""
+    where = checksum_url(artifact)
+    if where is None:
+        return None
+    algorithm, url = where
+    content = fetch_document(replace(artifact, url=url, algorithm="sha256"), options)
+    name = artifact.url.rpartition("/")[2]
+    digest = read_checksum(content or b"", name, algorithm)
+    return replace(artifact, algorithm=algorithm, digest=digest, source=url) if digest else None
+
+
+def read_checksum(content: bytes, name: str, algorithm: str) -> str | None:
+    """The digest of `name` in a file as sha256sum writes it, or the only word of the file."""
+    lines = [line.split() for line in content.decode(errors="replace").splitlines()]
+    found = [words[0] for words in lines if len(words) == 2 and words[1].lstrip("*") == name]
+    if [len(words) for words in lines if words] == [1]:
+        found = [words[0] for words in lines if words]
+    length = {"sha256": 64, "sha512": 128}[algorithm]
+    digests = {d.lower() for d in found if len(d) == length and set(d.lower()) <= HEXADECIMAL}
+    return digests.pop() if len(digests) == 1 else None
