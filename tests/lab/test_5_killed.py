@@ -115,7 +115,8 @@ def test_an_install_killed_at_any_point_is_finished_by_the_next(solo: tuple[Host
             assert host_file(host, installed) == f"{int(mode, 8):o} 0:0 {sha256}", installed
             expected.add(installed)
     units = host.output(". /opt/k8s/bundle/node.env; echo $UNITS").split()
-    expected |= {f"/etc/systemd/system/multi-user.target.wants/{unit}" for unit in units}
+    wants = {".service": "multi-user.target.wants", ".timer": "timers.target.wants"}
+    expected |= {f"/etc/systemd/system/{wants[Path(unit).suffix]}/{unit}" for unit in units}
     expected |= {"/etc/kubernetes/kubelet.kubeconfig"}
     after = host.list_files()
     new = {
