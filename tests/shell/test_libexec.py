@@ -84,3 +84,17 @@ def test_down_takes_everything_away(sh: Sh, tmp_path: Path) -> None:
 
 def test_a_wrong_action_is_refused(sh: Sh) -> None:
     assert sh(ROUTES, "sideways").returncode == 2
+
+
+def test_a_directory_at_the_root_of_the_file_system_is_made(sh: Sh, tmp_path: Path) -> None:
+    script = tmp_path / "make.sh"
+    script.write_text(
+        f"set -u; prefix=; store={tmp_path}\n. {TEMPLATES}/common/lib/files.sh\n"
+        'mkdir() { echo "mkdir $*"; }\nmake_directory /bundler-is-not-here/k8s\n'
+    )
+    done = sh(script)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == (
+        "mkdir -m 0755 /bundler-is-not-here\nmkdir -m 0755 /bundler-is-not-here/k8s\n"
+    )
+    assert (tmp_path / "dirs").read_text() == "/bundler-is-not-here\n/bundler-is-not-here/k8s\n"

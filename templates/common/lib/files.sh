@@ -65,8 +65,9 @@ install_file() {
     note "$kind $path $sha"
 }
 
+# What is above /data is the empty name, and there.
 make_directory() {
-    [ -d "$1" ] && return 0
+    [ -z "$1" ] || [ -d "$1" ] && return 0
     make_directory "${1%/*}" || return 1
     printf '%s\n' "${1#"$prefix"}" >>"$store/dirs"
     mkdir -m 0755 "$1"
