@@ -154,7 +154,9 @@ check_space() {
     {
         awk '{ path = $6; sub(/\/[^\/]*$/, "", path); sum[path] += $4 } END { for (path in sum) printf "%d %s\n", sum[path] / 1024 + 1, path }' "$work/changes"
         is_staged || missing_images | while IFS='|' read -r file _; do
-            printf '%d %s\n' $(($(wc -c <"$here/$file") / 1024)) "${DATA_PATHS##* }"
+            kilobytes=$(($(size_of "$file") / 1024))
+            printf '%d %s\n' "$kilobytes" "${DATA_PATHS##* }"
+            [ -f "$here/$file" ] || printf '%d %s\n' "$kilobytes" /var/lib
         done
     } | while read -r kilobytes path; do
         while [ ! -d "$prefix$path" ]; do path=${path%/*}; done
