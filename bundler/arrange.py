@@ -34,7 +34,9 @@ class Media:
     def __post_init__(self) -> None:
         """Refuse what does not go together."""
         if self.public_only and self.since:
-            raise ConfigError("--public-only and --since do not go together: it is of whole bundles")
+            raise ConfigError(
+                "--public-only and --since do not go together: it is of whole bundles"
+            )
 
     @property
     def mode(self) -> int:

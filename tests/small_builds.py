@@ -99,5 +99,3 @@ def read_manifest(tarball: Path) -> list[str]:
         ["tar", "-xzOf", tarball, f"{name}/MANIFEST"], check=True, capture_output=True, text=True
     )
     return done.stdout.splitlines()
-
-

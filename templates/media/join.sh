@@ -62,12 +62,13 @@ join() {
     # shellcheck disable=SC2086 # a list of names without spaces
     set -- "$1" $volumes
     if [ "$check_only" = yes ]; then echo "$1: $(($# - 1)) volumes, all well"; return 0; fi
-    trap 'rm -f "$1.part"' EXIT
+    part=$1.part
+    trap 'rm -f "$part"' EXIT
     trap 'exit 1' HUP INT TERM
     # shellcheck disable=SC2086
-    cat $volumes >"$1.part" || { fault "$1: cannot be written: is there room for it beside the volumes?"; exit 1; }
-    [ "$(print_digest "$1.part")" = "$(digest_in "$1")" ] || { fault "$1: joined, its digest is not the one in $1.sha256"; exit 1; }
-    mv -f "$1.part" "$1" || exit 1
+    cat $volumes >"$part" || { fault "$1: cannot be written: is there room for it beside the volumes?"; exit 1; }
+    [ "$(print_digest "$part")" = "$(digest_in "$1")" ] || { fault "$1: joined, its digest is not the one in $1.sha256"; exit 1; }
+    mv -f "$part" "$1" || exit 1
     echo "$1: joined from $(($# - 1)) volumes"
 }
 

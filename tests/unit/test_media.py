@@ -86,7 +86,9 @@ def test_what_is_no_manifest_is_refused(content: bytes) -> None:
 # volumes
 
 
-def test_volumes_join_to_the_whole_bundles_and_verify_without_being_joined(built: SmallSite) -> None:
+def test_volumes_join_to_the_whole_bundles_and_verify_without_being_joined(
+    built: SmallSite,
+) -> None:
     directory = built.directory / "volumes"
     with open_whole(directory / "small-one.tar.gz") as file:
         assert file.read() == (built.directory / "dist/small-one.tar.gz").read_bytes()
@@ -305,7 +307,14 @@ def test_public_bundles_hold_no_secret_and_need_no_state(site: SmallSite) -> Non
 def test_the_whole_bundles_say_the_same_of_every_public_file(built: SmallSite) -> None:
     done = run("verify", built.directory / "dist", "--public", built.directory / "public")
     assert done.returncode == 0, done.stderr
-    assert len(re.findall(r"^same  small-\w+\.tar\.gz  \d+ files, \d+ left out$", done.stdout, re.MULTILINE)) == 3
+    assert (
+        len(
+            re.findall(
+                r"^same  small-\w+\.tar\.gz  \d+ files, \d+ left out$", done.stdout, re.MULTILINE
+            )
+        )
+        == 3
+    )
     lines = read_manifest(built.directory / "public/small-two.public.tar.gz")
     whole = read_manifest(built.directory / "dist/small-two.tar.gz")
     assert set(files_of(lines)) < set(whole)
@@ -382,7 +391,9 @@ def test_signatures_cover_volumes_payloads_and_deltas(site: SmallSite) -> None:
         ([], ["write   DIST/small-one.tar.gz"]),
         (
             ["--split", "650M"],
-            ["write   DIST/small-one.tar.gz; volumes .001 … and join.sh where larger than 650000000 bytes"],
+            [
+                "write   DIST/small-one.tar.gz; volumes .001 … and join.sh where larger than 650000000 bytes"
+            ],
         ),
         (
             ["--layout", "split"],

@@ -52,13 +52,13 @@ list_altered() {
 # What this run takes out of the payload is there, and is what MANIFEST says. An image that a delta
 # leaves out must be in the runtime; one that does not run yet is asked when it does.
 check_absent() {
+    [ -z "$payload" ] || open_payload
     [ -s "$work/absent" ] || return 0
     { awk '{ print $5 }' "$work/changes"; is_staged || missing_images | sed 's/|.*//'; } >"$work/needed"
     header from-base | grep '^images/' | grep -xF -f "$work/needed" >"$work/lost"
     [ ! -s "$work/lost" ] || [ -z "${runtime_unit:-}" ] || ! ready_runtime >/dev/null ||
         refuse images "the container runtime has lost an image that this bundle leaves out: $(name_images)" "take this node's whole bundle"
     header from-payload | grep -xF -f "$work/needed" >"$work/from-payload"
-    [ -z "$payload" ] || open_payload
     [ -s "$work/from-payload" ] || return 0
     [ -n "$payload" ] || refuse payload "$(count_lines <"$work/from-payload") files of this bundle are in $(payload_name).tar" \
         "run install.sh --payload $(payload_name).tar (or the directory that it was unpacked to)"
