@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import time
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,29 @@ def test_a_bad_size_is_refused_before_anything_is_done(site: SmallSite) -> None:
     done = run("build", *site.arguments, "-o", site.directory / "new", "--split", "4,4G")
     assert (done.returncode, "--split 4,4G: not a size" in done.stderr) == (2, True)
     assert not (site.directory / "new").exists()
+
+
+@pytest.mark.parametrize("moment", [0.8, 1.0, 1.2, 1.4])
+def test_a_build_killed_at_any_moment_is_finished_by_the_next(
+    site: SmallSite, moment: float
+) -> None:
+    output = site.directory / "volumes"
+    command = [Path(sys.executable).parent / "bundler", "build", *site.arguments, "-o", output]
+    options = ["--split", "3K", "--layout", "split"]
+    with subprocess.Popen(
+        [*command, *options], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    ) as build:
+        time.sleep(moment)
+        build.kill()
+    if (output / "SHA256SUMS").exists():  # killed before it began to write, or after its end
+        assert faults_of(output) == []
+    done = run("build", *site.arguments, "-o", output, *options)
+    assert done.returncode == 0, done.stderr
+    assert faults_of(output) == []
+    fresh = site.build("fresh", Media(layout=Layout.SPLIT, split=3_000))
+    assert {p.name: p.read_bytes() for p in output.iterdir()} == {
+        p.name: p.read_bytes() for p in fresh.iterdir()
+    }
 
 
 # the layout `split`
@@ -333,7 +357,7 @@ def test_what_somebody_slipped_into_the_whole_bundles_is_found(site: SmallSite) 
     ]
     done = run("verify", site.directory / "changed-whole", "--public", site.directory / "public")
     assert done.returncode == 6
-    assert list(compare([], public))[0].faults == (
+    assert next(compare([], public)).faults == (
         "small-one.tar.gz: there is no such bundle, or it has faults",
     )
 

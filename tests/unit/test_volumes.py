@@ -58,7 +58,7 @@ def test_volumes_are_full_and_joined_they_are_the_file(tmp_path: Path, limit: in
     assert [volume.size for volume in volumes[:-1]] == [limit] * (len(volumes) - 1)
     assert 0 < volumes[-1].size <= limit
     done = subprocess.run(
-        "cat x.tar.gz.0*", shell=True, cwd=tmp_path, capture_output=True, check=True
+        ["sh", "-c", "cat x.tar.gz.0*"], cwd=tmp_path, capture_output=True, check=True
     )
     assert done.stdout == CONTENT
     for name in ("x.tar.gz", "x.tar.gz.001"):
