@@ -44,6 +44,11 @@ class Media:
         return PUBLIC_MODE if self.public_only else SECRET_MODE
 
 
+def is_shareable(file: File) -> bool:
+    """Whether install.sh takes this file out of a payload file: programs and images."""
+    return isinstance(file.content, Payload) and file.path.startswith((INSTALLED, IMAGES))
+
+
 def is_in_base(file: File, base: Manifest | None) -> bool:
     """Whether a host that has `base` has this large file.
 
@@ -75,7 +80,7 @@ def arrange(
     for file in tree:
         if is_in_base(file, base):
             missing[file.path] = Source.BASE
-        elif payload and isinstance(file.content, Payload):
+        elif payload and is_shareable(file):
             missing[file.path] = Source.PAYLOAD
         elif file.path != MANIFEST:
             carried.append(file)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bundler import log
-from bundler.arrange import Layout, Media, arrange, is_in_base
+from bundler.arrange import Layout, Media, arrange, is_in_base, is_shareable
 from bundler.artifacts import Artifacts, Needs, list_needs, resolve_artifacts
 from bundler.cache import Cache
 from bundler.catalog import Artifact
@@ -201,14 +201,12 @@ def _open_trees(
         )
 
 
-def _list_shared(
-    plan: Plan, payloads: Payloads, bases: Mapping[str, Manifest]
-) -> Iterator[Payload]:
+def _list_shared(plan: Plan, payloads: Payloads, bases: Mapping[str, Manifest]) -> Iterator[File]:
     """The large files that some node has not yet."""
     for node in plan.nodes:
         for file in list_payloads(plan, node, payloads):
-            if isinstance(file.content, Payload) and not is_in_base(file, bases.get(node.name)):
-                yield file.content
+            if is_shareable(file) and not is_in_base(file, bases.get(node.name)):
+                yield file
 
 
 def _static_workers(cluster: Cluster) -> list[str]:

@@ -20,8 +20,11 @@ from bundler.cli_media import (
     SinceOption,
     SplitOption,
     describe_files,
+    describe_source,
+    is_payload,
     make_media,
     next_step,
+    print_payload,
     print_verdicts,
 )
 from bundler.config import Arch
@@ -231,10 +234,16 @@ def render_command(
 
 @app.command("inspect")
 def inspect_command(
-    bundle: Annotated[Path, typer.Argument(help="A node's tarball, or one of its volumes.")],
+    bundle: Annotated[Path, typer.Argument(help="A node's tarball or payload file, or a volume.")],
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
-    """Show what a bundle is and holds, after checking every file against its manifest."""
+    """Show what a bundle is and holds, after checking every file against its manifest.
+
+    A payload file of the layout `split` is checked against its own list of digests.
+    """
+    if is_payload(bundle):
+        print_payload(bundle, as_json=as_json)
+        return
     report = read_bundle(bundle)
     if as_json:
         files = [
@@ -242,13 +251,24 @@ def inspect_command(
             for e in report.entries
         ]
         print(
-            json.dumps({"facts": report.facts, "files": files, "faults": report.faults}, indent=2)
+            json.dumps(
+                {
+                    "facts": report.facts,
+                    "files": files,
+                    "elsewhere": report.parsed.absent,
+                    "faults": report.faults,
+                },
+                indent=2,
+            )
         )
     else:
         for key, value in report.facts.items():
             print(f"{key.lower().replace('_', ' '):20}{value}")
         for entry in report.entries:
-            print(f"{entry.mode:04o} {entry.size:>12} {entry.sha256[:16]} {entry.path}")
+            print(
+                f"{entry.mode:04o} {entry.size:>12} {entry.sha256[:16]} {entry.path}"
+                f"{describe_source(report.parsed, entry.path)}"
+            )
     for fault in report.faults:
         log.error(fault)
     if report.faults:

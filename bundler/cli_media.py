@@ -1,5 +1,6 @@
 """Options that say how `build` writes its result, and what a dry run says of that."""
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated
@@ -9,8 +10,10 @@ import typer
 from bundler import log
 from bundler.arrange import Layout, Media
 from bundler.manifest import Manifest, Source
+from bundler.output import PAYLOAD
+from bundler.shared import inspect_shared
 from bundler.verify import Verdict
-from bundler.volumes import parse_size
+from bundler.volumes import parse_size, whole_name
 
 LayoutOption = Annotated[
     Layout,
@@ -91,6 +94,33 @@ def next_step(media: Media) -> str:
         f"Next: copy each tarball to its host, compare it with SHA256SUMS, {unpack}, and run"
         f" ./install.sh{payload}"
     )
+
+
+def describe_source(manifest: Manifest, path: str) -> str:
+    """Where a file is that its bundle does not bring."""
+    source = manifest.absent.get(path)
+    return f" ({ELSEWHERE[source]})" if source else ""
+
+
+def is_payload(path: Path) -> bool:
+    """Whether this is the name of a payload file, or of one of its volumes."""
+    return PAYLOAD.fullmatch(whole_name(path.name)) is not None
+
+
+def print_payload(path: Path, *, as_json: bool) -> None:
+    """What `inspect` says of a payload file; exit code 6 where it has faults."""
+    report = inspect_shared(path)
+    files = sorted(report.files)
+    if as_json:
+        facts = {"PAYLOAD": report.identity}
+        print(json.dumps({"facts": facts, "files": files, "faults": report.faults}, indent=2))
+    else:
+        print("\n".join([f"{'payload':20}{report.identity}", *files]))
+    for fault in report.faults:
+        log.error(fault)
+    if report.faults:
+        raise typer.Exit(6)
+    log.info(f"{len(files)} files, all as their digests say")
 
 
 def print_verdicts(word: str, verdicts: Iterable[Verdict]) -> Iterator[Verdict]:

@@ -14,6 +14,7 @@ from bundler.paths import templates_directory
 from bundler.payload import Payload
 from bundler.shared import make_shared, shared_pieces
 from bundler.signing import SUMS_SIGNATURE, sign
+from bundler.tree import File
 from bundler.volumes import DIGESTS, Written, whole_name, write_pieces
 
 SUMS = "SHA256SUMS"
@@ -31,11 +32,11 @@ def open_output(output: Path) -> None:
 
 
 def write_shared(
-    payloads: Iterable[Payload], output: Path, split: int | None
+    files: Iterable[File], output: Path, split: int | None
 ) -> tuple[str, tuple[Written, ...]]:
     """Write the payload file of the layout `split`; its identity, and what was written."""
     with log.step("packing what nodes share"):
-        shared = make_shared(payloads)
+        shared = make_shared(f.content for f in files if isinstance(f.content, Payload))
         target = output / f"{shared.name}.tar"
         return shared.identity, write_pieces(
             shared_pieces(shared), target, limit=split, mode=PUBLIC_MODE

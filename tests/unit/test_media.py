@@ -1,6 +1,7 @@
 """Ways of carrying: volumes, the layout `split`, deltas, and bundles without secrets."""
 
 import hashlib
+import json
 import re
 import shutil
 import subprocess
@@ -223,6 +224,27 @@ def test_verify_looks_into_the_payload_not_only_at_its_digest(site: SmallSite) -
     faults = "\n".join(faults_of(directory))
     assert re.search(r"payload-\w+\.tar: \w{64}\.tar\.gz: not what SHA256SUMS says", faults)
     assert re.search(r"small-one\.tar\.gz: \S+: not in payload-", faults)
+
+
+def test_inspect_reads_a_payload_and_says_where_a_bundles_files_are(site: SmallSite) -> None:
+    directory = site.directory / "shared"
+    (payload,) = directory.glob("payload-*.tar")
+    done = run("inspect", payload, "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["facts"]["PAYLOAD"].startswith(payload.stem.removeprefix("payload-"))
+    done = run("inspect", directory / "small-one.tar.gz")
+    assert re.search(r"rootfs/opt/k8s/bin/kubelet \(in the payload\)$", done.stdout, re.MULTILINE)
+    assert re.search(
+        r"^payload +payload-\w+\.tar \(\d+ files out of it\)$", done.stdout, re.MULTILINE
+    )
+    listed = json.loads(run("inspect", directory / "small-one.tar.gz", "--json").stdout)
+    sources = listed["elsewhere"]
+    digests = {f["sha256"] for f in listed["files"] if sources.get(f["path"]) == "payload"}
+    assert digests <= set(report["files"])
+    payload.write_bytes(payload.read_bytes()[:-20_000])
+    done = run("inspect", payload)
+    assert done.returncode == 6
 
 
 def test_an_older_payload_in_the_directory_is_told(site: SmallSite) -> None:

@@ -16,6 +16,7 @@ load_images() {
     [ -n "$IMAGES" ] || return 0
     await_runtime
     missing_images >"$work/images"
+    rm -f "$store/image.tar" # of a run that was killed
     while IFS='|' read -r file ref id; do
         say "  loading $ref"
         load_image || die 1 "$file ($ref) could not be loaded: $answer"
