@@ -8,7 +8,15 @@ from bundler.payload import Payload, compress, padding
 from bundler.tree import File, Tree
 from bundler.volumes import Written, write_pieces
 
-FIRST = ("install.sh", "uninstall.sh", "verify.sh", "node.env", "MANIFEST", "MANIFEST.sig")
+FIRST = (
+    "install.sh",
+    "uninstall.sh",
+    "verify.sh",
+    "node.env",
+    "state.env",
+    "MANIFEST",
+    "MANIFEST.sig",
+)
 """What `tar -tzf … | head` shows."""
 
 END = bytes(2 * tarfile.BLOCKSIZE)

@@ -302,7 +302,7 @@ def test_the_base_is_given_in_many_forms(site: SmallSite, tmp_path: Path, form: 
         ("two=pause.tar", "not a bundle's MANIFEST"),
         ("foreign", "it is of stranger"),
         ("public", "it holds no bundle"),
-        ("public/small-one.public.tar.gz", "it is of"),
+        ("public/small-one.public.tar.gz", "made by --public-only"),
     ],
 )
 def test_what_is_no_base_is_refused(site: SmallSite, given: str, expected: str) -> None:
@@ -347,7 +347,9 @@ def test_public_bundles_hold_no_secret_and_need_no_state(site: SmallSite) -> Non
         texts = [path.read_bytes() for path in bundle.rglob("*") if path.is_file()]
         assert not [text for text in texts if b"PRIVATE KEY" in text or b"CERTIFICATE--" in text]
         assert (bundle / "rootfs/etc/systemd/system/kubelet.service").is_file()
-        assert not (bundle / "node.env").exists()
+        executed = {"install.sh", "uninstall.sh", "verify.sh", "node.env"}
+        assert executed <= {path.name for path in bundle.iterdir()}
+        assert not (bundle / "state.env").exists()
 
 
 def test_the_whole_bundles_say_the_same_of_every_public_file(built: SmallSite) -> None:
@@ -365,7 +367,10 @@ def test_the_whole_bundles_say_the_same_of_every_public_file(built: SmallSite) -
     whole = read_manifest(built.directory / "dist/small-two.tar.gz")
     assert set(files_of(lines)) < set(whole)
     left_out = {line.split()[2] for line in lines if line.startswith("# from-state")}
-    assert {line.split()[3] for line in set(whole) - set(lines)} == left_out
+    more = set(whole) - set(lines)
+    assert {line.split()[3] for line in more} == left_out
+    assert {line.split()[1] for line in more} <= {"0600", "0644"}
+    assert not [path for path in left_out if "/systemd/" in path or path.endswith(".sh")]
     assert "rootfs/etc/kubernetes/bootstrap.kubeconfig" in left_out
     assert "rootfs/etc/cni/net.d/10-bridge.conflist" in left_out  # a pod subnet: by the state
 

@@ -203,11 +203,13 @@ check_units() {
     [ -z "$strangers" ] || failure units "running, and not installed by bundler:$strangers" "stop and remove what they belong to"
 }
 
+state_field() { sed -n "s/^$1='\([0-9]*\)'\$/\1/p" "$here/state.env"; }
+
 check_clock() {
-    at=$(now)
-    if [ "$at" -lt "$NOT_BEFORE" ]; then
-        failure clock "the clock says $(date -u), $(((NOT_BEFORE - at + 59) / 60)) minutes before the certificates begin" "set the clock (chronyc makestep, or date -s)"
-    elif [ "$at" -ge "$NOT_AFTER" ]; then
+    at=$(now) begin=$(state_field NOT_BEFORE) end=$(state_field NOT_AFTER)
+    if [ "$at" -lt "$begin" ]; then
+        failure clock "the clock says $(date -u), $(((begin - at + 59) / 60)) minutes before the certificates begin" "set the clock (chronyc makestep, or date -s)"
+    elif [ "$at" -ge "$end" ]; then
         failure clock "the clock says $(date -u), after the end of a certificate" "correct the clock, or renew the certificates and build again"
     fi
 }
