@@ -1,7 +1,7 @@
 """The pipeline: description → plan → verified artifacts → PKI → trees → one tarball per node."""
 
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,15 +9,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bundler import log
+from bundler.arrange import Layout, Media, arrange, is_in_base, is_shareable
 from bundler.artifacts import Artifacts, Needs, list_needs, resolve_artifacts
 from bundler.cache import Cache
 from bundler.catalog import Artifact
 from bundler.completeness import check_images_complete
 from bundler.config import Cluster
-from bundler.context import Secrets
+from bundler.context import Secrets, make_unknown
 from bundler.errors import ArtifactError, ConfigError
 from bundler.fetch import FetchOptions, ensure_artifacts
-from bundler.files import explain_disk_faults, remove_leftovers, write_atomically
+from bundler.files import remove_leftovers
 from bundler.loader import load_cluster
 from bundler.lock import read_lock, write_lock
 from bundler.locking import (
@@ -29,21 +30,25 @@ from bundler.locking import (
     refuse_first_uses,
 )
 from bundler.machine import SCRIPT, read_machine
+from bundler.manifest import Manifest, Source
+from bundler.output import close_output, open_output, write_shared
 from bundler.pack import pack
 from bundler.paths import default_state
 from bundler.payload import Payload, ensure_file, ensure_members, read_payload
 from bundler.pki_store import ensure_pki
 from bundler.plan import NodePlan, Plan, make_plan, worker_names
 from bundler.progress import DownloadProgress
-from bundler.render import Payloads, render_node
-from bundler.signing import SIGNATURE, SUMS_SIGNATURE, load_signing_key, sign
+from bundler.render import Payloads, list_payloads, render_node, render_public
+from bundler.signing import SIGNATURE, load_signing_key, sign
+from bundler.since import load_bases
 from bundler.state import open_state
-from bundler.tree import MANIFEST, File, write_tree
+from bundler.tree import MANIFEST, File, Tree, write_tree
+from bundler.volumes import Written
 
-SUMS = "SHA256SUMS"
 WARNING = "warning: "
 PARALLEL = 2
 ONE_DAY = 24 * 3600.0
+WHOLE = Media()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,23 +65,14 @@ class Inputs:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bundle:
-    """One node's tarball."""
-
-    node: str
-    path: Path
-    sha256: str
-    size: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Preview:
     """What a build would do."""
 
     cluster: Cluster
     artifacts: tuple[tuple[Artifact, bool], ...]  # and whether it is in the cache already
-    state: Path
+    state: Path | None  # None: it is not needed
     bundles: tuple[str, ...]
+    bases: Mapping[str, Manifest]  # bundle → what it is a change to
 
 
 def check(inputs: Inputs) -> Cluster:
@@ -107,9 +103,10 @@ def update_lock(
     return changes
 
 
-def preview(inputs: Inputs) -> Preview:
+def preview(inputs: Inputs, media: Media = WHOLE) -> Preview:
     """What `build` would fetch, create and write."""
     cluster = check(inputs)
+    bases = load_bases(media.since, cluster)
     plan = make_plan(cluster, {})
     artifacts = _resolve(plan, inputs)
     return Preview(
@@ -117,49 +114,54 @@ def preview(inputs: Inputs) -> Preview:
         artifacts=tuple(
             (artifact, _is_cached(artifact, inputs.cache)) for artifact in artifacts.values()
         ),
-        state=_state_path(inputs, cluster),
-        bundles=tuple(bundle_name(plan, node) for node in plan.nodes),
+        state=None if media.public_only else _state_path(inputs, cluster),
+        bundles=tuple(bundle_name(plan, node, media) for node in plan.nodes),
+        bases={
+            bundle_name(plan, node, media): bases[node.name]
+            for node in plan.nodes
+            if node.name in bases
+        },
     )
 
 
-def build(inputs: Inputs, output: Path, *, signing_key: Path | None = None) -> tuple[Bundle, ...]:
+def build(
+    inputs: Inputs, output: Path, *, signing_key: Path | None = None, media: Media = WHOLE
+) -> tuple[Written, ...]:
     """Write every node's tarball and SHA256SUMS into `output`, signed if there is a key.
 
     SHA256SUMS is taken away first and written last: while it is there, it is true.
     """
     key = load_signing_key(signing_key) if signing_key else None
     cluster = check(inputs)
+    bases = load_bases(media.since, cluster)
     payloads = _gather_payloads(cluster, inputs)
-    with open_secrets(cluster, inputs) as (plan, secrets):
-        mtime = _choose_mtime(secrets)
-        output = output.absolute()
-        with explain_disk_faults(output):
-            output.mkdir(parents=True, exist_ok=True)
-            remove_leftovers(output)
-            (output / SUMS).unlink(missing_ok=True)
-            (output / SUMS_SIGNATURE).unlink(missing_ok=True)
+    output = output.absolute()
+    with _open_trees(cluster, inputs, payloads, media) as (plan, make_tree, mtime):
+        open_output(output)
+        identity: str | None = None
+        written: tuple[Written, ...] = ()
+        if media.layout is Layout.SPLIT:
+            large = _list_shared(plan, payloads, bases)
+            identity, written = write_shared(large, output, media.split)
 
-        def make(node: NodePlan) -> Bundle:
-            name = bundle_name(plan, node)
-            target = output / f"{name}.tar.gz"
-            tree = render_node(plan, node, secrets, payloads)
-            check_images_complete(plan, tree)
+        def make(node: NodePlan) -> tuple[Written, ...]:
+            name = bundle_name(plan, node, media)
+            whole, absent = make_tree(node)
+            check_images_complete(plan, whole)
+            tree = arrange(whole, base=bases.get(node.name), payload=identity, absent=absent)
             if key:
                 signature = sign(key, _content(tree[MANIFEST]))
                 tree.add(File(path=SIGNATURE, mode=0o644, content=signature, origin="signature"))
-            digest = pack(tree, name, target, mtime)
-            return Bundle(node=node.name, path=target, sha256=digest, size=target.stat().st_size)
+            target = output / f"{name}.tar.gz"
+            return pack(tree, name, target, mtime, split=media.split, mode=media.mode)
 
         packing = log.step(f"packing {len(plan.nodes)} bundles")
         with packing, ThreadPoolExecutor(PARALLEL) as pool:
-            bundles = tuple(pool.map(make, plan.nodes))
-    sums = "".join(f"{bundle.sha256}  {bundle.path.name}\n" for bundle in bundles)
-    if key:
-        write_atomically(output / SUMS_SIGNATURE, sign(key, sums.encode()), mode=0o644)
-    write_atomically(output / SUMS, sums.encode(), mode=0o644)
-    _note_strangers(output, cluster, bundles)
+            for files in pool.map(make, plan.nodes):
+                written += files
+    everything = close_output(output, cluster.name, written, key)
     _warn_of_first_uses(inputs)
-    return bundles
+    return everything
 
 
 def render(inputs: Inputs, output: Path, *, text_only: bool) -> tuple[Path, ...]:
@@ -176,9 +178,40 @@ def render(inputs: Inputs, output: Path, *, text_only: bool) -> tuple[Path, ...]
     return tuple(directories)
 
 
-def bundle_name(plan: Plan, node: NodePlan) -> str:
+def bundle_name(plan: Plan, node: NodePlan, media: Media = WHOLE) -> str:
     """The tarball's name without .tar.gz, and the directory that it unpacks to."""
-    return f"{plan.name}-{node.name}"
+    return f"{plan.name}-{node.name}{'.public' if media.public_only else ''}"
+
+
+@contextmanager
+def _open_trees(
+    cluster: Cluster, inputs: Inputs, payloads: Payloads, media: Media
+) -> Iterator[tuple[Plan, Callable[[NodePlan], tuple[Tree, dict[str, Source]]], int]]:
+    """The plan, how a node's tree is made (and what is left out of it), and every member's time."""
+    if media.public_only:
+        subnets = dict.fromkeys(_static_workers(cluster), make_unknown("a pod subnet"))
+        plan = make_plan(cluster, subnets)
+        yield plan, lambda node: render_public(plan, node, payloads), _choose_mtime(None)
+        return
+    with open_secrets(cluster, inputs) as (plan, secrets):
+        yield (
+            plan,
+            lambda node: (render_node(plan, node, secrets, payloads), {}),
+            _choose_mtime(secrets),
+        )
+
+
+def _list_shared(plan: Plan, payloads: Payloads, bases: Mapping[str, Manifest]) -> Iterator[File]:
+    """The large files that some node has not yet."""
+    for node in plan.nodes:
+        for file in list_payloads(plan, node, payloads):
+            if is_shareable(file) and not is_in_base(file, bases.get(node.name)):
+                yield file
+
+
+def _static_workers(cluster: Cluster) -> list[str]:
+    """The nodes that are given a pod subnet; flannel gives subnets out by itself."""
+    return worker_names(cluster) if cluster.network.plugin == "static" else []
 
 
 @contextmanager
@@ -187,8 +220,7 @@ def open_secrets(cluster: Cluster, inputs: Inputs) -> Iterator[tuple[Plan, Secre
     with open_state(_state_path(inputs, cluster)) as state:
         network = cluster.network
         workers = worker_names(cluster)
-        # flannel gives subnets out by itself
-        planned = workers if network.plugin == "static" else []
+        planned = _static_workers(cluster)
         subnets = state.ensure_pod_subnets(planned, network.pod_cidr, network.pod_subnet_prefix)
         plan = make_plan(cluster, subnets)
         with log.step(f"keys and certificates in {state.directory}"):
@@ -302,24 +334,15 @@ def _is_cached(artifact: Artifact, cache: Cache) -> bool:
     return (cache.root / "blobs" / artifact.algorithm / artifact.digest).is_file()
 
 
-def _choose_mtime(secrets: Secrets) -> int:
+def _choose_mtime(secrets: Secrets | None) -> int:
     """SOURCE_DATE_EPOCH, else when the cluster's authority was made: the same at every build."""
     chosen = os.environ.get("SOURCE_DATE_EPOCH")
     if chosen is None:
-        return int(secrets.pki.authorities["kubernetes-ca"].not_before.timestamp())
+        authority = secrets.pki.authorities["kubernetes-ca"] if secrets else None
+        return int(authority.not_before.timestamp()) if authority else 0
     if not chosen.isdigit():
         raise ConfigError(f"SOURCE_DATE_EPOCH is {chosen!r}, not a number of seconds")
     return int(chosen)
-
-
-def _note_strangers(output: Path, cluster: Cluster, bundles: tuple[Bundle, ...]) -> None:
-    """Bundles of nodes that left the plan lie about until somebody takes them away."""
-    known = {bundle.path.name for bundle in bundles}
-    for path in sorted(output.glob(f"{cluster.name}-*.tar.gz")):
-        if path.name not in known:
-            log.warning(
-                f"{path} is of no node in the plan: an earlier build's? It is not in {SUMS}"
-            )
 
 
 def _refuse_stranger(directory: Path) -> None:

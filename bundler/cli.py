@@ -10,15 +10,30 @@ import typer
 
 from bundler import __version__, cli_admin, cli_certs, log
 from bundler import build as pipeline
+from bundler.arrange import Layout, Media
 from bundler.build import Inputs
 from bundler.cache import Cache
 from bundler.catalog import COMPONENTS, find_artifact, list_versions
+from bundler.cli_media import (
+    LayoutOption,
+    PublicOnlyOption,
+    SinceOption,
+    SplitOption,
+    describe_files,
+    describe_source,
+    is_payload,
+    make_media,
+    next_step,
+    print_payload,
+    print_verdicts,
+)
 from bundler.config import Arch
 from bundler.errors import BundlerError, ConfigError
 from bundler.inspect import inspect as read_bundle
 from bundler.paths import default_cache
 from bundler.settings import explain
 from bundler.signing import generate_key
+from bundler.verify import compare
 from bundler.verify import verify as verify_bundles
 
 app = typer.Typer(
@@ -116,6 +131,10 @@ def build_command(
         typer.Option("--sign", help="Sign with this key (bundler keygen).", metavar="KEY"),
     ] = None,
     strict: Strict = False,
+    layout: LayoutOption = Layout.FULL,
+    split: SplitOption = None,
+    since: SinceOption = None,
+    public_only: PublicOnlyOption = False,
     quiet: Quiet = False,
 ) -> None:
     """Make one tarball per node, and SHA256SUMS.
@@ -125,19 +144,17 @@ def build_command(
     one (see `bundler lock`), else cluster.yaml's, else a built-in one. Keys and certificates are
     created once in the state directory and reused. The same inputs give the same bytes.
 
-    Prints one line a bundle on stdout: digest, size, path.
+    Prints one line a file on stdout: digest, size, path.
     """
     log.set_quiet(quiet)
     inputs = _make_inputs(config, cache, mirror, pins, state, offline=offline, strict=strict)
+    media = make_media(layout, split, since, public_only=public_only)
     if dry_run:
-        _print_preview(inputs, output)
+        _print_preview(inputs, output, media)
         return
-    for bundle in pipeline.build(inputs, output, signing_key=sign):
-        print(f"{bundle.sha256}  {bundle.size:>12}  {_shown(bundle.path)}")
-    log.info(
-        "Next: copy each tarball to its host, compare it with SHA256SUMS, unpack it there, and run"
-        " ./install.sh"
-    )
+    for file in pipeline.build(inputs, output, signing_key=sign, media=media):
+        print(f"{file.sha256}  {file.size:>12}  {_shown(file.path)}")
+    log.info(next_step(media))
 
 
 @app.command("lock")
@@ -217,10 +234,16 @@ def render_command(
 
 @app.command("inspect")
 def inspect_command(
-    bundle: Annotated[Path, typer.Argument(help="A node's tarball.")],
+    bundle: Annotated[Path, typer.Argument(help="A node's tarball or payload file, or a volume.")],
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
-    """Show what a bundle is and holds, after checking every file against its manifest."""
+    """Show what a bundle is and holds, after checking every file against its manifest.
+
+    A payload file of the layout `split` is checked against its own list of digests.
+    """
+    if is_payload(bundle):
+        print_payload(bundle, as_json=as_json)
+        return
     report = read_bundle(bundle)
     if as_json:
         files = [
@@ -228,13 +251,24 @@ def inspect_command(
             for e in report.entries
         ]
         print(
-            json.dumps({"facts": report.facts, "files": files, "faults": report.faults}, indent=2)
+            json.dumps(
+                {
+                    "facts": report.facts,
+                    "files": files,
+                    "elsewhere": report.parsed.absent,
+                    "faults": report.faults,
+                },
+                indent=2,
+            )
         )
     else:
         for key, value in report.facts.items():
             print(f"{key.lower().replace('_', ' '):20}{value}")
         for entry in report.entries:
-            print(f"{entry.mode:04o} {entry.size:>12} {entry.sha256[:16]} {entry.path}")
+            print(
+                f"{entry.mode:04o} {entry.size:>12} {entry.sha256[:16]} {entry.path}"
+                f"{describe_source(report.parsed, entry.path)}"
+            )
     for fault in report.faults:
         log.error(fault)
     if report.faults:
@@ -262,20 +296,24 @@ def verify_command(
         list[Path] | None,
         typer.Option("--trust", help="A public key that must have signed all.", metavar="PUB"),
     ] = None,
+    public: Annotated[
+        Path | None,
+        typer.Option(
+            "--public", help="Compare with what `build --public-only` wrote.", metavar="DIR"
+        ),
+    ] = None,
 ) -> None:
     """Check every bundle of a directory: its digest in SHA256SUMS, each file in its manifest.
 
     With --trust (may be given several times) SHA256SUMS and each manifest must be signed by one of
-    these keys.
+    these keys. With --public every file of a bundle that is no secret must be the one that a second
+    person built.
     """
-    failed = False
-    for verdict in verify_bundles(directory, tuple(trust or ())):
-        for fault in verdict.faults:
-            log.error(fault)
-            failed = True
-        if not verdict.faults:
-            print(f"ok  {verdict.name}  {verdict.files} files")
-    if failed:
+    verdicts = tuple(print_verdicts("ok", verify_bundles(directory, tuple(trust or ()))))
+    if public:
+        others = tuple(print_verdicts("ok", verify_bundles(public)))
+        verdicts += others + tuple(print_verdicts("same", compare(verdicts, others)))
+    if any(verdict.faults for verdict in verdicts):
         raise typer.Exit(6)
 
 
@@ -341,16 +379,17 @@ def _make_inputs(
     )
 
 
-def _print_preview(inputs: Inputs, output: Path) -> None:
-    preview = pipeline.preview(inputs)
+def _print_preview(inputs: Inputs, output: Path, media: Media) -> None:
+    preview = pipeline.preview(inputs, media)
     for artifact, is_cached in preview.artifacts:
         print(f"{'cached' if is_cached else 'fetch '}  {artifact.url}")
         print(f"        {artifact.algorithm} {artifact.digest} ({artifact.source})")
     for image in preview.cluster.images:
         print(f"image   {image.ref}  {image.file}")
-    print(f"{'reuse ' if preview.state.is_dir() else 'create'}  {preview.state}")
-    for name in preview.bundles:
-        print(f"write   {output / name}.tar.gz")
+    if preview.state:
+        print(f"{'reuse ' if preview.state.is_dir() else 'create'}  {preview.state}")
+    for line in describe_files(output, preview.bundles, preview.bases, media):
+        print(line)
 
 
 def _shown(path: Path) -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 
 import tomli_w
 import yaml
-from jinja2 import Environment, StrictUndefined, Template
+from jinja2 import Environment, StrictUndefined, Template, UndefinedError
 
 from bundler import __version__
 from bundler.components import (
@@ -71,6 +71,30 @@ class Secrets:
     encryption_key: str = field(repr=False)
 
 
+class NeedsStateError(UndefinedError):
+    """A template asked for something that only the state directory has."""
+
+
+STATE_NAMES = (
+    "bootstrap_kubeconfig",
+    "certificate",
+    "encryption_key",
+    "key",
+    "kubeconfig",
+    "not_after",
+    "not_before",
+    "service_account_key",
+    "service_account_public",
+    "tokens",
+)
+"""The names in a template that come out of the state directory."""
+
+
+def make_unknown(name: str) -> Any:
+    """Stands for a value of the state directory where there is none: any use raises."""
+    return StrictUndefined(f"{name} is in the state directory", exc=NeedsStateError)
+
+
 @cache
 def _environment() -> Environment:
     """Jinja as every template of the product is rendered."""
@@ -95,8 +119,8 @@ def compile_template(text: str) -> Template:
     return _environment().from_string(text)
 
 
-def make_context(plan: Plan, node: NodePlan, secrets: Secrets) -> dict[str, Any]:
-    """Every name that the templates of one node may use."""
+def make_context(plan: Plan, node: NodePlan, secrets: Secrets | None) -> dict[str, Any]:
+    """Every name that the templates of one node may use; those of STATE_NAMES need secrets."""
     cluster = plan.cluster
     minor = minor_of(cluster.kubernetes.version)
     cgroup_driver = choose_cgroup_driver(cluster)
@@ -139,8 +163,6 @@ def make_context(plan: Plan, node: NodePlan, secrets: Secrets) -> dict[str, Any]
         "pause_image": _image_of(plan, "pause", node.arch),
         "modules": kernel_modules(plan, node),
         "sysctls": sysctls(node),
-        "tokens": secrets.tokens,
-        "encryption_key": secrets.encryption_key,
     }
     if node.has(Role.ETCD):
         context["etcd_position"] = plan.having(Role.ETCD).index(node)
@@ -148,17 +170,21 @@ def make_context(plan: Plan, node: NodePlan, secrets: Secrets) -> dict[str, Any]
         balancers = plan.having(Role.LOAD_BALANCER)
         context["virtual_router_id"] = virtual_router_id(plan)
         context["balancer_priority"] = max(HIGHEST_PRIORITY - balancers.index(node), 61)
-    return context | _helpers(plan, node, secrets, context) | _host_facts(plan, node, secrets)
-
-
-def _helpers(
-    plan: Plan, node: NodePlan, secrets: Secrets, context: dict[str, Any]
-) -> dict[str, Any]:
-    """Functions that templates call by the names of tables' rows."""
-    pki = secrets.pki
 
     def render(text: str) -> str:
         return compile_template(text).render(context)
+
+    context["flags"] = lambda component: make_flags(plan.cluster, component, render)
+    context["config"] = lambda component: make_config(plan.cluster, component, render)
+    unknown = {name: make_unknown(name) for name in STATE_NAMES}
+    from_state = _from_state(plan, node, secrets) if secrets else unknown
+    return context | _host_facts(plan, node) | from_state
+
+
+def _from_state(plan: Plan, node: NodePlan, secrets: Secrets) -> dict[str, Any]:
+    """The values of STATE_NAMES; functions are called by the names of tables' rows."""
+    pki = secrets.pki
+    pairs = [*pki.nodes.get(node.name, {}).values(), *pki.cluster.values()]
 
     def pair(name: str) -> KeyPair:
         return pki.authorities.get(name) or pki.cluster.get(name) or pki.nodes[node.name][name]
@@ -185,8 +211,10 @@ def _helpers(
         ).decode().rstrip()  # fmt: skip
 
     return {
-        "flags": lambda component: make_flags(plan.cluster, component, render),
-        "config": lambda component: make_config(plan.cluster, component, render),
+        "tokens": secrets.tokens,
+        "encryption_key": secrets.encryption_key,
+        "not_before": max(int(pair.not_before.timestamp()) for pair in pairs),
+        "not_after": min(int(pair.not_after.timestamp()) for pair in pairs),
         "certificate": lambda name: pair(name).certificate_pem.decode().rstrip(),
         "key": lambda name: pair(name).key_pem.decode().rstrip(),
         "service_account_key": pki.service_account_key.decode().rstrip(),
@@ -202,14 +230,13 @@ def _image_of(plan: Plan, use: str, arch: str | None = None) -> str:
     return normalize(found[0].ref) if found else ""
 
 
-def _host_facts(plan: Plan, node: NodePlan, secrets: Secrets) -> dict[str, Any]:
+def _host_facts(plan: Plan, node: NodePlan) -> dict[str, Any]:
     """What install.sh and verify.sh read from node.env."""
     ports = {port: unit for role in node.roles for port, unit in PORTS[role].items()}
     if node.has(Role.LOAD_BALANCER):
         ports[plan.endpoint_port] = "kube-nginx.service"
     if node.has(Role.WORKER) and "flannel" in plan.features:
         ports[FLANNEL_HEALTH_PORT] = "flannel.service"
-    pairs = [*secrets.pki.nodes.get(node.name, {}).values(), *secrets.pki.cluster.values()]
 
     def has(rows: tuple[Row, ...]) -> tuple[str, ...]:
         return select(rows, node.roles, plan.features)
@@ -223,8 +250,6 @@ def _host_facts(plan: Plan, node: NodePlan, secrets: Secrets) -> dict[str, Any]:
         ),
         "commands": has(COMMANDS),
         "commands_wanted": has(COMMANDS_WANTED),
-        "not_before": max(int(pair.not_before.timestamp()) for pair in pairs),
-        "not_after": min(int(pair.not_after.timestamp()) for pair in pairs),
         "images": tuple(
             (image_path(index), normalize(image.ref), _find_image_id(image))
             for index, image in enumerate(images_of(plan, node))

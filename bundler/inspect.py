@@ -1,17 +1,17 @@
 """What a finished bundle says about itself, checked file by file against its manifest."""
 
-import gzip
-import hashlib
-import tarfile
-import zlib
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from bundler.archives import Hashing, explain_damage, read_text, read_zipped
 from bundler.errors import OutputError
+from bundler.manifest import Entry, Manifest, Source, parse_manifest
+from bundler.shared import payload_name
 from bundler.signing import SIGNATURE
 from bundler.tree import MANIFEST
 
-CHUNK = 1 << 20
+NODE_ENV = "node.env"
 FACTS = (
     "CLUSTER",
     "NODE",
@@ -26,16 +26,6 @@ FACTS = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """One file of a bundle as its manifest has it."""
-
-    path: str
-    mode: int
-    size: int
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """A bundle's facts, files, and every fault found."""
 
@@ -44,61 +34,75 @@ class Report:
     faults: tuple[str, ...]
     manifest: bytes = b""
     signature: bytes | None = None
+    parsed: Manifest = field(default_factory=lambda: Manifest(entries=(), identity=""))
 
 
 def inspect(path: Path) -> Report:
-    """Read a bundle from beginning to end; OutputError where it is no bundle at all."""
+    """Read a bundle, or its volumes, from beginning to end; OutputError where it is none at all."""
     seen: dict[str, tuple[int, int, str]] = {}
     texts: dict[str, bytes] = {}
-    try:
-        # not "r|gz": tarfile's own reader ends with the first of a file's gzip members
-        with gzip.open(path) as unzipped, tarfile.open(fileobj=unzipped, mode="r|") as tar:
-            for member in tar:
-                _, _, name = member.name.partition("/")
-                file = tar.extractfile(member) if member.isreg() else None
-                if file is None:
-                    continue
-                hasher = hashlib.sha256()
-                while chunk := file.read(CHUNK):
-                    hasher.update(chunk)
-                    if name in {MANIFEST, SIGNATURE, "node.env"} and member.size <= CHUNK * 4:
-                        texts[name] = texts.get(name, b"") + chunk
-                seen[name] = (member.mode, member.size, hasher.hexdigest())
-    except OSError as error:
-        if isinstance(error, gzip.BadGzipFile):
-            raise OutputError(f"{path}: not a gzip file") from error
-        raise OutputError(f"{path}: {error.strerror or error}") from error
-    except (tarfile.TarError, EOFError, zlib.error) as error:
-        raise OutputError(f"{path}: damaged or cut off: {error}") from error
-    if MANIFEST not in texts or "node.env" not in texts:
-        raise OutputError(f"{path}: no bundle: it holds no {MANIFEST} and node.env")
-    entries = tuple(_parse(line) for line in texts[MANIFEST].decode().splitlines())
+    with explain_damage(path):
+        for name, mode, content in read_zipped(path):
+            reader = Hashing(content)
+            if name in {MANIFEST, SIGNATURE, NODE_ENV}:
+                texts[name] = read_text(reader)
+            digest = reader.finish()
+            seen[name] = (mode, reader.size, digest)
+    if MANIFEST not in texts:
+        raise OutputError(f"{path}: no bundle: it holds no {MANIFEST}")
+    manifest = parse_manifest(texts[MANIFEST], f"{path}: {MANIFEST}")
     return Report(
-        facts=_read_facts(texts["node.env"].decode()),
-        entries=entries,
-        faults=_compare(entries, seen),
+        facts=read_facts(texts.get(NODE_ENV, b"").decode()) | _carried_facts(manifest),
+        entries=manifest.entries,
+        faults=_compare(manifest, seen),
         manifest=texts[MANIFEST],
         signature=texts.get(SIGNATURE),
+        parsed=manifest,
     )
 
 
-def _parse(line: str) -> Entry:
-    sha256, mode, size, path = line.split(" ", 3)
-    return Entry(path=path, mode=int(mode, 8), size=int(size), sha256=sha256)
+def read_front(path: Path) -> tuple[Manifest, str]:
+    """A bundle's manifest and its node's name, without reading the large files behind them."""
+    node = ""
+    with explain_damage(path):
+        for name, _, content in read_zipped(path):
+            if name == NODE_ENV:
+                node = read_facts(read_text(content).decode()).get("NODE", "")
+            if name == MANIFEST:
+                return parse_manifest(read_text(content), f"{path}: {MANIFEST}"), node
+    raise OutputError(f"{path}: no bundle: it holds no {MANIFEST}")
 
 
-def _read_facts(text: str) -> dict[str, str]:
+def read_facts(text: str) -> dict[str, str]:
+    """The lines of a node.env that FACTS names."""
     lines = (line.partition("=") for line in text.splitlines() if not line.startswith("#"))
     return {key: value.strip("'") for key, _, value in lines if key in FACTS}
 
 
-def _compare(entries: tuple[Entry, ...], seen: dict[str, tuple[int, int, str]]) -> tuple[str, ...]:
+def _carried_facts(manifest: Manifest) -> dict[str, str]:
+    """How many files are elsewhere, and where."""
+    count = Counter(manifest.absent.values())
+    facts = {}
+    if manifest.base:
+        facts["BASE"] = f"{manifest.base} ({count[Source.BASE]} files of it stay as they are)"
+    if manifest.payload:
+        name = payload_name(manifest.payload)
+        facts["PAYLOAD"] = f"{name}.tar ({count[Source.PAYLOAD]} files out of it)"
+    if count[Source.STATE]:
+        facts["PUBLIC_ONLY"] = f"{count[Source.STATE]} files of the whole bundle are left out"
+    return facts
+
+
+def _compare(manifest: Manifest, seen: dict[str, tuple[int, int, str]]) -> tuple[str, ...]:
     faults = []
-    for entry in entries:
+    for entry in manifest.entries:
+        if entry.path in manifest.absent:
+            continue
         if entry.path not in seen:
             faults.append(f"{entry.path}: missing")
         elif seen[entry.path] != (entry.mode, entry.size, entry.sha256):
             faults.append(f"{entry.path}: not what the manifest says")
-    listed = {entry.path for entry in entries} | {MANIFEST, SIGNATURE}
+    carried = {entry.path for entry in manifest.entries} - set(manifest.absent)
+    listed = carried | {MANIFEST, SIGNATURE}
     faults += [f"{name}: not in the manifest" for name in sorted(seen) if name not in listed]
     return tuple(faults)

@@ -1,44 +1,38 @@
 """Tree → tarball: tar members in a fixed order, laid from segments that are compressed already."""
 
-import hashlib
-import os
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import mkstemp
 
-from bundler.files import TEMPORARY, explain_disk_faults
 from bundler.payload import Payload, compress, padding
 from bundler.tree import File, Tree
+from bundler.volumes import Written, write_pieces
 
-FIRST = ("install.sh", "uninstall.sh", "verify.sh", "node.env", "MANIFEST", "MANIFEST.sig")
+FIRST = (
+    "install.sh",
+    "uninstall.sh",
+    "verify.sh",
+    "node.env",
+    "state.env",
+    "MANIFEST",
+    "MANIFEST.sig",
+)
 """What `tar -tzf … | head` shows."""
 
 END = bytes(2 * tarfile.BLOCKSIZE)
 COPY = 1 << 20
 
 
-def pack(tree: Tree, name: str, target: Path, mtime: int) -> str:
-    """Write the tarball of `tree`, whose members all lie below `name`/; returns its sha256.
+def pack(
+    tree: Tree, name: str, target: Path, mtime: int, *, split: int | None = None, mode: int = 0o600
+) -> tuple[Written, ...]:
+    """Write the tarball of `tree`, whose members all lie below `name`/; what was written.
 
     The same tree gives the same bytes: sorted members, owner 0, no names, one time, and gzip
-    headers without name and time. The target appears whole or not at all.
+    headers without name and time. The target appears whole or not at all; where it is larger than
+    `split` bytes, as volumes. It is for its owner only, since bundles hold private keys.
     """
-    hasher = hashlib.sha256()
-    with explain_disk_faults(target):
-        descriptor, temporary = mkstemp(prefix=TEMPORARY, dir=target.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as out:
-                os.fchmod(descriptor, 0o600)  # a bundle holds private keys
-                for piece in _pieces(tree, name, mtime):
-                    hasher.update(piece)
-                    out.write(piece)
-                out.flush()
-            Path(temporary).replace(target)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-    return hasher.hexdigest()
+    return write_pieces(_pieces(tree, name, mtime), target, limit=split, mode=mode)
 
 
 def _pieces(tree: Tree, name: str, mtime: int) -> Iterator[bytes]:

@@ -6,7 +6,7 @@ file is copied as it is.
 """
 
 import fnmatch
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,8 +14,15 @@ from typing import Any
 
 from jinja2 import TemplateError as JinjaError
 
-from bundler.context import Secrets, compile_template, image_path, make_context
+from bundler.context import (
+    NeedsStateError,
+    Secrets,
+    compile_template,
+    image_path,
+    make_context,
+)
 from bundler.errors import TemplateError
+from bundler.manifest import Source
 from bundler.overlays import overlays_of
 from bundler.paths import templates_directory
 from bundler.payload import Payload
@@ -31,6 +38,8 @@ SECRET_NAMES = (
     "*/metrics-server.yaml",
 )
 """Files that only root may read, by their names."""
+
+SECRET_MODE = 0o600
 
 SECRET_MARKS = ("PRIVATE KEY-----", "client-key-data:", "token-secret:", "    token:", "tls.key:")
 """What betrays a secret, whatever the file is called."""
@@ -70,20 +79,44 @@ def render_node(
 ) -> Tree:
     """The node's whole bundle with its manifest; without `payloads` only what is text."""
     context = make_context(plan, node, secrets)
+    tree = Tree(_make_file(template, context) for template in _list_texts(plan, node))
+    return _complete(tree, plan, node, payloads)
+
+
+def render_public(plan: Plan, node: NodePlan, payloads: Payloads) -> tuple[Tree, dict[str, Source]]:
+    """What of the node's bundle is no secret and needs no state directory; and the other paths.
+
+    The lines of its manifest are the same as those of the whole bundle's. `plan` has pod subnets
+    of `make_unknown` where the state directory gives them out.
+    """
+    context = make_context(plan, node, None)
     tree = Tree()
-    for template in _list_templates(plan, node):
-        if template.suffix != ".fetch":
-            tree.add(_make_file(template, context))
+    absent = {}
+    for template in _list_texts(plan, node):
+        if file := _make_public_file(template, context):
+            tree.add(file)
+        else:
+            absent[template.path] = Source.STATE
+    return _complete(tree, plan, node, payloads), absent
+
+
+def list_payloads(plan: Plan, node: NodePlan, payloads: Payloads) -> Iterator[File]:
+    """The large files of a node's bundle; nothing in them is secret."""
+    for fetched in list_fetched(plan, node):
+        content = payloads.member(fetched.component, node.arch, fetched.member)
+        yield File(path=fetched.path, mode=0o755, content=content, origin=fetched.origin)
+    for index, image in enumerate(images_of(plan, node)):
+        content = payloads.image(image.file)
+        yield File(path=image_path(index), mode=0o644, content=content, origin=image.ref)
+
+
+def _complete(tree: Tree, plan: Plan, node: NodePlan, payloads: Payloads | None) -> Tree:
+    """The same tree with what is no template, and with its manifest."""
     for file in make_registry_files(plan, node):
         tree.add(file)
     if payloads is not None:
-        for fetched in list_fetched(plan, node):
-            content = payloads.member(fetched.component, node.arch, fetched.member)
-            tree.add(File(path=fetched.path, mode=0o755, content=content, origin=fetched.origin))
-        for index, image in enumerate(images_of(plan, node)):
-            path = image_path(index)
-            content = payloads.image(image.file)
-            tree.add(File(path=path, mode=0o644, content=content, origin=image.ref))
+        for file in list_payloads(plan, node, payloads):
+            tree.add(file)
     tree.add(make_manifest(tree))
     return tree
 
@@ -99,6 +132,10 @@ def list_fetched(plan: Plan, node: NodePlan) -> tuple[Fetched, ...]:
                 Fetched(path=template.path, component=component, member=member, origin=text)
             )
     return tuple(found)
+
+
+def _list_texts(plan: Plan, node: NodePlan) -> Iterator[_Template]:
+    return (t for t in _list_templates(plan, node) if t.suffix != ".fetch")
 
 
 def _list_templates(plan: Plan, node: NodePlan) -> tuple[_Template, ...]:
@@ -121,7 +158,7 @@ def _read_template(path: Path, root: Path) -> _Template:
         path=inside,
         origin=f"{root.name}/{path.relative_to(root).as_posix()}",
         suffix=suffix,
-        mode=0o600 if _is_secret(inside) else 0o755 if is_program else 0o644,
+        mode=SECRET_MODE if _is_secret(inside) else 0o755 if is_program else 0o644,
         content=path.read_bytes(),
     )
 
@@ -134,14 +171,26 @@ def _make_file(template: _Template, context: Mapping[str, Any]) -> File:
     content = template.content
     if template.suffix == ".j2":
         text = _render(template, context)
-        if template.mode != 0o600 and any(mark in text for mark in SECRET_MARKS):
+        if template.mode != SECRET_MODE and any(mark in text for mark in SECRET_MARKS):
             raise TemplateError(f"{template.origin}: a secret in a file that others may read")
         content = text.encode()
     return File(path=template.path, mode=template.mode, content=content, origin=template.origin)
 
 
+def _make_public_file(template: _Template, context: Mapping[str, Any]) -> File | None:
+    """None where the file is secret, or says something that only the state directory knows."""
+    if template.mode == SECRET_MODE:
+        return None
+    try:
+        return _make_file(template, context)
+    except NeedsStateError:
+        return None
+
+
 def _render(template: _Template, context: Mapping[str, Any]) -> str:
     try:
         return compile_template(template.content.decode()).render(context)
+    except NeedsStateError:
+        raise
     except JinjaError as error:
         raise TemplateError(f"{template.origin}: {error}") from error

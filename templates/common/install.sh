@@ -9,6 +9,8 @@
 #                           see --list-preflight); what `swap` would turn off stays on
 #   --trust FILE            refuse a bundle that this public key did not sign (several times: any of
 #                           them); so do keys in /etc/bundler/trust.d/*.pub
+#   --payload FILE          payload-DIGEST.tar, or a directory that it is in or was unpacked to; for
+#                           bundles that were built with --layout split
 #   --list-preflight        list the checks, then end
 #   --version, --help
 #
@@ -57,7 +59,7 @@ are_scripts_listed() (
 
 check_trust "$@"
 
-for part in common https manifest preflight kernel host firewall plan files images units ready; do
+for part in common https manifest absent preflight kernel host firewall plan files images units ready; do
     # shellcheck disable=SC1090 # the files beside this one
     . "$here/lib/$part.sh" || exit 2
 done
@@ -72,6 +74,7 @@ main() {
     begun=$(now)
     check_bundle
     make_plan
+    check_absent
     run_preflight
     if [ "$dry_run" = yes ]; then print_advice; print_plan; exit 0; fi
     if is_nothing_to_do; then say "$NODE: nothing to do"; exit 0; fi
@@ -90,7 +93,7 @@ main() {
 }
 
 parse_options() {
-    dry_run=no wait_limit=120 skipped=' '
+    dry_run=no wait_limit=120 skipped=' ' payload=''
     while [ $# -gt 0 ]; do
         case $1 in
             --dry-run) dry_run=yes ;;
@@ -102,6 +105,10 @@ parse_options() {
                 skipped="$skipped$2 "; shift ;;
             --trust)
                 [ -f "${2:-}" ] || usage_error "--trust needs the file of a public key"
+                shift ;;
+            --payload)
+                [ -e "${2:-}" ] || usage_error "--payload needs the file payload-DIGEST.tar, or the directory that it was unpacked to"
+                payload=$2
                 shift ;;
             --list-preflight) list_preflight; exit 0 ;;
             --version) print_version; exit 0 ;;
@@ -115,8 +122,10 @@ parse_options() {
 # Until all of this holds nothing of the bundle is believed, node.env included.
 check_bundle() {
     [ -f "$here/MANIFEST" ] || die 3 "$here/MANIFEST is missing: unpack the whole tarball, and run install.sh there"
+    check_public
     check_manifest || exit 3
     load_node
+    check_base
 }
 
 print_version() {

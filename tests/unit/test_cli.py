@@ -136,7 +136,7 @@ def test_a_worker_keeps_its_pod_subnet_when_others_come_before_it(
     assert bundler(*arguments).returncode == 0
     subnets = {
         name: next(
-            line for line in (description.parent / f"trees/{name}/node.env").read_text().splitlines()
+            line for line in (description.parent / f"trees/{name}/state.env").read_text().splitlines()
             if line.startswith("POD_SUBNET")
         )
         for name in ("worker0", "worker1", "worker2")

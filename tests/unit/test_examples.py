@@ -50,8 +50,9 @@ def test_every_example_builds(tmp_path: Path, name: str) -> None:
         mirrors=(str(tmp_path / "mirror"),),
     )  # fmt: skip
     bundles = build(inputs, tmp_path / "dist")
-    assert [bundle.node for bundle in bundles] == [
-        node.name for node in load_cluster(description).cluster.nodes
+    cluster = load_cluster(description).cluster
+    assert [bundle.path.name for bundle in bundles] == [
+        f"{cluster.name}-{node.name}.tar.gz" for node in cluster.nodes
     ]
 
 

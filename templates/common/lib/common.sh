@@ -26,6 +26,10 @@ print_digests() {
         xargs -r sha256sum 2>/dev/null
     fi
 }
+# The digest of stdin.
+print_digest() {
+    if command -v openssl >/dev/null 2>&1; then openssl dgst -sha256 -r; else sha256sum; fi | cut -d' ' -f1
+}
 is_staged() { [ -n "$prefix" ]; }
 
 # Temporary files; gone when the script ends, however it does.

@@ -59,7 +59,7 @@ install_file() {
     make_directory "${target%/*}" || return 1
     save_modified || return 1
     rm -f "$target.bundler-new"
-    (umask 077 && cp "$here/$source" "$target.bundler-new") && chmod "$mode" "$target.bundler-new" || return 1
+    (umask 077 && provide "$source" "$target.bundler-new") && chmod "$mode" "$target.bundler-new" || return 1
     is_staged || chown 0:0 "$target.bundler-new" || return 1
     mv -f "$target.bundler-new" "$target" || return 1
     note "$kind $path $sha"

@@ -16,9 +16,11 @@ load_images() {
     [ -n "$IMAGES" ] || return 0
     await_runtime
     missing_images >"$work/images"
+    rm -f "$store/image.tar" # of a run that was killed
     while IFS='|' read -r file ref id; do
         say "  loading $ref"
         load_image || die 1 "$file ($ref) could not be loaded: $answer"
+        rm -f "$store/image.tar"
         note "loaded $ref $id"
         loaded=$((loaded + 1))
     done <"$work/images"
@@ -26,9 +28,10 @@ load_images() {
 
 # flannel may have dockerd started anew at any moment, in the midst of a load or of the look after it.
 load_image() {
+    archive=$(image_archive "$file") || die 1 "$ref is not in the runtime, and this bundle leaves it out: run install.sh of the whole bundle"
     for _ in 1 2 3; do
         await_runtime
-        answer=$(load_archive "$here/$file") && answer="the runtime has another image of that name than $id"
+        answer=$(load_archive "$archive") && answer="the runtime has another image of that name than $id"
         [ "$(image_id "$ref")" != "$id" ] || return 0
     done
     return 1

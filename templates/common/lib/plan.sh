@@ -22,12 +22,14 @@ make_plan() {
     list_restarts >"$work/restarts"
 }
 
-# The scripts stay on the host, so that they can be run when the unpacked bundle is gone.
+# The scripts stay on the host, so that they can be run when the unpacked bundle is gone. MANIFEST is
+# installed as that of a whole bundle, and last: what it names is then in place.
 list_entries() {
     awk '$4 ~ /^rootfs\// { print $1, $2, $3, $4, substr($4, 7) }
-        $4 == "uninstall.sh" || $4 == "verify.sh" || $4 == "node.env" || $4 ~ /^lib\// { print $1, $2, $3, $4, "/opt/k8s/bundle/" $4 }' "$here/MANIFEST"
+        $4 == "uninstall.sh" || $4 == "verify.sh" || $4 == "node.env" || $4 == "state.env" || $4 ~ /^lib\// { print $1, $2, $3, $4, "/opt/k8s/bundle/" $4 }' "$here/MANIFEST"
+    print_files "$here/MANIFEST" >"$work/MANIFEST"
     printf '%s 0644 %s MANIFEST /opt/k8s/bundle/MANIFEST\n' \
-        "$(sha256sum <"$here/MANIFEST" | cut -d' ' -f1)" "$(wc -c <"$here/MANIFEST" | tr -d ' ')"
+        "$(print_digest <"$work/MANIFEST")" "$(wc -c <"$work/MANIFEST" | tr -d ' ')"
 }
 
 # Paths on stdin → "path sha256 mode owner" of those that are there.

@@ -154,7 +154,9 @@ check_space() {
     {
         awk '{ path = $6; sub(/\/[^\/]*$/, "", path); sum[path] += $4 } END { for (path in sum) printf "%d %s\n", sum[path] / 1024 + 1, path }' "$work/changes"
         is_staged || missing_images | while IFS='|' read -r file _; do
-            printf '%d %s\n' $(($(wc -c <"$here/$file") / 1024)) "${DATA_PATHS##* }"
+            kilobytes=$(($(size_of "$file") / 1024))
+            printf '%d %s\n' "$kilobytes" "${DATA_PATHS##* }"
+            [ -f "$here/$file" ] || printf '%d %s\n' "$kilobytes" /var/lib
         done
     } | while read -r kilobytes path; do
         while [ ! -d "$prefix$path" ]; do path=${path%/*}; done
@@ -201,11 +203,13 @@ check_units() {
     [ -z "$strangers" ] || failure units "running, and not installed by bundler:$strangers" "stop and remove what they belong to"
 }
 
+state_field() { sed -n "s/^$1='\([0-9]*\)'\$/\1/p" "$here/state.env"; }
+
 check_clock() {
-    at=$(now)
-    if [ "$at" -lt "$NOT_BEFORE" ]; then
-        failure clock "the clock says $(date -u), $(((NOT_BEFORE - at + 59) / 60)) minutes before the certificates begin" "set the clock (chronyc makestep, or date -s)"
-    elif [ "$at" -ge "$NOT_AFTER" ]; then
+    at=$(now) begin=$(state_field NOT_BEFORE) end=$(state_field NOT_AFTER)
+    if [ "$at" -lt "$begin" ]; then
+        failure clock "the clock says $(date -u), $(((begin - at + 59) / 60)) minutes before the certificates begin" "set the clock (chronyc makestep, or date -s)"
+    elif [ "$at" -ge "$end" ]; then
         failure clock "the clock says $(date -u), after the end of a certificate" "correct the clock, or renew the certificates and build again"
     fi
 }

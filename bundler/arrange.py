@@ -1,0 +1,95 @@
+"""How a node's tree is carried: whole, without what its base has, without what nodes share."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from bundler.errors import ConfigError
+from bundler.manifest import Manifest, Source, make_header
+from bundler.payload import Payload
+from bundler.tree import MANIFEST, File, Tree
+
+INSTALLED = "rootfs/"
+IMAGES = "images/"
+PUBLIC_MODE = 0o644
+SECRET_MODE = 0o600
+
+
+class Layout(StrEnum):
+    """Where the large files of a dist directory are."""
+
+    FULL = "full"  # in each node's tarball
+    SPLIT = "split"  # in one payload file beside small node tarballs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Media:
+    """How `build` writes its result."""
+
+    layout: Layout = Layout.FULL
+    split: int | None = None  # bytes of the largest file; None: as large as they are
+    since: tuple[str, ...] = ()  # see load_bases
+    public_only: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what does not go together."""
+        if self.public_only and self.since:
+            raise ConfigError(
+                "--public-only and --since do not go together: it is of whole bundles"
+            )
+
+    @property
+    def mode(self) -> int:
+        """Of the nodes' tarballs: whole ones hold private keys."""
+        return PUBLIC_MODE if self.public_only else SECRET_MODE
+
+
+def is_shareable(file: File) -> bool:
+    """Whether install.sh takes this file out of a payload file: programs and images."""
+    return isinstance(file.content, Payload) and file.path.startswith((INSTALLED, IMAGES))
+
+
+def is_in_base(file: File, base: Manifest | None) -> bool:
+    """Whether a host that has `base` has this large file.
+
+    A program is where it was installed. An image is in the container runtime, whatever the number
+    of its archive was. Anything else that was carried to the host is there no more.
+    """
+    if base is None or not isinstance(file.content, Payload):
+        return False
+    if file.path.startswith(IMAGES):
+        return file.sha256 in {e.sha256 for e in base.entries if e.path.startswith(IMAGES)}
+    known = {(e.path, e.sha256) for e in base.entries if e.path.startswith(INSTALLED)}
+    return (file.path, file.sha256) in known
+
+
+def arrange(
+    tree: Tree,
+    *,
+    base: Manifest | None = None,
+    payload: str | None = None,
+    absent: Mapping[str, Source] | None = None,
+) -> Tree:
+    """The tree as its tarball carries it, with a manifest that says where all else comes from.
+
+    `payload` is the identity of the payload file that has every large file which no base has;
+    `absent` names what is not in the tree to begin with.
+    """
+    missing = dict(absent or {})
+    carried = []
+    for file in tree:
+        if is_in_base(file, base):
+            missing[file.path] = Source.BASE
+        elif payload and is_shareable(file):
+            missing[file.path] = Source.PAYLOAD
+        elif file.path != MANIFEST:
+            carried.append(file)
+    sources = set(missing.values())
+    header = make_header(
+        missing,
+        base=base.identity if base and Source.BASE in sources else None,
+        payload=payload if Source.PAYLOAD in sources else None,
+    )
+    whole = tree[MANIFEST]
+    manifest = header + whole.content if isinstance(whole.content, bytes) else header
+    return Tree([*carried, File(path=MANIFEST, mode=0o644, content=manifest, origin=whole.origin)])

@@ -1,0 +1,90 @@
+"""MANIFEST: every file that a bundle installs, and where those come from that it does not bring.
+
+    # base SHA256            a delta: the bundle that must be installed, by its identity
+    # payload SHA256         the layout `split`: the payload file that must be given
+    # from-base PATH         one of the files below, already on the host
+    # from-payload PATH      … in the payload file
+    # from-state PATH        not below: made out of the state directory, left out by --public-only
+    SHA256 MODE SIZE PATH    a line a file, sorted by path; the path holds no space
+
+A bundle's identity is the digest of its lines without `#`: the same however it is carried.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from bundler.errors import OutputError
+
+
+class Source(StrEnum):
+    """Where a file comes from that the bundle does not bring."""
+
+    BASE = "base"
+    PAYLOAD = "payload"
+    STATE = "state"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One file of a bundle as its manifest has it."""
+
+    path: str
+    mode: int
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """A manifest as it was read."""
+
+    entries: tuple[Entry, ...]
+    identity: str
+    base: str | None = None
+    payload: str | None = None
+    absent: Mapping[str, Source] = field(default_factory=dict)  # path → where it comes from
+
+
+def identify(manifest: bytes) -> str:
+    """The bundle's identity: sha256 of the lines that name files."""
+    lines = manifest.splitlines(keepends=True)
+    return hashlib.sha256(b"".join(line for line in lines if line[:1] != b"#")).hexdigest()
+
+
+def make_header(
+    absent: Mapping[str, Source], *, base: str | None = None, payload: str | None = None
+) -> bytes:
+    """The lines that stand above the files'; none where the bundle brings everything itself."""
+    lines = [f"# base {base}\n"] if base else []
+    lines += [f"# payload {payload}\n"] if payload else []
+    lines += [f"# from-{source} {path}\n" for path, source in sorted(absent.items())]
+    return "".join(lines).encode()
+
+
+def parse_manifest(content: bytes, where: str) -> Manifest:
+    """OutputError, which names `where`, when it is no manifest."""
+    names: dict[str, str] = {}
+    absent: dict[str, Source] = {}
+    entries = []
+    try:
+        for line in content.decode().splitlines():
+            if line.startswith("#"):
+                _, key, value = line.split(" ")
+                if key.startswith("from-"):
+                    absent[value] = Source(key.removeprefix("from-"))
+                else:
+                    names[key] = value
+            else:
+                sha256, mode, size, path = line.split(" ")
+                entries.append(Entry(path=path, mode=int(mode, 8), size=int(size), sha256=sha256))
+    except ValueError as error:
+        raise OutputError(f"{where}: not a bundle's MANIFEST") from error
+    return Manifest(
+        entries=tuple(entries),
+        identity=identify(content),
+        base=names.get("base"),
+        payload=names.get("payload"),
+        absent=absent,
+    )
