@@ -12,9 +12,10 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from bundler import pki
-from bundler.build import Inputs, check, open_secrets
+from bundler.build import open_secrets
 from bundler.errors import ConfigError, OutputError
 from bundler.files import write_atomically
+from bundler.gather import Inputs, check
 from bundler.kubeconfig import render_kubeconfig
 from bundler.pki_files import KeyPair
 

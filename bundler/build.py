@@ -1,7 +1,7 @@
 """The pipeline: description → plan → verified artifacts → PKI → trees → one tarball per node."""
 
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,34 +10,19 @@ from pathlib import Path
 
 from bundler import log
 from bundler.arrange import Layout, Media, arrange, is_in_base, is_shareable
-from bundler.artifacts import Artifacts, Needs, list_needs, resolve_artifacts
 from bundler.cache import Cache
 from bundler.catalog import Artifact
 from bundler.completeness import check_images_complete
 from bundler.config import Cluster
 from bundler.context import Secrets, make_unknown
-from bundler.errors import ArtifactError, ConfigError
-from bundler.fetch import FetchOptions, ensure_artifacts
-from bundler.files import remove_leftovers
-from bundler.loader import load_cluster
-from bundler.lock import read_lock, write_lock
-from bundler.locking import (
-    Change,
-    first_uses,
-    lock_path,
-    make_lock,
-    propose_artifacts,
-    refuse_first_uses,
-)
-from bundler.machine import SCRIPT, read_machine
+from bundler.errors import ConfigError
+from bundler.gather import Inputs, check, gather_payloads, resolve, warn_of_first_uses
 from bundler.manifest import Manifest, Source
 from bundler.output import close_output, open_output, write_shared
 from bundler.pack import pack
 from bundler.paths import default_state
-from bundler.payload import Payload, ensure_file, ensure_members, read_payload
 from bundler.pki_store import ensure_pki
 from bundler.plan import NodePlan, Plan, make_plan, worker_names
-from bundler.progress import DownloadProgress
 from bundler.render import Payloads, list_payloads, render_node, render_public
 from bundler.signing import SIGNATURE, load_signing_key, sign
 from bundler.since import load_bases
@@ -47,21 +32,7 @@ from bundler.volumes import Written
 
 WARNING = "warning: "
 PARALLEL = 2
-ONE_DAY = 24 * 3600.0
 WHOLE = Media()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Inputs:
-    """Everything that a build depends on."""
-
-    description: Path
-    cache: Cache
-    mirrors: tuple[str, ...] = ()
-    offline: bool = False
-    pins: Path | None = None
-    state: Path | None = None  # None: beside the description
-    strict: bool = False  # nothing without a lock, nothing only seen on first use
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,40 +46,12 @@ class Preview:
     bases: Mapping[str, Manifest]  # bundle → what it is a change to
 
 
-def check(inputs: Inputs) -> Cluster:
-    """Validate the description and its pins; nothing is written or fetched."""
-    loaded = load_cluster(inputs.description, inputs.pins)
-    for warning in loaded.warnings:
-        log.warning(warning)
-    _resolve(make_plan(loaded.cluster, {}), inputs)
-    return loaded.cluster
-
-
-def update_lock(
-    inputs: Inputs, update: Collection[str], *, dry_run: bool = False
-) -> tuple[Change, ...]:
-    """Write the lock of a description, having brought what is new in it into the cache."""
-    loaded = load_cluster(inputs.description, inputs.pins)
-    path = lock_path(inputs.description)
-    old = read_lock(path) if path.exists() else None
-    now = datetime.now(UTC).replace(microsecond=0)
-    with log.step(f"locking what {loaded.cluster.name} needs"), DownloadProgress() as progress:
-        options = _fetch_options(inputs, progress)
-        proposals = propose_artifacts(make_plan(loaded.cluster, {}), options, now)
-        new, changes = make_lock(loaded.cluster.name, old, proposals, update)
-    if inputs.strict:
-        refuse_first_uses(new)
-    if new != old and not dry_run:
-        write_lock(new, path)
-    return changes
-
-
 def preview(inputs: Inputs, media: Media = WHOLE) -> Preview:
     """What `build` would fetch, create and write."""
     cluster = check(inputs)
     bases = load_bases(media.since, cluster)
     plan = make_plan(cluster, {})
-    artifacts = _resolve(plan, inputs)
+    artifacts = resolve(plan, inputs)
     return Preview(
         cluster=cluster,
         artifacts=tuple(
@@ -134,7 +77,7 @@ def build(
     key = load_signing_key(signing_key) if signing_key else None
     cluster = check(inputs)
     bases = load_bases(media.since, cluster)
-    payloads = _gather_payloads(cluster, inputs)
+    payloads = gather_payloads(cluster, inputs)
     output = output.absolute()
     with _open_trees(cluster, inputs, payloads, media) as (plan, make_tree, mtime):
         open_output(output)
@@ -160,14 +103,14 @@ def build(
             for files in pool.map(make, plan.nodes):
                 written += files
     everything = close_output(output, cluster.name, written, key)
-    _warn_of_first_uses(inputs)
+    warn_of_first_uses(inputs)
     return everything
 
 
 def render(inputs: Inputs, output: Path, *, text_only: bool) -> tuple[Path, ...]:
     """Write every node's tree as plain files below `output`/NODE."""
     cluster = check(inputs)
-    payloads = None if text_only else _gather_payloads(cluster, inputs)
+    payloads = None if text_only else gather_payloads(cluster, inputs)
     with open_secrets(cluster, inputs) as (plan, secrets):
         directories = []
         for node in plan.nodes:
@@ -237,85 +180,6 @@ def open_secrets(cluster: Cluster, inputs: Inputs) -> Iterator[tuple[Plan, Secre
                 tokens=state.ensure_tokens(workers),
                 encryption_key=state.ensure_encryption_key(),
             ),
-        )
-
-
-def _gather_payloads(cluster: Cluster, inputs: Inputs) -> Payloads:
-    """Every large file as a segment in the cache, fetched and verified where it was not there."""
-    remove_leftovers(inputs.cache.directory("segments"), older_than=ONE_DAY)
-    plan = make_plan(cluster, {})
-    needs = list_needs(plan)
-    artifacts = _resolve(plan, inputs)
-    with log.step(f"{len(artifacts)} upstream files"), DownloadProgress() as progress:
-        options = _fetch_options(inputs, progress)
-        paths = ensure_artifacts(list(artifacts.values()), options)
-    with log.step("compressing what is new"):
-        members = _gather_members(needs, artifacts, paths, inputs.cache)
-        _check_programs(members, artifacts)
-        images = {image.file: ensure_file(image.file, inputs.cache) for image in cluster.images}
-    return Payloads(
-        member=lambda component, arch, member: members[component, arch][member],
-        image=lambda path: images[path],
-    )
-
-
-def _resolve(plan: Plan, inputs: Inputs) -> Artifacts:
-    """The pinned file behind each need: as the lock says, where there is one."""
-    path = lock_path(inputs.description)
-    if not path.exists():
-        if inputs.strict:
-            raise ConfigError(f"{path}: --strict needs a lock", hint="make one with: bundler lock")
-        return resolve_artifacts(plan)
-    lock = read_lock(path)
-    if inputs.strict:
-        refuse_first_uses(lock)
-    return resolve_artifacts(plan, lock, path)
-
-
-def _warn_of_first_uses(inputs: Inputs) -> None:
-    path = lock_path(inputs.description)
-    for entry in first_uses(read_lock(path)) if path.exists() else ():
-        log.warning(
-            f"{entry.name} {entry.version} ({entry.arch}): nobody vouches for its digest, which"
-            f" was only seen on first use ({path.name}); --strict refuses it"
-        )
-
-
-def _fetch_options(inputs: Inputs, progress: DownloadProgress) -> FetchOptions:
-    return FetchOptions(
-        cache=inputs.cache, mirrors=inputs.mirrors, offline=inputs.offline, progress=progress
-    )
-
-
-def _gather_members(
-    needs: Needs,
-    artifacts: Mapping[tuple[str, str], Artifact],
-    paths: Mapping[Artifact, Path],
-    cache: Cache,
-) -> dict[tuple[str, str], dict[str, Payload]]:
-    return {
-        key: {"": ensure_file(paths[artifacts[key]], cache)}
-        if names == ("",)
-        else ensure_members(artifacts[key], paths[artifacts[key]], names, cache)
-        for key, names in needs.items()
-    }
-
-
-def _check_programs(
-    members: Mapping[tuple[str, str], Mapping[str, Payload]],
-    artifacts: Mapping[tuple[str, str], Artifact],
-) -> None:
-    """Every program is one, and of its node's machine."""
-    faults = []
-    for (component, arch), payloads in members.items():
-        for name, payload in payloads.items():
-            found = read_machine(next(read_payload(payload), b""))
-            if found not in {arch, SCRIPT}:
-                where = artifacts[component, arch]
-                faults.append(f"{where.label}: {name or where.url} is {found}, not for {arch}")
-    if faults:
-        raise ArtifactError(
-            "\n".join(faults), hint="check the URL and the digest of that artifact in cluster.yaml"
         )
 
 

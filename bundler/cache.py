@@ -73,6 +73,12 @@ class Cache:
         self._write_mark(target)
         return target
 
+    def remove_blob(self, algorithm: str, digest: str) -> None:
+        """Take a file away; the caller holds its lock."""
+        path = self.blob_path(algorithm, digest)
+        self._mark_path(path).unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+
     def quarantine(self, path: Path, reason: str) -> Path:
         """Put a file aside, under a name that says why and when."""
         stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())

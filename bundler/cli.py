@@ -8,11 +8,9 @@ from typing import Annotated
 
 import typer
 
-from bundler import __version__, cli_admin, cli_certs, log
+from bundler import __version__, cli_admin, cli_cache, cli_certs, cli_fetch, log
 from bundler import build as pipeline
 from bundler.arrange import Layout, Media
-from bundler.build import Inputs
-from bundler.cache import Cache
 from bundler.catalog import COMPONENTS, find_artifact, list_versions
 from bundler.cli_media import (
     LayoutOption,
@@ -27,10 +25,23 @@ from bundler.cli_media import (
     print_payload,
     print_verdicts,
 )
+from bundler.cli_options import (
+    CLUSTER_YAML,
+    CachePath,
+    Description,
+    Mirrors,
+    Offline,
+    Pins,
+    Quiet,
+    State,
+    Strict,
+    make_inputs,
+    shown,
+)
 from bundler.config import Arch
 from bundler.errors import BundlerError, ConfigError
+from bundler.gather import Inputs, check
 from bundler.inspect import inspect as read_bundle
-from bundler.paths import default_cache
 from bundler.settings import explain
 from bundler.signing import generate_key
 from bundler.verify import compare
@@ -53,45 +64,9 @@ be had or is not what its pin says, 4 keys or certificates, 5 templates, 6 outpu
 """,
 )
 
-Description = Annotated[
-    Path, typer.Option("-c", "--config", help="The cluster description.", show_default=True)
-]
-CachePath = Annotated[
-    Path | None,
-    typer.Option(
-        "--cache",
-        help="Where upstream files are kept. Default: $BUNDLER_CACHE or ~/.cache/bundler.",
-    ),
-]
-Mirrors = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--mirror",
-        help="Directory or URL that holds each file as MIRROR/UPSTREAM-HOST/PATH; "
-        "tried in the order given, before upstream. May be repeated.",
-    ),
-]
-Offline = Annotated[bool, typer.Option("--offline", help="Never open a network connection.")]
-Pins = Annotated[
-    Path | None,
-    typer.Option("--pins", help="A YAML file whose `artifacts` are put over cluster.yaml's."),
-]
-State = Annotated[
-    Path | None,
-    typer.Option(
-        "--state",
-        help="Keys, certificates and tokens: **secret, keep and back up**. "
-        "Default: NAME.state beside cluster.yaml.",
-    ),
-]
-Strict = Annotated[
-    bool,
-    typer.Option(
-        "--strict", help="Refuse a digest that was only seen on first use, and to do without lock."
-    ),
-]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Only warnings and errors.")]
-CLUSTER_YAML = Path("cluster.yaml")
+app.command("fetch")(cli_fetch.fetch_command)
+app.command("lock")(cli_fetch.lock_command)
+app.add_typer(cli_cache.app, name="cache")
 app.add_typer(cli_admin.app, name="admin")
 app.add_typer(cli_certs.app, name="certs")
 
@@ -147,52 +122,14 @@ def build_command(
     Prints one line a file on stdout: digest, size, path.
     """
     log.set_quiet(quiet)
-    inputs = _make_inputs(config, cache, mirror, pins, state, offline=offline, strict=strict)
+    inputs = make_inputs(config, cache, mirror, pins, state, offline=offline, strict=strict)
     media = make_media(layout, split, since, public_only=public_only)
     if dry_run:
         _print_preview(inputs, output, media)
         return
     for file in pipeline.build(inputs, output, signing_key=sign, media=media):
-        print(f"{file.sha256}  {file.size:>12}  {_shown(file.path)}")
+        print(f"{file.sha256}  {file.size:>12}  {shown(file.path)}")
     log.info(next_step(media))
-
-
-@app.command("lock")
-def lock_command(
-    config: Description = CLUSTER_YAML,
-    update: Annotated[
-        list[str] | None,
-        typer.Option("--update", help="Renew this entry, such as etcd, or `all`. May be repeated."),
-    ] = None,
-    mirror: Mirrors = None,
-    offline: Offline = False,
-    pins: Pins = None,
-    cache: CachePath = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would change, and write no lock.")
-    ] = False,
-    strict: Strict = False,
-    quiet: Quiet = False,
-) -> None:
-    """Write cluster.lock.yaml: the exact URL, size and digest of all that a build takes.
-
-    Each entry says on whose word its digest is believed: `catalog` (built in, with its source),
-    `user` (cluster.yaml), `upstream-checksum` (the file that upstream publishes beside it) or
-    `first-use` (nobody: what the URL gave). From then on `build` takes nothing else, and refuses
-    when cluster.yaml asks for something else.
-
-    An entry that is in the lock stays as it is until --update names it. Files come into the cache.
-    Prints one line an entry on stdout: what became of it, name, version, architecture, origin,
-    digest.
-    """
-    log.set_quiet(quiet)
-    inputs = _make_inputs(config, cache, mirror, pins, None, offline=offline, strict=strict)
-    for change in pipeline.update_lock(inputs, update or [], dry_run=dry_run):
-        entry = change.entry
-        print(
-            f"{change.what:8} {entry.name:18} {entry.version:10} {entry.arch:6}"
-            f" {entry.origin:18} {entry.digest}"
-        )
 
 
 @app.command("check")
@@ -201,7 +138,7 @@ def check_command(
 ) -> None:
     """Validate cluster.yaml, its images and its pins; all faults at once; writes nothing."""
     log.set_quiet(quiet)
-    cluster = pipeline.check(_make_inputs(config, None, None, pins, None, offline=True))
+    cluster = check(make_inputs(config, None, None, pins, None, offline=True))
     log.info(f"{config}: cluster {cluster.name}, {len(cluster.nodes)} nodes: no fault found")
 
 
@@ -227,7 +164,7 @@ def render_command(
     The trees hold private keys, like the bundles: files that hold one are for root only.
     """
     log.set_quiet(quiet)
-    inputs = _make_inputs(config, cache, mirror, pins, state, offline=offline)
+    inputs = make_inputs(config, cache, mirror, pins, state, offline=offline)
     for directory in pipeline.render(inputs, output, text_only=text_only):
         print(directory)
 
@@ -358,27 +295,6 @@ def versions_command(
             print(f"{name:18} {version:12} {' '.join(arches)}")
 
 
-def _make_inputs(
-    config: Path,
-    cache: Path | None,
-    mirror: list[str] | None,
-    pins: Path | None,
-    state: Path | None,
-    *,
-    offline: bool,
-    strict: bool = False,
-) -> Inputs:
-    return Inputs(
-        description=config,
-        cache=Cache(cache or default_cache()),
-        mirrors=tuple(mirror or ()),
-        offline=offline,
-        pins=pins,
-        state=state,
-        strict=strict,
-    )
-
-
 def _print_preview(inputs: Inputs, output: Path, media: Media) -> None:
     preview = pipeline.preview(inputs, media)
     for artifact, is_cached in preview.artifacts:
@@ -390,14 +306,6 @@ def _print_preview(inputs: Inputs, output: Path, media: Media) -> None:
         print(f"{'reuse ' if preview.state.is_dir() else 'create'}  {preview.state}")
     for line in describe_files(output, preview.bundles, preview.bases, media):
         print(line)
-
-
-def _shown(path: Path) -> Path:
-    """Relative where that is shorter to read."""
-    try:
-        return path.relative_to(Path.cwd())
-    except ValueError:
-        return path
 
 
 def main() -> None:

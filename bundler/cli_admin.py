@@ -7,9 +7,9 @@ import typer
 
 from bundler import log
 from bundler.admin import create_user, export_admin
-from bundler.build import Inputs
 from bundler.cache import Cache
 from bundler.errors import ConfigError
+from bundler.gather import Inputs
 from bundler.paths import default_cache
 
 app = typer.Typer(

@@ -20,6 +20,7 @@ from bundler.files import explain_disk_faults
 
 PARALLEL = 4
 ATTEMPTS = 4
+RECEIVED = 1 << 17  # bytes that are written at a time, and so lost at most by a kill -9
 MAX_DOCUMENT = 1 << 20  # bytes of a digest file
 TIMEOUT = (15, 60)  # seconds: to connect, and between two chunks
 AGAIN = {408, 425, 429, 500, 502, 503, 504}
@@ -245,7 +246,7 @@ def _stream(artifact: Artifact, url: str, partial: Path, options: FetchOptions) 
         try:
             with partial.open("r+b" if resumed else "wb") as file:
                 file.seek(done)
-                for chunk in response.iter_content(CHUNK):
+                for chunk in response.iter_content(RECEIVED):
                     hasher.update(chunk)
                     file.write(chunk)
                     done += len(chunk)

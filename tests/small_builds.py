@@ -11,8 +11,9 @@ from pathlib import Path
 from descriptions import write_archive, write_upstream
 
 from bundler.arrange import Media
-from bundler.build import Inputs, build
+from bundler.build import build
 from bundler.cache import Cache
+from bundler.gather import Inputs
 
 SMALL = """\
 apiVersion: bundler/v1alpha1

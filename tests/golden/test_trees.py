@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from bundler.build import Inputs, render
+from bundler.build import render
 from bundler.cache import Cache
+from bundler.gather import Inputs
 from bundler.paths import templates_directory
 
 GOLDEN = Path(__file__).parent / "lab"

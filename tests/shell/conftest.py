@@ -9,8 +9,9 @@ import pytest
 from descriptions import write_description
 from shells import PINS, SHELLS, Sh
 
-from bundler.build import Inputs, render
+from bundler.build import render
 from bundler.cache import Cache
+from bundler.gather import Inputs
 
 
 @pytest.fixture(params=SHELLS, ids=[shell[0] for shell in SHELLS])

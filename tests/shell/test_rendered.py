@@ -7,8 +7,9 @@ import pytest
 import yaml
 from descriptions import write_archive
 
-from bundler.build import Inputs, render
+from bundler.build import render
 from bundler.cache import Cache
+from bundler.gather import Inputs
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from descriptions import write_archive, write_upstream
 
-from bundler.build import Inputs, build
+from bundler.build import build
 from bundler.cache import Cache
 from bundler.errors import ArtifactError, ConfigError, OutputError
+from bundler.gather import Inputs
 from bundler.signing import generate_key, load_signing_key
 
 DESCRIPTION = """\

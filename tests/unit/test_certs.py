@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from bundler.build import Inputs, open_secrets
+from bundler.build import open_secrets
 from bundler.cache import Cache
 from bundler.certs import list_bundle
 from bundler.errors import OutputError
+from bundler.gather import Inputs
 from bundler.loader import load_cluster
 from bundler.pack import pack
 from bundler.render import render_node

@@ -9,9 +9,10 @@ import pytest
 import yaml
 from descriptions import write_archive
 
-from bundler.build import Inputs, render
+from bundler.build import render
 from bundler.cache import Cache
 from bundler.errors import ConfigError
+from bundler.gather import Inputs
 from bundler.loader import load_cluster
 
 BASE = """\

@@ -9,8 +9,9 @@ import pytest
 import yaml
 from descriptions import write_archive, write_upstream
 
-from bundler.build import Inputs, build, preview, render
+from bundler.build import build, preview, render
 from bundler.cache import Cache
+from bundler.gather import Inputs
 from bundler.loader import load_cluster
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

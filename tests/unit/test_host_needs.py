@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bundler.build import Inputs, render
+from bundler.build import render
 from bundler.cache import Cache
+from bundler.gather import Inputs
 from bundler.host import SYSCTLS, Need, open_ports, sysctls
 from bundler.loader import load_cluster
 from bundler.paths import templates_directory

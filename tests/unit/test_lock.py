@@ -9,10 +9,10 @@ import yaml
 from descriptions import write_description, write_upstream
 from typer.testing import CliRunner
 
-from bundler.build import Inputs, check, update_lock
 from bundler.cache import Cache
 from bundler.catalog import artifact_url
 from bundler.errors import ArtifactError, ConfigError
+from bundler.gather import Inputs, check, update_lock
 from bundler.lock import Kind, Lock, Origin, read_lock
 from bundler.locking import lock_path, read_checksum
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from descriptions import write_archive, write_upstream
 
-from bundler.build import Inputs, build
+from bundler.build import build
 from bundler.cache import Cache
 from bundler.errors import ArtifactError, ConfigError
+from bundler.gather import Inputs
 from bundler.loader import load_cluster
 from bundler.machine import SCRIPT, read_machine
 

@@ -1,0 +1,217 @@
+"""A cache on media: exported as one tar file, imported with every digest checked; verified, pruned.
+
+The tar file holds `bundler-cache/INDEX`, a line `<algorithm>:<digest>` for each file, and then the
+files as `bundler-cache/<algorithm>/<digest>`, sorted, without times or owners: the same files give
+the same bytes, each name says what its content must be, and half an export is known to be half.
+"""
+
+import hashlib
+import io
+import os
+import re
+import tarfile
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import mkstemp
+from typing import IO
+
+from bundler.cache import CHUNK, Cache, hash_file
+from bundler.catalog import Artifact
+from bundler.config import DIGEST_LENGTHS
+from bundler.errors import ArtifactError
+from bundler.files import TEMPORARY, explain_disk_faults, sync_directory
+
+TOP = "bundler-cache"
+INDEX = f"{TOP}/INDEX"
+MAX_INDEX = 16 << 20  # bytes
+MEMBER = re.compile(rf"{TOP}/(?P<algorithm>sha256|sha512)/(?P<digest>[0-9a-f]+)")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Blob:
+    """One whole upstream file of a cache."""
+
+    algorithm: str  # sha256 | sha512
+    digest: str
+    size: int  # bytes
+
+    @property
+    def name(self) -> str:
+        """`sha256:…`."""
+        return f"{self.algorithm}:{self.digest}"
+
+
+def list_blobs(cache: Cache) -> tuple[Blob, ...]:
+    """Every file, sorted."""
+    return tuple(
+        sorted(
+            Blob(algorithm, path.name, path.stat().st_size)
+            for algorithm in DIGEST_LENGTHS
+            for path in cache.directory("blobs", algorithm).iterdir()
+            if path.is_file() and not path.name.startswith(".")
+        )
+    )
+
+
+def verify_blobs(cache: Cache) -> Iterator[tuple[Blob, bool]]:
+    """Read every file again, and whether it is what its name says; one that is not is put aside."""
+    for blob in list_blobs(cache):
+        with cache.lock(f"{blob.algorithm}-{blob.digest}"):
+            path = cache.blob_path(blob.algorithm, blob.digest)
+            if not path.is_file():
+                continue  # pruned meanwhile
+            good = hash_file(path, blob.algorithm) == blob.digest
+            if not good:
+                cache.quarantine(path, "altered")
+        yield blob, good
+
+
+def export_blobs(cache: Cache, target: Path, only: Collection[Artifact] | None) -> tuple[Blob, ...]:
+    """Write files into a tar file: all, or those of `only`.
+
+    Each is checked while it is read. Raises ArtifactError where one of `only` is missing.
+    """
+    blobs = list_blobs(cache)
+    if only is not None:
+        wanted = {(artifact.algorithm, artifact.digest): artifact for artifact in only}
+        blobs = tuple(blob for blob in blobs if (blob.algorithm, blob.digest) in wanted)
+        held = {(blob.algorithm, blob.digest) for blob in blobs}
+        if missing := [a.label for key, a in wanted.items() if key not in held]:
+            raise ArtifactError(
+                f"not in the cache {cache.root}: {', '.join(missing)}",
+                hint="bring them there with: bundler fetch",
+            )
+    with explain_disk_faults(target):
+        descriptor, name = mkstemp(prefix=TEMPORARY, dir=target.absolute().parent)
+        temporary = Path(name)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as archive:
+                    index = "".join(f"{blob.name}\n" for blob in blobs).encode()
+                    archive.addfile(_describe(INDEX, len(index)), io.BytesIO(index))
+                    for blob in blobs:
+                        _add(archive, blob, cache)
+                os.fsync(file.fileno())
+            temporary.replace(target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_directory(target.absolute().parent)
+    return blobs
+
+
+def import_blobs(cache: Cache, source: Path) -> Iterator[Blob]:
+    """Take every file of an exported tar into the cache, each when its digest is known to hold.
+
+    Raises ArtifactError at the first member that is not as `export_blobs` writes it, or that is
+    not what its name says; what came before it stays.
+    """
+    try:
+        with tarfile.open(source, "r|") as archive:
+            members = iter(archive)
+            left = _read_index(archive, next(members, None), source)
+            for member in members:
+                blob = _check_member(member, source)
+                if blob.name not in left:
+                    raise ArtifactError(
+                        f"{source}: {blob.name} is in it twice, or not in its index", hint=_HINT
+                    )
+                left.discard(blob.name)
+                content = archive.extractfile(member)
+                if content is not None:
+                    yield _take(cache, blob, content, source)
+    except (tarfile.TarError, EOFError) as error:
+        raise ArtifactError(
+            f"{source}: no whole, uncompressed tar archive ({error})", hint=_HINT
+        ) from error
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{source}: no such file") from error
+    if left:
+        raise ArtifactError(
+            f"{source}: no whole export: {len(left)} files of its index are missing", hint=_HINT
+        )
+
+
+def _read_index(archive: tarfile.TarFile, member: tarfile.TarInfo | None, source: Path) -> set[str]:
+    """The first member: what the rest will be."""
+    if member is None or member.name != INDEX or not member.isreg() or member.size > MAX_INDEX:
+        raise ArtifactError(f"{source}: no export of a cache", hint=_HINT)
+    content = archive.extractfile(member)
+    return set(content.read().decode(errors="replace").split()) if content else set()
+
+
+def prune_blobs(
+    cache: Cache, needed: Iterable[Artifact], *, dry_run: bool = False
+) -> tuple[Blob, ...]:
+    """Take away every file that is not `needed`; those that were."""
+    keep = {(artifact.algorithm, artifact.digest) for artifact in needed}
+    gone = [blob for blob in list_blobs(cache) if (blob.algorithm, blob.digest) not in keep]
+    for blob in gone if not dry_run else ():
+        with cache.lock(f"{blob.algorithm}-{blob.digest}"):
+            cache.remove_blob(blob.algorithm, blob.digest)
+    return tuple(gone)
+
+
+_HINT = "make it anew with: bundler cache export"
+
+
+def _add(archive: tarfile.TarFile, blob: Blob, cache: Cache) -> None:
+    member = _describe(f"{TOP}/{blob.algorithm}/{blob.digest}", blob.size)
+    path = cache.blob_path(blob.algorithm, blob.digest)
+    with path.open("rb") as file:
+        reader = _Hashing(file, blob.algorithm)
+        archive.addfile(member, reader)
+    if reader.hasher.hexdigest() != blob.digest:
+        raise ArtifactError(
+            f"{path} is not what its name says", hint="find out why: bundler cache verify"
+        )
+
+
+def _describe(name: str, size: int) -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name)
+    member.size = size
+    member.mode = 0o644
+    return member
+
+
+class _Hashing:
+    """A file that is hashed while it is read."""
+
+    def __init__(self, file: IO[bytes], algorithm: str) -> None:
+        self._file = file
+        self.hasher = hashlib.new(algorithm)
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes."""
+        chunk = self._file.read(size)
+        self.hasher.update(chunk)
+        return chunk
+
+
+def _check_member(member: tarfile.TarInfo, source: Path) -> Blob:
+    match = MEMBER.fullmatch(member.name)
+    if not match or not member.isreg() or len(match["digest"]) != DIGEST_LENGTHS[match[1]]:
+        raise ArtifactError(
+            f"{source}: {member.name!r} is no file of a cache: nothing of it is used", hint=_HINT
+        )
+    return Blob(match["algorithm"], match["digest"], member.size)
+
+
+def _take(cache: Cache, blob: Blob, content: IO[bytes], source: Path) -> Blob:
+    with cache.lock(f"{blob.algorithm}-{blob.digest}"):
+        if cache.has_blob(blob.algorithm, blob.digest):
+            return blob
+        partial = cache.partial_path(blob.algorithm, blob.digest)
+        reader = _Hashing(content, blob.algorithm)
+        with explain_disk_faults(partial), partial.open("wb") as file:
+            while chunk := reader.read(CHUNK):
+                file.write(chunk)
+        if reader.hasher.hexdigest() != blob.digest:
+            aside = cache.quarantine(partial, "wrong-digest")
+            raise ArtifactError(
+                f"{source}: {blob.name} is not what its name says; kept aside: {aside}",
+                hint="copy the file again; if it stays so, find out who changed it",
+            )
+        cache.adopt(partial, blob.algorithm, blob.digest)
+    return blob

@@ -1,0 +1,110 @@
+"""`bundler cache …`: upstream files on their way to another builder, looked after, taken away."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bundler import log
+from bundler.cache import Cache
+from bundler.cache_media import (
+    Blob,
+    export_blobs,
+    import_blobs,
+    list_blobs,
+    prune_blobs,
+    verify_blobs,
+)
+from bundler.catalog import Artifact
+from bundler.cli_options import CachePath, Pins, make_inputs
+from bundler.errors import ConfigError
+from bundler.gather import check, resolve
+from bundler.plan import make_plan
+
+app = typer.Typer(no_args_is_help=True, help="Upstream files that the builder keeps.")
+Configs = Annotated[
+    list[Path] | None,
+    typer.Option("-c", "--config", help="A cluster description. May be repeated."),
+]
+
+
+@app.callback()
+def _root() -> None:
+    """Upstream files that the builder keeps: by digest, whole and checked."""
+
+
+@app.command("list")
+def list_command(cache: CachePath = None) -> None:
+    """Print every file: digest and size in bytes."""
+    for blob in list_blobs(_open(cache)):
+        _show(blob)
+
+
+@app.command("verify")
+def verify_command(cache: CachePath = None) -> None:
+    """Read every file again; one that is not what its name says is put aside. Exit code 3 then."""
+    failed = False
+    for blob, good in verify_blobs(_open(cache)):
+        print(f"{'ok     ' if good else 'ALTERED'}  {blob.size:>12}  {blob.name}")
+        failed |= not good
+    if failed:
+        log.error("altered files were put aside", "bring them again with: bundler fetch")
+        raise typer.Exit(3)
+
+
+@app.command("export")
+def export_command(
+    target: Annotated[Path, typer.Argument(help="The tar file to write.")],
+    config: Configs = None,
+    pins: Pins = None,
+    cache: CachePath = None,
+) -> None:
+    """Write files into one tar file, for a builder without a network: all, or what -c needs.
+
+    The same files give the same bytes. Names in it are digests: the other side checks each.
+    """
+    only = _needed(config, pins, cache) if config else None
+    for blob in export_blobs(_open(cache), target, only):
+        _show(blob)
+
+
+@app.command("import")
+def import_command(
+    source: Annotated[Path, typer.Argument(help="What `bundler cache export` wrote.")],
+    cache: CachePath = None,
+) -> None:
+    """Take the files of an export into the cache, each once its digest is known to hold."""
+    for blob in import_blobs(_open(cache), source):
+        _show(blob)
+
+
+@app.command("prune")
+def prune_command(
+    config: Configs = None,
+    pins: Pins = None,
+    cache: CachePath = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would go, and take nothing away.")
+    ] = False,
+) -> None:
+    """Take away every file that none of the descriptions needs; print what went."""
+    if not config:
+        raise ConfigError("prune needs to know what to keep", hint="give -c cluster.yaml")
+    for blob in prune_blobs(_open(cache), _needed(config, pins, cache), dry_run=dry_run):
+        _show(blob)
+
+
+def _open(cache: Path | None) -> Cache:
+    return make_inputs(Path(), cache, None, None, None, offline=True).cache
+
+
+def _needed(configs: list[Path], pins: Path | None, cache: Path | None) -> list[Artifact]:
+    needed: list[Artifact] = []
+    for config in configs:
+        inputs = make_inputs(config, cache, None, pins, None, offline=True)
+        needed += resolve(make_plan(check(inputs), {}), inputs).values()
+    return needed
+
+
+def _show(blob: Blob) -> None:
+    print(f"{blob.size:>12}  {blob.name}")
