@@ -217,7 +217,11 @@ def test_each_request_of_a_list_is_judged_for_itself(look: Look) -> None:
 
 @pytest.fixture(params=SHELLS, ids=[shell[0] for shell in SHELLS])
 def watcher(request: pytest.FixtureRequest, host: Path) -> Iterator[Callable[[], list[str]]]:
-    """The script as a service; each call waits for three more looks and tells what was said."""
+    """The script as a service; each call waits for two more whole looks and tells what was said.
+
+    A look is counted when it begins: the first of four may have begun before the call, and the
+    last has not ended.
+    """
     log = host / "log"
     with log.open("w") as output:
         process = subprocess.Popen(
@@ -227,7 +231,7 @@ def watcher(request: pytest.FixtureRequest, host: Path) -> Iterator[Callable[[],
 
     def await_looks() -> list[str]:
         looks = host / "looks"
-        wanted = (len(looks.read_text()) if looks.exists() else 0) + 3
+        wanted = (len(looks.read_text()) if looks.exists() else 0) + 4
         end = time.monotonic() + 20
         while not looks.exists() or len(looks.read_text()) < wanted:
             assert time.monotonic() < end
