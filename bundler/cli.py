@@ -145,7 +145,11 @@ def lock_command(
     config: Description = CLUSTER_YAML,
     update: Annotated[
         list[str] | None,
-        typer.Option("--update", help="Renew this entry, such as etcd, or `all`. May be repeated."),
+        typer.Option(
+            "--update",
+            help="Renew this entry, such as etcd, all of a kind (`packages`), or `all`. May be "
+            "repeated.",
+        ),
     ] = None,
     mirror: Mirrors = None,
     offline: Offline = False,

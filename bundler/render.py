@@ -17,6 +17,7 @@ from jinja2 import TemplateError as JinjaError
 from bundler.context import Secrets, compile_template, image_path, make_context
 from bundler.errors import TemplateError
 from bundler.overlays import overlays_of
+from bundler.packages.bundle import PackageFiles, make_package_files
 from bundler.paths import templates_directory
 from bundler.payload import Payload
 from bundler.plan import NodePlan, Plan, images_of
@@ -52,6 +53,7 @@ class Payloads:
 
     member: Callable[[str, str, str], Payload]  # (component, arch, member)
     image: Callable[[Path], Payload]
+    packages: PackageFiles | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +86,8 @@ def render_node(
             path = image_path(index)
             content = payloads.image(image.file)
             tree.add(File(path=path, mode=0o644, content=content, origin=image.ref))
+        for file in make_package_files(plan, node, payloads.packages) if payloads.packages else ():
+            tree.add(file)
     tree.add(make_manifest(tree))
     return tree
 
