@@ -31,13 +31,7 @@ from bundler.locking import (
 from bundler.machine import SCRIPT, read_machine
 from bundler.pack import pack
 from bundler.packages.bundle import PackageFiles
-from bundler.packages.debs import Deb
-from bundler.packages.resolve import (
-    choose_packages,
-    ensure_packages,
-    propose_packages,
-    resolve_packages,
-)
+from bundler.packages.resolve import check_locked, gather_packages, propose_packages
 from bundler.paths import default_state
 from bundler.payload import Payload, ensure_file, ensure_members, read_payload
 from bundler.pki_store import ensure_pki
@@ -92,7 +86,9 @@ def check(inputs: Inputs) -> Cluster:
     loaded = load_cluster(inputs.description, inputs.pins)
     for warning in loaded.warnings:
         log.warning(warning)
-    _resolve(make_plan(loaded.cluster, {}), inputs)
+    plan = make_plan(loaded.cluster, {})
+    _resolve(plan, inputs)
+    check_locked(plan, lock_path(inputs.description))
     return loaded.cluster
 
 
@@ -229,7 +225,9 @@ def _gather_payloads(cluster: Cluster, inputs: Inputs) -> Payloads:
     with log.step(f"{len(artifacts)} upstream files"), DownloadProgress() as progress:
         options = _fetch_options(inputs, progress)
         paths = ensure_artifacts(list(artifacts.values()), options)
-    debs = _gather_packages(plan, inputs)
+    with DownloadProgress() as progress:
+        options = _fetch_options(inputs, progress)
+        debs = gather_packages(plan, lock_path(inputs.description), options)
     with log.step("compressing what is new"):
         members = _gather_members(needs, artifacts, paths, inputs.cache)
         _check_programs(members, artifacts)
@@ -240,22 +238,6 @@ def _gather_payloads(cluster: Cluster, inputs: Inputs) -> Payloads:
         image=lambda path: images[path],
         packages=PackageFiles(debs=debs, payload=lambda deb: laid[deb]) if debs else None,
     )
-
-
-def _gather_packages(plan: Plan, inputs: Inputs) -> tuple[Deb, ...]:
-    """Every package file for the hosts, verified, as the lock says or resolved now."""
-    packages = plan.cluster.packages
-    if packages is None:
-        return ()
-    path = lock_path(inputs.description)
-    if path.exists():
-        entries = choose_packages(plan, read_lock(path), path)
-    else:
-        with log.step(f"resolving packages of {packages.os}, because no lock says which"):
-            now = datetime.now(UTC).replace(microsecond=0)
-            entries = resolve_packages(plan, inputs.cache, now, offline=inputs.offline)
-    with log.step(f"{len(entries)} packages of {packages.os}"), DownloadProgress() as progress:
-        return ensure_packages(plan, entries, _fetch_options(inputs, progress))
 
 
 def _resolve(plan: Plan, inputs: Inputs) -> Artifacts:

@@ -22,8 +22,8 @@ TIMEOUT = 900  # seconds that one call of apt may take
 DEPTH = 5  # how far a chain of packages that cannot be had is followed
 ESSENTIAL = re.compile(r"^Essential: yes$|^Priority: required$", re.MULTILINE)
 URI_LINE = re.compile(r"'(?P<url>[^']+)' (?P<file>\S+) (?P<size>\d+)")
-UNMET = re.compile(r"^ (?P<name>\S+) : (?P<why>.*)$")
-NOT_GOING = re.compile(r"(\S+)(?: \([^)]*\))? but it is not going to be installed")
+UNMET = re.compile(r"^ \S+ : ")
+NOT_GOING = re.compile(r"(\S+)(?: \([^)]*\))? but it is not (?:going to be installed|installable)")
 KEPT_SETTINGS = re.compile(
     r'^(Acquire::(https?(::\S*)?|Check-Valid-Until|Check-Date|Retries)) "(.+)";$', re.MULTILINE
 )
@@ -154,14 +154,23 @@ class AptRoot:
         return tuple(sorted(found, key=lambda package: package.name))
 
     def _resolve(self, how: str, names: Sequence[str]) -> str:
-        done = self._run("apt-get", "install", "--no-remove", how, *names)
+        done = self._install(how, *names)
         if done.returncode:
+            lines = [line for name in names for line in self._explain_one(name)]
             raise ArtifactError(
-                "apt cannot bring these packages together:\n" + "\n".join(self._explain(done)),
-                hint="correct packages.names or packages.add; or the mirror lacks a suite or a"
+                "these packages cannot be brought together:\n"
+                + "\n".join(lines or self._explain(done)),
+                hint="correct packages.names, add or base; or the mirror lacks a suite or a"
                 " component, or is in the midst of an update",
             )
         return done.stdout
+
+    def _explain_one(self, name: str) -> Iterator[str]:
+        """Why a package cannot be had, whatever else is wanted; nothing where it can."""
+        done = self._install("--simulate", name)
+        if done.returncode and not name.startswith("-"):
+            yield f"  {name} cannot be had:"
+            yield from (f"  {line}" for line in self._explain(done))
 
     def _explain(self, done: "subprocess.CompletedProcess[str]") -> Iterator[str]:
         """apt's own words; where it only says that a package is not going to be, why not that."""
@@ -171,16 +180,16 @@ class AptRoot:
             answer, depth = waiting.pop(0)
             lines = [line.rstrip() for line in answer.stdout.splitlines()]
             begin = next((i for i, line in enumerate(lines) if UNMET.match(line)), len(lines))
-            told = [line for line in lines[begin:] if line.startswith(" ")]
-            yield from (f"{'  ' * depth}{re.sub(r'^ +', '', line)}" for line in told)
-            if not told:
-                yield f"{'  ' * depth}{_faults(answer).strip()}"
+            told = [line.strip() for line in lines[begin:] if line.startswith(" ")]
+            yield from (f"{'  ' * depth}{line}" for line in told or [_faults(answer).strip()])
             for name in NOT_GOING.findall("\n".join(told)):
-                if name not in asked and depth < DEPTH:
-                    asked.add(name)
-                    why = self._run("apt-get", "install", "--no-remove", "--simulate", name)
-                    if why.returncode:
-                        waiting.append((why, depth + 1))
+                why = self._install("--simulate", name)
+                if why.returncode and name not in asked and depth < DEPTH:
+                    waiting.append((why, depth + 1))
+                asked.add(name)
+
+    def _install(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        return self._run("apt-get", "install", "--no-remove", *arguments)
 
     def _show(self, names: Sequence[str]) -> list[str]:
         """The stanzas of packages (`name` or `name=version`) in the index, one each."""

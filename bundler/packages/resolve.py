@@ -5,12 +5,13 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+from bundler import log
 from bundler.artifacts import from_entry
 from bundler.cache import Cache, hash_file
 from bundler.config import Packages
 from bundler.errors import ArtifactError
-from bundler.fetch import FetchOptions, ensure_artifacts
-from bundler.lock import Entry, Kind, Lock, Origin
+from bundler.fetch import FetchOptions, ensure_artifact, ensure_artifacts
+from bundler.lock import Entry, Kind, Lock, Origin, read_lock
 from bundler.locking import EVERYTHING, Proposal
 from bundler.packages.apt import AptRoot
 from bundler.packages.debs import Deb, read_deb
@@ -45,15 +46,29 @@ def resolve_packages(
     return tuple(found.values())
 
 
-def choose_packages(plan: Plan, lock: Lock, path: Path) -> tuple[Entry, ...]:
-    """The lock's packages; ArtifactError where they are not what cluster.yaml asks for.
-
-    `path` is where the lock was read, for messages.
-    """
+def gather_packages(plan: Plan, path: Path, options: FetchOptions) -> tuple[Deb, ...]:
+    """Every package file for the hosts, verified: as the lock at `path` says, or resolved now."""
     packages = plan.cluster.packages
     if packages is None:
         return ()
-    entries = tuple(entry for entry in lock.entries if entry.kind is Kind.PACKAGE)
+    entries = check_locked(plan, path)
+    if entries is None:
+        with log.step(f"resolving packages of {packages.os}, because no lock says which"):
+            now = datetime.now(UTC).replace(microsecond=0)
+            entries = resolve_packages(plan, options.cache, now, offline=options.offline)
+    with log.step(f"{len(entries)} packages of {packages.os}"):
+        return ensure_packages(plan, entries, options)
+
+
+def check_locked(plan: Plan, path: Path) -> tuple[Entry, ...] | None:
+    """The packages of the lock at `path`, or None where there is no lock.
+
+    ArtifactError where they are not what cluster.yaml asks for.
+    """
+    packages = plan.cluster.packages
+    if packages is None or not path.exists():
+        return None
+    entries = tuple(entry for entry in read_lock(path).entries if entry.kind is Kind.PACKAGE)
     if faults := list(dict.fromkeys(_find_drift(plan, packages, entries))):
         raise ArtifactError(
             "\n".join(f"{path}: {fault}" for fault in faults),
@@ -85,8 +100,15 @@ def propose_packages(
             arch=entry.arch,
             url=entry.url,
             digest=entry.digest,
-            settle=partial(Entry.model_copy, entry),
+            settle=partial(_settle, entry, options),
         )
+
+
+def _settle(entry: Entry, options: FetchOptions) -> Entry:
+    """Bring the file into the cache, as for every entry that is new in a lock."""
+    if entry.origin is not Origin.USER:
+        ensure_artifact(from_entry(entry, entry.evidence), options)
+    return entry
 
 
 def ensure_packages(plan: Plan, entries: Iterable[Entry], options: FetchOptions) -> tuple[Deb, ...]:

@@ -24,10 +24,25 @@ RECIPE = [
     "--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/man/*",
     "--dpkgopt=path-exclude=/usr/share/locale/*", '--aptopt=Acquire::Check-Valid-Until "false"',
 ]  # fmt: skip
-CAPABILITIES = (
-    "CHOWN DAC_OVERRIDE FOWNER FSETID KILL SETGID SETUID SETPCAP NET_ADMIN NET_RAW SYS_ADMIN "
-    "SYS_PTRACE SYS_CHROOT MKNOD AUDIT_WRITE SETFCAP NET_BIND_SERVICE"
-).split()
+CAPABILITIES = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "NET_ADMIN",
+    "NET_RAW",
+    "SYS_ADMIN",
+    "SYS_PTRACE",
+    "SYS_CHROOT",
+    "MKNOD",
+    "AUDIT_WRITE",
+    "SETFCAP",
+    "NET_BIND_SERVICE",
+]
 # systemd from 256 on starts on cgroup v1 only when it is asked to
 LEGACY = "SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1 systemd.unified_cgroup_hierarchy=0"
 
@@ -96,7 +111,9 @@ def boot(os_name: str, repositories: Repositories, hostname: str) -> Iterator[Mi
             check=True, capture_output=True,
         )  # fmt: skip
         host = MinimalHost(name)
-        host.run("for i in $(seq 60); do case $(systemctl is-system-running) in running | degraded) exit 0 ;; esac; sleep 1; done; exit 1")
+        host.run(
+            "for i in $(seq 60); do case $(systemctl is-system-running) in running | degraded) exit 0 ;; esac; sleep 1; done; exit 1"
+        )
         yield host
     finally:
         subprocess.run(["docker", "rm", "-fv", name], check=False, capture_output=True)

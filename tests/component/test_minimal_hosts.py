@@ -10,9 +10,21 @@ from minimal_hosts import CACHE, MinimalHost, boot, require_repositories
 from bundler.build import Inputs, build
 from bundler.cache import Cache
 
-COMMANDS = (
-    "ip openssl nginx keepalived iptables conntrack ipset curl ping socat ethtool modprobe ipvsadm"
-).split()
+COMMANDS = [
+    "ip",
+    "openssl",
+    "nginx",
+    "keepalived",
+    "iptables",
+    "conntrack",
+    "ipset",
+    "curl",
+    "ping",
+    "socat",
+    "ethtool",
+    "modprobe",
+    "ipvsadm",
+]
 SNAPSHOT = "dpkg-query -W -f '${Package} ${db:Status-Status}\\n' | grep -v config-files | sort"
 CONFIGURATION = "find /etc/apt /usr/sbin/policy-rc.d -type f 2>/dev/null | sort | xargs sha256sum"
 INSTALL = "/root/lab-master1/install.sh --skip-preflight address --skip-preflight cgroups"
@@ -60,7 +72,9 @@ def test_a_minimal_host_gets_what_it_lacks_without_a_network_and_gives_it_back(
         assert host.run("dpkg --audit").stdout == ""
         assert host.run(CONFIGURATION).stdout == configuration
         for unit in ("nginx.service", "keepalived.service"):
-            state = host.run(f"systemctl is-active {unit}; systemctl is-enabled {unit}", check=False)
+            state = host.run(
+                f"systemctl is-active {unit}; systemctl is-enabled {unit}", check=False
+            )
             assert state.stdout.split() == ["inactive", "disabled"]
         assert host.run("cat /proc/net/tcp | grep -c ' 0A ' || true").stdout.strip() == "0"
         conf = "include /etc/nginx/modules-enabled/*.conf; events {} stream {}"
