@@ -25,7 +25,9 @@ URI_LINE = re.compile(r"'(?P<url>[^']+)' (?P<file>\S+) (?P<size>\d+)")
 UNMET = re.compile(r"^ \S+ : ")
 NOT_GOING = re.compile(r"(\S+)(?: \([^)]*\))? but it is not (?:going to be installed|installable)")
 KEPT_SETTINGS = re.compile(
-    r'^(Acquire::(https?(::\S*)?|Check-Valid-Until|Check-Date|Retries)) "(.+)";$', re.MULTILINE
+    r"^(?:Acquire::(?:https?::(?:\S+::)?(?:Proxy|CaInfo|Timeout)(?:::\S+)?"
+    r'|Check-Valid-Until|Check-Date|Retries)) "[^"]+";$',
+    re.MULTILINE,
 )
 """What the builder's administrator has decided about its own sources."""
 
@@ -227,7 +229,7 @@ class AptRoot:
 def _own_settings() -> str:
     """Proxies and the like, as the builder's own apt has them."""
     done = subprocess.run(["apt-config", "dump"], capture_output=True, text=True, check=False)
-    return "".join(f'{match[1]} "{match[3]}";\n' for match in KEPT_SETTINGS.finditer(done.stdout))
+    return "".join(f"{match[0]}\n" for match in KEPT_SETTINGS.finditer(done.stdout))
 
 
 def _faults(done: "subprocess.CompletedProcess[str]") -> str:
