@@ -99,6 +99,13 @@ def test_a_package_of_the_minimal_installation_comes_when_it_is_named(
     assert ("libc", "amd64") in resolve(describe(add=["libc"]))
 
 
+def test_another_distributions_release_is_resolved_likewise(
+    describe: Callable[..., Path], mirror: Path, signer: Signer
+) -> None:
+    write_repository(mirror, signer, ("noble", "noble-updates", "noble-security"))
+    assert ("chrony", "amd64") in resolve(describe(os="ubuntu-24.04"))
+
+
 def test_each_machine_has_a_closure_of_its_own(describe: Callable[..., Path]) -> None:
     assert sorted(resolve(describe(arch="arm64"))) == [
         ("chrony", "amd64"), ("chrony", "arm64"), ("libedit", "amd64"), ("tzdata", "all"),
