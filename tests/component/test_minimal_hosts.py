@@ -93,7 +93,7 @@ def test_a_killed_installation_is_finished_by_the_next(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path, "debian-12")
     with boot("debian-12", repositories, "master1") as host:
         host.unpack(bundle)
-        for step in ("Unpacking keepalived", "Setting up libelf1", "Setting up nginx "):
+        for step in ("Unpacking keepalived", "Setting up libelf1", "Setting up nginx-common"):
             host.run(
                 f"rm -f /var/lib/bundler/dpkg.log; ({INSTALL} --packages-only) >/tmp/said 2>&1 &"
                 f" until grep -qs '{step}' /tmp/tmp.*/dpkg.log; do sleep 0.05; kill -0 $! || break; done;"

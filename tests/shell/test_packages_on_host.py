@@ -40,7 +40,7 @@ while :; do
             esac
             exit ;;
         --force-*) shift ;;
-        --no-act) act=no; shift ;;
+        --no-act | --no-triggers) act=no; shift ;;
         *) break ;;
     esac
 done

@@ -127,7 +127,8 @@ check_packages() {
             "bring the host up to date; or name it in packages.add of cluster.yaml, and build again"
     done <"$work/unmet"
     if [ ! -s "$work/packages" ] || [ -s "$work/unmet" ]; then return; fi
-    answer=$(run_dpkg --no-act --install 2>&1) ||
+    # --unpack: with --install dpkg tries triggers that are pending, and on trial finds cycles in them
+    answer=$(run_dpkg --no-act --no-triggers --unpack 2>&1) ||
         failure packages "dpkg would refuse the bundle's packages: $(printf '%s\n' "$answer" | sed -n '/^dpkg: /,$p' | sed -n '1,3p' | tr -s '\n ' ' ')" \
             "remove what is in their way"
 }
@@ -188,12 +189,12 @@ let_units_go() {
     done <"$work/quiet"
 }
 
-# run_dpkg ARGUMENT...: with --install the planned files; no question is asked, and configuration
+# run_dpkg ARGUMENT...: with --install and --unpack the planned files; no question is asked, and configuration
 # files that somebody changed stay.
 run_dpkg() (
     cd "$here/packages" || exit 1
     case " $* " in
-        *' --install '*)
+        *' --install '* | *' --unpack '*)
             # shellcheck disable=SC2046 # names of files without spaces
             set -- "$@" $(awk '{ print $1 }' "$work/packages")
             ;;
