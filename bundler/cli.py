@@ -300,6 +300,8 @@ def _print_preview(inputs: Inputs, output: Path, media: Media) -> None:
     for artifact, is_cached in preview.artifacts:
         print(f"{'cached' if is_cached else 'fetch '}  {artifact.url}")
         print(f"        {artifact.algorithm} {artifact.digest} ({artifact.source})")
+    if packages := preview.cluster.packages:
+        print(f"package what {packages.os} lacks: as locked, or resolved by the build")
     for image in preview.cluster.images:
         print(f"image   {image.ref}  {image.file}")
     if preview.state:

@@ -18,8 +18,7 @@ from bundler.cache_media import (
 from bundler.catalog import Artifact
 from bundler.cli_options import CachePath, Pins, make_inputs
 from bundler.errors import ConfigError
-from bundler.gather import check, resolve
-from bundler.plan import make_plan
+from bundler.gather import list_files
 
 app = typer.Typer(no_args_is_help=True, help="Upstream files that the builder keeps.")
 Configs = Annotated[
@@ -102,7 +101,7 @@ def _needed(configs: list[Path], pins: Path | None, cache: Path | None) -> list[
     needed: list[Artifact] = []
     for config in configs:
         inputs = make_inputs(config, cache, None, pins, None, offline=True)
-        needed += resolve(make_plan(check(inputs), {}), inputs).values()
+        needed += list_files(inputs)
     return needed
 
 

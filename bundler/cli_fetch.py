@@ -28,7 +28,9 @@ def fetch_command(
     strict: Strict = False,
     quiet: Quiet = False,
 ) -> None:
-    """Bring every upstream file that cluster.yaml needs into the cache, and check its digest.
+    """Bring every file that cluster.yaml needs from outside into the cache, and check its digest.
+
+    Upstream's files, and the OS packages that cluster.lock.yaml names.
 
     Several at once; a download that was cut short goes on where it stopped, and what is whole is
     not read again. No keys are made and nothing is built: `bundler cache export` then carries the
@@ -47,7 +49,11 @@ def lock_command(
     config: Description = CLUSTER_YAML,
     update: Annotated[
         list[str] | None,
-        typer.Option("--update", help="Renew this entry, such as etcd, or `all`. May be repeated."),
+        typer.Option(
+            "--update",
+            help="Renew this entry, such as etcd, all of a kind (`packages`), or `all`. May be "
+            "repeated.",
+        ),
     ] = None,
     mirror: Mirrors = None,
     offline: Offline = False,

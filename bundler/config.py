@@ -89,6 +89,15 @@ def _check_path(value: str) -> str:
     return value
 
 
+def _check_mirror(value: str) -> str:
+    url, *suites = value.split()
+    if not re.fullmatch(r"(https?://[^\s/]+|file:/)[^\s\"';]*", url):
+        raise ValueError("must be URL or URL SUITE..., and the URL's beginning http, https or file")
+    if not all(re.fullmatch(r"[A-Za-z0-9][-A-Za-z0-9.+~/]*[A-Za-z0-9]", suite) for suite in suites):
+        raise ValueError("must be URL SUITE..., and suites' names such as bookworm-updates")
+    return value
+
+
 DnsLabel = Annotated[str, AfterValidator(_check_dns_label)]
 DnsName = Annotated[str, AfterValidator(_check_dns_name)]
 Version = Annotated[str, BeforeValidator(_check_version)]
@@ -98,6 +107,8 @@ PortRange = Annotated[str, BeforeValidator(_check_port_range)]
 HostPort = Annotated[str, BeforeValidator(_check_endpoint)]
 HostPath = Annotated[str, AfterValidator(_check_path)]
 Interface = Annotated[str, AfterValidator(_check_interface)]
+PackageName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9+.-]+$")]
+PackageMirror = Annotated[str, Field(min_length=1), AfterValidator(_check_mirror)]
 FlagValue = str | int | float | bool
 """A command-line flag's value as YAML gives it; `true` and `false` are written in lower case."""
 
@@ -335,6 +346,32 @@ class Extra(Model):
     config: dict[str, object] = {}
 
 
+class Packages(Model):
+    """Packages of the hosts' operating system, carried in the bundles with all that they need.
+
+    `names` is by default what the nodes' roles ask of their hosts. Names that roles ask for go to
+    the nodes with those roles, others, and those in `add`, to every node. `base` names what every
+    host has beyond the minimal installation (Essential: yes, or Priority: required, and what these
+    need).
+
+    `mirror` holds repositories as `URL` or `URL SUITE...`; the builder's own where it runs the same
+    distribution. `keyring` is who must have signed them, by default the distribution's own.
+    A `frozen` mirror is a snapshot: signed, and older than its metadata may be.
+
+    `dir` holds hand-picked .deb files instead: all of them, or `names` with what these need.
+    """
+
+    os: Annotated[str, Field(pattern=r"^[a-z]+-\d+(\.\d+)?$")]
+    names: tuple[PackageName, ...] | None = None
+    add: tuple[PackageName, ...] = ()
+    base: tuple[PackageName, ...] = ()
+    mirror: tuple[PackageMirror, ...] = ()
+    components: Annotated[tuple[DnsLabel, ...], Field(min_length=1)] = ("main",)
+    keyring: Path | None = None
+    frozen: bool = False
+    dir: Path | None = None
+
+
 class Pki(Model):
     """How keys are made, who signs them, and how long certificates last (days).
 
@@ -363,4 +400,5 @@ class Cluster(Model):
     nodes: Annotated[tuple[Node, ...], Field(min_length=1)]
     images: tuple[Image, ...] = ()
     artifacts: dict[str, Pin] = {}
+    packages: Packages | None = None
     extra: dict[str, Extra] = {}

@@ -32,6 +32,7 @@ from bundler.config import Cluster, Image, Role
 from bundler.host import open_ports, sysctls
 from bundler.images import find_image, find_use, normalize
 from bundler.kubeconfig import render_kubeconfig, render_token_kubeconfig
+from bundler.packages.tables import QUIET_UNITS
 from bundler.pki_store import KeyPair, Pki
 from bundler.plan import (
     NodePlan,
@@ -250,6 +251,8 @@ def _host_facts(plan: Plan, node: NodePlan) -> dict[str, Any]:
         ),
         "commands": has(COMMANDS),
         "commands_wanted": has(COMMANDS_WANTED),
+        "packages_os": plan.cluster.packages.os if plan.cluster.packages else "",
+        "quiet_units": tuple(dict.fromkeys(QUIET_UNITS.values())) if plan.cluster.packages else (),
         "images": tuple(
             (image_path(index), normalize(image.ref), _find_image_id(image))
             for index, image in enumerate(images_of(plan, node))

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bundler import log
-from bundler.artifacts import Artifacts, Needs, list_needs, resolve_artifacts
+from bundler.artifacts import Artifacts, Needs, from_entry, list_needs, resolve_artifacts
 from bundler.cache import Cache
 from bundler.catalog import Artifact
 from bundler.config import Cluster
@@ -24,6 +24,13 @@ from bundler.locking import (
     refuse_first_uses,
 )
 from bundler.machine import SCRIPT, read_machine
+from bundler.packages.bundle import PackageFiles
+from bundler.packages.resolve import (
+    check_locked,
+    gather_packages,
+    has_url,
+    propose_packages,
+)
 from bundler.payload import Payload, ensure_file, ensure_members, read_payload
 from bundler.plan import Plan, make_plan
 from bundler.progress import DownloadProgress
@@ -50,14 +57,25 @@ def check(inputs: Inputs) -> Cluster:
     loaded = load_cluster(inputs.description, inputs.pins)
     for warning in loaded.warnings:
         log.warning(warning)
-    resolve(make_plan(loaded.cluster, {}), inputs)
+    plan = make_plan(loaded.cluster, {})
+    resolve(plan, inputs)
+    check_locked(plan, lock_path(inputs.description))
     return loaded.cluster
 
 
+def list_files(inputs: Inputs) -> tuple[Artifact, ...]:
+    """Every file that a description takes from outside; of packages, those of its lock."""
+    plan = make_plan(check(inputs), {})
+    packages = check_locked(plan, lock_path(inputs.description)) or ()
+    return (
+        *resolve(plan, inputs).values(),
+        *(from_entry(entry, entry.evidence) for entry in packages if has_url(entry)),
+    )
+
+
 def fetch(inputs: Inputs) -> tuple[tuple[Artifact, Path], ...]:
-    """Bring every upstream file of a description into the cache; no keys, no state."""
-    cluster = check(inputs)
-    artifacts = list(resolve(make_plan(cluster, {}), inputs).values())
+    """Bring every file of a description into the cache; no keys, no state."""
+    artifacts = list_files(inputs)
     paths = _ensure(artifacts, inputs)
     warn_of_first_uses(inputs)
     return tuple((artifact, paths[artifact]) for artifact in artifacts)
@@ -73,7 +91,11 @@ def update_lock(
     now = datetime.now(UTC).replace(microsecond=0)
     with log.step(f"locking what {loaded.cluster.name} needs"), DownloadProgress() as progress:
         options = _fetch_options(inputs, progress)
-        proposals = propose_artifacts(make_plan(loaded.cluster, {}), options, now)
+        plan = make_plan(loaded.cluster, {})
+        proposals = [
+            *propose_artifacts(plan, options, now),
+            *propose_packages(plan, old, update, options, now),
+        ]
         new, changes = make_lock(loaded.cluster.name, old, proposals, update)
     if inputs.strict:
         refuse_first_uses(new)
@@ -89,13 +111,19 @@ def gather_payloads(cluster: Cluster, inputs: Inputs) -> Payloads:
     needs = list_needs(plan)
     artifacts = resolve(plan, inputs)
     paths = _ensure(list(artifacts.values()), inputs)
+    with DownloadProgress() as progress:
+        debs = gather_packages(
+            plan, lock_path(inputs.description), _fetch_options(inputs, progress)
+        )
     with log.step("compressing what is new"):
         members = _gather_members(needs, artifacts, paths, inputs.cache)
         _check_programs(members, artifacts)
         images = {image.file: ensure_file(image.file, inputs.cache) for image in cluster.images}
+        laid = {deb: ensure_file(deb.path, inputs.cache) for deb in debs}
     return Payloads(
         member=lambda component, arch, member: members[component, arch][member],
         image=lambda path: images[path],
+        packages=PackageFiles(debs=debs, payload=lambda deb: laid[deb]) if debs else None,
     )
 
 

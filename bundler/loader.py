@@ -15,6 +15,7 @@ from bundler.config import Cluster, Containerd, Pin
 from bundler.errors import ConfigError
 from bundler.extra import check_extra
 from bundler.images import check_images
+from bundler.packages.tables import check_packages
 
 YamlNode = yaml.Node
 YamlPath = tuple[str | int, ...]
@@ -61,7 +62,10 @@ def load_cluster(path: Path, pins: Path | None = None) -> Loaded:
         )
         raise ConfigError("\n".join(lines)) from error
     cluster = _resolve_files(cluster, path.parent)
-    problems = [*check_cluster(cluster), *check_extra(cluster), *check_images(cluster)]
+    problems = [
+        *check_cluster(cluster), *check_extra(cluster), *check_images(cluster),
+        *check_packages(cluster),
+    ]  # fmt: skip
     errors = [_line(document, p.path, p.text) for p in problems if p.is_error]
     if errors:
         raise ConfigError("\n".join(sorted(errors, key=_line_number)))
@@ -85,7 +89,14 @@ def _resolve_files(cluster: Cluster, base: Path) -> Cluster:
             for registry in runtime.registries
         )
         runtime = runtime.model_copy(update={"registries": registries})
-    return cluster.model_copy(update={"images": images, "runtime": runtime})
+    packages = cluster.packages
+    if packages is not None:
+        paths = {"dir": packages.dir, "keyring": packages.keyring}
+        packages = packages.model_copy(
+            update={key: (base / path).absolute() for key, path in paths.items() if path}
+        )
+    changes = {"images": images, "runtime": runtime, "packages": packages}
+    return cluster.model_copy(update=changes)
 
 
 def _read_pins(path: Path) -> dict[str, Any]:

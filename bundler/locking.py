@@ -68,11 +68,11 @@ def make_lock(
 ) -> tuple[Lock, tuple[Change, ...]]:
     """The new lock, and what became of each entry of both.
 
-    `update` names the entries that may become others (or `all`). Raises ArtifactError where one
-    has drifted that is not named, and where a name is no entry's.
+    `update` names the entries that may become others, all of a kind (`packages`), or `all`.
+    Raises ArtifactError where one has drifted that is not named, and where a name is no entry's.
     """
     left = {entry.key: entry for entry in old.entries} if old else {}
-    names = {entry.name for entry in left.values()}
+    names = {entry.name for entry in left.values()} | {f"{kind}s" for kind in Kind}
     changes: list[Change] = []
     drift: dict[str, list[str]] = {}
     for proposal in proposals:
@@ -80,7 +80,7 @@ def make_lock(
         entry = left.pop((proposal.kind, proposal.name, proposal.arch), None)
         if entry is None:
             changes.append(Change("added", proposal.settle()))
-        elif not {proposal.name, EVERYTHING}.isdisjoint(update):
+        elif not {proposal.name, f"{proposal.kind}s", EVERYTHING}.isdisjoint(update):
             fresh = proposal.settle()
             same = fresh.model_copy(update={"locked": entry.locked}) == entry
             changes.append(Change("kept", entry) if same else Change("renewed", fresh))

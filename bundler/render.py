@@ -24,6 +24,7 @@ from bundler.context import (
 from bundler.errors import TemplateError
 from bundler.manifest import Source
 from bundler.overlays import overlays_of
+from bundler.packages.bundle import PackageFiles, make_package_files
 from bundler.paths import templates_directory
 from bundler.payload import Payload
 from bundler.plan import NodePlan, Plan, images_of
@@ -61,6 +62,7 @@ class Payloads:
 
     member: Callable[[str, str, str], Payload]  # (component, arch, member)
     image: Callable[[Path], Payload]
+    packages: PackageFiles | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +118,8 @@ def _complete(tree: Tree, plan: Plan, node: NodePlan, payloads: Payloads | None)
         tree.add(file)
     if payloads is not None:
         for file in list_payloads(plan, node, payloads):
+            tree.add(file)
+        for file in make_package_files(plan, node, payloads.packages) if payloads.packages else ():
             tree.add(file)
     tree.add(make_manifest(tree))
     return tree

@@ -76,7 +76,9 @@ def default(value: Any) -> str:
         return "its own defaults"
     if value in (None, (), {}):
         return "none"
-    return f"`{value}`"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    return f"`{list(value)}`" if isinstance(value, tuple) else f"`{value}`"
 
 
 def section(model: type[BaseModel]) -> str:

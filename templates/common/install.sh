@@ -4,6 +4,7 @@
 # Usage: install.sh [OPTION...]             as root, in the unpacked bundle, on the host that it is for
 #
 #   --dry-run               say exactly what would change, and change nothing
+#   --packages-only         install the packages of the operating system that are missing, and no more
 #   --wait SECONDS          how long to wait until the units are ready (default 120)
 #   --skip-preflight NAME   overrule one check, or do without its advice (may be given several times;
 #                           see --list-preflight); what `swap` would turn off stays on
@@ -18,7 +19,7 @@
 # order and side by side. A run that was cut short is finished by the next.
 # Exit code: 0 done, nothing to do, or waiting for other hosts only; 1 failed after changes began
 # (run it again); 2 wrong usage; 3 a check failed and nothing was changed; 4 a unit is not well.
-# DESTDIR, when set, is where files go, and nothing is started.
+# DESTDIR, when set, is where files go; nothing is started, and no package is installed.
 # shellcheck disable=SC2034,SC2154 # the parts in lib/ share the variables
 set -u
 umask 022
@@ -59,7 +60,7 @@ are_scripts_listed() (
 
 check_trust "$@"
 
-for part in common https manifest absent preflight kernel host firewall plan files images units ready; do
+for part in common https manifest absent preflight kernel host firewall packages plan files images units ready; do
     # shellcheck disable=SC1090 # the files beside this one
     . "$here/lib/$part.sh" || exit 2
 done
@@ -74,12 +75,15 @@ main() {
     begun=$(now)
     check_bundle
     make_plan
+    [ "$packages_only" = no ] || narrow_to_packages
     check_absent
     run_preflight
     if [ "$dry_run" = yes ]; then print_advice; print_plan; exit 0; fi
     if is_nothing_to_do; then say "$NODE: nothing to do"; exit 0; fi
     print_advice
     take_lock
+    install_packages
+    if [ "$packages_only" = yes ]; then say "$NODE: $(count_lines <"$work/packages") packages installed"; exit 0; fi
     install_files
     if is_staged; then say "$NODE: $(count_lines <"$work/changes") files staged in $prefix"; exit 0; fi
     label_files
@@ -93,10 +97,11 @@ main() {
 }
 
 parse_options() {
-    dry_run=no wait_limit=120 skipped=' ' payload=''
+    dry_run=no packages_only=no wait_limit=120 skipped=' ' payload=''
     while [ $# -gt 0 ]; do
         case $1 in
             --dry-run) dry_run=yes ;;
+            --packages-only) packages_only=yes ;;
             --wait)
                 case ${2:-} in '' | *[!0-9]*) usage_error "--wait needs a number of seconds" ;; esac
                 wait_limit=$2; shift ;;

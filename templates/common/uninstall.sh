@@ -3,9 +3,11 @@
 #
 # Usage: uninstall.sh [OPTION...]           as root; in the bundle or in /opt/k8s/bundle
 #
-#   --purge-data     remove data too: etcd's, the container runtime's
-#   --dry-run        say what would be removed, and change nothing
-#   --yes            do not ask
+#   --purge-data        remove data too: etcd's, the container runtime's
+#   --remove-packages   remove the packages that install.sh installed (with --purge-data their
+#                       configuration too), but for those that others need by now
+#   --dry-run           say what would be removed, and change nothing
+#   --yes               do not ask
 #   --help
 #
 # Files that were there before come back. Data stay unless --purge-data is given.
@@ -47,6 +49,7 @@ main() {
         restore_swap
         reload_network_manager
     fi
+    remove_packages
     remove_directories
     [ -z "$failed" ] || die 1 "could not remove:$failed"
     remove_store
@@ -54,11 +57,12 @@ main() {
 }
 
 parse_options() {
-    dry_run=no purge=no sure=no failed='' kept=''
+    dry_run=no purge=no packages=keep sure=no failed='' kept=''
     for option in "$@"; do
         case $option in
             --dry-run) dry_run=yes ;;
             --purge-data) purge=yes ;;
+            --remove-packages) packages=remove ;;
             --yes) sure=yes ;;
             --help | -h) print_help "$here/uninstall.sh"; exit 0 ;;
             *) usage_error "unknown option $option" ;;
@@ -83,6 +87,7 @@ print_plan() {
         [ ! -e "$prefix$path" ] || if [ "$purge" = yes ]; then say "purge    $path"; else say "keep     $path"; fi
     done
     (cd "$store/replaced" 2>/dev/null && find . ! -type d) | sed 's/^\./restore  /'
+    installed_packages | sed "s/^/$(printf '%-8s' $packages) package /"
     sed -n 's/^device /swap on  /p; s/^unit /unmask   /p' "$store/swap" 2>/dev/null
     say "Dry run: nothing was changed."
 }
@@ -163,6 +168,33 @@ reload_network_manager() {
     systemctl reload NetworkManager.service
 }
 
+# Of the packages that install.sh brought, those that are there.
+installed_packages() {
+    ! is_staged && [ -f "$store/packages" ] || return 0
+    dpkg-query -W -f '${Package} ${db:Status-Status}\n' 2>/dev/null |
+        awk 'FILENAME == ARGV[1] { ours[$1] = 1; next } $1 in ours && $2 != "not-installed" && $2 != "config-files" { print $1 }' "$store/packages" -
+}
+
+# dpkg refuses to take away what other packages need, and goes on with the next.
+remove_packages() {
+    installed_packages >"$work/packages"
+    if [ ! -s "$work/packages" ]; then rm -f "$store/packages"; return; fi
+    if [ "$packages" = keep ]; then
+        kept="$kept; $(count_lines <"$work/packages") packages that it installed are kept (listed in $store/packages; --remove-packages removes them)"
+        return
+    fi
+    how=--remove
+    [ "$purge" = no ] || how=--purge
+    # shellcheck disable=SC2046 # a list of packages
+    DEBIAN_FRONTEND=noninteractive dpkg $how $(cat "$work/packages") </dev/null >"$work/dpkg.log" 2>&1
+    dpkg_code=$?
+    note "removed packages ($how): $(tr '\n' ' ' <"$work/packages")"
+    installed_packages >"$work/packages.left"
+    if [ ! -s "$work/packages.left" ]; then rm -f "$store/packages"; return; fi
+    kept="$kept; packages that others need, or that dpkg could not remove, are kept: $(tr '\n' ' ' <"$work/packages.left")"
+    grep -q 'dependency problems\|depends on' "$work/dpkg.log" || [ "$dpkg_code" -eq 0 ] || { tail -n 5 "$work/dpkg.log" >&2; failed="$failed packages"; }
+}
+
 # Only directories that install.sh made, and only when nothing is left in them.
 remove_directories() {
     sort -ru "$store/dirs" 2>/dev/null | while read -r path; do rmdir "$prefix$path" 2>/dev/null; done
@@ -170,12 +202,9 @@ remove_directories() {
 
 remove_store() {
     lock_taken=no
-    if [ -d "$store/modified" ]; then
-        kept="$kept; files changed by hand are kept in $store/modified"
-        find "$store" -mindepth 1 -maxdepth 1 ! -name modified -exec rm -rf {} +
-    else
-        rm -rf "$store"
-    fi
+    [ ! -d "$store/modified" ] || kept="$kept; files changed by hand are kept in $store/modified"
+    find "$store" -mindepth 1 -maxdepth 1 ! -name modified ! -name packages -exec rm -rf {} +
+    rmdir "$store" 2>/dev/null || true
 }
 
 main "$@"

@@ -28,15 +28,18 @@ is_staged() { false; }
 stop_units() { :; }
 """
 
-# Units are files: active/UNIT, enabled/UNIT, masked/UNIT, and swap-units/UNIT with its FragmentPath.
+# Units are files: known/UNIT, active/UNIT, enabled/UNIT, masked/UNIT, and swap-units/UNIT with its FragmentPath.
 SYSTEMCTL = r"""
 cd {state}
 [ "$1" != -q ] || {{ shift; exec >/dev/null; }}
 command=$1
 shift
+[ "$1" != --runtime ] || shift
 case $command in
     is-active) if [ -e "active/$1" ]; then echo active; else echo inactive; exit 3; fi ;;
     is-enabled) [ -e "enabled/$1" ] && [ ! -e "masked/$1" ] ;;
+    cat) [ -e "known/$1" ] ;;
+    disable) rm -f "enabled/$1" ;;
     enable) for unit; do : >"enabled/$unit"; done ;;
     --no-block) : >"active/$2" ;;
     list-units)
@@ -130,7 +133,7 @@ class FakeHost:
 def make_host(sh: Sh, bundle: Path, directory: Path) -> FakeHost:
     """A healthy host for a bundle: nothing to warn of."""
     host = FakeHost(sh=sh, bundle=bundle, directory=directory)
-    for name in ("active", "enabled", "masked", "swap-units", "root/etc"):
+    for name in ("known", "active", "enabled", "masked", "swap-units", "root/etc"):
         (directory / name).mkdir(parents=True)
     host.mark("calls")
     host.mark("active/chronyd.service")

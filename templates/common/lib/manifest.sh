@@ -11,7 +11,7 @@ check_manifest() {
         awk 'FILENAME == ARGV[1] { actual[$2] = $1; next }
             !($4 in actual) { print $4 ": missing"; next }
             actual[$4] != $1 { print $4 ": altered or damaged" }' "$work/actual" "$work/carried"
-        (cd "$here" && find rootfs images lib -type f 2>/dev/null; find rootfs images lib -type l 2>/dev/null) |
+        (cd "$here" && find rootfs images packages lib -type f 2>/dev/null; find rootfs images packages lib -type l 2>/dev/null) |
             awk 'FILENAME == ARGV[1] { listed[$4] = 1; next } !($0 in listed) { print $0 ": not in the manifest" }' "$work/carried" -
     )
     [ -z "$faults" ] && return 0

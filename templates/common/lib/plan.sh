@@ -6,6 +6,7 @@
 #   changes   new|changed sha256 mode size source path
 #   removed   path                             installed by an earlier bundle, and in this one no more
 #   restarts  unit                             units that a change or removal concerns, NetworkManager's included
+#   packages  lines of packages/LIST           what is to be installed of them (packages.sh)
 make_plan() {
     list_entries >"$work/entries"
     awk '{ print $5 }' "$work/entries" | read_installed >"$work/installed"
@@ -20,6 +21,14 @@ make_plan() {
         }' "$work/installed" "$work/entries" >"$work/changes"
     recorded_files | awk 'FILENAME == ARGV[1] { wanted[$5] = 1; next } !($2 in wanted) { print $2 }' "$work/entries" - >"$work/removed"
     list_restarts >"$work/restarts"
+    plan_packages
+}
+
+# With --packages-only nothing else of the plan stands.
+narrow_to_packages() {
+    for list in changes removed restarts; do : >"$work/$list"; done
+    UNITS='' COMMANDS='' COMMANDS_WANTED='' PORTS='' OPEN_PORTS='' SYSCTLS='' SYSCTLS_WANTED='' MODULES='' CGROUPS=''
+    SWAP_OFF='' IMAGES='' RESOLV_CONF=''
 }
 
 # The scripts stay on the host, so that they can be run when the unpacked bundle is gone. MANIFEST is
@@ -69,6 +78,7 @@ is_pending() { [ -f "$store/restart-pending/$1" ]; }
 is_nothing_to_do() {
     [ ! -s "$work/changes" ] && [ ! -s "$work/removed" ] && [ ! -f "$store/unfinished" ] || return 1
     is_staged && return 0
+    [ ! -s "$work/packages" ] && [ ! -f "$store/packages-pending" ] || return 1
     [ -z "$(inactive_units)$(disabled_units)$(missing_images)$(wrong_sysctls)$(active_swaps)$(swap_units)" ]
 }
 
@@ -76,6 +86,8 @@ print_plan() {
     awk '{ printf "%-8s %s %s\n", $1, $3, $6 }' "$work/changes"
     sed 's/^/remove   /' "$work/removed"
     if ! is_staged; then
+        print_packages
+        [ ! -f "$store/packages-pending" ] || say "finish   an installation of packages that was cut short"
         [ ! -f "$store/unfinished" ] || say "finish   an earlier run that was cut short"
         for unit in $UNITS; do
             if grep -qxF "$unit" "$work/restarts" || is_pending "$unit"; then

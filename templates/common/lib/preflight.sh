@@ -14,7 +14,8 @@ lock|no|no other install.sh or uninstall.sh is running
 address|yes|the node's address is on one of the host's interfaces
 arch|no|the processor is the one that the programs are for
 cgroups|yes|the kernel has the cgroup controllers that containers need
-commands|yes|the programs that the units call are installed
+packages|yes|the bundle's packages are for this host, and dpkg can install those that are missing (overruled, none is installed)
+commands|yes|the programs that the units call are installed, or in the bundle's packages
 nginx-stream|yes|nginx has its stream module
 space|yes|there is room for the files and images
 ports|yes|nobody else listens on the units' ports
@@ -44,7 +45,7 @@ run_preflight() {
     : >"$work/advice"
     check_space
     if ! is_staged; then
-        for preflight in root systemd host other_bundle lock arch cgroups commands nginx_stream ports units sysctls swap clock \
+        for preflight in root systemd host other_bundle lock arch cgroups packages commands nginx_stream ports units sysctls swap clock \
             time_sync firewall selinux resolver; do
             "check_$preflight"
         done
@@ -84,7 +85,15 @@ check_systemd() {
 }
 
 own_name() { cat /proc/sys/kernel/hostname; }
-has_address() { ip -4 -o address show 2>/dev/null | awk '{ sub(/\/.*/, "", $4); print $4 }' | grep -qxF "$1"; }
+has_address() { list_addresses | grep -qxF "$1"; }
+# iproute2 may be among the packages that are still to be installed.
+list_addresses() {
+    if command -v ip >/dev/null 2>&1; then
+        ip -4 -o address show 2>/dev/null | awk '{ sub(/\/.*/, "", $4); print $4 }'
+    else
+        awk '/32 host LOCAL/ { print address } { address = $NF }' "$live/proc/net/fib_trie" 2>/dev/null
+    fi
+}
 
 check_host() {
     name=$(own_name)
@@ -130,29 +139,33 @@ check_cgroups() {
 check_commands() {
     packages='' missing=''
     for pair in $COMMANDS; do
-        command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair%%:*}" packages="$packages ${pair#*:}"
+        command -v "${pair%%:*}" >/dev/null 2>&1 || brings "${pair%%:*}" || missing="$missing ${pair%%:*}" packages="$packages ${pair#*:}"
     done
     [ -z "$missing" ] || failure commands "missing:$missing" "install (Debian's names):$packages"
     for pair in $COMMANDS_WANTED; do
-        command -v "${pair%%:*}" >/dev/null 2>&1 || warn "there is no ${pair%%:*} (package ${pair#*:}): verify.sh's probes and kubectl port-forward want it"
+        command -v "${pair%%:*}" >/dev/null 2>&1 || brings "${pair%%:*}" || warn "there is no ${pair%%:*} (package ${pair#*:}): verify.sh's probes and kubectl port-forward want it"
     done
 }
 
 check_nginx_stream() {
     case " $UNITS " in *" kube-nginx.service "*) ;; *) return ;; esac
-    command -v nginx >/dev/null 2>&1 || return
+    command -v nginx >/dev/null 2>&1 && ! brings nginx-stream || return
+    try_nginx_stream || failure nginx-stream "nginx cannot proxy TCP: $(printf '%s\n' "$answer" | sed -n '/emerg/{p;q;}')" "install nginx's stream module (Debian: libnginx-mod-stream)"
+}
+
+try_nginx_stream() {
     {
         sed -n '/^include .*modules/p' "$here/rootfs/etc/kube-nginx/nginx.conf"
         echo "pid $work/nginx.pid; error_log stderr; events {} stream {}"
     } >"$work/nginx.conf"
-    answer=$(nginx -t -c "$work/nginx.conf" 2>&1) && return
-    failure nginx-stream "nginx cannot proxy TCP: $(printf '%s\n' "$answer" | sed -n '/emerg/{p;q;}')" "install nginx's stream module (Debian: libnginx-mod-stream)"
+    answer=$(nginx -t -c "$work/nginx.conf" 2>&1)
 }
 
 # What is new or changed is written beside what is there, so its whole size is needed.
 check_space() {
     {
         awk '{ path = $6; sub(/\/[^\/]*$/, "", path); sum[path] += $4 } END { for (path in sum) printf "%d %s\n", sum[path] / 1024 + 1, path }' "$work/changes"
+        awk '{ sum += $5 } END { if (sum) printf "%d /usr\n", sum }' "$work/packages"
         is_staged || missing_images | while IFS='|' read -r file _; do
             kilobytes=$(($(size_of "$file") / 1024))
             printf '%d %s\n' "$kilobytes" "${DATA_PATHS##* }"

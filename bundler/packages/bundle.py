@@ -1,0 +1,46 @@
+"""A node's share of the packages, as files of its bundle."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from bundler.errors import ArtifactError
+from bundler.packages.debs import Deb, render_list, select_debs
+from bundler.packages.tables import name_of, wanted_pairs
+from bundler.payload import Payload
+from bundler.plan import NodePlan, Plan
+from bundler.tree import File
+
+DIRECTORY = "packages"
+LIST = f"{DIRECTORY}/LIST"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackageFiles:
+    """Every package file of all nodes, and how to lay one into bundles."""
+
+    debs: tuple[Deb, ...]
+    payload: Callable[[Deb], Payload]
+
+
+def make_package_files(plan: Plan, node: NodePlan, files: PackageFiles) -> Iterator[File]:
+    """`packages/*.deb` for the node, and the list by which install.sh installs them.
+
+    Raises ArtifactError where a wanted package is not among the files.
+    """
+    mine = tuple(deb for deb in files.debs if deb.arch in {node.arch, "all"})
+    pairs = wanted_pairs(plan, node, tuple(deb.name for deb in mine))
+    names = [name_of(pair) for pair in pairs]
+    if missing := sorted(set(names) - {deb.name for deb in mine}):
+        raise ArtifactError(
+            f"{node.name}: no file brings {', '.join(missing)} ({node.arch})",
+            hint="put the files into packages.dir, or leave them out of packages.names",
+        )
+    chosen = select_debs(names, mine)
+    if not chosen:
+        return
+    text = render_list(chosen, pairs)
+    yield File(path=LIST, mode=0o644, content=text.encode(), origin="packages")
+    for deb in chosen:
+        origin = f"package {deb.name} {deb.version} ({deb.arch})"
+        path = f"{DIRECTORY}/{deb.file_name}"
+        yield File(path=path, mode=0o644, content=files.payload(deb), origin=origin)

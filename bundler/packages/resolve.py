@@ -1,0 +1,238 @@
+"""Which package files a cluster's hosts need: resolved against signed indices, or as locked."""
+
+from collections.abc import Collection, Iterable, Iterator
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from bundler import log
+from bundler.artifacts import from_entry
+from bundler.cache import Cache, hash_file
+from bundler.config import Packages
+from bundler.errors import ArtifactError
+from bundler.fetch import FetchOptions, ensure_artifact, ensure_artifacts
+from bundler.lock import Entry, Kind, Lock, Origin, read_lock
+from bundler.locking import EVERYTHING, Proposal
+from bundler.packages.apt import AptRoot
+from bundler.packages.debs import Deb, read_deb
+from bundler.packages.sources import find_repositories
+from bundler.packages.tables import name_of, wanted_pairs
+from bundler.plan import Plan
+
+GROUP = "packages"
+"""`bundler lock --update packages` resolves them all anew."""
+FROM_DIRECTORY = "packages.dir in cluster.yaml"
+LOCAL = "file:"
+
+
+def resolve_packages(
+    plan: Plan, cache: Cache, now: datetime, *, offline: bool = False
+) -> tuple[Entry, ...]:
+    """An entry for every package file that some node's host may lack.
+
+    Against the distribution's own signed indices for the release and the nodes' architectures, or
+    what `packages.dir` holds. Nothing is fetched but indices. Raises ArtifactError where a package
+    cannot be had (with apt's reasons), or where signatures do not hold.
+    """
+    packages = plan.cluster.packages
+    if packages is None:
+        return ()
+    if packages.dir is not None:
+        return tuple(_entries_of_directory(packages.dir, packages, now))
+    found = {}
+    for arch in sorted({node.arch for node in plan.nodes}):
+        for entry in _resolve_by_apt(plan, packages, arch, cache, now, offline=offline):
+            found[entry.key] = entry
+    return tuple(found.values())
+
+
+def gather_packages(plan: Plan, path: Path, options: FetchOptions) -> tuple[Deb, ...]:
+    """Every package file for the hosts, verified: as the lock at `path` says, or resolved now."""
+    packages = plan.cluster.packages
+    if packages is None:
+        return ()
+    entries = check_locked(plan, path)
+    if entries is None:
+        with log.step(f"resolving packages of {packages.os}, because no lock says which"):
+            now = datetime.now(UTC).replace(microsecond=0)
+            entries = resolve_packages(plan, options.cache, now, offline=options.offline)
+    with log.step(f"{len(entries)} packages of {packages.os}"):
+        return ensure_packages(plan, entries, options)
+
+
+def check_locked(plan: Plan, path: Path) -> tuple[Entry, ...] | None:
+    """The packages of the lock at `path`, or None where there is no lock.
+
+    ArtifactError where they are not what cluster.yaml asks for.
+    """
+    packages = plan.cluster.packages
+    if packages is None or not path.exists():
+        return None
+    entries = tuple(entry for entry in read_lock(path).entries if entry.kind is Kind.PACKAGE)
+    if faults := list(dict.fromkeys(_find_drift(plan, packages, entries))):
+        raise ArtifactError(
+            "\n".join(f"{path}: {fault}" for fault in faults),
+            hint=f"see what changed and why; then: bundler lock --update {GROUP}",
+        )
+    return entries
+
+
+def propose_packages(
+    plan: Plan, old: Lock | None, update: Collection[str], options: FetchOptions, now: datetime
+) -> Iterator[Proposal]:
+    """Every package as `bundler lock` takes it: the old ones while they still serve.
+
+    The distribution's indices move on daily; they are asked only where cluster.yaml wants something
+    that is not locked, or where `update` names a package.
+    """
+    kept = [entry for entry in old.entries if entry.kind is Kind.PACKAGE] if old else []
+    packages = plan.cluster.packages
+    named = {entry.name for entry in kept} | {GROUP, EVERYTHING}
+    if packages is None:
+        return
+    if not kept or not named.isdisjoint(update) or any(_find_drift(plan, packages, kept)):
+        kept = list(resolve_packages(plan, options.cache, now, offline=options.offline))
+    for entry in kept:
+        yield Proposal(
+            kind=Kind.PACKAGE,
+            name=entry.name,
+            version=entry.version,
+            arch=entry.arch,
+            url=entry.url,
+            digest=entry.digest,
+            settle=partial(_settle, entry, options),
+        )
+
+
+def _settle(entry: Entry, options: FetchOptions) -> Entry:
+    """Bring the file into the cache, as for every entry that is new in a lock."""
+    if entry.origin is not Origin.USER:
+        ensure_artifact(from_entry(entry, entry.evidence), options)
+    return entry
+
+
+def has_url(entry: Entry) -> bool:
+    """Whether it is fetched; hand-picked files lie beside cluster.yaml."""
+    return not entry.url.startswith(LOCAL)
+
+
+def ensure_packages(plan: Plan, entries: Iterable[Entry], options: FetchOptions) -> tuple[Deb, ...]:
+    """Every entry's file, verified, and read; ArtifactError where one is not what it must be."""
+    entries = tuple(entries)
+    packages = plan.cluster.packages
+    directory = packages.dir if packages else None
+    paths = {
+        entry: directory / entry.url.removeprefix(LOCAL)
+        for entry in entries
+        if directory and not has_url(entry)
+    }
+    artifacts = {
+        entry: from_entry(entry, entry.evidence) for entry in entries if entry not in paths
+    }
+    fetched = ensure_artifacts(list(artifacts.values()), options)
+    paths |= {entry: fetched[artifact] for entry, artifact in artifacts.items()}
+    return tuple(_read(entry, paths[entry]) for entry in entries)
+
+
+def _read(entry: Entry, path: Path) -> Deb:
+    deb = read_deb(path)
+    if (deb.name, deb.version, deb.arch) != (entry.name, entry.version, entry.arch):
+        raise ArtifactError(
+            f"{entry.url} is {deb.name} {deb.version} ({deb.arch}),"
+            f" not {entry.name} {entry.version} ({entry.arch})",
+            hint=f"renew the entry: bundler lock --update {entry.name}",
+        )
+    return deb
+
+
+def _resolve_by_apt(
+    plan: Plan, packages: Packages, arch: str, cache: Cache, now: datetime, *, offline: bool
+) -> Iterator[Entry]:
+    """The closure of what the nodes of one architecture want."""
+    repositories = find_repositories(packages)
+    name = f"{packages.os}-{arch}"
+    names = sorted(
+        {name_of(pair) for n in plan.nodes if n.arch == arch for pair in wanted_pairs(plan, n)}
+    )
+    with cache.lock(f"apt-{name}"):
+        apt = AptRoot(cache.directory("apt", name), repositories, arch)
+        if repositories.is_local or not offline:
+            apt.update()
+        elif not apt.has_lists():
+            raise ArtifactError(
+                f"--offline: the package lists of {packages.os} ({arch}) were never fetched",
+                hint="run once without --offline, give a mirror as file:/…, or make a lock",
+            )
+        apt.set_base(packages.base)
+        found = apt.find(names)
+    for package in found:
+        yield Entry(
+            kind=Kind.PACKAGE,
+            name=package.name,
+            version=package.version,
+            arch=package.arch,
+            url=package.url,
+            size=package.size,
+            digest=f"sha256:{package.sha256}",
+            origin=Origin.UPSTREAM_SIGNATURE,
+            evidence=f"{packages.os}: Packages of {package.index}, {repositories.keyring.name}",
+            locked=now,
+        )
+
+
+def _entries_of_directory(directory: Path, packages: Packages, now: datetime) -> Iterator[Entry]:
+    seen: dict[tuple[str, str], Path] = {}
+    for path in sorted(directory.glob("*.deb")):
+        deb = read_deb(path)
+        if other := seen.get((deb.name, deb.arch)):
+            raise ArtifactError(
+                f"{path} and {other} are both {deb.name} ({deb.arch})", hint="keep one of them"
+            )
+        seen[deb.name, deb.arch] = path
+        yield Entry(
+            kind=Kind.PACKAGE,
+            name=deb.name,
+            version=deb.version,
+            arch=deb.arch,
+            url=f"{LOCAL}{path.name}",
+            size=path.stat().st_size,
+            digest=f"sha256:{hash_file(path, 'sha256')}",
+            origin=Origin.USER,
+            evidence=f"{packages.os}: {FROM_DIRECTORY}",
+            locked=now,
+        )
+    if not seen:
+        raise ArtifactError(f"{directory} holds no .deb file", hint="put them there")
+
+
+def _find_drift(plan: Plan, packages: Packages, entries: Collection[Entry]) -> Iterator[str]:
+    """How locked packages differ from what cluster.yaml asks for now."""
+    for entry in entries:
+        locked_for = entry.evidence.partition(":")[0]
+        if locked_for != packages.os:
+            yield f"{entry.name} is {locked_for}'s, and the hosts are {packages.os}"
+        if entry.url.startswith(LOCAL) and packages.dir is None and "/" not in entry.url:
+            yield f"{entry.name} is locked out of packages.dir, which is not given any more"
+    if packages.dir is not None:
+        yield from _find_drift_of_files(packages.dir, packages, entries)
+    for node in plan.nodes:
+        there = {entry.name for entry in entries if entry.arch in {node.arch, "all"}}
+        for pair in wanted_pairs(plan, node):
+            if name_of(pair) not in there:
+                yield f"{name_of(pair)} ({node.arch}) is not in it"
+
+
+def _find_drift_of_files(
+    directory: Path, packages: Packages, entries: Collection[Entry]
+) -> Iterator[str]:
+    locked = {entry.key: entry for entry in entries}
+    here = {}
+    for entry in _entries_of_directory(directory, packages, datetime.min.replace(tzinfo=UTC)):
+        here[entry.key] = entry
+        if entry.key not in locked:
+            yield f"{directory / entry.url.removeprefix(LOCAL)} is not in it"
+    for key, entry in locked.items():
+        if key not in here:
+            yield f"{entry.name} {entry.version} is in it, and not in {directory}"
+        elif here[key].digest != entry.digest:
+            yield f"{entry.name} is locked as {entry.digest}, and the file is {here[key].digest}"

@@ -1,0 +1,219 @@
+# The host's operating system's packages: those of the bundle that are missing, and no others.
+# shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
+#
+# packages/LIST has a line a package, in the order of installation:
+#   file name version arch kilobytes why needs
+#     why    wanted | wanted:COMMAND (needless where the host has that command) | needed
+#     needs  groups separated by commas; in a group any one of NAME or NAME:OPERATOR:VERSION, by |
+#
+# /var/lib/bundler:
+#   packages           names of packages that install.sh brought and that were not there before
+#   packages-pending   an installation that did not come to its end; the units that it keeps quiet
+#   dpkg.log           what dpkg said
+
+# Makes in $work:
+#   packages   the lines of LIST that are to be installed
+#   unmet      "package group": what neither the host nor the bundle has
+plan_packages() {
+    : >"$work/packages"
+    : >"$work/unmet"
+    if is_staged || is_skipped packages || ! has_packages || ! is_own_release; then return; fi
+    read_dpkg
+    awk '{ print $2, $3 }' "$here/packages/LIST" >"$work/offered"
+    : >"$work/needed"
+    while read -r file name version arch kilobytes why needs; do
+        case $(is_broken "$name" && echo broken)$why in
+            broken*) echo "$name" >>"$work/needed" ;;
+            wanted*) has_wanted "$name" "${why#wanted}" || echo "$name" >>"$work/needed" ;;
+        esac
+    done <"$here/packages/LIST"
+    follow_needs
+    awk 'FILENAME == ARGV[1] { needed[$1] = 1; next } $2 in needed' "$work/needed" "$here/packages/LIST" >"$work/packages"
+}
+
+has_packages() { [ -n "$PACKAGES_OS" ] && [ -f "$here/packages/LIST" ]; }
+
+# As packages.os of cluster.yaml has it: debian-12.
+host_release() {
+    awk -F= '{ gsub(/["'"'"']/, "", $2) } $1 == "ID" { id = $2 } $1 == "VERSION_ID" { version = $2 } END { print id "-" version }' \
+        "$live/etc/os-release" 2>/dev/null
+}
+host_machine() { dpkg --print-architecture 2>/dev/null || echo "no machine of dpkg's"; }
+is_own_release() { [ "$(host_release) $(host_machine)" = "$PACKAGES_OS $ARCH" ]; }
+
+# Makes have, "name version" of what is installed or provided, and broken, what is half installed.
+read_dpkg() {
+    dpkg-query -W -f '${Package}|${Version}|${db:Status-Status}|${Architecture}|${Provides}\n' 2>/dev/null >"$work/dpkg"
+    awk -F'|' -v arch="$ARCH" '
+        $4 != arch && $4 != "all" { next }
+        $3 != "installed" && $3 !~ /^triggers-/ { next }
+        {
+            print $1, $2
+            n = split($5, part, /, */)
+            for (i = 1; i <= n; i++) { sub(/ *\(= */, " ", part[i]); sub(/\).*/, "", part[i]); print part[i] }
+        }' "$work/dpkg" >"$work/have"
+    awk -F'|' '$3 ~ /^(half-|unpacked)/ { print $1 }' "$work/dpkg" >"$work/broken"
+}
+
+is_broken() { grep -qxF "$1" "$work/broken"; }
+
+# has_wanted PACKAGE [:COMMAND]: the package, one that provides it, or the command from wherever.
+has_wanted() { is_in "$1" "$work/have" || { [ -n "$2" ] && has_command "${2#:}"; }; }
+
+has_command() {
+    case $1 in
+        nginx-stream) command -v nginx >/dev/null 2>&1 && try_nginx_stream ;;
+        *) command -v "$1" >/dev/null 2>&1 ;;
+    esac
+}
+
+# What is needed needs others in turn: the list grows while it is read.
+follow_needs() {
+    at=1
+    while name=$(sed -n "${at}p" "$work/needed"); [ -n "$name" ]; do
+        at=$((at + 1))
+        awk -v name="$name" '$2 == name && $7 != "-" { gsub(",", "\n", $7); print $7 }' "$here/packages/LIST" >"$work/groups"
+        while read -r group; do
+            is_met "$group" || bring "$group" || echo "$name $group" >>"$work/unmet"
+        done <"$work/groups"
+    done
+}
+
+# alternatives GROUP
+alternatives() { printf '%s\n' "$1" | tr '|' ' '; }
+
+is_met() {
+    for need in $(alternatives "$1"); do is_in "$need" "$work/have" && return; done
+    return 1
+}
+
+# bring GROUP: the first of it that the bundle has is needed too.
+bring() {
+    for need in $(alternatives "$1"); do
+        is_in "$need" "$work/offered" || continue
+        grep -qxF "${need%%:*}" "$work/needed" || echo "${need%%:*}" >>"$work/needed"
+        return
+    done
+    return 1
+}
+
+# is_in NEED FILE: is a line "name version" of the file what is needed?
+is_in() {
+    wanted_name=${1%%:*}
+    found_versions=$(awk -v name="$wanted_name" '$1 == name { print $2 == "" ? "-" : $2 }' "$2")
+    [ -n "$found_versions" ] || return 1
+    [ "$1" != "$wanted_name" ] || return 0
+    wanted_version=${1#*:}
+    operator=${wanted_version%%:*}
+    wanted_version=${wanted_version#*:}
+    for found_version in $found_versions; do
+        [ "$found_version" != - ] && dpkg --compare-versions "$found_version" "$operator" "$wanted_version" && return
+    done
+    return 1
+}
+
+# brings COMMAND: is the package for it about to be installed?
+brings() { awk -v why="wanted:$1" '$6 == why { found = 1 } END { exit !found }' "$work/packages"; }
+
+check_packages() {
+    if ! has_packages || is_skipped packages; then return; fi
+    if ! is_own_release; then
+        failure packages "the bundle's packages are for $PACKAGES_OS on $ARCH, this host is $(host_release) on $(host_machine)" \
+            "set packages.os in cluster.yaml and build again"
+        return
+    fi
+    while read -r name group; do
+        failure packages "$name needs $(describe "$group"), and neither this host nor the bundle has it" \
+            "bring the host up to date; or name it in packages.add of cluster.yaml, and build again"
+    done <"$work/unmet"
+    if [ ! -s "$work/packages" ] || [ -s "$work/unmet" ]; then return; fi
+    # --unpack: with --install dpkg tries triggers that are pending, and on trial finds cycles in them
+    answer=$(run_dpkg --no-act --no-triggers --unpack 2>&1) ||
+        failure packages "dpkg would refuse the bundle's packages: $(printf '%s\n' "$answer" | sed -n '/^dpkg: /,$p' | sed -n '1,3p' | tr -s '\n ' ' ')" \
+            "remove what is in their way"
+}
+
+# describe GROUP: libc6:ge:2.36|other → libc6 ge 2.36 or other
+describe() { printf '%s\n' "$1" | sed 's/|/ or /g; s/:\(l[te]\|eq\|g[te]\):/ \1 /g; s/ ge / >= /g; s/ gt / >> /g; s/ eq / = /g; s/ le / <= /g; s/ lt / << /g'; }
+
+print_packages() {
+    [ -s "$work/packages" ] || return 0
+    awk 'FILENAME == ARGV[1] { have[$1] = $2; next }
+        { printf "package  %s %s%s\n", $2, $3, $2 in have ? " (instead of " have[$2] ")" : "" }' "$work/have" "$work/packages"
+}
+
+install_packages() {
+    ! is_staged || return 0
+    [ -s "$work/packages" ] || [ -f "$store/packages-pending" ] || return 0
+    was_pending=no
+    [ ! -f "$store/packages-pending" ] || was_pending=yes
+    say "  installing $(count_lines <"$work/packages") packages of $PACKAGES_OS"
+    record_packages
+    keep_units_quiet
+    [ ! -s "$work/packages" ] || dpkg_or_die --install
+    [ "$was_pending" = no ] || dpkg_or_die --configure -a
+    let_units_go
+    rm -f "$store/packages-pending"
+    while read -r file name version arch kilobytes why needs; do
+        note "package $name $version"
+        case $why in
+            wanted:*) has_command "${why#wanted:}" || die 1 "the package $name is installed, and there is no ${why#wanted:} on this host" ;;
+        esac
+    done <"$work/packages"
+}
+
+# Before the first of them is unpacked: what was not there before, for uninstall.sh.
+record_packages() {
+    touch "$store/packages" "$store/packages-pending" || die 1 "cannot write $store/packages"
+    awk '{ print $2 }' "$work/packages" | while read -r name; do
+        if is_in "$name" "$work/have" || grep -qxF "$name" "$store/packages"; then continue; fi
+        echo "$name" >>"$store/packages"
+    done
+}
+
+# Packages enable and start their services. Those whose programs bundler's own units run are masked
+# until dpkg has ended, then disabled; units that the host knew before are its own affair.
+keep_units_quiet() {
+    for unit in $QUIET_UNITS; do
+        grep -qxF "$unit" "$store/packages-pending" || ! systemctl cat "$unit" >/dev/null 2>&1 || continue
+        echo "$unit" >>"$store/packages-pending"
+        systemctl -q mask --runtime "$unit" 2>/dev/null || die 1 "systemctl mask --runtime $unit failed"
+    done
+}
+
+let_units_go() {
+    sort -u "$store/packages-pending" >"$work/quiet"
+    while read -r unit; do
+        systemctl -q unmask --runtime "$unit" 2>/dev/null
+        ! systemctl -q is-enabled "$unit" 2>/dev/null || systemctl -q disable "$unit" 2>/dev/null || warn "$unit could not be disabled"
+    done <"$work/quiet"
+}
+
+# run_dpkg ARGUMENT...: with --install and --unpack the planned files; no question is asked, and configuration
+# files that somebody changed stay.
+run_dpkg() (
+    cd "$here/packages" || exit 1
+    case " $* " in
+        *' --install '* | *' --unpack '*)
+            # shellcheck disable=SC2046 # names of files without spaces
+            set -- "$@" $(awk '{ print $1 }' "$work/packages")
+            ;;
+    esac
+    DEBIAN_FRONTEND=noninteractive DEBCONF_NONINTERACTIVE_SEEN=true dpkg --force-confdef --force-confold "$@" </dev/null
+)
+
+# Another dpkg may be running: an upgrade, or what a killed install.sh left behind. It is waited for.
+dpkg_or_die() {
+    tried=0
+    until run_dpkg "$@" >"$work/dpkg.log" 2>&1; do
+        cat "$work/dpkg.log" >>"$store/dpkg.log"
+        if [ "$tried" -ge "$wait_limit" ] || ! grep -q 'locked by another process' "$work/dpkg.log"; then
+            sed -n '/^dpkg: /,$p' "$work/dpkg.log" | tail -n 12 >&2
+            die 1 "dpkg $1 failed (log: $store/dpkg.log): mend that and run install.sh again"
+        fi
+        [ $((tried % 15)) -ne 0 ] || say "  waiting until another dpkg has ended ($tried s)"
+        sleep 1
+        tried=$((tried + 1))
+    done
+    cat "$work/dpkg.log" >>"$store/dpkg.log"
+}

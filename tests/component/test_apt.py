@@ -1,0 +1,210 @@
+"""Packages resolved by the real apt, against small repositories that the tests make and sign."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import yaml
+from debian_packages import Signer, make_signer, needs_apt, write_deb, write_repository
+from descriptions import write_description, write_upstream
+
+from bundler.build import Inputs, build, update_lock
+from bundler.cache import Cache
+from bundler.errors import ArtifactError, BundlerError
+from bundler.loader import load_cluster
+from bundler.lock import Entry, Origin, read_lock
+from bundler.locking import lock_path
+from bundler.packages.resolve import resolve_packages
+from bundler.plan import make_plan
+
+pytestmark = needs_apt
+SUITES = ("bookworm", "bookworm-updates")
+
+
+@pytest.fixture(scope="module")
+def signer() -> Iterator[Signer]:
+    with make_signer() as made:
+        yield made
+
+
+@pytest.fixture
+def mirror(tmp_path: Path, signer: Signer) -> Path:
+    """A distribution: libc is its minimal installation, chrony needs a library that needs libc."""
+    pool = tmp_path / "repository" / "pool"
+    write_deb(pool, "libc", Essential="yes", Priority="required")
+    write_deb(pool, "shell", Priority="required", Depends="libreadline")
+    write_deb(pool, "libreadline")
+    write_deb(pool, "chrony", "1:4.3-2", Depends="libedit (>= 1.0), libc, time-zones | tzdata")
+    write_deb(pool, "libedit", Depends="libc, libreadline")
+    write_deb(pool, "tzdata", Architecture="all")
+    write_deb(pool, "broken", Depends="middle")
+    write_deb(pool, "middle", Depends="nowhere (>= 2)")
+    write_deb(pool, "either", Depends="middle | other")
+    write_deb(pool, "other", Depends="nowhere")
+    write_deb(pool, "rival", Conflicts="chrony")
+    write_deb(pool, "libc", Architecture="arm64", Essential="yes", Priority="required")
+    write_deb(pool, "chrony", "1:4.3-2", Architecture="arm64", Depends="libc, tzdata")
+    write_repository(tmp_path / "repository", signer, SUITES)
+    return tmp_path / "repository"
+
+
+@pytest.fixture
+def describe(tmp_path: Path, mirror: Path, signer: Signer) -> Callable[..., Path]:
+    """The example with `packages`, which may be changed; its path."""
+    path = write_description(tmp_path)
+
+    def write(arch: str = "amd64", **packages: object) -> Path:
+        cluster = yaml.safe_load(path.read_text())
+        cluster["packages"] = {
+            "os": "debian-12", "names": ["chrony"], "mirror": [f"file:{mirror}"],
+            "keyring": str(signer.keyring),
+        } | packages  # fmt: skip
+        cluster["nodes"][0]["arch"] = arch
+        path.write_text(yaml.safe_dump(cluster))
+        return path
+
+    return write
+
+
+def resolve(description: Path) -> dict[tuple[str, str], Entry]:
+    plan = make_plan(load_cluster(description).cluster, {})
+    cache = Cache(description.parent / "cache")
+    found = resolve_packages(plan, cache, datetime.now(UTC), offline=True)
+    return {(entry.name, entry.arch): entry for entry in found}
+
+
+def test_the_closure_is_what_goes_beyond_the_minimal_installation(
+    describe: Callable[..., Path], mirror: Path
+) -> None:
+    found = resolve(describe())
+    assert sorted(found) == [("chrony", "amd64"), ("libedit", "amd64"), ("tzdata", "all")]
+    chrony = found["chrony", "amd64"]
+    path = mirror / "pool" / "chrony_1%3a4.3-2_amd64.deb"
+    assert chrony.version == "1:4.3-2"
+    assert chrony.digest == f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+    assert chrony.size == path.stat().st_size
+    assert chrony.origin is Origin.UPSTREAM_SIGNATURE
+    assert chrony.evidence == "debian-12: Packages of bookworm/main, keyring.gpg"
+
+
+def test_hosts_that_have_more_need_less(describe: Callable[..., Path]) -> None:
+    assert sorted(resolve(describe(base=["libedit"]))) == [("chrony", "amd64"), ("tzdata", "all")]
+
+
+def test_a_package_of_the_minimal_installation_comes_when_it_is_named(
+    describe: Callable[..., Path],
+) -> None:
+    assert ("libc", "amd64") in resolve(describe(add=["libc"]))
+
+
+def test_another_distributions_release_is_resolved_likewise(
+    describe: Callable[..., Path], mirror: Path, signer: Signer
+) -> None:
+    write_repository(mirror, signer, ("noble", "noble-updates", "noble-security"))
+    assert ("chrony", "amd64") in resolve(describe(os="ubuntu-24.04"))
+
+
+def test_each_machine_has_a_closure_of_its_own(describe: Callable[..., Path]) -> None:
+    assert sorted(resolve(describe(arch="arm64"))) == [
+        ("chrony", "amd64"), ("chrony", "arm64"), ("libedit", "amd64"), ("tzdata", "all"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("packages", "expected"),
+    [
+        ({"names": ["nothing"]}, r"Unable to locate package nothing"),
+        ({"names": ["broken"]}, r"(?s)broken cannot be had:.* middle : Depends: nowhere \(>= 2\)"),
+        ({"names": ["chrony", "either"]}, r"(?s)either cannot be had:.*Depends: nowhere \(>= 2\)"),
+        ({"names": ["chrony", "rival"]}, r"rival : Conflicts: chrony"),
+        ({"base": ["nothing"]}, r"Unable to locate package nothing"),
+        ({"components": ["contrib"]}, r"Unable to locate package chrony"),
+        ({"os": "ubuntu-24.04"}, r"noble"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_had_is_told_with_the_reason(
+    describe: Callable[..., Path], packages: dict[str, object], expected: str
+) -> None:
+    with pytest.raises(ArtifactError, match=expected) as caught:
+        resolve(describe(**packages))
+    assert caught.value.hint
+
+
+def test_only_the_named_keyring_is_believed(describe: Callable[..., Path]) -> None:
+    with make_signer() as stranger:
+        description = describe(keyring=str(stranger.keyring))
+        with pytest.raises(ArtifactError, match="NO_PUBKEY"):
+            resolve(description)
+
+
+def test_an_index_that_is_not_what_was_signed_is_refused(
+    describe: Callable[..., Path], mirror: Path
+) -> None:
+    index = mirror / "dists/bookworm/main/binary-amd64/Packages.gz"
+    index.write_bytes(index.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(ArtifactError, match="cannot be had or believed"):
+        resolve(describe())
+
+
+def test_metadata_whose_time_has_passed_is_refused_unless_the_mirror_is_frozen(
+    describe: Callable[..., Path], mirror: Path, signer: Signer
+) -> None:
+    write_repository(mirror, signer, SUITES, valid_until="Fri, 02 Jan 2026 00:00:00 UTC")
+    with pytest.raises(ArtifactError, match="not valid anymore|expired"):
+        resolve(describe())
+    assert ("chrony", "amd64") in resolve(describe(frozen=True))
+
+
+def make_inputs(description: Path) -> Inputs:
+    directory = description.parent
+    return Inputs(
+        description=description, cache=Cache(directory / "cache"), offline=True,
+        pins=write_upstream(directory, description), mirrors=(str(directory / "mirror"),),
+    )  # fmt: skip
+
+
+def test_a_locked_build_takes_what_is_locked_though_the_mirror_moved_on(
+    describe: Callable[..., Path], mirror: Path, signer: Signer
+) -> None:
+    inputs = make_inputs(describe())
+    first = [bundle.sha256 for bundle in build(inputs, inputs.description.parent / "first")]
+    update_lock(inputs, [])
+    path = lock_path(inputs.description)
+    write_deb(mirror / "pool", "chrony", "1:4.4-1", Depends="libc, tzdata")
+    write_repository(mirror, signer, SUITES)
+    assert {change.what for change in update_lock(inputs, [])} == {"kept"}
+    assert first == [b.sha256 for b in build(inputs, inputs.description.parent / "second")]
+    changes = {change.entry.name: change.what for change in update_lock(inputs, ["packages"])}
+    assert (changes["chrony"], changes["libedit"], changes["tzdata"]) == (
+        "renewed", "dropped", "kept",
+    )  # fmt: skip
+    versions = {entry.name: entry.version for entry in read_lock(path).entries}
+    assert versions["chrony"] == "1:4.4-1"
+
+
+def test_a_file_that_is_not_what_is_locked_is_refused(
+    describe: Callable[..., Path], mirror: Path
+) -> None:
+    inputs = make_inputs(describe())
+    update_lock(inputs, [])
+    (mirror / "pool" / "libedit_1.0_amd64.deb").write_bytes(b"something else")
+    fresh = Inputs(
+        description=inputs.description, cache=Cache(inputs.description.parent / "fresh"),
+        pins=inputs.pins, mirrors=inputs.mirrors,
+    )  # fmt: skip
+    with pytest.raises(BundlerError, match="libedit"):
+        build(fresh, inputs.description.parent / "dist")
+
+
+def test_a_lock_without_what_is_asked_for_now_is_refused(describe: Callable[..., Path]) -> None:
+    inputs = make_inputs(describe())
+    update_lock(inputs, [])
+    describe(names=["chrony", "libreadline"])
+    with pytest.raises(ArtifactError, match=r"libreadline \(amd64\) is not in it") as caught:
+        build(inputs, inputs.description.parent / "dist")
+    assert "bundler lock --update packages" in (caught.value.hint or "")
+    describe(os="debian-13")
+    with pytest.raises(ArtifactError, match="chrony is debian-12's, and the hosts are debian-13"):
+        build(inputs, inputs.description.parent / "dist")

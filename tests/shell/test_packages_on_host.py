@@ -1,0 +1,380 @@
+"""The operating system's packages on a host whose dpkg stands in: what is missing, and no more."""
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from fake_host import FakeHost, make_host
+from shells import Sh
+from test_install import rewrite_manifest
+
+LIST = """\
+libmnl0_1.0_amd64.deb libmnl0 1.0 amd64 46 needed libc6:ge:2.30
+nginx-common_1%3a2_all.deb nginx-common 1:2 all 46 needed -
+nginx_1%3a2_amd64.deb nginx 1:2 amd64 900 wanted:nginx nginx-common:eq:1:2,libc6:ge:2.30,debconf:ge:0.5|debconf-2.0
+conntrack_1.4_amd64.deb conntrack 1.4 amd64 90 wanted:conntrack libmnl0:ge:1.0
+chrony_4.3_amd64.deb chrony 4.3 amd64 700 wanted libc6:ge:2.30,awk
+"""
+MINIMAL = """\
+libc6|2.36|installed|amd64|libc (= 2.36)
+mawk|1|installed|amd64|awk
+cdebconf|0.2|installed|amd64|debconf-2.0
+old|1|config-files|amd64|
+"""
+
+# The database is a file; an installation makes the package's lines, its command and its unit.
+DPKG = r"""
+cd {state}
+[ -z "$DEBIAN_FRONTEND" ] || echo "frontend $DEBIAN_FRONTEND" >>calls
+act=yes
+while :; do
+    case $1 in
+        --print-architecture) echo amd64; exit ;;
+        --compare-versions)
+            low=$(printf '%s\n%s\n' "$2" "$4" | sort -V | head -1)
+            case $3 in
+                ge) [ "$low" = "$4" ] ;;
+                eq) [ "$2" = "$4" ] ;;
+            esac
+            exit ;;
+        --force-*) shift ;;
+        --no-act | --no-triggers) act=no; shift ;;
+        *) break ;;
+    esac
+done
+[ ! -e dpkg-refuses ] || {{ echo "dpkg: error: conflicts with rival"; exit 1; }}
+[ "$act" = yes ] || exit 0
+[ ! -e dpkg-locked ] || {{ rm dpkg-locked; echo "dpkg: error: dpkg frontend lock was locked by another process with pid 7"; exit 2; }}
+how=$1
+shift
+case $how in
+    --install)
+        for file; do
+            name=${{file%%_*}} version=${{file#*_}} version=${{version%%_*}}
+            grep -v "^$name|" dpkg >dpkg.new
+            if [ -e "kill-$name" ]; then
+                rm "kill-$name"
+                echo "$name|$version|half-installed|amd64|" >>dpkg.new
+                mv dpkg.new dpkg
+                kill -9 $(cut -d" " -f1 {lock})
+                exit 137
+            fi
+            echo "$name|$(echo "$version" | sed 's/%3a/:/')|installed|amd64|" >>dpkg.new
+            mv dpkg.new dpkg
+            case $name in nginx | conntrack) printf '#!/bin/sh\n' >bin/$name; chmod 755 bin/$name ;; esac
+            case $name in nginx) : >known/nginx.service; : >enabled/nginx.service ;; esac
+        done
+        ;;
+    --configure) ;;
+    --remove | --purge)
+        for name; do
+            if [ "$name" = libmnl0 ] && [ -e somebody-needs-libmnl0 ]; then
+                echo "dpkg: dependency problems prevent removal of libmnl0:"; status=1; continue
+            fi
+            grep -v "^$name|" dpkg >dpkg.new
+            mv dpkg.new dpkg
+        done
+        exit ${{status:-0}}
+        ;;
+esac
+"""
+DPKG_QUERY = r"""
+case $* in
+    *Provides*) cat {state}/dpkg ;;
+    *) awk -F'|' '{{ print $1, $3 }}' {state}/dpkg ;;
+esac
+"""
+
+
+@pytest.fixture
+def host(sh: Sh, trees: Path, tmp_path: Path) -> FakeHost:
+    """A minimal Debian 12, and worker1's bundle with packages."""
+    bundle = trees / "worker1"
+    facts = (bundle / "node.env").read_text()
+    facts = facts.replace("PACKAGES_OS=''", "PACKAGES_OS='debian-12'")
+    facts = facts.replace("QUIET_UNITS=''", "QUIET_UNITS='nginx.service'")
+    assert "PACKAGES_OS='debian-12'" in facts
+    (bundle / "node.env").write_text(facts)
+    (bundle / "packages").mkdir()
+    (bundle / "packages" / "LIST").write_text(LIST)
+    for line in LIST.splitlines():
+        (bundle / "packages" / line.split()[0]).write_text(line)
+    rewrite_manifest(bundle)
+    (tmp_path / "host").mkdir()
+    made = make_host(sh, bundle, tmp_path / "host")
+    made.write("/etc/os-release", 'VERSION_ID="12"\nID=debian\n')
+    made.mark("dpkg", MINIMAL)
+    lock = made.root / "var/lib/bundler/lock/owner"
+    made.program("dpkg", DPKG.format(state=made.directory, lock=lock))
+    made.program("dpkg-query", DPKG_QUERY.format(state=made.directory))
+    return made
+
+
+def installed(host: FakeHost) -> list[list[str]]:
+    """The files of each `dpkg --install` that was not a trial."""
+    calls = [call for call in host.calls if call.startswith("dpkg ") and "--install" in call]
+    return [re.findall(r"\S+\.deb", call) for call in calls if "--no-act" not in call]
+
+
+def names(host: FakeHost) -> list[str]:
+    rows = (line.split("|") for line in (host.directory / "dpkg").read_text().splitlines())
+    return sorted(row[0] for row in rows if row[2] == "installed")
+
+
+ALL = [line.split()[0] for line in LIST.splitlines()]
+
+
+def test_what_is_missing_is_installed_in_one_go_and_in_order(host: FakeHost) -> None:
+    done = host.install()
+    assert done.returncode == 0, done.stderr
+    assert installed(host) == [ALL]
+    call = next(
+        call for call in host.calls if call.startswith("dpkg --force") and "--no-act" not in call
+    )
+    assert "--force-confdef --force-confold" in call
+    assert "frontend noninteractive" in host.calls
+    assert "nothing to do" in host.install().stdout
+    assert installed(host) == [ALL]
+
+
+def test_what_the_host_has_stays_as_it_is(host: FakeHost) -> None:
+    host.program("conntrack", "")  # the administrator's own
+    host.mark("dpkg", MINIMAL + "chrony|5.0|installed|amd64|\n")
+    assert host.install().returncode == 0
+    assert installed(host) == [["nginx-common_1%3a2_all.deb", "nginx_1%3a2_amd64.deb"]]
+
+
+def test_a_package_that_provides_the_wanted_one_is_enough(host: FakeHost) -> None:
+    host.mark("dpkg", MINIMAL + "ntpsec|1|installed|amd64|time-daemon, chrony\n")
+    host.install()
+    assert "chrony_4.3_amd64.deb" not in installed(host)[0]
+
+
+def test_a_dependency_that_is_too_old_is_brought_up_to_date(host: FakeHost) -> None:
+    old = "libmnl0|0.9|installed|amd64|\nnginx-common|1:2|installed|all|\n"
+    host.mark("dpkg", MINIMAL + old)
+    said = host.install("--dry-run").stdout
+    assert "package  libmnl0 1.0 (instead of 0.9)\n" in said
+    assert "package  conntrack 1.4\n" in said
+    host.install()
+    assert installed(host) == [[file for file in ALL if "nginx-common" not in file]]
+    assert "libmnl0" not in (host.root / "var/lib/bundler/packages").read_text()
+
+
+def test_a_dry_run_installs_nothing(host: FakeHost) -> None:
+    said = host.install("--dry-run").stdout
+    assert [line for line in said.splitlines() if line.startswith("package ")] == [
+        "package  libmnl0 1.0", "package  nginx-common 1:2", "package  nginx 1:2",
+        "package  conntrack 1.4", "package  chrony 4.3",
+    ]  # fmt: skip
+    assert installed(host) == []
+    assert not host.has("root/var/lib/bundler")
+
+
+def test_packages_alone_are_installed_when_only_they_are_asked_for(host: FakeHost) -> None:
+    done = host.install("--packages-only")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("worker1: 5 packages installed\n")
+    assert installed(host) == [ALL]
+    assert not host.has("root/opt")
+    assert "nothing to do" in host.install("--packages-only").stdout
+
+
+def test_below_a_destdir_no_package_is_installed(host: FakeHost, sh: Sh) -> None:
+    done = sh(host.bundle / "install.sh", DESTDIR=str(host.root))
+    assert done.returncode == 0, done.stderr
+    assert host.calls == []
+
+
+@pytest.mark.parametrize(
+    ("release", "machine", "found"),
+    [
+        ('ID=debian\nVERSION_ID="11"\n', "amd64", "debian-11 on amd64"),
+        ("ID=ubuntu\nVERSION_ID='12'\n", "amd64", "ubuntu-12 on amd64"),
+        ("ID=debian\nVERSION_ID=12\n", "arm64", "debian-12 on arm64"),
+        ("ID=rocky\nVERSION_ID=9\n", "", "rocky-9 on no machine of dpkg's"),
+    ],
+)
+def test_packages_of_another_system_are_refused(
+    host: FakeHost, release: str, machine: str, found: str
+) -> None:
+    host.write("/etc/os-release", release)
+    host.program("dpkg", f"echo {machine}" if machine else "exit 127")
+    done = host.install()
+    assert done.returncode == 3
+    expected = f"packages: the bundle's packages are for debian-12 on amd64, this host is {found}\n"
+    assert expected in done.stderr
+    assert not host.has("root/var/lib/bundler/journal")
+    done = host.install("--skip-preflight", "packages")
+    assert done.returncode == 0, done.stderr
+    assert installed(host) == []
+
+
+def test_what_neither_host_nor_bundle_has_is_told_before_anything_changes(host: FakeHost) -> None:
+    old = MINIMAL.replace("libc6|2.36", "libc6|2.28").replace("awk\n", "\n")
+    host.mark("dpkg", old.replace("debconf-2.0", ""))
+    done = host.install()
+    assert done.returncode == 3
+    for expected in (
+        "packages: nginx needs libc6 >= 2.30, and neither this host nor the bundle has it\n",
+        "packages: nginx needs debconf >= 0.5 or debconf-2.0, and neither",
+        "packages: chrony needs awk, and neither",
+    ):
+        assert expected in done.stderr
+    assert "packages.add" in done.stderr
+    assert installed(host) == []
+
+
+def test_what_dpkg_would_refuse_is_told_before_anything_changes(host: FakeHost) -> None:
+    host.mark("dpkg-refuses")
+    done = host.install()
+    assert done.returncode == 3
+    assert (
+        "dpkg would refuse the bundle's packages: dpkg: error: conflicts with rival" in done.stderr
+    )
+    assert not host.has("root/var/lib/bundler/journal")
+
+
+def test_services_that_bundler_runs_itself_are_not_started_and_not_enabled(host: FakeHost) -> None:
+    host.install()
+    calls = [call for call in host.calls if call.startswith(("systemctl", "dpkg --force"))]
+    begin = calls.index("systemctl -q mask --runtime nginx.service")
+    install = next(i for i, c in enumerate(calls) if "--install" in c and "--no-act" not in c)
+    end = calls.index("systemctl -q unmask --runtime nginx.service")
+    assert begin < install < end < calls.index("systemctl -q disable nginx.service")
+    assert not host.has("enabled/nginx.service")
+    assert not host.has("masked/nginx.service")
+
+
+def test_a_service_that_the_host_knew_before_is_left_alone(host: FakeHost) -> None:
+    host.mark("known/nginx.service")
+    host.mark("enabled/nginx.service")
+    host.install()
+    assert host.has("enabled/nginx.service")
+    assert not any("mask --runtime nginx" in call for call in host.calls)
+
+
+@pytest.mark.parametrize("name", ["libmnl0", "nginx", "chrony"])
+def test_an_installation_that_was_killed_is_finished_by_the_next(host: FakeHost, name: str) -> None:
+    host.mark(f"kill-{name}")
+    assert host.install().returncode != 0
+    assert host.has("root/var/lib/bundler/packages-pending")
+    done = host.install()
+    assert done.returncode == 0, done.stderr
+    assert {"libmnl0", "nginx-common", "nginx", "conntrack", "chrony"} <= set(names(host))
+    assert any(call.endswith("--configure -a") for call in host.calls)
+    assert not host.has("root/var/lib/bundler/packages-pending")
+    assert not host.has("masked/nginx.service")
+    assert not host.has("enabled/nginx.service")
+    recorded = (host.root / "var/lib/bundler/packages").read_text().split()
+    assert recorded == ["libmnl0", "nginx-common", "nginx", "conntrack", "chrony"]
+
+
+def test_another_dpkg_is_waited_for(host: FakeHost) -> None:
+    host.mark("dpkg-locked")
+    done = host.install()
+    assert done.returncode == 0, done.stderr
+    assert "waiting until another dpkg has ended" in done.stdout
+    assert installed(host) == [ALL, ALL]
+
+
+def test_a_dpkg_that_fails_is_told_with_its_own_words(host: FakeHost) -> None:
+    fails = 'case $* in *--no-act*) ;; *--install*) echo "dpkg: error: no space"; exit 1 ;; esac'
+    state = host.directory
+    lock = host.root / "var/lib/bundler/lock/owner"
+    host.program("dpkg", fails + DPKG.format(state=state, lock=lock))
+    done = host.install()
+    assert done.returncode == 1
+    assert "dpkg: error: no space" in done.stderr
+    assert "run install.sh again" in done.stderr
+    assert host.has("root/var/lib/bundler/packages-pending")
+
+
+def test_a_damaged_or_strange_package_is_refused(host: FakeHost) -> None:
+    (host.bundle / "packages" / "stranger.deb").write_text("")
+    (host.bundle / "packages" / ALL[0]).write_text("other")
+    done = host.install()
+    assert done.returncode == 3
+    assert "packages/stranger.deb: not in the manifest" in done.stderr
+    assert f"packages/{ALL[0]}: altered or damaged" in done.stderr
+
+
+@pytest.fixture
+def uninstall(host: FakeHost) -> Callable[..., str]:
+    host.mark("dpkg", MINIMAL + "chrony|5.0|installed|amd64|\n")
+    host.install()
+
+    def run(*arguments: str) -> str:
+        done = host.uninstall(*arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+def test_uninstall_keeps_packages_and_says_so(
+    host: FakeHost, uninstall: Callable[..., str]
+) -> None:
+    assert "keep     package nginx\n" in uninstall("--dry-run")
+    before = names(host)
+    assert "4 packages that it installed are kept" in uninstall()
+    assert names(host) == before
+    assert uninstall("--remove-packages").startswith("worker1: removed 0 files")
+    assert names(host) == ["cdebconf", "chrony", "libc6", "mawk"]
+    assert not host.has("root/var/lib/bundler")
+
+
+def test_uninstall_removes_the_packages_that_install_brought_when_it_is_asked(
+    host: FakeHost, uninstall: Callable[..., str]
+) -> None:
+    assert "remove   package nginx\n" in uninstall("--dry-run", "--remove-packages")
+    uninstall("--remove-packages")
+    assert names(host) == ["cdebconf", "chrony", "libc6", "mawk"]
+    assert any(call.startswith("dpkg --remove ") for call in host.calls)
+    assert not host.has("root/var/lib/bundler")
+
+
+def test_uninstall_with_data_takes_the_packages_configuration_too(
+    host: FakeHost, uninstall: Callable[..., str]
+) -> None:
+    uninstall("--remove-packages", "--purge-data")
+    assert any(call.startswith("dpkg --purge ") for call in host.calls)
+
+
+def test_uninstall_keeps_packages_that_others_need_by_now(
+    host: FakeHost, uninstall: Callable[..., str]
+) -> None:
+    host.mark("somebody-needs-libmnl0")
+    assert "are kept: libmnl0" in uninstall("--remove-packages")
+    assert names(host) == ["cdebconf", "chrony", "libc6", "libmnl0", "mawk"]
+
+
+FIB_TRIE = """\
+Local:
+  +-- 0.0.0.0/0 3 0 5
+     |-- 10.0.0.0
+        /24 link UNICAST
+        |-- 10.0.0.7
+           /32 host LOCAL
+        |-- 127.0.0.1
+           /32 host LOCAL
+        |-- 10.0.0.255
+           /32 link BROADCAST
+"""
+
+
+def test_a_host_without_iproute2_knows_its_addresses(
+    host: FakeHost, sh: Sh, tmp_path: Path
+) -> None:
+    host.write("/proc/net/fib_trie", FIB_TRIE)
+    (tmp_path / "only").mkdir()
+    awk = shutil.which("awk")
+    assert awk
+    (tmp_path / "only" / "awk").symlink_to(awk)
+    script = tmp_path / "script.sh"
+    script.write_text(
+        f". {host.bundle}/lib/preflight.sh\nlive={host.live}\nPATH={tmp_path}/only\nlist_addresses\n"
+    )
+    assert sh(script).stdout.split() == ["10.0.0.7", "127.0.0.1"]
