@@ -10,9 +10,10 @@ import yaml
 from debian_packages import Signer, make_signer, needs_apt, write_deb, write_repository
 from descriptions import write_description, write_upstream
 
-from bundler.build import Inputs, build, update_lock
+from bundler.build import build
 from bundler.cache import Cache
 from bundler.errors import ArtifactError, BundlerError
+from bundler.gather import Inputs, update_lock
 from bundler.loader import load_cluster
 from bundler.lock import Entry, Origin, read_lock
 from bundler.locking import lock_path

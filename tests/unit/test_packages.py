@@ -11,11 +11,12 @@ import yaml
 from debian_packages import needs_dpkg_deb, write_deb
 from descriptions import write_upstream
 
-from bundler.build import Inputs, build, check, update_lock
+from bundler.build import build
 from bundler.cache import Cache
 from bundler.components import COMMANDS, COMMANDS_WANTED
 from bundler.config import Packages
 from bundler.errors import ArtifactError, BundlerError, ConfigError
+from bundler.gather import Inputs, check, update_lock
 from bundler.inspect import inspect
 from bundler.loader import load_cluster
 from bundler.lock import Origin, read_lock
@@ -331,7 +332,8 @@ def inputs(describe: Callable[..., Path]) -> Inputs:
 
 
 def build_names(inputs: Inputs, node: str) -> list[str]:
-    bundles = {bundle.node: bundle for bundle in build(inputs, inputs.description.parent / "dist")}
+    written = build(inputs, inputs.description.parent / "dist")
+    bundles = {file.path.name.removesuffix(".tar.gz").partition("-")[2]: file for file in written}
     report = inspect(bundles[node].path)
     assert report.faults == ()
     return [e.path.removeprefix("packages/") for e in report.entries if "packages/" in e.path]
