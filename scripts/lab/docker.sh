@@ -19,15 +19,22 @@ main() {
     start_daemon
 }
 
-# A daemon that was killed leaves its pid file, its containerd, and mounts behind.
+# A daemon that was killed leaves its pid file, its containerd, and mounts behind. A container whose
+# root is still mounted can never be removed: "driver failed to remove root filesystem: device or resource busy".
 heal_leftovers() {
     if [ -d /run/systemd/system ]; then return 0; fi
     pkill -x dockerd 2>/dev/null || true
     pkill -x containerd 2>/dev/null || true
     pkill -f containerd-shim 2>/dev/null || true
     sleep 1
-    awk '$2 ~ "^/run/(docker|containerd)/" { print $2 }' /proc/self/mounts | sort -r | xargs -r umount -l
+    while leftover=$(last_leftover) && [ -n "$leftover" ]; do umount -l "$leftover"; done
     rm -rf /run/docker.pid /run/docker /run/containerd /var/run/docker.sock
+}
+
+# dockerd binds its directory to itself, which hides the mounts below: so one at a time, the newest first.
+last_leftover() {
+    awk '$5 ~ "^(/run/(docker|containerd)|/var/lib/docker)/" || ($4 == $5 && $5 == "/var/lib/docker") { last = $5 } END { print last }' \
+        /proc/self/mountinfo
 }
 
 start_daemon() {
