@@ -46,7 +46,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bundler-bench-") as name:
         work = Path(name)
         (work / ".lab").mkdir()
-        (work / ".lab" / "images").symlink_to(LAB / "images")
+        for made in ("images", "packages"):
+            (work / ".lab" / made).symlink_to(LAB / made)
         (work / "examples").mkdir()
         description = work / "examples" / "lab.yaml"
         shutil.copy(PROJECT / "examples" / "lab.yaml", description)

@@ -19,9 +19,10 @@ main() {
             need curl:curl openssl:openssl update-ca-certificates:ca-certificates
             "$here/lab/docker.sh" up
             "$here/lab/artifacts.sh"
+            "$here/lab/hosts.sh" root
             "$here/lab/hosts.sh" image
             mkdir -p "$project/.lab"
-            ln -sfn "$LAB_CACHE/images" "$project/.lab/images"
+            for made in images packages; do ln -sfn "$LAB_CACHE/$made" "$project/.lab/$made"; done
             ;;
         *) sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
     esac

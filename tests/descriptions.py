@@ -66,10 +66,14 @@ def write_upstream(directory: Path, description: Path) -> Path:
 
 
 def write_description(directory: Path) -> Path:
-    """examples/lab.yaml with its image archives, below a directory; its path."""
+    """examples/lab.yaml with its image archives, below a directory; its path.
+
+    Without its packages of the operating system: those are Debian's own, which the lab brings.
+    """
     write_archive(directory / ".lab" / "images" / "pause.tar", "registry.k8s.io/pause:3.2")
     write_archive(directory / ".lab" / "images" / "nginx.tar", "nginx:1.22")
     path = directory / "site" / "cluster.yaml"
     path.parent.mkdir()
-    path.write_text(EXAMPLE.read_text())
+    before, _, after = EXAMPLE.read_text().partition("packages:")
+    path.write_text(before + after[after.index("extra:") :])
     return path

@@ -1,7 +1,9 @@
 #!/bin/sh
 # The lab's hosts: containers that run systemd, on a network with no way out.
 #
-#   hosts.sh image                     build the host image, if its recipe changed
+#   hosts.sh root                      bootstrap their root file system and download what bundles bring
+#                                      to it, if the recipe changed
+#   hosts.sh image                     make the host image of it
 #   hosts.sh up NAME=ADDRESS...        make the network and boot the hosts
 #   hosts.sh boot NAME=ADDRESS         boot one more host
 #   hosts.sh down                      remove hosts, their volumes, and the network
@@ -19,27 +21,32 @@ main() {
     command=${1:-}
     [ $# -eq 0 ] || shift
     case $command in
+        root) ensure_root ;;
         image) ensure_image ;;
         up) ensure_image && ensure_network && boot_all "$@" ;;
         boot) boot "$1" && await "${1%%=*}" ;;
         down) take_down ;;
         shell) exec docker exec -it "$LAB_NETWORK-$1" bash ;;
-        *) sed -n '2,12s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+        *) sed -n '2,14s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
     esac
 }
 
 recipe() { cat "$here/make-host-root.sh" "$here/host/etc/systemd/system/lab-fixups.service" "$here/host/usr/local/lib/lab/fixups" "$LAB_CACHE/source.txt"; }
 image_name() { printf 'bundler-lab-host:%s\n' "$(recipe | sha256sum | cut -c1-12)"; }
 
+ensure_root() {
+    [ "$(cat "$LAB_CACHE/rootfs/host.key" 2>/dev/null)" != "$(image_name)" ] || return 0
+    say "bootstrapping the root file system of the lab's hosts, and downloading the packages that bundles bring"
+    mkdir -p "$LAB_CACHE/rootfs"
+    rm -f "$LAB_CACHE/rootfs/host.key"
+    "$here/builder.sh" run "$LAB_CACHE" sh /scripts/make-host-root.sh
+    image_name >"$LAB_CACHE/rootfs/host.key"
+}
+
 ensure_image() {
     name=$(image_name)
     docker image inspect "$name" >/dev/null 2>&1 && return 0
-    if [ "$(cat "$LAB_CACHE/rootfs/host.key" 2>/dev/null)" != "$name" ]; then
-        say "bootstrapping the root file system of the lab's hosts"
-        mkdir -p "$LAB_CACHE/rootfs"
-        "$here/builder.sh" run "$LAB_CACHE" sh /scripts/make-host-root.sh
-        printf '%s\n' "$name" >"$LAB_CACHE/rootfs/host.key"
-    fi
+    ensure_root
     docker import --change 'CMD ["/sbin/init"]' "$LAB_CACHE/rootfs/host.tar" "$name" >/dev/null
     say "host image $name made"
 }

@@ -29,7 +29,8 @@ def lab_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the example's cluster.yaml and the lab's image archives beside it."""
     directory = tmp_path_factory.mktemp("cluster")
     (directory / ".lab").mkdir()
-    (directory / ".lab" / "images").symlink_to(CACHE / "images")
+    for made in ("images", "packages"):
+        (directory / ".lab" / made).symlink_to(CACHE / made)
     (directory / "examples").mkdir()
     shutil.copy(PROJECT / "examples" / "lab.yaml", directory / "examples")
     return directory

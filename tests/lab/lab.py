@@ -81,11 +81,11 @@ class Host:
         )
         digests = self.output(
             "find /etc /opt /usr/local -xdev -type f ! -path /etc/resolv.conf ! -path /etc/hosts "
-            "! -path /etc/hostname | xargs -r openssl dgst -sha256 -r"
+            "! -path /etc/hostname | xargs -r sha256sum"
         )
         files = dict(line.split("\t", 1) for line in listing.splitlines())
         for line in digests.splitlines():
-            digest, path = line.split(" *", 1)
+            digest, path = line.split("  ", 1)
             files[path] += f" {digest}"
         return files
 

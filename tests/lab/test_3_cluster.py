@@ -31,6 +31,19 @@ def installed(cluster: Cluster) -> Cluster:
     return cluster
 
 
+def test_what_hosts_lacked_came_out_of_their_bundles(installed: Cluster) -> None:
+    """They began with what is Essential or Required, and with systemd; no network was ever there."""
+    needed = {"openssl": installed.hosts, "conntrack": ("worker1",), "keepalived": ("master1",)}
+    for package, names in needed.items():
+        for name in names:
+            assert not any(path.endswith(f"bin/{package}") for path in installed.before[name])
+            brought = installed.hosts[name].output("cat /var/lib/bundler/packages").split()
+            assert package in brought
+    assert "keepalived" not in installed.workers[0].output("cat /var/lib/bundler/packages")
+    for host in installed.hosts.values():
+        assert host.output("dpkg --audit") == ""
+
+
 def test_verify_proves_the_cluster_for_people_and_for_machines(installed: Cluster) -> None:
     report = json.loads(
         installed.masters[1].run("/opt/k8s/bundle/verify.sh --json 2>/dev/null").stdout

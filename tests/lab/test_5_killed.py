@@ -3,6 +3,7 @@
 With containerd, its own nginx, iptables, and the tutorial's PKI: one authority, RSA.
 """
 
+import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,10 @@ nodes:
 images:
   - {ref: "registry.k8s.io/pause:3.2", file: ../.lab/images/pause.tar}
   - {ref: "nginx:1.22", file: ../.lab/images/nginx.tar, use: verify}
+packages:
+  os: debian-12
+  dir: ../.lab/packages
+  names: [nginx, libnginx-mod-stream, iproute2, openssl, iptables, conntrack, ipset, kmod, curl, socat, iputils-ping, ethtool]
 extra:
   kube-proxy: {config: {conntrack: {maxPerCore: 0}}}
 """
@@ -35,8 +40,15 @@ KILLER = """\
 case "{matching}" in "" ) ;; *) case " $* " in *"{matching}"*) ;; *) exec {program} "$@" ;; esac ;; esac
 calls=$(($(cat /tmp/calls 2>/dev/null || echo 0) + 1))
 echo $calls >/tmp/calls
-[ $calls -ne {call} ] || {{ {before} pkill -KILL -f '^/bin/sh [^ ]*/install[.]sh'; exit 1; }}
+[ $calls -ne {call} ] || {{ {before} . /tmp/killers/kill-install; exit 1; }}
 exec {program} "$@"
+"""
+KILL_INSTALL = """\
+for process in /proc/[0-9]*; do
+    case "$(tr '\\0' ' ' <"$process/cmdline" 2>/dev/null)" in
+        '/bin/sh /root/'*'/install.sh '*) kill -KILL "${process#/proc/}" ;;
+    esac
+done
 """
 
 POINTS = [
@@ -74,11 +86,11 @@ def plant_killer(host: Host, program: str, matching: str, call: int, before: str
         program=real,
         before=before.replace(program, real) if before else "",
     )
-    quoted = script.replace("'", "'\\''")
-    host.run(
-        f"rm -rf /tmp/killers /tmp/calls; mkdir /tmp/killers; printf '%s' '{quoted}' >/tmp/killers/{program}; "
-        f"chmod 755 /tmp/killers/{program}"
-    )
+    host.run("rm -rf /tmp/killers /tmp/calls; mkdir /tmp/killers")
+    for name, text in ((program, script), ("kill-install", KILL_INSTALL)):
+        host.run(
+            f"printf '%s' {shlex.quote(text)} >/tmp/killers/{name}; chmod 755 /tmp/killers/{name}"
+        )
 
 
 def test_an_install_killed_at_any_point_is_finished_by_the_next(solo: tuple[Host, Path]) -> None:
@@ -128,9 +140,11 @@ def test_an_install_killed_at_any_point_is_finished_by_the_next(solo: tuple[Host
     assert new == expected
     assert set(host.output("ls /var/lib/bundler").split()) - {"sysctls"} == {
         "dirs",
+        "dpkg.log",
         "existed",
         "files",
         "journal",
+        "packages",
     }
     assert host.output(f"{directory}/install.sh").strip() == "solo: nothing to do"
 
@@ -144,8 +158,8 @@ def host_file(host: Host, path: str) -> str:
 
 def test_uninstall_leaves_the_host_as_it_was(solo: tuple[Host, Path]) -> None:
     host, _ = solo
-    said = host.output("/opt/k8s/bundle/uninstall.sh --yes --purge-data")
+    said = host.output("/opt/k8s/bundle/uninstall.sh --yes --purge-data --remove-packages")
     assert "removed" in said
     assert differences(BEFORE[host.name], host.list_files()) == {}
     assert host.output("ip -o link | grep -cE 'cni0|kube-ipvs0' || true").strip() == "0"
-    assert host.run("pgrep -f [/]opt/k8s/bin", check=False).stdout == ""
+    assert host.run("grep -l '[/]opt/k8s/bin' /proc/[0-9]*/cmdline", check=False).stdout == ""

@@ -10,7 +10,9 @@ def test_uninstall_takes_away_exactly_what_install_put_there(cluster: Cluster, n
     data = host.output(". /opt/k8s/bundle/node.env; echo $DATA_PATHS").split()
     plan = host.output("/opt/k8s/bundle/uninstall.sh --dry-run")
     assert f"keep     {data[0]}" in plan
-    host.run("/opt/k8s/bundle/uninstall.sh --yes")
+    said = host.output("/opt/k8s/bundle/uninstall.sh --yes")
+    assert " packages that it installed are kept (listed in /var/lib/bundler/packages" in said
+    host.run("dpkg --purge $(cat /var/lib/bundler/packages) && rm -r /var/lib/bundler")
     after = host.list_files()
     kept = {path for path in after if any(path == d or path.startswith(f"{d}/") for d in data)}
     assert kept
@@ -22,5 +24,5 @@ def test_uninstall_takes_away_exactly_what_install_put_there(cluster: Cluster, n
 
 def test_data_go_only_when_asked(cluster: Cluster) -> None:
     host = cluster.hosts["master2"]
-    host.run("/opt/k8s/bundle/uninstall.sh --yes --purge-data")
+    host.run("/opt/k8s/bundle/uninstall.sh --yes --purge-data --remove-packages")
     assert differences(cluster.before["master2"], host.list_files()) == {}

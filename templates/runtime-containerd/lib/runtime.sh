@@ -42,7 +42,9 @@ remove_pods() {
 
 # Shims end with their tasks; their mounts and network namespaces stay behind.
 remove_leftovers() {
-    pkill -f '[/]opt/k8s/bin/containerd-shim' 2>/dev/null
+    for process in /proc/[0-9]*; do
+        case $(tr '\0' ' ' 2>/dev/null <"$process/cmdline") in /opt/k8s/bin/containerd-shim*) kill "${process#/proc/}" ;; esac
+    done
     awk '$2 ~ "^/run/(containerd|netns/cni-)" { print $2 }' /proc/self/mounts | sort -r |
         while read -r mount; do umount -l "$mount"; done
     rm -rf /run/containerd /run/netns/cni-*
