@@ -35,6 +35,7 @@ LIVE = [
     "/etc/hostname",
     "/etc/hosts",
     "/lib/modules",
+    "/var/www",  # Debian's nginx leaves its page behind even when it is purged
 ]
 
 

@@ -32,7 +32,7 @@ def install_fails(
     return done.stdout
 
 
-LISTENER = "perl -MIO::Socket::INET -e 'IO::Socket::INET->new(LocalPort => 6443, Listen => 1) or die; sleep'"
+LISTENER = "perl -MIO::Socket::INET -e '$s = IO::Socket::INET->new(LocalPort => 6443, Listen => 1) or die; sleep'"
 NO_STREAM = "echo 'exit 1' >/usr/sbin/nginx; chmod 755 /usr/sbin/nginx"
 NO_PACKAGES = "--skip-preflight packages"
 CASES = [
