@@ -88,7 +88,7 @@ FAULTS = [
     ("nginx:1.22", "nginx", r"images\[1\].ref: nginx has no fixed tag"),
     ("extra:\n", "extra:\n  kube-apiserver: {flags: {etcd-servers: x}}\n", r"extra.kube-apiserver.flags.etcd-servers: follows from the plan"),
     ("extra:\n", "extra:\n  kube-apiserver: {flags: {event-tll: 24h}}\n", r"extra.kube-apiserver.flags.event-tll: kube-apiserver 1.20 knows no --event-tll; did you mean 'event-ttl'"),
-    ("extra:\n", "extra:\n  kubelet: {config: {clusterDNS: [10.0.0.1]}}\n", r"extra.kubelet.config.clusterDNS: follows from the plan"),
+    ("  kubelet: {config: {", "  kubelet: {config: {clusterDNS: [10.0.0.1], ", r"extra.kubelet.config.clusterDNS: follows from the plan"),
     ("extra:\n", "extra:\n  kube-dns: {}\n", r"extra.kube-dns: unknown component"),
     ("extra:\n", "artifacts: {etcd: {}}\nextra:\n", r"artifacts.etcd: needs a url, a sha256 or a sha512"),
     ("extra:\n", "artifacts: {etcd: {sha256: abc}}\nextra:\n", r"artifacts.etcd: sha256 must be 64 lower-case hexadecimal digits"),

@@ -13,7 +13,8 @@ from bundler.settings import list_flags, make_config, make_flags
 
 
 def load(description: Path, extra: str) -> Cluster:
-    description.write_text(description.read_text().replace("extra:\n", f"extra:\n{extra}"))
+    before = description.read_text().partition("extra:\n")[0]
+    description.write_text(f"{before}extra:\n{extra}")
     return load_cluster(description).cluster
 
 
