@@ -15,6 +15,7 @@ from bundler.catalog import Artifact
 from bundler.completeness import check_images_complete
 from bundler.config import Cluster
 from bundler.context import Secrets
+from bundler.documents import InputFiles, make_describer
 from bundler.errors import ArtifactError, ConfigError
 from bundler.fetch import FetchOptions, ensure_artifacts
 from bundler.files import explain_disk_faults, remove_leftovers, write_atomically
@@ -35,7 +36,7 @@ from bundler.payload import Payload, ensure_file, ensure_members, read_payload
 from bundler.pki_store import ensure_pki
 from bundler.plan import NodePlan, Plan, make_plan, worker_names
 from bundler.progress import DownloadProgress
-from bundler.render import Payloads, render_node
+from bundler.render import Describe, Payloads, render_node
 from bundler.signing import SIGNATURE, SUMS_SIGNATURE, load_signing_key, sign
 from bundler.state import open_state
 from bundler.tree import MANIFEST, File, write_tree
@@ -132,6 +133,7 @@ def build(inputs: Inputs, output: Path, *, signing_key: Path | None = None) -> t
     payloads = _gather_payloads(cluster, inputs)
     with open_secrets(cluster, inputs) as (plan, secrets):
         mtime = _choose_mtime(secrets)
+        describe = _make_describer(plan, inputs, mtime)
         output = output.absolute()
         with explain_disk_faults(output):
             output.mkdir(parents=True, exist_ok=True)
@@ -142,7 +144,7 @@ def build(inputs: Inputs, output: Path, *, signing_key: Path | None = None) -> t
         def make(node: NodePlan) -> Bundle:
             name = bundle_name(plan, node)
             target = output / f"{name}.tar.gz"
-            tree = render_node(plan, node, secrets, payloads)
+            tree = render_node(plan, node, secrets, payloads, describe)
             check_images_complete(plan, tree)
             if key:
                 signature = sign(key, _content(tree[MANIFEST]))
@@ -167,11 +169,12 @@ def render(inputs: Inputs, output: Path, *, text_only: bool) -> tuple[Path, ...]
     cluster = check(inputs)
     payloads = None if text_only else _gather_payloads(cluster, inputs)
     with open_secrets(cluster, inputs) as (plan, secrets):
+        describe = _make_describer(plan, inputs, _choose_mtime(secrets)) if payloads else None
         directories = []
         for node in plan.nodes:
             directory = output / node.name
             _refuse_stranger(directory)
-            write_tree(render_node(plan, node, secrets, payloads), directory)
+            write_tree(render_node(plan, node, secrets, payloads, describe), directory)
             directories.append(directory)
     return tuple(directories)
 
@@ -238,6 +241,14 @@ def _resolve(plan: Plan, inputs: Inputs) -> Artifacts:
     if inputs.strict:
         refuse_first_uses(lock)
     return resolve_artifacts(plan, lock, path)
+
+
+def _make_describer(plan: Plan, inputs: Inputs, mtime: int) -> Describe:
+    lock = lock_path(inputs.description)
+    files = InputFiles(
+        description=inputs.description, lock=lock if lock.exists() else None, pins=inputs.pins
+    )
+    return make_describer(plan, _resolve(plan, inputs), files, mtime)
 
 
 def _warn_of_first_uses(inputs: Inputs) -> None:

@@ -13,6 +13,7 @@ from bundler import build as pipeline
 from bundler.build import Inputs
 from bundler.cache import Cache
 from bundler.catalog import COMPONENTS, find_artifact, list_versions
+from bundler.cli_documents import ProvenanceOption, SbomOption, print_document
 from bundler.config import Arch
 from bundler.errors import BundlerError, ConfigError
 from bundler.inspect import inspect as read_bundle
@@ -219,10 +220,16 @@ def render_command(
 def inspect_command(
     bundle: Annotated[Path, typer.Argument(help="A node's tarball.")],
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    sbom: SbomOption = False,
+    provenance: ProvenanceOption = False,
 ) -> None:
     """Show what a bundle is and holds, after checking every file against its manifest."""
+    if as_json + sbom + provenance > 1:
+        raise ConfigError("give one of --json, --sbom and --provenance")
     report = read_bundle(bundle)
-    if as_json:
+    if print_document(bundle, report, sbom=sbom, provenance=provenance):
+        pass
+    elif as_json:
         files = [
             {"path": e.path, "mode": f"{e.mode:04o}", "size": e.size, "sha256": e.sha256}
             for e in report.entries

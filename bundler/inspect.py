@@ -4,10 +4,13 @@ import gzip
 import hashlib
 import tarfile
 import zlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bundler.errors import OutputError
+from bundler.provenance import PROVENANCE
+from bundler.sbom import SBOM
 from bundler.signing import SIGNATURE
 from bundler.tree import MANIFEST
 
@@ -23,6 +26,8 @@ FACTS = (
     "UNITS",
 )
 """The lines of node.env worth showing."""
+KEPT = frozenset({MANIFEST, SIGNATURE, "node.env", SBOM, PROVENANCE})
+"""The files whose content every report has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,10 +49,23 @@ class Report:
     faults: tuple[str, ...]
     manifest: bytes = b""
     signature: bytes | None = None
+    texts: Mapping[str, bytes] = field(default_factory=dict)  # of KEPT, and those asked for
 
 
-def inspect(path: Path) -> Report:
-    """Read a bundle from beginning to end; OutputError where it is no bundle at all."""
+def read_document(path: Path, report: Report, name: str) -> bytes:
+    """The SBOM or the provenance of a bundle; OutputError where it has none."""
+    if name not in report.texts:
+        raise OutputError(
+            f"{path}: holds no {name}", hint="it was made by an older bundler: build it anew"
+        )
+    return report.texts[name]
+
+
+def inspect(path: Path, *, keep: int = 0) -> Report:
+    """Read a bundle from beginning to end; OutputError where it is no bundle at all.
+
+    The report has the content of every file of up to `keep` bytes.
+    """
     seen: dict[str, tuple[int, int, str]] = {}
     texts: dict[str, bytes] = {}
     try:
@@ -59,9 +77,10 @@ def inspect(path: Path) -> Report:
                 if file is None:
                     continue
                 hasher = hashlib.sha256()
+                texts.pop(name, None)  # of two members with one name the last counts, as for tar
                 while chunk := file.read(CHUNK):
                     hasher.update(chunk)
-                    if name in {MANIFEST, SIGNATURE, "node.env"} and member.size <= CHUNK * 4:
+                    if member.size <= (CHUNK * 4 if name in KEPT else keep):
                         texts[name] = texts.get(name, b"") + chunk
                 seen[name] = (member.mode, member.size, hasher.hexdigest())
     except OSError as error:
@@ -72,13 +91,18 @@ def inspect(path: Path) -> Report:
         raise OutputError(f"{path}: damaged or cut off: {error}") from error
     if MANIFEST not in texts or "node.env" not in texts:
         raise OutputError(f"{path}: no bundle: it holds no {MANIFEST} and node.env")
-    entries = tuple(_parse(line) for line in texts[MANIFEST].decode().splitlines())
+    try:
+        entries = tuple(_parse(line) for line in texts[MANIFEST].decode().splitlines())
+        facts = _read_facts(texts["node.env"].decode())
+    except ValueError as error:
+        raise OutputError(f"{path}: its {MANIFEST} or node.env cannot be read: {error}") from error
     return Report(
-        facts=_read_facts(texts["node.env"].decode()),
+        facts=facts,
         entries=entries,
         faults=_compare(entries, seen),
         manifest=texts[MANIFEST],
         signature=texts.get(SIGNATURE),
+        texts=texts,
     )
 
 

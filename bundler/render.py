@@ -6,7 +6,7 @@ file is copied as it is.
 """
 
 import fnmatch
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -22,6 +22,9 @@ from bundler.payload import Payload
 from bundler.plan import NodePlan, Plan, images_of
 from bundler.registries import make_registry_files
 from bundler.tree import File, Tree, make_manifest
+
+Describe = Callable[[NodePlan, Tree], Iterable[File]]
+"""Makes files that tell of a node's finished tree."""
 
 SECRET_NAMES = (
     "*.key",
@@ -66,9 +69,16 @@ class _Template:
 
 
 def render_node(
-    plan: Plan, node: NodePlan, secrets: Secrets, payloads: Payloads | None = None
+    plan: Plan,
+    node: NodePlan,
+    secrets: Secrets,
+    payloads: Payloads | None = None,
+    describe: Describe | None = None,
 ) -> Tree:
-    """The node's whole bundle with its manifest; without `payloads` only what is text."""
+    """The node's whole bundle with its manifest; without `payloads` only what is text.
+
+    `describe` makes files about all the others.
+    """
     context = make_context(plan, node, secrets)
     tree = Tree()
     for template in _list_templates(plan, node):
@@ -84,6 +94,8 @@ def render_node(
             path = image_path(index)
             content = payloads.image(image.file)
             tree.add(File(path=path, mode=0o644, content=content, origin=image.ref))
+    for file in tuple(describe(node, tree)) if describe else ():
+        tree.add(file)
     tree.add(make_manifest(tree))
     return tree
 
