@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from bundler import __version__, cli_admin, cli_certs, log
+from bundler import __version__, cli_admin, cli_certs, cli_diff, log
 from bundler import build as pipeline
 from bundler.build import Inputs
 from bundler.cache import Cache
@@ -80,6 +80,7 @@ Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Only warnings and er
 CLUSTER_YAML = Path("cluster.yaml")
 app.add_typer(cli_admin.app, name="admin")
 app.add_typer(cli_certs.app, name="certs")
+app.command("diff")(cli_diff.diff_command)
 
 
 def _print_version(wanted: bool) -> None:
