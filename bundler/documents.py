@@ -39,7 +39,7 @@ def make_describer(
     taken = Taken(
         artifacts=artifacts,
         images=read_images(plan.cluster),
-        packages=read_lock(files.lock).entries if files.lock else (),
+        locked=read_lock(files.lock).entries if files.lock else (),
     )
     return lambda node, tree: _make_documents(plan, node, tree, taken, inputs, mtime)
 

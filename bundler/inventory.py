@@ -3,8 +3,9 @@
 One row of SOURCES for each kind; SBOM and provenance are two renderings of the same items.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -17,10 +18,13 @@ from bundler.catalog.licences import find_project, is_published_by_project
 from bundler.config import Cluster, Image
 from bundler.context import image_path
 from bundler.images import DOCKER_HUB, ArchiveImage, find_image, normalize
-from bundler.lock import Entry, Kind
+from bundler.lock import Entry, Kind, Origin
 from bundler.plan import NodePlan, Plan, images_of
 from bundler.render import Fetched, list_fetched
 from bundler.tree import Tree
+
+UPSTREAMS_WORD = frozenset({Origin.UPSTREAM_SIGNATURE, Origin.UPSTREAM_CHECKSUM})
+VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 
 class ItemKind(StrEnum):
@@ -56,7 +60,7 @@ class Taken:
 
     artifacts: Artifacts
     images: Mapping[tuple[str, Path], ArchiveImage]  # by reference and archive
-    packages: tuple[Entry, ...] = field(default=())  # of the lock
+    locked: tuple[Entry, ...] = ()  # of the lock, where there is one
 
 
 def read_images(cluster: Cluster) -> Mapping[tuple[str, Path], ArchiveImage]:
@@ -70,39 +74,50 @@ def list_items(plan: Plan, node: NodePlan, tree: Tree, taken: Taken) -> tuple[It
 
 
 def _list_artifacts(plan: Plan, node: NodePlan, tree: Tree, taken: Taken) -> Iterator[Item]:
+    entries = {entry.key: entry for entry in taken.locked}
     programs: dict[str, list[Fetched]] = {}
     for fetched in list_fetched(plan, node):
         programs.setdefault(fetched.component, []).append(fetched)
     for component, members in sorted(programs.items()):
         artifact = taken.artifacts[component, node.arch]
-        project = find_project(component) if is_published_by_project(artifact) else None
+        entry = entries.get((Kind.ARTIFACT, component, node.arch))
+        is_vouched = entry is not None and entry.origin in UPSTREAMS_WORD
+        is_release = is_published_by_project(artifact, is_vouched=is_vouched)
+        project = find_project(component) if is_release else None
         yield Item(
             kind=ItemKind.ARTIFACT,
             name=component,
-            version=artifact.version,
+            version=_known_version(artifact),
             arch=node.arch,
             digest=f"{artifact.algorithm}:{artifact.digest}",
             url=_without_secrets(artifact.url),
             purl=_artifact_purl(artifact, project.repository if project else ""),
             licence=project.licence if project else "",
-            evidence=artifact.source,
-            parts=tuple(_make_program(artifact, fetched, tree) for fetched in members),
+            evidence=f"{entry.origin}: {entry.evidence}" if entry else artifact.source,
+            parts=tuple(
+                _make_program(artifact, fetched, tree, is_release=is_release) for fetched in members
+            ),
         )
 
 
-def _make_program(artifact: Artifact, fetched: Fetched, tree: Tree) -> Item:
+def _make_program(artifact: Artifact, fetched: Fetched, tree: Tree, *, is_release: bool) -> Item:
     name = fetched.path.rpartition("/")[2]
     project = find_project(artifact.component, name)
-    is_sure = project is not None and is_published_by_project(artifact)
     return Item(
         kind=ItemKind.PROGRAM,
         name=name,
-        version=artifact.version if project and project.is_versioned else "",
+        version=_known_version(artifact) if project and project.is_versioned else "",
         arch=artifact.arch,
         digest=f"sha256:{tree[fetched.path].sha256}",
         path=fetched.path,
-        licence=project.licence if project and is_sure else "",
+        licence=project.licence if project and is_release else "",
     )
+
+
+def _known_version(artifact: Artifact) -> str:
+    """The version; nothing where a user's pin has an address that names only others."""
+    named = VERSION.findall(urlsplit(artifact.url).path)
+    return artifact.version if not named or artifact.version in named else ""
 
 
 def _artifact_purl(artifact: Artifact, repository: str) -> str:
@@ -115,7 +130,8 @@ def _artifact_purl(artifact: Artifact, repository: str) -> str:
         "checksum": f"{artifact.algorithm}:{artifact.digest}",
         "download_url": _without_secrets(artifact.url),
     }
-    return PackageURL("generic", None, artifact.component, artifact.version, qualifiers).to_string()
+    version = _known_version(artifact) or None
+    return PackageURL("generic", None, artifact.component, version, qualifiers).to_string()
 
 
 def _list_images(plan: Plan, node: NodePlan, _: Tree, taken: Taken) -> Iterator[Item]:
@@ -156,7 +172,7 @@ def _image_purl(repository: str, image_id: str) -> str:
 
 def _list_packages(_: Plan, __: NodePlan, tree: Tree, taken: Taken) -> Iterator[Item]:
     """Locked packages whose very file is in the bundle."""
-    locked = {entry.digest: entry for entry in taken.packages if entry.kind is Kind.PACKAGE}
+    locked = {entry.digest: entry for entry in taken.locked if entry.kind is Kind.PACKAGE}
     for file in tree:
         if entry := locked.get(f"sha256:{file.sha256}"):
             yield Item(

@@ -28,11 +28,19 @@ def find_project(component: str, program: str = "") -> Project | None:
     return rows.get((component, program)) or rows.get((component, ""))
 
 
-def is_published_by_project(artifact: Artifact) -> bool:
-    """Whether the file is its project's own release; one from elsewhere may be anything."""
+def is_published_by_project(artifact: Artifact, *, is_vouched: bool) -> bool:
+    """Whether the file is its project's own release.
+
+    It is where the catalogue has its digest, or where upstream itself vouches (`is_vouched`) for
+    what is at upstream's own address. Anything else may be anything.
+    """
     key = artifact.component, artifact.version, artifact.arch
     pinned = find_artifact(*key)
-    return artifact.url in {artifact_url(*key), pinned.url if pinned else None}
+    is_pinned = pinned is not None and (pinned.algorithm, pinned.digest) == (
+        artifact.algorithm,
+        artifact.digest,
+    )
+    return is_pinned or (is_vouched and artifact.url == artifact_url(*key))
 
 
 @cache

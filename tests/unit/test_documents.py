@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from bundler.artifacts import resolve_artifacts
 from bundler.build import Inputs, build, render, update_lock
 from bundler.cache import Cache
 from bundler.catalog import COMPONENTS
-from bundler.catalog.licences import find_project
+from bundler.catalog.licences import find_project, is_published_by_project
 from bundler.errors import ArtifactError
 from bundler.images import read_archive
 from bundler.inspect import Report, inspect
@@ -310,9 +311,9 @@ def make_tree(plan: Plan) -> Tree:
     )
 
 
-def make_items(plan: Plan, tree: Tree, packages: tuple[Entry, ...] = ()) -> tuple[Item, ...]:
+def make_items(plan: Plan, tree: Tree, locked: tuple[Entry, ...] = ()) -> tuple[Item, ...]:
     images = {(image.ref, image.file): read_archive(image.file)[0] for image in plan.cluster.images}
-    taken = Taken(artifacts=resolve_artifacts(plan), images=images, packages=packages)
+    taken = Taken(artifacts=resolve_artifacts(plan), images=images, locked=locked)
     return list_items(plan, plan.nodes[0], tree, taken)
 
 
@@ -343,6 +344,46 @@ def test_a_file_from_elsewhere_has_no_licence_and_its_address_no_password(plan: 
     for secret in (b"hunter2", b"hunter3", b"robot"):
         assert secret not in documents
     assert_valid(make_sbom("solo-one", {}, items, 0))
+
+
+def test_upstreams_address_alone_does_not_make_a_file_upstreams(plan: Plan) -> None:
+    """The lab's Kubernetes has upstream's address, a user's pin, and bytes of somebody's own."""
+    found = {}
+    for digest in ("own", "upstreams"):
+        artifact = resolve_artifacts(plan)["etcd", "amd64"]
+        if digest == "own":
+            artifact = replace(artifact, digest="0" * 64)
+        found[digest] = [
+            is_published_by_project(artifact, is_vouched=is_vouched) for is_vouched in (False, True)
+        ]
+    assert found == {"own": [False, True], "upstreams": [True, True]}
+    elsewhere = replace(artifact, digest="0" * 64, url="https://files.example/etcd.tar.gz")
+    assert not is_published_by_project(elsewhere, is_vouched=True)
+
+
+@pytest.mark.parametrize(
+    ("url", "is_known"),
+    [
+        ("https://files.example/crictl.tgz", True),
+        ("https://192.0.2.7/crictl.tgz", True),
+        ("https://files.example/v{version}/crictl-{version}.tgz", True),
+        ("https://files.example/crictl-0.0.1.tgz", False),
+    ],
+)
+def test_a_version_that_the_address_contradicts_is_not_claimed(
+    plan: Plan, url: str, is_known: bool
+) -> None:
+    tree, artifacts = make_tree(plan), dict(resolve_artifacts(plan))
+    version = artifacts["crictl", "amd64"].version
+    artifacts["crictl", "amd64"] = replace(
+        artifacts["crictl", "amd64"], url=url.format(version=version)
+    )
+    images = {(i.ref, i.file): read_archive(i.file)[0] for i in plan.cluster.images}
+    items = list_items(plan, plan.nodes[0], tree, Taken(artifacts=artifacts, images=images))
+    crictl = next(item for item in items if item.name == "crictl")
+    expected = version if is_known else ""
+    assert (crictl.version, crictl.parts[0].version) == (expected, expected)
+    assert (f"crictl@{version}" in crictl.purl) is is_known
 
 
 def test_every_component_of_the_catalogue_has_a_project() -> None:
