@@ -15,15 +15,19 @@ from bundler.catalog import Artifact
 from bundler.completeness import check_images_complete
 from bundler.config import Cluster
 from bundler.context import Secrets, make_unknown
+from bundler.documents import InputFiles, make_describer
 from bundler.errors import ConfigError
 from bundler.gather import Inputs, check, gather_payloads, resolve, warn_of_first_uses
+from bundler.locking import lock_path
 from bundler.manifest import Manifest, Source
 from bundler.output import close_output, open_output, write_shared
 from bundler.pack import pack
 from bundler.paths import default_state
 from bundler.pki_store import ensure_pki
 from bundler.plan import NodePlan, Plan, make_plan, worker_names
-from bundler.render import Payloads, list_payloads, render_node, render_public
+from bundler.provenance import PROVENANCE
+from bundler.render import Describe, Payloads, list_payloads, render_node, render_public
+from bundler.sbom import SBOM
 from bundler.signing import SIGNATURE, load_signing_key, sign
 from bundler.since import load_bases
 from bundler.state import open_state
@@ -112,11 +116,12 @@ def render(inputs: Inputs, output: Path, *, text_only: bool) -> tuple[Path, ...]
     cluster = check(inputs)
     payloads = None if text_only else gather_payloads(cluster, inputs)
     with open_secrets(cluster, inputs) as (plan, secrets):
+        describe = _make_describer(plan, inputs, _choose_mtime(secrets)) if payloads else None
         directories = []
         for node in plan.nodes:
             directory = output / node.name
             _refuse_stranger(directory)
-            write_tree(render_node(plan, node, secrets, payloads), directory)
+            write_tree(render_node(plan, node, secrets, payloads, describe), directory)
             directories.append(directory)
     return tuple(directories)
 
@@ -134,14 +139,17 @@ def _open_trees(
     if media.public_only:
         subnets = dict.fromkeys(_static_workers(cluster), make_unknown("a pod subnet"))
         plan = make_plan(cluster, subnets)
-        yield plan, lambda node: render_public(plan, node, payloads), _choose_mtime(None)
+
+        def make(node: NodePlan) -> tuple[Tree, dict[str, Source]]:
+            tree, absent = render_public(plan, node, payloads)
+            return tree, absent | dict.fromkeys((SBOM, PROVENANCE), Source.STATE)
+
+        yield plan, make, _choose_mtime(None)
         return
     with open_secrets(cluster, inputs) as (plan, secrets):
-        yield (
-            plan,
-            lambda node: (render_node(plan, node, secrets, payloads), {}),
-            _choose_mtime(secrets),
-        )
+        mtime = _choose_mtime(secrets)
+        describe = _make_describer(plan, inputs, mtime)
+        yield plan, lambda node: (render_node(plan, node, secrets, payloads, describe), {}), mtime
 
 
 def _list_shared(plan: Plan, payloads: Payloads, bases: Mapping[str, Manifest]) -> Iterator[File]:
@@ -181,6 +189,14 @@ def open_secrets(cluster: Cluster, inputs: Inputs) -> Iterator[tuple[Plan, Secre
                 encryption_key=state.ensure_encryption_key(),
             ),
         )
+
+
+def _make_describer(plan: Plan, inputs: Inputs, mtime: int) -> Describe:
+    lock = lock_path(inputs.description)
+    files = InputFiles(
+        description=inputs.description, lock=lock if lock.exists() else None, pins=inputs.pins
+    )
+    return make_describer(plan, resolve(plan, inputs), files, mtime)
 
 
 def _content(file: File) -> bytes:

@@ -8,10 +8,11 @@ from typing import Annotated
 
 import typer
 
-from bundler import __version__, cli_admin, cli_cache, cli_certs, cli_fetch, log
+from bundler import __version__, cli_admin, cli_cache, cli_certs, cli_diff, cli_fetch, log
 from bundler import build as pipeline
 from bundler.arrange import Layout, Media
 from bundler.catalog import COMPONENTS, find_artifact, list_versions
+from bundler.cli_documents import ProvenanceOption, SbomOption, print_document
 from bundler.cli_media import (
     LayoutOption,
     PublicOnlyOption,
@@ -69,6 +70,7 @@ app.command("lock")(cli_fetch.lock_command)
 app.add_typer(cli_cache.app, name="cache")
 app.add_typer(cli_admin.app, name="admin")
 app.add_typer(cli_certs.app, name="certs")
+app.command("diff")(cli_diff.diff_command)
 
 
 def _print_version(wanted: bool) -> None:
@@ -173,16 +175,24 @@ def render_command(
 def inspect_command(
     bundle: Annotated[Path, typer.Argument(help="A node's tarball or payload file, or a volume.")],
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    sbom: SbomOption = False,
+    provenance: ProvenanceOption = False,
 ) -> None:
     """Show what a bundle is and holds, after checking every file against its manifest.
 
     A payload file of the layout `split` is checked against its own list of digests.
     """
+    if as_json + sbom + provenance > 1:
+        raise ConfigError("give one of --json, --sbom and --provenance")
     if is_payload(bundle):
+        if sbom or provenance:
+            raise ConfigError(f"{bundle}: the documents are in the nodes' tarballs")
         print_payload(bundle, as_json=as_json)
         return
     report = read_bundle(bundle)
-    if as_json:
+    if print_document(bundle, report, sbom=sbom, provenance=provenance):
+        pass
+    elif as_json:
         files = [
             {"path": e.path, "mode": f"{e.mode:04o}", "size": e.size, "sha256": e.sha256}
             for e in report.entries

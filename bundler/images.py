@@ -2,9 +2,10 @@
 
 import hashlib
 import json
+import re
 import tarfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from bundler.config import Cluster, Image, Role
 from bundler.errors import ArtifactError
 
 MAX_DOCUMENT = 8 << 20  # bytes of a manifest or an image's configuration
+DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 DOCKER_HUB = "docker.io"
 WHY_NEEDED = {
     "pause": "every pod's sandbox is made of it",
@@ -30,6 +32,7 @@ class ArchiveImage:
     references: tuple[str, ...]
     image_id: str  # sha256:…
     architecture: str  # in Go's spelling, which is Kubernetes'
+    layers: tuple[str, ...] = ()  # digests of what they hold, uncompressed, the lowest first
 
 
 def read_archive(path: Path) -> tuple[ArchiveImage, ...]:
@@ -52,15 +55,24 @@ def read_archive(path: Path) -> tuple[ArchiveImage, ...]:
     try:
         manifest = json.loads(documents["manifest.json"])
         return tuple(
-            ArchiveImage(
-                references=tuple(normalize(ref) for ref in entry["RepoTags"] or ()),
-                image_id="sha256:" + hashlib.sha256(documents[entry["Config"]]).hexdigest(),
-                architecture=str(json.loads(documents[entry["Config"]]).get("architecture", "")),
-            )
-            for entry in manifest
+            _read_image(entry["RepoTags"] or (), documents[entry["Config"]]) for entry in manifest
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArtifactError(f"{path}: its manifest.json does not describe the archive") from error
+
+
+def _read_image(references: Iterable[str], document: bytes) -> ArchiveImage:
+    """An image by its configuration (the OCI image specification, config.md)."""
+    config = json.loads(document)
+    layers = (config.get("rootfs") or {}).get("diff_ids") or ()
+    if not all(DIGEST.fullmatch(layer) for layer in layers):
+        raise ValueError(f"a layer's digest is none: {layers}")
+    return ArchiveImage(
+        references=tuple(normalize(reference) for reference in references),
+        image_id="sha256:" + hashlib.sha256(document).hexdigest(),
+        architecture=str(config.get("architecture", "")),
+        layers=tuple(layers),
+    )
 
 
 def find_image(image: Image) -> ArchiveImage:

@@ -1,12 +1,15 @@
 """What a finished bundle says about itself, checked file by file against its manifest."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bundler.archives import Hashing, explain_damage, read_text, read_zipped
 from bundler.errors import OutputError
 from bundler.manifest import Entry, Manifest, Source, parse_manifest
+from bundler.provenance import PROVENANCE
+from bundler.sbom import SBOM
 from bundler.shared import payload_name
 from bundler.signing import SIGNATURE
 from bundler.tree import MANIFEST
@@ -23,6 +26,8 @@ FACTS = (
     "UNITS",
 )
 """The lines of node.env worth showing."""
+KEPT = frozenset({MANIFEST, SIGNATURE, "node.env", SBOM, PROVENANCE})
+"""The files whose content every report has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,17 +40,33 @@ class Report:
     manifest: bytes = b""
     signature: bytes | None = None
     parsed: Manifest = field(default_factory=lambda: Manifest(entries=(), identity=""))
+    texts: Mapping[str, bytes] = field(default_factory=dict)  # of KEPT, and those asked for
 
 
-def inspect(path: Path) -> Report:
-    """Read a bundle, or its volumes, from beginning to end; OutputError where it is none at all."""
+def read_document(path: Path, report: Report, name: str) -> bytes:
+    """The SBOM or the provenance of a bundle; OutputError where it has none."""
+    if name not in report.texts:
+        raise OutputError(
+            f"{path}: holds no {name}", hint="it was made by an older bundler: build it anew"
+        )
+    return report.texts[name]
+
+
+def inspect(path: Path, *, keep: int = 0) -> Report:
+    """Read a bundle, or its volumes, from beginning to end; OutputError where it is none at all.
+
+    The report has the content of every file of up to `keep` bytes.
+    """
     seen: dict[str, tuple[int, int, str]] = {}
     texts: dict[str, bytes] = {}
     with explain_damage(path):
         for name, mode, content in read_zipped(path):
             reader = Hashing(content)
-            if name in {MANIFEST, SIGNATURE, NODE_ENV}:
+            texts.pop(name, None)  # of two members with one name the last counts, as for tar
+            if name in KEPT:
                 texts[name] = read_text(reader)
+            elif keep and len(begin := reader.read(keep + 1)) <= keep:
+                texts[name] = begin
             digest = reader.finish()
             seen[name] = (mode, reader.size, digest)
     if MANIFEST not in texts:
@@ -58,6 +79,7 @@ def inspect(path: Path) -> Report:
         manifest=texts[MANIFEST],
         signature=texts.get(SIGNATURE),
         parsed=manifest,
+        texts=texts,
     )
 
 

@@ -6,7 +6,7 @@ file is copied as it is.
 """
 
 import fnmatch
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -30,6 +30,9 @@ from bundler.payload import Payload
 from bundler.plan import NodePlan, Plan, images_of
 from bundler.registries import make_registry_files
 from bundler.tree import File, Tree, make_manifest
+
+Describe = Callable[[NodePlan, Tree], Iterable[File]]
+"""Makes files that tell of a node's finished tree."""
 
 SECRET_NAMES = (
     "*.key",
@@ -77,12 +80,19 @@ class _Template:
 
 
 def render_node(
-    plan: Plan, node: NodePlan, secrets: Secrets, payloads: Payloads | None = None
+    plan: Plan,
+    node: NodePlan,
+    secrets: Secrets,
+    payloads: Payloads | None = None,
+    describe: Describe | None = None,
 ) -> Tree:
-    """The node's whole bundle with its manifest; without `payloads` only what is text."""
+    """The node's whole bundle with its manifest; without `payloads` only what is text.
+
+    `describe` makes files about all the others.
+    """
     context = make_context(plan, node, secrets)
     tree = Tree(_make_file(template, context) for template in _list_texts(plan, node))
-    return _complete(tree, plan, node, payloads)
+    return _complete(tree, plan, node, payloads, describe)
 
 
 def render_public(plan: Plan, node: NodePlan, payloads: Payloads) -> tuple[Tree, dict[str, Source]]:
@@ -112,7 +122,13 @@ def list_payloads(plan: Plan, node: NodePlan, payloads: Payloads) -> Iterator[Fi
         yield File(path=image_path(index), mode=0o644, content=content, origin=image.ref)
 
 
-def _complete(tree: Tree, plan: Plan, node: NodePlan, payloads: Payloads | None) -> Tree:
+def _complete(
+    tree: Tree,
+    plan: Plan,
+    node: NodePlan,
+    payloads: Payloads | None,
+    describe: Describe | None = None,
+) -> Tree:
     """The same tree with what is no template, and with its manifest."""
     for file in make_registry_files(plan, node):
         tree.add(file)
@@ -121,6 +137,8 @@ def _complete(tree: Tree, plan: Plan, node: NodePlan, payloads: Payloads | None)
             tree.add(file)
         for file in make_package_files(plan, node, payloads.packages) if payloads.packages else ():
             tree.add(file)
+    for file in tuple(describe(node, tree)) if describe else ():
+        tree.add(file)
     tree.add(make_manifest(tree))
     return tree
 

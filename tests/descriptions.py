@@ -1,5 +1,6 @@
 """A sound description with image archives beside it, for every layer of tests."""
 
+import gzip
 import hashlib
 import io
 import json
@@ -38,7 +39,8 @@ ELF_MACHINES = {"amd64": 62, "arm64": 183}
 def write_upstream(directory: Path, description: Path) -> Path:
     """Stand-ins for all upstream files of a description: empty programs of the right machine.
 
-    They lie below directory/mirror, as `--mirror` wants them; the path of their pins.
+    They are the same bytes every time, below directory/mirror, as `--mirror` wants them; the path
+    of their pins.
     """
     plan = make_plan(load_cluster(description).cluster, {})
     pins = {}
@@ -48,7 +50,10 @@ def write_upstream(directory: Path, description: Path) -> Path:
         if members == ("",):
             file.write(program + component.encode())
         else:
-            with tarfile.open(fileobj=file, mode="w:gz") as archive:
+            with (
+                gzip.GzipFile(fileobj=file, mode="w", mtime=0) as zipped,
+                tarfile.open(fileobj=zipped, mode="w") as archive,
+            ):
                 for name in members:
                     member = tarfile.TarInfo(name)
                     content = program + name.encode()

@@ -45,3 +45,17 @@ def test_an_installed_bundler_renders_what_the_checkout_renders(
     ]
     assert manifests[0] == manifests[1]
     assert " 0755 " in manifests[0][0]
+
+
+def test_an_installed_bundler_calls_itself_by_the_same_digests_as_the_checkout(
+    installed: Path,
+) -> None:
+    program = "from bundler.provenance import list_own; print(list_own())"
+    printed = {
+        subprocess.run(
+            [python, "-c", program], check=True, cwd="/", capture_output=True, text=True
+        ).stdout
+        for python in (installed.with_name("python"), sys.executable)
+    }
+    assert len(printed) == 1
+    assert "dirHash" in printed.pop()

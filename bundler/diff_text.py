@@ -1,0 +1,64 @@
+"""Text files line by line, with everything masked that might be a secret."""
+
+import difflib
+import hashlib
+import re
+
+TEXT_LIMIT = 256 << 10
+"""Bytes of a file; longer ones are not shown line by line."""
+ONLY_MASKED = "(only in what is masked)"
+ONLY_LINE_ENDS = "(only in how lines end)"
+
+NAMES = r"client-key-data|token|token-secret|tls\.key|password|passwd|secret|auth"
+MASKS = (
+    # what YAML, JSON, TOML, and flags call a secret: the rest of the line, and YAML's blocks
+    (
+        re.compile(rf"(?im)^([ \t-]*[\"']?(?:{NAMES})[\"']?:)[ \t]*[|>].*\n(?:[ \t]+.*(?:\n|\Z))+"),
+        "\\1 [masked]\n",
+    ),
+    (
+        re.compile(rf"(?im)((?:^|[\s\"'{{,-])(?:{NAMES})[\"']?[ \t]*[:=][ \t]*)(?=\S).*$"),
+        r"\1[masked]",
+    ),
+    # a bootstrap token, a JSON web token, a password in an address
+    (re.compile(r"\b[a-z0-9]{6}\.[a-z0-9]{16}\b"), "[masked]"),
+    (re.compile(r"\beyJ[\w-]+\.[\w-]+\.[\w-]*"), "[masked]"),
+    (re.compile(r"(?<=://)[^/\s@]+(?=@)"), "[masked]"),
+)
+PEM = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----.*?(?:-----END \1-----|\Z)", re.DOTALL)
+
+
+def diff_texts(before: bytes, after: bytes) -> tuple[str, ...]:
+    """The lines of a unified diff without its heading; nothing where one is no text.
+
+    Private keys and tokens are masked, other PEM blocks are shown by their digests.
+    """
+    old, new = _read_text(before), _read_text(after)
+    if old is None or new is None:
+        return ()
+    old, new = mask(old), mask(new)
+    lines = difflib.unified_diff(old.splitlines(), new.splitlines(), lineterm="", n=3)
+    return tuple(lines)[2:] or (ONLY_MASKED if old == new else ONLY_LINE_ENDS,)
+
+
+def mask(text: str) -> str:
+    """The text without secrets."""
+    text = PEM.sub(_mask_pem, text)
+    for pattern, replacement in MASKS:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def _mask_pem(match: re.Match[str]) -> str:
+    if "PRIVATE" in match[1]:
+        return f"[{match[1].lower()}: masked]"
+    return f"[{match[1].lower()} sha256:{hashlib.sha256(match[0].encode()).hexdigest()[:16]}]"
+
+
+def _read_text(content: bytes) -> str | None:
+    if b"\0" in content:
+        return None
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        return None
