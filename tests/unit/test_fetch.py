@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from bundler import fetch
 from bundler.cache import Cache
 from bundler.catalog import Artifact
 from bundler.errors import ArtifactError, BundlerError, OutputError
 from bundler.fetch import FetchOptions, ensure_artifact, ensure_artifacts
+from bundler.mirrors import parse_mirror
 
 CONTENT = bytes(range(256)) * 20_000  # 5 MB: more than one chunk
 PATH = "/v1/file.tar.gz"
@@ -90,7 +91,12 @@ def options(tmp_path: Path) -> FetchOptions:
 
 
 def with_mirrors(options: FetchOptions, *mirrors: str, offline: bool = False) -> FetchOptions:
-    return FetchOptions(cache=options.cache, mirrors=mirrors, offline=offline, backoff=0.01)
+    return FetchOptions(
+        cache=options.cache,
+        mirrors=tuple(map(parse_mirror, mirrors)),
+        offline=offline,
+        backoff=0.01,
+    )
 
 
 def test_a_file_is_fetched_once_and_then_found_in_the_cache(
@@ -184,7 +190,7 @@ def test_offline_opens_no_connection(
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("a connection was opened")
 
-    monkeypatch.setattr(fetch.requests, "get", refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
     artifact = make_artifact(server.url + PATH)
     with pytest.raises(ArtifactError, match="cannot be had") as caught:
         ensure_artifact(artifact, with_mirrors(options, server.url, "/nowhere", offline=True))
