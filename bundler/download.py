@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import requests
 from requests.utils import get_environ_proxies, select_proxy
-from urllib3.exceptions import HTTPError, InvalidHeader
+from urllib3.exceptions import HTTPError, IncompleteRead, InvalidHeader
 from urllib3.util import Retry
 
 from bundler import log
@@ -144,9 +144,9 @@ def _download(artifact: Artifact, url: str, partial: Path, options: FetchOptions
         try:
             return _attempt(artifact, url, partial, options, most)
         except _AgainError as fault:
+            failed += 1
             if _size(partial) >= best + NEW:
                 wait, failed, best = options.backoff, 0, _size(partial)
-            failed += 1
             pause = wait if fault.wait is None else fault.wait
             if failed == ATTEMPTS:
                 raise NotHereError(str(fault), hint=fault.hint) from fault
@@ -290,25 +290,25 @@ def _explained(url: str, trail: list[str]) -> Iterator[None]:
 
 
 def _explain(error: Exception, led: str, url: str) -> Exception:
-    if isinstance(error, RedirectRefusedError):
-        return NotHereError(str(error))
     if isinstance(error, requests.HTTPError):
         return _explain_status(error.response, led)
-    chain = list(_causes(error))
-    if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in chain):
+    if isinstance(error, RedirectRefusedError | ValueError):  # nothing that can be asked
+        return NotHereError(f"{led}{_shorten(error)}")
+    *_, cause = _causes(error)
+    if isinstance(cause, ssl.SSLCertVerificationError):
         return NotHereError(
-            f"{led}TLS failed ({_shorten(chain[-1])}); certificates are always checked",
+            f"{led}TLS failed ({_shorten(cause)}); certificates are always checked",
             hint=PRIVATE_AUTHORITY,
         )
-    if isinstance(error, ValueError):  # no URL that can be asked
-        return NotHereError(f"{led}{_shorten(error)}")
+    if isinstance(cause, IncompleteRead):
+        return _AgainError(f"{led}the connection ended {cause.expected} bytes early")
     if isinstance(error, requests.exceptions.ProxyError):
         proxy = select_proxy(url, get_environ_proxies(url)) or ""
         return _AgainError(
-            f"{led}the proxy {show_url(proxy)} failed: {_shorten(chain[-1])}",
+            f"{led}the proxy {show_url(proxy)} failed: {_shorten(cause)}",
             hint="proxies come from the variables HTTPS_PROXY, HTTP_PROXY and NO_PROXY",
         )
-    return _AgainError(f"{led}{_shorten(chain[-1])}")
+    return _AgainError(f"{led}{_shorten(cause)}")
 
 
 def _explain_status(response: requests.Response, led: str) -> Exception:
@@ -324,10 +324,11 @@ def _explain_status(response: requests.Response, led: str) -> Exception:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The error, and what it was raised from, inwards: the last says what happened."""
+    """The error, and what it was made from, inwards: the last says what happened."""
     while error is not None:
         yield error
-        error = error.__cause__ or error.__context__
+        inner = (error.__cause__, error.__context__, *error.args, getattr(error, "reason", None))
+        error = next((found for found in inner if isinstance(found, BaseException)), None)
 
 
 def _shorten(error: BaseException) -> str:
