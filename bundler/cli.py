@@ -43,6 +43,7 @@ from bundler.signing import generate_key
 from bundler.verify import compare
 from bundler.verify import verify as verify_bundles
 
+INTERRUPTED = 130
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
@@ -298,7 +299,15 @@ def main() -> None:
         log.error(error.message, error.hint)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        log.error("interrupted: what is whole is kept, and the next run goes on from there")
-        sys.exit(130)
+        _explain_interrupt()
+        sys.exit(INTERRUPTED)
+    except SystemExit as ended:  # Typer's own answer to an interrupt says nothing
+        if ended.code == INTERRUPTED:
+            _explain_interrupt()
+        raise
     except BrokenPipeError:
         sys.exit(0)
+
+
+def _explain_interrupt() -> None:
+    log.error("interrupted: what is whole is kept, and the next run goes on from there")

@@ -31,7 +31,7 @@ PARALLEL = 4
 ATTEMPTS = 4  # in a row that bring nothing new
 NEW = 1 << 20  # bytes that an attempt must add to count as one that brought something
 LONGEST_WAIT = 120.0  # seconds that a server may ask to wait
-RECEIVED = 1 << 17  # bytes that are written at a time, and so lost at most by a kill -9
+RECEIVED = 1 << 18  # bytes that are taken and written at a time: a kill -9 loses no more
 MOST_BYTES = 16 << 30  # of a file whose size nobody has stated
 AGAIN = {408, 425, 429, 500, 502, 503, 504}
 """HTTP statuses that may pass; every other 4xx is final."""
@@ -205,7 +205,7 @@ def _save(
         with reserve(partial, expected or 0, done), partial.open("r+b" if done else "wb") as file:
             file.seek(done)
             # not decoded: a digest is of the file as it lies there, whatever the server calls it
-            for chunk in response.raw.stream(RECEIVED, decode_content=False):
+            while chunk := response.raw.read1(RECEIVED, decode_content=False):
                 done += len(chunk)
                 _check_not_longer(artifact, url, done, most)
                 if options.stop.is_set():

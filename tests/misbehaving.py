@@ -39,6 +39,7 @@ class Server:
     cut_after: list[int] = field(default_factory=list)  # bytes after which a connection ends
     takes_ranges: bool = True
     states_length: bool = True
+    chunks: int = 0  # size of the chunks that an answer comes in (HTTP/1.1), without a length
     part_from: int | None = None  # answers every Range with the part that begins there
     requests: list[tuple[str, str | None]] = field(default_factory=list)
     pause: float = 0.0  # seconds before each answer
@@ -89,11 +90,19 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         for name, value in (self.told.headers | (headers or {})).items():
             self.send_header(name, value)
-        if self.told.states_length:
+        if self.told.chunks:
+            self.send_header("Transfer-Encoding", "chunked")
+        elif self.told.states_length:
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
+        is_whole = cut < 0 or cut >= len(body)
+        body = body if is_whole else body[:cut]
         try:
-            self.wfile.write(body[:cut] if cut >= 0 else body)
+            for at in range(0, len(body), self.told.chunks) if self.told.chunks else ():
+                piece = body[at : at + self.told.chunks]
+                self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+            end = b"0\r\n\r\n" if is_whole else b""
+            self.wfile.write(end if self.told.chunks else body)
         except OSError:
             self.close_connection = True  # the client has had enough
 

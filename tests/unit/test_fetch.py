@@ -1,5 +1,6 @@
 """Upstream files: from the cache, mirrors and upstream, verified, resumed, and never half used."""
 
+import gzip
 import hashlib
 import os
 import shutil
@@ -250,6 +251,22 @@ def test_a_connection_that_ends_early_without_a_stated_length_is_gone_on_with(
     artifact = make_stated(server, len(CONTENT))
     assert ensure_artifact(artifact, options).read_bytes() == CONTENT
     assert [bool(wanted) for _, wanted in server.requests] == [False, True]
+
+
+def test_a_file_in_chunks_is_whole_or_gone_on_with(server: Server, options: FetchOptions) -> None:
+    server.chunks = 100_000
+    server.cut_after = [2_000_000]
+    assert ensure_artifact(make_artifact(server.url + PATH), options).read_bytes() == CONTENT
+    assert [wanted for _, wanted in server.requests] == [None, "bytes=2000000-"]
+
+
+def test_a_file_that_a_server_calls_compressed_is_taken_as_it_lies_there(
+    server: Server, options: FetchOptions
+) -> None:
+    server.content = gzip.compress(CONTENT)
+    server.headers = {"Content-Encoding": "gzip"}
+    artifact = make_artifact(server.url + PATH, server.content)
+    assert ensure_artifact(artifact, options).read_bytes() == server.content
 
 
 def test_a_mirror_on_disk_of_another_length_is_refused(
