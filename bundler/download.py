@@ -5,27 +5,22 @@ gone on with. A byte that a source sends is written once, and read once more onl
 """
 
 import hashlib
-import ssl
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
 import requests
-from requests.utils import get_environ_proxies, select_proxy
-from urllib3.exceptions import HTTPError, IncompleteRead, InvalidHeader
-from urllib3.util import Retry
 
 from bundler import log
 from bundler.cache import CHUNK, Cache, hash_file
 from bundler.catalog import Artifact
 from bundler.errors import ArtifactError
+from bundler.fetch_faults import AgainError, NotHereError, StoppedError, explained
 from bundler.files import reserve
 from bundler.mirrors import WEB, Mirror, show_url
-from bundler.transport import RedirectRefusedError, Session, make_session, open_url
+from bundler.transport import Session, make_session, open_url
 
 PARALLEL = 4
 ATTEMPTS = 4  # in a row that bring nothing new
@@ -33,13 +28,6 @@ NEW = 1 << 20  # bytes that an attempt must add to count as one that brought som
 LONGEST_WAIT = 120.0  # seconds that a server may ask to wait
 RECEIVED = 1 << 18  # bytes that are taken and written at a time: a kill -9 loses no more
 MOST_BYTES = 16 << 30  # of a file whose size nobody has stated
-AGAIN = {408, 425, 429, 500, 502, 503, 504}
-"""HTTP statuses that may pass; every other 4xx is final."""
-
-PRIVATE_AUTHORITY = (
-    "if a private authority vouches for that server, or for a proxy on the way that opens TLS, give"
-    " its certificate with --ca-file; look at the clock, too"
-)
 
 
 class Progress(Protocol):
@@ -82,28 +70,6 @@ class FetchOptions:
     stop: threading.Event = field(default_factory=threading.Event)  # set: give up soon
 
 
-class NotHereError(Exception):
-    """This source does not have the file, or cannot be reached: the next may."""
-
-    def __init__(self, reason: str, *, hint: str = "", is_absent: bool = False) -> None:
-        super().__init__(reason)
-        self.hint = hint
-        self.is_absent = is_absent  # the source works, and has no such file
-
-
-class StoppedError(ArtifactError):
-    """Another download failed in a way that ends the run, or the user interrupted it."""
-
-
-class _AgainError(Exception):
-    """A fault that may pass; after `wait` seconds where the server says so."""
-
-    def __init__(self, reason: str, *, wait: float | None = None, hint: str = "") -> None:
-        super().__init__(reason)
-        self.wait = wait
-        self.hint = hint
-
-
 def receive(
     artifact: Artifact, source: str, partial: Path, options: FetchOptions, most: int = MOST_BYTES
 ) -> str:
@@ -143,7 +109,7 @@ def _download(artifact: Artifact, url: str, partial: Path, options: FetchOptions
             raise StoppedError(f"{artifact.label}: stopped")
         try:
             return _attempt(artifact, url, partial, options, most)
-        except _AgainError as fault:
+        except AgainError as fault:
             failed += 1
             if _size(partial) >= best + NEW:
                 wait, failed, best = options.backoff, 0, _size(partial)
@@ -169,7 +135,7 @@ def _attempt(artifact: Artifact, url: str, partial: Path, options: FetchOptions,
         done = 0
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={done}-"} if done else {})
     trail: list[str] = []
-    with _explained(url, trail), open_url(options.session, url, headers, trail) as response:
+    with explained(url, trail), open_url(options.session, url, headers, trail) as response:
         _note_other_host(artifact, trail)
         status = response.status_code
         if done and status == 200:  # it knows no ranges, and sends all
@@ -178,7 +144,7 @@ def _attempt(artifact: Artifact, url: str, partial: Path, options: FetchOptions,
             return artifact.digest
         elif done and not _goes_on(response, done) and status in {206, 416}:
             partial.unlink(missing_ok=True)
-            raise _AgainError("it sent another part of the file than was asked for", wait=0)
+            raise AgainError("it sent another part of the file than was asked for", wait=0)
         if status != (206 if done else 200):
             raise requests.HTTPError(response=response)
         return _save(artifact, url, response, partial, done, options, most)
@@ -216,7 +182,7 @@ def _save(
     finally:
         options.progress.finish(artifact.label)
     if expected is not None and done < expected:
-        raise _AgainError(f"the connection ended after {done} of {expected} bytes")
+        raise AgainError(f"the connection ended after {done} of {expected} bytes")
     return hasher.hexdigest()
 
 
@@ -277,60 +243,3 @@ def _hash_prefix(artifact: Artifact, partial: Path, length: int) -> "hashlib._Ha
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-
-
-@contextmanager
-def _explained(url: str, trail: list[str]) -> Iterator[None]:
-    """Turn what a request raises into NotHereError or _AgainError; `trail` is where it led."""
-    try:
-        yield
-    except (requests.RequestException, HTTPError, ConnectionError, RedirectRefusedError) as error:
-        led = f"led to {show_url(trail[-1])}: " if len(trail) > 1 else ""
-        raise _explain(error, led, trail[-1] if trail else url) from error
-
-
-def _explain(error: Exception, led: str, url: str) -> Exception:
-    if isinstance(error, requests.HTTPError):
-        return _explain_status(error.response, led)
-    if isinstance(error, RedirectRefusedError | ValueError):  # nothing that can be asked
-        return NotHereError(f"{led}{_shorten(error)}")
-    *_, cause = _causes(error)
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        return NotHereError(
-            f"{led}TLS failed ({_shorten(cause)}); certificates are always checked",
-            hint=PRIVATE_AUTHORITY,
-        )
-    if isinstance(cause, IncompleteRead):
-        return _AgainError(f"{led}the connection ended {cause.expected} bytes early")
-    if isinstance(error, requests.exceptions.ProxyError):
-        proxy = select_proxy(url, get_environ_proxies(url)) or ""
-        return _AgainError(
-            f"{led}the proxy {show_url(proxy)} failed: {_shorten(cause)}",
-            hint="proxies come from the variables HTTPS_PROXY, HTTP_PROXY and NO_PROXY",
-        )
-    return _AgainError(f"{led}{_shorten(cause)}")
-
-
-def _explain_status(response: requests.Response, led: str) -> Exception:
-    status = response.status_code
-    reason = f"{led}HTTP {status} {response.reason}"
-    if status not in AGAIN:
-        return NotHereError(reason, is_absent=status in {404, 410})
-    try:
-        wait = Retry().get_retry_after(response.raw)
-    except InvalidHeader:
-        wait = None
-    return _AgainError(reason, wait=wait)
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The error, and what it was made from, inwards: the last says what happened."""
-    while error is not None:
-        yield error
-        inner = (error.__cause__, error.__context__, *error.args, getattr(error, "reason", None))
-        error = next((found for found in inner if isinstance(found, BaseException)), None)
-
-
-def _shorten(error: BaseException) -> str:
-    text = str(error) or type(error).__name__
-    return text if len(text) < 200 else f"{text[:197]}..."

@@ -14,11 +14,11 @@ from bundler.download import (
     MOST_BYTES,
     FetchOptions,
     NoProgress,
-    NotHereError,
     Progress,
     receive,
 )
 from bundler.errors import ArtifactError
+from bundler.fetch_faults import NotHereError
 from bundler.mirrors import list_sources, show_url
 
 __all__ = [

@@ -42,6 +42,7 @@ class Server:
     chunks: int = 0  # size of the chunks that an answer comes in (HTTP/1.1), without a length
     part_from: int | None = None  # answers every Range with the part that begins there
     requests: list[tuple[str, str | None]] = field(default_factory=list)
+    authorizations: list[str | None] = field(default_factory=list)
     pause: float = 0.0  # seconds before each answer
     at_once: int = 0  # requests that are being answered
     most_at_once: int = 0
@@ -57,6 +58,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         told, wanted = self.told, self.headers.get("Range")
         told.requests.append((self.path, wanted))
+        told.authorizations.append(self.headers.get("Authorization"))
         told.at_once += 1
         told.most_at_once = max(told.most_at_once, told.at_once)
         time.sleep(told.pause)

@@ -122,6 +122,20 @@ def test_a_mirror_that_fails_is_named_and_the_next_source_asked(
     assert "secret" not in said
 
 
+def test_a_password_of_netrc_goes_to_its_host_and_not_along_with_a_redirect(
+    server: Server, other: Server, options: FetchOptions, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine localhost login me password secret\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    server.redirects = {PATH: other.url + PATH}
+    artifact = make_artifact(server.url.replace("127.0.0.1", "localhost") + PATH)
+    assert ensure_artifact(artifact, options).read_bytes() == CONTENT
+    assert [said is not None for said in server.authorizations] == [True]
+    assert other.authorizations == [None]
+
+
 # redirects
 
 
