@@ -2,7 +2,7 @@
 # make test    everything, a real cluster included (Linux with Docker; on Debian as root from scratch)
 # make check   the quick half: format, lint, types, unit and shell tests
 # make docs    docs/cluster-yaml.md from the models
-# make bench   what a build costs, as ratios of commands in one run
+# make bench   what a build and a fetch cost, as ratios of commands in one run
 # make lab-up | lab-down | lab-shell NODE=master1      the lab's hosts, to play with
 
 LAB_CACHE = $(or $(BUNDLER_LAB_CACHE),$(HOME)/.cache/bundler-lab)
@@ -36,6 +36,7 @@ lint: venv
 
 bench: venv lab
 	$(PYTHON) scripts/bench.py
+	$(PYTHON) scripts/bench_fetch.py
 
 docs: venv
 	$(PYTHON) scripts/make_reference.py

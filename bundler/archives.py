@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from bundler.errors import OutputError
+from bundler.members import BadMemberError, BoundedInfo, walk
 from bundler.volumes import open_whole
 
 CHUNK = 1 << 20
@@ -36,10 +37,15 @@ def read_plain(path: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
 
 
 def list_files(stream: IO[bytes]) -> Iterator[tuple[str, int, IO[bytes]]]:
-    """The plain files of an opened tarball; each is to be read before the next."""
+    """The plain files of an opened tarball; each is to be read before the next.
+
+    Bundles hold nothing else but directories: BadMemberError at anything else.
+    """
     # not "r|gz": tarfile's own reader ends with the first of a file's gzip members
-    with tarfile.open(fileobj=stream, mode="r|") as tar:
-        for member in tar:
+    with tarfile.open(fileobj=stream, mode="r|", tarinfo=BoundedInfo) as tar:
+        for member in walk(tar):
+            if not member.isreg() and not member.isdir():
+                raise BadMemberError(f"{member.name!r} is a link")
             content = tar.extractfile(member) if member.isreg() else None
             if content is not None:
                 top, slash, below = member.name.partition("/")
@@ -81,6 +87,11 @@ def explain_damage(path: Path) -> Iterator[None]:
     """Turn what a damaged file raises into an OutputError that names it."""
     try:
         yield
+    except BadMemberError as error:
+        raise OutputError(
+            f"{path}: no bundle of bundler's: {error}",
+            hint="do not unpack it; copy it anew from where it was built",
+        ) from error
     except gzip.BadGzipFile as error:
         raise OutputError(f"{path}: not a gzip file") from error
     except OSError as error:

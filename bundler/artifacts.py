@@ -81,9 +81,10 @@ def _resolve_locked(chosen: Artifacts, lock: Lock, path: Path) -> Artifacts:
     faults: dict[str, list[str]] = {}
     for (component, arch), artifact in chosen.items():
         entry = lock.find(Kind.ARTIFACT, component, arch)
-        digest = f"{artifact.algorithm}:{artifact.digest}" if artifact.digest else ""
         drift = (
-            entry.explain_drift(artifact.version, artifact.url, digest) if entry else "is not in it"
+            entry.explain_drift(artifact.version, artifact.url, artifact.pin)
+            if entry
+            else "is not in it"
         )
         if drift:
             faults.setdefault(component, []).append(f"{path}: {component} ({arch}) {drift}")
@@ -109,6 +110,7 @@ def from_entry(entry: Entry, source: str) -> Artifact:
         algorithm=algorithm,
         digest=digest,
         source=source,
+        size=entry.size,
     )
 
 

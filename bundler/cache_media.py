@@ -21,6 +21,7 @@ from bundler.catalog import Artifact
 from bundler.config import DIGEST_LENGTHS
 from bundler.errors import ArtifactError
 from bundler.files import TEMPORARY, explain_disk_faults, sync_directory
+from bundler.members import BoundedInfo
 
 TOP = "bundler-cache"
 INDEX = f"{TOP}/INDEX"
@@ -108,7 +109,7 @@ def import_blobs(cache: Cache, source: Path) -> Iterator[Blob]:
     not what its name says; what came before it stays.
     """
     try:
-        with tarfile.open(source, "r|") as archive:
+        with tarfile.open(source, "r|", tarinfo=BoundedInfo) as archive:
             members = iter(archive)
             left = _read_index(archive, next(members, None), source)
             for member in members:

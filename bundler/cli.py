@@ -28,16 +28,12 @@ from bundler.cli_media import (
 )
 from bundler.cli_options import (
     CLUSTER_YAML,
-    CachePath,
     Description,
-    Mirrors,
-    Offline,
     Pins,
     Quiet,
-    State,
-    Strict,
     make_inputs,
     shown,
+    with_inputs,
 )
 from bundler.config import Arch
 from bundler.errors import BundlerError, ConfigError
@@ -48,6 +44,7 @@ from bundler.signing import generate_key
 from bundler.verify import compare
 from bundler.verify import verify as verify_bundles
 
+INTERRUPTED = 130
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
@@ -92,14 +89,10 @@ def _root(
 
 
 @app.command("build")
+@with_inputs()
 def build_command(
-    config: Description = CLUSTER_YAML,
+    inputs: Inputs,
     output: Annotated[Path, typer.Option("-o", "--output", help="Where to write.")] = Path("dist"),
-    mirror: Mirrors = None,
-    offline: Offline = False,
-    pins: Pins = None,
-    cache: CachePath = None,
-    state: State = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done, and write nothing.")
     ] = False,
@@ -107,12 +100,10 @@ def build_command(
         Path | None,
         typer.Option("--sign", help="Sign with this key (bundler keygen).", metavar="KEY"),
     ] = None,
-    strict: Strict = False,
     layout: LayoutOption = Layout.FULL,
     split: SplitOption = None,
     since: SinceOption = None,
     public_only: PublicOnlyOption = False,
-    quiet: Quiet = False,
 ) -> None:
     """Make one tarball per node, and SHA256SUMS.
 
@@ -123,8 +114,6 @@ def build_command(
 
     Prints one line a file on stdout: digest, size, path.
     """
-    log.set_quiet(quiet)
-    inputs = make_inputs(config, cache, mirror, pins, state, offline=offline, strict=strict)
     media = make_media(layout, split, since, public_only=public_only)
     if dry_run:
         _print_preview(inputs, output, media)
@@ -139,34 +128,26 @@ def check_command(
     config: Description = CLUSTER_YAML, pins: Pins = None, quiet: Quiet = False
 ) -> None:
     """Validate cluster.yaml, its images and its pins; all faults at once; writes nothing."""
-    log.set_quiet(quiet)
-    cluster = check(make_inputs(config, None, None, pins, None, offline=True))
+    cluster = check(make_inputs(config, pins=pins, offline=True, quiet=quiet))
     log.info(f"{config}: cluster {cluster.name}, {len(cluster.nodes)} nodes: no fault found")
 
 
 @app.command("render")
+@with_inputs("strict")
 def render_command(
+    inputs: Inputs,
     output: Annotated[
         Path, typer.Option("-o", "--output", help="Where each node's tree is written.")
     ],
-    config: Description = CLUSTER_YAML,
     text_only: Annotated[
         bool,
         typer.Option("--text-only", help="Leave out binaries and images; needs no download."),
     ] = False,
-    mirror: Mirrors = None,
-    offline: Offline = False,
-    pins: Pins = None,
-    cache: CachePath = None,
-    state: State = None,
-    quiet: Quiet = False,
 ) -> None:
     """Write the bundles' contents as plain files, for review and diff.
 
     The trees hold private keys, like the bundles: files that hold one are for root only.
     """
-    log.set_quiet(quiet)
-    inputs = make_inputs(config, cache, mirror, pins, state, offline=offline)
     for directory in pipeline.render(inputs, output, text_only=text_only):
         print(directory)
 
@@ -328,7 +309,15 @@ def main() -> None:
         log.error(error.message, error.hint)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        log.error("interrupted: what is whole is kept, and the next run goes on from there")
-        sys.exit(130)
+        _explain_interrupt()
+        sys.exit(INTERRUPTED)
+    except SystemExit as ended:  # Typer's own answer to an interrupt says nothing
+        if ended.code == INTERRUPTED:
+            _explain_interrupt()
+        raise
     except BrokenPipeError:
         sys.exit(0)
+
+
+def _explain_interrupt() -> None:
+    log.error("interrupted: what is whole is kept, and the next run goes on from there")

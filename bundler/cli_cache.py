@@ -94,14 +94,13 @@ def prune_command(
 
 
 def _open(cache: Path | None) -> Cache:
-    return make_inputs(Path(), cache, None, None, None, offline=True).cache
+    return make_inputs(cache=cache).cache
 
 
 def _needed(configs: list[Path], pins: Path | None, cache: Path | None) -> list[Artifact]:
     needed: list[Artifact] = []
     for config in configs:
-        inputs = make_inputs(config, cache, None, pins, None, offline=True)
-        needed += list_files(inputs)
+        needed += list_files(make_inputs(config, pins=pins, cache=cache, offline=True))
     return needed
 
 

@@ -4,49 +4,30 @@ from typing import Annotated
 
 import typer
 
-from bundler import gather, log
-from bundler.cli_options import (
-    CLUSTER_YAML,
-    CachePath,
-    Description,
-    Mirrors,
-    Offline,
-    Pins,
-    Quiet,
-    Strict,
-    make_inputs,
-    shown,
-)
+from bundler import gather
+from bundler.cli_options import shown, with_inputs
+from bundler.gather import Inputs
 
 
-def fetch_command(
-    config: Description = CLUSTER_YAML,
-    mirror: Mirrors = None,
-    offline: Offline = False,
-    pins: Pins = None,
-    cache: CachePath = None,
-    strict: Strict = False,
-    quiet: Quiet = False,
-) -> None:
+@with_inputs("state")
+def fetch_command(inputs: Inputs) -> None:
     """Bring every file that cluster.yaml needs from outside into the cache, and check its digest.
 
     Upstream's files, and the OS packages that cluster.lock.yaml names.
 
     Several at once; a download that was cut short goes on where it stopped, and what is whole is
     not read again. No keys are made and nothing is built: `bundler cache export` then carries the
-    files to a builder without a network.
+    files to a builder without a network. Proxies come from HTTPS_PROXY, HTTP_PROXY and NO_PROXY.
 
     Prints one line a file on stdout: digest, size, path in the cache.
     """
-    log.set_quiet(quiet)
-    inputs = make_inputs(config, cache, mirror, pins, None, offline=offline, strict=strict)
     for artifact, path in gather.fetch(inputs):
-        size = path.stat().st_size
-        print(f"{artifact.algorithm}:{artifact.digest}  {size:>12}  {shown(path)}")
+        print(f"{artifact.pin}  {path.stat().st_size:>12}  {shown(path)}")
 
 
+@with_inputs("state")
 def lock_command(
-    config: Description = CLUSTER_YAML,
+    inputs: Inputs,
     update: Annotated[
         list[str] | None,
         typer.Option(
@@ -55,15 +36,9 @@ def lock_command(
             "repeated.",
         ),
     ] = None,
-    mirror: Mirrors = None,
-    offline: Offline = False,
-    pins: Pins = None,
-    cache: CachePath = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would change, and write no lock.")
     ] = False,
-    strict: Strict = False,
-    quiet: Quiet = False,
 ) -> None:
     """Write cluster.lock.yaml: the exact URL, size and digest of all that a build takes.
 
@@ -76,8 +51,6 @@ def lock_command(
     Prints one line an entry on stdout: what became of it, name, version, architecture, origin,
     digest.
     """
-    log.set_quiet(quiet)
-    inputs = make_inputs(config, cache, mirror, pins, None, offline=offline, strict=strict)
     for change in gather.update_lock(inputs, update or [], dry_run=dry_run):
         entry = change.entry
         print(

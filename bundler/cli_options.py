@@ -1,13 +1,22 @@
 """Options that several commands share, and the inputs that they make."""
 
+import functools
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from bundler import log
 from bundler.cache import Cache
+from bundler.download import PARALLEL
 from bundler.gather import Inputs
+from bundler.mirrors import parse_mirror
 from bundler.paths import default_cache
+from bundler.transport import CONNECTIONS, load_authorities
+
+MOST_JOBS = CONNECTIONS
 
 Description = Annotated[
     Path, typer.Option("-c", "--config", help="The cluster description.", show_default=True)
@@ -23,9 +32,23 @@ Mirrors = Annotated[
     list[str] | None,
     typer.Option(
         "--mirror",
-        help="Directory or URL that holds each file as MIRROR/UPSTREAM-HOST/PATH; "
-        "tried in the order given, before upstream. May be repeated.",
+        metavar="[HOST=]DIR|URL",
+        help="Directory or URL that holds each file as MIRROR/UPSTREAM-HOST/PATH; with HOST= it "
+        "serves that upstream host only, as MIRROR/PATH. Asked in the order given, HOST='s own "
+        "first, and then upstream. May be repeated.",
     ),
+]
+CaFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--ca-file",
+        metavar="PEM",
+        help="Certificates of private authorities that servers and proxies are believed by, beside "
+        "the public ones.",
+    ),
+]
+Jobs = Annotated[
+    int, typer.Option("--jobs", "-j", min=1, max=MOST_JOBS, help="Downloads at a time.")
 ]
 Offline = Annotated[bool, typer.Option("--offline", help="Never open a network connection.")]
 Pins = Annotated[
@@ -51,25 +74,61 @@ CLUSTER_YAML = Path("cluster.yaml")
 
 
 def make_inputs(
-    config: Path,
-    cache: Path | None,
-    mirror: list[str] | None,
-    pins: Path | None,
-    state: Path | None,
-    *,
-    offline: bool,
-    strict: bool = False,
+    config: Description = CLUSTER_YAML,
+    mirror: Mirrors = None,
+    ca_file: CaFile = None,
+    jobs: Jobs = PARALLEL,
+    offline: Offline = False,
+    pins: Pins = None,
+    cache: CachePath = None,
+    state: State = None,
+    strict: Strict = False,
+    quiet: Quiet = False,
 ) -> Inputs:
-    """What a command was told, with defaults."""
+    """What a command was told, with defaults; ConfigError where it cannot be meant."""
+    log.set_quiet(quiet)
+    for text in mirror or ():
+        parse_mirror(text)
+    load_authorities(ca_file)
     return Inputs(
         description=config,
         cache=Cache(cache or default_cache()),
         mirrors=tuple(mirror or ()),
+        ca_file=ca_file,
+        jobs=jobs,
         offline=offline,
         pins=pins,
         state=state,
         strict=strict,
     )
+
+
+def with_inputs(*left_out: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command every option of `make_inputs` but some, in place of its argument `inputs`."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = inspect.signature(command, eval_str=True)
+        shared = [
+            option
+            for name, option in inspect.signature(make_inputs, eval_str=True).parameters.items()
+            if name not in left_out
+        ]
+
+        @functools.wraps(command)
+        def run(**values: Any) -> None:
+            inputs = make_inputs(**{option.name: values.pop(option.name) for option in shared})
+            command(inputs=inputs, **values)
+
+        options = []
+        for name, option in own.parameters.items():
+            options += shared if name == "inputs" else [option]
+        options = [o.replace(kind=inspect.Parameter.KEYWORD_ONLY) for o in options]
+        # what Typer reads
+        run.__signature__ = own.replace(parameters=options)  # type: ignore[attr-defined]
+        run.__annotations__ = {option.name: option.annotation for option in options}
+        return run
+
+    return decorate
 
 
 def shown(path: Path) -> Path:

@@ -1,90 +1,74 @@
 """Upstream files into the cache: mirrors in order, then upstream; verified while streaming."""
 
 import dataclasses
-import errno
 import hashlib
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Protocol
-from urllib.parse import unquote, urlsplit
+from typing import TypeVar
 
-import requests
-
-from bundler.cache import CHUNK, Cache
+from bundler import log
 from bundler.catalog import Artifact, closest_versions
-from bundler.errors import ArtifactError, BundlerError
-from bundler.files import explain_disk_faults
+from bundler.download import (
+    MOST_BYTES,
+    FetchOptions,
+    NoProgress,
+    Progress,
+    receive,
+)
+from bundler.errors import ArtifactError
+from bundler.fetch_faults import NotHereError
+from bundler.mirrors import list_sources, show_url
 
-PARALLEL = 4
-ATTEMPTS = 4
-RECEIVED = 1 << 17  # bytes that are written at a time, and so lost at most by a kill -9
-MAX_DOCUMENT = 1 << 20  # bytes of a digest file
-TIMEOUT = (15, 60)  # seconds: to connect, and between two chunks
-AGAIN = {408, 425, 429, 500, 502, 503, 504}
-"""HTTP statuses that may pass; every other 4xx is final."""
+__all__ = [
+    "FetchOptions",
+    "NoProgress",
+    "Progress",
+    "ensure_artifact",
+    "ensure_artifacts",
+    "fetch_document",
+    "fetch_unpinned",
+    "run_jobs",
+]
 
-
-class Progress(Protocol):
-    """Where the bytes of running downloads are shown."""
-
-    def start(self, name: str, total: int | None, done: int) -> None:
-        """A download of `total` bytes, `done` of them already here."""
-
-    def advance(self, name: str, count: int) -> None:
-        """`count` more bytes."""
-
-    def finish(self, name: str) -> None:
-        """It ended, well or not."""
-
-
-class NoProgress:
-    """Shows nothing."""
-
-    def start(self, name: str, total: int | None, done: int) -> None:
-        """Nothing."""
-
-    def advance(self, name: str, count: int) -> None:
-        """Nothing."""
-
-    def finish(self, name: str) -> None:
-        """Nothing."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FetchOptions:
-    """Where files may come from."""
-
-    cache: Cache
-    mirrors: tuple[str, ...] = ()
-    offline: bool = False
-    backoff: float = 1.0  # seconds before the second attempt; doubled each time
-    progress: Progress = field(default_factory=NoProgress)
-
-
-class _NotHereError(Exception):
-    """This source does not have the file, or cannot be reached: the next may."""
+MOST_DOCUMENT = 1 << 20  # bytes of a digest file
+Result = TypeVar("Result")
 
 
 def ensure_artifacts(artifacts: Sequence[Artifact], options: FetchOptions) -> dict[Artifact, Path]:
     """Every file, verified, in the cache; all failures in one ArtifactError."""
     wanted = list(dict.fromkeys(artifacts))
-    failures: list[str] = []
-    hints: list[str] = []
-    paths: dict[Artifact, Path] = {}
-    with ThreadPoolExecutor(PARALLEL) as pool:
-        futures = {artifact: pool.submit(ensure_artifact, artifact, options) for artifact in wanted}
-        for artifact, future in futures.items():
-            try:
-                paths[artifact] = future.result()
-            except ArtifactError as error:
-                failures.append(error.message)
-                hints += [error.hint] if error.hint else []
+    calls = [partial(ensure_artifact, artifact, options) for artifact in wanted]
+    return dict(zip(wanted, run_jobs(calls, options), strict=True))
+
+
+def run_jobs(calls: Iterable[Callable[[], Result]], options: FetchOptions) -> list[Result]:
+    """What each call returns, `options.jobs` of them at a time; all ArtifactErrors as one.
+
+    Any other fault, such as a full disk or an interrupt, stops the downloads that are running.
+    """
+    results: list[Result] = []
+    failures: list[ArtifactError] = []
+    with ThreadPoolExecutor(options.jobs) as pool:
+        futures = [pool.submit(_run, call, options) for call in calls]
+        try:
+            for future in futures:
+                try:
+                    results.append(future.result())
+                except ArtifactError as error:
+                    failures.append(error)
+        except BaseException:
+            options.stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     if failures:
-        raise ArtifactError("\n".join(failures), hint="; ".join(dict.fromkeys(hints)) or None)
-    return paths
+        hints = dict.fromkeys(error.hint for error in failures if error.hint)
+        raise ArtifactError(
+            "\n".join(dict.fromkeys(error.message for error in failures)),
+            hint="; ".join(hints) or None,
+        )
+    return results
 
 
 def ensure_artifact(artifact: Artifact, options: FetchOptions) -> Path:
@@ -96,63 +80,58 @@ def ensure_artifact(artifact: Artifact, options: FetchOptions) -> Path:
     with cache.lock(f"{artifact.algorithm}-{artifact.digest}"):
         if cache.has_blob(artifact.algorithm, artifact.digest):
             return cache.blob_path(artifact.algorithm, artifact.digest)
-        tried = []
-        for source in _sources(artifact, options):
-            try:
-                return _take(artifact, source, options)
-            except _NotHereError as reason:
-                tried.append(f"{source}: {reason}")
-    raise _cannot_be_had(artifact, tried, options)
+        return _ask(artifact, options, partial(_take, artifact, options))
 
 
-def fetch_unpinned(artifact: Artifact, options: FetchOptions) -> tuple[Artifact, Path]:
-    """A file whose digest nobody has said, and what it turned out to be: for `bundler lock`."""
+def fetch_unpinned(
+    artifact: Artifact, options: FetchOptions, most: int = MOST_BYTES
+) -> tuple[Artifact, Path]:
+    """A file whose digest nobody has said, and what it turned out to be: for `bundler lock`.
+
+    It has `most` bytes at the most.
+    """
     name = hashlib.sha256(artifact.url.encode()).hexdigest()
-    tried = []
+    path = options.cache.partial_path("unpinned", name)
     with options.cache.lock(f"unpinned-{name}"):
-        partial = options.cache.partial_path("unpinned", name)
-        for source in _sources(artifact, options):
-            partial.unlink(missing_ok=True)  # of which version, nobody knows
-            try:
-                digest = _receive(artifact, source, partial, options)
-            except _NotHereError as reason:
-                tried.append(f"{source}: {reason}")
-                continue
-            found = dataclasses.replace(artifact, digest=digest, source=source)
-            return found, options.cache.adopt(partial, artifact.algorithm, digest)
-    raise _cannot_be_had(artifact, tried, options)
+        return _ask(artifact, options, partial(_discover, artifact, options, path, most))
 
 
 def fetch_document(artifact: Artifact, options: FetchOptions) -> bytes | None:
     """A small file beside an upstream file, such as its digest; None where no source has it."""
     try:
-        _, path = fetch_unpinned(artifact, options)
+        _, path = fetch_unpinned(artifact, options, MOST_DOCUMENT)
     except ArtifactError:
         return None
-    with path.open("rb") as file:
-        return file.read(MAX_DOCUMENT)
+    return path.read_bytes()
 
 
-def _cannot_be_had(
-    artifact: Artifact, tried: Sequence[str], options: FetchOptions
-) -> ArtifactError:
-    lines = "\n".join(f"  {line}" for line in tried or ["no source"])
-    return ArtifactError(f"{artifact.label} cannot be had:\n{lines}", hint=_hint(artifact, options))
+def _run(call: Callable[[], Result], options: FetchOptions) -> Result:
+    try:
+        return call()
+    except ArtifactError:
+        raise
+    except BaseException:
+        options.stop.set()
+        raise
 
 
-def _sources(artifact: Artifact, options: FetchOptions) -> Iterator[str]:
-    """Mirrors hold each file at <mirror>/<upstream host>/<upstream path>."""
-    parts = urlsplit(artifact.url)
-    for mirror in options.mirrors:
-        tail = f"{parts.netloc}{parts.path}" if parts.netloc else parts.path.lstrip("/")
-        is_url = mirror.startswith(("http://", "https://"))
-        if is_url and options.offline:
-            continue
-        yield f"{mirror.rstrip('/')}/{tail if is_url else unquote(tail)}"
-    if parts.scheme == "file":
-        yield unquote(parts.path)
-    elif not options.offline:
-        yield artifact.url
+def _ask(artifact: Artifact, options: FetchOptions, take: Callable[[str], Result]) -> Result:
+    """What `take` makes of the first source that has the file; ArtifactError where none has."""
+    tried: dict[str, NotHereError] = {}
+    for source in list_sources(artifact.url, options.mirrors, offline=options.offline):
+        for where, reason in list(tried.items())[-1:]:
+            if not reason.is_absent:
+                log.warning(f"{artifact.label}: {where}: {reason}; the next source is asked")
+        try:
+            return take(source)
+        except NotHereError as reason:
+            tried[show_url(source)] = reason
+    lines = "\n".join(f"  {where}: {reason}" for where, reason in tried.items()) or "  no source"
+    hints = dict.fromkeys(reason.hint for reason in tried.values() if reason.hint)
+    raise ArtifactError(
+        f"{artifact.label} cannot be had:\n{lines}",
+        hint="; ".join((*hints, _hint(artifact, options))),
+    )
 
 
 def _hint(artifact: Artifact, options: FetchOptions) -> str:
@@ -163,115 +142,32 @@ def _hint(artifact: Artifact, options: FetchOptions) -> str:
     return f"check the version and the network, or give --mirror DIR or URL{near}"
 
 
-def _take(artifact: Artifact, source: str, options: FetchOptions) -> Path:
-    partial = options.cache.partial_path(artifact.algorithm, artifact.digest)
-    found = _receive(artifact, source, partial, options)
+def _take(artifact: Artifact, options: FetchOptions, source: str) -> Path:
+    """The file as its pin says, in the cache."""
+    path = options.cache.partial_path(artifact.algorithm, artifact.digest)
+    is_resumed = path.exists()
+    found = receive(artifact, source, path, options)
+    if found != artifact.digest and is_resumed:
+        # its beginning came from an earlier run, or from another source: this one is not to blame
+        path.unlink()
+        found = receive(artifact, source, path, options)
     if found != artifact.digest:
-        aside = options.cache.quarantine(partial, "wrong-digest")
+        aside = options.cache.quarantine(path, "wrong-digest")
         raise ArtifactError(
-            f"{artifact.label} from {source} is not what its pin says:\n"
-            f"  expected {artifact.algorithm} {artifact.digest} ({artifact.source})\n"
-            f"  found    {artifact.algorithm} {found}\n"
+            f"{artifact.label} from {show_url(source)} is not what its pin says:\n"
+            f"  expected {artifact.pin} ({artifact.source})\n"
+            f"  found    {artifact.algorithm}:{found}\n"
             f"  the file is kept aside, and not used: {aside}",
             hint="find out who changed it before you trust the source or change the pin",
         )
-    return options.cache.adopt(partial, artifact.algorithm, artifact.digest)
+    return options.cache.adopt(path, artifact.algorithm, artifact.digest)
 
 
-def _receive(artifact: Artifact, source: str, partial: Path, options: FetchOptions) -> str:
-    """Bring the bytes of a source into `partial`; their digest."""
-    with explain_disk_faults(partial):
-        if source.startswith(("http://", "https://")):
-            return _download(artifact, source, partial, options)
-        return _copy(artifact, Path(source), partial)
-
-
-def _copy(artifact: Artifact, source: Path, partial: Path) -> str:
-    """Copy from a directory; the digest of what was read."""
-    hasher = hashlib.new(artifact.algorithm)
-    try:
-        with source.open("rb") as reader, partial.open("wb") as writer:
-            while chunk := reader.read(CHUNK):
-                hasher.update(chunk)
-                writer.write(chunk)
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-        raise _NotHereError("not there") from error
-    return hasher.hexdigest()
-
-
-def _download(artifact: Artifact, url: str, partial: Path, options: FetchOptions) -> str:
-    """Download with resume and backoff; the digest of the whole file."""
-    wait = options.backoff
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            return _stream(artifact, url, partial, options)
-        except requests.HTTPError as error:
-            status = error.response.status_code
-            if status not in AGAIN or attempt == ATTEMPTS:
-                raise _NotHereError(f"HTTP {status} {error.response.reason}") from error
-        except requests.exceptions.SSLError as error:
-            raise _NotHereError(
-                f"TLS failed ({_reason(error)}); certificates are always checked"
-            ) from error
-        except (requests.RequestException, ConnectionError) as error:
-            if attempt == ATTEMPTS:
-                raise _NotHereError(_reason(error)) from error
-        except OSError as error:
-            if error.errno == errno.ENOSPC:
-                raise
-            raise _NotHereError(str(error)) from error
-        time.sleep(wait)
-        wait *= 2
-    raise AssertionError("unreachable")
-
-
-def _stream(artifact: Artifact, url: str, partial: Path, options: FetchOptions) -> str:
-    """One request: only the bytes that are missing, if the server can do that."""
-    done = partial.stat().st_size if partial.exists() else 0
-    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={done}-"} if done else {})
-    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
-        if response.status_code == 416:  # the partial file is as long as the whole, or longer
-            partial.unlink()
-            return _stream(artifact, url, partial, options)
-        response.raise_for_status()
-        resumed = response.status_code == 206 and response.headers.get(
-            "Content-Range", ""
-        ).startswith(f"bytes {done}-")
-        if not resumed:
-            done = 0
-        hasher = _hash_prefix(artifact, partial, done)
-        length = response.headers.get("Content-Length")
-        total = done + int(length) if length and length.isdigit() else None
-        options.progress.start(artifact.label, total, done)
-        try:
-            with partial.open("r+b" if resumed else "wb") as file:
-                file.seek(done)
-                for chunk in response.iter_content(RECEIVED):
-                    hasher.update(chunk)
-                    file.write(chunk)
-                    done += len(chunk)
-                    options.progress.advance(artifact.label, len(chunk))
-        finally:
-            options.progress.finish(artifact.label)
-    if total is not None and done < total:
-        raise requests.ConnectionError(f"the connection ended after {done} of {total} bytes")
-    return hasher.hexdigest()
-
-
-def _hash_prefix(artifact: Artifact, partial: Path, length: int) -> "hashlib._Hash":
-    """A hasher that has already read the first `length` bytes on disk."""
-    hasher = hashlib.new(artifact.algorithm)
-    if length:
-        with partial.open("rb") as file:
-            while length and (chunk := file.read(min(CHUNK, length))):
-                hasher.update(chunk)
-                length -= len(chunk)
-    return hasher
-
-
-def _reason(error: BaseException) -> str:
-    """The innermost cause, without the library's wrapping."""
-    while error.__context__ is not None and not isinstance(error.__context__, BundlerError):
-        error = error.__context__
-    text = str(error) or type(error).__name__
-    return text if len(text) < 200 else f"{text[:197]}..."
+def _discover(
+    artifact: Artifact, options: FetchOptions, path: Path, most: int, source: str
+) -> tuple[Artifact, Path]:
+    """The file, whatever it is, in the cache."""
+    path.unlink(missing_ok=True)  # of which version, nobody knows
+    digest = receive(artifact, source, path, options, most)
+    found = dataclasses.replace(artifact, digest=digest, source=show_url(source))
+    return found, options.cache.adopt(path, artifact.algorithm, digest)

@@ -70,6 +70,33 @@ def sync_directory(path: Path) -> None:
 
 
 @contextmanager
+def reserve(path: Path, size: int, done: int = 0) -> Iterator[None]:
+    """For writing a file of `size` bytes, `done` of them there: a full disk is an OutputError.
+
+    It says what is needed and what is free, beforehand where that is known.
+    """
+    if size - done > shutil.disk_usage(path.parent).free:
+        raise _disk_full(path, size - done)
+    with explain_disk_faults(path):
+        try:
+            yield
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise _disk_full(path, size - path.stat().st_size) from error
+
+
+def _disk_full(path: Path, needed: int) -> OutputError:
+    free = shutil.disk_usage(path.parent).free
+    need = f"{needed} bytes more are needed" if needed > 0 else "more space is needed"
+    return OutputError(
+        f"cannot write {path}: {os.strerror(errno.ENOSPC)}: {need}, {free} are free",
+        hint="free some space, or choose another directory with --cache; what is here already is"
+        " gone on with",
+    )
+
+
+@contextmanager
 def explain_disk_faults(path: Path) -> Iterator[None]:
     """Turn a full disk or a missing permission into an OutputError that names the path."""
     hints = {

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from bundler import log
@@ -10,8 +11,9 @@ from bundler.artifacts import Artifacts, Needs, from_entry, list_needs, resolve_
 from bundler.cache import Cache
 from bundler.catalog import Artifact
 from bundler.config import Cluster
+from bundler.download import PARALLEL
 from bundler.errors import ArtifactError, ConfigError
-from bundler.fetch import FetchOptions, ensure_artifacts
+from bundler.fetch import FetchOptions, ensure_artifacts, run_jobs
 from bundler.files import remove_leftovers
 from bundler.loader import load_cluster
 from bundler.lock import read_lock, write_lock
@@ -24,6 +26,7 @@ from bundler.locking import (
     refuse_first_uses,
 )
 from bundler.machine import SCRIPT, read_machine
+from bundler.mirrors import parse_mirror
 from bundler.packages.bundle import PackageFiles
 from bundler.packages.resolve import (
     check_locked,
@@ -35,6 +38,7 @@ from bundler.payload import Payload, ensure_file, ensure_members, read_payload
 from bundler.plan import Plan, make_plan
 from bundler.progress import DownloadProgress
 from bundler.render import Payloads
+from bundler.transport import make_session
 
 ONE_DAY = 24 * 3600.0  # seconds
 
@@ -45,7 +49,9 @@ class Inputs:
 
     description: Path
     cache: Cache
-    mirrors: tuple[str, ...] = ()
+    mirrors: tuple[str, ...] = ()  # see mirrors.parse_mirror
+    ca_file: Path | None = None  # private authorities, PEM
+    jobs: int = PARALLEL  # downloads at a time
     offline: bool = False
     pins: Path | None = None
     state: Path | None = None  # None: beside the description
@@ -96,7 +102,9 @@ def update_lock(
             *propose_artifacts(plan, options, now),
             *propose_packages(plan, old, update, options, now),
         ]
-        new, changes = make_lock(loaded.cluster.name, old, proposals, update)
+        new, changes = make_lock(
+            loaded.cluster.name, old, proposals, update, partial(run_jobs, options=options)
+        )
     if inputs.strict:
         refuse_first_uses(new)
     if new != old and not dry_run:
@@ -156,7 +164,12 @@ def _ensure(artifacts: Sequence[Artifact], inputs: Inputs) -> dict[Artifact, Pat
 
 def _fetch_options(inputs: Inputs, progress: DownloadProgress) -> FetchOptions:
     return FetchOptions(
-        cache=inputs.cache, mirrors=inputs.mirrors, offline=inputs.offline, progress=progress
+        cache=inputs.cache,
+        mirrors=tuple(map(parse_mirror, inputs.mirrors)),
+        offline=inputs.offline,
+        jobs=inputs.jobs,
+        progress=progress,
+        session=make_session(inputs.ca_file),
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypedDict
 
 from bundler.artifacts import FROM_USER, choose_artifacts
 from bundler.catalog import Artifact, checksum_url
@@ -35,6 +35,32 @@ class Proposal:
     digest: str  # as an entry's; empty where only `settle` will know
     settle: Callable[[], Entry]
 
+    @property
+    def names(self) -> set[str]:
+        """What `--update` may say to mean it."""
+        return {self.name, f"{self.kind}s", EVERYTHING}
+
+
+class Identity(TypedDict):
+    """What a file's proposal and its entry say alike."""
+
+    name: str
+    version: str
+    arch: str
+    url: str
+    digest: str
+
+
+def identify(artifact: Artifact) -> Identity:
+    """A file as proposals and entries name it."""
+    return {
+        "name": artifact.component,
+        "version": artifact.version,
+        "arch": artifact.arch,
+        "url": artifact.url,
+        "digest": artifact.pin,
+    }
+
 
 @dataclass(frozen=True, slots=True)
 class Change:
@@ -52,58 +78,72 @@ def lock_path(description: Path) -> Path:
 def propose_artifacts(plan: Plan, options: FetchOptions, now: datetime) -> Iterator[Proposal]:
     """Every upstream file of a plan."""
     for artifact in choose_artifacts(plan).values():
-        yield Proposal(
-            kind=Kind.ARTIFACT,
-            name=artifact.component,
-            version=artifact.version,
-            arch=artifact.arch,
-            url=artifact.url,
-            digest=f"{artifact.algorithm}:{artifact.digest}" if artifact.digest else "",
-            settle=partial(settle_artifact, artifact, options, now),
-        )
+        settle = partial(settle_artifact, artifact, options, now)
+        yield Proposal(kind=Kind.ARTIFACT, **identify(artifact), settle=settle)
+
+
+def call_all(calls: list[Callable[[], Entry]]) -> list[Entry]:
+    """What each returns, one after another."""
+    return [call() for call in calls]
 
 
 def make_lock(
-    cluster: str, old: Lock | None, proposals: Iterable[Proposal], update: Collection[str]
+    cluster: str,
+    old: Lock | None,
+    proposals: Iterable[Proposal],
+    update: Collection[str],
+    settle: Callable[[list[Callable[[], Entry]]], list[Entry]] = call_all,
 ) -> tuple[Lock, tuple[Change, ...]]:
     """The new lock, and what became of each entry of both.
 
     `update` names the entries that may become others, all of a kind (`packages`), or `all`.
-    Raises ArtifactError where one has drifted that is not named, and where a name is no entry's.
+    `settle` calls what settles proposals, perhaps several at a time. Raises ArtifactError where an
+    entry has drifted that is not named, and where a name is no entry's, before anything is settled.
     """
     left = {entry.key: entry for entry in old.entries} if old else {}
     names = {entry.name for entry in left.values()} | {f"{kind}s" for kind in Kind}
-    changes: list[Change] = []
+    kept: list[Entry] = []
+    fresh: list[tuple[Proposal, Entry | None]] = []
     drift: dict[str, list[str]] = {}
     for proposal in proposals:
         names.add(proposal.name)
         entry = left.pop((proposal.kind, proposal.name, proposal.arch), None)
-        if entry is None:
-            changes.append(Change("added", proposal.settle()))
-        elif not {proposal.name, f"{proposal.kind}s", EVERYTHING}.isdisjoint(update):
-            fresh = proposal.settle()
-            same = fresh.model_copy(update={"locked": entry.locked}) == entry
-            changes.append(Change("kept", entry) if same else Change("renewed", fresh))
+        if entry is None or not proposal.names.isdisjoint(update):
+            fresh.append((proposal, entry))
         elif difference := entry.explain_drift(proposal.version, proposal.url, proposal.digest):
             drift.setdefault(proposal.name, []).append(
                 f"{proposal.name} ({proposal.arch}) {difference}"
             )
         else:
-            changes.append(Change("kept", entry))
+            kept.append(entry)
+    _refuse(drift, set(update) - names - {EVERYTHING}, names)
+    settled = settle([proposal.settle for proposal, _ in fresh])
+    changes = [Change("kept", entry) for entry in kept]
+    changes += [_compare(was, now) for (_, was), now in zip(fresh, settled, strict=True)]
+    changes += [Change("dropped", entry) for entry in left.values()]
+    entries = tuple(change.entry for change in changes if change.what != "dropped")
+    return Lock(cluster=cluster, entries=entries), tuple(changes)
+
+
+def _refuse(drift: dict[str, list[str]], strangers: set[str], names: set[str]) -> None:
     if drift:
         raise ArtifactError(
             "\n".join(line for lines in drift.values() for line in lines),
             hint="if that is what you want: bundler lock "
             + " ".join(f"--update {name}" for name in drift),
         )
-    if strangers := set(update) - names - {EVERYTHING}:
+    if strangers:
         raise ArtifactError(
             f"--update {', '.join(sorted(strangers))}: the cluster needs nothing of that name",
             hint=f"it needs {', '.join(sorted(names))}; or say --update {EVERYTHING}",
         )
-    changes += [Change("dropped", entry) for entry in left.values()]
-    entries = tuple(change.entry for change in changes if change.what != "dropped")
-    return Lock(cluster=cluster, entries=entries), tuple(changes)
+
+
+def _compare(was: Entry | None, now: Entry) -> Change:
+    if was is None:
+        return Change("added", now)
+    same = now.model_copy(update={"locked": was.locked}) == was
+    return Change("kept", was) if same else Change("renewed", now)
 
 
 def first_uses(lock: Lock) -> tuple[Entry, ...]:
@@ -141,12 +181,8 @@ def settle_artifact(artifact: Artifact, options: FetchOptions, now: datetime) ->
         origin, evidence = Origin.FIRST_USE, "nobody: what the URL gave"
     return Entry(
         kind=Kind.ARTIFACT,
-        name=artifact.component,
-        version=artifact.version,
-        arch=artifact.arch,
-        url=artifact.url,
+        **identify(artifact),
         size=path.stat().st_size,
-        digest=f"{artifact.algorithm}:{artifact.digest}",
         origin=origin,
         evidence=evidence,
         locked=now,

@@ -9,6 +9,7 @@ its version alone, not on the processor or on what zlib the builder's Python was
 import gzip
 import hashlib
 import json
+import lzma
 import os
 import tarfile
 import zlib
@@ -26,6 +27,7 @@ from bundler.cache import Cache
 from bundler.catalog import Artifact
 from bundler.errors import ArtifactError
 from bundler.files import TEMPORARY, explain_disk_faults, write_atomically
+from bundler.members import BadMemberError, BoundedInfo, unpacked_limit, walk
 
 LEVEL = 6
 COMPRESSOR = f"libdeflate-{deflate.__version__}-{LEVEL}"
@@ -95,8 +97,9 @@ def _read_members(
     left = set(names)
     found = {}
     try:
-        with tarfile.open(archive, "r:*") as tar:
-            for member in tar:
+        with tarfile.open(archive, "r:*", tarinfo=BoundedInfo) as tar:
+            # to its end, though all may be found before: a second file of one name may follow
+            for member in walk(tar, unpacked_limit(archive.stat().st_size)):
                 name = member.name.removeprefix("./")
                 if name not in left:
                     continue
@@ -105,9 +108,12 @@ def _read_members(
                     raise ArtifactError(f"{artifact.label}: {name} is no plain file")
                 found[name] = _remember(artifact, name, member.size, file, cache)  # type: ignore[arg-type]
                 left.discard(name)
-                if not left:
-                    break
-    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except BadMemberError as error:
+        raise ArtifactError(
+            f"{artifact.label}: {artifact.url} is no archive to trust: {error}",
+            hint="find out who made it, and take another, with its digest under `artifacts`",
+        ) from error
+    except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
         raise ArtifactError(f"{artifact.label}: a damaged archive: {error}") from error
     if left:
         raise ArtifactError(

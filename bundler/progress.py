@@ -1,5 +1,8 @@
 """Running downloads on the terminal: bars where there is one, lines where there is none."""
 
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -16,12 +19,14 @@ from rich.progress import (
 from bundler import log
 
 MEBIBYTE = 1 << 20
+EVERY = 10.0  # seconds between two lines on one download
 
 
 class DownloadProgress:
     """Shows downloads while it is entered; satisfies fetch.Progress."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._bars = Progress(
             TextColumn("  {task.description}"),
             BarColumn(),
@@ -33,6 +38,7 @@ class DownloadProgress:
             disable=log.is_quiet() or not log.is_terminal(),
         )
         self._tasks: dict[str, TaskID] = {}
+        self._lines: dict[str, _Lines] = {}
 
     def __enter__(self) -> Self:
         self._bars.start()
@@ -48,16 +54,64 @@ class DownloadProgress:
 
     def start(self, name: str, total: int | None, done: int) -> None:
         """A download of `total` bytes, `done` of them already here."""
-        self._tasks[name] = self._bars.add_task(name, total=total, completed=done)
-        if not log.is_terminal():
-            size = f", {total / MEBIBYTE:.1f} MiB" if total else ""
-            resumed = f", resumed at {done / MEBIBYTE:.1f} MiB" if done else ""
-            log.info(f"  {name}{size}{resumed}")
+        if log.is_terminal():
+            self._tasks[name] = self._bars.add_task(name, total=total, completed=done)
+            return
+        size = f", {total / MEBIBYTE:.1f} MiB" if total else ""
+        resumed = f", resumed at {done / MEBIBYTE:.1f} MiB" if done else ""
+        log.info(f"  {name}{size}{resumed}")
+        now = self._clock()
+        self._lines[name] = _Lines(total=total, begun=now, shown=now, first=done, done=done)
 
     def advance(self, name: str, count: int) -> None:
         """`count` more bytes."""
-        self._bars.advance(self._tasks[name], count)
+        if name in self._tasks:
+            self._bars.advance(self._tasks[name], count)
+            return
+        lines = self._lines[name]
+        lines.done += count
+        now = self._clock()
+        if now - lines.shown >= EVERY:
+            lines.shown = now
+            log.info(f"  {name}: {lines.describe(now)}")
 
     def finish(self, name: str) -> None:
         """It ended, well or not."""
-        self._bars.remove_task(self._tasks.pop(name))
+        if name in self._tasks:
+            self._bars.remove_task(self._tasks.pop(name))
+            return
+        lines = self._lines.pop(name)
+        log.info(f"  {name}: {lines.sum_up(self._clock())}")
+
+
+@dataclass(slots=True)
+class _Lines:
+    """One download where there is no terminal."""
+
+    total: int | None  # bytes
+    begun: float  # seconds
+    shown: float
+    first: int  # bytes that were here before
+    done: int
+
+    def speed(self, now: float) -> float:
+        """Bytes a second."""
+        return (self.done - self.first) / max(now - self.begun, 0.001)
+
+    def describe(self, now: float) -> str:
+        """`12.0 of 48.0 MiB, 1.2 MiB/s, 30 s left`."""
+        speed = self.speed(now)
+        text = f"{self.done / MEBIBYTE:.1f}"
+        if self.total:
+            text += f" of {self.total / MEBIBYTE:.1f}"
+        text += f" MiB, {speed / MEBIBYTE:.1f} MiB/s"
+        if self.total and speed:
+            text += f", {(self.total - self.done) / speed:.0f} s left"
+        return text
+
+    def sum_up(self, now: float) -> str:
+        """`48.0 MiB in 40.0 s, 1.2 MiB/s`, or at which byte it stopped."""
+        got = f"{(self.done - self.first) / MEBIBYTE:.1f} MiB in {now - self.begun:.1f} s"
+        if self.total and self.done < self.total:
+            return f"stopped at byte {self.done}, {got}"
+        return f"{got}, {self.speed(now) / MEBIBYTE:.1f} MiB/s"

@@ -5,11 +5,11 @@ defaults.tsv  Kubernetes minor, component, version, and on what authority
 """
 
 import csv
-import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from itertools import zip_longest
 
 URLS = {
     "kubernetes-server": "https://dl.k8s.io/v{version}/kubernetes-server-linux-{arch}.tar.gz",
@@ -37,6 +37,7 @@ CHECKSUMS = {
 Docker's, cri-dockerd's and flannel's releases have no such file.
 """
 
+_Key = tuple[tuple[int, str], ...]
 COMPONENTS = tuple(URLS)
 MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 
@@ -52,6 +53,12 @@ class Artifact:
     algorithm: str  # sha256 | sha512
     digest: str  # lower-case hexadecimal
     source: str  # who says so
+    size: int | None = None  # bytes, where somebody has stated it
+
+    @property
+    def pin(self) -> str:
+        """`sha256:…`; empty where nobody has said what the file must be."""
+        return f"{self.algorithm}:{self.digest}" if self.digest else ""
 
     @property
     def label(self) -> str:
@@ -86,9 +93,10 @@ def list_versions(component: str) -> tuple[str, ...]:
 
 
 def closest_versions(component: str, version: str, arch: str) -> tuple[str, ...]:
-    """Up to three pinned versions that resemble this one."""
+    """Up to three pinned versions, the nearest first: of one minor, then of others."""
+    wanted = _version_key(version)
     known = [v for v in list_versions(component) if find_artifact(component, v, arch)]
-    return tuple(difflib.get_close_matches(version, known, n=3, cutoff=0.6))
+    return tuple(sorted(known, key=lambda v: _distance(_version_key(v), wanted))[:3])
 
 
 @cache
@@ -104,7 +112,15 @@ def default_version(component: str, minor: str) -> str:
 def _pins() -> dict[tuple[str, str, str], Artifact]:
     pins = {}
     for row in _read("pins.tsv"):
-        artifact = Artifact(**{**row, "source": f"catalog: {row['source']}"})
+        artifact = Artifact(
+            component=row["component"],
+            version=row["version"],
+            arch=row["arch"],
+            url=row["url"],
+            algorithm=row["algorithm"],
+            digest=row["digest"],
+            source=f"catalog: {row['source']}",
+        )
         pins[artifact.component, artifact.version, artifact.arch] = artifact
     return pins
 
@@ -114,6 +130,12 @@ def _read(name: str) -> Iterator[dict[str, str]]:
     yield from csv.DictReader(text.splitlines(), delimiter="\t")
 
 
-def _version_key(version: str) -> tuple[tuple[int, str], ...]:
+def _distance(one: _Key, other: _Key) -> tuple[int, ...]:
+    """How far apart two versions are at major, minor and so on; other letters are one step."""
+    pairs = zip_longest(one, other, fillvalue=(0, ""))
+    return tuple(abs(a - b) + (name != its) for (a, name), (b, its) in pairs)
+
+
+def _version_key(version: str) -> _Key:
     parts = version.replace("-", ".").split(".")
     return tuple((int(p), "") if p.isdigit() else (-1, p) for p in parts)

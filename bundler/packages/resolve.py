@@ -12,7 +12,7 @@ from bundler.config import Packages
 from bundler.errors import ArtifactError
 from bundler.fetch import FetchOptions, ensure_artifact, ensure_artifacts
 from bundler.lock import Entry, Kind, Lock, Origin, read_lock
-from bundler.locking import EVERYTHING, Proposal
+from bundler.locking import EVERYTHING, Proposal, identify
 from bundler.packages.apt import AptRoot
 from bundler.packages.debs import Deb, read_deb
 from bundler.packages.sources import find_repositories
@@ -93,15 +93,8 @@ def propose_packages(
     if not kept or not named.isdisjoint(update) or any(_find_drift(plan, packages, kept)):
         kept = list(resolve_packages(plan, options.cache, now, offline=options.offline))
     for entry in kept:
-        yield Proposal(
-            kind=Kind.PACKAGE,
-            name=entry.name,
-            version=entry.version,
-            arch=entry.arch,
-            url=entry.url,
-            digest=entry.digest,
-            settle=partial(_settle, entry, options),
-        )
+        same = identify(from_entry(entry, entry.evidence))
+        yield Proposal(kind=Kind.PACKAGE, **same, settle=partial(_settle, entry, options))
 
 
 def _settle(entry: Entry, options: FetchOptions) -> Entry:

@@ -1,8 +1,9 @@
-"""bundler fetch, killed twenty times: whole in the end, and next to nothing is fetched twice."""
+"""bundler fetch as processes: killed twenty times, two at once, interrupted, in bounded memory."""
 
 import hashlib
 import json
 import random
+import signal
 import socket
 import subprocess
 import sys
@@ -25,6 +26,7 @@ class Upstream:
 
     def __init__(self, contents: dict[str, bytes]) -> None:
         self.sent = 0
+        self.pause = PAUSE
         self.contents = contents
         upstream = self
 
@@ -48,7 +50,7 @@ class Upstream:
                     except OSError:
                         return
                     upstream.sent += len(content[at : at + PIECE])
-                    time.sleep(PAUSE)
+                    time.sleep(upstream.pause)
 
             def log_message(self, *arguments: object) -> None:
                 pass
@@ -65,19 +67,34 @@ def upstream() -> Iterator[Upstream]:
     made.server.server_close()
 
 
-def test_a_fetch_killed_twenty_times_ends_whole(upstream: Upstream, tmp_path: Path) -> None:
-    description = write_description(tmp_path)
-    pins = json.loads(write_upstream(tmp_path, description).read_text())
+def prepare(upstream: Upstream, directory: Path, size: int) -> list[str | Path]:
+    """A description whose upstream files are `size` random bytes each; the command to fetch it."""
+    description = write_description(directory)
+    pins = json.loads(write_upstream(directory, description).read_text())
     for number, pin in enumerate(pins["artifacts"].values()):
-        content = random.Random(number).randbytes(30_000_000)
+        content = random.Random(number).randbytes(size)
         upstream.contents[f"/{number}"] = content
         pin["url"] = f"http://127.0.0.1:{upstream.server.server_port}/{number}"
         pin["sha256"] = hashlib.sha256(content).hexdigest()
-    (tmp_path / "pins.yaml").write_text(json.dumps(pins))
-    total = sum(map(len, upstream.contents.values()))
+    (directory / "pins.yaml").write_text(json.dumps(pins))
     bundler = Path(sys.executable).with_name("bundler")
-    command = [bundler, "fetch", "-q", "-c", description, "--pins", tmp_path / "pins.yaml"]
-    command += ["--cache", tmp_path / "cache"]
+    command = [bundler, "fetch", "-q", "-c", description, "--pins", directory / "pins.yaml"]
+    return [*command, "--cache", directory / "cache"]
+
+
+def check_whole(upstream: Upstream, printed: str) -> None:
+    """Every file is there and is what it must be."""
+    lines = [line.split() for line in printed.splitlines() if line.startswith("sha256:")]
+    found = {digest: Path(path) for digest, _, path in lines}
+    digests = {hashlib.sha256(content).hexdigest() for content in upstream.contents.values()}
+    assert set(found) == {f"sha256:{digest}" for digest in digests}
+    for digest, path in found.items():
+        assert digest == f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+
+
+def test_a_fetch_killed_twenty_times_ends_whole(upstream: Upstream, tmp_path: Path) -> None:
+    command = prepare(upstream, tmp_path, 30_000_000)
+    total = sum(map(len, upstream.contents.values()))
 
     chance = random.Random(4)
     for kill in range(KILLS):
@@ -89,9 +106,48 @@ def test_a_fetch_killed_twenty_times_ends_whole(upstream: Upstream, tmp_path: Pa
         process.kill()
         process.communicate()
     done = subprocess.run(command, check=True, capture_output=True, text=True)
-    found = {line.split()[0]: Path(line.split()[2]) for line in done.stdout.splitlines()}
-    assert set(found) == {f"sha256:{pin['sha256']}" for pin in pins["artifacts"].values()}
-    for digest, path in found.items():
-        assert digest == f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+    check_whole(upstream, done.stdout)
     assert upstream.sent <= 1.1 * total, f"{upstream.sent / total:.3f} times the bytes"
     print(f"killed {KILLS} times: {upstream.sent / total:.3f} times the bytes")
+
+
+def test_two_fetches_at_once_share_what_each_brings(upstream: Upstream, tmp_path: Path) -> None:
+    command = prepare(upstream, tmp_path, 4_000_000)
+    runs = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    printed = [run.communicate()[0] for run in runs]
+    assert [run.returncode for run in runs] == [0, 0]
+    for text in printed:
+        check_whole(upstream, text)
+    assert upstream.sent == sum(map(len, upstream.contents.values()))
+
+
+def test_an_interrupted_fetch_ends_soon_without_a_traceback(
+    upstream: Upstream, tmp_path: Path
+) -> None:
+    command = prepare(upstream, tmp_path, 100_000_000)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while upstream.sent < 1_000_000:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=20)  # all of it would take longer
+    assert process.returncode == 130
+    assert "the next run goes on from there" in said
+    assert "Traceback" not in said
+
+
+def test_memory_is_bounded_whatever_the_files(upstream: Upstream, tmp_path: Path) -> None:
+    upstream.pause = 0
+    command = prepare(upstream, tmp_path, 150_000_000)
+    assert sum(map(len, upstream.contents.values())) > 450_000_000
+    # of a small process's children: one that this process starts would count its memory, too
+    code = (
+        "import resource, subprocess, sys\n"
+        "subprocess.run(sys.argv[1:], check=True, stdout=sys.stderr)\n"
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss >> 10)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command], check=True, capture_output=True, text=True
+    )
+    check_whole(upstream, done.stderr)
+    assert int(done.stdout) < 200, f"{done.stdout} MiB"

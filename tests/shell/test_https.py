@@ -7,66 +7,17 @@ import ssl
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from authority import Authority
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from shells import TEMPLATES, Sh
 
 HTTPS = TEMPLATES / "common" / "lib" / "https.sh"
 Ask = Callable[..., str]
-
-
-class Authority:
-    """A certificate authority that lives in a directory."""
-
-    def __init__(self, directory: Path, name: str) -> None:
-        self.directory, self.name = directory, name
-        self.key = ec.generate_private_key(ec.SECP256R1())
-        self.file = self.issue(name, [], is_authority=True)
-
-    def issue(
-        self,
-        name: str,
-        alternatives: list[x509.GeneralName],
-        *,
-        days: int = 1,
-        is_authority: bool = False,
-    ) -> Path:
-        """The file name.crt, beside it name.key."""
-        key = self.key if is_authority else ec.generate_private_key(ec.SECP256R1())
-        end = datetime.now(UTC) + timedelta(days=days)
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
-            .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, self.name)]))
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(end - timedelta(days=30))
-            .not_valid_after(end)
-            .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
-        )
-        if alternatives:
-            builder = builder.add_extension(
-                x509.SubjectAlternativeName(alternatives), critical=False
-            )
-        certificate = builder.sign(self.key, hashes.SHA256())
-        file = self.directory / f"{name}.crt"
-        file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-        file.with_suffix(".key").write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            )
-        )
-        return file
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -1,87 +1,38 @@
 """Upstream files: from the cache, mirrors and upstream, verified, resumed, and never half used."""
 
-import errno
+import gzip
 import hashlib
-import threading
+import os
+import shutil
+import socket
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from misbehaving import CONTENT, PATH, Server, make_artifact, running
 
-from bundler import fetch
 from bundler.cache import Cache
-from bundler.catalog import Artifact
 from bundler.errors import ArtifactError, BundlerError, OutputError
-from bundler.fetch import FetchOptions, ensure_artifact, ensure_artifacts
-
-CONTENT = bytes(range(256)) * 20_000  # 5 MB: more than one chunk
-PATH = "/v1/file.tar.gz"
-
-
-@dataclass
-class Server:
-    """A web server that misbehaves as told, and remembers what it was asked for."""
-
-    url: str = ""
-    content: bytes = CONTENT
-    statuses: list[int] = field(default_factory=list)  # given before any content
-    cut_after: list[int] = field(default_factory=list)  # bytes after which a connection ends
-    takes_ranges: bool = True
-    requests: list[tuple[str, str | None]] = field(default_factory=list)
+from bundler.fetch import (
+    FetchOptions,
+    ensure_artifact,
+    ensure_artifacts,
+    fetch_document,
+    fetch_unpinned,
+)
+from bundler.mirrors import parse_mirror
 
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    told = Server()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            wanted = self.headers.get("Range")
-            told.requests.append((self.path, wanted))
-            if told.statuses:
-                self.send_error(told.statuses.pop(0))
-                return
-            if not self.path.endswith(PATH):
-                self.send_error(404)
-                return
-            begin = int(wanted[6:-1]) if wanted and told.takes_ranges else 0
-            if wanted and told.takes_ranges and begin >= len(told.content):
-                self.send_error(416)
-                return
-            self.send_response(206 if begin else 200)
-            if begin:
-                self.send_header(
-                    "Content-Range", f"bytes {begin}-{len(told.content) - 1}/{len(told.content)}"
-                )
-            self.send_header("Content-Length", str(len(told.content) - begin))
-            self.end_headers()
-            body = told.content[begin:]
-            if told.cut_after:
-                body = body[: told.cut_after.pop(0)]
-            self.wfile.write(body)
-
-        def log_message(self, *arguments: Any) -> None:
-            pass
-
-    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=httpd.serve_forever, daemon=True)
-    thread.start()
-    told.url = f"http://127.0.0.1:{httpd.server_port}"
-    yield told
-    httpd.shutdown()
-    httpd.server_close()
-    thread.join()
-
-
-def make_artifact(url: str, content: bytes = CONTENT) -> Artifact:
-    return Artifact(
-        component="etcd", version="3.4.23", arch="amd64", url=url, algorithm="sha256",
-        digest=hashlib.sha256(content).hexdigest(), source="a test",
-    )  # fmt: skip
+    with running() as told:
+        yield told
 
 
 @pytest.fixture
@@ -90,7 +41,12 @@ def options(tmp_path: Path) -> FetchOptions:
 
 
 def with_mirrors(options: FetchOptions, *mirrors: str, offline: bool = False) -> FetchOptions:
-    return FetchOptions(cache=options.cache, mirrors=mirrors, offline=offline, backoff=0.01)
+    return FetchOptions(
+        cache=options.cache,
+        mirrors=tuple(map(parse_mirror, mirrors)),
+        offline=offline,
+        backoff=0.01,
+    )
 
 
 def test_a_file_is_fetched_once_and_then_found_in_the_cache(
@@ -184,7 +140,7 @@ def test_offline_opens_no_connection(
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("a connection was opened")
 
-    monkeypatch.setattr(fetch.requests, "get", refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
     artifact = make_artifact(server.url + PATH)
     with pytest.raises(ArtifactError, match="cannot be had") as caught:
         ensure_artifact(artifact, with_mirrors(options, server.url, "/nowhere", offline=True))
@@ -218,37 +174,38 @@ def test_two_at_once_fetch_once(server: Server, options: FetchOptions) -> None:
     assert len(server.requests) == 1
 
 
-def test_a_full_disk_is_told_and_leaves_no_file_in_use(
+def test_a_disk_that_fills_up_is_told_with_what_is_needed_and_leaves_no_file_in_use(
+    server: Server, options: FetchOptions
+) -> None:
+    artifact = make_artifact(server.url + PATH)
+    partial = options.cache.partial_path("sha256", artifact.digest)
+    partial.symlink_to("/dev/full")  # every write to it fails as on a full disk
+    with pytest.raises(OutputError, match="No space left") as caught:
+        ensure_artifact(artifact, options)
+    assert f"{len(CONTENT)} bytes more are needed" in caught.value.message
+    assert " are free" in caught.value.message
+    assert not options.cache.has_blob("sha256", artifact.digest)
+    partial.unlink()
+    assert ensure_artifact(artifact, options).read_bytes() == CONTENT
+
+
+def test_a_disk_that_is_too_small_is_told_before_anything_is_written(
     server: Server, options: FetchOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class FullFile:
-        def __init__(self, file: Any) -> None:
-            self._file = file
-
-        def __enter__(self) -> "FullFile":
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            self._file.close()
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self._file, name)
-
-        def write(self, data: bytes) -> int:
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-    opened = Path.open
-
-    def open_full(self: Path, mode: str = "r", *arguments: Any, **words: Any) -> Any:
-        file = opened(self, mode, *arguments, **words)
-        return FullFile(file) if "partial" in str(self) and "b" in mode and mode != "rb" else file
-
-    monkeypatch.setattr(Path, "open", open_full)
     artifact = make_artifact(server.url + PATH)
-    with pytest.raises(OutputError, match="No space left"):
+    real = shutil.disk_usage
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: real(path)._replace(free=1000))
+    with pytest.raises(OutputError, match="5120000 bytes more are needed, 1000 are free"):
         ensure_artifact(artifact, options)
-    monkeypatch.undo()
-    assert ensure_artifact(artifact, options).read_bytes() == CONTENT
+    assert list((options.cache.root / "partial").iterdir()) == []
+
+
+def test_a_full_disk_stops_the_other_downloads(server: Server, options: FetchOptions) -> None:
+    artifacts = [make_artifact(server.url + PATH, bytes([i])) for i in range(20)]
+    options.cache.partial_path("sha256", artifacts[1].digest).symlink_to("/dev/full")
+    with pytest.raises(OutputError, match="No space left"):
+        ensure_artifacts(artifacts, replace(options, jobs=2))
+    assert len(server.requests) < 20
 
 
 def test_an_unreachable_server_names_what_was_tried_and_versions_near_it(
@@ -258,3 +215,194 @@ def test_an_unreachable_server_names_what_was_tried_and_versions_near_it(
         ensure_artifact(make_artifact("http://127.0.0.1:9" + PATH), options)
     assert "http://127.0.0.1:9" in caught.value.message
     assert "3.4." in (caught.value.hint or "")
+
+
+def make_stated(server: Server, size: int, content: bytes = CONTENT) -> Any:
+    return replace(make_artifact(server.url + PATH, content), size=size)
+
+
+@pytest.mark.parametrize("size", [len(CONTENT) - 1, len(CONTENT) + 1], ids=["longer", "shorter"])
+def test_a_source_that_states_another_length_is_refused_before_a_byte_is_taken(
+    server: Server, options: FetchOptions, size: int
+) -> None:
+    with pytest.raises(ArtifactError, match=f"expected {size} bytes") as caught:
+        ensure_artifact(make_stated(server, size), options)
+    assert f"found    {len(CONTENT)} bytes" in caught.value.message
+    assert len(server.requests) == 1
+    assert list((options.cache.root / "partial").iterdir()) == []
+
+
+def test_a_source_that_states_no_length_is_stopped_at_the_stated_size(
+    server: Server, options: FetchOptions
+) -> None:
+    server.states_length = False
+    server.content = CONTENT * 10
+    artifact = make_stated(server, 1_000_000)
+    with pytest.raises(ArtifactError, match="more, and nothing beyond that was taken"):
+        ensure_artifact(artifact, options)
+    assert options.cache.partial_path("sha256", artifact.digest).stat().st_size <= 1_000_000
+
+
+def test_a_connection_that_ends_early_without_a_stated_length_is_gone_on_with(
+    server: Server, options: FetchOptions
+) -> None:
+    server.states_length = False
+    server.cut_after = [2_000_000]
+    artifact = make_stated(server, len(CONTENT))
+    assert ensure_artifact(artifact, options).read_bytes() == CONTENT
+    assert [bool(wanted) for _, wanted in server.requests] == [False, True]
+
+
+def test_a_file_in_chunks_is_whole_or_gone_on_with(server: Server, options: FetchOptions) -> None:
+    server.chunks = 100_000
+    server.cut_after = [2_000_000]
+    assert ensure_artifact(make_artifact(server.url + PATH), options).read_bytes() == CONTENT
+    assert [wanted for _, wanted in server.requests] == [None, "bytes=2000000-"]
+
+
+def test_a_file_that_a_server_calls_compressed_is_taken_as_it_lies_there(
+    server: Server, options: FetchOptions
+) -> None:
+    server.content = gzip.compress(CONTENT)
+    server.headers = {"Content-Encoding": "gzip"}
+    artifact = make_artifact(server.url + PATH, server.content)
+    assert ensure_artifact(artifact, options).read_bytes() == server.content
+
+
+def test_a_mirror_on_disk_of_another_length_is_refused(
+    options: FetchOptions, tmp_path: Path
+) -> None:
+    file = tmp_path / "mirror" / "upstream.invalid" / PATH.lstrip("/")
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"short")
+    artifact = replace(make_artifact("https://upstream.invalid" + PATH), size=len(CONTENT))
+    with pytest.raises(ArtifactError, match="found    5 bytes"):
+        ensure_artifact(artifact, with_mirrors(options, str(tmp_path / "mirror")))
+
+
+def test_a_wrong_digest_at_the_last_byte_is_noticed(server: Server, options: FetchOptions) -> None:
+    server.content = CONTENT[:-1] + b"!"
+    artifact = make_stated(server, len(CONTENT))
+    with pytest.raises(ArtifactError, match="is not what its pin says"):
+        ensure_artifact(artifact, options)
+    assert not options.cache.has_blob("sha256", artifact.digest)
+
+
+def test_a_source_is_not_blamed_for_a_beginning_that_came_from_elsewhere(
+    server: Server, options: FetchOptions
+) -> None:
+    artifact = make_artifact(server.url + PATH)
+    options.cache.partial_path("sha256", artifact.digest).write_bytes(b"!" * 3_000_000)
+    assert ensure_artifact(artifact, options).read_bytes() == CONTENT
+    assert [wanted for _, wanted in server.requests] == ["bytes=3000000-", None]
+
+
+def test_a_leftover_that_is_whole_is_taken_without_a_request(
+    server: Server, options: FetchOptions
+) -> None:
+    artifact = make_stated(server, len(CONTENT))
+    options.cache.partial_path("sha256", artifact.digest).write_bytes(CONTENT)
+    assert ensure_artifact(artifact, options).read_bytes() == CONTENT
+    assert server.requests == []
+
+
+def test_a_server_that_sends_another_part_is_asked_for_all(
+    server: Server, options: FetchOptions
+) -> None:
+    server.part_from = 7
+    artifact = make_artifact(server.url + PATH)
+    options.cache.partial_path("sha256", artifact.digest).write_bytes(CONTENT[:3_000_000])
+    assert ensure_artifact(artifact, options).read_bytes() == CONTENT
+    assert [wanted for _, wanted in server.requests] == ["bytes=3000000-", None]
+
+
+def test_a_link_that_breaks_often_gets_there_as_long_as_each_attempt_brings_something(
+    server: Server, options: FetchOptions
+) -> None:
+    server.content = CONTENT * 3
+    server.cut_after = [1_300_000] * 10
+    artifact = make_artifact(server.url + PATH, server.content)
+    assert ensure_artifact(artifact, options).read_bytes() == server.content
+    assert len(server.requests) > 8
+
+
+def test_a_server_that_never_sends_more_is_given_up(server: Server, options: FetchOptions) -> None:
+    server.takes_ranges = False
+    server.cut_after = [2_000_000] * 99
+    with pytest.raises(ArtifactError, match="cannot be had"):
+        ensure_artifact(make_artifact(server.url + PATH), options)
+    assert len(server.requests) == 5  # four in a row that brought nothing new
+
+
+def test_a_file_that_nobody_vouches_for_is_never_put_together_from_two_answers(
+    server: Server, options: FetchOptions
+) -> None:
+    server.cut_after = [2_000_000]
+    found, path = fetch_unpinned(make_artifact(server.url + PATH), options)
+    assert path.read_bytes() == CONTENT
+    assert found.digest == hashlib.sha256(CONTENT).hexdigest()
+    unpinned = replace(make_artifact(server.url + PATH), digest="")
+    server.requests.clear()
+    server.cut_after = [2_000_000]
+    fetch_unpinned(unpinned, options)
+    assert [wanted for _, wanted in server.requests] == [None, None]
+
+
+def test_a_list_of_digests_that_never_ends_is_not_read_to_its_end(
+    server: Server, options: FetchOptions
+) -> None:
+    server.states_length = False
+    assert fetch_document(make_artifact(server.url + PATH), options) is None
+    assert [path.stat().st_size <= 1 << 20 for path in options.cache.root.glob("partial/*")] == [
+        True
+    ]
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 451])
+def test_no_other_status_of_4xx_is_asked_again(
+    server: Server, options: FetchOptions, status: int
+) -> None:
+    server.statuses = [status] * 9
+    with pytest.raises(ArtifactError, match=f"HTTP {status}") as caught:
+        ensure_artifact(make_artifact(server.url + PATH), options)
+    assert len(server.requests) == 1
+    assert "pinned versions near it: 3.4.23" in (caught.value.hint or "")
+
+
+def test_a_server_that_says_when_is_asked_then(server: Server, options: FetchOptions) -> None:
+    server.statuses = [429, 503]
+    server.headers = {"Retry-After": "1"}
+    begun = time.monotonic()
+    assert ensure_artifact(make_artifact(server.url + PATH), options).read_bytes() == CONTENT
+    assert 2 <= time.monotonic() - begun < 20
+
+
+def test_a_server_that_asks_to_wait_too_long_is_left(
+    server: Server, options: FetchOptions, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.statuses = [503]
+    server.headers = {"Retry-After": format_datetime(datetime.now(UTC) + timedelta(hours=1))}
+    with pytest.raises(ArtifactError, match=r"HTTP 503 .*, which asks to wait 3[56]\d\d s"):
+        ensure_artifact(make_artifact(server.url + PATH), options)
+    assert len(server.requests) == 1
+
+
+def test_jobs_is_how_many_files_come_at_once(options: FetchOptions) -> None:
+    with running() as server:
+        server.pause = 0.1
+        artifacts = [make_artifact(server.url + PATH, bytes([i])) for i in range(6)]
+        with pytest.raises(ArtifactError, match="is not what its pin says"):
+            ensure_artifacts(artifacts, replace(options, jobs=3))
+        assert server.most_at_once == 3
+        assert len(server.requests) == 6
+
+
+def test_a_directory_that_may_not_be_read_is_named_and_the_next_source_asked(
+    server: Server, options: FetchOptions, tmp_path: Path
+) -> None:
+    directory = tmp_path / "mirror" / f"127.0.0.1:{server.port}" / "v1"
+    directory.mkdir(parents=True)
+    os.symlink("file.tar.gz", directory / "file.tar.gz")  # a circle: whoever asks is refused
+    artifact = make_artifact(server.url + PATH)
+    with_mirror = with_mirrors(options, str(tmp_path / "mirror"))
+    assert ensure_artifact(artifact, with_mirror).read_bytes() == CONTENT
