@@ -1,5 +1,6 @@
 # make demo    set everything up, obtain real artifacts, build examples/lab.yaml, show what it made
 # make test    everything, a real cluster included (Linux with Docker; on Debian as root from scratch)
+# make test-long  the lab's longest tests, which make test leaves out
 # make check   the quick half: format, lint, types, unit and shell tests
 # make docs    docs/cluster-yaml.md from the models
 # make bench   what a build and a fetch cost, as ratios of commands in one run
@@ -11,7 +12,7 @@ BUILD = .venv/bin/bundler build -c examples/lab.yaml -o dist --mirror $(LAB_CACH
 LIST_NODES = $(PYTHON) -c 'import sys, yaml; print(*(sys.argv[1].format(**node) for node in yaml.safe_load(open("examples/lab.yaml"))["nodes"]))'
 SHELL_SCRIPTS = $(shell git ls-files '*.sh' .ci/run scripts/lab/runc-wrapper scripts/lab/host/usr/local/lib/lab/fixups)
 
-.PHONY: demo test check lint docs bench venv lab lab-up lab-down lab-shell clean
+.PHONY: demo test test-long check lint docs bench venv lab lab-up lab-down lab-shell clean
 
 demo: venv lab
 	$(BUILD)
@@ -22,7 +23,10 @@ demo: venv lab
 
 test: lint lab
 	$(PYTHON) -m pytest -q -n auto tests/unit tests/golden tests/shell tests/component
-	$(PYTHON) -m pytest tests/lab
+	$(PYTHON) -m pytest tests/lab -m "not long"
+
+test-long: lint lab
+	$(PYTHON) -m pytest tests/lab -m long
 
 check: lint
 	$(PYTHON) -m pytest -q -n auto tests/unit tests/golden tests/shell

@@ -27,6 +27,7 @@ from bundler.pki_store import ensure_pki
 from bundler.plan import NodePlan, Plan, make_plan, worker_names
 from bundler.provenance import PROVENANCE
 from bundler.render import Describe, Payloads, list_payloads, render_node, render_public
+from bundler.runbook import make_runbook
 from bundler.sbom import SBOM
 from bundler.signing import SIGNATURE, load_signing_key, sign
 from bundler.since import load_bases
@@ -106,7 +107,12 @@ def build(
         with packing, ThreadPoolExecutor(PARALLEL) as pool:
             for files in pool.map(make, plan.nodes):
                 written += files
-    everything = close_output(output, cluster.name, written, key)
+        runbook = (
+            None
+            if media.public_only
+            else make_runbook(plan, written, media, bases, signed=key is not None)
+        )
+    everything = close_output(output, cluster.name, written, runbook, key)
     warn_of_first_uses(inputs)
     return everything
 

@@ -8,7 +8,16 @@ from typing import Annotated
 
 import typer
 
-from bundler import __version__, cli_admin, cli_cache, cli_certs, cli_diff, cli_fetch, log
+from bundler import (
+    __version__,
+    cli_admin,
+    cli_cache,
+    cli_certs,
+    cli_diff,
+    cli_fetch,
+    cli_state,
+    log,
+)
 from bundler import build as pipeline
 from bundler.arrange import Layout, Media
 from bundler.catalog import COMPONENTS, find_artifact, list_versions
@@ -67,6 +76,7 @@ app.command("lock")(cli_fetch.lock_command)
 app.add_typer(cli_cache.app, name="cache")
 app.add_typer(cli_admin.app, name="admin")
 app.add_typer(cli_certs.app, name="certs")
+app.add_typer(cli_state.app, name="state")
 app.command("diff")(cli_diff.diff_command)
 
 

@@ -12,6 +12,7 @@ from bundler.arrange import PUBLIC_MODE
 from bundler.files import explain_disk_faults, remove_leftovers, write_atomically
 from bundler.paths import templates_directory
 from bundler.payload import Payload
+from bundler.runbook import RUNBOOK
 from bundler.shared import make_shared, shared_pieces
 from bundler.signing import SUMS_SIGNATURE, sign
 from bundler.tree import File
@@ -27,7 +28,7 @@ def open_output(output: Path) -> None:
     with explain_disk_faults(output):
         output.mkdir(parents=True, exist_ok=True)
         remove_leftovers(output)
-        for name in (SUMS, SUMS_SIGNATURE, JOIN):
+        for name in (SUMS, SUMS_SIGNATURE, JOIN, RUNBOOK):
             (output / name).unlink(missing_ok=True)
 
 
@@ -44,15 +45,22 @@ def write_shared(
 
 
 def close_output(
-    output: Path, cluster: str, files: Sequence[Written], key: EllipticCurvePrivateKey | None
+    output: Path,
+    cluster: str,
+    files: Sequence[Written],
+    runbook: bytes | None,
+    key: EllipticCurvePrivateKey | None,
 ) -> tuple[Written, ...]:
-    """Write join.sh where there are volumes, and SHA256SUMS last, signed if there is a key.
+    """Write join.sh where there are volumes, the runbook, and SHA256SUMS last, signed with a key.
 
     Returns every file that SHA256SUMS names.
     """
     everything = [*files]
     if any(file.path.name.endswith(DIGESTS) for file in files):
-        everything.append(_write_join(output / JOIN))
+        join = (templates_directory() / "media" / JOIN).read_bytes()
+        everything.append(_write(output / JOIN, join, mode=0o755))
+    if runbook is not None:
+        everything.append(_write(output / RUNBOOK, runbook, mode=0o644))
     sums = "".join(f"{file.sha256}  {file.path.name}\n" for file in everything).encode()
     if key:
         write_atomically(output / SUMS_SIGNATURE, sign(key, sums), mode=0o644)
@@ -61,9 +69,8 @@ def close_output(
     return tuple(everything)
 
 
-def _write_join(path: Path) -> Written:
-    content = (templates_directory() / "media" / JOIN).read_bytes()
-    write_atomically(path, content, mode=0o755)
+def _write(path: Path, content: bytes, *, mode: int) -> Written:
+    write_atomically(path, content, mode=mode)
     return Written(path=path, sha256=hashlib.sha256(content).hexdigest(), size=len(content))
 
 

@@ -12,6 +12,7 @@ FIRST = (
     "install.sh",
     "uninstall.sh",
     "verify.sh",
+    "diagnose.sh",
     "node.env",
     "state.env",
     "MANIFEST",

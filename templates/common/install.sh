@@ -5,7 +5,14 @@
 #
 #   --dry-run               say exactly what would change, and change nothing
 #   --packages-only         install the packages of the operating system that are missing, and no more
-#   --wait SECONDS          how long to wait until the units are ready (default 120)
+#   --wait TIME             how long to wait for this host's turn, as 90, 90s or 15m (default: not at all)
+#   --ready-within SECONDS  how long to wait until the units are ready (default 120; 90 where a healthy
+#                           generation is there to go back to)
+#   --settle SECONDS        how long each unit must have run without a restart (default 10)
+#   --no-rollback           leave a generation in place that is not well, to look at it
+#   --list                  list the generations on this host, then end
+#   --rollback [N]          go to generation N; by default to the newest other one that was healthy
+#   --prune KEEP            remove old generations but for KEEP, the installed and one to go back to
 #   --skip-preflight NAME   overrule one check, or do without its advice (may be given several times;
 #                           see --list-preflight); what `swap` would turn off stays on
 #   --trust FILE            refuse a bundle that this public key did not sign (several times: any of
@@ -16,9 +23,12 @@
 #   --version, --help
 #
 # It may be run again at any time: what is in place is left alone. Hosts may be installed in any
-# order and side by side. A run that was cut short is finished by the next.
+# order and side by side. A run that was cut short is finished by the next, and undone by a boot.
+# Each bundle is kept as a generation of this host. Where a new one does not become well and the one
+# before was, the host goes back by itself. In /opt/k8s/bundle it stands for the installed generation.
 # Exit code: 0 done, nothing to do, or waiting for other hosts only; 1 failed after changes began
-# (run it again); 2 wrong usage; 3 a check failed and nothing was changed; 4 a unit is not well.
+# (run it again); 2 wrong usage; 3 a check failed and nothing was changed; 4 a unit is not well;
+# 5 the new bundle was not well, and the host is back where it was.
 # DESTDIR, when set, is where files go; nothing is started, and no package is installed.
 # shellcheck disable=SC2034,SC2154 # the parts in lib/ share the variables
 set -u
@@ -27,6 +37,12 @@ LC_ALL=C
 PATH=${PATH:-}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:${DESTDIR:-}/opt/k8s/bin
 export LC_ALL PATH
 here=$(cd "$(dirname "$0")" && pwd -P) || exit 2
+
+# The installed copy of this script stands for the generation that is installed.
+installed=${DESTDIR:-}/var/lib/bundler
+if [ "$here" = "$(cd "${DESTDIR:-}/opt/k8s/bundle" 2>/dev/null && pwd -P)" ]; then
+    exec /bin/sh "$installed/generations/$(cat "$installed/current" 2>/dev/null)/install.sh" "$@"
+fi
 
 # Before any other file of the bundle is so much as read: the keys that this host trusts. The
 # signature is over MANIFEST, and MANIFEST holds the digests of the parts of this script.
@@ -60,7 +76,7 @@ are_scripts_listed() (
 
 check_trust "$@"
 
-for part in common https manifest absent preflight kernel host firewall packages plan files images units ready; do
+for part in common https manifest absent preflight kernel host firewall packages plan turn files generations images units ready; do
     # shellcheck disable=SC1090 # the files beside this one
     . "$here/lib/$part.sh" || exit 2
 done
@@ -77,15 +93,22 @@ main() {
     make_plan
     [ "$packages_only" = no ] || narrow_to_packages
     check_absent
-    run_preflight
+    : >"$work/advice"
+    [ -n "$returned_from" ] || run_preflight
+    wait_limit=${wait_limit:-$(if is_healthy "$(current_generation)"; then echo 90; else echo 120; fi)}
     if [ "$dry_run" = yes ]; then print_advice; print_plan; exit 0; fi
-    if is_nothing_to_do; then say "$NODE: nothing to do"; exit 0; fi
+    if is_nothing_to_do; then is_staged || prove_current; say "$NODE: nothing to do"; exit 0; fi
     print_advice
     take_lock
+    is_staged || [ -n "$returned_from" ] || take_turn
     install_packages
     if [ "$packages_only" = yes ]; then say "$NODE: $(count_lines <"$work/packages") packages installed"; exit 0; fi
+    if is_staged; then install_files; say "$NODE: $(count_lines <"$work/changes") files staged in $prefix"; exit 0; fi
+    save_generation
+    if [ "$recovering" = yes ]; then recover; exit 0; fi
+    look_before
+    look_at_etcd
     install_files
-    if is_staged; then say "$NODE: $(count_lines <"$work/changes") files staged in $prefix"; exit 0; fi
     label_files
     load_modules
     set_sysctls
@@ -93,18 +116,45 @@ main() {
     reload_network_manager
     start_units
     wait_until_ready
+    end_switch
     print_summary
 }
 
+# read_time TIME: seconds.
+read_time() {
+    case ${1%[sm]} in '' | *[!0-9]*) return 1 ;; esac
+    case $1 in *m) echo $((${1%m} * 60)) ;; *) echo "${1%s}" ;; esac
+}
+
 parse_options() {
-    dry_run=no packages_only=no wait_limit=120 skipped=' ' payload=''
+    dry_run=no packages_only=no wait_limit='' turn_limit=0 settle=10 skipped=' ' payload='' go_back=yes returned_from='' recovering=no way=back well_before=no
     while [ $# -gt 0 ]; do
         case $1 in
             --dry-run) dry_run=yes ;;
             --packages-only) packages_only=yes ;;
             --wait)
-                case ${2:-} in '' | *[!0-9]*) usage_error "--wait needs a number of seconds" ;; esac
+                turn_limit=$(read_time "${2:-}") || usage_error "--wait needs a time, as 90, 90s or 15m"
+                shift ;;
+            --ready-within)
+                case ${2:-} in '' | *[!0-9]*) usage_error "--ready-within needs a number of seconds" ;; esac
                 wait_limit=$2; shift ;;
+            --settle)
+                case ${2:-} in '' | *[!0-9]*) usage_error "--settle needs a number of seconds" ;; esac
+                settle=$2; shift ;;
+            --no-rollback) go_back=no ;;
+            --list) list_generations; exit 0 ;;
+            --rollback)
+                shift
+                case ${1:-} in '' | -*) rollback '' "$@" ;; *[!0-9]*) usage_error "--rollback takes the number of a generation" ;; *) rollback "$@" ;; esac ;;
+            --prune)
+                case ${2:-} in '' | *[!0-9]* | 0) usage_error "--prune needs how many generations to keep, at least 1" ;; esac
+                make_work_dir
+                take_lock
+                prune_generations "$2"
+                list_generations
+                exit 0 ;;
+            --returned-from) returned_from=$2; shift ;; # by return_to
+            --recover) recovering=yes returned_from=boot ;; # by bundler-recover.service
             --skip-preflight)
                 may_skip "${2:-}" || usage_error "--skip-preflight: '${2:-}' is no check that may be overruled (see --list-preflight)"
                 skipped="$skipped$2 "; shift ;;
@@ -142,6 +192,10 @@ print_version() {
 print_summary() {
     say ''
     say "$NODE: $(count_lines <"$work/changes") files installed, $(count_lines <"$work/removed") removed, $restarted units started, $loaded images loaded, in $(($(now) - begun)) s"
+    if [ -n "$returned_from" ] && [ "$outcome" != failed ]; then
+        say "Back at generation $to; generation $returned_from was not well: see above, and install.sh --list."
+        exit 5
+    fi
     case $outcome in
         ready) say "All units are ready. When every host is installed: /opt/k8s/bundle/verify.sh on a control-plane node." ;;
         pending) say "Still waiting, probably for hosts that are not installed yet: $unready_units. Nothing to do here: they go on by themselves." ;;

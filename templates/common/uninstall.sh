@@ -34,7 +34,7 @@ main() {
     parse_options "$@"
     [ -d "$store" ] || { say "nothing to do: $store is not there, so bundler installed nothing"; exit 0; }
     check_start
-    recorded_files | awk '{ print $2 }' | sort -r >"$work/files"
+    recorded_files | awk '{ print $2 }' | sort -ru >"$work/files"
     if [ "$dry_run" = yes ]; then print_plan; exit 0; fi
     confirm
     take_lock
@@ -104,7 +104,7 @@ confirm() {
 # In reverse order; before the runtime goes, the pods.
 stop_units() {
     backwards=''
-    for unit in $UNITS; do backwards="$unit $backwards"; done
+    for unit in $BOOT_UNITS $UNITS; do backwards="$unit $backwards"; done
     for unit in $backwards; do
         [ "$unit" != "${runtime_unit:-}" ] || remove_pods
         systemctl -q disable --now "$unit" 2>/dev/null
@@ -203,6 +203,7 @@ remove_directories() {
 remove_store() {
     lock_taken=no
     [ ! -d "$store/modified" ] || kept="$kept; files changed by hand are kept in $store/modified"
+    wipe_secrets "$store/generations"
     find "$store" -mindepth 1 -maxdepth 1 ! -name modified ! -name packages -exec rm -rf {} +
     rmdir "$store" 2>/dev/null || true
 }

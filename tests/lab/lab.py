@@ -39,6 +39,32 @@ LIVE = [
 ]
 
 
+SOLO = """\
+apiVersion: bundler/v1alpha1
+name: solo
+kubernetes: {version: 1.20.2}
+etcd: {version: 3.4.23}
+runtime: {engine: containerd, version: 1.6.20, runc: 1.1.5, crictl: none}
+network: {proxy_mode: iptables}
+dns: {provider: none}
+pki: {authorities: single, key: rsa-2048}
+control_plane: {load_balancer: {kind: node-local}}
+nodes:
+  - {name: solo, address: 172.30.20.31, roles: [etcd, control-plane, worker]}
+images:
+  - {ref: "registry.k8s.io/pause:3.2", file: ../.lab/images/pause.tar}
+  - {ref: "nginx:1.22", file: ../.lab/images/nginx.tar, use: verify}
+packages:
+  os: debian-12
+  dir: ../.lab/packages
+  names: [nginx, libnginx-mod-stream, iproute2, openssl, iptables, conntrack, ipset, kmod, curl, socat, iputils-ping, ethtool]
+extra:
+  kube-proxy: {config: {conntrack: {maxPerCore: 0}}}
+  kubelet: {config: {evictionHard: {nodefs.available: 1Gi, imagefs.available: 1Gi}, imageGCHighThresholdPercent: 100}}
+"""
+"""One host that is a whole cluster; tests replace its name and address where several need one."""
+
+
 @dataclass(frozen=True)
 class Host:
     """One host of the lab."""

@@ -9,31 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab import Host, build, differences, hosts_sh
-
-SOLO = """\
-apiVersion: bundler/v1alpha1
-name: solo
-kubernetes: {version: 1.20.2}
-etcd: {version: 3.4.23}
-runtime: {engine: containerd, version: 1.6.20, runc: 1.1.5, crictl: none}
-network: {proxy_mode: iptables}
-dns: {provider: none}
-pki: {authorities: single, key: rsa-2048}
-control_plane: {load_balancer: {kind: node-local}}
-nodes:
-  - {name: solo, address: 172.30.20.31, roles: [etcd, control-plane, worker]}
-images:
-  - {ref: "registry.k8s.io/pause:3.2", file: ../.lab/images/pause.tar}
-  - {ref: "nginx:1.22", file: ../.lab/images/nginx.tar, use: verify}
-packages:
-  os: debian-12
-  dir: ../.lab/packages
-  names: [nginx, libnginx-mod-stream, iproute2, openssl, iptables, conntrack, ipset, kmod, curl, socat, iputils-ping, ethtool]
-extra:
-  kube-proxy: {config: {conntrack: {maxPerCore: 0}}}
-  kubelet: {config: {evictionHard: {nodefs.available: 1Gi, imagefs.available: 1Gi}, imageGCHighThresholdPercent: 100}}
-"""
+from lab import SOLO, Host, build, differences, hosts_sh
 
 # Programs that stand before the real ones in PATH, and kill install.sh at the N-th call.
 KILLER = """\
@@ -131,7 +107,7 @@ def test_an_install_killed_at_any_point_is_finished_by_the_next(solo: tuple[Host
             installed = path.removeprefix("rootfs")
             assert host_file(host, installed) == f"{int(mode, 8):o} 0:0 {sha256}", installed
             expected.add(installed)
-    units = host.output(". /opt/k8s/bundle/node.env; echo $UNITS").split()
+    units = host.output(". /opt/k8s/bundle/node.env; echo $BOOT_UNITS $UNITS").split()
     wants = {".service": "multi-user.target.wants", ".timer": "timers.target.wants"}
     expected |= {f"/etc/systemd/system/{wants[Path(unit).suffix]}/{unit}" for unit in units}
     expected |= {"/etc/kubernetes/kubelet.kubeconfig"}
@@ -144,10 +120,12 @@ def test_an_install_killed_at_any_point_is_finished_by_the_next(solo: tuple[Host
     }  # fmt: skip
     assert new == expected
     assert set(host.output("ls /var/lib/bundler").split()) - {"sysctls"} == {
+        "current",
         "dirs",
         "dpkg.log",
         "existed",
         "files",
+        "generations",
         "journal",
         "packages",
     }

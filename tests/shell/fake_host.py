@@ -18,7 +18,8 @@ INSTALL = """
 is_staged() { false; }
 missing_images() { :; }
 load_images() { :; }
-wait_until_ready() { outcome=ready; }
+wait_until_ready() { unready_units=kubelet.service outcome=$(cat "$fake/outcome" 2>/dev/null || echo ready); }
+look_at_units() { unready_units=$(cat "$fake/unready" 2>/dev/null); }
 for name in root systemd host arch cgroups commands nginx_stream ports units; do
     eval "check_$name() { :; }"
 done
@@ -122,7 +123,7 @@ class FakeHost:
     def _run(self, name: str, instead: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         text = (self.bundle / name).read_text()
         script = self.bundle / f"fake-{name}"
-        instead = f"live={self.live}\n{instead}"
+        instead = f"live={self.live}\nfake={self.directory}\n{instead}"
         script.write_text(
             re.sub(r'^main "\$@"$', lambda _: f'{instead}main "$@"', text, flags=re.MULTILINE)
         )

@@ -44,9 +44,7 @@ def test_every_file_is_put_in_its_place_with_its_mode(sh: Sh, trees: Path, root:
     placed = list_tree(root)
     assert {path: placed.get(path) for path in wanted} == wanted
     assert {path for path in placed if path not in wanted} == {
-        f"opt/k8s/bundle/{path}"
-        for path in list_tree(bundle)
-        if not path.startswith(("rootfs/", "install.sh"))
+        f"opt/k8s/bundle/{path}" for path in list_tree(bundle) if not path.startswith("rootfs/")
     } | {
         "var/lib/bundler/files",
         "var/lib/bundler/dirs",
@@ -156,8 +154,9 @@ def test_a_dry_run_names_every_file_and_changes_nothing(sh: Sh, trees: Path, roo
         (["--version"], 0, "lab/worker1, Kubernetes 1.20.2"),
         (["--list-preflight"], 0, "nginx-stream"),
         (["--bogus"], 2, "unknown option --bogus"),
-        (["--wait", "soon"], 2, "--wait needs a number"),
-        (["--wait"], 2, "--wait needs a number"),
+        (["--wait", "soon"], 2, "--wait needs a time"),
+        (["--wait"], 2, "--wait needs a time"),
+        (["--ready-within", "soon"], 2, "--ready-within needs a number"),
         (["--skip-preflight", "manifest"], 2, "no check that may be overruled"),
         (["--skip-preflight"], 2, "no check that may be overruled"),
     ],

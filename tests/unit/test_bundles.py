@@ -55,8 +55,9 @@ def verify(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]
 
 def test_a_whole_directory_is_well(make: Callable[..., Path]) -> None:
     done = verify(make())
-    assert (done.returncode, len(done.stdout.splitlines())) == (0, 2), done.stderr
-    assert done.stdout.startswith("ok  small-one.tar.gz  ")
+    assert (done.returncode, len(done.stdout.splitlines())) == (0, 3), done.stderr
+    assert "ok  RUNBOOK.md  " in done.stdout
+    assert "ok  small-one.tar.gz  " in done.stdout
 
 
 def test_each_bad_bundle_is_named(make: Callable[..., Path]) -> None:

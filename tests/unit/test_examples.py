@@ -53,7 +53,8 @@ def test_every_example_builds(tmp_path: Path, name: str) -> None:
     bundles = build(inputs, tmp_path / "dist")
     cluster = load_cluster(description).cluster
     assert [bundle.path.name for bundle in bundles] == [
-        f"{cluster.name}-{node.name}.tar.gz" for node in cluster.nodes
+        *(f"{cluster.name}-{node.name}.tar.gz" for node in cluster.nodes),
+        "RUNBOOK.md",
     ]
 
 

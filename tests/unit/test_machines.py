@@ -55,7 +55,7 @@ def test_each_node_gets_programs_and_images_of_its_own_machine(mixed: Path, tmp_
     pins = write_upstream(tmp_path, mixed)
     bundles = build(make_inputs(tmp_path, pins), tmp_path / "dist")
     expected = {"one": "amd64", "two": "amd64", "three": "arm64"}
-    for bundle in bundles:
+    for bundle in (each for each in bundles if each.path.suffix == ".gz"):
         node = bundle.path.name.removesuffix(".tar.gz").rpartition("-")[2]
         members = read_members(bundle.path)
         programs = {read_machine(c) for c in members.values() if c.startswith(b"\x7fELF")}

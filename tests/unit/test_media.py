@@ -121,7 +121,10 @@ def test_inspect_reads_volumes(built: SmallSite) -> None:
 def test_a_build_without_volumes_takes_the_former_ones_away(site: SmallSite) -> None:
     site.build("volumes")
     names = {path.name for path in (site.directory / "volumes").iterdir()}
-    assert names == {f"small-{n}.tar.gz" for n in ("one", "two", "three")} | {"SHA256SUMS"}
+    assert names == {f"small-{n}.tar.gz" for n in ("one", "two", "three")} | {
+        "RUNBOOK.md",
+        "SHA256SUMS",
+    }
 
 
 def test_a_bad_size_is_refused_before_anything_is_done(site: SmallSite) -> None:

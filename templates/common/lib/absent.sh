@@ -24,7 +24,7 @@ check_public() {
 # A delta goes onto the bundle that it names; onto its own result, too, since a run may be repeated.
 check_base() {
     base=$(header base)
-    [ -n "$base" ] || return 0
+    [ -n "$base" ] && ! is_generation || return 0
     whole="take this node's whole bundle, or build with --since and what this host has (/opt/k8s/bundle/MANIFEST)"
     installed=$prefix/opt/k8s/bundle/MANIFEST
     [ -f "$installed" ] || refuse base "this bundle is a change to another ($(shorten "$base")), and none is installed here" "$whole"
@@ -52,6 +52,7 @@ list_altered() {
 # What this run takes out of the payload is there, and is what MANIFEST says. An image that a delta
 # leaves out must be in the runtime; one that does not run yet is asked when it does.
 check_absent() {
+    if is_generation; then return; fi
     [ -z "$payload" ] || open_payload
     [ -s "$work/absent" ] || return 0
     { awk '{ print $5 }' "$work/changes"; is_staged || missing_images | sed 's/|.*//'; } >"$work/needed"

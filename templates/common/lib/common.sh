@@ -35,7 +35,7 @@ is_staged() { [ -n "$prefix" ]; }
 # Temporary files; gone when the script ends, however it does.
 make_work_dir() {
     work=$(mktemp -d) || exit 1
-    lock_taken=no
+    lock_taken=no switching=no
     trap finish EXIT
     trap 'exit 129' HUP
     trap 'exit 130' INT
@@ -45,6 +45,7 @@ make_work_dir() {
 finish() {
     finish_code=$?
     trap - EXIT
+    if [ "$finish_code $switching" = '1 yes' ]; then return_back; fi # died amid a change: generations.sh
     rm -rf "$work"
     [ "$lock_taken" = no ] || rm -rf "$store/lock"
     exit "$finish_code"
@@ -64,6 +65,7 @@ make_store() {
 # The lock names its owner's process and when that began, so that one left by a kill is known.
 take_lock() {
     make_store
+    if is_locked && [ "$(lock_owner)" = $$ ]; then lock_taken=yes; return; fi # taken over with exec
     if ! mkdir "$store/lock" 2>/dev/null; then
         is_locked && die 3 "another install.sh or uninstall.sh is running (process $(lock_owner))"
         rm -rf "$store/lock"

@@ -17,14 +17,15 @@
 install_files() {
     : >"$store/unfinished"
     [ -f "$store/existed" ] || list_existing >"$store/existed"
-    mark_restarts
     recorded_files >"$work/files.before"
     save_strangers
     record_files
-    while read -r kind sha mode size source path; do
-        install_file || die 1 "cannot write $path: mend that and run install.sh again"
-    done <"$work/changes"
+    each_change put_beside
+    is_staged || begin_switch
+    mark_restarts
+    each_change put_in_place
     remove_stale_files
+    recorded_files | awk -v prefix="$prefix" '{ print prefix $2 ".bundler-new" }' | sort -u | xargs -r rm -f # of a run that was killed
     # Programs make the rest of these paths by themselves; what is above must go with them.
     for path in $DATA_PATHS $RUNTIME_PATHS; do
         make_directory "$prefix${path%/*}" || die 1 "cannot make ${path%/*}"
@@ -33,6 +34,13 @@ install_files() {
     awk '{ print $1, $5 }' "$work/entries" >"$store/files.new" || die 1 "cannot write $store/files.new"
     mv -f "$store/files.new" "$store/files" || die 1 "cannot write $store/files"
     if is_staged; then rm -rf "$store/unfinished" "$store/restart-pending" "$store/reload-pending"; fi
+}
+
+each_change() {
+    while read -r kind sha mode size source path; do
+        target=$prefix$path
+        "$1" || die 1 "cannot write $path: mend that and run install.sh again"
+    done <"$work/changes"
 }
 
 # Of the paths that programs make while they run: those that are there already, and so not ours.
@@ -47,21 +55,26 @@ mark_restarts() {
     return 0
 }
 
-# Old and new together: what a crash leaves half done, uninstall.sh must find too.
+# Old and new together: what a crash leaves half done is all known, to uninstall.sh too.
 record_files() {
-    awk '{ print $1, $5 }' "$work/entries" | awk '!seen[$2]++' "$work/files.before" - >"$store/files.new" || die 1 "cannot write $store/files.new"
+    awk '{ print $1, $5 }' "$work/entries" | sort -u "$work/files.before" - >"$store/files.new" || die 1 "cannot write $store/files.new"
     mv -f "$store/files.new" "$store/files" || die 1 "cannot write $store/files"
 }
 
-# Beside its place, then moved over it: a reader sees the old file or the new one, whole.
-install_file() {
-    target=$prefix$path
+# All files are beside their places before the first is moved: the moment between is short.
+put_beside() {
     make_directory "${target%/*}" || return 1
-    save_modified || return 1
     rm -f "$target.bundler-new"
-    (umask 077 && provide "$source" "$target.bundler-new") && chmod "$mode" "$target.bundler-new" || return 1
+    share_blocks || (umask 077 && provide "$source" "$target.bundler-new") && chmod "$mode" "$target.bundler-new" || return 1
     is_staged || chown 0:0 "$target.bundler-new" || return 1
-    mv -f "$target.bundler-new" "$target" || return 1
+}
+
+# A large file need not be on the disk twice; it cannot be shared between file systems.
+share_blocks() { ! is_staged && [ "$size" -ge "$LARGE" ] && ln "$generations/$to/$source" "$target.bundler-new" 2>/dev/null; }
+
+# A reader sees the old file or the new one, whole.
+put_in_place() {
+    save_modified && mv -f "$target.bundler-new" "$target" || return 1
     note "$kind $path $sha"
 }
 
@@ -106,6 +119,13 @@ remove_stale_files() {
         remove_file "$path" || die 1 "cannot remove $path"
         note "removed $path"
     done <"$work/removed"
+}
+
+# wipe_secrets DIRECTORY: overwritten before they go, as far as the file system writes in place.
+wipe_secrets() {
+    find "$1" -type f -perm 0600 -links 1 2>/dev/null | while read -r secret; do
+        shred -u "$secret" 2>/dev/null || { head -c "$(wc -c <"$secret")" /dev/zero >"$secret.zero" && cat "$secret.zero" 1<>"$secret"; rm -f "$secret" "$secret.zero"; }
+    done
 }
 
 # remove_file PATH: and what was there before bundler's comes back.

@@ -4,7 +4,11 @@
 
 # Every listed file is what the list says, and nothing lies in the bundle's folders beyond it.
 check_manifest() {
-    awk '/^# from-/ { print $3 }' "$here/MANIFEST" >"$work/absent"
+    if is_generation; then
+        print_files "$here/MANIFEST" | awk '$4 ~ /^(images|packages)\// { print $4 }'
+    else
+        awk '/^# from-/ { print $3 }' "$here/MANIFEST"
+    fi >"$work/absent"
     awk 'FILENAME == ARGV[1] { absent[$1] = 1; next } !/^#/ && !($4 in absent)' "$work/absent" "$here/MANIFEST" >"$work/carried"
     (cd "$here" && awk '{ print $4 }' "$work/carried" | print_digests) >"$work/actual"
     faults=$(

@@ -19,7 +19,7 @@ make_plan() {
             kind = !(path in sha) ? "new" : sha[path] != $1 || state[path] != ($2 + 0) " " owner ? "changed" : ""
             if (kind != "") print kind, $1, $2, $3, $4, $5
         }' "$work/installed" "$work/entries" >"$work/changes"
-    recorded_files | awk 'FILENAME == ARGV[1] { wanted[$5] = 1; next } !($2 in wanted) { print $2 }' "$work/entries" - >"$work/removed"
+    recorded_files | awk 'FILENAME == ARGV[1] { wanted[$5] = 1; next } !($2 in wanted) && !seen[$2]++ { print $2 }' "$work/entries" - >"$work/removed"
     list_restarts >"$work/restarts"
     plan_packages
 }
@@ -27,7 +27,7 @@ make_plan() {
 # With --packages-only nothing else of the plan stands.
 narrow_to_packages() {
     for list in changes removed restarts; do : >"$work/$list"; done
-    UNITS='' COMMANDS='' COMMANDS_WANTED='' PORTS='' OPEN_PORTS='' SYSCTLS='' SYSCTLS_WANTED='' MODULES='' CGROUPS=''
+    UNITS='' BOOT_UNITS='' COMMANDS='' COMMANDS_WANTED='' PORTS='' OPEN_PORTS='' SYSCTLS='' SYSCTLS_WANTED='' MODULES='' CGROUPS=''
     SWAP_OFF='' IMAGES='' RESOLV_CONF=''
 }
 
@@ -35,7 +35,7 @@ narrow_to_packages() {
 # installed as that of a whole bundle, and last: what it names is then in place.
 list_entries() {
     awk '$4 ~ /^rootfs\// { print $1, $2, $3, $4, substr($4, 7) }
-        $4 == "uninstall.sh" || $4 == "verify.sh" || $4 == "node.env" || $4 == "state.env" || $4 ~ /^lib\// { print $1, $2, $3, $4, "/opt/k8s/bundle/" $4 }' "$here/MANIFEST"
+        $4 == "install.sh" || $4 == "uninstall.sh" || $4 == "verify.sh" || $4 == "diagnose.sh" || $4 == "node.env" || $4 == "state.env" || $4 ~ /^lib\// { print $1, $2, $3, $4, "/opt/k8s/bundle/" $4 }' "$here/MANIFEST"
     print_files "$here/MANIFEST" >"$work/MANIFEST"
     printf '%s 0644 %s MANIFEST /opt/k8s/bundle/MANIFEST\n' \
         "$(print_digest <"$work/MANIFEST")" "$(wc -c <"$work/MANIFEST" | tr -d ' ')"
@@ -78,6 +78,7 @@ is_pending() { [ -f "$store/restart-pending/$1" ]; }
 is_nothing_to_do() {
     [ ! -s "$work/changes" ] && [ ! -s "$work/removed" ] && [ ! -f "$store/unfinished" ] || return 1
     is_staged && return 0
+    [ "$packages_only" = yes ] || { [ ! -f "$store/switch" ] && [ -n "$(current_generation)" ]; } || return 1
     [ ! -s "$work/packages" ] && [ ! -f "$store/packages-pending" ] || return 1
     [ -z "$(inactive_units)$(disabled_units)$(missing_images)$(wrong_sysctls)$(active_swaps)$(swap_units)" ]
 }
@@ -87,6 +88,7 @@ print_plan() {
     sed 's/^/remove   /' "$work/removed"
     if ! is_staged; then
         print_packages
+        [ -z "$(etcd_step)" ] || say "one way  $(etcd_step)"
         [ ! -f "$store/packages-pending" ] || say "finish   an installation of packages that was cut short"
         [ ! -f "$store/unfinished" ] || say "finish   an earlier run that was cut short"
         for unit in $UNITS; do

@@ -12,7 +12,7 @@ inactive_units() {
 }
 
 disabled_units() {
-    for unit in $UNITS; do
+    for unit in $UNITS $BOOT_UNITS; do
         systemctl -q is-enabled "$unit" 2>/dev/null || printf '%s\n' "$unit"
     done
 }
@@ -47,7 +47,7 @@ wait_until_ready() {
         look_at_units
         waited=$(($(now) - wait_begun))
         [ -n "$unready_units" ] || return 0
-        [ "$waited" -lt "$wait_limit" ] || break
+        [ "$waited" -lt "$wait_limit" ] && ! is_hopeless || break
         if [ "$waited" -ge $((told + 15)) ]; then
             told=$waited
             say "  after $waited s: $(sed -n '1s/^[A-Za-z]* *//p' "$work/reasons")"
@@ -57,10 +57,28 @@ wait_until_ready() {
     judge_unready
 }
 
+# Where all was well before, a unit that keeps ending need not be waited for to the end. systemd
+# counts from the last start by hand, which may still be in its queue.
+is_hopeless() {
+    [ "$well_before" = yes ] || return 1
+    for unit in $unready_units; do
+        restarts=$(systemctl show -p NRestarts "$unit" 2>/dev/null | sed 's/.*=//')
+        [ "${restarts:-0}" -lt 5 ] || ! is_settled "$unit" >/dev/null || return 0
+    done
+    return 1
+}
+
 # A unit that systemd has yet to restart may still answer, for the last time.
 is_settled() {
     systemctl list-jobs --no-legend 2>/dev/null | awk -v unit="$1" '$2 == unit { found = 1 } END { exit found }' ||
         { echo "systemd is still starting it"; return 2; }
+}
+
+# A unit that starts again and again looks well between two ends.
+has_lasted() {
+    since=$(systemctl show -p ActiveEnterTimestampMonotonic "$1" 2>/dev/null | sed 's/.*=//')
+    lasted=$(awk -v since="${since:-0}" '{ print int($1 - since / 1000000) }' /proc/uptime)
+    [ "$lasted" -ge "$settle" ] || { echo "it has run for $lasted s only, and must do so for $settle s"; return 1; }
 }
 
 look_at_units() {
@@ -68,7 +86,7 @@ look_at_units() {
     : >"$work/reasons"
     for unit in $unready_units; do
         check=ready_$(unit_field "$unit" Ready | tr - _)
-        reason=$("$check" "$unit" && is_settled "$unit")
+        reason=$("$check" "$unit" && is_settled "$unit" && has_lasted "$unit")
         case $? in
             0) say "  ready    $unit ($(($(now) - wait_begun)) s)"; continue ;;
             2) printf 'pending %s: %s\n' "$unit" "$reason" >>"$work/reasons" ;;
@@ -88,4 +106,11 @@ judge_unready() {
     done <"$work/reasons"
 }
 
-show_journal() { journalctl -u "$1" -n 3 --no-pager -o cat 2>/dev/null | cut -c1-200 | sed 's/^/             /'; }
+# The last lines that tell of a fault, else the last lines.
+show_journal() {
+    journalctl -u "$1" -n 300 --no-pager -o cat 2>/dev/null | cut -c1-200 >"$work/journal"
+    grep -iE 'error|fatal|panic|fail|invalid|unknown|refused|denied|cannot' "$work/journal" | grep -v ': Main process exited\|: Failed with result' |
+        awk '!seen[$0]++' | tail -n 3 >"$work/telling"
+    [ -s "$work/telling" ] || tail -n 3 "$work/journal" >"$work/telling"
+    sed 's/^/             /' "$work/telling"
+}

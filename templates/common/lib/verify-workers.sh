@@ -2,15 +2,16 @@
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # verify.sh and its parts share their variables
 
 check_nodes_ready() {
-    expect "exactly the planned nodes, all Ready: $(planned_names worker | tr '\n' ' ')"
-    found=$(kube get nodes -o go-template='{{range .items}}{{.metadata.name}} {{range .status.addresses}}{{if eq .type "InternalIP"}}{{.address}}{{end}}{{end}} {{range .status.conditions}}{{if eq .type "Ready"}}{{.status}}{{end}}{{end}}{{"\n"}}{{end}}' 2>&1) ||
+    expect "exactly the planned nodes, all Ready and under no pressure: $(planned_names worker | tr '\n' ' ')"
+    found=$(kube get nodes -o go-template='{{range .items}}{{.metadata.name}} {{range .status.addresses}}{{if eq .type "InternalIP"}}{{.address}}{{end}}{{end}} {{range .status.conditions}}{{if eq .type "Ready"}}{{.status}}{{end}}{{end}} {{range .status.conditions}}{{if and (ne .type "Ready") (eq .status "True")}}{{.type}},{{end}}{{end}}{{"\n"}}{{end}}' 2>&1) ||
         { saw "$found"; return 1; }
     problems=$(
         planned worker | while read -r name address; do
             case $(printf '%s\n' "$found" | grep "^$name ") in
-                "$name $address True") ;;
+                "$name $address True ") ;;
                 "") printf '%s is not registered\n' "$name" ;;
-                *" True") printf '%s is Ready, but not with its planned address %s\n' "$name" "$address" ;;
+                "$name $address True "*) printf '%s has %s: it takes no pods\n' "$name" "$(printf '%s\n' "$found" | sed -n "s/^$name .* \\(.*\\),\$/\\1/p")" ;;
+                *" True "*) printf '%s is Ready, but not with its planned address %s\n' "$name" "$address" ;;
                 *) printf '%s is not Ready\n' "$name" ;;
             esac
         done

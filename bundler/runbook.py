@@ -1,0 +1,88 @@
+"""dist/RUNBOOK.md: what to carry where, what to run there in order, what to read back aloud."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from bundler.arrange import Layout, Media
+from bundler.config import Role
+from bundler.context import compile_template
+from bundler.paths import templates_directory
+from bundler.plan import NodePlan, Plan
+from bundler.volumes import DIGESTS, Written, whole_name
+
+RUNBOOK = "RUNBOOK.md"
+SPOKEN = 4  # groups of four characters of a digest: enough to be read back aloud
+
+WAVES: tuple[tuple[str, frozenset[Role], str], ...] = (
+    (
+        "Members of etcd and control planes",
+        frozenset({Role.ETCD, Role.CONTROL_PLANE, Role.LOAD_BALANCER}),
+        "a new cluster: in any order; one that runs: one by one, or `--wait` gives each its turn",
+    ),
+    (
+        "Workers",
+        frozenset({Role.WORKER}),
+        "after the control planes, as many at a time as the cluster can do without",
+    ),
+)
+"""In which order hosts are installed: the first wave that has one of a node's roles."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wave:
+    """Hosts that are installed at one time."""
+
+    title: str
+    how: str
+    nodes: tuple[NodePlan, ...]
+
+
+def make_waves(plan: Plan) -> tuple[Wave, ...]:
+    """Every node in the wave of its roles; waves without a node are left out."""
+    chosen = {
+        node.name: next(i for i, (_, roles, _) in enumerate(WAVES) if roles & set(node.roles))
+        for node in plan.nodes
+    }
+    waves = (
+        Wave(title=title, how=how, nodes=tuple(n for n in plan.nodes if chosen[n.name] == index))
+        for index, (title, _, how) in enumerate(WAVES)
+    )
+    return tuple(wave for wave in waves if wave.nodes)
+
+
+def make_runbook(
+    plan: Plan, written: Sequence[Written], media: Media, deltas: Collection[str], *, signed: bool
+) -> bytes:
+    """The runbook of a build, as Markdown; the same build gives the same bytes.
+
+    `deltas` names the nodes whose bundle is a change to an earlier one.
+    """
+    text = (templates_directory() / "media" / f"{RUNBOOK}.j2").read_text()
+    files = {
+        whole: sorted(files, key=lambda file: file.path.name)
+        for whole, files in groupby(
+            sorted(written, key=lambda file: file.path.name),
+            lambda file: whole_name(file.path.name.removesuffix(DIGESTS)),
+        )
+    }
+    return (
+        compile_template(text)
+        .render(
+            plan=plan,
+            waves=make_waves(plan),
+            files=files,
+            payload=next((name for name in files if name.startswith("payload-")), ""),
+            is_split=media.layout is Layout.SPLIT,
+            deltas=deltas,
+            signed=signed,
+            spoken=speak,
+            first=plan.having(Role.CONTROL_PLANE)[0],
+        )
+        .encode()
+    )
+
+
+def speak(digest: str) -> str:
+    """The first characters of a digest in groups that one person reads and another repeats."""
+    return " ".join(digest[4 * at : 4 * at + 4] for at in range(SPOKEN))

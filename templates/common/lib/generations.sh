@@ -1,0 +1,212 @@
+# Generations: each bundle that was installed here is kept, so that the host can go back to it.
+# shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
+#
+# /var/lib/bundler:
+#   generations/N/       a bundle as it was unpacked, without its images and packages (0700)
+#   generations/N/state  healthy, unproven (it waits for other hosts) or failed; since when
+#   current              the N whose files are installed
+#   snapshots/           of etcd's data, from before a step that etcd does not take back
+#   switch               "FROM TO back|forward", from before the first file moves until TO has proved to be well
+#
+# A generation is a bundle like any other: going back is running its own install.sh. While `switch`
+# is there files may be mixed; when the host boots so bundler-recover.service goes back to FROM, or
+# on to TO where etcd forbids going back.
+
+GENERATIONS_KEPT=2
+LARGE=1048576 # bytes from which a file shares its blocks with the same file of another generation
+
+generations=$store/generations
+
+# A number, and no more: 0 is none.
+read_number() { sed -n '1s/^\([0-9][0-9]*\)$/\1/p' "$1" 2>/dev/null; }
+current_generation() { read_number "$store/current"; }
+is_generation() { [ "${here%/*}" = "$generations" ]; }
+list_numbers() { for each in "$generations"/*/state; do [ ! -f "$each" ] || basename "${each%/state}"; done | grep -x '[0-9]*' | sort -n; }
+state_of() { sed -n '1s/ .*//p' "$generations/$1/state" 2>/dev/null; }
+is_healthy() { [ "$(state_of "$1")" = healthy ]; }
+identity_of() { print_files "$1/MANIFEST" | print_digest; }
+field_of() { sed -n "s/^$2='\(.*\)'\$/\1/p" "$generations/$1/node.env"; }
+
+write_line() { { printf '%s\n' "$2" >"$1.new" && mv -f "$1.new" "$1"; } || die 1 "cannot write $1"; }
+set_state() { write_line "$generations/$1/state" "$2 $(date -u +%Y-%m-%dT%H:%M:%SZ)"; }
+
+# Sets `to`: the bundle as a generation of this host; the same bundle is the same generation.
+save_generation() {
+    if is_generation; then to=${here##*/}; return; fi
+    own=$(identity_of "$here")
+    for to in $(list_numbers); do
+        [ "$(identity_of "$generations/$to")" != "$own" ] || { is_whole && return; break; }
+        to=''
+    done
+    [ -n "${to:-}" ] || to=$(($(list_numbers | sed -n '$p') + 1))
+    part=$generations/$to.part
+    rm -rf "$part"
+    (umask 077 && mkdir -p "$part") || die 1 "cannot make $part"
+    keep_files || die 1 "cannot write $part: mend that and run install.sh again"
+    rm -rf "${generations:?}/$to"
+    mv "$part" "$generations/$to" || die 1 "cannot make $generations/$to"
+    set_state "$to" unproven
+}
+
+is_whole() { (cd "$generations/$to" && kept_files | awk '{ print $1 "  " $4 }' | sha256sum -c - >/dev/null 2>&1); }
+kept_files() { print_files "$here/MANIFEST" | awk '$4 !~ /^(images|packages)\//'; }
+
+# What an earlier generation has too is not written again where it is large; what this bundle
+# leaves out comes from where install.sh would take it.
+keep_files() {
+    kept_files >"$work/kept-files"
+    for number in $(list_numbers); do
+        print_files "$generations/$number/MANIFEST" | awk -v n="$number" -v large=$LARGE '$3 >= large { print $1, $4, n }'
+    done >"$work/twins"
+    awk 'FILENAME == ARGV[1] { twin[$1 " " $2] = $3; next }
+        { key = $1 " " $4; print (key in twin ? twin[key] : 0), $4 }' "$work/twins" "$work/kept-files" >"$work/kept-from"
+    awk '{ print $2 }' "$work/kept-from" | sed 's|^|/|; s|/[^/]*$||' | sort -u | sed "s|^|$part|" | xargs mkdir -p -m 0700 || return 1
+    : >"$work/copied"
+    while read -r number path; do
+        if [ "$number" != 0 ] && ln "$generations/$number/$path" "$part/$path" 2>/dev/null; then continue; fi
+        if [ -f "$here/$path" ]; then printf '%s\n' "$path" >>"$work/copied"; else provide "$path" "$part/$path" || return 1; fi
+    done <"$work/kept-from"
+    tar -cf - -C "$here" -T "$work/copied" | tar -xf - -C "$part" || return 1
+    cp "$here/MANIFEST" "$part/" || return 1
+    [ ! -f "$here/MANIFEST.sig" ] || cp "$here/MANIFEST.sig" "$part/"
+}
+
+# The generation that was last in place and whole, however often a run was cut short since.
+begin_switch() {
+    from=$(current_generation)
+    if [ -f "$store/switch" ]; then
+        read -r from cut_short its_way <"$store/switch"
+        [ "$recovering" = no ] || way=$its_way
+        [ -n "$returned_from" ] || say "  an earlier run was cut short between the generations $from and $cut_short; now the host goes to $to"
+    fi
+    from=${from:-0}
+    write_line "$store/switch" "$from $to $way"
+    switching=yes
+    sync
+}
+
+# What must be known before a new minor of etcd is begun; nothing where it is none.
+etcd_step() {
+    old_etcd=$(installed_field ETCD_VERSION)
+    [ -n "$old_etcd" ] && [ -n "$ETCD_VERSION" ] && [ "$(minor "$old_etcd")" != "$(minor "$ETCD_VERSION")" ] || return 0
+    echo "etcd goes from $old_etcd to $ETCD_VERSION, which it does not take back: this generation stays, however it turns out"
+}
+
+# etcd writes its data anew for a new minor, and the old one cannot read them then.
+look_at_etcd() {
+    [ -n "$(etcd_step)" ] || return 0
+    way=forward
+    snapshot=$store/snapshots/before-$ETCD_VERSION.db
+    say "  $(etcd_step)"
+    mkdir -p "$store/snapshots"
+    ETCDCTL_API=3 etcdctl --endpoints="https://$ADDRESS:2379" --cacert=/etc/etcd/pki/ca.crt \
+        --cert=/etc/etcd/pki/healthcheck-client.crt --key=/etc/etcd/pki/healthcheck-client.key \
+        snapshot save "$snapshot" >"$work/snapshot.log" 2>&1 && ETCDCTL_API=3 etcdctl snapshot status "$snapshot" >>"$work/snapshot.log" 2>&1 ||
+        { tail -n 2 "$work/snapshot.log" >&2; die 3 "no snapshot of etcd could be taken, so nothing was changed"; }
+    say "  a snapshot of its data is in $snapshot"
+}
+
+# Were the units of the installed generation well? Then the new one has no excuse.
+look_before() {
+    well_before=no
+    before=$(current_generation)
+    [ -n "$before" ] && [ ! -f "$store/switch" ] && is_healthy "$before" || return 0
+    unready_units=$(field_of "$before" UNITS)
+    look_at_units >/dev/null
+    [ -n "$unready_units" ] || well_before=yes
+}
+
+# After the wait: the new generation stays, or the host goes back to where it was well.
+end_switch() {
+    case $outcome in
+        ready) set_state "$to" healthy ;;
+        pending) [ "$well_before" = no ] || return_back; set_state "$to" unproven ;;
+        failed) return_back; set_state "$to" failed ;;
+    esac
+    switching=no
+    write_line "$store/current" "$to"
+    rm -f "$store/switch"
+    [ "$outcome" != ready ] || prune_generations $GENERATIONS_KEPT
+}
+
+# The install.sh of the generation before takes over this process, and with it the lock. Nothing
+# happens where there is none that was well.
+return_back() {
+    if [ "$from" = "$to" ] || ! is_healthy "$from"; then return 0; fi
+    if [ "$go_back$way" != yesback ]; then say "$NODE: generation $to is not well, and stays: $(if [ $way = back ]; then echo --no-rollback; else echo "etcd does not go back"; fi)"; return 0; fi
+    switching=no
+    set_state "$to" failed
+    say "$NODE: generation $to is not well: going back to generation $from"
+    note "went back from generation $to to $from"
+    # This host's turn is kept: its lock ends with this process, and this file (turn.sh).
+    if [ -f "$work/turn" ]; then find "$work" -type f ! -name turn -exec rm -f {} +; else rm -rf "$work"; fi
+    trap - EXIT
+    exec /bin/sh "$generations/$from/install.sh" --returned-from "$to"
+}
+
+# At boot, before the units: files are those of FROM again, and nothing waits.
+recover() {
+    install_files
+    systemctl daemon-reload
+    rm -rf "$store/restart-pending" "$store/reload-pending" "$store/unfinished"
+    write_line "$store/current" "$to"
+    rm -f "$store/switch"
+    note "recovered generation $to at boot"
+    say "$NODE: the host stopped amid a change; generation $to is in place again"
+}
+
+# Nothing is to be done, and what waited for other hosts is well by now.
+prove_current() {
+    at=$(current_generation)
+    [ "$(state_of "$at")" = unproven ] || return 0
+    unready_units=$UNITS
+    look_at_units >/dev/null
+    [ -n "$unready_units" ] || set_state "$at" healthy
+}
+
+list_generations() {
+    [ -n "$(list_numbers)" ] || { say "no generation is installed here"; return; }
+    printf '%-4s %-9s %-20s %-10s %-10s %s\n' N STATE SINCE KUBERNETES BUNDLER IDENTITY
+    for number in $(list_numbers); do
+        mark=''
+        [ "$number" != "$(current_generation)" ] || mark='*'
+        read -r state since <"$generations/$number/state"
+        printf '%-4s %-9s %-20s %-10s %-10s %.16s\n' "$number$mark" "$state" "$since" \
+            "$(field_of "$number" KUBERNETES_VERSION)" "$(field_of "$number" TOOL_VERSION)" "$(identity_of "$generations/$number")"
+    done
+    [ ! -f "$store/switch" ] || say "a change from generation $(sed 's/ / to /' "$store/switch") was cut short: run install.sh again"
+}
+
+# rollback [N]: to that generation, by default the newest other one that was well.
+rollback() {
+    wanted=$1
+    current=$(current_generation)
+    if [ -z "$wanted" ]; then
+        for number in $(list_numbers); do
+            [ "$number" = "$current" ] || ! is_healthy "$number" || wanted=$number
+        done
+        [ -n "$wanted" ] || die 3 "no other generation here was ever well (see --list)"
+    fi
+    [ -f "$generations/$wanted/install.sh" ] || die 2 "there is no generation $wanted here (see --list)"
+    say "going to generation $wanted"
+    shift
+    exec /bin/sh "$generations/$wanted/install.sh" "$@"
+}
+
+# prune_generations KEEP: the newest stay, what is installed among them, and one to go back to.
+prune_generations() {
+    newest_well=''
+    for number in $(list_numbers); do
+        [ "$number" = "$(current_generation)" ] || ! is_healthy "$number" || newest_well=$number
+    done
+    surplus=$(($(list_numbers | count_lines) - $1))
+    for number in $(list_numbers); do
+        [ "$surplus" -gt 0 ] || break
+        case $number in "$(current_generation)" | "$newest_well") continue ;; esac
+        wipe_secrets "$generations/$number"
+        rm -rf "${generations:?}/$number"
+        note "pruned generation $number"
+        surplus=$((surplus - 1))
+    done
+    rm -rf "$generations"/*.part
+}

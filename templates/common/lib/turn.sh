@@ -1,0 +1,135 @@
+# Is it this host's turn? No controller knows, so each host looks at the others before it restarts
+# what they need: a quorum of etcd, an API server that answers, and the versions that Kubernetes allows.
+# shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
+
+minor() { printf '%s\n' "$1" | cut -d. -f2; }
+installed_field() { sed -n "s/^$1='\(.*\)'\$/\1/p" "$prefix/opt/k8s/bundle/node.env" 2>/dev/null; }
+
+# One minor after another, and none back: both sides of each table of upgrades know only their neighbour.
+check_upgrade() {
+    check_step upgrade Kubernetes "$(installed_field KUBERNETES_VERSION)" "$KUBERNETES_VERSION"
+    check_step etcd-upgrade etcd "$(installed_field ETCD_VERSION)" "${ETCD_VERSION:-}"
+}
+
+# check_step NAME PROGRAM OLD NEW
+check_step() {
+    [ -n "$3" ] && [ -n "$4" ] || return 0
+    step=$(($(minor "$4") - $(minor "$3")))
+    if [ "$step" -gt 1 ]; then
+        failure "$1" "this host has $2 $3, and $4 is $step minors further" "build and install each minor in turn: $(print_path "$3" "$4")"
+    elif [ "$step" -lt 0 ] && { ! is_generation || [ "$2" = etcd ]; }; then
+        failure "$1" "this host has $2 $3, and this bundle has $4: no minor is taken back" \
+            "keep $2 $3 in cluster.yaml$([ "$2" != Kubernetes ] || echo ', or go back to a generation that was here: install.sh --list')"
+    fi
+}
+
+print_path() {
+    at=$(minor "$1")
+    printf '%s' "$1"
+    while at=$((at + 1)); [ "$at" -lt "$(minor "$2")" ]; do printf ', %s.%s' "${1%%.*}" "$at"; done
+    printf ', %s\n' "$2"
+}
+
+is_due() { { grep -qxF "$1" "$work/restarts" || is_pending "$1"; } && systemctl -q is-active "$1" 2>/dev/null; }
+
+# With --wait it is looked again and again until it is.
+check_turn() {
+    turn_begun=$(now)
+    until reason=$(find_obstacle); [ -z "$reason" ]; do
+        if [ "$dry_run" = yes ] || [ $(($(now) - turn_begun)) -ge "$turn_limit" ]; then
+            failure turn "$reason" "install the other hosts first, or mend them; --wait 15m waits for this host's turn"
+            return
+        fi
+        say "  waiting for this host's turn: $reason"
+        sleep 5
+    done
+}
+
+# What stands in the way, if anything: nothing where this host's units are not to be restarted.
+find_obstacle() {
+    for unit in etcd kube-apiserver kubelet; do
+        is_due "$unit.service" || continue
+        "find_obstacle_of_$(printf '%s' "$unit" | tr - _)" && return
+    done
+}
+
+# While this member is away the others must be a quorum. Of two there is none: that cannot be helped.
+find_obstacle_of_etcd() {
+    # shellcheck disable=SC2086 # a list of endpoints
+    set -- $ETCD_ENDPOINTS
+    members=$# healthy=0
+    [ "$members" -gt 2 ] || return 1
+    for endpoint; do
+        member=${endpoint#https://}
+        [ "${member%:*}" != "$ADDRESS" ] || continue
+        ! answers "${member%:*}" "${member##*:}" /health /etc/etcd/pki/ca.crt \
+            /etc/etcd/pki/healthcheck-client.crt /etc/etcd/pki/healthcheck-client.key >/dev/null || healthy=$((healthy + 1))
+    done
+    [ "$healthy" -le $((members / 2)) ] || return 1
+    echo "etcd would lose its quorum: of the $((members - 1)) other members $healthy are healthy"
+}
+
+# "name version" of the API servers on other hosts; a version of - where one does not answer.
+other_api_servers() {
+    for planned in $NODES; do
+        case ${planned##*|} in *control-plane*) ;; *) continue ;; esac
+        server=${planned#*|} server=${server%|*}
+        [ "$server" != "$ADDRESS" ] || continue
+        version=$(HTTPS_TIMEOUT=4 https_get "$server" "${API_LOCAL##*:}" /version /etc/kubernetes/pki/ca.crt "$@" |
+            sed -n 's/.*"gitVersion": *"v\([0-9.]*\).*/\1/p')
+        printf '%s %s\n' "${planned%%|*}" "${version:--}"
+    done
+}
+
+find_obstacle_of_kube_apiserver() {
+    other_api_servers /etc/kubernetes/pki/apiserver-kubelet-client.crt /etc/kubernetes/pki/apiserver-kubelet-client.key >"$work/servers"
+    [ -s "$work/servers" ] || return 1
+    if ! grep -qv ' -$' "$work/servers"; then
+        echo "no other API server answers: the cluster would be without one"
+    else
+        while read -r name version; do
+            [ "$version" != - ] || continue
+            apart=$(($(minor "$KUBERNETES_VERSION") - $(minor "$version")))
+            if [ "$apart" -gt 1 ] || [ "$apart" -lt -1 ]; then
+                echo "the API server of $name is $version, more than one minor from $KUBERNETES_VERSION"
+                return
+            fi
+        done <"$work/servers"
+        return 1
+    fi
+}
+
+# No kubelet is newer than an API server. This host's own is restarted first, by the same run.
+find_obstacle_of_kubelet() {
+    identity=$KUBELET_ROOT/pki/kubelet-client-current.pem
+    host=${ENDPOINT#https://}
+    version=$(HTTPS_TIMEOUT=4 https_get "${host%:*}" "${host##*:}" /version /etc/kubernetes/pki/ca.crt "$identity" "$identity" |
+        sed -n 's/.*"gitVersion": *"v\([0-9.]*\).*/\1/p')
+    [ -n "$version" ] || return 1
+    case " $UNITS " in *' kube-apiserver.service '*) return 1 ;; esac
+    [ "$(minor "$version")" -lt "$(minor "$KUBERNETES_VERSION")" ] || return 1
+    echo "the API server at $ENDPOINT is $version: control planes come before workers"
+}
+
+# Two control-plane hosts that look at the same moment must not both go: the lock is in etcd, and is
+# this host's until the script ends, however it does.
+take_turn() {
+    is_due etcd.service || is_due kube-apiserver.service || return 0
+    # shellcheck disable=SC2086 # a list of endpoints
+    set -- $ETCD_ENDPOINTS
+    [ $# -gt 1 ] || return 0
+    say "  taking the turn of this cluster's control planes"
+    : >"$work/turn"
+    pki=/etc/kubernetes/pki
+    ETCDCTL_API=3 etcdctl --endpoints="$(printf '%s' "$ETCD_ENDPOINTS" | tr ' ' ',')" --cacert="$pki/etcd-ca.crt" \
+        --cert="$pki/apiserver-etcd-client.crt" --key="$pki/apiserver-etcd-client.key" \
+        lock bundler/turn -- sh -c "echo held >'$work/turn'; while [ -f '$work/turn' ] && kill -0 $$; do sleep 1; done; rm -rf '$work'" >"$work/turn.log" 2>&1 &
+    turn_begun=$(now)
+    until grep -q held "$work/turn"; do
+        [ $(($(now) - turn_begun)) -lt $((turn_limit + 20)) ] ||
+            die 3 "another control plane has the turn, or etcd does not answer: $(tail -n 1 "$work/turn.log"); nothing was changed (--wait 15m waits for it)"
+        sleep 1
+    done
+    check_turn
+    [ ! -s "$work/failures" ] || die 3 "$(sed -n '1s/^ *//p' "$work/failures"): nothing was changed"
+}

@@ -1,0 +1,179 @@
+"""A bundle that is not well is left again by the host itself; a power cut leaves the one or the other."""
+
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from lab import FIGURES, SOLO, Host, build, docker, hosts_sh, wait_for
+
+WENT_BACK = 5
+LIMIT = 180  # seconds until a host is healthy again
+POINTS = 30  # of kills and power cuts, in `make test-long`
+SEED = 20261123
+
+REWRITE = """
+cd {directory} && awk '{{ print $4 }}' MANIFEST | xargs -r stat -c '%a %s %n' |
+    while read -r mode size path; do
+        printf '%s %04d %s %s\\n' "$(sha256sum <"$path" | cut -d' ' -f1)" "$mode" "$size" "$path"
+    done >MANIFEST.new && mv MANIFEST.new MANIFEST
+"""
+
+
+@dataclass(frozen=True)
+class Site:
+    """The host with generation 1 installed, and its bundle's directory there."""
+
+    host: Host
+    bundle: str
+
+    def spoil(self, command: str) -> str:
+        """Another bundle: this one with a change to its files, and a manifest that agrees."""
+        directory = "/root/other"
+        self.host.run(
+            f"rm -rf {directory}; cp -r {self.bundle} {directory}; cd {directory}; {command}"
+        )
+        self.host.run(REWRITE.format(directory=directory))
+        return directory
+
+    def is_green(self) -> bool:
+        return self.host.run("/opt/k8s/bundle/verify.sh", check=False, timeout=400).returncode == 0
+
+    def installed(self) -> dict[str, str]:
+        """path → digest of every file of the bundle as it lies on the host."""
+        text = self.host.output("cut -d' ' -f2 /var/lib/bundler/files | sort -u | xargs sha256sum")
+        return {path: digest for digest, path in (line.split("  ") for line in text.splitlines())}
+
+
+@pytest.fixture(scope="module")
+def site(lab_directory: Path, product_cache: Path) -> Iterator[Site]:
+    description = lab_directory / "examples" / "again.yaml"
+    description.write_text(SOLO.replace("solo", "again").replace("172.30.20.31", "172.30.20.32"))
+    build(description, lab_directory / "again", cache=product_cache)
+    host = Host("again", "172.30.20.32")
+    hosts_sh("up", f"{host.name}={host.address}")
+    directory = host.unpack(lab_directory / "again" / "again-again.tar.gz")
+    host.run(f"{directory}/install.sh")
+    made = Site(host=host, bundle=directory)
+    assert made.is_green()
+    yield made
+    docker("rm", "-fv", host.container)
+
+
+FAULTS = [
+    pytest.param(
+        "sed -i 's/--authorization-mode=/--no-such-flag --authorization-mode=/' rootfs/etc/systemd/system/kube-apiserver.service",
+        "unknown flag", id="a-broken-flag-of-kube-apiserver",
+    ),
+    pytest.param(
+        "echo 'noSuchField: true' >>rootfs/etc/kubernetes/kubelet-config.yaml", "noSuchField",
+        id="a-kubelet-that-cannot-start", marks=pytest.mark.long,
+    ),
+    pytest.param(
+        "echo garbage >rootfs/opt/k8s/bin/kube-scheduler", "kube-scheduler",
+        id="a-program-that-is-none", marks=pytest.mark.long,
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("fault", "telling"), FAULTS)
+def test_a_host_goes_back_by_itself(site: Site, fault: str, telling: str) -> None:
+    before = site.installed()
+    directory = site.spoil(fault)
+    begun = time.monotonic()
+    done = site.host.run(f"{directory}/install.sh", check=False)
+    taken = time.monotonic() - begun
+    assert done.returncode == WENT_BACK, done.stdout
+    assert telling in done.stdout
+    assert "going back to generation 1" in done.stdout
+    assert taken < LIMIT
+    assert site.installed() == before
+    assert site.is_green()
+    assert site.host.output(f"{site.bundle}/install.sh").strip() == "again: nothing to do"
+    FIGURES.append(f"back from {telling}: {taken:.0f} s")
+
+
+def test_the_next_generation_and_back(site: Site) -> None:
+    before = site.installed()
+    directory = site.spoil("echo '# another' >>rootfs/etc/kubernetes/kubelet-config.yaml")
+    assert "kubelet.service" in site.host.output(f"{directory}/install.sh")
+    assert site.is_green()
+    said = site.host.output("/opt/k8s/bundle/install.sh --rollback")
+    assert "All units are ready." in said
+    assert site.installed() == before
+    listed = site.host.output("/opt/k8s/bundle/install.sh --list").splitlines()
+    assert [line.split()[1] for line in listed[1:]] == ["healthy", "healthy"]
+    assert site.is_green()
+
+
+def cut_power(site: Site, command: str, after: float, *, whole_host: bool) -> None:
+    """Run it on the host; kill it, or the host, that many seconds later."""
+    docker("exec", "-d", site.host.container, "sh", "-c", f"{command} >/root/said 2>&1")
+    time.sleep(after)
+    if whole_host:
+        docker("kill", site.host.container)
+        docker("start", site.host.container)
+        wait_for(
+            "the host is up again",
+            lambda: (
+                site.host.run("systemctl is-system-running", check=False).stdout.strip()
+                in {"running", "degraded"}
+            ),
+            seconds=90,
+        )
+    else:
+        site.host.run(
+            "for p in /proc/[0-9]*; do case \"$(tr '\\0' ' ' <$p/cmdline 2>/dev/null)\" in"
+            " *sh' /root/'*'/install.sh '*) kill -KILL ${p#/proc/} ;; esac; done"
+        )
+
+
+def check_one_or_the_other(site: Site, trees: dict[str, dict[str, str]]) -> None:
+    """After a power cut: no mixture, and nobody had to do anything."""
+    assert site.host.run("cat /var/lib/bundler/switch", check=False).returncode != 0
+    assert site.installed() in trees.values()
+
+
+def go_through_points(site: Site, count: int) -> None:
+    """Kills and power cuts at moments of a fixed seed, spread over a change of every binary's unit."""
+    directories = {
+        "one": site.bundle,
+        "two": site.spoil(
+            "for u in rootfs/etc/systemd/system/kube*.service; do echo '# two' >>$u; done;"
+            " echo '# two' >>rootfs/etc/kubernetes/kubelet-config.yaml"
+        ),
+    }
+    trees = {}
+    for name, directory in directories.items():
+        begun = time.monotonic()
+        site.host.run(f"{directory}/install.sh")
+        trees[name] = site.installed()
+        length = time.monotonic() - begun
+    dice = random.Random(SEED)
+    at = "two"
+    for point in range(count):
+        goal = "one" if at == "two" else "two"
+        moment = dice.uniform(0.2, length)
+        whole_host = bool(point % 2)
+        cut_power(site, f"{directories[goal]}/install.sh", moment, whole_host=whole_host)
+        if whole_host:
+            check_one_or_the_other(site, trees)
+        done = site.host.run(f"{directories[goal]}/install.sh", check=False)
+        what = f"{'power cut' if whole_host else 'kill'} {point} after {moment:.1f} s"
+        assert done.returncode == 0, f"{what}: {done.stdout}"
+        assert site.installed() == trees[goal], what
+        at = goal
+    assert site.is_green()
+    if at != "one":
+        site.host.run(f"{site.bundle}/install.sh")
+
+
+def test_a_kill_and_a_power_cut_amid_a_change(site: Site) -> None:
+    go_through_points(site, 2)
+
+
+@pytest.mark.long
+def test_kills_and_power_cuts_at_many_points(site: Site) -> None:
+    go_through_points(site, POINTS)

@@ -1,0 +1,103 @@
+"""diagnose.sh tells all that helps, and nothing that is secret."""
+
+import base64
+import re
+import tarfile
+from pathlib import Path
+
+import pytest
+from fake_host import FakeHost, make_host
+from shells import Sh, write_program
+
+SECRET_FILES = ("*.key", "*.kubeconfig", "*encryption-config.yaml", "*bootstrap-tokens.yaml")
+
+
+def list_secrets(bundle: Path) -> set[str]:
+    """Every secret of a bundle: lines of keys, tokens, base64 of either, as they may be printed."""
+    found = set()
+    for pattern in SECRET_FILES:
+        for path in bundle.rglob(pattern):
+            text = path.read_text()
+            found |= set(re.findall(r"-data: (\S{40,})", text))
+            found |= set(re.findall(r"(?:token|secret|token-secret): (\S+)", text))
+            found |= {
+                line for line in text.splitlines() if re.fullmatch(r"[A-Za-z0-9+/=]{40,}", line)
+            }
+    for value in tuple(found):
+        if value.startswith("LS0t"):
+            pem = base64.b64decode(value).decode()
+            found |= {line for line in pem.splitlines() if "-----" not in line and "PRIVATE" in pem}
+    return found
+
+
+@pytest.fixture
+def host(sh: Sh, trees: Path, tmp_path: Path) -> FakeHost:
+    made = make_host(sh, trees / "master1", tmp_path / "host")
+    done = made.install()
+    assert done.returncode == 0, done.stderr
+    for program in ("kubectl", "docker", "journalctl", "ip", "iptables-save", "nft"):
+        write_program(made.directory / "bin" / program, "")
+    return made
+
+
+def diagnose(host: FakeHost, *arguments: str) -> dict[str, str]:
+    """path → content of what it wrote."""
+    output = host.directory / "diagnose.tar.gz"
+    done = host.sh(
+        host.root / "opt/k8s/bundle/diagnose.sh", "-o", str(output), *arguments,
+        DESTDIR=str(host.root), PATH=f"{host.directory}/bin:/usr/bin:/bin:/usr/sbin:/sbin",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    with tarfile.open(output) as archive:
+        return {
+            member.name.partition("/")[2]: archive.extractfile(member).read().decode()  # type: ignore[union-attr]
+            for member in archive
+            if member.isreg()
+        }
+
+
+def test_no_secret_of_the_bundle_occurs_wherever_it_was_printed(host: FakeHost) -> None:
+    secrets = list_secrets(host.bundle)
+    assert len(secrets) > 30
+    leak = host.directory / "leak"
+    leak.write_text(
+        "".join(path.read_text() for p in SECRET_FILES for path in sorted(host.bundle.rglob(p)))
+    )
+    for program in ("journalctl", "kubectl", "docker", "dmesg"):
+        write_program(host.directory / "bin" / program, f"cat {leak}\n")
+    found = diagnose(host)
+    for path, text in found.items():
+        for secret in secrets:
+            assert secret not in text, f"{path}: {secret}"
+    assert "[masked" in found["units/kube-apiserver.service.journal"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "GET /api Authorization: Bearer eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJrdWJlcm5ldGVzIn0.c2lnbmF0dXJl",
+        "using token abcdef.0123456789abcdef to join",
+        "proxy http://alice:hunter2222@proxy.example:3128",
+        '"password": "hunter2222"',
+    ],
+)
+def test_what_looks_like_a_secret_is_masked(host: FakeHost, line: str) -> None:
+    write_program(host.directory / "bin/journalctl", f"cat <<'END'\n{line}\nEND\n")
+    text = diagnose(host)["units/etcd.service.journal"]
+    assert "[masked]" in text
+    for secret in ("eyJhbGci", "0123456789abcdef", "hunter2222"):
+        assert secret not in text
+
+
+def test_it_tells_what_helps(host: FakeHost) -> None:
+    found = diagnose(host, "--lines", "20")
+    assert "NODE='master1'" in found["node.env"]
+    assert "healthy" in found["generations.txt"]
+    assert "ExecStart=/opt/k8s/bin/etcd" in found["files/etc/systemd/system/etcd.service"]
+    assert re.search(
+        r"^600 \S+ \d+ .*/etc/kubernetes/pki/ca.key$", found["files.txt"], re.MULTILINE
+    )
+    assert "notAfter=" in found["certificates.txt"]
+    assert "files/etc/kubernetes/pki/ca.key" not in found
+    (host.root / "etc/etcd/pki/ca.crt").unlink()
+    assert "missing /etc/etcd/pki/ca.crt" in diagnose(host)["files.txt"]

@@ -1,0 +1,275 @@
+"""Every bundle that was installed is kept; a host whose new one is not well goes back by itself."""
+
+import re
+import shutil
+import signal
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from fake_host import INSTALL, FakeHost, make_host
+from shells import Sh, write_program
+from test_install import list_tree, rewrite_manifest
+
+CONFIG = "etc/kubernetes/kubelet-config.yaml"
+UNIT = "etc/systemd/system/kubelet.service"
+KEY = "etc/kubernetes/bootstrap.kubeconfig"
+WENT_BACK = 5
+
+
+@dataclass
+class Site:
+    """A fake host, and bundles 1, 2, … for it, each with another configuration and secret."""
+
+    host: FakeHost
+    bundles: list[Path]
+
+    @property
+    def root(self) -> Path:
+        return self.host.root
+
+    @property
+    def store(self) -> Path:
+        return self.root / "var/lib/bundler"
+
+    def install(self, number: int, *arguments: str, **environment: str) -> "Done":
+        return self.run(self.bundles[number - 1] / "install.sh", *arguments, **environment)
+
+    def run(self, script: Path, *arguments: str, **environment: str) -> "Done":
+        path = f"{self.host.directory}/bin:/usr/bin:/bin:/usr/sbin:/sbin"
+        environment = {"DESTDIR": str(self.root), "PATH": path} | environment
+        return self.host.sh(script, *arguments, **environment)
+
+    def installed(self) -> dict[str, str]:
+        """What lies on the host, without bundler's own notes and what a killed run put beside."""
+        return {
+            path: facts
+            for path, facts in list_tree(self.root).items()
+            if not path.startswith("var/lib/bundler") and not path.endswith(".bundler-new")
+        }
+
+    def states(self) -> dict[str, str]:
+        return {
+            path.parent.name: path.read_text().split()[0]
+            for path in sorted(self.store.glob("generations/*/state"))
+        }
+
+    def current(self) -> str:
+        return (self.store / "current").read_text().strip()
+
+
+Done = subprocess.CompletedProcess[str]
+
+
+def plant(bundle: Path, host: FakeHost) -> None:
+    """What a folder cannot be (units, images) is answered inside the bundle: generations have it too."""
+    script = bundle / "install.sh"
+    instead = f"live={host.live}\nfake={host.directory}\n{INSTALL}"
+    script.write_text(
+        re.sub(
+            r'^main "\$@"$', lambda _: f'{instead}main "$@"', script.read_text(), flags=re.MULTILINE
+        )
+    )
+
+
+@pytest.fixture
+def site(sh: Sh, trees: Path, tmp_path: Path) -> Site:
+    host = make_host(sh, trees / "worker1", tmp_path / "host")
+    plant(host.bundle, host)
+    bundles = []
+    for number in (1, 2, 3, 4):
+        bundle = Path(shutil.copytree(host.bundle, trees / f"bundle{number}"))
+        (bundle / "rootfs" / CONFIG).write_text(f"number: {number}\n")
+        (bundle / "rootfs" / KEY).write_text(f"token: secret-{number}\n")
+        with (bundle / "rootfs" / UNIT).open("a") as unit:
+            unit.write(f"# {number}\n")
+        rewrite_manifest(bundle)
+        bundles.append(bundle)
+    return Site(host=host, bundles=bundles)
+
+
+def plant_failure(bundle: Path) -> None:
+    """The units are not well while this bundle is in place."""
+    script = bundle / "install.sh"
+    script.write_text(script.read_text().replace("echo ready); }", "echo failed); }"))
+    rewrite_manifest(bundle)
+
+
+def test_a_generation_that_is_well_replaces_the_one_before(site: Site) -> None:
+    for number in (1, 2):
+        done = site.install(number)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert (site.states(), site.current()) == ({"1": "healthy", "2": "healthy"}, "2")
+    assert (site.root / CONFIG).read_text() == "number: 2\n"
+    assert not (site.store / "switch").exists()
+    assert site.install(2).stdout == "worker1: nothing to do\n"
+
+
+def test_a_generation_that_is_not_well_is_left_again(site: Site) -> None:
+    site.install(1)
+    before = site.installed()
+    plant_failure(site.bundles[1])
+    done = site.install(2)
+    assert done.returncode == WENT_BACK, done.stdout + done.stderr
+    assert "generation 2 is not well: going back to generation 1" in done.stdout
+    assert "Back at generation 1; generation 2 was not well" in done.stdout
+    assert site.installed() == before
+    assert (site.states(), site.current()) == ({"1": "healthy", "2": "failed"}, "1")
+    assert not (site.store / "lock").exists()
+    assert site.install(1).stdout == "worker1: nothing to do\n"
+
+
+def test_without_rollback_it_stays_to_be_looked_at(site: Site) -> None:
+    site.install(1)
+    plant_failure(site.bundles[1])
+    done = site.install(2, "--no-rollback")
+    assert done.returncode == 4
+    assert (site.states()["2"], site.current()) == ("failed", "2")
+    assert (site.root / CONFIG).read_text() == "number: 2\n"
+
+
+def test_the_first_generation_has_none_to_go_back_to(site: Site) -> None:
+    plant_failure(site.bundles[0])
+    assert site.install(1).returncode == 4
+    assert (site.states(), site.current()) == ({"1": "failed"}, "1")
+
+
+def test_waiting_for_other_hosts_is_no_fault_of_a_first_installation(site: Site) -> None:
+    site.host.mark("outcome", "pending")
+    site.host.mark("unready", "kubelet.service")
+    done = site.install(1)
+    assert (done.returncode, site.states()) == (0, {"1": "unproven"})
+    (site.host.directory / "unready").unlink()
+    assert site.install(1).stdout == "worker1: nothing to do\n"
+    assert site.states() == {"1": "healthy"}
+
+
+def test_waiting_for_other_hosts_is_a_fault_where_all_was_well(site: Site) -> None:
+    site.install(1)
+    site.host.mark("outcome", "pending")
+    done = site.install(2)
+    assert "going back to generation 1" in done.stdout
+    assert (site.root / CONFIG).read_text() == "number: 1\n"
+
+
+def test_going_back_by_hand_and_forth(site: Site) -> None:
+    site.install(1)
+    first = site.installed()
+    site.install(2)
+    own = site.root / "opt/k8s/bundle/install.sh"
+    done = site.run(own, "--rollback")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (site.installed(), site.current()) == (first, "1")
+    assert site.run(own, "--rollback", "2", "--dry-run").stdout.count(CONFIG) == 1
+    assert site.current() == "1"
+    assert site.run(own, "--rollback", "2").returncode == 0
+    assert site.current() == "2"
+    assert site.run(own).stdout == "worker1: nothing to do\n"
+    none = site.run(own, "--rollback", "7")
+    assert (none.returncode, "there is no generation 7" in none.stderr) == (2, True)
+
+
+def test_a_damaged_generation_is_not_gone_back_to(site: Site) -> None:
+    site.install(1)
+    site.install(2)
+    (site.store / "generations/1/rootfs" / CONFIG).write_text("altered\n")
+    done = site.run(site.root / "opt/k8s/bundle/install.sh", "--rollback")
+    assert (done.returncode, f"rootfs/{CONFIG}: altered" in done.stderr) == (3, True)
+    assert (site.root / CONFIG).read_text() == "number: 2\n"
+
+
+def test_old_generations_go_with_their_secrets(site: Site) -> None:
+    for number in (1, 2, 3):
+        site.install(number)
+    assert site.states() == {"2": "healthy", "3": "healthy"}
+    for path in site.root.rglob("*"):
+        assert not path.is_file() or b"secret-1" not in path.read_bytes()
+    listed = site.install(3, "--list").stdout.splitlines()
+    assert [line.split()[:2] for line in listed[1:]] == [["2", "healthy"], ["3*", "healthy"]]
+    site.install(3, "--prune", "1")
+    assert site.states() == {"2": "healthy", "3": "healthy"}  # one is kept to go back to
+
+
+def test_secrets_are_overwritten_before_they_go(site: Site) -> None:
+    site.install(1)
+    secret = site.store / "generations/1/rootfs" / KEY
+    with secret.open("rb") as file:
+        site.install(2)
+        site.install(3)
+        assert not secret.exists()
+        assert b"secret-1" not in file.read()
+
+
+KILLS = [
+    # program, only with this argument, at which call
+    ("mv", "generations/2", 1), ("tar", "", 1), ("mv", "switch", 1), ("mv", ".bundler-new", 1),
+    ("mv", ".bundler-new", 2), ("mv", ".bundler-new", 3), ("systemctl", "daemon-reload", 1),
+    ("systemctl", "--no-block", 1), ("mv", "/current", 1), ("rm", "/switch", 1),
+]  # fmt: skip
+
+
+def plant_killer(host: FakeHost, program: str, matching: str, call: int) -> None:
+    real = shutil.which(program, path="/usr/bin:/bin") if program != "systemctl" else None
+    text = (host.directory / "bin/systemctl").read_text() if real is None else f'exec {real} "$@"\n'
+    write_program(
+        host.directory / "killers" / program,
+        f'case " $* " in *"{matching}"*)\n'
+        f"    calls=$(($(cat {host.directory}/kills 2>/dev/null || echo 0) + 1))\n"
+        f"    echo $calls >{host.directory}/kills\n"
+        f"    [ $calls -ne {call} ] || {{ kill -KILL $PPID; exit 1; }} ;;\nesac\n{text}",
+    )
+
+
+@pytest.mark.parametrize(("program", "matching", "call"), KILLS)
+@pytest.mark.parametrize("after", ["boot", "forward", "back"])
+def test_a_kill_amid_a_change_leaves_one_generation_or_the_other(
+    site: Site, program: str, matching: str, call: int, after: str
+) -> None:
+    site.install(1)
+    first = site.installed()
+    plant_killer(site.host, program, matching, call)
+    path = f"{site.host.directory}/killers:{site.host.directory}/bin:/usr/bin:/bin:/usr/sbin:/sbin"
+    killed = site.install(2, PATH=path)
+    assert killed.returncode in {-signal.SIGKILL, 128 + signal.SIGKILL}, killed.stdout
+
+    if after == "boot":
+        mixed = (site.store / "switch").exists()
+        done = site.run(site.store / "generations/1/install.sh", "--recover") if mixed else None
+        assert done is None or done.returncode == 0, done
+        if site.current() == "1":
+            assert site.installed() == first
+        assert not (site.store / "switch").exists()
+    goal = 1 if after == "back" else 2
+    done = site.install(goal)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (site.current(), site.states()[str(goal)]) == (str(goal), "healthy")
+    assert (site.root / CONFIG).read_text() == f"number: {goal}\n"
+    assert not (site.store / "modified").exists()
+    assert not list(site.root.rglob("*.bundler-new"))
+    again = site.install(goal)
+    assert again.stdout == "worker1: nothing to do\n"
+    if after == "back":
+        assert site.installed() == first
+
+
+def test_a_fault_amid_a_change_goes_back_too(site: Site) -> None:
+    site.install(1)
+    before = site.installed()
+    failing = (site.host.directory / "bin/systemctl").read_text()
+    once = f"{site.host.directory}/failed-once"
+    write_program(
+        site.host.directory / "bin/systemctl",
+        f'case "$*" in --no-block*) [ -e {once} ] || {{ : >{once}; exit 1; }} ;; esac\n{failing}',
+    )
+    done = site.install(2)
+    assert done.returncode == WENT_BACK, done.stdout + done.stderr
+    assert site.installed() == before
+
+
+def test_uninstall_leaves_nothing_of_them(site: Site) -> None:
+    site.install(1)
+    site.install(2)
+    done = site.host.uninstall()
+    assert done.returncode == 0, done.stderr
+    assert not site.store.exists()

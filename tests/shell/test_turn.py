@@ -1,0 +1,140 @@
+"""Whose turn it is: quorum, API servers, versions; each host asks the others itself."""
+
+from pathlib import Path
+
+import pytest
+from shells import TEMPLATES, Sh
+
+SCRIPT = """
+set -u
+work={work} dry_run=no turn_limit=0
+NODE=m1 ADDRESS=192.0.2.1 API_LOCAL=https://192.0.2.1:6443 KUBERNETES_VERSION=1.21.3 ETCD_VERSION=3.4.23
+KUBELET_ROOT=/var/lib/kubelet ENDPOINT=https://192.0.2.9:8443 UNITS='etcd.service kube-apiserver.service'
+NODES='m1|192.0.2.1|etcd,control-plane m2|192.0.2.2|etcd,control-plane m3|192.0.2.3|etcd,control-plane w1|192.0.2.4|worker'
+ETCD_ENDPOINTS='https://192.0.2.1:2379 https://192.0.2.2:2379 https://192.0.2.3:2379'
+. {lib}/common.sh; . {lib}/turn.sh
+prefix={work}/root store={work}/store
+is_generation() {{ false; }}
+is_pending() {{ false; }}
+systemctl() {{ :; }}
+failure() {{ echo "FAILURE $1: $2"; echo "FIX: $3"; }}
+answers() {{ case " $HEALTHY " in *" $1 "*) ;; *) return 1 ;; esac; }}
+https_get() {{ printf '200\\n{{ "gitVersion": "v%s" }}\\n' "$(printf '%s\\n' $VERSIONS | sed -n "s/^$1=//p")"; }}
+HEALTHY='{healthy}' VERSIONS='{versions}'
+{more}
+"""
+THREE = "192.0.2.1=1.20.2 192.0.2.2=1.20.2 192.0.2.3=1.20.2 192.0.2.9=1.20.2"
+
+
+def ask(
+    sh: Sh, work: Path, command: str, *, due: str = "", healthy: str = "192.0.2.2 192.0.2.3",
+    versions: str = THREE, more: str = "", installed: str = "1.20.2", etcd: str = "3.4.23",
+) -> str:  # fmt: skip
+    (work / "restarts").write_text("".join(f"{unit}.service\n" for unit in due.split()))
+    env = work / "root/opt/k8s/bundle/node.env"
+    env.parent.mkdir(parents=True, exist_ok=True)
+    env.write_text(f"KUBERNETES_VERSION='{installed}'\nETCD_VERSION='{etcd}'\n")
+    script = work / "script.sh"
+    script.write_text(
+        SCRIPT.format(
+            work=work, lib=TEMPLATES / "common/lib", healthy=healthy, versions=versions,
+            more=f"{more}\n{command}",
+        )
+    )  # fmt: skip
+    done = sh(script)
+    assert done.stderr == ""
+    return done.stdout
+
+
+def test_a_host_that_restarts_nothing_of_others_has_its_turn(sh: Sh, tmp_path: Path) -> None:
+    assert ask(sh, tmp_path, "check_turn", due="kube-proxy", healthy="", versions="") == ""
+
+
+@pytest.mark.parametrize(
+    ("healthy", "said"),
+    [
+        ("192.0.2.2 192.0.2.3", ""),
+        (
+            "192.0.2.3",
+            "FAILURE turn: etcd would lose its quorum: of the 2 other members 1 are healthy",
+        ),
+        (
+            "192.0.2.1",
+            "FAILURE turn: etcd would lose its quorum: of the 2 other members 0 are healthy",
+        ),
+    ],
+)
+def test_etcd_keeps_its_quorum(sh: Sh, tmp_path: Path, healthy: str, said: str) -> None:
+    found = ask(sh, tmp_path, "check_turn", due="etcd", healthy=healthy)
+    assert found.partition("\n")[0] == said
+
+
+@pytest.mark.parametrize(
+    ("versions", "said"),
+    [
+        (THREE, ""),
+        ("192.0.2.2=1.21.3 192.0.2.3=", ""),
+        ("192.0.2.2= 192.0.2.3=", "FAILURE turn: no other API server answers: the cluster would be without one"),
+        ("192.0.2.2=1.19.16 192.0.2.3=1.20.2", "FAILURE turn: the API server of m2 is 1.19.16, more than one minor from 1.21.3"),
+    ],
+)  # fmt: skip
+def test_another_api_server_goes_on(sh: Sh, tmp_path: Path, versions: str, said: str) -> None:
+    found = ask(sh, tmp_path, "check_turn", due="kube-apiserver", versions=versions)
+    assert found.partition("\n")[0] == said
+
+
+@pytest.mark.parametrize(
+    ("units", "version", "said"),
+    [
+        ("kubelet.service", "1.20.2", "FAILURE turn: the API server at https://192.0.2.9:8443 is 1.20.2: control planes come before workers"),
+        ("kubelet.service", "1.21.0", ""),
+        ("kubelet.service", "1.22.0", ""),
+        ("kubelet.service", "", ""),
+        ("kube-apiserver.service kubelet.service", "1.20.2", ""),
+    ],
+)  # fmt: skip
+def test_workers_come_after_control_planes(
+    sh: Sh, tmp_path: Path, units: str, version: str, said: str
+) -> None:
+    found = ask(
+        sh, tmp_path, "check_turn", due="kubelet", versions=f"192.0.2.9={version}",
+        more=f"UNITS='{units}'",
+    )  # fmt: skip
+    assert found.partition("\n")[0] == said
+
+
+def test_it_waits_for_its_turn(sh: Sh, tmp_path: Path) -> None:
+    more = "turn_limit=900; sleep() { HEALTHY='192.0.2.2 192.0.2.3'; }"
+    said = ask(sh, tmp_path, "check_turn; echo done", due="etcd", healthy="", more=more)
+    assert said == (
+        "  waiting for this host's turn: etcd would lose its quorum: of the 2 other members 0 are healthy\ndone\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("installed", "etcd", "said"),
+    [
+        ("1.21.0", "3.4.23", ""),
+        ("1.20.2", "3.4.1", ""),
+        ("", "", ""),
+        ("1.18.4", "3.4.23", "build and install each minor in turn: 1.18.4, 1.19, 1.20, 1.21.3"),
+        ("1.22.0", "3.4.23", "FAILURE upgrade: this host has Kubernetes 1.22.0, and this bundle has 1.21.3: no minor is taken back"),
+        ("1.21.3", "3.2.1", "build and install each minor in turn: 3.2.1, 3.3, 3.4.23"),
+        ("1.21.3", "3.5.0", "FAILURE etcd-upgrade: this host has etcd 3.5.0, and this bundle has 3.4.23: no minor is taken back"),
+    ],
+)  # fmt: skip
+def test_one_minor_after_another(
+    sh: Sh, tmp_path: Path, installed: str, etcd: str, said: str
+) -> None:
+    found = ask(sh, tmp_path, "check_upgrade", installed=installed, etcd=etcd)
+    assert found == "" if said == "" else said in found
+
+
+def test_a_generation_may_go_back_a_minor_of_kubernetes_but_not_of_etcd(
+    sh: Sh, tmp_path: Path
+) -> None:
+    more = "is_generation() { true; }"
+    assert ask(sh, tmp_path, "check_upgrade", installed="1.22.0", more=more) == ""
+    assert "no minor is taken back" in ask(
+        sh, tmp_path, "check_upgrade", etcd="3.5.0", installed="", more=more
+    )

@@ -1,0 +1,104 @@
+"""The exported state: whole, encrypted, authenticated, and never over another."""
+
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bundler.errors import BundlerError, ConfigError, OutputError, PkiError
+from bundler.state_archive import export_state, import_state
+
+PASSPHRASE = "correct horse battery"
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    directory = tmp_path / "lab.state"
+    for name in ("encryption-key", "pki/ca/tls.key", "tokens/worker1", ".lock", ".tmp-left"):
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path.write_text(f"secret of {name}\n")
+        path.chmod(0o600)
+    for path in (directory, *directory.rglob("*")):
+        path.chmod(0o700 if path.is_dir() else 0o600)
+    return directory
+
+
+def contents(directory: Path) -> dict[str, str]:
+    return {
+        path.relative_to(directory).as_posix(): path.read_text()
+        for path in directory.rglob("*")
+        if path.is_file() and not path.name.startswith((".lock", ".tmp"))
+    }
+
+
+def test_what_is_exported_comes_back_for_its_owner_only(state: Path, tmp_path: Path) -> None:
+    file = tmp_path / "backup"
+    assert export_state(state, file, PASSPHRASE) == 3
+    assert b"secret" not in file.read_bytes()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    back = tmp_path / "elsewhere" / "lab.state"
+    assert import_state(file, back, PASSPHRASE) == 3
+    assert contents(back) == contents(state)
+    assert {stat.S_IMODE(p.stat().st_mode) for p in back.rglob("*") if p.is_file()} == {0o600}
+    assert {stat.S_IMODE(p.stat().st_mode) for p in (back, *back.rglob("*")) if p.is_dir()} == {
+        0o700
+    }
+
+
+def test_nothing_is_overwritten(state: Path, tmp_path: Path) -> None:
+    file = tmp_path / "backup"
+    export_state(state, file, PASSPHRASE)
+    with pytest.raises(OutputError, match="exists already"):
+        export_state(state, file, PASSPHRASE)
+    with pytest.raises(OutputError, match="never overwritten"):
+        import_state(file, state, PASSPHRASE)
+
+
+@pytest.mark.parametrize("at", [20, 70, -1, -40])
+def test_every_altered_byte_is_noticed(state: Path, tmp_path: Path, at: int) -> None:
+    file = tmp_path / "backup"
+    export_state(state, file, PASSPHRASE)
+    content = bytearray(file.read_bytes())
+    content[at] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(BundlerError):
+        import_state(file, tmp_path / "back", PASSPHRASE)
+    assert not (tmp_path / "back").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"backup", "lab.state"}
+
+
+def test_a_wrong_passphrase_a_short_one_and_other_files(state: Path, tmp_path: Path) -> None:
+    file = tmp_path / "backup"
+    with pytest.raises(ConfigError, match="shorter than 12"):
+        export_state(state, file, "short")
+    export_state(state, file, PASSPHRASE)
+    with pytest.raises(PkiError, match="the passphrase is wrong"):
+        import_state(file, tmp_path / "back", "another passphrase")
+    with pytest.raises(OutputError, match="no state that bundler exported"):
+        import_state(state / "encryption-key", tmp_path / "back", PASSPHRASE)
+    with pytest.raises(PkiError, match="no state directory"):
+        export_state(tmp_path, tmp_path / "other", PASSPHRASE)
+    costly = file.read_bytes().replace(b'"n": 131072', b'"n": 1073741824')
+    (tmp_path / "costly").write_bytes(costly)
+    with pytest.raises(OutputError, match="second line"):
+        import_state(tmp_path / "costly", tmp_path / "back", PASSPHRASE)
+
+
+def test_the_commands(state: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "passphrase"
+    secret.write_text(f"{PASSPHRASE}\n")
+    for arguments, code in (
+        (["export", "-o", f"{tmp_path}/b", "--state", f"{state}"], 0),
+        (["import", f"{tmp_path}/b", "--state", f"{tmp_path}/back"], 0),
+        (["import", f"{tmp_path}/b", "--state", f"{tmp_path}/back"], 6),
+    ):
+        command = [Path(sys.executable).parent / "bundler", "state", *arguments]
+        done = subprocess.run(
+            [*command, "--passphrase-file", secret], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == code, done.stderr
+        assert PASSPHRASE not in done.stdout + done.stderr
+    assert contents(tmp_path / "back") == contents(state)
