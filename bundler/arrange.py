@@ -10,7 +10,6 @@ from bundler.payload import Payload
 from bundler.tree import MANIFEST, File, Tree
 
 INSTALLED = "rootfs/"
-IMAGES = "images/"
 PUBLIC_MODE = 0o644
 SECRET_MODE = 0o600
 
@@ -45,20 +44,18 @@ class Media:
 
 
 def is_shareable(file: File) -> bool:
-    """Whether install.sh takes this file out of a payload file: programs and images."""
-    return isinstance(file.content, Payload) and file.path.startswith((INSTALLED, IMAGES))
+    """Whether install.sh takes this file out of a payload file: programs and images' layers."""
+    return isinstance(file.content, Payload) and file.path.startswith(INSTALLED)
 
 
 def is_in_base(file: File, base: Manifest | None) -> bool:
     """Whether a host that has `base` has this large file.
 
-    A program is where it was installed. An image is in the container runtime, whatever the number
-    of its archive was. Anything else that was carried to the host is there no more.
+    A program or a layer of an image is where it was installed. Anything else that was carried to
+    the host is there no more.
     """
     if base is None or not isinstance(file.content, Payload):
         return False
-    if file.path.startswith(IMAGES):
-        return file.sha256 in {e.sha256 for e in base.entries if e.path.startswith(IMAGES)}
     known = {(e.path, e.sha256) for e in base.entries if e.path.startswith(INSTALLED)}
     return (file.path, file.sha256) in known
 

@@ -113,7 +113,7 @@ def build(
             else make_runbook(plan, written, media, bases, signed=key is not None)
         )
     everything = close_output(output, cluster.name, written, runbook, key)
-    warn_of_first_uses(inputs)
+    warn_of_first_uses(plan, inputs)
     return everything
 
 
@@ -122,7 +122,9 @@ def render(inputs: Inputs, output: Path, *, text_only: bool) -> tuple[Path, ...]
     cluster = check(inputs)
     payloads = None if text_only else gather_payloads(cluster, inputs)
     with open_secrets(cluster, inputs) as (plan, secrets):
-        describe = _make_describer(plan, inputs, _choose_mtime(secrets)) if payloads else None
+        describe = (
+            _make_describer(plan, inputs, payloads, _choose_mtime(secrets)) if payloads else None
+        )
         directories = []
         for node in plan.nodes:
             directory = output / node.name
@@ -154,7 +156,7 @@ def _open_trees(
         return
     with open_secrets(cluster, inputs) as (plan, secrets):
         mtime = _choose_mtime(secrets)
-        describe = _make_describer(plan, inputs, mtime)
+        describe = _make_describer(plan, inputs, payloads, mtime)
         yield plan, lambda node: (render_node(plan, node, secrets, payloads, describe), {}), mtime
 
 
@@ -197,12 +199,13 @@ def open_secrets(cluster: Cluster, inputs: Inputs) -> Iterator[tuple[Plan, Secre
         )
 
 
-def _make_describer(plan: Plan, inputs: Inputs, mtime: int) -> Describe:
+def _make_describer(plan: Plan, inputs: Inputs, payloads: Payloads, mtime: int) -> Describe:
     lock = lock_path(inputs.description)
     files = InputFiles(
         description=inputs.description, lock=lock if lock.exists() else None, pins=inputs.pins
     )
-    return make_describer(plan, resolve(plan, inputs), files, mtime)
+    artifacts = resolve(plan, inputs)
+    return make_describer(plan, artifacts, payloads.images.images, files, mtime)
 
 
 def _content(file: File) -> bytes:

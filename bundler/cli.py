@@ -304,7 +304,7 @@ def _print_preview(inputs: Inputs, output: Path, media: Media) -> None:
     if packages := preview.cluster.packages:
         print(f"package what {packages.os} lacks: as locked, or resolved by the build")
     for image in preview.cluster.images:
-        print(f"image   {image.ref}  {image.file}")
+        print(f"image   {image.ref}  {image.file or 'from its registry'}")
     if preview.state:
         print(f"{'reuse ' if preview.state.is_dir() else 'create'}  {preview.state}")
     for line in describe_files(output, preview.bundles, preview.bases, media):

@@ -13,7 +13,7 @@ from bundler.gather import Inputs
 def fetch_command(inputs: Inputs) -> None:
     """Bring every file that cluster.yaml needs from outside into the cache, and check its digest.
 
-    Upstream's files, and the OS packages that cluster.lock.yaml names.
+    Upstream's files, images of registries, and the OS packages that cluster.lock.yaml names.
 
     Several at once; a download that was cut short goes on where it stopped, and what is whole is
     not read again. No keys are made and nothing is built: `bundler cache export` then carries the

@@ -2,17 +2,22 @@
 
 import functools
 import inspect
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
 
 from bundler import log
 from bundler.cache import Cache
 from bundler.download import PARALLEL
+from bundler.errors import ConfigError
 from bundler.gather import Inputs
 from bundler.mirrors import parse_mirror
+from bundler.oci.credentials import login_file, read_logins
+from bundler.oci.registry import RegistryOptions
 from bundler.paths import default_cache
 from bundler.transport import CONNECTIONS, load_authorities
 
@@ -36,6 +41,24 @@ Mirrors = Annotated[
         help="Directory or URL that holds each file as MIRROR/UPSTREAM-HOST/PATH; with HOST= it "
         "serves that upstream host only, as MIRROR/PATH. Asked in the order given, HOST='s own "
         "first, and then upstream. May be repeated.",
+    ),
+]
+RegistryMirrors = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--registry-mirror",
+        metavar="REGISTRY=URL",
+        help="Ask URL for images of REGISTRY (docker.io, registry.k8s.io, …) first. http:// means "
+        "without TLS. May be repeated.",
+    ),
+]
+InsecureRegistries = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--insecure-registry",
+        metavar="HOST[:PORT]",
+        help="Speak to this registry without TLS; digests are checked all the same. May be "
+        "repeated.",
     ),
 ]
 CaFile = Annotated[
@@ -76,6 +99,8 @@ CLUSTER_YAML = Path("cluster.yaml")
 def make_inputs(
     config: Description = CLUSTER_YAML,
     mirror: Mirrors = None,
+    registry_mirror: RegistryMirrors = None,
+    insecure_registry: InsecureRegistries = None,
     ca_file: CaFile = None,
     jobs: Jobs = PARALLEL,
     offline: Offline = False,
@@ -100,6 +125,31 @@ def make_inputs(
         pins=pins,
         state=state,
         strict=strict,
+        registries=_make_registries(registry_mirror or [], insecure_registry or []),
+    )
+
+
+def _make_registries(mirrors: list[str], insecure: list[str]) -> RegistryOptions:
+    """How registries are reached, with the user's own logins."""
+    found: dict[str, tuple[str, ...]] = {}
+    for given in mirrors:
+        registry, _, url = given.partition("=")
+        parts = urlsplit(url)
+        if parts.username or parts.password:
+            raise ConfigError(
+                f"--registry-mirror {registry}=…: a login does not belong into arguments",
+                hint=f"log in: docker login {parts.hostname}",
+            )
+        if not registry or parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ConfigError(
+                f"--registry-mirror {given}: must be REGISTRY=URL",
+                hint="such as docker.io=https://mirror.example",
+            )
+        found[registry] = (*found.get(registry, ()), url)
+    return RegistryOptions(
+        mirrors=found,
+        insecure=frozenset(insecure),
+        logins=functools.cache(lambda: read_logins(login_file(os.environ, Path.home()))),
     )
 
 

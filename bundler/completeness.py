@@ -1,34 +1,52 @@
 """Every image that a bundle's files name is in the bundles: nothing can be pulled inside."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from fnmatch import fnmatchcase
 
+import yaml
+
+from bundler.config import Cluster, Containerd
 from bundler.errors import ArtifactError
-from bundler.images import normalize
+from bundler.oci.references import parse_reference
 from bundler.plan import Plan
 from bundler.tree import Tree
 
-NAMES_AN_IMAGE = (
-    ("rootfs/etc/kubernetes/addons/", r"^\s*(?:- )?image: *['\"]?([^\s'\"]+)"),
-    ("rootfs/etc/systemd/system/", r"--pod-infra-container-image=([^\s\"\\]+)"),
-    ("rootfs/etc/containerd/config.toml", r"^sandbox(?:_image)? = \"([^\"]+)\""),
-    ("node.env", r"^VERIFY_IMAGE='([^']+)'"),
-)
-"""Which files name images, and how."""
+Place = tuple[int, str]
+"""Line and reference."""
 
 
 def check_images_complete(plan: Plan, tree: Tree) -> None:
-    """Raise ArtifactError with every place that names an image which no archive brings."""
-    brought = {normalize(image.ref) for image in plan.cluster.images}
+    """Raise ArtifactError with every place that names an image which the bundles do not bring."""
+    explain = _make_judge(plan.cluster)
     faults = [
-        f"{path}:{line}: names {reference}, which `images` does not bring"
+        f"{path}:{line}: names {reference}, {fault}"
         for path, line, reference in _list_references(tree)
-        if normalize(reference) not in brought
+        if (fault := explain(reference))
     ]
     if faults:
-        raise ArtifactError(
-            "\n".join(faults), hint="add the image's archive to `images` in cluster.yaml"
-        )
+        raise ArtifactError("\n".join(faults), hint="add the image to `images` in cluster.yaml")
+
+
+def _make_judge(cluster: Cluster) -> Callable[[str], str]:
+    """What is wrong with a reference; nothing where hosts will have the image under it."""
+    images = [parse_reference(image.ref) for image in cluster.images]
+    names = {image.name for image in images}
+    digests = {image.by_digest for image in images}
+    has_digests = isinstance(cluster.runtime, Containerd)
+
+    def explain(text: str) -> str:
+        try:
+            reference = parse_reference(text)
+        except ValueError as error:
+            return f"which {error}"
+        if reference.digest is None:
+            return "" if reference.name in names else "which `images` does not bring"
+        if not has_digests:
+            return "and Docker knows loaded images by their tags only: leave the digest out there"
+        return "" if reference.by_digest in digests else "which `images` does not bring by digest"
+
+    return explain
 
 
 def _list_references(tree: Tree) -> Iterator[tuple[str, int, str]]:
@@ -36,8 +54,43 @@ def _list_references(tree: Tree) -> Iterator[tuple[str, int, str]]:
     for file in tree:
         if not isinstance(file.content, bytes):
             continue
-        for prefix, pattern in NAMES_AN_IMAGE:
-            if file.path.startswith(prefix):
-                text = file.content.decode()
-                for match in re.finditer(pattern, text, re.MULTILINE):
-                    yield file.path, text.count("\n", 0, match.start(1)) + 1, match[1]
+        for pattern, find in NAMES_AN_IMAGE.items():
+            if fnmatchcase(file.path, pattern):
+                for line, reference in find(file.content.decode()):
+                    yield file.path, line, reference
+
+
+def _find_in_manifest(text: str) -> Iterator[Place]:
+    """Every `image:` of a Kubernetes manifest, at whatever depth, of any kind."""
+    if not re.search(r"\bimage['\"]?\s*:", text):
+        return  # most name none, and parsing is slow
+    for document in yaml.compose_all(text, Loader=yaml.SafeLoader):
+        yield from _walk(document)
+
+
+def _walk(node: yaml.Node) -> Iterator[Place]:
+    if isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            yield from _walk(value)
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if key.value == "image" and isinstance(value, yaml.ScalarNode) and value.value:
+                yield value.start_mark.line + 1, value.value
+            yield from _walk(value)
+
+
+def _find_by(pattern: str) -> Callable[[str], Iterator[Place]]:
+    def find(text: str) -> Iterator[Place]:
+        for match in re.finditer(pattern, text, re.MULTILINE):
+            yield text.count("\n", 0, match.start(1)) + 1, match[1]
+
+    return find
+
+
+NAMES_AN_IMAGE = {
+    "rootfs/etc/kubernetes/*.yaml": _find_in_manifest,  # fnmatch's * goes into folders, too
+    "rootfs/etc/systemd/system/*": _find_by(r"--pod-infra-container-image=([^\s\"\\]+)"),
+    "rootfs/etc/containerd/config.toml": _find_by(r"^\s*sandbox(?:_image)? = \"([^\"]+)\""),
+    "node.env": _find_by(r"^VERIFY_IMAGE='([^']+)'"),
+}
+"""Which files name images, and how."""

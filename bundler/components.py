@@ -106,6 +106,7 @@ UNITS: tuple[Row, ...] = (
     ("flannel.service", Role.WORKER, "flannel"),
     ("kubelet.service", Role.WORKER, None),
     ("kube-proxy.service", Role.WORKER, None),
+    ("kube-images.timer", Role.WORKER, None),
 )
 """Every unit, in start order."""
 

@@ -21,6 +21,8 @@ from pydantic import (
     model_validator,
 )
 
+from bundler.oci.references import parse_reference
+
 DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 DNS_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 VERSION = re.compile(r"\d+\.\d+\.\d+")
@@ -89,6 +91,11 @@ def _check_path(value: str) -> str:
     return value
 
 
+def _check_reference(value: str) -> str:
+    parse_reference(value)
+    return value
+
+
 def _check_mirror(value: str) -> str:
     url, *suites = value.split()
     if not re.fullmatch(r"(https?://[^\s/]+|file:/)[^\s\"';]*", url):
@@ -109,6 +116,7 @@ HostPath = Annotated[str, AfterValidator(_check_path)]
 Interface = Annotated[str, AfterValidator(_check_interface)]
 PackageName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9+.-]+$")]
 PackageMirror = Annotated[str, Field(min_length=1), AfterValidator(_check_mirror)]
+ImageReference = Annotated[str, Field(min_length=1), AfterValidator(_check_reference)]
 FlagValue = str | int | float | bool
 """A command-line flag's value as YAML gives it; `true` and `false` are written in lower case."""
 
@@ -308,10 +316,17 @@ class Node(Model):
 
 
 class Image(Model):
-    """A docker-save archive that every worker (of `arch`) loads before the kubelet starts."""
+    """A container image that every worker (of `arch`) has before its kubelet starts.
 
-    ref: Annotated[str, Field(min_length=1, pattern=r"^[a-z0-9][-A-Za-z0-9_./:@]*$")]
-    file: Path
+    Fetched from its registry, or taken out of `file`: an archive of docker save or of OCI, or a
+    directory of either. `ref` is NAME:TAG, and may go on with @sha256:… to pin it.
+
+    Images that the cluster needs and that are not listed are fetched from where upstream publishes
+    them: pause, CoreDNS, metrics-server.
+    """
+
+    ref: ImageReference
+    file: Path | None = None
     arch: Arch | None = None
     use: Literal["pause", "verify", "coredns", "metrics-server"] | None = None
 

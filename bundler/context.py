@@ -28,10 +28,11 @@ from bundler.components import (
     row_for,
     select,
 )
-from bundler.config import Cluster, Image, Role
+from bundler.config import Cluster, Role
 from bundler.host import open_ports, sysctls
-from bundler.images import find_image, find_use, normalize
+from bundler.images import find_use
 from bundler.kubeconfig import render_kubeconfig, render_token_kubeconfig
+from bundler.oci.references import full_name
 from bundler.packages.tables import QUIET_UNITS
 from bundler.pki_store import KeyPair, Pki
 from bundler.plan import (
@@ -41,7 +42,6 @@ from bundler.plan import (
     choose_flannel,
     choose_proxy_mode,
     data_paths,
-    images_of,
     kernel_modules,
     max_pods,
     runtime_versions,
@@ -228,7 +228,7 @@ def _from_state(plan: Plan, node: NodePlan, secrets: Secrets) -> dict[str, Any]:
 def _image_of(plan: Plan, use: str, arch: str | None = None) -> str:
     """The full reference of the image that serves a purpose; empty where the cluster has none."""
     found = find_use(plan.cluster, use, arch)
-    return normalize(found[0].ref) if found else ""
+    return full_name(found[0].ref) if found else ""
 
 
 def _host_facts(plan: Plan, node: NodePlan) -> dict[str, Any]:
@@ -253,10 +253,6 @@ def _host_facts(plan: Plan, node: NodePlan) -> dict[str, Any]:
         "commands_wanted": has(COMMANDS_WANTED),
         "packages_os": plan.cluster.packages.os if plan.cluster.packages else "",
         "quiet_units": tuple(dict.fromkeys(QUIET_UNITS.values())) if plan.cluster.packages else (),
-        "images": tuple(
-            (image_path(index), normalize(image.ref), _find_image_id(image))
-            for index, image in enumerate(images_of(plan, node))
-        ),
         "verify_image": _image_of(plan, "verify"),
         "data_paths": tuple(
             path for role, paths in data_paths(plan).items() if node.has(role) for path in paths
@@ -272,16 +268,6 @@ def _is_asked_for(cluster: Cluster, port: int) -> bool:
     """Whether the user's `extra` names the port anywhere."""
     values = [extra.model_dump_json() for extra in cluster.extra.values()]
     return any(re.search(rf"\b{port}\b", value) for value in values)
-
-
-@cache
-def _find_image_id(image: Image) -> str:
-    return find_image(image).image_id
-
-
-def image_path(index: int) -> str:
-    """Where an archive lies in the bundle; numbered, since references hold slashes and colons."""
-    return f"images/{index:02d}.tar"
 
 
 def quote_systemd(word: str) -> str:

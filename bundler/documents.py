@@ -7,8 +7,9 @@ from pathlib import Path
 
 from bundler.artifacts import Artifacts
 from bundler.errors import ConfigError
-from bundler.inventory import Taken, list_items, read_images
+from bundler.inventory import Taken, list_items
 from bundler.lock import read_lock
+from bundler.oci.needed import Images
 from bundler.plan import NodePlan, Plan
 from bundler.provenance import PROVENANCE, make_provenance
 from bundler.sbom import SBOM, make_sbom
@@ -27,7 +28,7 @@ class InputFiles:
 
 
 def make_describer(
-    plan: Plan, artifacts: Artifacts, files: InputFiles, mtime: int
+    plan: Plan, artifacts: Artifacts, images: Images, files: InputFiles, mtime: int
 ) -> Callable[[NodePlan, Tree], Iterator[File]]:
     """What makes the documents of a node's tree; everything is read from disk now, and once."""
     named = {
@@ -38,7 +39,7 @@ def make_describer(
     inputs = {name: _hash(path) for name, path in named.items() if path is not None}
     taken = Taken(
         artifacts=artifacts,
-        images=read_images(plan.cluster),
+        images=images,
         locked=read_lock(files.lock).entries if files.lock else (),
     )
     return lambda node, tree: _make_documents(plan, node, tree, taken, inputs, mtime)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -25,11 +25,14 @@ __all__ = [
     "FetchOptions",
     "NoProgress",
     "Progress",
+    "ask_each",
     "ensure_artifact",
     "ensure_artifacts",
+    "ensure_by",
     "fetch_document",
     "fetch_unpinned",
     "run_jobs",
+    "take_file",
 ]
 
 MOST_DOCUMENT = 1 << 20  # bytes of a digest file
@@ -76,11 +79,17 @@ def ensure_artifact(artifact: Artifact, options: FetchOptions) -> Path:
 
     A source that serves other bytes than the pin says stops everything: that must be seen.
     """
+    take = partial(take_file, artifact, options)
+    return ensure_by(artifact, options, lambda: _ask(artifact, options, take))
+
+
+def ensure_by(artifact: Artifact, options: FetchOptions, bring: Callable[[], Path]) -> Path:
+    """One file from the cache; else what `bring` puts there, while no other run does."""
     cache = options.cache
     with cache.lock(f"{artifact.algorithm}-{artifact.digest}"):
         if cache.has_blob(artifact.algorithm, artifact.digest):
             return cache.blob_path(artifact.algorithm, artifact.digest)
-        return _ask(artifact, options, partial(_take, artifact, options))
+        return bring()
 
 
 def fetch_unpinned(
@@ -116,22 +125,32 @@ def _run(call: Callable[[], Result], options: FetchOptions) -> Result:
 
 
 def _ask(artifact: Artifact, options: FetchOptions, take: Callable[[str], Result]) -> Result:
-    """What `take` makes of the first source that has the file; ArtifactError where none has."""
+    sources = list_sources(artifact.url, options.mirrors, offline=options.offline)
+    return ask_each(artifact.label, sources, take, lambda _: _hint(artifact, options))
+
+
+def ask_each(
+    label: str,
+    sources: Iterable[str],
+    take: Callable[[str], Result],
+    hint: Callable[[Mapping[str, NotHereError]], str],
+) -> Result:
+    """What `take` makes of the first source that has the file; ArtifactError where none has.
+
+    `hint` is given why each source has not.
+    """
     tried: dict[str, NotHereError] = {}
-    for source in list_sources(artifact.url, options.mirrors, offline=options.offline):
+    for source in sources:
         for where, reason in list(tried.items())[-1:]:
             if not reason.is_absent:
-                log.warning(f"{artifact.label}: {where}: {reason}; the next source is asked")
+                log.warning(f"{label}: {where}: {reason}; the next source is asked")
         try:
             return take(source)
         except NotHereError as reason:
             tried[show_url(source)] = reason
     lines = "\n".join(f"  {where}: {reason}" for where, reason in tried.items()) or "  no source"
     hints = dict.fromkeys(reason.hint for reason in tried.values() if reason.hint)
-    raise ArtifactError(
-        f"{artifact.label} cannot be had:\n{lines}",
-        hint="; ".join((*hints, _hint(artifact, options))),
-    )
+    raise ArtifactError(f"{label} cannot be had:\n{lines}", hint="; ".join((*hints, hint(tried))))
 
 
 def _hint(artifact: Artifact, options: FetchOptions) -> str:
@@ -142,7 +161,7 @@ def _hint(artifact: Artifact, options: FetchOptions) -> str:
     return f"check the version and the network, or give --mirror DIR or URL{near}"
 
 
-def _take(artifact: Artifact, options: FetchOptions, source: str) -> Path:
+def take_file(artifact: Artifact, options: FetchOptions, source: str) -> Path:
     """The file as its pin says, in the cache."""
     path = options.cache.partial_path(artifact.algorithm, artifact.digest)
     is_resumed = path.exists()

@@ -1,7 +1,7 @@
 """What goes into bundles from outside: upstream files and images, as the lock and the pins say."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from bundler.errors import ArtifactError, ConfigError
 from bundler.fetch import FetchOptions, ensure_artifacts, run_jobs
 from bundler.files import remove_leftovers
 from bundler.loader import load_cluster
-from bundler.lock import read_lock, write_lock
+from bundler.lock import Lock, read_lock, write_lock
 from bundler.locking import (
     Change,
     first_uses,
@@ -27,6 +27,11 @@ from bundler.locking import (
 )
 from bundler.machine import SCRIPT, read_machine
 from bundler.mirrors import parse_mirror
+from bundler.oci.bundle import ensure_layers
+from bundler.oci.pull import Puller, Wanted, list_cached
+from bundler.oci.references import full_name
+from bundler.oci.registry import RegistryOptions
+from bundler.oci.resolve import gather_images, list_wanted, propose_images
 from bundler.packages.bundle import PackageFiles
 from bundler.packages.resolve import (
     check_locked,
@@ -56,6 +61,7 @@ class Inputs:
     pins: Path | None = None
     state: Path | None = None  # None: beside the description
     strict: bool = False  # nothing without a lock, nothing only seen on first use
+    registries: RegistryOptions = field(default_factory=RegistryOptions)
 
 
 def check(inputs: Inputs) -> Cluster:
@@ -65,13 +71,24 @@ def check(inputs: Inputs) -> Cluster:
         log.warning(warning)
     plan = make_plan(loaded.cluster, {})
     resolve(plan, inputs)
+    resolve_images(plan, inputs)
     check_locked(plan, lock_path(inputs.description))
     return loaded.cluster
 
 
 def list_files(inputs: Inputs) -> tuple[Artifact, ...]:
-    """Every file that a description takes from outside; of packages, those of its lock."""
+    """Every file that a description takes from outside.
+
+    Of packages those of its lock; of images what is known of them without asking a registry.
+    """
     plan = make_plan(check(inputs), {})
+    images = resolve_images(plan, inputs)
+    blobs = {file.digest: file for wanted in images for file in list_cached(wanted, inputs.cache)}
+    return (*_list_plain(plan, inputs), *blobs.values())
+
+
+def _list_plain(plan: Plan, inputs: Inputs) -> tuple[Artifact, ...]:
+    """Files that are fetched by their URL."""
     packages = check_locked(plan, lock_path(inputs.description)) or ()
     return (
         *resolve(plan, inputs).values(),
@@ -81,10 +98,16 @@ def list_files(inputs: Inputs) -> tuple[Artifact, ...]:
 
 def fetch(inputs: Inputs) -> tuple[tuple[Artifact, Path], ...]:
     """Bring every file of a description into the cache; no keys, no state."""
-    artifacts = list_files(inputs)
+    plan = make_plan(check(inputs), {})
+    artifacts = _list_plain(plan, inputs)
     paths = _ensure(artifacts, inputs)
-    warn_of_first_uses(inputs)
-    return tuple((artifact, paths[artifact]) for artifact in artifacts)
+    wanted = resolve_images(plan, inputs)
+    with log.step(f"{len(wanted)} images"), DownloadProgress() as progress:
+        pulled = _puller(inputs, progress).pull(wanted)
+    for file in (file for image in pulled for file in image.files):
+        paths[file] = inputs.cache.blob_path(file.algorithm, file.digest)
+    warn_of_first_uses(plan, inputs)
+    return tuple(paths.items())
 
 
 def update_lock(
@@ -98,8 +121,10 @@ def update_lock(
     with log.step(f"locking what {loaded.cluster.name} needs"), DownloadProgress() as progress:
         options = _fetch_options(inputs, progress)
         plan = make_plan(loaded.cluster, {})
+        update = {_image_or(name, plan) for name in update}
         proposals = [
             *propose_artifacts(plan, options, now),
+            *propose_images(plan, _puller(inputs, progress, anew=True), now),
             *propose_packages(plan, old, update, options, now),
         ]
         new, changes = make_lock(
@@ -123,14 +148,16 @@ def gather_payloads(cluster: Cluster, inputs: Inputs) -> Payloads:
         debs = gather_packages(
             plan, lock_path(inputs.description), _fetch_options(inputs, progress)
         )
+        puller = _puller(inputs, progress)
+        images = gather_images(plan, resolve_images(plan, inputs), puller)
     with log.step("compressing what is new"):
         members = _gather_members(needs, artifacts, paths, inputs.cache)
         _check_programs(members, artifacts)
-        images = {image.file: ensure_file(image.file, inputs.cache) for image in cluster.images}
+        image_files = ensure_layers(images, inputs.cache)
         laid = {deb: ensure_file(deb.path, inputs.cache) for deb in debs}
     return Payloads(
         member=lambda component, arch, member: members[component, arch][member],
-        image=lambda path: images[path],
+        images=image_files,
         packages=PackageFiles(debs=debs, payload=lambda deb: laid[deb]) if debs else None,
     )
 
@@ -148,9 +175,23 @@ def resolve(plan: Plan, inputs: Inputs) -> Artifacts:
     return resolve_artifacts(plan, lock, path)
 
 
-def warn_of_first_uses(inputs: Inputs) -> None:
+def resolve_images(plan: Plan, inputs: Inputs) -> tuple[Wanted, ...]:
+    """Every image that comes from a registry, as the lock says, where there is one."""
     path = lock_path(inputs.description)
-    for entry in first_uses(read_lock(path)) if path.exists() else ():
+    return list_wanted(plan, read_lock(path) if path.exists() else None, path)
+
+
+def warn_of_first_uses(plan: Plan, inputs: Inputs) -> None:
+    """Say whose digests nobody vouches for."""
+    path = lock_path(inputs.description)
+    lock: Lock | None = read_lock(path) if path.exists() else None
+    for image in resolve_images(plan, inputs) if lock is None else ():
+        if image.digest is None:
+            log.warning(
+                f"{image.label}: nobody says what its tag must be; it is taken as it was first"
+                " seen, and bundler lock keeps that"
+            )
+    for entry in first_uses(lock) if lock else ():
         log.warning(
             f"{entry.name} {entry.version} ({entry.arch}): nobody vouches for its digest, which"
             f" was only seen on first use ({path.name}); --strict refuses it"
@@ -160,6 +201,19 @@ def warn_of_first_uses(inputs: Inputs) -> None:
 def _ensure(artifacts: Sequence[Artifact], inputs: Inputs) -> dict[Artifact, Path]:
     with log.step(f"{len(artifacts)} upstream files"), DownloadProgress() as progress:
         return ensure_artifacts(artifacts, _fetch_options(inputs, progress))
+
+
+def _image_or(name: str, plan: Plan) -> str:
+    """The full name of an image that the cluster has, else the name of something else."""
+    try:
+        found = full_name(name)
+    except ValueError:
+        return name
+    return found if found in {full_name(image.ref) for image in plan.cluster.images} else name
+
+
+def _puller(inputs: Inputs, progress: DownloadProgress, *, anew: bool = False) -> Puller:
+    return Puller(_fetch_options(inputs, progress), inputs.registries, anew=anew)
 
 
 def _fetch_options(inputs: Inputs, progress: DownloadProgress) -> FetchOptions:

@@ -1,23 +1,16 @@
-"""Image archives as `docker save` writes them: which references and which image ids they hold."""
+"""Which images a cluster has and needs, and what is wrong with those that it names."""
 
-import hashlib
-import json
-import re
-import tarfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator
 
 from bundler.catalog import default_version
 from bundler.checks import Problem
 from bundler.components import IMAGE_NAMES, MINORS, minor_of, row_for
 from bundler.config import Cluster, Image, Role
 from bundler.errors import ArtifactError
+from bundler.oci.archives import open_image
+from bundler.oci.references import full_name, parse_reference, repository_name
 
-MAX_DOCUMENT = 8 << 20  # bytes of a manifest or an image's configuration
-DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-DOCKER_HUB = "docker.io"
 WHY_NEEDED = {
     "pause": "every pod's sandbox is made of it",
     "coredns": "it answers the cluster's DNS; or say `dns: {provider: none}`",
@@ -25,79 +18,16 @@ WHY_NEEDED = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ArchiveImage:
-    """One image of an archive: its references, and the digest of its configuration."""
-
-    references: tuple[str, ...]
-    image_id: str  # sha256:…
-    architecture: str  # in Go's spelling, which is Kubernetes'
-    layers: tuple[str, ...] = ()  # digests of what they hold, uncompressed, the lowest first
-
-
-def read_archive(path: Path) -> tuple[ArchiveImage, ...]:
-    """Every image of a docker-save archive; raises ArtifactError where it is no such archive."""
-    try:
-        with tarfile.open(path, "r:") as archive:
-            documents = _read_documents(archive)
-    except (tarfile.TarError, EOFError) as error:
-        raise ArtifactError(
-            f"{path}: not a whole, uncompressed tar archive ({error})",
-            hint="make it anew: docker save -o FILE REFERENCE (gunzip it if it is compressed)",
-        ) from error
-    except OSError as error:
-        raise ArtifactError(f"{path}: {error.strerror or error}") from error
-    if "manifest.json" not in documents:
-        raise ArtifactError(
-            f"{path}: holds no manifest.json, so it is no docker-save archive",
-            hint="make it with: docker save -o FILE REFERENCE",
-        )
-    try:
-        manifest = json.loads(documents["manifest.json"])
-        return tuple(
-            _read_image(entry["RepoTags"] or (), documents[entry["Config"]]) for entry in manifest
-        )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ArtifactError(f"{path}: its manifest.json does not describe the archive") from error
-
-
-def _read_image(references: Iterable[str], document: bytes) -> ArchiveImage:
-    """An image by its configuration (the OCI image specification, config.md)."""
-    config = json.loads(document)
-    layers = (config.get("rootfs") or {}).get("diff_ids") or ()
-    if not all(DIGEST.fullmatch(layer) for layer in layers):
-        raise ValueError(f"a layer's digest is none: {layers}")
-    return ArchiveImage(
-        references=tuple(normalize(reference) for reference in references),
-        image_id="sha256:" + hashlib.sha256(document).hexdigest(),
-        architecture=str(config.get("architecture", "")),
-        layers=tuple(layers),
+def add_needed(cluster: Cluster) -> Cluster:
+    """The cluster with upstream's image for each purpose that none of its own serves."""
+    if minor_of(cluster.kubernetes.version) not in MINORS or not _worker_arches(cluster):
+        return cluster
+    added = tuple(
+        Image(ref=reference)
+        for use, reference in needed_images(cluster).items()
+        if not find_use(cluster, use)
     )
-
-
-def find_image(image: Image) -> ArchiveImage:
-    """The image of `image.file` that carries `image.ref`; ArtifactError lists what it carries."""
-    found = read_archive(image.file)
-    wanted = normalize(image.ref)
-    for candidate in found:
-        if wanted in candidate.references:
-            return candidate
-    held = ", ".join(ref for c in found for ref in c.references) or "no reference at all"
-    raise ArtifactError(f"{image.file}: does not hold {image.ref}; it holds {held}")
-
-
-def normalize(reference: str) -> str:
-    """The full form of a reference: registry, repository and tag (distribution/reference)."""
-    first, slash, rest = reference.partition("/")
-    if not slash:
-        registry, name = DOCKER_HUB, f"library/{reference}"
-    elif "." in first or ":" in first or first == "localhost":
-        registry, name = first, rest
-    else:
-        registry, name = DOCKER_HUB, reference
-    if "@" not in name and ":" not in name.rpartition("/")[2]:
-        name += ":latest"
-    return f"{registry}/{name}"
+    return cluster.model_copy(update={"images": cluster.images + added})
 
 
 def serves(image: Image, use: str) -> bool:
@@ -117,11 +47,6 @@ def find_use(cluster: Cluster, use: str, arch: str | None = None) -> tuple[Image
     )
 
 
-def repository_name(reference: str) -> str:
-    """`pause` of `registry.k8s.io/pause:3.2`."""
-    return reference.rpartition("/")[2].partition("@")[0].partition(":")[0]
-
-
 def needed_images(cluster: Cluster) -> dict[str, str]:
     """purpose → where upstream publishes the image, for each that the cluster cannot do without."""
     minor = minor_of(cluster.kubernetes.version)
@@ -139,14 +64,15 @@ def needed_images(cluster: Cluster) -> dict[str, str]:
 
 def check_images(cluster: Cluster) -> Iterator[Problem]:
     """Every problem of `images`, their archives' contents included."""
-    counted = Counter((normalize(image.ref), image.arch) for image in cluster.images)
+    counted = Counter((full_name(image.ref), image.arch) for image in cluster.images)
     for index, image in enumerate(cluster.images):
         where = ("images", index)
-        if counted[normalize(image.ref), image.arch] > 1:
+        if counted[full_name(image.ref), image.arch] > 1:
             yield Problem(path=(*where, "ref"), text=f"{image.ref} is given twice")
-        if normalize(image.ref).endswith(":latest"):
+        if parse_reference(image.ref).tag in {None, "latest"}:
             text = (
-                f"{image.ref} has no fixed tag, so that the kubelet would always pull it: give one"
+                f"{image.ref} has no fixed tag, by which hosts know an image: give one"
+                " (NAME:TAG or NAME:TAG@sha256:…)"
             )
             yield Problem(path=(*where, "ref"), text=text)
         yield from _check_archive(cluster, image, where)
@@ -163,7 +89,7 @@ def check_images(cluster: Cluster) -> Iterator[Problem]:
         )
         yield Problem(path=("images",), text=text, is_error=False)
     for use in ("verify", "coredns", "metrics-server"):
-        refs = sorted({normalize(image.ref) for image in find_use(cluster, use)})
+        refs = sorted({full_name(image.ref) for image in find_use(cluster, use)})
         if len(refs) > 1:
             text = f"more than one image serves as {use}: {', '.join(refs)}"
             yield Problem(path=("images",), text=text)
@@ -173,19 +99,14 @@ def _check_archive(
     cluster: Cluster, image: Image, where: tuple[str | int, ...]
 ) -> Iterator[Problem]:
     """The archive holds the image, for the machine of every node that loads it."""
-    try:
-        found = find_image(image)
-    except ArtifactError as error:
-        hint = f" ({error.hint})" if error.hint else ""
-        yield Problem(path=(*where, "file"), text=f"{error.message}{hint}")
+    if image.file is None:
         return
-    wanted = {image.arch.value} if image.arch else set(_worker_arches(cluster))
-    if others := wanted - {found.architecture}:
-        text = (
-            f"{image.ref} in {image.file} is for {found.architecture or 'an unknown machine'}, and"
-            f" nodes are {', '.join(sorted(others))}: give one archive for each, marked `arch:`"
-        )
-        yield Problem(path=(*where, "file"), text=text)
+    for arch in [image.arch.value] if image.arch else _worker_arches(cluster):
+        try:
+            open_image(image.file, parse_reference(image.ref), arch)
+        except ArtifactError as error:
+            hint = f" ({error.hint})" if error.hint else ""
+            yield Problem(path=(*where, "file"), text=f"{error.message}{hint}")
 
 
 def _worker_arches(cluster: Cluster) -> tuple[str, ...]:
@@ -199,20 +120,6 @@ def _check_needed(cluster: Cluster, arch: str) -> Iterator[Problem]:
         if len(found := find_use(cluster, use, arch)) != 1:
             text = (
                 f"needs exactly one {use} image{several}, and has {len(found)}: {WHY_NEEDED[use]}"
-                f" (docker save -o images/{use}.tar {reference})"
+                f" (upstream's is {reference})"
             )
             yield Problem(path=("images",), text=text)
-
-
-def _read_documents(archive: tarfile.TarFile) -> dict[str, bytes]:
-    """The small JSON files of the archive, by name; layers are skipped over."""
-    documents: dict[str, bytes] = {}
-    for member in archive:
-        name = member.name.removeprefix("./")
-        is_document = name.endswith(".json") or name.startswith("blobs/sha256/")
-        if member.isfile() and is_document and member.size <= MAX_DOCUMENT:
-            file = archive.extractfile(member)
-            content = file.read() if file else b""
-            if content[:1] in (b"{", b"["):
-                documents[name] = content
-    return documents

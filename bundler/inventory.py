@@ -4,10 +4,9 @@ One row of SOURCES for each kind; SBOM and provenance are two renderings of the 
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from packageurl import PackageURL
@@ -15,11 +14,12 @@ from packageurl import PackageURL
 from bundler.artifacts import Artifacts
 from bundler.catalog import Artifact
 from bundler.catalog.licences import find_project, is_published_by_project
-from bundler.config import Cluster, Image
-from bundler.context import image_path
-from bundler.images import DOCKER_HUB, ArchiveImage, find_image, normalize
+from bundler.config import Role
 from bundler.lock import Entry, Kind, Origin
-from bundler.plan import NodePlan, Plan, images_of
+from bundler.oci.bundle import BLOBS
+from bundler.oci.needed import Images, Needed, list_needed
+from bundler.oci.references import DOCKER_HUB
+from bundler.plan import NodePlan, Plan
 from bundler.render import Fetched, list_fetched
 from bundler.tree import Tree
 
@@ -45,7 +45,7 @@ class Item:
     name: str
     version: str = ""
     arch: str = ""
-    digest: str  # sha256:… or sha512:…; of an image: of its configuration
+    digest: str  # sha256:… or sha512:…; of an image: of its configuration; of a layer: as carried
     path: str = ""  # in the bundle
     url: str = ""  # without what may be a secret in it
     purl: str = ""
@@ -59,13 +59,8 @@ class Taken:
     """What a build took for all nodes together."""
 
     artifacts: Artifacts
-    images: Mapping[tuple[str, Path], ArchiveImage]  # by reference and archive
+    images: Images
     locked: tuple[Entry, ...] = ()  # of the lock, where there is one
-
-
-def read_images(cluster: Cluster) -> Mapping[tuple[str, Path], ArchiveImage]:
-    """What each image's archive says of it, each read once."""
-    return {(image.ref, image.file): find_image(image) for image in cluster.images}
 
 
 def list_items(plan: Plan, node: NodePlan, tree: Tree, taken: Taken) -> tuple[Item, ...]:
@@ -135,31 +130,41 @@ def _artifact_purl(artifact: Artifact, repository: str) -> str:
 
 
 def _list_images(plan: Plan, node: NodePlan, _: Tree, taken: Taken) -> Iterator[Item]:
-    for index, image in enumerate(images_of(plan, node)):
-        held = taken.images[image.ref, image.file]
-        repository, tag = _split_reference(image)
+    entries = {entry.key: entry for entry in taken.locked}
+    for needed in list_needed(plan) if node.has(Role.WORKER) else ():
+        if needed.arch != node.arch:
+            continue
+        reference = needed.reference
+        image = taken.images[reference.name, needed.arch]
+        entry = entries.get((Kind.IMAGE, reference.name, needed.arch))
+        repository = f"{reference.registry}/{reference.repository}"
         yield Item(
             kind=ItemKind.IMAGE,
             name=repository,
-            version=tag,
-            arch=held.architecture,
-            digest=held.image_id,
-            path=image_path(index),
-            purl=_image_purl(repository, held.image_id),
-            evidence="images in cluster.yaml",
+            version=reference.tag or "",
+            arch=image.architecture,
+            digest=image.image_id,
+            path=f"{BLOBS}/{image.manifest.descriptor.hexadecimal}",
+            url="" if needed.image.file else reference.url,
+            purl=_image_purl(repository, image.image_id),
+            evidence=_image_evidence(needed, entry),
             parts=tuple(
-                Item(kind=ItemKind.LAYER, name=layer, digest=layer) for layer in held.layers
+                Item(
+                    kind=ItemKind.LAYER,
+                    name=layer.descriptor.digest,
+                    digest=layer.descriptor.digest,
+                    path=f"{BLOBS}/{layer.descriptor.hexadecimal}",
+                )
+                for layer in image.layers
             ),
         )
 
 
-def _split_reference(image: Image) -> tuple[str, str]:
-    """`registry.k8s.io/pause`, `3.2`; a digest in place of the tag where there is one."""
-    name, at, digest = normalize(image.ref).partition("@")
-    repository, colon, tag = name.rpartition(":")
-    if "/" in tag or not colon:
-        repository, tag = name, ""
-    return repository, digest if at else tag
+def _image_evidence(needed: Needed, entry: Entry | None) -> str:
+    if entry and needed.image.file is None:
+        return f"{entry.origin}: {entry.evidence}"
+    is_stated = needed.image.file or needed.reference.digest
+    return "images in cluster.yaml" if is_stated else "first-use: what the registry gave"
 
 
 def _image_purl(repository: str, image_id: str) -> str:

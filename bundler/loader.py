@@ -14,7 +14,7 @@ from bundler.checks import check_cluster
 from bundler.config import Cluster, Containerd, Pin
 from bundler.errors import ConfigError
 from bundler.extra import check_extra
-from bundler.images import check_images
+from bundler.images import add_needed, check_images
 from bundler.packages.tables import check_packages
 
 YamlNode = yaml.Node
@@ -61,7 +61,7 @@ def load_cluster(path: Path, pins: Path | None = None) -> Loaded:
             key=_line_number,
         )
         raise ConfigError("\n".join(lines)) from error
-    cluster = _resolve_files(cluster, path.parent)
+    cluster = add_needed(_resolve_files(cluster, path.parent))
     problems = [
         *check_cluster(cluster), *check_extra(cluster), *check_images(cluster),
         *check_packages(cluster),
@@ -77,7 +77,7 @@ def load_cluster(path: Path, pins: Path | None = None) -> Loaded:
 
 def _resolve_files(cluster: Cluster, base: Path) -> Cluster:
     images = tuple(
-        image.model_copy(update={"file": (base / image.file).absolute()})
+        image.model_copy(update={"file": (base / image.file).absolute()}) if image.file else image
         for image in cluster.images
     )
     runtime = cluster.runtime

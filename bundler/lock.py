@@ -43,7 +43,8 @@ class Entry(BaseModel):
     """One file that the builder fetches.
 
     `name` is the component (`etcd`), the image's normalized reference, or the package's name; it is
-    unique together with `kind` and `arch`. An image's digest is its manifest's for that machine.
+    unique together with `kind` and `arch`. An image's digest is its manifest's for that machine;
+    `index` is that of the index of all machines by which the manifest was chosen, if there was one.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -55,6 +56,7 @@ class Entry(BaseModel):
     url: str
     size: Annotated[int, Field(ge=0)]  # bytes; of an image: its manifest, configuration and layers
     digest: Annotated[str, Field(pattern=r"^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$")]
+    index: Annotated[str | None, Field(pattern=r"^sha256:[0-9a-f]{64}$")] = None
     origin: Origin
     evidence: str  # the document or key that says so
     locked: datetime  # when, UTC
@@ -117,7 +119,9 @@ def read_lock(path: Path) -> Lock:
 def write_lock(lock: Lock, path: Path) -> None:
     """Write a lock, sorted, so that a version control system shows what changed and no more."""
     entries = sorted(lock.entries, key=lambda entry: entry.key)
-    data = lock.model_copy(update={"entries": tuple(entries)}).model_dump(mode="json")
+    data = lock.model_copy(update={"entries": tuple(entries)}).model_dump(
+        mode="json", exclude_none=True
+    )
     text = yaml.safe_dump(data, sort_keys=False, width=4096)
     write_atomically(path, (HEADING + text).encode(), mode=0o644)
 

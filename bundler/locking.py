@@ -161,7 +161,8 @@ def refuse_first_uses(lock: Lock) -> None:
         raise ArtifactError(
             "\n".join(lines),
             hint="take the digest from upstream over a way that you trust and put it under"
-            " `artifacts` in cluster.yaml, then run bundler lock; or do without --strict",
+            " `artifacts` in cluster.yaml (an image's: into its ref, NAME:TAG@sha256:…), then run"
+            " bundler lock; or do without --strict",
         )
 
 

@@ -52,12 +52,18 @@ def compress(data: bytes) -> bytes:
 
 def ensure_file(path: Path, cache: Cache) -> Payload:
     """The payload of a file on disk."""
+    return ensure_part(path, 0, path.stat().st_size, cache)
+
+
+def ensure_part(
+    path: Path, offset: int, size: int, cache: Cache, *, known: str | None = None
+) -> Payload:
+    """The payload of some bytes of a file; it is read for its digest, unless that is `known`."""
     with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        size = file.tell()
+        digest = known or _hash_part(file, offset, size)
         segment = _segment_path(cache, digest)
         if not segment.is_file():
-            file.seek(0)
+            file.seek(offset)
             _make_segment(file, size, cache, digest)
     return Payload(sha256=digest, size=size, segment=segment)
 
@@ -89,6 +95,15 @@ def read_payload(payload: Payload) -> Iterator[bytes]:
 def padding(size: int) -> bytes:
     """The zeros that fill tar's last block."""
     return bytes(-size % BLOCK)
+
+
+def _hash_part(file: BinaryIO, offset: int, size: int) -> str:
+    hasher = hashlib.sha256()
+    file.seek(offset)
+    while size and (chunk := file.read(min(CHUNK, size))):
+        hasher.update(chunk)
+        size -= len(chunk)
+    return hasher.hexdigest()
 
 
 def _read_members(

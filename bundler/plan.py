@@ -236,7 +236,7 @@ def virtual_router_id(plan: Plan) -> int:
 
 
 def images_of(plan: Plan, node: NodePlan) -> tuple[Image, ...]:
-    """The image archives that the node loads."""
+    """The images that the node loads."""
     if not node.has(Role.WORKER):
         return ()
     return tuple(image for image in plan.cluster.images if image.arch in {None, node.arch})

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import tomli_w
 
 from bundler.config import Containerd, Registry, Role
-from bundler.images import DOCKER_HUB
+from bundler.oci.references import DOCKER_HUB, HOSTS
 from bundler.plan import NodePlan, Plan
 from bundler.tree import File
 
 DIRECTORY = "etc/containerd/certs.d"
-DOCKER_HUB_SERVER = "https://registry-1.docker.io"
+DOCKER_HUB_SERVER = f"https://{HOSTS[DOCKER_HUB]}"
 
 
 def make_registry_files(plan: Plan, node: NodePlan) -> Iterator[File]:

@@ -18,16 +18,16 @@ from bundler.context import (
     NeedsStateError,
     Secrets,
     compile_template,
-    image_path,
     make_context,
 )
 from bundler.errors import TemplateError
 from bundler.manifest import Source
+from bundler.oci.bundle import ImageFiles, make_image_files
 from bundler.overlays import overlays_of
 from bundler.packages.bundle import PackageFiles, make_package_files
 from bundler.paths import templates_directory
 from bundler.payload import Payload
-from bundler.plan import NodePlan, Plan, images_of
+from bundler.plan import NodePlan, Plan
 from bundler.registries import make_registry_files
 from bundler.tree import File, Tree, make_manifest
 
@@ -64,7 +64,7 @@ class Payloads:
     """The large files of all nodes."""
 
     member: Callable[[str, str, str], Payload]  # (component, arch, member)
-    image: Callable[[Path], Payload]
+    images: ImageFiles
     packages: PackageFiles | None = None
 
 
@@ -114,12 +114,16 @@ def render_public(plan: Plan, node: NodePlan, payloads: Payloads) -> tuple[Tree,
 
 def list_payloads(plan: Plan, node: NodePlan, payloads: Payloads) -> Iterator[File]:
     """The large files of a node's bundle; nothing in them is secret."""
+    yield from _list_programs(plan, node, payloads)
+    for file in make_image_files(plan, node, payloads.images):
+        if isinstance(file.content, Payload):
+            yield file
+
+
+def _list_programs(plan: Plan, node: NodePlan, payloads: Payloads) -> Iterator[File]:
     for fetched in list_fetched(plan, node):
         content = payloads.member(fetched.component, node.arch, fetched.member)
         yield File(path=fetched.path, mode=0o755, content=content, origin=fetched.origin)
-    for index, image in enumerate(images_of(plan, node)):
-        content = payloads.image(image.file)
-        yield File(path=image_path(index), mode=0o644, content=content, origin=image.ref)
 
 
 def _complete(
@@ -133,7 +137,9 @@ def _complete(
     for file in make_registry_files(plan, node):
         tree.add(file)
     if payloads is not None:
-        for file in list_payloads(plan, node, payloads):
+        for file in _list_programs(plan, node, payloads):
+            tree.add(file)
+        for file in make_image_files(plan, node, payloads.images):
             tree.add(file)
         for file in make_package_files(plan, node, payloads.packages) if payloads.packages else ():
             tree.add(file)

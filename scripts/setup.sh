@@ -17,6 +17,7 @@ main() {
         check) need shellcheck:shellcheck dash:dash busybox:busybox openssl:openssl ;;
         lab)
             need curl:curl openssl:openssl update-ca-certificates:ca-certificates
+            unpack_program docker-registry docker-registry
             "$here/lab/docker.sh" up
             "$here/lab/artifacts.sh"
             "$here/lab/hosts.sh" root

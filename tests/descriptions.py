@@ -14,10 +14,18 @@ from bundler.plan import make_plan
 EXAMPLE = Path(__file__).parents[1] / "examples" / "lab.yaml"
 
 
-def write_archive(path: Path, reference: str, arch: str = "amd64") -> str:
+def write_archive(path: Path, reference: str, arch: str = "amd64", change: str = "") -> str:
     """A docker-save archive with one small image; the image's id. The same bytes every time."""
-    layer = f"layer of {reference}".encode()
-    config = json.dumps({"architecture": arch, "os": "linux", "ref": reference}).encode()
+    layer = f"layer of {reference}{change}".encode()
+    diff_ids = [f"sha256:{hashlib.sha256(layer).hexdigest()}"]
+    config = json.dumps(
+        {
+            "architecture": arch,
+            "os": "linux",
+            "ref": reference,
+            "rootfs": {"type": "layers", "diff_ids": diff_ids},
+        }
+    ).encode()
     digest = hashlib.sha256(config).hexdigest()
     manifest = [{"Config": f"{digest}.json", "RepoTags": [reference], "Layers": ["layer.tar"]}]
     path.parent.mkdir(parents=True, exist_ok=True)

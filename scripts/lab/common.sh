@@ -35,5 +35,21 @@ install_packages() {
         >"$LAB_CACHE/apt.log" 2>&1 || { tail -5 "$LAB_CACHE/apt.log" >&2; fail "apt-get install$1 failed (log: $LAB_CACHE/apt.log)"; }
 }
 
+# unpack_program PROGRAM PACKAGE: a program of Debian into <lab cache>/programs, where tests look for
+# it; the package is not installed, since it would start a service on this machine. Where that cannot
+# be done, the tests that want it are skipped.
+unpack_program() {
+    ! command -v "$1" >/dev/null 2>&1 && ! [ -x "$LAB_CACHE/programs/usr/bin/$1" ] || return 0
+    new=$LAB_CACHE/programs.new
+    rm -rf "$new" && mkdir -p "$new"
+    if ! is_root || ! { apt-get update && (cd "$new" && apt-get download "$2" && dpkg -x "$2"_*.deb .); } >"$LAB_CACHE/apt.log" 2>&1; then
+        say "no $1 (Debian's package $2): the tests that need it will be skipped"
+        return 0
+    fi
+    mkdir -p "$LAB_CACHE/programs/usr/bin"
+    mv "$new/usr/bin/$1" "$LAB_CACHE/programs/usr/bin/"
+    rm -rf "$new"
+}
+
 # has_sys_resource: may this machine give its containers every capability?
 has_sys_resource() { docker run --rm --privileged --network none "$1" true >/dev/null 2>&1; }

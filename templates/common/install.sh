@@ -180,6 +180,7 @@ check_bundle() {
     check_public
     check_manifest || exit 3
     load_node
+    read_images
     check_base
 }
 

@@ -170,8 +170,8 @@ def test_a_locked_build_takes_what_is_locked_though_the_mirror_moved_on(
     describe: Callable[..., Path], mirror: Path, signer: Signer
 ) -> None:
     inputs = make_inputs(describe())
-    first = [bundle.sha256 for bundle in build(inputs, inputs.description.parent / "first")]
     update_lock(inputs, [])
+    first = [bundle.sha256 for bundle in build(inputs, inputs.description.parent / "first")]
     path = lock_path(inputs.description)
     write_deb(mirror / "pool", "chrony", "1:4.4-1", Depends="libc, tzdata")
     write_repository(mirror, signer, SUITES)

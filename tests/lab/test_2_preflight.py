@@ -40,7 +40,7 @@ CASES = [
     ("worker1", "commands", "", "", NO_PACKAGES),
     ("master1", "ports", f"{LISTENER} >/dev/null 2>&1 & echo $! >/tmp/listener; sleep 1", "kill $(cat /tmp/listener)", ""),
     ("worker1", "manifest", "echo >>/root/lab-worker1/rootfs/etc/docker/daemon.json", "tar -xzf /root/lab-worker1.tar.gz -C /root", ""),
-    ("worker1", "manifest", "rm /root/lab-worker1/images/00.tar", "tar -xzf /root/lab-worker1.tar.gz -C /root", ""),
+    ("worker1", "manifest", "rm /root/lab-worker1/rootfs/opt/k8s/images/*/index.json", "tar -xzf /root/lab-worker1.tar.gz -C /root", ""),
     ("worker1", "manifest", "echo >/root/lab-worker1/rootfs/etc/stranger", "rm /root/lab-worker1/rootfs/etc/stranger", ""),
     ("worker1", "manifest", "rm /root/lab-worker1/packages/conntrack_*", "tar -xzf /root/lab-worker1.tar.gz -C /root", ""),
     ("master1", "space", "mount -t tmpfs -o size=20m tmpfs /opt", "umount /opt", ""),

@@ -8,7 +8,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from fake_host import INSTALL, FakeHost, make_host
+from descriptions import write_archive
 from shells import Sh, write_program
 from small_builds import SmallSite, make_site, unpack
 from test_install import list_tree
@@ -28,8 +28,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> SmallSite:
     site.build("old-split", split, sign=key)
     site.change("etcd")
     site.change("cni-plugins")
-    with (site.directory / "nginx.tar").open("ab") as file:
-        file.write(bytes(512))
+    write_archive(site.directory / "nginx.tar", "docker.io/library/nginx:1.22", change="newer")
     since = (str(site.directory / "old"),)
     site.build("new")
     site.build("delta", Media(since=since), sign=key)
@@ -298,71 +297,3 @@ def test_the_signature_covers_where_files_come_from(host: Host, dist: str) -> No
     manifest.write_text("".join(lines[:1] + lines[2:]))
     code, said = host.install(dist, *trust)
     assert (code, "no key that this host trusts signed it" in said) == (3, True)
-
-
-# images: a runtime that keeps each archive's digest
-
-RUNTIME = """
-image_id() {{ cat "{state}/images/$(printf '%s' "$1" | tr '/:' '__')" 2>/dev/null; }}
-load_archive() {{
-    sha256sum <"$1" >>{state}/loads
-    printf '%s' "$id" >"{state}/images/$(printf '%s' "$ref" | tr '/:' '__')"
-}}
-await_runtime() {{ :; }}
-ready_runtime() {{ [ ! -e {state}/runtime-is-down ]; }}
-"""
-NO_IMAGES = "missing_images() { :; }\nload_images() { :; }\n"
-
-
-def run_host(host: Host, dist: str, *arguments: object) -> tuple[FakeHost, int, str]:
-    directory = host.directory / "fake"
-    bundle = host.bundle(dist)
-    fake = (
-        FakeHost(sh=host.sh, bundle=bundle, directory=directory)
-        if directory.exists()
-        else make_host(host.sh, bundle, directory)
-    )
-    (directory / "images").mkdir(exist_ok=True)
-    assert NO_IMAGES in INSTALL
-    instead = INSTALL.replace(NO_IMAGES, "") + RUNTIME.format(state=directory)
-    done = fake._run("install.sh", instead, *map(str, arguments))
-    (bundle / "fake-install.sh").unlink()
-    return fake, done.returncode, done.stdout + done.stderr
-
-
-def loads(fake: FakeHost) -> list[str]:
-    return [line.split()[0] for line in (fake.directory / "loads").read_text().splitlines()]
-
-
-def test_images_out_of_the_payload_are_loaded_and_leave_no_copy(host: Host) -> None:
-    fake, code, said = run_host(host, "old-split", "--payload", host.payload("old-split"))
-    assert code == 0, said
-    bundle = host.bundle("old")
-    lines = (bundle / "MANIFEST").read_text().splitlines()
-    assert loads(fake) == [line.split()[0] for line in lines if " images/" in line]
-    assert not (fake.root / "var/lib/bundler/image.tar").exists()
-
-
-def test_a_delta_loads_only_the_image_that_changed(host: Host) -> None:
-    fake, code, said = run_host(host, "old")
-    assert (code, len(loads(fake))) == (0, 2), said
-    (fake.directory / "images/docker.io_library_nginx_1.22").unlink()
-    fake, code, said = run_host(host, "delta")
-    assert code == 0, said
-    assert len(loads(fake)) == 3
-
-
-def test_an_image_that_the_runtime_lost_and_the_delta_leaves_out_is_named(host: Host) -> None:
-    fake, code, _ = run_host(host, "old")
-    (fake.directory / "images/registry.k8s.io_pause_3.10.2").unlink()
-    fake, code, said = run_host(host, "delta")
-    assert code == 3
-    assert "lost an image that this bundle leaves out: registry.k8s.io/pause:3.10.2" in said
-    fake.mark("runtime-is-down")
-    fake, code, said = run_host(host, "delta")
-    assert (
-        "registry.k8s.io/pause:3.10.2 is not in the runtime, and this bundle leaves it out" in said
-    )
-    assert "going back to generation 1" in said
-    _, code, said = run_host(host, "new")
-    assert code == 0, said

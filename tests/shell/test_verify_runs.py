@@ -272,7 +272,7 @@ def node(run: Run, tmp_path: Path) -> Callable[..., dict[str, dict[str, Any]]]:
     def start(units: str = "kubelet.service") -> dict[str, dict[str, Any]]:
         facts = (
             f"UNITS='{units}'\nSYSCTLS='net.ipv4.ip_forward=0'\nMODULES=''\nSWAP_OFF=''\nPORTS=''\n"
-            "KUBELET_ROOT=/var/lib/kubelet\nADDRESS=127.9.9.1\nIMAGES=''\nFEATURES=''\n"
+            "KUBELET_ROOT=/var/lib/kubelet\nADDRESS=127.9.9.1\nFEATURES=''\n"
         )
         done = run("--node", "--timeout", "0", "--json", roles="worker", facts=facts, manifest=(
             f"{digest} 0644 10 rootfs/etc/kubernetes/one.yaml\n"))  # fmt: skip
@@ -292,6 +292,25 @@ def test_a_host_is_judged_by_itself(node: Callable[..., dict[str, dict[str, Any]
     assert checks["host-units"]["ok"]
     assert checks["host-files"]["ok"]
     assert not checks["host-kubelet"]["ok"]
+
+
+def test_an_image_that_the_runtime_lacks_is_named(
+    node: Callable[..., dict[str, dict[str, Any]]], tmp_path: Path
+) -> None:
+    library = next(tmp_path.rglob("verify.sh")).parent / "lib"
+    lines = [f"{name}\tregistry.example/{name}:1\tsha256:{name}\t9\n" for name in ("a", "b", "c")]
+    (library / "images.tsv").write_text("# a heading\n" + "".join(lines))
+    (library / "runtime.sh").write_text(
+        "image_id() { case $1 in */a:1) echo sha256:a ;; */b:1) echo sha256:older ;; esac; }\n"
+    )
+    check = node()["host-images"]
+    assert not check["ok"]
+    assert "registry.example/b:1 is not there, or another image" in check["seen"]
+    assert "registry.example/c:1 is not there" in check["seen"]
+    assert "registry.example/a:1" not in check["seen"]
+    (library / "images.tsv").write_text(lines[0])
+    check = node()["host-images"]
+    assert (check["ok"], check["seen"]) == (True, "1 images")
 
 
 def test_a_dead_unit_and_a_changed_file_are_named(

@@ -30,11 +30,14 @@ from bundler.catalog import COMPONENTS
 from bundler.catalog.licences import find_project, is_published_by_project
 from bundler.errors import ArtifactError
 from bundler.gather import Inputs, update_lock
-from bundler.images import read_archive
 from bundler.inspect import Report, inspect
 from bundler.inventory import Item, ItemKind, Taken, list_items
 from bundler.loader import load_cluster
 from bundler.lock import Entry, Kind, Origin
+from bundler.oci.archives import open_image
+from bundler.oci.bundle import BLOBS
+from bundler.oci.needed import Images, list_needed
+from bundler.oci.references import parse_reference
 from bundler.payload import COMPRESSOR
 from bundler.plan import Plan, make_plan
 from bundler.provenance import PREDICATE, PROVENANCE, hash_directory, list_own, make_provenance
@@ -151,14 +154,16 @@ def test_the_sbom_has_every_program_and_image_with_the_digest_of_its_file(worker
     assert by_path == {path: sha for path, sha in entries.items() if path.startswith(programs)}
     assert len(by_path) > 10
     images = [c for c in components.values() if c["type"] == "container"]
-    assert {properties_of(c)["path"] for c in images} == {
-        path for path in entries if path.startswith("images/")
-    }
+    assert len(images) == 2
+    for image in images:
+        assert entries[properties_of(image)["path"]] in properties_of(image)["path"]
+        assert f"{BLOBS}/{image['hashes'][0]['content']}" in entries
+        for layer in image["components"]:
+            assert entries[properties_of(layer)["path"]] == layer["hashes"][0]["content"]
     pause = next(c for c in images if c["name"] == "registry.k8s.io/pause")
     image_id = pause["hashes"][0]["content"]
     assert pause["version"] == "3.2"
     assert pause["purl"] == f"pkg:docker/pause@sha256:{image_id}?repository_url=registry.k8s.io"
-    assert f"|sha256:{image_id}" in worker.texts["node.env"].decode()
 
 
 def test_a_bundle_names_only_what_it_holds(master: Report, worker: Report) -> None:
@@ -312,9 +317,17 @@ def make_tree(plan: Plan) -> Tree:
     )
 
 
+def open_images(plan: Plan) -> Images:
+    return {
+        (needed.reference.name, needed.arch): open_image(
+            needed.image.file or Path(), needed.reference, needed.arch
+        )
+        for needed in list_needed(plan)
+    }
+
+
 def make_items(plan: Plan, tree: Tree, locked: tuple[Entry, ...] = ()) -> tuple[Item, ...]:
-    images = {(image.ref, image.file): read_archive(image.file)[0] for image in plan.cluster.images}
-    taken = Taken(artifacts=resolve_artifacts(plan), images=images, locked=locked)
+    taken = Taken(artifacts=resolve_artifacts(plan), images=open_images(plan), locked=locked)
     return list_items(plan, plan.nodes[0], tree, taken)
 
 
@@ -379,8 +392,8 @@ def test_a_version_that_the_address_contradicts_is_not_claimed(
     artifacts["crictl", "amd64"] = replace(
         artifacts["crictl", "amd64"], url=url.format(version=version)
     )
-    images = {(i.ref, i.file): read_archive(i.file)[0] for i in plan.cluster.images}
-    items = list_items(plan, plan.nodes[0], tree, Taken(artifacts=artifacts, images=images))
+    taken = Taken(artifacts=artifacts, images=open_images(plan))
+    items = list_items(plan, plan.nodes[0], tree, taken)
     crictl = next(item for item in items if item.name == "crictl")
     expected = version if is_known else ""
     assert (crictl.version, crictl.parts[0].version) == (expected, expected)
@@ -421,33 +434,41 @@ def test_locked_packages_are_items_where_their_file_is_in_the_bundle(plan: Plan)
 
 
 def write_layered(path: Path, layers: object) -> Path:
-    """An archive whose image says that it has these layers."""
+    """An archive whose image says that it has these layers; each file in it is `layer N`."""
     config = json.dumps({"architecture": "amd64", "rootfs": {"diff_ids": layers}}).encode()
-    name = f"{hashlib.sha256(config).hexdigest()}.json"
-    manifest = json.dumps([{"Config": name, "RepoTags": ["registry.k8s.io/pause:3.10.2"]}]).encode()
+    files = {f"{n}/layer.tar": f"layer {n}".encode() for n in (1, 2)}
+    names = ["1/layer.tar", "2/layer.tar", "1/layer.tar"]
+    entry = {"Config": "config.json", "RepoTags": ["registry.k8s.io/pause:3.10.2"], "Layers": names}
+    files |= {"config.json": config, "manifest.json": json.dumps([entry]).encode()}
     with tarfile.open(path, "w") as archive:
-        for each, content in ((name, config), ("manifest.json", manifest)):
+        for each, content in files.items():
             member = tarfile.TarInfo(each)
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
     return path
 
 
+LAYERED = [f"sha256:{hashlib.sha256(f'layer {n}'.encode()).hexdigest()}" for n in (1, 2)]
+
+
 def test_an_images_layers_are_parts_of_it(plan: Plan, tmp_path: Path) -> None:
-    write_layered(tmp_path / "pause.tar", [*LAYERS, LAYERS[0]])  # empty layers come again
+    write_layered(tmp_path / "pause.tar", [*LAYERED, LAYERED[0]])  # empty layers come again
     items = make_items(plan, make_tree(plan))
     pause = next(item for item in items if item.name == "registry.k8s.io/pause")
-    assert [layer.digest for layer in pause.parts] == [*LAYERS, LAYERS[0]]
-    sbom = make_sbom("solo-one", {}, items, 0)
+    assert [layer.digest for layer in pause.parts] == [*LAYERED, LAYERED[0]]
+    sbom = make_sbom("solo-one", {}, [pause], 0)
     assert_valid(sbom)
     layers = [c for c in flatten(json.loads(sbom)["components"]).values() if c["type"] == "file"]
-    assert {c["hashes"][0]["content"] for c in layers} == {d.partition(":")[2] for d in LAYERS}
+    assert {c["hashes"][0]["content"] for c in layers} == {d.partition(":")[2] for d in LAYERED}
 
 
-@pytest.mark.parametrize("layers", [["nonsense"], ["sha256:0"], [7], "text", {"a": 1}])
+@pytest.mark.parametrize(
+    "layers", [["nonsense"] * 3, ["sha256:0"] * 3, [7] * 3, "text", {"a": 1}, LAYERED]
+)
 def test_an_image_with_odd_layers_is_refused(tmp_path: Path, layers: object) -> None:
-    with pytest.raises(ArtifactError, match="does not describe the archive"):
-        read_archive(write_layered(tmp_path / "odd.tar", layers))
+    path = write_layered(tmp_path / "odd.tar", layers)
+    with pytest.raises(ArtifactError, match="names no layers|that are none|does not describe"):
+        open_image(path, parse_reference("registry.k8s.io/pause:3.10.2"), "amd64")
 
 
 def test_two_images_with_the_same_layer_make_a_valid_sbom() -> None:

@@ -2,17 +2,19 @@
 
 import json
 import textwrap
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 from descriptions import write_archive, write_upstream
+from registries import MadeImage, make_layer, run_registry
 
 from bundler.build import build, preview, render
 from bundler.cache import Cache
 from bundler.gather import Inputs
 from bundler.loader import load_cluster
+from bundler.oci.references import parse_reference
+from bundler.oci.registry import RegistryOptions
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -23,7 +25,8 @@ def copy_example(name: str, directory: Path) -> Path:
     path = directory / "cluster.yaml"
     path.write_text(text)
     for image in yaml.safe_load(text)["images"]:
-        write_archive(directory / image["file"], image["ref"])
+        if "file" in image:
+            write_archive(directory / image["file"], image["ref"])
     return path
 
 
@@ -46,12 +49,20 @@ def test_the_tutorials_files_are_pinned_but_for_flannel(tmp_path: Path) -> None:
 def test_every_example_builds(tmp_path: Path, name: str) -> None:
     description = copy_example(name, tmp_path)
     pins = write_upstream(tmp_path, description)
-    inputs = Inputs(
-        description=description, cache=Cache(tmp_path / "cache"), pins=pins,
-        mirrors=(str(tmp_path / "mirror"),),
-    )  # fmt: skip
-    bundles = build(inputs, tmp_path / "dist")
     cluster = load_cluster(description).cluster
+    with run_registry() as registry:
+        mirrors = {}
+        for image in cluster.images:
+            reference = parse_reference(image.ref)
+            mirrors[reference.registry] = (f"http://{registry.host}",)
+            if image.file is None:
+                made = MadeImage([make_layer("x", image.ref.encode())])
+                registry.put(reference.repository, reference.tag or "", made)
+        inputs = Inputs(
+            description=description, cache=Cache(tmp_path / "cache"), pins=pins,
+            mirrors=(str(tmp_path / "mirror"),), registries=RegistryOptions(mirrors=mirrors),
+        )  # fmt: skip
+        bundles = build(inputs, tmp_path / "dist")
     assert [bundle.path.name for bundle in bundles] == [
         *(f"{cluster.name}-{node.name}.tar.gz" for node in cluster.nodes),
         "RUNBOOK.md",
@@ -89,14 +100,12 @@ def test_the_tutorial_is_built_as_it_is_with_a_warning_for_what_is_weak_today(
 
 
 def test_the_readmes_smallest_description_needs_no_pin_of_the_users(
-    tmp_path: Path, make_archive: Callable[[Path, str], str]
+    tmp_path: Path,
 ) -> None:
     readme = (EXAMPLES.parent / "README.md").read_text()
     block = textwrap.dedent(
         readme[readme.index("   apiVersion: bundler/v1alpha1") :].split("```")[0]
     )
     (tmp_path / "cluster.yaml").write_text(block)
-    for image in yaml.safe_load(block)["images"]:
-        make_archive(tmp_path / image["file"], image["ref"])
     shown = preview(Inputs(description=tmp_path / "cluster.yaml", cache=Cache(tmp_path / "cache")))
     assert all(artifact.source.startswith("catalog: ") for artifact, _ in shown.artifacts)

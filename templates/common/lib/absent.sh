@@ -49,27 +49,17 @@ list_altered() {
             actual[$2] != $1 { print substr($2, skip + 1) ": altered" }' - "$work/kept"
 }
 
-# What this run takes out of the payload is there, and is what MANIFEST says. An image that a delta
-# leaves out must be in the runtime; one that does not run yet is asked when it does.
+# What this run takes out of the payload is there, and is what MANIFEST says.
 check_absent() {
     if is_generation; then return; fi
     [ -z "$payload" ] || open_payload
     [ -s "$work/absent" ] || return 0
-    { awk '{ print $5 }' "$work/changes"; is_staged || missing_images | sed 's/|.*//'; } >"$work/needed"
-    header from-base | grep '^images/' | grep -xF -f "$work/needed" >"$work/lost"
-    [ ! -s "$work/lost" ] || [ -z "${runtime_unit:-}" ] || ! ready_runtime >/dev/null ||
-        refuse images "the container runtime has lost an image that this bundle leaves out: $(name_images)" "take this node's whole bundle"
+    awk '{ print $5 }' "$work/changes" >"$work/needed"
     header from-payload | grep -xF -f "$work/needed" >"$work/from-payload"
     [ -s "$work/from-payload" ] || return 0
     [ -n "$payload" ] || refuse payload "$(count_lines <"$work/from-payload") files of this bundle are in $(payload_name).tar" \
         "run install.sh --payload $(payload_name).tar (or the directory that it was unpacked to)"
     check_members
-}
-
-name_images() {
-    for image in $IMAGES; do
-        ! grep -qxF "${image%%|*}" "$work/lost" || printf '%s\n' "${image#*|}" | sed 's/|.*//'
-    done
 }
 
 payload_name() { printf 'payload-%.16s' "$(header payload)"; }
@@ -123,11 +113,4 @@ provide() {
         read_member "$wanted.tar.gz" | gzip -dc | tar -xOf - "$wanted" >"$2"
     fi
     [ "$(print_digest <"$2")" = "$wanted" ]
-}
-
-# image_archive FILE: where the runtime can read it; one out of the payload is unpacked first.
-image_archive() {
-    if [ -f "$here/$1" ]; then printf '%s\n' "$here/$1"; return; fi
-    is_from payload "$1" || return 1
-    (umask 077 && provide "$1" "$store/image.tar") && printf '%s\n' "$store/image.tar"
 }

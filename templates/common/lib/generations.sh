@@ -2,7 +2,7 @@
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
 #
 # /var/lib/bundler:
-#   generations/N/       a bundle as it was unpacked, without its images and packages (0700)
+#   generations/N/       a bundle as it was unpacked, without its packages (0700)
 #   generations/N/state  healthy, unproven (it waits for other hosts) or failed; since when
 #   current              the N whose files are installed
 #   snapshots/           of etcd's data, from before a step that etcd does not take back
@@ -49,7 +49,7 @@ save_generation() {
 }
 
 is_whole() { (cd "$generations/$to" && kept_files | awk '{ print $1 "  " $4 }' | sha256sum -c - >/dev/null 2>&1); }
-kept_files() { print_files "$here/MANIFEST" | awk '$4 !~ /^(images|packages)\//'; }
+kept_files() { print_files "$here/MANIFEST" | awk '$4 !~ /^packages\//'; }
 
 # What an earlier generation has too is not written again where it is large; what this bundle
 # leaves out comes from where install.sh would take it.
@@ -99,11 +99,17 @@ look_at_etcd() {
     snapshot=$store/snapshots/before-$ETCD_VERSION.db
     say "  $(etcd_step)"
     mkdir -p "$store/snapshots"
-    ETCDCTL_API=3 etcdctl --endpoints="https://$ADDRESS:2379" --cacert=/etc/etcd/pki/ca.crt \
-        --cert=/etc/etcd/pki/healthcheck-client.crt --key=/etc/etcd/pki/healthcheck-client.key \
-        snapshot save "$snapshot" >"$work/snapshot.log" 2>&1 && ETCDCTL_API=3 etcdctl snapshot status "$snapshot" >>"$work/snapshot.log" 2>&1 ||
-        { tail -n 2 "$work/snapshot.log" >&2; die 3 "no snapshot of etcd could be taken, so nothing was changed"; }
+    if ! save_snapshot >"$work/snapshot.log" 2>&1; then
+        tail -n 2 "$work/snapshot.log" >&2
+        die 3 "no snapshot of etcd could be taken, so nothing was changed"
+    fi
     say "  a snapshot of its data is in $snapshot"
+}
+
+save_snapshot() {
+    ETCDCTL_API=3 etcdctl --endpoints="https://$ADDRESS:2379" --cacert=/etc/etcd/pki/ca.crt \
+        --cert=/etc/etcd/pki/healthcheck-client.crt --key=/etc/etcd/pki/healthcheck-client.key snapshot save "$snapshot" &&
+        ETCDCTL_API=3 etcdctl snapshot status "$snapshot"
 }
 
 # Were the units of the installed generation well? Then the new one has no excuse.
@@ -133,7 +139,11 @@ end_switch() {
 # happens where there is none that was well.
 return_back() {
     if [ "$from" = "$to" ] || ! is_healthy "$from"; then return 0; fi
-    if [ "$go_back$way" != yesback ]; then say "$NODE: generation $to is not well, and stays: $(if [ $way = back ]; then echo --no-rollback; else echo "etcd does not go back"; fi)"; return 0; fi
+    case $go_back$way in
+        yesback) ;;
+        noback) say "$NODE: generation $to is not well; --no-rollback keeps it"; return 0 ;;
+        *) say "$NODE: generation $to is not well, and stays: etcd does not go back"; return 0 ;;
+    esac
     switching=no
     set_state "$to" failed
     say "$NODE: generation $to is not well: going back to generation $from"

@@ -1,9 +1,16 @@
-# Container images: loaded once, known by the digest of their configuration.
+# Container images: loaded once, known by the digest of their configuration, and kept in
+# /opt/k8s/images, so that one that the runtime has lost is loaded again.
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
 
 loaded=0
 
-# "file|reference|id" of the images that the runtime does not have under that reference and id.
+# Sets IMAGES: "directory|reference|id" of each image of the bundle; nodes without pods have none.
+read_images() {
+    IMAGES=''
+    [ ! -f "$here/lib/images.tsv" ] || IMAGES=$(awk -F '\t' '!/^#/ { printf "%s|%s|%s ", $1, $2, $3 }' "$here/lib/images.tsv")
+}
+
+# "directory|reference|id" of the images that the runtime does not have under that reference and id.
 missing_images() {
     for image in $IMAGES; do
         ref=${image#*|} ref=${ref%|*}
@@ -16,11 +23,9 @@ load_images() {
     [ -n "$IMAGES" ] || return 0
     await_runtime
     missing_images >"$work/images"
-    rm -f "$store/image.tar" # of a run that was killed
-    while IFS='|' read -r file ref id; do
+    while IFS='|' read -r name ref id; do
         say "  loading $ref"
-        load_image || die 1 "$file ($ref) could not be loaded: $answer"
-        rm -f "$store/image.tar"
+        load_image || die 1 "$ref could not be loaded from $prefix/opt/k8s/images/$name: $answer"
         note "loaded $ref $id"
         loaded=$((loaded + 1))
     done <"$work/images"
@@ -28,13 +33,34 @@ load_images() {
 
 # flannel may have dockerd started anew at any moment, in the midst of a load or of the look after it.
 load_image() {
-    archive=$(image_archive "$file") || die 1 "$ref is not in the runtime, and this bundle leaves it out: run install.sh of the whole bundle"
+    answer=$(lost_blobs "$name")
+    [ -z "$answer" ] || return 1
     for _ in 1 2 3; do
         await_runtime
-        answer=$(load_archive "$archive") && answer="the runtime has another image of that name than $id"
+        answer=$(write_archive "$name" | load_archive "$ref") && answer="the runtime has another image of that name than $id"
         [ "$(image_id "$ref")" != "$id" ] || return 0
     done
     return 1
+}
+
+lost_blobs() {
+    while read -r digest; do
+        [ -f "$prefix/opt/k8s/images/blobs/sha256/$digest" ] || { echo "$digest is gone: run install.sh of the bundle"; return; }
+    done <"$prefix/opt/k8s/images/$1/blobs"
+}
+
+# write_archive DIRECTORY: the image as one archive, its blobs out of those that all images share.
+# Links, since a tar that copies could need room that is not there.
+write_archive() {
+    rm -rf "$work/archive"
+    mkdir -p "$work/archive/blobs/sha256" || return 1
+    for part in oci-layout index.json manifest.json; do
+        ln -s "$prefix/opt/k8s/images/$1/$part" "$work/archive/$part" || return 1
+    done
+    while read -r digest; do
+        ln -s "$prefix/opt/k8s/images/blobs/sha256/$digest" "$work/archive/blobs/sha256/$digest" || return 1
+    done <"$prefix/opt/k8s/images/$1/blobs"
+    tar -chf - -C "$work/archive" oci-layout index.json manifest.json blobs
 }
 
 await_runtime() {

@@ -5,7 +5,7 @@
 # Every listed file is what the list says, and nothing lies in the bundle's folders beyond it.
 check_manifest() {
     if is_generation; then
-        print_files "$here/MANIFEST" | awk '$4 ~ /^(images|packages)\// { print $4 }'
+        print_files "$here/MANIFEST" | awk '$4 ~ /^packages\// { print $4 }'
     else
         awk '/^# from-/ { print $3 }' "$here/MANIFEST"
     fi >"$work/absent"

@@ -99,7 +99,7 @@ print_plan() {
             fi
         done
         disabled_units | sed 's/^/enable   /'
-        missing_images | while IFS='|' read -r file ref id; do say "load     $ref ($id)"; done
+        missing_images | while IFS='|' read -r name ref id; do say "load     $ref ($id)"; done
         wrong_sysctls | sed 's/^/set      /'
         active_swaps | sed 's/^/swap off /'
         swap_units | sed 's/^/mask     /'

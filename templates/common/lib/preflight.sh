@@ -169,10 +169,8 @@ check_space() {
     {
         awk '{ path = $6; sub(/\/[^\/]*$/, "", path); sum[path] += $4 } END { for (path in sum) printf "%d %s\n", sum[path] / 1024 + 1, path }' "$work/changes"
         awk '{ sum += $5 } END { if (sum) printf "%d /usr\n", sum }' "$work/packages"
-        is_staged || missing_images | while IFS='|' read -r file _; do
-            kilobytes=$(($(size_of "$file") / 1024))
-            printf '%d %s\n' "$kilobytes" "${DATA_PATHS##* }"
-            [ -f "$here/$file" ] || printf '%d %s\n' "$kilobytes" /var/lib
+        is_staged || missing_images | while IFS='|' read -r name _; do
+            awk -F '\t' -v name="$name" -v path="${DATA_PATHS##* }" '$1 == name { print $4, path }' "$here/lib/images.tsv"
         done
     } | while read -r kilobytes path; do
         while [ ! -d "$prefix$path" ]; do path=${path%/*}; done

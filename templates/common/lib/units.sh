@@ -47,7 +47,7 @@ wait_until_ready() {
         look_at_units
         waited=$(($(now) - wait_begun))
         [ -n "$unready_units" ] || return 0
-        [ "$waited" -lt "$wait_limit" ] && ! is_hopeless || break
+        if [ "$waited" -ge "$wait_limit" ] || is_hopeless; then break; fi
         if [ "$waited" -ge $((told + 15)) ]; then
             told=$waited
             say "  after $waited s: $(sed -n '1s/^[A-Za-z]* *//p' "$work/reasons")"

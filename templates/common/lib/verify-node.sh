@@ -3,7 +3,9 @@
 
 # shellcheck disable=SC1091 # the bundle's own, where the node has a container runtime
 check_node() {
+    . "$here/lib/images.sh"
     [ ! -f "$here/lib/runtime.sh" ] || . "$here/lib/runtime.sh"
+    read_images
     PATH=$PATH:/opt/k8s/bin
     begun=$(now) deadline=$(($(now) + (timeout < 20 ? timeout : 20)))
     say "verifying the host $NODE of the cluster $CLUSTER"
@@ -115,8 +117,6 @@ check_host_kubelet() {
 check_host_images() {
     expect "every image of the bundle, by its id"
     # shellcheck disable=SC2086 # a list of words
-    for image in $IMAGES; do
-        ref=${image#*|} ref=${ref%|*}
-        [ "$(image_id "$ref")" = "${image##*|}" ] || printf '%s is not there, or another image\n' "$ref"
-    done | all_well "$(printf '%s\n' $IMAGES | count_lines) images"
+    missing_images | sed 's/^[^|]*|//; s/|.*/ is not there, or another image/' |
+        all_well "$(printf '%s\n' $IMAGES | count_lines) images"
 }

@@ -17,15 +17,12 @@ image_id() {
         sed -n 's/.*"config":{\([^}]*\)}.*/\1/p' | sed -n 's/.*"digest":"\([^"]*\)".*/\1/p'
 }
 
-# An import that was cut short is made again: what is there already is not written twice. Pinned
-# images are not collected as garbage by the kubelet (containerd 1.7 and later).
+# load_archive REFERENCE: from stdin. An import that was cut short is made again: what is there
+# already is not written twice. Pinned images are not collected as garbage by the kubelet (containerd
+# 1.7 and later); before, kube-images.timer brings back what is gone.
 load_archive() {
-    ctr_pods images import "$1" 2>&1 || return 1
-    for image in $IMAGES; do
-        image_ref=${image#*|}
-        ctr_pods images label "${image_ref%|*}" io.cri-containerd.pinned=pinned >/dev/null 2>&1
-    done
-    return 0
+    ctr_pods images import - 2>&1 || return 1
+    ctr_pods images label "$1" io.cri-containerd.pinned=pinned >/dev/null 2>&1 || true
 }
 
 # Pods outlive the kubelet and containerd, so they are ended one by one.

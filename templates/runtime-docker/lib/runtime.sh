@@ -10,8 +10,10 @@ ready_runtime() {
 # image_id REFERENCE: the digest of its configuration; nothing where it is not there.
 image_id() { docker image inspect --format '{{.Id}}' "$1" 2>/dev/null; }
 
-# An archive is loaded whole or not at all, so one that was cut short is loaded again.
-load_archive() { docker load -q -i "$1" 2>&1; }
+# load_archive REFERENCE: from stdin. An archive is loaded whole or not at all, so one that was cut
+# short is loaded again. Docker cannot keep an image from the kubelet's garbage collection (but for
+# the pause image, which the kubelet spares): kube-images.timer brings back what is gone.
+load_archive() { docker load -q 2>&1; }
 
 # Pods outlive the kubelet and Docker (live-restore), so they go by their label.
 remove_pods() {

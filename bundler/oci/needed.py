@@ -1,0 +1,32 @@
+"""Which images a plan's nodes load."""
+
+from dataclasses import dataclass
+
+from bundler.config import Image
+from bundler.oci.references import Reference, parse_reference
+from bundler.oci.stored import StoredImage
+from bundler.plan import Plan, images_of
+
+Images = dict[tuple[str, str], StoredImage]
+"""(full name, architecture) → the image."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needed:
+    """An image that some node of that machine loads."""
+
+    image: Image
+    reference: Reference
+    arch: str
+
+
+def list_needed(plan: Plan) -> tuple[Needed, ...]:
+    """Every image, once for each machine that needs it."""
+    found = {
+        (image.ref, node.arch.value): Needed(
+            image=image, reference=parse_reference(image.ref), arch=node.arch.value
+        )
+        for node in plan.nodes
+        for image in images_of(plan, node)
+    }
+    return tuple(found.values())

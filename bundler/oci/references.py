@@ -1,0 +1,86 @@
+"""Image references: registry, repository, tag and digest.
+
+Source: https://github.com/distribution/reference/blob/main/reference.go
+"""
+
+import re
+from dataclasses import dataclass
+
+DOCKER_HUB = "docker.io"
+HOSTS = {DOCKER_HUB: "registry-1.docker.io"}
+"""Where a registry answers, if elsewhere than under its name."""
+
+_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
+_REGISTRY = re.compile(r"[a-zA-Z0-9](?:[-a-zA-Z0-9.]*[a-zA-Z0-9])?(?::\d{1,5})?")
+_TAG = re.compile(r"\w[-\w.]{0,127}", re.ASCII)
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+MAX_NAME = 255
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """One image, by its tag, its digest, or both."""
+
+    registry: str
+    repository: str
+    tag: str | None
+    digest: str | None  # sha256:… of a manifest or an index
+
+    @property
+    def name(self) -> str:
+        """`docker.io/library/nginx:1.22`: how container runtimes know it, digest or not."""
+        return f"{self.registry}/{self.repository}:{self.tag or 'latest'}"
+
+    @property
+    def by_digest(self) -> str | None:
+        """`docker.io/library/nginx@sha256:…`, if there is a digest."""
+        return f"{self.registry}/{self.repository}@{self.digest}" if self.digest else None
+
+    @property
+    def wanted(self) -> str:
+        """What a registry is asked for: the digest, else the tag."""
+        return self.digest or self.tag or "latest"
+
+    @property
+    def url(self) -> str:
+        """Where upstream serves the manifest, whatever mirror is asked before."""
+        host = HOSTS.get(self.registry, self.registry)
+        return f"https://{host}/v2/{self.repository}/manifests/{self.wanted}"
+
+
+def parse_reference(text: str) -> Reference:
+    """The parts of a reference; ValueError says what is wrong."""
+    name, at, digest = text.partition("@")
+    if at and not _DIGEST.fullmatch(digest):
+        raise ValueError("has no digest behind @: sha256: and 64 hexadecimal digits")
+    first, slash, rest = name.partition("/")
+    if slash and ("." in first or ":" in first or first == "localhost"):
+        registry, path = first, rest
+    else:
+        registry, path = DOCKER_HUB, name
+    repository, colon, tag = path.partition(":")
+    if registry == DOCKER_HUB and "/" not in repository:
+        repository = f"library/{repository}"
+    if not _REGISTRY.fullmatch(registry):
+        raise ValueError(f"has no host name before the first /: {registry!r}")
+    if not _REPOSITORY.fullmatch(repository) or len(registry) + len(repository) >= MAX_NAME:
+        raise ValueError(
+            f"has no repository such as library/nginx: {repository!r} (lower-case letters, digits,"
+            " and - _ . / between them)"
+        )
+    if colon and not _TAG.fullmatch(tag):
+        raise ValueError(f"has no tag such as 1.22: {tag!r}")
+    return Reference(
+        registry=registry, repository=repository, tag=tag or None, digest=digest or None
+    )
+
+
+def full_name(text: str) -> str:
+    """The reference's full form without a digest: registry, repository and tag."""
+    return parse_reference(text).name
+
+
+def repository_name(text: str) -> str:
+    """`pause` of `registry.k8s.io/pause:3.2`."""
+    return text.rpartition("/")[2].partition("@")[0].partition(":")[0]
