@@ -38,7 +38,7 @@ Mirrors = Annotated[
     typer.Option(
         "--mirror",
         metavar="[HOST=]DIR|URL",
-        help="Directory or URL that holds each file as MIRROR/UPSTREAM-HOST/PATH; with HOST= it "
+        help="Directory or URL that holds each file as MIRROR/HOST/PATH; with HOST= it "
         "serves that upstream host only, as MIRROR/PATH. Asked in the order given, HOST='s own "
         "first, and then upstream. May be repeated.",
     ),

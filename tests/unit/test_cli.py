@@ -31,7 +31,7 @@ def test_version_and_help_teach(bundler: Run) -> None:
         assert said.returncode == 0
         assert "Usage" in said.stdout
     assert "verify.sh" in bundler("--help").stdout
-    assert "MIRROR/UPSTREAM-HOST/PATH" in bundler("build", "--help").stdout
+    assert "MIRROR/HOST/PATH" in bundler("build", "--help").stdout
     assert "NAME.state" in bundler("build", "--help").stdout
 
 
