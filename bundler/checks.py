@@ -53,6 +53,7 @@ def check_cluster(cluster: Cluster) -> Iterator[Problem]:
     yield from _check_endpoint(cluster)
     yield from _check_node_ports(cluster)
     yield from _check_names(cluster)
+    yield from _check_upstream_keys(cluster)
 
 
 def _check_versions(cluster: Cluster) -> Iterator[Problem]:
@@ -413,6 +414,16 @@ def _check_names(cluster: Cluster) -> Iterator[Problem]:
             yield Problem(
                 path=("extra", name, "flags"), text=f"{name} takes config here, not flags"
             )
+
+
+def _check_upstream_keys(cluster: Cluster) -> Iterator[Problem]:
+    for name, key in cluster.upstream_keys.items():
+        if name not in COMPONENTS:
+            text = f"unknown component; known: {', '.join(COMPONENTS)}"
+            yield Problem(path=("upstream_keys", name), text=text)
+        for scheme, path in (("openpgp", key.openpgp), ("cosign", key.cosign)):
+            if path and not path.is_file():
+                yield Problem(path=("upstream_keys", name, scheme), text=f"{path} is no file")
 
 
 def _having(cluster: Cluster, role: Role) -> list[Node]:

@@ -387,6 +387,31 @@ class Packages(Model):
     dir: Path | None = None
 
 
+class UpstreamKey(Model):
+    """Who must have signed a component's files: checked by `bundler lock`, which records it.
+
+    `openpgp` is a file with certificates (armoured or binary), such as runc's runc.keyring.
+    `cosign` is a PEM file with sigstore's authorities (Fulcio's); whom the signer's certificate
+    must name (`identity`) and who vouched for that (`issuer`) is known of Kubernetes' releases.
+
+    `signature` and `certificate` say where they lie, where that is not beside the file: `{url}` is
+    the file's.
+    """
+
+    openpgp: Path | None = None
+    cosign: Path | None = None
+    identity: str | None = None
+    issuer: str | None = None
+    signature: str | None = None
+    certificate: str | None = None
+
+    @model_validator(mode="after")
+    def _check_scheme(self) -> "UpstreamKey":
+        if (self.openpgp is None) == (self.cosign is None):
+            raise ValueError("give openpgp or cosign")
+        return self
+
+
 class Pki(Model):
     """How keys are made, who signs them, and how long certificates last (days).
 
@@ -415,5 +440,6 @@ class Cluster(Model):
     nodes: Annotated[tuple[Node, ...], Field(min_length=1)]
     images: tuple[Image, ...] = ()
     artifacts: dict[str, Pin] = {}
+    upstream_keys: dict[str, UpstreamKey] = {}
     packages: Packages | None = None
     extra: dict[str, Extra] = {}

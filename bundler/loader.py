@@ -95,7 +95,17 @@ def _resolve_files(cluster: Cluster, base: Path) -> Cluster:
         packages = packages.model_copy(
             update={key: (base / path).absolute() for key, path in paths.items() if path}
         )
-    changes = {"images": images, "runtime": runtime, "packages": packages}
+    keys = {
+        name: key.model_copy(
+            update={
+                scheme: (base / path).absolute()
+                for scheme, path in (("openpgp", key.openpgp), ("cosign", key.cosign))
+                if path
+            }
+        )
+        for name, key in cluster.upstream_keys.items()
+    }
+    changes = {"images": images, "runtime": runtime, "packages": packages, "upstream_keys": keys}
     return cluster.model_copy(update=changes)
 
 

@@ -13,10 +13,12 @@ from typing import Literal, TypedDict
 
 from bundler.artifacts import FROM_USER, choose_artifacts
 from bundler.catalog import Artifact, checksum_url
+from bundler.config import UpstreamKey
 from bundler.errors import ArtifactError
 from bundler.fetch import FetchOptions, ensure_artifact, fetch_document, fetch_unpinned
 from bundler.lock import Entry, Kind, Lock, Origin
 from bundler.plan import Plan
+from bundler.upstream_signatures import check_signature
 
 EVERYTHING = "all"
 FROM_CATALOGUE = "catalog: "
@@ -34,6 +36,7 @@ class Proposal:
     url: str
     digest: str  # as an entry's; empty where only `settle` will know
     settle: Callable[[], Entry]
+    origin: Origin | None = None  # on whose word it must be believed, where somebody says so
 
     @property
     def names(self) -> set[str]:
@@ -78,8 +81,10 @@ def lock_path(description: Path) -> Path:
 def propose_artifacts(plan: Plan, options: FetchOptions, now: datetime) -> Iterator[Proposal]:
     """Every upstream file of a plan."""
     for artifact in choose_artifacts(plan).values():
-        settle = partial(settle_artifact, artifact, options, now)
-        yield Proposal(kind=Kind.ARTIFACT, **identify(artifact), settle=settle)
+        key = plan.cluster.upstream_keys.get(artifact.component)
+        settle = partial(settle_artifact, artifact, options, now, key)
+        origin = Origin.UPSTREAM_SIGNATURE if key else None
+        yield Proposal(kind=Kind.ARTIFACT, **identify(artifact), settle=settle, origin=origin)
 
 
 def call_all(calls: list[Callable[[], Entry]]) -> list[Entry]:
@@ -114,6 +119,8 @@ def make_lock(
             drift.setdefault(proposal.name, []).append(
                 f"{proposal.name} ({proposal.arch}) {difference}"
             )
+        elif proposal.origin not in {None, entry.origin}:
+            fresh.append((proposal, entry))
         else:
             kept.append(entry)
     _refuse(drift, set(update) - names - {EVERYTHING}, names)
@@ -166,8 +173,13 @@ def refuse_first_uses(lock: Lock) -> None:
         )
 
 
-def settle_artifact(artifact: Artifact, options: FetchOptions, now: datetime) -> Entry:
-    """Bring one upstream file into the cache, and say on whose word it is believed."""
+def settle_artifact(
+    artifact: Artifact, options: FetchOptions, now: datetime, key: UpstreamKey | None = None
+) -> Entry:
+    """Bring one upstream file into the cache, and say on whose word it is believed.
+
+    With a `key` upstream must have signed it, whoever else says what it is.
+    """
     if artifact.digest:
         path = ensure_artifact(artifact, options)
         from_user = artifact.source == FROM_USER
@@ -180,6 +192,9 @@ def settle_artifact(artifact: Artifact, options: FetchOptions, now: datetime) ->
     else:
         artifact, path = fetch_unpinned(artifact, options)
         origin, evidence = Origin.FIRST_USE, "nobody: what the URL gave"
+    if key is not None:
+        origin = Origin.UPSTREAM_SIGNATURE
+        evidence = check_signature(artifact, path, key, options).evidence
     return Entry(
         kind=Kind.ARTIFACT,
         **identify(artifact),
