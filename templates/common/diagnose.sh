@@ -19,7 +19,7 @@ LC_ALL=C
 PATH=${PATH:-}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:${DESTDIR:-}/opt/k8s/bin
 export LC_ALL PATH
 here=$(cd "$(dirname "$0")" && pwd -P) || exit 2
-for part in common absent generations; do
+for part in common absent mask generations; do
     # shellcheck disable=SC1090 # the files beside this one
     . "$here/lib/$part.sh" || exit 2
 done
@@ -55,19 +55,6 @@ parse_options() {
         esac
         shift
     done
-}
-
-# PEM blocks, values of fields that hold secrets, bootstrap tokens, JSON web tokens, passwords in URLs.
-mask() {
-    awk '/-----BEGIN [A-Z ]*-----/ { print "[masked: a PEM block]"; inside = 1 }
-        !inside { print }
-        /-----END / { inside = 0 }' |
-        sed -e 's/\([A-Za-z-]*-data"\{0,1\}: *"\{0,1\}\)[A-Za-z0-9+\/=]\{16,\}/\1[masked]/g' \
-            -e 's/\(\(secret\|token\|password\|passwd\|token-secret\|auth_pass\)"\{0,1\} *[:= ] *"\{0,1\}\)[^" ,{}]\{6,\}/\1[masked]/g' \
-            -e 's/[Bb]earer [A-Za-z0-9._~+\/=-]*/Bearer [masked]/g' \
-            -e 's/\(^\|[^A-Za-z0-9]\)[a-z0-9]\{6\}\.[a-z0-9]\{16\}\($\|[^A-Za-z0-9]\)/\1[masked]\2/g' \
-            -e 's/eyJ[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*/[masked]/g' \
-            -e 's/\([a-z]*:\/\/[^:/ ]*:\)[^@/ ]*@/\1[masked]@/g'
 }
 
 # keep FILE COMMAND...: what the command says, masked, and never too much of it.

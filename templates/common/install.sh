@@ -3,7 +3,10 @@
 #
 # Usage: install.sh [OPTION...]             as root, in the unpacked bundle, on the host that it is for
 #
-#   --dry-run               say exactly what would change, and change nothing
+#   --dry-run               say exactly what would change, a line each, and change nothing
+#   --plan                  the same with what lies behind it: the lines of text files that differ, why a
+#                           unit is restarted, what that interrupts and for how long
+#   --plan --json           the same for machines
 #   --packages-only         install the packages of the operating system that are missing, and no more
 #   --wait TIME             how long to wait for this host's turn, as 90, 90s or 15m (default: not at all)
 #   --ready-within SECONDS  how long to wait until the units are ready (default 120; 90 where a healthy
@@ -76,7 +79,7 @@ are_scripts_listed() (
 
 check_trust "$@"
 
-for part in common https manifest absent preflight kernel host firewall packages plan turn files generations images units ready; do
+for part in common https manifest absent preflight kernel host firewall packages plan mask json report turn files generations images units ready; do
     # shellcheck disable=SC1090 # the files beside this one
     . "$here/lib/$part.sh" || exit 2
 done
@@ -94,9 +97,10 @@ main() {
     [ "$packages_only" = no ] || narrow_to_packages
     check_absent
     : >"$work/advice"
+    : >"$work/failures"
     [ -n "$returned_from" ] || run_preflight
     wait_limit=${wait_limit:-$(if is_healthy "$(current_generation)"; then echo 90; else echo 120; fi)}
-    if [ "$dry_run" = yes ]; then print_advice; print_plan; exit 0; fi
+    if [ "$dry_run" = yes ]; then print_advice; print_plan; [ ! -s "$work/failures" ] || refuse_host; exit 0; fi
     if is_nothing_to_do; then is_staged || prove_current; say "$NODE: nothing to do"; exit 0; fi
     print_advice
     take_lock
@@ -127,10 +131,12 @@ read_time() {
 }
 
 parse_options() {
-    dry_run=no packages_only=no wait_limit='' turn_limit=0 settle=10 skipped=' ' payload='' go_back=yes returned_from='' recovering=no way=back well_before=no
+    dry_run=no report=list packages_only=no wait_limit='' turn_limit=0 settle=10 skipped=' ' payload='' go_back=yes returned_from='' recovering=no way=back well_before=no
     while [ $# -gt 0 ]; do
         case $1 in
             --dry-run) dry_run=yes ;;
+            --plan) dry_run=yes; [ "$report" = json ] || report=plan ;;
+            --json) report=json ;;
             --packages-only) packages_only=yes ;;
             --wait)
                 turn_limit=$(read_time "${2:-}") || usage_error "--wait needs a time, as 90, 90s or 15m"
@@ -172,6 +178,7 @@ parse_options() {
         esac
         shift
     done
+    [ "$report$dry_run" != jsonno ] || usage_error "--json goes with --plan"
 }
 
 # Until all of this holds nothing of the bundle is believed, node.env included.

@@ -5,6 +5,7 @@
 #   entries   sha256 mode size source path     what should be installed
 #   changes   new|changed sha256 mode size source path
 #   removed   path                             installed by an earlier bundle, and in this one no more
+#   touched   path                             of changes and of removed
 #   restarts  unit                             units that a change or removal concerns, NetworkManager's included
 #   packages  lines of packages/LIST           what is to be installed of them (packages.sh)
 make_plan() {
@@ -60,13 +61,19 @@ unit_field() {
 list_restarts() {
     { awk '{ print $6 }' "$work/changes"; cat "$work/removed"; } >"$work/touched"
     for unit in $UNITS; do
-        awk -v list="/etc/systemd/system/$unit $(unit_field "$unit" RestartOn)" '
-            BEGIN { n = split(list, start, " ") }
-            { for (i = 1; i <= n; i++) if (index($0, start[i]) == 1) found = 1 }
-            END { exit !found }' "$work/touched" && printf '%s\n' "$unit"
+        [ -z "$(causes_of "$unit")" ] || printf '%s\n' "$unit"
     done
     ! grep -q '^/etc/NetworkManager/' "$work/touched" || echo NetworkManager.service
 }
+
+# touched_below PATH...: what changes or goes, and begins with one of these.
+touched_below() {
+    awk -v list="$*" 'BEGIN { n = split(list, start, " ") }
+        { for (i = 1; i <= n; i++) if (index($0, start[i]) == 1) { print; next } }' "$work/touched"
+}
+
+# shellcheck disable=SC2046 # a list of paths
+causes_of() { touched_below "/etc/systemd/system/$1" $(unit_field "$1" RestartOn); }
 
 is_reload_due() {
     grep -qxF NetworkManager.service "$work/restarts" || is_pending NetworkManager.service || return 1
@@ -81,30 +88,4 @@ is_nothing_to_do() {
     [ "$packages_only" = yes ] || { [ ! -f "$store/switch" ] && [ -n "$(current_generation)" ]; } || return 1
     [ ! -s "$work/packages" ] && [ ! -f "$store/packages-pending" ] || return 1
     [ -z "$(inactive_units)$(disabled_units)$(missing_images)$(wrong_sysctls)$(active_swaps)$(swap_units)" ]
-}
-
-print_plan() {
-    awk '{ printf "%-8s %s %s\n", $1, $3, $6 }' "$work/changes"
-    sed 's/^/remove   /' "$work/removed"
-    if ! is_staged; then
-        print_packages
-        [ -z "$(etcd_step)" ] || say "one way  $(etcd_step)"
-        [ ! -f "$store/packages-pending" ] || say "finish   an installation of packages that was cut short"
-        [ ! -f "$store/unfinished" ] || say "finish   an earlier run that was cut short"
-        for unit in $UNITS; do
-            if grep -qxF "$unit" "$work/restarts" || is_pending "$unit"; then
-                say "restart  $unit"
-            elif [ -n "$(UNITS=$unit inactive_units)" ]; then
-                say "start    $unit"
-            fi
-        done
-        disabled_units | sed 's/^/enable   /'
-        missing_images | while IFS='|' read -r name ref id; do say "load     $ref ($id)"; done
-        wrong_sysctls | sed 's/^/set      /'
-        active_swaps | sed 's/^/swap off /'
-        swap_units | sed 's/^/mask     /'
-        ! is_reload_due || say "reload   NetworkManager.service"
-    fi
-    ! is_nothing_to_do || say "$NODE: nothing to do"
-    say "Dry run: nothing was changed."
 }

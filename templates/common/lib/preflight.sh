@@ -54,7 +54,12 @@ run_preflight() {
         done
     fi
     [ -s "$work/failures" ] || return 0
+    if [ "$dry_run" = yes ] && ! grep -q -e '^  root:' -e '^  systemd:' -e '^  host:' -e '^  other-bundle:' "$work/failures"; then return 0; fi
     print_advice
+    refuse_host
+}
+
+refuse_host() {
     {
         echo "install.sh: this host is not ready for $CLUSTER/$NODE:"
         cat "$work/failures"

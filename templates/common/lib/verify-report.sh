@@ -59,7 +59,3 @@ report_json() {
     }
     printf '\n]}\n'
 }
-
-json_string() {
-    printf '"%s"' "$(printf '%s' "$1" | LC_ALL=C tr -cd '\040-\176' | sed 's/[\\"]/\\&/g')"
-}

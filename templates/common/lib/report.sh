@@ -1,0 +1,145 @@
+# What this run would do, told before it is done: a line each (--dry-run), with what lies behind each
+# (--plan), or for machines (--plan --json).
+# shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
+
+SHOWN=262144 # bytes of a file whose lines are shown
+
+print_plan() {
+    case $report in
+        json) print_plan_json; return ;;
+        plan) print_heading ;;
+    esac
+    while read -r kind sha mode size source path; do
+        printf '%-8s %s %s\n' "$kind" "$mode" "$path"
+        [ "$report" = list ] || explain_change | sed 's/^/             /'
+    done <"$work/changes"
+    sed 's/^/remove   /' "$work/removed"
+    if ! is_staged; then
+        print_packages
+        list_steps | while IFS='|' read -r step what; do printf '%-8s %s\n' "$step" "$what"; done
+        list_unit_steps | while read -r step unit; do
+            printf '%-8s %s\n' "$step" "$unit"
+            [ "$report" = list ] || explain_step "$step" "$unit" | sed 's/^/             /'
+        done
+        list_settings | while IFS='|' read -r step what; do printf '%-8s %s\n' "$step" "$what"; done
+    fi
+    ! is_nothing_to_do || say "$NODE: nothing to do"
+    say "Dry run: nothing was changed."
+}
+
+print_heading() {
+    if [ -n "$(current_generation)" ]; then
+        say "$CLUSTER/$NODE ($ADDRESS) has generation $(current_generation): Kubernetes $(installed_field KUBERNETES_VERSION), bundler $(installed_field TOOL_VERSION)"
+    else
+        say "$CLUSTER/$NODE ($ADDRESS) has nothing installed yet"
+    fi
+    say "this bundle: Kubernetes $KUBERNETES_VERSION, bundler $TOOL_VERSION, $(print_files "$here/MANIFEST" | print_digest | cut -c1-16)"
+}
+
+# "what|text" of what comes before files move.
+list_steps() {
+    [ -z "$(etcd_step)" ] || say "one way|$(etcd_step)"
+    [ ! -f "$store/packages-pending" ] || say "finish|an installation of packages that was cut short"
+    [ ! -f "$store/unfinished" ] || say "finish|an earlier run that was cut short"
+}
+
+# "restart|start|enable|reload unit", in the order in which it is done.
+list_unit_steps() {
+    ! is_reload_due || say "reload NetworkManager.service"
+    disabled_units | sed 's/^/enable /'
+    for unit in $UNITS; do
+        if grep -qxF "$unit" "$work/restarts" || is_pending "$unit"; then
+            say "restart $unit"
+        elif [ -n "$(UNITS=$unit inactive_units)" ]; then
+            say "start $unit"
+        fi
+    done
+}
+
+# "what|text" of images and of what the kernel is told.
+list_settings() {
+    missing_images | while IFS='|' read -r name ref id; do say "load|$ref ($id)"; done
+    for module in $MODULES; do has_module "$module" || say "module|$module"; done
+    wrong_sysctls | sed 's/^/set|/'
+    active_swaps | sed 's/^/swap off|/'
+    swap_units | sed 's/^/mask|/'
+}
+
+# Of one line of $work/changes, in the variables of that name: the lines that differ, or why none is shown.
+explain_change() {
+    [ "$kind" = changed ] || return 0
+    if [ "$mode" = 0600 ]; then echo "(holds a secret: not shown)"; return; fi
+    case $path in /opt/k8s/bundle/MANIFEST | /opt/k8s/bundle/lib/*.json) echo "(follows from the other files)"; return ;; esac
+    if [ "$sha" = "$(print_digest <"$prefix$path")" ]; then echo "(the same content: mode or owner differ)"; return; fi
+    if [ ! -f "$here/$source" ] || ! is_text "$prefix$path" || ! is_text "$here/$source"; then
+        echo "(a program or other data: $(wc -c <"$prefix$path" | tr -d ' ') bytes become $size)"
+        return
+    fi
+    if ! command -v diff >/dev/null 2>&1; then echo "(this host has no diff: compare $here/$source)"; return; fi
+    make_legible "$prefix$path" >"$work/before"
+    make_legible "$here/$source" >"$work/after"
+    if diff -U 1 "$work/before" "$work/after" >"$work/diff"; then echo "(only in what is masked)"; return; fi
+    sed 1,2d "$work/diff"
+}
+
+is_text() { [ "$(wc -c <"$1")" -le "$SHOWN" ] && [ "$(tr -d '\000' <"$1" | wc -c)" -eq "$(wc -c <"$1")" ]; }
+
+make_legible() {
+    case $1 in
+        *.crt) openssl x509 -in "$1" -noout -subject -issuer -serial -startdate -enddate 2>/dev/null ;;
+        *) mask <"$1" ;;
+    esac
+}
+
+# explain_step STEP UNIT: why, and what is interrupted by it.
+explain_step() {
+    case $1 in
+        restart)
+            say "because of $(causes_of "$2" | awk 'NR <= 3 { printf "%s%s", (NR > 1 ? ", " : ""), $0 } END { if (NR > 3) printf " and %d more", NR - 3; if (NR == 0) printf "a run that was cut short" }')"
+            systemctl -q is-active "$2" 2>/dev/null || return 0
+            say "meanwhile, $(unit_field "$2" Interruption)" ;;
+    esac
+}
+
+print_plan_json() {
+    printf '{"cluster":%s,"node":%s,"address":%s,"nothing_to_do":%s,\n "generation":%s,"kubernetes":{"installed":%s,"bundle":%s},"bundle":%s,\n' \
+        "$(json_string "$CLUSTER")" "$(json_string "$NODE")" "$(json_string "$ADDRESS")" \
+        "$(if is_nothing_to_do; then echo true; else echo false; fi)" "$(json_number "$(current_generation)")" \
+        "$(json_string "$(installed_field KUBERNETES_VERSION)")" "$(json_string "$KUBERNETES_VERSION")" \
+        "$(json_string "$(print_files "$here/MANIFEST" | print_digest)")"
+    printf ' "not_ready":%s,\n' "$(sed -n 's/^  \([a-z]\)/\1/p' "$work/failures" | json_lines)"
+    printf ' "files":[%s],\n' "$(list_json_files | join_json)"
+    if is_staged; then printf ' "staged":true}\n'; return; fi
+    printf ' "packages":%s,\n "steps":[%s],\n "units":[%s],\n "settings":[%s]}\n' \
+        "$(print_packages | json_lines)" \
+        "$(list_steps | list_json_pairs | join_json)" \
+        "$(list_unit_steps | list_json_units | join_json)" \
+        "$(list_settings | list_json_pairs | join_json)"
+}
+
+json_number() { case $1 in '' | *[!0-9]*) echo null ;; *) echo "$1" ;; esac; }
+join_json() { awk '{ printf "%s\n  %s", (NR > 1 ? "," : ""), $0 }'; }
+
+list_json_files() {
+    while read -r kind sha mode size source path; do
+        printf '{"change":"%s","path":%s,"mode":"%s","size":%s,"sha256":"%s","lines":%s}\n' \
+            "$kind" "$(json_string "$path")" "$mode" "$size" "$sha" "$(explain_change | json_lines)"
+    done <"$work/changes"
+    while read -r path; do printf '{"change":"removed","path":%s}\n' "$(json_string "$path")"; done <"$work/removed"
+}
+
+list_json_pairs() {
+    while IFS='|' read -r step what; do printf '{"what":%s,"text":%s}\n' "$(json_string "$step")" "$(json_string "$what")"; done
+}
+
+list_json_units() {
+    while read -r step unit; do
+        interruption=$(unit_field "$unit" Interruption)
+        [ "$step" = restart ] && systemctl -q is-active "$unit" 2>/dev/null || interruption=''
+        printf '{"step":"%s","unit":%s,"because":%s,"seconds":%s,"interruption":%s}\n' "$step" "$(json_string "$unit")" \
+            "$(causes_of "$unit" | json_lines)" "$(json_number "$(seconds_of "$interruption")")" "$(json_string "$interruption")"
+    done
+}
+
+# "up to 10 s: this happens": 10
+seconds_of() { printf '%s\n' "$1" | sed -n 's/^up to \([0-9]*\) s: .*/\1/p'; }
