@@ -67,6 +67,7 @@ PROXY_MODE_DEFAULTS = {"1.14": "ipvs", "1.33": "nftables"}
 DOCKER_SHIMS = {"17.03": "docker-shim-v1", "20.10": "docker-shim-v2"}
 CGROUP_DRIVERS = {"1.14": "cgroupfs", "1.30": "systemd"}
 ENCRYPTION_PROVIDERS = {"1.14": ("aescbc",), "1.30": ("secretbox", "aescbc")}
+EVICTION_API = {"1.14": "policy/v1beta1", "1.22": "policy/v1"}
 """Since which minor what is the default (shims: Docker's minor). The first provider writes."""
 
 IMAGE_NAMES = {

@@ -424,6 +424,18 @@ class Pki(Model):
     days: Annotated[int, Field(ge=1, le=3650)] = 365
 
 
+class Upgrade(Model):
+    """How workers follow one another when what runs their pods is replaced.
+
+    No more than `max_unavailable` of them are away at a time. Each is drained first: its pods have
+    `drain_minutes` to go to other nodes, disruption budgets observed; if they do not, nothing is
+    changed on that host.
+    """
+
+    max_unavailable: Annotated[int, Field(ge=1, le=1000)] = 1
+    drain_minutes: Annotated[int, Field(ge=1, le=240)] = 10
+
+
 class Cluster(Model):
     """The whole of cluster.yaml."""
 
@@ -436,6 +448,7 @@ class Cluster(Model):
     dns: Dns = Dns()
     metrics_server: MetricsServer | None = None
     pki: Pki = Pki()
+    upgrade: Upgrade = Upgrade()
     control_plane: ControlPlane = ControlPlane()
     nodes: Annotated[tuple[Node, ...], Field(min_length=1)]
     images: tuple[Image, ...] = ()

@@ -14,6 +14,8 @@ OVERLAYS: tuple[Row, ...] = (
     ("kubernetes-ca", Role.CONTROL_PLANE, None),
     ("kubernetes-ca", Role.WORKER, None),
     ("control-plane", Role.CONTROL_PLANE, None),
+    ("kubectl", Role.CONTROL_PLANE, None),
+    ("kubectl", Role.WORKER, None),
     ("load-balancer", Role.LOAD_BALANCER, None),
     ("keepalived", Role.LOAD_BALANCER, "nginx-keepalived"),
     ("worker", Role.WORKER, None),

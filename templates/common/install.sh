@@ -9,6 +9,7 @@
 #   --plan --json           the same for machines
 #   --packages-only         install the packages of the operating system that are missing, and no more
 #   --wait TIME             how long to wait for this host's turn, as 90, 90s or 15m (default: not at all)
+#   --no-drain              leave pods on this node while what runs them is replaced
 #   --ready-within SECONDS  how long to wait until the units are ready (default 120; 90 where a healthy
 #                           generation is there to go back to)
 #   --settle SECONDS        how long each unit must have run without a restart (default 10)
@@ -79,7 +80,7 @@ are_scripts_listed() (
 
 check_trust "$@"
 
-for part in common https manifest absent preflight kernel host firewall packages plan mask json report turn files generations images units ready; do
+for part in common https manifest absent preflight kernel host firewall packages plan mask json report turn drain files generations images units ready; do
     # shellcheck disable=SC1090 # the files beside this one
     . "$here/lib/$part.sh" || exit 2
 done
@@ -104,7 +105,7 @@ main() {
     if is_nothing_to_do; then is_staged || prove_current; say "$NODE: nothing to do"; exit 0; fi
     print_advice
     take_lock
-    is_staged || [ -n "$returned_from" ] || take_turn
+    if ! is_staged && [ -z "$returned_from" ]; then take_turn; take_drain_turn; fi
     install_packages
     if [ "$packages_only" = yes ]; then say "$NODE: $(count_lines <"$work/packages") packages installed"; exit 0; fi
     if is_staged; then install_files; say "$NODE: $(count_lines <"$work/changes") files staged in $prefix"; exit 0; fi
@@ -112,6 +113,7 @@ main() {
     if [ "$recovering" = yes ]; then recover; exit 0; fi
     look_before
     look_at_etcd
+    [ -n "$returned_from" ] || drain_node
     install_files
     label_files
     load_modules
@@ -121,6 +123,7 @@ main() {
     start_units
     wait_until_ready
     end_switch
+    [ "$outcome" != ready ] || uncordon_node
     print_summary
 }
 
@@ -131,7 +134,7 @@ read_time() {
 }
 
 parse_options() {
-    dry_run=no report=list packages_only=no wait_limit='' turn_limit=0 settle=10 skipped=' ' payload='' go_back=yes returned_from='' recovering=no way=back well_before=no
+    dry_run=no report=list packages_only=no wait_limit='' turn_limit=0 settle=10 skipped=' ' payload='' go_back=yes returned_from='' recovering=no way=back well_before=no drain=yes
     while [ $# -gt 0 ]; do
         case $1 in
             --dry-run) dry_run=yes ;;
@@ -148,6 +151,7 @@ parse_options() {
                 case ${2:-} in '' | *[!0-9]*) usage_error "--settle needs a number of seconds" ;; esac
                 settle=$2; shift ;;
             --no-rollback) go_back=no ;;
+            --no-drain) drain=no ;;
             --list) list_generations; exit 0 ;;
             --rollback)
                 shift

@@ -46,6 +46,7 @@ finish() {
     finish_code=$?
     trap - EXIT
     if [ "$finish_code $switching" = '1 yes' ]; then return_back; fi # died amid a change: generations.sh
+    [ ! -f "$store/ticket" ] || [ "$lock_taken" = no ] || release_drain_turn "$finish_code" # drain.sh
     rm -rf "$work"
     [ "$lock_taken" = no ] || rm -rf "$store/lock"
     exit "$finish_code"

@@ -22,6 +22,7 @@ ports|yes|nobody else listens on the units' ports
 upgrade|yes|Kubernetes goes up by one minor at most, and no minor is taken back
 etcd-upgrade|yes|so does etcd
 turn|yes|others can do without what is restarted here: etcd's quorum, an API server, the versions that go together
+drain|yes|other nodes can take this node's pods, where what runs them is replaced (overruled, they stay)
 units|yes|no unit of the same name runs that bundler did not install
 sysctls|yes|the kernel settings that pods' packets need hold, or can be set
 swap|yes|swap is off, or can be turned off
@@ -49,7 +50,7 @@ run_preflight() {
     check_space
     if ! is_staged; then
         for preflight in root systemd host other_bundle lock arch cgroups packages commands nginx_stream ports units sysctls swap clock \
-            upgrade turn time_sync firewall selinux resolver; do
+            upgrade turn drain time_sync firewall selinux resolver; do
             "check_$preflight"
         done
     fi

@@ -38,6 +38,7 @@ print_heading() {
 
 # "what|text" of what comes before files move.
 list_steps() {
+    ! is_drain_due || say "drain|this node is cordoned, and its pods go to other nodes first: $(count_lines <"$work/pods") of them"
     [ -z "$(etcd_step)" ] || say "one way|$(etcd_step)"
     [ ! -f "$store/packages-pending" ] || say "finish|an installation of packages that was cut short"
     [ ! -f "$store/unfinished" ] || say "finish|an earlier run that was cut short"

@@ -1,0 +1,220 @@
+"""A worker is emptied before what runs its pods is replaced, a few at a time, by its own rights."""
+
+from pathlib import Path
+
+import pytest
+from shells import TEMPLATES, Sh, write_program
+
+SCRIPT = """
+set -u
+work={work}/w prefix='' dry_run=no turn_limit={limit} drain=yes lock_taken=no switching=no
+NODE=w1 ENDPOINT=https://192.0.2.9:8443 KUBELET_ROOT={work}/kubelet UNITS='kubelet.service kube-proxy.service'
+MAX_UNAVAILABLE={most} DRAIN_LIMIT=4 EVICTION_API=policy/v1beta1 skipped='{skipped}'
+live=''
+. {lib}/common.sh; . {lib}/preflight.sh; . {lib}/plan.sh; . {lib}/generations.sh; . {lib}/drain.sh
+prefix='' store={work}/store
+is_staged() {{ false; }}
+unit_field() {{ [ "$1 $2" != 'kubelet.service DrainOn' ] || echo /opt/k8s/bin/kubelet; }}
+systemctl() {{ :; }}
+sleep() {{ command sleep 0.2; }}
+failure() {{ is_skipped "$1" || echo "FAILURE $1: $2"; }}
+advice() {{ echo "ADVICE $1: $2"; }}
+trap finish EXIT
+lock_taken=yes
+{command}
+"""
+# The state is files: nodes (as list_nodes prints it), pods (as list_pods asks), stubborn (pods that a budget keeps)
+KUBECTL = r"""
+cd {work}/api
+shift_options() {{ while case ${{1:-}} in --server*|--cert*|--client*|--request*) true ;; *) false ;; esac; do shift; done; echo "$*"; }}
+words=$(shift_options "$@")
+echo "$words" >>calls
+case $words in
+    'get nodes'*) [ ! -e down ] || {{ echo 'Unable to connect to the server' >&2; exit 1; }}; cat nodes; [ ! -e after-list ] || sh ./after-list ;;
+    'get pods'*) cat pods ;;
+    'annotate --overwrite node w1 bundler/turn='*) ticket=${{words##*=}}; sed -i "s/^w1|\([^|]*\)|[^|]*|/w1|\1|$ticket|/" nodes ;;
+    'annotate node w1 bundler/turn-') sed -i 's/^w1|\([^|]*\)|[^|]*|/w1|\1||/' nodes ;;
+    *unschedulable\":true*) sed -i 's/^w1||/w1|true|/' nodes ;;
+    *unschedulable\":null*) sed -i 's/^w1|true|/w1||/' nodes ;;
+    'create --raw'*)
+        pod=${{words#*namespaces/}} pod=${{pod%/eviction*}}
+        namespace=${{pod%%/*}} pod=${{pod##*/}}
+        cat >>evictions
+        if grep -qx "$pod" stubborn 2>/dev/null; then echo "Error from server (TooManyRequests): Cannot evict pod as it would violate the pod's disruption budget." >&2; exit 1; fi
+        grep -v "^$namespace|$pod|" pods >pods.new; mv pods.new pods ;;
+    *) echo "what is $words?" >&2; exit 9 ;;
+esac
+"""
+PODS = """\
+default|web-1|Running|ReplicaSet||
+kube-system|proxy-x|Running|DaemonSet||
+default|job-done|Succeeded|Job||
+kube-system|static|Running|Node|hash|
+default|db-0|Running|StatefulSet||
+"""
+NODES = "w1|||True\nw2|||True\nw3|||True\n"
+
+
+class Api:
+    """A host w1 and the API that it sees."""
+
+    def __init__(self, sh: Sh, directory: Path) -> None:
+        self.sh, self.directory = sh, directory
+        for name in ("api", "w", "store", "kubelet/pki", "bin"):
+            (directory / name).mkdir(parents=True)
+        (directory / "kubelet/pki/kubelet-client-current.pem").touch()
+        (directory / "w/touched").write_text("/opt/k8s/bin/kubelet\n")
+        write_program(directory / "bin/kubectl", KUBECTL.format(work=directory))
+        self.write("nodes", NODES)
+        self.write("pods", PODS)
+        self.write("calls", "")
+
+    def write(self, name: str, text: str) -> None:
+        (self.directory / "api" / name).write_text(text)
+
+    def read(self, name: str) -> str:
+        return (self.directory / "api" / name).read_text()
+
+    def run(
+        self, command: str, *, most: int = 1, limit: int = 0, skipped: str = " "
+    ) -> tuple[int, str]:
+        script = self.directory / "script.sh"
+        script.write_text(
+            SCRIPT.format(
+                work=self.directory, lib=TEMPLATES / "common/lib", command=command, most=most,
+                limit=limit, skipped=skipped,
+            )
+        )  # fmt: skip
+        (self.directory / "w").mkdir(exist_ok=True)
+        (self.directory / "w/touched").write_text("/opt/k8s/bin/kubelet\n")
+        done = self.sh(script, PATH=f"{self.directory}/bin:/usr/bin:/bin")
+        return done.returncode, done.stdout + done.stderr
+
+    @property
+    def state(self) -> list[str]:
+        return sorted(path.name for path in (self.directory / "store").iterdir())
+
+
+WHOLE = "check_drain; take_drain_turn; drain_node; echo INSTALLED; uncordon_node"
+
+
+@pytest.fixture
+def api(sh: Sh, tmp_path: Path) -> Api:
+    return Api(sh, tmp_path)
+
+
+def test_a_node_is_emptied_and_takes_pods_again(api: Api) -> None:
+    code, said = api.run(WHOLE)
+    assert code == 0, said
+    assert said.index("no pod is left") < said.index("INSTALLED") < said.index("takes pods again")
+    evictions = api.read("evictions")
+    assert '"name":"web-1","namespace":"default"' in evictions
+    assert '"name":"db-0"' in evictions
+    assert "job-done" not in evictions + said
+    assert "proxy-x" not in evictions
+    assert "static" not in evictions
+    assert (api.read("nodes"), [n for n in api.state if n != "journal"]) == (NODES, [])
+
+
+def test_nothing_is_drained_where_what_runs_pods_stays(api: Api) -> None:
+    code, said = api.run(f"echo /etc/other >$work/touched; {WHOLE}")
+    assert (code, said, api.read("calls")) == (0, "INSTALLED\n", "")
+
+
+def test_no_drain_leaves_pods_where_they_are(api: Api) -> None:
+    code, said = api.run(f"drain=no; {WHOLE}")
+    assert (code, said, api.read("calls")) == (0, "INSTALLED\n", "")
+
+
+def test_a_pod_that_a_budget_keeps_ends_the_run_before_anything_changed(api: Api) -> None:
+    api.write("stubborn", "db-0\n")
+    code, said = api.run(WHOLE)
+    assert code == 3
+    assert "INSTALLED" not in said
+    assert "default/db-0" in said
+    assert "disruption budget" in said
+    assert (api.read("nodes"), [n for n in api.state if n != "journal"]) == (NODES, [])
+
+
+def test_a_pod_that_nobody_would_make_anew_is_named_before(api: Api) -> None:
+    api.write("pods", f"{PODS}default|alone|Running|||\n")
+    assert "FAILURE drain: nobody would make these pods anew elsewhere: default/alone" in api.run(
+        "check_drain"
+    )[1]
+    code, said = api.run(WHOLE, skipped=" drain ")
+    assert (code, said) == (0, "INSTALLED\n")
+
+
+def test_without_an_api_it_says_so(api: Api) -> None:
+    api.write("down", "")
+    said = api.run("check_drain")[1]
+    assert "FAILURE drain: pods cannot be moved away" in said
+    assert "Unable to connect" in said
+
+
+def test_where_no_other_node_is_pods_stay(api: Api) -> None:
+    api.write("nodes", "w1|||True\nw2|true||True\nw3|||False\n")
+    code, said = api.run(WHOLE)
+    assert code == 0
+    assert "ADVICE drain: no other node could take this node's pods" in said
+    assert "evictions" not in [path.name for path in (api.directory / "api").iterdir()]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "reason"),
+    [
+        ("w1|||True\nw2||5|True\nw3|||True\n", "w2 (its turn)"),
+        ("w1|||True\nw2|true||True\nw3|||True\n", "w2 (cordoned)"),
+        ("w1|||True\nw2|||Unknown\nw3|||True\n", "w2 (not Ready)"),
+        ("w1|||True\nw2|true|99999999999|True\nw3|||True\n", "w2 (its turn)"),
+    ],
+)
+def test_another_that_is_away_comes_first(api: Api, nodes: str, reason: str) -> None:
+    api.write("nodes", nodes)
+    code, said = api.run(WHOLE)
+    assert code == 3
+    assert f"turn: away: {reason}, and only 1 may be away at a time" in said
+    assert (api.read("nodes"), [n for n in api.state if n != "journal"]) == (nodes, [])
+    assert api.run(WHOLE, most=2)[0] == 0
+
+
+def test_who_asked_later_and_is_not_yet_away_waits_for_this_one(api: Api) -> None:
+    api.write("nodes", "w1|||True\nw2||99999999999|True\nw3|||True\n")
+    assert api.run(WHOLE)[0] == 0
+
+
+def test_it_waits_for_its_turn(api: Api) -> None:
+    api.write("nodes", "w1|||True\nw2|true|5|True\nw3|||True\n")
+    count = "n=$(cat n 2>/dev/null); n=$((${n:-0} + 1)); echo $n >n"
+    api.write("after-list", f'{count}; [ "$n" -ne 3 ] || sed -i "s/^w2|true|5|/w2|||/" nodes\n')
+    code, said = api.run(WHOLE, limit=30)
+    assert code == 0, said
+    assert "waiting for this node's turn: away: w2 (its turn)" in said
+
+
+def test_one_that_stood_before_and_was_not_seen_has_its_turn_first(api: Api) -> None:
+    """Between this node's look and its cordon another asks, whose clock is behind."""
+    count = "n=$(cat n 2>/dev/null); n=$((${n:-0} + 1)); echo $n >n"
+    api.write("after-list", f'{count}; [ "$n" -ne 2 ] || sed -i "s/^w2|||/w2||5|/" nodes\n')
+    code, said = api.run("take_drain_turn; echo INSTALLED")
+    assert code == 3, said
+    assert "INSTALLED" not in said
+    assert api.read("nodes") == "w1|||True\nw2||5|True\nw3|||True\n"
+
+
+def test_a_node_that_somebody_else_cordoned_stays_so(api: Api) -> None:
+    api.write("nodes", "w1|true||True\nw2|||True\nw3|||True\n")
+    code, said = api.run(WHOLE)
+    assert code == 0
+    assert "takes pods again" not in said
+    assert api.read("nodes").startswith("w1|true||True\n")
+
+
+def test_a_killed_run_is_healed_by_the_next(api: Api) -> None:
+    api.run("take_drain_turn; drain_node; trap - EXIT; rm -rf $work; kill -9 $$")
+    assert api.read("nodes").startswith("w1|true|")
+    assert api.state == ["cordoned", "journal", "ticket"]
+    code, said = api.run(WHOLE)
+    assert code == 0
+    assert "takes pods again" in said
+    assert (api.read("nodes"), "cordoned" in api.state) == (NODES, False)
