@@ -15,6 +15,7 @@ from bundler import (
     cli_certs,
     cli_diff,
     cli_fetch,
+    cli_plan,
     cli_state,
     log,
 )
@@ -78,6 +79,7 @@ app.add_typer(cli_admin.app, name="admin")
 app.add_typer(cli_certs.app, name="certs")
 app.add_typer(cli_state.app, name="state")
 app.command("diff")(cli_diff.diff_command)
+app.command("plan")(cli_plan.plan_command)
 
 
 def _print_version(wanted: bool) -> None:

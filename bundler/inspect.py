@@ -22,6 +22,7 @@ FACTS = (
     "ARCH",
     "ROLES",
     "KUBERNETES_VERSION",
+    "ETCD_VERSION",
     "TOOL_VERSION",
     "UNITS",
 )

@@ -138,9 +138,10 @@ def test_a_pod_that_a_budget_keeps_ends_the_run_before_anything_changed(api: Api
 
 def test_a_pod_that_nobody_would_make_anew_is_named_before(api: Api) -> None:
     api.write("pods", f"{PODS}default|alone|Running|||\n")
-    assert "FAILURE drain: nobody would make these pods anew elsewhere: default/alone" in api.run(
-        "check_drain"
-    )[1]
+    assert (
+        "FAILURE drain: nobody would make these pods anew elsewhere: default/alone"
+        in api.run("check_drain")[1]
+    )
     code, said = api.run(WHOLE, skipped=" drain ")
     assert (code, said) == (0, "INSTALLED\n")
 
