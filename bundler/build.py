@@ -194,6 +194,7 @@ def open_secrets(cluster: Cluster, inputs: Inputs) -> Iterator[tuple[Plan, Secre
             Secrets(
                 pki=pki,
                 tokens=state.ensure_tokens(workers),
+                revoked_tokens=state.list_revoked_tokens(workers),
                 encryption_key=state.ensure_encryption_key(),
             ),
         )

@@ -71,6 +71,7 @@ class Secrets:
     pki: Pki = field(repr=False)
     tokens: Mapping[str, str] = field(repr=False)  # worker → bootstrap token
     encryption_key: str = field(repr=False)
+    revoked_tokens: tuple[str, ...] = ()  # identifiers
 
 
 class NeedsStateError(UndefinedError):
@@ -85,6 +86,7 @@ STATE_NAMES = (
     "kubeconfig",
     "not_after",
     "not_before",
+    "revoked_tokens",
     "service_account_key",
     "service_account_public",
     "tokens",
@@ -215,6 +217,7 @@ def _from_state(plan: Plan, node: NodePlan, secrets: Secrets) -> dict[str, Any]:
 
     return {
         "tokens": secrets.tokens,
+        "revoked_tokens": secrets.revoked_tokens,
         "encryption_key": secrets.encryption_key,
         "not_before": max(int(pair.not_before.timestamp()) for pair in pairs),
         "not_after": min(int(pair.not_after.timestamp()) for pair in pairs),

@@ -98,6 +98,14 @@ class State:
                 self.write_file(directory / name, f"{tokens[name]}\n".encode())
         return {name: tokens[name] for name in wanted}
 
+    def list_revoked_tokens(self, nodes: Iterable[str]) -> tuple[str, ...]:
+        """The identifiers (no secrets) of the tokens of nodes that are none of these any more."""
+        directory = self.directory / "tokens"
+        gone = sorted({path.name for path in directory.iterdir()} - set(nodes))
+        return tuple(
+            self._read_token(directory / name)[:6] for name in gone if not name.startswith(".")
+        )
+
     def ensure_pod_subnets(
         self, names: Iterable[str], pod_cidr: IPv4Network, prefix: int
     ) -> dict[str, IPv4Network]:

@@ -3,6 +3,9 @@
 #
 # Usage: uninstall.sh [OPTION...]           as root; in the bundle or in /opt/k8s/bundle
 #
+#   --leave             leave the cluster first: the node is drained and deleted, its member of etcd
+#                       taken out. Without it the others go on counting with this host
+#   --no-drain          with --leave: do not wait until pods have gone to other nodes
 #   --purge-data        remove data too: etcd's, the container runtime's
 #   --remove-packages   remove the packages that install.sh installed (with --purge-data their
 #                       configuration too), but for those that others need by now
@@ -21,7 +24,7 @@ LC_ALL=C
 PATH=${PATH:-}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:${DESTDIR:-}/opt/k8s/bin
 export LC_ALL PATH
 here=$(cd "$(dirname "$0")" && pwd -P) || exit 2
-for part in common files; do
+for part in common https manifest absent plan turn drain generations ready files leave; do
     # shellcheck disable=SC1090 # the files beside this one
     . "$here/lib/$part.sh" || exit 2
 done
@@ -35,9 +38,11 @@ main() {
     [ -d "$store" ] || { say "nothing to do: $store is not there, so bundler installed nothing"; exit 0; }
     check_start
     recorded_files | awk '{ print $2 }' | sort -ru >"$work/files"
+    [ "$leaving" = no ] || check_leave
     if [ "$dry_run" = yes ]; then print_plan; exit 0; fi
     confirm
     take_lock
+    [ "$leaving" = no ] || leave_cluster
     if ! is_staged; then stop_units; fi
     remove_runtime
     while read -r path; do remove_file "$path" || failed="$failed $path"; done <"$work/files"
@@ -57,10 +62,12 @@ main() {
 }
 
 parse_options() {
-    dry_run=no purge=no packages=keep sure=no failed='' kept=''
+    dry_run=no leaving=no drain=yes turn_limit=0 skipped=' ' purge=no packages=keep sure=no failed='' kept=''
     for option in "$@"; do
         case $option in
             --dry-run) dry_run=yes ;;
+            --leave) leaving=yes ;;
+            --no-drain) drain=no ;;
             --purge-data) purge=yes ;;
             --remove-packages) packages=remove ;;
             --yes) sure=yes ;;
@@ -80,6 +87,7 @@ check_start() {
 }
 
 print_plan() {
+    [ "$leaving" = no ] || print_leave
     for unit in $UNITS; do say "stop     $unit"; done
     sed 's/^/remove   /' "$work/files"
     for path in $RUNTIME_PATHS; do [ ! -e "$prefix$path" ] || say "remove   $path"; done

@@ -104,3 +104,21 @@ def test_before_readyz_there_was_healthz(run: Run) -> None:
     code, _, calls = run(ready=NOT_FOUND)
     assert code == 0
     assert [call.split()[-1] for call in calls[:2]] == ["/readyz", "/healthz"]
+
+
+def test_revoked_tokens_are_deleted(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "etc/kubernetes/revoked-tokens").write_text(
+        "# of nodes that have left\nbootstrap-token-abcdef\nbootstrap-token-ghijkl\n"
+    )
+    code, _, calls = run()
+    assert code == 0
+    assert calls[-1].endswith(
+        "-n kube-system delete secret --ignore-not-found"
+        " bootstrap-token-abcdef bootstrap-token-ghijkl"
+    )
+
+
+def test_where_no_token_is_revoked_none_is_deleted(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "etc/kubernetes/revoked-tokens").write_text("# of nodes that have left\n")
+    _, _, calls = run()
+    assert not any("delete" in call for call in calls)

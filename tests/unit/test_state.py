@@ -92,6 +92,12 @@ def test_each_node_has_its_own_token_made_once(state):
     assert stat.S_IMODE((state.directory / "tokens" / "worker1").stat().st_mode) == 0o600
 
 
+def test_tokens_of_nodes_that_left_are_revoked_by_their_identifiers(state):
+    tokens = state.ensure_tokens(["worker1", "worker2", "worker3"])
+    assert state.list_revoked_tokens(["worker1", "worker2", "worker3"]) == ()
+    assert state.list_revoked_tokens(["worker2"]) == (tokens["worker1"][:6], tokens["worker3"][:6])
+
+
 def test_a_damaged_token_is_named_without_being_shown(state):
     state.ensure_tokens(["worker1"])
     (state.directory / "tokens" / "worker1").write_text("secret-but-wrong")

@@ -116,7 +116,10 @@ uncordon_node() {
 }
 
 drain_node() {
-    is_drain_due || return 0
+    ! is_drain_due || empty_node
+}
+
+empty_node() {
     say "  $NODE is cordoned; its pods go to other nodes"
     drain_begun=$(now) told=0
     until list_pods >"$work/pods" 2>"$work/answer" && [ ! -s "$work/pods" ]; do

@@ -11,6 +11,7 @@ set -u
 PATH=$PATH:/opt/k8s/bin
 export PATH
 addons=${DESTDIR:-}/etc/kubernetes/addons
+revoked=${DESTDIR:-}/etc/kubernetes/revoked-tokens
 kubeconfig=${DESTDIR:-}/etc/kubernetes/admin.kubeconfig
 reported=''
 
@@ -19,6 +20,7 @@ main() {
     attempt_until_done "the API server ${API_LOCAL:-} to be ready" is_ready
     attempt_until_done "the manifests in $addons to be accepted" apply_all
     echo "applied all manifests in $addons"
+    [ ! -f "$revoked" ] || attempt_until_done "the tokens in $revoked to be deleted" revoke_tokens
 }
 
 # attempt_until_done WHAT FUNCTION: tries for ever; says what it waits for whenever that changes.
@@ -56,6 +58,14 @@ apply_all() {
     code=$?
     printf '%s\n' "$output" | grep -v ' unchanged$'
     return "$code"
+}
+
+# With what is in this file no host can join any more.
+revoke_tokens() {
+    names=$(sed '/^#/d' "$revoked")
+    [ -n "$names" ] || return 0
+    # shellcheck disable=SC2086 # a list of names
+    kube -n kube-system delete secret --ignore-not-found $names
 }
 
 main "$@"

@@ -1,0 +1,135 @@
+"""uninstall.sh --leave, forget-node.sh, and tokens that are revoked: how hosts leave a cluster."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from shells import TEMPLATES, Sh, write_program
+from test_drain import NODES, Api
+
+LIBEXEC = TEMPLATES / "control-plane/rootfs/opt/k8s/libexec"
+MEMBERS = """\
+aaa1, started, m1, https://192.0.2.1:2380, https://192.0.2.1:2379, false
+aaa2, started, w1, https://192.0.2.2:2380, https://192.0.2.2:2379, false
+aaa3, started, m3, https://192.0.2.3:2380, https://192.0.2.3:2379, false
+"""
+ETCDCTL = r"""
+cd {work}/api
+echo "$*" >>etcd-calls
+case $* in
+    *'member list') [ ! -e etcd-down ] || {{ echo 'context deadline exceeded' >&2; exit 1; }}; cat members ;;
+    *'member remove '*) [ ! -e etcd-refuses ] || {{ echo 'etcdserver: unhealthy cluster' >&2; exit 1; }}; sed -i "/^${{*##* }},/d" members ;;
+esac
+"""
+# What leave.sh needs beside what test_drain.py prepares.
+LEAVE = """
+. {lib}/leave.sh
+prefix={work}/root ADDRESS=192.0.2.2 ROLES='etcd control-plane worker' ETCD_VERSION=3.4.23
+DATA_PATHS={work}/data/etcd
+ETCD_ENDPOINTS='https://192.0.2.1:2379 https://192.0.2.2:2379 https://192.0.2.3:2379'
+check_leave
+leave_cluster
+echo GONE
+"""
+
+
+class Site(Api):
+    """A host w1 that is a member of etcd, too."""
+
+    def __init__(self, sh: Sh, directory: Path) -> None:
+        super().__init__(sh, directory)
+        for name in ("root/etc/etcd/pki", "data/etcd/member/snap"):
+            (directory / name).mkdir(parents=True)
+        (directory / "root/etc/etcd/pki/server.crt").touch()
+        write_program(directory / "bin/etcdctl", ETCDCTL.format(work=directory))
+        kubectl = directory / "bin/kubectl"
+        kubectl.write_text(
+            kubectl.read_text().replace(
+                "    *) echo",
+                "    'delete node w1 --ignore-not-found') sed -i /^w1/d nodes ;;\n    *) echo",
+            )
+        )
+        self.write("members", MEMBERS)
+
+    def leave(self, more: str = "") -> tuple[int, str]:
+        return self.run(
+            LEAVE.format(lib=TEMPLATES / "common/lib", work=self.directory).replace(
+                "check_leave", f"{more}\ncheck_leave"
+            )
+        )
+
+
+@pytest.fixture
+def site(sh: Sh, tmp_path: Path) -> Site:
+    return Site(sh, tmp_path)
+
+
+def test_pods_go_then_the_member_then_the_node(site: Site) -> None:
+    code, said = site.leave()
+    assert code == 0, said
+    assert said.index("no pod is left") < said.index("etcd goes on without w1")
+    assert (
+        said.index("etcd goes on") < said.index("goes on without the node w1") < said.index("GONE")
+    )
+    assert site.read("nodes") == "w2|||True\nw3|||True\n"
+    assert "aaa2" not in site.read("members")
+    assert "https://192.0.2.2:2379" not in site.read("etcd-calls")
+    assert not (site.directory / "data/etcd/member").exists()
+
+
+def test_where_etcd_refuses_nothing_is_changed(site: Site) -> None:
+    site.write("etcd-refuses", "")
+    code, said = site.leave()
+    assert code == 3
+    assert "etcd does not let this member go: etcdserver: unhealthy cluster" in said
+    assert (site.read("nodes"), site.read("members")) == (NODES, MEMBERS)
+    assert (site.directory / "data/etcd/member").exists()
+
+
+def test_where_no_other_member_answers_it_does_not_begin(site: Site) -> None:
+    site.write("etcd-down", "")
+    code, said = site.leave()
+    assert (code, "do not answer: context deadline exceeded" in said) == (3, True)
+    assert site.read("nodes") == NODES
+
+
+def test_the_only_member_cannot_leave(site: Site) -> None:
+    code, said = site.leave("ETCD_ENDPOINTS=https://192.0.2.2:2379")
+    assert (code, "this is the only member of etcd" in said) == (3, True)
+
+
+def test_a_run_that_was_cut_short_is_finished(site: Site) -> None:
+    site.write("members", MEMBERS.replace("aaa2, started, w1, https://192.0.2.2:2380", "gone"))
+    code, said = site.leave()
+    assert code == 0, said
+    assert "member remove" not in site.read("etcd-calls")
+
+
+def test_without_an_api_it_does_not_begin(site: Site) -> None:
+    kubectl = site.directory / "bin/kubectl"
+    write_program(kubectl, "echo 'connection refused' >&2; exit 1")
+    code, said = site.leave()
+    assert (code, "the API does not answer" in said, "GONE" in said) == (3, True, False)
+
+
+def test_a_dead_host_is_forgotten(sh: Sh, tmp_path: Path) -> None:
+    site = Site(sh, tmp_path)
+    write_program(tmp_path / "bin/kubectl", f'echo "$*" >>{tmp_path}/api/calls')
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle/node.env").write_text(
+        "NODE='m1' API_LOCAL='https://192.0.2.1:6443' ETCD_ENDPOINTS='https://192.0.2.1:2379'\n"
+    )
+    script = tmp_path / "forget-node.sh"
+    shutil.copy(LIBEXEC / "forget-node.sh", script)
+    script.write_text(
+        script.read_text().replace("bundle=/opt/k8s/bundle", f"bundle={tmp_path}/bundle")
+    )
+    path = f"{tmp_path}/bin:/usr/bin:/bin"
+    assert sh(script, "w1", PATH=path).returncode == 0
+    assert "delete node w1" in site.read("calls")
+    assert "aaa2" not in site.read("members")
+    again = sh(script, "w1", PATH=path)
+    assert (again.returncode, again.stdout) == (0, "etcd has no member w1\n")
+    for wrong in ("", "m1", "--help", "a;b"):
+        assert sh(script, wrong, PATH=path).returncode == 2
+    assert "m1, https" in site.read("members")
