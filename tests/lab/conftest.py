@@ -58,3 +58,18 @@ def cluster(lab_directory: Path, product_cache: Path) -> Iterator[Cluster]:
     yield made
     if "BUNDLER_KEEP_LAB" not in os.environ:
         hosts_sh("down")
+
+
+@pytest.fixture(scope="session")
+def running(cluster: Cluster) -> Cluster:
+    """The five hosts with everything installed and ready, whichever tests ran before."""
+    absent = [
+        host
+        for host in cluster.hosts.values()
+        if host.run("test -f /opt/k8s/bundle/node.env", check=False).returncode
+    ]
+    with ThreadPoolExecutor(5) as pool:
+        list(pool.map(lambda host: host.run(f"/root/lab-{host.name}/install.sh"), absent))
+    verified = cluster.verify()
+    assert verified.returncode == 0, verified.stdout
+    return cluster

@@ -1,0 +1,115 @@
+"""Clients that ask all the time while something is done to the cluster, and what failed when."""
+
+import http.client
+import json
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+PAUSE = 0.2  # seconds between two requests
+PATIENCE = 2.0  # seconds that a request may take
+
+
+@dataclass
+class Load:
+    """One client; `failures` are (seconds since the epoch, why) in order."""
+
+    ask: Callable[[int], None]
+    done: int = 0
+    failures: list[tuple[float, str]] = field(default_factory=list)
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def run(self) -> None:
+        while not self.stop.is_set():
+            begun = time.time()
+            try:
+                self.ask(self.done)
+                self.done += 1
+            except (OSError, http.client.HTTPException, AssertionError) as error:
+                self.failures.append((begun, f"{type(error).__name__}: {error}"))
+            self.stop.wait(max(0.0, PAUSE - (time.time() - begun)))
+
+    def outages(self, gap: float = 1.0) -> list[tuple[float, float]]:
+        """Failures that follow each other within `gap` seconds, as (begin, length in seconds)."""
+        found: list[tuple[float, float]] = []
+        for at, _ in self.failures:
+            if found and at - sum(found[-1]) <= gap:
+                found[-1] = (found[-1][0], at - found[-1][0] + PAUSE)
+            else:
+                found.append((at, PAUSE))
+        return found
+
+
+@contextmanager
+def under_load(*loads: Load) -> Iterator[None]:
+    """All of them ask while the block runs."""
+    threads = [threading.Thread(target=load.run, daemon=True) for load in loads]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        for load in loads:
+            load.stop.set()
+        for thread in threads:
+            thread.join(30)
+
+
+@dataclass(frozen=True)
+class Api:
+    """The API as an administrator of the builder reaches it."""
+
+    host: str
+    port: int
+    authority: Path
+    certificate: Path
+    key: Path
+
+    def call(self, method: str, path: str, body: object = None) -> tuple[int, bytes]:
+        """A connection of its own for each request."""
+        context = ssl.create_default_context(cafile=str(self.authority))
+        context.load_cert_chain(self.certificate, self.key)
+        connection = http.client.HTTPSConnection(
+            self.host, self.port, context=context, timeout=PATIENCE
+        )
+        try:
+            content = None if body is None else json.dumps(body)
+            connection.request(method, path, content, {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        finally:
+            connection.close()
+
+    def write_and_read(self, number: int) -> None:
+        """A ConfigMap `load-N`, and the same back."""
+        name, path = f"load-{number}", "/api/v1/namespaces/default/configmaps"
+        status, answer = self.call(
+            "POST", path, {"metadata": {"name": name}, "data": {"number": str(number)}}
+        )
+        assert status in {201, 409}, answer[:200]
+        status, answer = self.call("GET", f"{path}/{name}")
+        assert status == 200, answer[:200]
+        assert json.loads(answer)["data"] == {"number": str(number)}
+
+    def is_ready(self, _number: int) -> None:
+        """Anything at all."""
+        status, answer = self.call("GET", "/readyz")
+        assert status == 200, answer[:200]
+
+
+def get_page(address: str, port: int) -> Callable[[int], None]:
+    """A client of a NodePort."""
+
+    def ask(_number: int) -> None:
+        connection = http.client.HTTPConnection(address, port, timeout=PATIENCE)
+        try:
+            connection.request("GET", "/")
+            assert connection.getresponse().status == 200
+        finally:
+            connection.close()
+
+    return ask
