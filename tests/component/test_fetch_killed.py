@@ -125,7 +125,11 @@ def test_an_interrupted_fetch_ends_soon_without_a_traceback(
     upstream: Upstream, tmp_path: Path
 ) -> None:
     command = prepare(upstream, tmp_path, 100_000_000)
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # `env` has what a shell starts in the background hear SIGINT again
+    process = subprocess.Popen(
+        ["env", "--default-signal=INT", *command],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
     while upstream.sent < 1_000_000:
         assert process.poll() is None
         time.sleep(0.01)
