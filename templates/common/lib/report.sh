@@ -60,7 +60,7 @@ list_unit_steps() {
 # "what|text" of images and of what the kernel is told.
 list_settings() {
     missing_images | while IFS='|' read -r name ref id; do say "load|$ref ($id)"; done
-    for module in $MODULES; do has_module "$module" || say "module|$module"; done
+    for module in $MODULES; do has_module "$module" || ! modprobe -n -q "$module" 2>/dev/null || say "module|$module"; done
     wrong_sysctls | sed 's/^/set|/'
     active_swaps | sed 's/^/swap off|/'
     swap_units | sed 's/^/mask|/'
