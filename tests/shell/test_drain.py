@@ -161,6 +161,13 @@ def test_where_no_other_node_is_pods_stay(api: Api) -> None:
     assert "evictions" not in [path.name for path in (api.directory / "api").iterdir()]
 
 
+def test_the_only_other_node_is_waited_for_while_it_has_its_turn(api: Api) -> None:
+    api.write("nodes", "w1|||True\nw2|true|5|False\n")
+    code, said = api.run(WHOLE)
+    assert code == 3
+    assert "turn: away: w2 (its turn)" in said
+
+
 @pytest.mark.parametrize(
     ("nodes", "reason"),
     [

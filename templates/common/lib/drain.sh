@@ -43,7 +43,8 @@ check_drain() {
         failure drain "pods cannot be moved away: $ENDPOINT says $(tail -n 1 "$work/answer")" "mend the control plane first; --no-drain leaves the pods where they are"
         return
     fi
-    if ! awk -F '|' -v own="$NODE" '$1 != own && $2 != "true" && $4 == "True" { found = 1 } END { exit !found }' "$work/nodes"; then
+    # One that has its turn comes back before this one goes.
+    if ! awk -F '|' -v own="$NODE" '$1 != own && ($3 != "" || ($2 != "true" && $4 == "True")) { found = 1 } END { exit !found }' "$work/nodes"; then
         advice drain "no other node could take this node's pods: they stay here while their programs are replaced" "add a node, or uncordon one"
         drain=no
         return
