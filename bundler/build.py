@@ -13,7 +13,7 @@ from bundler.arrange import Layout, Media, arrange, is_in_base, is_shareable
 from bundler.cache import Cache
 from bundler.catalog import Artifact
 from bundler.completeness import check_images_complete
-from bundler.config import Cluster
+from bundler.config import Cluster, Role
 from bundler.context import Secrets, make_unknown
 from bundler.documents import InputFiles, make_describer
 from bundler.errors import ConfigError
@@ -182,6 +182,7 @@ def open_secrets(cluster: Cluster, inputs: Inputs) -> Iterator[tuple[Plan, Secre
         planned = _static_workers(cluster)
         subnets = state.ensure_pod_subnets(planned, network.pod_cidr, network.pod_subnet_prefix)
         plan = make_plan(cluster, subnets)
+        founders = state.ensure_etcd_founders([node.name for node in plan.having(Role.ETCD)])
         with log.step(f"keys and certificates in {state.directory}"):
             pki = ensure_pki(state, plan, datetime.now(UTC))
             for note in pki.notes:
@@ -196,6 +197,7 @@ def open_secrets(cluster: Cluster, inputs: Inputs) -> Iterator[tuple[Plan, Secre
                 tokens=state.ensure_tokens(workers),
                 revoked_tokens=state.list_revoked_tokens(workers),
                 encryption_key=state.ensure_encryption_key(),
+                etcd_founders=founders,
             ),
         )
 

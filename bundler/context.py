@@ -71,6 +71,7 @@ class Secrets:
     pki: Pki = field(repr=False)
     tokens: Mapping[str, str] = field(repr=False)  # worker → bootstrap token
     encryption_key: str = field(repr=False)
+    etcd_founders: tuple[str, ...]
     revoked_tokens: tuple[str, ...] = ()  # identifiers
 
 
@@ -82,6 +83,7 @@ STATE_NAMES = (
     "bootstrap_kubeconfig",
     "certificate",
     "encryption_key",
+    "etcd_founders",
     "key",
     "kubeconfig",
     "not_after",
@@ -150,9 +152,7 @@ def make_context(plan: Plan, node: NodePlan, secrets: Secrets | None) -> dict[st
         else plan.endpoint_port,
         "api_local": f"https://{node.address}:{API_PORT}",
         "etcd_endpoints": ",".join(f"https://{n.address}:2379" for n in plan.having(Role.ETCD)),
-        "etcd_initial_cluster": ",".join(
-            f"{n.name}=https://{n.address}:2380" for n in plan.having(Role.ETCD)
-        ),
+        "etcd_members": plan.having(Role.ETCD),
         "max_pods": max_pods(plan),
         "json_line": json_line,
         "features": plan.features,
@@ -219,6 +219,7 @@ def _from_state(plan: Plan, node: NodePlan, secrets: Secrets) -> dict[str, Any]:
         "tokens": secrets.tokens,
         "revoked_tokens": secrets.revoked_tokens,
         "encryption_key": secrets.encryption_key,
+        "etcd_founders": secrets.etcd_founders,
         "not_before": max(int(pair.not_before.timestamp()) for pair in pairs),
         "not_after": min(int(pair.not_after.timestamp()) for pair in pairs),
         "certificate": lambda name: pair(name).certificate_pem.decode().rstrip(),

@@ -37,6 +37,7 @@ class FlagRow:
     since: str | None = None
     until: str | None = None
     feature: str | None = None  # only where the cluster has chosen it
+    on_host: bool = False  # not in the unit: a script on the host adds it
 
     def holds_for(self, minor: str) -> bool:
         """Whether a minor takes it."""
@@ -49,7 +50,7 @@ def make_flags(cluster: Cluster, component: str, render: Render) -> tuple[str, .
     values: dict[str, str] = {
         row.flag: render(row.value)
         for row in list_flags(component)
-        if row.holds_for(minor) and has_feature(row.feature, features)
+        if row.holds_for(minor) and has_feature(row.feature, features) and not row.on_host
     }
     extra = cluster.extra.get(component)
     if extra:

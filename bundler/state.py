@@ -3,6 +3,7 @@
     .lock                       held while a build reads or writes here
     encryption-key              32 random bytes in base64, for Secrets in etcd
     allocations.yaml            which pod subnet each worker has
+    etcd-founders               the members of etcd that begin the cluster, a name a line
     tokens/<node>               the bootstrap token of each worker's kubelet
     pki/                        see pki_store.py
 
@@ -19,7 +20,7 @@ import re
 import secrets
 import stat
 import string
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -127,6 +128,24 @@ class State:
             text = ALLOCATIONS_HEADER + yaml.safe_dump(document, sort_keys=False)
             self.write_file(path, text.encode())
         return {name: allocations[name] for name in wanted}
+
+    def ensure_etcd_founders(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Which of these members of etcd begin the cluster; others only ever join it.
+
+        They are those of the first build. In a state from before this was written down: those that
+        have certificates. To be called before certificates are made. When no founder is left all
+        of these are: a cluster that would be set up anew could not begin else.
+        """
+        path = self.directory / "etcd-founders"
+        if path.exists():
+            known = self.read_file(path).decode(errors="replace").split()
+        else:
+            nodes = self.directory / "pki" / "nodes"
+            known = [name for name in names if (nodes / name / "etcd-peer").is_dir()]
+        founders = tuple(name for name in names if name in known) or tuple(names)
+        if not path.exists() or not set(founders) & set(known):
+            self.write_file(path, "".join(f"{name}\n" for name in founders).encode())
+        return founders
 
     def read_file(self, path: Path) -> bytes:
         """The bytes of a file of the state; refused if others than its owner may read it."""

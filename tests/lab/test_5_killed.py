@@ -123,6 +123,7 @@ def test_an_install_killed_at_any_point_is_finished_by_the_next(solo: tuple[Host
         "current",
         "dirs",
         "dpkg.log",
+        "etcd-member",
         "existed",
         "files",
         "generations",

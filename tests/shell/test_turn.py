@@ -1,5 +1,6 @@
 """Whose turn it is: quorum, API servers, versions; each host asks the others itself."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,13 @@ is_pending() {{ false; }}
 systemctl() {{ :; }}
 failure() {{ echo "FAILURE $1: $2"; echo "FIX: $3"; }}
 answers() {{ case " $HEALTHY " in *" $1 "*) ;; *) return 1 ;; esac; }}
-https_get() {{ printf '200\\n{{ "gitVersion": "v%s" }}\\n' "$(printf '%s\\n' $VERSIONS | sed -n "s/^$1=//p")"; }}
+https_get() {{
+    case $3 in
+        /members) printf '%s\\n' "$MEMBERS" ;;
+        *) printf '200\\n{{ "gitVersion": "v%s" }}\\n' "$(printf '%s\\n' $VERSIONS | sed -n "s/^$1=//p")" ;;
+    esac
+}}
+MEMBERS='{members}'
 HEALTHY='{healthy}' VERSIONS='{versions}'
 {more}
 """
@@ -29,15 +36,16 @@ THREE = "192.0.2.1=1.20.2 192.0.2.2=1.20.2 192.0.2.3=1.20.2 192.0.2.9=1.20.2"
 def ask(
     sh: Sh, work: Path, command: str, *, due: str = "", healthy: str = "192.0.2.2 192.0.2.3",
     versions: str = THREE, more: str = "", installed: str = "1.20.2", etcd: str = "3.4.23",
+    members: str = "000", nodes: str = "",
 ) -> str:  # fmt: skip
     (work / "restarts").write_text("".join(f"{unit}.service\n" for unit in due.split()))
     env = work / "root/opt/k8s/bundle/node.env"
     env.parent.mkdir(parents=True, exist_ok=True)
-    env.write_text(f"KUBERNETES_VERSION='{installed}'\nETCD_VERSION='{etcd}'\n")
+    env.write_text(f"KUBERNETES_VERSION='{installed}'\nETCD_VERSION='{etcd}'\nNODES='{nodes}'\n")
     script = work / "script.sh"
     script.write_text(
         SCRIPT.format(
-            work=work, lib=TEMPLATES / "common/lib", healthy=healthy, versions=versions,
+            work=work, lib=TEMPLATES / "common/lib", healthy=healthy, versions=versions, members=members,
             more=f"{more}\n{command}",
         )
     )  # fmt: skip
@@ -66,6 +74,66 @@ def test_a_host_that_restarts_nothing_of_others_has_its_turn(sh: Sh, tmp_path: P
 )
 def test_etcd_keeps_its_quorum(sh: Sh, tmp_path: Path, healthy: str, said: str) -> None:
     found = ask(sh, tmp_path, "check_turn", due="etcd", healthy=healthy)
+    assert found.partition("\n")[0] == said
+
+
+def list_members(*client_urls: str) -> str:
+    """What a member answers to /members; one without a URL never served."""
+    rows = [
+        {"id": number, "peerURLs": [f"https://192.0.2.{number}:2380"], "name": f"m{number}"}
+        | ({"clientURLs": [url]} if url else {})
+        for number, url in enumerate(client_urls, 1)
+    ]
+    return f"200\n{json.dumps(rows, separators=(',', ':'))}"
+
+
+OF_THREE = [f"https://192.0.2.{number}:2379" for number in (1, 2, 3)]
+
+
+@pytest.mark.parametrize(
+    ("members", "healthy", "said"),
+    [
+        # planned are three; the others are not installed yet, and this one is the cluster
+        (OF_THREE[:1], "", ""),
+        # the second was added: without it there is no quorum, and nothing that could be helped
+        (OF_THREE[:2], "192.0.2.2", ""),
+        # the third was added and never ran: it is counted, and answers nobody
+        ([*OF_THREE[:2], ""], "192.0.2.2", "FAILURE turn: etcd would lose its quorum: of the 2 other members 1 are healthy"),
+        # one that is planned no more still counts for as long as it is a member
+        ([*OF_THREE, "https://192.0.2.8:2379", "https://192.0.2.9:2379"], "192.0.2.2 192.0.2.3 192.0.2.8", ""),
+        (OF_THREE, "192.0.2.2", "FAILURE turn: etcd would lose its quorum: of the 2 other members 1 are healthy"),
+    ],
+)  # fmt: skip
+def test_members_are_those_that_there_are_and_not_those_that_are_planned(
+    sh: Sh, tmp_path: Path, members: list[str], healthy: str, said: str
+) -> None:
+    found = ask(
+        sh, tmp_path, "check_turn", due="etcd", healthy=healthy, members=list_members(*members)
+    )
+    assert found.partition("\n")[0] == said
+
+
+NONE = "192.0.2.2= 192.0.2.3="
+ALONE = "m1|192.0.2.1|etcd,control-plane w1|192.0.2.4|worker"
+AS_PLANNED = "m1|192.0.2.1|etcd,control-plane m2|192.0.2.2|etcd,control-plane m3|192.0.2.3|etcd,control-plane"
+BOTH_SILENT = "FAILURE turn: no other API server answers: the cluster would be without one"
+TOO_OLD = "FAILURE turn: the API server of m2 is 1.19.16, more than one minor from 1.21.3"
+
+
+@pytest.mark.parametrize(
+    ("nodes", "versions", "said"),
+    [
+        (ALONE, NONE, ""),
+        (ALONE, "192.0.2.2=1.21.3 192.0.2.3=", ""),
+        (ALONE, "192.0.2.2=1.19.16 192.0.2.3=", TOO_OLD),
+        (AS_PLANNED, NONE, BOTH_SILENT),
+        (AS_PLANNED.replace("m3|192.0.2.3|etcd,control-plane", "m3|192.0.2.3|worker"), NONE, BOTH_SILENT),
+    ],
+)  # fmt: skip
+def test_api_servers_that_are_only_planned_are_not_waited_for(
+    sh: Sh, tmp_path: Path, nodes: str, versions: str, said: str
+) -> None:
+    found = ask(sh, tmp_path, "check_turn", due="kube-apiserver", versions=versions, nodes=nodes)
     assert found.partition("\n")[0] == said
 
 

@@ -168,7 +168,7 @@ def test_explain_gives_value_reason_and_span_of_each_flag(bundler: Run) -> None:
     assert "[until 1.19]" in said
     assert "--cluster-signing-duration" not in said.replace("--experimental-cluster", "")
     rows = json.loads(bundler("explain", "kubelet", "--version", "v1.20.2", "--json").stdout)
-    assert {"flag", "value", "why", "fixed", "since", "until", "feature"} == set(rows[0])
+    assert {"flag", "value", "why", "fixed", "since", "until", "feature", "on_host"} == set(rows[0])
     for arguments in (
         ("kubelett", "--version", "1.20"),
         ("kubelet", "--version", "x"),

@@ -146,7 +146,10 @@ def render(
     def run(cluster: Cluster) -> dict[str, str]:
         plan = make_plan(cluster, {})
         secrets = Secrets(
-            pki=pki(plan), tokens={"one": "abcdef.0123456789abcdef"}, encryption_key="x" * 44
+            pki=pki(plan),
+            tokens={"one": "abcdef.0123456789abcdef"},
+            encryption_key="x" * 44,
+            etcd_founders=("one",),
         )
         tree = render_node(plan, plan.nodes[0], secrets)
         return {

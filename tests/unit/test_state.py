@@ -113,6 +113,24 @@ def test_a_token_copied_to_another_node_is_refused(state):
         state.ensure_tokens(["worker1", "worker2"])
 
 
+def test_the_members_of_the_first_build_are_the_founders_for_ever(state):
+    assert state.ensure_etcd_founders(["a"]) == ("a",)
+    assert state.ensure_etcd_founders(["b", "a", "c"]) == ("a",)
+    assert state.ensure_etcd_founders(["b", "a"]) == ("a",)
+    assert stat.S_IMODE((state.directory / "etcd-founders").stat().st_mode) == 0o600
+
+
+def test_without_any_founder_left_all_members_are_founders(state):
+    state.ensure_etcd_founders(["a"])
+    assert state.ensure_etcd_founders(["b", "c"]) == ("b", "c")
+    assert state.ensure_etcd_founders(["a", "b", "c"]) == ("b", "c")
+
+
+def test_in_an_older_state_founders_are_those_with_certificates(state):
+    (state.directory / "pki/nodes/a/etcd-peer").mkdir(parents=True)
+    assert state.ensure_etcd_founders(["a", "b", "c"]) == ("a",)
+
+
 def test_pod_subnets_are_given_out_in_order(state):
     assert allocate(state, "worker1", "worker2") == {
         "worker1": "10.200.0.0/24",

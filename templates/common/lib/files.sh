@@ -11,6 +11,7 @@
 #   reload-pending    systemd must read its unit files again
 #   sysctls           "key=value" of kernel settings, as they were before
 #   swap              "device PATH" and "unit NAME": swap that was turned off, units that were masked
+#   etcd-member       etcd was ready here once: an empty data directory means that the data are lost
 #   unfinished        a run that did not come to its end
 #   journal           what was done, and when
 

@@ -53,10 +53,18 @@ find_obstacle() {
     done
 }
 
+# Where clients reach each member that there is, - for one that never served. A member knows; those of
+# the plan may be yet to come, or be there no more. Only where it does not answer they must do.
+etcd_members() {
+    known=$(HTTPS_TIMEOUT=4 https_get "$ADDRESS" 2380 /members /etc/etcd/pki/ca.crt /etc/etcd/pki/peer.crt /etc/etcd/pki/peer.key |
+        tr '{' '\n' | awk '/"id":/ { print match($0, /"clientURLs":\["[^"]*/) ? substr($0, RSTART + 15, RLENGTH - 15) : "-" }')
+    printf '%s\n' "${known:-$ETCD_ENDPOINTS}"
+}
+
 # While this member is away the others must be a quorum. Of two there is none: that cannot be helped.
 find_obstacle_of_etcd() {
-    # shellcheck disable=SC2086 # a list of endpoints
-    set -- $ETCD_ENDPOINTS
+    # shellcheck disable=SC2046 # a list of endpoints
+    set -- $(etcd_members)
     members=$# healthy=0
     [ "$members" -gt 2 ] || return 1
     for endpoint; do
@@ -69,17 +77,22 @@ find_obstacle_of_etcd() {
     echo "etcd would lose its quorum: of the $((members - 1)) other members $healthy are healthy"
 }
 
-# "name version" of the API servers on other hosts; a version of - where one does not answer.
+# "name version" of the API servers on other hosts; a version of - where one does not answer. Where it
+# was not in the plan that is installed here, it may be yet to come, and is left out then.
 other_api_servers() {
+    installed_nodes=$(installed_field NODES)
     for planned in $NODES; do
         case ${planned##*|} in *control-plane*) ;; *) continue ;; esac
         server=${planned#*|} server=${server%|*}
         [ "$server" != "$ADDRESS" ] || continue
-        version=$(HTTPS_TIMEOUT=4 https_get "$server" "${API_LOCAL##*:}" /version /etc/kubernetes/pki/ca.crt "$@" |
+        version=$(HTTPS_TIMEOUT=4 https_get "$server" "$API_PORT" /version /etc/kubernetes/pki/ca.crt "$@" |
             sed -n 's/.*"gitVersion": *"v\([0-9.]*\).*/\1/p')
+        case "$version $installed_nodes" in ' '?*) is_control_plane_in "$installed_nodes" "${planned%%|*}" || continue ;; esac
         printf '%s %s\n' "${planned%%|*}" "${version:--}"
     done
 }
+
+is_control_plane_in() { printf '%s\n' "$1" | tr ' ' '\n' | grep -q "^$2|.*control-plane"; }
 
 find_obstacle_of_kube_apiserver() {
     other_api_servers /etc/kubernetes/pki/apiserver-kubelet-client.crt /etc/kubernetes/pki/apiserver-kubelet-client.key >"$work/servers"
@@ -99,16 +112,16 @@ find_obstacle_of_kube_apiserver() {
     fi
 }
 
-# No kubelet is newer than an API server. This host's own is restarted first, by the same run.
+# No kubelet is newer than any of the API servers, since it may be sent to each of them. This host's
+# own is restarted first, by the same run.
 find_obstacle_of_kubelet() {
     identity=$KUBELET_ROOT/pki/kubelet-client-current.pem
-    host=${ENDPOINT#https://}
-    version=$(HTTPS_TIMEOUT=4 https_get "${host%:*}" "${host##*:}" /version /etc/kubernetes/pki/ca.crt "$identity" "$identity" |
-        sed -n 's/.*"gitVersion": *"v\([0-9.]*\).*/\1/p')
-    [ -n "$version" ] || return 1
-    case " $UNITS " in *' kube-apiserver.service '*) return 1 ;; esac
-    [ "$(minor "$version")" -lt "$(minor "$KUBERNETES_VERSION")" ] || return 1
-    echo "the API server at $ENDPOINT is $version: control planes come before workers"
+    other_api_servers "$identity" "$identity" >"$work/servers"
+    older=$(while read -r name version; do
+        [ "$version" = - ] || [ "$(minor "$version")" -ge "$(minor "$KUBERNETES_VERSION")" ] || echo "that of $name is $version"
+    done <"$work/servers")
+    [ -n "$older" ] || return 1
+    echo "an API server is older than this kubelet: $(printf '%s\n' "$older" | sed -n 1p); control planes come before workers"
 }
 
 # Two control-plane hosts that look at the same moment must not both go: the lock is in etcd, and is

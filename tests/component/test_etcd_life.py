@@ -1,0 +1,205 @@
+"""Members of etcd that begin, join, are replaced and come back: real processes, real certificates."""
+
+import itertools
+import os
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from etcd_hosts import Member, Site, find_etcd, wait_for, wait_ready
+
+NUMBERS = itertools.count(os.getpid() * 97 % 60000)
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return find_etcd(tmp_path_factory.mktemp("etcd"))
+
+
+@pytest.fixture
+def site(programs: Path, tmp_path: Path) -> Iterator[Site]:
+    number = next(NUMBERS)
+    made = Site(tmp_path, programs, f"127.{1 + number // 250 % 250}.{1 + number % 250}")
+    yield made
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(Member.stop, made.made.values()))
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+def test_three_begin_a_cluster_in_any_order(site: Site, order: tuple[int, ...]) -> None:
+    members = site.build("m1", "m2", "m3")
+    for index in order[:2]:
+        members[index].start()
+    wait_ready(members[index] for index in order[:2])
+    last = members[order[2]]
+    last.start()  # the others are a cluster by now, which lists it though it never ran
+    wait_ready([last])
+    assert set(last.members()) == {"m1", "m2", "m3"}
+    assert any("beginning a new one" in line for line in members[order[0]].said)
+    assert any(line.startswith("joining the cluster as one of") for line in last.said)
+
+
+def test_three_begin_a_cluster_at_once(site: Site) -> None:
+    members = site.build("m1", "m2", "m3")
+    for member in members:
+        member.start()
+    wait_ready(members)
+    assert set(members[0].members()) == {"m1", "m2", "m3"}
+    members[0].etcdctl("put", "a", "b")
+    assert all(member.list_keys() == members[0].list_keys() for member in members)
+
+
+def test_one_grows_to_three_and_none_restarts(site: Site) -> None:
+    (first,) = site.build("m1")
+    first.start()
+    wait_ready([first])
+    first.etcdctl("put", "before", "growth")
+    unit = (first.root / "etc/systemd/system/etcd.service").read_text()
+    process = (first.root / "run/pid").read_text()
+
+    members = site.build("m1", "m2", "m3")
+    assert (first.root / "etc/systemd/system/etcd.service").read_text() == unit
+    for member in members[1:]:
+        member.start()  # both at once: etcd takes one after the other
+    wait_ready(members, seconds=90)
+    assert set(first.members()) == {"m1", "m2", "m3"}
+    assert members[2].list_keys() == first.list_keys() != {}
+    assert (first.root / "run/pid").read_text() == process
+    for member in members:
+        member.stop()
+    for member in members:
+        member.start()
+    wait_ready(members)
+    assert members[1].list_keys() == members[2].list_keys() != {}
+
+
+def test_who_was_added_never_begins_a_cluster(site: Site) -> None:
+    """The one that has the data is down while the others are installed."""
+    (first,) = site.build("m1")
+    first.start()
+    wait_ready([first])
+    first.etcdctl("put", "the", "data")
+    first.stop()
+    members = site.build("m1", "m2", "m3")
+    for member in members[1:]:
+        member.start()
+        wait_for("it waits", lambda said=member: said.said)  # type: ignore[misc]
+        assert member.said == [
+            "waiting: this member was added to a cluster, of which no member answers"
+        ]
+        assert not (member.data / "member").exists()
+    first.start()
+    wait_ready(members, seconds=90)
+    assert members[2].list_keys() == first.list_keys() != {}
+
+
+def test_a_host_whose_disk_was_lost_is_a_new_member(site: Site) -> None:
+    members = site.build("m1", "m2", "m3")
+    for member in members:
+        member.start()
+    wait_ready(members)
+    members[0].etcdctl("put", "kept", "by two")
+    lost = members[1]
+    before = members[0].etcdctl("member", "list")
+    lost.lose_disk()
+    members[0].etcdctl("put", "written", "meanwhile")
+    lost.start()
+    wait_ready([lost])
+    after = members[0].etcdctl("member", "list")
+    assert set(members[0].members()) == {"m1", "m2", "m3"}
+    assert len(set(after.splitlines()) - set(before.splitlines())) == 1
+    assert lost.list_keys() == members[0].list_keys() != {}
+    assert any("its data are gone: removing it" in line for line in lost.said)
+
+
+def test_without_a_quorum_nobody_begins_anew(site: Site) -> None:
+    """Two of three lost their disks: what the third has must not be outvoted by two that are empty."""
+    members = site.build("m1", "m2", "m3")
+    for member in members:
+        member.start()
+    wait_ready(members)
+    members[0].etcdctl("put", "only", "here")
+    for member in members[1:]:
+        member.lose_disk()
+    for member in members[1:]:
+        member.start()
+    for member in members[1:]:
+        wait_for("it says so", lambda said=member: said.said)  # type: ignore[misc]
+        wait_for("it waits", lambda said=member: "it has no quorum" in said.said[-1])  # type: ignore[misc]
+        assert not (member.data / "member").exists()
+
+
+def test_a_host_that_has_been_a_member_begins_nothing_anew(site: Site) -> None:
+    """All data directories are gone, and the hosts know that there were some."""
+    members = site.build("m1", "m2", "m3")
+    for member in members:
+        member.start()
+    wait_ready(members)
+    for member in members:
+        member.stop()
+        shutil.rmtree(member.data)
+    for member in members:
+        member.start()
+    for member in members:
+        wait_for("it waits", lambda said=member: "restore.sh" in said.said[-1])  # type: ignore[misc]
+        assert not (member.data / "member").exists()
+
+
+def test_kills_between_every_two_steps_of_joining(site: Site) -> None:
+    """Killed before the list, after the removal, after the addition, and right after etcd's start."""
+    members = site.build("m1", "m2", "m3")
+    for member in members:
+        member.start()
+    wait_ready(members)
+    members[0].etcdctl("put", "still", "there")
+    lost = members[2]
+    lost.lose_disk()
+    real = lost.root / "opt/k8s/bin/etcdctl"
+    target = real.readlink()
+    real.unlink()
+    real.write_text(
+        "#!/bin/sh\n"
+        # after each change the caller (timeout's parent, etcd-start.sh) dies, once for each kind
+        f'{target} "$@"; code=$?\n'
+        f'case " $* " in *" member remove "*) kind=remove ;; *" member add "*) kind=add ;; *" get "*) kind=get ;; *) exit $code ;; esac\n'
+        f'[ ! -e {lost.root}/killed-$kind ] || exit $code\n'
+        f": >{lost.root}/killed-$kind\n"
+        f"kill -9 $(cat {lost.root}/run/pid)\n"
+        "exit $code\n"
+    )  # fmt: skip
+    real.chmod(0o755)
+    lost.start()
+    wait_ready([lost], seconds=90)
+    assert {path.name for path in lost.root.glob("killed-*")} == {
+        "killed-get",
+        "killed-remove",
+        "killed-add",
+    }
+    real.unlink()
+    real.symlink_to(target)
+    assert set(members[0].members()) == {"m1", "m2", "m3"}
+    assert lost.list_keys() == members[0].list_keys() != {}
+    lost.kill()
+    wait_for("it is back", lambda: lost.etcdctl("get", "still", check=False))
+    assert set(lost.members()) == {"m1", "m2", "m3"}
+
+
+def test_a_database_without_its_log_is_kept_aside(site: Site) -> None:
+    members = site.build("m1", "m2", "m3", wal_dir="/var/lib/etcd-wal")
+    for member in members:
+        member.start()
+    wait_ready(members)
+    for number in range(40):
+        members[0].etcdctl("put", f"key{number}", "x" * 4000)
+    lost = members[1]
+    wait_for(
+        "its database is written", lambda: (lost.data / "member/snap/db").stat().st_size > 100_000
+    )
+    lost.stop()
+    shutil.rmtree(lost.root / "var/lib/etcd-wal")
+    lost.start()
+    wait_ready([lost])
+    assert (lost.data / "member.without-log/snap/db").exists()
+    assert lost.list_keys() == members[0].list_keys()
