@@ -9,7 +9,7 @@ from shells import TEMPLATES, Sh
 SCRIPT = """
 set -u
 work={work} dry_run=no turn_limit=0
-NODE=m1 ADDRESS=192.0.2.1 API_LOCAL=https://192.0.2.1:6443 KUBERNETES_VERSION=1.21.3 ETCD_VERSION=3.4.23
+NODE=m1 ADDRESS=192.0.2.1 API_PORT=6443 KUBERNETES_VERSION=1.21.3 ETCD_VERSION=3.4.23
 KUBELET_ROOT=/var/lib/kubelet ENDPOINT=https://192.0.2.9:8443 UNITS='etcd.service kube-apiserver.service'
 NODES='m1|192.0.2.1|etcd,control-plane m2|192.0.2.2|etcd,control-plane m3|192.0.2.3|etcd,control-plane w1|192.0.2.4|worker'
 ETCD_ENDPOINTS='https://192.0.2.1:2379 https://192.0.2.2:2379 https://192.0.2.3:2379'
@@ -152,21 +152,22 @@ def test_another_api_server_goes_on(sh: Sh, tmp_path: Path, versions: str, said:
 
 
 @pytest.mark.parametrize(
-    ("units", "version", "said"),
+    ("units", "versions", "said"),
     [
-        ("kubelet.service", "1.20.2", "FAILURE turn: the API server at https://192.0.2.9:8443 is 1.20.2: control planes come before workers"),
-        ("kubelet.service", "1.21.0", ""),
-        ("kubelet.service", "1.22.0", ""),
+        ("kubelet.service", "192.0.2.1=1.21.0 192.0.2.2=1.21.0 192.0.2.3=1.20.2",
+         "FAILURE turn: an API server is older than this kubelet: that of m3 is 1.20.2; control planes come before workers"),
+        ("kubelet.service", "192.0.2.1=1.21.0 192.0.2.2=1.21.0 192.0.2.3=1.21.3", ""),
+        ("kubelet.service", "192.0.2.1=1.22.0 192.0.2.2= 192.0.2.3=1.22.0", ""),
         ("kubelet.service", "", ""),
-        ("kube-apiserver.service kubelet.service", "1.20.2", ""),
+        ("kube-apiserver.service kubelet.service", "192.0.2.2=1.20.2 192.0.2.3=1.20.2", ""),
     ],
 )  # fmt: skip
 def test_workers_come_after_control_planes(
-    sh: Sh, tmp_path: Path, units: str, version: str, said: str
+    sh: Sh, tmp_path: Path, units: str, versions: str, said: str
 ) -> None:
     found = ask(
-        sh, tmp_path, "check_turn", due="kubelet", versions=f"192.0.2.9={version}",
-        more=f"UNITS='{units}'",
+        sh, tmp_path, "check_turn", due="kubelet", versions=versions,
+        more=f"UNITS='{units}' NODE=w1 ADDRESS=192.0.2.4",
     )  # fmt: skip
     assert found.partition("\n")[0] == said
 
