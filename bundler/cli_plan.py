@@ -64,6 +64,8 @@ def _explain(host: HostStep, *, files: bool) -> Iterator[str]:
         yield f"one way  {host.one_way}"
     if host.is_drained:
         yield "drain    this node's pods go to other nodes first"
+    yield from (f"stop     {unit}" for unit in host.stopped)
+    yield from (f"start    {unit}" for unit in host.started)
     width = max((len(restart.unit) for restart in host.restarts), default=0)
     for restart in host.restarts:
         yield f"restart  {restart.unit:{width}}  {restart.interruption}"

@@ -45,6 +45,8 @@ class HostStep:
     changed: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
     restarts: tuple[Restart, ...] = ()
+    started: tuple[str, ...] = ()  # units that are new
+    stopped: tuple[str, ...] = ()  # units that go
     is_drained: bool = False
     versions: tuple[str, ...] = ()  # `Kubernetes 1.20.2 → 1.20.3`
     one_way: str = ""  # what cannot be taken back
@@ -155,6 +157,7 @@ def _compare(before: Report, after: Report) -> HostStep:
         if (ours[path].sha256, ours[path].mode) != (theirs[path].sha256, theirs[path].mode)
     )
     touched = tuple(sorted((*added, *changed, *removed)))
+    ours_units, their_units = (report.facts.get("UNITS", "").split() for report in (before, after))
     kept = tuple(_list_restarts(before, after, touched))
     etcd = [after.facts.get("ETCD_VERSION", ""), before.facts.get("ETCD_VERSION", "")]
     is_one_way = all(etcd) and minor_of(etcd[0]) != minor_of(etcd[1])
@@ -165,7 +168,9 @@ def _compare(before: Report, after: Report) -> HostStep:
         added=added,
         changed=changed,
         removed=removed,
-        restarts=tuple(restart for restart, _ in kept),
+        restarts=tuple(restart for restart, _ in kept if restart.unit in ours_units),
+        started=tuple(unit for unit in their_units if unit not in ours_units),
+        stopped=tuple(unit for unit in ours_units if unit not in their_units),
         is_drained=any(drains for _, drains in kept),
         versions=tuple(
             f"{program} {one} → {other}"
@@ -193,12 +198,12 @@ def _installed(report: Report) -> Mapping[str, Entry]:
 def _list_restarts(
     before: Report, after: Report, touched: tuple[str, ...]
 ) -> Iterator[tuple[Restart, bool]]:
-    """Each unit that both bundles have and that is touched; and whether the node is drained."""
+    """Each unit of the later bundle that is touched; and whether the node is drained for it."""
     for unit in after.facts.get("UNITS", "").split():
         fields = _read_unit(unit, after, before)
         watched = (f"/etc/systemd/system/{unit}", *fields.get("RestartOn", "").split())
         because = tuple(path for path in touched if path.startswith(watched))
-        if not because or unit not in before.facts.get("UNITS", "").split():
+        if not because:
             continue
         drain = tuple(fields.get("DrainOn", "").split())
         yield (

@@ -92,6 +92,23 @@ def rebuild_with_pins(site: SmallSite, name: str, *changes: tuple[str, str]) -> 
     return rebuild(site, name, *changes)
 
 
+def test_another_container_runtime_drains_the_node(tmp_path: Path) -> None:
+    units = "NODE='one'\nCLUSTER='lab'\nROLES='worker'\nUNITS='{0}.service kubelet.service'\n"
+    unit = "[Service]\n[X-Bundler]\nRestartOn=/x\nDrainOn=/etc/systemd/system/{0}.service\n"
+    for directory, name in (("a", "docker"), ("b", "containerd")):
+        write_bundle(
+            tmp_path / directory / "lab-one.tar.gz",
+            {
+                f"rootfs/etc/systemd/system/{each}.service": (0o644, unit.format(each).encode())
+                for each in (name, "kubelet")
+            },
+            env=units.format(name),
+        )
+    host = host_of(plan_rollout(tmp_path / "a", tmp_path / "b"), "one")
+    assert (host.stopped, host.started) == (("docker.service",), ("containerd.service",))
+    assert (host.restarts, host.is_drained) == ((), True)
+
+
 def test_hosts_come_and_go(site: SmallSite) -> None:
     fewer = ("  - {name: three, address: 192.0.2.3, roles: [worker]}\n", "")
     dist = rebuild(site, "fewer", fewer)

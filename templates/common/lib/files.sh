@@ -22,7 +22,7 @@ install_files() {
     save_strangers
     record_files
     each_change put_beside
-    is_staged || begin_switch
+    if ! is_staged; then begin_switch; end_former_runtime; fi
     mark_restarts
     each_change put_in_place
     remove_stale_files

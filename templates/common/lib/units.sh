@@ -39,6 +39,24 @@ start_units() {
     rm -rf "$store/restart-pending" "$store/unfinished"
 }
 
+# Where another container runtime takes over, what the former one runs ends now: nobody else would
+# ever take it away. Containers outlive their daemons.
+end_former_runtime() {
+    former=$(sed -n 's/^runtime_unit=//p' "$prefix/opt/k8s/bundle/lib/runtime.sh" 2>/dev/null)
+    case " $UNITS " in *" $former "*) return ;; esac
+    [ -n "$former" ] && systemctl -q is-active "$former" 2>/dev/null || return 0
+    say "  $former goes, and with it the containers that are left in it"
+    systemctl -q stop kubelet.service
+    (
+        # shellcheck disable=SC1091 # of the bundle that is installed
+        . "$prefix/opt/k8s/bundle/lib/runtime.sh"
+        remove_pods
+        systemctl -q stop "$former"
+        remove_leftovers
+    )
+    note "ended $former"
+}
+
 # Sets outcome: ready, pending (only what needs other hosts is left) or failed.
 wait_until_ready() {
     unready_units=$UNITS outcome=ready wait_begun=$(now) told=0
