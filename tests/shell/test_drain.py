@@ -32,6 +32,8 @@ echo "$words" >>calls
 case $words in
     'get nodes'*) [ ! -e down ] || {{ echo 'Unable to connect to the server' >&2; exit 1; }}; cat nodes; [ ! -e after-list ] || sh ./after-list ;;
     'get pods'*) cat pods ;;
+    '-n kube-system get lease'*) [ ! -e no-lease ] || exit 1; n=$(cat renewed); [ -e no-leader ] || echo $((n + 1)) >renewed; echo "$n" ;;
+    '-n kube-system get endpoints'*) exit 1 ;;
     'annotate --overwrite node w1 bundler/turn='*) ticket=${{words##*=}}; sed -i "s/^w1|\([^|]*\)|[^|]*|/w1|\1|$ticket|/" nodes ;;
     'annotate node w1 bundler/turn-') sed -i 's/^w1|\([^|]*\)|[^|]*|/w1|\1||/' nodes ;;
     *unschedulable\":true*) sed -i 's/^w1||/w1|true|/' nodes ;;
@@ -68,6 +70,7 @@ class Api:
         self.write("nodes", NODES)
         self.write("pods", PODS)
         self.write("calls", "")
+        self.write("renewed", "1")
 
     def write(self, name: str, text: str) -> None:
         (self.directory / "api" / name).write_text(text)
@@ -181,9 +184,24 @@ def test_another_that_is_away_comes_first(api: Api, nodes: str, reason: str) -> 
     api.write("nodes", nodes)
     code, said = api.run(WHOLE)
     assert code == 3
-    assert f"turn: away: {reason}, and only 1 may be away at a time" in said
+    assert f"turn: away: {reason}, and only 1 may be at a time" in said
     assert (api.read("nodes"), [n for n in api.state if n != "journal"]) == (nodes, [])
     assert api.run(WHOLE, most=2)[0] == 0
+
+
+def test_without_a_leading_controller_manager_it_waits(api: Api) -> None:
+    api.write("no-leader", "")
+    code, said = api.run(WHOLE)
+    assert (code, "turn: no kube-controller-manager leads; nothing was changed" in said) == (
+        3,
+        True,
+    )
+    assert api.read("nodes") == NODES
+
+
+def test_where_the_leader_may_not_be_read_it_goes_on(api: Api) -> None:
+    api.write("no-lease", "")
+    assert api.run(WHOLE)[0] == 0
 
 
 def test_who_asked_later_and_is_not_yet_away_waits_for_this_one(api: Api) -> None:
