@@ -62,7 +62,7 @@ def preview(inputs: Inputs, media: Media = WHOLE) -> Preview:
         artifacts=tuple(
             (artifact, _is_cached(artifact, inputs.cache)) for artifact in artifacts.values()
         ),
-        state=None if media.public_only else _state_path(inputs, cluster),
+        state=None if media.public_only else state_path(inputs, cluster),
         bundles=tuple(bundle_name(plan, node, media) for node in plan.nodes),
         bases={
             bundle_name(plan, node, media): bases[node.name]
@@ -176,7 +176,7 @@ def _static_workers(cluster: Cluster) -> list[str]:
 @contextmanager
 def open_secrets(cluster: Cluster, inputs: Inputs) -> Iterator[tuple[Plan, Secrets]]:
     """The plan with the state's decisions, and the cluster's secrets; the state stays locked."""
-    with open_state(_state_path(inputs, cluster)) as state:
+    with open_state(state_path(inputs, cluster)) as state:
         network = cluster.network
         workers = worker_names(cluster)
         planned = _static_workers(cluster)
@@ -218,7 +218,7 @@ def _content(file: File) -> bytes:
     return file.content
 
 
-def _state_path(inputs: Inputs, cluster: Cluster) -> Path:
+def state_path(inputs: Inputs, cluster: Cluster) -> Path:
     return inputs.state or default_state(inputs.description, cluster.name)
 
 
