@@ -18,7 +18,8 @@
 #
 # Nothing is deleted: the data as they were are in DATA/member.before-restore-TIME, and are yours to
 # remove. The new cluster has IDs of its own, so that members of the old one can never talk to it. A
-# run that was cut short is finished by the same command; until then etcd does not start.
+# run that was cut short is finished by the same command, and given up for another one; until then
+# etcd does not start.
 # kube-apiserver, kube-controller-manager and kube-scheduler are stopped meanwhile and started again,
 # since what they remember is no more. docs/backup.md has the whole procedure.
 # Exit code: 0 done, 1 failed after changes began (run it again), 2 wrong usage, 3 nothing was changed.
@@ -101,21 +102,19 @@ check_place() {
 #   placed    it is in its place
 # etcd-start.sh starts nothing before `placed`.
 read_progress() {
-    progress=$store/restore step=none
+    progress=$store/restore step=none stopped=$units
     stamp=$(date -u +%Y%m%dT%H%M%SZ)
-    [ ! -f "$progress" ] || read -r was_mode was_stamp was_source was_step <"$progress"
-    source=$(print_source)
-    [ -f "$progress" ] || { set_names; return; }
-    [ "$was_mode $was_source" = "$mode $source" ] || [ "$was_step" = begun ] ||
-        die 3 "another restore was cut short here ($was_mode, begun $was_stamp): give the same command as then, to finish it"
-    stamp=$was_stamp
-    [ "$was_mode $was_source" != "$mode $source" ] || step=$was_step
-    set_names
-    say "going on with what was begun at $stamp"
+    source=$(if [ "$mode" = snapshot ] && [ -f "$snapshot" ]; then print_digest <"$snapshot"; else echo "$mode"; fi)
+    if read -r was_mode was_stamp was_source was_step 2>/dev/null <"$progress" && [ "$was_mode $was_source" = "$mode $source" ]; then
+        stamp=$was_stamp step=$was_step
+        say "going on with what was begun at $stamp"
+        [ "$step" != placed ] || leave_etcd_alone
+    fi
+    aside=$data/member.before-restore-$stamp new=$data/restoring wal_aside=${wal:+$wal.before-restore-$stamp}
 }
 
-print_source() { if [ "$mode" = snapshot ] && [ -f "$snapshot" ]; then print_digest <"$snapshot"; else echo "$mode"; fi; }
-set_names() { aside=$data/member.before-restore-$stamp new=$data/restoring wal_aside=${wal:+$wal.before-restore-$stamp}; }
+# Its data are what they are to be; only its clients start anew.
+leave_etcd_alone() { step=placed stopped=$(printf '%s' "$units" | sed 's/ etcd\.service//'); }
 set_step() {
     step=$1
     { printf '%s %s %s %s\n' "$mode" "$stamp" "$source" "$step" >"$progress.new" && sync && mv -f "$progress.new" "$progress"; } || die 1 "cannot write $progress"
@@ -170,8 +169,9 @@ check_join() {
     via=''
     for endpoint in $(other_endpoints); do if is_quorate "$endpoint"; then via=$endpoint; break; fi; done
     if [ -n "$via" ] && is_quorate "$(own_endpoint)"; then
-        [ "$(cluster_of "$via")" != "$(cluster_of "$(own_endpoint)")" ] || { say "$NODE is a member of the cluster of $via, and well: nothing to do"; exit 0; }
-        die 3 "etcd here has a quorum of its own, and $via is of another cluster: two clusters run"
+        [ "$(cluster_of "$via")" = "$(cluster_of "$(own_endpoint)")" ] || die 3 "etcd here has a quorum of its own, and $via is of another cluster: two clusters run"
+        say "etcd here is a member of the cluster of $via already, and well"
+        leave_etcd_alone
     fi
     [ -n "$via" ] || die 3 "no other member has a quorum to join ($(other_endpoints | tr '\n' ' ')): restore.sh SNAPSHOT on one of them first"
 }
@@ -181,9 +181,9 @@ cluster_of() { etcd_at "$1" endpoint status -w json 2>/dev/null | sed -n 's/.*"c
 print_plan() {
     # shellcheck disable=SC2086 # words
     set -- ${facts:-}
-    say "stop     $(printf '%s\n' "$units" | sed 's/^ //')"
-    [ ! -d "$data/member" ] || say "keep     $data/member as $aside${wal_aside:+, $wal as $wal_aside}"
-    case $mode in
+    say "stop     $(printf '%s\n' "$stopped" | sed 's/^ //')"
+    [ "$step" = placed ] || [ ! -d "$data/member" ] || say "keep     $data/member as $aside${wal_aside:+, $wal as $wal_aside}"
+    [ "$step" = placed ] || case $mode in
         snapshot) say "restore  $snapshot (revision $2, $3 keys) as a cluster of $NODE alone${RESTORE_FLAGS:+, with $RESTORE_FLAGS}" ;;
         member) say "restore  the data of this member as a cluster of $NODE alone${RESTORE_FLAGS:+, with $RESTORE_FLAGS}" ;;
         join) say "join     the cluster of ${via:-which it was begun with} as a new member, with its data" ;;
@@ -199,21 +199,19 @@ begin() {
 # In reverse order.
 stop_units() {
     backwards=''
-    for unit in $units; do backwards="$unit $backwards"; done
-    [ "$step" = placed ] || say "  stopping $backwards"
+    for unit in $stopped; do backwards="$unit $backwards"; done
+    [ -n "$backwards" ] || return 0
+    say "  stopping $backwards"
     # shellcheck disable=SC2086 # a list of units
-    [ "$step" = placed ] || systemctl stop $backwards || die 1 "systemctl stop failed"
+    systemctl stop $backwards || die 1 "systemctl stop failed"
 }
 
 prepare_snapshot() { [ "$step" != begun ] || make_data "$snapshot"; }
 
-# A copy first: of what etcd wrote last nothing may be touched.
 prepare_member() {
     [ "$step" = begun ] || return 0
-    { rm -rf "$new" && mkdir -p "$new" && cp "$data/member/snap/db" "$new/own.db"; } || die 1 "cannot copy $data/member/snap/db"
-    [ -n "$(read_snapshot "$new/own.db")" ] || die 1 "$data/member/snap/db is damaged: $(tail -n 1 "$work/status.log"); restore a snapshot"
-    mv -f "$new/own.db" "$work/own.db" || die 1 "cannot keep the copy"
-    make_data "$work/own.db" --skip-hash-check # which only snapshots have
+    [ -n "$(read_snapshot "$data/member/snap/db")" ] || die 1 "$data/member/snap/db is damaged: $(tail -n 1 "$work/status.log"); restore a snapshot"
+    make_data "$data/member/snap/db" --skip-hash-check # a digest is in snapshots only
 }
 
 prepare_join() { [ "$step" != begun ] || set_step made; }
