@@ -80,7 +80,10 @@ print_plan() {
 }
 
 # KiB of the database; 0 where the member does not answer.
-database_size() { etcd_at "$(own_endpoint)" endpoint status -w json 2>/dev/null | sed -n 's/.*"dbSize":\([0-9]*\).*/\1/p' | awk '{ size = $1 } END { print int(size / 1024) + 0 }'; }
+database_size() {
+    size=$(etcd_at "$(own_endpoint)" endpoint status -w json 2>/dev/null | sed -n 's/.*"dbSize":\([0-9]*\).*/\1/p')
+    echo $((${size:-0} / 1024))
+}
 
 # What is half done lies in .part, which names its owner: one that a kill left behind is known.
 open_directory() {
