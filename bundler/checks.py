@@ -49,6 +49,7 @@ def check_cluster(cluster: Cluster) -> Iterator[Problem]:
         yield from _check_weak(cluster)
     yield from _check_nodes(cluster)
     yield from _check_roles(cluster)
+    yield from _check_backup(cluster)
     yield from _check_networks(cluster)
     yield from _check_endpoint(cluster)
     yield from _check_node_ports(cluster)
@@ -238,6 +239,18 @@ def _is_host_address(address: IPv4Address) -> bool:
         or address.is_link_local
         or address.is_reserved
     )
+
+
+def _check_backup(cluster: Cluster) -> Iterator[Problem]:
+    """Snapshots lie apart from what they are of, and the copies apart from the snapshots."""
+    etcd = cluster.etcd
+    places = {"data_dir": etcd.data_dir, "wal_dir": etcd.wal_dir}
+    for field, path in (("directory", etcd.backup.directory), ("copy_to", etcd.backup.copy_to)):
+        for name, place in places.items():
+            if path and place and f"{path}/".startswith(f"{place}/"):
+                text = f"{path} is below etcd.{name}: choose another directory"
+                yield Problem(path=("etcd", "backup", field), text=text)
+        places["backup.directory"] = etcd.backup.directory
 
 
 def _check_roles(cluster: Cluster) -> Iterator[Problem]:

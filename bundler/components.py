@@ -70,6 +70,18 @@ ENCRYPTION_PROVIDERS = {"1.14": ("aescbc",), "1.30": ("secretbox", "aescbc")}
 EVICTION_API = {"1.14": "policy/v1beta1", "1.22": "policy/v1"}
 """Since which minor what is the default (shims: Docker's minor). The first provider writes."""
 
+SNAPSHOT_TOOLS = {"3.2": "etcdctl", "3.6": "etcdutl"}
+"""Which of etcd's programs reads and restores snapshots: etcdctl does no more from etcd 3.6 on."""
+
+RESTORE_FLAGS = {
+    "3.2": "",
+    "3.4.27": "--bump-revision=1000000000 --mark-compacted",
+    "3.5.0": "",
+    "3.5.10": "--bump-revision=1000000000 --mark-compacted",
+}
+"""Since which etcd a restored database goes on at a revision that nobody has seen before: what was
+written after the snapshot had revisions too, and clients that watch would take new ones for old."""
+
 IMAGE_NAMES = {
     "pause": {"1.14": "registry.k8s.io/pause:{version}"},
     "coredns": {
@@ -94,6 +106,7 @@ UNITS: tuple[Row, ...] = (
     ("etcd.service", Role.ETCD, None),
     ("etcd-health.timer", Role.ETCD, None),
     ("etcd-defrag.timer", Role.ETCD, None),
+    ("etcd-backup.timer", Role.ETCD, "etcd-backup"),
     ("kube-apiserver.service", Role.CONTROL_PLANE, None),
     ("kube-controller-manager.service", Role.CONTROL_PLANE, None),
     ("kube-scheduler.service", Role.CONTROL_PLANE, None),

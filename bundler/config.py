@@ -150,6 +150,25 @@ class Kubernetes(Model):
     kubelet_root: HostPath = "/var/lib/kubelet"
 
 
+Calendar = Annotated[str, Field(pattern=r"^[-A-Za-z0-9*:/,. ~]+$")]
+"""When a timer does its work: systemd.time(7), OnCalendar."""
+
+
+class EtcdBackup(Model):
+    """Snapshots of etcd's data, taken on each member by etcd-backup.timer.
+
+    `schedule` is when (systemd.time(7), OnCalendar); `keep` is how many stay in `directory`, each
+    as large as the database at the time. `copy_to` is a mount point on another machine or disk,
+    where the same snapshots go: while nothing is mounted there the copy fails, and says so.
+    """
+
+    enabled: bool = True
+    schedule: Calendar = "00/6:30"
+    keep: Annotated[int, Field(ge=1, le=1000)] = 8
+    directory: HostPath = "/var/backups/etcd"
+    copy_to: HostPath | None = None
+
+
 class Etcd(Model):
     """Which etcd; the default is the version that goes with the Kubernetes minor.
 
@@ -160,7 +179,8 @@ class Etcd(Model):
     version: Version | None = None
     data_dir: HostPath = "/var/lib/etcd"
     wal_dir: HostPath | None = None
-    defragment: Annotated[str, Field(pattern=r"^[-A-Za-z0-9*:/,. ~]+$")] = "Sun 03:00"
+    defragment: Calendar = "Sun 03:00"
+    backup: EtcdBackup = EtcdBackup()
 
 
 CgroupDriver = Literal["cgroupfs", "systemd"]

@@ -8,6 +8,8 @@ OVERLAYS: tuple[Row, ...] = (
     ("common", None, None),
     ("network-static", None, "static"),
     ("etcd", Role.ETCD, None),
+    ("etcd-backup", Role.ETCD, "etcd-backup"),
+    ("etcdutl", Role.ETCD, "etcdutl"),
     ("etcd-client", Role.ETCD, None),
     ("etcd-client", Role.CONTROL_PLANE, None),
     ("etcd-client", Role.WORKER, "flannel-etcd"),

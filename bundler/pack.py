@@ -13,6 +13,8 @@ FIRST = (
     "uninstall.sh",
     "verify.sh",
     "diagnose.sh",
+    "backup.sh",
+    "restore.sh",
     "node.env",
     "state.env",
     "MANIFEST",

@@ -10,6 +10,7 @@ from bundler.components import (
     CGROUP_DRIVERS,
     DOCKER_SHIMS,
     PROXY_MODE_DEFAULTS,
+    SNAPSHOT_TOOLS,
     minor_of,
     row_for,
 )
@@ -108,6 +109,8 @@ def features_of(cluster: Cluster) -> frozenset[str]:
             "coredns": cluster.dns.provider == "coredns",
             "metrics-server": cluster.metrics_server is not None,
             "etcd-wal": cluster.etcd.wal_dir is not None,
+            "etcd-backup": cluster.etcd.backup.enabled,
+            "etcdutl": row_for(SNAPSHOT_TOOLS, minor_of(choose_etcd(cluster))) == "etcdutl",
         }.items()
         if is_chosen and feature
     )

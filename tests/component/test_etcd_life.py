@@ -1,30 +1,9 @@
 """Members of etcd that begin, join, are replaced and come back: real processes, real certificates."""
 
-import itertools
-import os
 import shutil
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
-from etcd_hosts import Member, Site, find_etcd, wait_for, wait_ready
-
-NUMBERS = itertools.count(os.getpid() * 97 % 60000)
-
-
-@pytest.fixture(scope="session")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return find_etcd(tmp_path_factory.mktemp("etcd"))
-
-
-@pytest.fixture
-def site(programs: Path, tmp_path: Path) -> Iterator[Site]:
-    number = next(NUMBERS)
-    made = Site(tmp_path, programs, f"127.{1 + number // 250 % 250}.{1 + number % 250}")
-    yield made
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(Member.stop, made.made.values()))
+from etcd_hosts import Site, wait_for, wait_ready
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])

@@ -27,6 +27,7 @@ LIVE = [
     "/var/log",
     "/var/tmp",
     "/var/cache",
+    "/var/backups",  # a timer may have taken a snapshot, which uninstall.sh leaves
     "/var/lib/systemd",
     "/var/lib/apt",
     "/var/lib/dpkg",

@@ -36,7 +36,7 @@ narrow_to_packages() {
 # installed as that of a whole bundle, and last: what it names is then in place.
 list_entries() {
     awk '$4 ~ /^rootfs\// { print $1, $2, $3, $4, substr($4, 7) }
-        $4 == "install.sh" || $4 == "uninstall.sh" || $4 == "verify.sh" || $4 == "diagnose.sh" || $4 == "node.env" || $4 == "state.env" || $4 ~ /^lib\// { print $1, $2, $3, $4, "/opt/k8s/bundle/" $4 }' "$here/MANIFEST"
+        $4 == "install.sh" || $4 == "uninstall.sh" || $4 == "verify.sh" || $4 == "diagnose.sh" || $4 == "backup.sh" || $4 == "restore.sh" || $4 == "node.env" || $4 == "state.env" || $4 ~ /^lib\// { print $1, $2, $3, $4, "/opt/k8s/bundle/" $4 }' "$here/MANIFEST"
     print_files "$here/MANIFEST" >"$work/MANIFEST"
     printf '%s 0644 %s MANIFEST /opt/k8s/bundle/MANIFEST\n' \
         "$(print_digest <"$work/MANIFEST")" "$(wc -c <"$work/MANIFEST" | tr -d ' ')"

@@ -36,6 +36,7 @@ PATH=$prefix/opt/k8s/bin:${PATH:-}:/usr/sbin:/usr/bin:/sbin:/bin
 export LC_ALL PATH
 planned=$prefix/etc/etcd/members.tsv
 pki=$prefix/etc/etcd/pki
+restoring=$prefix/var/lib/bundler/restore
 was_member=$prefix/var/lib/bundler/etcd-member
 told=''
 # shellcheck source=/dev/null # a part of the installed bundle
@@ -43,6 +44,10 @@ told=''
 
 main() {
     read_flags "$@"
+    while is_restoring; do
+        say "waiting: a restore was cut short: run the same restore.sh again"
+        sleep "${PAUSE:-5}"
+    done
     if has_log; then
         state=new cluster=$(list_founders) # etcd reads neither: its data tell
     else
@@ -73,6 +78,9 @@ read_flags() {
     echo "usage: etcd-start.sh --name=NAME --data-dir=DIR --initial-advertise-peer-urls=URL [FLAG...]" >&2
     exit 2
 }
+
+# Data that are half in place: restore.sh says when they are whole.
+is_restoring() { [ -f "$restoring" ] && ! grep -q ' placed$' "$restoring"; }
 
 # It is by its log that etcd knows whether it has been a member (wal.Exist); the directory is there
 # after a start that failed, too.

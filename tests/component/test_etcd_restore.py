@@ -1,0 +1,211 @@
+"""Snapshots, and a lost quorum brought back out of one: real members, the real scripts."""
+
+import hashlib
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from etcd_hosts import Member, Site, wait_ready
+
+BUNDLE = "opt/k8s/bundle"
+
+
+def run(member: Member, script: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["sh", member.root / BUNDLE / script, *arguments],
+        capture_output=True, text=True, check=False, env=member.environment, timeout=300,
+    )  # fmt: skip
+
+
+def back_up(member: Member) -> Path:
+    done = run(member, "backup.sh")
+    assert done.returncode == 0, done.stderr
+    return max((member.root / "var/backups/etcd").glob("*.db"))
+
+
+@pytest.fixture
+def three(site: Site) -> list[Member]:
+    members = site.build("m1", "m2", "m3")
+    for member in members:
+        member.start()
+        member.systemctl("start", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
+    wait_ready(members)
+    for number in range(50):
+        members[0].etcdctl("put", f"/registry/configmaps/default/c{number}", f"value {number}")
+    return members
+
+
+def test_a_snapshot_is_whole_named_and_for_root_only(three: list[Member]) -> None:
+    snapshot = back_up(three[1])
+    assert re.fullmatch(r"\d{8}T\d{6}Z_life_m2_3\.4\.23_r\d+\.db", snapshot.name)
+    assert snapshot.stat().st_mode & 0o777 == 0o600
+    assert snapshot.parent.stat().st_mode & 0o777 == 0o700
+    digest, name = (snapshot.parent / f"{snapshot.name}.sha256").read_text().split()
+    assert (digest, name) == (hashlib.sha256(snapshot.read_bytes()).hexdigest(), snapshot.name)
+    assert b"PRIVATE KEY" not in snapshot.read_bytes()
+    assert {path.name for path in snapshot.parent.iterdir()} == {
+        snapshot.name,
+        f"{snapshot.name}.sha256",
+    }
+    listed = run(three[1], "backup.sh", "--list").stdout
+    assert str(snapshot) in listed
+    planned = run(three[1], "backup.sh", "--dry-run").stdout
+    assert planned.startswith("take     a snapshot from https://")
+
+
+def test_a_lost_quorum_comes_back_with_every_object(three: list[Member]) -> None:
+    first, *others = three
+    before = first.list_keys()
+    snapshot = back_up(first)
+    first.etcdctl("put", "after", "the snapshot")
+    for member in three:
+        member.stop()
+        shutil.rmtree(member.data)
+    for member in others:
+        member.start()  # as at a boot: they wait, and must not begin anything
+
+    assert run(first, "restore.sh", snapshot).returncode == 3  # not without --yes
+    assert not first.data.exists()
+    done = run(first, "restore.sh", "--yes", snapshot)
+    assert done.returncode == 0, done.stderr + first.log[-2000:]
+    assert "restore.sh --join --yes" in done.stdout
+    assert first.list_keys() == before
+    for member in others:
+        joined = run(member, "restore.sh", "--join", "--yes")
+        assert joined.returncode == 0, joined.stderr + member.log[-2000:]
+        assert (member.root / "run/calls").read_text().splitlines()[
+            -1
+        ] == "start kube-scheduler.service"
+    wait_ready(three)
+    assert set(first.members()) == {"m1", "m2", "m3"}
+    assert [member.list_keys() for member in three] == [before] * 3
+    assert not (first.root / "var/lib/bundler/restore").exists()
+
+
+def test_two_lost_disks_and_the_newer_data_of_the_third(three: list[Member]) -> None:
+    """--from-member; and the others' old data are aside, not gone."""
+    first, second, third = three
+    back_up(first)
+    first.etcdctl("put", "after", "the snapshot")
+    before = first.list_keys()
+    third.lose_disk()
+    second.lose_disk()
+    done = run(first, "restore.sh", "--from-member", "--yes")
+    assert done.returncode == 0, done.stderr + first.log[-2000:]
+    assert first.list_keys() == before
+    for member in (second, third):
+        joined = run(member, "restore.sh", "--join", "--yes")
+        assert joined.returncode == 0, joined.stderr
+    assert third.list_keys() == before
+    assert [path.name for path in first.data.glob("member.before-restore-*/snap/db")] == ["db"]
+
+
+def test_old_members_that_still_run_are_not_talked_to(three: list[Member]) -> None:
+    """One of three is restored while an old one runs; its data are kept when it joins."""
+    first, second, third = three
+    snapshot = back_up(first)
+    before = first.list_keys()
+    first.lose_disk()
+    third.lose_disk()
+    done = run(first, "restore.sh", "--yes", snapshot)
+    assert done.returncode == 0, done.stderr + first.log[-2000:]
+    assert set(first.members()) == {"m1"}
+    joined = run(second, "restore.sh", "--join", "--yes")
+    assert joined.returncode == 0, joined.stderr + second.log[-2000:]
+    assert len(list(second.data.glob("member.before-restore-*"))) == 1
+    assert second.list_keys() == before
+    third.start()
+    wait_ready([third])
+    assert third.list_keys() == before
+
+
+def test_a_healthy_quorum_is_not_given_up_by_mistake(three: list[Member]) -> None:
+    first, *others = three
+    snapshot = back_up(first)
+    before = first.list_keys()
+    first.etcdctl("put", "after", "the snapshot")
+    refused = run(first, "restore.sh", "--yes", snapshot)
+    assert (refused.returncode, "etcd has a quorum" in refused.stderr) == (3, True)
+    refused = run(first, "restore.sh", "--yes", "--replace-healthy", snapshot)
+    assert (refused.returncode, "a quorum without this member" in refused.stderr) == (3, True)
+    assert "kube-apiserver" not in (first.root / "run/calls").read_text().partition("stop")[2]
+    again = run(others[0], "restore.sh", "--join")
+    assert "is a member of the cluster of" in again.stdout
+    for member in others:
+        member.stop()
+    done = run(first, "restore.sh", "--yes", "--replace-healthy", snapshot)
+    assert done.returncode == 0, done.stderr
+    assert first.list_keys() == before
+
+
+def test_damaged_snapshots_are_refused(three: list[Member], tmp_path: Path) -> None:
+    first = three[0]
+    snapshot = back_up(first)
+    for member in three:
+        member.stop()
+    altered = tmp_path / snapshot.name
+    shutil.copy(f"{snapshot}.sha256", f"{altered}.sha256")
+    altered.write_bytes(snapshot.read_bytes()[:-4096] + bytes(4096))
+    done = run(first, "restore.sh", "--yes", altered)
+    assert (done.returncode, "damaged or altered" in done.stderr) == (3, True)
+    Path(f"{altered}.sha256").unlink()
+    altered.write_bytes(snapshot.read_bytes()[:5000])
+    done = run(first, "restore.sh", "--yes", altered)
+    assert (done.returncode, "is no whole snapshot" in done.stderr) == (3, True)
+    done = run(first, "restore.sh", "--yes", first.data / "member/snap/db")
+    assert (done.returncode, "--from-member" in done.stderr) == (3, True)
+    assert (first.data / "member/wal").is_dir()
+    assert not list(first.data.glob("*restor*"))
+
+
+KILLER = """#!/bin/sh
+n=$(($(cat {root}/count 2>/dev/null || echo 0) + 1))
+echo $n >{root}/count
+if [ $n -eq {at} ]; then {first} kill -9 $PPID; exit 1; fi
+exec {program} "$@"
+"""
+
+
+def restore_killed(member: Member, snapshot: Path, program: str, at: int, *, done: bool) -> int:
+    """restore.sh, killed at the at-th call of a program: before it, or when that is done."""
+    real = member.root / "bin" / f"real-{program}"
+    killer = member.root / "bin" / program
+    if killer.exists():
+        killer.rename(real)
+    else:
+        real.symlink_to(str(shutil.which(program)))
+    (member.root / "count").unlink(missing_ok=True)
+    first = f'{real} "$@";' if done else ""
+    killer.write_text(KILLER.format(root=member.root, at=at, program=real, first=first))
+    killer.chmod(0o755)
+    code = run(member, "restore.sh", "--yes", "--replace-healthy", snapshot).returncode
+    killer.unlink()
+    if real.is_symlink():
+        real.unlink()
+    else:
+        real.rename(killer)
+    return code
+
+
+def test_a_restore_killed_at_any_step_is_finished_by_the_next(site: Site) -> None:
+    (member,) = site.build("m1", wal_dir="/var/lib/etcd-wal")
+    member.start()
+    wait_ready([member])
+    for number in range(20):
+        member.etcdctl("put", f"key{number}", "value")
+    before = member.list_keys()
+    snapshot = back_up(member)
+    member.etcdctl("put", "old", "data")
+    points = [("mv", at) for at in range(1, 8)] + [("systemctl", 1), ("rm", 1)]
+    for program, at in points:
+        what = f"{program} {at}"
+        assert restore_killed(member, snapshot, program, at, done=at % 2 == 0) == -9, what
+        member.systemctl("stop", "etcd")
+        member.systemctl("start", "etcd")  # as a boot would
+        done = run(member, "restore.sh", "--yes", "--replace-healthy", snapshot)
+        assert done.returncode == 0, f"{what}: {done.stderr}{member.log[-1500:]}"
+        assert member.list_keys() == before, what
+        assert not (member.root / "var/lib/bundler/restore").exists()
+    assert any((path / "snap/db").exists() for path in member.data.glob("member.before-restore-*"))
