@@ -1,6 +1,5 @@
-"""Certificates as servers show them: who signed them, what they name, and whether they are the state's."""
+"""Certificates as servers show them: who signed them, what they name, if they are the state's."""
 
-import ipaddress
 import socket
 import ssl
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ from bundler.plan import Plan
 PATIENCE = 5.0  # seconds
 TOGETHER = 16  # servers that are asked at a time
 CLIENT = "etcd-healthcheck-client"
-"""etcd ends a TLS 1.2 handshake, and its certificate is not seen then, unless a client shows this."""
+"""etcd ends a handshake of TLS 1.2, and nothing is seen then, unless a client shows this."""
 
 SERVERS: tuple[tuple[Role, int, str], ...] = (
     (Role.ETCD, 2379, "etcd's clients"),
@@ -163,17 +162,11 @@ def _judge(
 
 
 def _names_of(certificate: x509.Certificate) -> tuple[str, ...]:
-    """Addresses as they are usually written."""
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         return ()
-    return tuple(
-        str(ipaddress.ip_address(name.value))
-        if isinstance(name, x509.IPAddress)
-        else str(name.value)
-        for name in names
-    )
+    return tuple(str(name.value) for name in names)
 
 
 def _has_signed(authority: x509.Certificate, certificate: x509.Certificate) -> bool:

@@ -16,7 +16,8 @@ from bundler import pki
 from bundler.build import open_secrets, state_path
 from bundler.certs import Entry, list_state
 from bundler.errors import ConfigError
-from bundler.gather import Inputs, check
+from bundler.gather import Inputs
+from bundler.loader import load_cluster
 from bundler.pki_files import load_pair
 from bundler.state import State, open_state
 
@@ -64,12 +65,14 @@ def choose(
 
 def list_renewable(inputs: Inputs) -> tuple[Entry, ...]:
     """Every certificate of the cluster's state directory; PkiError where there is none."""
-    return list_state(state_path(inputs, check(inputs)), datetime.now(UTC))
+    return list_state(
+        state_path(inputs, load_cluster(inputs.description).cluster), datetime.now(UTC)
+    )
 
 
 def renew(inputs: Inputs, chosen: Sequence[Entry], *, keep_keys: bool) -> tuple[Renewal, ...]:
     """Issue each anew, by default with a key of its own, and keep the pair of before aside."""
-    cluster = check(inputs)
+    cluster = load_cluster(inputs.description).cluster
     directory = state_path(inputs, cluster)
     with open_state(directory) as state:
         aside = directory / ARCHIVE / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"

@@ -23,21 +23,6 @@ rm -rf /tmp/bulk
 """
 
 
-@pytest.fixture(scope="module")
-def healthy(cluster: Cluster) -> Cluster:
-    """The five hosts with everything installed, whatever earlier tests took away."""
-    absent = [
-        host
-        for host in cluster.hosts.values()
-        if host.run("test -f /opt/k8s/bundle/node.env", check=False).returncode
-    ]
-    with ThreadPoolExecutor(5) as pool:
-        list(pool.map(lambda host: host.run(f"/root/lab-{host.name}/install.sh"), absent))
-    verified = cluster.verify()
-    assert verified.returncode == 0, verified.stdout
-    return cluster
-
-
 def read_objects(cluster: Cluster) -> dict[str, str]:
     """Every ConfigMap of the test: its UID and what it says."""
     found = json.loads(
@@ -120,8 +105,8 @@ def go_through(cluster: Cluster, count: int) -> None:
         host.run("rm -rf /var/lib/etcd/member.before-restore-*")
 
 
-def test_snapshots_are_taken_by_a_timer_and_kept_for_root_only(healthy: Cluster) -> None:
-    for host in healthy.masters:
+def test_snapshots_are_taken_by_a_timer_and_kept_for_root_only(running: Cluster) -> None:
+    for host in running.masters:
         assert "etcd-backup.timer" in host.output("systemctl list-timers --no-legend")
         host.run("systemctl start etcd-backup.service")
         assert host.output("stat -c %a /var/backups/etcd").strip() == "700"
@@ -133,9 +118,9 @@ def test_snapshots_are_taken_by_a_timer_and_kept_for_root_only(healthy: Cluster)
         assert host.run("grep -l 'PRIVATE KEY' /var/backups/etcd/*.db", check=False).returncode == 1
 
 
-def test_a_copy_is_refused_where_nothing_is_mounted(healthy: Cluster) -> None:
+def test_a_copy_is_refused_where_nothing_is_mounted(running: Cluster) -> None:
     """The bundle's own setting cannot be changed here: its copy is, with another node.env."""
-    host = healthy.masters[0]
+    host = running.masters[0]
     host.run(
         "rm -rf /root/copy /mnt/copies; cp -r /opt/k8s/bundle /root/copy; mkdir -p /mnt/copies;"
         " sed -i \"s|^BACKUP_COPY_TO=.*|BACKUP_COPY_TO='/mnt/copies'|\" /root/copy/node.env"
@@ -151,17 +136,17 @@ def test_a_copy_is_refused_where_nothing_is_mounted(healthy: Cluster) -> None:
     )
 
 
-def test_a_healthy_cluster_is_not_restored_by_mistake(healthy: Cluster) -> None:
-    host = healthy.masters[1]
+def test_a_healthy_cluster_is_not_restored_by_mistake(running: Cluster) -> None:
+    host = running.masters[1]
     refused = host.run(f"{RESTORE} --yes $(ls -d /var/backups/etcd/*.db | tail -n 1)", check=False)
     assert refused.returncode == 3
     assert "etcd has a quorum" in refused.stdout
 
 
-def test_every_object_comes_back_when_all_three_lost_their_data(healthy: Cluster) -> None:
-    go_through(healthy, 300)
+def test_every_object_comes_back_when_all_three_lost_their_data(running: Cluster) -> None:
+    go_through(running, 300)
 
 
 @pytest.mark.long
-def test_ten_thousand_objects_come_back(healthy: Cluster) -> None:
-    go_through(healthy, 10_000)
+def test_ten_thousand_objects_come_back(running: Cluster) -> None:
+    go_through(running, 10_000)
