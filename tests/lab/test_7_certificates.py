@@ -29,7 +29,7 @@ def test_every_certificate_is_renewed_with_at_most_one_failed_request(
     seen = certs(running, "check")
     assert seen.returncode == 0, seen.stdout
     etcd_began = {h.name: h.unit_starts()["etcd.service"] for h in running.masters}
-    shown = {line.split()[3]: line for line in seen.stdout.splitlines()}
+    shown = {line.split()[4]: line for line in seen.stdout.splitlines()}
     assert len(shown) == 3 * 5 + 2 + 1
     renewed = certs(running, "renew", "--all")
     assert renewed.returncode == 0, renewed.stderr
