@@ -37,7 +37,7 @@ def list_state(directory: Path, now: datetime) -> tuple[Entry, ...]:
             f"{directory}: no state directory", hint="give it with --state, or build once"
         )
     found = []
-    for path in sorted((directory / "pki").rglob("cert.pem")):
+    for path in sorted(directory.rglob("cert.pem")):
         try:
             found.append(_describe(str(path.parent.relative_to(directory)), path.read_bytes(), now))
         except OSError as error:
