@@ -1,10 +1,7 @@
 """Certificates as they are: every one of a state directory or of a bundle, and when it ends."""
 
 import base64
-import gzip
 import re
-import tarfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,7 +9,8 @@ from pathlib import Path
 
 from cryptography import x509
 
-from bundler.errors import OutputError, PkiError
+from bundler.archives import explain_damage, read_zipped
+from bundler.errors import ConfigError, PkiError
 
 MAX_SIZE = 1 << 20  # bytes of a file that can hold certificates
 EMBEDDED = re.compile(r"^ *client-certificate-data: (\S+)$", re.MULTILINE)
@@ -30,14 +28,19 @@ class Entry:
     days_left: int  # negative: ended
 
 
+def parse_days(option: str, text: str) -> int:
+    """The number in `60d` or `60`; ConfigError, naming the option, where it is none."""
+    match = re.fullmatch(r"(\d{1,5})d?", text)
+    if not match:
+        raise ConfigError(f"{option} {text}: must be a number of days such as 60d")
+    return int(match[1])
+
+
 def list_state(directory: Path, now: datetime) -> tuple[Entry, ...]:
-    """Every certificate of a state directory, the soonest end first; nothing is created."""
-    if not (directory / "pki").is_dir():
-        raise PkiError(
-            f"{directory}: no state directory", hint="give it with --state, or build once"
-        )
+    """Every certificate that a state directory uses, the soonest end first; nothing is created."""
+    check_is_state(directory)
     found = []
-    for path in sorted(directory.rglob("cert.pem")):
+    for path in sorted((directory / "pki").rglob("cert.pem")):
         try:
             found.append(_describe(str(path.parent.relative_to(directory)), path.read_bytes(), now))
         except OSError as error:
@@ -45,23 +48,24 @@ def list_state(directory: Path, now: datetime) -> tuple[Entry, ...]:
     return _sorted(found)
 
 
+def check_is_state(directory: Path) -> None:
+    """Raise PkiError where no build has made a state directory."""
+    if not (directory / "pki").is_dir():
+        raise PkiError(
+            f"{directory}: no state directory", hint="give it with --state, or build once"
+        )
+
+
 def list_bundle(path: Path, now: datetime) -> tuple[Entry, ...]:
-    """Every certificate of a bundle, kubeconfigs included, the soonest end first."""
+    """Every certificate of a bundle or of its volumes, kubeconfigs included, soonest end first."""
     found = []
-    try:
-        with gzip.open(path) as unzipped, tarfile.open(fileobj=unzipped, mode="r|") as tar:
-            for member in tar:
-                name = member.name.partition("/")[2]
-                if not member.isreg() or member.size > MAX_SIZE:
-                    continue
-                if name.endswith((".crt", ".kubeconfig")):
-                    content = tar.extractfile(member)
-                    text = content.read() if content else b""
-                    found += [_describe(name, pem, now) for pem in _find_pem(name, text)]
-    except OSError as error:
-        raise OutputError(f"{path}: {error.strerror or error}") from error
-    except (tarfile.TarError, EOFError, zlib.error) as error:
-        raise OutputError(f"{path}: damaged or cut off: {error}") from error
+    with explain_damage(path):
+        for name, _, content in read_zipped(path):
+            if not name.endswith((".crt", ".kubeconfig")):
+                continue
+            text = content.read(MAX_SIZE + 1)
+            if len(text) <= MAX_SIZE:
+                found += [_describe(name, pem, now) for pem in _find_pem(name, text)]
     return _sorted(found)
 
 

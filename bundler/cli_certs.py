@@ -1,30 +1,28 @@
 """`bundler certs …`: what certificates there are, and when they end."""
 
 import json
-import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from bundler.certs import list_bundle, list_state
-from bundler.errors import ConfigError
+from bundler import cli_live, cli_renew
+from bundler.certs import list_bundle, list_state, parse_days
 from bundler.loader import load_cluster
 from bundler.paths import default_state
 
-app = typer.Typer(no_args_is_help=True, help="What certificates there are, and when they end.")
-
-
-@app.callback()
-def _root() -> None:
-    """What certificates there are, and when they end."""
+HELP = "What certificates there are, when they end, and how they are made anew."
+app = typer.Typer(no_args_is_help=True, help=HELP)
+app.command("renew")(cli_renew.renew_command)
+app.command("check")(cli_live.check_command)
 
 
 @app.command("list")
 def list_command(
     bundle: Annotated[
-        Path | None, typer.Argument(help="A node's tarball. Default: the state directory.")
+        Path | None,
+        typer.Argument(help="A node's tarball, or a volume of it. Default: the state directory."),
     ] = None,
     config: Annotated[Path, typer.Option("-c", "--config", help="The cluster description.")] = Path(
         "cluster.yaml"
@@ -37,7 +35,7 @@ def list_command(
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
     """List every certificate: days left, end, subject, place; the soonest end first."""
-    days = _parse_days(warn) if warn else None
+    days = parse_days("--warn", warn) if warn else None
     now = datetime.now(UTC)
     if bundle is not None:
         entries = list_bundle(bundle, now)
@@ -68,10 +66,3 @@ def list_command(
             print(f"{mark}{entry.days_left:>6} d  {ends}  {entry.subject:52} {entry.path}")
     if days is not None and any(entry.days_left < days for entry in entries):
         raise typer.Exit(1)
-
-
-def _parse_days(text: str) -> int:
-    match = re.fullmatch(r"(\d{1,5})d?", text)
-    if not match:
-        raise ConfigError(f"--warn {text}: must be a number of days such as 60d")
-    return int(match[1])

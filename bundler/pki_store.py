@@ -5,8 +5,9 @@
     pki/<name>/{cert.pem,key.pem}             certificates that the whole cluster shares
     pki/nodes/<node>/<name>/{cert.pem,key.pem}
 
-A pair is made once. A certificate is issued anew, for the same key, when what it must say changed,
-or when its cert.pem was deleted: that is how one renews. What cannot be read is never overwritten.
+A pair is made once. A certificate is issued anew, for the same key, when what it must say
+changed, or when its cert.pem was deleted; renew.py makes it anew before it ends. What cannot be
+read is never overwritten.
 """
 
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from bundler.pki_files import RENEW, KeyPair, StoredPair, load_key, load_pair, w
 from bundler.plan import NodePlan, Plan
 from bundler.state import RESTORE, State, has_entries
 
-__all__ = ["KeyPair", "Pki", "ensure_pki"]
+__all__ = ["KeyPair", "Leaf", "Pki", "ensure_pki", "load_leaves"]
 
 SERVICE_ACCOUNT = "service-account"
 NODES = "nodes"
@@ -44,7 +45,7 @@ class Pki:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Leaf:
+class Leaf:
     """One certificate of the plan: where it lives, what it must say, and what is there already."""
 
     spec: pki.CertificateSpec
@@ -70,7 +71,7 @@ def ensure_pki(state: State, plan: Plan, now: datetime) -> Pki:
     Raises PkiError if something is unreadable, lost, at odds or ended, OutputError if writing
     fails.
     """
-    leaves = _load_leaves(state, plan)
+    leaves = load_leaves(state, plan)
     notes: list[str] = []
     state.ensure_encryption_key()  # before any certificate, so that its loss is always noticed
     state.make_directory(state.directory / "pki")
@@ -108,9 +109,9 @@ def ensure_pki(state: State, plan: Plan, now: datetime) -> Pki:
     )
 
 
-def _load_leaves(state: State, plan: Plan) -> tuple[_Leaf, ...]:
+def load_leaves(state: State, plan: Plan) -> tuple[Leaf, ...]:
     """Every certificate of the plan, with what there is of it; all faults are raised at once."""
-    leaves: list[_Leaf] = []
+    leaves: list[Leaf] = []
     faults: list[PkiError] = []
     for spec in pki.list_certificates(plan):
         for node in _get_owners(spec, plan):
@@ -122,7 +123,7 @@ def _load_leaves(state: State, plan: Plan) -> tuple[_Leaf, ...]:
                 continue
             content = pki.make_content(spec, plan, node)
             leaves.append(
-                _Leaf(
+                Leaf(
                     spec=spec,
                     node=node,
                     directory=directory,
@@ -233,7 +234,7 @@ def _check_authority(
 
 
 def _explain_reissues(
-    leaves: tuple[_Leaf, ...], authorities: dict[str, StoredPair], plan: Plan, *, now: datetime
+    leaves: tuple[Leaf, ...], authorities: dict[str, StoredPair], plan: Plan, *, now: datetime
 ) -> dict[Path, str]:
     """Why which certificate is issued anew; raises PkiError for others that ended."""
     reasons: dict[Path, str] = {}
@@ -248,15 +249,15 @@ def _explain_reissues(
                 PkiError(
                     f"{leaf.directory / 'cert.pem'}: {leaf.title} ended on"
                     f" {leaf.stored.pair.not_after:%Y-%m-%d}",
-                    hint="delete the cert.pem of each (never key.pem), build again and install the"
-                    " new bundles: they are issued anew for the same keys",
+                    hint="bundler certs renew --expiring 0d, then build again and install the new"
+                    " bundles",
                 )
             )
     _raise_all(ended)
     return reasons
 
 
-def _explain_reissue(leaf: _Leaf, name: str, authority: StoredPair) -> str | None:
+def _explain_reissue(leaf: Leaf, name: str, authority: StoredPair) -> str | None:
     if leaf.key is None:
         return None  # it is new
     if leaf.stored is None:
@@ -269,7 +270,7 @@ def _explain_reissue(leaf: _Leaf, name: str, authority: StoredPair) -> str | Non
 
 
 def _write_leaf(
-    leaf: _Leaf, issuer: pki.Issuer, state: State, plan: Plan, *, now: datetime
+    leaf: Leaf, issuer: pki.Issuer, state: State, plan: Plan, *, now: datetime
 ) -> KeyPair:
     key = leaf.key or pki.make_key(plan.cluster.pki.key)
     certificate = pki.issue(leaf.content, key.public_key(), issuer, now, plan.cluster.pki.days)
@@ -283,7 +284,7 @@ def _write_leaf(
     return load_pair(leaf.directory, state).pair
 
 
-def _note_written(leaves: tuple[_Leaf, ...], reasons: dict[Path, str]) -> Iterator[str]:
+def _note_written(leaves: tuple[Leaf, ...], reasons: dict[Path, str]) -> Iterator[str]:
     created: dict[str, list[str]] = {}
     for leaf in leaves:
         if leaf.key is None:
@@ -295,7 +296,7 @@ def _note_written(leaves: tuple[_Leaf, ...], reasons: dict[Path, str]) -> Iterat
             yield f"{leaf.title}: reissued, because {reasons[leaf.directory]}"
 
 
-def _note_other_keys(leaves: tuple[_Leaf, ...], plan: Plan) -> Iterator[str]:
+def _note_other_keys(leaves: tuple[Leaf, ...], plan: Plan) -> Iterator[str]:
     kind = plan.cluster.pki.key
     others = [
         leaf.title
@@ -310,14 +311,14 @@ def _note_other_keys(leaves: tuple[_Leaf, ...], plan: Plan) -> Iterator[str]:
 
 
 def _note_ending(
-    leaves: tuple[_Leaf, ...], pairs: dict[Path, KeyPair], now: datetime
+    leaves: tuple[Leaf, ...], pairs: dict[Path, KeyPair], now: datetime
 ) -> Iterator[str]:
     for leaf in leaves:
         pair = pairs[leaf.directory]
         if pair.not_after - now < _get_warning_time(pair, LEAF_WARNING):
             yield (
-                f"warning: {leaf.title} ends on {pair.not_after:%Y-%m-%d}; to renew it, delete"
-                f" {leaf.directory / 'cert.pem'}, build again and install"
+                f"warning: {leaf.title} ends on {pair.not_after:%Y-%m-%d}: bundler certs renew"
+                " --expiring 90d, then build again and install"
             )
 
 

@@ -85,6 +85,20 @@ def test_nothing_is_made_where_there_is_no_state(bundler: Run, description: Path
     assert [path.name for path in description.parent.iterdir()] == ["cluster.yaml"]
 
 
+def test_volumes_are_read_as_the_bundle_that_they_are(bundles: dict[str, Path]) -> None:
+    """They were refused: the reader of certificates knew nothing of volumes."""
+    whole = bundles["master1"]
+    expected = list_bundle(whole, datetime.now(UTC))
+    content = whole.read_bytes()
+    half = len(content) // 2
+    whole.with_name("master1.tar.gz.001").write_bytes(content[:half])
+    whole.with_name("master1.tar.gz.002").write_bytes(content[half:])
+    whole.unlink()
+    first = [(entry.path, entry.subject) for entry in expected]
+    for given in (whole, whole.with_name("master1.tar.gz.002")):
+        assert [(e.path, e.subject) for e in list_bundle(given, datetime.now(UTC))] == first
+
+
 def test_a_file_that_is_no_bundle_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"no")
     with pytest.raises(OutputError):

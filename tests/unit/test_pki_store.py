@@ -173,10 +173,9 @@ def test_rsa_keys_are_made_when_asked_for(tmp_path):
 def test_a_certificate_that_ends_soon_is_warned_of_and_kept(state):
     before = read_all(state)
     made = ensure(state, now=NOW + timedelta(days=340))
-    path = state / "pki/admin/cert.pem"
     assert (
-        "warning: admin of the cluster ends on 2027-03-04; to renew it, delete"
-        f" {path}, build again and install" in made.notes
+        "warning: admin of the cluster ends on 2027-03-04: bundler certs renew --expiring 90d, then"
+        " build again and install" in made.notes
     )
     assert read_all(state) == before
 
@@ -191,7 +190,7 @@ def test_ended_certificates_are_refused_all_at_once_and_nothing_is_written(state
     with pytest.raises(PkiError, match="admin of the cluster ended on 2027-03-04") as caught:
         ensure(state, now=NOW + timedelta(days=366))
     assert caught.value.message.count("\n") == 18
-    assert "delete the cert.pem of each (never key.pem)" in caught.value.hint
+    assert "bundler certs renew --expiring 0d" in caught.value.hint
     assert caught.value.hint.count("\n") == 0
     assert read_all(state) == before
 

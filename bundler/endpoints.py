@@ -1,0 +1,92 @@
+"""Every TLS server of the plan, and which certificate it shows."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from bundler import pki
+from bundler.components import API_PORT
+from bundler.config import Role
+from bundler.errors import ConfigError
+from bundler.live import Endpoint
+from bundler.plan import NodePlan, Plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """A port that every node of a role serves over TLS."""
+
+    role: Role
+    port: int
+    program: str
+    certificate: str | None  # by its name in the table of certificates; None: the program's own
+    authority: str
+
+
+SERVERS = (
+    Server(
+        role=Role.ETCD, port=2379, program="etcd, for clients", certificate="etcd-server",
+        authority=pki.ETCD_CA,
+    ),
+    Server(
+        role=Role.ETCD, port=2380, program="etcd, for members", certificate="etcd-peer",
+        authority=pki.ETCD_CA,
+    ),
+    Server(
+        role=Role.CONTROL_PLANE, port=API_PORT, program="kube-apiserver", certificate="apiserver",
+        authority=pki.KUBERNETES_CA,
+    ),
+    Server(
+        role=Role.CONTROL_PLANE, port=10257, program="kube-controller-manager",
+        certificate="controller-manager-server", authority=pki.KUBERNETES_CA,
+    ),
+    Server(
+        role=Role.CONTROL_PLANE, port=10259, program="kube-scheduler",
+        certificate="scheduler-server", authority=pki.KUBERNETES_CA,
+    ),
+    Server(
+        role=Role.WORKER, port=10250, program="kubelet", certificate=None,
+        authority=pki.KUBERNETES_CA,
+    ),
+)  # fmt: skip
+
+
+def list_endpoints(plan: Plan) -> Iterator[Endpoint]:
+    """Each server of each node, and the endpoint where it can be asked from afar."""
+    for node in plan.nodes:
+        for server in SERVERS:
+            if node.has(server.role):
+                yield _make_endpoint(plan, node, server)
+    if not plan.is_node_local:
+        yield Endpoint(
+            host=plan.endpoint_host,
+            port=plan.endpoint_port,
+            title="the API's endpoint",
+            authority=_authority(pki.KUBERNETES_CA, plan),
+        )
+
+
+def find_endpoint(text: str, plan: Plan) -> Endpoint:
+    """`HOST:PORT` as what the plan says of it, else as any server; a node's name is its address."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdigit() or not 0 < int(port) < 1 << 16:
+        raise ConfigError(f"{text}: must be HOST:PORT, such as 192.0.2.10:6443")
+    address = next((str(node.address) for node in plan.nodes if node.name == host), host)
+    for endpoint in list_endpoints(plan):
+        if (endpoint.host, endpoint.port) == (address, int(port)):
+            return endpoint
+    return Endpoint(host=address, port=int(port))
+
+
+def _make_endpoint(plan: Plan, node: NodePlan, server: Server) -> Endpoint:
+    return Endpoint(
+        host=str(node.address),
+        port=server.port,
+        title=f"{server.program} on {node.name}",
+        authority=_authority(server.authority, plan),
+        certificate=f"pki/nodes/{node.name}/{server.certificate}" if server.certificate else None,
+    )
+
+
+def _authority(name: str, plan: Plan) -> str:
+    """Who signs in this cluster, which may have one authority for all."""
+    return name if name in pki.list_authorities(plan) else pki.KUBERNETES_CA
