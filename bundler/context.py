@@ -34,6 +34,7 @@ from bundler.images import find_use
 from bundler.kubeconfig import render_kubeconfig, render_token_kubeconfig
 from bundler.oci.references import full_name
 from bundler.packages.tables import QUIET_UNITS
+from bundler.pki import KUBELET_CA
 from bundler.pki_store import KeyPair, Pki
 from bundler.plan import (
     NodePlan,
@@ -50,6 +51,9 @@ from bundler.plan import (
 from bundler.settings import make_config, make_flags
 
 BUNDLE_FORMAT = 1
+PEOPLE = ("admin",)
+"""Whose kubeconfigs leave the hosts, for programs that may trust nothing but a root."""
+
 RUNTIME_UNITS = {
     "docker": ("docker.service",),
     "cri-dockerd": ("docker.service", "cri-dockerd.service"),
@@ -77,6 +81,7 @@ class NeedsStateError(UndefinedError):
 
 
 STATE_NAMES = (
+    "anchors",
     "bootstrap_kubeconfig",
     "certificate",
     "encryption_key",
@@ -85,6 +90,7 @@ STATE_NAMES = (
     "not_after",
     "not_before",
     "service_account_key",
+    "servers_anchors",
     "service_account_public",
     "tokens",
 )
@@ -186,9 +192,10 @@ def _from_state(plan: Plan, node: NodePlan, secrets: Secrets) -> dict[str, Any]:
     """The values of STATE_NAMES; functions are called by the names of tables' rows."""
     pki = secrets.pki
     pairs = [*pki.nodes.get(node.name, {}).values(), *pki.cluster.values()]
+    authorities = {**pki.authorities, KUBELET_CA: pki.kubelet_authority}
 
     def pair(name: str) -> KeyPair:
-        return pki.authorities.get(name) or pki.cluster.get(name) or pki.nodes[node.name][name]
+        return authorities.get(name) or pki.cluster.get(name) or pki.nodes[node.name][name]
 
     authority = pki.authorities["kubernetes-ca"].certificate_pem
 
@@ -197,7 +204,7 @@ def _from_state(plan: Plan, node: NodePlan, secrets: Secrets) -> dict[str, Any]:
             render_kubeconfig(
                 cluster=plan.name,
                 server=server,
-                authority_pem=authority,
+                authority_pem=pki.servers_anchors if name in PEOPLE else authority,
                 user=user,
                 client=pair(name),
             )
@@ -213,6 +220,8 @@ def _from_state(plan: Plan, node: NodePlan, secrets: Secrets) -> dict[str, Any]:
 
     return {
         "tokens": secrets.tokens,
+        "anchors": lambda name: pki.anchors[name].decode().rstrip(),
+        "servers_anchors": pki.servers_anchors.decode().rstrip(),
         "encryption_key": secrets.encryption_key,
         "not_before": max(int(pair.not_before.timestamp()) for pair in pairs),
         "not_after": min(int(pair.not_after.timestamp()) for pair in pairs),

@@ -53,6 +53,7 @@ __all__ = [
     "ensure_beginnings",
     "ensure_kubelet_authority",
     "ensure_pki",
+    "explain_outdated",
     "load_leaves",
 ]
 
@@ -130,7 +131,7 @@ def ensure_pki(state: State, plan: Plan, now: datetime) -> Pki:
             pair = _write_leaf(leaf, authority.issuer, state, plan, now=now)
         pairs[leaf.directory] = _show(leaf.spec, pair, authority)
     notes += _note_written(leaves, reasons)
-    notes += _note_cut_short(pairs, leaves, reasons, authorities, plan)
+    notes += _note_cut_short(leaves, reasons, authorities, plan, now)
     notes += _note_other_keys(leaves, plan)
     notes += _note_ending(leaves, pairs, now, authorities[pki.KUBERNETES_CA])
     every = {
@@ -329,7 +330,7 @@ def _explain_reissues(
     ended: list[PkiError] = []
     for leaf in leaves:
         authority = pki.authority_of(leaf.spec, plan)
-        reason = _explain_reissue(leaf, authority, authorities[authority])
+        reason = explain_outdated(leaf, authority, authorities[authority])
         if reason:
             reasons[leaf.directory] = reason
         elif leaf.stored and leaf.stored.pair.not_after <= now:
@@ -344,7 +345,7 @@ def _explain_reissues(
     return reasons
 
 
-def _explain_reissue(leaf: Leaf, name: str, authority: Authority) -> str | None:
+def explain_outdated(leaf: Leaf, name: str, authority: Authority) -> str | None:
     if leaf.key is None:
         return None  # it is new
     if leaf.stored is None:
@@ -398,25 +399,24 @@ def _note_other_keys(leaves: tuple[Leaf, ...], plan: Plan) -> Iterator[str]:
 
 
 def _note_cut_short(
-    pairs: dict[Path, KeyPair],
     leaves: tuple[Leaf, ...],
     reasons: dict[Path, str],
     authorities: dict[str, Authority],
     plan: Plan,
+    now: datetime,
 ) -> Iterator[str]:
     """No certificate outlives its authority: say so where new ones are shorter for it."""
-    days = timedelta(days=plan.cluster.pki.days)
+    days = plan.cluster.pki.days
+    new = {
+        pki.authority_of(leaf.spec, plan)
+        for leaf in leaves
+        if leaf.stored is None or leaf.directory in reasons
+    }
     for name, authority in authorities.items():
-        new = [
-            pairs[leaf.directory]
-            for leaf in leaves
-            if pki.authority_of(leaf.spec, plan) == name
-            and (leaf.stored is None or leaf.directory in reasons)
-        ]
-        if any(pair.not_after - pair.not_before < days for pair in new):
+        if name in new and authority.pair.not_after - now < timedelta(days=days - 1):
             yield (
-                f"warning: {name} ends on {authority.pair.not_after:%Y-%m-%d}, so its new"
-                f" certificates end then, before the {days.days} days of pki.days"
+                f"warning: {name} ends on {authority.pair.not_after:%Y-%m-%d}, and its new"
+                f" certificates with it: sooner than the {days} days of pki.days"
             )
 
 

@@ -8,4 +8,7 @@ reading.py      certificates and keys out of files in the forms that PKI departm
 requests.py     what is to be signed elsewhere, and the requests for it (PKCS#10)
 paperwork.py    requests, extensions and instructions as files for the one who signs
 importing.py    what came back, checked against the plan, into the state: all or nothing
+given.py        an authority that is given as files
+report.py       what an import took, and what people should know of it
+lacking.py      what a build waits for
 """

@@ -100,3 +100,13 @@ def _digest_of(certificate: x509.Certificate) -> str | None:
     except UnsupportedAlgorithm:
         return None
     return digest.name if digest else None
+
+
+def has_same_key(one: x509.Certificate, other: x509.Certificate) -> bool:
+    """Whether both are for one key, whatever else they say."""
+    return one.public_key() == other.public_key()
+
+
+def is_renewal(new: x509.Certificate, old: x509.Certificate) -> bool:
+    """Whether what the old authority signed holds under the new certificate, too."""
+    return has_same_key(new, old) and new.subject == old.subject

@@ -10,6 +10,7 @@ Programs of the cluster believe the authority alone, never the root above it: a 
 that another authority of the same root signed for system:masters must not open this cluster.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -84,12 +85,17 @@ class Authority:
     def intermediates_pem(self) -> bytes:
         """What a server shows beside its own certificate, for those who know the root alone."""
         above = (self.certificate, *self.issuers)
-        return b"".join(pki.encode_certificate(one) for one in above if not is_self_issued(one))
+        return encode_all(one for one in above if not is_self_issued(one))
 
     @property
     def whole_pem(self) -> bytes:
         """Itself and all above it, for those who cannot trust anything but a root."""
-        return b"".join(map(pki.encode_certificate, (self.certificate, *self.issuers)))
+        return encode_all((self.certificate, *self.issuers))
+
+
+def encode_all(certificates: Iterable[x509.Certificate]) -> bytes:
+    """Certificates as PEM, one after another."""
+    return b"".join(map(pki.encode_certificate, certificates))
 
 
 def read_origin(directory: Path) -> Origin:

@@ -88,6 +88,14 @@ def check_authority(
     yield from list_refused_names((certificate, *issuers), needs.names)
 
 
+def explain_twin(other: str) -> str:
+    """Why one authority cannot be two of the cluster's."""
+    return (
+        f"it is the same as {other}: whoever has a certificate of the one would pass for one of the"
+        " other (`pki: {authorities: single}` in cluster.yaml asks for just that)"
+    )
+
+
 def check_leaf(certificate: x509.Certificate, content: pki.Content, now: datetime) -> Iterator[str]:
     """Every way in which a signed certificate is not what the plan asked for."""
     basic = find_extension(certificate, x509.BasicConstraints)
