@@ -129,7 +129,10 @@ def _check_common(certificate: x509.Certificate, now: datetime) -> Iterator[str]
     if certificate.not_valid_after_utc <= now:
         yield f"it ended on {certificate.not_valid_after_utc:%Y-%m-%d}"
     elif certificate.not_valid_before_utc > now:
-        yield f"it is valid from {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC only"
+        yield (
+            f"it is valid from {certificate.not_valid_before_utc:%Y-%m-%d %H:%M:%S} UTC only, and"
+            f" this machine's clock says {now:%Y-%m-%d %H:%M:%S}"
+        )
     yield from check_key(_public_key(certificate))
     if certificate.public_key_algorithm_oid == PublicKeyAlgorithmOID.RSASSA_PSS:
         yield "its key is for RSASSA-PSS alone, which Go does not take: make a plain RSA key"
