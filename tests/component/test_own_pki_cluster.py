@@ -96,6 +96,14 @@ def sign_under_the_cluster(site: Site, authority: str, name: str, subject: str) 
     return site.root.issue(name, subject, CLIENT, issuer=issuer)
 
 
+def add_chain(client: Path, *above: Path) -> Path:
+    """A client's certificate as it is sent with those above it: what a server may build on."""
+    chain = client.with_name(f"{client.stem} with chain.crt")
+    chain.write_bytes(b"".join(file.read_bytes() for file in (client, *above)))
+    chain.with_suffix(".key").write_bytes(client.with_suffix(".key").read_bytes())
+    return chain
+
+
 def test_a_client_of_another_intermediate_of_the_root_is_nobody_to_the_api_server(
     site: Site, stranger: Path
 ) -> None:
@@ -105,9 +113,7 @@ def test_a_client_of_another_intermediate_of_the_root_is_nobody_to_the_api_serve
     assert (status, answer["reason"]) == (401, "Unauthorized")
 
     # it may send the chain up to the root along: still nobody
-    chain = site.root.directory / "their admin with chain.crt"
-    chain.write_bytes(theirs.read_bytes() + stranger.read_bytes() + site.root.file.read_bytes())
-    chain.with_suffix(".key").write_bytes(theirs.with_suffix(".key").read_bytes())
+    chain = add_chain(theirs, stranger, site.root.file)
     assert site.host.ask("/api/v1/namespaces", trusting(ca, chain))[0] == 401
 
     ours = sign_under_the_cluster(site, "kubernetes-ca", "our admin", ADMIN)
@@ -124,7 +130,8 @@ def test_etcd_refuses_a_client_of_another_intermediate_of_the_root(
     site: Site, stranger: Path
 ) -> None:
     theirs = site.root.issue("their etcd client", ETCD_CLIENT, CLIENT, issuer=stranger)
-    done = site.host.etcdctl("get", "/registry", "--prefix", "--keys-only", cert=theirs)
+    chain = add_chain(theirs, stranger, site.root.file)
+    done = site.host.etcdctl("get", "/registry", "--prefix", "--keys-only", cert=chain)
     assert done.returncode != 0
     assert "certificate signed by unknown authority" in site.host.log("etcd")
 
