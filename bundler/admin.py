@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from bundler import pki
 from bundler.build import open_secrets
-from bundler.errors import ConfigError, OutputError
+from bundler.errors import ConfigError, OutputError, PkiError
 from bundler.files import write_atomically
 from bundler.gather import Inputs, check
 from bundler.kubeconfig import render_kubeconfig
@@ -51,6 +51,12 @@ def create_user(inputs: Inputs, *, name: str, group: str | None, days: int, outp
     cluster = check(inputs)
     with open_secrets(cluster, inputs) as (plan, secrets):
         authority = secrets.pki.authorities[pki.KUBERNETES_CA]
+        if not authority.key_pem:
+            raise PkiError(
+                f"the key of {pki.KUBERNETES_CA} is elsewhere: nothing can be signed here",
+                hint="have a client certificate signed where it is: the common name is the user,"
+                " the organization the group",
+            )
         key = pki.make_key(cluster.pki.key)
         content = pki.Content(
             common_name=name, organization=group, usages=(pki.CLIENT.dotted_string,), names=()
@@ -65,7 +71,7 @@ def create_user(inputs: Inputs, *, name: str, group: str | None, days: int, outp
         text = render_kubeconfig(
             cluster=plan.name,
             server=plan.endpoint,
-            authority_pem=authority.certificate_pem,
+            authority_pem=secrets.pki.servers_anchors,
             user=name,
             client=pair,
         )
@@ -84,12 +90,11 @@ def export_admin(inputs: Inputs, *, password: str, output: Path) -> None:
     cluster = check(inputs)
     with open_secrets(cluster, inputs) as (plan, secrets):
         pair = secrets.pki.cluster["admin"]
-        authority = secrets.pki.authorities[pki.KUBERNETES_CA]
         data = pkcs12.serialize_key_and_certificates(
             f"admin@{plan.name}".encode(),
             _load_key(pair.key_pem),
             x509.load_pem_x509_certificate(pair.certificate_pem),
-            [x509.load_pem_x509_certificate(authority.certificate_pem)],
+            x509.load_pem_x509_certificates(secrets.pki.servers_anchors),
             BestAvailableEncryption(password.encode()),
         )
     write_atomically(output, data)

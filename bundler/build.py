@@ -21,6 +21,7 @@ from bundler.gather import Inputs, check, gather_payloads, resolve, warn_of_firs
 from bundler.locking import lock_path
 from bundler.manifest import Manifest, Source
 from bundler.output import close_output, open_output, write_shared
+from bundler.own_pki.lacking import check_signed
 from bundler.pack import pack
 from bundler.paths import default_state
 from bundler.pki_store import ensure_pki
@@ -82,6 +83,8 @@ def build(
     key = load_signing_key(signing_key) if signing_key else None
     cluster = check(inputs)
     bases = load_bases(media.since, cluster)
+    if not media.public_only:
+        check_signed(state_path(inputs, cluster), make_plan(cluster, {}))  # before any download
     payloads = gather_payloads(cluster, inputs)
     output = output.absolute()
     with _open_trees(cluster, inputs, payloads, media) as (plan, make_tree, mtime):

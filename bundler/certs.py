@@ -3,7 +3,7 @@
 import base64
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -11,6 +11,8 @@ from cryptography import x509
 
 from bundler.archives import explain_damage, read_zipped
 from bundler.errors import ConfigError, PkiError
+from bundler.own_pki.extensions import find_extension
+from bundler.own_pki.origins import DESCRIPTIONS, REQUEST, read_origin
 
 MAX_SIZE = 1 << 20  # bytes of a file that can hold certificates
 EMBEDDED = re.compile(r"^ *client-certificate-data: (\S+)$", re.MULTILINE)
@@ -26,6 +28,15 @@ class Entry:
     names: tuple[str, ...]
     not_after: datetime
     days_left: int  # negative: ended
+    note: str = ""  # of an authority that bundler did not make: where it comes from
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A certificate that was asked for elsewhere and has not come back."""
+
+    path: str
+    subject: str
 
 
 def parse_days(option: str, text: str) -> int:
@@ -42,7 +53,9 @@ def list_state(directory: Path, now: datetime) -> tuple[Entry, ...]:
     found = []
     for path in sorted((directory / "pki").rglob("cert.pem")):
         try:
-            found.append(_describe(str(path.parent.relative_to(directory)), path.read_bytes(), now))
+            origin = DESCRIPTIONS[read_origin(path.parent)]
+            entries = _describe(str(path.parent.relative_to(directory)), path.read_bytes(), now)
+            found += [replace(entry, note=origin) for entry in entries]
         except OSError as error:
             raise PkiError(f"{path}: {error.strerror}") from error
     return _sorted(found)
@@ -56,6 +69,19 @@ def check_is_state(directory: Path) -> None:
         )
 
 
+def list_requests(directory: Path) -> tuple[Request, ...]:
+    """Every request of a state directory whose certificate has not come back."""
+    found = []
+    for path in sorted((directory / "pki").rglob(REQUEST)):
+        try:
+            request = x509.load_pem_x509_csr(path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise PkiError(f"{path}: not a request in PEM") from error
+        place = str(path.parent.relative_to(directory))
+        found.append(Request(path=place, subject=request.subject.rfc4514_string()))
+    return tuple(found)
+
+
 def list_bundle(path: Path, now: datetime) -> tuple[Entry, ...]:
     """Every certificate of a bundle or of its volumes, kubeconfigs included, soonest end first."""
     found = []
@@ -65,7 +91,7 @@ def list_bundle(path: Path, now: datetime) -> tuple[Entry, ...]:
                 continue
             text = content.read(MAX_SIZE + 1)
             if len(text) <= MAX_SIZE:
-                found += [_describe(name, pem, now) for pem in _find_pem(name, text)]
+                found += [e for pem in _find_pem(name, text) for e in _describe(name, pem, now)]
     return _sorted(found)
 
 
@@ -77,23 +103,28 @@ def _find_pem(name: str, content: bytes) -> Iterator[bytes]:
             yield base64.b64decode(match[1])
 
 
-def _describe(path: str, pem: bytes, now: datetime) -> Entry:
+def _describe(path: str, pem: bytes, now: datetime) -> list[Entry]:
+    """Every certificate of a file: servers show those above them, too."""
     try:
-        certificate = x509.load_pem_x509_certificate(pem)
+        certificates = x509.load_pem_x509_certificates(pem)
     except ValueError as error:
         raise PkiError(f"{path}: not a certificate in PEM") from error
-    try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        names = x509.SubjectAlternativeName([])
-    return Entry(
-        path=path,
-        subject=certificate.subject.rfc4514_string(),
-        issuer=certificate.issuer.rfc4514_string(),
-        names=tuple(str(name.value) for name in names),
-        not_after=certificate.not_valid_after_utc,
-        days_left=(certificate.not_valid_after_utc - now).days,
-    )
+    return [
+        Entry(
+            path=path,
+            subject=certificate.subject.rfc4514_string(),
+            issuer=certificate.issuer.rfc4514_string(),
+            names=_list_names(certificate),
+            not_after=certificate.not_valid_after_utc,
+            days_left=(certificate.not_valid_after_utc - now).days,
+        )
+        for certificate in certificates
+    ]
+
+
+def _list_names(certificate: x509.Certificate) -> tuple[str, ...]:
+    names = find_extension(certificate, x509.SubjectAlternativeName)
+    return tuple(str(name.value) for name in names or ())
 
 
 def _sorted(entries: list[Entry]) -> tuple[Entry, ...]:

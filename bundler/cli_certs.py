@@ -7,15 +7,17 @@ from typing import Annotated
 
 import typer
 
-from bundler import cli_live, cli_renew
-from bundler.certs import list_bundle, list_state, parse_days
+from bundler import cli_live, cli_own_pki, cli_renew
+from bundler.certs import Request, list_bundle, list_requests, list_state, parse_days
 from bundler.loader import load_cluster
 from bundler.paths import default_state
 
-HELP = "What certificates there are, when they end, and how they are made anew."
+HELP = "What certificates there are, who signs them, when they end, and how they are made anew."
 app = typer.Typer(no_args_is_help=True, help=HELP)
 app.command("renew")(cli_renew.renew_command)
 app.command("check")(cli_live.check_command)
+app.command("request")(cli_own_pki.request_command)
+app.command("import")(cli_own_pki.import_command)
 
 
 @app.command("list")
@@ -34,14 +36,20 @@ def list_command(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
-    """List every certificate: days left, end, subject, place; the soonest end first."""
+    """List every certificate: days left, end, subject, place; the soonest end first.
+
+    Then the requests whose certificates have not come back. Authorities that bundler did not make
+    itself are marked.
+    """
     days = parse_days("--warn", warn) if warn else None
     now = datetime.now(UTC)
+    requests: tuple[Request, ...] = ()
     if bundle is not None:
         entries = list_bundle(bundle, now)
     else:
         directory = state or default_state(config, load_cluster(config).cluster.name)
         entries = list_state(directory, now)
+        requests = list_requests(directory)
     if as_json:
         print(
             json.dumps(
@@ -53,8 +61,13 @@ def list_command(
                         "names": entry.names,
                         "not_after": entry.not_after.isoformat(),
                         "days_left": entry.days_left,
+                        "note": entry.note,
                     }
                     for entry in entries
+                ]
+                + [
+                    {"path": request.path, "subject": request.subject, "requested": True}
+                    for request in requests
                 ],
                 indent=2,
             )
@@ -63,6 +76,9 @@ def list_command(
         for entry in entries:
             mark = "!" if days is not None and entry.days_left < days else " "
             ends = f"{entry.not_after:%Y-%m-%d}"
-            print(f"{mark}{entry.days_left:>6} d  {ends}  {entry.subject:52} {entry.path}")
+            note = f"  ({entry.note})" if entry.note else ""
+            print(f"{mark}{entry.days_left:>6} d  {ends}  {entry.subject:52} {entry.path}{note}")
+        for request in requests:
+            print(f" {'requested':>20}  {request.subject:52} {request.path}")
     if days is not None and any(entry.days_left < days for entry in entries):
         raise typer.Exit(1)

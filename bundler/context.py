@@ -37,6 +37,7 @@ from bundler.images import find_use
 from bundler.kubeconfig import render_kubeconfig, render_token_kubeconfig
 from bundler.oci.references import full_name
 from bundler.packages.tables import QUIET_UNITS
+from bundler.pki import KUBELET_CA
 from bundler.pki_store import KeyPair, Pki
 from bundler.plan import (
     NodePlan,
@@ -53,6 +54,9 @@ from bundler.plan import (
 from bundler.settings import make_config, make_flags
 
 BUNDLE_FORMAT = 1
+PEOPLE = ("admin",)
+"""Whose kubeconfigs leave the hosts, for programs that may trust nothing but a root."""
+
 RUNTIME_UNITS = {
     "docker": ("docker.service",),
     "cri-dockerd": ("docker.service", "cri-dockerd.service"),
@@ -82,6 +86,7 @@ class NeedsStateError(UndefinedError):
 
 
 STATE_NAMES = (
+    "anchors",
     "bootstrap_kubeconfig",
     "certificate",
     "encryption_key",
@@ -92,6 +97,7 @@ STATE_NAMES = (
     "not_before",
     "revoked_tokens",
     "service_account_key",
+    "servers_anchors",
     "service_account_public",
     "tokens",
 )
@@ -194,9 +200,10 @@ def _from_state(plan: Plan, node: NodePlan, secrets: Secrets) -> dict[str, Any]:
     """The values of STATE_NAMES; functions are called by the names of tables' rows."""
     pki = secrets.pki
     pairs = [*pki.nodes.get(node.name, {}).values(), *pki.cluster.values()]
+    authorities = {**pki.authorities, KUBELET_CA: pki.kubelet_authority}
 
     def pair(name: str) -> KeyPair:
-        return pki.authorities.get(name) or pki.cluster.get(name) or pki.nodes[node.name][name]
+        return authorities.get(name) or pki.cluster.get(name) or pki.nodes[node.name][name]
 
     authority = pki.authorities["kubernetes-ca"].certificate_pem
 
@@ -205,7 +212,7 @@ def _from_state(plan: Plan, node: NodePlan, secrets: Secrets) -> dict[str, Any]:
             render_kubeconfig(
                 cluster=plan.name,
                 server=server,
-                authority_pem=authority,
+                authority_pem=pki.servers_anchors if name in PEOPLE else authority,
                 user=user,
                 client=pair(name),
             )
@@ -222,6 +229,8 @@ def _from_state(plan: Plan, node: NodePlan, secrets: Secrets) -> dict[str, Any]:
     return {
         "tokens": secrets.tokens,
         "revoked_tokens": secrets.revoked_tokens,
+        "anchors": lambda name: pki.anchors[name].decode().rstrip(),
+        "servers_anchors": pki.servers_anchors.decode().rstrip(),
         "encryption_key": secrets.encryption_key,
         "etcd_founders": secrets.etcd_founders,
         "not_before": max(int(pair.not_before.timestamp()) for pair in pairs),

@@ -6,7 +6,7 @@ private keys, but its ParsePublicKeysPEM (--service-account-key-file) reads an E
 the traditional form only; crypto/tls and cfssl's helpers (the CSR signer of 1.14) take both.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from ipaddress import IPv4Address
@@ -38,6 +38,8 @@ KUBERNETES_CA = "kubernetes-ca"
 ETCD_CA = "etcd-ca"
 FRONT_PROXY_CA = "front-proxy-ca"
 AUTHORITIES = (ETCD_CA, FRONT_PROXY_CA, KUBERNETES_CA)
+KUBELET_CA = "kubelet-ca"
+"""Signs kubelets' certificates; there only if the key of kubernetes-ca is elsewhere."""
 NEW_AUTHORITIES = (
     "the cluster needs new authorities: build with a new, empty state directory and install every"
     " node anew"
@@ -201,6 +203,13 @@ def list_authorities(plan: Plan) -> tuple[str, ...]:
     return AUTHORITIES if plan.cluster.pki.authorities == "separate" else (KUBERNETES_CA,)
 
 
+def list_owners(spec: CertificateSpec, plan: Plan) -> tuple[NodePlan | None, ...]:
+    """The nodes that have a certificate of their own; None alone where the cluster shares one."""
+    if not spec.roles:
+        return (None,)
+    return tuple(node for node in plan.nodes if any(node.has(role) for role in spec.roles))
+
+
 def make_content(spec: CertificateSpec, plan: Plan, node: NodePlan | None) -> Content:
     """What the declared certificate must say in this cluster, for this node if it is a node's."""
     common_name = spec.common_name or (node.name if node else spec.name)
@@ -260,15 +269,12 @@ def issue_authority(
     name: str, cluster: str, key: PrivateKey, now: datetime, days: int
 ) -> x509.Certificate:
     """A self-signed authority that may sign leaves only; valid for `days` from now."""
-    subject = _make_name(name, cluster)
+    subject = make_name(name, cluster)
     not_before, not_after = _validity(now, days)
-    constraints = x509.BasicConstraints(ca=True, path_length=0)
-    return (
-        _builder(subject, subject, key.public_key(), not_before, not_after)
-        .add_extension(constraints, critical=True)
-        .add_extension(_key_usage(signs_certificates=True), critical=True)
-        .sign(key, hashes.SHA256())
-    )
+    builder = _builder(subject, subject, key.public_key(), not_before, not_after)
+    for extension in list_authority_extensions():
+        builder = builder.add_extension(extension, critical=True)
+    return builder.sign(key, hashes.SHA256())
 
 
 def issue(
@@ -282,28 +288,35 @@ def issue(
     authority = issuer.certificate
     _check_issuer_valid(authority, now)
     not_before, not_after = _validity(now, days)
-    subject = _make_name(content.common_name, content.organization)
-    is_rsa = isinstance(key, rsa.RSAPublicKey)
-    builder = (
-        _builder(
-            subject,
-            authority.subject,
-            key,
-            max(not_before, authority.not_valid_before_utc),
-            min(not_after, authority.not_valid_after_utc),
-        )
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_key_usage(enciphers_keys=is_rsa), critical=True)
-        .add_extension(
-            x509.ExtendedKeyUsage([x509.ObjectIdentifier(usage) for usage in content.usages]),
-            critical=False,
-        )
-        .add_extension(_authority_key_identifier(authority), critical=False)
-    )
-    if content.names:
-        names = x509.SubjectAlternativeName([_general_name(name) for name in content.names])
-        builder = builder.add_extension(names, critical=False)
+    builder = _builder(
+        make_name(content.common_name, content.organization),
+        authority.subject,
+        key,
+        max(not_before, authority.not_valid_before_utc),
+        min(not_after, authority.not_valid_after_utc),
+    ).add_extension(_authority_key_identifier(issuer), critical=False)
+    for extension, is_critical in list_leaf_extensions(content, key):
+        builder = builder.add_extension(extension, critical=is_critical)
     return builder.sign(issuer.key, hashes.SHA256())
+
+
+def list_authority_extensions() -> tuple[x509.ExtensionType, ...]:
+    """What makes a certificate one that may sign leaves only; all of it critical."""
+    constraints = x509.BasicConstraints(ca=True, path_length=0)
+    return constraints, _key_usage(signs_certificates=True)
+
+
+def list_leaf_extensions(
+    content: Content, key: PublicKey
+) -> Iterator[tuple[x509.ExtensionType, bool]]:
+    """What a leaf says beside its subject, and whether that is critical."""
+    yield x509.BasicConstraints(ca=False, path_length=None), True
+    yield _key_usage(enciphers_keys=isinstance(key, rsa.RSAPublicKey)), True
+    usages = [x509.ObjectIdentifier(usage) for usage in content.usages]
+    yield x509.ExtendedKeyUsage(usages), False
+    if content.names:
+        names = [_general_name(name) for name in content.names]
+        yield x509.SubjectAlternativeName(names), False
 
 
 def encode_certificate(certificate: x509.Certificate) -> bytes:
@@ -387,14 +400,15 @@ def _key_usage(*, signs_certificates: bool = False, enciphers_keys: bool = False
     )
 
 
-def _authority_key_identifier(authority: x509.Certificate) -> x509.AuthorityKeyIdentifier:
-    for extension in authority.extensions:
+def _authority_key_identifier(issuer: Issuer) -> x509.AuthorityKeyIdentifier:
+    for extension in issuer.certificate.extensions:
         if isinstance(extension.value, x509.SubjectKeyIdentifier):
             return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(extension.value)
-    return x509.AuthorityKeyIdentifier(None, None, None)
+    return x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.key.public_key())
 
 
-def _make_name(common_name: str, organization: str | None) -> x509.Name:
+def make_name(common_name: str, organization: str | None) -> x509.Name:
+    """A subject as Kubernetes reads it: the user's name, and the group."""
     attributes = [x509.NameAttribute(NameOID.COMMON_NAME, common_name)]
     if organization:
         attributes.insert(0, x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization))

@@ -11,12 +11,21 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from bundler import pki
 from bundler.errors import PkiError
+from bundler.plan import NodePlan
 from bundler.state import RESTORE, State
 
 RENEW = (
     "restore it from your backup of the state directory, or delete this cert.pem (never key.pem):"
     " it is issued anew for the same key"
 )
+
+
+NODES = "nodes"
+
+
+def leaf_directory(root: Path, spec: pki.CertificateSpec, node: NodePlan | None) -> Path:
+    """Where a certificate and its key live below the state's pki/ (`root`)."""
+    return root.joinpath(*((NODES, node.name) if node else ()), spec.name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

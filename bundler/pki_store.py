@@ -5,13 +5,15 @@
     pki/<name>/{cert.pem,key.pem}             certificates that the whole cluster shares
     pki/nodes/<node>/<name>/{cert.pem,key.pem}
 
+Where authorities are the user's own: see own_pki/origins.py.
+
 A pair is made once. A certificate is issued anew, for the same key, when what it must say
 changed, or when its cert.pem was deleted; renew.py makes it anew before it ends. What cannot be
 read is never overwritten.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -20,16 +22,47 @@ from cryptography.exceptions import InvalidSignature
 
 from bundler import pki
 from bundler.errors import PkiError
-from bundler.pki_files import RENEW, KeyPair, StoredPair, load_key, load_pair, write_pair
+from bundler.own_pki.constraints import list_refused_names
+from bundler.own_pki.lacking import HAVE_SIGNED, check_signed, explain_lacking
+from bundler.own_pki.origins import (
+    ORIGIN,
+    RENEWALS,
+    SIGN_AGAIN,
+    Authority,
+    Origin,
+    load_authority,
+)
+from bundler.own_pki.rules import make_needs
+from bundler.pki_files import (
+    NODES,
+    RENEW,
+    KeyPair,
+    StoredPair,
+    leaf_directory,
+    load_key,
+    load_pair,
+    write_pair,
+)
 from bundler.plan import NodePlan, Plan
 from bundler.state import RESTORE, State, has_entries
 
-__all__ = ["KeyPair", "Leaf", "Pki", "ensure_pki", "load_leaves"]
+__all__ = [
+    "KeyPair",
+    "Leaf",
+    "Pki",
+    "check_not_lost",
+    "ensure_beginnings",
+    "ensure_kubelet_authority",
+    "ensure_pki",
+    "explain_outdated",
+    "load_leaves",
+]
 
 SERVICE_ACCOUNT = "service-account"
-NODES = "nodes"
 LEAF_WARNING = timedelta(days=30)
 AUTHORITY_WARNING = timedelta(days=180)
+RENEW_AND_BUILD = "bundler certs renew --expiring 90d, then build again and install the new bundles"
+ENDINGS = {Origin.MADE: "a new one means to install every node anew"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +70,9 @@ class Pki:
     """Everything of the PKI that the plan needs, in memory."""
 
     authorities: dict[str, KeyPair]  # of every name; the same pair where there is a single one
+    kubelet_authority: KeyPair  # signs kubelets' certificates: kubernetes-ca, if its key is here
+    anchors: dict[str, bytes]  # PEM, by authority: who is believed by the programs of the cluster
+    servers_anchors: bytes  # PEM: who is believed for servers by those who need to see a root
     cluster: dict[str, KeyPair]
     nodes: dict[str, dict[str, KeyPair]]  # by node, then by certificate; every node has an entry
     service_account_key: bytes = field(repr=False)
@@ -71,31 +107,41 @@ def ensure_pki(state: State, plan: Plan, now: datetime) -> Pki:
     Raises PkiError if something is unreadable, lost, at odds or ended, OutputError if writing
     fails.
     """
+    check_signed(state.directory, plan)
     leaves = load_leaves(state, plan)
     notes: list[str] = []
-    state.ensure_encryption_key()  # before any certificate, so that its loss is always noticed
-    state.make_directory(state.directory / "pki")
-    key_pem, public_pem = _ensure_service_account(state, plan, notes)
+    key_pem, public_pem = ensure_beginnings(state, plan, notes)
     authorities = {
         name: _ensure_authority(name, state, plan, now=now, notes=notes)
         for name in pki.list_authorities(plan)
     }
+    kubelets = ensure_kubelet_authority(
+        authorities[pki.KUBERNETES_CA], state, plan, now=now, notes=notes
+    )
     reasons = _explain_reissues(leaves, authorities, plan, now=now)
+    _check_signable(leaves, reasons, authorities, plan)
     pairs: dict[Path, KeyPair] = {}
     for leaf in leaves:
+        authority = authorities[pki.authority_of(leaf.spec, plan)]
         if leaf.stored and leaf.directory not in reasons:
-            pairs[leaf.directory] = leaf.stored.pair
+            pair = leaf.stored.pair
         else:
-            issuer = authorities[pki.authority_of(leaf.spec, plan)].issuer
-            pairs[leaf.directory] = _write_leaf(leaf, issuer, state, plan, now=now)
+            pair = _write_leaf(leaf, authority.issuer, state, plan, now=now)
+        pairs[leaf.directory] = _show(leaf.spec, pair, authority)
     notes += _note_written(leaves, reasons)
+    notes += _note_cut_short(leaves, reasons, authorities, plan, now)
     notes += _note_other_keys(leaves, plan)
-    notes += _note_ending(leaves, pairs, now)
+    notes += _note_ending(leaves, pairs, now, authorities[pki.KUBERNETES_CA])
+    every = {
+        name: authorities.get(name, authorities[pki.KUBERNETES_CA]) for name in pki.AUTHORITIES
+    }
+    anchors = {name: authority.pair.certificate_pem for name, authority in every.items()}
+    beside = b"" if kubelets is every[pki.KUBERNETES_CA] else kubelets.pair.certificate_pem
     return Pki(
-        authorities={
-            name: authorities[name if name in authorities else pki.KUBERNETES_CA].pair
-            for name in pki.AUTHORITIES
-        },
+        authorities={name: authority.pair for name, authority in every.items()},
+        kubelet_authority=kubelets.pair,
+        anchors={**anchors, pki.KUBERNETES_CA: anchors[pki.KUBERNETES_CA] + beside},
+        servers_anchors=every[pki.KUBERNETES_CA].whole_pem + beside,
         cluster={leaf.spec.name: pairs[leaf.directory] for leaf in leaves if leaf.node is None},
         nodes={
             node.name: {
@@ -109,13 +155,36 @@ def ensure_pki(state: State, plan: Plan, now: datetime) -> Pki:
     )
 
 
+def ensure_beginnings(state: State, plan: Plan, notes: list[str]) -> tuple[bytes, bytes]:
+    """What is made before every certificate; the service accounts' key and its public half."""
+    state.ensure_encryption_key()  # first of all, so that its loss is always noticed
+    state.make_directory(state.directory / "pki")
+    return _ensure_service_account(state, plan, notes)
+
+
+def ensure_kubelet_authority(
+    kubernetes: Authority | None, state: State, plan: Plan, *, now: datetime, notes: list[str]
+) -> Authority:
+    """Who signs kubelets' certificates: kubernetes-ca, or one for that alone where it cannot."""
+    if kubernetes and kubernetes.key:
+        return kubernetes
+    return _ensure_authority(pki.KUBELET_CA, state, plan, now=now, notes=notes)
+
+
+def _show(spec: pki.CertificateSpec, pair: KeyPair, authority: Authority) -> KeyPair:
+    """As it is shown to others: a server's with those between it and the root."""
+    if pki.SERVER not in spec.usages:
+        return pair
+    return replace(pair, certificate_pem=pair.certificate_pem + authority.intermediates_pem)
+
+
 def load_leaves(state: State, plan: Plan) -> tuple[Leaf, ...]:
     """Every certificate of the plan, with what there is of it; all faults are raised at once."""
     leaves: list[Leaf] = []
     faults: list[PkiError] = []
     for spec in pki.list_certificates(plan):
-        for node in _get_owners(spec, plan):
-            directory = _get_path(state, *((NODES, node.name) if node else ()), spec.name)
+        for node in pki.list_owners(spec, plan):
+            directory = leaf_directory(state.directory / "pki", spec, node)
             try:
                 key, stored = _load_leaf(directory, state)
             except PkiError as error:
@@ -136,12 +205,6 @@ def load_leaves(state: State, plan: Plan) -> tuple[Leaf, ...]:
     return tuple(leaves)
 
 
-def _get_owners(spec: pki.CertificateSpec, plan: Plan) -> tuple[NodePlan | None, ...]:
-    if not spec.roles:
-        return (None,)
-    return tuple(node for node in plan.nodes if any(node.has(role) for role in spec.roles))
-
-
 def _get_path(state: State, *names: str) -> Path:
     return state.directory.joinpath("pki", *names)
 
@@ -158,7 +221,7 @@ def _load_leaf(directory: Path, state: State) -> tuple[pki.PrivateKey | None, St
 def _ensure_service_account(state: State, plan: Plan, notes: list[str]) -> tuple[bytes, bytes]:
     directory = _get_path(state, SERVICE_ACCOUNT)
     if not directory.is_dir():
-        _check_not_lost(directory, after=())
+        check_not_lost(directory, after=())
         key = pki.make_key(plan.cluster.pki.key)
         files = {
             "key.pem": pki.encode_private_key(key),
@@ -178,50 +241,52 @@ def _ensure_service_account(state: State, plan: Plan, notes: list[str]) -> tuple
 
 def _ensure_authority(
     name: str, state: State, plan: Plan, *, now: datetime, notes: list[str]
-) -> StoredPair:
+) -> Authority:
     directory = _get_path(state, name)
     if not directory.is_dir():
-        every = pki.list_authorities(plan)
+        every = (*pki.list_authorities(plan), pki.KUBELET_CA)
         earlier = every[: every.index(name)]
-        _check_not_lost(directory, after=(SERVICE_ACCOUNT, *earlier))
+        check_not_lost(directory, after=(SERVICE_ACCOUNT, *earlier))
         key = pki.make_key(plan.cluster.pki.key)
         certificate = pki.issue_authority(name, plan.name, key, now, plan.cluster.pki.ca_days)
         write_pair(directory, key, certificate, state)
         notes.append(f"{name}: created, ends on {certificate.not_valid_after_utc:%Y-%m-%d}")
-    stored = load_pair(directory, state)
-    _check_authority(name, directory / "cert.pem", stored.certificate, plan, now=now)
-    if stored.pair.not_after - now < _get_warning_time(stored.pair, AUTHORITY_WARNING):
+    found = load_authority(directory, state)
+    _check_authority(name, directory / "cert.pem", found, plan, now=now)
+    if found.pair.not_after - now < _get_warning_time(found.pair, AUTHORITY_WARNING):
         notes.append(
-            f"warning: {name} ends on {stored.pair.not_after:%Y-%m-%d}, and with it every"
-            " certificate it signed; a new one means to install every node anew"
+            f"warning: {name} ends on {found.pair.not_after:%Y-%m-%d}, and with it every"
+            f" certificate it signed; {ENDINGS.get(found.origin, RENEWALS[found.origin])}"
         )
-    return stored
+    return found
 
 
-def _check_not_lost(directory: Path, *, after: tuple[str, ...]) -> None:
+def check_not_lost(directory: Path, *, after: tuple[str, ...]) -> None:
     """Refuse to make anew what was there: what is made after it exists already.
 
     The service-account pair is made first, then the authorities in the order of the table, then
     the rest; so only the names of `after` may be there yet.
     """
     for other in sorted(directory.parent.iterdir()):
-        if other.name not in after and has_entries(other):
+        if other.name in after or (other / ORIGIN).exists():  # what is the user's own comes first
+            continue
+        if has_entries(other):
             raise PkiError(
                 f"{directory}: missing, but what was made after it exists ({other.name})",
                 hint=RESTORE,
             )
 
 
-def _check_authority(
-    name: str, path: Path, certificate: x509.Certificate, plan: Plan, *, now: datetime
-) -> None:
+def _check_authority(name: str, path: Path, found: Authority, plan: Plan, *, now: datetime) -> None:
+    certificate = found.certificate
     if not any(
         isinstance(extension.value, x509.BasicConstraints) and extension.value.ca
         for extension in certificate.extensions
     ):
         raise PkiError(f"{path}: not the certificate of an authority", hint=RESTORE)
     content = pki.read_content(certificate)
-    if content.common_name == name and content.organization not in (None, plan.name):
+    is_ours = found.origin is Origin.MADE and content.common_name == name
+    if is_ours and content.organization not in (None, plan.name):
         raise PkiError(
             f"{path}: belongs to the cluster {content.organization}, not to {plan.name}",
             hint="give each cluster its own state directory, or put the name back in cluster.yaml",
@@ -229,19 +294,41 @@ def _check_authority(
     if certificate.not_valid_after_utc <= now:
         raise PkiError(
             f"{path}: {name} ended on {certificate.not_valid_after_utc:%Y-%m-%d}",
-            hint=pki.NEW_AUTHORITIES,
+            hint=RENEWALS[found.origin],
+        )
+    refused = tuple(list_refused_names((certificate, *found.issuers), make_needs(plan, name).names))
+    if refused:
+        raise PkiError(
+            "\n".join(f"{path}: {text}" for text in refused),
+            hint="have the authority signed without these constraints, or name the hosts otherwise",
         )
 
 
+def _check_signable(
+    leaves: tuple[Leaf, ...],
+    reasons: dict[Path, str],
+    authorities: dict[str, Authority],
+    plan: Plan,
+) -> None:
+    """Raise PkiError, naming all, where certificates are needed that only others can sign."""
+    lacking = tuple(
+        f"{leaf.title} ({reasons[leaf.directory]})"
+        for leaf in leaves
+        if leaf.directory in reasons and not authorities[pki.authority_of(leaf.spec, plan)].key
+    )
+    if lacking:
+        raise PkiError(explain_lacking(lacking), hint=HAVE_SIGNED)
+
+
 def _explain_reissues(
-    leaves: tuple[Leaf, ...], authorities: dict[str, StoredPair], plan: Plan, *, now: datetime
+    leaves: tuple[Leaf, ...], authorities: dict[str, Authority], plan: Plan, *, now: datetime
 ) -> dict[Path, str]:
     """Why which certificate is issued anew; raises PkiError for others that ended."""
     reasons: dict[Path, str] = {}
     ended: list[PkiError] = []
     for leaf in leaves:
         authority = pki.authority_of(leaf.spec, plan)
-        reason = _explain_reissue(leaf, authority, authorities[authority])
+        reason = explain_outdated(leaf, authority, authorities[authority])
         if reason:
             reasons[leaf.directory] = reason
         elif leaf.stored and leaf.stored.pair.not_after <= now:
@@ -249,15 +336,14 @@ def _explain_reissues(
                 PkiError(
                     f"{leaf.directory / 'cert.pem'}: {leaf.title} ended on"
                     f" {leaf.stored.pair.not_after:%Y-%m-%d}",
-                    hint="bundler certs renew --expiring 0d, then build again and install the new"
-                    " bundles",
+                    hint=RENEW_AND_BUILD if authorities[authority].key else SIGN_AGAIN,
                 )
             )
     _raise_all(ended)
     return reasons
 
 
-def _explain_reissue(leaf: Leaf, name: str, authority: StoredPair) -> str | None:
+def explain_outdated(leaf: Leaf, name: str, authority: Authority) -> str | None:
     if leaf.key is None:
         return None  # it is new
     if leaf.stored is None:
@@ -310,15 +396,37 @@ def _note_other_keys(leaves: tuple[Leaf, ...], plan: Plan) -> Iterator[str]:
         )
 
 
+def _note_cut_short(
+    leaves: tuple[Leaf, ...],
+    reasons: dict[Path, str],
+    authorities: dict[str, Authority],
+    plan: Plan,
+    now: datetime,
+) -> Iterator[str]:
+    """No certificate outlives its authority: say so where new ones are shorter for it."""
+    days = plan.cluster.pki.days
+    new = {
+        pki.authority_of(leaf.spec, plan)
+        for leaf in leaves
+        if leaf.stored is None or leaf.directory in reasons
+    }
+    for name, authority in authorities.items():
+        if name in new and authority.pair.not_after - now < timedelta(days=days - 1):
+            yield (
+                f"warning: {name} ends on {authority.pair.not_after:%Y-%m-%d}, and its new"
+                f" certificates with it: sooner than the {days} days of pki.days"
+            )
+
+
 def _note_ending(
-    leaves: tuple[Leaf, ...], pairs: dict[Path, KeyPair], now: datetime
+    leaves: tuple[Leaf, ...], pairs: dict[Path, KeyPair], now: datetime, kubernetes: Authority
 ) -> Iterator[str]:
     for leaf in leaves:
         pair = pairs[leaf.directory]
         if pair.not_after - now < _get_warning_time(pair, LEAF_WARNING):
             yield (
-                f"warning: {leaf.title} ends on {pair.not_after:%Y-%m-%d}: bundler certs renew"
-                " --expiring 90d, then build again and install"
+                f"warning: {leaf.title} ends on {pair.not_after:%Y-%m-%d}; to renew it,"
+                f" {RENEW_AND_BUILD if kubernetes.key else SIGN_AGAIN}"
             )
 
 

@@ -21,6 +21,7 @@ from bundler import pki
 from bundler.certs import check_is_state
 from bundler.errors import ConfigError, PkiError
 from bundler.files import TEMPORARY
+from bundler.own_pki.origins import SIGN_AGAIN
 from bundler.pki_files import load_pair, write_pair
 from bundler.pki_store import SERVICE_ACCOUNT, Leaf, load_leaves
 from bundler.plan import Plan
@@ -139,7 +140,10 @@ def _load_issuers(
 ) -> dict[str, pki.Issuer]:
     issuers = {}
     for name in sorted({pki.authority_of(leaf.spec, plan) for leaf in leaves}):
-        stored = load_pair(state.directory / "pki" / name, state)
+        directory = state.directory / "pki" / name
+        if not (directory / "key.pem").exists():
+            raise PkiError(f"{name} signs elsewhere: its key is not here", hint=SIGN_AGAIN)
+        stored = load_pair(directory, state)
         if stored.pair.not_after <= now:
             raise PkiError(
                 f"{name} ended on {stored.pair.not_after:%Y-%m-%d}, and cannot sign any more",

@@ -35,6 +35,7 @@ from bundler.files import (
     write_atomically,
     write_directory_atomically,
 )
+from bundler.together import finish_change
 
 TOKEN = re.compile(r"[a-z0-9]{6}\.[a-z0-9]{16}")
 TOKEN_ALPHABET = string.ascii_lowercase + string.digits
@@ -240,6 +241,7 @@ def open_state(path: Path, *, notify: Callable[[str], None] = _log.warning) -> I
         with _explain_write_errors(path / ".lock"):
             _lock(descriptor, path, notify)
             remove_leftovers(path)
+            finish_change(path)
         yield State(path)
     finally:
         os.close(descriptor)

@@ -190,7 +190,7 @@ def test_ended_certificates_are_refused_all_at_once_and_nothing_is_written(state
     with pytest.raises(PkiError, match="admin of the cluster ended on 2027-03-04") as caught:
         ensure(state, now=NOW + timedelta(days=366))
     assert caught.value.message.count("\n") == 18
-    assert "bundler certs renew --expiring 0d" in caught.value.hint
+    assert "bundler certs renew --expiring 90d" in caught.value.hint
     assert caught.value.hint.count("\n") == 0
     assert read_all(state) == before
 

@@ -3,8 +3,9 @@
 
 # https_get HOST PORT PATH CA [CERT KEY]
 # Prints the status on the first line and the body below it. The server's certificate must come
-# from the authority in the file CA and name HOST. Status 000 means that no answer came; the second
-# line then says why. HTTPS_TIMEOUT bounds the request in seconds (default 10).
+# from an authority in the file CA, which need not be a root, and name HOST. Status 000 means that
+# no answer came; the second line then says why. HTTPS_TIMEOUT bounds the request in seconds
+# (default 10).
 https_get() (
     https_host=$1 https_port=$2 https_path=$3 https_authority=$4
     shift 4
@@ -21,7 +22,7 @@ https_get() (
         printf 'GET %s HTTP/1.0\r\nHost: %s:%s\r\nAccept: application/json, */*\r\n\r\n' \
             "$https_path" "$https_host" "$https_port" |
             timeout "${HTTPS_TIMEOUT:-10}" openssl s_client -quiet -connect "$https_host:$https_port" \
-                -CAfile "$https_authority" -verify 5 -verify_return_error "$@" >"$https_dir/answer"
+                -CAfile "$https_authority" -partial_chain -verify 5 -verify_return_error "$@" >"$https_dir/answer"
     } 2>"$https_dir/errors"
     https_code=$?
     LC_ALL=C awk 'NR == 1 && $1 !~ /^HTTP\// { exit 1 }

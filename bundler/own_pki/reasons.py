@@ -1,0 +1,25 @@
+"""Why the cluster needs each certificate: what one is told who is to sign it."""
+
+WHY = {
+    "kubernetes-ca": "signs the certificates of the API server, of its clients and of kubelets",
+    "etcd-ca": "signs the certificates of etcd's members and clients; others do not reach the data",
+    "front-proxy-ca": "signs the one certificate with which the API server speaks for users",
+    "kubelet-ca": "signs kubelets' certificates, inside the cluster, as hosts join and renew",
+    "apiserver": "the API server shows it to every client",
+    "controller-manager-server": "the controller manager shows it to who asks for its metrics",
+    "scheduler-server": "the scheduler shows it to who asks for its metrics",
+    "etcd-server": "a member of etcd shows it to clients, and to itself",
+    "etcd-peer": "a member of etcd shows it to the other members, and they to it",
+    "etcd-healthcheck-client": "the health check on each host of etcd reaches its member with it",
+    "apiserver-etcd-client": "the API server reaches etcd with it",
+    "apiserver-kubelet-client": "the API server reaches kubelets with it: logs, exec, metrics",
+    "front-proxy-client": "the API server shows it to aggregated APIs, in front of a user's name",
+    "controller-manager": "the controller manager reaches the API with it",
+    "scheduler": "the scheduler reaches the API with it",
+    "kube-proxy": "kube-proxy reaches the API with it",
+    "csr-approver": "what approves kubelets' certificates reaches the API with it",
+    "admin": "the administrator: its group, system:masters, may do everything",
+    "flannel": "flannel reaches the API with it",
+    "flannel-etcd-client": "flannel reaches etcd with it",
+    "metrics-server": "metrics-server shows it to the API server",
+}

@@ -1,0 +1,305 @@
+"""What is to be signed elsewhere: keys made here, and the requests (PKCS#10) for them.
+
+Either the authorities (each becomes an intermediate of the site's root, and bundler issues under
+it), or every certificate of the plan (then no key of an authority is here but the one that signs
+kubelets' certificates, which the cluster itself must be able to do).
+
+A request is kept until its certificate comes back, so that asking again gives the same bytes.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+
+from bundler import pki
+from bundler.errors import ConfigError, PkiError
+from bundler.own_pki.origins import (
+    ORIGIN,
+    REQUEST,
+    Origin,
+    is_elsewhere,
+    load_authority,
+    read_origin,
+)
+from bundler.own_pki.reasons import WHY
+from bundler.pki_files import load_key
+from bundler.pki_store import (
+    SERVICE_ACCOUNT,
+    Leaf,
+    check_not_lost,
+    ensure_beginnings,
+    ensure_kubelet_authority,
+    explain_outdated,
+    load_leaves,
+)
+from bundler.plan import Plan
+from bundler.state import RESTORE, State
+
+SOON = timedelta(days=30)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """A certificate that somebody else is to sign."""
+
+    name: str  # of its files
+    directory: Path
+    authority: str | None  # who is to sign it; None: it is an authority, to be signed by the root
+    content: pki.Content
+    days: int
+    why: str
+    key: pki.PublicKey
+    request: x509.CertificateSigningRequest
+
+    @property
+    def request_pem(self) -> bytes:
+        """The request as it is handed over."""
+        return self.request.public_bytes(serialization.Encoding.PEM)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Target:
+    """Something of the plan that others can sign."""
+
+    name: str
+    directory: Path
+    authority: str | None
+    content: pki.Content
+    days: int
+    why: str
+    is_due: bool = True  # it is not here, is not what the plan says, or ends soon
+
+    @property
+    def has_request(self) -> bool:
+        return (self.directory / REQUEST).exists()
+
+
+def ensure_requests(
+    state: State,
+    plan: Plan,
+    now: datetime,
+    *,
+    authorities: Collection[str] = (),
+    leaves: bool = False,
+    again: bool = False,
+) -> tuple[Wanted, ...]:
+    """The requests for what is not signed yet; with `again` also for what is, for the same keys.
+
+    `authorities` are those that others shall sign, by default all of the plan; with `leaves` others
+    sign every certificate. Once decided, a state stays with it. Raises PkiError where the state has
+    authorities that bundler made.
+    """
+    leaves = leaves or is_elsewhere(state)
+    _check_names(authorities, plan, leaves=leaves)
+    chosen = authorities or _choose_authorities(state, plan)
+    if leaves:
+        expected = dict.fromkeys(pki.list_authorities(plan), Origin.ELSEWHERE)
+        expected |= dict.fromkeys(authorities, Origin.REQUESTED)
+    else:
+        expected = dict.fromkeys(chosen, Origin.REQUESTED)
+    _check_free(state, expected)
+    if leaves:
+        notes: list[str] = []
+        ensure_beginnings(state, plan, notes)
+        for name in pki.list_authorities(plan):
+            _ensure_place(name, state, {ORIGIN: _encode(Origin.ELSEWHERE)}, plan)
+        if pki.KUBELET_CA in authorities:
+            _ensure_requested(pki.KUBELET_CA, state, plan)
+        else:
+            directory = state.directory / "pki" / pki.KUBELET_CA
+            if read_origin(directory) is Origin.MADE:
+                ensure_kubelet_authority(None, state, plan, now=now, notes=notes)
+    else:
+        ensure_beginnings(state, plan, [])
+        for name in chosen:
+            _ensure_requested(name, state, plan)
+    return tuple(
+        _ensure_request(target, state, plan)
+        for target in _list_targets(state, plan, now)
+        if again or target.is_due or target.has_request
+    )
+
+
+def list_outstanding(state: State, plan: Plan, now: datetime) -> tuple[Wanted, ...]:
+    """What was asked for and has not come back; nothing is made."""
+    return tuple(
+        _ensure_request(target, state, plan, write=False)
+        for target in _list_targets(state, plan, now)
+        if target.has_request
+    )
+
+
+def _check_names(names: Collection[str], plan: Plan, *, leaves: bool) -> None:
+    known = (pki.KUBELET_CA,) if leaves else pki.list_authorities(plan)
+    for name in names:
+        if name not in known:
+            raise ConfigError(
+                f"--authority {name}: expected {' or '.join(known)}",
+                hint="with --leaves only the kubelets' authority can be asked for beside them"
+                if leaves
+                else None,
+            )
+
+
+def _choose_authorities(state: State, plan: Plan) -> tuple[str, ...]:
+    """Those that were asked for before; else all that were not given as files."""
+    root = state.directory / "pki"
+    origins = {name: read_origin(root / name) for name in pki.list_authorities(plan)}
+    asked = tuple(name for name, origin in origins.items() if origin is Origin.REQUESTED)
+    return asked or tuple(name for name, origin in origins.items() if origin is not Origin.IMPORTED)
+
+
+def _check_free(state: State, expected: Mapping[str, Origin]) -> None:
+    """Refuse to change who signs: the certificates of a cluster hang on it."""
+    root = state.directory / "pki"
+    others = {
+        name: found
+        for name, origin in expected.items()
+        if (root / name).is_dir() and (found := read_origin(root / name)) is not origin
+    }
+    if others:
+        what = {
+            Origin.MADE: "made by bundler",
+            Origin.IMPORTED: "given as a file",
+            Origin.REQUESTED: "signed as an intermediate",
+            Origin.ELSEWHERE: "one whose key is elsewhere",
+        }
+        raise PkiError(
+            "\n".join(
+                f"{root / name}: this authority is {what[origin]}, and an authority is never"
+                " replaced"
+                for name, origin in others.items()
+            ),
+            hint="requests are for a new cluster: name a new, empty state directory with --state",
+        )
+
+
+def _ensure_requested(name: str, state: State, plan: Plan) -> None:
+    """The authority's key, made here."""
+    files = {
+        "key.pem": pki.encode_private_key(pki.make_key(plan.cluster.pki.key)),
+        ORIGIN: _encode(Origin.REQUESTED),
+    }
+    _ensure_place(name, state, files, plan)
+
+
+def _ensure_place(name: str, state: State, files: dict[str, bytes], plan: Plan) -> None:
+    directory = state.directory / "pki" / name
+    if not directory.is_dir():
+        check_not_lost(directory, after=(SERVICE_ACCOUNT, *pki.list_authorities(plan)))
+        state.write_directory(directory, files)
+
+
+def _list_targets(state: State, plan: Plan, now: datetime) -> Iterator[_Target]:
+    """What of the plan others sign, given who signs in this state."""
+    root = state.directory / "pki"
+    for name in (*pki.list_authorities(plan), pki.KUBELET_CA):
+        if read_origin(root / name) is Origin.REQUESTED:
+            yield _Target(
+                name=name,
+                directory=root / name,
+                authority=None,
+                content=pki.Content(common_name=name, organization=plan.name, usages=(), names=()),
+                days=plan.cluster.pki.ca_days,
+                why=WHY[name],
+                is_due=_is_authority_due(root / name, state, now),
+            )
+    if is_elsewhere(state):
+        for leaf in load_leaves(state, plan):
+            yield _Target(
+                name=f"{leaf.node.name}.{leaf.spec.name}" if leaf.node else leaf.spec.name,
+                directory=leaf.directory,
+                authority=pki.authority_of(leaf.spec, plan),
+                content=leaf.content,
+                days=plan.cluster.pki.days,
+                why=WHY[leaf.spec.name],
+                is_due=_is_leaf_due(leaf, state, plan, now),
+            )
+
+
+def _is_authority_due(directory: Path, state: State, now: datetime) -> bool:
+    if not (directory / "cert.pem").exists():
+        return True
+    return load_authority(directory, state).pair.not_after - now < SOON
+
+
+def _is_leaf_due(leaf: Leaf, state: State, plan: Plan, now: datetime) -> bool:
+    if leaf.stored is None or leaf.stored.pair.not_after - now < SOON:
+        return True
+    name = pki.authority_of(leaf.spec, plan)
+    authority = load_authority(state.directory / "pki" / name, state)
+    return explain_outdated(leaf, name, authority) is not None
+
+
+def _ensure_request(target: _Target, state: State, plan: Plan, *, write: bool = True) -> Wanted:
+    """Its request: the one that is kept if it still says what the plan does, else a new one."""
+    if not target.directory.is_dir():
+        if target.directory.parent.parent != state.directory:  # a node's
+            state.make_directory(target.directory.parent.parent)
+            state.make_directory(target.directory.parent)
+        key = pki.make_key(plan.cluster.pki.key)
+        state.write_directory(target.directory, {"key.pem": pki.encode_private_key(key)})
+    key = load_key(target.directory, state)[0]
+    path = target.directory / REQUEST
+    request = _load_request(path, state) if path.exists() else None
+    if request is None or (write and not _says(request, target, key.public_key())):
+        request = _make_request(target, key)
+        state.write_file(path, request.public_bytes(serialization.Encoding.PEM))
+    return Wanted(
+        name=target.name,
+        directory=target.directory,
+        authority=target.authority,
+        content=target.content,
+        days=target.days,
+        why=target.why,
+        key=key.public_key(),
+        request=request,
+    )
+
+
+def _load_request(path: Path, state: State) -> x509.CertificateSigningRequest:
+    try:
+        return x509.load_pem_x509_csr(state.read_file(path))
+    except ValueError as error:
+        raise PkiError(
+            f"{path}: not a request in PEM", hint=f"delete it, and ask again; or {RESTORE}"
+        ) from error
+
+
+def _make_request(target: _Target, key: pki.PrivateKey) -> x509.CertificateSigningRequest:
+    builder = x509.CertificateSigningRequestBuilder().subject_name(_subject(target))
+    for extension, is_critical in _list_extensions(target, key.public_key()):
+        builder = builder.add_extension(extension, critical=is_critical)
+    return builder.sign(key, hashes.SHA256())
+
+
+def _says(request: x509.CertificateSigningRequest, target: _Target, key: pki.PublicKey) -> bool:
+    wanted = [
+        (value.public_bytes(), is_critical) for value, is_critical in _list_extensions(target, key)
+    ]
+    found = [
+        (extension.value.public_bytes(), extension.critical) for extension in request.extensions
+    ]
+    return request.public_key() == key and request.subject == _subject(target) and found == wanted
+
+
+def _subject(target: _Target) -> x509.Name:
+    return pki.make_name(target.content.common_name, target.content.organization)
+
+
+def _list_extensions(
+    target: _Target, key: pki.PublicKey
+) -> Iterator[tuple[x509.ExtensionType, bool]]:
+    if target.authority is None:
+        for extension in pki.list_authority_extensions():
+            yield extension, True
+    else:
+        yield from pki.list_leaf_extensions(target.content, key)
+
+
+def _encode(origin: Origin) -> bytes:
+    return f"{origin}\n".encode()
