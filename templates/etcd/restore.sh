@@ -163,20 +163,28 @@ check_quorum() {
     [ "$others" -lt $(($# / 2 + 1)) ] || die 3 "the others are a quorum without this member, and would go on as the old cluster: stop etcd and kube-apiserver there first (systemctl stop kube-apiserver etcd)"
 }
 
-# Only a cluster that can take a member in; and not the one that this member is in already.
+# Only a cluster that can take a member in; and not the one that this member is in already, or on its
+# way in, since etcd-start.sh joins by itself where there are no data.
 check_join() {
-    [ "$step" = none ] || return 0
     via=''
     for endpoint in $(other_endpoints); do if is_quorate "$endpoint"; then via=$endpoint; break; fi; done
-    if [ -n "$via" ] && is_quorate "$(own_endpoint)"; then
-        [ "$(cluster_of "$via")" = "$(cluster_of "$(own_endpoint)")" ] || die 3 "etcd here has a quorum of its own, and $via is of another cluster: two clusters run"
-        say "etcd here is a member of the cluster of $via already, and well"
-        leave_etcd_alone
-    fi
+    [ "$step" = none ] || return 0
     [ -n "$via" ] || die 3 "no other member has a quorum to join ($(other_endpoints | tr '\n' ' ')): restore.sh SNAPSHOT on one of them first"
+    list_ids "$(own_endpoint)" >"$work/own-ids"
+    if list_ids "$via" | grep -qxFf "$work/own-ids"; then
+        say "etcd here is a member of the cluster of $via already"
+        leave_etcd_alone
+    elif is_quorate "$(own_endpoint)"; then
+        die 3 "etcd here has a quorum of its own, and $via is of another cluster: two clusters run"
+    fi
 }
 
-cluster_of() { etcd_at "$1" endpoint status -w json 2>/dev/null | sed -n 's/.*"cluster_id":\([0-9]*\).*/\1/p'; }
+# list_ids CLIENT-URL: the IDs of all members, as this one says to its peers; it need not have a quorum.
+list_ids() {
+    host=${1#https://}
+    HTTPS_TIMEOUT=4 https_get "${host%:*}" 2380 /members "$prefix/etc/etcd/pki/ca.crt" "$prefix/etc/etcd/pki/peer.crt" "$prefix/etc/etcd/pki/peer.key" |
+        tr '{' '\n' | sed -n 's/.*"id":\([0-9][0-9]*\).*/\1/p'
+}
 
 print_plan() {
     # shellcheck disable=SC2086 # words
@@ -214,7 +222,20 @@ prepare_member() {
     make_data "$data/member/snap/db" --skip-hash-check # a digest is in snapshots only
 }
 
-prepare_join() { [ "$step" != begun ] || set_step made; }
+# It may have joined by itself a moment before it was stopped. The cluster counts on it then: its data
+# must stay where without it there is no quorum, and elsewhere it is not a member any more, since one
+# that comes back without what it has confirmed harms the others.
+prepare_join() {
+    [ "$step" = begun ] || return 0
+    if [ -z "$via" ] || ! is_quorate "$via"; then
+        say "  without this member the cluster of ${via:-the others} has no quorum: it is one of it already"
+        set_step placed
+        return 0
+    fi
+    listed=$(etcd_at "$via" member list -w simple | awk -F', ' -v url="$peer" '$4 == url { print $1 }')
+    [ -z "$listed" ] || [ ! -d "$data/member" ] || etcd_at "$via" member remove "$listed" >/dev/null || die 1 "the cluster of $via does not give up the old member $listed: run it again"
+    set_step made
+}
 
 # make_data SNAPSHOT [OPTION...]: beside its place, whole before anything moves.
 make_data() {

@@ -121,6 +121,30 @@ def test_old_members_that_still_run_are_not_talked_to(three: list[Member]) -> No
     assert third.list_keys() == before
 
 
+def test_who_has_joined_by_itself_a_moment_before_keeps_its_data(three: list[Member]) -> None:
+    """The cluster would have no quorum without it, and nobody to take it in anew."""
+    first, second, third = three
+    snapshot = back_up(first)
+    before = first.list_keys()
+    for member in three:
+        member.lose_disk()
+    assert run(first, "restore.sh", "--yes", snapshot).returncode == 0
+    mv = second.root / "bin/mv"  # by which the first thing is written down
+    mv.write_text(
+        f"#!/bin/sh\nrm {mv}\n{second.root}/bin/systemctl start etcd\n"
+        f'for i in $(seq 100); do [ "$({second.root}/bin/systemctl is-active etcd)" = active ] || sleep 0.3; done\n'
+        f'exec {shutil.which("mv")} "$@"\n'
+    )
+    mv.chmod(0o755)
+    done = run(second, "restore.sh", "--join", "--yes")
+    assert done.returncode == 0, done.stderr + second.log[-2000:]
+    assert "it is one of it already" in done.stdout
+    assert not list(second.data.glob("member.before-restore-*"))
+    third.start()
+    wait_ready(three)
+    assert [member.list_keys() for member in three] == [before] * 3
+
+
 def test_a_healthy_quorum_is_not_given_up_by_mistake(three: list[Member]) -> None:
     first, *others = three
     snapshot = back_up(first)
