@@ -40,7 +40,9 @@ def test_every_certificate_is_renewed_with_at_most_one_failed_request(
     renewed = certs(running, "renew", "--all")
     assert renewed.returncode == 0, renewed.stderr
     # what runs is not what the state has by now; kubelets' are their own
-    assert {row["title"] for row in look(running) if not row["faults"]} == {"kubelet"}
+    assert {row["title"] for row in look(running) if not row["faults"]} == {
+        f"kubelet on {worker.name}" for worker in running.workers
+    }
     description = running.directory / "examples" / "lab.yaml"
     dist = running.directory / "renewal"
     build(
