@@ -275,7 +275,7 @@ def test_a_delta_carries_what_changed_and_names_what_it_changes(built: SmallSite
     bundle = unpack(delta / "small-one.tar.gz", delta / "x")
     large = {p.name for p in bundle.rglob("*") if p.is_file() and p.read_bytes()[:4] == b"\x7fELF"}
     shutil.rmtree(delta / "x")
-    assert large == {"etcd", "etcdctl"}
+    assert large == {"etcd", "etcdctl", "etcdutl"}
     layers = [
         line for line in manifest if line.startswith("# from-base rootfs/opt/k8s/images/blobs")
     ]
@@ -333,7 +333,7 @@ def test_a_delta_in_the_layout_split_shares_only_what_changed(site: SmallSite) -
     directory = site.build("new", media)
     (payload,) = directory.glob("payload-*.tar")
     with tarfile.open(payload) as tar:
-        assert len(tar.getnames()) == 3  # the sums, etcd, etcdctl
+        assert len(tar.getnames()) == 4  # the sums, etcd, etcdctl, etcdutl
     assert faults_of(directory) == []
 
 
@@ -386,7 +386,7 @@ def test_what_somebody_slipped_into_the_whole_bundles_is_found(site: SmallSite) 
     faults = [fault for verdict in compare(whole, public) for fault in verdict.faults]
     assert faults == [
         f"small-one.tar.gz: rootfs/opt/k8s/bin/{name}: differs from the one in the bundle without secrets"
-        for name in ("etcd", "etcdctl")
+        for name in ("etcd", "etcdctl", "etcdutl")
     ]
     done = run("verify", site.directory / "changed-whole", "--public", site.directory / "public")
     assert done.returncode == 6

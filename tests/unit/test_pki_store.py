@@ -174,8 +174,8 @@ def test_a_certificate_that_ends_soon_is_warned_of_and_kept(state):
     before = read_all(state)
     made = ensure(state, now=NOW + timedelta(days=340))
     assert (
-        "warning: admin of the cluster ends on 2027-03-04: bundler certs renew --expiring 90d, then"
-        " build again and install" in made.notes
+        "warning: admin of the cluster ends on 2027-03-04; to renew it, bundler certs renew"
+        " --expiring 90d, then build again and install the new bundles" in made.notes
     )
     assert read_all(state) == before
 
