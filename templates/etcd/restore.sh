@@ -170,13 +170,17 @@ check_join() {
     for endpoint in $(other_endpoints); do if is_quorate "$endpoint"; then via=$endpoint; break; fi; done
     [ "$step" = none ] || return 0
     [ -n "$via" ] || die 3 "no other member has a quorum to join ($(other_endpoints | tr '\n' ' ')): restore.sh SNAPSHOT on one of them first"
+    is_member_of "$via" || { is_quorate "$(own_endpoint)" || return 0; }
+    # between the two looks it may have joined
+    is_member_of "$via" || die 3 "etcd here has a quorum of its own, and $via is of another cluster: two clusters run"
+    say "etcd here is a member of the cluster of $via already"
+    leave_etcd_alone
+}
+
+# is_member_of CLIENT-URL: do this member and that one know one another?
+is_member_of() {
     list_ids "$(own_endpoint)" >"$work/own-ids"
-    if list_ids "$via" | grep -qxFf "$work/own-ids"; then
-        say "etcd here is a member of the cluster of $via already"
-        leave_etcd_alone
-    elif is_quorate "$(own_endpoint)"; then
-        die 3 "etcd here has a quorum of its own, and $via is of another cluster: two clusters run"
-    fi
+    list_ids "$1" | grep -qxFf "$work/own-ids"
 }
 
 # list_ids CLIENT-URL: the IDs of all members, as this one says to its peers; it need not have a quorum.

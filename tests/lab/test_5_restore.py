@@ -132,7 +132,7 @@ def test_a_copy_is_refused_where_nothing_is_mounted(running: Cluster) -> None:
     said = host.output("/root/copy/backup.sh")
     assert "copied to /mnt/copies/" in said
     host.run(
-        "cd /mnt/copies && sha256sum -c *.sha256; umount /mnt/copies; rm -rf /root/copy /mnt/copies"
+        "(cd /mnt/copies && sha256sum -c *.sha256) && umount /mnt/copies && rm -rf /root/copy /mnt/copies"
     )
 
 
