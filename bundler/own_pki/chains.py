@@ -49,14 +49,14 @@ def is_whole(certificate: x509.Certificate, chain: Chain) -> bool:
 
 def list_faults(certificate: x509.Certificate, chain: Chain, now: datetime) -> Iterator[str]:
     """What is wrong with those above a certificate, and with the signatures between them."""
-    is_authority = _is_authority(certificate)
+    counts = is_authority(certificate)
     for below, issuer in enumerate(chain):
         name = name_of(issuer)
         basic = find_extension(issuer, x509.BasicConstraints)
         usage = find_extension(issuer, x509.KeyUsage)
         if basic is None or not basic.ca:
             yield f"its issuer {name} is no authority (basicConstraints has no CA:TRUE)"
-        elif basic.path_length is not None and below + is_authority > basic.path_length:
+        elif basic.path_length is not None and below + counts > basic.path_length:
             yield f"{name} allows {basic.path_length} authorities below it, and here are more"
         if usage is not None and not usage.key_cert_sign:
             yield f"its issuer {name} may not sign certificates (keyUsage has no keyCertSign)"
@@ -70,7 +70,8 @@ def list_faults(certificate: x509.Certificate, chain: Chain, now: datetime) -> I
             yield f"{name_of(signed)} is signed over {digest}, which nobody takes any more"
 
 
-def _is_authority(certificate: x509.Certificate) -> bool:
+def is_authority(certificate: x509.Certificate) -> bool:
+    """Whether it says that it may sign others."""
     basic = find_extension(certificate, x509.BasicConstraints)
     return basic is not None and basic.ca
 

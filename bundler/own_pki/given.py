@@ -62,10 +62,7 @@ def import_authority(
             faults.append(f"it is not {name} of {directory} renewed: {NEVER_REPLACED}")
     else:
         _check_new(directory, plan)
-        private = _read_key(name, key, ask)
-        if private.public_key() != own.public_key():
-            faults.append(f"{key} is not its key")
-        files["key.pem"] = pki.encode_private_key(private)
+        files["key.pem"] = _read_key(name, key, own, ask, faults)
         files[ORIGIN] = f"{Origin.IMPORTED}\n".encode()
     if faults:
         raise PkiError("\n".join(f"{certificate}: {fault}" for fault in dict.fromkeys(faults)))
@@ -96,10 +93,20 @@ def _check_new(directory: Path, plan: Plan) -> None:
         check_not_lost(directory, after=(SERVICE_ACCOUNT, *pki.list_authorities(plan)))
 
 
-def _read_key(name: str, key: Path | None, ask: Callable[[], str]) -> pki.PrivateKey:
+def _read_key(
+    name: str, key: Path | None, own: x509.Certificate, ask: Callable[[], str], faults: list[str]
+) -> bytes:
+    """Its private key as the state keeps it; what is wrong with it is added to `faults`."""
     if key is None:
         raise ConfigError(f"--authority {name}: its private key is needed, too: give --key")
-    return read_private_key(key, ask)
+    try:
+        private = read_private_key(key, ask)
+    except PkiError as error:
+        faults.append(error.message)
+        return b""
+    if private.public_key() != own.public_key():
+        faults.append(f"{key} is not its key")
+    return pki.encode_private_key(private)
 
 
 def _list_twins(name: str, own: x509.Certificate, state: State, plan: Plan) -> Iterator[str]:

@@ -16,7 +16,7 @@ from bundler.own_pki.chains import (
     Chain,
     find_chain,
     has_same_key,
-    is_issued_by,
+    is_authority,
     is_renewal,
     is_whole,
     list_faults,
@@ -82,7 +82,7 @@ def import_signed(
         roots=tuple(dict.fromkeys(_top(match) for match in matches)),
         notes=(
             *_list_notes(matches, issuing, plan, now),
-            *_list_strangers(found, matches, pool),
+            *_list_strangers(found, matches),
         ),
     )
 
@@ -199,15 +199,11 @@ def _make_change(
     return files, removed
 
 
-def _list_strangers(
-    found: Sequence[Found], matches: Sequence[_Match], pool: Collection[x509.Certificate]
-) -> Iterator[str]:
-    """Certificates that neither answer a request nor stand above another."""
-    used = {one for match in matches for one in (match.found.certificate, *match.chain)}
+def _list_strangers(found: Sequence[Found], matches: Sequence[_Match]) -> Iterator[str]:
+    """Certificates that answer no request; that authorities too many are given does no harm."""
+    answers = {match.found.certificate for match in matches}
     for one in found:
-        if one.certificate not in used and not any(
-            is_issued_by(other, one.certificate) for other in pool
-        ):
+        if one.certificate not in answers and not is_authority(one.certificate):
             yield f"{one.path}: {name_of(one.certificate)} answers no request of this cluster"
 
 

@@ -76,7 +76,7 @@ def read_private_key(path: Path, ask: Callable[[], str]) -> pki.PrivateKey:
             key = load(content, None)
         except TypeError:  # it is encrypted
             key = load(content, ask().encode())
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise PkiError(
             f"{path}: not a private key that can be read, or the passphrase is wrong",
             hint=f"openssl pkey -in {path} -noout tells whether openssl can read it",

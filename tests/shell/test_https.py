@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from authority import Authority
 from cryptography import x509
+from offline_root import OfflineRoot
 from shells import TEMPLATES, Sh
 
 HTTPS = TEMPLATES / "common" / "lib" / "https.sh"
@@ -72,7 +73,16 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
         x509.DNSName("localhost"),
     ]
     good = ours.issue("good", here)
+    root = OfflineRoot(directory / "bank")
+    middle = root.authority("middle")
+    names = "extendedKeyUsage=serverAuth\nsubjectAltName=IP:127.0.0.1"
+    bare = root.issue("bare", "/CN=bare", names, issuer=middle)
+    chained = bare.with_name("chained.crt")
+    chained.write_bytes(bare.read_bytes() + middle.read_bytes())
+    shutil.copy(bare.with_suffix(".key"), chained.with_suffix(".key"))
     servers = {
+        "bare": serve(bare),
+        "chained": serve(chained),
         "good": serve(good),
         "expired": serve(ours.issue("expired", here, days=-1)),
         "address": serve(ours.issue("address", here[:1])),
@@ -88,6 +98,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
         "closed": closed_port,
         "ours": ours.file,
         "other": other.file,
+        "middle": middle,
+        "root": root.file,
         "client": ours.issue("client", []),
         "stranger": other.issue("stranger", []),
     }
@@ -151,6 +163,17 @@ def test_a_certificate_that_does_not_hold_is_told(
     said = ask(server, host=host, authority=authority)
     assert said.startswith("000 ")
     assert reason in said
+
+
+@pytest.mark.parametrize("server", ["bare", "chained"])
+def test_an_authority_need_not_be_a_root(ask: Ask, server: str) -> None:
+    assert ask(server, authority="middle") == "200\n"
+    assert ask(server, authority="other").startswith("000 certificate: unable to get")
+
+
+def test_a_server_that_shows_its_chain_is_believed_by_the_root(ask: Ask) -> None:
+    assert ask("chained", authority="root") == "200\n"
+    assert ask("bare", authority="root").startswith("000 certificate: unable to get")
 
 
 def test_a_client_certificate_opens_what_asks_for_one(ask: Ask) -> None:
