@@ -197,14 +197,6 @@ has_log() { for log in "${wal:-$data/member/wal}"/*.wal; do [ ! -f "$log" ] || r
 # is_counted_in CLIENT-URL: does that member, by its own view, know this host as one that never served?
 is_counted_in() { view "$1" | grep -q " $peer -\$"; }
 
-# view CLIENT-URL: "ID PEER-URL CLIENT-URL" of all members, as this one says to its peers; it need not
-# have a quorum.
-view() {
-    host=${1#https://}
-    HTTPS_TIMEOUT=4 https_get "${host%:*}" 2380 /members "$prefix/etc/etcd/pki/ca.crt" "$prefix/etc/etcd/pki/peer.crt" "$prefix/etc/etcd/pki/peer.key" |
-        tr '{' '\n' | sed -n '/"clientURLs":\["/!s/$/"clientURLs":["-"/; s/.*"id":\([0-9]*\).*"peerURLs":\["\([^"]*\)".*"clientURLs":\["\([^"]*\)".*/\1 \2 \3/p'
-}
-
 print_plan() {
     # shellcheck disable=SC2086 # words
     set -- ${facts:-}
