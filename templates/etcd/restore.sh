@@ -166,29 +166,36 @@ check_quorum() {
 # Only a cluster that can take a member in; and not the one that this member is in already, or on its
 # way in, since etcd-start.sh joins by itself where there are no data.
 check_join() {
-    via=''
-    for endpoint in $(other_endpoints); do if is_quorate "$endpoint"; then via=$endpoint; break; fi; done
+    [ "$step" != placed ] || return 0
+    check_begun=$(now)
+    until find_way; do
+        [ $(($(now) - check_begun)) -lt "${PATIENCE:-20}" ] ||
+            die 3 "no other member has a quorum to join ($(other_endpoints | tr '\n' ' ')): restore.sh SNAPSHOT on one of them first"
+        sleep 1
+    done
     [ "$step" = none ] || return 0
-    [ -n "$via" ] || die 3 "no other member has a quorum to join ($(other_endpoints | tr '\n' ' ')): restore.sh SNAPSHOT on one of them first"
-    is_member_of "$via" || { is_quorate "$(own_endpoint)" || return 0; }
-    # between the two looks it may have joined
-    is_member_of "$via" || die 3 "etcd here has a quorum of its own, and $via is of another cluster: two clusters run"
-    say "etcd here is a member of the cluster of $via already"
-    leave_etcd_alone
+    view "$(own_endpoint)" | awk '{ print $1 }' >"$work/own-ids"
+    if view "$via" | awk '{ print $1 }' | grep -qxFf "$work/own-ids" || { is_counted_in "$via" && ! has_log; }; then
+        say "etcd here is a member of the cluster of $via already, or about to be"
+        leave_etcd_alone
+    elif is_quorate "$(own_endpoint)"; then
+        die 3 "etcd here has a quorum of its own, and $via is of another cluster: two clusters run"
+    fi
 }
 
-# is_member_of CLIENT-URL: do this member and that one know one another?
-is_member_of() {
-    list_ids "$(own_endpoint)" >"$work/own-ids"
-    list_ids "$1" | grep -qxFf "$work/own-ids"
+# Sets via: a member with a quorum, or one whose cluster lacks but this host, which it has taken in.
+find_way() {
+    for via in $(other_endpoints); do
+        if { is_counted_in "$via" && ! has_log; } || is_quorate "$via"; then return 0; fi
+    done
+    via=''
+    return 1
 }
 
-# list_ids CLIENT-URL: the IDs of all members, as this one says to its peers; it need not have a quorum.
-list_ids() {
-    host=${1#https://}
-    HTTPS_TIMEOUT=4 https_get "${host%:*}" 2380 /members "$prefix/etc/etcd/pki/ca.crt" "$prefix/etc/etcd/pki/peer.crt" "$prefix/etc/etcd/pki/peer.key" |
-        tr '{' '\n' | sed -n 's/.*"id":\([0-9][0-9]*\).*/\1/p'
-}
+has_log() { for log in "${wal:-$data/member/wal}"/*.wal; do [ ! -f "$log" ] || return 0; done; return 1; }
+
+# is_counted_in CLIENT-URL: does that member, by its own view, know this host as one that never served?
+is_counted_in() { view "$1" | grep -q " $peer -\$"; }
 
 print_plan() {
     # shellcheck disable=SC2086 # words
@@ -227,15 +234,20 @@ prepare_member() {
 }
 
 # It may have joined by itself a moment before it was stopped. The cluster counts on it then: its data
-# must stay where without it there is no quorum, and elsewhere it is not a member any more, since one
-# that comes back without what it has confirmed harms the others.
+# must stay where without it there is no quorum, and elsewhere it must not be a member any more, since
+# one that comes back without what it has confirmed harms the others.
 prepare_join() {
     [ "$step" = begun ] || return 0
-    if [ -z "$via" ] || ! is_quorate "$via"; then
-        say "  without this member the cluster of ${via:-the others} has no quorum: it is one of it already"
-        set_step placed
-        return 0
-    fi
+    prepare_begun=$(now)
+    until is_quorate "$via"; do
+        if view "$via" | grep -q " $peer "; then
+            say "  without this member the cluster of $via has no quorum: it is one of it already"
+            set_step placed
+            return 0
+        fi
+        [ $(($(now) - prepare_begun)) -lt "$limit" ] || die 1 "the cluster of $via has lost its quorum: the same command again goes on"
+        sleep 1
+    done
     listed=$(etcd_at "$via" member list -w simple | awk -F', ' -v url="$peer" '$4 == url { print $1 }')
     [ -z "$listed" ] || [ ! -d "$data/member" ] || etcd_at "$via" member remove "$listed" >/dev/null || die 1 "the cluster of $via does not give up the old member $listed: run it again"
     set_step made

@@ -56,7 +56,7 @@ find_obstacle() {
 # Where clients reach each member that there is, - for one that never served. A member knows; those of
 # the plan may be yet to come, or be there no more. Only where it does not answer they must do.
 etcd_members() {
-    known=$(HTTPS_TIMEOUT=4 https_get "$ADDRESS" 2380 /members /etc/etcd/pki/ca.crt /etc/etcd/pki/peer.crt /etc/etcd/pki/peer.key |
+    known=$(HTTPS_TIMEOUT=3 https_get "$ADDRESS" 2380 /members /etc/etcd/pki/ca.crt /etc/etcd/pki/peer.crt /etc/etcd/pki/peer.key |
         tr '{' '\n' | awk '/"id":/ { print match($0, /"clientURLs":\["[^"]*/) ? substr($0, RSTART + 15, RLENGTH - 15) : "-" }')
     printf '%s\n' "${known:-$ETCD_ENDPOINTS}"
 }

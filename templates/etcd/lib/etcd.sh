@@ -13,8 +13,17 @@ etcd_at() {
         --dial-timeout=3s --command-timeout="$((${ETCD_TIMEOUT:-12} - 4))s" "$@"
 }
 
-# A read needs a quorum.
-is_quorate() { etcd_at "$1" get bundler/quorum --keys-only >/dev/null 2>&1; }
+# view CLIENT-URL: "ID PEER-URL CLIENT-URL" of all members, as this one says to its peers; it need not
+# have a quorum. etcd keeps these connections open, so the time is always used up.
+view() {
+    host=${1#https://}
+    HTTPS_TIMEOUT=2 https_get "${host%:*}" 2380 /members "$prefix/etc/etcd/pki/ca.crt" "$prefix/etc/etcd/pki/peer.crt" "$prefix/etc/etcd/pki/peer.key" |
+        tr '{' '\n' | sed -n '/"clientURLs":\["/!s/$/"clientURLs":["-"/; s/.*"id":\([0-9]*\).*"peerURLs":\["\([^"]*\)".*"clientURLs":\["\([^"]*\)".*/\1 \2 \3/p'
+}
+
+# A read needs a quorum. Of one that is not there etcdctl waits for as long as it may; so it is looked
+# first whether somebody is.
+is_quorate() { [ -n "$(view "$1")" ] && etcd_at "$1" get bundler/quorum --keys-only >/dev/null 2>&1; }
 
 # "HASH REVISION KEYS BYTES" of a snapshot, or nothing where it is none.
 read_snapshot() { ETCDCTL_API=3 "$SNAPSHOT_TOOL" snapshot status "$1" -w simple 2>"$work/status.log" | awk -F', ' 'NF >= 4 { print $1, $2, $3, $4; exit }'; }

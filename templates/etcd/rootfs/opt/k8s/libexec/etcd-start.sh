@@ -130,11 +130,17 @@ survey() {
     done
 }
 
-# ask_peer PEER-URL: in its own view, which every member gives from its start on.
+# ask_peer PEER-URL: in its own view, which every member gives from its start on. etcd keeps these
+# connections open for 5 s, so the time is always used up; but to be slow is not to be silent: on
+# silence a new cluster may be begun.
 ask_peer() {
     peer=${1#https://}
-    HTTPS_TIMEOUT=4 https_get "${peer%:*}" "${peer##*:}" /members "$pki/ca.crt" "$pki/peer.crt" "$pki/peer.key" |
-        awk 'NR == 1 && $1 != 200 { exit } NR > 1' | tr '{' '\n' | awk '
+    # shellcheck disable=SC2034 # by https_get
+    for HTTPS_TIMEOUT in 2 8; do
+        answer=$(https_get "${peer%:*}" "${peer##*:}" /members "$pki/ca.crt" "$pki/peer.crt" "$pki/peer.key" | awk 'NR == 1 && $1 != 200 { exit } NR > 1 && /\]$/')
+        [ -z "$answer" ] || break
+    done
+    printf '%s\n' "$answer" | tr '{' '\n' | awk '
             function value(key) {
                 if (!match($0, "\"" key "\":(\\[[^]]*\\]|\"[^\"]*\"|[0-9]+)")) return "-"
                 text = substr($0, RSTART + length(key) + 3, RLENGTH - length(key) - 3)
