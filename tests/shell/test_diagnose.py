@@ -93,7 +93,9 @@ def test_it_tells_what_helps(host: FakeHost) -> None:
     found = diagnose(host, "--lines", "20")
     assert "NODE='master1'" in found["node.env"]
     assert "healthy" in found["generations.txt"]
-    assert "ExecStart=/opt/k8s/bin/etcd" in found["files/etc/systemd/system/etcd.service"]
+    assert (
+        "ExecStart=/opt/k8s/libexec/etcd-start.sh" in found["files/etc/systemd/system/etcd.service"]
+    )
     assert re.search(
         r"^600 \S+ \d+ .*/etc/kubernetes/pki/ca.key$", found["files.txt"], re.MULTILINE
     )

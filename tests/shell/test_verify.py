@@ -88,7 +88,7 @@ def run_part(sh: Sh, tmp_path: Path, part: str, command: str) -> subprocess.Comp
 @pytest.mark.parametrize("text", ["plain", 'a "quote" and \\ more', "tab\there", "é"])
 def test_what_was_seen_is_sound_json(sh: Sh, tmp_path: Path, text: str) -> None:
     quoted = text.replace("'", "'\\''")
-    done = run_part(sh, tmp_path, "verify-report", f"json_string '{quoted}'")
+    done = run_part(sh, tmp_path, "json", f"json_string '{quoted}'")
     assert json.loads(done.stdout) == "".join(c for c in text if " " <= c <= "~")
 
 

@@ -217,7 +217,8 @@ def test_without_an_image_checks_of_pods_fail_and_say_why(ready: Run) -> None:
 
 def source(sh: Sh, tmp_path: Path, command: str) -> list[str]:
     """What a command prints in the midst of verify.sh's parts."""
-    parts = "".join(f". {path}\n" for path in sorted(COMMON.glob("lib/verify-[!p]*.sh")))
+    paths = [COMMON / "lib/json.sh", *sorted(COMMON.glob("lib/verify-[!p]*.sh"))]
+    parts = "".join(f". {path}\n" for path in paths)
     script = tmp_path / "script.sh"
     script.write_text(
         f"set -u\n{parts}work={tmp_path} results={tmp_path} check=c deadline=0 NODE=one\n"
