@@ -47,6 +47,7 @@ from bundler.plan import (
     runtime_versions,
     virtual_router_id,
 )
+from bundler.rereads import list_read_once
 from bundler.settings import make_config, make_flags
 
 BUNDLE_FORMAT = 1
@@ -176,6 +177,7 @@ def make_context(plan: Plan, node: NodePlan, secrets: Secrets | None) -> dict[st
         return compile_template(text).render(context)
 
     context["flags"] = lambda component: make_flags(plan.cluster, component, render)
+    context["read_once"] = lambda component: list_read_once(cluster, component)
     context["config"] = lambda component: make_config(plan.cluster, component, render)
     unknown = {name: make_unknown(name) for name in STATE_NAMES}
     from_state = _from_state(plan, node, secrets) if secrets else unknown
