@@ -424,6 +424,17 @@ class Pki(Model):
     days: Annotated[int, Field(ge=1, le=3650)] = 365
 
 
+class Monitoring(Model):
+    """What hosts write for your monitoring.
+
+    `textfile_dir` is where node_exporter's textfile collector looks (its flag
+    --collector.textfile.directory; the default is Debian's). If it is there, kube-certs.timer
+    writes to it when each certificate of the host ends.
+    """
+
+    textfile_dir: HostPath = "/var/lib/prometheus/node-exporter"
+
+
 class Cluster(Model):
     """The whole of cluster.yaml."""
 
@@ -436,6 +447,7 @@ class Cluster(Model):
     dns: Dns = Dns()
     metrics_server: MetricsServer | None = None
     pki: Pki = Pki()
+    monitoring: Monitoring = Monitoring()
     control_plane: ControlPlane = ControlPlane()
     nodes: Annotated[tuple[Node, ...], Field(min_length=1)]
     images: tuple[Image, ...] = ()

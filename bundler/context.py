@@ -20,6 +20,8 @@ from bundler.components import (
     COMMANDS_WANTED,
     ENCRYPTION_PROVIDERS,
     FLANNEL_HEALTH_PORT,
+    LOOPBACK_DAYS,
+    LOOPBACK_MARGIN,
     PORTS,
     RUNTIME_PATHS,
     UNITS,
@@ -29,6 +31,7 @@ from bundler.components import (
     select,
 )
 from bundler.config import Cluster, Role
+from bundler.endpoints import list_serving
 from bundler.host import open_ports, sysctls
 from bundler.images import find_use
 from bundler.kubeconfig import render_kubeconfig, render_token_kubeconfig
@@ -244,7 +247,10 @@ def _host_facts(plan: Plan, node: NodePlan) -> dict[str, Any]:
     def has(rows: tuple[Row, ...]) -> tuple[str, ...]:
         return select(rows, node.roles, plan.features)
 
+    minor = minor_of(plan.cluster.kubernetes.version)
     return {
+        "serving": list_serving(plan, node),
+        "api_server_days": row_for(LOOPBACK_DAYS, minor) - LOOPBACK_MARGIN,
         "units": has(UNITS),
         "ports": ports,
         "open_ports": open_ports(plan, node, ports),
