@@ -63,7 +63,7 @@ def list_endpoints(plan: Plan) -> Iterator[Endpoint]:
         for server in SERVERS:
             if node.has(server.role):
                 yield _make_endpoint(plan, node, server)
-    if not plan.is_node_local:
+    if not plan.is_node_local and not _is_a_node(plan.endpoint_host, plan.endpoint_port, plan):
         yield Endpoint(
             host=plan.endpoint_host,
             port=plan.endpoint_port,
@@ -102,6 +102,12 @@ def _make_endpoint(plan: Plan, node: NodePlan, server: Server) -> Endpoint:
         authority=_authority(server.authority, plan),
         certificate=f"pki/nodes/{node.name}/{server.certificate}" if server.certificate else None,
     )
+
+
+def _is_a_node(host: str, port: int, plan: Plan) -> bool:
+    """Whether the endpoint is an API server itself, which is in the list by its own name."""
+    nodes = plan.having(Role.CONTROL_PLANE)
+    return port == API_PORT and any(str(node.address) == host for node in nodes)
 
 
 def _authority(name: str, plan: Plan) -> str:
