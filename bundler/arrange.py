@@ -10,6 +10,7 @@ from bundler.payload import Payload
 from bundler.tree import MANIFEST, File, Tree
 
 INSTALLED = "rootfs/"
+PACKAGES = "packages/"
 PUBLIC_MODE = 0o644
 SECRET_MODE = 0o600
 
@@ -51,12 +52,12 @@ def is_shareable(file: File) -> bool:
 def is_in_base(file: File, base: Manifest | None) -> bool:
     """Whether a host that has `base` has this large file.
 
-    A program or a layer of an image is where it was installed. Anything else that was carried to
-    the host is there no more.
+    A program or a layer of an image is where it was installed, and a package of the operating
+    system's was installed from. install.sh checks that none is wanted again.
     """
     if base is None or not isinstance(file.content, Payload):
         return False
-    known = {(e.path, e.sha256) for e in base.entries if e.path.startswith(INSTALLED)}
+    known = {(e.path, e.sha256) for e in base.entries if e.path.startswith((INSTALLED, PACKAGES))}
     return (file.path, file.sha256) in known
 
 

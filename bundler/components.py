@@ -82,6 +82,16 @@ RESTORE_FLAGS = {
 """Since which etcd a restored database goes on at a revision that nobody has seen before: what was
 written after the snapshot had revisions too, and clients that watch would take new ones for old."""
 
+LOOPBACK_DAYS = {"1.14": 365, "1.33": 3 * 365 + 1}
+"""Since which minor how many days the certificate lasts with which an API server talks to itself.
+
+It is made when the server starts, and never again: kubernetes/kubernetes issue 86552. The days are
+in client-go's util/cert (maxAge), from 1.33 on in apiserver's options/serving_with_loopback.go.
+"""
+
+LOOPBACK_MARGIN = 65
+"""Days before that end from which on the server is restarted."""
+
 IMAGE_NAMES = {
     "pause": {"1.14": "registry.k8s.io/pause:{version}"},
     "coredns": {
@@ -121,6 +131,9 @@ UNITS: tuple[Row, ...] = (
     ("kubelet.service", Role.WORKER, None),
     ("kube-proxy.service", Role.WORKER, None),
     ("kube-images.timer", Role.WORKER, None),
+    ("kube-certs.timer", Role.ETCD, None),
+    ("kube-certs.timer", Role.CONTROL_PLANE, None),
+    ("kube-certs.timer", Role.WORKER, None),
 )
 """Every unit, in start order."""
 

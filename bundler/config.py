@@ -456,6 +456,17 @@ class Upgrade(Model):
     drain_minutes: Annotated[int, Field(ge=1, le=240)] = 10
 
 
+class Monitoring(Model):
+    """What hosts write for your monitoring.
+
+    `textfile_dir` is where node_exporter's textfile collector looks (its flag
+    --collector.textfile.directory; the default is Debian's). If it is there, kube-certs.timer
+    writes to it when each certificate of the host ends.
+    """
+
+    textfile_dir: HostPath = "/var/lib/prometheus/node-exporter"
+
+
 class Cluster(Model):
     """The whole of cluster.yaml."""
 
@@ -469,6 +480,7 @@ class Cluster(Model):
     metrics_server: MetricsServer | None = None
     pki: Pki = Pki()
     upgrade: Upgrade = Upgrade()
+    monitoring: Monitoring = Monitoring()
     control_plane: ControlPlane = ControlPlane()
     nodes: Annotated[tuple[Node, ...], Field(min_length=1)]
     images: tuple[Image, ...] = ()

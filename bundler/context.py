@@ -21,6 +21,8 @@ from bundler.components import (
     ENCRYPTION_PROVIDERS,
     EVICTION_API,
     FLANNEL_HEALTH_PORT,
+    LOOPBACK_DAYS,
+    LOOPBACK_MARGIN,
     PORTS,
     RESTORE_FLAGS,
     RUNTIME_PATHS,
@@ -32,6 +34,7 @@ from bundler.components import (
     select,
 )
 from bundler.config import Cluster, Role
+from bundler.endpoints import list_serving
 from bundler.host import open_ports, sysctls
 from bundler.images import find_use
 from bundler.kubeconfig import render_kubeconfig, render_token_kubeconfig
@@ -51,6 +54,7 @@ from bundler.plan import (
     runtime_versions,
     virtual_router_id,
 )
+from bundler.rereads import list_read_once
 from bundler.settings import make_config, make_flags
 
 BUNDLE_FORMAT = 1
@@ -190,6 +194,7 @@ def make_context(plan: Plan, node: NodePlan, secrets: Secrets | None) -> dict[st
         return compile_template(text).render(context)
 
     context["flags"] = lambda component: make_flags(plan.cluster, component, render)
+    context["read_once"] = lambda component: list_read_once(cluster, component)
     context["config"] = lambda component: make_config(plan.cluster, component, render)
     unknown = {name: make_unknown(name) for name in STATE_NAMES}
     from_state = _from_state(plan, node, secrets) if secrets else unknown
@@ -261,7 +266,10 @@ def _host_facts(plan: Plan, node: NodePlan) -> dict[str, Any]:
     def has(rows: tuple[Row, ...]) -> tuple[str, ...]:
         return select(rows, node.roles, plan.features)
 
+    minor = minor_of(plan.cluster.kubernetes.version)
     return {
+        "serving": list_serving(plan, node),
+        "api_server_days": row_for(LOOPBACK_DAYS, minor) - LOOPBACK_MARGIN,
         "units": has(UNITS),
         "ports": ports,
         "open_ports": open_ports(plan, node, ports),

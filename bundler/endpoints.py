@@ -20,32 +20,39 @@ class Server:
     program: str
     certificate: str | None  # by its name in the table of certificates; None: the program's own
     authority: str
+    file: str  # its path on the host
 
 
 SERVERS = (
     Server(
         role=Role.ETCD, port=2379, program="etcd, for clients", certificate="etcd-server",
         authority=pki.ETCD_CA,
+        file="/etc/etcd/pki/server.crt",
     ),
     Server(
         role=Role.ETCD, port=2380, program="etcd, for members", certificate="etcd-peer",
         authority=pki.ETCD_CA,
+        file="/etc/etcd/pki/peer.crt",
     ),
     Server(
         role=Role.CONTROL_PLANE, port=API_PORT, program="kube-apiserver", certificate="apiserver",
         authority=pki.KUBERNETES_CA,
+        file="/etc/kubernetes/pki/apiserver.crt",
     ),
     Server(
         role=Role.CONTROL_PLANE, port=10257, program="kube-controller-manager",
         certificate="controller-manager-server", authority=pki.KUBERNETES_CA,
+        file="/etc/kubernetes/pki/controller-manager.crt",
     ),
     Server(
         role=Role.CONTROL_PLANE, port=10259, program="kube-scheduler",
         certificate="scheduler-server", authority=pki.KUBERNETES_CA,
+        file="/etc/kubernetes/pki/scheduler.crt",
     ),
     Server(
         role=Role.WORKER, port=10250, program="kubelet", certificate=None,
         authority=pki.KUBERNETES_CA,
+        file="{kubelet_root}/pki/kubelet-server-current.pem",
     ),
 )  # fmt: skip
 
@@ -56,13 +63,23 @@ def list_endpoints(plan: Plan) -> Iterator[Endpoint]:
         for server in SERVERS:
             if node.has(server.role):
                 yield _make_endpoint(plan, node, server)
-    if not plan.is_node_local:
+    if not plan.is_node_local and not _is_a_node(plan.endpoint_host, plan.endpoint_port, plan):
         yield Endpoint(
             host=plan.endpoint_host,
             port=plan.endpoint_port,
             title="the API's endpoint",
             authority=_authority(pki.KUBERNETES_CA, plan),
         )
+
+
+def list_serving(plan: Plan, node: NodePlan) -> tuple[str, ...]:
+    """What each server of a node should show, as its scripts read it: `PORT|FILE`."""
+    root = plan.cluster.kubernetes.kubelet_root
+    return tuple(
+        f"{server.port}|{server.file.format(kubelet_root=root)}"
+        for server in SERVERS
+        if node.has(server.role)
+    )
 
 
 def find_endpoint(text: str, plan: Plan) -> Endpoint:
@@ -85,6 +102,12 @@ def _make_endpoint(plan: Plan, node: NodePlan, server: Server) -> Endpoint:
         authority=_authority(server.authority, plan),
         certificate=f"pki/nodes/{node.name}/{server.certificate}" if server.certificate else None,
     )
+
+
+def _is_a_node(host: str, port: int, plan: Plan) -> bool:
+    """Whether the endpoint is an API server itself, which is in the list by its own name."""
+    nodes = plan.having(Role.CONTROL_PLANE)
+    return port == API_PORT and any(str(node.address) == host for node in nodes)
 
 
 def _authority(name: str, plan: Plan) -> str:

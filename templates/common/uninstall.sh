@@ -45,6 +45,7 @@ main() {
     [ "$leaving" = no ] || leave_cluster
     if ! is_staged; then stop_units; fi
     remove_runtime
+    rm -f "$prefix$TEXTFILE_DIR/bundler-certificates.prom"
     while read -r path; do remove_file "$path" || failed="$failed $path"; done <"$work/files"
     if ! is_staged; then
         systemctl daemon-reload

@@ -1,70 +1,234 @@
-"""Every certificate of the five hosts is renewed, while clients ask each control plane all the time."""
+"""Every certificate of the five hosts is made anew while clients ask, and the servers show the new ones."""
 
+import http.client
 import json
+import re
+import ssl
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
-from lab import FIGURES, Cluster, build
-from load import Api, Load, under_load
+from lab import CACHE, FIGURES, Cluster, Host, build, docker, wait_for
 
 pytestmark = pytest.mark.long
-BUNDLER = Path(sys.executable).parent / "bundler"
+PAUSE = 0.2  # seconds between two requests
+PATIENCE = 2.0  # seconds that one may take
+NOT_RESTARTED = ("etcd.service", "kube-apiserver.service", "kubelet.service", "docker.service")
+RESTARTED = {
+    "master": {"kube-controller-manager.service", "kube-scheduler.service"},
+    "worker": {"kube-proxy.service"},
+}
+AUTHORITIES = re.compile(r"ca\.crt$")
+TEXTFILES = "/var/lib/prometheus/node-exporter"
+LIST = (
+    "for f in $(find /etc/kubernetes/pki /etc/etcd/pki -name '*.crt' 2>/dev/null);"
+    " do echo $f $(openssl x509 -noout -fingerprint -sha256 -in $f); done"
+)
 
 
-def certs(cluster: Cluster, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [BUNDLER, "certs", *arguments, "-c", cluster.directory / "examples" / "lab.yaml"]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+@dataclass
+class Client:
+    """Asks one API server again and again, over a connection of its own each time."""
+
+    host: Host
+    pki: Path
+    done: int = 0
+    failures: list[str] = field(default_factory=list)
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def run(self) -> None:
+        # The administrator's certificate of before: it is valid until it ends, renewed or not.
+        context = ssl.create_default_context(cafile=str(self.pki / "kubernetes-ca/cert.pem"))
+        context.load_cert_chain(self.pki / "admin/cert.pem", self.pki / "admin/key.pem")
+        while not self.stop.is_set():
+            begun = time.time()
+            try:
+                self.ask(context)
+                self.done += 1
+            except (OSError, http.client.HTTPException, AssertionError) as error:
+                self.failures.append(f"{time.strftime('%X')} {type(error).__name__}: {error}")
+            self.stop.wait(max(0.0, PAUSE - (time.time() - begun)))
+
+    def ask(self, context: ssl.SSLContext) -> None:
+        connection = http.client.HTTPSConnection(
+            self.host.address, 6443, context=context, timeout=PATIENCE
+        )
+        try:
+            connection.request("GET", "/api/v1/namespaces/default/configmaps?limit=5")
+            answer = connection.getresponse()
+            content = answer.read()
+            assert answer.status == 200, content[:200]
+        finally:
+            connection.close()
 
 
-def look(cluster: Cluster) -> list[dict[str, Any]]:
-    """What every server of the plan shows."""
-    rows: list[dict[str, Any]] = json.loads(certs(cluster, "check", "--live", "--json").stdout)
-    return rows
+@contextmanager
+def asking(clients: list[Client]) -> Iterator[None]:
+    threads = [threading.Thread(target=client.run, daemon=True) for client in clients]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        for client in clients:
+            client.stop.set()
+        for thread in threads:
+            thread.join(30)
 
 
-def test_every_certificate_is_renewed_with_at_most_one_failed_request(
-    running: Cluster, product_cache: Path
-) -> None:
-    pki = running.directory / "examples" / "lab.state" / "pki"
-    through = Api(
-        host="172.30.20.250", port=8443, authority=pki / "kubernetes-ca/cert.pem",
-        certificate=pki / "admin/cert.pem", key=pki / "admin/key.pem",
+def bundler(cluster: Cluster, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [Path(sys.executable).parent / "bundler", *arguments, "-c", cluster.directory / "examples/lab.yaml"],
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert [row for row in look(running) if row["faults"]] == []
-    etcd_began = {h.name: h.unit_starts()["etcd.service"] for h in running.masters}
-    assert len(look(running)) == 3 * 5 + 2 + 1
-    renewed = certs(running, "renew", "--all")
-    assert renewed.returncode == 0, renewed.stderr
-    # what runs is not what the state has by now; kubelets' are their own, the endpoint is any of three
-    same = {f"kubelet on {worker.name}" for worker in running.workers} | {"the API's endpoint"}
-    assert {row["title"] for row in look(running) if not row["faults"]} == same
-    description = running.directory / "examples" / "lab.yaml"
-    dist = running.directory / "renewal"
-    build(
-        description, dist, cache=product_cache, arguments=("--since", str(running.dist)),
+
+
+def unpack(host: Host, bundle: Path) -> str:
+    """Beside the whole bundle, which later tests want."""
+    host.run("rm -rf /root/renewal && mkdir /root/renewal")
+    docker("cp", str(bundle), f"{host.container}:/root/renewal.tar.gz")
+    host.run("tar -xzf /root/renewal.tar.gz -C /root/renewal && rm /root/renewal.tar.gz")
+    return f"/root/renewal/{bundle.name.removesuffix('.tar.gz')}"
+
+
+@dataclass(frozen=True)
+class Renewal:
+    """What was there before, and what was said and asked meanwhile."""
+
+    cluster: Cluster
+    certificates: dict[str, str]  # `host path` → fingerprint
+    starts: dict[str, dict[str, str]]
+    clients: list[Client]
+    sizes: dict[str, int]
+
+
+def list_certificates(cluster: Cluster) -> dict[str, str]:
+    return {
+        f"{host.name} {line.split()[0]}": line.split()[-1]
+        for host in cluster.hosts.values()
+        for line in host.output(LIST).splitlines()
+    }
+
+
+@pytest.fixture(scope="module")
+def renewal(running: Cluster, product_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Renewal:  # fmt: skip
+    """Every certificate made anew; control planes one by one, then both workers."""
+    cluster = running
+    old_pki = tmp_path_factory.mktemp("old") / "pki"
+    subprocess.run(["cp", "-a", cluster.directory / "examples/lab.state/pki", old_pki], check=True)
+    clients = [Client(host, old_pki) for host in cluster.masters]
+    certificates = list_certificates(cluster)
+    starts = {host.name: host.unit_starts() for host in cluster.hosts.values()}
+    new = cluster.directory / "renewal"
+    done = bundler(
+        cluster, "certs", "renew", "--all", "--since", str(cluster.dist), "-o", str(new),
+        "--cache", str(product_cache), "--mirror", str(CACHE / "mirror"),
+        "--pins", str(CACHE / "pins.yaml"), "--offline",
     )  # fmt: skip
-    sizes = [bundle.stat().st_size for bundle in dist.glob("lab-*.tar.gz")]
-    assert max(sizes) < 20_000_000  # the packages of the operating system, above all
-    load = Load(through.is_ready)
-    with under_load(load), ThreadPoolExecutor(5) as pool:
+    assert done.returncode == 0, done.stderr
+    directories = {
+        host.name: unpack(host, new / f"lab-{host.name}.tar.gz") for host in cluster.hosts.values()
+    }
+    begun = time.monotonic()
+    with asking(clients):
+        time.sleep(5)
+        for host in cluster.masters:
+            host.run(f"{directories[host.name]}/install.sh --wait 5m", timeout=600)
+        with ThreadPoolExecutor(2) as pool:
+            list(
+                pool.map(
+                    lambda host: host.run(f"{directories[host.name]}/install.sh --wait 10m", timeout=900),
+                    cluster.workers,
+                )
+            )  # fmt: skip
+        taken = time.monotonic() - begun
+        time.sleep(75)  # API servers read their files every minute
+    FIGURES.append(f"all certificates renewed on five hosts, one control plane after another: {taken:.0f} s")  # fmt: skip
+    sizes = {p.name: p.stat().st_size for p in new.glob("*.tar.gz")}
+    return Renewal(cluster, certificates, starts, clients, sizes)
 
-        def install(name: str) -> str:
-            host = running.hosts[name]
-            directory = host.unpack(dist / f"lab-{name}.tar.gz")
-            return host.run(f"{directory}/install.sh --wait 15m", timeout=900).stdout
 
-        said = dict(zip(running.hosts, pool.map(install, running.hosts), strict=True))
-    assert all("All units are ready." in text for text in said.values()), said
-    FIGURES.append(
-        f"all certificates renewed by bundles of at most {max(sizes) / 1e6:.0f} MB:"
-        f" {len(load.failures)} of {load.done} requests failed"
-    )
-    assert len(load.failures) <= len(running.masters), load.failures
-    assert [row for row in look(running) if row["faults"] or row["days_left"] < 300] == []
-    assert {h.name: h.unit_starts()["etcd.service"] for h in running.masters} == etcd_began
-    verified = running.verify()
+def test_the_bundles_of_a_renewal_are_small(renewal: Renewal) -> None:
+    assert len(renewal.sizes) == 5
+    FIGURES.append(f"bundles of a renewal: {max(renewal.sizes.values()) // 1024} KiB at most")
+    whole = {path.name: path.stat().st_size for path in renewal.cluster.dist.glob("*.tar.gz")}
+    assert all(size < whole[name] / 20 for name, size in renewal.sizes.items())
+
+
+def test_at_most_one_request_fails_per_control_plane(renewal: Renewal) -> None:
+    for client in renewal.clients:
+        FIGURES.append(
+            f"requests to {client.host.name} while all was renewed: {client.done} answered,"
+            f" {len(client.failures)} failed"
+        )
+    for client in renewal.clients:
+        assert client.done > 100
+        assert len(client.failures) <= 1, client.failures
+
+
+def test_only_what_does_not_reread_was_restarted(renewal: Renewal) -> None:
+    for host in renewal.cluster.hosts.values():
+        before, after = renewal.starts[host.name], host.unit_starts()
+        for unit in NOT_RESTARTED:
+            assert after.get(unit) == before.get(unit), f"{host.name}: {unit}"
+        kind = "master" if host in renewal.cluster.masters else "worker"
+        assert {unit for unit in after if after[unit] != before[unit]} >= RESTARTED[kind]
+
+
+def test_every_certificate_on_every_host_is_another(renewal: Renewal) -> None:
+    after = list_certificates(renewal.cluster)
+    assert after.keys() == renewal.certificates.keys()
+    same = {path for path in after if after[path] == renewal.certificates[path]}
+    assert {path for path in same if not AUTHORITIES.search(path)} == set()
+    assert same
+    assert len(after) - len(same) > 25
+
+
+def test_servers_show_the_new_ones(renewal: Renewal) -> None:
+    done = bundler(renewal.cluster, "certs", "check", "--live", "--json", "--warn", "60d")
+    rows = json.loads(done.stdout)
+    assert [row for row in rows if row["faults"]] == []
+    assert done.returncode == 0, done.stderr
+    assert len(rows) == 3 * 5 + 2 + 1
+    assert sum(1 for row in rows if row["known_as"]) == 3 * 5 + 1
+
+
+def test_the_cluster_is_well(renewal: Renewal) -> None:
+    verified = renewal.cluster.verify()
     assert verified.returncode == 0, verified.stdout
+    for host in renewal.cluster.hosts.values():
+        done = host.run("/opt/k8s/bundle/verify.sh --node", check=False)
+        assert done.returncode == 0, done.stdout
+
+
+def test_the_timer_tells_of_every_certificate(renewal: Renewal) -> None:
+    for host in renewal.cluster.hosts.values():
+        count = len(host.output(LIST).splitlines())
+        host.run(f"mkdir -p {TEXTFILES} && systemctl start kube-certs.service")
+        metrics = host.output(f"cat {TEXTFILES}/bundler-certificates.prom")
+        host.run(f"rm -r {TEXTFILES}")
+        series = [line for line in metrics.splitlines() if line.startswith("bundler_certificate_")]
+        assert len(series) >= count
+        assert all(float(line.split()[-1]) > time.time() + 60 * 86400 for line in series)
+        assert ('path="kube-apiserver\'s memory"' in metrics) is (host in renewal.cluster.masters)
+        said = host.output("journalctl -u kube-certs.service -o cat -n 100 --no-pager")
+        assert "days left: /etc/kubernetes/pki/ca.crt" in said
+
+
+def test_a_whole_bundle_of_the_new_state_is_the_same_and_changes_nothing(
+    renewal: Renewal, product_cache: Path
+) -> None:
+    """Later tests go on from here: dist/ is what hosts carry."""
+    cluster = renewal.cluster
+    build(cluster.directory / "examples" / "lab.yaml", cluster.dist, cache=product_cache)
+    for host in cluster.hosts.values():
+        directory = host.unpack(cluster.bundle(host))
+        assert host.output(f"{directory}/install.sh").strip() == f"{host.name}: nothing to do"
+    wait_for("verify.sh is green", lambda: cluster.verify().returncode == 0, seconds=300)

@@ -1,5 +1,6 @@
 """The operating system's packages on a host whose dpkg stands in: what is missing, and no more."""
 
+import hashlib
 import re
 import shutil
 from collections.abc import Callable
@@ -299,6 +300,28 @@ def test_a_damaged_or_strange_package_is_refused(host: FakeHost) -> None:
     assert done.returncode == 3
     assert "packages/stranger.deb: not in the manifest" in done.stderr
     assert f"packages/{ALL[0]}: altered or damaged" in done.stderr
+
+
+def test_a_delta_leaves_packages_out_and_says_when_one_is_wanted_again(host: FakeHost) -> None:
+    """As `build --since` makes it: the list is whole, the files are with the bundle before."""
+    assert host.install().returncode == 0
+    manifest = host.bundle / "MANIFEST"
+    left_out = "".join(f"# from-base packages/{line.split()[0]}\n" for line in LIST.splitlines())
+    for line in LIST.splitlines():
+        (host.bundle / "packages" / line.split()[0]).unlink()
+    base = hashlib.sha256(manifest.read_bytes()).hexdigest()
+    manifest.write_text(f"# base {base}\n{left_out}{manifest.read_text()}")
+    done = host.install()
+    assert done.returncode == 0, done.stderr
+    database = host.directory / "dpkg"
+    database.write_text(
+        re.sub("^libmnl0.*\n|^conntrack.*\n", "", database.read_text(), flags=re.MULTILINE)
+    )
+    (host.directory / "bin/conntrack").unlink()
+    done = host.install()
+    assert done.returncode == 3, done.stdout
+    assert "a change to one that had it: libmnl0 conntrack" in done.stderr
+    assert "take this node's whole bundle" in done.stderr
 
 
 @pytest.fixture

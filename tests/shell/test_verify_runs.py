@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from cryptography import x509
+from pems import make_pem
 from shells import TEMPLATES, Sh, write_program
 from test_https import Authority, serve
 
@@ -273,7 +274,7 @@ def node(run: Run, tmp_path: Path) -> Callable[..., dict[str, dict[str, Any]]]:
     def start(units: str = "kubelet.service") -> dict[str, dict[str, Any]]:
         facts = (
             f"UNITS='{units}'\nSYSCTLS='net.ipv4.ip_forward=0'\nMODULES=''\nSWAP_OFF=''\nPORTS=''\n"
-            "KUBELET_ROOT=/var/lib/kubelet\nADDRESS=127.9.9.1\nFEATURES=''\n"
+            "KUBELET_ROOT=/var/lib/kubelet\nADDRESS=127.9.9.1\nFEATURES=''\nSERVING=''\n"
         )
         done = run("--node", "--timeout", "0", "--json", roles="worker", facts=facts, manifest=(
             f"{digest} 0644 10 rootfs/etc/kubernetes/one.yaml\n"))  # fmt: skip
@@ -287,8 +288,8 @@ def node(run: Run, tmp_path: Path) -> Callable[..., dict[str, dict[str, Any]]]:
 def test_a_host_is_judged_by_itself(node: Callable[..., dict[str, dict[str, Any]]]) -> None:
     checks = node()
     assert set(checks) == {
-        "host-units", "host-files", "host-certificates", "host-kernel", "host-ports",
-        "host-kubelet", "host-images",
+        "host-units", "host-files", "host-certificates", "host-serving", "host-kernel",
+        "host-ports", "host-kubelet", "host-images",
     }  # fmt: skip
     assert checks["host-units"]["ok"]
     assert checks["host-files"]["ok"]
@@ -323,3 +324,19 @@ def test_a_dead_unit_and_a_changed_file_are_named(
     assert "one.yaml is changed or missing" in checks["host-files"]["seen"]
     (tmp_path / "etc/kubernetes/pki/bad.crt").write_text("no certificate")
     assert "bad.crt" in node()["host-certificates"]["seen"]
+
+
+@pytest.mark.parametrize(("days", "is_well"), [(32, True), (29, False)])
+def test_a_certificate_that_ends_within_30_days_is_a_fault(
+    node: Callable[..., dict[str, dict[str, Any]]], tmp_path: Path, days: int, *, is_well: bool
+) -> None:
+    """It was none until the last day, when it is too late to carry a bundle through a gate."""
+    for file in (tmp_path / "etc/kubernetes").rglob("*"):
+        if file.suffix in {".crt", ".kubeconfig"}:
+            file.unlink()
+    (tmp_path / "etc/kubernetes/pki/some.crt").write_bytes(make_pem("some", days))
+    check = node()["host-certificates"]
+    assert check["ok"] is is_well
+    assert check["seen"] == (
+        "1 certificates" if is_well else "/etc/kubernetes/pki/some.crt: 29 days left (CN=some)"
+    )

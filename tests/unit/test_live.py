@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -167,6 +168,10 @@ def test_every_server_of_the_plan_is_known_with_what_it_shows() -> None:
     assert (peer.certificate, peer.authority) == ("pki/nodes/master2/etcd-peer", "etcd-ca")
     assert endpoints["172.30.20.21:10250"].certificate is None
     assert endpoints["172.30.20.250:8443"].title == "the API's endpoint"
+    alone = make_plan(masters=1, endpoint="172.30.20.11")
+    assert [e.address for e in list_endpoints(replace(alone, endpoint_port=6443))].count(
+        "172.30.20.11:6443"
+    ) == 1
     single = {e.address: e for e in list_endpoints(make_plan(authorities="single"))}
     assert single["172.30.20.12:2380"].authority == "kubernetes-ca"
 

@@ -13,11 +13,13 @@ from pathlib import Path
 import pytest
 from small_builds import SmallSite, make_site, read_manifest, unpack
 
-from bundler.arrange import Layout, Media
+from bundler.arrange import Layout, Media, is_in_base
 from bundler.context import STATE_NAMES, _from_state, make_unknown
 from bundler.errors import ConfigError, OutputError
 from bundler.manifest import Source, identify, make_header, parse_manifest
+from bundler.payload import Payload
 from bundler.signing import generate_key
+from bundler.tree import File
 from bundler.verify import compare, verify
 from bundler.volumes import open_whole
 
@@ -281,6 +283,17 @@ def test_a_delta_carries_what_changed_and_names_what_it_changes(built: SmallSite
     ]
     assert len(layers) == 2
     assert faults_of(delta) == []
+
+
+def test_packages_that_the_base_had_are_left_out_of_a_delta(tmp_path: Path) -> None:
+    def package(digest: str) -> File:
+        content = Payload(sha256=digest, size=9, segment=tmp_path)
+        return File(path="packages/one_1_amd64.deb", mode=0o644, content=content, origin="")
+
+    base = parse_manifest(f"{64 * 'a'} 0644 9 packages/one_1_amd64.deb\n".encode(), "base")
+    assert is_in_base(package(64 * "a"), base)
+    assert not is_in_base(package(64 * "b"), base)
+    assert not is_in_base(package(64 * "a"), None)
 
 
 @pytest.mark.parametrize("form", ["directory", "bundle", "unpacked", "NODE=MANIFEST", "volumes"])

@@ -126,7 +126,10 @@ check_packages() {
         failure packages "$name needs $(describe "$group"), and neither this host nor the bundle has it" \
             "bring the host up to date; or name it in packages.add of cluster.yaml, and build again"
     done <"$work/unmet"
-    if [ ! -s "$work/packages" ] || [ -s "$work/unmet" ]; then return; fi
+    lacking=$(awk '{ print $1, $2 }' "$work/packages" | while read -r file name; do [ -f "$here/packages/$file" ] || printf '%s ' "$name"; done)
+    [ -z "$lacking" ] || failure packages "wanted, not on this host, and not carried by this bundle, which is a change to one that had it: ${lacking% }" \
+        "take this node's whole bundle"
+    if [ ! -s "$work/packages" ] || [ -s "$work/unmet" ] || [ -n "$lacking" ]; then return; fi
     # --unpack: with --install dpkg tries triggers that are pending, and on trial finds cycles in them
     answer=$(run_dpkg --no-act --no-triggers --unpack 2>&1) ||
         failure packages "dpkg would refuse the bundle's packages: $(printf '%s\n' "$answer" | sed -n '/^dpkg: /,$p' | sed -n '1,3p' | tr -s '\n ' ' ')" \

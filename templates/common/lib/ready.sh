@@ -20,12 +20,19 @@ ready_etcd() {
     case $(systemctl show -p SubState "$1") in *=start | *=running) return 2 ;; *) return 1 ;; esac
 }
 
+# api_server_answers ADDRESS: whether the API server there is ready; else why not.
 # /readyz came with Kubernetes 1.16; before, RBAC knows of /healthz only.
-ready_kube_apiserver() {
-    set -- "$ADDRESS" "${API_LOCAL##*:}" /etc/kubernetes/pki
+api_server_answers() {
+    set -- "$1" "${API_LOCAL##*:}" /etc/kubernetes/pki
     set -- "$1" "$2" "$3/ca.crt" "$3/apiserver-kubelet-client.crt" "$3/apiserver-kubelet-client.key"
     reason=$(answers "$1" "$2" /readyz "$3" "$4" "$5") && return
-    case $reason in *' 403' | *' 404') answers "$1" "$2" /healthz "$3" "$4" "$5" && return ;; esac
+    case $reason in *' 403' | *' 404') answers "$1" "$2" /healthz "$3" "$4" "$5"; return ;; esac
+    echo "$reason"
+    return 1
+}
+
+ready_kube_apiserver() {
+    reason=$(api_server_answers "$ADDRESS") && return
     if has_etcd; then echo "$reason"; return 1; fi
     echo "no etcd member is healthy yet"
     return 2

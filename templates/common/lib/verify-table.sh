@@ -49,7 +49,8 @@ print_node_checks() {
     cat <<TABLE
 host-units|nothing|host|every unit of this node runs, and starts at boot|systemctl status $UNITS
 host-files|nothing|host|every installed file is as the bundle has it|/opt/k8s/bundle/MANIFEST; run install.sh again
-host-certificates|nothing|host|no certificate on this host has ended|openssl x509 -noout -enddate -in FILE
+host-certificates|nothing|host|no certificate on this host ends within 30 days|openssl x509 -noout -enddate -in FILE
+host-serving|nothing|host|every server of this node shows the certificate in its file|systemctl restart UNIT
 host-kernel|nothing|host|kernel settings hold, modules are there, swap is off|sysctl KEY; lsmod; swapon --show
 host-ports|nothing|host|the ports of this node's units listen, and no unsafe one does|ss -lntp
 TABLE

@@ -1,0 +1,357 @@
+"""Real programs (Kubernetes 1.20.2, etcd 3.4) take up new certificates without a restart.
+
+One host that is a folder and an address of loopback: etcd, kube-apiserver, kube-controller-manager
+and kube-scheduler run with the flags and files of its rendered bundle. Then its files change.
+"""
+
+import http.client
+import itertools
+import json
+import os
+import shutil
+import ssl
+import subprocess
+import tarfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+
+from bundler import pki
+from bundler.config import Cluster
+from bundler.context import Secrets
+from bundler.live import fetch_chain
+from bundler.pki_files import load_pair
+from bundler.pki_store import ensure_pki
+from bundler.plan import Plan, make_plan
+from bundler.render import render_node
+from bundler.renew import Selection, renew
+from bundler.state import open_state
+from bundler.tree import write_tree
+
+LAB_CACHE = Path(os.environ.get("BUNDLER_LAB_CACHE") or Path.home() / ".cache/bundler-lab")
+MIRROR = LAB_CACHE / "mirror"
+NUMBERS = itertools.count(os.getpid() * 89 % 60000)
+PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
+A_MINUTE = 75  # seconds: they read their files every minute
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the lab's programs."""
+    directory = tmp_path_factory.mktemp("programs")
+    found = (
+        *MIRROR.glob("github.com/etcd-io/etcd/releases/download/*/*amd64.tar.gz"),
+        *MIRROR.glob("dl.k8s.io/v1.20.2/kubernetes-server-linux-amd64.tar.gz"),
+    )
+    for archive in found:
+        with tarfile.open(archive) as opened:
+            for member in opened:
+                if Path(member.name).name in PROGRAMS and member.isreg():
+                    member.name = Path(member.name).name
+                    opened.extract(member, directory, filter="data")
+    if not all((directory / name).exists() for name in PROGRAMS):
+        pytest.skip(f"no etcd or no Kubernetes 1.20.2 below {MIRROR} (make lab)")
+    return directory
+
+
+def wait_for(what: str, holds: Callable[[], object], seconds: float = 60) -> None:
+    begun = time.monotonic()
+    while not holds():
+        assert time.monotonic() - begun < seconds, f"after {seconds} s still not so: {what}"
+        time.sleep(0.5)
+
+
+@dataclass
+class Host:
+    """The folder of a host, its state directory, and what runs there."""
+
+    directory: Path
+    programs: Path
+    address: str
+    running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    @property
+    def root(self) -> Path:
+        return self.directory / "root"
+
+    @property
+    def plan(self) -> Plan:
+        node = {"name": "one", "address": self.address, "roles": ["etcd", "control-plane"]}
+        cluster = Cluster.model_validate(
+            {
+                "apiVersion": "bundler/v1alpha1", "name": "real", "nodes": [node],
+                "kubernetes": {"version": "1.20.2"}, "etcd": {"version": "3.4.23"},
+                "dns": {"provider": "none"},
+            }
+        )  # fmt: skip
+        return make_plan(cluster, {})
+
+    def write(self) -> None:
+        """What the node's bundle would install; files of a running host are exchanged one by one."""
+        with open_state(self.directory / "state") as state:
+            made = ensure_pki(state, self.plan, datetime.now(UTC))
+            secrets = Secrets(pki=made, tokens={}, encryption_key=state.ensure_encryption_key())
+            tree = render_node(self.plan, self.plan.nodes[0], secrets)
+        new = self.directory / "new"
+        shutil.rmtree(new, ignore_errors=True)
+        write_tree(tree, new)
+        config = new / "rootfs/etc/kubernetes/scheduler-config.yaml"
+        config.write_text(config.read_text().replace("/etc/", f"{self.root}/etc/"))
+        for file in sorted((new / "rootfs").rglob("*")):
+            target = self.root / file.relative_to(new / "rootfs")
+            if file.is_dir():
+                target.mkdir(parents=True, exist_ok=True)
+            elif not target.exists() or target.read_bytes() != file.read_bytes():
+                file.replace(target)
+
+    def start(self, name: str) -> None:
+        unit = (self.root / f"etc/systemd/system/{name}.service").read_text()
+        words = unit.partition("ExecStart=")[2].split("\n\n")[0].partition("\nRestart")[0]
+        flags = [word.strip() for word in words.splitlines()[1:] if word.strip().startswith("--")]
+        flags = [flag.removesuffix("\\").strip().strip('"') for flag in flags]
+        for place in ("/etc/", "/var/"):
+            flags = [flag.replace(f"={place}", f"={self.root}{place}") for flag in flags]
+        if name == "etcd":
+            flags = [f.replace(",https://127.0.0.1:2379", "") for f in flags]
+        with (self.directory / f"{name}.log").open("ab") as log:
+            self.running[name] = subprocess.Popen(
+                [self.programs / name, *flags], stdout=log, stderr=log, cwd=self.directory
+            )
+
+    def stop(self, *names: str) -> None:
+        for name in names or tuple(self.running):
+            process = self.running.pop(name)
+            process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def pids(self) -> dict[str, int]:
+        assert all(process.poll() is None for process in self.running.values())
+        return {name: process.pid for name, process in self.running.items()}
+
+    def log(self, name: str) -> str:
+        return (self.directory / f"{name}.log").read_text(errors="replace")
+
+    def file(self, path: str) -> Path:
+        return self.root / path
+
+    def shows(self, port: int, path: str) -> bool:
+        """Whether the server on that port shows the certificate in that file."""
+        own = x509.load_pem_x509_certificate(self.file(path).read_bytes())
+        return fetch_chain(self.address, port)[0] == own
+
+    def request(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
+        """As the administrator."""
+        state = self.directory / "state/pki"
+        context = ssl.create_default_context(cafile=state / "kubernetes-ca/cert.pem")
+        context.load_cert_chain(state / "admin/cert.pem", state / "admin/key.pem")
+        connection = http.client.HTTPSConnection(self.address, 6443, context=context, timeout=20)
+        kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
+        connection.request(method, path, json.dumps(body) if body else None, {"Content-Type": kind})
+        answer = connection.getresponse()
+        content = answer.read()
+        return answer.status, content
+
+    def is_ready(self) -> bool:
+        try:
+            return self.request("GET", "/readyz")[0] == 200
+        except OSError:
+            return False
+
+    def can_write(self) -> bool:
+        name = f"x{time.monotonic_ns()}"
+        try:
+            body = {"metadata": {"name": name}}
+            return self.request("POST", "/api/v1/namespaces/default/configmaps", body)[0] == 201
+        except OSError:
+            return False
+
+    def renew(self, *names: str) -> None:
+        selection = Selection(names=names)
+        renewed = renew(self.directory / "state", self.plan, selection, datetime.now(UTC))
+        assert renewed
+        self.write()
+
+
+@pytest.fixture(scope="module")
+def host(programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    number = next(NUMBERS)
+    address = f"127.{100 + number // 250 % 100}.{1 + number % 250}.1"
+    made = Host(tmp_path_factory.mktemp("host"), programs, address)
+    made.write()
+    made.file("var/log/kubernetes").mkdir(parents=True)
+    made.file("var/lib").mkdir(parents=True, exist_ok=True)
+    try:
+        for name in PROGRAMS:
+            made.start(name)
+        wait_for("the API server is ready", made.is_ready)
+        yield made
+    finally:
+        made.stop()
+
+
+def test_servers_show_new_certificates_without_a_restart(host: Host) -> None:
+    pids = host.pids()
+    files = {
+        2379: "etc/etcd/pki/server.crt",
+        2380: "etc/etcd/pki/peer.crt",
+        6443: "etc/kubernetes/pki/apiserver.crt",
+        10257: "etc/kubernetes/pki/controller-manager.crt",
+        10259: "etc/kubernetes/pki/scheduler.crt",
+    }
+    wait_for("all serve", lambda: all(host.shows(port, path) for port, path in files.items()))
+    host.renew("nodes/one/*")
+    assert host.shows(2379, files[2379])  # at once: etcd reads at each handshake
+    assert host.shows(2380, files[2380])
+    for port in (6443, 10257, 10259):
+        wait_for(
+            f"{port} shows it", lambda port=port: host.shows(port, files[port]), seconds=A_MINUTE
+        )
+    assert host.can_write()
+    assert host.pids() == pids
+
+
+@dataclass(frozen=True)
+class Kubelet:
+    """A stand-in that remembers who asked it."""
+
+    callers: list[bytes]
+    port: int
+
+
+@contextmanager
+def serve_kubelet(host: Host) -> Iterator[Kubelet]:
+    state = host.directory / "state"
+    with open_state(state) as opened:
+        authority = load_pair(state / "pki/kubernetes-ca", opened).issuer
+    key = pki.make_key("ecdsa-p256")
+    content = pki.Content(
+        common_name="system:node:two", organization="system:nodes",
+        usages=(pki.SERVER.dotted_string,), names=(IPv4Address(host.address),),
+    )  # fmt: skip
+    certificate = pki.issue(content, key.public_key(), authority, datetime.now(UTC), 1)
+    files = host.directory / "kubelet.crt", host.directory / "kubelet.key"
+    files[0].write_bytes(pki.encode_certificate(certificate))
+    files[1].write_bytes(pki.encode_private_key(key))
+    callers: list[bytes] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            callers.append(self.connection.getpeercert(binary_form=True))  # type: ignore[attr-defined]
+            self.send_response(200)
+            self.send_header("Content-Length", "2")
+            self.send_header("Connection", "close")
+            self.end_headers()
+            self.wfile.write(b"ok")
+
+        def log_message(self, *_arguments: object) -> None:
+            pass
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*files)
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(state / "pki/kubernetes-ca/cert.pem")
+    server = ThreadingHTTPServer((host.address, 0), Handler)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield Kubelet(callers=callers, port=server.server_address[1])
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def add_node(host: Host, port: int) -> None:
+    assert host.request("POST", "/api/v1/nodes", {"metadata": {"name": "two"}})[0] == 201
+    status = {
+        "status": {
+            "addresses": [{"type": "InternalIP", "address": host.address}],
+            "daemonEndpoints": {"kubeletEndpoint": {"Port": port}},
+        }
+    }
+    assert host.request("PATCH", "/api/v1/nodes/two/status", status)[0] == 200
+
+
+def test_kubelets_and_aggregated_apis_see_the_new_client_certificates(host: Host) -> None:
+    pids = host.pids()
+    with serve_kubelet(host) as kubelet:
+        add_node(host, kubelet.port)
+
+        def ask() -> bytes:
+            status, body = host.request("GET", f"/api/v1/nodes/https:two:{kubelet.port}/proxy/x")
+            assert status == 200, body
+            return kubelet.callers[-1]
+
+        file = host.file("etc/kubernetes/pki/apiserver-kubelet-client.crt")
+        old = x509.load_pem_x509_certificate(file.read_bytes())
+        assert x509.load_der_x509_certificate(ask()) == old
+        loaded = host.log("kube-apiserver").count('"aggregator-proxy-cert::')
+        host.renew("apiserver-kubelet-client", "front-proxy-client")
+        new = x509.load_pem_x509_certificate(file.read_bytes())
+        assert new != old
+        wait_for(
+            "the kubelet sees it", lambda: x509.load_der_x509_certificate(ask()) == new, seconds=10
+        )
+    text = 'Loaded a new cert/key pair for "aggregator-proxy-cert::'
+    wait_for(
+        "the aggregator has the new one",
+        lambda: host.log("kube-apiserver").count(text) > 0 and
+        host.log("kube-apiserver").count('"aggregator-proxy-cert::') > loaded,
+        seconds=A_MINUTE,
+    )  # fmt: skip
+    assert host.pids() == pids
+
+
+def test_etcd_is_shown_the_new_client_certificate(host: Host) -> None:
+    """etcd comes back believing another authority for clients: only who reread its file gets in."""
+    pid = host.running["kube-apiserver"].pid
+    other = pki.make_key("ecdsa-p256")
+    authority = pki.issue_authority("etcd-ca", "real", other, datetime.now(UTC), 10)
+    trusted = host.file("etc/etcd/pki/ca.crt")
+    trusted.write_bytes(pki.encode_certificate(authority))
+    host.stop("etcd")
+    host.start("etcd")
+    time.sleep(3)
+    assert not host.can_write()
+    key = pki.make_key("ecdsa-p256")
+    spec = next(s for s in pki.CERTIFICATES if s.name == "apiserver-etcd-client")
+    content = pki.make_content(spec, host.plan, None)
+    issuer = pki.Issuer(certificate=authority, key=other)
+    certificate = pki.issue(content, key.public_key(), issuer, datetime.now(UTC), 5)
+    for name, data in (
+        ("crt", pki.encode_certificate(certificate)),
+        ("key", pki.encode_private_key(key)),
+    ):
+        new = host.directory / "swap"
+        new.write_bytes(data)
+        new.replace(host.file(f"etc/kubernetes/pki/apiserver-etcd-client.{name}"))
+    wait_for("the API server writes again", host.can_write, seconds=60)
+    assert host.running["kube-apiserver"].pid == pid
+
+
+def test_the_certificate_in_the_servers_memory_is_shown_to_who_asks_for_it(host: Host) -> None:
+    """kube-certs.sh relies on it (lib/certificates.sh, served_certificate)."""
+    done = subprocess.run(
+        ["openssl", "s_client", "-connect", f"{host.address}:6443", "-servername", "apiserver-loopback-client"],
+        input=b"", capture_output=True, check=False,
+    )  # fmt: skip
+    shown = x509.load_pem_x509_certificate(
+        b"-----BEGIN CERTIFICATE-----" + done.stdout.partition(b"-----BEGIN CERTIFICATE-----")[2]
+    )
+    assert shown.subject.rfc4514_string().startswith("CN=apiserver-loopback-client@")
+    assert (shown.not_valid_after_utc - datetime.now(UTC)).days in {363, 364}
