@@ -24,7 +24,7 @@ from bundler.tree import write_tree
 
 LAB_CACHE = Path(os.environ.get("BUNDLER_LAB_CACHE") or Path.home() / ".cache/bundler-lab")
 PROGRAMS = ("kube-apiserver", "kube-controller-manager", "kubectl")
-INSTALLED = ("/etc/kubernetes", "/etc/etcd", "/var/lib/", "/var/log/", "/opt/k8s/bin")
+INSTALLED = ("/etc/kubernetes", "/etc/etcd", "/var/lib/", "/var/log/", "/opt/k8s/")
 
 
 def find_programs(directory: Path) -> Path:
@@ -79,6 +79,7 @@ class Host:
         (root / "opt/k8s").mkdir(parents=True, exist_ok=True)
         shutil.rmtree(root / "opt/k8s/bin", ignore_errors=True)
         (root / "opt/k8s/bin").symlink_to(programs)
+        (root / "opt/k8s/bundle").symlink_to(directory / "tree")
         (root / "var/log/kubernetes").mkdir(parents=True)
         (root / "var/lib").mkdir(parents=True, exist_ok=True)
         return cls(root=root, address=description["nodes"][0]["address"], programs=programs)
@@ -96,7 +97,12 @@ class Host:
         for kubeconfig in (self.root / "etc/kubernetes").glob("*.yaml"):
             kubeconfig.write_text(self.place(kubeconfig.read_text()))
         with (self.root / f"{unit}.log").open("wb") as log:
-            self.running.append(subprocess.Popen(words, stdout=log, stderr=log, cwd=self.root))
+            self.running.append(
+                subprocess.Popen(
+                    words, stdout=log, stderr=log, cwd=self.root,
+                    env={**os.environ, "DESTDIR": str(self.root)},
+                )
+            )  # fmt: skip
 
     def place(self, word: str) -> str:
         for path in INSTALLED:
