@@ -22,14 +22,14 @@ demo: venv lab
 	@.venv/bin/bundler inspect dist/lab-worker1.tar.gz | head -12
 
 test: lint lab
-	$(PYTHON) -m pytest -q -n auto tests/unit tests/golden tests/shell tests/component
+	$(PYTHON) -m pytest -q -n auto --dist worksteal tests/unit tests/golden tests/shell tests/component
 	$(PYTHON) -m pytest tests/lab -m "not long"
 
 test-long: lint lab
 	$(PYTHON) -m pytest tests/lab -m long
 
 check: lint
-	$(PYTHON) -m pytest -q -n auto tests/unit tests/golden tests/shell
+	$(PYTHON) -m pytest -q -n auto --dist worksteal tests/unit tests/golden tests/shell
 
 lint: venv
 	@scripts/setup.sh check

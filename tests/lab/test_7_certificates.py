@@ -25,7 +25,7 @@ RESTARTED = {
     "master": {"kube-controller-manager.service", "kube-scheduler.service"},
     "worker": {"kube-proxy.service"},
 }
-AUTHORITIES = re.compile(r"ca\.crt$")
+AUTHORITIES = re.compile(r"ca(-signing|-servers)?\.crt$")
 TEXTFILES = "/var/lib/prometheus/node-exporter"
 LIST = (
     "for f in $(find /etc/kubernetes/pki /etc/etcd/pki -name '*.crt' 2>/dev/null);"

@@ -68,7 +68,8 @@ FAULTS = [
         "unknown flag", id="a-broken-flag-of-kube-apiserver",
     ),
     pytest.param(
-        "echo 'noSuchField: true' >>rootfs/etc/kubernetes/kubelet-config.yaml", "noSuchField",
+        "sed -i 's/^imageGCHighThresholdPercent: .*/imageGCHighThresholdPercent: 185/' rootfs/etc/kubernetes/kubelet-config.yaml",
+        "GCHighThresholdPercent",
         id="a-kubelet-that-cannot-start", marks=pytest.mark.long,
     ),
     pytest.param(

@@ -76,7 +76,8 @@ def test_authorities_tokens_and_embedded_certificates_are_always_read_once(minor
     cluster = make_cluster(f"1.{minor}.0")
     for row in list_rereads():
         if re.search(
-            r"ca\.crt$|/sa\.|ca\.key$|(manager|scheduler|proxy|flannel)\.kubeconfig$", row.path
+            r"ca(-signing|-servers)?\.crt$|/sa\.|ca\.key$|(manager|scheduler|proxy|flannel)\.kubeconfig$",
+            row.path,
         ):
             assert row.path in list_read_once(cluster, row.component), row.path
 
