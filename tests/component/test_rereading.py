@@ -15,7 +15,7 @@ import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -58,7 +58,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for member in opened:
                 if Path(member.name).name in PROGRAMS and member.isreg():
                     member.name = Path(member.name).name
-                    opened.extract(member, directory, filter="data")
+                    opened.extract(member, directory)
     if not all((directory / name).exists() for name in PROGRAMS):
         pytest.skip(f"no etcd or no Kubernetes 1.20.2 below {MIRROR} (make lab)")
     return directory
@@ -100,7 +100,9 @@ class Host:
         """What the node's bundle would install; files of a running host are exchanged one by one."""
         with open_state(self.directory / "state") as state:
             made = ensure_pki(state, self.plan, datetime.now(UTC))
-            secrets = Secrets(pki=made, tokens={}, encryption_key=state.ensure_encryption_key())
+            secrets = Secrets(
+                pki=made, tokens={}, encryption_key=state.ensure_encryption_key(), etcd_founders=("one",)
+            )  # fmt: skip
             tree = render_node(self.plan, self.plan.nodes[0], secrets)
         new = self.directory / "new"
         shutil.rmtree(new, ignore_errors=True)
@@ -123,6 +125,7 @@ class Host:
             flags = [flag.replace(f"={place}", f"={self.root}{place}") for flag in flags]
         if name == "etcd":
             flags = [f.replace(",https://127.0.0.1:2379", "") for f in flags]
+            flags.append(f"--initial-cluster=one=https://{self.address}:2380")  # etcd-start.sh's
         with (self.directory / f"{name}.log").open("ab") as log:
             self.running[name] = subprocess.Popen(
                 [self.programs / name, *flags], stdout=log, stderr=log, cwd=self.directory
@@ -160,10 +163,11 @@ class Host:
         context.load_cert_chain(state / "admin/cert.pem", state / "admin/key.pem")
         connection = http.client.HTTPSConnection(self.address, 6443, context=context, timeout=20)
         kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
-        connection.request(method, path, json.dumps(body) if body else None, {"Content-Type": kind})
-        answer = connection.getresponse()
-        content = answer.read()
-        return answer.status, content
+        with closing(connection):
+            text = json.dumps(body) if body else None
+            connection.request(method, path, text, {"Content-Type": kind})
+            answer = connection.getresponse()
+            return answer.status, answer.read()
 
     def is_ready(self) -> bool:
         try:
