@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bundler import cli_live, cli_own_pki, cli_renew
+from bundler import cli_live, cli_own_pki, cli_renew, cli_rotate
 from bundler.certs import Request, list_bundle, list_requests, list_state, parse_days
 from bundler.loader import load_cluster
 from bundler.paths import default_state
@@ -15,6 +15,7 @@ from bundler.paths import default_state
 HELP = "What certificates there are, who signs them, when they end, and how they are made anew."
 app = typer.Typer(no_args_is_help=True, help=HELP)
 app.command("renew")(cli_renew.renew_command)
+app.command("rotate")(cli_rotate.rotate_command)
 app.command("check")(cli_live.check_command)
 app.command("request")(cli_own_pki.request_command)
 app.command("import")(cli_own_pki.import_command)

@@ -18,6 +18,7 @@ from bundler.live import Endpoint, Finding, check_endpoint, list_names
 from bundler.loader import load_cluster
 from bundler.paths import default_state
 from bundler.plan import Plan, make_plan
+from bundler.stages import NEXT, PREVIOUS
 from bundler.state import RESTORE
 
 PARALLEL = 16
@@ -74,7 +75,9 @@ def check_command(
     cluster = load_cluster(config).cluster
     plan = make_plan(cluster, {})
     if authority:
-        believed = {name: _load(authority) for name in pki.list_authorities(plan)}
+        believed: dict[str, tuple[x509.Certificate, ...]] = {
+            name: (_load(authority),) for name in pki.list_authorities(plan)
+        }
         known: dict[str, x509.Certificate] = {}
     else:
         believed, known = _load_state(state or default_state(config, cluster.name), plan)
@@ -98,8 +101,8 @@ def check_command(
 
 def _load_state(
     directory: Path, plan: Plan
-) -> tuple[dict[str, x509.Certificate], dict[str, x509.Certificate]]:
-    """The authorities, and every certificate by its name."""
+) -> tuple[dict[str, tuple[x509.Certificate, ...]], dict[str, x509.Certificate]]:
+    """The authorities that are believed, and every certificate by its name."""
     check_is_state(directory)
     known = {
         path.parent.relative_to(directory).as_posix(): _load(path)
@@ -108,7 +111,15 @@ def _load_state(
     for name in pki.list_authorities(plan):
         if f"pki/{name}" not in known:
             raise PkiError(f"{directory / 'pki' / name / 'cert.pem'}: missing", hint=RESTORE)
-    return {name: known[f"pki/{name}"] for name in pki.list_authorities(plan)}, known
+    believed = {
+        name: tuple(
+            known[path]
+            for path in (f"pki/{name}", f"pki/{NEXT}/{name}", f"pki/{PREVIOUS}/{name}")
+            if path in known
+        )
+        for name in pki.list_authorities(plan)
+    }
+    return believed, known
 
 
 def _load(path: Path) -> x509.Certificate:

@@ -91,6 +91,8 @@ class NeedsStateError(UndefinedError):
 
 STATE_NAMES = (
     "anchors",
+    "authorities_believed",
+    "authority_signs",
     "bootstrap_kubeconfig",
     "certificate",
     "encryption_key",
@@ -210,14 +212,12 @@ def _from_state(plan: Plan, node: NodePlan, secrets: Secrets) -> dict[str, Any]:
     def pair(name: str) -> KeyPair:
         return authorities.get(name) or pki.cluster.get(name) or pki.nodes[node.name][name]
 
-    authority = pki.authorities["kubernetes-ca"].certificate_pem
-
     def kubeconfig(name: str, user: str, server: str) -> str:
         return (
             render_kubeconfig(
                 cluster=plan.name,
                 server=server,
-                authority_pem=pki.servers_anchors if name in PEOPLE else authority,
+                authority_pem=pki.servers_anchors if name in PEOPLE else pki.endpoint_anchors,
                 user=user,
                 client=pair(name),
             )
@@ -227,7 +227,7 @@ def _from_state(plan: Plan, node: NodePlan, secrets: Secrets) -> dict[str, Any]:
 
     def bootstrap_kubeconfig() -> str:
         return render_token_kubeconfig(
-            cluster=plan.name, server=plan.endpoint, authority_pem=authority,
+            cluster=plan.name, server=plan.endpoint, authority_pem=pki.endpoint_anchors,
             user="kubelet-bootstrap", token=secrets.tokens[node.name],
         ).decode().rstrip()  # fmt: skip
 
@@ -236,6 +236,8 @@ def _from_state(plan: Plan, node: NodePlan, secrets: Secrets) -> dict[str, Any]:
         "revoked_tokens": secrets.revoked_tokens,
         "anchors": lambda name: pki.anchors[name].decode().rstrip(),
         "servers_anchors": pki.servers_anchors.decode().rstrip(),
+        "authority_signs": pki.signs,
+        "authorities_believed": pki.believed,
         "encryption_key": secrets.encryption_key,
         "etcd_founders": secrets.etcd_founders,
         "not_before": max(int(pair.not_before.timestamp()) for pair in pairs),

@@ -57,13 +57,14 @@ class Finding:
 
 def check_endpoint(
     endpoint: Endpoint,
-    authorities: Mapping[str, x509.Certificate],
+    authorities: Mapping[str, Sequence[x509.Certificate]],
     known: Mapping[str, x509.Certificate],
     now: datetime,
 ) -> Finding:
     """Ask a server for its certificate and judge it.
 
-    `authorities` are those that are believed, `known` the state's certificates, both by name.
+    `authorities` are those that are believed (several while new ones come in), `known` the state's
+    certificates, both by name.
     """
     try:
         chain = fetch_chain(endpoint.host, endpoint.port)
@@ -178,7 +179,7 @@ def _list_records(received: bytes) -> Iterator[bytes]:
 def _find_faults(
     endpoint: Endpoint,
     chain: Sequence[x509.Certificate],
-    authorities: Mapping[str, x509.Certificate],
+    authorities: Mapping[str, Sequence[x509.Certificate]],
     known: Mapping[str, x509.Certificate],
     known_as: str | None,
     now: datetime,
@@ -189,7 +190,8 @@ def _find_faults(
     if leaf.not_valid_before_utc > now:
         yield f"is not valid before {leaf.not_valid_before_utc:%Y-%m-%d %H:%M} UTC"
     wanted = [endpoint.authority] if endpoint.authority else list(authorities)
-    if not any(_ends_in(chain, authorities[name]) for name in wanted):
+    believed = [authority for name in wanted for authority in authorities[name]]
+    if not any(_ends_in(chain, authority) for authority in believed):
         issuer = leaf.issuer.rfc4514_string()
         yield f"signed by {issuer}, which is not the {' or '.join(wanted)} that is believed"
     names = list_names(leaf)

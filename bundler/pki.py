@@ -266,10 +266,13 @@ def make_key(kind: KeyKind) -> PrivateKey:
 
 
 def issue_authority(
-    name: str, cluster: str, key: PrivateKey, now: datetime, days: int
+    name: str, cluster: str, key: PrivateKey, now: datetime, days: int, *, unit: str | None = None
 ) -> x509.Certificate:
-    """A self-signed authority that may sign leaves only; valid for `days` from now."""
-    subject = make_name(name, cluster)
+    """A self-signed authority that may sign leaves only; valid for `days` from now.
+
+    `unit` tells it from others of its name (stages.py).
+    """
+    subject = make_name(name, cluster, unit)
     not_before, not_after = _validity(now, days)
     builder = _builder(subject, subject, key.public_key(), not_before, not_after)
     for extension in list_authority_extensions():
@@ -407,12 +410,14 @@ def _authority_key_identifier(issuer: Issuer) -> x509.AuthorityKeyIdentifier:
     return x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.key.public_key())
 
 
-def make_name(common_name: str, organization: str | None) -> x509.Name:
+def make_name(common_name: str, organization: str | None, unit: str | None = None) -> x509.Name:
     """A subject as Kubernetes reads it: the user's name, and the group."""
-    attributes = [x509.NameAttribute(NameOID.COMMON_NAME, common_name)]
-    if organization:
-        attributes.insert(0, x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization))
-    return x509.Name(attributes)
+    parts = (
+        (NameOID.ORGANIZATION_NAME, organization),
+        (NameOID.ORGANIZATIONAL_UNIT_NAME, unit),
+        (NameOID.COMMON_NAME, common_name),
+    )
+    return x509.Name([x509.NameAttribute(oid, text) for oid, text in parts if text])
 
 
 def _subject(certificate: x509.Certificate, oid: x509.ObjectIdentifier) -> str | None:

@@ -5,7 +5,7 @@
     pki/<name>/{cert.pem,key.pem}             certificates that the whole cluster shares
     pki/nodes/<node>/<name>/{cert.pem,key.pem}
 
-Where authorities are the user's own: see own_pki/origins.py.
+Where authorities are the user's own: see own_pki/origins.py; while new ones come in: stages.py.
 
 A pair is made once. A certificate is issued anew, for the same key, when what it must say
 changed, or when its cert.pem was deleted; renew.py makes it anew before it ends. What cannot be
@@ -30,6 +30,7 @@ from bundler.own_pki.origins import (
     SIGN_AGAIN,
     Authority,
     Origin,
+    encode_all,
     load_authority,
 )
 from bundler.own_pki.rules import make_needs
@@ -44,6 +45,7 @@ from bundler.pki_files import (
     write_pair,
 )
 from bundler.plan import NodePlan, Plan
+from bundler.stages import Stage, load_beside, read_stage, unit_of
 from bundler.state import RESTORE, State, has_entries
 
 __all__ = [
@@ -62,7 +64,7 @@ SERVICE_ACCOUNT = "service-account"
 LEAF_WARNING = timedelta(days=30)
 AUTHORITY_WARNING = timedelta(days=180)
 RENEW_AND_BUILD = "bundler certs renew --expiring 90d, then build again and install the new bundles"
-ENDINGS = {Origin.MADE: "a new one means to install every node anew"}
+ENDINGS = {Origin.MADE: "`bundler certs rotate trust` begins to replace it"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +75,9 @@ class Pki:
     kubelet_authority: KeyPair  # signs kubelets' certificates: kubernetes-ca, if its key is here
     anchors: dict[str, bytes]  # PEM, by authority: who is believed by the programs of the cluster
     servers_anchors: bytes  # PEM: who is believed for servers by those who need to see a root
+    endpoint_anchors: bytes  # PEM: who is believed for API servers, in kubeconfigs
+    signs: str  # unit of the authorities that sign (stages.py); empty if they are the user's own
+    believed: tuple[str, ...]  # units of all that are believed, the one that signs first
     cluster: dict[str, KeyPair]
     nodes: dict[str, dict[str, KeyPair]]  # by node, then by certificate; every node has an entry
     service_account_key: bytes = field(repr=False)
@@ -118,6 +123,11 @@ def ensure_pki(state: State, plan: Plan, now: datetime) -> Pki:
     kubelets = ensure_kubelet_authority(
         authorities[pki.KUBERNETES_CA], state, plan, now=now, notes=notes
     )
+    stage = read_stage(state.directory)
+    if stage is not Stage.SETTLED:
+        notes.append(
+            f"new authorities: stage {stage.value}; bundler certs rotate says what is next"
+        )
     reasons = _explain_reissues(leaves, authorities, plan, now=now)
     _check_signable(leaves, reasons, authorities, plan)
     pairs: dict[Path, KeyPair] = {}
@@ -135,13 +145,25 @@ def ensure_pki(state: State, plan: Plan, now: datetime) -> Pki:
     every = {
         name: authorities.get(name, authorities[pki.KUBERNETES_CA]) for name in pki.AUTHORITIES
     }
-    anchors = {name: authority.pair.certificate_pem for name, authority in every.items()}
-    beside = b"" if kubelets is every[pki.KUBERNETES_CA] else kubelets.pair.certificate_pem
+    others = {name: load_beside(name, state) for name in authorities}
+    others_pem = {
+        name: encode_all(others.get(name, others[pki.KUBERNETES_CA])) for name in pki.AUTHORITIES
+    }
+    anchors = {
+        name: authority.pair.certificate_pem + others_pem[name] for name, authority in every.items()
+    }
+    kubernetes = every[pki.KUBERNETES_CA]
+    beside = b"" if kubelets is kubernetes else kubelets.pair.certificate_pem
+    is_ours = all(authority.origin is Origin.MADE for authority in authorities.values())
+    units = (kubernetes.certificate, *others[pki.KUBERNETES_CA])
     return Pki(
         authorities={name: authority.pair for name, authority in every.items()},
         kubelet_authority=kubelets.pair,
         anchors={**anchors, pki.KUBERNETES_CA: anchors[pki.KUBERNETES_CA] + beside},
-        servers_anchors=every[pki.KUBERNETES_CA].whole_pem + beside,
+        servers_anchors=kubernetes.whole_pem + others_pem[pki.KUBERNETES_CA] + beside,
+        endpoint_anchors=anchors[pki.KUBERNETES_CA],
+        signs=unit_of(kubernetes.certificate) if is_ours else "",
+        believed=tuple(map(unit_of, units)) if is_ours else (),
         cluster={leaf.spec.name: pairs[leaf.directory] for leaf in leaves if leaf.node is None},
         nodes={
             node.name: {

@@ -31,7 +31,7 @@ ARCHIVE = "archive"
 ROOT = "pki/"
 WHY_NOT_AUTHORITY = (
     "is an authority: what it signed is believed by every host and every pod, so a new one comes in"
-    " by stages and not by renewal"
+    " by stages and not by renewal: bundler certs rotate --help"
 )
 WHY_NOT_SERVICE_ACCOUNT = (
     "is no certificate but the key that signs service accounts' tokens: it does not end, and with"
@@ -82,7 +82,7 @@ def renew(
             issuer = issuers[pki.authority_of(leaf.spec, plan)]
             renewals.append(_preview(name, leaf, issuer, plan, now))
             if not dry_run:
-                _archive(leaf, state, now)
+                archive(leaf.directory, state, now)
                 _replace(leaf, issuer, state, plan, now, keep_key=keep_keys)
     return tuple(renewals)
 
@@ -166,14 +166,15 @@ def _preview(name: str, leaf: Leaf, issuer: pki.Issuer, plan: Plan, now: datetim
     )
 
 
-def _archive(leaf: Leaf, state: State, now: datetime) -> None:
-    """Copy the pair, as one, before anything is done to it."""
-    target = archive_of(state.directory, now) / leaf.directory.relative_to(state.directory)
+def archive(directory: Path, state: State, now: datetime) -> None:
+    """Copy a pair, or what there is of it, as one, before anything is done to it."""
+    target = archive_of(state.directory, now) / directory.relative_to(state.directory)
     at = state.directory
     for part in target.parent.relative_to(state.directory).parts:
         at /= part
         state.make_directory(at)
-    files = {name: state.read_file(leaf.directory / name) for name in ("cert.pem", "key.pem")}
+    names = [name for name in ("cert.pem", "key.pem") if (directory / name).exists()]
+    files = {name: state.read_file(directory / name) for name in names}
     if not target.is_dir():
         state.write_directory(target, files)
 

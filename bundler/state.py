@@ -6,7 +6,7 @@
     etcd-founders               the members of etcd that begin the cluster, a name a line
     tokens/<node>               the bootstrap token of each worker's kubelet
     pki/                        see pki_store.py
-    archive/                    see renew.py
+    archive/                    see renew.py and rotation.py
 
 Directories are 0700 and files 0600. A file or directory appears whole or not at all: it is written
 under a name that begins with `.tmp-`, synced, and renamed; what a killed run left is removed.

@@ -11,6 +11,12 @@ NOT_FOUND = "echo 'Error from server (NotFound): the server could not find it' >
 Run = Callable[..., tuple[int, list[str], list[str]]]
 
 
+def pem(name: str) -> str:
+    """As a certificate looks, on several lines."""
+    body = "\n".join(name[0] * 4 for _ in range(3))
+    return f"-----BEGIN CERTIFICATE-----\n{body}\n{name}=\n-----END CERTIFICATE-----\n"
+
+
 @pytest.fixture
 def run(sh: Sh, tmp_path: Path) -> Run:
     """Run with a kubectl of these answers: (exit code, what was said, the calls of kubectl).
@@ -18,18 +24,25 @@ def run(sh: Sh, tmp_path: Path) -> Run:
     In the answers $n is the number of that kind of call. Nothing really sleeps.
     """
     (tmp_path / "etc/kubernetes/addons").mkdir(parents=True)
+    (tmp_path / "etc/kubernetes/pki").mkdir()
+    (tmp_path / "etc/kubernetes/pki/ca.crt").write_text(pem("new") + pem("old"))
+    (tmp_path / "etc/kubernetes/pki/front-proxy-ca.crt").write_text(pem("proxy"))
 
     def start(
-        ready: str = "echo ok", health: str = "echo ok", apply: str = ":", **environment: str
+        ready: str = "echo ok",
+        health: str = "echo ok",
+        apply: str = ":",
+        told: str = ":",
+        **environment: str,
     ) -> tuple[int, list[str], list[str]]:
         write_program(
             tmp_path / "bin/kubectl",
             f"""echo "$*" >>{tmp_path}/calls
-case " $* " in *" /readyz "*) kind=readyz ;; *" /healthz "*) kind=healthz ;; *) kind=apply ;; esac
+case " $* " in *" /readyz "*) kind=readyz ;; *" /healthz "*) kind=healthz ;; *" configmap "*) kind=told ;; *) kind=apply ;; esac
 echo >>{tmp_path}/$kind
 n=$(($(wc -l <{tmp_path}/$kind)))
 [ "$n" -lt 20 ] || {{ kill "$(cat {tmp_path}/pid)"; exit 1; }}
-case $kind in readyz) {ready} ;; healthz) {health} ;; apply) {apply} ;; esac
+case $kind in readyz) {ready} ;; healthz) {health} ;; told) {told} ;; apply) {apply} ;; esac
 """,
         )
         write_program(tmp_path / "bin/sleep", f'echo "$*" >>{tmp_path}/sleeps\n')
@@ -60,7 +73,7 @@ def test_a_ready_api_gets_the_whole_directory_once(run: Run, tmp_path: Path) -> 
     code, said, calls = run(apply="echo a created; echo b unchanged; echo c configured")
     addons = f"{tmp_path}/etc/kubernetes/addons"
     assert (code, said) == (0, ["a created", "c configured", f"applied all manifests in {addons}"])
-    assert len(calls) == 2
+    assert len(calls) == 3
     assert calls[1].endswith(f"apply --validate=false -f {addons}")
     assert all(f"--kubeconfig {tmp_path}/etc/kubernetes/admin.kubeconfig" in call for call in calls)
     assert not any("--server" in call for call in calls)
@@ -122,3 +135,33 @@ def test_where_no_token_is_revoked_none_is_deleted(run: Run, tmp_path: Path) -> 
     (tmp_path / "etc/kubernetes/revoked-tokens").write_text("# of nodes that have left\n")
     _, _, calls = run()
     assert not any("delete" in call for call in calls)
+
+
+@pytest.mark.parametrize(
+    ("told", "forgets"),
+    [
+        ("", False),  # 1.14 to 1.16 write it anew by themselves, and it may not be there yet
+        (pem("new") + pem("old") + "\n" + pem("proxy"), False),
+        (pem("old") + "\n", False),
+        (pem("new") + pem("former") + "\n" + pem("proxy"), True),
+        (pem("new") + "\n" + pem("other"), True),
+    ],
+)
+def test_authorities_that_are_believed_no_more_are_forgotten(
+    run: Run, tmp_path: Path, told: str, forgets: bool
+) -> None:
+    (tmp_path / "answer").write_text(told)
+    code, _, calls = run(
+        told=f'case "$*" in *get*) cat {tmp_path}/answer ;; *) echo deleted ;; esac'
+    )
+    assert code == 0
+    about = [call.partition("-n kube-system ")[2].split(" -o ")[0] for call in calls[2:]]
+    name = "configmap extension-apiserver-authentication --ignore-not-found"
+    assert about == [f"get {name}", *([f"delete {name}"] if forgets else [])]
+
+
+def test_it_waits_until_it_knows_whom_extension_servers_believe(run: Run) -> None:
+    told = '[ "$n" -gt 1 ] || { echo refused >&2; exit 1; }'
+    code, said, _ = run(told=told)
+    assert code == 0
+    assert said[-1] == "waiting for authorities that are believed no more to be forgotten: refused"

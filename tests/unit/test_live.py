@@ -112,11 +112,11 @@ def test_intermediates_lead_to_the_root(authority: Authority, tmp_path: Path) ->
     chain.write_bytes(leaf.read_bytes() + signed.read_bytes())
     with serve(chain, leaf.with_suffix(".key")) as port:
         endpoint = Endpoint(host="127.0.0.1", port=port, authority="root")
-        found = check_endpoint(endpoint, {"root": certificate}, {}, datetime.now(UTC))
+        found = check_endpoint(endpoint, {"root": (certificate,)}, {}, datetime.now(UTC))
     assert found.faults == ()
     with serve(leaf, leaf.with_suffix(".key")) as port:
         endpoint = Endpoint(host="127.0.0.1", port=port, authority="root")
-        found = check_endpoint(endpoint, {"root": certificate}, {}, datetime.now(UTC))
+        found = check_endpoint(endpoint, {"root": (certificate,)}, {}, datetime.now(UTC))
     assert found.faults == ("signed by CN=intermediate, which is not the root that is believed",)
 
 
@@ -130,7 +130,7 @@ def test_every_fault_is_told(authority: Authority, tmp_path: Path) -> None:
         )
         known = {"pki/nodes/a/apiserver": load(authority.issue("mine", LOOPBACK))}
         later = datetime.now(UTC) + timedelta(days=3)
-        found = check_endpoint(endpoint, {"own": load(authority.file)}, known, later)
+        found = check_endpoint(endpoint, {"own": (load(authority.file),)}, known, later)
     assert len(found.faults) == 4
     ended, signed, named, stale = found.faults
     assert ended.startswith("ended on ")

@@ -56,6 +56,10 @@ finish() {
 # shellcheck disable=SC1091 # rendered for each node
 load_node() { . "$here/node.env"; }
 
+# text_field FILE NAME: what NAME='…' says there, which is read and never run.
+text_field() { sed -n "s/^$2='\([^']*\)'\$/\1/p" "$1" 2>/dev/null; }
+has_word() { case " $1 " in *" $2 "*) ;; *) return 1 ;; esac; }
+
 note() { printf '%s %s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$*" >>"$store/journal"; }
 
 make_store() {

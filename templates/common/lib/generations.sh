@@ -132,7 +132,9 @@ end_switch() {
     switching=no
     write_line "$store/current" "$to"
     rm -f "$store/switch"
-    [ "$outcome" != ready ] || prune_generations $GENERATIONS_KEPT
+    [ "$outcome" = ready ] || return 0
+    prune_strangers
+    prune_generations $GENERATIONS_KEPT
 }
 
 # The install.sh of the generation before takes over this process, and with it the lock. Nothing
@@ -203,6 +205,20 @@ rollback() {
     exec /bin/sh "$generations/$wanted/install.sh" "$@"
 }
 
+# What holds authorities that the installed generation believes no more (bundler certs rotate): going
+# back there would take this host out of the cluster, and nothing of them is to stay.
+prune_strangers() {
+    believed=$(text_field "$generations/$to/state.env" AUTHORITIES_BELIEVED)
+    [ -n "$believed" ] || return 0
+    for number in $(list_numbers); do
+        [ "$number" != "$to" ] || continue
+        former=$(text_field "$generations/$number/state.env" AUTHORITIES_BELIEVED)
+        for unit in ${former:--}; do
+            has_word "$believed" "$unit" || { prune_generation "$number"; break; }
+        done
+    done
+}
+
 # prune_generations KEEP: the newest stay, what is installed among them, and one to go back to.
 prune_generations() {
     newest_well=''
@@ -213,10 +229,14 @@ prune_generations() {
     for number in $(list_numbers); do
         [ "$surplus" -gt 0 ] || break
         case $number in "$(current_generation)" | "$newest_well") continue ;; esac
-        wipe_secrets "$generations/$number"
-        rm -rf "${generations:?}/$number"
-        note "pruned generation $number"
+        prune_generation "$number"
         surplus=$((surplus - 1))
     done
     rm -rf "$generations"/*.part
+}
+
+prune_generation() {
+    wipe_secrets "$generations/$1"
+    rm -rf "${generations:?}/$1"
+    note "pruned generation $1"
 }

@@ -47,6 +47,7 @@ check_turn() {
 
 # What stands in the way, if anything: nothing where this host's units are not to be restarted.
 find_obstacle() {
+    find_obstacle_of_authorities && return
     for unit in etcd kube-apiserver kubelet; do
         is_due "$unit.service" || continue
         "find_obstacle_of_$(printf '%s' "$unit" | tr - _)" && return
@@ -124,6 +125,54 @@ find_obstacle_of_kubelet() {
     [ -n "$older" ] || return 1
     echo "an API server is older than this kubelet: $(printf '%s\n' "$older" | sed -n 1p); control planes come before workers"
 }
+
+# Authorities are replaced by stages (bundler certs rotate): everybody believes a new one before anybody
+# shows what it signed, and nobody shows what the former signed when it is believed no more. In a
+# handshake each server tells both: who signed its certificate, and whose clients it takes. Authorities
+# of one name are told apart by OU; - stands for those that have none.
+find_obstacle_of_authorities() {
+    signs=$(text_field "$here/state.env" AUTHORITY_SIGNS) believed=$(text_field "$here/state.env" AUTHORITIES_BELIEVED)
+    installed_state=$prefix/opt/k8s/bundle/state.env
+    [ -n "$signs" ] && [ -f "$installed_state" ] || return 1
+    former=$(text_field "$installed_state" AUTHORITIES_BELIEVED)
+    [ "${former:--}" != "$believed" ] || return 1
+    for planned in $NODES; do
+        server=${planned#*|} server=${server%|*}
+        [ "$server" != "$ADDRESS" ] || continue
+        for role_and_port in etcd:2379 "control-plane:$API_PORT" worker:10250; do
+            case ",${planned##*|}," in *",${role_and_port%:*},"*) ;; *) continue ;; esac
+            find_stranger "${planned%%|*}" "$server" "${role_and_port#*:}" && return
+        done
+    done
+    return 1
+}
+
+# find_stranger NAME ADDRESS PORT: what that server has of other stages than go with this bundle's.
+find_stranger() {
+    timeout 10 openssl s_client -connect "$2:$3" </dev/null >"$work/hands" 2>/dev/null
+    shown=$(openssl x509 -noout -issuer -in "$work/hands" 2>/dev/null | read_units)
+    if [ -z "$shown" ]; then
+        echo "port $3 of $1 does not answer, so nobody knows which authorities $1 believes"
+    elif ! awk '/^Acceptable client certificate CA names/ { on = 1; next } /^(Client Certificate Types|Requested|Shared|Peer|Server|---)/ { on = 0 } on' "$work/hands" |
+        read_units | grep -qxFe "$signs"; then
+        echo "port $3 of $1 does not believe the authorities that sign in this bundle: install the stage before on $1"
+    elif ! has_word "$believed" "$shown"; then
+        echo "port $3 of $1 shows a certificate of an authority that this bundle believes no more: install the stage before on $1"
+    elif [ "$3" = "$API_PORT" ] && [ "$shown" != "$signs" ] && is_kubelet_with_new_signer; then
+        echo "the API server of $1 does not show the new authorities' certificate: control planes come before workers"
+    else
+        return 1
+    fi
+}
+
+# Kubelets ask for new certificates when they restart, of whoever signs then on the control planes.
+is_kubelet_with_new_signer() {
+    ! has_word "$UNITS" kube-apiserver.service && has_word "$UNITS" kubelet.service && ! is_generation &&
+        [ "$(text_field "$installed_state" AUTHORITY_SIGNS)" != "$signs" ]
+}
+
+# Distinguished names on stdin, in any form that openssl ever wrote → their units.
+read_units() { awk '{ if (match($0, /OU *= *[^,\/+]*/)) { name = substr($0, RSTART, RLENGTH); sub(/^OU *= */, "", name); sub(/ *$/, "", name); print name } else if (/CN *=/) print "-" }'; }
 
 # Two control-plane hosts that look at the same moment must not both go: the lock is in etcd, and is
 # this host's until the script ends, however it does.

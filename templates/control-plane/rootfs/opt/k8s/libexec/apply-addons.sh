@@ -13,6 +13,7 @@ export PATH
 addons=${DESTDIR:-}/etc/kubernetes/addons
 revoked=${DESTDIR:-}/etc/kubernetes/revoked-tokens
 kubeconfig=${DESTDIR:-}/etc/kubernetes/admin.kubeconfig
+pki=${DESTDIR:-}/etc/kubernetes/pki
 reported=''
 
 main() {
@@ -20,6 +21,7 @@ main() {
     attempt_until_done "the API server ${API_LOCAL:-} to be ready" is_ready
     attempt_until_done "the manifests in $addons to be accepted" apply_all
     echo "applied all manifests in $addons"
+    attempt_until_done "authorities that are believed no more to be forgotten" forget_authorities
     [ ! -f "$revoked" ] || attempt_until_done "the tokens in $revoked to be deleted" revoke_tokens
 }
 
@@ -58,6 +60,20 @@ apply_all() {
     code=$?
     printf '%s\n' "$output" | grep -v ' unchanged$'
     return "$code"
+}
+
+# Here API servers say whom extension servers shall believe: from 1.17 on they only ever add to it,
+# and make it anew within a minute where it is gone; earlier ones write it anew when they start.
+forget_authorities() {
+    told=$(kube -n kube-system get configmap extension-apiserver-authentication --ignore-not-found \
+        -o 'jsonpath={.data.client-ca-file}{.data.requestheader-client-ca-file}' 2>&1) || { printf '%s\n' "$told"; return 1; }
+    strangers=$({ cat "$pki/ca.crt" "$pki/front-proxy-ca.crt"; echo; echo told; printf '%s\n' "$told"; } | awk '
+        /^told$/ { told = 1 }
+        /-----BEGIN/ { body = ""; next }
+        /-----END/ { if (told && !(body in believed)) strangers++; believed[body] = 1; next }
+        { body = body $0 }
+        END { print strangers + 0 }')
+    [ "$strangers" = 0 ] || kube -n kube-system delete configmap extension-apiserver-authentication --ignore-not-found
 }
 
 # With what is in this file no host can join any more.

@@ -1,0 +1,184 @@
+"""The authorities of five hosts are replaced by stages: who comes too early is refused, nothing stays."""
+
+import base64
+import binascii
+import io
+import re
+import subprocess
+import sys
+import tarfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from lab import CACHE, FIGURES, Cluster, Host, build, wait_for
+
+pytestmark = pytest.mark.long
+PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+ENCODED = re.compile(rb"[A-Za-z0-9+/]{200,}={0,2}")
+PLACES = "/etc/kubernetes /etc/etcd /var/lib/kubelet/pki /var/lib/bundler /opt/k8s"
+UNPLANNED = 3  # exit code of an install.sh that is refused
+
+
+@dataclass
+class Rotation:
+    """The cluster, where each stage's bundles are, and what went on."""
+
+    cluster: Cluster
+    cache: Path
+    dist: Path
+
+    def rotate(self, step: str) -> None:
+        """On the builder: the stage, and its bundles as a delta of those before."""
+        cluster = self.cluster
+        target = cluster.directory / step
+        done = subprocess.run(
+            [
+                Path(sys.executable).parent / "bundler", "certs", "rotate", step,
+                "-c", cluster.directory / "examples/lab.yaml", "--since", self.dist, "-o", target,
+                "--cache", self.cache, "--mirror", CACHE / "mirror", "--pins", CACHE / "pins.yaml", "--offline",
+            ],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        self.dist = target
+        with ThreadPoolExecutor(5) as pool:
+            list(pool.map(lambda host: self.carry(host, step), cluster.hosts.values()))
+
+    def carry(self, host: Host, step: str) -> None:
+        """Beside the bundles of other stages."""
+        bundle = self.cluster.directory / step / f"lab-{host.name}.tar.gz"
+        host.run(f"rm -rf /root/{step} && mkdir /root/{step}")
+        with bundle.open("rb") as stream:
+            subprocess.run(
+                ["docker", "exec", "-i", host.container, "tar", "-xzf", "-", "-C", f"/root/{step}"],
+                stdin=stream, check=True,
+            )  # fmt: skip
+
+    def install(self, step: str, host: Host) -> None:
+        host.run(f"/root/{step}/lab-{host.name}/install.sh --wait 10m", timeout=900)
+
+    def is_refused(self, step: str, host: Host) -> str:
+        before = host.output("cat /var/lib/bundler/current")
+        done = host.run(f"/root/{step}/lab-{host.name}/install.sh", check=False)
+        assert done.returncode == UNPLANNED, done.stdout
+        assert host.output("cat /var/lib/bundler/current") == before
+        return done.stdout
+
+    def verify(self, step: str, begun: float) -> None:
+        wait_for(f"verify.sh after {step}", self.is_green, seconds=240)
+        FIGURES.append(f"new authorities, stage {step}: {time.monotonic() - begun:.0f} s for five hosts, verify.sh included")  # fmt: skip
+
+    def is_green(self) -> bool:
+        return self.cluster.verify().returncode == 0
+
+
+@pytest.fixture(scope="module")
+def rotation(running: Cluster, product_cache: Path) -> Rotation:
+    return Rotation(cluster=running, cache=product_cache, dist=running.dist)
+
+
+def test_all_but_one_come_to_believe_the_new_ones(rotation: Rotation) -> None:
+    masters, workers = rotation.cluster.masters, rotation.cluster.workers
+    rotation.rotate("trust")
+    begun = time.monotonic()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda host: rotation.install("trust", host), [*masters, workers[0]]))
+    rotation.verify("trust", begun)
+
+
+def test_no_host_issues_while_another_does_not_believe(rotation: Rotation) -> None:
+    masters, workers = rotation.cluster.masters, rotation.cluster.workers
+    rotation.rotate("issue")
+    said = rotation.is_refused("issue", masters[0])
+    assert "port 10250 of worker2 does not believe the authorities that sign in this bundle" in said
+    rotation.install("trust", workers[1])
+    said = rotation.is_refused("issue", workers[0])
+    assert "control planes come before workers" in said
+
+
+def test_everything_is_made_anew_while_the_former_are_believed(rotation: Rotation) -> None:
+    begun = time.monotonic()
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda host: rotation.install("issue", host), rotation.cluster.masters))
+        rotation.rotate("drop")
+        said = rotation.is_refused("drop", rotation.cluster.masters[0])
+        assert "shows a certificate of an authority that this bundle believes no more" in said
+        list(pool.map(lambda host: rotation.install("issue", host), rotation.cluster.workers))
+    rotation.verify("issue", begun)
+
+
+def test_the_former_are_dropped(rotation: Rotation) -> None:
+    begun = time.monotonic()
+    with ThreadPoolExecutor(5) as pool:
+        list(pool.map(lambda host: rotation.install("drop", host), rotation.cluster.hosts.values()))
+    rotation.verify("drop", begun)
+    for host in rotation.cluster.hosts.values():
+        done = host.run("/opt/k8s/bundle/verify.sh --node", check=False)
+        assert done.returncode == 0, done.stdout
+
+
+def list_certificates(content: bytes) -> list[x509.Certificate]:
+    """Those in PEM, and those that are PEM in base64."""
+    found = [x509.load_pem_x509_certificate(pem) for pem in PEM.findall(content)]
+    for encoded in ENCODED.findall(content):
+        try:
+            decoded = base64.b64decode(encoded, validate=True)
+        except binascii.Error:
+            continue
+        found += [x509.load_pem_x509_certificate(pem) for pem in PEM.findall(decoded)]
+    return found
+
+
+def list_former(content: bytes) -> list[str]:
+    """Certificates of this cluster whose authority, or which, has no unit: those of before."""
+    return [
+        one.subject.rfc4514_string()
+        for one in list_certificates(content)
+        if re.search(r"CN=(kubernetes|etcd|front-proxy)-ca", one.issuer.rfc4514_string())
+        and "OU=" not in one.issuer.rfc4514_string()
+    ]
+
+
+def test_no_host_holds_a_trace_of_the_former(rotation: Rotation) -> None:
+    looked_at = 0
+    for host in rotation.cluster.hosts.values():
+        host.run("rm -rf /root/trust /root/issue")
+        packed = subprocess.run(
+            ["docker", "exec", host.container, "sh", "-c", f"tar -chf - --exclude=bin {PLACES} 2>/dev/null || :"],
+            capture_output=True, check=True,
+        ).stdout  # fmt: skip
+        with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+            for member in archive:
+                if member.isfile() and member.size < 1 << 20:
+                    content = archive.extractfile(member).read()  # type: ignore[union-attr]
+                    assert list_former(content) == [], f"{host.name}: {member.name}"
+                    looked_at += len(list_certificates(content))
+    assert looked_at > 100
+
+
+def test_neither_does_the_cluster(rotation: Rotation) -> None:
+    kubectl = rotation.cluster.kubectl
+    for kind in ("configmaps", "secrets", "apiservices"):
+        text = kubectl(f"get {kind} -A -o json").replace("\\n", "\n").encode()
+        assert list_former(text) == [], kind
+        assert kind == "apiservices" or list_certificates(text)
+
+
+def test_servers_show_the_new_ones_and_later_tests_go_on(rotation: Rotation) -> None:
+    cluster = rotation.cluster
+    done = subprocess.run(
+        [
+            Path(sys.executable).parent / "bundler", "certs", "check", "--live",
+            "-c", cluster.directory / "examples/lab.yaml",
+        ],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    build(cluster.directory / "examples" / "lab.yaml", cluster.dist, cache=rotation.cache)
+    for host in cluster.hosts.values():
+        directory = host.unpack(cluster.bundle(host))
+        assert host.output(f"{directory}/install.sh").strip() == f"{host.name}: nothing to do"

@@ -1,0 +1,398 @@
+"""Authorities are replaced by stages: hosts ask each other by handshakes, and what is old goes."""
+
+import base64
+import itertools
+import os
+import random
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from shells import TEMPLATES, Sh
+
+from bundler import pki
+
+NOW = datetime.now(UTC)
+NEW = "20261229T050607Z"
+NAMES = ("kubernetes-ca", "etcd-ca", "front-proxy-ca")
+PORTS = {"etcd": 2379, "control-plane": 6443, "worker": 10250}
+SCRIPT = """
+set -u
+work={work} here={work}/bundle dry_run=no turn_limit=0
+NODE=m1 ADDRESS={own} API_PORT=6443 UNITS='{units}'
+NODES='{nodes}'
+. {lib}/common.sh; . {lib}/turn.sh
+prefix={work}/root store={work}/store
+is_generation() {{ {is_generation}; }}
+is_pending() {{ false; }}
+: >"$work/restarts"
+failure() {{ echo "FAILURE $1: $2"; }}
+check_turn
+"""
+
+
+@dataclass(frozen=True)
+class Authorities:
+    """The cluster's, of the first build and of a rotation, as files."""
+
+    directory: Path
+    issuers: dict[tuple[str, str], pki.Issuer] = field(default_factory=dict)
+
+    def issuer(self, name: str, unit: str) -> pki.Issuer:
+        if (name, unit) not in self.issuers:
+            key = pki.make_key("ecdsa-p256")
+            certificate = pki.issue_authority(
+                name, "lab", key, NOW, 30, unit=None if unit == "-" else unit
+            )
+            self.issuers[name, unit] = pki.Issuer(certificate=certificate, key=key)
+        return self.issuers[name, unit]
+
+    def issue(self, name: str, unit: str, common_name: str, *, days: int = 30) -> bytes:
+        """A certificate and its key, PEM."""
+        key = pki.make_key("ecdsa-p256")
+        content = pki.Content(
+            common_name=common_name,
+            organization=None,
+            usages=tuple(usage.dotted_string for usage in (pki.SERVER, pki.CLIENT)),
+            names=(IPv4Address("127.0.0.1"),),
+        )
+        then = NOW if days > 0 else NOW - timedelta(days=40)
+        issuer = self.issuer(name, unit)
+        if days <= 0:
+            certificate = pki.issue_authority(
+                name, "lab", issuer.key, then, 60, unit=None if unit == "-" else unit
+            )
+            issuer = pki.Issuer(certificate=certificate, key=issuer.key)
+        certificate = pki.issue(content, key.public_key(), issuer, then, 30)
+        return pki.encode_certificate(certificate) + pki.encode_private_key(key)
+
+    def believe(self, names: tuple[str, ...], units: str) -> bytes:
+        return b"".join(
+            pki.encode_certificate(self.issuer(name, unit).certificate)
+            for name in names
+            for unit in units.split()
+        )
+
+
+@pytest.fixture(scope="module")
+def authorities(tmp_path_factory: pytest.TempPathFactory) -> Authorities:
+    return Authorities(tmp_path_factory.mktemp("authorities"))
+
+
+@dataclass
+class Site:
+    """Servers on loopback addresses of this test's own."""
+
+    sh: Sh
+    work: Path
+    authorities: Authorities
+    version: str
+    net: str = field(
+        default_factory=lambda: f"127.{random.randint(1, 254)}.{random.randint(0, 254)}"
+    )
+    servers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    def serve(self, host: int, role: str, signs: str, believed: str) -> None:
+        """A server as that role's, which insists on a client's certificate."""
+        name = "etcd-ca" if role == "etcd" else "kubernetes-ca"
+        file, others = (self.work / f"{next(self.numbers)}.{kind}" for kind in ("pem", "ca"))
+        file.write_bytes(self.authorities.issue(name, signs, "server"))
+        others.write_bytes(self.authorities.believe((name,), believed))
+        address = (f"{self.net}.{host}", PORTS[role])
+        self.servers.append(
+            subprocess.Popen(
+                ["openssl", "s_server", "-accept", "{}:{}".format(*address), "-cert", file, "-key", file,
+                 "-CAfile", others, "-Verify", "1", "-verify_return_error", "-quiet", self.version],
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            )
+        )  # fmt: skip
+        for _ in range(200):
+            with socket.socket() as probe:
+                if probe.connect_ex(address) == 0:
+                    return
+            time.sleep(0.05)
+        raise AssertionError(f"{address} does not listen")
+
+    def cluster(self, stages: dict[str, tuple[str, str]]) -> None:
+        """m2 and m3 (etcd and control plane) and w1, each with who signs and who is believed."""
+        for name, (signs, believed) in stages.items():
+            host = {"m2": 2, "m3": 3, "w1": 4}[name]
+            for role in ("worker",) if name == "w1" else ("etcd", "control-plane"):
+                self.serve(host, role, signs, believed)
+
+    def ask(
+        self, bundle: tuple[str, str], installed: tuple[str, str] | None, *, is_worker: bool = False,
+        is_generation: bool = False,
+    ) -> list[str]:  # fmt: skip
+        """What check_turn says on m1, or on a second worker."""
+        both = "etcd,control-plane"
+        nodes = [f"m{n}|{self.net}.{n}|{both}" for n in ((2, 3) if is_worker else (1, 2, 3))]
+        nodes += [f"w1|{self.net}.4|worker"] + ([f"w2|{self.net}.1|worker"] if is_worker else [])
+        for directory, values in (("bundle", bundle), ("root/opt/k8s/bundle", installed)):
+            (self.work / directory).mkdir(parents=True, exist_ok=True)
+            file = self.work / directory / "state.env"
+            file.unlink(missing_ok=True)
+            if values:
+                file.write_text(
+                    f"NOT_AFTER='1'\nAUTHORITY_SIGNS='{values[0]}'\nAUTHORITIES_BELIEVED='{values[1]}'\n"
+                )
+        script = self.work / "script.sh"
+        script.write_text(
+            SCRIPT.format(
+                work=self.work, own=f"{self.net}.1", nodes=" ".join(nodes), lib=TEMPLATES / "common/lib",
+                units="kubelet.service" if is_worker else "etcd.service kube-apiserver.service",
+                is_generation="true" if is_generation else "false",
+            )
+        )  # fmt: skip
+        done = self.sh(script)
+        assert done.stderr == ""
+        return done.stdout.splitlines()
+
+
+@pytest.fixture
+def start(sh: Sh, tmp_path: Path, authorities: Authorities) -> Iterator[Callable[..., Site]]:
+    sites: list[Site] = []
+
+    def make(version: str = "-tls1_3") -> Site:
+        sites.append(Site(sh, tmp_path, authorities, version))
+        return sites[-1]
+
+    yield make
+    for site in sites:
+        for server in site.servers:
+            server.kill()
+            server.wait()
+
+
+SETTLED, TRUST, ISSUE, DROP = ("-", "-"), ("-", f"- {NEW}"), (NEW, f"{NEW} -"), (NEW, NEW)
+LACKS = "FAILURE turn: port {} of {} does not believe the authorities that sign in this bundle: install the stage before on {}"
+SHOWS = "FAILURE turn: port {} of {} shows a certificate of an authority that this bundle believes no more: install the stage before on {}"
+
+TOO_EARLY = "FAILURE turn: the API server of m3 does not show the new authorities' certificate: control planes come before workers"
+
+
+@pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
+def test_who_lacks_the_stage_before_is_found(start: Callable[..., Site], version: str) -> None:
+    site = start(version)
+    site.cluster({"m2": TRUST, "m3": SETTLED, "w1": TRUST})
+    assert site.ask(TRUST, SETTLED) == []
+    assert site.ask(ISSUE, TRUST) == [LACKS.format(2379, "m3", "m3")]
+    assert site.ask(DROP, ISSUE) == [SHOWS.format(2379, "m2", "m2")]
+
+
+def test_a_worker_counts_too(start: Callable[..., Site]) -> None:
+    site = start()
+    site.cluster({"m2": ISSUE, "m3": ISSUE, "w1": TRUST})
+    assert site.ask(ISSUE, TRUST) == []
+    assert site.ask(DROP, ISSUE) == [SHOWS.format(10250, "w1", "w1")]
+
+
+def test_when_all_have_it_the_next_stage_may_come(start: Callable[..., Site]) -> None:
+    site = start()
+    site.cluster({"m2": ISSUE, "m3": DROP, "w1": ISSUE})
+    assert site.ask(DROP, ISSUE) == []
+    assert site.ask(TRUST, ISSUE, is_generation=True) == [LACKS.format(2379, "m3", "m3")]
+
+
+def test_who_does_not_answer_is_not_guessed(start: Callable[..., Site]) -> None:
+    site = start()
+    site.cluster({"m2": TRUST, "m3": TRUST})
+    assert site.ask(ISSUE, TRUST) == [
+        "FAILURE turn: port 10250 of w1 does not answer, so nobody knows which authorities w1 believes"
+    ]
+
+
+def test_nobody_is_asked_where_authorities_stay(start: Callable[..., Site]) -> None:
+    site = start()  # nobody answers
+    for bundle, installed in (
+        (SETTLED, SETTLED), (SETTLED, ("", "")), (DROP, DROP), (DROP, None), (("", ""), SETTLED),
+    ):  # fmt: skip
+        assert site.ask(bundle, installed) == []
+
+
+def test_a_kubelet_waits_for_those_who_sign_anew(start: Callable[..., Site]) -> None:
+    site = start()
+    site.cluster({"m2": ISSUE, "m3": TRUST, "w1": TRUST})
+    assert site.ask(TRUST, SETTLED, is_worker=True) == []
+    assert site.ask(ISSUE, TRUST, is_worker=True) == [TOO_EARLY]
+    assert site.ask(ISSUE, TRUST, is_worker=True, is_generation=True) == []
+
+
+UNITS = """
+. {lib}/common.sh; . {lib}/turn.sh
+read_units <<'EOF'
+/O=lab/OU=2026T/CN=etcd-ca
+/O=lab/CN=etcd-ca
+O = lab, OU = 2026T, CN = etcd-ca
+O = lab, CN = etcd-ca
+O=lab, OU=2026T, CN=etcd-ca
+CN=etcd-ca,OU=2026T,O=lab
+issuer= /O=lab/OU=2026T/CN=etcd-ca
+issuer=CN=etcd-ca
+EOF
+"""
+
+
+def test_names_are_read_as_every_openssl_writes_them(sh: Sh, tmp_path: Path) -> None:
+    script = tmp_path / "script.sh"
+    script.write_text(UNITS.format(lib=TEMPLATES / "common/lib"))
+    assert sh(script).stdout.split() == ["2026T", "-", "2026T", "-", "2026T", "2026T", "2026T", "-"]
+
+
+PRUNE = """
+set -u
+. {lib}/common.sh; . {lib}/files.sh; . {lib}/generations.sh
+prefix={work} store={work}/store generations={work}/store/generations to=4 work={work}
+prune_strangers
+"""
+
+
+def test_generations_with_authorities_that_are_believed_no_more_go(sh: Sh, tmp_path: Path) -> None:
+    for number, believed in (("1", None), ("2", "-"), ("3", f"{NEW} -"), ("4", NEW), ("5", NEW)):
+        directory = tmp_path / "store/generations" / number
+        directory.mkdir(parents=True)
+        (directory / "state").write_text("healthy 2026\n")
+        (directory / "ca.key").write_text("secret")
+        line = f"AUTHORITIES_BELIEVED='{believed}'\n" if believed else ""
+        (directory / "state.env").write_text(line)
+    script = tmp_path / "script.sh"
+    script.write_text(PRUNE.format(lib=TEMPLATES / "common/lib", work=tmp_path))
+    done = sh(script)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert sorted(os.listdir(tmp_path / "store/generations")) == ["4", "5"]
+    assert (tmp_path / "store/journal").read_text().count("pruned generation") == 3
+
+
+KUBECONFIG = """\
+apiVersion: v1
+clusters:
+- cluster:
+    certificate-authority-data: {}
+    server: https://192.0.2.1:8443
+  name: default-cluster
+users:
+- name: default-auth
+  user:
+    client-certificate: /var/lib/kubelet/pki/kubelet-client-current.pem
+"""
+
+
+@dataclass(frozen=True)
+class Kubelet:
+    """A worker's files."""
+
+    sh: Sh
+    root: Path
+    authorities: Authorities
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self.root / "etc/kubernetes/kubelet.kubeconfig"
+
+    @property
+    def pki(self) -> Path:
+        return self.root / "var/lib/kubelet/pki"
+
+    def prepare(self, stage: tuple[str, str]) -> None:
+        """The bundle's files of that stage."""
+        signs, believed = stage
+        etc = self.root / "etc/kubernetes"
+        (etc / "pki").mkdir(parents=True, exist_ok=True)
+        (etc / "pki/ca-signing.crt").write_bytes(self.authorities.believe(NAMES[:1], signs))
+        (etc / "bootstrap.kubeconfig").write_text(KUBECONFIG.format(self.encoded(believed)))
+        env = self.root / "opt/k8s/bundle/node.env"
+        env.parent.mkdir(parents=True, exist_ok=True)
+        env.write_text("KUBELET_ROOT='/var/lib/kubelet'\n")
+
+    def encoded(self, believed: str) -> str:
+        return base64.b64encode(self.authorities.believe(NAMES[:1], believed)).decode()
+
+    def join(self, stage: tuple[str, str], *, days: int = 30) -> None:
+        """What the kubelet makes of it."""
+        self.pki.mkdir(parents=True, exist_ok=True)
+        for kind in ("client", "server"):
+            dated = self.pki / f"kubelet-{kind}-2026-01-01-00-00-00.pem"
+            dated.write_bytes(self.authorities.issue("kubernetes-ca", stage[0], "system:node:w1", days=days))  # fmt: skip
+            current = self.pki / f"kubelet-{kind}-current.pem"
+            current.unlink(missing_ok=True)
+            current.symlink_to(dated)
+        self.kubeconfig.write_text(KUBECONFIG.format(self.encoded(stage[1])))
+        self.kubeconfig.chmod(0o600)
+
+    def start(self) -> str:
+        script = TEMPLATES / "worker/rootfs/opt/k8s/libexec/kubelet-authorities.sh"
+        done = self.sh(script, DESTDIR=str(self.root))
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    def files(self) -> dict[str, bytes]:
+        return {
+            p.name: p.read_bytes() for p in (self.kubeconfig, *self.pki.glob("*")) if p.exists()
+        }
+
+
+@pytest.fixture
+def kubelet(sh: Sh, tmp_path: Path, authorities: Authorities) -> Kubelet:
+    return Kubelet(sh, tmp_path, authorities)
+
+
+@pytest.mark.parametrize("days", [30, 0])
+def test_what_is_of_the_authority_that_signs_stays(kubelet: Kubelet, days: int) -> None:
+    kubelet.prepare(SETTLED)
+    assert kubelet.start() == ""  # a first start: nothing is there
+    kubelet.join(SETTLED, days=days)
+    before = kubelet.files()
+    assert kubelet.start() == ""
+    assert kubelet.files() == before
+    assert len(before) == 5
+
+
+@pytest.mark.parametrize(("had", "has"), [(SETTLED, TRUST), (ISSUE, DROP)])
+def test_a_kubelet_learns_whom_to_believe(
+    kubelet: Kubelet, had: tuple[str, str], has: tuple[str, str]
+) -> None:
+    kubelet.prepare(had)
+    kubelet.join(had)
+    kubelet.prepare(has)
+    before = kubelet.files()
+    assert "believes the authorities of bootstrap.kubeconfig" in kubelet.start()
+    text = kubelet.kubeconfig.read_text()
+    assert text == KUBECONFIG.format(kubelet.encoded(has[1]))
+    assert kubelet.kubeconfig.stat().st_mode & 0o777 == 0o600
+    assert {name for name, content in kubelet.files().items() if before[name] != content} == {
+        "kubelet.kubeconfig"
+    }
+    assert kubelet.start() == ""
+
+
+@pytest.mark.parametrize("lost", ["client", "server"])
+def test_what_another_authority_signed_goes(kubelet: Kubelet, lost: str) -> None:
+    kubelet.prepare(TRUST)
+    kubelet.join(ISSUE)
+    old = kubelet.pki / f"kubelet-{lost}-current.pem"
+    old.unlink()
+    old.write_bytes(kubelet.authorities.issue("kubernetes-ca", "-", "system:node:w1"))
+    kubelet.prepare(ISSUE)
+    assert "asking for new ones" in kubelet.start()
+    assert kubelet.files() == {}
+
+
+def test_a_key_counts_and_not_a_name(kubelet: Kubelet) -> None:
+    kubelet.prepare(SETTLED)
+    kubelet.join(SETTLED)
+    (kubelet.root / "etc/kubernetes/pki/ca-signing.crt").write_bytes(
+        pki.encode_certificate(make_twin())
+    )
+    assert "asking for new ones" in kubelet.start()
+
+
+def make_twin() -> x509.Certificate:
+    return pki.issue_authority("kubernetes-ca", "lab", pki.make_key("ecdsa-p256"), NOW, 30)
