@@ -384,16 +384,20 @@ class Extra(Model):
 class Packages(Model):
     """Packages of the hosts' operating system, carried in the bundles with all that they need.
 
+    `os` is ID-VERSION_ID of the hosts' os-release(5), of RPM families without the minor: rocky-9.
+
     `names` is by default what the nodes' roles ask of their hosts. Names that roles ask for go to
     the nodes with those roles, others, and those in `add`, to every node. `base` names what every
     host has beyond the minimal installation (Essential: yes, or Priority: required, and what these
-    need).
+    need; of RPM families bash, coreutils, systemd, rpm and the like).
 
-    `mirror` holds repositories as `URL` or `URL SUITE...`; the builder's own where it runs the same
-    distribution. `keyring` is who must have signed them, by default the distribution's own.
+    `mirror` holds repositories as `URL` or `URL SUITE...`, of RPM families directories that hold
+    repodata/ (`$basearch` and `$releasever` stand for what they say); the builder's own where it
+    runs the same distribution. `keyring` is who must have signed them (RPM: every package), by
+    default the distribution's own.
     A `frozen` mirror is a snapshot: signed, and older than its metadata may be.
 
-    `dir` holds hand-picked .deb files instead: all of them, or `names` with what these need.
+    `dir` holds hand-picked .deb or .rpm files instead: all of them, or `names` with what they need.
     """
 
     os: Annotated[str, Field(pattern=r"^[a-z]+-\d+(\.\d+)?$")]

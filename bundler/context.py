@@ -39,7 +39,7 @@ from bundler.host import open_ports, sysctls
 from bundler.images import find_use
 from bundler.kubeconfig import render_kubeconfig, render_token_kubeconfig
 from bundler.oci.references import full_name
-from bundler.packages.tables import QUIET_UNITS
+from bundler.packages.tables import QUIET_UNITS, manager_of
 from bundler.pki import KUBELET_CA
 from bundler.pki_store import KeyPair, Pki
 from bundler.plan import (
@@ -281,6 +281,7 @@ def _host_facts(plan: Plan, node: NodePlan) -> dict[str, Any]:
         "commands": has(COMMANDS),
         "commands_wanted": has(COMMANDS_WANTED),
         "packages_os": plan.cluster.packages.os if plan.cluster.packages else "",
+        "packages_manager": manager_of(plan.cluster.packages.os) if plan.cluster.packages else "",
         "quiet_units": tuple(dict.fromkeys(QUIET_UNITS.values())) if plan.cluster.packages else (),
         "verify_image": _image_of(plan, "verify"),
         "data_paths": tuple(

@@ -145,7 +145,7 @@ def gather_payloads(cluster: Cluster, inputs: Inputs) -> Payloads:
     artifacts = resolve(plan, inputs)
     paths = _ensure(list(artifacts.values()), inputs)
     with DownloadProgress() as progress:
-        debs = gather_packages(
+        packages = gather_packages(
             plan, lock_path(inputs.description), _fetch_options(inputs, progress)
         )
         puller = _puller(inputs, progress)
@@ -154,11 +154,13 @@ def gather_payloads(cluster: Cluster, inputs: Inputs) -> Payloads:
         members = _gather_members(needs, artifacts, paths, inputs.cache)
         _check_programs(members, artifacts)
         image_files = ensure_layers(images, inputs.cache)
-        laid = {deb: ensure_file(deb.path, inputs.cache) for deb in debs}
+        laid = {file: ensure_file(file.path, inputs.cache) for file in packages}
     return Payloads(
         member=lambda component, arch, member: members[component, arch][member],
         images=image_files,
-        packages=PackageFiles(debs=debs, payload=lambda deb: laid[deb]) if debs else None,
+        packages=PackageFiles(files=packages, payload=lambda file: laid[file])
+        if packages
+        else None,
     )
 
 

@@ -19,11 +19,13 @@ from bundler.lock import Entry, Kind, Origin
 from bundler.oci.bundle import BLOBS
 from bundler.oci.needed import Images, Needed, list_needed
 from bundler.oci.references import DOCKER_HUB
+from bundler.packages.tables import manager_of
 from bundler.plan import NodePlan, Plan
 from bundler.render import Fetched, list_fetched
 from bundler.tree import Tree
 
 UPSTREAMS_WORD = frozenset({Origin.UPSTREAM_SIGNATURE, Origin.UPSTREAM_CHECKSUM})
+PURL_TYPES = {"dpkg": "deb", "rpm": "rpm"}
 VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 
@@ -196,11 +198,10 @@ def _list_packages(plan: Plan, _: NodePlan, tree: Tree, taken: Taken) -> Iterato
 
 
 def _package_purl(entry: Entry, release: str) -> str:
-    """pkg:deb with the distribution as namespace (purl-spec)."""
+    """pkg:deb or pkg:rpm with the distribution as namespace (purl-spec)."""
     where = {"arch": entry.arch, "distro": release}
-    return PackageURL(
-        "deb", release.partition("-")[0], entry.name, entry.version, where
-    ).to_string()
+    kind, namespace = PURL_TYPES[manager_of(release)], release.partition("-")[0]
+    return PackageURL(kind, namespace, entry.name, entry.version, where).to_string()
 
 
 SOURCES: tuple[Callable[[Plan, NodePlan, Tree, Taken], Iterator[Item]], ...] = (

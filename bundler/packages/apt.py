@@ -72,7 +72,7 @@ class Found:
     arch: str
     url: str
     size: int
-    sha256: str
+    digest: str  # sha256:…
     index: str  # suite/component
 
 
@@ -149,7 +149,7 @@ class AptRoot:
             found.append(
                 Found(
                     name=name, version=version, arch=arch, url=urls[name, version, arch],
-                    size=int(_field(text, "Size")), sha256=_field(text, "SHA256"),
+                    size=int(_field(text, "Size")), digest=f"sha256:{_field(text, 'SHA256')}",
                     index=indices[name, version],
                 )
             )  # fmt: skip

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from bundler.errors import ArtifactError
-from bundler.packages.debs import Deb, render_list, select_debs
+from bundler.packages.files import PackageFile, render_list, select_files
 from bundler.packages.tables import name_of, wanted_pairs
 from bundler.payload import Payload
 from bundler.plan import NodePlan, Plan
@@ -18,29 +18,29 @@ LIST = f"{DIRECTORY}/LIST"
 class PackageFiles:
     """Every package file of all nodes, and how to lay one into bundles."""
 
-    debs: tuple[Deb, ...]
-    payload: Callable[[Deb], Payload]
+    files: tuple[PackageFile, ...]
+    payload: Callable[[PackageFile], Payload]
 
 
 def make_package_files(plan: Plan, node: NodePlan, files: PackageFiles) -> Iterator[File]:
-    """`packages/*.deb` for the node, and the list by which install.sh installs them.
+    """The package files for the node, and the list by which install.sh installs them.
 
     Raises ArtifactError where a wanted package is not among the files.
     """
-    mine = tuple(deb for deb in files.debs if deb.arch in {node.arch, "all"})
-    pairs = wanted_pairs(plan, node, tuple(deb.name for deb in mine))
+    mine = tuple(file for file in files.files if file.arch in {node.arch, "all"})
+    pairs = wanted_pairs(plan, node, tuple(file.name for file in mine))
     names = [name_of(pair) for pair in pairs]
-    if missing := sorted(set(names) - {deb.name for deb in mine}):
+    if missing := sorted(set(names) - {file.name for file in mine}):
         raise ArtifactError(
             f"{node.name}: no file brings {', '.join(missing)} ({node.arch})",
             hint="put the files into packages.dir, or leave them out of packages.names",
         )
-    chosen = select_debs(names, mine)
+    chosen = select_files(names, mine)
     if not chosen:
         return
     text = render_list(chosen, pairs)
     yield File(path=LIST, mode=0o644, content=text.encode(), origin="packages")
-    for deb in chosen:
-        origin = f"package {deb.name} {deb.version} ({deb.arch})"
-        path = f"{DIRECTORY}/{deb.file_name}"
-        yield File(path=path, mode=0o644, content=files.payload(deb), origin=origin)
+    for file in chosen:
+        origin = f"package {file.name} {file.version} ({file.arch})"
+        path = f"{DIRECTORY}/{file.file_name}"
+        yield File(path=path, mode=0o644, content=files.payload(file), origin=origin)

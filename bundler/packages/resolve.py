@@ -8,15 +8,18 @@ from pathlib import Path
 from bundler import log
 from bundler.artifacts import from_entry
 from bundler.cache import Cache, hash_file
-from bundler.config import Packages
+from bundler.config import Arch, Packages
 from bundler.errors import ArtifactError
 from bundler.fetch import FetchOptions, ensure_artifact, ensure_artifacts
 from bundler.lock import Entry, Kind, Lock, Origin, read_lock
 from bundler.locking import EVERYTHING, Proposal, identify
-from bundler.packages.apt import AptRoot
-from bundler.packages.debs import Deb, read_deb
+from bundler.packages.apt import AptRoot, Found
+from bundler.packages.debs import read_deb
+from bundler.packages.dnf import DnfRoot, find_rpm_repositories
+from bundler.packages.files import PackageFile
+from bundler.packages.rpms import read_rpm
 from bundler.packages.sources import find_repositories
-from bundler.packages.tables import name_of, wanted_pairs
+from bundler.packages.tables import RELEASES, manager_of, name_of, wanted_pairs
 from bundler.plan import Plan
 
 GROUP = "packages"
@@ -30,9 +33,9 @@ def resolve_packages(
 ) -> tuple[Entry, ...]:
     """An entry for every package file that some node's host may lack.
 
-    Against the distribution's own signed indices for the release and the nodes' architectures, or
-    what `packages.dir` holds. Nothing is fetched but indices. Raises ArtifactError where a package
-    cannot be had (with apt's reasons), or where signatures do not hold.
+    Against the distribution's own indices for the release and the nodes' architectures, or what
+    `packages.dir` holds. Nothing is fetched but indices. Raises ArtifactError where a package
+    cannot be had (with apt's or dnf's reasons), or where signatures do not hold.
     """
     packages = plan.cluster.packages
     if packages is None:
@@ -41,12 +44,16 @@ def resolve_packages(
         return tuple(_entries_of_directory(packages.dir, packages, now))
     found = {}
     for arch in sorted({node.arch for node in plan.nodes}):
-        for entry in _resolve_by_apt(plan, packages, arch, cache, now, offline=offline):
+        names = sorted(
+            {name_of(pair) for n in plan.nodes if n.arch == arch for pair in wanted_pairs(plan, n)}
+        )
+        resolve = RESOLVERS[manager_of(packages.os)]
+        for entry in resolve(names, packages, arch, cache, now, offline):
             found[entry.key] = entry
     return tuple(found.values())
 
 
-def gather_packages(plan: Plan, path: Path, options: FetchOptions) -> tuple[Deb, ...]:
+def gather_packages(plan: Plan, path: Path, options: FetchOptions) -> tuple[PackageFile, ...]:
     """Every package file for the hosts, verified: as the lock at `path` says, or resolved now."""
     packages = plan.cluster.packages
     if packages is None:
@@ -94,13 +101,13 @@ def propose_packages(
         kept = list(resolve_packages(plan, options.cache, now, offline=options.offline))
     for entry in kept:
         same = identify(from_entry(entry, entry.evidence))
-        yield Proposal(kind=Kind.PACKAGE, **same, settle=partial(_settle, entry, options))
+        yield Proposal(kind=Kind.PACKAGE, **same, settle=partial(_settle, entry, packages, options))
 
 
-def _settle(entry: Entry, options: FetchOptions) -> Entry:
-    """Bring the file into the cache, as for every entry that is new in a lock."""
+def _settle(entry: Entry, packages: Packages, options: FetchOptions) -> Entry:
+    """Bring the file into the cache and look at it, as for every entry that is new in a lock."""
     if entry.origin is not Origin.USER:
-        ensure_artifact(from_entry(entry, entry.evidence), options)
+        _read(entry, ensure_artifact(from_entry(entry, entry.evidence), options), packages)
     return entry
 
 
@@ -109,7 +116,9 @@ def has_url(entry: Entry) -> bool:
     return not entry.url.startswith(LOCAL)
 
 
-def ensure_packages(plan: Plan, entries: Iterable[Entry], options: FetchOptions) -> tuple[Deb, ...]:
+def ensure_packages(
+    plan: Plan, entries: Iterable[Entry], options: FetchOptions
+) -> tuple[PackageFile, ...]:
     """Every entry's file, verified, and read; ArtifactError where one is not what it must be."""
     entries = tuple(entries)
     packages = plan.cluster.packages
@@ -124,29 +133,33 @@ def ensure_packages(plan: Plan, entries: Iterable[Entry], options: FetchOptions)
     }
     fetched = ensure_artifacts(list(artifacts.values()), options)
     paths |= {entry: fetched[artifact] for entry, artifact in artifacts.items()}
-    return tuple(_read(entry, paths[entry]) for entry in entries)
+    return tuple(_read(entry, paths[entry], packages) for entry in entries)
 
 
-def _read(entry: Entry, path: Path) -> Deb:
-    deb = read_deb(path)
-    if (deb.name, deb.version, deb.arch) != (entry.name, entry.version, entry.arch):
+def _read(entry: Entry, path: Path, packages: Packages | None) -> PackageFile:
+    file = _read_file(path, packages, is_fetched=entry.origin is not Origin.USER)
+    if (file.name, file.version, file.arch) != (entry.name, entry.version, entry.arch):
         raise ArtifactError(
-            f"{entry.url} is {deb.name} {deb.version} ({deb.arch}),"
+            f"{entry.url} is {file.name} {file.version} ({file.arch}),"
             f" not {entry.name} {entry.version} ({entry.arch})",
             hint=f"renew the entry: bundler lock --update {entry.name}",
         )
-    return deb
+    return file
+
+
+def _read_file(path: Path, packages: Packages | None, *, is_fetched: bool) -> PackageFile:
+    """As its distribution's tools read it; what came from a repository must be signed."""
+    if packages is None or manager_of(packages.os) == "dpkg":
+        return read_deb(path)
+    return read_rpm(path, find_rpm_repositories(packages).keyring if is_fetched else None)
 
 
 def _resolve_by_apt(
-    plan: Plan, packages: Packages, arch: str, cache: Cache, now: datetime, *, offline: bool
+    names: list[str], packages: Packages, arch: Arch, cache: Cache, now: datetime, offline: bool
 ) -> Iterator[Entry]:
     """The closure of what the nodes of one architecture want."""
     repositories = find_repositories(packages)
     name = f"{packages.os}-{arch}"
-    names = sorted(
-        {name_of(pair) for n in plan.nodes if n.arch == arch for pair in wanted_pairs(plan, n)}
-    )
     with cache.lock(f"apt-{name}"):
         apt = AptRoot(cache.directory("apt", name), repositories, arch)
         if repositories.is_local or not offline:
@@ -159,34 +172,65 @@ def _resolve_by_apt(
         apt.set_base(packages.base)
         found = apt.find(names)
     for package in found:
-        yield Entry(
-            kind=Kind.PACKAGE,
-            name=package.name,
-            version=package.version,
-            arch=package.arch,
-            url=package.url,
-            size=package.size,
-            digest=f"sha256:{package.sha256}",
-            origin=Origin.UPSTREAM_SIGNATURE,
-            evidence=f"{packages.os}: Packages of {package.index}, {repositories.keyring.name}",
-            locked=now,
-        )
+        where = f"Packages of {package.index}, {repositories.keyring.name}"
+        yield _make_entry(package, f"{packages.os}: {where}", now)
+
+
+def _resolve_by_dnf(
+    names: list[str], packages: Packages, arch: Arch, cache: Cache, now: datetime, offline: bool
+) -> Iterator[Entry]:
+    """The same; each file's own signature is checked whenever it is read."""
+    repositories = find_rpm_repositories(packages)
+    name = f"{packages.os}-{arch}"
+    with cache.lock(f"dnf-{name}"):
+        release = RELEASES[packages.os].codename
+        root = DnfRoot(cache.directory("dnf", name), repositories, release, arch)
+        if offline and not repositories.is_local and not root.has_lists():
+            raise ArtifactError(
+                f"--offline: the package lists of {packages.os} ({arch}) were never fetched",
+                hint="run once without --offline, give a mirror as file:/…, or make a lock",
+            )
+        is_closed = offline and not repositories.is_local
+        found = root.find(names, packages.base, offline=is_closed)
+    for package in found:
+        where = f"signed package of {package.index}, {repositories.keyring.name}"
+        yield _make_entry(package, f"{packages.os}: {where}", now)
+
+
+RESOLVERS = {"dpkg": _resolve_by_apt, "rpm": _resolve_by_dnf}
+"""Package manager → who knows its repositories."""
+
+
+def _make_entry(package: Found, evidence: str, now: datetime) -> Entry:
+    return Entry(
+        kind=Kind.PACKAGE,
+        name=package.name,
+        version=package.version,
+        arch=package.arch,
+        url=package.url,
+        size=package.size,
+        digest=package.digest,
+        origin=Origin.UPSTREAM_SIGNATURE,
+        evidence=evidence,
+        locked=now,
+    )
 
 
 def _entries_of_directory(directory: Path, packages: Packages, now: datetime) -> Iterator[Entry]:
     seen: dict[tuple[str, str], Path] = {}
-    for path in sorted(directory.glob("*.deb")):
-        deb = read_deb(path)
-        if other := seen.get((deb.name, deb.arch)):
+    suffix = {"dpkg": ".deb", "rpm": ".rpm"}[manager_of(packages.os)]
+    for path in sorted(directory.glob(f"*{suffix}")):
+        file = _read_file(path, packages, is_fetched=False)
+        if other := seen.get((file.name, file.arch)):
             raise ArtifactError(
-                f"{path} and {other} are both {deb.name} ({deb.arch})", hint="keep one of them"
+                f"{path} and {other} are both {file.name} ({file.arch})", hint="keep one of them"
             )
-        seen[deb.name, deb.arch] = path
+        seen[file.name, file.arch] = path
         yield Entry(
             kind=Kind.PACKAGE,
-            name=deb.name,
-            version=deb.version,
-            arch=deb.arch,
+            name=file.name,
+            version=file.version,
+            arch=file.arch,
             url=f"{LOCAL}{path.name}",
             size=path.stat().st_size,
             digest=f"sha256:{hash_file(path, 'sha256')}",
@@ -195,7 +239,7 @@ def _entries_of_directory(directory: Path, packages: Packages, now: datetime) ->
             locked=now,
         )
     if not seen:
-        raise ArtifactError(f"{directory} holds no .deb file", hint="put them there")
+        raise ArtifactError(f"{directory} holds no {suffix} file", hint="put them there")
 
 
 def _find_drift(plan: Plan, packages: Packages, entries: Collection[Entry]) -> Iterator[str]:

@@ -98,7 +98,7 @@ def _from_builder(
 
     Other people's repositories are told by their suites, components and keyrings.
     """
-    own = RELEASES.get(_read_os(os_release))
+    own = RELEASES.get(read_os(os_release))
     if own is None or own.family != release.family:
         return
     renamed = dict(
@@ -116,8 +116,8 @@ def _from_builder(
             yield Source(uri=source.uri, suites=suites, components=components)
 
 
-def _read_os(path: Path) -> str:
-    """`debian-12`; empty where the file does not say."""
+def read_os(path: Path) -> str:
+    """`debian-12`, from os-release(5); empty where the file does not say."""
     try:
         pairs = (line.partition("=") for line in path.read_text(encoding="utf-8").splitlines())
     except OSError:

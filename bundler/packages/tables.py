@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from bundler.checks import Problem
 from bundler.components import COMMANDS, COMMANDS_WANTED, Row, has_feature, select
@@ -13,24 +14,31 @@ from bundler.plan import NodePlan, Plan
 class Family:
     """How a distribution publishes its releases."""
 
-    keyring: str  # below /usr/share/keyrings
-    keyring_package: str
-    suites: tuple[str, ...]  # of a mirror that is given without suites
-    known_suites: tuple[str, ...]  # of the builder's own configuration, those that are taken
+    manager: Literal["dpkg", "rpm"]
+    keyring: str  # below /usr/share/keyrings; of RPM families the whole path
+    keyring_package: str = ""
+    suites: tuple[str, ...] = ()  # of a mirror that is given without suites
+    known_suites: tuple[str, ...] = ()  # of the builder's own configuration, those that are taken
 
 
 DEBIAN = Family(
+    manager="dpkg",
     keyring="debian-archive-keyring",
     keyring_package="debian-archive-keyring",
     suites=("{codename}", "{codename}-updates"),
     known_suites=("{codename}", "{codename}-updates", "{codename}-security"),
 )
 UBUNTU = Family(
+    manager="dpkg",
     keyring="ubuntu-archive-keyring",
     keyring_package="ubuntu-keyring (on Debian: ubuntu-archive-keyring)",
     suites=("{codename}", "{codename}-updates", "{codename}-security"),
     known_suites=("{codename}", "{codename}-updates", "{codename}-security"),
 )
+
+
+def _rpm_family(key: str) -> Family:
+    return Family(manager="rpm", keyring=f"/etc/pki/rpm-gpg/RPM-GPG-KEY-{key}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,12 +59,29 @@ RELEASES = {
     "debian-13": Release(family=DEBIAN, codename="trixie"),
     "ubuntu-22.04": Release(family=UBUNTU, codename="jammy"),
     "ubuntu-24.04": Release(family=UBUNTU, codename="noble"),
+    **{
+        f"{name}-{version}": Release(family=_rpm_family(key), codename=version)
+        for name, key, versions in (
+            ("rhel", "redhat-release", "8 9 10"),
+            ("centos", "centosofficial", "9 10"),
+            ("rocky", "Rocky-{codename}", "8 9 10"),
+            ("almalinux", "AlmaLinux-{codename}", "8 9 10"),
+            ("ol", "oracle", "8 9 10"),
+            ("fedora", "fedora-{codename}-primary", "40 41 42 43"),
+            ("amzn", "amazon-linux-{codename}", "2023"),
+        )
+        for version in versions.split()
+    },
 }
-"""ID-VERSION_ID of os-release(5), and how that release is published."""
+"""ID-VERSION_ID of os-release(5) (of RPM families without a minor), and how that is published."""
 
-RPM_FAMILIES = frozenset(
-    ("rhel", "centos", "rocky", "almalinux", "ol", "fedora", "amzn", "opensuse", "sles")
+ZYPPER_FAMILIES = frozenset(("opensuse", "sles"))
+
+MINIMAL_RPM = (
+    *("filesystem", "setup", "basesystem", "bash", "coreutils", "glibc", "grep", "gawk", "sed"),
+    *("tar", "gzip", "systemd", "util-linux", "shadow-utils", "rpm"),
 )
+"""What every installation of an RPM family has, with what these need."""
 
 STREAM_MODULE = "nginx-stream:libnginx-mod-stream"
 MORE_PACKAGES: tuple[Row, ...] = (
@@ -76,9 +101,19 @@ ROWS = tuple(
 )
 
 NAMES_BY_RELEASE: dict[str, dict[str, str]] = {
-    "nginx-light": {"debian-12": "nginx", "debian-13": "nginx", "ubuntu-24.04": "nginx"},
-}
-"""Packages that a release has under another name; nginx-light is an empty shell from 1.22 on."""
+    "nginx-light": {
+        "debian-12": "nginx", "debian-13": "nginx", "ubuntu-24.04": "nginx", "rpm": "nginx",
+    },
+    "libnginx-mod-stream": {"rpm": "nginx-mod-stream"},
+    "iproute2": {"rpm": "iproute"},
+    "conntrack": {"rpm": "conntrack-tools"},
+    "iptables": {"rpm": "iptables-nft"},
+    "iputils-ping": {"rpm": "iputils"},
+}  # fmt: skip
+"""Packages that a release, or whoever has that package manager, has under another name.
+
+nginx-light is an empty shell from 1.22 on.
+"""
 
 QUIET_UNITS = {
     "nginx": "nginx.service",
@@ -113,6 +148,11 @@ def wanted_pairs(plan: Plan, node: NodePlan, brought: tuple[str, ...] = ()) -> t
     return chosen + tuple(f":{name}" for name in packages.add if name not in there)
 
 
+def manager_of(release: str) -> str:
+    """Which package manager a release has; empty for one that is not known."""
+    return RELEASES[release].family.manager if release in RELEASES else ""
+
+
 def name_of(pair: str) -> str:
     """The package of a `command:package`."""
     return pair.partition(":")[2]
@@ -127,10 +167,11 @@ def check_packages(cluster: Cluster) -> Iterator[Problem]:
     family = packages.os.partition("-")[0]
     if packages.os not in RELEASES:
         text = f"bundler resolves no packages for {packages.os}: known: {', '.join(RELEASES)}"
-        if family in RPM_FAMILIES:
+        if family in ZYPPER_FAMILIES:
             text = (
-                f"{packages.os} has RPM packages, which bundler neither resolves nor installs:"
-                " leave `packages` out, and install what preflight names from your own repository"
+                f"{packages.os} has packages of zypper's, which bundler neither resolves nor"
+                " installs: leave `packages` out, and install what preflight names from your own"
+                " repository"
             )
         yield Problem(path=where, text=text)
     if packages.dir is not None:
@@ -150,7 +191,8 @@ def _pairs_of_any_role(plan: Plan) -> tuple[str, ...]:
 
 def _rename(pair: str, release: str) -> str:
     command, _, name = pair.partition(":")
-    return f"{command}:{NAMES_BY_RELEASE.get(name, {}).get(release, name)}"
+    names = NAMES_BY_RELEASE.get(name, {})
+    return f"{command}:{names.get(release) or names.get(manager_of(release), name)}"
 
 
 def _names_of(pairs: tuple[str, ...], release: str) -> set[str]:

@@ -25,6 +25,11 @@ need() {
     [ -z "$missing" ] || install_packages "$packages" "$missing"
 }
 
+# wish PROGRAM:PACKAGE...: the same where it can be done; elsewhere the tests that want them are skipped.
+wish() {
+    if is_root && [ -e /etc/debian_version ]; then need "$@"; fi
+}
+
 # install_packages PACKAGES [WHAT-FOR]
 install_packages() {
     if ! is_root || ! [ -e /etc/debian_version ]; then fail "please install:${2:-$1}"; fi

@@ -80,7 +80,7 @@ are_scripts_listed() (
 
 check_trust "$@"
 
-for part in common https manifest absent preflight kernel host firewall packages plan mask json report turn drain files generations images units ready; do
+for part in common https manifest absent preflight kernel host firewall packages packages-dpkg packages-rpm plan mask json report turn drain files generations images units ready; do
     # shellcheck disable=SC1090 # the files beside this one
     . "$here/lib/$part.sh" || exit 2
 done

@@ -24,7 +24,7 @@ LC_ALL=C
 PATH=${PATH:-}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:${DESTDIR:-}/opt/k8s/bin
 export LC_ALL PATH
 here=$(cd "$(dirname "$0")" && pwd -P) || exit 2
-for part in common https manifest absent plan turn drain generations ready files leave; do
+for part in common https manifest absent plan turn drain generations ready files leave packages packages-dpkg packages-rpm; do
     # shellcheck disable=SC1090 # the files beside this one
     . "$here/lib/$part.sh" || exit 2
 done
@@ -180,11 +180,12 @@ reload_network_manager() {
 # Of the packages that install.sh brought, those that are there.
 installed_packages() {
     ! is_staged && [ -f "$store/packages" ] || return 0
-    dpkg-query -W -f '${Package} ${db:Status-Status}\n' 2>/dev/null |
-        awk 'FILENAME == ARGV[1] { ours[$1] = 1; next } $1 in ours && $2 != "not-installed" && $2 != "config-files" { print $1 }' "$store/packages" -
+    # the installed bundle may be one that carries none any more
+    [ -n "$PACKAGES_MANAGER" ] || { command -v dpkg >/dev/null 2>&1 && PACKAGES_MANAGER=dpkg; } || PACKAGES_MANAGER=rpm
+    packager keep_installed <"$store/packages"
 }
 
-# dpkg refuses to take away what other packages need, and goes on with the next.
+# What others need stays.
 remove_packages() {
     installed_packages >"$work/packages"
     if [ ! -s "$work/packages" ]; then rm -f "$store/packages"; return; fi
@@ -192,16 +193,15 @@ remove_packages() {
         kept="$kept; $(count_lines <"$work/packages") packages that it installed are kept (listed in $store/packages; --remove-packages removes them)"
         return
     fi
-    how=--remove
-    [ "$purge" = no ] || how=--purge
-    # shellcheck disable=SC2046 # a list of packages
-    DEBIAN_FRONTEND=noninteractive dpkg $how $(cat "$work/packages") </dev/null >"$work/dpkg.log" 2>&1
-    dpkg_code=$?
-    note "removed packages ($how): $(tr '\n' ' ' <"$work/packages")"
+    how=keep
+    [ "$purge" = no ] || how=purge
+    packager remove "$work/packages" "$how" >"$work/packages.log" 2>&1
+    remove_code=$?
+    note "removed packages: $(tr '\n' ' ' <"$work/packages")"
     installed_packages >"$work/packages.left"
     if [ ! -s "$work/packages.left" ]; then rm -f "$store/packages"; return; fi
-    kept="$kept; packages that others need, or that dpkg could not remove, are kept: $(tr '\n' ' ' <"$work/packages.left")"
-    grep -q 'dependency problems\|depends on' "$work/dpkg.log" || [ "$dpkg_code" -eq 0 ] || { tail -n 5 "$work/dpkg.log" >&2; failed="$failed packages"; }
+    kept="$kept; packages that others need, or that $PACKAGES_MANAGER could not remove, are kept: $(tr '\n' ' ' <"$work/packages.left")"
+    grep -q 'dependency problems\|depends on\|is needed by' "$work/packages.log" || [ "$remove_code" -eq 0 ] || { tail -n 5 "$work/packages.log" >&2; failed="$failed packages"; }
 }
 
 # Only directories that install.sh made, and only when nothing is left in them.

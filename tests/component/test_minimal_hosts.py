@@ -96,8 +96,8 @@ def test_a_killed_installation_is_finished_by_the_next(tmp_path: Path) -> None:
         host.unpack(bundle)
         for step in ("Unpacking keepalived", "Setting up libelf1", "Setting up nginx-common"):
             host.run(
-                f"rm -f /var/lib/bundler/dpkg.log; ({INSTALL} --packages-only) >/tmp/said 2>&1 &"
-                f" until grep -qs '{step}' /tmp/tmp.*/dpkg.log; do sleep 0.05; kill -0 $! || break; done;"
+                f"rm -f /var/lib/bundler/packages.log; ({INSTALL} --packages-only) >/tmp/said 2>&1 &"
+                f" until grep -qs '{step}' /tmp/tmp.*/packages.log; do sleep 0.05; kill -0 $! || break; done;"
                 " pkill=$(ls /proc | grep '^[0-9]*$' | while read p; do"
                 " case $(cat /proc/$p/comm 2>/dev/null) in install.sh | dpkg) echo $p ;; esac; done);"
                 " kill -9 $pkill; wait",

@@ -122,7 +122,7 @@ def test_an_install_killed_at_any_point_is_finished_by_the_next(solo: tuple[Host
     assert set(host.output("ls /var/lib/bundler").split()) - {"sysctls"} == {
         "current",
         "dirs",
-        "dpkg.log",
+        "packages.log",
         "etcd-member",
         "existed",
         "files",

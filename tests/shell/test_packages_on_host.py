@@ -96,6 +96,7 @@ def host(sh: Sh, trees: Path, tmp_path: Path) -> FakeHost:
     facts = (bundle / "node.env").read_text()
     facts = facts.replace("PACKAGES_OS=''", "PACKAGES_OS='debian-12'")
     facts = facts.replace("QUIET_UNITS=''", "QUIET_UNITS='nginx.service'")
+    facts = facts.replace("PACKAGES_MANAGER=''", "PACKAGES_MANAGER='dpkg'")
     assert "PACKAGES_OS='debian-12'" in facts
     (bundle / "node.env").write_text(facts)
     (bundle / "packages").mkdir()

@@ -22,7 +22,8 @@ from bundler.loader import load_cluster
 from bundler.lock import Origin, read_lock
 from bundler.locking import lock_path
 from bundler.packages import apt
-from bundler.packages.debs import Deb, Need, parse_relations, read_deb, render_list, select_debs
+from bundler.packages.debs import parse_relations, read_deb
+from bundler.packages.files import Need, PackageFile, render_list, select_files
 from bundler.packages.resolve import resolve_packages
 from bundler.packages.sources import Source, find_repositories, read_sources
 from bundler.packages.tables import MINIMAL, QUIET_UNITS, RELEASES, ROWS, wanted_pairs
@@ -89,7 +90,7 @@ def test_named_packages_go_to_the_roles_that_ask_for_them_and_others_to_all(
 
 
 FAULTS = [
-    ({"os": "rocky-9"}, r"packages.os: rocky-9 has RPM packages, which bundler neither resolves"),
+    ({"os": "sles-15"}, r"packages.os: sles-15 has packages of zypper's, which bundler neither resolves"),
     ({"os": "debian-10"}, r"packages.os: bundler resolves no packages for debian-10: known: debian-11"),
     ({"os": "debian"}, r"packages.os"),
     ({"names": ["Nginx"]}, r"packages.names\[0\]"),
@@ -194,6 +195,8 @@ def test_a_missing_keyring_is_told_with_the_package_that_has_it(
 ) -> None:
     monkeypatch.setattr("bundler.packages.sources.KEYRINGS", builder)
     for name, release in RELEASES.items():
+        if release.family.manager != "dpkg":
+            continue
         with pytest.raises(ArtifactError, match=r"keyring.gpg is missing") as caught:
             find_repositories(Packages(os=name))
         assert release.family.keyring_package in (caught.value.hint or "")
@@ -254,9 +257,10 @@ def test_relations_are_read_as_groups_of_alternatives() -> None:
     assert list(parse_relations("")) == []
 
 
-def make_deb(name: str, needs: str = "", provides: str = "", version: str = "1") -> Deb:
-    return Deb(
-        path=Path(name), name=name, version=version, arch="amd64", kilobytes=10,
+def make_deb(name: str, needs: str = "", provides: str = "", version: str = "1") -> PackageFile:
+    return PackageFile(
+        path=Path(name), file_name=f"{name}_{version.replace(':', '%3a')}_amd64.deb", name=name, version=version,
+        arch="amd64", kilobytes=10,
         needs=tuple(parse_relations(needs)), provides=tuple(n for g in parse_relations(provides) for n in g),
     )  # fmt: skip
 
@@ -271,9 +275,9 @@ def test_a_nodes_share_is_what_it_wants_and_what_that_needs_in_order() -> None:
         make_deb("ring", "ring2"),
         make_deb("ring2", "ring"),
     ]
-    chosen = [deb.name for deb in select_debs(["libnginx-mod-stream"], debs)]
+    chosen = [deb.name for deb in select_files(["libnginx-mod-stream"], debs)]
     assert chosen == ["adduser", "nginx-common", "nginx", "libnginx-mod-stream"]
-    assert {deb.name for deb in select_debs(["ring"], debs)} == {"ring", "ring2"}
+    assert {deb.name for deb in select_files(["ring"], debs)} == {"ring", "ring2"}
 
 
 def test_the_list_says_why_each_is_there_and_what_it_needs() -> None:

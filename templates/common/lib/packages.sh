@@ -9,7 +9,18 @@
 # /var/lib/bundler:
 #   packages           names of packages that install.sh brought and that were not there before
 #   packages-pending   an installation that did not come to its end; the units that it keeps quiet
-#   dpkg.log           what dpkg said
+#   packages-begun     names of packages that rpm was told to install, until it has ended
+#   packages.log       what dpkg or rpm said
+#
+# What differs between dpkg and rpm is in packages-dpkg.sh and packages-rpm.sh: functions of the same
+# names behind `dpkg_` and `rpm_`, which `packager` calls.
+
+# packager FUNCTION ARGUMENT...: of the host's package manager
+packager() {
+    packager_function=$1
+    shift
+    "${PACKAGES_MANAGER}_$packager_function" "$@"
+}
 
 # Makes in $work:
 #   packages   the lines of LIST that are to be installed
@@ -18,7 +29,7 @@ plan_packages() {
     : >"$work/packages"
     : >"$work/unmet"
     if is_staged || is_skipped packages || ! has_packages || ! is_own_release; then return; fi
-    read_dpkg
+    packager read
     awk '{ print $2, $3 }' "$here/packages/LIST" >"$work/offered"
     : >"$work/needed"
     while read -r file name version arch kilobytes why needs; do
@@ -36,24 +47,9 @@ has_packages() { [ -n "$PACKAGES_OS" ] && [ -f "$here/packages/LIST" ]; }
 # As packages.os of cluster.yaml has it: debian-12.
 host_release() {
     awk -F= '{ gsub(/["'"'"']/, "", $2) } $1 == "ID" { id = $2 } $1 == "VERSION_ID" { version = $2 } END { print id "-" version }' \
-        "$live/etc/os-release" 2>/dev/null
+        "$live/etc/os-release" 2>/dev/null | packager name_release
 }
-host_machine() { dpkg --print-architecture 2>/dev/null || echo "no machine of dpkg's"; }
-is_own_release() { [ "$(host_release) $(host_machine)" = "$PACKAGES_OS $ARCH" ]; }
-
-# Makes have, "name version" of what is installed or provided, and broken, what is half installed.
-read_dpkg() {
-    dpkg-query -W -f '${Package}|${Version}|${db:Status-Status}|${Architecture}|${Provides}\n' 2>/dev/null >"$work/dpkg"
-    awk -F'|' -v arch="$ARCH" '
-        $4 != arch && $4 != "all" { next }
-        $3 != "installed" && $3 !~ /^triggers-/ { next }
-        {
-            print $1, $2
-            n = split($5, part, /, */)
-            for (i = 1; i <= n; i++) { sub(/ *\(= */, " ", part[i]); sub(/\).*/, "", part[i]); print part[i] }
-        }' "$work/dpkg" >"$work/have"
-    awk -F'|' '$3 ~ /^(half-|unpacked)/ { print $1 }' "$work/dpkg" >"$work/broken"
-}
+is_own_release() { [ "$(host_release) $(packager machine)" = "$PACKAGES_OS $ARCH" ]; }
 
 is_broken() { grep -qxF "$1" "$work/broken"; }
 
@@ -107,7 +103,7 @@ is_in() {
     operator=${wanted_version%%:*}
     wanted_version=${wanted_version#*:}
     for found_version in $found_versions; do
-        [ "$found_version" != - ] && dpkg --compare-versions "$found_version" "$operator" "$wanted_version" && return
+        [ "$found_version" != - ] && packager compare "$found_version" "$operator" "$wanted_version" && return
     done
     return 1
 }
@@ -118,7 +114,7 @@ brings() { awk -v why="wanted:$1" '$6 == why { found = 1 } END { exit !found }' 
 check_packages() {
     if ! has_packages || is_skipped packages; then return; fi
     if ! is_own_release; then
-        failure packages "the bundle's packages are for $PACKAGES_OS on $ARCH, this host is $(host_release) on $(host_machine)" \
+        failure packages "the bundle's packages are for $PACKAGES_OS on $ARCH, this host is $(host_release) on $(packager machine)" \
             "set packages.os in cluster.yaml and build again"
         return
     fi
@@ -130,9 +126,8 @@ check_packages() {
     [ -z "$lacking" ] || failure packages "wanted, not on this host, and not carried by this bundle, which is a change to one that had it: ${lacking% }" \
         "take this node's whole bundle"
     if [ ! -s "$work/packages" ] || [ -s "$work/unmet" ] || [ -n "$lacking" ]; then return; fi
-    # --unpack: with --install dpkg tries triggers that are pending, and on trial finds cycles in them
-    answer=$(run_dpkg --no-act --no-triggers --unpack 2>&1) ||
-        failure packages "dpkg would refuse the bundle's packages: $(printf '%s\n' "$answer" | sed -n '/^dpkg: /,$p' | sed -n '1,3p' | tr -s '\n ' ' ')" \
+    answer=$(packager try 2>&1) ||
+        failure packages "$PACKAGES_MANAGER would refuse the bundle's packages: $(printf '%s\n' "$answer" | packager explain | sed -n '1,3p' | tr -s '\n ' ' ')" \
             "remove what is in their way"
 }
 
@@ -153,8 +148,8 @@ install_packages() {
     say "  installing $(count_lines <"$work/packages") packages of $PACKAGES_OS"
     record_packages
     keep_units_quiet
-    [ ! -s "$work/packages" ] || dpkg_or_die --install
-    [ "$was_pending" = no ] || dpkg_or_die --configure -a
+    [ ! -s "$work/packages" ] || manage_or_die install
+    [ "$was_pending" = no ] || manage_or_die finish
     let_units_go
     rm -f "$store/packages-pending"
     while read -r file name version arch kilobytes why needs; do
@@ -175,7 +170,7 @@ record_packages() {
 }
 
 # Packages enable and start their services. Those whose programs bundler's own units run are masked
-# until dpkg has ended, then disabled; units that the host knew before are its own affair.
+# until the installation has ended, then disabled; units that the host knew before are its own affair.
 keep_units_quiet() {
     for unit in $QUIET_UNITS; do
         grep -qxF "$unit" "$store/packages-pending" || ! systemctl cat "$unit" >/dev/null 2>&1 || continue
@@ -192,31 +187,18 @@ let_units_go() {
     done <"$work/quiet"
 }
 
-# run_dpkg ARGUMENT...: with --install and --unpack the planned files; no question is asked, and configuration
-# files that somebody changed stay.
-run_dpkg() (
-    cd "$here/packages" || exit 1
-    case " $* " in
-        *' --install '* | *' --unpack '*)
-            # shellcheck disable=SC2046 # names of files without spaces
-            set -- "$@" $(awk '{ print $1 }' "$work/packages")
-            ;;
-    esac
-    DEBIAN_FRONTEND=noninteractive DEBCONF_NONINTERACTIVE_SEEN=true dpkg --force-confdef --force-confold "$@" </dev/null
-)
-
-# Another dpkg may be running: an upgrade, or what a killed install.sh left behind. It is waited for.
-dpkg_or_die() {
+# Another dpkg or rpm may be running: an upgrade, or what a killed install.sh left behind. It is waited for.
+manage_or_die() {
     tried=0
-    until run_dpkg "$@" >"$work/dpkg.log" 2>&1; do
-        cat "$work/dpkg.log" >>"$store/dpkg.log"
-        if [ "$tried" -ge "$wait_limit" ] || ! grep -q 'locked by another process' "$work/dpkg.log"; then
-            sed -n '/^dpkg: /,$p' "$work/dpkg.log" | tail -n 12 >&2
-            die 1 "dpkg $1 failed (log: $store/dpkg.log): mend that and run install.sh again"
+    until packager "$1" >"$work/packages.log" 2>&1; do
+        cat "$work/packages.log" >>"$store/packages.log"
+        if [ "$tried" -ge "$wait_limit" ] || ! packager is_locked <"$work/packages.log"; then
+            packager explain <"$work/packages.log" | tail -n 12 >&2
+            die 1 "$PACKAGES_MANAGER failed (log: $store/packages.log): mend that and run install.sh again"
         fi
-        [ $((tried % 15)) -ne 0 ] || say "  waiting until another dpkg has ended ($tried s)"
+        [ $((tried % 15)) -ne 0 ] || say "  waiting until another $PACKAGES_MANAGER has ended ($tried s)"
         sleep 1
         tried=$((tried + 1))
     done
-    cat "$work/dpkg.log" >>"$store/dpkg.log"
+    cat "$work/packages.log" >>"$store/packages.log"
 }

@@ -14,7 +14,7 @@ lock|no|no other install.sh or uninstall.sh is running
 address|yes|the node's address is on one of the host's interfaces
 arch|no|the processor is the one that the programs are for
 cgroups|yes|the kernel has the cgroup controllers that containers need
-packages|yes|the bundle's packages are for this host, and dpkg can install those that are missing (overruled, none is installed)
+packages|yes|the bundle's packages are for this host, and dpkg or rpm can install those that are missing (overruled, none is installed)
 commands|yes|the programs that the units call are installed, or in the bundle's packages
 nginx-stream|yes|nginx has its stream module
 space|yes|there is room for the files and images
