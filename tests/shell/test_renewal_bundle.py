@@ -39,7 +39,7 @@ REREAD = [
         (REREAD, []),
         ([f"{ETCD}/ca.crt"], ["etcd"]),
         ([f"{PKI}/etcd-ca.crt", f"{PKI}/sa.key"], ["kube-apiserver", "kube-controller-manager"]),
-        ([f"{PKI}/front-proxy-ca.crt"], ["kube-apiserver", "kube-controller-manager", "kube-scheduler"]),
+        ([f"{PKI}/front-proxy-ca.crt"], ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-apply"]),
         (["rootfs/etc/kubernetes/scheduler.kubeconfig"], ["kube-scheduler"]),
     ],
 )  # fmt: skip

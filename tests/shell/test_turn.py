@@ -8,7 +8,7 @@ from shells import TEMPLATES, Sh
 
 SCRIPT = """
 set -u
-work={work} dry_run=no turn_limit=0
+work={work} here={work} dry_run=no turn_limit=0
 NODE=m1 ADDRESS=192.0.2.1 API_PORT=6443 KUBERNETES_VERSION=1.21.3 ETCD_VERSION=3.4.23
 KUBELET_ROOT=/var/lib/kubelet ENDPOINT=https://192.0.2.9:8443 UNITS='etcd.service kube-apiserver.service'
 NODES='m1|192.0.2.1|etcd,control-plane m2|192.0.2.2|etcd,control-plane m3|192.0.2.3|etcd,control-plane w1|192.0.2.4|worker'

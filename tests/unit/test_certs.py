@@ -71,6 +71,7 @@ def test_a_bundle_lists_its_own_and_no_more(bundles: dict[str, Path]) -> None:
     worker = list_bundle(bundles["worker1"], datetime.now(UTC))
     assert {entry.path for entry in worker} == {
         "rootfs/etc/kubernetes/pki/ca.crt",
+        "rootfs/etc/kubernetes/pki/ca-signing.crt",
         "rootfs/etc/kubernetes/kube-proxy.kubeconfig",
     }
     master = {entry.path for entry in list_bundle(bundles["master1"], datetime.now(UTC))}
