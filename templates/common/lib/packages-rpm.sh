@@ -27,7 +27,7 @@ rpm_read() {
         rpm -qa --queryformat '%{NAME} %|EPOCH?{%{EPOCH}:}|%{VERSION}-%{RELEASE}\n'
     } 2>/dev/null >"$work/have"
     # programs that are needed by their paths
-    cut -d' ' -f7 "$here/packages/LIST" | tr ',|' '\n\n' | grep '^/' | sort -u | while read -r path; do
+    awk '{ gsub(/[,|]/, "\n", $7); print $7 }' "$here/packages/LIST" | grep '^/' | sort -u | while read -r path; do
         [ ! -e "$path" ] || printf '%s\n' "$path"
     done >>"$work/have"
     cat "$store/packages-begun" 2>/dev/null >"$work/broken"
