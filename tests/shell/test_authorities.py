@@ -333,6 +333,10 @@ class Kubelet:
         assert (done.returncode, done.stderr) == (0, "")
         return done.stdout
 
+    def is_due(self) -> bool:
+        script = TEMPLATES / "worker/rootfs/opt/k8s/libexec/kubelet-authorities.sh"
+        return self.sh(script, "--is-due", DESTDIR=str(self.root)).returncode == 0
+
     def files(self) -> dict[str, bytes]:
         return {
             p.name: p.read_bytes() for p in (self.kubeconfig, *self.pki.glob("*")) if p.exists()
@@ -381,8 +385,11 @@ def test_what_another_authority_signed_goes(kubelet: Kubelet, lost: str) -> None
     old.unlink()
     old.write_bytes(kubelet.authorities.issue("kubernetes-ca", "-", "system:node:w1"))
     kubelet.prepare(ISSUE)
+    assert kubelet.is_due()
+    assert "kubelet.kubeconfig" in kubelet.files()
     assert "asking for new ones" in kubelet.start()
     assert kubelet.files() == {}
+    assert not kubelet.is_due()
 
 
 def test_a_key_counts_and_not_a_name(kubelet: Kubelet) -> None:

@@ -281,3 +281,13 @@ def test_a_server_with_another_certificate_than_its_file_is_told(master: Site) -
     )
     (master.fake / "served-2379").write_bytes(file.read_bytes())
     assert not [line for line in master.say() if "shows another" in line]
+
+
+@pytest.mark.parametrize(("code", "restarts"), [(0, ["restart kubelet.service"]), (1, [])])
+def test_a_kubelet_of_a_former_authority_is_restarted(
+    worker: Site, code: int, restarts: list[str]
+) -> None:
+    program = worker.root / "opt/k8s/libexec/kubelet-authorities.sh"
+    write_program(program, f'[ "$*" = --is-due ] || exit 9\nexit {code}\n')
+    assert bool(worker.say()) is bool(restarts)
+    assert worker.restarts() == restarts

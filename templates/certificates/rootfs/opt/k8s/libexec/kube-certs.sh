@@ -1,6 +1,7 @@
 #!/bin/sh
 # Say when each certificate of this host ends, in the journal and for node-exporter, and restart the
-# API server in good time before one ends that is nowhere but in its memory. kube-certs.timer calls it.
+# API server in good time before one ends that is nowhere but in its memory; and the kubelet, if it had
+# its certificates of an authority that was replaced since. kube-certs.timer calls it.
 #
 # Usage: kube-certs.sh
 #
@@ -35,7 +36,16 @@ main() {
     write_metrics
     if is_locked; then say "<6>install.sh or uninstall.sh is running (process $(lock_owner)): all else is left to it"; return; fi
     list_stale_servers | sed 's/^/<3>/; s/$/: restart it/'
+    restart_kubelet_of_former_authority
     ! runs_api_server || restart_api_server_in_time
+}
+
+# Where controller managers were replaced one after another, one may have signed that was still to go.
+restart_kubelet_of_former_authority() {
+    program=${DESTDIR:-}/opt/k8s/libexec/kubelet-authorities.sh
+    has_word "$UNITS" kubelet.service && [ -x "$program" ] && "$program" --is-due || return 0
+    say "<5>the kubelet has certificates of an authority that signs no more: restarting it, so that it asks for new ones"
+    systemctl restart kubelet.service
 }
 
 runs_api_server() { case " $UNITS " in *' kube-apiserver.service '*) ;; *) return 1 ;; esac }

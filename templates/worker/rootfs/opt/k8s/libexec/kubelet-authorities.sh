@@ -5,8 +5,11 @@
 # they were when it joined. Certificates that another authority signed than the one that signs now are
 # removed, and the kubelet asks for new ones by its bootstrap token. Pods run on meanwhile.
 #
-# Usage: kubelet-authorities.sh
-# Exit code: 0, always: a kubelet with what it has is better than none.
+# Usage: kubelet-authorities.sh [--is-due]
+#
+#   --is-due   change nothing: exit code 0 if certificates would be removed, else 1
+#
+# Exit code: otherwise 0, always: a kubelet with what it has is better than none.
 # DESTDIR, when set, is put before the paths of installed files.
 set -u
 umask 077
@@ -42,5 +45,9 @@ believe() {
         mv -f "$etc/kubelet.kubeconfig.new" "$etc/kubelet.kubeconfig"
 }
 
+if [ "${1:-}" = --is-due ]; then
+    is_foreign client || is_foreign server
+    exit
+fi
 main
 exit 0
