@@ -417,6 +417,9 @@ class UpstreamKey(Model):
     `openpgp` is a file with certificates (armoured or binary), such as runc's runc.keyring.
     `cosign` is a PEM file with sigstore's authorities (Fulcio's); whom the signer's certificate
     must name (`identity`) and who vouched for that (`issuer`) is known of Kubernetes' releases.
+    `sigstore` is a trusted_root.json (`cosign trusted-root create`), for bundles that lie beside
+    the file as `{url}.sigstore.json`: these prove, without a network, that the transparency log has
+    the signature, and so when it was made.
 
     `signature` and `certificate` say where they lie, where that is not beside the file: `{url}` is
     the file's.
@@ -424,6 +427,7 @@ class UpstreamKey(Model):
 
     openpgp: Path | None = None
     cosign: Path | None = None
+    sigstore: Path | None = None
     identity: str | None = None
     issuer: str | None = None
     signature: str | None = None
@@ -431,8 +435,8 @@ class UpstreamKey(Model):
 
     @model_validator(mode="after")
     def _check_scheme(self) -> "UpstreamKey":
-        if (self.openpgp is None) == (self.cosign is None):
-            raise ValueError("give openpgp or cosign")
+        if sum(path is not None for path in (self.openpgp, self.cosign, self.sigstore)) != 1:
+            raise ValueError("give openpgp, cosign or sigstore")
         return self
 
 

@@ -3,8 +3,9 @@
 OpenPGP by Sequoia (pysequoia): detached signatures by a certificate that the user gives. cosign:
 the signature by the certificate's key, and the certificate by an authority that the user gives
 (Fulcio's), for the identity that upstream signs as. The certificate lives for minutes, so it is
-judged at its own time; that the signature was made then, only the transparency log could prove,
-which is not asked.
+judged at its own time; that the signature was made then, only the transparency log can prove.
+sigstore: a bundle that holds that proof, by sigstore's own library with the trusted root that the
+user gives, without a network.
 
 Sources: RFC 9580; sigstore's Fulcio certificate specification (1.3.6.1.4.1.57264.1).
 """
@@ -61,7 +62,7 @@ def check_signature(
 
     ConfigError where the user's key cannot be read, or the version is from before upstream signed.
     """
-    scheme = Scheme.OPENPGP if key.openpgp else Scheme.COSIGN
+    scheme = next(scheme for scheme in Scheme if getattr(key, scheme.value))
     signed = find_signed(artifact.component, artifact.version, scheme)
     if signed is None:
         raise ConfigError(
@@ -130,11 +131,7 @@ def _check_cosign(
     options: FetchOptions,
 ) -> str:  # fmt: skip
     """The identity whose certificate's key signed."""
-    if not signed.identity or not signed.issuer:
-        raise ConfigError(
-            f"upstream_keys.{artifact.component}: whom must the certificate name?",
-            hint="give `identity:` and `issuer:` beside `cosign:`",
-        )
+    _check_named(artifact, signed)
     url = signed.certificate.format(url=artifact.url)
     leaf = _read_leaf(_fetch(artifact, url, options))
     _check_leaf(leaf, _read_authorities(key.cosign), signed)
@@ -148,6 +145,32 @@ def _check_cosign(
     except (InvalidSignature, binascii.Error) as error:
         raise _BadError("the certificate's key did not make it") from error
     return f"cosign {signed.identity}"
+
+
+def _check_sigstore(
+    artifact: Artifact, path: Path, key: UpstreamKey, signed: Signed, signature: bytes,
+    _: FetchOptions,
+) -> str:  # fmt: skip
+    """The identity that signed, as the transparency log has it."""
+    _check_named(artifact, signed)
+    # here, since it takes longer to load than all the rest of bundler
+    from bundler.sigstore_bundles import BadBundleError, check_bundle  # noqa: PLC0415
+
+    try:
+        check_bundle(signature, path, _read_key(key.sigstore), signed.identity, signed.issuer)
+    except BadBundleError as error:
+        raise _BadError(str(error)) from error
+    except ValueError as error:
+        raise ConfigError(f"{key.sigstore}: no trusted root of sigstore's: {error}") from error
+    return f"sigstore {signed.identity}"
+
+
+def _check_named(artifact: Artifact, signed: Signed) -> None:
+    if not signed.identity or not signed.issuer:
+        raise ConfigError(
+            f"upstream_keys.{artifact.component}: whom must the certificate name?",
+            hint=f"give `identity:` and `issuer:` beside `{signed.scheme}:`",
+        )
 
 
 def _read_leaf(content: bytes) -> x509.Certificate:
@@ -223,4 +246,8 @@ def _read_key(path: Path | None) -> bytes:
 
 
 _Check = Callable[[Artifact, Path, UpstreamKey, Signed, bytes, FetchOptions], str]
-_CHECKS: dict[Scheme, _Check] = {Scheme.OPENPGP: _check_openpgp, Scheme.COSIGN: _check_cosign}
+_CHECKS: dict[Scheme, _Check] = {
+    Scheme.OPENPGP: _check_openpgp,
+    Scheme.COSIGN: _check_cosign,
+    Scheme.SIGSTORE: _check_sigstore,
+}

@@ -4,7 +4,7 @@ Keys are not built in: a key in the tool would be believed because the tool is. 
 `upstream_keys` whom they believe.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 
@@ -13,6 +13,7 @@ class Scheme(StrEnum):
 
     OPENPGP = "openpgp"  # a detached signature beside the file
     COSIGN = "cosign"  # sigstore: a signature, and the short-lived certificate of its key
+    SIGSTORE = "sigstore"  # a bundle of both, with the transparency log's proof
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +44,7 @@ SIGNED: dict[str, tuple[Signed, ...]] = {
 USUAL = {
     Scheme.OPENPGP: Signed(scheme=Scheme.OPENPGP, signature="{url}.asc"),
     Scheme.COSIGN: Signed(scheme=Scheme.COSIGN, signature="{url}.sig", certificate="{url}.cert"),
+    Scheme.SIGSTORE: Signed(scheme=Scheme.SIGSTORE, signature="{url}.sigstore.json"),
 }
 """Where signatures usually lie, for components without a row."""
 
@@ -51,7 +53,8 @@ def find_signed(component: str, version: str, scheme: Scheme) -> Signed | None:
     """How that version is signed; None where its upstream began to sign so with a later one."""
     rows = [row for row in SIGNED.get(component, ()) if row.scheme is scheme]
     if not rows:
-        return USUAL[scheme]
+        whose = next((row for row in SIGNED.get(component, ()) if row.identity), USUAL[scheme])
+        return replace(USUAL[scheme], identity=whose.identity, issuer=whose.issuer)
     return next((row for row in rows if _parts(row.since) <= _parts(version)), None)
 
 

@@ -4,7 +4,7 @@ import base64
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from descriptions import write_description, write_upstream
 from pysequoia import Cert, SignatureMode, Tsk, sign
+from sigstore_instance import Sigstore, make_key
 
 from bundler.cache import Cache
 from bundler.catalog.signatures import Scheme, find_signed
@@ -231,14 +232,75 @@ def test_another_authority_is_not_believed(site: Site) -> None:
         site.lock()
 
 
+# sigstore
+
+
+def sign_with_sigstore(site: Site, sigstore: Sigstore, **changes: str | bytes) -> None:
+    content = changes.pop("content", site.file.read_bytes())
+    whose = {"identity": IDENTITY, "issuer": GOOGLE} | changes
+    site.beside(".sigstore.json", sigstore.sign(content, **whose))  # type: ignore[arg-type]
+    (site.directory / "root.json").write_bytes(sigstore.trusted_root())
+    site.believe(sigstore=f"{site.directory}/root.json", identity=IDENTITY, issuer=GOOGLE)
+
+
+def test_a_bundle_proves_who_signed_and_that_the_log_has_it(site: Site) -> None:
+    sign_with_sigstore(site, Sigstore())
+    origin, evidence = site.lock()
+    assert origin is Origin.UPSTREAM_SIGNATURE
+    assert evidence.startswith(f"sigstore {IDENTITY}: https://")
+    assert evidence.endswith(".sigstore.json")
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"identity": "mallory@example.org"}, "Certificate's SANs do not match"),
+        ({"issuer": "https://mallory.example"}, "OIDCIssuer does not match"),
+        ({"content": b"another file"}, "digest mismatch"),
+        ({"logged": b"another file"}, "entry"),
+    ],
+    ids=["identity", "issuer", "file", "log"],
+)
+def test_a_bundle_that_proves_something_else_stops(
+    site: Site, changes: dict[str, str | bytes], why: str
+) -> None:
+    sign_with_sigstore(site, Sigstore(), **changes)
+    with pytest.raises(ArtifactError, match=f"its signature does not hold: .*{why}"):
+        site.lock()
+    assert not lock_path(site.inputs.description).exists()
+
+
+@pytest.mark.parametrize("service", ["authority", "certificates_log", "log"])
+def test_each_service_of_another_sigstore_is_a_stranger(site: Site, service: str) -> None:
+    sigstore = Sigstore()
+    sign_with_sigstore(site, replace(sigstore, **{service: make_key()}))
+    (site.directory / "root.json").write_bytes(sigstore.trusted_root())
+    with pytest.raises(ArtifactError, match="its signature does not hold"):
+        site.lock()
+
+
+def test_what_is_no_bundle_stops(site: Site) -> None:
+    sign_with_sigstore(site, Sigstore())
+    site.beside(".sigstore.json", b"{}")
+    with pytest.raises(ArtifactError, match="its signature does not hold"):
+        site.lock()
+
+
+def test_kubernetes_releases_are_known_by_whom_they_name() -> None:
+    row = find_signed("kubernetes-server", "1.31.2", Scheme.SIGSTORE)
+    assert row is not None
+    assert row.identity == "krel-staging@k8s-releng-prod.iam.gserviceaccount.com"
+    assert row.signature == "{url}.sigstore.json"
+
+
 # what users can do wrong
 
 
 @pytest.mark.parametrize(
     ("key", "why"),
     [
-        ({}, "give openpgp or cosign"),
-        ({"openpgp": "a", "cosign": "b"}, "give openpgp or cosign"),
+        ({}, "give openpgp, cosign or sigstore"),
+        ({"openpgp": "a", "cosign": "b"}, "give openpgp, cosign or sigstore"),
         ({"openpgp": "nowhere.asc"}, "nowhere.asc is no file"),
     ],
 )
@@ -251,7 +313,7 @@ def test_a_key_that_cannot_be_meant_is_refused(site: Site, key: dict[str, str], 
 def test_a_file_that_is_no_key_is_named(site: Site) -> None:
     site.beside(".asc", b"")
     (site.directory / "text").write_text("no key\n")
-    for scheme in ("openpgp", "cosign"):
+    for scheme in ("openpgp", "cosign", "sigstore"):
         site.believe(**{scheme: f"{site.directory}/text", "identity": "a", "issuer": "b"})
         with pytest.raises(BundlerError, match=r"text|nothing is at"):
             site.lock()
