@@ -144,7 +144,7 @@ remove_runtime() {
         for path in $DATA_PATHS; do [ ! -e "$prefix$path" ] || kept="$kept; $path is kept (--purge-data removes it)"; done
     fi
     for path in $paths; do
-        is_staged || awk -v path="$path" '$2 == path || index($2, path "/") == 1 { print $2 }' /proc/self/mounts | sort -r |
+        is_staged || awk -v path="$path" '$2 == path || index($2, path "/") == 1 { print $2 }' "$live/proc/self/mounts" | sort -r |
             while read -r mount; do umount -l "$mount"; done
         case $path in /?*/?*) rm -rf "$prefix$path" || failed="$failed $path" ;; esac
     done

@@ -139,6 +139,8 @@ def make_host(sh: Sh, bundle: Path, directory: Path) -> FakeHost:
     host.mark("calls")
     host.mark("active/chronyd.service")
     host.write("/proc/swaps", SWAPS)
+    host.write("/proc/self/mounts", "")
+    host.program("umount", "exit 0")
     host.write("/proc/meminfo", "MemTotal: 4000000 kB\nMemAvailable: 1024000 kB\n")
     host.write("/etc/resolv.conf", "nameserver 192.0.2.53\n")
     facts = (bundle / "node.env").read_text()

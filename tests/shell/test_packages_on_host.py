@@ -363,8 +363,13 @@ def test_uninstall_removes_the_packages_that_install_brought_when_it_is_asked(
 def test_uninstall_with_data_takes_the_packages_configuration_too(
     host: FakeHost, uninstall: Callable[..., str]
 ) -> None:
+    host.write("/proc/self/mounts", "overlay /var/lib/docker/overlay2/a/merged overlay rw 0 0\n/dev/sda1 / ext4 rw 0 0\n")  # fmt: skip
     uninstall("--remove-packages", "--purge-data")
     assert any(call.startswith("dpkg --purge ") for call in host.calls)
+    # the host's own mounts, and not those of the machine that runs this test
+    assert [call for call in host.calls if call.startswith("umount")] == [
+        "umount -l /var/lib/docker/overlay2/a/merged"
+    ]
 
 
 def test_uninstall_keeps_packages_that_others_need_by_now(
