@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from packageurl import PackageURL
@@ -19,13 +20,12 @@ from bundler.lock import Entry, Kind, Origin
 from bundler.oci.bundle import BLOBS
 from bundler.oci.needed import Images, Needed, list_needed
 from bundler.oci.references import DOCKER_HUB
-from bundler.packages.tables import manager_of
 from bundler.plan import NodePlan, Plan
 from bundler.render import Fetched, list_fetched
 from bundler.tree import Tree
 
 UPSTREAMS_WORD = frozenset({Origin.UPSTREAM_SIGNATURE, Origin.UPSTREAM_CHECKSUM})
-PURL_TYPES = {"dpkg": "deb", "rpm": "rpm"}
+PURL_TYPES = {".deb": "deb", ".rpm": "rpm"}
 VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 
@@ -191,16 +191,18 @@ def _list_packages(plan: Plan, _: NodePlan, tree: Tree, taken: Taken) -> Iterato
                 path=file.path,
                 url=_without_secrets(entry.url),
                 purl=_package_purl(
-                    entry, plan.cluster.packages.os if plan.cluster.packages else ""
+                    entry,
+                    plan.cluster.packages.os if plan.cluster.packages else "",
+                    PURL_TYPES[Path(file.path).suffix],
                 ),
                 evidence=f"{entry.origin}: {entry.evidence}",
             )
 
 
-def _package_purl(entry: Entry, release: str) -> str:
+def _package_purl(entry: Entry, release: str, kind: str) -> str:
     """pkg:deb or pkg:rpm with the distribution as namespace (purl-spec)."""
     where = {"arch": entry.arch, "distro": release}
-    kind, namespace = PURL_TYPES[manager_of(release)], release.partition("-")[0]
+    namespace = release.partition("-")[0]
     return PackageURL(kind, namespace, entry.name, entry.version, where).to_string()
 
 
