@@ -27,7 +27,7 @@ need() {
 
 # wish PROGRAM:PACKAGE...: the same where it can be done; elsewhere the tests that want them are skipped.
 wish() {
-    if is_root && [ -e /etc/debian_version ]; then need "$@"; fi
+    if is_root && [ -e /etc/debian_version ]; then (need "$@") || say "tests that want these are skipped: $*"; fi
 }
 
 # install_packages PACKAGES [WHAT-FOR]
