@@ -174,11 +174,16 @@ check_join() {
         sleep 1
     done
     [ "$step" = none ] || return 0
+    # Whether it serves is asked before who is in its cluster: one that comes up meanwhile is no stranger.
+    own_quorum=no
+    ! is_quorate "$(own_endpoint)" || own_quorum=yes
     view "$(own_endpoint)" | awk '{ print $1 }' >"$work/own-ids"
-    if view "$via" | awk '{ print $1 }' | grep -qxFf "$work/own-ids" || { is_counted_in "$via" && ! has_log; }; then
+    view "$via" | awk '{ print $1 }' >"$work/ids"
+    if grep -qxFf "$work/own-ids" "$work/ids" || { is_counted_in "$via" && ! has_log; }; then
         say "etcd here is a member of the cluster of $via already, or about to be"
         leave_etcd_alone
-    elif is_quorate "$(own_endpoint)"; then
+    elif [ "$own_quorum" = yes ]; then
+        { [ -s "$work/own-ids" ] && [ -s "$work/ids" ]; } || die 3 "etcd here or at $via does not say who is in its cluster: run it again"
         die 3 "etcd here has a quorum of its own, and $via is of another cluster: two clusters run"
     fi
 }

@@ -145,6 +145,32 @@ def test_who_has_joined_by_itself_a_moment_before_keeps_its_data(three: list[Mem
     assert [member.list_keys() for member in three] == [before] * 3
 
 
+def test_who_joins_while_it_is_asked_is_no_cluster_of_its_own(three: list[Member]) -> None:
+    """It is up just after the question whether it is: the next answer names the same cluster."""
+    first, second, third = three
+    snapshot = back_up(first)
+    before = first.list_keys()
+    for member in three:
+        member.lose_disk()
+    assert run(first, "restore.sh", "--yes", snapshot).returncode == 0
+    openssl = second.root / "bin/openssl"  # by which members are asked
+    openssl.write_text(
+        f"#!/bin/sh\ntrap : TERM\n"  # https_get gives it two seconds
+        f'case "$*" in *{second.address}*) ;; *) exec {shutil.which("openssl")} "$@" ;; esac\n'
+        f'rm {openssl}\n{shutil.which("openssl")} "$@"\nsetsid {second.root}/bin/systemctl start etcd\n'
+        f'for i in $(seq 100); do [ "$({second.root}/bin/systemctl is-active etcd)" = active ] || sleep 0.3; done\n'
+    )
+    openssl.chmod(0o755)
+    done = run(second, "restore.sh", "--join", "--yes")
+    assert not openssl.exists()
+    assert done.returncode == 0, done.stderr + second.log[-2000:]
+    assert re.search("is a member of the cluster of|it is one of it already", done.stdout)
+    assert not list(second.data.glob("member.before-restore-*"))
+    third.start()
+    wait_ready(three)
+    assert [member.list_keys() for member in three] == [before] * 3
+
+
 def test_a_healthy_quorum_is_not_given_up_by_mistake(three: list[Member]) -> None:
     first, *others = three
     snapshot = back_up(first)
