@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 from lab import FIGURES, SOLO, Host, build, docker, hosts_sh, wait_for
+from stamped import OLD, stamp, use
 
 WENT_BACK = 5
 LIMIT = 180  # seconds until a host is healthy again
-POINTS = 30  # of kills and power cuts, in `make test-long`
+INSTALLS, UPGRADES = 6, 24  # kills and power cuts, in `make test-long`
 SEED = 20261123
+PATCH = "1.20.9"
 
 REWRITE = """
 cd {directory} && awk '{{ print $4 }}' MANIFEST | xargs -r stat -c '%a %s %n' |
@@ -137,21 +139,16 @@ def check_one_or_the_other(site: Site, trees: dict[str, dict[str, str]]) -> None
     assert site.installed() in trees.values()
 
 
-def go_through_points(site: Site, count: int) -> None:
-    """Kills and power cuts at moments of a fixed seed, spread over a change of every binary's unit."""
-    directories = {
-        "one": site.bundle,
-        "two": site.spoil(
-            "for u in rootfs/etc/systemd/system/kube*.service; do echo '# two' >>$u; done;"
-            " echo '# two' >>rootfs/etc/kubernetes/kubelet-config.yaml"
-        ),
-    }
+def go_through_points(site: Site, other: str, count: int) -> None:
+    """Kills and power cuts at moments of a fixed seed, spread over the way to the other bundle and back."""
+    directories = {"one": site.bundle, "two": other}
     trees = {}
     for name, directory in directories.items():
         begun = time.monotonic()
         site.host.run(f"{directory}/install.sh")
         trees[name] = site.installed()
         length = time.monotonic() - begun
+    assert trees["one"] != trees["two"]
     dice = random.Random(SEED)
     at = "two"
     for point in range(count):
@@ -162,7 +159,9 @@ def go_through_points(site: Site, count: int) -> None:
         if whole_host:
             check_one_or_the_other(site, trees)
         done = site.host.run(f"{directories[goal]}/install.sh", check=False)
-        what = f"{'power cut' if whole_host else 'kill'} {point} after {moment:.1f} s"
+        what = (
+            f"{'power cut' if whole_host else 'kill'} {point} after {moment:.1f} s of {length:.0f}"
+        )
         assert done.returncode == 0, f"{what}: {done.stdout}"
         assert site.installed() == trees[goal], what
         at = goal
@@ -172,9 +171,53 @@ def go_through_points(site: Site, count: int) -> None:
 
 
 def test_a_kill_and_a_power_cut_amid_a_change(site: Site) -> None:
-    go_through_points(site, 2)
+    other = site.spoil(
+        "for u in rootfs/etc/systemd/system/kube*.service; do echo '# two' >>$u; done;"
+        " echo '# two' >>rootfs/etc/kubernetes/kubelet-config.yaml"
+    )
+    go_through_points(site, other, 2)
+
+
+@pytest.fixture
+def next_patch(site: Site, lab_directory: Path, tmp_path: Path) -> str:
+    """Its bundle's directory on the host."""
+    description = lab_directory / "examples" / "again.yaml"
+    text = description.read_text()
+    description.write_text(text.replace(OLD, PATCH))
+    mirror = stamp(tmp_path / "stamped", PATCH)
+    build(description, tmp_path / "dist", cache=tmp_path / "cache", arguments=use(mirror))
+    description.write_text(text)
+    site.host.run(f"mv {site.bundle} /root/first")
+    unpacked = site.host.unpack(tmp_path / "dist" / "again-again.tar.gz")
+    site.host.run(f"mv {unpacked} /root/patch; mv /root/first {site.bundle}")
+    return "/root/patch"
 
 
 @pytest.mark.long
-def test_kills_and_power_cuts_at_many_points(site: Site) -> None:
-    go_through_points(site, POINTS)
+def test_kills_and_power_cuts_amid_upgrades(site: Site, next_patch: str) -> None:
+    """To the next patch of Kubernetes and back: all its programs are others."""
+    go_through_points(site, next_patch, UPGRADES)
+
+
+@pytest.mark.long
+def test_kills_and_power_cuts_amid_first_installs(site: Site) -> None:
+    """Packages, files, units, images: on a host that has nothing of it."""
+    uninstall = "/opt/k8s/bundle/uninstall.sh --yes --purge-data --remove-packages"
+    install = f"{site.bundle}/install.sh"
+    before = site.installed()
+    site.host.run(uninstall)
+    begun = time.monotonic()
+    site.host.run(install)
+    length = time.monotonic() - begun
+    dice = random.Random(SEED)
+    for point in range(INSTALLS):
+        site.host.run(uninstall)
+        moment = dice.uniform(0.2, length)
+        cut_power(site, install, moment, whole_host=bool(point % 2))
+        done = site.host.run(install, check=False)
+        what = (
+            f"{'power cut' if point % 2 else 'kill'} {point} after {moment:.1f} s of {length:.0f}"
+        )
+        assert done.returncode == 0, f"{what}: {done.stdout}"
+        assert site.installed() == before, what
+    assert site.is_green()

@@ -1,13 +1,11 @@
 """The five hosts go to the next minor under load, and a worker and a control plane go back.
 
-The lab has the sources of one Kubernetes version only. So the next minor is the same programs
-stamped with another version: the whole path is walked, and Kubernetes' own changes are not seen.
+The next minor is the same programs stamped with another version (stamped.py): the whole path is
+walked, and Kubernetes' own changes are not seen.
 """
 
-import hashlib
 import json
 import shutil
-import tarfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,14 +14,13 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-import yaml
-from lab import CACHE, FIGURES, Cluster, Host, Kubectl, build, wait_for
+from lab import FIGURES, Cluster, Host, Kubectl, build, wait_for
 from load import Api, Load, get_page, under_load
+from stamped import OLD, stamp, use
 
 pytestmark = pytest.mark.long
 
-OLD, NEW = "1.20.2", "1.21.2"  # of the same length, since programs are stamped in place
-ARCHIVE = "dl.k8s.io/v{}/kubernetes-server-linux-amd64.tar.gz"
+NEW = "1.21.2"
 NODE_PORT = 30080
 WEB = f"""
 apiVersion: apps/v1
@@ -58,31 +55,6 @@ spec: {{type: NodePort, selector: {{app: web}}, ports: [{{port: 80, nodePort: {N
 """
 
 
-def stamp(target: Path) -> Path:
-    """A mirror that has the lab's Kubernetes under another version; the pins for it."""
-    source = CACHE / "mirror" / ARCHIVE.format(OLD)
-    archive = target / ARCHIVE.format(NEW)
-    archive.parent.mkdir(parents=True)
-    with tarfile.open(source) as old, tarfile.open(archive, "w:gz", compresslevel=1) as new:
-        for member in old:
-            content = old.extractfile(member)
-            if content is None:
-                new.addfile(member)
-                continue
-            path = target / "program"
-            stamped = content.read().replace(f"v{OLD}".encode(), f"v{NEW}".encode())
-            path.write_bytes(stamped)
-            with path.open("rb") as file:
-                new.addfile(member, file)
-    pins = yaml.safe_load((CACHE / "pins.yaml").read_text())
-    pins["artifacts"]["kubernetes-server"] = {
-        "url": f"https://{ARCHIVE.format(NEW)}",
-        "sha256": hashlib.sha256(archive.read_bytes()).hexdigest(),
-    }
-    (target / "pins.yaml").write_text(yaml.safe_dump(pins))
-    return target
-
-
 @dataclass(frozen=True)
 class Line:
     """What install.sh said, and when."""
@@ -114,14 +86,14 @@ def when(lines: list[Line], words: str) -> float:
 @pytest.fixture(scope="module")
 def upgraded(running: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """dist of the next minor; the web is up."""
-    mirror = stamp(tmp_path_factory.mktemp("stamped"))
+    mirror = stamp(tmp_path_factory.mktemp("stamped"), NEW)
     description = running.directory / "examples" / "lab.yaml"
     text = description.read_text()
     description.write_text(text.replace(f"version: {OLD}", f"version: {NEW}"))
     dist = running.directory / "dist-new"
     build(
         description, dist, cache=running.directory / "cache-new",
-        arguments=("--mirror", str(mirror), "--pins", str(mirror / "pins.yaml")),
+        arguments=use(mirror),
     )  # fmt: skip
     description.write_text(text)
     running.masters[0].run(f"cat >/root/web.yaml <<'E'\n{WEB}\nE")
