@@ -128,7 +128,7 @@ def update_lock(
             *propose_packages(plan, old, update, options, now),
         ]
         new, changes = make_lock(
-            loaded.cluster.name, old, proposals, update, partial(run_jobs, options=options)
+            loaded.cluster, old, proposals, update, partial(run_jobs, options=options)
         )
     if inputs.strict:
         refuse_first_uses(new)

@@ -4,6 +4,7 @@ One entry a file: each upstream artifact, image and OS package with its URL, siz
 the digest came from, and when. A build that has a lock uses nothing else.
 """
 
+from collections.abc import Iterator
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -81,13 +82,22 @@ class Entry(BaseModel):
 
 
 class Lock(BaseModel):
-    """The whole file."""
+    """The whole file.
+
+    `base` is `packages.base` as it was when packages were resolved: what they need of these
+    packages is not among the entries. None where the cluster has no `packages`.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     lock: Literal[1] = 1  # the format's version
     cluster: str
+    base: tuple[str, ...] | None = None
     entries: tuple[Entry, ...]
+
+    def of(self, kind: Kind) -> Iterator[Entry]:
+        """The entries of one kind."""
+        return (entry for entry in self.entries if entry.kind is kind)
 
     def find(self, kind: Kind, name: str, arch: str) -> Entry | None:
         """The entry of one file, or None."""

@@ -13,7 +13,7 @@ from typing import Literal, TypedDict
 
 from bundler.artifacts import FROM_USER, choose_artifacts
 from bundler.catalog import Artifact, checksum_url
-from bundler.config import UpstreamKey
+from bundler.config import Cluster, UpstreamKey
 from bundler.errors import ArtifactError
 from bundler.fetch import FetchOptions, ensure_artifact, fetch_document, fetch_unpinned
 from bundler.lock import Entry, Kind, Lock, Origin
@@ -93,7 +93,7 @@ def call_all(calls: list[Callable[[], Entry]]) -> list[Entry]:
 
 
 def make_lock(
-    cluster: str,
+    cluster: Cluster,
     old: Lock | None,
     proposals: Iterable[Proposal],
     update: Collection[str],
@@ -129,7 +129,8 @@ def make_lock(
     changes += [_compare(was, now) for (_, was), now in zip(fresh, settled, strict=True)]
     changes += [Change("dropped", entry) for entry in left.values()]
     entries = tuple(change.entry for change in changes if change.what != "dropped")
-    return Lock(cluster=cluster, entries=entries), tuple(changes)
+    base = tuple(sorted(set(cluster.packages.base))) if cluster.packages else None
+    return Lock(cluster=cluster.name, base=base, entries=entries), tuple(changes)
 
 
 def _refuse(drift: dict[str, list[str]], strangers: set[str], names: set[str]) -> None:

@@ -75,13 +75,13 @@ def check_locked(plan: Plan, path: Path) -> tuple[Entry, ...] | None:
     packages = plan.cluster.packages
     if packages is None or not path.exists():
         return None
-    entries = tuple(entry for entry in read_lock(path).entries if entry.kind is Kind.PACKAGE)
-    if faults := list(dict.fromkeys(_find_drift(plan, packages, entries))):
+    lock = read_lock(path)
+    if faults := list(dict.fromkeys(_find_drift(plan, packages, lock))):
         raise ArtifactError(
             "\n".join(f"{path}: {fault}" for fault in faults),
             hint=f"see what changed and why; then: bundler lock --update {GROUP}",
         )
-    return entries
+    return tuple(lock.of(Kind.PACKAGE))
 
 
 def propose_packages(
@@ -92,12 +92,12 @@ def propose_packages(
     The distribution's indices move on daily; they are asked only where cluster.yaml wants something
     that is not locked, or where `update` names a package.
     """
-    kept = [entry for entry in old.entries if entry.kind is Kind.PACKAGE] if old else []
+    kept = list(old.of(Kind.PACKAGE)) if old else []
     packages = plan.cluster.packages
     named = {entry.name for entry in kept} | {GROUP, EVERYTHING}
     if packages is None:
         return
-    if not kept or not named.isdisjoint(update) or any(_find_drift(plan, packages, kept)):
+    if not old or not named.isdisjoint(update) or any(_find_drift(plan, packages, old)):
         kept = list(resolve_packages(plan, options.cache, now, offline=options.offline))
     for entry in kept:
         same = identify(from_entry(entry, entry.evidence))
@@ -242,8 +242,13 @@ def _entries_of_directory(directory: Path, packages: Packages, now: datetime) ->
         raise ArtifactError(f"{directory} holds no {suffix} file", hint="put them there")
 
 
-def _find_drift(plan: Plan, packages: Packages, entries: Collection[Entry]) -> Iterator[str]:
+def _find_drift(plan: Plan, packages: Packages, lock: Lock) -> Iterator[str]:
     """How locked packages differ from what cluster.yaml asks for now."""
+    entries = tuple(lock.of(Kind.PACKAGE))
+    locked, base = (set(names or ()) for names in (lock.base, packages.base))
+    for name in sorted(locked ^ base):
+        said = "was" if name in locked else "was not"
+        yield f"{name} {said} in packages.base when packages were resolved"
     for entry in entries:
         locked_for = entry.evidence.partition(":")[0]
         if locked_for != packages.os:

@@ -13,9 +13,9 @@ from descriptions import write_description, write_upstream
 from bundler.build import build
 from bundler.cache import Cache
 from bundler.errors import ArtifactError, BundlerError
-from bundler.gather import Inputs, update_lock
+from bundler.gather import Inputs, check, update_lock
 from bundler.loader import load_cluster
-from bundler.lock import Entry, Origin, read_lock
+from bundler.lock import Entry, Kind, Origin, read_lock
 from bundler.locking import lock_path
 from bundler.packages.resolve import resolve_packages
 from bundler.plan import make_plan
@@ -164,6 +164,27 @@ def make_inputs(description: Path) -> Inputs:
         description=description, cache=Cache(directory / "cache"), offline=True,
         pins=write_upstream(directory, description), mirrors=(str(directory / "mirror"),),
     )  # fmt: skip
+
+
+def test_hosts_that_have_less_than_when_it_was_locked_get_a_lock_anew(
+    describe: Callable[..., Path],
+) -> None:
+    inputs = make_inputs(describe(base=["libedit"]))
+    path = lock_path(inputs.description)
+    update_lock(inputs, [])
+    assert read_lock(path).base == ("libedit",)
+    check(inputs)
+    describe()
+    with pytest.raises(ArtifactError, match=r"libedit was in packages\.base when") as caught:
+        check(inputs)
+    assert "bundler lock --update packages" in (caught.value.hint or "")
+    update_lock(inputs, ["packages"])
+    assert read_lock(path).base == ()
+    assert "libedit" in {entry.name for entry in read_lock(path).of(Kind.PACKAGE)}
+    check(inputs)
+    describe(base=["tzdata"])
+    with pytest.raises(ArtifactError, match=r"tzdata was not in packages\.base when"):
+        build(inputs, inputs.description.parent / "dist")
 
 
 def test_a_locked_build_takes_what_is_locked_though_the_mirror_moved_on(
