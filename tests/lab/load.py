@@ -21,9 +21,12 @@ class Load:
     ask: Callable[[int], None]
     done: int = 0
     failures: list[tuple[float, str]] = field(default_factory=list)
+    outages: list[tuple[float, float]] = field(default_factory=list)
+    """(begin, length in seconds): from the begin of a request that failed to that of the next that did not."""
     stop: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> None:
+        out_since = None
         while not self.stop.is_set():
             begun = time.time()
             try:
@@ -31,17 +34,14 @@ class Load:
                 self.done += 1
             except (OSError, http.client.HTTPException, AssertionError) as error:
                 self.failures.append((begun, f"{type(error).__name__}: {error}"))
-            self.stop.wait(max(0.0, PAUSE - (time.time() - begun)))
-
-    def outages(self, gap: float = 1.0) -> list[tuple[float, float]]:
-        """Failures that follow each other within `gap` seconds, as (begin, length in seconds)."""
-        found: list[tuple[float, float]] = []
-        for at, _ in self.failures:
-            if found and at - sum(found[-1]) <= gap:
-                found[-1] = (found[-1][0], at - found[-1][0] + PAUSE)
+                out_since = out_since or begun
             else:
-                found.append((at, PAUSE))
-        return found
+                if out_since:
+                    self.outages.append((out_since, begun - out_since))
+                out_since = None
+            self.stop.wait(max(0.0, PAUSE - (time.time() - begun)))
+        if out_since:
+            self.outages.append((out_since, time.time() - out_since))
 
 
 @contextmanager
@@ -94,11 +94,6 @@ class Api:
         status, answer = self.call("GET", f"{path}/{name}")
         assert status == 200, answer[:200]
         assert json.loads(answer)["data"] == {"number": str(number)}
-
-    def is_ready(self, _number: int) -> None:
-        """Anything at all."""
-        status, answer = self.call("GET", "/readyz")
-        assert status == 200, answer[:200]
 
 
 def get_page(address: str, port: int) -> Callable[[int], None]:

@@ -150,8 +150,9 @@ def test_all_hosts_upgrade_side_by_side_in_their_order(running: Cluster, upgrade
         f"five hosts, {OLD} to {NEW} side by side: {taken:.0f} s, {api.done} writes and reads"
     )
     present = json.loads(running.kubectl("get configmaps -o json"))["items"]
-    written = {item["metadata"]["name"] for item in present}
-    assert {f"load-{number}" for number in range(api.done)} <= written
+    found = {item["metadata"]["name"]: item.get("data") for item in present}
+    for number in range(api.done):
+        assert found.get(f"load-{number}") == {"number": str(number)}
     verified = running.verify()
     assert verified.returncode == 0, verified.stdout
 
@@ -175,13 +176,12 @@ def check_order(cluster: Cluster, said: dict[str, list[Line]]) -> None:
 
 def check_load(api: Load, pages: dict[str, Load], said: dict[str, list[Line]]) -> None:
     """API away for less than 2 s per control-plane host; pages failed only on the drained node."""
-    outages = api.outages()
     FIGURES.append(
         f"API under upgrade: {len(api.failures)} of {api.done} failed, outages of "
-        f"{', '.join(f'{length:.1f} s' for _, length in outages) or 'none'}"
+        f"{', '.join(f'{length:.1f} s' for _, length in api.outages) or 'none'}"
     )
     lengths = {name: 0.0 for name in said if name.startswith("master")}
-    for at, length in outages:
+    for at, length in api.outages:
         name = max(
             lengths,
             key=lambda n: (
