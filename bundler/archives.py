@@ -39,16 +39,21 @@ def read_plain(path: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
 def list_files(stream: IO[bytes]) -> Iterator[tuple[str, int, IO[bytes]]]:
     """The plain files of an opened tarball; each is to be read before the next.
 
-    Bundles hold nothing else but directories: BadMemberError at anything else.
+    Bundles hold nothing else but directories, all below one folder: BadMemberError at anything
+    else. (With two folders a file of the one would be told for that of the other.)
     """
+    folder = ""
     # not "r|gz": tarfile's own reader ends with the first of a file's gzip members
     with tarfile.open(fileobj=stream, mode="r|", tarinfo=BoundedInfo) as tar:
         for member in walk(tar):
             if not member.isreg() and not member.isdir():
                 raise BadMemberError(f"{member.name!r} is a link")
+            top, slash, below = member.name.partition("/")
+            folder = folder or top
+            if top != folder:
+                raise BadMemberError(f"{member.name[:200]!r} is beside {folder[:200]!r}, not below")
             content = tar.extractfile(member) if member.isreg() else None
             if content is not None:
-                top, slash, below = member.name.partition("/")
                 yield (below if slash else top), member.mode, content
 
 

@@ -1,5 +1,6 @@
 """What the fields of a cluster description say about one another."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
@@ -129,14 +130,15 @@ def _check_containerd(runtime: Containerd, minor: str) -> Iterator[Problem]:
         if registry.host in seen:
             yield Problem(path=(*here, "host"), text=f"{registry.host} is given twice")
         seen.add(registry.host)
-        if registry.ca is not None and not _is_pem(registry.ca):
-            text = f"{registry.ca}: no PEM file with a certificate"
+        if registry.ca is not None and not _holds_certificates(registry.ca):
+            text = f"{registry.ca}: no PEM file with certificates, and with nothing else"
             yield Problem(path=(*here, "ca"), text=text)
 
 
-def _is_pem(path: Path) -> bool:
+def _holds_certificates(path: Path) -> bool:
+    """And no private key: the file is one that everybody on a host may read."""
     try:
-        return "-----BEGIN CERTIFICATE-----" in path.read_text()
+        return set(re.findall(r"-----BEGIN ([A-Z0-9 ]+)-----", path.read_text())) == {"CERTIFICATE"}
     except (OSError, UnicodeDecodeError):
         return False
 

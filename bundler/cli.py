@@ -252,7 +252,7 @@ def verify_command(
     verdicts = tuple(print_verdicts("ok", verify_bundles(directory, tuple(trust or ()))))
     if public:
         others = tuple(print_verdicts("ok", verify_bundles(public)))
-        verdicts += others + tuple(print_verdicts("same", compare(verdicts, others)))
+        verdicts += others + tuple(print_verdicts("same", compare(directory, verdicts, others)))
     if any(verdict.faults for verdict in verdicts):
         raise typer.Exit(6)
 

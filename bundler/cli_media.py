@@ -128,7 +128,9 @@ def print_verdicts(word: str, verdicts: Iterable[Verdict]) -> Iterator[Verdict]:
     for verdict in verdicts:
         for fault in verdict.faults:
             log.error(fault)
-        if not verdict.faults:
+        for note in verdict.notes:
+            log.warning(note)
+        if not verdict.faults and not verdict.notes:
             more = (f", {n} {ELSEWHERE[source]}" for source, n in sorted(verdict.elsewhere.items()))
             print(f"{word}  {verdict.name}  {verdict.files} files{''.join(more)}")
         yield verdict

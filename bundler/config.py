@@ -96,6 +96,14 @@ def _check_reference(value: str) -> str:
     return value
 
 
+def _check_registry_mirror(value: str) -> str:
+    if not re.fullmatch(r"https?://[^\s\"\\/]+[^\s\"\\]*", value):
+        raise ValueError("must be an address that begins with https:// or http://")
+    if "@" in value:
+        raise ValueError("must be without name and password: everybody on a host could read them")
+    return value
+
+
 def _check_mirror(value: str) -> str:
     url, *suites = value.split()
     if not re.fullmatch(r"(https?://[^\s/]+|file:/)[^\s\"';]*", url):
@@ -115,6 +123,7 @@ HostPort = Annotated[str, BeforeValidator(_check_endpoint)]
 HostPath = Annotated[str, AfterValidator(_check_path)]
 Interface = Annotated[str, AfterValidator(_check_interface)]
 PackageName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9+.-]+$")]
+RegistryMirror = Annotated[str, AfterValidator(_check_registry_mirror)]
 PackageMirror = Annotated[str, Field(min_length=1), AfterValidator(_check_mirror)]
 ImageReference = Annotated[str, Field(min_length=1), AfterValidator(_check_reference)]
 FlagValue = str | int | float | bool
@@ -197,7 +206,7 @@ class Docker(Model):
     cri_dockerd: Version | None = None
     crictl: Version | Literal["none"] | None = None
     cgroup_driver: CgroupDriver | None = None
-    registry_mirrors: tuple[str, ...] = ()
+    registry_mirrors: tuple[RegistryMirror, ...] = ()
     data_root: HostPath = "/var/lib/docker"
     log_max_size: Annotated[str, Field(pattern=r"^\d+[kmg]$")] = "100m"
     log_max_file: Annotated[int, Field(ge=1, le=100)] = 5
@@ -210,7 +219,7 @@ class Registry(Model):
     """
 
     host: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?(:\d{1,5})?$")]
-    mirrors: tuple[Annotated[str, Field(pattern=r"^https?://[^\s\"\\\\]+$")], ...] = ()
+    mirrors: tuple[RegistryMirror, ...] = ()
     ca: Path | None = None
     insecure: bool = False
 

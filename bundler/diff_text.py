@@ -17,9 +17,10 @@ MASKS = (
         "\\1 [masked]\n",
     ),
     (
-        re.compile(rf"(?im)((?:^|[\s\"'{{,-])(?:{NAMES})[\"']?[ \t]*[:=][ \t]*)(?=\S).*$"),
+        re.compile(rf"(?im)((?:^|[\s\"'{{,_-])(?:{NAMES})[\"']?[ \t]*[:=][ \t]*)(?=\S).*$"),
         r"\1[masked]",
     ),
+    (re.compile(r"(?im)(\bauth_pass[ \t]+|\bauthorization:[ \t]*\w+[ \t]+)\S+"), r"\1[masked]"),
     # a bootstrap token, a JSON web token, a password in an address
     (re.compile(r"\b[a-z0-9]{6}\.[a-z0-9]{16}\b"), "[masked]"),
     (re.compile(r"\beyJ[\w-]+\.[\w-]+\.[\w-]*"), "[masked]"),

@@ -98,8 +98,12 @@ def _disk_full(path: Path, needed: int) -> OutputError:
 
 @contextmanager
 def explain_disk_faults(path: Path) -> Iterator[None]:
-    """Turn a full disk or a missing permission into an OutputError that names the path."""
+    """Turn what a disk or a user has caused into an OutputError that names the path."""
     hints = {
+        errno.ENOENT: "make its directory first",
+        errno.ENOTDIR: "a file is where a directory should be: choose another name",
+        errno.EISDIR: "a directory is where a file should be: choose another name",
+        errno.EEXIST: "a file is where a directory should be: choose another name",
         errno.ENOSPC: "free some space, or choose another directory",
         errno.EDQUOT: "your quota is used up: free some space, or choose another directory",
         errno.EFBIG: "the file size limit (ulimit -f) is too small",

@@ -57,8 +57,7 @@ def close_output(
     """
     everything = [*files]
     if any(file.path.name.endswith(DIGESTS) for file in files):
-        join = (templates_directory() / "media" / JOIN).read_bytes()
-        everything.append(_write(output / JOIN, join, mode=0o755))
+        everything.append(_write(output / JOIN, join_script(), mode=0o755))
     if runbook is not None:
         everything.append(_write(output / RUNBOOK, runbook, mode=0o644))
     sums = "".join(f"{file.sha256}  {file.path.name}\n" for file in everything).encode()
@@ -67,6 +66,11 @@ def close_output(
     write_atomically(output / SUMS, sums, mode=0o644)
     _note_strangers(output, cluster, {file.path.name for file in everything})
     return tuple(everything)
+
+
+def join_script() -> bytes:
+    """join.sh, as it lies beside volumes."""
+    return (templates_directory() / "media" / JOIN).read_bytes()
 
 
 def _write(path: Path, content: bytes, *, mode: int) -> Written:

@@ -45,7 +45,13 @@ SECRET_NAMES = (
 
 SECRET_MODE = 0o600
 
-SECRET_MARKS = ("PRIVATE KEY-----", "client-key-data:", "token-secret:", "    token:", "tls.key:")
+SECRET_MARKS = (
+    b"PRIVATE KEY-----",
+    b"client-key-data:",
+    b"token-secret:",
+    b"    token:",
+    b"tls.key:",
+)
 """What betrays a secret, whatever the file is called."""
 
 
@@ -135,7 +141,7 @@ def _complete(
 ) -> Tree:
     """The same tree with what is no template, and with its manifest."""
     for file in make_registry_files(plan, node):
-        tree.add(file)
+        tree.add(_check_open(file))
     if payloads is not None:
         for file in _list_programs(plan, node, payloads):
             tree.add(file)
@@ -196,13 +202,22 @@ def _is_secret(path: str) -> bool:
 
 
 def _make_file(template: _Template, context: Mapping[str, Any]) -> File:
-    content = template.content
-    if template.suffix == ".j2":
-        text = _render(template, context)
-        if template.mode != SECRET_MODE and any(mark in text for mark in SECRET_MARKS):
-            raise TemplateError(f"{template.origin}: a secret in a file that others may read")
-        content = text.encode()
-    return File(path=template.path, mode=template.mode, content=content, origin=template.origin)
+    if template.suffix != ".j2":
+        return File(
+            path=template.path, mode=template.mode, content=template.content, origin=template.origin
+        )
+    content = _render(template, context).encode()
+    return _check_open(
+        File(path=template.path, mode=template.mode, content=content, origin=template.origin)
+    )
+
+
+def _check_open(file: File) -> File:
+    """The same file; TemplateError where it holds a secret and others may read it."""
+    content = file.content if isinstance(file.content, bytes) else b""
+    if file.mode != SECRET_MODE and any(mark in content for mark in SECRET_MARKS):
+        raise TemplateError(f"{file.origin}: a secret in a file that others may read")
+    return file
 
 
 def _make_public_file(template: _Template, context: Mapping[str, Any]) -> File | None:

@@ -47,19 +47,26 @@ def _load(argument: str, cluster: str, nodes: Sequence[str]) -> Iterator[tuple[s
     node = name if equals and name in nodes else ""
     path = Path(rest if node else argument)
     if path.is_dir() and (path / MANIFEST).is_file():
-        yield node or _read_node(path / NODE_ENV), _read_manifest(path / MANIFEST)
+        yield _agree(argument, node, _read_node(path / NODE_ENV)), _read_manifest(path / MANIFEST)
     elif path.is_dir():
-        for each in nodes:
+        for each in [node] if node else nodes:
             yield from _find_in(path, f"{cluster}-{each}", each)
     elif not path.is_file() and not volumes_of(path):
         raise ConfigError(f"--since {argument}: there is no such file or directory", hint=HOW)
     elif not path.is_file() or _is_gzip(path):
         manifest, found = read_front(path)
-        yield found, manifest
+        yield _agree(argument, node, found), manifest
     elif node or len(nodes) == 1:
         yield node or nodes[0], _read_manifest(path)
     else:
         raise ConfigError(f"--since {argument}: of which node is it?", hint=HOW)
+
+
+def _agree(argument: str, node: str, found: str) -> str:
+    """The node that a bundle names itself; ConfigError where the argument names another."""
+    if node and found and node != found:
+        raise ConfigError(f"--since {argument}: it is of {found}", hint=HOW)
+    return found or node
 
 
 def _find_in(directory: Path, bundle: str, node: str) -> Iterator[tuple[str, Manifest]]:

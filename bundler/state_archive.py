@@ -53,8 +53,15 @@ def export_state(directory: Path, output: Path, passphrase: str) -> int:
     salt = base64.b64encode(secrets.token_bytes(16)).decode()
     header = MAGIC + b"\n" + json.dumps({"kdf": "scrypt", **COST, "salt": salt}).encode() + b"\n"
     nonce = secrets.token_bytes(NONCE)
-    key = _derive(passphrase, header)
-    write_atomically(output, header + nonce + AESGCM(key).encrypt(nonce, _pack(files), header))
+    content = (
+        header + nonce + AESGCM(_derive(passphrase, header)).encrypt(nonce, _pack(files), header)
+    )
+    if len(content) > LARGEST:
+        raise OutputError(
+            f"{directory}: larger than the {LARGEST >> 20} MiB that an exported state may be",
+            hint="take away what is no part of it; archive/ holds what renewals replaced",
+        )
+    write_atomically(output, content)
     return len(files)
 
 
@@ -64,7 +71,9 @@ def import_state(file: Path, directory: Path, passphrase: str) -> int:
     It appears whole or not at all. OutputError where one is there already, or the file is none of
     ours; PkiError where the passphrase is wrong or the file was altered: nobody can tell which.
     """
-    if directory.exists() and any(directory.iterdir()):
+    with explain_disk_faults(directory):
+        is_taken = directory.exists() and any(directory.iterdir())
+    if is_taken:
         raise OutputError(
             f"{directory}: exists already, and a state is never overwritten",
             hint="move it away first, or name another with --state",
@@ -73,7 +82,7 @@ def import_state(file: Path, directory: Path, passphrase: str) -> int:
     key = _derive(passphrase, header)
     try:
         packed = AESGCM(key).decrypt(content[:NONCE], content[NONCE:], header)
-    except InvalidTag as error:
+    except (InvalidTag, ValueError) as error:
         raise PkiError(f"{file}: the passphrase is wrong, or the file is damaged") from error
     files = _unpack(packed)
     with explain_disk_faults(directory):
@@ -118,7 +127,7 @@ def _derive(passphrase: str, header: bytes) -> bytes:
         facts = json.loads(header.split(b"\n")[1])
         salt, cost = base64.b64decode(facts["salt"]), {name: int(facts[name]) for name in COST}
         kdf = Scrypt(salt=salt, length=32, **cost) if _is_payable(cost) else None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         kdf = None
     if kdf is None:
         raise OutputError("the file's second line is not bundler's: it is damaged")

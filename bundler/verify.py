@@ -1,7 +1,8 @@
 """A directory of bundles, checked on any machine: SHA256SUMS, manifests, and who signed them."""
 
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,13 +12,15 @@ from bundler.cache import hash_file
 from bundler.errors import OutputError
 from bundler.inspect import inspect
 from bundler.manifest import Manifest, Source
-from bundler.output import PAYLOAD, SUMS
+from bundler.output import JOIN, PAYLOAD, SUMS, join_script
+from bundler.runbook import RUNBOOK
 from bundler.shared import SharedReport, inspect_shared, payload_name
 from bundler.signing import SUMS_SIGNATURE, is_signed_by, load_public_key
-from bundler.volumes import whole_name
+from bundler.volumes import DIGESTS, whole_name
 
 BUNDLE = ".tar.gz"
 PUBLIC = ".public.tar.gz"
+SUMS_LINE = re.compile(r"([0-9a-f]{64})  ([^/]+)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +30,7 @@ class Verdict:
     name: str
     files: int = 0  # that it holds itself
     faults: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # what people must look at
     elsewhere: Mapping[Source, int] = field(default_factory=dict)  # files that it does not bring
     manifest: Manifest | None = None  # of a bundle
 
@@ -41,8 +45,7 @@ def verify(directory: Path, trusted: tuple[Path, ...] = ()) -> Iterator[Verdict]
     if keys and not _is_trusted(keys, text, _read_signature(directory / SUMS_SIGNATURE)):
         yield Verdict(name=SUMS, faults=(f"{SUMS}: no trusted key signed it",))
         return
-    parts = (line.partition("  ") for line in text.decode().splitlines())
-    sums = {name: digest for digest, _, name in parts if name}
+    sums = _parse_sums(text, directory / SUMS)
     wholes: dict[str, list[str]] = {}
     for name in sorted(sums):
         wholes.setdefault(whole_name(name), []).append(name)
@@ -59,34 +62,45 @@ def verify(directory: Path, trusted: tuple[Path, ...] = ()) -> Iterator[Verdict]
             yield _judge_bundle(directory / whole, keys, payloads)
         else:
             yield Verdict(name=whole, files=1)
-    for name in sorted(path.name for path in directory.iterdir()):
-        whole = whole_name(name)
-        if name not in sums and (whole.endswith(BUNDLE) or PAYLOAD.fullmatch(whole)):
+    for name in sorted({path.name for path in directory.iterdir()} - {SUMS, SUMS_SIGNATURE}):
+        if name not in sums:
             yield Verdict(name=name, faults=(f"{name}: not in {SUMS}",))
 
 
-def compare(whole: Iterable[Verdict], public: Iterable[Verdict]) -> Iterator[Verdict]:
-    """For each bundle without secrets: whether it says of every file what the whole one says.
+def compare(
+    directory: Path, whole: Sequence[Verdict], public: Sequence[Verdict]
+) -> Iterator[Verdict]:
+    """Each file of `directory`, of which `whole` tells: is it one that the second person made?
 
-    A whole bundle may have more only where the other's manifest says that it is left out.
+    A bundle must say of every file what the one without secrets says, and may have more only where
+    that one's manifest says that it is left out. What is in payload files is in the bundles'
+    manifests; what has no like is named.
     """
-    wholes = {verdict.name: verdict.manifest for verdict in whole}
-    for verdict in public:
-        if not verdict.name.endswith(PUBLIC) or verdict.manifest is None:
-            continue
-        name = verdict.name.removesuffix(PUBLIC) + BUNDLE
-        other = wholes.get(name)
-        faults = (
-            _compare(name, other, verdict.manifest)
-            if other
-            else [f"{name}: there is no such bundle, or it has faults"]
-        )
-        yield Verdict(
-            name=name,
-            files=len(verdict.manifest.entries),
-            faults=tuple(faults),
-            elsewhere=_count(verdict.manifest),
-        )
+    theirs = {
+        verdict.name.removesuffix(PUBLIC) + BUNDLE: verdict.manifest
+        for verdict in public
+        if verdict.name.endswith(PUBLIC) and verdict.manifest
+    }
+    for name in sorted(theirs.keys() - {verdict.name for verdict in whole if verdict.manifest}):
+        yield Verdict(name=name, faults=(f"{name}: there is no such bundle, or it has faults",))
+    for verdict in whole:
+        name, manifest = verdict.name, verdict.manifest
+        if manifest and name in theirs:
+            yield Verdict(
+                name=name,
+                files=len(theirs[name].entries),
+                faults=tuple(_compare(name, manifest, theirs[name])),
+                elsewhere=_count(theirs[name]),
+            )
+        elif name == JOIN and (directory / name).read_bytes() == join_script():
+            yield Verdict(name=name, files=1)
+        elif name == RUNBOOK:
+            yield Verdict(
+                name=name,
+                notes=(f"{name}: nobody can make it without the keys: read it, then follow it",),
+            )
+        elif not PAYLOAD.fullmatch(name) and not name.endswith(DIGESTS) and not verdict.faults:
+            yield Verdict(name=name, faults=(f"{name}: is nothing that the second person made",))
 
 
 def _compare(name: str, whole: Manifest, public: Manifest) -> Iterator[str]:
@@ -112,6 +126,19 @@ def _read_sums(directory: Path) -> bytes:
             " leaves no sums: build again",
         ) from error
     return text
+
+
+def _parse_sums(text: bytes, path: Path) -> dict[str, str]:
+    """name → digest."""
+    lines = text.decode().splitlines()
+    matches = [SUMS_LINE.fullmatch(line) for line in lines]
+    sums = {match[2]: match[1] for match in matches if match}
+    if not lines or len(sums) != len(lines):
+        raise OutputError(
+            f"{path}: not a list that `bundler build` wrote",
+            hint="copy it anew from where it was built, or build again",
+        )
+    return sums
 
 
 def _read_signature(path: Path) -> bytes | None:

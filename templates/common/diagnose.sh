@@ -33,6 +33,7 @@ main() {
     output=${output:-$name.tar.gz}
     out=$work/$name
     mkdir -p "$out/units" "$out/files"
+    list_secrets
     collect_host
     collect_units
     collect_files
@@ -63,6 +64,18 @@ keep() {
     shift
     mkdir -p "${kept%/*}"
     timeout 30 "$@" </dev/null 2>&1 | head -c "$MOST" | mask >"$kept"
+    mask_words "$kept" "$work/words"
+}
+
+# The secrets of this host, by which they are known wherever they were printed.
+list_secrets() {
+    awk '{ print $2 }' "$store/files" 2>/dev/null | sort -u >"$work/paths"
+    {
+        sed "s|^|$prefix|" "$work/paths"
+        find "$prefix$KUBELET_ROOT/pki" -name '*.pem' 2>/dev/null
+    } | while read -r path; do
+        case $(stat -L -c %a "$path" 2>/dev/null) in 600 | 400) list_words "$path" ;; esac
+    done | sort -u >"$work/words"
 }
 
 collect_host() {
@@ -87,7 +100,6 @@ collect_units() {
 
 # Of the installed files those that are for everybody, and short; of all of them what they are.
 collect_files() {
-    awk '{ print $2 }' "$store/files" 2>/dev/null | sort -u >"$work/paths"
     while read -r path; do
         [ -f "$prefix$path" ] || { printf 'missing %s\n' "$path"; continue; }
         stat -c '%a %U:%G %s %y %n' "$prefix$path"

@@ -18,19 +18,23 @@ LC_ALL=C
 export LC_ALL
 
 main() {
-    check_only=no paths=''
+    check_only=no
     for argument in "$@"; do
+        shift
         case $argument in
             --check) check_only=yes ;;
             --help | -h) sed -n '2,/^# 2 wrong/s/^# \{0,1\}//p' "$0"; exit 0 ;;
             -*) usage_error "unknown option $argument" ;;
-            *) argument=${argument%.sha256} paths="$paths ${argument%.[0-9][0-9][0-9]}" ;;
+            *) argument=${argument%.sha256}; set -- "$@" "${argument%.[0-9][0-9][0-9]}" ;;
         esac
     done
-    [ -n "$paths" ] || paths=$(list_paths)
-    [ -n "$paths" ] || usage_error "there are no volumes here (NAME.sha256)"
+    # Without an argument the volumes are beside the script.
+    [ $# -gt 0 ] || for digests in "$(dirname "$0")"/*.sha256; do
+        [ ! -f "$digests" ] || set -- "$@" "${digests%.sha256}"
+    done
+    [ $# -gt 0 ] || usage_error "there are no volumes here (NAME.sha256)"
     failed=0
-    for path in $paths; do
+    for path in "$@"; do
         # in its own directory, so that digests and volumes have plain names
         (cd "$(dirname "$path")" && join "${path##*/}") || failed=1
     done
@@ -43,13 +47,6 @@ usage_error() {
 }
 
 fault() { echo "join.sh: $*" >&2; }
-
-# Without an argument the volumes are beside the script.
-list_paths() {
-    for digests in "$(dirname "$0")"/*.sha256; do
-        [ ! -f "$digests" ] || printf '%s\n' "${digests%.sha256}"
-    done
-}
 
 # join NAME, in the directory where its volumes are.
 join() {

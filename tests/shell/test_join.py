@@ -16,7 +16,7 @@ CONTENT = bytes(range(256)) * 40
 @pytest.fixture
 def volumes(tmp_path: Path) -> Path:
     """join.sh, and two files in volumes."""
-    directory = tmp_path / "dist"
+    directory = tmp_path / "usb disk"
     directory.mkdir()
     shutil.copy(TEMPLATES / "media/join.sh", directory)
     for name in ("lab-one.tar.gz", "lab-two.tar.gz"):
@@ -91,7 +91,7 @@ def test_a_full_disk_leaves_nothing_half_joined(
     sh: Sh, volumes: Path, request: pytest.FixtureRequest
 ) -> None:
     shell = request.node.callspec.params["sh"]
-    limited = f'trap "" XFSZ; ulimit -f 8; exec {" ".join(shell)} {volumes}/join.sh {volumes}/lab-one.tar.gz'
+    limited = f'trap "" XFSZ; ulimit -f 8; exec {" ".join(shell)} "{volumes}/join.sh" "{volumes}/lab-one.tar.gz"'
     done = subprocess.run(["bash", "-c", limited], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "is there room for it" in done.stderr

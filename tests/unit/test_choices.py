@@ -42,6 +42,12 @@ def describe(tmp_path: Path) -> Callable[..., Path]:
     }.items():
         write_archive(tmp_path / f"{name}.tar", ref)
 
+    (tmp_path / "both.pem").write_text(
+        "".join(
+            f"-----BEGIN {w}-----\nx\n-----END {w}-----\n" for w in ("CERTIFICATE", "PRIVATE KEY")
+        )
+    )
+
     def write(*replacements: tuple[str, str]) -> Path:
         text = BASE
         for old, new in replacements:
@@ -82,7 +88,10 @@ MINOR = "version: 1.28.3"
         ([("dns: {provider: none}", "dns: {provider: none}\nnetwork: {plugin: flannel, flannel: {store: etcd}}")], r"etcd feeds dockerd's bridge"),
         ([(RUNTIME, "runtime: {engine: docker}"), (MINOR, "version: 1.20.2"), ("dns: {provider: none}", "dns: {provider: none}\netcd: {version: 3.6.4}\nnetwork: {plugin: flannel, flannel: {store: etcd}}")], r"etcd 3.6.4 has no v2 API any more: take store kubernetes, or etcd 3.4"),
         ([(RUNTIME, "runtime: {engine: docker}"), (MINOR, "version: 1.20.2"), ("dns: {provider: none}", "dns: {provider: none}\nnetwork: {plugin: flannel, flannel: {store: etcd, version: 0.22.1}}")], r"flannel 0.22.1 does not speak etcd's v2 API"),
-        ([(RUNTIME, "runtime: {engine: containerd, registries: [{host: r.example, ca: nginx.tar}]}")], r"nginx.tar: no PEM file with a certificate"),
+        ([(RUNTIME, "runtime: {engine: containerd, registries: [{host: r.example, ca: nginx.tar}]}")], r"nginx.tar: no PEM file with certificates"),
+        ([(RUNTIME, "runtime: {engine: containerd, registries: [{host: r.example, ca: both.pem}]}")], r"both.pem: .* and with nothing else"),
+        ([(RUNTIME, "runtime: {engine: containerd, registries: [{host: r.example, mirrors: ['https://bob:word@m.example']}]}")], r"must be without name and password"),
+        ([(RUNTIME, "runtime: {engine: docker, cri_dockerd: 0.3.20, registry_mirrors: ['https://bob:word@m.example']}")], r"must be without name and password"),
         ([(RUNTIME, "runtime: {engine: containerd, registries: [{host: r.example}, {host: r.example}]}")], r"r.example is given twice"),
         ([('nginx:1"', 'registry.k8s.io/pause:3.10"'), ("file: nginx.tar, use: verify", "use: pause")], r"needs exactly one pause image, and has 2: .* registry.k8s.io/pause:3.9"),
         ([("address: 192.0.2.2,", 'address: "2001:db8::2",')], r"nodes\[1\].address: IPv6 and dual-stack are not built, for no minor and no network plugin"),

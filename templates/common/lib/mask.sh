@@ -1,15 +1,52 @@
 # Secrets out of what is shown or handed on.
 # shellcheck shell=sh
 
-# PEM blocks, values of fields that hold secrets, bootstrap tokens, JSON web tokens, passwords in URLs.
+# What comes before the value of a secret: its name, in a flag, a variable, YAML or JSON.
+SECRET_NAMES='\(\([Ss]ecret\|SECRET\|[Tt]oken\|TOKEN\|[Pp]assword\|PASSWORD\|[Pp]asswd\|PASSWD\|"auth\|auth_pass\)"\{0,1\} *[:= ] *\)'
+
+# PEM blocks and what is one in base64, values of fields that hold secrets, bootstrap tokens, JSON web
+# tokens, passwords in URLs.
 mask() {
-    awk '/-----BEGIN [A-Z ]*-----/ { print "[masked: a PEM block]"; inside = 1 }
-        !inside { print }
-        /-----END / { inside = 0 }' |
-        sed -e 's/\([A-Za-z-]*-data"\{0,1\}: *"\{0,1\}\)[A-Za-z0-9+\/=]\{16,\}/\1[masked]/g' \
-            -e 's/\(\(secret\|token\|password\|passwd\|token-secret\|auth_pass\)"\{0,1\} *[:= ] *"\{0,1\}\)[^" ,{}]\{6,\}/\1[masked]/g' \
+    awk '{
+            rest = $0
+            if (inside) {
+                if (!match(rest, /-----END [A-Z ]*-----/)) next
+                rest = substr(rest, RSTART + RLENGTH)
+                inside = 0
+                if (rest == "") next
+            }
+            while (match(rest, /-----BEGIN [A-Z ]*-----/)) {
+                before = substr(rest, 1, RSTART - 1)
+                rest = substr(rest, RSTART + RLENGTH)
+                print before "[masked: a PEM block]"
+                if (!match(rest, /-----END [A-Z ]*-----/)) { inside = 1; next }
+                rest = substr(rest, RSTART + RLENGTH)
+            }
+            if (rest != "" || $0 == "") print rest
+        }' |
+        sed -e 's/LS0t[A-Za-z0-9+\/=]\{16,\}/[masked]/g' \
+            -e 's/\([A-Za-z-]*-data"\{0,1\}: *"\{0,1\}\)[A-Za-z0-9+\/=]\{16,\}/\1[masked]/g' \
+            -e "s/$SECRET_NAMES\"[^\"]\{1,\}\"/\1\"[masked]\"/g" \
+            -e "s/${SECRET_NAMES}[^\" ,{}]\{6,\}/\1[masked]/g" \
+            -e 's/\([Aa]uthorization"\{0,1\}: *"\{0,1\}[A-Za-z]\{1,\} \{1,\}\)[^ "]*/\1[masked]/g' \
             -e 's/[Bb]earer [A-Za-z0-9._~+\/=-]*/Bearer [masked]/g' \
             -e 's/\(^\|[^A-Za-z0-9]\)[a-z0-9]\{6\}\.[a-z0-9]\{16\}\($\|[^A-Za-z0-9]\)/\1[masked]\2/g' \
             -e 's/eyJ[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*/[masked]/g' \
-            -e 's/\([a-z]*:\/\/[^:/ ]*:\)[^@/ ]*@/\1[masked]@/g'
+            -e 's/\([a-z]*:\/\/[^:/ ]*:\)[^/ ]*@/\1[masked]@/g'
+}
+
+# list_words FILE: what in a secret file may be a secret, as a word of its own: lines of keys, in
+# base64 too, and tokens. Names have no digits, or are short.
+list_words() {
+    tr -c 'A-Za-z0-9+/=._\n-' '\n' <"$1" | awk 'length($0) >= 16 && /[0-9]/ && !/-----/' | while read -r word; do
+        printf '%s\n' "$word"
+        case $word in LS0t*) printf '%s' "$word" | base64 -d 2>/dev/null | grep -v -e '-----' ;; esac
+    done
+}
+
+# mask_words FILE WORDS: none of these words stays in the file, however it came there.
+mask_words() {
+    grep -qF -f "$2" "$1" || return 0
+    sed 's/[.]/\\./g; s/.*/s|&|[masked]|g/' "$2" >"$2.sed"
+    sed -f "$2.sed" "$1" >"$1.masked" && mv -f "$1.masked" "$1"
 }
