@@ -12,16 +12,18 @@ from pathlib import Path
 from typing import Literal, TypedDict
 
 from bundler.artifacts import FROM_USER, choose_artifacts
+from bundler.beside import fetch_beside
 from bundler.catalog import Artifact, checksum_url
 from bundler.config import Cluster, UpstreamKey
 from bundler.errors import ArtifactError
-from bundler.fetch import FetchOptions, ensure_artifact, fetch_document, fetch_unpinned
+from bundler.fetch import FetchOptions, ensure_artifact, fetch_unpinned
 from bundler.lock import Entry, Kind, Lock, Origin
 from bundler.plan import Plan
 from bundler.upstream_signatures import check_signature
 
 EVERYTHING = "all"
 FROM_CATALOGUE = "catalog: "
+PIN_IT = "pin the file's digest under `artifacts` in cluster.yaml"
 HEXADECIMAL = set("0123456789abcdef")
 
 
@@ -212,7 +214,7 @@ def _find_checksum(artifact: Artifact, options: FetchOptions) -> Artifact | None
     if where is None:
         return None
     algorithm, url = where
-    content = fetch_document(replace(artifact, url=url, algorithm="sha256"), options)
+    content = fetch_beside(artifact, "the digest", url, PIN_IT, options)
     name = artifact.url.rpartition("/")[2]
     digest = read_checksum(content or b"", name, algorithm)
     return replace(artifact, algorithm=algorithm, digest=digest, source=url) if digest else None

@@ -25,12 +25,13 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 from pysequoia import Cert, Sig
 from pysequoia import verify as verify_openpgp
 
+from bundler.beside import fetch_beside
 from bundler.cache import hash_file
 from bundler.catalog import Artifact
 from bundler.catalog.signatures import Scheme, Signed, find_signed
 from bundler.config import UpstreamKey
 from bundler.errors import ArtifactError, ConfigError
-from bundler.fetch import FetchOptions, fetch_document
+from bundler.fetch import FetchOptions
 
 ISSUER = x509.ObjectIdentifier("1.3.6.1.4.1.57264.1.8")
 ISSUER_RAW = x509.ObjectIdentifier("1.3.6.1.4.1.57264.1.1")
@@ -77,7 +78,7 @@ def check_signature(
         issuer=key.issuer or signed.issuer,
     )
     url = signed.signature.format(url=artifact.url)
-    signature = _fetch(artifact, url, options)
+    signature = _fetch(artifact, "signature", url, options)
     try:
         signer = _CHECKS[scheme](artifact, path, key, signed, signature, options)
     except _BadError as error:
@@ -88,13 +89,13 @@ def check_signature(
     return Vouched(signer=signer, url=url)
 
 
-def _fetch(artifact: Artifact, url: str, options: FetchOptions) -> bytes:
-    document = replace(artifact, url=url, algorithm="sha256", digest="", size=None)
-    content = fetch_document(document, options)
+def _fetch(artifact: Artifact, what: str, url: str, options: FetchOptions) -> bytes:
+    elsewhere = f"say where it is with `{what}:` beside the key"
+    content = fetch_beside(artifact, f"the {what}", url, elsewhere, options)
     if content is None:
         raise ArtifactError(
             f"{artifact.label}: upstream_keys says who signs it, and nothing is at {url}",
-            hint="say where it is with `signature:` beside the key, or take the key out",
+            hint=f"{elsewhere}, or take the key out",
         )
     return content
 
@@ -133,7 +134,7 @@ def _check_cosign(
     """The identity whose certificate's key signed."""
     _check_named(artifact, signed)
     url = signed.certificate.format(url=artifact.url)
-    leaf = _read_leaf(_fetch(artifact, url, options))
+    leaf = _read_leaf(_fetch(artifact, "certificate", url, options))
     _check_leaf(leaf, _read_authorities(key.cosign), signed)
     public = leaf.public_key()
     if not isinstance(public, ec.EllipticCurvePublicKey):
