@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, TypedDict
 
-from bundler.artifacts import FROM_USER, choose_artifacts
+from bundler.artifacts import FROM_USER, choose_artifacts, find_trust
 from bundler.beside import fetch_beside
 from bundler.catalog import Artifact, checksum_url
 from bundler.config import Cluster, UpstreamKey
@@ -19,7 +19,7 @@ from bundler.errors import ArtifactError
 from bundler.fetch import FetchOptions, ensure_artifact, fetch_unpinned
 from bundler.lock import Entry, Kind, Lock, Origin
 from bundler.plan import Plan
-from bundler.upstream_signatures import check_signature
+from bundler.upstream_signatures import check_signature, describe_trust
 
 EVERYTHING = "all"
 FROM_CATALOGUE = "catalog: "
@@ -38,7 +38,7 @@ class Proposal:
     url: str
     digest: str  # as an entry's; empty where only `settle` will know
     settle: Callable[[], Entry]
-    origin: Origin | None = None  # on whose word it must be believed, where somebody says so
+    trust: str = ""  # who must have signed it, where somebody says so
 
     @property
     def names(self) -> set[str]:
@@ -85,8 +85,8 @@ def propose_artifacts(plan: Plan, options: FetchOptions, now: datetime) -> Itera
     for artifact in choose_artifacts(plan).values():
         key = plan.cluster.upstream_keys.get(artifact.component)
         settle = partial(settle_artifact, artifact, options, now, key)
-        origin = Origin.UPSTREAM_SIGNATURE if key else None
-        yield Proposal(kind=Kind.ARTIFACT, **identify(artifact), settle=settle, origin=origin)
+        trust = find_trust(plan, artifact)
+        yield Proposal(kind=Kind.ARTIFACT, **identify(artifact), settle=settle, trust=trust)
 
 
 def call_all(calls: list[Callable[[], Entry]]) -> list[Entry]:
@@ -121,12 +121,18 @@ def make_lock(
             drift.setdefault(proposal.name, []).append(
                 f"{proposal.name} ({proposal.arch}) {difference}"
             )
-        elif proposal.origin not in {None, entry.origin}:
+        elif entry.explain_trust(proposal.trust):
             fresh.append((proposal, entry))
         else:
             kept.append(entry)
     _refuse(drift, set(update) - names - {EVERYTHING}, names)
     settled = settle([proposal.settle for proposal, _ in fresh])
+    for (proposal, was), now in zip(fresh, settled, strict=True):
+        if was and was.digest != now.digest and proposal.names.isdisjoint(update):
+            drift.setdefault(was.name, []).append(
+                f"{was.name} ({was.arch}) is locked as {was.digest}, and now is {now.digest}"
+            )
+    _refuse(drift, set(), names)
     changes = [Change("kept", entry) for entry in kept]
     changes += [_compare(was, now) for (_, was), now in zip(fresh, settled, strict=True)]
     changes += [Change("dropped", entry) for entry in left.values()]
@@ -195,8 +201,10 @@ def settle_artifact(
     else:
         artifact, path = fetch_unpinned(artifact, options)
         origin, evidence = Origin.FIRST_USE, "nobody: what the URL gave"
+    trust = None
     if key is not None:
         origin = Origin.UPSTREAM_SIGNATURE
+        trust = describe_trust(artifact.component, artifact.version, key)
         evidence = check_signature(artifact, path, key, options).evidence
     return Entry(
         kind=Kind.ARTIFACT,
@@ -204,6 +212,7 @@ def settle_artifact(
         size=path.stat().st_size,
         origin=origin,
         evidence=evidence,
+        trust=trust,
         locked=now,
     )
 

@@ -12,6 +12,7 @@ Sources: RFC 9580; sigstore's Fulcio certificate specification (1.3.6.1.4.1.5726
 
 import base64
 import binascii
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -63,30 +64,47 @@ def check_signature(
 
     ConfigError where the user's key cannot be read, or the version is from before upstream signed.
     """
-    scheme = next(scheme for scheme in Scheme if getattr(key, scheme.value))
-    signed = find_signed(artifact.component, artifact.version, scheme)
-    if signed is None:
-        raise ConfigError(
-            f"upstream_keys.{artifact.component}: {artifact.version} is not signed so by upstream",
-            hint="take the key out; the digest is then believed on the word of others",
-        )
-    signed = replace(
-        signed,
-        signature=key.signature or signed.signature,
-        certificate=key.certificate or signed.certificate,
-        identity=key.identity or signed.identity,
-        issuer=key.issuer or signed.issuer,
-    )
+    signed = _choose_signed(artifact.component, artifact.version, key)
     url = signed.signature.format(url=artifact.url)
     signature = _fetch(artifact, "signature", url, options)
     try:
-        signer = _CHECKS[scheme](artifact, path, key, signed, signature, options)
+        signer = _CHECKS[signed.scheme](artifact, path, key, signed, signature, options)
     except _BadError as error:
         raise ArtifactError(
             f"{artifact.label}: its signature does not hold: {error}\n  {url}",
             hint="find out who changed the file, the signature or the key before you take it",
         ) from error
     return Vouched(signer=signer, url=url)
+
+
+def describe_trust(component: str, version: str, key: UpstreamKey) -> str:
+    """Whom `key` believes, in words that are others for any other key: the lock keeps them.
+
+    `openpgp sha256:…` with the digest of the key's file; of certificates also whom they must name.
+    ConfigError as `check_signature` raises it.
+    """
+    signed = _choose_signed(component, version, key)
+    digest = hashlib.sha256(_read_key(getattr(key, signed.scheme))).hexdigest()
+    named = f" {signed.identity} by {signed.issuer}" if signed.scheme is not Scheme.OPENPGP else ""
+    return f"{signed.scheme} sha256:{digest}{named}"
+
+
+def _choose_signed(component: str, version: str, key: UpstreamKey) -> Signed:
+    """How upstream signs that version, where the user says nothing else."""
+    scheme = next(scheme for scheme in Scheme if getattr(key, scheme))
+    signed = find_signed(component, version, scheme)
+    if signed is None:
+        raise ConfigError(
+            f"upstream_keys.{component}: {version} is not signed so by upstream",
+            hint="take the key out; the digest is then believed on the word of others",
+        )
+    return replace(
+        signed,
+        signature=key.signature or signed.signature,
+        certificate=key.certificate or signed.certificate,
+        identity=key.identity or signed.identity,
+        issuer=key.issuer or signed.issuer,
+    )
 
 
 def _fetch(artifact: Artifact, what: str, url: str, options: FetchOptions) -> bytes:
