@@ -12,18 +12,17 @@ from pathlib import Path
 from typing import Literal, TypedDict
 
 from bundler.artifacts import FROM_USER, choose_artifacts, find_trust
-from bundler.beside import fetch_beside
+from bundler.beside import DIGEST, fetch_beside
 from bundler.catalog import Artifact, checksum_url
 from bundler.config import Cluster, UpstreamKey
 from bundler.errors import ArtifactError
 from bundler.fetch import FetchOptions, ensure_artifact, fetch_unpinned
 from bundler.lock import Entry, Kind, Lock, Origin
 from bundler.plan import Plan
-from bundler.upstream_signatures import check_signature, describe_trust
+from bundler.upstream_signatures import check_signature, describe_trust, list_signatures
 
 EVERYTHING = "all"
 FROM_CATALOGUE = "catalog: "
-PIN_IT = "pin the file's digest under `artifacts` in cluster.yaml"
 HEXADECIMAL = set("0123456789abcdef")
 
 
@@ -217,13 +216,21 @@ def settle_artifact(
     )
 
 
+def list_beside(artifact: Artifact, key: UpstreamKey | None) -> Iterator[str]:
+    """The URL of every document that `settle_artifact` may ask for, beside the file's own."""
+    if where := checksum_url(artifact):
+        yield where[1]
+    if key is not None:
+        yield from list_signatures(artifact, key)
+
+
 def _find_checksum(artifact: Artifact, options: FetchOptions) -> Artifact | None:
     """The artifact with the digest that upstream publishes beside it, or None."""
     where = checksum_url(artifact)
     if where is None:
         return None
     algorithm, url = where
-    content = fetch_beside(artifact, "the digest", url, PIN_IT, options)
+    content = fetch_beside(artifact, DIGEST, url, options)
     name = artifact.url.rpartition("/")[2]
     digest = read_checksum(content or b"", name, algorithm)
     return replace(artifact, algorithm=algorithm, digest=digest, source=url) if digest else None

@@ -26,7 +26,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 from pysequoia import Cert, Sig
 from pysequoia import verify as verify_openpgp
 
-from bundler.beside import fetch_beside
+from bundler.beside import CERTIFICATE, SIGNATURE, Kind, fetch_beside
 from bundler.cache import hash_file
 from bundler.catalog import Artifact
 from bundler.catalog.signatures import Scheme, Signed, find_signed
@@ -66,7 +66,7 @@ def check_signature(
     """
     signed = _choose_signed(artifact.component, artifact.version, key)
     url = signed.signature.format(url=artifact.url)
-    signature = _fetch(artifact, "signature", url, options)
+    signature = _fetch(artifact, SIGNATURE, url, options)
     try:
         signer = _CHECKS[signed.scheme](artifact, path, key, signed, signature, options)
     except _BadError as error:
@@ -75,6 +75,13 @@ def check_signature(
             hint="find out who changed the file, the signature or the key before you take it",
         ) from error
     return Vouched(signer=signer, url=url)
+
+
+def list_signatures(artifact: Artifact, key: UpstreamKey) -> tuple[str, ...]:
+    """The URLs of what `check_signature` asks for."""
+    signed = _choose_signed(artifact.component, artifact.version, key)
+    urls = (signed.signature, signed.certificate if signed.scheme is Scheme.COSIGN else "")
+    return tuple(url.format(url=artifact.url) for url in urls if url)
 
 
 def describe_trust(component: str, version: str, key: UpstreamKey) -> str:
@@ -107,13 +114,12 @@ def _choose_signed(component: str, version: str, key: UpstreamKey) -> Signed:
     )
 
 
-def _fetch(artifact: Artifact, what: str, url: str, options: FetchOptions) -> bytes:
-    elsewhere = f"say where it is with `{what}:` beside the key"
-    content = fetch_beside(artifact, f"the {what}", url, elsewhere, options)
+def _fetch(artifact: Artifact, kind: Kind, url: str, options: FetchOptions) -> bytes:
+    content = fetch_beside(artifact, kind, url, options)
     if content is None:
         raise ArtifactError(
             f"{artifact.label}: upstream_keys says who signs it, and nothing is at {url}",
-            hint=f"{elsewhere}, or take the key out",
+            hint=f"{kind.instead}, or take the key out",
         )
     return content
 
@@ -152,7 +158,7 @@ def _check_cosign(
     """The identity whose certificate's key signed."""
     _check_named(artifact, signed)
     url = signed.certificate.format(url=artifact.url)
-    leaf = _read_leaf(_fetch(artifact, "certificate", url, options))
+    leaf = _read_leaf(_fetch(artifact, CERTIFICATE, url, options))
     _check_leaf(leaf, _read_authorities(key.cosign), signed)
     public = leaf.public_key()
     if not isinstance(public, ec.EllipticCurvePublicKey):

@@ -13,6 +13,7 @@ from misbehaving import PATH, make_artifact, running
 from typer.testing import CliRunner
 
 from bundler.cache import Cache
+from bundler.cache_media import export_blobs, import_blobs
 from bundler.catalog import URLS, artifact_url
 from bundler.errors import ArtifactError, ConfigError
 from bundler.fetch import FetchOptions
@@ -146,6 +147,22 @@ def test_who_can_make_upstreams_digest_fail_makes_no_first_use(
             settle_artifact(artifact, options, datetime.now(UTC))
         assert "pin the file's digest under `artifacts`" in (caught.value.hint or "")
         assert settle_artifact(artifact, options, datetime.now(UTC)).origin is Origin.FIRST_USE
+
+
+def test_a_digest_list_is_remembered_but_not_on_the_word_of_who_carried_it(
+    inputs: Inputs, tmp_path: Path
+) -> None:
+    test_upstreams_own_digest_is_taken_where_it_is_published(
+        inputs, "{digest}\n", "upstream-checksum"
+    )
+    carried = Cache(tmp_path / "carried")
+    export_blobs(inputs.cache, tmp_path / "x.tar", None)
+    list(import_blobs(carried, tmp_path / "x.tar"))
+    lock_path(inputs.description).unlink()
+    with pytest.raises(ArtifactError, match="etcd"):
+        update_lock(replace(inputs, mirrors=(), cache=carried), ())
+    update_lock(replace(inputs, mirrors=()), ())
+    assert find_etcd(inputs)["origin"] == "upstream-checksum"
 
 
 def test_a_file_that_is_not_what_upstream_publishes_is_refused(inputs: Inputs) -> None:

@@ -18,11 +18,13 @@ from pysequoia import Cert, SignatureMode, Tsk, sign
 from sigstore_instance import Sigstore, make_key
 
 from bundler.cache import Cache, hash_file
+from bundler.cache_media import export_blobs, import_blobs, list_blobs, prune_blobs
 from bundler.catalog.signatures import Scheme, find_signed
 from bundler.errors import ArtifactError, BundlerError, ConfigError
 from bundler.gather import Inputs, check, gather_payloads, list_files, update_lock
 from bundler.lock import Kind, Origin, read_lock
 from bundler.locking import lock_path
+from bundler.memory import DOCUMENTS, IMPORTED, list_names
 
 ETCD = "etcd/amd64"
 IDENTITY, GOOGLE = "releaser@example.org", "https://accounts.example"
@@ -372,6 +374,38 @@ def test_kubernetes_releases_are_known_by_whom_they_name() -> None:
     assert row is not None
     assert row.identity == "krel-staging@k8s-releng-prod.iam.gserviceaccount.com"
     assert row.signature == "{url}.sigstore.json"
+
+
+# without a network
+
+
+def sign_openpgp(site: Site) -> None:
+    key = Tsk.generate("etcd <etcd@example.org>")
+    site.beside(".asc", sign_file(key, site.file.read_bytes()))
+    site.believe_cert(key.extract_certificate())
+
+
+@pytest.mark.parametrize(("sign_it", "count"), [(sign_openpgp, 1), (sign_like_cosign, 2)])
+def test_what_was_verified_is_verified_again_out_of_the_cache_and_of_one_that_it_was_carried_to(
+    site: Site, sign_it: Callable[[Site], None], count: int
+) -> None:
+    sign_it(site)
+    expected = site.lock()
+    offline = replace(site.inputs, mirrors=())
+    needed = {(file.algorithm, file.digest) for file in list_files(offline)}
+    assert len(needed) == len(list_blobs(site.inputs.cache))
+    assert not prune_blobs(site.inputs.cache, list_files(offline))
+
+    export_blobs(site.inputs.cache, site.directory / "x.tar", list_files(offline))
+    carried = replace(offline, cache=Cache(site.directory / "carried"))
+    list(import_blobs(carried.cache, site.directory / "x.tar"))
+    for inputs in (offline, carried):
+        lock_path(inputs.description).unlink()
+        assert Site(inputs, site.directory).lock() == expected
+
+    assert len(prune_blobs(site.inputs.cache, ())) == len(needed)
+    assert list_names(DOCUMENTS, site.inputs.cache) == {}
+    assert len(list_names(IMPORTED, carried.cache)) == count
 
 
 # what users can do wrong
