@@ -14,6 +14,7 @@ from bundler.errors import ArtifactError
 from bundler.lock import Entry, Kind, Lock
 from bundler.plan import Plan, choose_flannel, runtime_versions
 from bundler.render import list_fetched
+from bundler.upstream_signatures import describe_trust
 
 Needs = dict[tuple[str, str], tuple[str, ...]]
 """(component, architecture) → the members of its archive that some node takes."""
@@ -61,11 +62,19 @@ def choose_artifacts(plan: Plan) -> Artifacts:
 def resolve_artifacts(plan: Plan, lock: Lock | None = None, path: Path | None = None) -> Artifacts:
     """The pinned file behind each need; ArtifactError says how to pin those without.
 
+    What somebody must have signed is used as a lock says that he did, and not otherwise.
     `path` is where the lock was read, for messages.
     """
     chosen = choose_artifacts(plan)
+    trusts = {key: find_trust(plan, artifact) for key, artifact in chosen.items()}
     if lock is not None:
-        return _resolve_locked(chosen, lock, path or Path("cluster.lock.yaml"))
+        return _resolve_locked(chosen, trusts, lock, path or Path("cluster.lock.yaml"))
+    if unchecked := [chosen[key].label for key, trust in trusts.items() if trust]:
+        raise ArtifactError(
+            f"{', '.join(unchecked)}: upstream_keys says who signs it, and without a lock nobody"
+            " has checked that",
+            hint="check it, and write the lock, with: bundler lock",
+        )
     missing = [_explain_missing(artifact) for artifact in chosen.values() if not artifact.digest]
     if missing:
         raise ArtifactError(
@@ -76,13 +85,22 @@ def resolve_artifacts(plan: Plan, lock: Lock | None = None, path: Path | None = 
     return chosen
 
 
-def _resolve_locked(chosen: Artifacts, lock: Lock, path: Path) -> Artifacts:
+def find_trust(plan: Plan, artifact: Artifact) -> str:
+    """Who must have signed a file, as `upstream_keys` says; empty where it says nothing."""
+    key = plan.cluster.upstream_keys.get(artifact.component)
+    return describe_trust(artifact.component, artifact.version, key) if key else ""
+
+
+def _resolve_locked(
+    chosen: Artifacts, trusts: Mapping[tuple[str, str], str], lock: Lock, path: Path
+) -> Artifacts:
     found = {}
     faults: dict[str, list[str]] = {}
     for (component, arch), artifact in chosen.items():
         entry = lock.find(Kind.ARTIFACT, component, arch)
         drift = (
             entry.explain_drift(artifact.version, artifact.url, artifact.pin)
+            or entry.explain_trust(trusts[component, arch])
             if entry
             else "is not in it"
         )

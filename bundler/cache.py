@@ -4,6 +4,7 @@ blobs/<algorithm>/<digest>       whole files, verified when they were put there
 partial/<algorithm>-<digest>     an interrupted download, to be resumed
 quarantine/…                     what was not what its pin says; kept for a look, never used
 members/, segments/              see payload.py
+references/, documents…/         see memory.py
 """
 
 import fcntl

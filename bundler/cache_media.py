@@ -3,10 +3,13 @@
 The tar file holds `bundler-cache/INDEX`, a line `<algorithm>:<digest>` for each file, and then the
 files as `bundler-cache/<algorithm>/<digest>`, sorted, without times or owners: the same files give
 the same bytes, each name says what its content must be, and half an export is known to be half.
+Where URLs gave some of them that nobody pins (signatures), `bundler-cache/DOCUMENTS` says which
+gave which, as JSON. Nothing vouches for that: an import keeps it apart from what this builder saw.
 """
 
 import hashlib
 import io
+import json
 import os
 import re
 import tarfile
@@ -14,7 +17,9 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkstemp
-from typing import IO
+from typing import IO, Annotated
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 from bundler.cache import CHUNK, Cache, hash_file
 from bundler.catalog import Artifact
@@ -22,9 +27,11 @@ from bundler.config import DIGEST_LENGTHS
 from bundler.errors import ArtifactError
 from bundler.files import TEMPORARY, explain_disk_faults, sync_directory
 from bundler.members import BoundedInfo
+from bundler.memory import DOCUMENTS, IMPORTED, forget, list_names, remember
 
 TOP = "bundler-cache"
 INDEX = f"{TOP}/INDEX"
+DOCUMENTS_MEMBER = f"{TOP}/DOCUMENTS"
 MAX_INDEX = 16 << 20  # bytes
 MEMBER = re.compile(rf"{TOP}/(?P<algorithm>sha256|sha512)/(?P<digest>[0-9a-f]+)")
 
@@ -91,6 +98,9 @@ def export_blobs(cache: Cache, target: Path, only: Collection[Artifact] | None) 
                 with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as archive:
                     index = "".join(f"{blob.name}\n" for blob in blobs).encode()
                     archive.addfile(_describe(INDEX, len(index)), io.BytesIO(index))
+                    if documents := _find_documents(cache, blobs):
+                        text = json.dumps(documents, sort_keys=True).encode()
+                        archive.addfile(_describe(DOCUMENTS_MEMBER, len(text)), io.BytesIO(text))
                     for blob in blobs:
                         _add(archive, blob, cache)
                 os.fsync(file.fileno())
@@ -112,7 +122,11 @@ def import_blobs(cache: Cache, source: Path) -> Iterator[Blob]:
         with tarfile.open(source, "r|", tarinfo=BoundedInfo) as archive:
             members = iter(archive)
             left = _read_index(archive, next(members, None), source)
+            documents: dict[str, str] = {}
             for member in members:
+                if member.name == DOCUMENTS_MEMBER:
+                    documents = _read_documents(archive, member, source)
+                    continue
                 blob = _check_member(member, source)
                 if blob.name not in left:
                     raise ArtifactError(
@@ -132,6 +146,26 @@ def import_blobs(cache: Cache, source: Path) -> Iterator[Blob]:
         raise ArtifactError(
             f"{source}: no whole export: {len(left)} files of its index are missing", hint=_HINT
         )
+    for url, digest in documents.items():
+        remember(IMPORTED, url, digest, cache)
+
+
+def _find_documents(cache: Cache, blobs: Collection[Blob]) -> dict[str, str]:
+    """Which URLs were seen to give which of the files; what this builder saw itself comes first."""
+    held = {blob.name for blob in blobs}
+    known = list_names(IMPORTED, cache) | list_names(DOCUMENTS, cache)
+    return {url: digest for url, digest in known.items() if digest in held}
+
+
+def _read_documents(
+    archive: tarfile.TarFile, member: tarfile.TarInfo, source: Path
+) -> dict[str, str]:
+    is_sound = member.isreg() and member.size <= MAX_INDEX
+    content = archive.extractfile(member) if is_sound else None
+    try:
+        return _DOCUMENTS.validate_json(content.read() if content else b"")
+    except ValidationError as error:
+        raise ArtifactError(f"{source}: {member.name} cannot be read", hint=_HINT) from error
 
 
 def _read_index(archive: tarfile.TarFile, member: tarfile.TarInfo | None, source: Path) -> set[str]:
@@ -151,9 +185,15 @@ def prune_blobs(
     for blob in gone if not dry_run else ():
         with cache.lock(f"{blob.algorithm}-{blob.digest}"):
             cache.remove_blob(blob.algorithm, blob.digest)
+    names = {blob.name for blob in gone if not dry_run}
+    for folder in (DOCUMENTS, IMPORTED):
+        for url, digest in list_names(folder, cache).items():
+            if digest in names:
+                forget(folder, url, cache)
     return tuple(gone)
 
 
+_DOCUMENTS = TypeAdapter(dict[str, Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]])
 _HINT = "make it anew with: bundler cache export"
 
 

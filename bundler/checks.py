@@ -7,6 +7,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 from bundler.catalog import COMPONENTS, default_version
+from bundler.catalog.signatures import Scheme
 from bundler.components import (
     API_PORT,
     EXTRA_COMPONENTS,
@@ -436,9 +437,10 @@ def _check_upstream_keys(cluster: Cluster) -> Iterator[Problem]:
         if name not in COMPONENTS:
             text = f"unknown component; known: {', '.join(COMPONENTS)}"
             yield Problem(path=("upstream_keys", name), text=text)
-        for scheme, path in (("openpgp", key.openpgp), ("cosign", key.cosign)):
+        for scheme in Scheme:
+            path: Path | None = getattr(key, scheme)
             if path and not path.is_file():
-                yield Problem(path=("upstream_keys", name, scheme), text=f"{path} is no file")
+                yield Problem(path=("upstream_keys", name, scheme.value), text=f"{path} is no file")
 
 
 def _having(cluster: Cluster, role: Role) -> list[Node]:

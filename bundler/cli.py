@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import sys
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated
 
@@ -291,7 +292,11 @@ def versions_command(
 ) -> None:
     """List the versions that have built-in pins: component, version, architectures."""
     if component is not None and component not in COMPONENTS:
-        raise ConfigError(f"{component}: unknown component; known: {', '.join(COMPONENTS)}")
+        close = get_close_matches(component, COMPONENTS, n=1)
+        raise ConfigError(
+            f"{component}: unknown component; known: {', '.join(COMPONENTS)}",
+            hint=f"did you mean '{close[0]}'?" if close else None,
+        )
     for name in (component,) if component else COMPONENTS:
         for version in list_versions(name):
             arches = [arch for arch in Arch if find_artifact(name, version, arch)]

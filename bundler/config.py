@@ -423,6 +423,7 @@ class Packages(Model):
 class UpstreamKey(Model):
     """Who must have signed a component's files: checked by `bundler lock`, which records it.
 
+    Without that record, or with another key than it names, nothing is built.
     `openpgp` is a file with certificates (armoured or binary), such as runc's runc.keyring.
     `cosign` is a PEM file with sigstore's authorities (Fulcio's); whom the signer's certificate
     must name (`identity`) and who vouched for that (`issuer`) is known of Kubernetes' releases.

@@ -18,7 +18,7 @@ from bundler.download import (
     receive,
 )
 from bundler.errors import ArtifactError
-from bundler.fetch_faults import NotHereError
+from bundler.fetch_faults import NotHereError, NowhereError
 from bundler.mirrors import list_sources, show_url
 
 __all__ = [
@@ -29,13 +29,11 @@ __all__ = [
     "ensure_artifact",
     "ensure_artifacts",
     "ensure_by",
-    "fetch_document",
     "fetch_unpinned",
     "run_jobs",
     "take_file",
 ]
 
-MOST_DOCUMENT = 1 << 20  # bytes of a digest file
 Result = TypeVar("Result")
 
 
@@ -105,15 +103,6 @@ def fetch_unpinned(
         return _ask(artifact, options, partial(_discover, artifact, options, path, most))
 
 
-def fetch_document(artifact: Artifact, options: FetchOptions) -> bytes | None:
-    """A small file beside an upstream file, such as its digest; None where no source has it."""
-    try:
-        _, path = fetch_unpinned(artifact, options, MOST_DOCUMENT)
-    except ArtifactError:
-        return None
-    return path.read_bytes()
-
-
 def _run(call: Callable[[], Result], options: FetchOptions) -> Result:
     try:
         return call()
@@ -137,7 +126,7 @@ def ask_each(
 ) -> Result:
     """What `take` makes of the first source that has the file; ArtifactError where none has.
 
-    `hint` is given why each source has not.
+    NowhereError where all of them work. `hint` is given why each source has not.
     """
     tried: dict[str, NotHereError] = {}
     for source in sources:
@@ -150,7 +139,8 @@ def ask_each(
             tried[show_url(source)] = reason
     lines = "\n".join(f"  {where}: {reason}" for where, reason in tried.items()) or "  no source"
     hints = dict.fromkeys(reason.hint for reason in tried.values() if reason.hint)
-    raise ArtifactError(f"{label} cannot be had:\n{lines}", hint="; ".join((*hints, hint(tried))))
+    fault = NowhereError if all(r.is_absent for r in tried.values()) else ArtifactError
+    raise fault(f"{label} cannot be had:\n{lines}", hint="; ".join((*hints, hint(tried))))
 
 
 def _hint(artifact: Artifact, options: FetchOptions) -> str:

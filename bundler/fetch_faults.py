@@ -30,6 +30,10 @@ class NotHereError(Exception):
         self.is_absent = is_absent  # the source works, and has no such file
 
 
+class NowhereError(ArtifactError):
+    """Every source that was asked works, and has no such file."""
+
+
 class StoppedError(ArtifactError):
     """Another download failed in a way that ends the run, or the user interrupted it."""
 

@@ -1,6 +1,6 @@
 """What goes into bundles from outside: upstream files and images, as the lock and the pins say."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bundler import log
 from bundler.artifacts import Artifacts, Needs, from_entry, list_needs, resolve_artifacts
+from bundler.beside import recall_beside
 from bundler.cache import Cache
 from bundler.catalog import Artifact
 from bundler.config import Cluster
@@ -20,6 +21,7 @@ from bundler.lock import Lock, read_lock, write_lock
 from bundler.locking import (
     Change,
     first_uses,
+    list_beside,
     lock_path,
     make_lock,
     propose_artifacts,
@@ -79,12 +81,21 @@ def check(inputs: Inputs) -> Cluster:
 def list_files(inputs: Inputs) -> tuple[Artifact, ...]:
     """Every file that a description takes from outside.
 
-    Of packages those of its lock; of images what is known of them without asking a registry.
+    Of packages those of its lock; of images what is known of them without asking a registry; of
+    what upstream publishes beside files what the cache remembers.
     """
     plan = make_plan(check(inputs), {})
     images = resolve_images(plan, inputs)
     blobs = {file.digest: file for wanted in images for file in list_cached(wanted, inputs.cache)}
-    return (*_list_plain(plan, inputs), *blobs.values())
+    return (*_list_plain(plan, inputs), *_list_beside(plan, inputs), *blobs.values())
+
+
+def _list_beside(plan: Plan, inputs: Inputs) -> Iterator[Artifact]:
+    """Digests and signatures, as `bundler lock` asked for them."""
+    keys = plan.cluster.upstream_keys
+    for artifact in resolve(plan, inputs).values():
+        for url in list_beside(artifact, keys.get(artifact.component)):
+            yield from recall_beside(artifact, url, inputs.cache)
 
 
 def _list_plain(plan: Plan, inputs: Inputs) -> tuple[Artifact, ...]:

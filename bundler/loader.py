@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from yaml.nodes import MappingNode, ScalarNode, SequenceNode
 
+from bundler.catalog.signatures import Scheme
 from bundler.checks import check_cluster
 from bundler.config import Cluster, Containerd, Pin
 from bundler.errors import ConfigError
@@ -98,9 +99,9 @@ def _resolve_files(cluster: Cluster, base: Path) -> Cluster:
     keys = {
         name: key.model_copy(
             update={
-                scheme: (base / path).absolute()
-                for scheme, path in (("openpgp", key.openpgp), ("cosign", key.cosign))
-                if path
+                scheme.value: (base / path).absolute()
+                for scheme in Scheme
+                if (path := getattr(key, scheme))
             }
         )
         for name, key in cluster.upstream_keys.items()

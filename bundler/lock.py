@@ -60,6 +60,7 @@ class Entry(BaseModel):
     index: Annotated[str | None, Field(pattern=r"^sha256:[0-9a-f]{64}$")] = None
     origin: Origin
     evidence: str  # the document or key that says so
+    trust: str | None = None  # whom `upstream_keys` believed when the signature was checked
     locked: datetime  # when, UTC
 
     @property
@@ -78,6 +79,18 @@ class Entry(BaseModel):
             return f"is locked from {self.url}, and would now come from {url}"
         if digest and self.digest != digest:
             return f"is locked as {self.digest}, and its pin now says {digest}"
+        return ""
+
+    def explain_trust(self, trust: str) -> str:
+        """Why nobody has checked that whom `trust` says signed it; empty where that was checked.
+
+        An empty `trust` is that of a file without an upstream key.
+        """
+        if trust and self.origin is not Origin.UPSTREAM_SIGNATURE:
+            return f"is locked on the word of {self.origin}, and upstream_keys says who signs it"
+        if trust and self.trust != trust:
+            was = self.trust or "a key that it does not name"
+            return f"was checked against {was}, and upstream_keys now says {trust}"
         return ""
 
 

@@ -11,14 +11,15 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, TypedDict
 
-from bundler.artifacts import FROM_USER, choose_artifacts
+from bundler.artifacts import FROM_USER, choose_artifacts, find_trust
+from bundler.beside import DIGEST, fetch_beside
 from bundler.catalog import Artifact, checksum_url
 from bundler.config import Cluster, UpstreamKey
 from bundler.errors import ArtifactError
-from bundler.fetch import FetchOptions, ensure_artifact, fetch_document, fetch_unpinned
+from bundler.fetch import FetchOptions, ensure_artifact, fetch_unpinned
 from bundler.lock import Entry, Kind, Lock, Origin
 from bundler.plan import Plan
-from bundler.upstream_signatures import check_signature
+from bundler.upstream_signatures import check_signature, describe_trust, list_signatures
 
 EVERYTHING = "all"
 FROM_CATALOGUE = "catalog: "
@@ -36,7 +37,7 @@ class Proposal:
     url: str
     digest: str  # as an entry's; empty where only `settle` will know
     settle: Callable[[], Entry]
-    origin: Origin | None = None  # on whose word it must be believed, where somebody says so
+    trust: str = ""  # who must have signed it, where somebody says so
 
     @property
     def names(self) -> set[str]:
@@ -83,8 +84,8 @@ def propose_artifacts(plan: Plan, options: FetchOptions, now: datetime) -> Itera
     for artifact in choose_artifacts(plan).values():
         key = plan.cluster.upstream_keys.get(artifact.component)
         settle = partial(settle_artifact, artifact, options, now, key)
-        origin = Origin.UPSTREAM_SIGNATURE if key else None
-        yield Proposal(kind=Kind.ARTIFACT, **identify(artifact), settle=settle, origin=origin)
+        trust = find_trust(plan, artifact)
+        yield Proposal(kind=Kind.ARTIFACT, **identify(artifact), settle=settle, trust=trust)
 
 
 def call_all(calls: list[Callable[[], Entry]]) -> list[Entry]:
@@ -119,12 +120,18 @@ def make_lock(
             drift.setdefault(proposal.name, []).append(
                 f"{proposal.name} ({proposal.arch}) {difference}"
             )
-        elif proposal.origin not in {None, entry.origin}:
+        elif entry.explain_trust(proposal.trust):
             fresh.append((proposal, entry))
         else:
             kept.append(entry)
     _refuse(drift, set(update) - names - {EVERYTHING}, names)
     settled = settle([proposal.settle for proposal, _ in fresh])
+    for (proposal, was), now in zip(fresh, settled, strict=True):
+        if was and was.digest != now.digest and proposal.names.isdisjoint(update):
+            drift.setdefault(was.name, []).append(
+                f"{was.name} ({was.arch}) is locked as {was.digest}, and now is {now.digest}"
+            )
+    _refuse(drift, set(), names)
     changes = [Change("kept", entry) for entry in kept]
     changes += [_compare(was, now) for (_, was), now in zip(fresh, settled, strict=True)]
     changes += [Change("dropped", entry) for entry in left.values()]
@@ -193,8 +200,10 @@ def settle_artifact(
     else:
         artifact, path = fetch_unpinned(artifact, options)
         origin, evidence = Origin.FIRST_USE, "nobody: what the URL gave"
+    trust = None
     if key is not None:
         origin = Origin.UPSTREAM_SIGNATURE
+        trust = describe_trust(artifact.component, artifact.version, key)
         evidence = check_signature(artifact, path, key, options).evidence
     return Entry(
         kind=Kind.ARTIFACT,
@@ -202,8 +211,17 @@ def settle_artifact(
         size=path.stat().st_size,
         origin=origin,
         evidence=evidence,
+        trust=trust,
         locked=now,
     )
+
+
+def list_beside(artifact: Artifact, key: UpstreamKey | None) -> Iterator[str]:
+    """The URL of every document that `settle_artifact` may ask for, beside the file's own."""
+    if where := checksum_url(artifact):
+        yield where[1]
+    if key is not None:
+        yield from list_signatures(artifact, key)
 
 
 def _find_checksum(artifact: Artifact, options: FetchOptions) -> Artifact | None:
@@ -212,7 +230,7 @@ def _find_checksum(artifact: Artifact, options: FetchOptions) -> Artifact | None
     if where is None:
         return None
     algorithm, url = where
-    content = fetch_document(replace(artifact, url=url, algorithm="sha256"), options)
+    content = fetch_beside(artifact, DIGEST, url, options)
     name = artifact.url.rpartition("/")[2]
     digest = read_checksum(content or b"", name, algorithm)
     return replace(artifact, algorithm=algorithm, digest=digest, source=url) if digest else None

@@ -12,6 +12,7 @@ Sources: RFC 9580; sigstore's Fulcio certificate specification (1.3.6.1.4.1.5726
 
 import base64
 import binascii
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,12 +26,13 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 from pysequoia import Cert, Sig
 from pysequoia import verify as verify_openpgp
 
+from bundler.beside import CERTIFICATE, SIGNATURE, Kind, fetch_beside
 from bundler.cache import hash_file
 from bundler.catalog import Artifact
 from bundler.catalog.signatures import Scheme, Signed, find_signed
 from bundler.config import UpstreamKey
 from bundler.errors import ArtifactError, ConfigError
-from bundler.fetch import FetchOptions, fetch_document
+from bundler.fetch import FetchOptions
 
 ISSUER = x509.ObjectIdentifier("1.3.6.1.4.1.57264.1.8")
 ISSUER_RAW = x509.ObjectIdentifier("1.3.6.1.4.1.57264.1.1")
@@ -62,24 +64,11 @@ def check_signature(
 
     ConfigError where the user's key cannot be read, or the version is from before upstream signed.
     """
-    scheme = next(scheme for scheme in Scheme if getattr(key, scheme.value))
-    signed = find_signed(artifact.component, artifact.version, scheme)
-    if signed is None:
-        raise ConfigError(
-            f"upstream_keys.{artifact.component}: {artifact.version} is not signed so by upstream",
-            hint="take the key out; the digest is then believed on the word of others",
-        )
-    signed = replace(
-        signed,
-        signature=key.signature or signed.signature,
-        certificate=key.certificate or signed.certificate,
-        identity=key.identity or signed.identity,
-        issuer=key.issuer or signed.issuer,
-    )
+    signed = _choose_signed(artifact.component, artifact.version, key)
     url = signed.signature.format(url=artifact.url)
-    signature = _fetch(artifact, url, options)
+    signature = _fetch(artifact, SIGNATURE, url, options)
     try:
-        signer = _CHECKS[scheme](artifact, path, key, signed, signature, options)
+        signer = _CHECKS[signed.scheme](artifact, path, key, signed, signature, options)
     except _BadError as error:
         raise ArtifactError(
             f"{artifact.label}: its signature does not hold: {error}\n  {url}",
@@ -88,13 +77,49 @@ def check_signature(
     return Vouched(signer=signer, url=url)
 
 
-def _fetch(artifact: Artifact, url: str, options: FetchOptions) -> bytes:
-    document = replace(artifact, url=url, algorithm="sha256", digest="", size=None)
-    content = fetch_document(document, options)
+def list_signatures(artifact: Artifact, key: UpstreamKey) -> tuple[str, ...]:
+    """The URLs of what `check_signature` asks for."""
+    signed = _choose_signed(artifact.component, artifact.version, key)
+    urls = (signed.signature, signed.certificate if signed.scheme is Scheme.COSIGN else "")
+    return tuple(url.format(url=artifact.url) for url in urls if url)
+
+
+def describe_trust(component: str, version: str, key: UpstreamKey) -> str:
+    """Whom `key` believes, in words that are others for any other key: the lock keeps them.
+
+    `openpgp sha256:…` with the digest of the key's file; of certificates also whom they must name.
+    ConfigError as `check_signature` raises it.
+    """
+    signed = _choose_signed(component, version, key)
+    digest = hashlib.sha256(_read_key(getattr(key, signed.scheme))).hexdigest()
+    named = f" {signed.identity} by {signed.issuer}" if signed.scheme is not Scheme.OPENPGP else ""
+    return f"{signed.scheme} sha256:{digest}{named}"
+
+
+def _choose_signed(component: str, version: str, key: UpstreamKey) -> Signed:
+    """How upstream signs that version, where the user says nothing else."""
+    scheme = next(scheme for scheme in Scheme if getattr(key, scheme))
+    signed = find_signed(component, version, scheme)
+    if signed is None:
+        raise ConfigError(
+            f"upstream_keys.{component}: {version} is not signed so by upstream",
+            hint="take the key out; the digest is then believed on the word of others",
+        )
+    return replace(
+        signed,
+        signature=key.signature or signed.signature,
+        certificate=key.certificate or signed.certificate,
+        identity=key.identity or signed.identity,
+        issuer=key.issuer or signed.issuer,
+    )
+
+
+def _fetch(artifact: Artifact, kind: Kind, url: str, options: FetchOptions) -> bytes:
+    content = fetch_beside(artifact, kind, url, options)
     if content is None:
         raise ArtifactError(
             f"{artifact.label}: upstream_keys says who signs it, and nothing is at {url}",
-            hint="say where it is with `signature:` beside the key, or take the key out",
+            hint=f"{kind.instead}, or take the key out",
         )
     return content
 
@@ -133,7 +158,7 @@ def _check_cosign(
     """The identity whose certificate's key signed."""
     _check_named(artifact, signed)
     url = signed.certificate.format(url=artifact.url)
-    leaf = _read_leaf(_fetch(artifact, url, options))
+    leaf = _read_leaf(_fetch(artifact, CERTIFICATE, url, options))
     _check_leaf(leaf, _read_authorities(key.cosign), signed)
     public = leaf.public_key()
     if not isinstance(public, ec.EllipticCurvePublicKey):

@@ -13,6 +13,7 @@ from itertools import zip_longest
 
 URLS = {
     "kubernetes-server": "https://dl.k8s.io/v{version}/kubernetes-server-linux-{arch}.tar.gz",
+    "kubernetes-node": "https://dl.k8s.io/v{version}/kubernetes-node-linux-{arch}.tar.gz",
     "etcd": "https://github.com/etcd-io/etcd/releases/download/v{version}/etcd-v{version}-linux-{arch}.tar.gz",
     "docker": "https://download.docker.com/linux/static/stable/{machine}/docker-{version}.tgz",
     "cni-plugins": "https://github.com/containernetworking/plugins/releases/download/v{version}/cni-plugins-linux-{arch}-v{version}.tgz",
@@ -20,12 +21,18 @@ URLS = {
     "crictl": "https://github.com/kubernetes-sigs/cri-tools/releases/download/v{version}/crictl-v{version}-linux-{arch}.tar.gz",
     "cri-dockerd": "https://github.com/Mirantis/cri-dockerd/releases/download/v{version}/cri-dockerd-{version}.{arch}.tgz",
     "flanneld": "https://github.com/flannel-io/flannel/releases/download/v{version}/flanneld-{arch}",
+    "flannel-cni-plugin": "https://github.com/flannel-io/cni-plugin/releases/download/v{version}/flannel-{arch}",
     "runc": "https://github.com/opencontainers/runc/releases/download/v{version}/runc.{arch}",
 }  # fmt: skip
-"""Where each component is published, for versions that no row pins."""
+"""Where each component is published, for versions that no row pins.
+
+Nothing takes kubernetes-node or flannel-cni-plugin: the server's archive has the nodes' programs,
+and flannel's networks have plugins of cni-plugins. They are listed, and may be pinned.
+"""
 
 CHECKSUMS = {
     "kubernetes-server": ("sha512", "{url}.sha512"),
+    "kubernetes-node": ("sha512", "{url}.sha512"),
     "etcd": ("sha256", "{directory}/SHA256SUMS"),
     "cni-plugins": ("sha256", "{url}.sha256"),
     "containerd": ("sha256", "{url}.sha256sum"),

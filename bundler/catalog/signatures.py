@@ -28,18 +28,19 @@ class Signed:
     since: str = "0.0.0"  # the first version that is signed so
 
 
+# https://kubernetes.io/docs/tasks/administer-cluster/verify-signed-artifacts
+_KUBERNETES = Signed(
+    scheme=Scheme.COSIGN, signature="{url}.sig", certificate="{url}.cert",
+    identity="krel-staging@k8s-releng-prod.iam.gserviceaccount.com",
+    issuer="https://accounts.google.com", since="1.26.0",
+)  # fmt: skip
+
 SIGNED: dict[str, tuple[Signed, ...]] = {
     # https://github.com/opencontainers/runc#release-signing: .asc beside each file; runc.keyring
     "runc": (Signed(scheme=Scheme.OPENPGP, signature="{url}.asc"),),
-    # https://kubernetes.io/docs/tasks/administer-cluster/verify-signed-artifacts
-    "kubernetes-server": (
-        Signed(
-            scheme=Scheme.COSIGN, signature="{url}.sig", certificate="{url}.cert",
-            identity="krel-staging@k8s-releng-prod.iam.gserviceaccount.com",
-            issuer="https://accounts.google.com", since="1.26.0",
-        ),
-    ),
-}  # fmt: skip
+    "kubernetes-server": (_KUBERNETES,),
+    "kubernetes-node": (_KUBERNETES,),
+}
 
 USUAL = {
     Scheme.OPENPGP: Signed(scheme=Scheme.OPENPGP, signature="{url}.asc"),

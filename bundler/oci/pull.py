@@ -1,7 +1,5 @@
 """Images of registries into the cache: documents, configuration and layers, each by its digest."""
 
-import hashlib
-import json
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -15,6 +13,7 @@ from bundler.errors import ArtifactError
 from bundler.fetch import ask_each, ensure_by, run_jobs, take_file
 from bundler.fetch_faults import NotHereError
 from bundler.files import write_atomically
+from bundler.memory import TAGS, recall, remember
 from bundler.oci.manifests import (
     INDICES,
     MANIFESTS,
@@ -38,8 +37,6 @@ from bundler.oci.registry import (
 from bundler.oci.stored import Layer, Place, StoredImage
 
 ALGORITHM = "sha256"
-REFERENCES = "references"
-"""The folder of the cache with what tags were seen to mean."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,12 +106,12 @@ class Puller:
 
     def _resolve(self, wanted: Wanted) -> str:
         """What the tag stands for: as it was first seen, so that builds are repeatable."""
-        known = recall_digest(wanted.reference, self._options.cache)
+        known = recall(TAGS, wanted.reference.name, self._options.cache)
         if known and not self._anew:
             return known
         content = self._ask(wanted, wanted.reference.tag or "latest")
         digest = store_document(content, self._options.cache)
-        remember_digest(wanted.reference, digest, self._options.cache)
+        remember(TAGS, wanted.reference.name, digest, self._options.cache)
         return digest
 
     def _ensure_document(self, wanted: Wanted, digest: str) -> bytes:
@@ -172,7 +169,7 @@ class Puller:
 
 def list_cached(wanted: Wanted, cache: Cache) -> tuple[Artifact, ...]:
     """The files of an image as far as the cache knows them; only the first where it does not."""
-    served = wanted.digest or recall_digest(wanted.reference, cache)
+    served = wanted.digest or recall(TAGS, wanted.reference.name, cache)
     if served is None:
         return ()
     files = [_as_document(wanted, served)]
@@ -185,21 +182,6 @@ def list_cached(wanted: Wanted, cache: Cache) -> tuple[Artifact, ...]:
         manifest = parse_manifest(content, MANIFESTS[0], wanted.label)
         files += _list_blobs(wanted, manifest)
     return tuple(files)
-
-
-def recall_digest(reference: Reference, cache: Cache) -> str | None:
-    """What a tag was seen to mean; None where it never was."""
-    try:
-        record = json.loads(_record_path(reference, cache).read_bytes())
-        return str(record["digest"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def remember_digest(reference: Reference, digest: str, cache: Cache) -> None:
-    """Keep what a tag means."""
-    record = {"reference": reference.name, "digest": digest}
-    write_atomically(_record_path(reference, cache), json.dumps(record).encode())
 
 
 def read_document(digest: str, cache: Cache) -> bytes | None:
@@ -310,8 +292,3 @@ def _whole(path: Path) -> Place:
 
 def _blob_path(hexadecimal: str, cache: Cache) -> Path:
     return cache.blob_path(ALGORITHM, hexadecimal)
-
-
-def _record_path(reference: Reference, cache: Cache) -> Path:
-    name = hashlib.sha256(reference.name.encode()).hexdigest()
-    return cache.directory(REFERENCES) / f"{name}.json"

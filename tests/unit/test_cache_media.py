@@ -111,6 +111,24 @@ def test_an_import_takes_nothing_that_is_not_what_it_says(
     assert len(list_blobs(cache)) == (1 if "twice" in expected else 0)
 
 
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"[]", tarfile.REGTYPE),
+        (b"{", tarfile.REGTYPE),
+        (b'{"https://x.example/": "sha256:../../x"}', tarfile.REGTYPE),
+        (b"", tarfile.SYMTYPE),
+    ],
+)
+def test_an_import_that_cannot_say_which_url_gave_what_is_refused(
+    tmp_path: Path, content: bytes, kind: bytes
+) -> None:
+    documents = ("bundler-cache/DOCUMENTS", content, kind)
+    write_tar(tmp_path / "x.tar", documents, (ONE, b"one", tarfile.REGTYPE))
+    with pytest.raises(ArtifactError, match="DOCUMENTS cannot be read"):
+        list(import_blobs(Cache(tmp_path / "cache"), tmp_path / "x.tar"))
+
+
 @pytest.mark.parametrize("cut", [0, 100, 700, 1024, 2048, 3000, 6000])
 def test_an_import_of_half_an_export_says_so(cache: Cache, tmp_path: Path, cut: int) -> None:
     export_blobs(cache, tmp_path / "a.tar", None)

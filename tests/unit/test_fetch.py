@@ -17,13 +17,13 @@ from typing import Any
 import pytest
 from misbehaving import CONTENT, PATH, Server, make_artifact, running
 
+from bundler.beside import DIGEST, fetch_beside
 from bundler.cache import Cache
 from bundler.errors import ArtifactError, BundlerError, OutputError
 from bundler.fetch import (
     FetchOptions,
     ensure_artifact,
     ensure_artifacts,
-    fetch_document,
     fetch_unpinned,
 )
 from bundler.mirrors import parse_mirror
@@ -348,11 +348,60 @@ def test_a_file_that_nobody_vouches_for_is_never_put_together_from_two_answers(
     assert [wanted for _, wanted in server.requests] == [None, None]
 
 
+def fetch_digests(server: Server, options: FetchOptions) -> bytes | None:
+    url = server.url + PATH
+    return fetch_beside(make_artifact(url), DIGEST, url, options)
+
+
+@pytest.mark.parametrize("status", [401, 403, 451, 503])
+def test_a_fault_is_no_word_that_upstream_publishes_no_digest(
+    server: Server, options: FetchOptions, status: int
+) -> None:
+    server.statuses = [status] * 9
+    with pytest.raises(ArtifactError, match=rf"the digest of etcd .*\n.*HTTP {status}") as caught:
+        fetch_digests(server, options)
+    assert "pin the file's digest" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("status", [404, 410])
+def test_a_server_that_works_may_say_that_upstream_publishes_no_digest(
+    server: Server, options: FetchOptions, status: int
+) -> None:
+    server.statuses = [status]
+    assert fetch_digests(server, options) is None
+
+
+@pytest.mark.parametrize("status", [403, 503])
+def test_what_a_url_once_gave_is_taken_where_its_server_fails(
+    server: Server, options: FetchOptions, status: int
+) -> None:
+    server.content = b"ab" * 32
+    assert fetch_digests(server, options) == server.content
+    server.statuses = [status] * 4
+    assert fetch_digests(server, options) == server.content
+    assert fetch_digests(server, replace(options, offline=True)) == server.content
+    server.statuses = [404]
+    assert fetch_digests(server, options) is None
+    server.content = b"cd" * 32
+    assert fetch_digests(server, options) == server.content
+
+
+def test_what_is_remembered_and_was_altered_since_is_not_taken(
+    server: Server, options: FetchOptions
+) -> None:
+    server.content = b"ab" * 32
+    assert fetch_digests(server, options) == server.content
+    digest = hashlib.sha256(server.content).hexdigest()
+    options.cache.blob_path("sha256", digest).write_bytes(b"cd" * 32)
+    assert fetch_digests(server, replace(options, offline=True)) is None
+
+
 def test_a_list_of_digests_that_never_ends_is_not_read_to_its_end(
     server: Server, options: FetchOptions
 ) -> None:
     server.states_length = False
-    assert fetch_document(make_artifact(server.url + PATH), options) is None
+    with pytest.raises(ArtifactError, match="more than 1048576 bytes"):
+        fetch_digests(server, options)
     assert [path.stat().st_size <= 1 << 20 for path in options.cache.root.glob("partial/*")] == [
         True
     ]

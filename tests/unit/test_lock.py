@@ -2,19 +2,24 @@
 
 import hashlib
 import json
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import yaml
 from descriptions import write_description, write_upstream
+from misbehaving import PATH, make_artifact, running
 from typer.testing import CliRunner
 
 from bundler.cache import Cache
-from bundler.catalog import artifact_url
+from bundler.cache_media import export_blobs, import_blobs
+from bundler.catalog import URLS, artifact_url
 from bundler.errors import ArtifactError, ConfigError
+from bundler.fetch import FetchOptions
 from bundler.gather import Inputs, check, update_lock
 from bundler.lock import Kind, Lock, Origin, read_lock
-from bundler.locking import lock_path, read_checksum
+from bundler.locking import lock_path, read_checksum, settle_artifact
 
 SHA256, SHA512 = "ab" * 32, "cd" * 64
 
@@ -124,6 +129,40 @@ def test_upstreams_own_digest_is_taken_where_it_is_published(
     update_lock(inputs, ())
     assert find_etcd(inputs)["origin"] == origin
     assert find_etcd(inputs)["digest"] == f"sha256:{digest}"
+
+
+@pytest.mark.parametrize("status", [403, 503])
+def test_who_can_make_upstreams_digest_fail_makes_no_first_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    with running() as server:
+        monkeypatch.setitem(URLS, "etcd", f"{server.url}/v{{version}}{PATH}")
+        artifact = replace(make_artifact(artifact_url("etcd", "3.4.99", "amd64")), digest="")
+        artifact = replace(artifact, version="3.4.99")
+        options = FetchOptions(cache=Cache(tmp_path / "cache"), backoff=0.01)
+        server.statuses = [status] * (4 if status == 503 else 1)
+        with pytest.raises(
+            ArtifactError, match=f"the digest of etcd .*\n.*HTTP {status}"
+        ) as caught:
+            settle_artifact(artifact, options, datetime.now(UTC))
+        assert "pin the file's digest under `artifacts`" in (caught.value.hint or "")
+        assert settle_artifact(artifact, options, datetime.now(UTC)).origin is Origin.FIRST_USE
+
+
+def test_a_digest_list_is_remembered_but_not_on_the_word_of_who_carried_it(
+    inputs: Inputs, tmp_path: Path
+) -> None:
+    test_upstreams_own_digest_is_taken_where_it_is_published(
+        inputs, "{digest}\n", "upstream-checksum"
+    )
+    carried = Cache(tmp_path / "carried")
+    export_blobs(inputs.cache, tmp_path / "x.tar", None)
+    list(import_blobs(carried, tmp_path / "x.tar"))
+    lock_path(inputs.description).unlink()
+    with pytest.raises(ArtifactError, match="etcd"):
+        update_lock(replace(inputs, mirrors=(), cache=carried), ())
+    update_lock(replace(inputs, mirrors=()), ())
+    assert find_etcd(inputs)["origin"] == "upstream-checksum"
 
 
 def test_a_file_that_is_not_what_upstream_publishes_is_refused(inputs: Inputs) -> None:

@@ -17,12 +17,14 @@ from descriptions import write_description, write_upstream
 from pysequoia import Cert, SignatureMode, Tsk, sign
 from sigstore_instance import Sigstore, make_key
 
-from bundler.cache import Cache
+from bundler.cache import Cache, hash_file
+from bundler.cache_media import export_blobs, import_blobs, list_blobs, prune_blobs
 from bundler.catalog.signatures import Scheme, find_signed
 from bundler.errors import ArtifactError, BundlerError, ConfigError
-from bundler.gather import Inputs, check, update_lock
+from bundler.gather import Inputs, check, gather_payloads, list_files, update_lock
 from bundler.lock import Kind, Origin, read_lock
 from bundler.locking import lock_path
+from bundler.memory import DOCUMENTS, IMPORTED, list_names
 
 ETCD = "etcd/amd64"
 IDENTITY, GOOGLE = "releaser@example.org", "https://accounts.example"
@@ -111,6 +113,78 @@ def test_a_key_that_is_given_later_is_asked_at_the_next_lock(site: Site) -> None
     site.beside(".sig", sign_file(key, site.file.read_bytes()))
     site.believe_cert(key.extract_certificate(), signature="{url}.sig")
     assert site.lock()[0] is Origin.UPSTREAM_SIGNATURE
+
+
+def test_nothing_is_built_of_what_upstream_must_sign_before_a_lock_says_that_it_did(
+    site: Site,
+) -> None:
+    signature, cert = wrong_key(Tsk.generate("etcd"), site.file.read_bytes())
+    site.beside(".asc", signature)
+    site.lock()
+    site.believe_cert(cert)
+    strict = replace(site.inputs, strict=True)
+    for inputs in (site.inputs, strict):
+        for use in (check, list_files, lambda given: gather_payloads(check(given), given)):
+            with pytest.raises(ArtifactError, match="etcd .* is locked on the word of user") as why:
+                use(inputs)
+            assert "bundler lock --update etcd" in (why.value.hint or "")
+    lock_path(site.inputs.description).unlink()
+    with pytest.raises(ArtifactError, match="etcd .*: upstream_keys says who signs it") as caught:
+        check(site.inputs)
+    assert "bundler lock" in (caught.value.hint or "")
+
+
+def test_another_key_makes_the_old_word_worthless(site: Site) -> None:
+    keys = [Tsk.generate(f"{number} <{number}@example.org>") for number in range(2)]
+    certs = [key.extract_certificate() for key in keys]
+    site.beside(".asc", sign_file(keys[0], site.file.read_bytes()))
+    site.believe_cert(certs[0])
+    site.lock()
+    before = lock_path(site.inputs.description).read_bytes()
+    assert hash_file(site.directory / "key.asc", "sha256").encode() in before
+
+    site.believe_cert(certs[1])
+    with pytest.raises(ArtifactError, match=r"etcd .* was checked against openpgp sha256:") as why:
+        check(site.inputs)
+    assert "bundler lock --update etcd" in (why.value.hint or "")
+    with pytest.raises(ArtifactError, match="its signature does not hold"):
+        site.lock()
+    assert lock_path(site.inputs.description).read_bytes() == before
+
+    site.beside(".asc", sign_file(keys[1], site.file.read_bytes()))
+    assert str(certs[1].fingerprint) in site.lock()[1]
+    check(site.inputs)
+
+
+def test_a_lock_from_before_it_named_the_key_is_renewed(site: Site) -> None:
+    key = Tsk.generate("etcd <etcd@example.org>")
+    site.beside(".asc", sign_file(key, site.file.read_bytes()))
+    site.believe_cert(key.extract_certificate())
+    site.lock()
+    path = lock_path(site.inputs.description)
+    lines = [line for line in path.read_text().splitlines() if "trust:" not in line]
+    path.write_text("\n".join(lines))
+    with pytest.raises(ArtifactError, match="was checked against a key that it does not name"):
+        check(site.inputs)
+    site.lock()
+    check(site.inputs)
+
+
+def test_a_file_that_became_another_is_not_locked_because_a_key_was_given(site: Site) -> None:
+    pins = json.loads((site.directory / "pins.yaml").read_text())
+    del pins["artifacts"][ETCD]["sha256"]
+    (site.directory / "pins.yaml").write_text(json.dumps(pins))
+    assert site.lock()[0] is Origin.FIRST_USE
+    key = Tsk.generate("etcd <etcd@example.org>")
+    site.file.write_bytes(site.file.read_bytes() + b"x")
+    site.beside(".asc", sign_file(key, site.file.read_bytes()))
+    site.believe_cert(key.extract_certificate())
+    with pytest.raises(
+        ArtifactError, match=r"etcd \(amd64\) is locked as .* now is sha256:"
+    ) as why:
+        site.lock()
+    assert "bundler lock --update etcd" in (why.value.hint or "")
+    assert site.lock("etcd")[0] is Origin.UPSTREAM_SIGNATURE
 
 
 def wrong_key(_: Tsk, content: bytes) -> tuple[bytes, Cert]:
@@ -224,6 +298,15 @@ def test_a_bad_certificate_stops(site: Site, changes: dict[str, object], why: st
     assert not lock_path(site.inputs.description).exists()
 
 
+def test_another_identity_makes_the_old_word_worthless(site: Site) -> None:
+    sign_like_cosign(site)
+    site.lock()
+    check(site.inputs)
+    site.believe(cosign=f"{site.directory}/fulcio.pem", identity="other@example.org", issuer=GOOGLE)
+    with pytest.raises(ArtifactError, match=f"{IDENTITY} by {GOOGLE}, and .*other@example.org by"):
+        check(site.inputs)
+
+
 def test_another_authority_is_not_believed(site: Site) -> None:
     sign_like_cosign(site)
     other, _ = make_authority()
@@ -293,6 +376,38 @@ def test_kubernetes_releases_are_known_by_whom_they_name() -> None:
     assert row.signature == "{url}.sigstore.json"
 
 
+# without a network
+
+
+def sign_openpgp(site: Site) -> None:
+    key = Tsk.generate("etcd <etcd@example.org>")
+    site.beside(".asc", sign_file(key, site.file.read_bytes()))
+    site.believe_cert(key.extract_certificate())
+
+
+@pytest.mark.parametrize(("sign_it", "count"), [(sign_openpgp, 1), (sign_like_cosign, 2)])
+def test_what_was_verified_is_verified_again_out_of_the_cache_and_of_one_that_it_was_carried_to(
+    site: Site, sign_it: Callable[[Site], None], count: int
+) -> None:
+    sign_it(site)
+    expected = site.lock()
+    offline = replace(site.inputs, mirrors=())
+    needed = {(file.algorithm, file.digest) for file in list_files(offline)}
+    assert len(needed) == len(list_blobs(site.inputs.cache))
+    assert not prune_blobs(site.inputs.cache, list_files(offline))
+
+    export_blobs(site.inputs.cache, site.directory / "x.tar", list_files(offline))
+    carried = replace(offline, cache=Cache(site.directory / "carried"))
+    list(import_blobs(carried.cache, site.directory / "x.tar"))
+    for inputs in (offline, carried):
+        lock_path(inputs.description).unlink()
+        assert Site(inputs, site.directory).lock() == expected
+
+    assert len(prune_blobs(site.inputs.cache, ())) == len(needed)
+    assert list_names(DOCUMENTS, site.inputs.cache) == {}
+    assert len(list_names(IMPORTED, carried.cache)) == count
+
+
 # what users can do wrong
 
 
@@ -301,7 +416,8 @@ def test_kubernetes_releases_are_known_by_whom_they_name() -> None:
     [
         ({}, "give openpgp, cosign or sigstore"),
         ({"openpgp": "a", "cosign": "b"}, "give openpgp, cosign or sigstore"),
-        ({"openpgp": "nowhere.asc"}, "nowhere.asc is no file"),
+        ({"openpgp": "nowhere.asc"}, "site/nowhere.asc is no file"),
+        ({"sigstore": "nowhere.json"}, "site/nowhere.json is no file"),
     ],
 )
 def test_a_key_that_cannot_be_meant_is_refused(site: Site, key: dict[str, str], why: str) -> None:
