@@ -21,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from bundler.foreign import check_url, split_url
 from bundler.oci.references import parse_reference
 
 DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -100,11 +101,21 @@ def _check_mirror(value: str) -> str:
     url, *suites = value.split()
     if not re.fullmatch(r"(https?://[^\s/]+|file:/)[^\s\"';]*", url):
         raise ValueError("must be URL or URL SUITE..., and the URL's beginning http, https or file")
+    check_url(url)
     if not all(re.fullmatch(r"[A-Za-z0-9][-A-Za-z0-9.+~/]*[A-Za-z0-9]", suite) for suite in suites):
         raise ValueError("must be URL SUITE..., and suites' names such as bookworm-updates")
     return value
 
 
+def _check_place(value: str) -> str:
+    try:
+        split_url(value.format(url="https://host.example/file"))
+    except (ValueError, LookupError, AttributeError, TypeError) as error:
+        raise ValueError("must be a URL, in which {url} stands for the file's") from error
+    return value
+
+
+WebAddress = Annotated[str, AfterValidator(check_url)]
 DnsLabel = Annotated[str, AfterValidator(_check_dns_label)]
 DnsName = Annotated[str, AfterValidator(_check_dns_name)]
 Version = Annotated[str, BeforeValidator(_check_version)]
@@ -210,7 +221,7 @@ class Registry(Model):
     """
 
     host: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?(:\d{1,5})?$")]
-    mirrors: tuple[Annotated[str, Field(pattern=r"^https?://[^\s\"\\\\]+$")], ...] = ()
+    mirrors: tuple[Annotated[WebAddress, Field(pattern=r"^https?://[^\s\"\\\\]+$")], ...] = ()
     ca: Path | None = None
     insecure: bool = False
 
@@ -359,7 +370,7 @@ class Pin(Model):
     Keys of `artifacts` are components, or COMPONENT/ARCH where nodes are of two machines.
     """
 
-    url: Annotated[str, Field(pattern=r"^(https?|file)://\S+$")] | None = None
+    url: Annotated[WebAddress, Field(pattern=r"^(https?|file)://\S+$")] | None = None
     sha256: str | None = None
     sha512: str | None = None
 
@@ -430,8 +441,8 @@ class UpstreamKey(Model):
     sigstore: Path | None = None
     identity: str | None = None
     issuer: str | None = None
-    signature: str | None = None
-    certificate: str | None = None
+    signature: Annotated[str, AfterValidator(_check_place)] | None = None
+    certificate: Annotated[str, AfterValidator(_check_place)] | None = None
 
     @model_validator(mode="after")
     def _check_scheme(self) -> "UpstreamKey":
