@@ -9,17 +9,20 @@ references/, documents…/         see memory.py
 
 import fcntl
 import hashlib
+import itertools
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from bundler import log
 from bundler.errors import OutputError
 from bundler.files import explain_disk_faults, write_atomically
 
 CHUNK = 1 << 20
+POLL = 0.1  # seconds between two looks at a lock that is held
 
 
 class Cache:
@@ -27,6 +30,7 @@ class Cache:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._held: set[str] = set()  # locks of this run
 
     def directory(self, *names: str) -> Path:
         """A directory below the root, made on first use."""
@@ -88,16 +92,37 @@ class Cache:
         return target
 
     @contextmanager
-    def lock(self, name: str) -> Iterator[None]:
-        """Alone for one digest: a second bundler waits and then finds the file."""
+    def lock(
+        self, name: str, *, label: str = "", pause: Callable[[float], None] = time.sleep
+    ) -> Iterator[None]:
+        """Alone for one digest: a second bundler waits and then finds the file.
+
+        `label` is what the user knows it by. `pause` waits some seconds, or raises to give up.
+        """
         path = self.directory("locks") / name
         with explain_disk_faults(path):
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            self._acquire(descriptor, name, label, pause)
+            self._held.add(name)
             yield
         finally:
+            self._held.discard(name)
             os.close(descriptor)
+
+    def _acquire(
+        self, descriptor: int, name: str, label: str, pause: Callable[[float], None]
+    ) -> None:
+        for attempt in itertools.count():
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                pass
+            else:
+                return
+            if attempt == 1 and name not in self._held:
+                log.info(f"  {label or name}: another run is at it, and is waited for")
+            pause(POLL)
 
     def _mark_path(self, blob: Path) -> Path:
         return blob.with_name(f".{blob.name}.mark")

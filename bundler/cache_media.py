@@ -24,7 +24,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from bundler.cache import CHUNK, Cache, hash_file
 from bundler.catalog import Artifact
 from bundler.config import DIGEST_LENGTHS
-from bundler.errors import ArtifactError
+from bundler.errors import ArtifactError, OutputError
 from bundler.files import TEMPORARY, explain_disk_faults, sync_directory
 from bundler.members import BoundedInfo
 from bundler.memory import DOCUMENTS, IMPORTED, forget, list_names, remember
@@ -90,6 +90,10 @@ def export_blobs(cache: Cache, target: Path, only: Collection[Artifact] | None) 
                 f"not in the cache {cache.root}: {', '.join(missing)}",
                 hint="bring them there with: bundler fetch",
             )
+    if target.is_dir():
+        raise OutputError(f"{target} is a directory", hint="name a file in it")
+    if not target.absolute().parent.is_dir():
+        raise OutputError(f"{target.absolute().parent} is no directory", hint="make it first")
     with explain_disk_faults(target):
         descriptor, name = mkstemp(prefix=TEMPORARY, dir=target.absolute().parent)
         temporary = Path(name)
@@ -119,7 +123,11 @@ def import_blobs(cache: Cache, source: Path) -> Iterator[Blob]:
     not what its name says; what came before it stays.
     """
     try:
-        with tarfile.open(source, "r|", tarinfo=BoundedInfo) as archive:
+        file = _Source(source)
+    except OSError as error:
+        raise ArtifactError(f"{source}: {error.strerror}") from error
+    try:
+        with file, tarfile.open(fileobj=file, mode="r|", tarinfo=BoundedInfo) as archive:
             members = iter(archive)
             left = _read_index(archive, next(members, None), source)
             documents: dict[str, str] = {}
@@ -140,8 +148,6 @@ def import_blobs(cache: Cache, source: Path) -> Iterator[Blob]:
         raise ArtifactError(
             f"{source}: no whole, uncompressed tar archive ({error})", hint=_HINT
         ) from error
-    except FileNotFoundError as error:
-        raise ArtifactError(f"{source}: no such file") from error
     if left:
         raise ArtifactError(
             f"{source}: no whole export: {len(left)} files of its index are missing", hint=_HINT
@@ -200,7 +206,7 @@ _HINT = "make it anew with: bundler cache export"
 def _add(archive: tarfile.TarFile, blob: Blob, cache: Cache) -> None:
     member = _describe(f"{TOP}/{blob.algorithm}/{blob.digest}", blob.size)
     path = cache.blob_path(blob.algorithm, blob.digest)
-    with path.open("rb") as file:
+    with _Source(path) as file:
         reader = _Hashing(file, blob.algorithm)
         archive.addfile(member, reader)
     if reader.hasher.hexdigest() != blob.digest:
@@ -214,6 +220,17 @@ def _describe(name: str, size: int) -> tarfile.TarInfo:
     member.size = size
     member.mode = 0o644
     return member
+
+
+class _Source(io.FileIO):
+    """A file that may lie on bad media."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """The next bytes; ArtifactError where they cannot be had."""
+        try:
+            return super().read(size) or b""
+        except OSError as error:
+            raise ArtifactError(f"{self.name} cannot be read: {error.strerror}") from error
 
 
 class _Hashing:

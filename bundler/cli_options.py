@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 import typer
 
@@ -14,6 +13,7 @@ from bundler import log
 from bundler.cache import Cache
 from bundler.download import PARALLEL
 from bundler.errors import ConfigError
+from bundler.foreign import split_url
 from bundler.gather import Inputs
 from bundler.mirrors import parse_mirror
 from bundler.oci.credentials import login_file, read_logins
@@ -134,7 +134,10 @@ def _make_registries(mirrors: list[str], insecure: list[str]) -> RegistryOptions
     found: dict[str, tuple[str, ...]] = {}
     for given in mirrors:
         registry, _, url = given.partition("=")
-        parts = urlsplit(url)
+        try:
+            parts = split_url(url)
+        except ValueError as error:
+            raise ConfigError(f"--registry-mirror {registry}=…: {error}") from error
         if parts.username or parts.password:
             raise ConfigError(
                 f"--registry-mirror {registry}=…: a login does not belong into arguments",

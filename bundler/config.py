@@ -21,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from bundler.foreign import check_url, split_url
 from bundler.oci.references import parse_reference
 
 DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -108,11 +109,21 @@ def _check_mirror(value: str) -> str:
     url, *suites = value.split()
     if not re.fullmatch(r"(https?://[^\s/]+|file:/)[^\s\"';]*", url):
         raise ValueError("must be URL or URL SUITE..., and the URL's beginning http, https or file")
+    check_url(url)
     if not all(re.fullmatch(r"[A-Za-z0-9][-A-Za-z0-9.+~/]*[A-Za-z0-9]", suite) for suite in suites):
         raise ValueError("must be URL SUITE..., and suites' names such as bookworm-updates")
     return value
 
 
+def _check_place(value: str) -> str:
+    try:
+        split_url(value.format(url="https://host.example/file"))
+    except (ValueError, LookupError, AttributeError, TypeError) as error:
+        raise ValueError("must be a URL, in which {url} stands for the file's") from error
+    return value
+
+
+WebAddress = Annotated[str, AfterValidator(check_url)]
 DnsLabel = Annotated[str, AfterValidator(_check_dns_label)]
 DnsName = Annotated[str, AfterValidator(_check_dns_name)]
 Version = Annotated[str, BeforeValidator(_check_version)]
@@ -123,7 +134,7 @@ HostPort = Annotated[str, BeforeValidator(_check_endpoint)]
 HostPath = Annotated[str, AfterValidator(_check_path)]
 Interface = Annotated[str, AfterValidator(_check_interface)]
 PackageName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9+.-]+$")]
-RegistryMirror = Annotated[str, AfterValidator(_check_registry_mirror)]
+RegistryMirror = Annotated[WebAddress, AfterValidator(_check_registry_mirror)]
 PackageMirror = Annotated[str, Field(min_length=1), AfterValidator(_check_mirror)]
 ImageReference = Annotated[str, Field(min_length=1), AfterValidator(_check_reference)]
 FlagValue = str | int | float | bool
@@ -368,7 +379,7 @@ class Pin(Model):
     Keys of `artifacts` are components, or COMPONENT/ARCH where nodes are of two machines.
     """
 
-    url: Annotated[str, Field(pattern=r"^(https?|file)://\S+$")] | None = None
+    url: Annotated[WebAddress, Field(pattern=r"^(https?|file)://\S+$")] | None = None
     sha256: str | None = None
     sha512: str | None = None
 
@@ -440,8 +451,8 @@ class UpstreamKey(Model):
     sigstore: Path | None = None
     identity: str | None = None
     issuer: str | None = None
-    signature: str | None = None
-    certificate: str | None = None
+    signature: Annotated[str, AfterValidator(_check_place)] | None = None
+    certificate: Annotated[str, AfterValidator(_check_place)] | None = None
 
     @model_validator(mode="after")
     def _check_scheme(self) -> "UpstreamKey":

@@ -8,7 +8,7 @@ import hashlib
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 from urllib.parse import urlsplit
 
 import requests
@@ -69,6 +69,11 @@ class FetchOptions:
     session: Session = field(default_factory=make_session)
     stop: threading.Event = field(default_factory=threading.Event)  # set: give up soon
 
+    def pause(self, seconds: float) -> None:
+        """Wait; StoppedError where the run is to end."""
+        if self.stop.wait(seconds):
+            raise StoppedError("stopped")
+
 
 def receive(
     artifact: Artifact, source: str, partial: Path, options: FetchOptions, most: int = MOST_BYTES
@@ -87,18 +92,28 @@ def _copy(artifact: Artifact, source: Path, partial: Path, most: int) -> str:
     hasher = hashlib.new(artifact.algorithm)
     try:
         reader = source.open("rb")
+        size = source.stat().st_size
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         raise NotHereError("not there", is_absent=True) from error
     except OSError as error:
         raise NotHereError(f"cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise NotHereError(f"is no path: {error}") from error
     with reader:
-        size = source.stat().st_size
         _check_length(artifact, str(source), size, most)
         with reserve(partial, size), partial.open("wb") as writer:
-            while chunk := reader.read(CHUNK):
+            while chunk := _read(reader):
                 hasher.update(chunk)
                 writer.write(chunk)
     return hasher.hexdigest()
+
+
+def _read(file: BinaryIO) -> bytes:
+    """The next bytes of a source, whose faults are not the cache's."""
+    try:
+        return file.read(CHUNK)
+    except OSError as error:
+        raise NotHereError(f"cannot be read: {error.strerror}") from error
 
 
 def _download(artifact: Artifact, url: str, partial: Path, options: FetchOptions, most: int) -> str:

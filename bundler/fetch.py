@@ -2,11 +2,12 @@
 
 import dataclasses
 import hashlib
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from multiprocessing.pool import AsyncResult, ThreadPool
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from bundler import log
 from bundler.catalog import Artifact, closest_versions
@@ -18,7 +19,7 @@ from bundler.download import (
     receive,
 )
 from bundler.errors import ArtifactError
-from bundler.fetch_faults import NotHereError, NowhereError
+from bundler.fetch_faults import NotHereError, NowhereError, StoppedError
 from bundler.mirrors import list_sources, show_url
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "take_file",
 ]
 
+SOON = 0.5  # seconds that running jobs have to end by themselves
 Result = TypeVar("Result")
 
 
@@ -51,17 +53,19 @@ def run_jobs(calls: Iterable[Callable[[], Result]], options: FetchOptions) -> li
     """
     results: list[Result] = []
     failures: list[ArtifactError] = []
-    with ThreadPoolExecutor(options.jobs) as pool:
-        futures = [pool.submit(_run, call, options) for call in calls]
+    # its threads are daemons: one that hears nothing, such as for a server that says nothing, is
+    # left behind, and holds nobody up
+    with ThreadPool(options.jobs) as pool:
+        jobs = [pool.apply_async(_run, (call, options)) for call in calls]
         try:
-            for future in futures:
+            for job in jobs:
                 try:
-                    results.append(future.result())
+                    results.append(job.get())
                 except ArtifactError as error:
                     failures.append(error)
         except BaseException:
             options.stop.set()
-            pool.shutdown(wait=False, cancel_futures=True)
+            _wait_for(jobs, SOON)
             raise
     if failures:
         hints = dict.fromkeys(error.hint for error in failures if error.hint)
@@ -84,7 +88,8 @@ def ensure_artifact(artifact: Artifact, options: FetchOptions) -> Path:
 def ensure_by(artifact: Artifact, options: FetchOptions, bring: Callable[[], Path]) -> Path:
     """One file from the cache; else what `bring` puts there, while no other run does."""
     cache = options.cache
-    with cache.lock(f"{artifact.algorithm}-{artifact.digest}"):
+    name = f"{artifact.algorithm}-{artifact.digest}"
+    with cache.lock(name, label=artifact.label, pause=options.pause):
         if cache.has_blob(artifact.algorithm, artifact.digest):
             return cache.blob_path(artifact.algorithm, artifact.digest)
         return bring()
@@ -99,11 +104,20 @@ def fetch_unpinned(
     """
     name = hashlib.sha256(artifact.url.encode()).hexdigest()
     path = options.cache.partial_path("unpinned", name)
-    with options.cache.lock(f"unpinned-{name}"):
+    with options.cache.lock(f"unpinned-{name}", label=artifact.label, pause=options.pause):
         return _ask(artifact, options, partial(_discover, artifact, options, path, most))
 
 
+def _wait_for(jobs: Iterable[AsyncResult[Any]], seconds: float) -> None:
+    """Give all of them together that time."""
+    end = time.monotonic() + seconds
+    for job in jobs:
+        job.wait(max(0.0, end - time.monotonic()))
+
+
 def _run(call: Callable[[], Result], options: FetchOptions) -> Result:
+    if options.stop.is_set():
+        raise StoppedError("stopped")
     try:
         return call()
     except ArtifactError:

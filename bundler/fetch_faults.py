@@ -15,6 +15,7 @@ from bundler.transport import RedirectRefusedError
 
 AGAIN = {408, 425, 429, 500, 502, 503, 504}
 """HTTP statuses that may pass; every other 4xx is final."""
+ONE_YEAR = 365 * 24 * 3600.0  # seconds
 PRIVATE_AUTHORITY = (
     "if a private authority vouches for that server, or for a proxy on the way that opens TLS, give"
     " its certificate with --ca-file; look at the clock, too"
@@ -52,7 +53,9 @@ def explained(url: str, trail: list[str]) -> Iterator[None]:
     """Turn what a request raises into NotHereError or AgainError; `trail` is where it led."""
     try:
         yield
-    except (requests.RequestException, HTTPError, ConnectionError, RedirectRefusedError) as error:
+    except (
+        requests.RequestException, HTTPError, ConnectionError, RedirectRefusedError, ValueError,
+    ) as error:  # fmt: skip
         led = f"led to {show_url(trail[-1])}: " if len(trail) > 1 else ""
         raise _explain(error, led, trail[-1] if trail else url) from error
 
@@ -61,7 +64,11 @@ def _explain(error: Exception, led: str, url: str) -> Exception:
     if isinstance(error, requests.HTTPError):
         return _explain_status(error.response, led)
     if isinstance(error, RedirectRefusedError | ValueError):  # nothing that can be asked
-        return NotHereError(f"{led}{_shorten(error)}")
+        is_answer = not isinstance(
+            error, RedirectRefusedError | requests.RequestException | HTTPError
+        )
+        what = "its answer cannot be understood: " if is_answer else ""
+        return NotHereError(f"{led}{what}{_shorten(error)}")
     *_, cause = _causes(error)
     if isinstance(cause, ssl.SSLCertVerificationError):
         return NotHereError(
@@ -86,8 +93,9 @@ def _explain_status(response: requests.Response, led: str) -> Exception:
         return NotHereError(reason, is_absent=status in {404, 410})
     try:
         wait = Retry().get_retry_after(response.raw)
-    except InvalidHeader:
+    except (InvalidHeader, ValueError, OverflowError):
         wait = None
+    wait = None if wait is None else min(wait, ONE_YEAR)  # digits may be many
     return AgainError(reason, wait=wait)
 
 

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from bundler.errors import ConfigError
 from bundler.files import write_atomically
+from bundler.foreign import check_url, read_yaml
 
 HEADING = """\
 # What `bundler build` takes, byte for byte. Written by `bundler lock`; keep it beside cluster.yaml,
@@ -54,7 +55,7 @@ class Entry(BaseModel):
     name: str
     version: str
     arch: str  # amd64 | arm64; a package for every machine: all
-    url: str
+    url: Annotated[str, AfterValidator(check_url)]
     size: Annotated[int, Field(ge=0)]  # bytes; of an image: its manifest, configuration and layers
     digest: Annotated[str, Field(pattern=r"^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$")]
     index: Annotated[str | None, Field(pattern=r"^sha256:[0-9a-f]{64}$")] = None
@@ -120,18 +121,18 @@ class Lock(BaseModel):
 def read_lock(path: Path) -> Lock:
     """Read a lock; ConfigError where it is none."""
     try:
-        lock = Lock.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        lock = Lock.model_validate(read_yaml(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise ConfigError(
             f"{path}: {error.strerror}", hint="make one with: bundler lock"
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: no YAML: {error}", hint=_HINT) from error
     except ValidationError as error:
         faults = "\n".join(
             f"{path}: {'.'.join(map(str, f['loc']))}: {f['msg']}" for f in error.errors()
         )
         raise ConfigError(faults, hint=_HINT) from error
+    except ValueError as error:
+        raise ConfigError(f"{path}: no YAML: {error}", hint=_HINT) from error
     keys = [entry.key for entry in lock.entries]
     if twice := {key for key in keys if keys.count(key) > 1}:
         names = ", ".join(" ".join(key) for key in sorted(twice))

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from bundler.errors import ConfigError
+from bundler.foreign import split_url
 
 WEB = ("http://", "https://")
 HOST = re.compile(r"(?P<host>[A-Za-z0-9.-]+(:[0-9]+)?)=(?P<base>.*)", re.DOTALL)
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+SHOWN = re.compile(r"(?P<scheme>https?://)([^/?#]*@)?(?P<rest>[^?#]*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +40,11 @@ def parse_mirror(text: str) -> Mirror:
                 f"--mirror {text}: neither a directory nor an http or https URL",
                 hint="give DIR, URL, or HOST=DIR or HOST=URL",
             )
-    elif not urlsplit(base).hostname:
-        raise ConfigError(f"--mirror {show_url(text)}: the URL names no host")
+        return Mirror(base, host)
+    try:
+        split_url(base)
+    except ValueError as error:
+        raise ConfigError(f"--mirror {show_url(base)}: {error}") from error
     return Mirror(base, host)
 
 
@@ -64,12 +69,12 @@ def list_sources(url: str, mirrors: Sequence[Mirror], *, offline: bool) -> Itera
 
 
 def show_url(url: str) -> str:
-    """A URL for messages and logs: without a password, and without a query, which may sign."""
-    if not url.startswith(WEB):
-        return url
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    return SplitResult(parts.scheme, host, parts.path, "", "").geturl()
+    """A URL for messages and logs: without a password, and without a query, which may sign.
+
+    It need not be one that can be taken apart.
+    """
+    match = SHOWN.match(url)
+    return match["scheme"] + match["rest"] if match else url
 
 
 def _tail(parts: SplitResult, *, with_host: bool) -> str:

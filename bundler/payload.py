@@ -78,7 +78,7 @@ def ensure_members(
     found = {name: _recall(artifact, name, cache) for name in names}
     missing = {name for name, payload in found.items() if payload is None}
     if missing:
-        with cache.lock(f"members-{artifact.digest}"):
+        with cache.lock(f"members-{artifact.digest}", label=artifact.label):
             found |= _read_members(artifact, archive, missing, cache)
     return {name: payload for name, payload in found.items() if payload is not None}
 

@@ -26,7 +26,7 @@ def check_bundle(content: bytes, path: Path, root: bytes, identity: str, issuer:
     """
     try:
         verifier = Verifier(trusted_root=TrustedRoot(TrustedRootDocument.from_json(root)))
-    except (ValueError, Error) as error:
+    except (ValueError, Error, RecursionError) as error:
         raise ValueError(_first_line(error)) from error
     digest = bytes.fromhex(hash_file(path, "sha256"))
     try:
@@ -35,7 +35,7 @@ def check_bundle(content: bytes, path: Path, root: bytes, identity: str, issuer:
             Bundle.from_json(content),
             policy.Identity(identity=identity, issuer=issuer),
         )
-    except (ValueError, Error) as error:
+    except (ValueError, Error, RecursionError) as error:
         raise BadBundleError(_first_line(error)) from error
 
 

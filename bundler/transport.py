@@ -10,13 +10,14 @@ from contextlib import contextmanager
 from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from typing import Any
-from urllib.parse import urldefrag, urljoin, urlsplit
+from urllib.parse import urldefrag, urljoin
 
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3.util import create_urllib3_context
 
 from bundler.errors import ConfigError
+from bundler.foreign import split_url
 from bundler.mirrors import WEB, show_url
 
 TIMEOUT = (15, 60)  # seconds: to connect, and between two chunks
@@ -79,11 +80,26 @@ def open_url(
     trail.append(url)
     while True:
         with session.get(trail[-1], headers=headers, stream=True, timeout=TIMEOUT) as response:
-            target = requests.Session.get_redirect_target(session, response)
+            target = _find_target(session, response, trail[-1])
             if target is None:
                 yield response
                 return
-        trail.append(_check_redirect(trail, urldefrag(urljoin(trail[-1], target)).url))
+        trail.append(_check_redirect(trail, target))
+
+
+def _find_target(session: requests.Session, response: requests.Response, base: str) -> str | None:
+    """Where an answer redirects to; None where it does not."""
+    try:
+        target = requests.Session.get_redirect_target(session, response)
+        if target is not None:
+            target = urldefrag(urljoin(base, target)).url
+            split_url(target)
+    except ValueError as error:
+        shown = show_url(response.headers["Location"]).partition("?")[0][:200]
+        raise RedirectRefusedError(
+            f"redirects to {shown!r}, which is no web address ({error})"
+        ) from error
+    return target
 
 
 def _check_redirect(trail: list[str], target: str) -> str:
@@ -92,7 +108,7 @@ def _check_redirect(trail: list[str], target: str) -> str:
     To another host as to the same one, but never from https to anything else.
     """
     shown = show_url(target)
-    if not target.startswith(WEB) or not urlsplit(target).hostname:
+    if not target.startswith(WEB):
         raise RedirectRefusedError(f"redirects to {shown[:200]!r}, which is no web address")
     if trail[-1].startswith("https:") and not target.startswith("https:"):
         raise RedirectRefusedError(
@@ -117,6 +133,16 @@ class _Adapter(HTTPAdapter):
     def init_poolmanager(self, *arguments: Any, **words: Any) -> None:
         """As the base class, with the context."""
         super().init_poolmanager(*arguments, ssl_context=self._context, **words)
+
+    def cert_verify(self, *arguments: Any, **words: Any) -> None:
+        """As the base class, which asks for the file that the environment names."""
+        try:
+            super().cert_verify(*arguments, **words)  # type: ignore[no-untyped-call]
+        except OSError as error:
+            raise ConfigError(
+                f"no file or directory of public authorities: {error}",
+                hint="put the variables REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE right, or unset them",
+            ) from error
 
     def proxy_manager_for(self, proxy: str, **words: Any) -> Any:
         """As the base class, with the context."""

@@ -161,6 +161,7 @@ class Registry:
     wants_basic: bool = False
     token: str = "good-token"
     realm: str = ""
+    documents: dict[str, bytes] = field(default_factory=dict)  # part of a path → what it gives
     requests: list[tuple[str, str]] = field(default_factory=list)  # path, Authorization
 
     def put(self, name: str, tag: str, *images: MadeImage, index_type: str = "") -> str:
@@ -196,6 +197,10 @@ def run_registry() -> Iterator[Registry]:
                 if fault[0] in self.path:
                     told.faults.remove(fault)
                     self.answer(fault[1], b"", dict(fault[2]))
+                    return
+            for part, content in told.documents.items():
+                if part in f"{url.path}/":
+                    self.answer(200, content, {})
                     return
             if url.path == "/token":
                 self.give_token(parse_qs(url.query), authorization)

@@ -5,7 +5,6 @@ its own plain files, so that none can lead elsewhere.
 """
 
 import hashlib
-import json
 import posixpath
 import tarfile
 from collections.abc import Iterator, Mapping
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bundler.errors import ArtifactError
+from bundler.foreign import read_json
 from bundler.oci.manifests import (
     FROM_DAEMON,
     INDICES,
@@ -51,6 +51,13 @@ class _Found:
 
 def open_image(path: Path, reference: Reference, arch: str) -> StoredImage:
     """The image of that name for that machine; ArtifactError says what the file holds instead."""
+    try:
+        return _open_image(path, reference, arch)
+    except OSError as error:  # bad media
+        raise ArtifactError(f"{path}: {error.strerror or error}") from error
+
+
+def _open_image(path: Path, reference: Reference, arch: str) -> StoredImage:
     files = list_files(path)
     found = tuple(_list_images(files, path))
     chosen = [image for image in found if _is_named(image, reference)]
@@ -230,7 +237,7 @@ def _describe_layer(place: Place, diff_id: str) -> Descriptor:
 
 
 def _read_json(files: Files, name: str, where: str) -> Any:
-    return json.loads(_read_document(files[name], where))
+    return read_json(_read_document(files[name], where))
 
 
 def _read_document(place: Place, where: str) -> bytes:

@@ -5,7 +5,6 @@ Source: https://docs.docker.com/reference/cli/docker/login/ (config.json, `auths
 
 import base64
 import binascii
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from bundler.errors import ConfigError
+from bundler.foreign import read_json
 from bundler.oci.references import DOCKER_HUB, HOSTS
 
 DOCKER_HUB_LOGIN = "index.docker.io"
@@ -47,7 +47,7 @@ def login_file(environment: Mapping[str, str], home: Path) -> Path:
 def read_logins(path: Path) -> Logins:
     """Every login that the file holds itself; ConfigError, without its content, where it is bad."""
     try:
-        document: dict[str, Any] = json.loads(path.read_bytes())
+        document: dict[str, Any] = read_json(path.read_bytes())
         return {
             _host_of(name): login
             for name, entry in (document.get("auths") or {}).items()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bundler.errors import ArtifactError
+from bundler.foreign import read_json
 
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -173,7 +174,7 @@ def _read_descriptor(entry: dict[str, Any]) -> Descriptor:
 
 def _read(content: bytes, where: str) -> dict[str, Any]:
     try:
-        document = json.loads(content)
+        document = read_json(content)
     except ValueError as error:
         raise ArtifactError(f"{where}: no JSON ({error})") from error
     if not isinstance(document, dict):

@@ -116,7 +116,8 @@ class Puller:
 
     def _ensure_document(self, wanted: Wanted, digest: str) -> bytes:
         cache = self._options.cache
-        with cache.lock(digest.replace(":", "-")):
+        name = digest.replace(":", "-")
+        with cache.lock(name, label=wanted.label, pause=self._options.pause):
             if (content := read_document(digest, cache)) is not None:
                 return content
         content = self._ask(wanted, digest)

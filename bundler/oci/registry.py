@@ -5,7 +5,6 @@ https://distribution.github.io/distribution/spec/auth/token/
 """
 
 import difflib
-import json
 import re
 import threading
 from collections.abc import Callable, Mapping
@@ -18,6 +17,7 @@ import requests
 
 from bundler.download import ATTEMPTS, LONGEST_WAIT, FetchOptions
 from bundler.fetch_faults import AgainError, NotHereError, explained
+from bundler.foreign import read_json, split_url
 from bundler.oci.credentials import Login, Logins
 from bundler.oci.manifests import FROM_DAEMON, INDICES, MANIFESTS, MAX_DOCUMENT
 from bundler.oci.references import HOSTS, Reference
@@ -26,6 +26,7 @@ from bundler.transport import TIMEOUT, Session, open_url
 ACCEPT = ", ".join(INDICES + MANIFESTS)
 CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
 CLIENT = "bundler"
+TOKEN = re.compile(r"[!-~]+")  # what may stand in a header
 MAX_TOKEN = 1 << 20  # bytes of a token server's answer
 Answer = TypeVar("Answer")
 
@@ -107,7 +108,10 @@ class Repository(Session):
 
     def _get_token(self, asked: Mapping[str, str]) -> str:
         realm = asked["realm"]
-        host = urlsplit(realm)
+        try:
+            host = split_url(realm)
+        except ValueError as error:
+            raise NotHereError(f"wants a token from what is no web address ({error})") from error
         if host.scheme != "https" and urlsplit(self.base).scheme == "https":
             raise NotHereError(f"wants a token from {host.netloc} without TLS: refused")
         fields = {key: asked[key] for key in ("service", "scope") if key in asked}
@@ -119,10 +123,13 @@ class Repository(Session):
                 raise requests.HTTPError(response=response)
             text = next(response.iter_content(MAX_TOKEN), b"")
         try:
-            answer = json.loads(text)
-            return str(answer.get("token") or answer["access_token"])
+            answer = read_json(text)
+            token = str(answer.get("token") or answer["access_token"])
         except (ValueError, KeyError, AttributeError):
-            raise NotHereError(f"{host.netloc} gave no token") from None
+            token = ""
+        if not TOKEN.fullmatch(token):
+            raise NotHereError(f"{host.netloc} gave no token")
+        return token
 
     def _ask_for_token(self, realm: str, fields: dict[str, str]) -> requests.Response:
         login = self._login
@@ -176,7 +183,7 @@ def retry(ask: Callable[[], Answer], options: FetchOptions) -> Answer:
                 raise NotHereError(str(fault), hint=fault.hint) from fault
             if pause > LONGEST_WAIT:
                 raise NotHereError(f"{fault}, which asks to wait {pause:.0f} s") from fault
-        options.stop.wait(pause)
+        options.pause(pause)
         wait *= 2
     raise AssertionError("unreachable")
 
@@ -221,7 +228,6 @@ def find_near_tags(
 
 def _read_tags(content: bytes) -> list[str]:
     try:
-        tags = json.loads(content).get("tags") or []
-    except (ValueError, AttributeError):
+        return [str(tag) for tag in read_json(content).get("tags") or ()]
+    except (ValueError, AttributeError, TypeError):
         return []
-    return [str(tag) for tag in tags]

@@ -160,7 +160,7 @@ def _resolve_by_apt(
     """The closure of what the nodes of one architecture want."""
     repositories = find_repositories(packages)
     name = f"{packages.os}-{arch}"
-    with cache.lock(f"apt-{name}"):
+    with cache.lock(f"apt-{name}", label=f"packages of {name}"):
         apt = AptRoot(cache.directory("apt", name), repositories, arch)
         if repositories.is_local or not offline:
             apt.update()
@@ -182,7 +182,7 @@ def _resolve_by_dnf(
     """The same; each file's own signature is checked whenever it is read."""
     repositories = find_rpm_repositories(packages)
     name = f"{packages.os}-{arch}"
-    with cache.lock(f"dnf-{name}"):
+    with cache.lock(f"dnf-{name}", label=f"packages of {name}"):
         release = RELEASES[packages.os].codename
         root = DnfRoot(cache.directory("dnf", name), repositories, release, arch)
         if offline and not repositories.is_local and not root.has_lists():

@@ -10,9 +10,9 @@ from descriptions import write_description, write_upstream
 from typer.testing import CliRunner, Result
 
 from bundler.cache import Cache
-from bundler.cache_media import export_blobs, import_blobs, list_blobs
+from bundler.cache_media import Blob, export_blobs, import_blobs, list_blobs
 from bundler.cli import app
-from bundler.errors import ArtifactError, BundlerError
+from bundler.errors import ArtifactError, BundlerError, OutputError
 
 CONTENTS = (b"one", b"two" * 1000, b"")
 
@@ -140,8 +140,38 @@ def test_an_import_of_half_an_export_says_so(cache: Cache, tmp_path: Path, cut: 
 
 
 def test_an_import_of_nothing_says_so(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="no such file"):
+    with pytest.raises(ArtifactError, match=r"x\.tar: No such file"):
         list(import_blobs(Cache(tmp_path / "cache"), tmp_path / "x.tar"))
+
+
+def test_an_import_of_a_directory_or_from_bad_media_says_so(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "cache")
+    with pytest.raises(ArtifactError, match="Is a directory"):
+        list(import_blobs(cache, tmp_path))
+    bad = Path("/proc/self/mem")  # gives no first byte
+    with pytest.raises(ArtifactError, match="mem cannot be read: Input/output error"):
+        list(import_blobs(cache, bad))
+
+
+@pytest.mark.parametrize(("target", "expected"), [("no/x.tar", "no directory"), ("", "directory")])
+def test_an_export_to_where_no_file_can_be_says_so(
+    cache: Cache, tmp_path: Path, target: str, expected: str
+) -> None:
+    with pytest.raises(OutputError, match=expected):
+        export_blobs(cache, tmp_path / target, None)
+
+
+def test_an_export_from_bad_media_says_so(
+    cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blob = cache.blob_path("sha256", hashlib.sha256(CONTENTS[1]).hexdigest())
+    blob.unlink()
+    blob.symlink_to("/proc/self/mem")
+    listed = (Blob("sha256", blob.name, len(CONTENTS[1])),)
+    monkeypatch.setattr("bundler.cache_media.list_blobs", lambda _: listed)
+    with pytest.raises(ArtifactError, match=f"{blob.name} cannot be read"):
+        export_blobs(cache, tmp_path / "a.tar", None)
+    assert not list(tmp_path.glob("*.tar*")) + list(tmp_path.glob(".tmp*"))
 
 
 def test_verify_puts_an_altered_file_aside(cache: Cache) -> None:

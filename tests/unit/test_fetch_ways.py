@@ -84,7 +84,16 @@ def test_a_mirror_is_of_one_host_or_of_all(text: str, expected: Mirror) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "dl.k8s.io=", "ftp://m.example", "a.example=s3://bucket", "https:///path"]
+    "text",
+    [
+        "",
+        "dl.k8s.io=",
+        "ftp://m.example",
+        "a.example=s3://bucket",
+        "https:///path",
+        "https://[bad",
+        "a=http://b:c",
+    ],
 )
 def test_what_is_no_mirror_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="--mirror"):
@@ -108,6 +117,17 @@ def test_the_mirrors_of_a_host_come_first_and_those_of_others_never() -> None:
 
 def test_a_password_or_a_signed_query_is_never_shown() -> None:
     assert show_url("https://me:secret@a.example:1/x?Signature=y#z") == "https://a.example:1/x"
+
+
+def test_a_url_that_cannot_be_taken_apart_is_shown_all_the_same() -> None:
+    assert show_url("https://me:secret@[bad/x?Signature=y") == "https://[bad/x"
+
+
+@pytest.mark.parametrize("url", ["https://[bad", "http://a:b"])
+def test_a_registry_mirror_that_is_no_url_is_refused(url: str) -> None:
+    result = CliRunner().invoke(app, ["fetch", "--registry-mirror", f"docker.io={url}"])
+    assert isinstance(result.exception, ConfigError)
+    assert "--registry-mirror docker.io" in result.exception.message
 
 
 def test_a_mirror_that_fails_is_named_and_the_next_source_asked(
@@ -168,13 +188,71 @@ def test_a_redirect_from_https_to_http_is_refused(
     assert server.requests == []
 
 
-@pytest.mark.parametrize("target", ["ftp://a.example/x", "file:///etc/passwd", "http://:80/x"])
+@pytest.mark.parametrize(
+    "target",
+    [
+        "ftp://a.example/x", "file:///etc/passwd", "http://:80/x", "http://[::1/x", "http://a:b/",
+        "http://a.example/\xff", "http://a.example/%00",
+    ],
+)  # fmt: skip
 def test_a_redirect_to_what_is_no_web_address_is_refused(
     server: Server, options: FetchOptions, target: str
 ) -> None:
     server.redirects = {PATH: target}
     assert "which is no web address" in refusal(server, options).message
     assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("Content-Length", "9" * 5000, "its answer cannot be understood"),
+        ("Content-Length", "9" * 4000, "it has more than"),
+    ],
+)
+def test_a_header_that_nobody_can_mean_is_refused(
+    server: Server, options: FetchOptions, name: str, value: str, expected: str
+) -> None:
+    server.headers = {name: value}
+    server.states_length = False
+    assert expected in refusal(server, options).message
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [("9" * 5000, "HTTP 503"), ("9" * 4000, "asks to wait"), ("Fri, 99 Dec 99999", "HTTP 503")],
+)
+def test_a_time_that_nobody_can_wait_is_refused(
+    server: Server, options: FetchOptions, value: str, expected: str
+) -> None:
+    server.statuses = [503] * 4
+    server.headers = {"Retry-After": value}
+    assert expected in refusal(server, options).message
+
+
+def test_a_missing_file_of_public_authorities_is_told(
+    secure: Server, options: FetchOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere/ca.pem")
+    artifact = make_artifact(secure.url + PATH)
+    with pytest.raises(ConfigError, match="/nowhere/ca.pem") as caught:
+        ensure_artifact(artifact, options)
+    assert "REQUESTS_CA_BUNDLE" in str(caught.value.hint)
+
+
+def test_a_file_that_cannot_be_read_is_told_and_the_next_source_asked(
+    server: Server, options: FetchOptions
+) -> None:
+    found = refusal_of("file:///proc/self/mem", options)  # which gives no first byte
+    assert "/proc/self/mem: cannot be read: Input/output error" in found.message
+    mirrors = (Mirror("/m", "unused.example"),)
+    assert "is no path" in refusal_of("file:///a%00b", replace(options, mirrors=mirrors)).message
+
+
+def refusal_of(url: str, options: FetchOptions) -> ArtifactError:
+    with pytest.raises(ArtifactError) as caught:
+        ensure_artifact(make_artifact(url), options)
+    return caught.value
 
 
 def test_a_circle_of_redirects_is_shown(server: Server, options: FetchOptions) -> None:

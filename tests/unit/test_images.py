@@ -1,8 +1,10 @@
 """Images of a description: references, files in every form, and what the cluster needs."""
 
+import errno
 import gzip
 import io
 import json
+import os
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +29,7 @@ from bundler.loader import load_cluster
 from bundler.oci.archives import open_image
 from bundler.oci.bundle import ensure_layers
 from bundler.oci.references import full_name, parse_reference
+from bundler.oci.stored import Place
 from bundler.plan import make_plan
 from bundler.tree import File, Tree
 
@@ -181,6 +184,28 @@ def test_a_layer_that_comes_again_may_be_a_link(tmp_path: Path) -> None:
     escape = [*members[:2], ("b/layer.tar", "../../../etc/passwd"), members[3]]
     with pytest.raises(ArtifactError, match="'b/layer.tar' is not in it"):
         open_image(write_tar(tmp_path / "y.tar", escape), NGINX, "amd64")
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "index.json", "c.json"])
+def test_documents_that_are_nested_without_end_are_refused(tmp_path: Path, name: str) -> None:
+    layer = make_layer("x", b"x")
+    members = dict([("c.json", MadeImage([layer]).config), ("l.tar", layer), saved(["l.tar"], b"")])
+    path = write_tar(tmp_path / "x.tar", list((members | {name: b"[" * 100_000}).items()))
+    with pytest.raises(ArtifactError, match="nested too deeply"):
+        open_image(path, NGINX, "amd64")
+
+
+def test_an_archive_on_bad_media_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = make_layer("x", b"x")
+    members = [("c.json", MadeImage([layer]).config), ("l.tar", layer), saved(["l.tar"], b"")]
+    path = write_tar(tmp_path / "x.tar", members)
+
+    def fail(_: Place) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(Place, "read", fail)
+    with pytest.raises(ArtifactError, match=r"x\.tar: Input/output error"):
+        open_image(path, NGINX, "amd64")
 
 
 def test_bad_archives_are_refused(tmp_path: Path) -> None:

@@ -93,6 +93,12 @@ FAULTS = [
     ("extra:\n", "artifacts: {etcd: {}}\nextra:\n", r"artifacts.etcd: needs a url, a sha256 or a sha512"),
     ("extra:\n", "artifacts: {etcd: {sha256: abc}}\nextra:\n", r"artifacts.etcd: sha256 must be 64 lower-case hexadecimal digits"),
     ("extra:\n", "artifacts: {etdc: {sha256: %s}}\nextra:\n" % ("a" * 64), r"artifacts.etdc: unknown artifact"),
+    ("extra:\n", "artifacts: {etcd: {url: 'https://[bad/x'}}\nextra:\n", r":\d+:20: artifacts.etcd.url: must be a URL that can be asked: Invalid IPv6 URL"),
+    ("extra:\n", "artifacts: {etcd: {url: 'https://a:b/x'}}\nextra:\n", r"artifacts.etcd.url: must be a URL .*Port could not be cast"),
+    ("extra:\n", "artifacts: {etcd: {url: 'https://a/%00'}}\nextra:\n", r"artifacts.etcd.url: must be a URL .*holds %00"),
+    ("extra:\n", "upstream_keys: {etcd: {openpgp: x, signature: '{file}.asc'}}\nextra:\n", r"upstream_keys.etcd.signature: must be a URL, in which"),
+    ("extra:\n", "upstream_keys: {etcd: {openpgp: x, signature: 'https://[bad'}}\nextra:\n", r"upstream_keys.etcd.signature: must be a URL, in which"),
+    ("extra:\n", "packages: {os: debian-12, mirror: ['http://[bad']}\nextra:\n", r"packages.mirror\[0\]: must be a URL"),
     ("  dns_domain: cluster.local", "\tdns_domain: cluster.local", r"a tab cannot indent YAML"),
     ("nodes:\n", "nodes: none\nnot_nodes:\n", r"nodes: must be a list"),
 ]  # fmt: skip

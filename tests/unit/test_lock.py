@@ -244,6 +244,13 @@ def test_an_unknown_name_is_refused(inputs: Inputs) -> None:
         ("lock: 2\ncluster: x\nentries: []\n", "lock: Input should be 1"),
         ("lock: 1\ncluster: x\nentries: [{kind: thing}]\n", "entries.0.kind"),
         ("lock: 1\ncluster: x\nentries: []\nmore: 1\n", "more: Extra inputs"),
+        ("lock: 1\ncluster: x\nentries: [{locked: 2024-99-99}]\n", "no YAML: month must be"),
+        (f"lock: 1\ncluster: x\nentries: [{{size: {'9' * 5000}}}]\n", "no YAML: Exceeds"),
+        ("[" * 1000, "no YAML: nested too deeply"),
+        (
+            "lock: 1\ncluster: x\nentries: [{url: 'https://[bad'}]\n",
+            "entries.0.url: .*must be a URL",
+        ),
     ],
 )
 def test_a_damaged_lock_is_refused(inputs: Inputs, text: str, expected: str) -> None:

@@ -292,6 +292,54 @@ def test_a_wrong_token_is_told_once(registry: Registry, options: FetchOptions) -
     assert len(registry.paths("manifests")) == 1
 
 
+@pytest.mark.parametrize("token", ["a\r\nX-Evil: b", "sn\N{SNOWMAN}w", "a b", ""])
+def test_a_token_that_no_header_can_hold_is_none_and_is_not_shown(
+    registry: Registry, options: FetchOptions, token: str
+) -> None:
+    registry.put("team/app", "1.0", make_image())
+    registry.wants_token, registry.token = True, token
+    with pytest.raises(ArtifactError, match="gave no token") as caught:
+        pull(registry, options)
+    assert not token or token not in caught.value.message
+
+
+@pytest.mark.parametrize("realm", ["http://[bad", "http://a:b/", "http:///token", "token"])
+def test_a_realm_that_is_no_web_address_is_refused(
+    registry: Registry, options: FetchOptions, realm: str
+) -> None:
+    registry.put("team/app", "1.0", make_image())
+    registry.wants_token, registry.realm = True, realm
+    with pytest.raises(ArtifactError, match="no web address|No scheme"):
+        pull(registry, options)
+
+
+NESTED = b"[" * 100_000
+
+
+@pytest.mark.parametrize("what", ["/token", "/manifests/", "/tags/"])
+def test_a_document_that_is_nested_without_end_is_refused(
+    registry: Registry, options: FetchOptions, what: str
+) -> None:
+    registry.put("team/app", "1.0", make_image())
+    registry.wants_token = what == "/token"
+    registry.documents = {what: NESTED}
+    ref = "team/app:1.1" if what == "/tags/" else "team/app:1.0"
+    with pytest.raises(ArtifactError, match="gave no token|no image manifest|HTTP 404"):
+        pull(registry, options, ref)
+
+
+def test_a_registry_that_is_stopped_is_not_asked_again(
+    registry: Registry, options: FetchOptions
+) -> None:
+    registry.put("team/app", "1.0", make_image())
+    registry.faults = [("manifests", 503, {})] * 4
+    patient = dataclasses.replace(options, backoff=60)
+    threading.Timer(0.3, patient.stop.set).start()
+    with pytest.raises(ArtifactError, match="stopped"):
+        pull(registry, patient)
+    assert len(registry.paths("manifests")) == 1
+
+
 def test_netrc_is_not_asked(
     registry: Registry, options: FetchOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
