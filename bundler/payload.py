@@ -121,7 +121,10 @@ def _read_members(
                 file = tar.extractfile(member) if member.isreg() else None
                 if file is None:
                     raise ArtifactError(f"{artifact.label}: {name} is no plain file")
-                found[name] = _remember(artifact, name, member.size, file, cache)  # type: ignore[arg-type]
+                digest = _make_segment(file, member.size, cache, None)  # type: ignore[arg-type]
+                found[name] = Payload(
+                    sha256=digest, size=member.size, segment=_segment_path(cache, digest)
+                )
                 left.discard(name)
     except BadMemberError as error:
         raise ArtifactError(
@@ -135,6 +138,8 @@ def _read_members(
             f"{artifact.label}: {artifact.url} holds no {', '.join(sorted(left))}",
             hint="check that the version and the URL belong together",
         )
+    for name, payload in found.items():  # only now: what is recorded is never looked at again
+        _remember(artifact, name, payload, cache)
     return found
 
 
@@ -149,11 +154,9 @@ def _recall(artifact: Artifact, name: str, cache: Cache) -> Payload | None:
     return None
 
 
-def _remember(artifact: Artifact, name: str, size: int, file: BinaryIO, cache: Cache) -> Payload:
-    digest = _make_segment(file, size, cache, None)
-    record = json.dumps({"sha256": digest, "size": size}).encode()
+def _remember(artifact: Artifact, name: str, payload: Payload, cache: Cache) -> None:
+    record = json.dumps({"sha256": payload.sha256, "size": payload.size}).encode()
     write_atomically(_member_path(artifact, name, cache), record)
-    return Payload(sha256=digest, size=size, segment=_segment_path(cache, digest))
 
 
 def _make_segment(file: BinaryIO, size: int, cache: Cache, expected: str | None) -> str:
