@@ -16,11 +16,12 @@ from pathlib import Path
 from tempfile import mkstemp
 from typing import IO
 
-from bundler.cache import CHUNK, Cache, hash_file
+from bundler.cache import CHUNK, Cache
 from bundler.catalog import Artifact
 from bundler.config import DIGEST_LENGTHS
 from bundler.errors import ArtifactError
 from bundler.files import TEMPORARY, explain_disk_faults, sync_directory
+from bundler.marks import hash_file
 from bundler.members import BoundedInfo
 
 TOP = "bundler-cache"

@@ -25,12 +25,12 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 from pysequoia import Cert, Sig
 from pysequoia import verify as verify_openpgp
 
-from bundler.cache import hash_file
 from bundler.catalog import Artifact
 from bundler.catalog.signatures import Scheme, Signed, find_signed
 from bundler.config import UpstreamKey
 from bundler.errors import ArtifactError, ConfigError
 from bundler.fetch import FetchOptions, fetch_document
+from bundler.marks import hash_file
 
 ISSUER = x509.ObjectIdentifier("1.3.6.1.4.1.57264.1.8")
 ISSUER_RAW = x509.ObjectIdentifier("1.3.6.1.4.1.57264.1.1")

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey as PublicKey
 
-from bundler.cache import hash_file
 from bundler.errors import OutputError
 from bundler.inspect import inspect
 from bundler.manifest import Manifest, Source
+from bundler.marks import hash_file
 from bundler.output import PAYLOAD, SUMS
 from bundler.shared import SharedReport, inspect_shared, payload_name
 from bundler.signing import SUMS_SIGNATURE, is_signed_by, load_public_key

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bundler import payload as payloads
+from bundler import segments
 from bundler.cache import Cache
 from bundler.catalog import Artifact
 from bundler.errors import ArtifactError, OutputError, TemplateError
@@ -103,7 +103,7 @@ def test_a_large_file_is_compressed_once(
     def refuse(_: bytes) -> bytes:
         raise AssertionError("compressed again")
 
-    monkeypatch.setattr(payloads, "compress", refuse)
+    monkeypatch.setattr(segments, "compress", refuse)
     assert ensure_file(path, cache) == first
     assert b"".join(read_payload(first)) == BIG
 
@@ -112,7 +112,7 @@ def test_a_pack_that_fails_leaves_nothing(tree: Tree, tmp_path: Path) -> None:
     big = tree["rootfs/opt/big"].content
     assert not isinstance(big, bytes)
     big.segment.unlink()
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(ArtifactError, match="went while it was needed"):
         pack(tree, "x", tmp_path / "out.tar.gz", mtime=0)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["big", "cache", "empty"]
 
