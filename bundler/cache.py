@@ -83,6 +83,7 @@ class Cache:
         """Put a file aside, under a name that says why and when."""
         stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
         target = self.directory("quarantine") / f"{path.name}.{reason}.{stamp}"
+        mark_path(path).unlink(missing_ok=True)
         path.replace(target)
         return target
 

@@ -52,7 +52,11 @@ def remove_leftovers(directory: Path, older_than: float = 0) -> None:
     Where others may be at work at the same time, an age tells their files from leftovers.
     """
     for leftover in directory.rglob(f"{TEMPORARY}*"):
-        if time.time() - leftover.lstat().st_mtime < older_than:
+        try:
+            age = time.time() - leftover.lstat().st_mtime
+        except FileNotFoundError:  # another run has finished it
+            continue
+        if age < older_than:
             continue
         if leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)

@@ -64,6 +64,13 @@ def ensure_members(
     return {name: payload for name, payload in found.items() if payload is not None}
 
 
+def recall_contents(artifact: Artifact, cache: Cache) -> set[str]:
+    """The SHA-256 of what was ever laid into bundles of an upstream file: itself, or members."""
+    directory = cache.directory(MEMBERS, artifact.digest)
+    records = (_read_record(path) for path in directory.glob("*.json"))
+    return {artifact.digest, *(digest for digest, _ in filter(None, records))}
+
+
 def read_payload(payload: Payload) -> Iterator[bytes]:
     """The content again, decompressed, in pieces; ArtifactError where its segment is damaged."""
     left = payload.size
@@ -143,14 +150,20 @@ def _read_members(
 
 
 def _recall(artifact: Artifact, name: str, cache: Cache) -> Payload | None:
+    record = _read_record(_member_path(artifact, name, cache))
+    if record is None or not has_segment(cache, record[0]):
+        return None
+    digest, size = record
+    return Payload(sha256=digest, size=size, segment=segment_path(cache, digest))
+
+
+def _read_record(path: Path) -> tuple[str, int] | None:
+    """The digest and size of a member; None where nobody noted them."""
     try:
-        record = json.loads(_member_path(artifact, name, cache).read_bytes())
-        digest, size = str(record["sha256"]), int(record["size"])
+        record = json.loads(path.read_bytes())
+        return str(record["sha256"]), int(record["size"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    if not has_segment(cache, digest):
-        return None
-    return Payload(sha256=digest, size=size, segment=segment_path(cache, digest))
 
 
 def _remember(artifact: Artifact, name: str, payload: Payload, cache: Cache) -> None:

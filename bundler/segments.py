@@ -59,6 +59,12 @@ def has_segment(cache: Cache, digest: str) -> bool:
         return False
 
 
+def list_segments(cache: Cache) -> list[Path]:
+    """Every segment, those of other versions' compressors included, sorted."""
+    found = cache.directory(SEGMENTS).glob("*/*")
+    return sorted(path for path in found if not path.name.startswith("."))
+
+
 def make_segment(file: BinaryIO, size: int, cache: Cache, expected: str | None) -> str:
     """Compress `size` bytes of `file` into the segment of their digest; returns the digest."""
     directory = cache.directory(SEGMENTS, COMPRESSOR)

@@ -207,7 +207,10 @@ def read_document(digest: str, cache: Cache) -> bytes | None:
     hexadecimal = digest.partition(":")[2]
     if not cache.has_blob(ALGORITHM, hexadecimal):
         return None
-    return cache.blob_path(ALGORITHM, hexadecimal).read_bytes()
+    try:
+        return cache.blob_path(ALGORITHM, hexadecimal).read_bytes()
+    except FileNotFoundError:  # pruned meanwhile
+        return None
 
 
 def store_document(content: bytes, cache: Cache) -> str:
