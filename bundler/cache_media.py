@@ -7,7 +7,6 @@ the same bytes, each name says what its content must be, and half an export is k
 
 import hashlib
 import io
-import os
 import re
 import stat
 import tarfile
@@ -15,14 +14,13 @@ from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import mkstemp
 from typing import IO
 
 from bundler.cache import CHUNK, Cache
 from bundler.catalog import Artifact
 from bundler.config import DIGEST_LENGTHS
 from bundler.errors import ArtifactError
-from bundler.files import TEMPORARY, explain_disk_faults, sync_directory
+from bundler.files import explain_disk_faults, open_atomically
 from bundler.members import BoundedInfo
 
 TOP = "bundler-cache"
@@ -72,22 +70,14 @@ def export_blobs(cache: Cache, target: Path, only: Collection[Artifact] | None) 
                 f"not in the cache {cache.root}: {', '.join(missing)}",
                 hint="bring them there with: bundler fetch",
             )
-    with explain_disk_faults(target):
-        descriptor, name = mkstemp(prefix=TEMPORARY, dir=target.absolute().parent)
-        temporary = Path(name)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as archive:
-                    index = "".join(f"{blob.name}\n" for blob in blobs).encode()
-                    archive.addfile(_describe(INDEX, len(index)), io.BytesIO(index))
-                    for blob in blobs:
-                        _add(archive, blob, cache)
-                os.fsync(file.fileno())
-            temporary.replace(target)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        sync_directory(target.absolute().parent)
+    with (
+        open_atomically(target) as file,
+        tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as archive,
+    ):
+        index = "".join(f"{blob.name}\n" for blob in blobs).encode()
+        archive.addfile(_describe(INDEX, len(index)), io.BytesIO(index))
+        for blob in blobs:
+            _add(archive, blob, cache)
     return blobs
 
 
