@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bundler.errors import ArtifactError
+from bundler.members import BoundedInfo
 from bundler.oci.manifests import (
     FROM_DAEMON,
     INDICES,
@@ -109,7 +110,7 @@ def _list_directory(root: Path) -> Files:
 def _list_archive(path: Path) -> Files:
     files: dict[str, Place] = {}
     links: dict[str, str] = {}
-    with tarfile.open(path, "r:") as archive:
+    with tarfile.open(path, "r:", tarinfo=BoundedInfo) as archive:
         for member in archive:
             name = posixpath.normpath(member.name)
             if name in files or name in links:
