@@ -23,6 +23,7 @@ class Part:
     path: Path
     name: str  # below the cache's root
     size: int  # bytes
+    changed: float  # when, in seconds; a file that is put aside keeps the time of its content
 
 
 def verify_cache(cache: Cache) -> Iterator[tuple[Blob | Part, bool]]:
@@ -47,20 +48,22 @@ def prune_cache(
     """
     keep = {(artifact.algorithm, artifact.digest) for artifact in needed}
     blobs = [blob for blob in list_blobs(cache) if (blob.algorithm, blob.digest) not in keep]
-    parts = [
-        *_list_useless_segments(cache, needed, given),
-        *_list_left(cache, "partial", older_than, {f"{a}-{digest}" for a, digest in keep}),
-        *_list_left(cache, "quarantine", older_than),
-    ]
+    segments = tuple(_list_useless_segments(cache, needed, given))
+    aside = tuple(_list_left(cache, "quarantine", older_than))
+    names = {f"{algorithm}-{digest}" for algorithm, digest in keep}
+    begun = tuple(_list_left(cache, "partial", older_than, names))
     if not dry_run:
         for blob in blobs:
             with cache.lock(f"{blob.algorithm}-{blob.digest}"):
                 cache.remove_blob(blob.algorithm, blob.digest)
-        for part in parts:
+        for part in (*segments, *aside):
             mark_path(part.path).unlink(missing_ok=True)
             part.path.unlink(missing_ok=True)
+        for part in begun:
+            with cache.lock(part.path.name):  # who goes on with it meanwhile ends first
+                part.path.unlink(missing_ok=True)
         remove_leftovers(cache.root, older_than)
-    return (*blobs, *parts)
+    return (*blobs, *segments, *aside, *begun)
 
 
 def _verify_blobs(cache: Cache) -> Iterator[tuple[Blob, bool]]:
@@ -108,15 +111,14 @@ def _list_left(
         if path.name in but or path.name.startswith("."):
             continue
         part = _describe(path, cache)
-        # the change time: a file that was put aside keeps the time of its content
-        if part and time.time() - path.lstat().st_ctime >= older_than:
+        if part and time.time() - part.changed >= older_than:
             yield part
 
 
 def _describe(path: Path, cache: Cache) -> Part | None:
     """None where it is gone."""
     try:
-        size = path.lstat().st_size
+        status = path.lstat()
     except FileNotFoundError:
         return None
-    return Part(path, path.relative_to(cache.root).as_posix(), size)
+    return Part(path, path.relative_to(cache.root).as_posix(), status.st_size, status.st_ctime)

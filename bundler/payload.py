@@ -66,8 +66,8 @@ def ensure_members(
 
 def recall_contents(artifact: Artifact, cache: Cache) -> set[str]:
     """The SHA-256 of what was ever laid into bundles of an upstream file: itself, or members."""
-    directory = cache.directory(MEMBERS, artifact.digest)
-    records = (_read_record(path) for path in directory.glob("*.json"))
+    found = (cache.root / MEMBERS / artifact.digest).glob("*.json")
+    records = (_read_record(path) for path in found)
     return {artifact.digest, *(digest for digest, _ in filter(None, records))}
 
 

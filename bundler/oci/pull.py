@@ -119,9 +119,8 @@ class Puller:
 
     def _ensure_document(self, wanted: Wanted, digest: str) -> bytes:
         cache = self._options.cache
-        with cache.lock(digest.replace(":", "-")):
-            if (content := read_document(digest, cache)) is not None:
-                return content
+        if (content := read_document(digest, cache)) is not None:
+            return content
         content = self._ask(wanted, digest)
         store_document(content, cache)
         return content
@@ -205,12 +204,10 @@ def remember_digest(reference: Reference, digest: str, cache: Cache) -> None:
 def read_document(digest: str, cache: Cache) -> bytes | None:
     """A document out of the cache; None where it is not there, or was altered."""
     hexadecimal = digest.partition(":")[2]
-    if not cache.has_blob(ALGORITHM, hexadecimal):
-        return None
-    try:
+    with cache.lock(f"{ALGORITHM}-{hexadecimal}"):
+        if not cache.has_blob(ALGORITHM, hexadecimal):
+            return None
         return cache.blob_path(ALGORITHM, hexadecimal).read_bytes()
-    except FileNotFoundError:  # pruned meanwhile
-        return None
 
 
 def store_document(content: bytes, cache: Cache) -> str:

@@ -4,6 +4,8 @@ import hashlib
 import io
 import os
 import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -146,11 +148,20 @@ def test_a_blob_that_another_run_puts_aside_first_is_just_not_there(
     assert not cache.has_blob("sha256", DIGEST)
 
 
-def test_a_document_that_is_pruned_while_it_is_read_is_just_not_there(
+def test_a_document_is_read_while_no_other_run_can_take_it_away(
     cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Cache, "has_blob", lambda *_: True)
-    assert read_document(f"sha256:{DIGEST}", cache) is None
+    adopt(cache)
+    locked: list[str] = []
+
+    @contextmanager
+    def note(_: Cache, name: str) -> Iterator[None]:
+        locked.append(name)
+        yield
+
+    monkeypatch.setattr(Cache, "lock", note)
+    assert read_document(f"sha256:{DIGEST}", cache) == CONTENT
+    assert locked == [f"sha256-{DIGEST}"]
 
 
 def test_an_export_beside_which_a_file_is_pruned_says_so(
@@ -215,8 +226,10 @@ def test_prune_takes_what_was_left_a_day_ago(tmp_path: Path, cache: Cache) -> No
         path.write_bytes(b"half")
     aside = cache.quarantine(tmp_path / "wrong", "altered")
     assert not prune_cache(cache, [needed])
-    assert [part.path for part in prune_cache(cache, [needed], older_than=0)] == [useless, aside]
-    assert [path for path in cache.root.rglob("*") if path.is_file()] == [half]
+    gone = prune_cache(cache, [needed], older_than=0)
+    assert [cache.root / part.name for part in gone] == [aside, useless]
+    left = [path for path in cache.root.rglob("*") if path.is_file()]
+    assert [path for path in left if path.parent.name != "locks"] == [half]
 
 
 @pytest.fixture(scope="module")
