@@ -3,14 +3,13 @@
 blobs/<algorithm>/<digest>       whole files, verified when they were put there
 partial/<algorithm>-<digest>     an interrupted download, to be resumed
 quarantine/…                     what was not what its pin says; kept for a look, never used
-members/, segments/              see payload.py
+members/                         which content each member of an archive is, see payload.py
+segments/                        see segments.py
 references/, documents…/         see memory.py
 """
 
 import fcntl
-import hashlib
 import itertools
-import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +18,8 @@ from pathlib import Path
 
 from bundler import log
 from bundler.errors import OutputError
-from bundler.files import explain_disk_faults, write_atomically
+from bundler.files import explain_disk_faults
+from bundler.marks import is_unaltered, mark_path, write_mark
 
 CHUNK = 1 << 20
 POLL = 0.1  # seconds between two looks at a lock that is held
@@ -57,12 +57,12 @@ class Cache:
         path = self.blob_path(algorithm, digest)
         if not path.is_file():
             return False
-        if self._read_mark(path) == _mark_of(path):
-            return True
-        if hash_file(path, algorithm) == digest:
-            self._write_mark(path)
-            return True
-        self.quarantine(path, "altered")
+        try:
+            if is_unaltered(path, f"{algorithm}:{digest}"):
+                return True
+            self.quarantine(path, "altered")
+        except FileNotFoundError:
+            pass  # another run put it aside, or took it away
         return False
 
     def adopt(self, path: Path, algorithm: str, digest: str) -> Path:
@@ -75,19 +75,20 @@ class Cache:
             finally:
                 os.close(descriptor)
             path.replace(target)
-        self._write_mark(target)
+        write_mark(target, f"{algorithm}:{digest}")
         return target
 
     def remove_blob(self, algorithm: str, digest: str) -> None:
         """Take a file away; the caller holds its lock."""
         path = self.blob_path(algorithm, digest)
-        self._mark_path(path).unlink(missing_ok=True)
+        mark_path(path).unlink(missing_ok=True)
         path.unlink(missing_ok=True)
 
     def quarantine(self, path: Path, reason: str) -> Path:
         """Put a file aside, under a name that says why and when."""
         stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
         target = self.directory("quarantine") / f"{path.name}.{reason}.{stamp}"
+        mark_path(path).unlink(missing_ok=True)
         path.replace(target)
         return target
 
@@ -123,28 +124,3 @@ class Cache:
             if attempt == 1 and name not in self._held:
                 log.info(f"  {label or name}: another run is at it, and is waited for")
             pause(POLL)
-
-    def _mark_path(self, blob: Path) -> Path:
-        return blob.with_name(f".{blob.name}.mark")
-
-    def _read_mark(self, blob: Path) -> list[int] | None:
-        try:
-            mark: list[int] = json.loads(self._mark_path(blob).read_bytes())
-        except (OSError, ValueError):
-            return None
-        return mark
-
-    def _write_mark(self, blob: Path) -> None:
-        write_atomically(self._mark_path(blob), json.dumps(_mark_of(blob)).encode())
-
-
-def hash_file(path: Path, algorithm: str) -> str:
-    """The digest of a file, in bounded memory."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
-
-
-def _mark_of(path: Path) -> list[int]:
-    """Size, time and inode: what changes when a file is altered or replaced."""
-    status = path.stat()
-    return [status.st_size, status.st_mtime_ns, status.st_ino]

@@ -1,4 +1,4 @@
-"""A cache on media: exported as one tar file, imported with every digest checked; verified, pruned.
+"""A cache on media: exported as one tar file, imported with every digest checked.
 
 The tar file holds `bundler-cache/INDEX`, a line `<algorithm>:<digest>` for each file, and then the
 files as `bundler-cache/<algorithm>/<digest>`, sorted, without times or owners: the same files give
@@ -10,24 +10,24 @@ gave which, as JSON. Nothing vouches for that: an import keeps it apart from wha
 import hashlib
 import io
 import json
-import os
 import re
+import stat
 import tarfile
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import mkstemp
 from typing import IO, Annotated
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from bundler.cache import CHUNK, Cache, hash_file
+from bundler.cache import CHUNK, Cache
 from bundler.catalog import Artifact
 from bundler.config import DIGEST_LENGTHS
 from bundler.errors import ArtifactError, OutputError
-from bundler.files import TEMPORARY, explain_disk_faults, sync_directory
+from bundler.files import explain_disk_faults, open_atomically
 from bundler.members import BoundedInfo
-from bundler.memory import DOCUMENTS, IMPORTED, forget, list_names, remember
+from bundler.memory import DOCUMENTS, IMPORTED, list_names, remember
 
 TOP = "bundler-cache"
 INDEX = f"{TOP}/INDEX"
@@ -52,27 +52,14 @@ class Blob:
 
 def list_blobs(cache: Cache) -> tuple[Blob, ...]:
     """Every file, sorted."""
-    return tuple(
-        sorted(
-            Blob(algorithm, path.name, path.stat().st_size)
-            for algorithm in DIGEST_LENGTHS
-            for path in cache.directory("blobs", algorithm).iterdir()
-            if path.is_file() and not path.name.startswith(".")
-        )
-    )
-
-
-def verify_blobs(cache: Cache) -> Iterator[tuple[Blob, bool]]:
-    """Read every file again, and whether it is what its name says; one that is not is put aside."""
-    for blob in list_blobs(cache):
-        with cache.lock(f"{blob.algorithm}-{blob.digest}"):
-            path = cache.blob_path(blob.algorithm, blob.digest)
-            if not path.is_file():
-                continue  # pruned meanwhile
-            good = hash_file(path, blob.algorithm) == blob.digest
-            if not good:
-                cache.quarantine(path, "altered")
-        yield blob, good
+    found = []
+    for algorithm in DIGEST_LENGTHS:
+        for path in cache.directory("blobs", algorithm).iterdir():
+            with suppress(FileNotFoundError):  # pruned meanwhile
+                status = path.stat()
+                if stat.S_ISREG(status.st_mode) and not path.name.startswith("."):
+                    found.append(Blob(algorithm, path.name, status.st_size))
+    return tuple(sorted(found))
 
 
 def export_blobs(cache: Cache, target: Path, only: Collection[Artifact] | None) -> tuple[Blob, ...]:
@@ -94,25 +81,17 @@ def export_blobs(cache: Cache, target: Path, only: Collection[Artifact] | None) 
         raise OutputError(f"{target} is a directory", hint="name a file in it")
     if not target.absolute().parent.is_dir():
         raise OutputError(f"{target.absolute().parent} is no directory", hint="make it first")
-    with explain_disk_faults(target):
-        descriptor, name = mkstemp(prefix=TEMPORARY, dir=target.absolute().parent)
-        temporary = Path(name)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as archive:
-                    index = "".join(f"{blob.name}\n" for blob in blobs).encode()
-                    archive.addfile(_describe(INDEX, len(index)), io.BytesIO(index))
-                    if documents := _find_documents(cache, blobs):
-                        text = json.dumps(documents, sort_keys=True).encode()
-                        archive.addfile(_describe(DOCUMENTS_MEMBER, len(text)), io.BytesIO(text))
-                    for blob in blobs:
-                        _add(archive, blob, cache)
-                os.fsync(file.fileno())
-            temporary.replace(target)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        sync_directory(target.absolute().parent)
+    with (
+        open_atomically(target) as file,
+        tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as archive,
+    ):
+        index = "".join(f"{blob.name}\n" for blob in blobs).encode()
+        archive.addfile(_describe(INDEX, len(index)), io.BytesIO(index))
+        if documents := _find_documents(cache, blobs):
+            text = json.dumps(documents, sort_keys=True).encode()
+            archive.addfile(_describe(DOCUMENTS_MEMBER, len(text)), io.BytesIO(text))
+        for blob in blobs:
+            _add(archive, blob, cache)
     return blobs
 
 
@@ -182,23 +161,6 @@ def _read_index(archive: tarfile.TarFile, member: tarfile.TarInfo | None, source
     return set(content.read().decode(errors="replace").split()) if content else set()
 
 
-def prune_blobs(
-    cache: Cache, needed: Iterable[Artifact], *, dry_run: bool = False
-) -> tuple[Blob, ...]:
-    """Take away every file that is not `needed`; those that were."""
-    keep = {(artifact.algorithm, artifact.digest) for artifact in needed}
-    gone = [blob for blob in list_blobs(cache) if (blob.algorithm, blob.digest) not in keep]
-    for blob in gone if not dry_run else ():
-        with cache.lock(f"{blob.algorithm}-{blob.digest}"):
-            cache.remove_blob(blob.algorithm, blob.digest)
-    names = {blob.name for blob in gone if not dry_run}
-    for folder in (DOCUMENTS, IMPORTED):
-        for url, digest in list_names(folder, cache).items():
-            if digest in names:
-                forget(folder, url, cache)
-    return tuple(gone)
-
-
 _DOCUMENTS = TypeAdapter(dict[str, Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]])
 _HINT = "make it anew with: bundler cache export"
 
@@ -206,9 +168,15 @@ _HINT = "make it anew with: bundler cache export"
 def _add(archive: tarfile.TarFile, blob: Blob, cache: Cache) -> None:
     member = _describe(f"{TOP}/{blob.algorithm}/{blob.digest}", blob.size)
     path = cache.blob_path(blob.algorithm, blob.digest)
-    with _Source(path) as file:
-        reader = _Hashing(file, blob.algorithm)
-        archive.addfile(member, reader)
+    try:
+        with _Source(path) as file:
+            reader = _Hashing(file, blob.algorithm)
+            archive.addfile(member, reader)
+    except FileNotFoundError as error:
+        raise ArtifactError(
+            f"{blob.name} was taken out of the cache while it was exported",
+            hint="by bundler cache prune? Export again",
+        ) from error
     if reader.hasher.hexdigest() != blob.digest:
         raise ArtifactError(
             f"{path} is not what its name says", hint="find out why: bundler cache verify"

@@ -7,18 +7,12 @@ import typer
 
 from bundler import log
 from bundler.cache import Cache
-from bundler.cache_media import (
-    Blob,
-    export_blobs,
-    import_blobs,
-    list_blobs,
-    prune_blobs,
-    verify_blobs,
-)
+from bundler.cache_care import Part, prune_cache, verify_cache
+from bundler.cache_media import Blob, export_blobs, import_blobs, list_blobs
 from bundler.catalog import Artifact
 from bundler.cli_options import CachePath, Pins, make_inputs
 from bundler.errors import ConfigError
-from bundler.gather import list_files
+from bundler.gather import list_files, list_given
 
 app = typer.Typer(no_args_is_help=True, help="Upstream files that the builder keeps.")
 Configs = Annotated[
@@ -41,13 +35,19 @@ def list_command(cache: CachePath = None) -> None:
 
 @app.command("verify")
 def verify_command(cache: CachePath = None) -> None:
-    """Read every file again; one that is not what its name says is put aside. Exit code 3 then."""
+    """Read every file again, and what was made of it; one that was altered is put aside.
+
+    Exit code 3 then.
+    """
     failed = False
-    for blob, good in verify_blobs(_open(cache)):
-        print(f"{'ok     ' if good else 'ALTERED'}  {blob.size:>12}  {blob.name}")
+    for file, good in verify_cache(_open(cache)):
+        print(f"{'ok     ' if good else 'ALTERED'}  {file.size:>12}  {file.name}")
         failed |= not good
     if failed:
-        log.error("altered files were put aside", "bring them again with: bundler fetch")
+        log.error(
+            "altered files were put aside",
+            "bring them again with: bundler fetch; the next build makes segments anew",
+        )
         raise typer.Exit(3)
 
 
@@ -86,11 +86,17 @@ def prune_command(
         bool, typer.Option("--dry-run", help="Say what would go, and take nothing away.")
     ] = False,
 ) -> None:
-    """Take away every file that none of the descriptions needs; print what went."""
+    """Take away every file that none of the descriptions needs; print what went.
+
+    With it go the segments that were made of it, and what was put aside, or begun and not needed,
+    if that is a day ago.
+    """
     if not config:
         raise ConfigError("prune needs to know what to keep", hint="give -c cluster.yaml")
-    for blob in prune_blobs(_open(cache), _needed(config, pins, cache), dry_run=dry_run):
-        _show(blob)
+    needed = _needed(config, pins, cache)
+    given = {digest for each in config for digest in list_given(make_inputs(each, pins=pins))}
+    for file in prune_cache(_open(cache), needed, given, dry_run=dry_run):
+        _show(file)
 
 
 def _open(cache: Path | None) -> Cache:
@@ -104,5 +110,5 @@ def _needed(configs: list[Path], pins: Path | None, cache: Path | None) -> list[
     return needed
 
 
-def _show(blob: Blob) -> None:
-    print(f"{blob.size:>12}  {blob.name}")
+def _show(file: Blob | Part) -> None:
+    print(f"{file.size:>12}  {file.name}")

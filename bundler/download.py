@@ -14,11 +14,12 @@ from urllib.parse import urlsplit
 import requests
 
 from bundler import log
-from bundler.cache import CHUNK, Cache, hash_file
+from bundler.cache import CHUNK, Cache
 from bundler.catalog import Artifact
 from bundler.errors import ArtifactError
 from bundler.fetch_faults import AgainError, NotHereError, StoppedError, explained
 from bundler.files import reserve
+from bundler.marks import hash_file
 from bundler.mirrors import WEB, Mirror, show_url
 from bundler.transport import Session, make_session, open_url
 

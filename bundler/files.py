@@ -3,33 +3,70 @@
 import errno
 import os
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from bundler.errors import OutputError
 
 TEMPORARY = ".tmp-"
 """Prefix of everything unfinished; what a killed run left is removed by the next."""
+KINDS = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 
 
 def write_atomically(path: Path, content: bytes, mode: int = 0o600) -> None:
     """Write `content` beside `path`, flush it to disk, rename it into place."""
+    with open_atomically(path, mode) as file:
+        file.write(content)
+
+
+@contextmanager
+def open_atomically(path: Path, mode: int = 0o600) -> Iterator[BinaryIO]:
+    """A file to write beside `path`, which is flushed and renamed into place if nothing fails.
+
+    Raises OutputError where something is there that is no plain file.
+    """
     with explain_disk_faults(path):
-        descriptor, temporary = tempfile.mkstemp(prefix=TEMPORARY, dir=path.parent)
+        check_replaceable(path)
+        descriptor, temporary = tempfile.mkstemp(prefix=TEMPORARY, dir=path.absolute().parent)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 os.fchmod(file.fileno(), mode)
-                file.write(content)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             Path(temporary).replace(path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
-        sync_directory(path.parent)
+        sync_directory(path.absolute().parent)
+
+
+def check_replaceable(path: Path) -> None:
+    """OutputError where something is at `path` that a file must not replace: /dev/null, say.
+
+    Links are among that: /dev/stdout is one.
+    """
+    try:
+        kind = stat.S_IFMT(path.lstat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    if kind != stat.S_IFREG:
+        raise OutputError(
+            f"{path} is {KINDS.get(kind, 'no plain file')}, which a file would replace",
+            hint="name a plain file, or one that is not there yet",
+        )
 
 
 def write_directory_atomically(path: Path, files: Mapping[str, bytes]) -> None:
@@ -52,7 +89,11 @@ def remove_leftovers(directory: Path, older_than: float = 0) -> None:
     Where others may be at work at the same time, an age tells their files from leftovers.
     """
     for leftover in directory.rglob(f"{TEMPORARY}*"):
-        if time.time() - leftover.lstat().st_mtime < older_than:
+        try:
+            age = time.time() - leftover.lstat().st_mtime
+        except FileNotFoundError:  # another run has finished it
+            continue
+        if age < older_than:
             continue
         if leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)

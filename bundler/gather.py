@@ -33,7 +33,7 @@ from bundler.oci.bundle import ensure_layers
 from bundler.oci.pull import Puller, Wanted, list_cached
 from bundler.oci.references import full_name
 from bundler.oci.registry import RegistryOptions
-from bundler.oci.resolve import gather_images, list_wanted, propose_images
+from bundler.oci.resolve import gather_images, list_wanted, open_files, propose_images
 from bundler.packages.bundle import PackageFiles
 from bundler.packages.resolve import (
     check_locked,
@@ -105,6 +105,20 @@ def _list_plain(plan: Plan, inputs: Inputs) -> tuple[Artifact, ...]:
         *resolve(plan, inputs).values(),
         *(from_entry(entry, entry.evidence) for entry in packages if has_url(entry)),
     )
+
+
+def list_given(inputs: Inputs) -> frozenset[str]:
+    """The SHA-256 of what a description brings itself: layers of image files, packages of `dir`."""
+    plan = make_plan(load_cluster(inputs.description, inputs.pins).cluster, {})
+    packages = check_locked(plan, lock_path(inputs.description)) or ()
+    return frozenset((
+        *(entry.digest.partition(":")[2] for entry in packages if not has_url(entry)),
+        *(
+            layer.descriptor.hexadecimal
+            for image in open_files(plan).values()
+            for layer in image.layers
+        ),
+    ))  # fmt: skip
 
 
 def fetch(inputs: Inputs) -> tuple[tuple[Artifact, Path], ...]:

@@ -4,7 +4,8 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from bundler.payload import Payload, compress, padding
+from bundler.payload import Payload, read_segment
+from bundler.segments import compress, padding
 from bundler.tree import File, Tree
 from bundler.volumes import Written, write_pieces
 
@@ -23,7 +24,6 @@ FIRST = (
 """What `tar -tzf … | head` shows."""
 
 END = bytes(2 * tarfile.BLOCKSIZE)
-COPY = 1 << 20
 
 
 def pack(
@@ -50,9 +50,7 @@ def _pieces(tree: Tree, name: str, mtime: int) -> Iterator[bytes]:
     for file in large:
         assert isinstance(file.content, Payload)  # noqa: S101 - narrows the type
         yield compress(_header(file, name, mtime))
-        with file.content.segment.open("rb") as segment:
-            while chunk := segment.read(COPY):
-                yield chunk
+        yield from read_segment(file.content)
     yield compress(END)
 
 

@@ -1,39 +1,26 @@
-"""Large files as compressed tar segments: made once, kept by content, laid into N bundles.
-
-A segment is a file's content with the zeros that pad it to tar's blocks, as one or more gzip
-members. Gzip members may follow one another (RFC 1952, 2.2), so a bundle is a concatenation of
-segments, and no bundle costs a compression. libdeflate is used because its output depends on
-its version alone, not on the processor or on what zlib the builder's Python was linked with.
-"""
+"""Large files as compressed tar segments: made once, kept by content, laid into N bundles."""
 
 import gzip
 import hashlib
 import json
 import lzma
-import os
 import tarfile
 import zlib
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import mkstemp
 from typing import BinaryIO
-
-import deflate
 
 from bundler.cache import Cache
 from bundler.catalog import Artifact
 from bundler.errors import ArtifactError
-from bundler.files import TEMPORARY, explain_disk_faults, write_atomically
+from bundler.files import write_atomically
 from bundler.members import BadMemberError, BoundedInfo, unpacked_limit, walk
+from bundler.segments import BLOCK, CHUNK, has_segment, make_segment, segment_path
 
-LEVEL = 6
-COMPRESSOR = f"libdeflate-{deflate.__version__}-{LEVEL}"
-CHUNK = 4 << 20
-BLOCK = 512
-THREADS = os.cpu_count() or 1
+MEMBERS = "members"
+COPY = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,11 +30,6 @@ class Payload:
     sha256: str
     size: int
     segment: Path
-
-
-def compress(data: bytes) -> bytes:
-    """One gzip member without name and time."""
-    return bytes(deflate.gzip_compress(data, LEVEL))
 
 
 def ensure_file(path: Path, cache: Cache) -> Payload:
@@ -61,11 +43,10 @@ def ensure_part(
     """The payload of some bytes of a file; it is read for its digest, unless that is `known`."""
     with path.open("rb") as file:
         digest = known or _hash_part(file, offset, size)
-        segment = _segment_path(cache, digest)
-        if not segment.is_file():
+        if not has_segment(cache, digest):
             file.seek(offset)
-            _make_segment(file, size, cache, digest)
-    return Payload(sha256=digest, size=size, segment=segment)
+            make_segment(file, size, cache, digest)
+    return Payload(sha256=digest, size=size, segment=segment_path(cache, digest))
 
 
 def ensure_members(
@@ -83,18 +64,43 @@ def ensure_members(
     return {name: payload for name, payload in found.items() if payload is not None}
 
 
+def recall_contents(artifact: Artifact, cache: Cache) -> set[str]:
+    """The SHA-256 of what was ever laid into bundles of an upstream file: itself, or members."""
+    found = (cache.root / MEMBERS / artifact.digest).glob("*.json")
+    records = (_read_record(path) for path in found)
+    return {artifact.digest, *(digest for digest, _ in filter(None, records))}
+
+
 def read_payload(payload: Payload) -> Iterator[bytes]:
-    """The content again, decompressed, in pieces."""
+    """The content again, decompressed, in pieces; ArtifactError where its segment is damaged."""
     left = payload.size
-    with gzip.open(payload.segment) as file:
+    with _explain_damage(payload), gzip.open(payload.segment) as file:
         while left and (chunk := file.read(min(CHUNK, left))):
             left -= len(chunk)
             yield chunk
+        if left or len(file.read(BLOCK)) != -payload.size % BLOCK:  # its end, checksum included
+            raise EOFError("not as long as its content")
 
 
-def padding(size: int) -> bytes:
-    """The zeros that fill tar's last block."""
-    return bytes(-size % BLOCK)
+def read_segment(payload: Payload) -> Iterator[bytes]:
+    """The content as it is laid into bundles, compressed, in pieces."""
+    with _explain_damage(payload), payload.segment.open("rb") as segment:
+        while chunk := segment.read(COPY):
+            yield chunk
+
+
+@contextmanager
+def _explain_damage(payload: Payload) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise ArtifactError(
+            f"{payload.segment} went while it was needed", hint="was the cache pruned? Build again"
+        ) from error
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ArtifactError(
+            f"{payload.segment} is damaged: {error}", hint="find out why: bundler cache verify"
+        ) from error
 
 
 def _hash_part(file: BinaryIO, offset: int, size: int) -> str:
@@ -121,7 +127,10 @@ def _read_members(
                 file = tar.extractfile(member) if member.isreg() else None
                 if file is None:
                     raise ArtifactError(f"{artifact.label}: {name} is no plain file")
-                found[name] = _remember(artifact, name, member.size, file, cache)  # type: ignore[arg-type]
+                digest = make_segment(file, member.size, cache, None)  # type: ignore[arg-type]
+                found[name] = Payload(
+                    sha256=digest, size=member.size, segment=segment_path(cache, digest)
+                )
                 left.discard(name)
     except BadMemberError as error:
         raise ArtifactError(
@@ -135,74 +144,33 @@ def _read_members(
             f"{artifact.label}: {artifact.url} holds no {', '.join(sorted(left))}",
             hint="check that the version and the URL belong together",
         )
+    for name, payload in found.items():  # only now: what is recorded is never looked at again
+        _remember(artifact, name, payload, cache)
     return found
 
 
 def _recall(artifact: Artifact, name: str, cache: Cache) -> Payload | None:
+    record = _read_record(_member_path(artifact, name, cache))
+    if record is None or not has_segment(cache, record[0]):
+        return None
+    digest, size = record
+    return Payload(sha256=digest, size=size, segment=segment_path(cache, digest))
+
+
+def _read_record(path: Path) -> tuple[str, int] | None:
+    """The digest and size of a member; None where nobody noted them."""
     try:
-        record = json.loads(_member_path(artifact, name, cache).read_bytes())
-        segment = _segment_path(cache, record["sha256"])
-        if segment.is_file():
-            return Payload(sha256=record["sha256"], size=record["size"], segment=segment)
+        record = json.loads(path.read_bytes())
+        return str(record["sha256"]), int(record["size"])
     except (OSError, ValueError, KeyError, TypeError):
-        pass
-    return None
+        return None
 
 
-def _remember(artifact: Artifact, name: str, size: int, file: BinaryIO, cache: Cache) -> Payload:
-    digest = _make_segment(file, size, cache, None)
-    record = json.dumps({"sha256": digest, "size": size}).encode()
+def _remember(artifact: Artifact, name: str, payload: Payload, cache: Cache) -> None:
+    record = json.dumps({"sha256": payload.sha256, "size": payload.size}).encode()
     write_atomically(_member_path(artifact, name, cache), record)
-    return Payload(sha256=digest, size=size, segment=_segment_path(cache, digest))
-
-
-def _make_segment(file: BinaryIO, size: int, cache: Cache, expected: str | None) -> str:
-    """Compress `size` bytes of `file` into the segment of their digest; returns the digest."""
-    directory = cache.directory("segments", COMPRESSOR)
-    with explain_disk_faults(directory):
-        descriptor, name = mkstemp(prefix=TEMPORARY, dir=directory)
-        temporary = Path(name)
-        try:
-            with os.fdopen(descriptor, "wb") as out:
-                digest = _compress_stream(file, size, out)
-                out.flush()
-                os.fsync(out.fileno())
-            _check_unchanged(digest, expected)
-            temporary.replace(directory / digest)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-    return digest
-
-
-def _check_unchanged(digest: str, expected: str | None) -> None:
-    if expected is not None and digest != expected:
-        raise ArtifactError("a file changed while it was read: build again")
-
-
-def _compress_stream(file: BinaryIO, size: int, out: BinaryIO) -> str:
-    """Chunks are compressed side by side and written in order; at most a few are in memory."""
-    hasher = hashlib.sha256()
-    running: deque[Future[bytes]] = deque()
-    left = size
-    with ThreadPoolExecutor(THREADS) as pool:
-        while left:
-            chunk = file.read(min(CHUNK, left))
-            if not chunk:
-                raise EOFError("the file ended early")
-            left -= len(chunk)
-            hasher.update(chunk)
-            running.append(pool.submit(compress, chunk if left else chunk + padding(size)))
-            if len(running) > 2 * THREADS:
-                out.write(running.popleft().result())
-        out.writelines(future.result() for future in running)
-    return hasher.hexdigest()
-
-
-def _segment_path(cache: Cache, digest: str) -> Path:
-    return cache.directory("segments", COMPRESSOR) / digest
 
 
 def _member_path(artifact: Artifact, name: str, cache: Cache) -> Path:
     key = hashlib.sha256(name.encode()).hexdigest()
-    return cache.directory("members", artifact.digest) / f"{key}.json"
+    return cache.directory(MEMBERS, artifact.digest) / f"{key}.json"

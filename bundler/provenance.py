@@ -13,7 +13,7 @@ from pathlib import Path
 from bundler import __version__
 from bundler.inventory import Item, ItemKind
 from bundler.paths import templates_directory
-from bundler.payload import COMPRESSOR
+from bundler.segments import COMPRESSOR
 from bundler.tree import Tree
 
 PROVENANCE = "provenance.intoto.json"

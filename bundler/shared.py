@@ -17,10 +17,10 @@ from typing import IO, cast
 
 from bundler.archives import Hashing, explain_damage, list_files, read_plain, read_text
 from bundler.errors import OutputError
-from bundler.payload import Payload, compress, padding
+from bundler.payload import Payload, read_segment
+from bundler.segments import compress, padding
 
 END = bytes(2 * tarfile.BLOCKSIZE)
-COPY = 1 << 20
 SUMS = "SHA256SUMS"
 SHORT = 16
 """Digits of the identity in file names."""
@@ -121,9 +121,7 @@ def _read_member(member: Hashing, where: Path) -> str:
 
 def _member(payload: Payload) -> Iterator[bytes]:
     yield compress(_header(payload.sha256, payload.size))
-    with payload.segment.open("rb") as segment:
-        while chunk := segment.read(COPY):
-            yield chunk
+    yield from read_segment(payload)
     yield compress(END)
 
 

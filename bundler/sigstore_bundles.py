@@ -12,7 +12,7 @@ from sigstore.verify import Verifier, policy
 from sigstore_models.common.v1 import HashAlgorithm
 from sigstore_models.trustroot.v1 import TrustedRoot as TrustedRootDocument
 
-from bundler.cache import hash_file
+from bundler.marks import hash_file
 
 
 class BadBundleError(Exception):

@@ -27,12 +27,12 @@ from pysequoia import Cert, Sig
 from pysequoia import verify as verify_openpgp
 
 from bundler.beside import CERTIFICATE, SIGNATURE, Kind, fetch_beside
-from bundler.cache import hash_file
 from bundler.catalog import Artifact
 from bundler.catalog.signatures import Scheme, Signed, find_signed
 from bundler.config import UpstreamKey
 from bundler.errors import ArtifactError, ConfigError
 from bundler.fetch import FetchOptions
+from bundler.marks import hash_file
 
 ISSUER = x509.ObjectIdentifier("1.3.6.1.4.1.57264.1.8")
 ISSUER_RAW = x509.ObjectIdentifier("1.3.6.1.4.1.57264.1.1")

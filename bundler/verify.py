@@ -8,10 +8,10 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey as PublicKey
 
-from bundler.cache import hash_file
 from bundler.errors import OutputError
 from bundler.inspect import inspect
 from bundler.manifest import Manifest, Source
+from bundler.marks import hash_file
 from bundler.output import JOIN, PAYLOAD, SUMS, join_script
 from bundler.runbook import RUNBOOK
 from bundler.shared import SharedReport, inspect_shared, payload_name

@@ -17,7 +17,7 @@ from tempfile import mkstemp
 from typing import BinaryIO
 
 from bundler.errors import ConfigError, OutputError
-from bundler.files import TEMPORARY, explain_disk_faults, write_atomically
+from bundler.files import TEMPORARY, check_replaceable, explain_disk_faults, write_atomically
 
 MOST = 99
 """Volumes of one file: `NAME.0*` finds them all, in order."""
@@ -61,6 +61,7 @@ def write_pieces(
     parts: list[tuple[Path, str, int]] = []
     temporaries: list[Path] = []
     with explain_disk_faults(target):
+        check_replaceable(target)
         try:
             for number, group in groupby(_cut(pieces, limit), key=itemgetter(0)):
                 _check_number(number, target, limit)
@@ -170,10 +171,12 @@ def _put_in_place(
     parts: list[tuple[Path, str, int]], target: Path, whole: str
 ) -> tuple[Written, ...]:
     digests = target.with_name(target.name + DIGESTS)
-    digests.unlink(missing_ok=True)
     places = [target]
     if len(parts) > 1:
         places = [target.with_name(f"{target.name}.{n:03d}") for n in range(1, len(parts) + 1)]
+    for place in places:
+        check_replaceable(place)
+    digests.unlink(missing_ok=True)
     written = []
     for place, (temporary, sha256, size) in zip(places, parts, strict=True):
         temporary.replace(place)

@@ -14,6 +14,7 @@ from typing import Any
 
 from bundler.errors import ArtifactError
 from bundler.foreign import read_json
+from bundler.members import BoundedInfo
 from bundler.oci.manifests import (
     FROM_DAEMON,
     INDICES,
@@ -116,7 +117,7 @@ def _list_directory(root: Path) -> Files:
 def _list_archive(path: Path) -> Files:
     files: dict[str, Place] = {}
     links: dict[str, str] = {}
-    with tarfile.open(path, "r:") as archive:
+    with tarfile.open(path, "r:", tarinfo=BoundedInfo) as archive:
         for member in archive:
             name = posixpath.normpath(member.name)
             if name in files or name in links:

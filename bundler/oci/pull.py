@@ -116,10 +116,8 @@ class Puller:
 
     def _ensure_document(self, wanted: Wanted, digest: str) -> bytes:
         cache = self._options.cache
-        name = digest.replace(":", "-")
-        with cache.lock(name, label=wanted.label, pause=self._options.pause):
-            if (content := read_document(digest, cache)) is not None:
-                return content
+        if (content := read_document(digest, cache)) is not None:
+            return content
         content = self._ask(wanted, digest)
         store_document(content, cache)
         return content
@@ -188,9 +186,10 @@ def list_cached(wanted: Wanted, cache: Cache) -> tuple[Artifact, ...]:
 def read_document(digest: str, cache: Cache) -> bytes | None:
     """A document out of the cache; None where it is not there, or was altered."""
     hexadecimal = digest.partition(":")[2]
-    if not cache.has_blob(ALGORITHM, hexadecimal):
-        return None
-    return cache.blob_path(ALGORITHM, hexadecimal).read_bytes()
+    with cache.lock(f"{ALGORITHM}-{hexadecimal}"):
+        if not cache.has_blob(ALGORITHM, hexadecimal):
+            return None
+        return cache.blob_path(ALGORITHM, hexadecimal).read_bytes()
 
 
 def store_document(content: bytes, cache: Cache) -> str:

@@ -45,16 +45,21 @@ def list_wanted(plan: Plan, lock: Lock | None, path: Path) -> tuple[Wanted, ...]
 
 def gather_images(plan: Plan, wanted: tuple[Wanted, ...], puller: Puller) -> Images:
     """Every image of a plan, out of its file, or in the cache."""
-    images: Images = {
+    images = open_files(plan)
+    for pulled in puller.pull(wanted):
+        images[pulled.wanted.reference.name, pulled.wanted.arch] = pulled.image
+    return images
+
+
+def open_files(plan: Plan) -> Images:
+    """Every image that cluster.yaml gives as a file."""
+    return {
         (needed.reference.name, needed.arch): open_image(
             needed.image.file, needed.reference, needed.arch
         )
         for needed in list_needed(plan)
         if needed.image.file
     }
-    for pulled in puller.pull(wanted):
-        images[pulled.wanted.reference.name, pulled.wanted.arch] = pulled.image
-    return images
 
 
 def propose_images(plan: Plan, puller: Puller, now: datetime) -> Iterator[Proposal]:

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from bundler import log
 from bundler.artifacts import from_entry
-from bundler.cache import Cache, hash_file
+from bundler.cache import Cache
 from bundler.config import Arch, Packages
 from bundler.errors import ArtifactError
 from bundler.fetch import FetchOptions, ensure_artifact, ensure_artifacts
 from bundler.lock import Entry, Kind, Lock, Origin, read_lock
 from bundler.locking import EVERYTHING, Proposal, identify
+from bundler.marks import hash_file
 from bundler.packages.apt import AptRoot, Found
 from bundler.packages.debs import read_deb
 from bundler.packages.dnf import DnfRoot, find_rpm_repositories

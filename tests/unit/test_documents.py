@@ -38,11 +38,11 @@ from bundler.oci.archives import open_image
 from bundler.oci.bundle import BLOBS
 from bundler.oci.needed import Images, list_needed
 from bundler.oci.references import parse_reference
-from bundler.payload import COMPRESSOR
 from bundler.plan import Plan, make_plan
 from bundler.provenance import PREDICATE, PROVENANCE, hash_directory, list_own, make_provenance
 from bundler.render import list_fetched
 from bundler.sbom import SBOM, make_sbom
+from bundler.segments import COMPRESSOR
 from bundler.tree import File, Tree
 
 BUNDLER = Path(sys.executable).parent / "bundler"

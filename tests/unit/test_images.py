@@ -6,6 +6,7 @@ import io
 import json
 import os
 import tarfile
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,25 @@ def test_an_archive_gives_the_image_under_its_reference(
     stored = open_image(tmp_path / "x.tar", NGINX, "amd64")
     assert (stored.image_id, stored.architecture) == (image_id, "amd64")
     assert [layer.place.read() for layer in stored.layers] == [b"layer of nginx:1.22"]
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_an_archive_with_a_header_that_would_fill_the_memory_is_refused(
+    tmp_path: Path, kind: bytes
+) -> None:
+    header = tarfile.TarInfo("x")
+    header.type = kind
+    header.size = 300 << 20
+    with (tmp_path / "x.tar").open("wb") as file:
+        file.write(header.tobuf(tarfile.GNU_FORMAT))
+        file.truncate(header.size + 8192)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ArtifactError, match="a header of 314572800 bytes"):
+            open_image(tmp_path / "x.tar", NGINX, "amd64")
+        assert tracemalloc.get_traced_memory()[1] < 10 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def make_images() -> dict[str, MadeImage]:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,13 @@ def write_tar(path: Path, *entries: Member) -> Path:
 
 
 def take(archive: Path, cache: Cache) -> bytes:
+    """The good program of an archive; with one that is refused, as often as it is taken."""
+    with suppress(ArtifactError):
+        _take(archive, cache)
+    return _take(archive, cache)
+
+
+def _take(archive: Path, cache: Cache) -> bytes:
     artifact = make_artifact("https://a.example/up.tar.gz", archive.read_bytes())
     found = ensure_members(artifact, archive, ["top/program"], cache)
     return b"".join(read_payload(found["top/program"]))
