@@ -17,7 +17,7 @@ from bundler.diff_text import TEXT_LIMIT
 from bundler.errors import ConfigError, OutputError
 from bundler.inspect import Report, inspect
 from bundler.manifest import Entry
-from bundler.runbook import WAVES
+from bundler.runbook import WAVES, wave_of
 
 ROOTFS = "rootfs"
 UNIT_FILES = "rootfs/etc/systemd/system/"
@@ -94,7 +94,7 @@ def plan_rollout(before: Path, after: Path) -> Rollout:
         cluster=next(iter(names), ""),
         leaving=tuple(leaving),
         stages=tuple(
-            Stage(title=WAVES[at][0], how=WAVES[at][2], hosts=tuple(stages[at]))
+            Stage(title=WAVES[at][0], how=WAVES[at][1], hosts=tuple(stages[at]))
             for at in sorted(stages)
         ),
     )
@@ -139,8 +139,7 @@ def _minor(version: str) -> int:
 
 
 def _stage_of(report: Report) -> int:
-    roles = {Role(word) for word in report.facts.get("ROLES", "").split()}
-    return next(at for at, (_, wanted, _) in enumerate(WAVES) if wanted & roles)
+    return wave_of({Role(word) for word in report.facts.get("ROLES", "").split()})
 
 
 def _describe(report: Report, kind: str) -> HostStep:
