@@ -37,8 +37,9 @@ class Wave:
 
 def make_waves(plan: Plan) -> tuple[Wave, ...]:
     """Every node in the wave of its roles; waves without a node are left out."""
+    nodes = sorted(plan.nodes, key=lambda node: is_late(node.roles))
     waves = (
-        Wave(title=title, how=how, nodes=tuple(n for n in plan.nodes if wave_of(n.roles) == index))
+        Wave(title=title, how=how, nodes=tuple(n for n in nodes if wave_of(n.roles) == index))
         for index, (title, how) in enumerate(WAVES)
     )
     return tuple(wave for wave in waves if wave.nodes)
@@ -47,6 +48,11 @@ def make_waves(plan: Plan) -> tuple[Wave, ...]:
 def wave_of(roles: Collection[Role]) -> int:
     """The place in WAVES of a node with these roles."""
     return next(wave for role, wave in DECIDING.items() if role in roles)
+
+
+def is_late(roles: Collection[Role]) -> bool:
+    """Whether others of its wave go first: control planes that have no kubelet do."""
+    return Role.WORKER in roles
 
 
 def make_runbook(

@@ -18,6 +18,7 @@ prefix={work}/root store={work}/store
 is_generation() {{ false; }}
 is_pending() {{ false; }}
 systemctl() {{ :; }}
+kubectl() {{ return 1; }}
 failure() {{ echo "FAILURE $1: $2"; echo "FIX: $3"; }}
 answers() {{ case " $HEALTHY " in *" $1 "*) ;; *) return 1 ;; esac; }}
 version_of() {{ printf '%s\\n' $VERSIONS | sed -n "s/^$1=//p"; }}
@@ -160,7 +161,6 @@ def test_another_api_server_goes_on(sh: Sh, tmp_path: Path, versions: str, said:
         ("kubelet.service", "192.0.2.1=1.21.0 192.0.2.2=1.21.0 192.0.2.3=1.21.3", ""),
         ("kubelet.service", "192.0.2.1=1.22.0 192.0.2.2= 192.0.2.3=1.22.0", ""),
         ("kubelet.service", "", ""),
-        ("kube-apiserver.service kubelet.service", "192.0.2.2=1.20.2 192.0.2.3=1.20.2", ""),
     ],
 )  # fmt: skip
 def test_workers_come_after_control_planes(
@@ -171,6 +171,57 @@ def test_workers_come_after_control_planes(
         more=f"UNITS='{units}' NODE=w1 ADDRESS=192.0.2.4",
     )  # fmt: skip
     assert found.partition("\n")[0] == said
+
+
+OF_BOTH = f"UNITS='kube-apiserver.service kubelet.service' NODES='{AS_PLANNED.replace(',control-plane', ',control-plane,worker')}"
+
+
+def test_a_host_of_both_waits_for_control_planes_without_a_kubelet_only(
+    sh: Sh, tmp_path: Path
+) -> None:
+    found = ask(sh, tmp_path, "check_turn", due="kubelet", more=f"{OF_BOTH}'")
+    assert found == ""
+    found = ask(
+        sh, tmp_path, "check_turn", due="kubelet", versions="192.0.2.2=1.20.2 192.0.2.8=1.20.2",
+        more=f"{OF_BOTH} m4|192.0.2.8|control-plane'",
+    )  # fmt: skip
+    assert "FAILURE turn: an API server is older than this kubelet: that of m4 is 1.20.2" in found
+
+
+NEWER = "FAILURE turn: kubelets are newer than an API server of {} may serve: {}; first those nodes go back: install.sh --rollback there"
+OLDER = "FAILURE turn: kubelets are more than {} minors older than an API server of {}: {}; first upgrade those nodes, or delete them where they are no more"
+
+
+@pytest.mark.parametrize(
+    ("step", "kubelets", "said"),
+    [
+        ("1.20.2 1.21.3", "w1|v1.19.16 w2|v1.21.9 gone|", ""),
+        ("1.20.2 1.21.3", "w1|v1.18.20 w2|v1.19.1 w3|v1.18.1", OLDER.format(2, "1.21.3", "w1 (v1.18.20), w3 (v1.18.1)")),
+        ("1.27.1 1.28.0", "w1|v1.25.0", ""),
+        ("1.27.1 1.28.0", "w1|v1.24.0", OLDER.format(3, "1.28.0", "w1 (v1.24.0)")),
+        ("1.22.0 1.21.3", "m1|v1.22.0 w1|v1.22.0 w2|v1.21.3", NEWER.format("1.21.3", "w1 (v1.22.0)")),
+        ("1.21.0 1.21.3", "w1|v1.22.0", ""),  # nothing becomes worse
+    ],
+)  # fmt: skip
+def test_an_api_server_goes_with_the_kubelets_that_there_are(
+    sh: Sh, tmp_path: Path, step: str, kubelets: str, said: str
+) -> None:
+    installed, version = step.split()
+    more = f"kubectl() {{ printf '%s\n' {' '.join(map(repr, kubelets.split()))}; }}; KUBERNETES_VERSION={version}"
+    found = ask(
+        sh, tmp_path, "check_turn", due="kube-apiserver", installed=installed, more=more,
+        versions=f"192.0.2.2={version} 192.0.2.3={version}",
+    )  # fmt: skip
+    assert found.partition("\n")[0] == said
+
+
+def test_kubelets_that_go_back_with_their_api_servers_are_not_waited_for(
+    sh: Sh, tmp_path: Path
+) -> None:
+    more = f"kubectl() {{ echo 'm2|v1.22.0'; }}; {OF_BOTH}'"
+    assert (
+        ask(sh, tmp_path, "check_turn", due="kube-apiserver", installed="1.22.0", more=more) == ""
+    )
 
 
 def test_it_waits_for_its_turn(sh: Sh, tmp_path: Path) -> None:

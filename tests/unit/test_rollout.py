@@ -61,6 +61,7 @@ def test_members_of_etcd_on_hosts_of_their_own_come_before_control_planes(tmp_pa
     roles = {
         "a": "control-plane", "b": "etcd", "c": "etcd load-balancer", "d": "worker",
         "e": "etcd control-plane", "f": "etcd worker", "g": "worker load-balancer",
+        "Z": "control-plane worker",
     }  # fmt: skip
     for name, held in roles.items():
         env = f"NODE='{name}'\nCLUSTER='lab'\nROLES='{held}'\n"
@@ -68,7 +69,7 @@ def test_members_of_etcd_on_hosts_of_their_own_come_before_control_planes(tmp_pa
     stages = plan_rollout(tmp_path / "dist", tmp_path / "dist").stages
     assert [(stage.title, "".join(host.name for host in stage.hosts)) for stage in stages] == [
         ("Members of etcd", "bc"),
-        ("Control planes", "ae"),
+        ("Control planes", "aeZ"),
         ("Workers", "dfg"),
     ]
 

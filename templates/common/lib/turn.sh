@@ -95,7 +95,7 @@ other_api_servers() {
 
 is_control_plane_in() { printf '%s\n' "$1" | tr ' ' '\n' | grep -q "^$2|.*control-plane"; }
 
-find_obstacle_of_kube_apiserver() { find_obstacle_of_older_etcd || find_obstacle_of_other_api_servers; }
+find_obstacle_of_kube_apiserver() { find_obstacle_of_older_etcd || find_obstacle_of_other_api_servers || find_obstacle_of_kubelets; }
 
 # Members of etcd on hosts of their own come before control planes, as those that share a host do.
 find_obstacle_of_older_etcd() {
@@ -132,14 +132,37 @@ find_obstacle_of_other_api_servers() {
     fi
 }
 
-# No kubelet is newer than any of the API servers, since it may be sent to each of them. This host's
-# own is restarted by the same run, and so a host of both does not wait.
+# Where this API server changes its minor: none is older than a kubelet, or newer by more than Kubernetes
+# supports (https://kubernetes.io/releases/version-skew-policy/). What no API server tells is not known.
+find_obstacle_of_kubelets() {
+    [ "$(minor "$(installed_field KUBERNETES_VERSION)")" != "$(minor "$KUBERNETES_VERSION")" ] || return 1
+    HOME=$work kubectl --kubeconfig /etc/kubernetes/admin.kubeconfig --request-timeout=10s get nodes \
+        -o jsonpath='{range .items[*]}{.metadata.name}|{.status.nodeInfo.kubeletVersion}{"\n"}{end}' >"$work/kubelets" 2>/dev/null
+    awk -F '|' -v own="$NODE" -v alike="$(hosts_alike)" -v version="$KUBERNETES_VERSION" -v server="$(minor "$KUBERNETES_VERSION")" '
+        BEGIN { behind = server < 28 ? 2 : 3 }
+        $1 == own || split($2, part, ".") < 2 { next }
+        part[2] + 0 > server + 0 && index(alike, " " $1 " ") == 0 { newer = newer ", " $1 " (" $2 ")" }
+        part[2] + 0 < server - behind { older = older ", " $1 " (" $2 ")" }
+        END {
+            if (newer) print "kubelets are newer than an API server of " version " may serve: " substr(newer, 3) "; first those nodes go back: install.sh --rollback there"
+            else if (older) print "kubelets are more than " behind " minors older than an API server of " version ": " substr(older, 3) "; first upgrade those nodes, or delete them where they are no more"
+            else exit 1
+        }' "$work/kubelets"
+}
+
+# Hosts of both an API server and a kubelet replace the two in one run, and so do not wait for each other.
+hosts_alike() {
+    has_word "$UNITS" kubelet.service && has_word "$UNITS" kube-apiserver.service || return 0
+    printf '%s\n' "$NODES" | tr ' ' '\n' | awk -F '|' '$3 ~ /control-plane.*worker/ { printf " %s ", $1 }'
+}
+
+# No kubelet is newer than any of the API servers, since it may be sent to each of them.
 find_obstacle_of_kubelet() {
-    case " $UNITS " in *' kube-apiserver.service '*) return 1 ;; esac
     identity=$KUBELET_ROOT/pki/kubelet-client-current.pem
     other_api_servers "$identity" "$identity" >"$work/servers"
+    alike=$(hosts_alike)
     older=$(while read -r name version; do
-        [ "$version" = - ] || [ "$(minor "$version")" -ge "$(minor "$KUBERNETES_VERSION")" ] || echo "that of $name is $version"
+        [ "$version" = - ] || has_word "$alike" "$name" || [ "$(minor "$version")" -ge "$(minor "$KUBERNETES_VERSION")" ] || echo "that of $name is $version"
     done <"$work/servers")
     [ -n "$older" ] || return 1
     echo "an API server is older than this kubelet: $(printf '%s\n' "$older" | sed -n 1p); control planes come before workers"
