@@ -113,7 +113,11 @@ read_leader() {
 release_drain_turn() {
     identity=$KUBELET_ROOT/pki/kubelet-client-current.pem
     [ "$1" != 3 ] || uncordon_node
-    kube annotate node "$NODE" bundler/turn- >/dev/null 2>&1 && rm -f "$store/ticket"
+    if kube annotate node "$NODE" bundler/turn- >/dev/null 2>"$work/answer" || grep -qi 'not *found' "$work/answer"; then
+        rm -f "$store/ticket"
+        return
+    fi
+    warn "others still wait for $NODE: $(tail -n 1 "$work/answer"); run install.sh again, or kubectl annotate node $NODE bundler/turn-"
 }
 
 # The mark comes first: a kill between the two is healed by the next run. Who cordoned it before stays its master.
