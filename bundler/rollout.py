@@ -17,7 +17,7 @@ from bundler.diff_text import TEXT_LIMIT
 from bundler.errors import ConfigError, OutputError
 from bundler.inspect import Report, inspect
 from bundler.manifest import Entry
-from bundler.runbook import WAVES
+from bundler.runbook import WAVES, is_late, wave_of
 
 ROOTFS = "rootfs"
 UNIT_FILES = "rootfs/etc/systemd/system/"
@@ -83,18 +83,18 @@ def plan_rollout(before: Path, after: Path) -> Rollout:
     _check_versions([(old, new) for _, old, new in pairs if old and new])
     stages: dict[int, list[HostStep]] = {}
     leaving = []
-    for _, old, new in pairs:
+    for _, old, new in sorted(pairs, key=lambda pair: is_late(_roles_of(pair[2]))):
         if new is None:
             assert old is not None  # noqa: S101 - a pair has at least one
             leaving.append(_describe(old, "leave"))
             continue
         step = _compare(old, new) if old else _describe(new, "install")
-        stages.setdefault(_stage_of(new), []).append(step)
+        stages.setdefault(wave_of(_roles_of(new)), []).append(step)
     return Rollout(
         cluster=next(iter(names), ""),
         leaving=tuple(leaving),
         stages=tuple(
-            Stage(title=WAVES[at][0], how=WAVES[at][2], hosts=tuple(stages[at]))
+            Stage(title=WAVES[at][0], how=WAVES[at][1], hosts=tuple(stages[at]))
             for at in sorted(stages)
         ),
     )
@@ -138,9 +138,10 @@ def _minor(version: str) -> int:
     return int(minor_of(version).partition(".")[2])
 
 
-def _stage_of(report: Report) -> int:
-    roles = {Role(word) for word in report.facts.get("ROLES", "").split()}
-    return next(at for at, (_, wanted, _) in enumerate(WAVES) if wanted & roles)
+def _roles_of(report: Report | None) -> frozenset[Role]:
+    return frozenset(
+        Role(word) for word in (report.facts.get("ROLES", "") if report else "").split()
+    )
 
 
 def _describe(report: Report, kind: str) -> HostStep:

@@ -14,19 +14,16 @@ from bundler.volumes import DIGESTS, Written, whole_name
 RUNBOOK = "RUNBOOK.md"
 SPOKEN = 4  # groups of four characters of a digest: enough to be read back aloud
 
-WAVES: tuple[tuple[str, frozenset[Role], str], ...] = (
-    (
-        "Members of etcd and control planes",
-        frozenset({Role.ETCD, Role.CONTROL_PLANE, Role.LOAD_BALANCER}),
-        "a new cluster: in any order; one that runs: one by one, or `--wait` gives each its turn",
-    ),
-    (
-        "Workers",
-        frozenset({Role.WORKER}),
-        "after the control planes, as many at a time as the cluster can do without",
-    ),
+IN_TURN = "a new cluster: in any order; one that runs: one by one, or `--wait` gives each its turn"
+WAVES = (
+    ("Members of etcd", IN_TURN),
+    ("Control planes", IN_TURN),
+    ("Workers", "after the control planes, as many at a time as the cluster can do without"),
 )
-"""In which order hosts are installed: the first wave that has one of a node's roles."""
+"""In which order hosts are installed: a title, and how."""
+DECIDING = {Role.CONTROL_PLANE: 1, Role.WORKER: 2, Role.ETCD: 0, Role.LOAD_BALANCER: 1}
+"""The first of these that a node has says its wave. A worker comes after the control planes,
+whatever else it is; with node-local load balancers each is one of them too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,15 +37,22 @@ class Wave:
 
 def make_waves(plan: Plan) -> tuple[Wave, ...]:
     """Every node in the wave of its roles; waves without a node are left out."""
-    chosen = {
-        node.name: next(i for i, (_, roles, _) in enumerate(WAVES) if roles & set(node.roles))
-        for node in plan.nodes
-    }
+    nodes = sorted(plan.nodes, key=lambda node: is_late(node.roles))
     waves = (
-        Wave(title=title, how=how, nodes=tuple(n for n in plan.nodes if chosen[n.name] == index))
-        for index, (title, _, how) in enumerate(WAVES)
+        Wave(title=title, how=how, nodes=tuple(n for n in nodes if wave_of(n.roles) == index))
+        for index, (title, how) in enumerate(WAVES)
     )
     return tuple(wave for wave in waves if wave.nodes)
+
+
+def wave_of(roles: Collection[Role]) -> int:
+    """The place in WAVES of a node with these roles."""
+    return next(wave for role, wave in DECIDING.items() if role in roles)
+
+
+def is_late(roles: Collection[Role]) -> bool:
+    """Whether others of its wave go first: control planes that have no kubelet do."""
+    return Role.WORKER in roles
 
 
 def make_runbook(

@@ -200,13 +200,20 @@ def check_load(api: Load, pages: dict[str, Load], said: dict[str, list[Line]]) -
         assert others == []
 
 
-@pytest.mark.parametrize("name", ["worker1", "master1"])
+@pytest.mark.parametrize("name", ["worker1", "worker2", "master1"])
 def test_a_host_goes_back(running: Cluster, upgraded: Path, name: str) -> None:
+    """Workers first: no API server is older than a kubelet."""
     assert upgraded.is_dir()
     host = running.hosts[name]
+    if name == "worker2":
+        lines = install(running.masters[0], "/opt/k8s/bundle/install.sh --rollback")
+        assert lines[-1].text == "exit 3", say(lines)
+        assert f"kubelets are newer than an API server of {OLD} may serve: worker2 (v{NEW})" in say(
+            lines
+        )
     lines = install(host, "/opt/k8s/bundle/install.sh --rollback --wait 5m")
     assert lines[-1].text == "exit 0", say(lines)
-    if name == "worker1":
+    if name.startswith("worker"):
         wait_for(
             "its kubelet is the earlier one",
             lambda: versions(running)[name] == f"v{OLD}",

@@ -139,6 +139,22 @@ def test_a_pod_that_a_budget_keeps_ends_the_run_before_anything_changed(api: Api
     assert (api.read("nodes"), [n for n in api.state if n != "journal"]) == (NODES, [])
 
 
+@pytest.mark.parametrize(
+    ("moment", "nodes", "state"),
+    [
+        ("die 1 'no space is left'", NODES, []),
+        ("echo '1 2 back' >$store/switch; die 1 'no space is left'", NODES.replace("w1|", "w1|true", 1), ["cordoned", "switch"]),
+        ("exit 4", NODES.replace("w1|", "w1|true", 1), ["cordoned"]),
+    ],
+    ids=["before", "amid", "after"],
+)  # fmt: skip
+def test_a_run_that_ends_before_files_move_leaves_the_node_as_it_was(
+    api: Api, moment: str, nodes: str, state: list[str]
+) -> None:
+    api.run(f"take_drain_turn; {moment}")
+    assert (api.read("nodes"), [n for n in api.state if n != "journal"]) == (nodes, state)
+
+
 def test_a_pod_that_nobody_would_make_anew_is_named_before(api: Api) -> None:
     api.write("pods", f"{PODS}default|alone|Running|||\n")
     assert (

@@ -86,6 +86,13 @@ def test_where_etcd_refuses_nothing_is_changed(site: Site) -> None:
     assert (site.directory / "data/etcd/member").exists()
 
 
+def test_where_a_pod_does_not_go_nothing_is_changed(site: Site) -> None:
+    site.write("stubborn", "db-0\n")
+    code, said = site.leave("DRAIN_LIMIT=0")
+    assert (code, "default/db-0" in said) == (3, True)
+    assert (site.read("nodes"), site.read("members")) == (NODES, MEMBERS)
+
+
 def test_where_no_other_member_answers_it_does_not_begin(site: Site) -> None:
     site.write("etcd-down", "")
     code, said = site.leave()
@@ -117,7 +124,7 @@ def test_a_dead_host_is_forgotten(sh: Sh, tmp_path: Path) -> None:
     write_program(tmp_path / "bin/kubectl", f'echo "$*" >>{tmp_path}/api/calls')
     (tmp_path / "bundle").mkdir()
     (tmp_path / "bundle/node.env").write_text(
-        "NODE='m1' API_LOCAL='https://192.0.2.1:6443' ETCD_ENDPOINTS='https://192.0.2.1:2379'\n"
+        "NODE='m1' NODES='m1|192.0.2.1|etcd m4|192.0.2.4|etcd' API_LOCAL='https://192.0.2.1:6443' ETCD_ENDPOINTS='https://192.0.2.1:2379'\n"
     )
     script = tmp_path / "forget-node.sh"
     shutil.copy(LIBEXEC / "forget-node.sh", script)
@@ -130,6 +137,9 @@ def test_a_dead_host_is_forgotten(sh: Sh, tmp_path: Path) -> None:
     assert "aaa2" not in site.read("members")
     again = sh(script, "w1", PATH=path)
     assert (again.returncode, again.stdout) == (0, "etcd has no member w1\n")
+    site.write("members", f"{MEMBERS}aaa4, unstarted, , https://192.0.2.4:2380, , false\n")
+    assert sh(script, "m4", PATH=path).returncode == 0
+    assert site.read("members") == MEMBERS
     for wrong in ("", "m1", "--help", "a;b"):
         assert sh(script, wrong, PATH=path).returncode == 2
     assert "m1, https" in site.read("members")

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from descriptions import write_archive
+from descriptions import write_archive, write_description
+from shells import PINS
 
 from bundler.build import render
 from bundler.cache import Cache
@@ -34,3 +35,41 @@ def test_every_script_of_every_example_is_sound(tmp_path: Path, name: str) -> No
     assert done.returncode == 0, done.stdout
     for script in scripts:
         assert script.stat().st_mode & 0o111, f"{script} cannot be run"
+
+
+def test_hosts_of_etcd_alone_and_of_an_api_server_alone_can_ask_for_their_turn(
+    tmp_path: Path,
+) -> None:
+    """turn.sh names these files; etcd's lock is asked for with them."""
+    description = write_description(tmp_path)
+    text = description.read_text()
+    whole = "roles: [etcd, control-plane, load-balancer]"
+    description.write_text(
+        text.replace(whole, "roles: [etcd]", 1).replace(
+            whole, "roles: [control-plane, load-balancer]", 1
+        )
+    )
+    inputs = Inputs(
+        description=description, cache=Cache(tmp_path / "cache"), offline=True, pins=PINS
+    )
+    trees = {tree.name: tree for tree in render(inputs, tmp_path / "trees", text_only=True)}
+    for node, prefix, files in (
+        ("master1", "etc/etcd/pki", ("ca.crt", "healthcheck-client.crt", "healthcheck-client.key")),
+        ("master2", "etc/kubernetes/pki", ("etcd-ca.crt", "apiserver-etcd-client.crt", "apiserver-etcd-client.key")),
+    ):  # fmt: skip
+        assert [
+            name for name in files if not (trees[node] / "rootfs" / prefix / name).is_file()
+        ] == []
+        assert ("etc/etcd" in prefix) != (trees[node] / "rootfs/etc/kubernetes/pki").exists()
+    versions = [
+        [
+            line
+            for line in (trees[node] / "node.env").read_text().splitlines()
+            if "ETCD_VERSION" in line
+        ]
+        for node in ("master1", "master2")
+    ]
+    assert versions == [
+        ["ETCD_VERSION='3.4.23'", "CLUSTER_ETCD_VERSION=''"],
+        ["ETCD_VERSION=''", "CLUSTER_ETCD_VERSION='3.4.23'"],
+    ]

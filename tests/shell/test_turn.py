@@ -18,12 +18,14 @@ prefix={work}/root store={work}/store
 is_generation() {{ false; }}
 is_pending() {{ false; }}
 systemctl() {{ :; }}
+kubectl() {{ return 1; }}
 failure() {{ echo "FAILURE $1: $2"; echo "FIX: $3"; }}
 answers() {{ case " $HEALTHY " in *" $1 "*) ;; *) return 1 ;; esac; }}
+version_of() {{ printf '%s\\n' $VERSIONS | sed -n "s/^$1=//p"; }}
 https_get() {{
     case $3 in
         /members) printf '%s\\n' "$MEMBERS" ;;
-        *) printf '200\\n{{ "gitVersion": "v%s" }}\\n' "$(printf '%s\\n' $VERSIONS | sed -n "s/^$1=//p")" ;;
+        *) printf '200\\n{{ "gitVersion": "v%s", "etcdserver": "%s" }}\\n' "$(version_of "$1")" "$(version_of "$1")" ;;
     esac
 }}
 MEMBERS='{members}'
@@ -159,7 +161,6 @@ def test_another_api_server_goes_on(sh: Sh, tmp_path: Path, versions: str, said:
         ("kubelet.service", "192.0.2.1=1.21.0 192.0.2.2=1.21.0 192.0.2.3=1.21.3", ""),
         ("kubelet.service", "192.0.2.1=1.22.0 192.0.2.2= 192.0.2.3=1.22.0", ""),
         ("kubelet.service", "", ""),
-        ("kube-apiserver.service kubelet.service", "192.0.2.2=1.20.2 192.0.2.3=1.20.2", ""),
     ],
 )  # fmt: skip
 def test_workers_come_after_control_planes(
@@ -170,6 +171,57 @@ def test_workers_come_after_control_planes(
         more=f"UNITS='{units}' NODE=w1 ADDRESS=192.0.2.4",
     )  # fmt: skip
     assert found.partition("\n")[0] == said
+
+
+OF_BOTH = f"UNITS='kube-apiserver.service kubelet.service' NODES='{AS_PLANNED.replace(',control-plane', ',control-plane,worker')}"
+
+
+def test_a_host_of_both_waits_for_control_planes_without_a_kubelet_only(
+    sh: Sh, tmp_path: Path
+) -> None:
+    found = ask(sh, tmp_path, "check_turn", due="kubelet", more=f"{OF_BOTH}'")
+    assert found == ""
+    found = ask(
+        sh, tmp_path, "check_turn", due="kubelet", versions="192.0.2.2=1.20.2 192.0.2.8=1.20.2",
+        more=f"{OF_BOTH} m4|192.0.2.8|control-plane'",
+    )  # fmt: skip
+    assert "FAILURE turn: an API server is older than this kubelet: that of m4 is 1.20.2" in found
+
+
+NEWER = "FAILURE turn: kubelets are newer than an API server of {} may serve: {}; first those nodes go back: install.sh --rollback there"
+OLDER = "FAILURE turn: kubelets are more than {} minors older than an API server of {}: {}; first upgrade those nodes, or delete them where they are no more"
+
+
+@pytest.mark.parametrize(
+    ("step", "kubelets", "said"),
+    [
+        ("1.20.2 1.21.3", "w1|v1.19.16 w2|v1.21.9 gone|", ""),
+        ("1.20.2 1.21.3", "w1|v1.18.20 w2|v1.19.1 w3|v1.18.1", OLDER.format(2, "1.21.3", "w1 (v1.18.20), w3 (v1.18.1)")),
+        ("1.27.1 1.28.0", "w1|v1.25.0", ""),
+        ("1.27.1 1.28.0", "w1|v1.24.0", OLDER.format(3, "1.28.0", "w1 (v1.24.0)")),
+        ("1.22.0 1.21.3", "m1|v1.22.0 w1|v1.22.0 w2|v1.21.3", NEWER.format("1.21.3", "w1 (v1.22.0)")),
+        ("1.21.0 1.21.3", "w1|v1.22.0", ""),  # nothing becomes worse
+    ],
+)  # fmt: skip
+def test_an_api_server_goes_with_the_kubelets_that_there_are(
+    sh: Sh, tmp_path: Path, step: str, kubelets: str, said: str
+) -> None:
+    installed, version = step.split()
+    more = f"kubectl() {{ printf '%s\n' {' '.join(map(repr, kubelets.split()))}; }}; KUBERNETES_VERSION={version}"
+    found = ask(
+        sh, tmp_path, "check_turn", due="kube-apiserver", installed=installed, more=more,
+        versions=f"192.0.2.2={version} 192.0.2.3={version}",
+    )  # fmt: skip
+    assert found.partition("\n")[0] == said
+
+
+def test_kubelets_that_go_back_with_their_api_servers_are_not_waited_for(
+    sh: Sh, tmp_path: Path
+) -> None:
+    more = f"kubectl() {{ echo 'm2|v1.22.0'; }}; {OF_BOTH}'"
+    assert (
+        ask(sh, tmp_path, "check_turn", due="kube-apiserver", installed="1.22.0", more=more) == ""
+    )
 
 
 def test_it_waits_for_its_turn(sh: Sh, tmp_path: Path) -> None:
@@ -207,3 +259,77 @@ def test_a_generation_may_go_back_a_minor_of_kubernetes_but_not_of_etcd(
     assert "no minor is taken back" in ask(
         sh, tmp_path, "check_upgrade", etcd="3.5.0", installed="", more=more
     )
+
+
+# etcdctl as it is asked for a lock: it wants its files, and a quorum.
+ETCDCTL = """
+. {lib}/preflight.sh
+failure() {{ if is_skipped "$1"; then warn "$1: $2 (overruled)" 2>&1; else echo "  $1: $2" >>"$work/failures"; fi; }}
+skipped='{skipped}'
+exec 2>&1
+sleep() {{ command sleep 0.1; }}
+[ "{quorum}" = yes ] || now() {{ n=$(($(cat "$work/n" 2>/dev/null || echo 0) + 6)); echo $n >"$work/n"; echo $n; }}
+etcdctl() {{
+    for option; do case $option in --cacert=* | --cert=* | --key=*) [ -f "${{option#*=}}" ] || {{ echo "open ${{option#*=}}"; return 1; }} ;; esac; done
+    [ "{quorum}" = yes ] || {{ echo "context deadline exceeded"; return 1; }}
+    echo held >"$work/turn"
+}}
+: >"$work/failures"
+take_turn
+"""
+OWN_HOSTS = "e1|192.0.2.1|etcd e2|192.0.2.2|etcd e3|192.0.2.3|etcd m1|192.0.2.4|control-plane m2|192.0.2.5|control-plane"
+ON_E1 = f"NODE=e1 UNITS=etcd.service NODES='{OWN_HOSTS}'"
+ON_M1 = f"NODE=m1 ADDRESS=192.0.2.4 UNITS=kube-apiserver.service NODES='{OWN_HOSTS}' ETCD_VERSION= CLUSTER_ETCD_VERSION=3.5.10"
+FILES = {
+    "etcd": ("ca.crt", "healthcheck-client.crt", "healthcheck-client.key"),
+    "kubernetes": ("etcd-ca.crt", "apiserver-etcd-client.crt", "apiserver-etcd-client.key"),
+}
+
+
+def lock(sh: Sh, work: Path, host: str, *, files: str, skipped: str = "", quorum: str = "yes") -> str:  # fmt: skip
+    for name in FILES[files]:
+        path = work / f"root/etc/{files}/pki/{name}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    more = ETCDCTL.format(lib=TEMPLATES / "common/lib", skipped=skipped, quorum=quorum)
+    return ask(
+        sh, work, "echo TAKEN", more=f"{host}\n{more}", due="etcd" if files == "etcd" else "kube-apiserver",
+        healthy="192.0.2.2 192.0.2.3", versions="192.0.2.5=1.21.3",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("host", "files"), [(ON_E1, "etcd"), (ON_M1, "kubernetes")])
+def test_the_lock_is_asked_for_with_what_the_host_has(
+    sh: Sh, tmp_path: Path, host: str, files: str
+) -> None:
+    said = lock(sh, tmp_path, host, files=files)
+    assert said.splitlines()[1:] == ["TAKEN"]
+
+
+def test_without_a_quorum_there_is_no_lock_and_it_can_be_done_without(
+    sh: Sh, tmp_path: Path
+) -> None:
+    assert "TAKEN" not in lock(sh, tmp_path, ON_E1, files="etcd", quorum="no")
+    said = lock(sh, tmp_path, ON_E1, files="etcd", quorum="no", skipped=" turn ")
+    assert "warning: turn: another host has the turn, or etcd does not answer: " in said
+    assert said.endswith("TAKEN\n")
+
+
+@pytest.mark.parametrize(
+    ("etcd", "said"),
+    [
+        ("192.0.2.1=3.5.10 192.0.2.2=3.5.10 192.0.2.3=", ""),
+        ("192.0.2.1=3.6.0 192.0.2.2=3.5.10 192.0.2.3=3.5.11", ""),
+        ("192.0.2.1=3.5.10 192.0.2.2=3.5.9 192.0.2.3=",
+         "FAILURE turn: etcd on e2 is 3.5.9, and older than 3.5.10: members of etcd come before control planes"),
+    ],
+)  # fmt: skip
+def test_control_planes_come_after_etcd_on_hosts_of_its_own(
+    sh: Sh, tmp_path: Path, etcd: str, said: str
+) -> None:
+    found = ask(
+        sh, tmp_path, "check_turn", due="kube-apiserver", versions=f"192.0.2.5=1.21.3 {etcd}",
+        more=ON_M1,
+    )  # fmt: skip
+    assert found.partition("\n")[0] == said
+    assert ask(sh, tmp_path, "check_turn", due="kube-apiserver", versions=f"{THREE} {etcd}") == ""

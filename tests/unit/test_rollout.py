@@ -57,6 +57,23 @@ def test_control_planes_come_before_workers(site: SmallSite) -> None:
     ]
 
 
+def test_members_of_etcd_on_hosts_of_their_own_come_before_control_planes(tmp_path: Path) -> None:
+    roles = {
+        "a": "control-plane", "b": "etcd", "c": "etcd load-balancer", "d": "worker",
+        "e": "etcd control-plane", "f": "etcd worker", "g": "worker load-balancer",
+        "Z": "control-plane worker",
+    }  # fmt: skip
+    for name, held in roles.items():
+        env = f"NODE='{name}'\nCLUSTER='lab'\nROLES='{held}'\n"
+        write_bundle(tmp_path / f"dist/lab-{name}.tar.gz", {}, env=env)
+    stages = plan_rollout(tmp_path / "dist", tmp_path / "dist").stages
+    assert [(stage.title, "".join(host.name for host in stage.hosts)) for stage in stages] == [
+        ("Members of etcd", "bc"),
+        ("Control planes", "aeZ"),
+        ("Workers", "dfg"),
+    ]
+
+
 def test_a_setting_restarts_the_units_that_read_it(site: SmallSite) -> None:
     extra = (
         "dns: {provider: none}",

@@ -109,11 +109,15 @@ read_leader() {
         kube -n kube-system get endpoints kube-controller-manager -o jsonpath='{.metadata.annotations}' 2>/dev/null
 }
 
-# release_drain_turn CODE: when the script ends; where nothing was changed (3) the node takes pods again.
+# release_drain_turn CODE: when the script ends; where it failed before files moved the node takes pods again.
 release_drain_turn() {
     identity=$KUBELET_ROOT/pki/kubelet-client-current.pem
-    [ "$1" != 3 ] || uncordon_node
-    kube annotate node "$NODE" bundler/turn- >/dev/null 2>&1 && rm -f "$store/ticket"
+    case $1 in 0 | 4 | 5) ;; 3) uncordon_node ;; *) [ -f "$store/switch" ] || uncordon_node ;; esac
+    if kube annotate node "$NODE" bundler/turn- >/dev/null 2>"$work/answer" || grep -qi 'not *found' "$work/answer"; then
+        rm -f "$store/ticket"
+        return
+    fi
+    warn "others still wait for $NODE: $(tail -n 1 "$work/answer"); run install.sh again, or kubectl annotate node $NODE bundler/turn-"
 }
 
 # The mark comes first: a kill between the two is healed by the next run. Who cordoned it before stays its master.
@@ -167,5 +171,6 @@ evict_pod() {
 give_up_draining() {
     left=$(awk '{ print $1 "/" $2 }' "$work/pods" | tr '\n' ' ')
     why=$(sed -n 1p "$work/refusals")
+    uncordon_node
     die 3 "after $DRAIN_LIMIT s these pods are still here: $left${why:+($why) }- nothing was changed (upgrade.drain_minutes; --no-drain leaves pods where they are)"
 }

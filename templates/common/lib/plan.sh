@@ -83,7 +83,7 @@ is_reload_due() {
 is_pending() { [ -f "$store/restart-pending/$1" ]; }
 
 is_nothing_to_do() {
-    [ ! -s "$work/changes" ] && [ ! -s "$work/removed" ] && [ ! -f "$store/unfinished" ] && [ ! -f "$store/cordoned" ] || return 1
+    [ ! -s "$work/changes" ] && [ ! -s "$work/removed" ] && [ ! -f "$store/unfinished" ] && [ ! -f "$store/cordoned" ] && [ ! -f "$store/ticket" ] || return 1
     is_staged && return 0
     [ "$packages_only" = yes ] || { [ ! -f "$store/switch" ] && [ -n "$(current_generation)" ]; } || return 1
     [ ! -s "$work/packages" ] && [ ! -f "$store/packages-pending" ] || return 1

@@ -95,7 +95,26 @@ other_api_servers() {
 
 is_control_plane_in() { printf '%s\n' "$1" | tr ' ' '\n' | grep -q "^$2|.*control-plane"; }
 
-find_obstacle_of_kube_apiserver() {
+find_obstacle_of_kube_apiserver() { find_obstacle_of_older_etcd || find_obstacle_of_other_api_servers || find_obstacle_of_kubelets; }
+
+# Members of etcd on hosts of their own come before control planes, as those that share a host do.
+find_obstacle_of_older_etcd() {
+    pki=/etc/kubernetes/pki
+    for planned in $NODES; do
+        case ",${planned##*|}," in *,control-plane,* | *,worker,*) continue ;; *,etcd,*) ;; *) continue ;; esac
+        member=${planned#*|} member=${member%|*}
+        version=$(HTTPS_TIMEOUT=4 https_get "$member" 2379 /version "$pki/etcd-ca.crt" "$pki/apiserver-etcd-client.crt" "$pki/apiserver-etcd-client.key" |
+            sed -n 's/.*"etcdserver": *"\([0-9.]*\).*/\1/p')
+        is_older "${version:-$CLUSTER_ETCD_VERSION}" "$CLUSTER_ETCD_VERSION" || continue
+        echo "etcd on ${planned%%|*} is $version, and older than $CLUSTER_ETCD_VERSION: members of etcd come before control planes"
+        return
+    done
+    return 1
+}
+
+is_older() { [ "$1" != "$2" ] && [ "$(printf '%s\n' "$1" "$2" | sort -t . -k 1,1n -k 2,2n -k 3,3n | sed -n 1p)" = "$1" ]; }
+
+find_obstacle_of_other_api_servers() {
     other_api_servers /etc/kubernetes/pki/apiserver-kubelet-client.crt /etc/kubernetes/pki/apiserver-kubelet-client.key >"$work/servers"
     [ -s "$work/servers" ] || return 1
     if ! grep -qv ' -$' "$work/servers"; then
@@ -113,14 +132,37 @@ find_obstacle_of_kube_apiserver() {
     fi
 }
 
-# No kubelet is newer than any of the API servers, since it may be sent to each of them. This host's
-# own is restarted by the same run, and so a host of both does not wait.
+# Where this API server changes its minor: none is older than a kubelet, or newer by more than Kubernetes
+# supports (https://kubernetes.io/releases/version-skew-policy/). What no API server tells is not known.
+find_obstacle_of_kubelets() {
+    [ "$(minor "$(installed_field KUBERNETES_VERSION)")" != "$(minor "$KUBERNETES_VERSION")" ] || return 1
+    HOME=$work kubectl --kubeconfig /etc/kubernetes/admin.kubeconfig --request-timeout=10s get nodes \
+        -o jsonpath='{range .items[*]}{.metadata.name}|{.status.nodeInfo.kubeletVersion}{"\n"}{end}' >"$work/kubelets" 2>/dev/null
+    awk -F '|' -v own="$NODE" -v alike="$(hosts_alike)" -v version="$KUBERNETES_VERSION" -v server="$(minor "$KUBERNETES_VERSION")" '
+        BEGIN { behind = server < 28 ? 2 : 3 }
+        $1 == own || split($2, part, ".") < 2 { next }
+        part[2] + 0 > server + 0 && index(alike, " " $1 " ") == 0 { newer = newer ", " $1 " (" $2 ")" }
+        part[2] + 0 < server - behind { older = older ", " $1 " (" $2 ")" }
+        END {
+            if (newer) print "kubelets are newer than an API server of " version " may serve: " substr(newer, 3) "; first those nodes go back: install.sh --rollback there"
+            else if (older) print "kubelets are more than " behind " minors older than an API server of " version ": " substr(older, 3) "; first upgrade those nodes, or delete them where they are no more"
+            else exit 1
+        }' "$work/kubelets"
+}
+
+# Hosts of both an API server and a kubelet replace the two in one run, and so do not wait for each other.
+hosts_alike() {
+    has_word "$UNITS" kubelet.service && has_word "$UNITS" kube-apiserver.service || return 0
+    printf '%s\n' "$NODES" | tr ' ' '\n' | awk -F '|' '$3 ~ /control-plane.*worker/ { printf " %s ", $1 }'
+}
+
+# No kubelet is newer than any of the API servers, since it may be sent to each of them.
 find_obstacle_of_kubelet() {
-    case " $UNITS " in *' kube-apiserver.service '*) return 1 ;; esac
     identity=$KUBELET_ROOT/pki/kubelet-client-current.pem
     other_api_servers "$identity" "$identity" >"$work/servers"
+    alike=$(hosts_alike)
     older=$(while read -r name version; do
-        [ "$version" = - ] || [ "$(minor "$version")" -ge "$(minor "$KUBERNETES_VERSION")" ] || echo "that of $name is $version"
+        [ "$version" = - ] || has_word "$alike" "$name" || [ "$(minor "$version")" -ge "$(minor "$KUBERNETES_VERSION")" ] || echo "that of $name is $version"
     done <"$work/servers")
     [ -n "$older" ] || return 1
     echo "an API server is older than this kubelet: $(printf '%s\n' "$older" | sed -n 1p); control planes come before workers"
@@ -174,25 +216,29 @@ is_kubelet_with_new_signer() {
 # Distinguished names on stdin, in any form that openssl ever wrote → their units.
 read_units() { awk '{ if (match($0, /OU *= *[^,\/+]*/)) { name = substr($0, RSTART, RLENGTH); sub(/^OU *= */, "", name); sub(/ *$/, "", name); print name } else if (/CN *=/) print "-" }'; }
 
-# Two control-plane hosts that look at the same moment must not both go: the lock is in etcd, and is
-# this host's until the script ends, however it does.
+# Two hosts that look at the same moment must not both go: the lock is in etcd, and is this host's until
+# the script ends, however it does. Hosts without an API server ask with what etcd's member has.
 take_turn() {
-    is_due etcd.service || is_due kube-apiserver.service || return 0
-    # shellcheck disable=SC2086 # a list of endpoints
-    set -- $ETCD_ENDPOINTS
-    [ $# -gt 1 ] || return 0
-    say "  taking the turn of this cluster's control planes"
+    { is_due etcd.service && is_shared etcd; } || { is_due kube-apiserver.service && is_shared control-plane; } || return 0
+    say "  taking the turn of this cluster's members of etcd and control planes"
     : >"$work/turn"
-    pki=/etc/kubernetes/pki
-    ETCDCTL_API=3 etcdctl --endpoints="$(printf '%s' "$ETCD_ENDPOINTS" | tr ' ' ',')" --cacert="$pki/etcd-ca.crt" \
-        --cert="$pki/apiserver-etcd-client.crt" --key="$pki/apiserver-etcd-client.key" \
+    pki=$prefix/etc/kubernetes/pki
+    set -- "$pki/etcd-ca.crt" "$pki/apiserver-etcd-client"
+    [ -f "$1" ] || { pki=$prefix/etc/etcd/pki; set -- "$pki/ca.crt" "$pki/healthcheck-client"; }
+    ETCDCTL_API=3 etcdctl --endpoints="$(printf '%s' "$ETCD_ENDPOINTS" | tr ' ' ',')" --cacert="$1" --cert="$2.crt" --key="$2.key" \
         lock bundler/turn -- sh -c "echo held >'$work/turn'; while [ -f '$work/turn' ] && kill -0 $$; do sleep 1; done; rm -rf '$work'" >"$work/turn.log" 2>&1 &
     turn_begun=$(now)
     until grep -q held "$work/turn"; do
-        [ $(($(now) - turn_begun)) -lt $((turn_limit + 20)) ] ||
-            die 3 "another control plane has the turn, or etcd does not answer: $(tail -n 1 "$work/turn.log"); nothing was changed (--wait 15m waits for it)"
+        if [ $(($(now) - turn_begun)) -ge $((turn_limit + 20)) ]; then
+            kill $! 2>/dev/null
+            rm -f "$work/turn"
+            failure turn "another host has the turn, or etcd does not answer: $(tail -n 1 "$work/turn.log")" "--wait 15m waits for it"
+            break
+        fi
         sleep 1
     done
-    check_turn
-    [ ! -s "$work/failures" ] || die 3 "$(sed -n '1s/^ *//p' "$work/failures"): nothing was changed"
+    [ -s "$work/failures" ] || check_turn
+    [ ! -s "$work/failures" ] || die 3 "$(sed -n '1s/^ *//p' "$work/failures"); nothing was changed (--wait 15m waits for this host's turn)"
 }
+
+is_shared() { [ "$(printf '%s\n' "$NODES" | tr ' ' '\n' | grep -c "|.*$1")" -gt 1 ]; }

@@ -21,7 +21,9 @@ main() {
     kubectl --kubeconfig /etc/kubernetes/admin.kubeconfig --server "$API_LOCAL" --request-timeout=15s \
         delete node "$1" --ignore-not-found || exit 1
     members=$(run_etcdctl member list) || exit 1
-    id=$(printf '%s\n' "$members" | awk -F ', ' -v name="$1" '$3 == name { print $1 }')
+    # A member that never started has no name yet, and its peer URL only.
+    peer=$(printf '%s\n' "$NODES" | tr ' ' '\n' | awk -F '|' -v name="$1" '$1 == name { print "https://" $2 ":2380" }')
+    id=$(printf '%s\n' "$members" | awk -F ', ' -v name="$1" -v peer="$peer" '$3 == name || ($3 == "" && $4 == peer) { print $1 }')
     if [ -z "$id" ]; then echo "etcd has no member $1"; exit 0; fi
     run_etcdctl member remove "$id"
 }
