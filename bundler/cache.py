@@ -25,7 +25,7 @@ class Cache:
     """A directory that several bundlers may use at once."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root
+        self.root = root.absolute()  # apt and dnf do not take it from where bundler runs
 
     def directory(self, *names: str) -> Path:
         """A directory below the root, made on first use."""
