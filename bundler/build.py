@@ -98,7 +98,7 @@ def build(
         def make(node: NodePlan) -> tuple[Written, ...]:
             name = bundle_name(plan, node, media)
             whole, absent = make_tree(node)
-            check_images_complete(plan, whole)
+            check_images_complete(plan, node, whole)
             tree = arrange(whole, base=bases.get(node.name), payload=identity, absent=absent)
             if key:
                 signature = sign(key, _content(tree[MANIFEST]))

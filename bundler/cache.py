@@ -29,7 +29,7 @@ class Cache:
     """A directory that several bundlers may use at once."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root
+        self.root = root.absolute()  # apt and dnf do not take it from where bundler runs
         self._held: set[str] = set()  # locks of this run
 
     def directory(self, *names: str) -> Path:

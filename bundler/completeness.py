@@ -6,19 +6,22 @@ from fnmatch import fnmatchcase
 
 import yaml
 
-from bundler.config import Cluster, Containerd
+from bundler.config import Containerd, Role
 from bundler.errors import ArtifactError
 from bundler.oci.references import parse_reference
-from bundler.plan import Plan
+from bundler.plan import NodePlan, Plan, images_of
 from bundler.tree import Tree
 
 Place = tuple[int, str]
 """Line and reference."""
 
 
-def check_images_complete(plan: Plan, tree: Tree) -> None:
-    """Raise ArtifactError with every place that names an image which the bundles do not bring."""
-    explain = _make_judge(plan.cluster)
+def check_images_complete(plan: Plan, node: NodePlan, tree: Tree) -> None:
+    """Raise ArtifactError with every place that names an image which the bundles do not bring.
+
+    A worker's own files name what it runs itself, those of another node what any worker may run.
+    """
+    explain = _make_judge(plan, node)
     faults = [
         f"{path}:{line}: names {reference}, {fault}"
         for path, line, reference in _list_references(tree)
@@ -28,25 +31,32 @@ def check_images_complete(plan: Plan, tree: Tree) -> None:
         raise ArtifactError("\n".join(faults), hint="add the image to `images` in cluster.yaml")
 
 
-def _make_judge(cluster: Cluster) -> Callable[[str], str]:
+def _make_judge(plan: Plan, node: NodePlan) -> Callable[[str], str]:
     """What is wrong with a reference; nothing where hosts will have the image under it."""
-    images = [parse_reference(image.ref) for image in cluster.images]
-    names = {image.name for image in images}
-    digests = {image.by_digest for image in images}
-    has_digests = isinstance(cluster.runtime, Containerd)
+    runners = (node,) if node.has(Role.WORKER) else plan.having(Role.WORKER)
+    known = {runner.arch.value: _list_names(plan, runner) for runner in runners}
+    has_digests = isinstance(plan.cluster.runtime, Containerd)
 
     def explain(text: str) -> str:
         try:
             reference = parse_reference(text)
         except ValueError as error:
             return f"which {error}"
-        if reference.digest is None:
-            return "" if reference.name in names else "which `images` does not bring"
-        if not has_digests:
+        if reference.digest and not has_digests:
             return "and Docker knows loaded images by their tags only: leave the digest out there"
-        return "" if reference.by_digest in digests else "which `images` does not bring by digest"
+        name, how = (
+            (reference.by_digest, " by digest") if reference.digest else (reference.name, "")
+        )
+        lacking = ", ".join(sorted(arch for arch, names in known.items() if name not in names))
+        return f"which `images` does not bring{how} for {lacking}" if lacking else ""
 
     return explain
+
+
+def _list_names(plan: Plan, node: NodePlan) -> set[str | None]:
+    """What pods may call the images that the node loads."""
+    references = [parse_reference(image.ref) for image in images_of(plan, node)]
+    return {name for reference in references for name in (reference.name, reference.by_digest)}
 
 
 def _list_references(tree: Tree) -> Iterator[tuple[str, int, str]]:

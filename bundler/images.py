@@ -76,22 +76,30 @@ def check_images(cluster: Cluster) -> Iterator[Problem]:
             )
             yield Problem(path=(*where, "ref"), text=text)
         yield from _check_archive(cluster, image, where)
-    if minor_of(cluster.kubernetes.version) not in MINORS:
+    arches = _worker_arches(cluster)
+    if minor_of(cluster.kubernetes.version) not in MINORS or not arches:
         return
-    for arch in _worker_arches(cluster):
+    for arch in arches:
         yield from _check_needed(cluster, arch)
-    if not _worker_arches(cluster):
-        return
-    checks = find_use(cluster, "verify")
-    if not checks:
-        text = (
-            "no image has `use: verify`: verify.sh cannot run its pods (any web server on port 80)"
-        )
-        yield Problem(path=("images",), text=text, is_error=False)
+    yield from _check_verify(cluster, arches)
     for use in ("verify", "coredns", "metrics-server"):
         refs = sorted({full_name(image.ref) for image in find_use(cluster, use)})
         if len(refs) > 1:
             text = f"more than one image serves as {use}: {', '.join(refs)}"
+            yield Problem(path=("images",), text=text)
+
+
+def _check_verify(cluster: Cluster, arches: tuple[str, ...]) -> Iterator[Problem]:
+    """Every worker has the image of verify.sh's pods, if there is one."""
+    if not find_use(cluster, "verify"):
+        text = (
+            "no image has `use: verify`: verify.sh cannot run its pods (any web server on port 80)"
+        )
+        yield Problem(path=("images",), text=text, is_error=False)
+        return
+    for arch in arches:
+        if not find_use(cluster, "verify", arch):
+            text = f"no image with `use: verify` is for {arch}: verify.sh runs it on every worker"
             yield Problem(path=("images",), text=text)
 
 

@@ -6,7 +6,7 @@
 
 from pathlib import Path
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -19,11 +19,11 @@ _ALGORITHM = ec.ECDSA(hashes.SHA256(), deterministic_signing=True)
 
 
 def generate_key(path: Path) -> Path:
-    """Write PATH (0600) and PATH's .pub; the public key's path. OutputError where one exists."""
-    public = path.with_suffix(".pub")
-    for target in (path, public):
-        if target.exists():
-            raise OutputError(f"{target}: exists already, and keys are never overwritten")
+    """Write PATH (0600) and PATH's .pub; the public key's path.
+
+    OutputError where one exists, where both would be one file, or where neither can be written.
+    """
+    public = _public_path(path)
     key = ec.generate_private_key(ec.SECP256R1())
     private_pem = key.private_bytes(
         serialization.Encoding.PEM,
@@ -33,9 +33,28 @@ def generate_key(path: Path) -> Path:
     public_pem = key.public_key().public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
-    write_atomically(path, private_pem)
-    write_atomically(public, public_pem, mode=0o644)
+    try:
+        for target in (path, public):
+            if target.exists():
+                raise OutputError(f"{target}: exists already, and keys are never overwritten")
+        write_atomically(path, private_pem)
+        write_atomically(public, public_pem, mode=0o644)
+    except OSError as error:
+        hint = "name a file in a directory that is there: bundler keygen release.key"
+        raise OutputError(f"cannot write {path}: {error.strerror}", hint=hint) from error
     return public
+
+
+def _public_path(path: Path) -> Path:
+    """PATH with .pub in the place of its suffix; OutputError where that is PATH itself."""
+    if not path.name:
+        raise OutputError(f"{path}: names no file", hint=_HOW)
+    if path.suffix.lower() == ".pub":  # some file systems do not tell X.PUB from x.pub
+        raise OutputError(
+            f"{path}: is the public key's name, and the private key would be overwritten by it",
+            hint=f"name the private key: bundler keygen {path.with_suffix('.key')}",
+        )
+    return path.with_suffix(".pub")
 
 
 def load_signing_key(path: Path) -> ec.EllipticCurvePrivateKey:
@@ -47,8 +66,10 @@ def load_signing_key(path: Path) -> ec.EllipticCurvePrivateKey:
         key = serialization.load_pem_private_key(data, password=None)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"{path}: no private key in PEM ({error})", hint=_HOW) from error
+    except UnsupportedAlgorithm as error:
+        raise _not_p256(path) from error
     if not isinstance(key, ec.EllipticCurvePrivateKey) or key.curve.name != "secp256r1":
-        raise ConfigError(f"{path}: not an ECDSA P-256 key", hint=_HOW)
+        raise _not_p256(path)
     return key
 
 
@@ -58,8 +79,10 @@ def load_public_key(path: Path) -> ec.EllipticCurvePublicKey:
         key = serialization.load_pem_public_key(_read(path))
     except (ValueError, TypeError) as error:
         raise ConfigError(f"{path}: no public key in PEM", hint=_HOW) from error
+    except UnsupportedAlgorithm as error:
+        raise _not_p256(path) from error
     if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != "secp256r1":
-        raise ConfigError(f"{path}: not an ECDSA P-256 key", hint=_HOW)
+        raise _not_p256(path)
     return key
 
 
@@ -78,6 +101,10 @@ def is_signed_by(key: ec.EllipticCurvePublicKey, data: bytes, signature: bytes) 
 
 
 _HOW = "make a pair with: bundler keygen release.key"
+
+
+def _not_p256(path: Path) -> ConfigError:
+    return ConfigError(f"{path}: not an ECDSA P-256 key", hint=_HOW)
 
 
 def _read(path: Path) -> bytes:

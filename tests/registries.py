@@ -160,6 +160,7 @@ class Registry:
     wants_token: bool = False
     wants_basic: bool = False
     token: str = "good-token"
+    token_pieces: tuple[int, ...] = ()  # lengths; empty: a token's answer is not sent in pieces
     realm: str = ""
     documents: dict[str, bytes] = field(default_factory=dict)  # part of a path → what it gives
     requests: list[tuple[str, str]] = field(default_factory=list)  # path, Authorization
@@ -224,7 +225,21 @@ def run_registry() -> Iterator[Registry]:
                 return
             assert fields["service"] == ["here"]
             assert fields["scope"][0].startswith("repository:")
-            self.answer(200, json.dumps({"token": told.token}).encode(), {})
+            answer = json.dumps({"token": told.token}).encode()
+            if told.token_pieces:
+                self.answer_in_pieces(answer, told.token_pieces)
+            else:
+                self.answer(200, answer, {})
+
+        def answer_in_pieces(self, body: bytes, lengths: tuple[int, ...]) -> None:
+            self.send_response(200)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            for length in (*lengths, len(body)):
+                piece, body = body[:length], body[length:]
+                if piece:
+                    self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+            self.wfile.write(b"0\r\n\r\n")
 
         def serve(self, path: str) -> None:
             name, kind, key = path.removeprefix("/v2/").rsplit("/", 2)

@@ -85,13 +85,8 @@ class Repository(Session):
         with explained(url, trail), open_url(self, url, {"Accept": ACCEPT}, trail) as response:
             if response.status_code != requests.codes.ok:
                 raise requests.HTTPError(response=response)
-            content = b""
-            for chunk in response.iter_content(1 << 16):
-                content += chunk
-                if len(content) > MAX_DOCUMENT:
-                    raise NotHereError(f"sends a document of more than {MAX_DOCUMENT >> 20} MiB")
             return Document(
-                content,
+                _read_body(response, MAX_DOCUMENT),
                 response.headers.get("Content-Type", ""),
                 response.headers.get("Docker-Content-Digest", ""),
             )
@@ -121,7 +116,7 @@ class Repository(Session):
                 raise NotHereError(f"HTTP {response.status_code}: {host.netloc} refused {whose}")
             if response.status_code != requests.codes.ok:
                 raise requests.HTTPError(response=response)
-            text = next(response.iter_content(MAX_TOKEN), b"")
+            text = _read_body(response, MAX_TOKEN)
         try:
             answer = read_json(text)
             token = str(answer.get("token") or answer["access_token"])
@@ -151,6 +146,16 @@ class _Sign(requests.auth.AuthBase):
         if self._authorization:
             request.headers["Authorization"] = self._authorization
         return request
+
+
+def _read_body(response: requests.Response, most: int) -> bytes:
+    """All that is sent, in however many pieces; NotHereError beyond `most` bytes."""
+    content = b""
+    for piece in response.iter_content(1 << 16):
+        content += piece
+        if len(content) > most:
+            raise NotHereError(f"sends a document of more than {most >> 20} MiB")
+    return content
 
 
 def list_repositories(

@@ -146,11 +146,12 @@ class AptRoot:
         for text in self._show([f"{name}={version}" for name, version, _ in urls]):
             key = tuple(_field(text, field) for field in ("Package", "Version", "Architecture"))
             name, version, arch = key
+            url = urls[name, version, arch]
             found.append(
                 Found(
-                    name=name, version=version, arch=arch, url=urls[name, version, arch],
+                    name=name, version=version, arch=arch, url=url,
                     size=int(_field(text, "Size")), digest=f"sha256:{_field(text, 'SHA256')}",
-                    index=indices[name, version],
+                    index=_index_of(url, indices[name, version]),
                 )
             )  # fmt: skip
         return tuple(sorted(found, key=lambda package: package.name))
@@ -200,11 +201,14 @@ class AptRoot:
         text = self._call("apt-cache", "show", "--no-all-versions", *names)
         return [stanza for stanza in text.split("\n\n") if stanza.strip()]
 
-    def _indices(self, names: Sequence[str]) -> dict[tuple[str, str], str]:
-        """(name, version) → the suite and component that has it."""
-        text = self._call("apt-cache", "madison", *names)
-        rows = ([part.strip() for part in line.split("|")] for line in text.splitlines())
-        return {(row[0], row[1]): row[2].split()[1] for row in rows if len(row) == 3}
+    def _indices(self, names: Sequence[str]) -> dict[tuple[str, str], list[list[str]]]:
+        """(name, version) → URI, and suite and component, of every index that has it."""
+        found: dict[tuple[str, str], list[list[str]]] = {}
+        for line in self._call("apt-cache", "madison", *names).splitlines():
+            row = [part.strip() for part in line.split("|")]
+            if len(row) == 3:
+                found.setdefault((row[0], row[1]), []).append(row[2].split()[:2])
+        return found
 
     def _call(self, *command: str) -> str:
         done = self._run(*command)
@@ -224,6 +228,12 @@ class AptRoot:
                 f"{' '.join(command[:2])} did not end within {TIMEOUT} s",
                 hint="check the mirror and the network",
             ) from error
+
+
+def _index_of(url: str, indices: list[list[str]]) -> str:
+    """The suite and component that a file comes from: its repository's first that has it."""
+    _, index = max(indices, key=lambda one: url.startswith(f"{one[0].rstrip('/')}/"))
+    return index
 
 
 def _own_settings() -> str:

@@ -42,7 +42,7 @@ def resolve_packages(
     if packages is None:
         return ()
     if packages.dir is not None:
-        return tuple(_entries_of_directory(packages.dir, packages, now))
+        return tuple(_entries_of_directory(plan, packages.dir, packages, now))
     found = {}
     for arch in sorted({node.arch for node in plan.nodes}):
         names = sorted(
@@ -217,11 +217,19 @@ def _make_entry(package: Found, evidence: str, now: datetime) -> Entry:
     )
 
 
-def _entries_of_directory(directory: Path, packages: Packages, now: datetime) -> Iterator[Entry]:
+def _entries_of_directory(
+    plan: Plan, directory: Path, packages: Packages, now: datetime
+) -> Iterator[Entry]:
     seen: dict[tuple[str, str], Path] = {}
     suffix = {"dpkg": ".deb", "rpm": ".rpm"}[manager_of(packages.os)]
+    machines = {node.arch.value for node in plan.nodes}
     for path in sorted(directory.glob(f"*{suffix}")):
         file = _read_file(path, packages, is_fetched=False)
+        if file.arch not in {*machines, "all"}:
+            raise ArtifactError(
+                f"{path} is for {file.arch}, and nodes are {', '.join(sorted(machines))}",
+                hint="take it away, or bring the file for the nodes' machine",
+            )
         if other := seen.get((file.name, file.arch)):
             raise ArtifactError(
                 f"{path} and {other} are both {file.name} ({file.arch})", hint="keep one of them"
@@ -257,7 +265,7 @@ def _find_drift(plan: Plan, packages: Packages, lock: Lock) -> Iterator[str]:
         if entry.url.startswith(LOCAL) and packages.dir is None and "/" not in entry.url:
             yield f"{entry.name} is locked out of packages.dir, which is not given any more"
     if packages.dir is not None:
-        yield from _find_drift_of_files(packages.dir, packages, entries)
+        yield from _find_drift_of_files(plan, packages.dir, packages, entries)
     for node in plan.nodes:
         there = {entry.name for entry in entries if entry.arch in {node.arch, "all"}}
         for pair in wanted_pairs(plan, node):
@@ -266,11 +274,12 @@ def _find_drift(plan: Plan, packages: Packages, lock: Lock) -> Iterator[str]:
 
 
 def _find_drift_of_files(
-    directory: Path, packages: Packages, entries: Collection[Entry]
+    plan: Plan, directory: Path, packages: Packages, entries: Collection[Entry]
 ) -> Iterator[str]:
     locked = {entry.key: entry for entry in entries}
     here = {}
-    for entry in _entries_of_directory(directory, packages, datetime.min.replace(tzinfo=UTC)):
+    never = datetime.min.replace(tzinfo=UTC)
+    for entry in _entries_of_directory(plan, directory, packages, never):
         here[entry.key] = entry
         if entry.key not in locked:
             yield f"{directory / entry.url.removeprefix(LOCAL)} is not in it"

@@ -1,6 +1,7 @@
 """Packages resolved by the real apt, against small repositories that the tests make and sign."""
 
 import hashlib
+import shutil
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -88,6 +89,30 @@ def test_the_closure_is_what_goes_beyond_the_minimal_installation(
     assert chrony.size == path.stat().st_size
     assert chrony.origin is Origin.UPSTREAM_SIGNATURE
     assert chrony.evidence == "debian-12: Packages of bookworm/main, keyring.gpg"
+
+
+def test_a_cache_that_is_named_from_here_serves_as_well(
+    describe: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    plan = make_plan(load_cluster(describe()).cluster, {})
+    found = resolve_packages(plan, Cache(Path("site/cache")), datetime.now(UTC), offline=True)
+    assert {entry.name for entry in found} == {"chrony", "libedit", "tzdata"}
+
+
+def test_evidence_is_the_index_that_the_file_comes_from(
+    describe: Callable[..., Path], mirror: Path, signer: Signer
+) -> None:
+    """A version of the main pool that a suite elsewhere has, too, as security updates do."""
+    security = mirror.parent / "repository-security"
+    shutil.copytree(mirror / "pool", security / "pool")
+    write_repository(security, signer, ("bookworm-security",))
+    places = {"main": f"file:{mirror}", "security": f"file:{security} bookworm-security"}
+    for order in (("main", "security"), ("security", "main")):
+        chrony = resolve(describe(mirror=[places[name] for name in order]))["chrony", "amd64"]
+        of_main = chrony.url.startswith(f"file:{mirror}/")
+        suite = "bookworm" if of_main else "bookworm-security"
+        assert chrony.evidence == f"debian-12: Packages of {suite}/main, keyring.gpg"
 
 
 def test_hosts_that_have_more_need_less(describe: Callable[..., Path]) -> None:

@@ -89,6 +89,15 @@ def test_the_closure_is_what_goes_beyond_the_minimal_installation(
     assert chrony.evidence == "rocky-9: signed package of mirror-1, RPM-GPG-KEY-test"
 
 
+def test_a_cache_that_is_named_from_here_serves_as_well(
+    describe: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    plan = make_plan(load_cluster(describe()).cluster, {})
+    found = resolve_packages(plan, Cache(Path("site/cache")), datetime.now(UTC), offline=True)
+    assert {entry.name for entry in found} == {"chrony", "libedit", "tzdata"}
+
+
 def test_hosts_that_have_more_need_less(describe: Callable[..., Path]) -> None:
     assert sorted(resolve(describe(base=["libedit"]))) == [("chrony", "amd64"), ("tzdata", "all")]
 

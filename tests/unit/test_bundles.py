@@ -12,7 +12,7 @@ from bundler.build import build
 from bundler.cache import Cache
 from bundler.errors import ArtifactError, ConfigError, OutputError
 from bundler.gather import Inputs
-from bundler.signing import generate_key, load_signing_key
+from bundler.signing import generate_key, load_public_key, load_signing_key
 
 DESCRIPTION = """\
 apiVersion: bundler/v1alpha1
@@ -131,6 +131,48 @@ def test_keys_are_for_their_owner_and_never_overwritten(tmp_path: Path) -> None:
         load_signing_key(key)
     with pytest.raises(ConfigError, match="no private key in PEM"):
         load_signing_key(_write(tmp_path / "no.key", "nothing"))
+
+
+def test_a_key_is_never_named_as_its_public_half(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="is the public key's name") as caught:
+        generate_key(tmp_path / "release.pub")
+    assert f"bundler keygen {tmp_path}/release.key" in (caught.value.hint or "")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        (".", "names no file"),
+        ("nowhere/x.key", "No such file or directory"),
+        ("file/x.key", "Not a directory"),
+        ("x" * 300, "File name too long"),
+    ],
+)
+def test_a_key_that_cannot_be_written_is_told_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, expected: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=expected) as caught:
+        generate_key(Path(path))
+    assert "bundler keygen release.key" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("curve", ["SM2", "brainpoolP224r1", "sect233k1", "secp112r1", "secp384r1"])
+def test_keys_of_other_curves_are_refused_by_both_sides(tmp_path: Path, curve: str) -> None:
+    key, public = tmp_path / "x.key", tmp_path / "x.pub"
+    for command in (
+        ["ecparam", "-name", curve, "-genkey", "-noout", "-out", key],
+        ["ec", "-in", key, "-pubout", "-out", public],
+    ):
+        if subprocess.run(["openssl", *command], capture_output=True, check=False).returncode:
+            pytest.skip(f"this openssl does not know {curve}")
+    key.chmod(0o600)
+    with pytest.raises(ConfigError, match=r"x\.key: not an ECDSA P-256 key"):
+        load_signing_key(key)
+    with pytest.raises(ConfigError, match=r"x\.pub: not an ECDSA P-256 key"):
+        load_public_key(public)
 
 
 def _write(path: Path, text: str) -> Path:

@@ -335,7 +335,7 @@ def check_manifest(
 ) -> None:
     plan = make_plan(load_cluster(path).cluster, {})
     tree = Tree([File(path=name, mode=0o644, content=text.encode(), origin="x")])
-    check_images_complete(plan, tree)
+    check_images_complete(plan, plan.nodes[0], tree)
 
 
 PODS = """\

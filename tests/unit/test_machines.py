@@ -10,10 +10,13 @@ from descriptions import write_archive, write_upstream
 
 from bundler.build import build
 from bundler.cache import Cache
+from bundler.completeness import check_images_complete
 from bundler.errors import ArtifactError, ConfigError
 from bundler.gather import Inputs
 from bundler.loader import load_cluster
 from bundler.machine import SCRIPT, read_machine
+from bundler.plan import make_plan
+from bundler.tree import File, Tree
 
 MIXED = """\
 apiVersion: bundler/v1alpha1
@@ -87,6 +90,44 @@ def test_a_machine_without_a_pause_image_is_named(mixed: Path) -> None:
     mixed.write_text("\n".join(lines))
     with pytest.raises(ConfigError, match=r"exactly one pause image for arm64, and has 0"):
         load_cluster(mixed)
+
+
+def add_web(mixed: Path, machine: str, more: str = "") -> None:
+    """An image for workers of one machine only."""
+    write_archive(mixed.parent / "web.tar", "web.example/web:1", machine)
+    image = f'  - {{ref: "web.example/web:1", arch: {machine}, file: web.tar{more}}}\n'
+    mixed.write_text(MIXED + image)
+
+
+@pytest.mark.parametrize(("machine", "lacking"), [("amd64", "arm64"), ("arm64", "amd64")])
+def test_an_image_of_verify_is_for_every_worker(mixed: Path, machine: str, lacking: str) -> None:
+    add_web(mixed, machine, ", use: verify")
+    with pytest.raises(ConfigError, match=f"no image with `use: verify` is for {lacking}: "):
+        load_cluster(mixed)
+
+
+@pytest.mark.parametrize(
+    ("position", "machine", "is_complete"),
+    [
+        (0, "amd64", False), (0, "arm64", False),  # names it for all workers
+        (1, "amd64", True), (1, "arm64", False),
+        (2, "amd64", False), (2, "arm64", True),
+    ],
+)  # fmt: skip
+def test_a_node_names_only_what_its_own_machine_has(
+    mixed: Path, position: int, machine: str, *, is_complete: bool
+) -> None:
+    add_web(mixed, machine)
+    plan = make_plan(load_cluster(mixed).cluster, {})
+    text = b"VERIFY_IMAGE='web.example/web:1'\n"
+    tree = Tree([File(path="node.env", mode=0o644, content=text, origin="x")])
+    if is_complete:
+        check_images_complete(plan, plan.nodes[position], tree)
+        return
+    lacking = "arm64" if machine == "amd64" else "amd64"
+    expected = f"node.env:1: names web.example/web:1, which `images` does not bring for {lacking}"
+    with pytest.raises(ArtifactError, match=expected):
+        check_images_complete(plan, plan.nodes[position], tree)
 
 
 def test_what_is_no_program_is_not_taken_for_one() -> None:

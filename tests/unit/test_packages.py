@@ -391,6 +391,18 @@ def test_hand_picked_files_must_be_there_and_be_one_of_a_kind(inputs: Inputs) ->
         build(inputs, inputs.description.parent / "dist")
 
 
+def test_a_hand_picked_file_for_a_machine_that_no_node_is_is_refused(inputs: Inputs) -> None:
+    directory = inputs.description.parent / "debs"
+    write_deb(directory, "tzdata", Architecture="all")
+    update_lock(inputs, [])
+    write_deb(directory, "chrony", "1:4.3", Architecture="arm64")
+    for use in (check, lambda inputs: update_lock(inputs, ["packages"])):
+        with pytest.raises(
+            ArtifactError, match=r"chrony_1%3a4\.3_arm64\.deb is for arm64, and nodes"
+        ):
+            use(inputs)
+
+
 def test_a_named_package_that_no_file_brings_is_told(
     inputs: Inputs, describe: Callable[..., Path]
 ) -> None:

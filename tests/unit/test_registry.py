@@ -26,7 +26,7 @@ from bundler.fetch_faults import NotHereError
 from bundler.oci.credentials import Login, login_file, read_logins
 from bundler.oci.pull import Pulled, Puller, Wanted, list_cached
 from bundler.oci.references import parse_reference
-from bundler.oci.registry import RegistryOptions, Repository
+from bundler.oci.registry import MAX_TOKEN, RegistryOptions, Repository
 
 
 class Clock(threading.Event):
@@ -249,6 +249,20 @@ def test_a_token_is_asked_for_once_and_used_for_all(
     registry.wants_token = True
     assert pull(registry, options).image.image_id == image.image_id
     assert registry.paths("/token") == ["/token?service=here&scope=repository%3Ateam%2Fapp%3Apull"]
+
+
+def test_a_token_may_come_in_pieces(registry: Registry, options: FetchOptions) -> None:
+    image = make_image()
+    registry.put("team/app", "1.0", image)
+    registry.wants_token, registry.token_pieces = True, (1, 7)
+    assert pull(registry, options).image.image_id == image.image_id
+
+
+def test_an_endless_token_is_not_read_to_its_end(registry: Registry, options: FetchOptions) -> None:
+    registry.put("team/app", "1.0", make_image())
+    registry.wants_token, registry.token = True, "x" * (MAX_TOKEN + 1)
+    with pytest.raises(ArtifactError, match="sends a document of more than 1 MiB"):
+        pull(registry, options)
 
 
 def test_a_token_that_ends_midway_is_renewed(registry: Registry, options: FetchOptions) -> None:
