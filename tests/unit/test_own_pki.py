@@ -680,6 +680,24 @@ def test_an_import_that_is_killed_at_any_moment_is_finished_or_never_was(
     assert point > 30
 
 
+@pytest.mark.parametrize("options", [{}, {"leaves": True, "authorities": ("kubelet-ca",)}])
+def test_requests_that_are_killed_at_any_moment_are_asked_for_again_all_of_them(
+    site: Site, options: dict[str, object]
+) -> None:
+    for point in range(14):
+        pid = os.fork()
+        if pid == 0:
+            die_at_rename(point)
+            try:
+                site.request(**options)
+            finally:
+                os._exit(0)
+        os.waitpid(pid, 0)
+        names = {one.name for one in site.request()}
+        assert names == set(AUTHORITIES) or (options and "kubelet-ca" in names), point
+        shutil.rmtree(site.state)
+
+
 def die_at_rename(count: int) -> None:
     """End this process, as kill -9 does, before the rename of that number."""
     left = [count]
