@@ -109,7 +109,7 @@ def _print_renewals(renewals: tuple[Renewal, ...], *, as_json: bool) -> None:
         rows = [
             {
                 "path": r.name,
-                "old_end": r.old_end.isoformat(),
+                "old_end": r.old_end and r.old_end.isoformat(),
                 "new_end": r.new_end.isoformat(),
             }
             for r in renewals
@@ -117,7 +117,8 @@ def _print_renewals(renewals: tuple[Renewal, ...], *, as_json: bool) -> None:
         print(json.dumps(rows, indent=2))
     else:
         for r in renewals:
-            print(f"{r.old_end:%Y-%m-%d} → {r.new_end:%Y-%m-%d}  {r.name}")
+            old = f"{r.old_end:%Y-%m-%d}" if r.old_end else "lost"
+            print(f"{old:10} → {r.new_end:%Y-%m-%d}  {r.name}")
     short = [r for r in renewals if r.is_cut_short]
     if short:
         log.warning(
