@@ -15,6 +15,7 @@ from pki_cases import make_plan
 
 from bundler import pki
 from bundler.errors import ConfigError, OutputError, PkiError
+from bundler.own_pki.paperwork import write_requests
 from bundler.own_pki.reasons import WHY
 from bundler.pki_store import Pki
 from bundler.state import open_state
@@ -168,6 +169,9 @@ def test_requests_do_not_mix_with_somebody_elses_files(site: Site) -> None:
     with pytest.raises(OutputError, match="holds other files"):
         site.request()
     assert [path.name for path in site.requests.iterdir()] == ["thesis.txt"]
+    for way in (site.requests / "thesis.txt", site.requests / "thesis.txt/below"):
+        with pytest.raises(OutputError, match="a file is in the way"):
+            write_requests((), site.plan, way)
 
 
 def test_requests_of_before_that_are_none_now_go(site: Site) -> None:
