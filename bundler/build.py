@@ -4,9 +4,11 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 from bundler import log
 from bundler.arrange import Layout, Media, arrange, is_in_base, is_shareable
@@ -20,7 +22,7 @@ from bundler.errors import ConfigError
 from bundler.gather import Inputs, check, gather_payloads, resolve, warn_of_first_uses
 from bundler.locking import lock_path
 from bundler.manifest import Manifest, Source
-from bundler.output import close_output, open_output, write_shared
+from bundler.output import close_output, make_output, open_output, write_shared
 from bundler.own_pki.lacking import check_signed
 from bundler.pack import pack
 from bundler.paths import default_state
@@ -52,6 +54,19 @@ class Preview:
     bases: Mapping[str, Manifest]  # bundle → what it is a change to
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A build of which nothing lacks but the state."""
+
+    inputs: Inputs
+    cluster: Cluster
+    payloads: Payloads
+    bases: Mapping[str, Manifest]  # node → what it has
+    media: Media
+    output: Path
+    key: EllipticCurvePrivateKey | None = field(repr=False)
+
+
 def preview(inputs: Inputs, media: Media = WHOLE) -> Preview:
     """What `build` would fetch, create and write."""
     cluster = check(inputs)
@@ -76,17 +91,39 @@ def preview(inputs: Inputs, media: Media = WHOLE) -> Preview:
 def build(
     inputs: Inputs, output: Path, *, signing_key: Path | None = None, media: Media = WHOLE
 ) -> tuple[Written, ...]:
-    """Write every node's tarball and SHA256SUMS into `output`, signed if there is a key.
+    """Write every node's tarball and SHA256SUMS into `output`, signed if there is a key."""
+    return write_bundles(prepare(inputs, output, signing_key=signing_key, media=media))
 
-    SHA256SUMS is taken away first and written last: while it is there, it is true.
-    """
+
+def prepare(
+    inputs: Inputs, output: Path, *, signing_key: Path | None = None, media: Media = WHOLE
+) -> Prepared:
+    """All of a build that can fail for what was given: it is checked, and everything fetched."""
     key = load_signing_key(signing_key) if signing_key else None
     cluster = check(inputs)
     bases = load_bases(media.since, cluster)
     if not media.public_only:
         check_signed(state_path(inputs, cluster), make_plan(cluster, {}))  # before any download
     payloads = gather_payloads(cluster, inputs)
-    output = output.absolute()
+    make_output(output)
+    return Prepared(
+        inputs=inputs,
+        cluster=cluster,
+        payloads=payloads,
+        bases=bases,
+        media=media,
+        output=output.absolute(),
+        key=key,
+    )
+
+
+def write_bundles(ready: Prepared) -> tuple[Written, ...]:
+    """Write what was prepared, of the state as it is now.
+
+    SHA256SUMS is taken away first and written last: while it is there, it is true.
+    """
+    inputs, cluster, payloads, media = ready.inputs, ready.cluster, ready.payloads, ready.media
+    bases, key, output = ready.bases, ready.key, ready.output
     with _open_trees(cluster, inputs, payloads, media) as (plan, make_tree, mtime):
         open_output(output)
         identity: str | None = None

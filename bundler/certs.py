@@ -13,6 +13,7 @@ from bundler.archives import explain_damage, read_zipped
 from bundler.errors import ConfigError, PkiError
 from bundler.own_pki.extensions import find_extension
 from bundler.own_pki.origins import DESCRIPTIONS, REQUEST, read_origin
+from bundler.state import heal_state
 
 MAX_SIZE = 1 << 20  # bytes of a file that can hold certificates
 EMBEDDED = re.compile(r"^ *client-certificate-data: (\S+)$", re.MULTILINE)
@@ -50,6 +51,7 @@ def parse_days(option: str, text: str) -> int:
 def list_state(directory: Path, now: datetime) -> tuple[Entry, ...]:
     """Every certificate that a state directory uses, the soonest end first; nothing is created."""
     check_is_state(directory)
+    heal_state(directory)
     found = []
     for path in sorted((directory / "pki").rglob("cert.pem")):
         try:

@@ -19,7 +19,7 @@ from bundler.loader import load_cluster
 from bundler.paths import default_state
 from bundler.plan import Plan, make_plan
 from bundler.stages import NEXT, PREVIOUS
-from bundler.state import RESTORE
+from bundler.state import RESTORE, heal_state
 
 PARALLEL = 16
 
@@ -104,6 +104,7 @@ def _load_state(
 ) -> tuple[dict[str, tuple[x509.Certificate, ...]], dict[str, x509.Certificate]]:
     """The authorities that are believed, and every certificate by its name."""
     check_is_state(directory)
+    heal_state(directory)
     known = {
         path.parent.relative_to(directory).as_posix(): _load(path)
         for path in sorted((directory / "pki").rglob("cert.pem"))

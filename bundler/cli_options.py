@@ -129,6 +129,30 @@ def make_inputs(
     )
 
 
+def repeat_options(inputs: Inputs) -> list[str]:
+    """The options that give these inputs once more; those that are as by default are left out."""
+    given = [
+        *(("--mirror", mirror) for mirror in inputs.mirrors),
+        *(
+            ("--registry-mirror", f"{registry}={url}")
+            for registry, urls in inputs.registries.mirrors.items()
+            for url in urls
+        ),
+        *(("--insecure-registry", host) for host in sorted(inputs.registries.insecure)),
+        ("--ca-file", inputs.ca_file),
+        ("--pins", inputs.pins),
+        ("--cache", inputs.cache.root if inputs.cache.root != default_cache() else None),
+        ("--state", inputs.state),
+        ("-c", inputs.description if inputs.description != CLUSTER_YAML else None),
+    ]
+    words = [str(word) for option, value in given if value for word in (option, value)]
+    return [
+        *words,
+        *(("--offline",) if inputs.offline else ()),
+        *(("--strict",) if inputs.strict else ()),
+    ]
+
+
 def _make_registries(mirrors: list[str], insecure: list[str]) -> RegistryOptions:
     """How registries are reached, with the user's own logins."""
     found: dict[str, tuple[str, ...]] = {}

@@ -7,12 +7,11 @@ from typing import Annotated
 
 import typer
 
-from bundler import build as pipeline
 from bundler import log
-from bundler.arrange import Media
 from bundler.certs import parse_days
-from bundler.cli_media import SinceOption, next_step
-from bundler.cli_options import shown, with_inputs
+from bundler.cli_carry import bundles_after, check_together
+from bundler.cli_media import SinceOption
+from bundler.cli_options import with_inputs
 from bundler.errors import ConfigError
 from bundler.gather import Inputs
 from bundler.loader import load_cluster
@@ -76,27 +75,23 @@ def renew_command(
     """
     now = datetime.now(UTC)
     selection = _make_selection(names, expiring, now, everything=everything)
-    if (since is None) != (output is None):
-        raise ConfigError("--since and -o belong together: what hosts carry, and where to write")
+    check_together(since, output)
     cluster = load_cluster(inputs.description).cluster
     state = inputs.state or default_state(inputs.description, cluster.name)
     plan = make_plan(cluster, {})
-    renewals = renew(state, plan, selection, now, keep_keys=keep_keys, dry_run=dry_run)
-    _print_renewals(renewals, as_json=as_json)
-    if not renewals:
-        log.info("no certificate is to be made anew")
+    planned = renew(state, plan, selection, now, keep_keys=keep_keys, dry_run=True)
+    if dry_run or not planned:
+        _print_renewals(planned, as_json=as_json)
+        log.info(
+            f"{len(planned)} certificates would be made anew; nothing was changed"
+            if planned
+            else "no certificate is to be made anew"
+        )
         return
-    if dry_run:
-        log.info(f"{len(renewals)} certificates would be made anew; nothing was changed")
-        return
-    log.info(f"{len(renewals)} certificates made anew; the old are in {archive_of(state, now)}")
-    if output is None:
-        log.info("Next: bundler build --since DIST -o RENEWAL, with what the hosts carry as DIST")
-        return
-    media = Media(since=tuple(since or ()))
-    for file in pipeline.build(inputs, output, signing_key=sign, media=media):
-        log.info(f"{file.sha256}  {file.size:>12}  {shown(file.path)}")
-    log.info(next_step(media))
+    with bundles_after(inputs, since, output, sign):
+        renewals = renew(state, plan, selection, now, keep_keys=keep_keys)
+        _print_renewals(renewals, as_json=as_json)
+        log.info(f"{len(renewals)} certificates made anew; the old are in {archive_of(state, now)}")
 
 
 def _make_selection(
@@ -114,7 +109,7 @@ def _print_renewals(renewals: tuple[Renewal, ...], *, as_json: bool) -> None:
         rows = [
             {
                 "path": r.name,
-                "old_end": r.old_end.isoformat(),
+                "old_end": r.old_end and r.old_end.isoformat(),
                 "new_end": r.new_end.isoformat(),
             }
             for r in renewals
@@ -122,7 +117,8 @@ def _print_renewals(renewals: tuple[Renewal, ...], *, as_json: bool) -> None:
         print(json.dumps(rows, indent=2))
     else:
         for r in renewals:
-            print(f"{r.old_end:%Y-%m-%d} → {r.new_end:%Y-%m-%d}  {r.name}")
+            old = f"{r.old_end:%Y-%m-%d}" if r.old_end else "lost"
+            print(f"{old:10} → {r.new_end:%Y-%m-%d}  {r.name}")
     short = [r for r in renewals if r.is_cut_short]
     if short:
         log.warning(

@@ -8,17 +8,15 @@ from typing import Annotated
 
 import typer
 
-from bundler import build as pipeline
 from bundler import log
-from bundler.arrange import Media
-from bundler.cli_media import SinceOption, next_step
-from bundler.cli_options import shown, with_inputs
-from bundler.errors import ConfigError
+from bundler.cli_carry import bundles_after, check_together
+from bundler.cli_media import SinceOption
+from bundler.cli_options import with_inputs
 from bundler.gather import Inputs
 from bundler.loader import load_cluster
 from bundler.paths import default_state
 from bundler.plan import make_plan
-from bundler.rotation import STEPS, describe_stage, find_step, rotate
+from bundler.rotation import STEPS, check_step, describe_stage, find_step, rotate
 from bundler.stages import read_stage
 
 StepName = StrEnum("StepName", {step.name: step.name for step in STEPS})  # type: ignore[misc]
@@ -66,27 +64,25 @@ def rotate_command(
     Authorities of your own come from where they came from: see docs/own-pki.md.
     """
     now = datetime.now(UTC)
-    if (since is None) != (output is None):
-        raise ConfigError("--since and -o belong together: what hosts carry, and where to write")
+    check_together(since, output)
     cluster = load_cluster(inputs.description).cluster
     state = inputs.state or default_state(inputs.description, cluster.name)
     if step is None:
         stage = describe_stage(state)
         print(json.dumps({"stage": read_stage(state).value}) if as_json else stage)
         return
-    change = rotate(state, make_plan(cluster, {}), step.value, now, dry_run=dry_run)
-    if as_json:
-        print(json.dumps({"step": step.value, "says": change.says, "dry_run": dry_run}, indent=2))
-    else:
-        print("\n".join(change.says))
+    name, plan = step.value, make_plan(cluster, {})
+
+    def take_step(*, dry_run: bool) -> None:
+        change = rotate(state, plan, name, now, dry_run=dry_run)
+        facts = {"step": name, "says": change.says, "dry_run": dry_run}
+        print(json.dumps(facts, indent=2) if as_json else "\n".join(change.says))
+
     if dry_run:
+        take_step(dry_run=True)
         log.info("nothing was changed")
         return
-    if output is None:
-        log.info("Next: bundler build --since DIST -o STAGE, with what the hosts carry as DIST")
-    else:
-        media = Media(since=tuple(since or ()))
-        for file in pipeline.build(inputs, output, signing_key=sign, media=media):
-            log.info(f"{file.sha256}  {file.size:>12}  {shown(file.path)}")
-        log.info(next_step(media))
-    log.info(f"Then: {find_step(step.value).then}")
+    check_step(state, plan, name)
+    with bundles_after(inputs, since, output, sign):
+        take_step(dry_run=False)
+    log.info(f"Then: {find_step(name).then}")

@@ -102,6 +102,8 @@ def fetch_chain(host: str, port: int) -> tuple[x509.Certificate, ...]:
         )
     except OSError as error:
         raise UnreachableError(f"no answer: {error.strerror or error}") from error
+    except ValueError as error:  # of idna, and of ssl for what begins with a dot
+        raise UnreachableError(f"{host} is no host's name: {error}") from error
     if not encoded:
         raise UnreachableError("no certificate came: is it TLS that is spoken there?")
     try:

@@ -5,7 +5,7 @@
 First the old pair is copied there, whole. Then the new one is put in its place: with the same key
 by replacing cert.pem; with a new key by replacing the directory, which takes two renames. A run
 that is killed between them leaves none, and the next build makes one, as for every pair that is
-not there.
+not there; so does the same command again.
 """
 
 import fnmatch
@@ -53,7 +53,7 @@ class Renewal:
     """One certificate that was made anew, or would be."""
 
     name: str  # its path below the state directory
-    old_end: datetime
+    old_end: datetime | None  # None: it was lost, as by a run that was killed
     new_end: datetime
     is_cut_short: bool  # by its authority's end
 
@@ -73,7 +73,11 @@ def renew(
     """
     check_is_state(directory)
     with open_state(directory) as state:
-        leaves = {_name_of(leaf, state): leaf for leaf in load_leaves(state, plan) if leaf.stored}
+        leaves = {
+            _name_of(leaf, state): leaf
+            for leaf in load_leaves(state, plan)
+            if leaf.key or _is_archived(leaf, state)
+        }
         chosen = _select(leaves, selection, plan)
         issuers = _load_issuers(state, [leaves[name] for name in chosen], plan, now)
         renewals = []
@@ -90,6 +94,11 @@ def renew(
 def archive_of(directory: Path, now: datetime) -> Path:
     """Where a renewal of that moment keeps what it replaced."""
     return directory / ARCHIVE / f"{now:%Y%m%dT%H%M%SZ}"
+
+
+def _is_archived(leaf: Leaf, state: State) -> bool:
+    """Whether it was there once; a build makes what never was."""
+    return any((state.directory / ARCHIVE).glob(f"*/{_name_of(leaf, state)}"))
 
 
 def _name_of(leaf: Leaf, state: State) -> str:
@@ -113,7 +122,7 @@ def _select(leaves: Mapping[str, Leaf], selection: Selection, plan: Plan) -> lis
         chosen.update(
             name
             for name, leaf in leaves.items()
-            if leaf.stored and leaf.stored.pair.not_after < selection.before
+            if leaf.stored is None or leaf.stored.pair.not_after < selection.before
         )
     return sorted(chosen)
 
@@ -154,13 +163,11 @@ def _load_issuers(
 
 
 def _preview(name: str, leaf: Leaf, issuer: pki.Issuer, plan: Plan, now: datetime) -> Renewal:
-    if leaf.stored is None:
-        raise ValueError(f"{name} has nothing to be renewed")
     wanted = now.replace(second=0, microsecond=0) + timedelta(days=plan.cluster.pki.days)
     new_end = min(wanted, issuer.certificate.not_valid_after_utc)
     return Renewal(
         name=name,
-        old_end=leaf.stored.pair.not_after,
+        old_end=leaf.stored.pair.not_after if leaf.stored else None,
         new_end=new_end,
         is_cut_short=new_end < wanted,
     )
@@ -168,12 +175,14 @@ def _preview(name: str, leaf: Leaf, issuer: pki.Issuer, plan: Plan, now: datetim
 
 def archive(directory: Path, state: State, now: datetime) -> None:
     """Copy a pair, or what there is of it, as one, before anything is done to it."""
+    names = [name for name in ("cert.pem", "key.pem") if (directory / name).exists()]
+    if not names:
+        return
     target = archive_of(state.directory, now) / directory.relative_to(state.directory)
     at = state.directory
     for part in target.parent.relative_to(state.directory).parts:
         at /= part
         state.make_directory(at)
-    names = [name for name in ("cert.pem", "key.pem") if (directory / name).exists()]
     files = {name: state.read_file(directory / name) for name in names}
     if not target.is_dir():
         state.write_directory(target, files)
@@ -186,6 +195,9 @@ def _replace(
     certificate = pki.issue(leaf.content, key.public_key(), issuer, now, plan.cluster.pki.days)
     if key is leaf.key:
         state.write_file(leaf.directory / "cert.pem", pki.encode_certificate(certificate))
+        return
+    if leaf.key is None:
+        write_pair(leaf.directory, key, certificate, state)
         return
     # a name that open_state removes where a kill leaves it behind
     away = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=leaf.directory.parent))

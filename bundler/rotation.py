@@ -25,7 +25,7 @@ from bundler.pki_store import load_leaves
 from bundler.plan import Plan
 from bundler.renew import archive
 from bundler.stages import NEXT, PREVIOUS, Stage, read_stage
-from bundler.state import State, open_state
+from bundler.state import State, heal_state, open_state
 from bundler.together import write_together
 
 
@@ -52,7 +52,11 @@ class Step:
 def describe_stage(directory: Path) -> str:
     """Where a state directory stands, and what comes next."""
     check_is_state(directory)
-    stage = read_stage(directory)
+    heal_state(directory)
+    return _describe(read_stage(directory))
+
+
+def _describe(stage: Stage) -> str:
     steps = {step.name for step in STEPS if step.after is stage}
     done = next((step.then for step in STEPS if step.name == stage.value), "")
     return (
@@ -68,14 +72,7 @@ def rotate(
     check_is_state(directory)
     step = find_step(name)
     with open_state(directory) as state:
-        stage = read_stage(directory)
-        if stage is not step.after:
-            raise ConfigError(
-                f"certs rotate {name} comes after the stage {step.after.value}, and the state"
-                f" directory is in the stage {stage.value}",
-                hint=describe_stage(directory),
-            )
-        _check_own(state, plan)
+        _check_turn(step, state, plan)
         change = step.does(state, plan, now)
         if not dry_run:
             for path in change.replaced:
@@ -85,9 +82,27 @@ def rotate(
     return change
 
 
+def check_step(directory: Path, plan: Plan, name: str) -> None:
+    """Raise what `rotate` would before it makes anything."""
+    check_is_state(directory)
+    with open_state(directory) as state:
+        _check_turn(find_step(name), state, plan)
+
+
 def find_step(name: str) -> Step:
     """The step of that name."""
     return next(step for step in STEPS if step.name == name)
+
+
+def _check_turn(step: Step, state: State, plan: Plan) -> None:
+    stage = read_stage(state.directory)
+    if stage is not step.after:
+        raise ConfigError(
+            f"certs rotate {step.name} comes after the stage {step.after.value}, and the state"
+            f" directory is in the stage {stage.value}",
+            hint=_describe(stage),
+        )
+    _check_own(state, plan)
 
 
 def _check_own(state: State, plan: Plan) -> None:

@@ -36,7 +36,7 @@ from bundler.files import (
     write_atomically,
     write_directory_atomically,
 )
-from bundler.together import finish_change
+from bundler.together import CHANGE, finish_change
 
 TOKEN = re.compile(r"[a-z0-9]{6}\.[a-z0-9]{16}")
 TOKEN_ALPHABET = string.ascii_lowercase + string.digits
@@ -246,6 +246,13 @@ def open_state(path: Path, *, notify: Callable[[str], None] = _log.warning) -> I
         yield State(path)
     finally:
         os.close(descriptor)
+
+
+def heal_state(path: Path) -> None:
+    """Finish a change that a killed run laid down, for those who read without the lock."""
+    if (path / CHANGE).is_dir():
+        with open_state(path):
+            pass
 
 
 def has_entries(directory: Path) -> bool:

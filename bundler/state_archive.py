@@ -14,7 +14,6 @@ import json
 import secrets
 import shutil
 import tarfile
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
@@ -45,6 +44,8 @@ def export_state(directory: Path, output: Path, passphrase: str) -> int:
         raise ConfigError(f"the passphrase is shorter than {SHORTEST_PASSPHRASE} characters")
     if output.exists():
         raise OutputError(f"{output}: exists already", hint="name another file with -o")
+    if not output.parent.is_dir():
+        raise OutputError(f"{output}: there is no directory {output.parent}", hint="make it first")
     if not (directory / "pki").is_dir():
         raise PkiError(f"{directory}: no state directory: it holds no pki", hint="see --state")
     with open_state(directory):
@@ -68,9 +69,12 @@ def export_state(directory: Path, output: Path, passphrase: str) -> int:
 def import_state(file: Path, directory: Path, passphrase: str) -> int:
     """Make the state directory out of such a file; how many files it has.
 
-    It appears whole or not at all. OutputError where one is there already, or the file is none of
-    ours; PkiError where the passphrase is wrong or the file was altered: nobody can tell which.
+    It appears whole or not at all; keys that a killed import left beside it go first. OutputError
+    where one is there already, or the file is none of ours; PkiError where the passphrase is wrong
+    or the file was altered: nobody can tell which.
     """
+    temporary = directory.parent / f"{TEMPORARY}import-{directory.name}"
+    shutil.rmtree(temporary, ignore_errors=True)
     with explain_disk_faults(directory):
         is_taken = directory.exists() and any(directory.iterdir())
     if is_taken:
@@ -87,7 +91,7 @@ def import_state(file: Path, directory: Path, passphrase: str) -> int:
     files = _unpack(packed)
     with explain_disk_faults(directory):
         directory.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=directory.parent))
+        temporary.mkdir(mode=0o700)
         try:
             for name, data in files.items():
                 target = temporary / name

@@ -5,6 +5,7 @@ chains.py       from a certificate up to its root
 rules.py        what an authority and a leaf must be, so that Kubernetes and etcd take them
 constraints.py  name constraints of authorities
 reading.py      certificates and keys out of files in the forms that PKI departments hand out
+signers.py      who signs in a state, decided once
 requests.py     what is to be signed elsewhere, and the requests for it (PKCS#10)
 paperwork.py    requests, extensions and instructions as files for the one who signs
 importing.py    what came back, checked against the plan, into the state: all or nothing

@@ -21,6 +21,7 @@ from bundler import __version__
 from bundler.context import compile_template
 from bundler.errors import OutputError
 from bundler.files import explain_disk_faults, write_atomically
+from bundler.output import make_output
 from bundler.own_pki.requests import Wanted
 from bundler.own_pki.rules import describe_usages
 from bundler.paths import templates_directory
@@ -37,8 +38,8 @@ def write_requests(wanted: Sequence[Wanted], plan: Plan, directory: Path) -> Non
     OutputError where the directory holds somebody else's files.
     """
     files = make_files(wanted, plan)
+    make_output(directory)
     with explain_disk_faults(directory):
-        directory.mkdir(parents=True, exist_ok=True)
         earlier = _read_earlier(directory)
         for name in earlier - set(files):
             (directory / name).unlink(missing_ok=True)

@@ -7,7 +7,7 @@ kubelets' certificates, which the cluster itself must be able to do).
 A request is kept until its certificate comes back, so that asking again gives the same bytes.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -16,26 +16,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 
 from bundler import pki
-from bundler.errors import ConfigError, PkiError
-from bundler.own_pki.origins import (
-    ORIGIN,
-    REQUEST,
-    Origin,
-    is_elsewhere,
-    load_authority,
-    read_origin,
-)
+from bundler.errors import PkiError
+from bundler.own_pki.origins import REQUEST, Origin, is_elsewhere, load_authority, read_origin
 from bundler.own_pki.reasons import WHY
+from bundler.own_pki.signers import decide_signers
 from bundler.pki_files import load_key
-from bundler.pki_store import (
-    SERVICE_ACCOUNT,
-    Leaf,
-    check_not_lost,
-    ensure_beginnings,
-    ensure_kubelet_authority,
-    explain_outdated,
-    load_leaves,
-)
+from bundler.pki_store import Leaf, explain_outdated, load_leaves
 from bundler.plan import Plan
 from bundler.state import RESTORE, State
 
@@ -93,30 +79,7 @@ def ensure_requests(
     sign every certificate. Once decided, a state stays with it. Raises PkiError where the state has
     authorities that bundler made.
     """
-    leaves = leaves or is_elsewhere(state)
-    _check_names(authorities, plan, leaves=leaves)
-    chosen = authorities or _choose_authorities(state, plan)
-    if leaves:
-        expected = dict.fromkeys(pki.list_authorities(plan), Origin.ELSEWHERE)
-        expected |= dict.fromkeys(authorities, Origin.REQUESTED)
-    else:
-        expected = dict.fromkeys(chosen, Origin.REQUESTED)
-    _check_free(state, expected)
-    if leaves:
-        notes: list[str] = []
-        ensure_beginnings(state, plan, notes)
-        for name in pki.list_authorities(plan):
-            _ensure_place(name, state, {ORIGIN: _encode(Origin.ELSEWHERE)}, plan)
-        if pki.KUBELET_CA in authorities:
-            _ensure_requested(pki.KUBELET_CA, state, plan)
-        else:
-            directory = state.directory / "pki" / pki.KUBELET_CA
-            if read_origin(directory) is Origin.MADE:
-                ensure_kubelet_authority(None, state, plan, now=now, notes=notes)
-    else:
-        ensure_beginnings(state, plan, [])
-        for name in chosen:
-            _ensure_requested(name, state, plan)
+    decide_signers(state, plan, now, authorities=authorities, leaves=leaves)
     return tuple(
         _ensure_request(target, state, plan)
         for target in _list_targets(state, plan, now)
@@ -131,67 +94,6 @@ def list_outstanding(state: State, plan: Plan, now: datetime) -> tuple[Wanted, .
         for target in _list_targets(state, plan, now)
         if target.has_request
     )
-
-
-def _check_names(names: Collection[str], plan: Plan, *, leaves: bool) -> None:
-    known = (pki.KUBELET_CA,) if leaves else pki.list_authorities(plan)
-    for name in names:
-        if name not in known:
-            raise ConfigError(
-                f"--authority {name}: expected {' or '.join(known)}",
-                hint="with --leaves only the kubelets' authority can be asked for beside them"
-                if leaves
-                else None,
-            )
-
-
-def _choose_authorities(state: State, plan: Plan) -> tuple[str, ...]:
-    """Those that were asked for before; else all that were not given as files."""
-    root = state.directory / "pki"
-    origins = {name: read_origin(root / name) for name in pki.list_authorities(plan)}
-    asked = tuple(name for name, origin in origins.items() if origin is Origin.REQUESTED)
-    return asked or tuple(name for name, origin in origins.items() if origin is not Origin.IMPORTED)
-
-
-def _check_free(state: State, expected: Mapping[str, Origin]) -> None:
-    """Refuse to change who signs: the certificates of a cluster hang on it."""
-    root = state.directory / "pki"
-    others = {
-        name: found
-        for name, origin in expected.items()
-        if (root / name).is_dir() and (found := read_origin(root / name)) is not origin
-    }
-    if others:
-        what = {
-            Origin.MADE: "made by bundler",
-            Origin.IMPORTED: "given as a file",
-            Origin.REQUESTED: "signed as an intermediate",
-            Origin.ELSEWHERE: "one whose key is elsewhere",
-        }
-        raise PkiError(
-            "\n".join(
-                f"{root / name}: this authority is {what[origin]}, and an authority is never"
-                " replaced"
-                for name, origin in others.items()
-            ),
-            hint="requests are for a new cluster: name a new, empty state directory with --state",
-        )
-
-
-def _ensure_requested(name: str, state: State, plan: Plan) -> None:
-    """The authority's key, made here."""
-    files = {
-        "key.pem": pki.encode_private_key(pki.make_key(plan.cluster.pki.key)),
-        ORIGIN: _encode(Origin.REQUESTED),
-    }
-    _ensure_place(name, state, files, plan)
-
-
-def _ensure_place(name: str, state: State, files: dict[str, bytes], plan: Plan) -> None:
-    directory = state.directory / "pki" / name
-    if not directory.is_dir():
-        check_not_lost(directory, after=(SERVICE_ACCOUNT, *pki.list_authorities(plan)))
-        state.write_directory(directory, files)
 
 
 def _list_targets(state: State, plan: Plan, now: datetime) -> Iterator[_Target]:
@@ -299,7 +201,3 @@ def _list_extensions(
             yield extension, True
     else:
         yield from pki.list_leaf_extensions(target.content, key)
-
-
-def _encode(origin: Origin) -> bytes:
-    return f"{origin}\n".encode()

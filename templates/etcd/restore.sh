@@ -206,7 +206,7 @@ print_plan() {
     # shellcheck disable=SC2086 # words
     set -- ${facts:-}
     say "stop     $(printf '%s\n' "$stopped" | sed 's/^ //')"
-    [ "$step" = placed ] || [ ! -d "$data/member" ] || say "keep     $data/member as $aside${wal_aside:+, $wal as $wal_aside}"
+    [ "$step" = placed ] || [ ! -d "$data/member" ] || is_moved || say "keep     $data/member as $aside${wal_aside:+, $wal as $wal_aside}"
     [ "$step" = placed ] || case $mode in
         snapshot) say "restore  $snapshot (revision $2, $3 keys) as a cluster of $NODE alone${RESTORE_FLAGS:+, with $RESTORE_FLAGS}" ;;
         member) say "restore  the data of this member as a cluster of $NODE alone${RESTORE_FLAGS:+, with $RESTORE_FLAGS}" ;;
@@ -274,16 +274,21 @@ make_data() {
 # Each move by itself is whole, and is not done twice. The member comes last: with it etcd has data.
 put_in_place() {
     [ "$step" = made ] || return 0
-    if [ -n "$wal" ]; then
+    [ "$mode" != join ] || rm -rf "$new" ${wal:+"$wal.restoring"} # of a restore that was given up
+    if [ -n "$wal" ] && is_awaited "$wal.restoring"; then
         [ ! -d "$wal" ] || rmdir "$wal" 2>/dev/null || [ -e "$wal_aside" ] || move "$wal" "$wal_aside"
         [ ! -d "$wal.restoring" ] || move "$wal.restoring" "$wal"
     fi
-    if [ -d "$data/member" ] && [ ! -e "$aside" ]; then move "$data/member" "$aside"; fi
+    if [ -d "$data/member" ] && [ ! -e "$aside" ] && is_awaited "$new/member"; then move "$data/member" "$aside"; fi
     if [ -d "$new/member" ]; then move "$new/member" "$data/member"; fi
     rm -rf "$new"
     sync
     set_step placed
 }
+
+# is_awaited NEW: are the data in its place still the old ones? NEW is gone when it has been moved there.
+is_awaited() { [ "$mode" = join ] || [ -d "$1" ]; }
+is_moved() { [ "$step" = made ] && ! is_awaited "$new/member"; }
 
 move() { mv "$1" "$2" || die 1 "cannot move $1 to $2"; }
 

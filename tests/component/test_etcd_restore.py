@@ -249,14 +249,56 @@ def test_a_restore_killed_at_any_step_is_finished_by_the_next(site: Site) -> Non
     before = member.list_keys()
     snapshot = back_up(member)
     member.etcdctl("put", "old", "data")
-    points = [("mv", at) for at in range(1, 8)] + [("systemctl", 1), ("rm", 1)]
-    for program, at in points:
-        what = f"{program} {at}"
-        assert restore_killed(member, snapshot, program, at, done=at % 2 == 0) == -9, what
-        member.systemctl("stop", "etcd")
-        member.systemctl("start", "etcd")  # as a boot would
-        done = run(member, "restore.sh", "--yes", "--replace-healthy", snapshot)
-        assert done.returncode == 0, f"{what}: {done.stderr}{member.log[-1500:]}"
-        assert member.list_keys() == before, what
-        assert not (member.root / "var/lib/bundler/restore").exists()
+    points = [("mv", at, at % 2 == 0) for at in range(1, 8)]
+    for program, at, after in [*points, ("systemctl", 1, False), ("rm", 1, False)]:
+        kill_and_finish(member, snapshot, program, at, done=after)
+        assert member.list_keys() == before, f"{program} {at}"
     assert any((path / "snap/db").exists() for path in member.data.glob("member.before-restore-*"))
+
+
+def kill_and_finish(member: Member, snapshot: Path, program: str, at: int, *, done: bool) -> None:
+    what = f"{program} {at}"
+    assert restore_killed(member, snapshot, program, at, done=done) == -9, what
+    member.systemctl("stop", "etcd")
+    member.systemctl("start", "etcd")  # as a boot would
+    again = run(member, "restore.sh", "--yes", "--replace-healthy", snapshot)
+    assert again.returncode == 0, f"{what}: {again.stderr}{member.log[-1500:]}"
+    assert not (member.root / "var/lib/bundler/restore").exists()
+
+
+def make_two(site: Site) -> tuple[Member, Member, dict[str, str], Path]:
+    """Two members whose logs are elsewhere, their keys, and a snapshot."""
+    first, second = members = site.build("m1", "m2", wal_dir="/var/lib/etcd-wal")
+    for member in members:
+        member.start()
+    wait_ready(members)
+    first.etcdctl("put", "key", "value")
+    return first, second, first.list_keys(), back_up(first)
+
+
+def lose_disks(member: Member) -> None:
+    member.lose_disk()
+    shutil.rmtree(member.root / "var/lib/etcd-wal")
+
+
+def test_what_was_restored_to_a_new_disk_is_not_taken_for_old_data(site: Site) -> None:
+    """Killed when the log is in its place, and when all is and it is not written down yet."""
+    first, second, before, snapshot = make_two(site)
+    second.stop()
+    for at in (3, 4):
+        lose_disks(first)
+        kill_and_finish(first, snapshot, "mv", at, done=True)
+        assert first.list_keys() == before, f"mv {at}"
+        assert not list(first.data.parent.glob("**/*.before-restore-*"))
+
+
+def test_a_restore_given_up_for_joining_leaves_no_data_of_its_own(site: Site) -> None:
+    first, second, before, snapshot = make_two(site)
+    for member in (first, second):
+        lose_disks(member)
+    assert restore_killed(second, snapshot, "mv", 2, done=True) == -9
+    assert run(first, "restore.sh", "--yes", snapshot).returncode == 0
+    joined = run(second, "restore.sh", "--join", "--yes")
+    assert joined.returncode == 0, joined.stderr + second.log[-1500:]
+    assert set(first.members()) == {"m1", "m2"}
+    assert second.list_keys() == before

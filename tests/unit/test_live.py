@@ -161,6 +161,12 @@ def test_who_does_not_answer_or_speaks_no_tls_is_told(tmp_path: Path) -> None:
         thread.join()
 
 
+@pytest.mark.parametrize("host", ["a..b", ".foo", "a" * 80])
+def test_what_can_be_no_hosts_name_is_told(host: str) -> None:
+    with pytest.raises(UnreachableError, match="is no host's name"):
+        fetch_chain(host, 443)
+
+
 def test_every_server_of_the_plan_is_known_with_what_it_shows() -> None:
     endpoints = {e.address: e for e in list_endpoints(make_plan())}
     assert len(endpoints) == 2 * 5 + 1 + 1

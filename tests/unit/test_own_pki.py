@@ -15,6 +15,7 @@ from pki_cases import make_plan
 
 from bundler import pki
 from bundler.errors import ConfigError, OutputError, PkiError
+from bundler.own_pki.paperwork import write_requests
 from bundler.own_pki.reasons import WHY
 from bundler.pki_store import Pki
 from bundler.state import open_state
@@ -168,6 +169,9 @@ def test_requests_do_not_mix_with_somebody_elses_files(site: Site) -> None:
     with pytest.raises(OutputError, match="holds other files"):
         site.request()
     assert [path.name for path in site.requests.iterdir()] == ["thesis.txt"]
+    for way in (site.requests / "thesis.txt", site.requests / "thesis.txt/below"):
+        with pytest.raises(OutputError, match="a file is in the way"):
+            write_requests((), site.plan, way)
 
 
 def test_requests_of_before_that_are_none_now_go(site: Site) -> None:
@@ -678,6 +682,24 @@ def test_an_import_that_is_killed_at_any_moment_is_finished_or_never_was(
         shutil.rmtree(copy.directory)
     assert seen == {"taken", "not taken"}
     assert point > 30
+
+
+@pytest.mark.parametrize("options", [{}, {"leaves": True, "authorities": ("kubelet-ca",)}])
+def test_requests_that_are_killed_at_any_moment_are_asked_for_again_all_of_them(
+    site: Site, options: dict[str, object]
+) -> None:
+    for point in range(14):
+        pid = os.fork()
+        if pid == 0:
+            die_at_rename(point)
+            try:
+                site.request(**options)
+            finally:
+                os._exit(0)
+        os.waitpid(pid, 0)
+        names = {one.name for one in site.request()}
+        assert names == set(AUTHORITIES) or (options and "kubelet-ca" in names), point
+        shutil.rmtree(site.state)
 
 
 def die_at_rename(count: int) -> None:

@@ -1,6 +1,7 @@
 """New authorities come in by stages; each stage is whole, and nothing that was replaced is lost."""
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,8 @@ from cryptography.exceptions import InvalidSignature
 from pki_cases import NOW, make_plan
 from small_builds import SmallSite, make_site
 
-from bundler import pki, together
+from bundler import cli_live, pki, together
+from bundler.certs import list_state
 from bundler.errors import ConfigError, PkiError
 from bundler.inspect import inspect
 from bundler.pki_store import Pki, ensure_pki
@@ -224,6 +226,13 @@ def test_a_kill_amid_a_stage_leaves_all_of_it_or_nothing(
     with pytest.raises(KeyboardInterrupt):
         rotate(state, PLAN, "issue", ISSUE)
     monkeypatch.undo()
+    described = shutil.copytree(state, state.parent / "described")
+    assert describe_stage(described).startswith("stage issue: ")
+    read = shutil.copytree(state, state.parent / "read")
+    assert not [e for e in list_state(read, ISSUE) if e.path.startswith("pki/next")]
+    asked = shutil.copytree(state, state.parent / "asked")
+    believed, _ = cli_live._load_state(asked, PLAN)
+    assert len(believed["etcd-ca"]) == 2
     made = load(state)  # the next run of anything finishes it
     assert read_stage(state) is Stage.ISSUE
     assert (made.signs, made.believed) == (UNIT, (UNIT, "-"))
@@ -313,6 +322,39 @@ def test_without_a_step_it_says_where_the_cluster_stands(site: SmallSite) -> Non
         assert run(site, "certs", "rotate", *wrong).returncode == 2
     listed = json.loads(run_list(site))
     assert "pki/next/kubernetes-ca" in {row["path"] for row in listed}
+
+
+def test_what_cannot_be_built_is_refused_before_the_state_changes(site: SmallSite) -> None:
+    """And where it fails all the same, it is said how the change is brought."""
+    site.build()
+    before = read_all(site.directory / "small.state")
+    (site.directory / "file").write_text("")
+    for wrong, code in (
+        (["--since", "nodist", "-o", "new"], 2),
+        (["--since", "dist", "-o", "file"], 6),
+        (["--since", "dist", "-o", "new", "--sign", "nokey"], 2),
+    ):
+        for command in (["rotate", "trust"], ["renew", "--all"]):
+            done = run(site, "certs", *command, *wrong)
+            assert done.returncode == code, (wrong, done.stderr)
+            assert "Traceback" not in done.stderr
+            assert read_all(site.directory / "small.state") == before
+    (site.directory / "new/small-one.tar.gz").mkdir(parents=True)  # only writing meets it
+    done = run(site, "certs", "rotate", "trust", "--since", "dist", "-o", "new")
+    assert (done.returncode, "the state has changed" in done.stderr) == (1, True)
+    assert run(site, "certs", "rotate").stdout.startswith("stage trust: ")
+    (site.directory / "new/small-one.tar.gz").rmdir()
+    said = next(line for line in done.stderr.splitlines() if "but: bundler build" in line)
+    words = shlex.split(said.partition("but: bundler ")[2])
+    assert run_bare(site, *words).returncode == 0
+    assert (site.directory / "new/SHA256SUMS").is_file()
+
+
+def run_bare(site: SmallSite, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [Path(sys.executable).parent / "bundler", *words],
+        cwd=site.directory, capture_output=True, text=True, check=False,
+    )  # fmt: skip
 
 
 def run_list(site: SmallSite) -> str:

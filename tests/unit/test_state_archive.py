@@ -1,5 +1,6 @@
 """The exported state: whole, encrypted, authenticated, and never over another."""
 
+import os
 import stat
 import subprocess
 import sys
@@ -79,6 +80,25 @@ def test_nothing_is_overwritten(state: Path, tmp_path: Path) -> None:
         export_state(state, file, PASSPHRASE)
     with pytest.raises(OutputError, match="never overwritten"):
         import_state(file, state, PASSPHRASE)
+    with pytest.raises(OutputError, match="there is no directory"):
+        export_state(state, tmp_path / "nowhere/backup", PASSPHRASE)
+
+
+def test_keys_that_a_killed_import_left_go_with_the_next(state: Path, tmp_path: Path) -> None:
+    file, back = tmp_path / "backup", tmp_path / "into" / "lab.state"
+    export_state(state, file, PASSPHRASE)
+    child = os.fork()
+    if child == 0:
+        Path.rename = lambda *_: os._exit(9)  # type: ignore[assignment,method-assign]
+        import_state(file, back, PASSPHRASE)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert len(list(back.parent.iterdir())) == 1
+    with pytest.raises(PkiError):
+        import_state(file, back, "another passphrase")
+    assert not list(back.parent.iterdir())
+    import_state(file, back, PASSPHRASE)
+    assert list(back.parent.iterdir()) == [back]
 
 
 @pytest.mark.parametrize("at", [20, 70, -1, -40])
