@@ -94,6 +94,7 @@ main() {
     make_work_dir
     begun=$(now)
     check_bundle
+    read_switch
     make_plan
     [ "$packages_only" = no ] || narrow_to_packages
     check_absent
@@ -134,7 +135,7 @@ read_time() {
 }
 
 parse_options() {
-    dry_run=no report=list packages_only=no wait_limit='' turn_limit=0 settle=10 skipped=' ' payload='' go_back=yes returned_from='' recovering=no way=back well_before=no drain=yes
+    dry_run=no report=list packages_only=no wait_limit='' turn_limit=0 settle=10 skipped=' ' payload='' go_back=yes returned_from='' recovering=no well_before=no drain=yes
     while [ $# -gt 0 ]; do
         case $1 in
             --dry-run) dry_run=yes ;;

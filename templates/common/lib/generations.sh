@@ -71,33 +71,46 @@ keep_files() {
     [ ! -f "$here/MANIFEST.sig" ] || cp "$here/MANIFEST.sig" "$part/"
 }
 
-# The generation that was last in place and whole, however often a run was cut short since.
-begin_switch() {
-    from=$(current_generation)
-    if [ -f "$store/switch" ]; then
-        read -r from cut_short its_way <"$store/switch"
-        [ "$recovering" = no ] || way=$its_way
-        [ -n "$returned_from" ] || say "  an earlier run was cut short between the generations $from and $cut_short; now the host goes to $to"
-    fi
+# Sets `from`, the generation that was last in place and whole, however often a run was cut short
+# since; and `cut_short` and `way` where one was. What etcd began once it does not take back.
+read_switch() {
+    from=$(current_generation) cut_short='' way=back
+    [ ! -f "$store/switch" ] || read -r from cut_short way <"$store/switch"
     from=${from:-0}
+}
+
+begin_switch() {
+    [ -z "$cut_short" ] || [ -n "$returned_from" ] ||
+        say "  an earlier run was cut short between the generations $from and $cut_short; now the host goes to $to"
     write_line "$store/switch" "$from $to $way"
     switching=yes
     sync
 }
 
+# Amid a change that was cut short etcd may have run in either version.
+check_cut_short() {
+    [ -n "$cut_short" ] || return 0
+    for end in "$from" "$cut_short"; do
+        old_etcd=$(field_of "$end" ETCD_VERSION 2>/dev/null)
+        [ "$old_etcd" = "$(installed_field ETCD_VERSION)" ] || check_step etcd-upgrade etcd "$old_etcd" "$ETCD_VERSION"
+    done
+}
+
 # What must be known before a new minor of etcd is begun; nothing where it is none.
 etcd_step() {
-    old_etcd=$(installed_field ETCD_VERSION)
+    if [ -n "$cut_short" ]; then old_etcd=$(field_of "$from" ETCD_VERSION 2>/dev/null); else old_etcd=$(installed_field ETCD_VERSION); fi
     [ -n "$old_etcd" ] && [ -n "$ETCD_VERSION" ] && [ "$(minor "$old_etcd")" != "$(minor "$ETCD_VERSION")" ] || return 0
     echo "etcd goes from $old_etcd to $ETCD_VERSION, which it does not take back: this generation stays, however it turns out"
 }
 
-# etcd writes its data anew for a new minor, and the old one cannot read them then.
+# etcd writes its data anew for a new minor, and the old one cannot read them then. A run that was cut
+# short took its snapshot before it began; etcd may have gone on since, or not answer.
 look_at_etcd() {
     [ -n "$(etcd_step)" ] || return 0
+    say "  $(etcd_step)"
+    [ "$way" = back ] || return 0
     way=forward
     snapshot=$store/snapshots/before-$ETCD_VERSION.db
-    say "  $(etcd_step)"
     mkdir -p "$store/snapshots"
     if ! save_snapshot >"$work/snapshot.log" 2>&1; then
         tail -n 2 "$work/snapshot.log" >&2

@@ -50,7 +50,7 @@ run_preflight() {
     check_space
     if ! is_staged; then
         for preflight in root systemd host other_bundle lock arch cgroups packages commands nginx_stream ports units sysctls swap clock \
-            upgrade turn drain time_sync firewall selinux resolver; do
+            upgrade cut_short turn drain time_sync firewall selinux resolver; do
             "check_$preflight"
         done
     fi
