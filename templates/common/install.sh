@@ -43,31 +43,40 @@ export LC_ALL PATH
 here=$(cd "$(dirname "$0")" && pwd -P) || exit 2
 
 # The installed copy of this script stands for the generation that is installed.
-installed=${DESTDIR:-}/var/lib/bundler
+installed=${DESTDIR:-}/var/lib/bundler/generations
 if [ "$here" = "$(cd "${DESTDIR:-}/opt/k8s/bundle" 2>/dev/null && pwd -P)" ]; then
-    exec /bin/sh "$installed/generations/$(cat "$installed/current" 2>/dev/null)/install.sh" "$@"
+    current=$(cat "${DESTDIR:-}/var/lib/bundler/current" 2>/dev/null)
+    if [ ! -f "$installed/$current/install.sh" ]; then
+        echo "install.sh: no installation of this host came to its end: unpack its bundle, and run install.sh there" >&2
+        exit 3
+    fi
+    exec /bin/sh "$installed/$current/install.sh" "$@"
 fi
 
 # Before any other file of the bundle is so much as read: the keys that this host trusts. The
-# signature is over MANIFEST, and MANIFEST holds the digests of the parts of this script.
+# signature is over MANIFEST, and MANIFEST holds the digests of the parts of this script. The host's
+# own keys were asked when a generation came; they may be others by now, and it must be there to go back to.
 check_trust() {
     keys='' refused=''
     while [ $# -gt 0 ]; do
-        if [ "$1" = --trust ]; then keys="$keys ${2:-}"; fi
+        [ "$1" != --trust ] || ! is_signed_by "${2:-}" || return 0
         shift
     done
-    for key in "${DESTDIR:-}"/etc/bundler/trust.d/*.pub; do [ ! -f "$key" ] || keys="$keys $key"; done
+    if [ "${here%/*}" != "$(cd "$installed" 2>/dev/null && pwd -P)" ]; then
+        for key in "${DESTDIR:-}"/etc/bundler/trust.d/*.pub; do [ ! -f "$key" ] || ! is_signed_by "$key" || return 0; done
+    fi
     [ -n "$keys" ] || return 0
-    for key in $keys; do
-        if openssl dgst -sha256 -verify "$key" -signature "$here/MANIFEST.sig" "$here/MANIFEST" >/dev/null 2>&1; then
-            are_scripts_listed && return 0
-            refused="its scripts are not those that were signed"
-        fi
-    done
     [ -f "$here/MANIFEST.sig" ] || refused="it is not signed"
     echo "install.sh: trust: this bundle is refused: ${refused:-no key that this host trusts signed it} (keys:$keys)" >&2
     echo "    fix: build with --sign KEY, or carry the signer's .pub here on another way than the bundle" >&2
     exit 3
+}
+
+# is_signed_by KEY: MANIFEST is, and the scripts are those that it names.
+is_signed_by() {
+    keys="$keys $1"
+    openssl dgst -sha256 -verify "$1" -signature "$here/MANIFEST.sig" "$here/MANIFEST" >/dev/null 2>&1 || return 1
+    are_scripts_listed || { refused="its scripts are not those that were signed"; return 1; }
 }
 
 # Each part is what MANIFEST says, and none is there that it does not name.

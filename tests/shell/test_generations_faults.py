@@ -1,0 +1,43 @@
+"""What goes wrong beside a change: keys, damage, full disks, kills; the way back stays open."""
+
+import re
+from pathlib import Path
+
+from fake_host import FakeHost
+from test_generations import CONFIG, KEY, WENT_BACK, Site, plant_failure, plant_killer, site
+from test_install import rewrite_manifest
+
+from bundler.signing import SIGNATURE, generate_key, load_signing_key, sign
+
+__all__ = ["site"]
+
+
+def kill_at(host: FakeHost, program: str, matching: str, call: int = 1) -> str:
+    """The PATH of a run that is killed there."""
+    plant_killer(host, program, matching, call)
+    return f"{host.directory}/killers:{host.directory}/bin:/usr/bin:/bin:/usr/sbin:/sbin"
+
+
+def test_keys_that_came_later_do_not_bar_the_way_back(site: Site, tmp_path: Path) -> None:
+    site.install(1)
+    plant_failure(site.bundles[1])
+    generate_key(tmp_path / "site.key")
+    trusted = site.root / "etc/bundler/trust.d/our site.pub"
+    trusted.parent.mkdir(parents=True)
+    trusted.write_bytes((tmp_path / "site.pub").read_bytes())
+    assert site.install(2).returncode == 3
+    manifest = (site.bundles[1] / "MANIFEST").read_bytes()
+    signature = sign(load_signing_key(tmp_path / "site.key"), manifest)
+    (site.bundles[1] / SIGNATURE).write_bytes(signature)
+    done = site.install(2)
+    assert done.returncode == WENT_BACK, done.stdout + done.stderr
+    assert (site.root / CONFIG).read_text() == "number: 1\n"
+    asked = site.run(site.root / "opt/k8s/bundle/install.sh", "--trust", str(trusted), "--list")
+    assert (asked.returncode, "it is not signed" in asked.stderr) == (3, True)
+
+
+def test_the_installed_script_says_what_to_do_after_a_first_run_that_was_killed(site: Site) -> None:
+    site.install(1, PATH=kill_at(site.host, "systemctl", "daemon-reload"))
+    done = site.run(site.root / "opt/k8s/bundle/install.sh")
+    assert done.returncode == 3
+    assert "unpack its bundle, and run install.sh there" in done.stderr
