@@ -36,6 +36,17 @@ def test_keys_that_came_later_do_not_bar_the_way_back(site: Site, tmp_path: Path
     assert (asked.returncode, "it is not signed" in asked.stderr) == (3, True)
 
 
+def test_what_was_slow_only_is_healthy_later_and_gone_back_to(site: Site) -> None:
+    outcome = site.host.directory / "outcome"
+    outcome.write_text("failed")
+    assert (site.install(1).returncode, site.states()) == (4, {"1": "failed"})
+    outcome.unlink()
+    assert site.install(1).stdout == "worker1: nothing to do\n"
+    assert site.states() == {"1": "healthy"}
+    plant_failure(site.bundles[1])
+    assert site.install(2).returncode == WENT_BACK
+
+
 def test_the_installed_script_says_what_to_do_after_a_first_run_that_was_killed(site: Site) -> None:
     site.install(1, PATH=kill_at(site.host, "systemctl", "daemon-reload"))
     done = site.run(site.root / "opt/k8s/bundle/install.sh")

@@ -125,14 +125,15 @@ save_snapshot() {
         ETCDCTL_API=3 etcdctl snapshot status "$snapshot"
 }
 
-# Were the units of the installed generation well? Then the new one has no excuse.
+# Are the units of the installed generation well? Then it is one to go back to, and the new one has no excuse.
 look_before() {
     well_before=no
-    before=$(current_generation)
-    [ -n "$before" ] && [ ! -f "$store/switch" ] && is_healthy "$before" || return 0
-    unready_units=$(field_of "$before" UNITS)
+    [ "$from" != 0 ] && [ -z "$cut_short" ] || return 0
+    unready_units=$(field_of "$from" UNITS)
     look_at_units >/dev/null
-    [ -n "$unready_units" ] || well_before=yes
+    [ -z "$unready_units" ] || return 0
+    well_before=yes
+    is_healthy "$from" || [ ! -f "$generations/$from/state" ] || set_state "$from" healthy
 }
 
 # After the wait: the new generation stays, or the host goes back to where it was well.
@@ -180,10 +181,10 @@ recover() {
     say "$NODE: the host stopped amid a change; generation $to is in place again"
 }
 
-# Nothing is to be done, and what waited for other hosts is well by now.
+# Nothing is to be done, and what waited for other hosts, or took longer than it might, is well by now.
 prove_current() {
     at=$(current_generation)
-    [ "$(state_of "$at")" = unproven ] || return 0
+    ! is_healthy "$at" || return 0
     unready_units=$UNITS
     look_at_units >/dev/null
     [ -n "$unready_units" ] || set_state "$at" healthy
