@@ -103,18 +103,13 @@ main() {
     make_work_dir
     begun=$(now)
     check_bundle
-    read_switch
-    make_plan
-    [ "$packages_only" = no ] || narrow_to_packages
-    check_absent
-    : >"$work/advice"
-    : >"$work/failures"
-    [ -n "$returned_from" ] || run_preflight
+    look_at_host
     wait_limit=${wait_limit:-$(if is_healthy "$(current_generation)"; then echo 90; else echo 120; fi)}
     if [ "$dry_run" = yes ]; then print_advice; print_plan; [ ! -s "$work/failures" ] || refuse_host; exit 0; fi
     if is_nothing_to_do; then is_staged || prove_current; say "$NODE: nothing to do"; exit 0; fi
     print_advice
     take_lock
+    if [ "$(print_traces)" != "$planned_for" ]; then say "  another run changed this host meanwhile: it is looked at again"; check_bundle; look_at_host; fi
     if ! is_staged && [ -z "$returned_from" ]; then take_turn; take_drain_turn; fi
     install_packages
     if [ "$packages_only" = yes ]; then say "$NODE: $(count_lines <"$work/packages") packages installed"; exit 0; fi
@@ -138,6 +133,17 @@ main() {
 }
 
 # read_time TIME: seconds.
+# Without a lock, so that one who only asks need not wait; and once more with it, where that is due.
+look_at_host() {
+    read_switch
+    make_plan
+    [ "$packages_only" = no ] || narrow_to_packages
+    check_absent
+    : >"$work/advice"
+    : >"$work/failures"
+    [ -n "$returned_from" ] || run_preflight
+}
+
 read_time() {
     case ${1%[sm]} in '' | *[!0-9]*) return 1 ;; esac
     case $1 in *m) echo $((${1%m} * 60)) ;; *) echo "${1%s}" ;; esac

@@ -47,6 +47,24 @@ def test_what_was_slow_only_is_healthy_later_and_gone_back_to(site: Site) -> Non
     assert site.install(2).returncode == WENT_BACK
 
 
+def test_a_plan_that_another_run_overtook_is_made_anew(site: Site) -> None:
+    site.install(1)
+    overtaken, other = site.bundles[1], site.bundles[2]
+    (overtaken / "rootfs" / CONFIG).write_text("number: 1\n")  # as it is installed, for now
+    script = overtaken / "install.sh"
+    meanwhile = (
+        f"print_advice() {{ [ -e {site.host.directory}/overtaken ] || "
+        f"{{ : >{site.host.directory}/overtaken; /bin/sh {other}/install.sh >/dev/null; }}; }}"
+    )
+    script.write_text(script.read_text().replace("\nmain ", f"\n{meanwhile}\nmain "))
+    rewrite_manifest(overtaken)
+    done = site.install(2)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "another run changed this host meanwhile: it is looked at again" in done.stdout
+    assert (site.root / CONFIG).read_text() == "number: 1\n"
+    assert site.install(2).stdout == "worker1: nothing to do\n"
+
+
 def test_the_installed_script_says_what_to_do_after_a_first_run_that_was_killed(site: Site) -> None:
     site.install(1, PATH=kill_at(site.host, "systemctl", "daemon-reload"))
     done = site.run(site.root / "opt/k8s/bundle/install.sh")

@@ -67,29 +67,46 @@ make_store() {
     chmod 0700 "$store"
 }
 
-# The lock names its owner's process and when that began, so that one left by a kill is known.
+# The lock names its owner's process and when that began, so that one left by a kill is known. It is
+# a link to a file that was written before: there is no moment at which it has no owner.
 take_lock() {
     make_store
-    if is_locked && [ "$(lock_owner)" = $$ ]; then lock_taken=yes; return; fi # taken over with exec
-    if ! mkdir "$store/lock" 2>/dev/null; then
-        is_locked && die 3 "another install.sh or uninstall.sh is running (process $(lock_owner))"
-        rm -rf "$store/lock"
-        mkdir "$store/lock" || die 1 "cannot make $store/lock"
-    fi
-    lock_taken=yes
-    printf '%s %s\n' $$ "$(start_time $$)" >"$store/lock/owner"
+    if is_locked && is_own_lock; then lock_taken=yes; return; fi # taken over with exec
+    printf '%s %s\n' $$ "$(start_time $$)" >"$store/lock.$$" || die 1 "cannot write $store/lock.$$"
+    ! is_dead "$store/lock" || clear_dead_lock
+    hold_lock "$store/lock" && lock_taken=yes
+    rm -f "$store/lock.$$"
+    [ "$lock_taken" = yes ] || die 3 "another install.sh or uninstall.sh is running (process $(lock_owner))"
 }
 
-lock_owner() { sed -n 's/ .*//p' "$store/lock/owner" 2>/dev/null; }
+# Two that find a lock dead must not both clear it, since one of them may have made a new one: who does
+# so holds another lock meanwhile, and looks again.
+clear_dead_lock() {
+    ! is_dead "$store/lock.clearing" || rm -f "$store/lock.clearing"
+    hold_lock "$store/lock.clearing" || return 0
+    ! is_dead "$store/lock" || rm -rf "$store/lock"
+    rm -f "$store/lock.clearing"
+}
 
-is_locked() {
-    [ -d "$store/lock" ] || return 1
-    owner=$(lock_owner)
-    [ -n "$owner" ] && [ "$owner $(start_time "$owner")" = "$(cat "$store/lock/owner" 2>/dev/null)" ]
+hold_lock() { [ ! -d "$1" ] && ln "$store/lock.$$" "$1" 2>/dev/null; }
+
+# is_held FILE: does the process live that it names? Earlier versions made a directory.
+is_held() {
+    holder=$(cat "$1/owner" "$1" 2>/dev/null)
+    [ -n "$holder" ] && [ "${holder%% *} $(start_time "${holder%% *}")" = "$holder" ]
 }
 
 # Clock ticks between boot and the start of a process; nothing when it is gone.
 start_time() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | awk '{ print $20 }'; }
+# is_dead FILE: it names a process that is gone, which did not take it along.
+is_dead() {
+    ! is_held "$1" && { [ -d "$1" ] || { [ -n "$holder" ] && [ "$(cat "$1" 2>/dev/null)" = "$holder" ]; }; }
+}
+
+is_locked() { is_held "$store/lock"; }
+is_own_lock() { [ "$(lock_owner)" = $$ ]; }
+lock_owner() { cat "$store/lock/owner" "$store/lock" 2>/dev/null | sed 's/ .*//'; }
+
 
 # The installed files as the last run recorded them: "sha256 path", a line each.
 recorded_files() { cat "$store/files" 2>/dev/null; }

@@ -123,7 +123,7 @@ check_other_bundle() {
 }
 
 check_lock() {
-    ! is_locked || failure lock "another install.sh or uninstall.sh is running (process $(lock_owner))" "wait until it has ended"
+    ! is_locked || is_own_lock || failure lock "another install.sh or uninstall.sh is running (process $(lock_owner))" "wait until it has ended"
 }
 
 check_arch() {
