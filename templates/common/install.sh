@@ -118,6 +118,7 @@ main() {
     if [ "$recovering" = yes ]; then recover; exit 0; fi
     look_before
     look_at_etcd
+    look_at_way_back
     [ -n "$returned_from" ] || drain_node
     install_files
     label_files

@@ -65,6 +65,32 @@ def test_a_plan_that_another_run_overtook_is_made_anew(site: Site) -> None:
     assert site.install(2).stdout == "worker1: nothing to do\n"
 
 
+def test_a_damaged_generation_is_mended_before_it_is_left(site: Site) -> None:
+    site.install(1)
+    (site.store / "generations/1/rootfs" / CONFIG).write_text("altered\n")
+    (site.store / "generations/1/rootfs" / KEY).unlink()
+    plant_failure(site.bundles[1])
+    done = site.install(2)
+    assert "generation 1 was damaged, and is mended" in done.stdout
+    assert done.returncode == WENT_BACK, done.stdout + done.stderr
+    assert (site.root / CONFIG).read_text() == "number: 1\n"
+
+
+def test_where_no_way_leads_back_nothing_is_begun(site: Site) -> None:
+    site.install(1)
+    (site.store / "generations/1/rootfs" / CONFIG).write_text("altered\n")
+    (site.root / CONFIG).write_text("altered too\n")
+    before = site.installed()
+    refused = site.install(2)
+    assert refused.returncode == 3, refused.stdout
+    assert "generation 1 is damaged, so this change could not be taken back" in refused.stderr
+    assert (site.installed(), (site.store / "switch").exists()) == (before, False)
+    path = kill_at(site.host, "systemctl", "daemon-reload")
+    site.install(2, "--no-rollback", PATH=path)
+    assert (site.store / "switch").read_text() == "1 2 forward\n"  # and so does a boot
+    assert site.install(2).returncode == 0
+
+
 def test_the_installed_script_says_what_to_do_after_a_first_run_that_was_killed(site: Site) -> None:
     site.install(1, PATH=kill_at(site.host, "systemctl", "daemon-reload"))
     done = site.run(site.root / "opt/k8s/bundle/install.sh")

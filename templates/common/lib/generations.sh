@@ -35,7 +35,7 @@ save_generation() {
     if is_generation; then to=${here##*/}; return; fi
     own=$(identity_of "$here")
     for to in $(list_numbers); do
-        [ "$(identity_of "$generations/$to")" != "$own" ] || { is_whole && return; break; }
+        [ "$(identity_of "$generations/$to")" != "$own" ] || { is_whole "$to" && return; break; }
         to=''
     done
     [ -n "${to:-}" ] || to=$(($(list_numbers | sed -n '$p') + 1))
@@ -48,13 +48,39 @@ save_generation() {
     set_state "$to" unproven
 }
 
-is_whole() { (cd "$generations/$to" && kept_files | awk '{ print $1 "  " $4 }' | sha256sum -c - >/dev/null 2>&1); }
-kept_files() { print_files "$here/MANIFEST" | awk '$4 !~ /^packages\//'; }
+is_whole() { [ -s "$generations/$1/MANIFEST" ] && [ -z "$(list_damaged "$1")" ]; }
+kept_files() { print_files "$1/MANIFEST" | awk '$4 !~ /^packages\//'; }
+
+# list_damaged N: "sha256 mode size path" of what is not in that generation as it should be.
+list_damaged() {
+    kept_files "$generations/$1" >"$work/kept-files"
+    (cd "$generations/$1" && awk '{ print $4 }' "$work/kept-files" | print_digests) |
+        awk 'FILENAME == ARGV[1] { actual[$2] = $1; next } actual[$4] != $1' - "$work/kept-files"
+}
+
+# Before the first file moves: FROM must be there to go back to. What is damaged of it is taken from
+# where it is installed.
+look_at_way_back() {
+    [ "$from" != 0 ] && [ "$from" != "$to" ] && [ "$way$returned_from" = back ] || return 0
+    ! is_whole "$from" || return 0
+    list_damaged "$from" >"$work/damaged"
+    while read -r sha mode _ path; do mend_kept; done <"$work/damaged"
+    ! is_whole "$from" || { say "  generation $from was damaged, and is mended"; return 0; }
+    [ "$go_back" = no ] || die 3 "generation $from is damaged, so this change could not be taken back ($(list_damaged "$from" | awk 'NR <= 3 { printf "%s ", $4 }')); nothing was changed (--no-rollback goes on all the same)"
+    way=forward
+}
+
+mend_kept() {
+    case $path in rootfs/*) mended=$prefix${path#rootfs} ;; *) mended=$prefix/opt/k8s/bundle/$path ;; esac
+    [ -f "$mended" ] && [ "$(print_digest <"$mended")" = "$sha" ] || return 0
+    part=$generations/mended.part # not in the generation, where nothing is that its MANIFEST does not name
+    (umask 077 && cp "$mended" "$part") && chmod "$mode" "$part" && mv -f "$part" "$generations/$from/$path"
+}
 
 # What an earlier generation has too is not written again where it is large; what this bundle
 # leaves out comes from where install.sh would take it.
 keep_files() {
-    kept_files >"$work/kept-files"
+    kept_files "$here" >"$work/kept-files"
     for number in $(list_numbers); do
         print_files "$generations/$number/MANIFEST" | awk -v n="$number" -v large=$LARGE '$3 >= large { print $1, $4, n }'
     done >"$work/twins"
@@ -157,7 +183,7 @@ return_back() {
     if [ "$from" = "$to" ] || ! is_healthy "$from"; then return 0; fi
     case $go_back$way in
         yesback) ;;
-        noback) say "$NODE: generation $to is not well; --no-rollback keeps it"; return 0 ;;
+        no*) say "$NODE: generation $to is not well; --no-rollback keeps it"; return 0 ;;
         *) say "$NODE: generation $to is not well, and stays: etcd does not go back"; return 0 ;;
     esac
     switching=no
