@@ -193,7 +193,15 @@ return_back() {
     # This host's turn is kept: its lock ends with this process, and this file (turn.sh).
     if [ -f "$work/turn" ]; then find "$work" -type f ! -name turn -exec rm -f {} +; else rm -rf "$work"; fi
     trap - EXIT
-    exec /bin/sh "$generations/$from/install.sh" --returned-from "$to"
+    # shellcheck disable=SC2046 # a list of options
+    exec /bin/sh "$generations/$from/install.sh" --returned-from "$to" $(list_skips)
+}
+
+# What was overruled stays so on the way back, where the generation before knows of it.
+list_skips() {
+    for check in $skipped; do
+        ! grep -q -e "^$check|yes|" -e "^$check|advice|" "$generations/$from/lib/preflight.sh" || echo "--skip-preflight $check"
+    done
 }
 
 # At boot, before the units: files are those of FROM again, and nothing waits.
