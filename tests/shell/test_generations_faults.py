@@ -102,6 +102,23 @@ def test_where_no_way_leads_back_nothing_is_begun(site: Site) -> None:
     assert site.install(2).returncode == 0
 
 
+def test_the_store_may_be_on_another_disk(site: Site) -> None:
+    elsewhere = site.host.directory / "disk"
+    elsewhere.mkdir()
+    site.store.parent.mkdir(parents=True)
+    site.store.symlink_to(elsewhere)
+    for bundle in site.bundles[:2]:
+        (bundle / "packages").mkdir()
+        (bundle / "packages/some.deb").write_text("a package\n")
+        rewrite_manifest(bundle)
+    assert (site.install(1).returncode, site.install(2).returncode) == (0, 0)
+    done = site.run(site.root / "opt/k8s/bundle/install.sh", "--rollback")
+    assert done.returncode == 0, done.stderr
+    assert site.current() == "1"
+    assert site.host.uninstall().returncode == 0
+    assert not list(elsewhere.iterdir())
+
+
 def test_the_installed_script_says_what_to_do_after_a_first_run_that_was_killed(site: Site) -> None:
     site.install(1, PATH=kill_at(site.host, "systemctl", "daemon-reload"))
     done = site.run(site.root / "opt/k8s/bundle/install.sh")

@@ -15,7 +15,8 @@
 GENERATIONS_KEPT=2
 LARGE=1048576 # bytes from which a file shares its blocks with the same file of another generation
 
-generations=$store/generations
+# Without symbolic links: the store may lie on another disk, and `here` says so.
+generations=$(cd "$store/generations" 2>/dev/null && pwd -P) || generations=$store/generations
 
 # A number, and no more: 0 is none.
 read_number() { sed -n '1s/^\([0-9][0-9]*\)$/\1/p' "$1" 2>/dev/null; }
@@ -267,7 +268,8 @@ prune_strangers() {
     done
 }
 
-# prune_generations KEEP: the newest stay, what is installed among them, and one to go back to.
+# prune_generations KEEP: the newest stay, what is installed among them, one to go back to, and both
+# ends of a change that was cut short.
 prune_generations() {
     newest_well=''
     for number in $(list_numbers); do
@@ -276,7 +278,8 @@ prune_generations() {
     surplus=$(($(list_numbers | count_lines) - $1))
     for number in $(list_numbers); do
         [ "$surplus" -gt 0 ] || break
-        case $number in "$(current_generation)" | "$newest_well") continue ;; esac
+    read_switch
+        case $number in "$(current_generation)" | "$newest_well" | "$from" | "$cut_short") continue ;; esac
         prune_generation "$number"
         surplus=$((surplus - 1))
     done
