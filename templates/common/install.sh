@@ -133,7 +133,6 @@ main() {
     print_summary
 }
 
-# read_time TIME: seconds.
 # Without a lock, so that one who only asks need not wait; and once more with it, where that is due.
 look_at_host() {
     read_switch
@@ -145,6 +144,7 @@ look_at_host() {
     [ -n "$returned_from" ] || run_preflight
 }
 
+# read_time TIME: seconds.
 read_time() {
     case ${1%[sm]} in '' | *[!0-9]*) return 1 ;; esac
     case $1 in *m) echo $((${1%m} * 60)) ;; *) echo "${1%s}" ;; esac

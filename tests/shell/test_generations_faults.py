@@ -102,6 +102,56 @@ def test_where_no_way_leads_back_nothing_is_begun(site: Site) -> None:
     assert site.install(2).returncode == 0
 
 
+def test_a_full_disk_leaves_nothing_half_written(site: Site) -> None:
+    site.install(1)
+    before = site.installed()
+    for program, failing in (("tar", "-xf"), ("cp", ".bundler-new")):
+        site.host.program(
+            program, f'case "$*" in *"{failing}"*) exit 1 ;; esac\nexec /bin/{program} "$@"'
+        )
+        assert site.install(2).returncode == 1
+        (site.host.directory / "bin" / program).unlink()
+        assert site.installed() == before
+        assert not [*site.root.rglob("*.part"), *site.root.rglob("*.bundler-*")]
+    journal = site.store / "journal"
+    journal.unlink()
+    journal.mkdir()  # nothing can be written there
+    assert site.install(2).returncode == 0
+
+
+def test_units_that_were_disabled_amid_a_change_come_back_at_boot(site: Site) -> None:
+    first = site.bundles[0]
+    (first / "rootfs/etc/systemd/system/gone.service").write_text("[Unit]\n")
+    facts = first / "node.env"
+    facts.write_text(
+        re.sub("^UNITS='", "UNITS='gone.service ", facts.read_text(), flags=re.MULTILINE)
+    )
+    rewrite_manifest(first)
+    site.install(1)
+    site.install(2, PATH=kill_at(site.host, "systemctl", "daemon-reload"))
+    assert not site.host.has("enabled/gone.service")
+    (site.host.directory / "active/gone.service").unlink()
+    assert site.install(2, "--prune", "1").returncode == 0
+    assert sorted(site.states()) == ["1", "2"]  # both ends of the change
+    done = site.run(site.store / "generations/1/install.sh", "--recover")
+    assert done.returncode == 0, done.stderr
+    assert site.host.has("enabled/gone.service")
+    assert site.host.has("active/gone.service")
+
+
+def test_secrets_that_are_replaced_or_given_up_are_overwritten(site: Site) -> None:
+    site.install(1)
+    with (site.root / KEY).open("rb") as replaced:
+        path = kill_at(site.host, "mv", "generations/2")
+        site.install(2, PATH=path)
+        with (site.store / "generations/2.part/rootfs" / KEY).open("rb") as given_up:
+            site.install(3)
+            assert b"secret" not in replaced.read() + given_up.read()
+    with (site.root / KEY).open("rb") as installed:
+        assert site.host.uninstall().returncode == 0
+        assert b"secret" not in installed.read()
+
+
 def test_the_store_may_be_on_another_disk(site: Site) -> None:
     elsewhere = site.host.directory / "disk"
     elsewhere.mkdir()
@@ -124,3 +174,15 @@ def test_the_installed_script_says_what_to_do_after_a_first_run_that_was_killed(
     done = site.run(site.root / "opt/k8s/bundle/install.sh")
     assert done.returncode == 3
     assert "unpack its bundle, and run install.sh there" in done.stderr
+
+
+def test_room_is_needed_for_the_generation_too(site: Site) -> None:
+    site.store.mkdir(parents=True)
+    site.host.program(
+        "df",
+        'case $* in */var/lib/bundler/) on="51300 99% /var/lib" ;; *) on="9999999 1% /" ;; esac\n'
+        'printf "Filesystem\\nany 1 1 %s\\n" "$on"',
+    )
+    refused = site.install(1)
+    assert refused.returncode == 3
+    assert "space: /var/lib has 50 MiB free" in refused.stderr

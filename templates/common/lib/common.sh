@@ -46,6 +46,7 @@ finish() {
     finish_code=$?
     trap - EXIT
     if [ "$finish_code $switching" = '1 yes' ]; then return_back; fi # died amid a change: generations.sh
+    [ "${writing:-no}" = no ] || [ "$finish_code" -eq 0 ] || discard_parts # files.sh
     [ ! -f "$store/ticket" ] || [ "$lock_taken" = no ] || release_drain_turn "$finish_code" # drain.sh
     rm -rf "$work"
     [ "$lock_taken" = no ] || rm -rf "$store/lock"
@@ -60,7 +61,8 @@ load_node() { . "$here/node.env"; }
 text_field() { sed -n "s/^$2='\([^']*\)'\$/\1/p" "$1" 2>/dev/null; }
 has_word() { case " $1 " in *" $2 "*) ;; *) return 1 ;; esac; }
 
-note() { printf '%s %s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$*" >>"$store/journal"; }
+# On a full disk the journal lacks lines, and nothing else goes wrong for it.
+note() { printf '%s %s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$*" 2>/dev/null >>"$store/journal" || :; }
 
 make_store() {
     [ -d "$store" ] || (umask 077 && mkdir -p "$store") || die 1 "cannot make $store"
@@ -96,8 +98,6 @@ is_held() {
     [ -n "$holder" ] && [ "${holder%% *} $(start_time "${holder%% *}")" = "$holder" ]
 }
 
-# Clock ticks between boot and the start of a process; nothing when it is gone.
-start_time() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | awk '{ print $20 }'; }
 # is_dead FILE: it names a process that is gone, which did not take it along.
 is_dead() {
     ! is_held "$1" && { [ -d "$1" ] || { [ -n "$holder" ] && [ "$(cat "$1" 2>/dev/null)" = "$holder" ]; }; }
@@ -107,6 +107,8 @@ is_locked() { is_held "$store/lock"; }
 is_own_lock() { [ "$(lock_owner)" = $$ ]; }
 lock_owner() { cat "$store/lock/owner" "$store/lock" 2>/dev/null | sed 's/ .*//'; }
 
+# Clock ticks between boot and the start of a process; nothing when it is gone.
+start_time() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | awk '{ print $20 }'; }
 
 # The installed files as the last run recorded them: "sha256 path", a line each.
 recorded_files() { cat "$store/files" 2>/dev/null; }

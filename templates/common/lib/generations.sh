@@ -40,10 +40,12 @@ save_generation() {
         to=''
     done
     [ -n "${to:-}" ] || to=$(($(list_numbers | sed -n '$p') + 1))
+    discard_parts
+    writing=yes
     part=$generations/$to.part
-    rm -rf "$part"
     (umask 077 && mkdir -p "$part") || die 1 "cannot make $part"
     keep_files || die 1 "cannot write $part: mend that and run install.sh again"
+    wipe_secrets "$generations/$to"
     rm -rf "${generations:?}/$to"
     mv "$part" "$generations/$to" || die 1 "cannot make $generations/$to"
     set_state "$to" unproven
@@ -135,8 +137,8 @@ etcd_step() {
 look_at_etcd() {
     [ -n "$(etcd_step)" ] || return 0
     say "  $(etcd_step)"
-    [ "$way" = back ] || return 0
     way=forward
+    if [ -n "$cut_short" ] && [ "$(minor "$(field_of "$cut_short" ETCD_VERSION)")" = "$(minor "$ETCD_VERSION")" ]; then return; fi
     snapshot=$store/snapshots/before-$ETCD_VERSION.db
     mkdir -p "$store/snapshots"
     if ! save_snapshot >"$work/snapshot.log" 2>&1; then
@@ -188,7 +190,7 @@ return_back() {
         *) say "$NODE: generation $to is not well, and stays: etcd does not go back"; return 0 ;;
     esac
     switching=no
-    set_state "$to" failed
+    (set_state "$to" failed) # on a full disk too the way back is tried
     say "$NODE: generation $to is not well: going back to generation $from"
     note "went back from generation $to to $from"
     # This host's turn is kept: its lock ends with this process, and this file (turn.sh).
@@ -209,6 +211,11 @@ list_skips() {
 recover() {
     install_files
     systemctl daemon-reload
+    # The boot did not count on units that were disabled amid the change.
+    for unit in $(disabled_units); do
+        systemctl -q enable "$unit" || warn "$unit could not be enabled"
+        systemctl --no-block start "$unit" || warn "$unit could not be started"
+    done
     rm -rf "$store/restart-pending" "$store/reload-pending" "$store/unfinished"
     write_line "$store/current" "$to"
     rm -f "$store/switch"
@@ -271,6 +278,7 @@ prune_strangers() {
 # prune_generations KEEP: the newest stay, what is installed among them, one to go back to, and both
 # ends of a change that was cut short.
 prune_generations() {
+    read_switch
     newest_well=''
     for number in $(list_numbers); do
         [ "$number" = "$(current_generation)" ] || ! is_healthy "$number" || newest_well=$number
@@ -278,12 +286,11 @@ prune_generations() {
     surplus=$(($(list_numbers | count_lines) - $1))
     for number in $(list_numbers); do
         [ "$surplus" -gt 0 ] || break
-    read_switch
         case $number in "$(current_generation)" | "$newest_well" | "$from" | "$cut_short") continue ;; esac
         prune_generation "$number"
         surplus=$((surplus - 1))
     done
-    rm -rf "$generations"/*.part
+    discard_parts
 }
 
 prune_generation() {
