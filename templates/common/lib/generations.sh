@@ -226,7 +226,7 @@ recover() {
 # Nothing is to be done, and what waited for other hosts, or took longer than it might, is well by now.
 prove_current() {
     at=$(current_generation)
-    ! is_healthy "$at" || return 0
+    case $(state_of "$at") in unproven | failed) ;; *) return 0 ;; esac
     unready_units=$UNITS
     look_at_units >/dev/null
     [ -n "$unready_units" ] || set_state "$at" healthy
