@@ -43,31 +43,40 @@ export LC_ALL PATH
 here=$(cd "$(dirname "$0")" && pwd -P) || exit 2
 
 # The installed copy of this script stands for the generation that is installed.
-installed=${DESTDIR:-}/var/lib/bundler
+installed=${DESTDIR:-}/var/lib/bundler/generations
 if [ "$here" = "$(cd "${DESTDIR:-}/opt/k8s/bundle" 2>/dev/null && pwd -P)" ]; then
-    exec /bin/sh "$installed/generations/$(cat "$installed/current" 2>/dev/null)/install.sh" "$@"
+    current=$(cat "${DESTDIR:-}/var/lib/bundler/current" 2>/dev/null)
+    if [ ! -f "$installed/$current/install.sh" ]; then
+        echo "install.sh: no installation of this host came to its end: unpack its bundle, and run install.sh there" >&2
+        exit 3
+    fi
+    exec /bin/sh "$installed/$current/install.sh" "$@"
 fi
 
 # Before any other file of the bundle is so much as read: the keys that this host trusts. The
-# signature is over MANIFEST, and MANIFEST holds the digests of the parts of this script.
+# signature is over MANIFEST, and MANIFEST holds the digests of the parts of this script. The host's
+# own keys were asked when a generation came; they may be others by now, and it must be there to go back to.
 check_trust() {
     keys='' refused=''
     while [ $# -gt 0 ]; do
-        if [ "$1" = --trust ]; then keys="$keys ${2:-}"; fi
+        [ "$1" != --trust ] || ! is_signed_by "${2:-}" || return 0
         shift
     done
-    for key in "${DESTDIR:-}"/etc/bundler/trust.d/*.pub; do [ ! -f "$key" ] || keys="$keys $key"; done
+    if [ "${here%/*}" != "$(cd "$installed" 2>/dev/null && pwd -P)" ]; then
+        for key in "${DESTDIR:-}"/etc/bundler/trust.d/*.pub; do [ ! -f "$key" ] || ! is_signed_by "$key" || return 0; done
+    fi
     [ -n "$keys" ] || return 0
-    for key in $keys; do
-        if openssl dgst -sha256 -verify "$key" -signature "$here/MANIFEST.sig" "$here/MANIFEST" >/dev/null 2>&1; then
-            are_scripts_listed && return 0
-            refused="its scripts are not those that were signed"
-        fi
-    done
     [ -f "$here/MANIFEST.sig" ] || refused="it is not signed"
     echo "install.sh: trust: this bundle is refused: ${refused:-no key that this host trusts signed it} (keys:$keys)" >&2
     echo "    fix: build with --sign KEY, or carry the signer's .pub here on another way than the bundle" >&2
     exit 3
+}
+
+# is_signed_by KEY: MANIFEST is, and the scripts are those that it names.
+is_signed_by() {
+    keys="$keys $1"
+    openssl dgst -sha256 -verify "$1" -signature "$here/MANIFEST.sig" "$here/MANIFEST" >/dev/null 2>&1 || return 1
+    are_scripts_listed || { refused="its scripts are not those that were signed"; return 1; }
 }
 
 # Each part is what MANIFEST says, and none is there that it does not name.
@@ -94,17 +103,13 @@ main() {
     make_work_dir
     begun=$(now)
     check_bundle
-    make_plan
-    [ "$packages_only" = no ] || narrow_to_packages
-    check_absent
-    : >"$work/advice"
-    : >"$work/failures"
-    [ -n "$returned_from" ] || run_preflight
+    look_at_host
     wait_limit=${wait_limit:-$(if is_healthy "$(current_generation)"; then echo 90; else echo 120; fi)}
     if [ "$dry_run" = yes ]; then print_advice; print_plan; [ ! -s "$work/failures" ] || refuse_host; exit 0; fi
     if is_nothing_to_do; then is_staged || prove_current; say "$NODE: nothing to do"; exit 0; fi
     print_advice
     take_lock
+    if [ "$(print_traces)" != "$planned_for" ]; then say "  another run changed this host meanwhile: it is looked at again"; check_bundle; look_at_host; fi
     if ! is_staged && [ -z "$returned_from" ]; then take_turn; take_drain_turn; fi
     install_packages
     if [ "$packages_only" = yes ]; then say "$NODE: $(count_lines <"$work/packages") packages installed"; exit 0; fi
@@ -113,6 +118,7 @@ main() {
     if [ "$recovering" = yes ]; then recover; exit 0; fi
     look_before
     look_at_etcd
+    look_at_way_back
     [ -n "$returned_from" ] || drain_node
     install_files
     label_files
@@ -127,6 +133,17 @@ main() {
     print_summary
 }
 
+# Without a lock, so that one who only asks need not wait; and once more with it, where that is due.
+look_at_host() {
+    read_switch
+    make_plan
+    [ "$packages_only" = no ] || narrow_to_packages
+    check_absent
+    : >"$work/advice"
+    : >"$work/failures"
+    [ -n "$returned_from" ] || run_preflight
+}
+
 # read_time TIME: seconds.
 read_time() {
     case ${1%[sm]} in '' | *[!0-9]*) return 1 ;; esac
@@ -134,7 +151,7 @@ read_time() {
 }
 
 parse_options() {
-    dry_run=no report=list packages_only=no wait_limit='' turn_limit=0 settle=10 skipped=' ' payload='' go_back=yes returned_from='' recovering=no way=back well_before=no drain=yes
+    dry_run=no report=list packages_only=no wait_limit='' turn_limit=0 settle=10 skipped=' ' payload='' go_back=yes returned_from='' recovering=no well_before=no drain=yes
     while [ $# -gt 0 ]; do
         case $1 in
             --dry-run) dry_run=yes ;;

@@ -213,7 +213,7 @@ remove_store() {
     lock_taken=no
     [ ! -d "$store/modified" ] || kept="$kept; files changed by hand are kept in $store/modified"
     wipe_secrets "$store/generations"
-    find "$store" -mindepth 1 -maxdepth 1 ! -name modified ! -name packages -exec rm -rf {} +
+    find "$store/" -mindepth 1 -maxdepth 1 ! -name modified ! -name packages -exec rm -rf {} +
     rmdir "$store" 2>/dev/null || true
 }
 

@@ -40,7 +40,7 @@ case $command in
     is-active) if [ -e "active/$1" ]; then echo active; else echo inactive; exit 3; fi ;;
     is-enabled) [ -e "enabled/$1" ] && [ ! -e "masked/$1" ] ;;
     cat) [ -e "known/$1" ] ;;
-    disable) rm -f "enabled/$1" ;;
+    disable) [ "$1" != --now ] || shift; rm -f "enabled/$1" ;;
     enable) for unit; do : >"enabled/$unit"; done ;;
     --no-block) : >"active/$2" ;;
     list-units)

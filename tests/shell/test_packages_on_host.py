@@ -108,7 +108,7 @@ def host(sh: Sh, trees: Path, tmp_path: Path) -> FakeHost:
     made = make_host(sh, bundle, tmp_path / "host")
     made.write("/etc/os-release", 'VERSION_ID="12"\nID=debian\n')
     made.mark("dpkg", MINIMAL)
-    lock = made.root / "var/lib/bundler/lock/owner"
+    lock = made.root / "var/lib/bundler/lock"
     made.program("dpkg", DPKG.format(state=made.directory, lock=lock))
     made.program("dpkg-query", DPKG_QUERY.format(state=made.directory))
     return made
@@ -285,7 +285,7 @@ def test_another_dpkg_is_waited_for(host: FakeHost) -> None:
 def test_a_dpkg_that_fails_is_told_with_its_own_words(host: FakeHost) -> None:
     fails = 'case $* in *--no-act*) ;; *--install*) echo "dpkg: error: no space"; exit 1 ;; esac'
     state = host.directory
-    lock = host.root / "var/lib/bundler/lock/owner"
+    lock = host.root / "var/lib/bundler/lock"
     host.program("dpkg", fails + DPKG.format(state=state, lock=lock))
     done = host.install()
     assert done.returncode == 1

@@ -70,7 +70,7 @@ def host(sh: Sh, trees: Path, tmp_path: Path, packages: list[Path]) -> FakeHost:
     made.write("/etc/os-release", 'ID="rocky"\nVERSION_ID="9.4"\n')
     root = tmp_path / "system"
     root.mkdir()
-    lock = made.root / "var/lib/bundler/lock/owner"
+    lock = made.root / "var/lib/bundler/lock"
     rpm = shutil.which("rpm")
     made.program(
         "rpm", RPM.format(rpm=rpm, root=root, bin=tmp_path / "bin", state=tmp_path, lock=lock)

@@ -46,6 +46,7 @@ finish() {
     finish_code=$?
     trap - EXIT
     if [ "$finish_code $switching" = '1 yes' ]; then return_back; fi # died amid a change: generations.sh
+    [ "${writing:-no}" = no ] || [ "$finish_code" -eq 0 ] || discard_parts # files.sh
     [ ! -f "$store/ticket" ] || [ "$lock_taken" = no ] || release_drain_turn "$finish_code" # drain.sh
     rm -rf "$work"
     [ "$lock_taken" = no ] || rm -rf "$store/lock"
@@ -60,33 +61,51 @@ load_node() { . "$here/node.env"; }
 text_field() { sed -n "s/^$2='\([^']*\)'\$/\1/p" "$1" 2>/dev/null; }
 has_word() { case " $1 " in *" $2 "*) ;; *) return 1 ;; esac; }
 
-note() { printf '%s %s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$*" >>"$store/journal"; }
+# On a full disk the journal lacks lines, and nothing else goes wrong for it.
+note() { printf '%s %s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$*" 2>/dev/null >>"$store/journal" || :; }
 
 make_store() {
     [ -d "$store" ] || (umask 077 && mkdir -p "$store") || die 1 "cannot make $store"
     chmod 0700 "$store"
 }
 
-# The lock names its owner's process and when that began, so that one left by a kill is known.
+# The lock names its owner's process and when that began, so that one left by a kill is known. It is
+# a link to a file that was written before: there is no moment at which it has no owner.
 take_lock() {
     make_store
-    if is_locked && [ "$(lock_owner)" = $$ ]; then lock_taken=yes; return; fi # taken over with exec
-    if ! mkdir "$store/lock" 2>/dev/null; then
-        is_locked && die 3 "another install.sh or uninstall.sh is running (process $(lock_owner))"
-        rm -rf "$store/lock"
-        mkdir "$store/lock" || die 1 "cannot make $store/lock"
-    fi
-    lock_taken=yes
-    printf '%s %s\n' $$ "$(start_time $$)" >"$store/lock/owner"
+    if is_locked && is_own_lock; then lock_taken=yes; return; fi # taken over with exec
+    printf '%s %s\n' $$ "$(start_time $$)" >"$store/lock.$$" || die 1 "cannot write $store/lock.$$"
+    ! is_dead "$store/lock" || clear_dead_lock
+    hold_lock "$store/lock" && lock_taken=yes
+    rm -f "$store/lock.$$"
+    [ "$lock_taken" = yes ] || die 3 "another install.sh or uninstall.sh is running (process $(lock_owner))"
 }
 
-lock_owner() { sed -n 's/ .*//p' "$store/lock/owner" 2>/dev/null; }
-
-is_locked() {
-    [ -d "$store/lock" ] || return 1
-    owner=$(lock_owner)
-    [ -n "$owner" ] && [ "$owner $(start_time "$owner")" = "$(cat "$store/lock/owner" 2>/dev/null)" ]
+# Two that find a lock dead must not both clear it, since one of them may have made a new one: who does
+# so holds another lock meanwhile, and looks again.
+clear_dead_lock() {
+    ! is_dead "$store/lock.clearing" || rm -f "$store/lock.clearing"
+    hold_lock "$store/lock.clearing" || return 0
+    ! is_dead "$store/lock" || rm -rf "$store/lock"
+    rm -f "$store/lock.clearing"
 }
+
+hold_lock() { [ ! -d "$1" ] && ln "$store/lock.$$" "$1" 2>/dev/null; }
+
+# is_held FILE: does the process live that it names? Earlier versions made a directory.
+is_held() {
+    holder=$(cat "$1/owner" "$1" 2>/dev/null)
+    [ -n "$holder" ] && [ "${holder%% *} $(start_time "${holder%% *}")" = "$holder" ]
+}
+
+# is_dead FILE: it names a process that is gone, which did not take it along.
+is_dead() {
+    ! is_held "$1" && { [ -d "$1" ] || { [ -n "$holder" ] && [ "$(cat "$1" 2>/dev/null)" = "$holder" ]; }; }
+}
+
+is_locked() { is_held "$store/lock"; }
+is_own_lock() { [ "$(lock_owner)" = $$ ]; }
+lock_owner() { cat "$store/lock/owner" "$store/lock" 2>/dev/null | sed 's/ .*//'; }
 
 # Clock ticks between boot and the start of a process; nothing when it is gone.
 start_time() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | awk '{ print $20 }'; }

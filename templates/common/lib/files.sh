@@ -16,6 +16,7 @@
 #   journal           what was done, and when
 
 install_files() {
+    writing=yes
     : >"$store/unfinished"
     [ -f "$store/existed" ] || list_existing >"$store/existed"
     recorded_files >"$work/files.before"
@@ -26,7 +27,7 @@ install_files() {
     mark_restarts
     each_change put_in_place
     remove_stale_files
-    recorded_files | awk -v prefix="$prefix" '{ print prefix $2 ".bundler-new" }' | sort -u | xargs -r rm -f # of a run that was killed
+    discard_beside
     # Programs make the rest of these paths by themselves; what is above must go with them.
     for path in $DATA_PATHS $RUNTIME_PATHS; do
         make_directory "$prefix${path%/*}" || die 1 "cannot make ${path%/*}"
@@ -65,6 +66,7 @@ record_files() {
 # All files are beside their places before the first is moved: the moment between is short.
 put_beside() {
     make_directory "${target%/*}" || return 1
+    wipe_secrets "$target.bundler-new"
     rm -f "$target.bundler-new"
     share_blocks || (umask 077 && provide "$source" "$target.bundler-new") && chmod "$mode" "$target.bundler-new" || return 1
     is_staged || chown 0:0 "$target.bundler-new" || return 1
@@ -73,10 +75,26 @@ put_beside() {
 # A large file need not be on the disk twice; it cannot be shared between file systems.
 share_blocks() { ! is_staged && [ "$size" -ge "$LARGE" ] && ln "$generations/$to/$source" "$target.bundler-new" 2>/dev/null; }
 
-# A reader sees the old file or the new one, whole.
+# A reader sees the old file or the new one, whole. A secret that goes is overwritten afterwards.
 put_in_place() {
-    save_modified && mv -f "$target.bundler-new" "$target" || return 1
+    save_modified || return 1
+    [ -z "$(find_secrets "$target")" ] || ln -f "$target" "$target.bundler-old" 2>/dev/null
+    mv -f "$target.bundler-new" "$target" || return 1
+    [ ! -f "$target.bundler-old" ] || wipe_secrets "$target.bundler-old"
     note "$kind $path $sha"
+}
+
+# Of a run that was killed.
+discard_beside() {
+    recorded_files | awk -v prefix="$prefix" '{ print prefix $2 ".bundler-new"; print prefix $2 ".bundler-old" }' | sort -u >"$work/beside"
+    while read -r beside; do [ ! -f "$beside" ] || wipe_secrets "$beside"; done <"$work/beside"
+    xargs -r rm -f <"$work/beside"
+}
+
+# Of a run that failed: they take room, and hold secrets.
+discard_parts() {
+    discard_beside
+    for each in "$generations"/*.part; do wipe_secrets "$each"; rm -rf "$each"; done
 }
 
 # What is above /data is the empty name, and there.
@@ -122,16 +140,22 @@ remove_stale_files() {
     done <"$work/removed"
 }
 
-# wipe_secrets DIRECTORY: overwritten before they go, as far as the file system writes in place.
+# find_secrets PATH: files of root's alone in it; not those whose content is to stay elsewhere.
+find_secrets() { [ ! -e "$1" ] || find "$1" -type f -perm 0600 -links 1 2>/dev/null; }
+
+# wipe_secrets PATH: overwritten before they go, as far as the file system writes in place.
 wipe_secrets() {
-    find "$1" -type f -perm 0600 -links 1 2>/dev/null | while read -r secret; do
+    find_secrets "$1" | while read -r secret; do
         shred -u "$secret" 2>/dev/null || { head -c "$(wc -c <"$secret")" /dev/zero >"$secret.zero" && cat "$secret.zero" 1<>"$secret"; rm -f "$secret" "$secret.zero"; }
     done
 }
 
 # remove_file PATH: and what was there before bundler's comes back.
 remove_file() {
-    rm -f "$prefix$1" "$prefix$1.bundler-new" || return 1
+    for each in "$prefix$1" "$prefix$1.bundler-new" "$prefix$1.bundler-old"; do
+        wipe_secrets "$each"
+        rm -f "$each" || return 1
+    done
     if [ -e "$store/replaced$1" ] || [ -L "$store/replaced$1" ]; then
         mv -f "$store/replaced$1" "$prefix$1"
     fi

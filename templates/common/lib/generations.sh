@@ -15,7 +15,8 @@
 GENERATIONS_KEPT=2
 LARGE=1048576 # bytes from which a file shares its blocks with the same file of another generation
 
-generations=$store/generations
+# Without symbolic links: the store may lie on another disk, and `here` says so.
+generations=$(cd "$store/generations" 2>/dev/null && pwd -P) || generations=$store/generations
 
 # A number, and no more: 0 is none.
 read_number() { sed -n '1s/^\([0-9][0-9]*\)$/\1/p' "$1" 2>/dev/null; }
@@ -35,26 +36,54 @@ save_generation() {
     if is_generation; then to=${here##*/}; return; fi
     own=$(identity_of "$here")
     for to in $(list_numbers); do
-        [ "$(identity_of "$generations/$to")" != "$own" ] || { is_whole && return; break; }
+        [ "$(identity_of "$generations/$to")" != "$own" ] || { is_whole "$to" && return; break; }
         to=''
     done
     [ -n "${to:-}" ] || to=$(($(list_numbers | sed -n '$p') + 1))
+    discard_parts
+    writing=yes
     part=$generations/$to.part
-    rm -rf "$part"
     (umask 077 && mkdir -p "$part") || die 1 "cannot make $part"
     keep_files || die 1 "cannot write $part: mend that and run install.sh again"
+    wipe_secrets "$generations/$to"
     rm -rf "${generations:?}/$to"
     mv "$part" "$generations/$to" || die 1 "cannot make $generations/$to"
     set_state "$to" unproven
 }
 
-is_whole() { (cd "$generations/$to" && kept_files | awk '{ print $1 "  " $4 }' | sha256sum -c - >/dev/null 2>&1); }
-kept_files() { print_files "$here/MANIFEST" | awk '$4 !~ /^packages\//'; }
+is_whole() { [ -s "$generations/$1/MANIFEST" ] && [ -z "$(list_damaged "$1")" ]; }
+kept_files() { print_files "$1/MANIFEST" | awk '$4 !~ /^packages\//'; }
+
+# list_damaged N: "sha256 mode size path" of what is not in that generation as it should be.
+list_damaged() {
+    kept_files "$generations/$1" >"$work/kept-files"
+    (cd "$generations/$1" && awk '{ print $4 }' "$work/kept-files" | print_digests) |
+        awk 'FILENAME == ARGV[1] { actual[$2] = $1; next } actual[$4] != $1' - "$work/kept-files"
+}
+
+# Before the first file moves: FROM must be there to go back to. What is damaged of it is taken from
+# where it is installed.
+look_at_way_back() {
+    [ "$from" != 0 ] && [ "$from" != "$to" ] && [ "$way$returned_from" = back ] || return 0
+    ! is_whole "$from" || return 0
+    list_damaged "$from" >"$work/damaged"
+    while read -r sha mode _ path; do mend_kept; done <"$work/damaged"
+    ! is_whole "$from" || { say "  generation $from was damaged, and is mended"; return 0; }
+    [ "$go_back" = no ] || die 3 "generation $from is damaged, so this change could not be taken back ($(list_damaged "$from" | awk 'NR <= 3 { printf "%s ", $4 }')); nothing was changed (--no-rollback goes on all the same)"
+    way=forward
+}
+
+mend_kept() {
+    case $path in rootfs/*) mended=$prefix${path#rootfs} ;; *) mended=$prefix/opt/k8s/bundle/$path ;; esac
+    [ -f "$mended" ] && [ "$(print_digest <"$mended")" = "$sha" ] || return 0
+    part=$generations/mended.part # not in the generation, where nothing is that its MANIFEST does not name
+    (umask 077 && cp "$mended" "$part") && chmod "$mode" "$part" && mv -f "$part" "$generations/$from/$path"
+}
 
 # What an earlier generation has too is not written again where it is large; what this bundle
 # leaves out comes from where install.sh would take it.
 keep_files() {
-    kept_files >"$work/kept-files"
+    kept_files "$here" >"$work/kept-files"
     for number in $(list_numbers); do
         print_files "$generations/$number/MANIFEST" | awk -v n="$number" -v large=$LARGE '$3 >= large { print $1, $4, n }'
     done >"$work/twins"
@@ -71,33 +100,46 @@ keep_files() {
     [ ! -f "$here/MANIFEST.sig" ] || cp "$here/MANIFEST.sig" "$part/"
 }
 
-# The generation that was last in place and whole, however often a run was cut short since.
-begin_switch() {
-    from=$(current_generation)
-    if [ -f "$store/switch" ]; then
-        read -r from cut_short its_way <"$store/switch"
-        [ "$recovering" = no ] || way=$its_way
-        [ -n "$returned_from" ] || say "  an earlier run was cut short between the generations $from and $cut_short; now the host goes to $to"
-    fi
+# Sets `from`, the generation that was last in place and whole, however often a run was cut short
+# since; and `cut_short` and `way` where one was. What etcd began once it does not take back.
+read_switch() {
+    from=$(current_generation) cut_short='' way=back
+    [ ! -f "$store/switch" ] || read -r from cut_short way <"$store/switch"
     from=${from:-0}
+}
+
+begin_switch() {
+    [ -z "$cut_short" ] || [ -n "$returned_from" ] ||
+        say "  an earlier run was cut short between the generations $from and $cut_short; now the host goes to $to"
     write_line "$store/switch" "$from $to $way"
     switching=yes
     sync
 }
 
+# Amid a change that was cut short etcd may have run in either version.
+check_cut_short() {
+    [ -n "$cut_short" ] || return 0
+    for end in "$from" "$cut_short"; do
+        old_etcd=$(field_of "$end" ETCD_VERSION 2>/dev/null)
+        [ "$old_etcd" = "$(installed_field ETCD_VERSION)" ] || check_step etcd-upgrade etcd "$old_etcd" "$ETCD_VERSION"
+    done
+}
+
 # What must be known before a new minor of etcd is begun; nothing where it is none.
 etcd_step() {
-    old_etcd=$(installed_field ETCD_VERSION)
+    if [ -n "$cut_short" ]; then old_etcd=$(field_of "$from" ETCD_VERSION 2>/dev/null); else old_etcd=$(installed_field ETCD_VERSION); fi
     [ -n "$old_etcd" ] && [ -n "$ETCD_VERSION" ] && [ "$(minor "$old_etcd")" != "$(minor "$ETCD_VERSION")" ] || return 0
     echo "etcd goes from $old_etcd to $ETCD_VERSION, which it does not take back: this generation stays, however it turns out"
 }
 
-# etcd writes its data anew for a new minor, and the old one cannot read them then.
+# etcd writes its data anew for a new minor, and the old one cannot read them then. A run that was cut
+# short took its snapshot before it began; etcd may have gone on since, or not answer.
 look_at_etcd() {
     [ -n "$(etcd_step)" ] || return 0
-    way=forward
-    snapshot=$store/snapshots/before-$ETCD_VERSION.db
     say "  $(etcd_step)"
+    way=forward
+    if [ -n "$cut_short" ] && [ "$(minor "$(field_of "$cut_short" ETCD_VERSION)")" = "$(minor "$ETCD_VERSION")" ]; then return; fi
+    snapshot=$store/snapshots/before-$ETCD_VERSION.db
     mkdir -p "$store/snapshots"
     if ! save_snapshot >"$work/snapshot.log" 2>&1; then
         tail -n 2 "$work/snapshot.log" >&2
@@ -112,14 +154,15 @@ save_snapshot() {
         ETCDCTL_API=3 etcdctl snapshot status "$snapshot"
 }
 
-# Were the units of the installed generation well? Then the new one has no excuse.
+# Are the units of the installed generation well? Then it is one to go back to, and the new one has no excuse.
 look_before() {
     well_before=no
-    before=$(current_generation)
-    [ -n "$before" ] && [ ! -f "$store/switch" ] && is_healthy "$before" || return 0
-    unready_units=$(field_of "$before" UNITS)
+    [ "$from" != 0 ] && [ -z "$cut_short" ] || return 0
+    unready_units=$(field_of "$from" UNITS)
     look_at_units >/dev/null
-    [ -n "$unready_units" ] || well_before=yes
+    [ -z "$unready_units" ] || return 0
+    well_before=yes
+    is_healthy "$from" || [ ! -f "$generations/$from/state" ] || set_state "$from" healthy
 }
 
 # After the wait: the new generation stays, or the host goes back to where it was well.
@@ -143,23 +186,36 @@ return_back() {
     if [ "$from" = "$to" ] || ! is_healthy "$from"; then return 0; fi
     case $go_back$way in
         yesback) ;;
-        noback) say "$NODE: generation $to is not well; --no-rollback keeps it"; return 0 ;;
+        no*) say "$NODE: generation $to is not well; --no-rollback keeps it"; return 0 ;;
         *) say "$NODE: generation $to is not well, and stays: etcd does not go back"; return 0 ;;
     esac
     switching=no
-    set_state "$to" failed
+    (set_state "$to" failed) # on a full disk too the way back is tried
     say "$NODE: generation $to is not well: going back to generation $from"
     note "went back from generation $to to $from"
     # This host's turn is kept: its lock ends with this process, and this file (turn.sh).
     if [ -f "$work/turn" ]; then find "$work" -type f ! -name turn -exec rm -f {} +; else rm -rf "$work"; fi
     trap - EXIT
-    exec /bin/sh "$generations/$from/install.sh" --returned-from "$to"
+    # shellcheck disable=SC2046 # a list of options
+    exec /bin/sh "$generations/$from/install.sh" --returned-from "$to" $(list_skips)
+}
+
+# What was overruled stays so on the way back, where the generation before knows of it.
+list_skips() {
+    for check in $skipped; do
+        ! grep -q -e "^$check|yes|" -e "^$check|advice|" "$generations/$from/lib/preflight.sh" || echo "--skip-preflight $check"
+    done
 }
 
 # At boot, before the units: files are those of FROM again, and nothing waits.
 recover() {
     install_files
     systemctl daemon-reload
+    # The boot did not count on units that were disabled amid the change.
+    for unit in $(disabled_units); do
+        systemctl -q enable "$unit" || warn "$unit could not be enabled"
+        systemctl --no-block start "$unit" || warn "$unit could not be started"
+    done
     rm -rf "$store/restart-pending" "$store/reload-pending" "$store/unfinished"
     write_line "$store/current" "$to"
     rm -f "$store/switch"
@@ -167,10 +223,10 @@ recover() {
     say "$NODE: the host stopped amid a change; generation $to is in place again"
 }
 
-# Nothing is to be done, and what waited for other hosts is well by now.
+# Nothing is to be done, and what waited for other hosts, or took longer than it might, is well by now.
 prove_current() {
     at=$(current_generation)
-    [ "$(state_of "$at")" = unproven ] || return 0
+    case $(state_of "$at") in unproven | failed) ;; *) return 0 ;; esac
     unready_units=$UNITS
     look_at_units >/dev/null
     [ -n "$unready_units" ] || set_state "$at" healthy
@@ -219,8 +275,10 @@ prune_strangers() {
     done
 }
 
-# prune_generations KEEP: the newest stay, what is installed among them, and one to go back to.
+# prune_generations KEEP: the newest stay, what is installed among them, one to go back to, and both
+# ends of a change that was cut short.
 prune_generations() {
+    read_switch
     newest_well=''
     for number in $(list_numbers); do
         [ "$number" = "$(current_generation)" ] || ! is_healthy "$number" || newest_well=$number
@@ -228,11 +286,11 @@ prune_generations() {
     surplus=$(($(list_numbers | count_lines) - $1))
     for number in $(list_numbers); do
         [ "$surplus" -gt 0 ] || break
-        case $number in "$(current_generation)" | "$newest_well") continue ;; esac
+        case $number in "$(current_generation)" | "$newest_well" | "$from" | "$cut_short") continue ;; esac
         prune_generation "$number"
         surplus=$((surplus - 1))
     done
-    rm -rf "$generations"/*.part
+    discard_parts
 }
 
 prune_generation() {

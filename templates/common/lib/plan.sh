@@ -9,6 +9,7 @@
 #   restarts  unit                             units that a change or removal concerns, NetworkManager's included
 #   packages  lines of packages/LIST           what is to be installed of them (packages.sh)
 make_plan() {
+    planned_for=$(print_traces)
     list_entries >"$work/entries"
     awk '{ print $5 }' "$work/entries" | read_installed >"$work/installed"
     owner=0:0
@@ -24,6 +25,9 @@ make_plan() {
     list_restarts >"$work/restarts"
     plan_packages
 }
+
+# What every run leaves behind.
+print_traces() { cat "$store/current" "$store/switch" "$store/files" "$store/journal" 2>/dev/null | print_digest; }
 
 # With --packages-only nothing else of the plan stands.
 narrow_to_packages() {

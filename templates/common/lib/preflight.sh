@@ -50,7 +50,7 @@ run_preflight() {
     check_space
     if ! is_staged; then
         for preflight in root systemd host other_bundle lock arch cgroups packages commands nginx_stream ports units sysctls swap clock \
-            upgrade turn drain time_sync firewall selinux resolver; do
+            upgrade cut_short turn drain time_sync firewall selinux resolver; do
             "check_$preflight"
         done
     fi
@@ -123,7 +123,7 @@ check_other_bundle() {
 }
 
 check_lock() {
-    ! is_locked || failure lock "another install.sh or uninstall.sh is running (process $(lock_owner))" "wait until it has ended"
+    ! is_locked || is_own_lock || failure lock "another install.sh or uninstall.sh is running (process $(lock_owner))" "wait until it has ended"
 }
 
 check_arch() {
@@ -170,21 +170,37 @@ try_nginx_stream() {
     answer=$(nginx -t -c "$work/nginx.conf" 2>&1)
 }
 
-# What is new or changed is written beside what is there, so its whole size is needed.
+# What is new or changed is written beside what is there, so its whole size is needed; and what the
+# generation holds, but for large files: those of the other generations it shares, and its own are
+# shared with what is installed, where that is on the same file system.
 check_space() {
+    large=$LARGE
+    if is_staged; then large=0; fi
     {
-        awk '{ path = $6; sub(/\/[^\/]*$/, "", path); sum[path] += $4 } END { for (path in sum) printf "%d %s\n", sum[path] / 1024 + 1, path }' "$work/changes"
+        is_staged || sum_generation
+        awk -v large="$large" '{ path = $6; sub(/\/[^\/]*$/, "", path); sum[path " " (large && $4 >= large)] += $4 } END { for (path in sum) printf "%d %s\n", sum[path] / 1024 + 1, path }' "$work/changes"
         awk '{ sum += $5 } END { if (sum) printf "%d /usr\n", sum }' "$work/packages"
         is_staged || missing_images | while IFS='|' read -r name _; do
             awk -F '\t' -v name="$name" -v path="${DATA_PATHS##* }" '$1 == name { print $4, path }' "$here/lib/images.tsv"
         done
-    } | while read -r kilobytes path; do
+    } | while read -r kilobytes path shared; do
         while [ ! -d "$prefix$path" ]; do path=${path%/*}; done
-        df -Pk "$prefix$path/" | awk -v need="$kilobytes" 'NR == 2 { print $6, $4, need }'
-    done | awk '{ free[$1] = $2; need[$1] += $3 } END { for (m in need) if (need[m] > 0) print m, free[m], need[m] + 51200 }' >"$work/space"
+        df -Pk "$prefix$path/" | awk -v need="$kilobytes" -v shared="${shared:-0}" 'NR == 2 { print $6, $4, need, shared }'
+    done | awk '$4 == "kept" { kept = $1 } $4 == 1 && $1 == kept { next }
+        { free[$1] = $2; need[$1] += $3 } END { for (m in need) if (need[m] > 0) print m, free[m], need[m] + 51200 }' >"$work/space"
     while read -r mount free need; do
         [ "$free" -ge "$need" ] || failure space "$mount has $((free / 1024)) MiB free, $((need / 1024)) MiB are needed" "free some space there"
     done <"$work/space"
+}
+
+# "kilobytes path kept" of the generation that this bundle will be.
+sum_generation() {
+    for number in $(list_numbers); do
+        awk -v large="$LARGE" '!/^#/ && $3 >= large { print $1 }' "$generations/$number/MANIFEST"
+        [ "$(identity_of "$generations/$number")" != "$(identity_of "$here")" ] || print_files "$here/MANIFEST" | awk '{ print $1 }'
+    done >"$work/shared"
+    print_files "$here/MANIFEST" |
+        awk -v path=/var/lib/bundler 'FILENAME == ARGV[1] { shared[$1] = 1; next } !($1 in shared) && $4 !~ /^packages\// { sum += $3 } END { printf "%d %s kept\n", sum / 1024, path }' "$work/shared" -
 }
 
 # Listening sockets out of /proc: "port inode" a line.

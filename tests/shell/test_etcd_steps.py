@@ -1,0 +1,77 @@
+"""etcd takes no minor back: neither by itself nor after a kill does a host go back past one."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from fake_host import make_host
+from shells import Sh
+from test_generations import Site, plant, plant_killer
+from test_install import rewrite_manifest
+
+STEP = "etcd goes from 3.4.23 to 3.5.9, which it does not take back: this generation stays"
+UNIT = "etc/systemd/system/etcd.service"
+
+
+@pytest.fixture
+def site(sh: Sh, trees: Path, tmp_path: Path) -> Site:
+    """A control plane, and three bundles for it: etcd's next minor comes with the second."""
+    host = make_host(sh, trees / "master1", tmp_path / "host")
+    plant(host.bundle, host)
+    script = host.bundle / "install.sh"
+    script.write_text(script.read_text().replace("\nmain ", "\nis_due() { false; }\nmain "))
+    bundles = []
+    for number, version in enumerate(("3.4.23", "3.5.9", "3.5.9"), 1):
+        bundle = Path(shutil.copytree(host.bundle, trees / f"bundle{number}"))
+        facts = bundle / "node.env"
+        facts.write_text(re.sub("(?<=ETCD_VERSION=')[^']*", version, facts.read_text()))
+        with (bundle / "rootfs" / UNIT).open("a") as unit:
+            unit.write(f"# {number}\n")
+        rewrite_manifest(bundle)
+        bundles.append(bundle)
+    # A snapshot holds what was installed when it was taken.
+    host.program(
+        "etcdctl",
+        f"[ ! -e {host.directory}/no-snapshot ] || exit 1\n"
+        f'case " $*" in *" snapshot save "*) cat {host.root}/{UNIT} >"${{7:-$6}}" ;; esac',
+    )
+    return Site(host=host, bundles=bundles)
+
+
+def test_a_step_is_said_and_a_snapshot_taken_before_anything_is_changed(site: Site) -> None:
+    assert site.install(1).returncode == 0
+    before = site.installed()
+    site.host.mark("no-snapshot")
+    refused = site.install(2)
+    assert (refused.returncode, STEP in refused.stdout) == (3, True), refused.stderr
+    assert "no snapshot of etcd could be taken" in refused.stderr
+    assert (site.installed(), (site.store / "switch").exists()) == (before, False)
+    (site.host.directory / "no-snapshot").unlink()
+    site.host.mark("outcome", "failed")
+    done = site.install(2)
+    assert done.returncode == 4, done.stdout + done.stderr
+    assert done.stdout.index(STEP) < done.stdout.index("a snapshot of its data is in")
+    assert (site.store / "snapshots/before-3.5.9.db").read_text().endswith("# 1\n")
+    assert "generation 2 is not well, and stays: etcd does not go back" in done.stdout
+    assert (site.current(), site.states()["2"]) == ("2", "failed")
+
+
+def test_a_kill_amid_a_step_does_not_make_it_one_that_goes_back(site: Site) -> None:
+    site.install(1)
+    plant_killer(site.host, "systemctl", "--no-block", 1)
+    path = f"{site.host.directory}/killers:{site.host.directory}/bin:/usr/bin:/bin:/usr/sbin:/sbin"
+    site.install(2, PATH=path)
+    assert (site.store / "switch").read_text() == "1 2 forward\n"
+    refused = site.install(1)
+    assert refused.returncode == 3, refused.stdout
+    assert "this host has etcd 3.5.9, and this bundle has 3.4.23: no minor" in refused.stderr
+    site.host.mark("outcome", "failed")
+    site.host.mark("no-snapshot")  # it was taken before the kill
+    (site.host.directory / "kills").unlink()
+    site.install(3, PATH=path)
+    assert (site.store / "switch").read_text() == "1 3 forward\n"
+    done = site.install(3)
+    assert STEP in done.stdout
+    assert "generation 3 is not well, and stays: etcd does not go back" in done.stdout
+    assert (done.returncode, site.current()) == (4, "3")
