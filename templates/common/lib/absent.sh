@@ -53,7 +53,6 @@ list_altered() {
 check_absent() {
     if is_generation; then return; fi
     [ -z "$payload" ] || open_payload
-    [ -s "$work/absent" ] || return 0
     awk '{ print $5 }' "$work/changes" >"$work/needed"
     header from-payload | grep -xF -f "$work/needed" >"$work/from-payload"
     [ -s "$work/from-payload" ] || return 0
