@@ -54,38 +54,101 @@ if [ "$here" = "$(cd "${DESTDIR:-}/opt/k8s/bundle" 2>/dev/null && pwd -P)" ]; th
 fi
 
 # Before any other file of the bundle is so much as read: the keys that this host trusts. The
-# signature is over MANIFEST, and MANIFEST holds the digests of the parts of this script. The host's
-# own keys were asked when a generation came; they may be others by now, and it must be there to go back to.
+# signature is over MANIFEST, and MANIFEST holds the digests of the parts of this script. What was
+# kept below /var/lib/bundler is root's own, and was judged when it came: only --trust asks again.
 check_trust() {
-    keys='' refused=''
-    while [ $# -gt 0 ]; do
-        [ "$1" != --trust ] || ! is_signed_by "${2:-}" || return 0
+    left=$#
+    while [ "$left" -gt 0 ]; do
+        option=$1 left=$((left - 1))
         shift
+        case $option in
+            --trust)
+                [ "$left" -gt 0 ] || distrust 2 "--trust needs the file of a public key" "--trust FILE.pub"
+                [ -f "$1" ] || distrust 2 "--trust needs the file of a public key, and $1 is none" "--trust FILE.pub"
+                set -- "$@" "$1" # the keys gather behind the options
+                shift
+                left=$((left - 1)) ;;
+            -*tru*) distrust 2 "unknown option $option" "--trust FILE.pub" ;;
+        esac
     done
-    if [ "${here%/*}" != "$(cd "$installed" 2>/dev/null && pwd -P)" ]; then
-        for key in "${DESTDIR:-}"/etc/bundler/trust.d/*.pub; do [ ! -f "$key" ] || ! is_signed_by "$key" || return 0; done
-    fi
-    [ -n "$keys" ] || return 0
-    [ -f "$here/MANIFEST.sig" ] || refused="it is not signed"
-    echo "install.sh: trust: this bundle is refused: ${refused:-no key that this host trusts signed it} (keys:$keys)" >&2
-    echo "    fix: build with --sign KEY, or carry the signer's .pub here on another way than the bundle" >&2
-    exit 3
+    trusted=${DESTDIR:-}/etc/bundler/trust.d
+    is_kept || for place in "${trusted%/*}" "$trusted" "$trusted"/* "$trusted"/.[!.]* "$trusted"/..?*; do
+        [ -e "$place" ] || [ -L "$place" ] || continue
+        case $place in
+            "${trusted%/*}" | "$trusted") is_readable_directory "$place" || distrust 3 "$place is no directory that can be read" "mend it, or remove it" ;;
+            *.pub) set -- "$@" "$place" ;;
+            *) distrust 3 "$place is not named .pub, and keys there are" "rename it, or remove it" ;;
+        esac
+    done
+    [ $# -gt 0 ] || return 0
+    command -v openssl >/dev/null 2>&1 || distrust 3 "this host has no openssl to check signatures with" "install openssl"
+    for key; do
+        is_public_key "$key" || distrust 3 "$key is no public key that openssl can read" "give the .pub that bundler keygen made, or remove it"
+    done
+    check_signature "$@"
 }
 
-# is_signed_by KEY: MANIFEST is, and the scripts are those that it names.
-is_signed_by() {
-    keys="$keys $1"
-    openssl dgst -sha256 -verify "$1" -signature "$here/MANIFEST.sig" "$here/MANIFEST" >/dev/null 2>&1 || return 1
-    are_scripts_listed || { refused="its scripts are not those that were signed"; return 1; }
+is_kept() { [ "${here%/*}" = "$(cd "$installed" 2>/dev/null && pwd -P)" ]; }
+
+is_readable_directory() { [ -d "$1" ] && [ -r "$1" ] && [ -x "$1" ]; }
+is_public_key() { [ -f "$1" ] && openssl pkey -pubin -in "$1" -noout >/dev/null 2>&1; }
+
+# distrust CODE WHAT FIX
+distrust() {
+    printf 'install.sh: trust: %s\n    fix: %s\n' "$2" "$3" >&2
+    exit "$1"
 }
 
-# Each part is what MANIFEST says, and none is there that it does not name.
-are_scripts_listed() (
+# check_signature KEY...: one of them signed MANIFEST, and what lies here is what it names.
+check_signature() {
+    build="build with --sign KEY, or carry the signer's .pub here on another way than the bundle"
+    unpack="copy the tarball again, and unpack it into an empty directory"
+    faults=$(list_specials || echo 'they cannot be listed')
+    [ -z "$faults" ] || distrust 3 "this bundle is refused: it holds what is no plain file:
+$faults" "$unpack"
+    [ -f "$here/MANIFEST" ] || distrust 3 "this bundle is refused: it has no MANIFEST" "$unpack"
+    [ -f "$here/MANIFEST.sig" ] || distrust 3 "this bundle is refused: it is not signed" "$build"
+    is_signed "$@" || distrust 3 "this bundle is refused: no key that this host trusts signed it (keys: $*)" "$build"
+    faults=$(list_strays || echo '    they cannot be compared')
+    [ -z "$faults" ] || distrust 3 "this bundle is refused: its files are not those that were signed:
+$faults" "$unpack"
+    are_scripts_signed || distrust 3 "this bundle is refused: its scripts are not those that were signed" "$unpack"
+}
+
+is_signed() {
+    for key; do
+        ! openssl dgst -sha256 -verify "$key" -signature "$here/MANIFEST.sig" "$here/MANIFEST" >/dev/null 2>&1 || return 0
+    done
+    return 1
+}
+
+are_scripts_signed() (
     cd "$here" || exit 1
-    scripts=$(awk '$4 ~ /^lib\// || $4 == "install.sh" || $4 == "node.env" { print $1 "  " $4 }' MANIFEST)
-    printf '%s\n' "$scripts" | sha256sum -c - >/dev/null 2>&1 &&
-        [ "$(find lib ! -type d | sort)" = "$(printf '%s\n' "$scripts" | sed -n 's/^[^ ]*  \(lib\/.*\)/\1/p' | sort)" ]
+    awk '$4 ~ /^lib\// || $4 == "install.sh" || $4 == "node.env" { print $1 "  " $4 }' MANIFEST | sha256sum -c - >/dev/null 2>&1
 )
+
+# Links, pipes and such: no bundle has any, and none is opened.
+list_specials() (cd "$here" && find . ! -type f ! -type d)
+
+# The lines of MANIFEST whose files lie here: no line above them says that it is elsewhere. A
+# generation has them all, but no packages.
+list_carried() {
+    if is_kept; then awk '!/^#/ && $4 !~ /^packages\//' "$here/MANIFEST"; return; fi
+    awk '/^# from-/ { absent[$3] = 1 } !/^#/ && !($4 in absent)' "$here/MANIFEST"
+}
+
+# Files that should be here and are not, and the other way round; folders at the top too.
+list_strays() {
+    own='./MANIFEST ./MANIFEST.sig'
+    ! is_kept || own="$own ./state ./state.new"
+    { list_carried; echo //; (cd "$here" && find . -type f && find . ! -name . -prune -type d | sed 's|$|/|'); } | awk -v own="$own" '
+        BEGIN { n = split(own, name, " "); for (i = 1; i <= n; i++) known[name[i]] = 1 }
+        !behind && $0 == "//" { behind = 1; next }
+        !behind { split($4, part, "/"); wanted["./" $4] = 1; known["./" part[1] "/"] = 1; next }
+        $0 in wanted { delete wanted[$0]; next }
+        !($0 in known) { print "    " substr($0, 3) ": not in the manifest" }
+        END { for (path in wanted) print "    " substr(path, 3) ": missing" }'
+}
 
 check_trust "$@"
 

@@ -121,8 +121,14 @@ class FakeHost:
         return self._run("uninstall.sh", UNINSTALL, "--yes", *arguments)
 
     def _run(self, name: str, instead: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        text = (self.bundle / name).read_text()
-        script = self.bundle / f"fake-{name}"
+        # Not in the bundle, which holds what MANIFEST names and no more.
+        text = re.sub(
+            r"^here=.*",
+            lambda _: f"here={self.bundle}",
+            (self.bundle / name).read_text(),
+            flags=re.MULTILINE,
+        )
+        script = self.directory / f"fake-{name}"
         instead = f"live={self.live}\nfake={self.directory}\n{instead}"
         script.write_text(
             re.sub(r'^main "\$@"$', lambda _: f'{instead}main "$@"', text, flags=re.MULTILINE)

@@ -179,6 +179,39 @@ def test_a_damaged_generation_is_not_gone_back_to(site: Site) -> None:
     assert (site.root / CONFIG).read_text() == "number: 2\n"
 
 
+@pytest.mark.parametrize("program", ["tar", "cp"])
+def test_a_bundle_that_changes_while_it_is_copied_is_not_installed(
+    site: Site, program: str
+) -> None:
+    site.install(1)
+    before = site.installed()
+    unit = site.bundles[1] / "rootfs" / UNIT
+    real = shutil.which(program, path="/usr/bin:/bin")
+    write_program(
+        site.host.directory / "bin" / program, f'echo "# evil" >>{unit}\nexec {real} "$@"\n'
+    )
+    done = site.install(2)
+    assert (done.returncode, f"{UNIT}" in done.stderr) == (1, True), done.stdout + done.stderr
+    assert "is not what MANIFEST says any more" in done.stderr
+    assert (site.installed(), site.current()) == (before, "1")
+
+
+def test_a_large_file_that_was_altered_in_its_place_is_not_taken_for_what_it_was(
+    site: Site,
+) -> None:
+    program = "opt/k8s/bin/kubelet"
+    for bundle in site.bundles[:2]:
+        (bundle / "rootfs" / program).parent.mkdir(parents=True, exist_ok=True)
+        (bundle / "rootfs" / program).write_bytes(bytes(1 << 20))
+        rewrite_manifest(bundle)
+    site.install(1)
+    with (site.root / program).open("r+b") as file:
+        file.write(b"evil")
+    done = site.install(2)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (site.root / program).read_bytes() == bytes(1 << 20)
+
+
 def test_old_generations_go_with_their_secrets(site: Site) -> None:
     for number in (1, 2, 3):
         site.install(number)

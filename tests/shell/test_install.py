@@ -1,6 +1,7 @@
 """install.sh and uninstall.sh with DESTDIR: files only, under every shell."""
 
 import hashlib
+import os
 import shutil
 from pathlib import Path
 
@@ -136,6 +137,23 @@ def test_a_bundle_that_is_not_as_it_was_built_is_refused(
     assert done.returncode == 3
     assert fault in done.stderr
     assert "Nothing was changed." in done.stderr
+    assert list_tree(root) == {}
+
+
+def test_what_no_bundle_holds_is_refused_without_a_key_too(sh: Sh, trees: Path, root: Path) -> None:
+    bundle = trees / "worker1"
+    (bundle / "more").write_text("")
+    (bundle / "folder").mkdir()
+    done = sh(bundle / "install.sh", DESTDIR=str(root))
+    assert done.returncode == 3
+    assert "    more: not in the manifest\n    folder/: not in the manifest\n" in done.stderr
+    os.mkfifo(bundle / "rootfs/etc/pipe")
+    (bundle / "MANIFEST").rename(bundle / "more")
+    (bundle / "MANIFEST").symlink_to("more")
+    done = sh(bundle / "install.sh", DESTDIR=str(root))
+    assert done.returncode == 3
+    for path in ("MANIFEST", "rootfs/etc/pipe"):
+        assert f"    {path}: no plain file\n" in done.stderr
     assert list_tree(root) == {}
 
 

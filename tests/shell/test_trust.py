@@ -1,5 +1,7 @@
 """install.sh on a host that trusts only what certain keys signed."""
 
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -76,7 +78,7 @@ def test_no_altered_or_added_script_is_run(
         file.write("\necho evil code ran\n")
     code, said = version("--trust", str(keys / "ours.pub"))
     assert code == 3
-    assert "its scripts are not those that were signed" in said
+    assert " are not those that were signed" in said
     assert "evil code ran" not in said
 
 
@@ -86,3 +88,135 @@ def test_an_altered_manifest_is_no_longer_signed(
     with (bundle / "MANIFEST").open("a") as file:
         file.write("0" * 64 + " 0755 1 lib/more.sh\n")
     assert version("--trust", str(keys / "ours.pub"))[0] == 3
+
+
+def test_an_option_that_means_trust_is_never_passed_over(
+    version: Callable[..., tuple[int, str]], keys: Path, bundle: Path
+) -> None:
+    with (bundle / "lib/common.sh").open("a") as file:
+        file.write("\necho evil code ran\n")
+    ours = str(keys / "ours.pub")
+    for arguments, expected in (
+        ([f"--trust={ours}"], f"unknown option --trust={ours}"),
+        (["--trusted", ours], "unknown option --trusted"),
+        (["--trust", ours, "--trust", str(keys)], f"a public key, and {keys} is none"),
+        (["--trust", str(keys / "nowhere.pub")], "nowhere.pub is none"),
+    ):
+        code, said = version(*arguments)
+        assert (code, expected in said, "evil" in said) == (2, True, False), said
+
+
+def test_trust_needs_a_key(sh: Sh, bundle: Path, keys: Path) -> None:
+    for arguments in ((), ("--trust", str(keys / "ours.pub"))):
+        done = sh(bundle / "install.sh", *arguments, "--trust", DESTDIR=str(keys / "host"))
+        assert done.returncode == 2
+        assert "trust: --trust needs the file of a public key\n" in done.stderr
+
+
+def test_what_lies_among_the_host_s_keys_and_is_none_is_refused(
+    version: Callable[..., tuple[int, str]], keys: Path, tmp_path: Path
+) -> None:
+    directory = tmp_path / "host/etc/bundler/trust.d"
+    directory.mkdir(parents=True)
+    (directory / "release.pub").write_bytes((keys / "ours.pub").read_bytes())
+    (tmp_path / "text").write_text("no key\n")
+    for name, make in {
+        "site.pub": lambda path: path.symlink_to("/nowhere"),
+        "site.pem": lambda path: shutil.copy(keys / "ours.pub", path),
+        ".hidden": lambda path: path.symlink_to("/nowhere"),
+        "text.pub": lambda path: shutil.copy(tmp_path / "text", path),
+        "private.pub": lambda path: shutil.copy(keys / "ours.key", path),
+        "pipe.pub": os.mkfifo,
+    }.items():
+        make(directory / name)
+        code, said = version()
+        assert (code, f"trust.d/{name} is " in said) == (3, True), said
+        (directory / name).unlink()
+    assert version()[0] == 0
+    shutil.rmtree(directory)
+    directory.symlink_to("/nowhere")
+    assert version()[0] == 3
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "lib/common.sh",
+        "MANIFEST",
+        "MANIFEST.sig",
+        "rootfs/etc/systemd/system/kubelet.service",
+        "lib",
+    ],
+)
+def test_no_link_stands_for_what_was_signed(
+    version: Callable[..., tuple[int, str]], keys: Path, bundle: Path, path: str
+) -> None:
+    (bundle / path).rename(keys / "elsewhere")
+    (bundle / path).symlink_to(keys / "elsewhere")
+    code, said = version("--trust", str(keys / "ours.pub"))
+    assert code == 3
+    assert f"no plain file:\n./{path}\n" in said
+
+
+def test_what_was_not_signed_is_not_there(
+    version: Callable[..., tuple[int, str]], keys: Path, bundle: Path
+) -> None:
+    trust = ("--trust", str(keys / "ours.pub"))
+    pipe = bundle / "rootfs/etc/pipe"
+    os.mkfifo(pipe)
+    assert "no plain file:\n./rootfs/etc/pipe\n" in version(*trust)[1]
+    pipe.unlink()
+    (bundle / "rootfs/etc/docker/daemon.json").unlink()
+    (bundle / "more").mkdir()
+    (bundle / "rootfs/more").write_text("")
+    (bundle / "payload.tar").write_text("")
+    (bundle / "node.env\nlib").mkdir()
+    (bundle / "node.env\nlib/common.sh").write_text("")
+    code, said = version(*trust)
+    assert code == 3
+    for fault in (
+        "rootfs/etc/docker/daemon.json: missing",
+        "rootfs/more: not in the manifest",
+        "more/: not in the manifest",
+        "payload.tar: not in the manifest",
+        "b/common.sh: not in the manifest",
+    ):
+        assert f"{fault}\n" in said
+
+
+def test_a_key_s_path_may_hold_spaces(version: Callable[..., tuple[int, str]], keys: Path) -> None:
+    spaced = shutil.copy(keys / "ours.pub", keys / "of the site.pub")
+    assert version("--trust", str(spaced))[0] == 0
+
+
+def test_a_host_without_openssl_is_told_so(
+    version: Callable[..., tuple[int, str]], keys: Path, bundle: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "bin").mkdir()
+    for name in ("dirname", "cat"):
+        (tmp_path / "bin" / name).symlink_to(f"/usr/bin/{name}")
+    script = bundle / "install.sh"
+    script.write_text(script.read_text().replace("\nPATH=", f"\nPATH={tmp_path}/bin # "))
+    code, said = version("--trust", str(keys / "ours.pub"))
+    assert (code, "this host has no openssl" in said) == (3, True), said
+
+
+def test_what_the_host_has_kept_is_asked_again_only_by_option(
+    sh: Sh, bundle: Path, keys: Path, tmp_path: Path
+) -> None:
+    directory = tmp_path / "host/etc/bundler/trust.d"
+    directory.mkdir(parents=True)
+    shutil.copy(keys / "theirs.pub", directory)
+    kept = tmp_path / "host/var/lib/bundler/generations/1"
+    shutil.copytree(bundle, kept)
+    (kept / "state").write_text("healthy\n")
+    for arguments, code in (
+        ((), 0),
+        (("--trust", str(keys / "ours.pub")), 0),
+        (("--trust", str(keys / "theirs.pub")), 3),
+    ):
+        done = sh(kept / "install.sh", *arguments, "--version", DESTDIR=str(tmp_path / "host"))
+        assert done.returncode == code, done.stderr
+    (kept / "more").write_text("")
+    done = sh(kept / "install.sh", "--dry-run", DESTDIR=str(tmp_path / "host"))
+    assert (done.returncode, "    more: not in the manifest\n" in done.stderr) == (3, True)

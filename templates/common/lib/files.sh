@@ -22,7 +22,9 @@ install_files() {
     recorded_files >"$work/files.before"
     save_strangers
     record_files
+    : >"$work/copies"
     each_change put_beside
+    check_copies "$prefix/"
     if ! is_staged; then begin_switch; end_former_runtime; fi
     mark_restarts
     each_change put_in_place
@@ -68,8 +70,20 @@ put_beside() {
     make_directory "${target%/*}" || return 1
     wipe_secrets "$target.bundler-new"
     rm -f "$target.bundler-new"
-    share_blocks || (umask 077 && provide "$source" "$target.bundler-new") && chmod "$mode" "$target.bundler-new" || return 1
+    if ! share_blocks; then
+        (umask 077 && provide "$source" "$target.bundler-new") || return 1
+        printf '%s %s\n' "$sha" ".$path.bundler-new" >>"$work/copies" || return 1
+    fi
+    chmod "$mode" "$target.bundler-new" || return 1
     is_staged || chown 0:0 "$target.bundler-new" || return 1
+}
+
+# check_copies DIRECTORY: they are what MANIFEST says, whatever became of the bundle since it was looked at.
+check_copies() {
+    faults=$(list_faults_below "$1" <"$work/copies")
+    [ -z "$faults" ] || die 1 "what was copied is not what MANIFEST says any more, and was not put in its place:
+$faults
+    fix: look who else writes to $here, or what is wrong with the disk, and run install.sh again"
 }
 
 # A large file need not be on the disk twice; it cannot be shared between file systems.

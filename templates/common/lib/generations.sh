@@ -80,22 +80,28 @@ mend_kept() {
     (umask 077 && cp "$mended" "$part") && chmod "$mode" "$part" && mv -f "$part" "$generations/$from/$path"
 }
 
-# What an earlier generation has too is not written again where it is large; what this bundle
-# leaves out comes from where install.sh would take it.
+# What an earlier generation has too is not written again where it is large, if it is still that; what
+# this bundle leaves out comes from where install.sh would take it.
 keep_files() {
     kept_files "$here" >"$work/kept-files"
     for number in $(list_numbers); do
         print_files "$generations/$number/MANIFEST" | awk -v n="$number" -v large=$LARGE '$3 >= large { print $1, $4, n }'
     done >"$work/twins"
     awk 'FILENAME == ARGV[1] { twin[$1 " " $2] = $3; next }
-        { key = $1 " " $4; print (key in twin ? twin[key] : 0), $4 }' "$work/twins" "$work/kept-files" >"$work/kept-from"
-    awk '{ print $2 }' "$work/kept-from" | sed 's|^|/|; s|/[^/]*$||' | sort -u | sed "s|^|$part|" | xargs mkdir -p -m 0700 || return 1
-    : >"$work/copied"
-    while read -r number path; do
-        if [ "$number" != 0 ] && ln "$generations/$number/$path" "$part/$path" 2>/dev/null; then continue; fi
-        if [ -f "$here/$path" ]; then printf '%s\n' "$path" >>"$work/copied"; else provide "$path" "$part/$path" || return 1; fi
+        { key = $1 " " $4; print (key in twin ? twin[key] : 0), $1, $4 }' "$work/twins" "$work/kept-files" >"$work/kept-from"
+    awk '{ print $3 }' "$work/kept-from" | sed 's|^|/|; s|/[^/]*$||' | sort -u | sed "s|^|$part|" | xargs mkdir -p -m 0700 || return 1
+    : >"$work/copies"
+    : >"$work/carried-here"
+    while read -r number sha path; do
+        if [ "$number" != 0 ] && ln "$generations/$number/$path" "$part/$path" 2>/dev/null; then
+            [ "$(print_digest <"$part/$path")" != "$sha" ] || continue
+            rm -f "$part/$path"
+        fi
+        printf '%s %s\n' "$sha" "$path" >>"$work/copies" || return 1
+        if [ -f "$here/$path" ]; then printf '%s\n' "$path" >>"$work/carried-here"; else provide "$path" "$part/$path" || return 1; fi
     done <"$work/kept-from"
-    tar -cf - -C "$here" -T "$work/copied" | tar -xf - -C "$part" || return 1
+    tar -cf - -C "$here" -T "$work/carried-here" | tar -xf - -C "$part" || return 1
+    check_copies "$part"
     cp "$here/MANIFEST" "$part/" || return 1
     [ ! -f "$here/MANIFEST.sig" ] || cp "$here/MANIFEST.sig" "$part/"
 }
