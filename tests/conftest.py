@@ -6,6 +6,14 @@ from pathlib import Path
 import pytest
 from descriptions import write_archive, write_description
 
+from bundler import log
+
+
+@pytest.fixture(autouse=True)
+def own_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test says to the program's -q ends with the test."""
+    monkeypatch.setattr(log, "_quiet", False)
+
 
 @pytest.fixture
 def make_archive() -> Callable[[Path, str], str]:

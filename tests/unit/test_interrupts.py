@@ -106,17 +106,21 @@ def without_proxies() -> dict[str, str]:
 
 
 def test_who_waits_for_another_run_says_once_for_what(
-    options: FetchOptions, capsys: pytest.CaptureFixture[str]
+    options: FetchOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     artifact = make_artifact("http://127.0.0.1:1/x", b"wanted")
     cache = options.cache
+    said: list[str] = []
     with held(cache, f"sha256-{artifact.digest}") as descriptor:
         cache.directory("blobs", "sha256").joinpath(artifact.digest).write_bytes(b"wanted")
-        threading.Timer(0.4, lambda: fcntl.flock(descriptor, fcntl.LOCK_UN)).start()
+
+        def hear(text: str) -> None:
+            said.append(text)
+            threading.Timer(0.3, lambda: fcntl.flock(descriptor, fcntl.LOCK_UN)).start()
+
+        monkeypatch.setattr("bundler.cache.log.info", hear)
         assert ensure_artifact(artifact, options).read_bytes() == b"wanted"
-    said = capsys.readouterr().err
-    assert said.count("another run is at it, and is waited for") == 1
-    assert f"{artifact.label}: another run" in said
+    assert said == [f"  {artifact.label}: another run is at it, and is waited for"]
 
 
 def test_who_waits_for_another_thread_of_the_same_run_says_nothing(
