@@ -54,6 +54,12 @@ def test_every_file_is_put_in_its_place_with_its_mode(sh: Sh, trees: Path, root:
     }
 
 
+def test_a_destdir_may_be_yet_to_be_made(sh: Sh, trees: Path, tmp_path: Path) -> None:
+    done = sh(trees / "worker1" / "install.sh", "--dry-run", DESTDIR=str(tmp_path / "none/yet"))
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "none").exists()
+
+
 def test_a_second_run_does_nothing(sh: Sh, trees: Path, root: Path) -> None:
     sh(trees / "master1" / "install.sh", DESTDIR=str(root))
     before = list_tree(root)

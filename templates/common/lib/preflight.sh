@@ -184,8 +184,7 @@ check_space() {
             awk -F '\t' -v name="$name" -v path="${DATA_PATHS##* }" '$1 == name { print $4, path }' "$here/lib/images.tsv"
         done
     } | while read -r kilobytes path shared; do
-        while [ ! -d "$prefix$path" ]; do path=${path%/*}; done
-        df -Pk "$prefix$path/" | awk -v need="$kilobytes" -v shared="${shared:-0}" 'NR == 2 { print $6, $4, need, shared }'
+        df -Pk "$(nearest_directory "$prefix$path")" | awk -v need="$kilobytes" -v shared="${shared:-0}" 'NR == 2 { print $6, $4, need, shared }'
     done | awk '$4 == "kept" { kept = $1 } $4 == 1 && $1 == kept { next }
         { free[$1] = $2; need[$1] += $3 } END { for (m in need) if (need[m] > 0) print m, free[m], need[m] + 51200 }' >"$work/space"
     while read -r mount free need; do
@@ -201,6 +200,16 @@ sum_generation() {
     done >"$work/shared"
     print_files "$here/MANIFEST" |
         awk -v path=/var/lib/bundler 'FILENAME == ARGV[1] { shared[$1] = 1; next } !($1 in shared) && $4 !~ /^packages\// { sum += $3 } END { printf "%d %s kept\n", sum / 1024, path }' "$work/shared" -
+}
+
+# The path, or what is above it and there; DESTDIR itself may be yet to be made.
+nearest_directory() {
+    place=$1
+    while [ ! -d "$place" ]; do
+        case $place in */*) place=${place%/*} ;; *) place=. ;; esac
+        place=${place:-/}
+    done
+    printf '%s\n' "$place"
 }
 
 # Listening sockets out of /proc: "port inode" a line.
