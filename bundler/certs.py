@@ -1,22 +1,27 @@
 """Certificates as they are: every one of a state directory or of a bundle, and when it ends."""
 
 import base64
+import binascii
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from cryptography import x509
 
 from bundler.archives import explain_damage, read_zipped
 from bundler.errors import ConfigError, PkiError
 from bundler.own_pki.extensions import find_extension
-from bundler.own_pki.origins import DESCRIPTIONS, REQUEST, read_origin
+from bundler.own_pki.origins import CHAIN, DESCRIPTIONS, REQUEST, read_origin
 from bundler.state import heal_state
 
 MAX_SIZE = 1 << 20  # bytes of a file that can hold certificates
-EMBEDDED = re.compile(r"^ *client-certificate-data: (\S+)$", re.MULTILINE)
+EMBEDDED = {
+    ".kubeconfig": re.compile(r"^ *client-certificate-data: (\S+)$", re.MULTILINE),
+    ".yaml": re.compile(r"^ *tls\.crt: (\S{32,})$", re.MULTILINE),  # a Secret, as metrics-server's
+}
+"""Files that hold certificates among other things, in base64."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +34,7 @@ class Entry:
     names: tuple[str, ...]
     not_after: datetime
     days_left: int  # negative: ended
-    note: str = ""  # of an authority that bundler did not make: where it comes from
+    note: str = ""  # of the user's own PKI: what it is and where it comes from
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +61,13 @@ def list_state(directory: Path, now: datetime) -> tuple[Entry, ...]:
     for path in sorted((directory / "pki").rglob("cert.pem")):
         try:
             origin = DESCRIPTIONS[read_origin(path.parent)]
-            entries = _describe(str(path.parent.relative_to(directory)), path.read_bytes(), now)
+            place = path.parent.relative_to(directory)
+            entries = _describe(str(place), path.read_bytes(), now)
             found += [replace(entry, note=origin) for entry in entries]
+            chain = path.with_name(CHAIN)
+            if chain.exists():
+                above = _describe(str(place / CHAIN), chain.read_bytes(), now)
+                found += [replace(entry, note=f"above {place.name}") for entry in above]
         except OSError as error:
             raise PkiError(f"{path}: {error.strerror}") from error
     return _sorted(found)
@@ -85,11 +95,14 @@ def list_requests(directory: Path) -> tuple[Request, ...]:
 
 
 def list_bundle(path: Path, now: datetime) -> tuple[Entry, ...]:
-    """Every certificate of a bundle or of its volumes, kubeconfigs included, soonest end first."""
+    """Every certificate of a bundle or of its volumes, the soonest end first.
+
+    Those in kubeconfigs and Secrets are among them.
+    """
     found = []
     with explain_damage(path):
         for name, _, content in read_zipped(path):
-            if not name.endswith((".crt", ".kubeconfig")):
+            if not name.endswith((".crt", *EMBEDDED)):
                 continue
             text = content.read(MAX_SIZE + 1)
             if len(text) <= MAX_SIZE:
@@ -100,9 +113,12 @@ def list_bundle(path: Path, now: datetime) -> tuple[Entry, ...]:
 def _find_pem(name: str, content: bytes) -> Iterator[bytes]:
     if name.endswith(".crt"):
         yield content
-    else:
-        for match in EMBEDDED.finditer(content.decode(errors="replace")):
+        return
+    for match in EMBEDDED[PurePosixPath(name).suffix].finditer(content.decode(errors="replace")):
+        try:
             yield base64.b64decode(match[1])
+        except binascii.Error as error:
+            raise PkiError(f"{name}: not a certificate in base64") from error
 
 
 def _describe(path: str, pem: bytes, now: datetime) -> list[Entry]:

@@ -1,6 +1,8 @@
 """`bundler certs …`: what certificates there are, and when they end."""
 
 import json
+import textwrap
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -8,11 +10,13 @@ from typing import Annotated
 import typer
 
 from bundler import cli_live, cli_own_pki, cli_renew, cli_rotate
-from bundler.certs import Request, list_bundle, list_requests, list_state, parse_days
+from bundler.certs import Entry, Request, list_bundle, list_requests, list_state, parse_days
 from bundler.loader import load_cluster
 from bundler.paths import default_state
 
 HELP = "What certificates there are, who signs them, when they end, and how they are made anew."
+WIDTH = 100
+INDENT = " " * 23
 app = typer.Typer(no_args_is_help=True, help=HELP)
 app.command("renew")(cli_renew.renew_command)
 app.command("rotate")(cli_rotate.rotate_command)
@@ -37,10 +41,10 @@ def list_command(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
-    """List every certificate: days left, end, subject, place; the soonest end first.
+    """List every certificate: days left, end, place; below these subject, issuer, names.
 
-    Then the requests whose certificates have not come back. Authorities that bundler did not make
-    itself are marked.
+    The soonest end comes first; behind all the requests whose certificates have not come back.
+    Authorities that bundler did not make itself are marked, and those above them are listed, too.
     """
     days = parse_days("--warn", warn) if warn else None
     now = datetime.now(UTC)
@@ -76,10 +80,20 @@ def list_command(
     else:
         for entry in entries:
             mark = "!" if days is not None and entry.days_left < days else " "
-            ends = f"{entry.not_after:%Y-%m-%d}"
-            note = f"  ({entry.note})" if entry.note else ""
-            print(f"{mark}{entry.days_left:>6} d  {ends}  {entry.subject:52} {entry.path}{note}")
+            print(f"{mark}{entry.days_left:>6} d  {entry.not_after:%Y-%m-%d}  {entry.path}")
+            print("\n".join(_describe(entry)))
         for request in requests:
-            print(f" {'requested':>20}  {request.subject:52} {request.path}")
+            print(f" {'requested':>20}  {request.path}\n{INDENT}{request.subject}")
     if days is not None and any(entry.days_left < days for entry in entries):
         raise typer.Exit(1)
+
+
+def _describe(entry: Entry) -> Iterator[str]:
+    """What it says, and what is to be known of it, in lines that fit."""
+    issuer = "itself" if entry.issuer == entry.subject else entry.issuer
+    names = f" for {', '.join(entry.names)}" if entry.names else ""
+    for text in (f"{entry.subject} by {issuer}{names}", f"({entry.note})" if entry.note else ""):
+        yield from textwrap.wrap(
+            text, WIDTH, initial_indent=INDENT, subsequent_indent=INDENT,
+            break_long_words=False, break_on_hyphens=False,
+        )  # fmt: skip

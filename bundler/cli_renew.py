@@ -27,7 +27,7 @@ def renew_command(
         list[str] | None,
         typer.Argument(
             metavar="[NAME]...",
-            help="As `bundler certs list` prints them last on each line, such as"
+            help="As `bundler certs list` prints them behind each end, such as"
             " pki/nodes/master1/apiserver; `pki/` may be left out, and `*` stands for anything.",
         ),
     ] = None,

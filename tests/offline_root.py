@@ -20,13 +20,16 @@ def openssl(*words: str | Path, cwd: Path | None = None) -> str:
 class OfflineRoot:
     """Its files lie in a directory: NAME.crt and NAME.key."""
 
-    def __init__(self, directory: Path, name: str = "root", subject: str = "/O=Bank/CN=Bank Root"):
+    def __init__(
+        self, directory: Path, name: str = "root", subject: str = "/O=Bank/CN=Bank Root",
+        days: int = 7300,
+    ) -> None:  # fmt: skip
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
         self.file = directory / f"{name}.crt"
         openssl(
             "req", "-x509", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-384",
-            "-nodes", "-keyout", self.file.with_suffix(".key"), "-out", self.file, "-days", "7300",
+            "-nodes", "-keyout", self.file.with_suffix(".key"), "-out", self.file, "-days", str(days),
             "-subj", subject, "-addext", CONSTRAINTS, "-addext", SIGNS,
         )  # fmt: skip
 

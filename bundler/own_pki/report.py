@@ -41,6 +41,13 @@ def note_authority(
             f"warning: {name} ends on {own.not_valid_after_utc:%Y-%m-%d}, and its certificates with"
             f" it: sooner than the {plan.cluster.pki.days} days of pki.days"
         )
+    for issuer in issuers:
+        if issuer.not_valid_after_utc - now < timedelta(days=plan.cluster.pki.days):
+            yield (
+                f"warning: {name_of(issuer)}, above {name}, ends on"
+                f" {issuer.not_valid_after_utc:%Y-%m-%d}. The cluster works on; but programs that"
+                " trust nothing but a root will not believe the API server from then on"
+            )
     if is_self_issued(own):
         yield (
             f"warning: {name} is a root ({name_of(own)}): the cluster believes everything that it"

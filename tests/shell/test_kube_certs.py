@@ -134,6 +134,9 @@ def test_every_place_is_looked_at_and_kubelets_have_time(worker: Site) -> None:
         "etc/kubernetes/kube-proxy.kubeconfig",
         f"users:\n- user:\n    client-certificate-data: {encoded}\n    client-key-data: c2VjcmV0\n".encode(),
     )
+    worker.put(
+        "etc/kubernetes/addons/metrics-server.yaml", f"data:\n  tls.crt: {encoded}\n".encode()
+    )
     worker.put("etc/kubernetes/bootstrap.kubeconfig", b"    token: abcdef.0123456789abcdef\n")
     worker.put("etc/etcd/pki/peer.crt", make_pem("one", 300) + make_pem("two", 20))
     pair = make_pem("system:node:worker1", 40, organization="system:nodes")
@@ -147,6 +150,7 @@ def test_every_place_is_looked_at_and_kubelets_have_time(worker: Site) -> None:
     current = "/var/lib/kubelet/pki/kubelet-client-current.pem"
     assert sorted(said)[1:] == [
         "<4>20 days left: /etc/etcd/pki/peer.crt (CN=two)",
+        "<6>200 days left: /etc/kubernetes/addons/metrics-server.yaml (CN=system:kube-proxy)",
         "<6>200 days left: /etc/kubernetes/kube-proxy.kubeconfig (CN=system:kube-proxy)",
         "<6>300 days left: /etc/etcd/pki/peer.crt (CN=one)",
         "<6>40 days left: " + current + " (O=system:nodes,CN=system:node:worker1)",

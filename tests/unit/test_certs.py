@@ -1,5 +1,6 @@
 """bundler certs list: every certificate of the state and of a bundle, and the alarm in good time."""
 
+import base64
 import json
 import subprocess
 import sys
@@ -12,11 +13,12 @@ import pytest
 from bundler.build import open_secrets
 from bundler.cache import Cache
 from bundler.certs import list_bundle
-from bundler.errors import OutputError
+from bundler.errors import OutputError, PkiError
 from bundler.gather import Inputs
 from bundler.loader import load_cluster
 from bundler.pack import pack
 from bundler.render import render_node
+from bundler.tree import File, Tree
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -77,6 +79,36 @@ def test_a_bundle_lists_its_own_and_no_more(bundles: dict[str, Path]) -> None:
     master = {entry.path for entry in list_bundle(bundles["master1"], datetime.now(UTC))}
     assert "rootfs/etc/etcd/pki/peer.crt" in master
     assert "rootfs/etc/kubernetes/admin.kubeconfig" in master
+
+
+def test_secrets_of_a_bundle_are_read_too(
+    bundles: dict[str, Path], description: Path, tmp_path: Path
+) -> None:
+    assert bundles
+    pem = (description.parent / "lab.state/pki/nodes/master1/apiserver/cert.pem").read_bytes()
+    path = "rootfs/etc/kubernetes/addons/metrics-server.yaml"
+
+    def list_it(encoded: bytes) -> list[str]:
+        content = b"data:\n  tls.crt: " + encoded + b"\n  tls.key: c2VjcmV0\n"
+        tree = Tree([File(path=path, mode=0o600, content=content, origin="test")])
+        pack(tree, "lab", tmp_path / "lab.tar.gz", mtime=0)
+        return [entry.path for entry in list_bundle(tmp_path / "lab.tar.gz", datetime.now(UTC))]
+
+    assert list_it(base64.b64encode(pem)) == [path]
+    with pytest.raises(PkiError, match="not a certificate in base64"):
+        list_it(b"x" * 33)
+
+
+def test_the_list_says_who_signed_and_for_which_names_in_lines_that_fit(
+    bundles: dict[str, Path], bundler: Run
+) -> None:
+    assert bundles
+    listed = bundler().stdout
+    assert max(map(len, listed.splitlines())) <= 100
+    _, _, entry = listed.partition("pki/nodes/master1/apiserver\n")
+    words = " ".join(entry.partition(" d  ")[0].split())
+    assert words.startswith("CN=kube-apiserver by CN=kubernetes-ca,O=lab for ")
+    assert "172.30.20.250" in words
 
 
 def test_nothing_is_made_where_there_is_no_state(bundler: Run, description: Path) -> None:

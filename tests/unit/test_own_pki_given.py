@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from pki_cases import make_plan
 
 from bundler.admin import create_user
 from bundler.cache import Cache
+from bundler.certs import list_state
 from bundler.errors import ConfigError, PkiError
 from bundler.gather import Inputs
 
@@ -150,6 +151,16 @@ def test_an_authority_of_a_short_life_cuts_what_it_signs(site: Site) -> None:
     made = site.build()
     assert made.cluster["admin"].not_after == made.authorities["kubernetes-ca"].not_after
     assert any("and its new certificates with it" in text for text in made.notes)
+
+
+def test_a_root_that_ends_soon_is_told_and_listed(tmp_path: Path) -> None:
+    site = make_own_site(tmp_path)
+    site.root = OfflineRoot(tmp_path / "short", days=40)
+    notes = site.give("kubernetes-ca", site.root.authority("x"), chain=site.root.file).notes
+    assert [note for note in notes if "Bank Root, above kubernetes-ca, ends on" in note]
+    first = list_state(site.state, datetime.now(UTC))[0]
+    assert (first.path, first.note) == ("pki/kubernetes-ca/chain.pem", "above kubernetes-ca")
+    assert first.days_left in {39, 40}
 
 
 def test_one_authority_in_two_places_is_refused(site: Site) -> None:

@@ -6,14 +6,14 @@ DAY=86400
 # Every file that holds a certificate of this host.
 list_certificate_files() {
     find "$prefix/etc/kubernetes/pki" "$prefix/etc/etcd/pki" "$prefix/etc/flannel/pki" -name '*.crt' 2>/dev/null
-    for file in "$prefix"/etc/kubernetes/*.kubeconfig; do [ ! -f "$file" ] || printf '%s\n' "$file"; done
+    for file in "$prefix"/etc/kubernetes/*.kubeconfig "$prefix/etc/kubernetes/addons/metrics-server.yaml"; do [ ! -f "$file" ] || printf '%s\n' "$file"; done
     find "$prefix$KUBELET_ROOT/pki" -name '*-current.pem' 2>/dev/null
 }
 
-# print_pem FILE: its certificates; of a kubeconfig the client's, if it is embedded.
+# print_pem FILE: its certificates; of a kubeconfig the client's, if it is embedded; of a manifest a Secret's.
 print_pem() {
     case $1 in
-        *.kubeconfig) sed -n 's/^ *client-certificate-data: *//p' "$1" | while read -r data; do printf '%s' "$data" | openssl base64 -d -A; done ;;
+        *.kubeconfig | *.yaml) sed -n -e 's/^ *client-certificate-data: *//p' -e 's/^ *tls\.crt: *//p' "$1" | while read -r data; do printf '%s' "$data" | openssl base64 -d -A; done ;;
         *) cat "$1" ;;
     esac
 }
@@ -23,7 +23,7 @@ print_pem() {
 list_certificates() {
     list_certificate_files | while read -r file; do
         print_pem "$file" | describe_pem "${file#"$prefix"}" && continue
-        case $file in *.kubeconfig) ;; *) printf '0\t0\t%s\tunreadable\n' "${file#"$prefix"}" ;; esac
+        case $file in *.kubeconfig | *.yaml) ;; *) printf '0\t0\t%s\tunreadable\n' "${file#"$prefix"}" ;; esac
     done
 }
 
