@@ -5,6 +5,7 @@ Whoever reads does so inside `explain_damage`, since most damage shows when cont
 
 import gzip
 import hashlib
+import posixpath
 import tarfile
 import zlib
 from collections.abc import Iterator
@@ -48,7 +49,7 @@ def list_files(stream: IO[bytes]) -> Iterator[tuple[str, int, IO[bytes]]]:
         for member in walk(tar):
             if not member.isreg() and not member.isdir():
                 raise BadMemberError(f"{member.name!r} is a link")
-            top, slash, below = member.name.partition("/")
+            top, slash, below = posixpath.normpath(member.name).partition("/")
             folder = folder or top
             if top != folder:
                 raise BadMemberError(f"{member.name[:200]!r} is beside {folder[:200]!r}, not below")

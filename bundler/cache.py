@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bundler import log
-from bundler.errors import OutputError
 from bundler.files import explain_disk_faults
 from bundler.marks import is_unaltered, mark_path, write_mark
 
@@ -35,13 +34,8 @@ class Cache:
     def directory(self, *names: str) -> Path:
         """A directory below the root, made on first use."""
         path = self.root.joinpath(*names)
-        try:
-            with explain_disk_faults(path):
-                path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError) as error:
-            raise OutputError(
-                f"the cache {self.root} is not a directory", hint="choose another with --cache"
-            ) from error
+        with explain_disk_faults(path):
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
         return path
 
     def blob_path(self, algorithm: str, digest: str) -> Path:

@@ -143,6 +143,7 @@ def explain_disk_faults(path: Path) -> Iterator[None]:
     hints = {
         errno.ENOENT: "make its directory first",
         errno.ENOTDIR: "a file is where a directory should be: choose another name",
+        errno.ENAMETOOLONG: "choose a shorter name",
         errno.EISDIR: "a directory is where a file should be: choose another name",
         errno.EEXIST: "a file is where a directory should be: choose another name",
         errno.ENOSPC: "free some space, or choose another directory",

@@ -9,7 +9,6 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 from bundler import log
 from bundler.arrange import PUBLIC_MODE
-from bundler.errors import OutputError
 from bundler.files import explain_disk_faults, remove_leftovers, write_atomically
 from bundler.paths import templates_directory
 from bundler.payload import Payload
@@ -26,11 +25,8 @@ PAYLOAD = re.compile(r"payload-[0-9a-f]+\.tar")
 
 def make_output(output: Path) -> None:
     """Make the directory; OutputError where it cannot be one."""
-    try:
-        with explain_disk_faults(output):
-            output.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise OutputError(f"{output}: a file is in the way", hint="name a directory") from error
+    with explain_disk_faults(output):
+        output.mkdir(parents=True, exist_ok=True)
 
 
 def open_output(output: Path) -> None:

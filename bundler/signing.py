@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from bundler.errors import ConfigError, OutputError
-from bundler.files import write_atomically
+from bundler.files import explain_disk_faults, write_atomically
 
 SIGNATURE = "MANIFEST.sig"
 SUMS_SIGNATURE = "SHA256SUMS.sig"
@@ -33,15 +33,12 @@ def generate_key(path: Path) -> Path:
     public_pem = key.public_key().public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
-    try:
+    with explain_disk_faults(path):
         for target in (path, public):
             if target.exists():
                 raise OutputError(f"{target}: exists already, and keys are never overwritten")
         write_atomically(path, private_pem)
         write_atomically(public, public_pem, mode=0o644)
-    except OSError as error:
-        hint = "name a file in a directory that is there: bundler keygen release.key"
-        raise OutputError(f"cannot write {path}: {error.strerror}", hint=hint) from error
     return public
 
 

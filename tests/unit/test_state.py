@@ -43,7 +43,7 @@ def test_a_directory_that_others_may_enter_is_refused(tmp_path):
 
 def test_a_file_in_the_place_of_the_directory_is_refused(tmp_path):
     (tmp_path / "state").write_text("")
-    with pytest.raises(OutputError, match="cannot be written"), open_state(tmp_path / "state"):
+    with pytest.raises(OutputError, match="cannot write"), open_state(tmp_path / "state"):
         pass
 
 

@@ -59,9 +59,9 @@ def test_what_could_not_be_imported_is_not_exported(
 
 
 def test_paths_that_cannot_be_are_faults(state: Path, tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="No such file") as caught:
+    with pytest.raises(OutputError, match="there is no directory") as caught:
         export_state(state, tmp_path / "none/backup", PASSPHRASE)
-    assert caught.value.hint == "make its directory first"
+    assert caught.value.hint == "make it first"
     file = tmp_path / "backup"
     export_state(state, file, PASSPHRASE)
     for target in (file, file / "below"):

@@ -17,13 +17,15 @@ from descriptions import write_description, write_upstream
 from pysequoia import Cert, SignatureMode, Tsk, sign
 from sigstore_instance import Sigstore, make_key
 
-from bundler.cache import Cache, hash_file
-from bundler.cache_media import export_blobs, import_blobs, list_blobs, prune_blobs
+from bundler.cache import Cache
+from bundler.cache_care import prune_cache
+from bundler.cache_media import export_blobs, import_blobs, list_blobs
 from bundler.catalog.signatures import Scheme, find_signed
 from bundler.errors import ArtifactError, BundlerError, ConfigError
 from bundler.gather import Inputs, check, gather_payloads, list_files, update_lock
 from bundler.lock import Kind, Origin, read_lock
 from bundler.locking import lock_path
+from bundler.marks import hash_file
 from bundler.memory import DOCUMENTS, IMPORTED, list_names
 
 ETCD = "etcd/amd64"
@@ -394,7 +396,7 @@ def test_what_was_verified_is_verified_again_out_of_the_cache_and_of_one_that_it
     offline = replace(site.inputs, mirrors=())
     needed = {(file.algorithm, file.digest) for file in list_files(offline)}
     assert len(needed) == len(list_blobs(site.inputs.cache))
-    assert not prune_blobs(site.inputs.cache, list_files(offline))
+    assert not prune_cache(site.inputs.cache, list_files(offline))
 
     export_blobs(site.inputs.cache, site.directory / "x.tar", list_files(offline))
     carried = replace(offline, cache=Cache(site.directory / "carried"))
@@ -403,7 +405,7 @@ def test_what_was_verified_is_verified_again_out_of_the_cache_and_of_one_that_it
         lock_path(inputs.description).unlink()
         assert Site(inputs, site.directory).lock() == expected
 
-    assert len(prune_blobs(site.inputs.cache, ())) == len(needed)
+    assert len(prune_cache(site.inputs.cache, ())) == len(needed)
     assert list_names(DOCUMENTS, site.inputs.cache) == {}
     assert len(list_names(IMPORTED, carried.cache)) == count
 
