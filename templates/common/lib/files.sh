@@ -68,8 +68,10 @@ record_files() {
 # All files are beside their places before the first is moved: the moment between is short.
 put_beside() {
     make_directory "${target%/*}" || return 1
-    wipe_secrets "$target.bundler-new"
-    rm -f "$target.bundler-new"
+    if [ -e "$target.bundler-new" ] || [ -L "$target.bundler-new" ]; then # of a run that was killed
+        wipe_secrets "$target.bundler-new"
+        rm -f "$target.bundler-new"
+    fi
     if ! share_blocks; then
         (umask 077 && provide "$source" "$target.bundler-new") || return 1
         printf '%s %s\n' "$sha" ".$path.bundler-new" >>"$work/copies" || return 1
@@ -92,7 +94,7 @@ share_blocks() { ! is_staged && [ "$size" -ge "$LARGE" ] && ln "$generations/$to
 # A reader sees the old file or the new one, whole. A secret that goes is overwritten afterwards.
 put_in_place() {
     save_modified || return 1
-    [ -z "$(find_secrets "$target")" ] || ln -f "$target" "$target.bundler-old" 2>/dev/null
+    [ ! -f "$target" ] || [ -z "$(find_secrets "$target")" ] || ln -f "$target" "$target.bundler-old" 2>/dev/null
     mv -f "$target.bundler-new" "$target" || return 1
     [ ! -f "$target.bundler-old" ] || wipe_secrets "$target.bundler-old"
     note "$kind $path $sha"
