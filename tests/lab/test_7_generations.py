@@ -15,6 +15,10 @@ LIMIT = 180  # seconds until a host is healthy again
 INSTALLS, UPGRADES = 6, 24  # kills and power cuts, in `make test-long`
 SEED = 20261123
 PATCH = "1.20.9"
+FIND = (
+    "for p in /proc/[0-9]*; do case \"$(tr '\\0' ' ' <$p/cmdline 2>/dev/null)\" in"
+    " *sh' /'*'/install.sh '*)"
+)  # of each install.sh that runs
 LEFTOVERS = "lock* switch unfinished restart-pending reload-pending generations/*.* *.new"
 
 REWRITE = """
@@ -60,7 +64,10 @@ class Site:
         )
 
     def is_installing(self) -> bool:
-        return self.host.run("test -d /var/lib/bundler/lock", check=False).returncode == 0
+        return (
+            self.host.run(f"{FIND} echo yes ;; esac; done | grep -q yes", check=False).returncode
+            == 0
+        )
 
 
 @pytest.fixture(scope="module")
@@ -142,15 +149,12 @@ def cut_power(site: Site, command: str, after: float, *, whole_host: bool) -> bo
             seconds=90,
         )
     else:
-        site.host.run(
-            "for p in /proc/[0-9]*; do case \"$(tr '\\0' ' ' <$p/cmdline 2>/dev/null)\" in"
-            " *sh' /root/'*'/install.sh '*) kill -KILL ${p#/proc/} ;; esac; done"
-        )
+        site.host.run(f"{FIND} kill -KILL ${{p#/proc/}} ;; esac; done")
     return at_work
 
 
 def check_hits(hits: list[bool], what: str) -> None:
-    """Most of the moments were within a run: its length varies, and a part of it is before the lock."""
+    """Most of the moments were within a run, whose length varies."""
     FIGURES.append(
         f"{what}: {len(hits)} kills and power cuts, {sum(hits)} amid an install.sh at work"
     )
@@ -170,8 +174,8 @@ def go_through_points(site: Site, other: str, count: int) -> None:
     for name, directory in directories.items():
         begun = time.monotonic()
         site.host.run(f"{directory}/install.sh")
+        length = time.monotonic() - begun  # of the way to the other, at the end
         trees[name] = site.installed()
-        length = time.monotonic() - begun
     assert trees["one"] != trees["two"]
     dice = random.Random(SEED)
     at, hits = "two", []
