@@ -184,7 +184,7 @@ check_space() {
             awk -F '\t' -v name="$name" -v path="${DATA_PATHS##* }" '$1 == name { print $4, path }' "$here/lib/images.tsv"
         done
     } | while read -r kilobytes path shared; do
-        df -Pk "$(nearest_directory "$prefix$path")" | awk -v need="$kilobytes" -v shared="${shared:-0}" 'NR == 2 { print $6, $4, need, shared }'
+        df -Pk "$(nearest_directory "$prefix$path")/" | awk -v need="$kilobytes" -v shared="${shared:-0}" 'NR == 2 { print $6, $4, need, shared }'
     done | awk '$4 == "kept" { kept = $1 } $4 == 1 && $1 == kept { next }
         { free[$1] = $2; need[$1] += $3 } END { for (m in need) if (need[m] > 0) print m, free[m], need[m] + 51200 }' >"$work/space"
     while read -r mount free need; do
