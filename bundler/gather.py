@@ -27,7 +27,7 @@ from bundler.locking import (
     propose_artifacts,
     refuse_first_uses,
 )
-from bundler.machine import SCRIPT, read_machine
+from bundler.machine import HEAD, SCRIPT, read_machine
 from bundler.mirrors import parse_mirror
 from bundler.oci.bundle import ensure_layers
 from bundler.oci.pull import Puller, Wanted, list_cached
@@ -41,7 +41,7 @@ from bundler.packages.resolve import (
     has_url,
     propose_packages,
 )
-from bundler.payload import Payload, ensure_file, ensure_members, read_payload
+from bundler.payload import Payload, ensure_file, ensure_members, read_head
 from bundler.plan import Plan, make_plan
 from bundler.progress import DownloadProgress
 from bundler.render import Payloads
@@ -276,7 +276,7 @@ def _check_programs(
     faults = []
     for (component, arch), payloads in members.items():
         for name, payload in payloads.items():
-            found = read_machine(next(read_payload(payload), b""))
+            found = read_machine(read_head(payload, HEAD))
             if found not in {arch, SCRIPT}:
                 where = artifacts[component, arch]
                 faults.append(f"{where.label}: {name or where.url} is {found}, not for {arch}")

@@ -10,14 +10,16 @@ MACHINES = {
     183: "arm64",
 }
 MACHINE_OFFSET = 18
+HEAD = MACHINE_OFFSET + 2
+"""How many bytes tell it."""
 
 
 def read_machine(head: bytes) -> str:
     """`amd64`, `arm64` …; SCRIPT for one; words for people where it is no program."""
     if head.startswith(b"#!"):
         return SCRIPT
-    if not head.startswith(b"\x7fELF") or len(head) < MACHINE_OFFSET + 2:
+    if not head.startswith(b"\x7fELF") or len(head) < HEAD:
         return "no Linux program"
-    field = head[MACHINE_OFFSET : MACHINE_OFFSET + 2]
+    field = head[MACHINE_OFFSET:HEAD]
     number = int.from_bytes(field, "little" if head[5] == 1 else "big")
     return MACHINES.get(number, f"for another machine (ELF {number})")

@@ -18,7 +18,7 @@ def mark_path(path: Path) -> Path:
 
 def write_mark(path: Path, pin: str) -> None:
     """Note that a file is what its pin (`sha256:…`) says."""
-    _write(path, pin, _look(path))
+    _write(path, pin, look(path))
 
 
 def read_pin(path: Path) -> str | None:
@@ -31,7 +31,7 @@ def is_unaltered(path: Path, pin: str) -> bool:
 
     Raises FileNotFoundError.
     """
-    seen = _look(path)  # before it is read: what is altered meanwhile is not vouched for
+    seen = look(path)  # before it is read: what is altered meanwhile is not vouched for
     if _read(path) == (pin, seen):
         return True
     algorithm, _, digest = pin.partition(":")
@@ -47,7 +47,8 @@ def hash_file(path: Path, algorithm: str) -> str:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 
-def _look(path: Path) -> list[int]:
+def look(path: Path) -> list[int]:
+    """What changes when a file is altered or replaced; raises OSError."""
     status = path.stat()
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 

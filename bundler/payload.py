@@ -82,6 +82,12 @@ def read_payload(payload: Payload) -> Iterator[bytes]:
             raise EOFError("not as long as its content")
 
 
+def read_head(payload: Payload, length: int) -> bytes:
+    """The content's first bytes."""
+    with _explain_damage(payload), gzip.open(payload.segment) as file:
+        return file.read(min(length, payload.size))
+
+
 def read_segment(payload: Payload) -> Iterator[bytes]:
     """The content as it is laid into bundles, compressed, in pieces."""
     with _explain_damage(payload), payload.segment.open("rb") as segment:

@@ -7,9 +7,11 @@ import re
 import subprocess
 from collections.abc import Iterator
 from email.parser import HeaderParser
+from functools import cache
 from pathlib import Path
 
 from bundler.errors import ArtifactError
+from bundler.marks import look
 from bundler.packages.files import Need, PackageFile
 
 FIELDS = (
@@ -30,6 +32,16 @@ OPERATORS = {"<<": "lt", "<=": "le", "=": "eq", ">=": "ge", ">>": "gt", "<": "le
 
 def read_deb(path: Path) -> PackageFile:
     """What a .deb file says; ArtifactError where it is none, or this machine has no dpkg-deb."""
+    try:
+        seen = tuple(look(path))
+    except OSError as error:
+        raise ArtifactError(f"{path}: no Debian package: {error.strerror}") from error
+    return _read_once(path, seen)
+
+
+@cache
+def _read_once(path: Path, _seen: tuple[int, ...]) -> PackageFile:
+    """A run asks for the lock's sake, and to lay the files into bundles."""
     try:
         done = subprocess.run(
             ["dpkg-deb", "--field", str(path), *FIELDS], capture_output=True, text=True, check=False

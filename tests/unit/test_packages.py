@@ -314,9 +314,24 @@ def test_what_is_no_package_is_told(tmp_path: Path) -> None:
 
 
 def test_reading_needs_dpkg_deb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "any.deb").touch()
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ArtifactError, match="dpkg-deb, which this machine does not have"):
         read_deb(tmp_path / "any.deb")
+
+
+def test_a_file_that_went_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"any.deb: no Debian package: No such file"):
+        read_deb(tmp_path / "any.deb")
+
+
+@needs_dpkg_deb
+def test_a_file_that_was_replaced_is_read_again(tmp_path: Path) -> None:
+    path = write_deb(tmp_path, "chrony", "1:4.3")
+    assert read_deb(path).needs == ()
+    other = write_deb(tmp_path / "other", "chrony", "1:4.3", Depends="libedit")
+    other.replace(path)
+    assert read_deb(path).needs == ((Need(name="libedit"),),)
 
 
 @pytest.fixture
