@@ -47,7 +47,7 @@ from bundler.cli_options import (
     with_inputs,
 )
 from bundler.config import Arch
-from bundler.errors import BundlerError, ConfigError
+from bundler.errors import BundlerError, ConfigError, OutputError
 from bundler.gather import Inputs, check
 from bundler.inspect import inspect as read_bundle
 from bundler.settings import explain
@@ -334,6 +334,13 @@ def main() -> None:
         raise
     except BrokenPipeError:
         sys.exit(0)
+    except OSError as error:  # what no place foresaw: a file that went meanwhile, a disk that fails
+        where = f"{error.filename}: " if error.filename else ""
+        log.error(
+            f"{where}{error.strerror or error}",
+            "mend what that names; what is whole is kept, and the next run goes on from there",
+        )
+        sys.exit(OutputError.exit_code)
 
 
 def _explain_interrupt() -> None:

@@ -1,12 +1,16 @@
 """The command line as its users meet it: output, exit codes, nothing lost."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from bundler import cli
 
 PINS = Path(__file__).parents[1] / "golden" / "pins.yaml"
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -175,3 +179,16 @@ def test_explain_gives_value_reason_and_span_of_each_flag(bundler: Run) -> None:
         ("kubelet", "--version", "1.99"),
     ):
         assert bundler("explain", *arguments).returncode == 2
+
+
+def test_what_the_machine_refuses_unforeseen_is_told_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(**_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), "/media/part")
+
+    monkeypatch.setattr(cli, "app", fail)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 6
+    assert "/media/part: Input/output error" in capsys.readouterr().err
