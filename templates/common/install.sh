@@ -15,7 +15,8 @@
 #   --settle SECONDS        how long each unit must have run without a restart (default 10)
 #   --no-rollback           leave a generation in place that is not well, to look at it
 #   --list                  list the generations on this host, then end
-#   --rollback [N]          go to generation N; by default to the newest other one that was healthy
+#   --rollback [N]          go to generation N; by default to the newest other one that was healthy;
+#                           other options go behind it
 #   --prune KEEP            remove old generations but for KEEP, the installed and one to go back to
 #   --skip-preflight NAME   overrule one check, or do without its advice (may be given several times;
 #                           see --list-preflight); what `swap` would turn off stays on
@@ -214,6 +215,7 @@ read_time() {
 }
 
 parse_options() {
+    given=$#
     dry_run=no report=list packages_only=no wait_limit='' turn_limit=0 settle=10 skipped=' ' payload='' go_back=yes returned_from='' recovering=no well_before=no drain=yes
     while [ $# -gt 0 ]; do
         case $1 in
@@ -234,6 +236,7 @@ parse_options() {
             --no-drain) drain=no ;;
             --list) list_generations; exit 0 ;;
             --rollback)
+                [ $# = "$given" ] || usage_error "--rollback goes before all other options, which it hands on"
                 shift
                 case ${1:-} in '' | -*) rollback '' "$@" ;; *[!0-9]*) usage_error "--rollback takes the number of a generation" ;; *) rollback "$@" ;; esac ;;
             --prune)

@@ -168,6 +168,9 @@ def test_going_back_by_hand_and_forth(site: Site) -> None:
     assert site.run(own).stdout == "worker1: nothing to do\n"
     none = site.run(own, "--rollback", "7")
     assert (none.returncode, "there is no generation 7" in none.stderr) == (2, True)
+    late = site.run(own, "--no-drain", "--rollback")  # not: gone back, and drained all the same
+    assert (late.returncode, "before all other options" in late.stderr) == (2, True)
+    assert site.current() == "2"
 
 
 def test_a_damaged_generation_is_not_gone_back_to(site: Site) -> None:
