@@ -14,7 +14,7 @@ def main() -> None:
     if is_heard:
         # not as an exception, which what is being loaded might take for its own
         signal.signal(signal.SIGINT, _end)
-    from bundler import cli  # noqa: PLC0415
+    from bundler.cli import app as cli  # noqa: PLC0415
 
     if is_heard:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -11,32 +11,65 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 from bundler import log
-from bundler.arrange import Layout, Media, arrange, is_in_base, is_shareable
-from bundler.cache import Cache
+from bundler.bundle.arrange import (
+    Layout,
+    Media,
+    arrange,
+    is_in_base,
+    is_shareable,
+)
+from bundler.bundle.documents import InputFiles, make_describer
+from bundler.bundle.manifest import Manifest, Source
+from bundler.bundle.output import (
+    close_output,
+    make_output,
+    open_output,
+    write_shared,
+)
+from bundler.bundle.pack import pack
+from bundler.bundle.provenance import PROVENANCE
+from bundler.bundle.sbom import SBOM
+from bundler.bundle.signing import SIGNATURE, load_signing_key, sign
+from bundler.bundle.since import load_bases
+from bundler.bundle.volumes import Written
+from bundler.cache.store import Cache
 from bundler.catalog import Artifact
-from bundler.completeness import check_images_complete
-from bundler.config import Cluster, Role
-from bundler.context import Secrets, make_unknown
-from bundler.documents import InputFiles, make_describer
+from bundler.changes.runbook import make_runbook
+from bundler.cluster.config import Cluster, Role
+from bundler.cluster.plan import (
+    NodePlan,
+    Plan,
+    make_plan,
+    worker_names,
+)
 from bundler.errors import ConfigError
-from bundler.gather import Inputs, check, gather_payloads, resolve, warn_of_first_uses
-from bundler.locking import lock_path
-from bundler.manifest import Manifest, Source
-from bundler.output import close_output, make_output, open_output, write_shared
-from bundler.own_pki.lacking import check_signed
-from bundler.pack import pack
+from bundler.gather import (
+    Inputs,
+    check,
+    gather_payloads,
+    resolve,
+    warn_of_first_uses,
+)
 from bundler.paths import default_state
-from bundler.pki_store import ensure_pki
-from bundler.plan import NodePlan, Plan, make_plan, worker_names
-from bundler.provenance import PROVENANCE
-from bundler.render import Describe, Payloads, list_payloads, render_node, render_public
-from bundler.runbook import make_runbook
-from bundler.sbom import SBOM
-from bundler.signing import SIGNATURE, load_signing_key, sign
-from bundler.since import load_bases
-from bundler.state import open_state
-from bundler.tree import MANIFEST, File, Tree, write_tree
-from bundler.volumes import Written
+from bundler.pki.own.lacking import check_signed
+from bundler.pki.store import ensure_pki
+from bundler.state.directory import open_state
+from bundler.trees.completeness import check_images_complete
+from bundler.trees.context import Secrets, make_unknown
+from bundler.trees.render import (
+    Describe,
+    Payloads,
+    list_payloads,
+    render_node,
+    render_public,
+)
+from bundler.trees.tree import (
+    MANIFEST,
+    File,
+    Tree,
+    write_tree,
+)
+from bundler.upstream.locking import lock_path
 
 WARNING = "warning: "
 PARALLEL = 2

@@ -7,18 +7,50 @@ from functools import partial
 from pathlib import Path
 
 from bundler import log
-from bundler.artifacts import Artifacts, Needs, from_entry, list_needs, resolve_artifacts
-from bundler.beside import recall_beside
-from bundler.cache import Cache
+from bundler.bundle.payload import (
+    Payload,
+    ensure_file,
+    ensure_members,
+    read_head,
+)
+from bundler.cache.store import Cache
 from bundler.catalog import Artifact
-from bundler.config import Cluster
-from bundler.download import PARALLEL
+from bundler.cluster.config import Cluster
+from bundler.cluster.loader import load_cluster
+from bundler.cluster.plan import Plan, make_plan
 from bundler.errors import ArtifactError, ConfigError
-from bundler.fetch import FetchOptions, ensure_artifacts, run_jobs
 from bundler.files import remove_leftovers
-from bundler.loader import load_cluster
-from bundler.lock import Lock, read_lock, write_lock
-from bundler.locking import (
+from bundler.oci.bundle import ensure_layers
+from bundler.oci.pull import Puller, Wanted, list_cached
+from bundler.oci.references import full_name
+from bundler.oci.registry import RegistryOptions
+from bundler.oci.resolve import (
+    gather_images,
+    list_wanted,
+    open_files,
+    propose_images,
+)
+from bundler.packages.bundle import PackageFiles
+from bundler.packages.resolve import (
+    check_locked,
+    gather_packages,
+    has_url,
+    propose_packages,
+)
+from bundler.progress import DownloadProgress
+from bundler.trees.render import Payloads
+from bundler.upstream.artifacts import (
+    Artifacts,
+    Needs,
+    from_entry,
+    list_needs,
+    resolve_artifacts,
+)
+from bundler.upstream.beside import recall_beside
+from bundler.upstream.download import PARALLEL
+from bundler.upstream.fetch import FetchOptions, ensure_artifacts, run_jobs
+from bundler.upstream.lock import Lock, read_lock, write_lock
+from bundler.upstream.locking import (
     Change,
     first_uses,
     list_beside,
@@ -27,25 +59,9 @@ from bundler.locking import (
     propose_artifacts,
     refuse_first_uses,
 )
-from bundler.machine import HEAD, SCRIPT, read_machine
-from bundler.mirrors import parse_mirror
-from bundler.oci.bundle import ensure_layers
-from bundler.oci.pull import Puller, Wanted, list_cached
-from bundler.oci.references import full_name
-from bundler.oci.registry import RegistryOptions
-from bundler.oci.resolve import gather_images, list_wanted, open_files, propose_images
-from bundler.packages.bundle import PackageFiles
-from bundler.packages.resolve import (
-    check_locked,
-    gather_packages,
-    has_url,
-    propose_packages,
-)
-from bundler.payload import Payload, ensure_file, ensure_members, read_head
-from bundler.plan import Plan, make_plan
-from bundler.progress import DownloadProgress
-from bundler.render import Payloads
-from bundler.transport import make_session
+from bundler.upstream.machine import HEAD, SCRIPT, read_machine
+from bundler.upstream.mirrors import parse_mirror
+from bundler.upstream.transport import make_session
 
 ONE_DAY = 24 * 3600.0  # seconds
 

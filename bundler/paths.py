@@ -3,13 +3,14 @@
 import os
 from pathlib import Path
 
-_PACKAGE = Path(__file__).parent
+PACKAGE = Path(__file__).parent
+"""Where bundler's own code is."""
 
 
 def templates_directory() -> Path:
     """Beside the package in a checkout, inside it in an installed wheel."""
-    inside = _PACKAGE / "_templates"
-    return inside if inside.is_dir() else _PACKAGE.parent / "templates"
+    inside = PACKAGE / "_templates"
+    return inside if inside.is_dir() else PACKAGE.parent / "templates"
 
 
 def default_cache() -> Path:

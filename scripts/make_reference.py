@@ -1,4 +1,4 @@
-"""Write docs/cluster-yaml.md from bundler/config.py's models (a test says when it is stale)."""
+"""Write docs/cluster-yaml.md from the models (a test says when it is stale)."""
 
 import enum
 import inspect
@@ -11,14 +11,14 @@ from annotated_types import Ge, Le
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from bundler.config import Cluster
+from bundler.cluster.config import Cluster
 
 TARGET = Path(__file__).parents[1] / "docs" / "cluster-yaml.md"
 HEAD = """# cluster.yaml
 
-Every key that bundler reads, generated from `bundler/config.py` by `make docs`. Keys without a
-default must be given. Unknown keys, duplicate keys and values of the wrong kind are faults; all
-faults are told at once, each as `file:line:col: path: what, and the fix`.
+Every key that bundler reads, generated from `bundler/cluster/config.py` by `make docs`. Keys
+without a default must be given. Unknown keys, duplicate keys and values of the wrong kind are
+faults; all faults are told at once, each as `file:line:col: path: what, and the fix`.
 
 [examples/lab.yaml](../examples/lab.yaml) shows most of it in use.
 """

@@ -7,9 +7,9 @@ import json
 import tarfile
 from pathlib import Path
 
-from bundler.artifacts import list_needs
-from bundler.loader import load_cluster
-from bundler.plan import make_plan
+from bundler.cluster.loader import load_cluster
+from bundler.cluster.plan import make_plan
+from bundler.upstream.artifacts import list_needs
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "lab.yaml"
 

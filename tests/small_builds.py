@@ -10,9 +10,9 @@ from pathlib import Path
 
 from descriptions import write_archive, write_upstream
 
-from bundler.arrange import Media
 from bundler.build import build
-from bundler.cache import Cache
+from bundler.bundle.arrange import Media
+from bundler.cache.store import Cache
 from bundler.gather import Inputs
 
 SMALL = """\

@@ -13,8 +13,10 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from bundler.cache import Cache
-from bundler.config import Role
+from bundler.bundle.payload import Payload, ensure_part
+from bundler.cache.store import Cache
+from bundler.cluster.config import Role
+from bundler.cluster.plan import NodePlan, Plan
 from bundler.errors import ArtifactError
 from bundler.oci.manifests import (
     GZIP_LAYERS,
@@ -26,9 +28,7 @@ from bundler.oci.manifests import (
 from bundler.oci.needed import Images, list_needed
 from bundler.oci.references import Reference
 from bundler.oci.stored import Layer, StoredImage
-from bundler.payload import Payload, ensure_part
-from bundler.plan import NodePlan, Plan
-from bundler.tree import File
+from bundler.trees.tree import File
 
 DIRECTORY = "rootfs/opt/k8s/images"
 BLOBS = f"{DIRECTORY}/blobs/sha256"

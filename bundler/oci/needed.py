@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from bundler.config import Image
+from bundler.cluster.config import Image
+from bundler.cluster.plan import Plan, images_of
 from bundler.oci.references import Reference, parse_reference
 from bundler.oci.stored import StoredImage
-from bundler.plan import Plan, images_of
 
 Images = dict[tuple[str, str], StoredImage]
 """(full name, architecture) → the image."""

@@ -6,14 +6,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from bundler.cache import Cache
+from bundler.cache.memory import TAGS, recall, remember
+from bundler.cache.store import Cache
 from bundler.catalog import Artifact
-from bundler.download import FetchOptions
 from bundler.errors import ArtifactError
-from bundler.fetch import ask_each, ensure_by, run_jobs, take_file
-from bundler.fetch_faults import NotHereError
 from bundler.files import write_atomically
-from bundler.memory import TAGS, recall, remember
 from bundler.oci.manifests import (
     INDICES,
     MANIFESTS,
@@ -35,6 +32,14 @@ from bundler.oci.registry import (
     retry,
 )
 from bundler.oci.stored import Layer, Place, StoredImage
+from bundler.upstream.download import FetchOptions
+from bundler.upstream.faults import NotHereError
+from bundler.upstream.fetch import (
+    ask_each,
+    ensure_by,
+    run_jobs,
+    take_file,
+)
 
 ALGORITHM = "sha256"
 

@@ -15,13 +15,18 @@ from urllib.parse import urlsplit
 
 import requests
 
-from bundler.download import ATTEMPTS, LONGEST_WAIT, FetchOptions
-from bundler.fetch_faults import AgainError, NotHereError, explained
 from bundler.foreign import read_json, split_url
 from bundler.oci.credentials import Login, Logins
-from bundler.oci.manifests import FROM_DAEMON, INDICES, MANIFESTS, MAX_DOCUMENT
+from bundler.oci.manifests import (
+    FROM_DAEMON,
+    INDICES,
+    MANIFESTS,
+    MAX_DOCUMENT,
+)
 from bundler.oci.references import HOSTS, Reference
-from bundler.transport import TIMEOUT, Session, open_url
+from bundler.upstream.download import ATTEMPTS, LONGEST_WAIT, FetchOptions
+from bundler.upstream.faults import AgainError, NotHereError, explained
+from bundler.upstream.transport import TIMEOUT, Session, open_url
 
 ACCEPT = ", ".join(INDICES + MANIFESTS)
 CHALLENGE = re.compile(r'(\w+)="([^"]*)"')

@@ -5,14 +5,19 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 
+from bundler.cluster.plan import Plan
 from bundler.errors import ArtifactError
-from bundler.lock import Entry, Kind, Lock, Origin
-from bundler.locking import Proposal
 from bundler.oci.archives import open_image
 from bundler.oci.needed import Images, Needed, list_needed
 from bundler.oci.pull import Puller, Wanted
 from bundler.oci.references import Reference
-from bundler.plan import Plan
+from bundler.upstream.lock import (
+    Entry,
+    Kind,
+    Lock,
+    Origin,
+)
+from bundler.upstream.locking import Proposal
 
 IN_DESCRIPTION = "images in cluster.yaml"
 NOBODY = "nobody: what the registry gave for the tag"

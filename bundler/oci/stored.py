@@ -3,7 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from bundler.oci.manifests import Descriptor, Manifest, architecture_of, digest_of
+from bundler.oci.manifests import (
+    Descriptor,
+    Manifest,
+    architecture_of,
+    digest_of,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

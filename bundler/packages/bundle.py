@@ -3,12 +3,12 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from bundler.bundle.payload import Payload
+from bundler.cluster.plan import NodePlan, Plan
 from bundler.errors import ArtifactError
 from bundler.packages.files import PackageFile, render_list, select_files
 from bundler.packages.tables import name_of, wanted_pairs
-from bundler.payload import Payload
-from bundler.plan import NodePlan, Plan
-from bundler.tree import File
+from bundler.trees.tree import File
 
 DIRECTORY = "packages"
 LIST = f"{DIRECTORY}/LIST"

@@ -10,8 +10,8 @@ from email.parser import HeaderParser
 from functools import cache
 from pathlib import Path
 
+from bundler.cache.marks import look
 from bundler.errors import ArtifactError
-from bundler.marks import look
 from bundler.packages.files import Need, PackageFile
 
 FIELDS = (

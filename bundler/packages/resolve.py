@@ -6,22 +6,33 @@ from functools import partial
 from pathlib import Path
 
 from bundler import log
-from bundler.artifacts import from_entry
-from bundler.cache import Cache
-from bundler.config import Arch, Packages
+from bundler.cache.marks import hash_file
+from bundler.cache.store import Cache
+from bundler.cluster.config import Arch, Packages
+from bundler.cluster.plan import Plan
 from bundler.errors import ArtifactError
-from bundler.fetch import FetchOptions, ensure_artifact, ensure_artifacts
-from bundler.lock import Entry, Kind, Lock, Origin, read_lock
-from bundler.locking import EVERYTHING, Proposal, identify
-from bundler.marks import hash_file
 from bundler.packages.apt import AptRoot, Found
 from bundler.packages.debs import read_deb
 from bundler.packages.dnf import DnfRoot, find_rpm_repositories
 from bundler.packages.files import PackageFile
 from bundler.packages.rpms import read_rpm
 from bundler.packages.sources import find_repositories
-from bundler.packages.tables import RELEASES, manager_of, name_of, wanted_pairs
-from bundler.plan import Plan
+from bundler.packages.tables import (
+    RELEASES,
+    manager_of,
+    name_of,
+    wanted_pairs,
+)
+from bundler.upstream.artifacts import from_entry
+from bundler.upstream.fetch import FetchOptions, ensure_artifact, ensure_artifacts
+from bundler.upstream.lock import (
+    Entry,
+    Kind,
+    Lock,
+    Origin,
+    read_lock,
+)
+from bundler.upstream.locking import EVERYTHING, Proposal, identify
 
 GROUP = "packages"
 """`bundler lock --update packages` resolves them all anew."""

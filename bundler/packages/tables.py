@@ -4,10 +4,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from bundler.checks import Problem
-from bundler.components import COMMANDS, COMMANDS_WANTED, Row, has_feature, select
-from bundler.config import Cluster, Role
-from bundler.plan import NodePlan, Plan
+from bundler.cluster.components import (
+    COMMANDS,
+    COMMANDS_WANTED,
+    Row,
+    has_feature,
+    select,
+)
+from bundler.cluster.config import Cluster, Role
+from bundler.cluster.networks import Problem
+from bundler.cluster.plan import NodePlan, Plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from bundler.build import open_secrets
-from bundler.cache import Cache
-from bundler.config import Cluster
+from bundler.cache.store import Cache
+from bundler.cluster.config import Cluster
 from bundler.gather import Inputs
-from bundler.render import render_node
-from bundler.tree import write_tree
+from bundler.trees.render import render_node
+from bundler.trees.tree import write_tree
 
 LAB_CACHE = Path(os.environ.get("BUNDLER_LAB_CACHE") or Path.home() / ".cache/bundler-lab")
 STAND_IN = Path(__file__).with_name("stand_in_systemctl.py")

@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 
 from bundler.build import open_secrets
-from bundler.cache import Cache
-from bundler.config import Cluster
+from bundler.cache.store import Cache
+from bundler.cluster.config import Cluster
 from bundler.gather import Inputs
-from bundler.render import render_node
-from bundler.tree import write_tree
+from bundler.trees.render import render_node
+from bundler.trees.tree import write_tree
 
 LAB_CACHE = Path(os.environ.get("BUNDLER_LAB_CACHE") or Path.home() / ".cache/bundler-lab")
 PROGRAMS = ("kube-apiserver", "kube-controller-manager", "kubectl")

@@ -12,14 +12,19 @@ from debian_packages import Signer, make_signer, needs_apt, write_deb, write_rep
 from descriptions import write_description, write_upstream
 
 from bundler.build import build
-from bundler.cache import Cache
+from bundler.cache.store import Cache
+from bundler.cluster.loader import load_cluster
+from bundler.cluster.plan import make_plan
 from bundler.errors import ArtifactError, BundlerError
 from bundler.gather import Inputs, check, update_lock
-from bundler.loader import load_cluster
-from bundler.lock import Entry, Kind, Origin, read_lock
-from bundler.locking import lock_path
 from bundler.packages.resolve import resolve_packages
-from bundler.plan import make_plan
+from bundler.upstream.lock import (
+    Entry,
+    Kind,
+    Origin,
+    read_lock,
+)
+from bundler.upstream.locking import lock_path
 
 pytestmark = needs_apt
 SUITES = ("bookworm", "bookworm-updates")

@@ -11,14 +11,14 @@ from descriptions import write_description, write_upstream
 from rpm_packages import RpmSigner, make_rpm_signer, needs_dnf, write_rpm, write_rpm_repository
 
 from bundler.build import build
-from bundler.cache import Cache
+from bundler.bundle.inspect import inspect
+from bundler.cache.store import Cache
+from bundler.cluster.loader import load_cluster
+from bundler.cluster.plan import make_plan
 from bundler.errors import ArtifactError, BundlerError
 from bundler.gather import Inputs, update_lock
-from bundler.inspect import inspect
-from bundler.loader import load_cluster
-from bundler.lock import Entry, Origin
 from bundler.packages.resolve import resolve_packages
-from bundler.plan import make_plan
+from bundler.upstream.lock import Entry, Origin
 
 pytestmark = needs_dnf
 

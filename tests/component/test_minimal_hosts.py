@@ -8,7 +8,7 @@ from descriptions import write_description, write_upstream
 from minimal_hosts import CACHE, MinimalHost, boot, require_repositories
 
 from bundler.build import build
-from bundler.cache import Cache
+from bundler.cache.store import Cache
 from bundler.gather import Inputs
 
 COMMANDS = [

@@ -7,16 +7,16 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from bundler import pki
-from bundler.config import Arch, Cluster, Role
-from bundler.pki_store import ensure_pki
-from bundler.plan import NodePlan, Plan
-from bundler.state import open_state
+from bundler.cluster.config import Arch, Cluster, Role
+from bundler.cluster.plan import NodePlan, Plan
+from bundler.pki import declarations
+from bundler.pki.store import ensure_pki
+from bundler.state.directory import open_state
 
 ROLES = (Role.ETCD, Role.CONTROL_PLANE)
 LEAVES = [
     (spec, f"nodes/master1/{spec.name}" if spec.roles else spec.name)
-    for spec in pki.CERTIFICATES
+    for spec in declarations.CERTIFICATES
     if spec.feature != "flannel-etcd"
 ]
 each_leaf = pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_openssl_verifies_each_certificate_against_its_own_authority(store, spec
 
 @each_leaf
 def test_openssl_refuses_each_certificate_against_the_other_authorities(store, spec, directory):
-    for name in set(pki.AUTHORITIES) - {spec.authority}:
+    for name in set(declarations.AUTHORITIES) - {spec.authority}:
         authority = store / name / "cert.pem"
         result = openssl("verify", "-CAfile", authority, store / directory / "cert.pem")
         assert result.returncode != 0
@@ -105,7 +105,7 @@ def test_openssl_refuses_each_certificate_against_the_other_authorities(store, s
 
 @each_leaf
 def test_openssl_takes_each_certificate_for_its_purposes_only(store, spec, directory):
-    for purpose, usage in (("sslserver", pki.SERVER), ("sslclient", pki.CLIENT)):
+    for purpose, usage in (("sslserver", declarations.SERVER), ("sslclient", declarations.CLIENT)):
         result = verify(store, spec, directory, "-purpose", purpose)
         assert (result.returncode == 0) == (usage in spec.usages), result.stderr
 
@@ -122,7 +122,7 @@ def test_openssl_sees_the_constraints_the_usages_and_a_fitting_key(store, spec, 
     assert openssl("pkey", "-in", store / directory / "key.pem", "-pubout").stdout == public
 
 
-@pytest.mark.parametrize("name", pki.AUTHORITIES)
+@pytest.mark.parametrize("name", declarations.AUTHORITIES)
 def test_openssl_sees_an_authority_that_may_sign_leaves_only(store, name):
     text = read_text(store / name / "cert.pem")
     assert re.search(r"Basic Constraints: critical\n\s+CA:TRUE, pathlen:0\n", text)

@@ -13,13 +13,13 @@ import pytest
 from offline_root import OfflineRoot, openssl
 from own_pki_cluster import Host, describe, find_programs, trusting
 
-from bundler.config import Cluster
-from bundler.own_pki.importing import import_signed
-from bundler.own_pki.paperwork import write_requests
-from bundler.own_pki.requests import ensure_requests
+from bundler.cluster.config import Cluster
+from bundler.cluster.plan import make_plan
 from bundler.paths import default_state, templates_directory
-from bundler.plan import make_plan
-from bundler.state import open_state
+from bundler.pki.own.importing import import_signed
+from bundler.pki.own.paperwork import write_requests
+from bundler.pki.own.requests import ensure_requests
+from bundler.state.directory import open_state
 
 CLIENT = "basicConstraints=critical,CA:FALSE\nkeyUsage=critical,digitalSignature\nextendedKeyUsage=clientAuth"
 ADMIN = "/O=system:masters/CN=kubernetes-admin"

@@ -26,17 +26,17 @@ from typing import Any
 import pytest
 from cryptography import x509
 
-from bundler import pki
-from bundler.config import Cluster
-from bundler.context import Secrets
-from bundler.live import fetch_chain
-from bundler.pki_files import load_pair
-from bundler.pki_store import ensure_pki
-from bundler.plan import Plan, make_plan
-from bundler.render import render_node
-from bundler.renew import Selection, renew
-from bundler.state import open_state
-from bundler.tree import write_tree
+from bundler.cluster.config import Cluster
+from bundler.cluster.plan import Plan, make_plan
+from bundler.pki import declarations, issuing
+from bundler.pki.live import fetch_chain
+from bundler.pki.pairs import load_pair
+from bundler.pki.renew import Selection, renew
+from bundler.pki.store import ensure_pki
+from bundler.state.directory import open_state
+from bundler.trees.context import Secrets
+from bundler.trees.render import render_node
+from bundler.trees.tree import write_tree
 
 LAB_CACHE = Path(os.environ.get("BUNDLER_LAB_CACHE") or Path.home() / ".cache/bundler-lab")
 MIRROR = LAB_CACHE / "mirror"
@@ -241,15 +241,15 @@ def serve_kubelet(host: Host) -> Iterator[Kubelet]:
     state = host.directory / "state"
     with open_state(state) as opened:
         authority = load_pair(state / "pki/kubernetes-ca", opened).issuer
-    key = pki.make_key("ecdsa-p256")
-    content = pki.Content(
+    key = issuing.make_key("ecdsa-p256")
+    content = declarations.Content(
         common_name="system:node:two", organization="system:nodes",
-        usages=(pki.SERVER.dotted_string,), names=(IPv4Address(host.address),),
+        usages=(declarations.SERVER.dotted_string,), names=(IPv4Address(host.address),),
     )  # fmt: skip
-    certificate = pki.issue(content, key.public_key(), authority, datetime.now(UTC), 1)
+    certificate = issuing.issue(content, key.public_key(), authority, datetime.now(UTC), 1)
     files = host.directory / "kubelet.crt", host.directory / "kubelet.key"
-    files[0].write_bytes(pki.encode_certificate(certificate))
-    files[1].write_bytes(pki.encode_private_key(key))
+    files[0].write_bytes(issuing.encode_certificate(certificate))
+    files[1].write_bytes(issuing.encode_private_key(key))
     callers: list[bytes] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -324,22 +324,22 @@ def test_kubelets_and_aggregated_apis_see_the_new_client_certificates(host: Host
 def test_etcd_is_shown_the_new_client_certificate(host: Host) -> None:
     """etcd comes back believing another authority for clients: only who reread its file gets in."""
     pid = host.running["kube-apiserver"].pid
-    other = pki.make_key("ecdsa-p256")
-    authority = pki.issue_authority("etcd-ca", "real", other, datetime.now(UTC), 10)
+    other = issuing.make_key("ecdsa-p256")
+    authority = issuing.issue_authority("etcd-ca", "real", other, datetime.now(UTC), 10)
     trusted = host.file("etc/etcd/pki/ca.crt")
-    trusted.write_bytes(pki.encode_certificate(authority))
+    trusted.write_bytes(issuing.encode_certificate(authority))
     host.stop("etcd")
     host.start("etcd")
     time.sleep(3)
     assert not host.can_write()
-    key = pki.make_key("ecdsa-p256")
-    spec = next(s for s in pki.CERTIFICATES if s.name == "apiserver-etcd-client")
-    content = pki.make_content(spec, host.plan, None)
-    issuer = pki.Issuer(certificate=authority, key=other)
-    certificate = pki.issue(content, key.public_key(), issuer, datetime.now(UTC), 5)
+    key = issuing.make_key("ecdsa-p256")
+    spec = next(s for s in declarations.CERTIFICATES if s.name == "apiserver-etcd-client")
+    content = declarations.make_content(spec, host.plan, None)
+    issuer = issuing.Issuer(certificate=authority, key=other)
+    certificate = issuing.issue(content, key.public_key(), issuer, datetime.now(UTC), 5)
     for name, data in (
-        ("crt", pki.encode_certificate(certificate)),
-        ("key", pki.encode_private_key(key)),
+        ("crt", issuing.encode_certificate(certificate)),
+        ("key", issuing.encode_private_key(key)),
     ):
         new = host.directory / "swap"
         new.write_bytes(data)

@@ -50,7 +50,7 @@ def test_an_installed_bundler_renders_what_the_checkout_renders(
 def test_an_installed_bundler_calls_itself_by_the_same_digests_as_the_checkout(
     installed: Path,
 ) -> None:
-    program = "from bundler.provenance import list_own; print(list_own())"
+    program = "from bundler.bundle.provenance import list_own; print(list_own())"
     printed = {
         subprocess.run(
             [python, "-c", program], check=True, cwd="/", capture_output=True, text=True

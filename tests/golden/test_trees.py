@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bundler.build import render
-from bundler.cache import Cache
+from bundler.cache.store import Cache
 from bundler.gather import Inputs
 from bundler.paths import templates_directory
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from lab import FIGURES, SOLO, Host, Kubectl, build, docker, hosts_sh, wait_for
 
-from bundler.rollout import plan_rollout
+from bundler.changes.rollout import plan_rollout
 
 pytestmark = pytest.mark.long
 

@@ -10,7 +10,7 @@ from descriptions import write_description
 from shells import PINS, SHELLS, Sh
 
 from bundler.build import render
-from bundler.cache import Cache
+from bundler.cache.store import Cache
 from bundler.gather import Inputs
 
 

@@ -13,8 +13,8 @@ from shells import Sh, write_program
 from small_builds import SmallSite, make_site, unpack
 from test_install import list_tree
 
-from bundler.arrange import Layout, Media
-from bundler.signing import generate_key
+from bundler.bundle.arrange import Layout, Media
+from bundler.bundle.signing import generate_key
 
 
 @pytest.fixture(scope="session")

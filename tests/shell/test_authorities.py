@@ -17,7 +17,7 @@ import pytest
 from cryptography import x509
 from shells import TEMPLATES, Sh
 
-from bundler import pki
+from bundler.pki import declarations, issuing
 
 NOW = datetime.now(UTC)
 NEW = "20261229T050607Z"
@@ -43,39 +43,41 @@ class Authorities:
     """The cluster's, of the first build and of a rotation, as files."""
 
     directory: Path
-    issuers: dict[tuple[str, str], pki.Issuer] = field(default_factory=dict)
+    issuers: dict[tuple[str, str], issuing.Issuer] = field(default_factory=dict)
 
-    def issuer(self, name: str, unit: str) -> pki.Issuer:
+    def issuer(self, name: str, unit: str) -> issuing.Issuer:
         if (name, unit) not in self.issuers:
-            key = pki.make_key("ecdsa-p256")
-            certificate = pki.issue_authority(
+            key = issuing.make_key("ecdsa-p256")
+            certificate = issuing.issue_authority(
                 name, "lab", key, NOW, 30, unit=None if unit == "-" else unit
             )
-            self.issuers[name, unit] = pki.Issuer(certificate=certificate, key=key)
+            self.issuers[name, unit] = issuing.Issuer(certificate=certificate, key=key)
         return self.issuers[name, unit]
 
     def issue(self, name: str, unit: str, common_name: str, *, days: int = 30) -> bytes:
         """A certificate and its key, PEM."""
-        key = pki.make_key("ecdsa-p256")
-        content = pki.Content(
+        key = issuing.make_key("ecdsa-p256")
+        content = declarations.Content(
             common_name=common_name,
             organization=None,
-            usages=tuple(usage.dotted_string for usage in (pki.SERVER, pki.CLIENT)),
+            usages=tuple(
+                usage.dotted_string for usage in (declarations.SERVER, declarations.CLIENT)
+            ),
             names=(IPv4Address("127.0.0.1"),),
         )
         then = NOW if days > 0 else NOW - timedelta(days=40)
         issuer = self.issuer(name, unit)
         if days <= 0:
-            certificate = pki.issue_authority(
+            certificate = issuing.issue_authority(
                 name, "lab", issuer.key, then, 60, unit=None if unit == "-" else unit
             )
-            issuer = pki.Issuer(certificate=certificate, key=issuer.key)
-        certificate = pki.issue(content, key.public_key(), issuer, then, 30)
-        return pki.encode_certificate(certificate) + pki.encode_private_key(key)
+            issuer = issuing.Issuer(certificate=certificate, key=issuer.key)
+        certificate = issuing.issue(content, key.public_key(), issuer, then, 30)
+        return issuing.encode_certificate(certificate) + issuing.encode_private_key(key)
 
     def believe(self, names: tuple[str, ...], units: str) -> bytes:
         return b"".join(
-            pki.encode_certificate(self.issuer(name, unit).certificate)
+            issuing.encode_certificate(self.issuer(name, unit).certificate)
             for name in names
             for unit in units.split()
         )
@@ -396,10 +398,10 @@ def test_a_key_counts_and_not_a_name(kubelet: Kubelet) -> None:
     kubelet.prepare(SETTLED)
     kubelet.join(SETTLED)
     (kubelet.root / "etc/kubernetes/pki/ca-signing.crt").write_bytes(
-        pki.encode_certificate(make_twin())
+        issuing.encode_certificate(make_twin())
     )
     assert "asking for new ones" in kubelet.start()
 
 
 def make_twin() -> x509.Certificate:
-    return pki.issue_authority("kubernetes-ca", "lab", pki.make_key("ecdsa-p256"), NOW, 30)
+    return issuing.issue_authority("kubernetes-ca", "lab", issuing.make_key("ecdsa-p256"), NOW, 30)

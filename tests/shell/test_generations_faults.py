@@ -7,7 +7,12 @@ from fake_host import FakeHost
 from test_generations import CONFIG, KEY, WENT_BACK, Site, plant_failure, plant_killer, site
 from test_install import rewrite_manifest
 
-from bundler.signing import SIGNATURE, generate_key, load_signing_key, sign
+from bundler.bundle.signing import (
+    SIGNATURE,
+    generate_key,
+    load_signing_key,
+    sign,
+)
 
 __all__ = ["site"]
 

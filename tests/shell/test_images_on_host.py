@@ -13,7 +13,7 @@ from registries import MadeImage, make_layer, sha256, write_oci_directory
 from shells import Sh, write_program
 from small_builds import SmallSite, make_site, unpack
 
-from bundler.arrange import Layout, Media
+from bundler.bundle.arrange import Layout, Media
 
 PAUSE, NGINX = "registry.k8s.io/pause:3.2", "docker.io/library/nginx:1.22"
 SHARED = make_layer("shared", b"x" * 20_000)

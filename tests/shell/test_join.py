@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from shells import TEMPLATES, Sh
 
-from bundler.volumes import write_pieces
+from bundler.bundle.volumes import write_pieces
 
 CONTENT = bytes(range(256)) * 40
 

@@ -12,7 +12,7 @@ from test_diagnose import list_secrets
 from test_generations import CONFIG, KEY, Site, plant
 from test_install import list_tree, rewrite_manifest
 
-from bundler.components import UNITS
+from bundler.cluster.components import UNITS
 
 
 @pytest.fixture

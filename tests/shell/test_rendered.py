@@ -9,7 +9,7 @@ from descriptions import write_archive, write_description
 from shells import PINS
 
 from bundler.build import render
-from bundler.cache import Cache
+from bundler.cache.store import Cache
 from bundler.gather import Inputs
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

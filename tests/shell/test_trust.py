@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 from shells import Sh
 
-from bundler.signing import SIGNATURE, generate_key, load_signing_key, sign
+from bundler.bundle.signing import (
+    SIGNATURE,
+    generate_key,
+    load_signing_key,
+    sign,
+)
 
 
 @pytest.fixture

@@ -7,14 +7,14 @@ from pathlib import Path
 from offline_root import OfflineRoot
 from pki_cases import make_plan
 
-from bundler.own_pki.given import import_authority
-from bundler.own_pki.importing import import_signed
-from bundler.own_pki.paperwork import write_requests
-from bundler.own_pki.report import Report
-from bundler.own_pki.requests import Wanted, ensure_requests
-from bundler.pki_store import Pki, ensure_pki
-from bundler.plan import Plan
-from bundler.state import open_state
+from bundler.cluster.plan import Plan
+from bundler.pki.own.given import import_authority
+from bundler.pki.own.importing import import_signed
+from bundler.pki.own.paperwork import write_requests
+from bundler.pki.own.report import Report
+from bundler.pki.own.requests import Wanted, ensure_requests
+from bundler.pki.store import Pki, ensure_pki
+from bundler.state.directory import open_state
 
 AUTHORITIES = ("etcd-ca", "front-proxy-ca", "kubernetes-ca")
 

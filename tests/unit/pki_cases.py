@@ -3,8 +3,8 @@
 from datetime import UTC, datetime
 from ipaddress import IPv4Address
 
-from bundler.config import Arch, Cluster, Role
-from bundler.plan import NodePlan, Plan
+from bundler.cluster.config import Arch, Cluster, Role
+from bundler.cluster.plan import NodePlan, Plan
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, 890, tzinfo=UTC)
 MASTER = (Role.ETCD, Role.CONTROL_PLANE, Role.LOAD_BALANCER)

@@ -13,16 +13,21 @@ from misbehaving import make_artifact
 from small_builds import SmallSite, make_site
 from typer.testing import CliRunner, Result
 
-from bundler import segments
-from bundler.cache import Cache
-from bundler.cache_care import prune_cache
-from bundler.cache_media import export_blobs, list_blobs
+from bundler.bundle import segments
+from bundler.bundle.payload import (
+    Payload,
+    ensure_file,
+    ensure_members,
+    read_payload,
+)
+from bundler.cache.care import prune_cache
+from bundler.cache.media import export_blobs, list_blobs
+from bundler.cache.store import Cache
 from bundler.catalog import Artifact
-from bundler.cli import app
+from bundler.cli.app import app
 from bundler.errors import ArtifactError
 from bundler.files import remove_leftovers
 from bundler.oci.pull import read_document
-from bundler.payload import Payload, ensure_file, ensure_members, read_payload
 
 CONTENT = b"what a program is made of " * 1000
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -107,7 +112,7 @@ def test_a_segment_that_was_only_copied_is_not_made_anew(
 
     monkeypatch.setattr(segments, "compress", refuse)
     assert ensure_program(tmp_path, cache) == payload
-    monkeypatch.setattr("bundler.marks.hash_file", refuse)
+    monkeypatch.setattr("bundler.cache.marks.hash_file", refuse)
     assert ensure_program(tmp_path, cache) == payload  # and from now on it is not even read
 
 
@@ -169,7 +174,7 @@ def test_an_export_beside_which_a_file_is_pruned_says_so(
 ) -> None:
     adopt(cache)
     blobs = list_blobs(cache)
-    monkeypatch.setattr("bundler.cache_media.list_blobs", lambda _: blobs)
+    monkeypatch.setattr("bundler.cache.media.list_blobs", lambda _: blobs)
     cache.remove_blob("sha256", DIGEST)
     with pytest.raises(ArtifactError, match="taken out of the cache while it was exported"):
         export_blobs(cache, tmp_path / "x.tar", None)

@@ -9,10 +9,10 @@ import pytest
 from descriptions import write_archive, write_upstream
 
 from bundler.build import build
-from bundler.cache import Cache
+from bundler.bundle.signing import generate_key, load_public_key, load_signing_key
+from bundler.cache.store import Cache
 from bundler.errors import ArtifactError, ConfigError, OutputError
 from bundler.gather import Inputs
-from bundler.signing import generate_key, load_public_key, load_signing_key
 
 DESCRIPTION = """\
 apiVersion: bundler/v1alpha1

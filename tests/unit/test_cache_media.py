@@ -9,9 +9,14 @@ import pytest
 from descriptions import write_description, write_upstream
 from typer.testing import CliRunner, Result
 
-from bundler.cache import Cache
-from bundler.cache_media import Blob, export_blobs, import_blobs, list_blobs
-from bundler.cli import app
+from bundler.cache.media import (
+    Blob,
+    export_blobs,
+    import_blobs,
+    list_blobs,
+)
+from bundler.cache.store import Cache
+from bundler.cli.app import app
 from bundler.errors import ArtifactError, BundlerError, OutputError
 
 CONTENTS = (b"one", b"two" * 1000, b"")
@@ -168,7 +173,7 @@ def test_an_export_from_bad_media_says_so(
     blob.unlink()
     blob.symlink_to("/proc/self/mem")
     listed = (Blob("sha256", blob.name, len(CONTENTS[1])),)
-    monkeypatch.setattr("bundler.cache_media.list_blobs", lambda _: listed)
+    monkeypatch.setattr("bundler.cache.media.list_blobs", lambda _: listed)
     with pytest.raises(ArtifactError, match=f"{blob.name} cannot be read"):
         export_blobs(cache, tmp_path / "a.tar", None)
     assert not list(tmp_path.glob("*.tar*")) + list(tmp_path.glob(".tmp*"))

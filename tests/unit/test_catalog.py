@@ -20,9 +20,9 @@ from bundler.catalog import (
     list_versions,
 )
 from bundler.catalog.signatures import Scheme, find_signed
-from bundler.cli import app
+from bundler.cli.app import app
+from bundler.cluster.loader import load_cluster
 from bundler.errors import ConfigError
-from bundler.loader import load_cluster
 
 TEXT = (files("bundler.catalog") / "pins.tsv").read_text(encoding="utf-8")
 ROWS = list(csv.DictReader(TEXT.splitlines(), delimiter="\t"))

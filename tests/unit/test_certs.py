@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from bundler.build import open_secrets
-from bundler.cache import Cache
-from bundler.certs import list_bundle
+from bundler.bundle.pack import pack
+from bundler.cache.store import Cache
+from bundler.cluster.loader import load_cluster
 from bundler.errors import OutputError, PkiError
 from bundler.gather import Inputs
-from bundler.loader import load_cluster
-from bundler.pack import pack
-from bundler.render import render_node
-from bundler.tree import File, Tree
+from bundler.pki.certs import list_bundle
+from bundler.trees.render import render_node
+from bundler.trees.tree import File, Tree
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -10,10 +10,10 @@ import yaml
 from descriptions import write_archive
 
 from bundler.build import render
-from bundler.cache import Cache
+from bundler.cache.store import Cache
+from bundler.cluster.loader import load_cluster
 from bundler.errors import ConfigError
 from bundler.gather import Inputs
-from bundler.loader import load_cluster
 
 BASE = """\
 apiVersion: bundler/v1alpha1

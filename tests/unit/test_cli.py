@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bundler import cli
+from bundler.cli import app as cli
 
 PINS = Path(__file__).parents[1] / "golden" / "pins.yaml"
 Run = Callable[..., subprocess.CompletedProcess[str]]

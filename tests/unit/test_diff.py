@@ -8,15 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from bundler.changes import Change, What
-from bundler.diff import Pair, compare_pair, pair_bundles
-from bundler.diff_text import ONLY_LINE_ENDS, ONLY_MASKED, TEXT_LIMIT, diff_texts, mask
+from bundler.bundle.inventory import Item, ItemKind
+from bundler.bundle.pack import pack
+from bundler.bundle.sbom import SBOM, make_sbom
+from bundler.bundle.signing import SIGNATURE
+from bundler.changes.change import Change, What
+from bundler.changes.diff import Pair, compare_pair, pair_bundles
+from bundler.changes.text import (
+    ONLY_LINE_ENDS,
+    ONLY_MASKED,
+    TEXT_LIMIT,
+    diff_texts,
+    mask,
+)
 from bundler.errors import OutputError
-from bundler.inventory import Item, ItemKind
-from bundler.pack import pack
-from bundler.sbom import SBOM, make_sbom
-from bundler.signing import SIGNATURE
-from bundler.tree import File, Tree, make_manifest
+from bundler.trees.tree import File, Tree, make_manifest
 
 BUNDLER = Path(sys.executable).parent / "bundler"
 KEY = "-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n"

@@ -23,27 +23,38 @@ from in_toto_attestation.predicates.provenance.v1 import provenance_pb2
 from in_toto_attestation.v1 import statement_pb2
 from in_toto_attestation.v1.statement import Statement
 
-from bundler.artifacts import resolve_artifacts
 from bundler.build import build, render
-from bundler.cache import Cache
+from bundler.bundle.inspect import Report, inspect
+from bundler.bundle.inventory import (
+    Item,
+    ItemKind,
+    Taken,
+    list_items,
+)
+from bundler.bundle.provenance import (
+    PREDICATE,
+    PROVENANCE,
+    hash_directory,
+    list_own,
+    make_provenance,
+)
+from bundler.bundle.sbom import SBOM, make_sbom
+from bundler.bundle.segments import COMPRESSOR
+from bundler.cache.store import Cache
 from bundler.catalog import COMPONENTS
 from bundler.catalog.licences import find_project, is_published_by_project
+from bundler.cluster.loader import load_cluster
+from bundler.cluster.plan import Plan, make_plan
 from bundler.errors import ArtifactError
 from bundler.gather import Inputs, update_lock
-from bundler.inspect import Report, inspect
-from bundler.inventory import Item, ItemKind, Taken, list_items
-from bundler.loader import load_cluster
-from bundler.lock import Entry, Kind, Origin
 from bundler.oci.archives import open_image
 from bundler.oci.bundle import BLOBS
 from bundler.oci.needed import Images, list_needed
 from bundler.oci.references import parse_reference
-from bundler.plan import Plan, make_plan
-from bundler.provenance import PREDICATE, PROVENANCE, hash_directory, list_own, make_provenance
-from bundler.render import list_fetched
-from bundler.sbom import SBOM, make_sbom
-from bundler.segments import COMPRESSOR
-from bundler.tree import File, Tree
+from bundler.trees.render import list_fetched
+from bundler.trees.tree import File, Tree
+from bundler.upstream.artifacts import resolve_artifacts
+from bundler.upstream.lock import Entry, Kind, Origin
 
 BUNDLER = Path(sys.executable).parent / "bundler"
 LAYERS = [f"sha256:{hashlib.sha256(name).hexdigest()}" for name in (b"base", b"program")]

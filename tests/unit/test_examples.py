@@ -10,9 +10,9 @@ from descriptions import write_archive, write_upstream
 from registries import MadeImage, make_layer, run_registry
 
 from bundler.build import build, preview, render
-from bundler.cache import Cache
+from bundler.cache.store import Cache
+from bundler.cluster.loader import load_cluster
 from bundler.gather import Inputs
-from bundler.loader import load_cluster
 from bundler.oci.references import parse_reference
 from bundler.oci.registry import RegistryOptions
 

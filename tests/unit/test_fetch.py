@@ -17,16 +17,16 @@ from typing import Any
 import pytest
 from misbehaving import CONTENT, PATH, Server, make_artifact, running
 
-from bundler.beside import DIGEST, fetch_beside
-from bundler.cache import Cache
+from bundler.cache.store import Cache
 from bundler.errors import ArtifactError, BundlerError, OutputError
-from bundler.fetch import (
+from bundler.upstream.beside import DIGEST, fetch_beside
+from bundler.upstream.fetch import (
     FetchOptions,
     ensure_artifact,
     ensure_artifacts,
     fetch_unpinned,
 )
-from bundler.mirrors import parse_mirror
+from bundler.upstream.mirrors import parse_mirror
 
 
 @pytest.fixture

@@ -13,12 +13,17 @@ from descriptions import write_description, write_upstream
 from misbehaving import CONTENT, PATH, Server, make_artifact, running
 from typer.testing import CliRunner, Result
 
-from bundler.cache import Cache
-from bundler.cli import app
+from bundler.cache.store import Cache
+from bundler.cli.app import app
 from bundler.errors import ArtifactError, ConfigError
-from bundler.fetch import FetchOptions, ensure_artifact
-from bundler.mirrors import Mirror, list_sources, parse_mirror, show_url
-from bundler.transport import MOST_REDIRECTS, make_session
+from bundler.upstream.fetch import FetchOptions, ensure_artifact
+from bundler.upstream.mirrors import (
+    Mirror,
+    list_sources,
+    parse_mirror,
+    show_url,
+)
+from bundler.upstream.transport import MOST_REDIRECTS, make_session
 
 HERE: list[x509.GeneralName] = [x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from bundler.cache import Cache
-from bundler.cache_media import export_blobs
+from bundler.bundle.signing import generate_key
+from bundler.bundle.volumes import write_pieces
+from bundler.cache.media import export_blobs
+from bundler.cache.store import Cache
 from bundler.errors import OutputError
 from bundler.files import write_atomically
-from bundler.signing import generate_key
-from bundler.volumes import write_pieces
 
 
 def bind(path: Path) -> None:

@@ -7,12 +7,17 @@ import pytest
 import yaml
 
 from bundler.build import render
-from bundler.cache import Cache
+from bundler.cache.store import Cache
+from bundler.cluster.host import (
+    SYSCTLS,
+    Need,
+    open_ports,
+    sysctls,
+)
+from bundler.cluster.loader import load_cluster
+from bundler.cluster.plan import Plan, make_plan
 from bundler.gather import Inputs
-from bundler.host import SYSCTLS, Need, open_ports, sysctls
-from bundler.loader import load_cluster
 from bundler.paths import templates_directory
-from bundler.plan import Plan, make_plan
 
 PINS = Path(__file__).parents[1] / "golden" / "pins.yaml"
 

@@ -11,14 +11,14 @@ from registries import MadeImage, Registry, make_layer, run_registry, sha256
 from typer.testing import CliRunner
 
 from bundler.build import build
-from bundler.cache import Cache
-from bundler.cli import app
-from bundler.cli_options import make_inputs
+from bundler.cache.store import Cache
+from bundler.cli.app import app
+from bundler.cli.options import make_inputs
 from bundler.errors import ArtifactError, ConfigError
 from bundler.gather import Inputs, fetch, update_lock
-from bundler.lock import Entry, Kind, read_lock
-from bundler.locking import lock_path
 from bundler.oci.registry import RegistryOptions
+from bundler.upstream.lock import Entry, Kind, read_lock
+from bundler.upstream.locking import lock_path
 
 PAUSE = "registry.k8s.io/pause:3.9"
 SITE = """\

@@ -21,18 +21,18 @@ from registries import (
     write_oci_directory,
 )
 
-from bundler.cache import Cache
-from bundler.completeness import check_images_complete
-from bundler.config import Image
+from bundler.cache.store import Cache
+from bundler.cluster.config import Image
+from bundler.cluster.images import serves
+from bundler.cluster.loader import load_cluster
+from bundler.cluster.plan import make_plan
 from bundler.errors import ArtifactError, ConfigError
-from bundler.images import serves
-from bundler.loader import load_cluster
 from bundler.oci.archives import open_image
 from bundler.oci.bundle import ensure_layers
 from bundler.oci.references import full_name, parse_reference
 from bundler.oci.stored import Place
-from bundler.plan import make_plan
-from bundler.tree import File, Tree
+from bundler.trees.completeness import check_images_complete
+from bundler.trees.tree import File, Tree
 
 DIGEST = f"sha256:{'ab' * 32}"
 NGINX = parse_reference("nginx:1.22")

@@ -18,10 +18,10 @@ import pytest
 from descriptions import write_description, write_upstream
 from misbehaving import make_artifact
 
-from bundler.cache import Cache
+from bundler.cache.store import Cache
 from bundler.errors import ArtifactError
-from bundler.fetch import FetchOptions, ensure_artifact, ensure_artifacts
-from bundler.fetch_faults import StoppedError
+from bundler.upstream.faults import StoppedError
+from bundler.upstream.fetch import FetchOptions, ensure_artifact, ensure_artifacts
 
 BUNDLER = Path(sys.executable).parent / "bundler"
 SOON = 5  # seconds: far less than any time-out of a connection
@@ -118,7 +118,7 @@ def test_who_waits_for_another_run_says_once_for_what(
             said.append(text)
             threading.Timer(0.3, lambda: fcntl.flock(descriptor, fcntl.LOCK_UN)).start()
 
-        monkeypatch.setattr("bundler.cache.log.info", hear)
+        monkeypatch.setattr("bundler.cache.store.log.info", hear)
         assert ensure_artifact(artifact, options).read_bytes() == b"wanted"
     assert said == [f"  {artifact.label}: another run is at it, and is waited for"]
 

@@ -19,14 +19,19 @@ from authority import Authority
 from cryptography import x509
 from pki_cases import make_plan
 
-from bundler.endpoints import find_endpoint, list_endpoints
+from bundler.cluster.loader import load_cluster
+from bundler.cluster.plan import Plan
+from bundler.cluster.plan import make_plan as make_real_plan
 from bundler.errors import ConfigError
-from bundler.live import Endpoint, UnreachableError, check_endpoint, fetch_chain
-from bundler.loader import load_cluster
-from bundler.pki_store import ensure_pki
-from bundler.plan import Plan
-from bundler.plan import make_plan as make_real_plan
-from bundler.state import open_state
+from bundler.pki.endpoints import find_endpoint, list_endpoints
+from bundler.pki.live import (
+    Endpoint,
+    UnreachableError,
+    check_endpoint,
+    fetch_chain,
+)
+from bundler.pki.store import ensure_pki
+from bundler.state.directory import open_state
 
 LOOPBACK = [x509.IPAddress(IPv4Address("127.0.0.1"))]
 V2, V3 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from bundler.config import Role
+from bundler.cluster.config import Role
+from bundler.cluster.loader import load_cluster
 from bundler.errors import ConfigError
-from bundler.loader import load_cluster
 
 MASTER2 = (
     "  - {name: master2, address: 172.30.20.12, roles: [etcd, control-plane, load-balancer]}\n"

@@ -12,14 +12,19 @@ from descriptions import write_description, write_upstream
 from misbehaving import PATH, make_artifact, running
 from typer.testing import CliRunner
 
-from bundler.cache import Cache
-from bundler.cache_media import export_blobs, import_blobs
+from bundler.cache.media import export_blobs, import_blobs
+from bundler.cache.store import Cache
 from bundler.catalog import URLS, artifact_url
 from bundler.errors import ArtifactError, ConfigError
-from bundler.fetch import FetchOptions
 from bundler.gather import Inputs, check, update_lock
-from bundler.lock import Kind, Lock, Origin, read_lock
-from bundler.locking import lock_path, read_checksum, settle_artifact
+from bundler.upstream.fetch import FetchOptions
+from bundler.upstream.lock import (
+    Kind,
+    Lock,
+    Origin,
+    read_lock,
+)
+from bundler.upstream.locking import lock_path, read_checksum, settle_artifact
 
 SHA256, SHA512 = "ab" * 32, "cd" * 64
 
@@ -270,7 +275,7 @@ def test_two_entries_for_one_file_are_refused(inputs: Inputs) -> None:
 
 
 def test_the_command_prints_an_entry_a_line(inputs: Inputs) -> None:
-    from bundler.cli import app
+    from bundler.cli.app import app
 
     arguments = ["lock", "-q", "-c", str(inputs.description), "--offline", "--pins"]
     arguments += [

@@ -9,14 +9,14 @@ import pytest
 from descriptions import write_archive, write_upstream
 
 from bundler.build import build
-from bundler.cache import Cache
-from bundler.completeness import check_images_complete
+from bundler.cache.store import Cache
+from bundler.cluster.loader import load_cluster
+from bundler.cluster.plan import make_plan
 from bundler.errors import ArtifactError, ConfigError
 from bundler.gather import Inputs
-from bundler.loader import load_cluster
-from bundler.machine import SCRIPT, read_machine
-from bundler.plan import make_plan
-from bundler.tree import File, Tree
+from bundler.trees.completeness import check_images_complete
+from bundler.trees.tree import File, Tree
+from bundler.upstream.machine import SCRIPT, read_machine
 
 MIXED = """\
 apiVersion: bundler/v1alpha1

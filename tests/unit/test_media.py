@@ -14,15 +14,20 @@ from pathlib import Path
 import pytest
 from small_builds import SmallSite, make_site, read_manifest, unpack
 
-from bundler.arrange import Layout, Media, is_in_base
-from bundler.context import STATE_NAMES, _from_state, make_unknown
+from bundler.bundle.arrange import Layout, Media, is_in_base
+from bundler.bundle.manifest import (
+    Source,
+    identify,
+    make_header,
+    parse_manifest,
+)
+from bundler.bundle.payload import Payload
+from bundler.bundle.signing import generate_key
+from bundler.bundle.verify import compare, verify
+from bundler.bundle.volumes import open_whole
 from bundler.errors import ConfigError, OutputError
-from bundler.manifest import Source, identify, make_header, parse_manifest
-from bundler.payload import Payload
-from bundler.signing import generate_key
-from bundler.tree import File
-from bundler.verify import compare, verify
-from bundler.volumes import open_whole
+from bundler.trees.context import STATE_NAMES, _from_state, make_unknown
+from bundler.trees.tree import File
 
 SPLIT = Media(layout=Layout.SPLIT)
 PUBLIC = Media(public_only=True)
@@ -484,7 +489,7 @@ def test_what_is_no_list_of_digests_is_refused(tmp_path: Path, text: str) -> Non
 
 
 def test_a_file_more_or_less_is_found_too(tmp_path: Path) -> None:
-    from bundler.verify import Verdict
+    from bundler.bundle.verify import Verdict
 
     public = parse_manifest(b"# from-state secret\nab 0644 1 x\nab 0644 1 y\n", "public")
     whole = parse_manifest(b"ab 0644 1 x\nab 0644 1 secret\nab 0755 9 evil\n", "whole")

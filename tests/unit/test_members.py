@@ -14,10 +14,10 @@ import pytest
 from misbehaving import make_artifact
 
 from bundler import members
-from bundler.archives import explain_damage, read_zipped
-from bundler.cache import Cache
+from bundler.bundle.archives import explain_damage, read_zipped
+from bundler.bundle.payload import ensure_members, read_payload
+from bundler.cache.store import Cache
 from bundler.errors import ArtifactError, OutputError
-from bundler.payload import ensure_members, read_payload
 
 Member = tuple[str, bytes, str]  # name, type, what it links to or holds
 
@@ -154,7 +154,7 @@ def test_a_header_that_would_fill_the_memory_is_refused(tmp_path: Path, kind: by
     code = (
         "import sys; sys.path[:0] = sys.argv[2:]\n"
         "from test_members import take\n"
-        "from bundler.cache import Cache\n"
+        "from bundler.cache.store import Cache\n"
         "from bundler.errors import ArtifactError\n"
         "from pathlib import Path\n"
         "try: take(Path(sys.argv[1]), Cache(Path(sys.argv[1]).parent / 'cache'))\n"

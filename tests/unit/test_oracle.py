@@ -19,7 +19,7 @@ import pytest
 import yaml
 from descriptions import write_archive
 
-from bundler.accepted import (
+from bundler.cluster.accepted import (
     _read,
     accepted_fields,
     accepted_flags,
@@ -28,17 +28,17 @@ from bundler.accepted import (
     served_apis,
     takes_field,
 )
-from bundler.checks import check_cluster
-from bundler.components import MINORS, PROXY_MODES, RUNTIMES
-from bundler.config import Cluster
-from bundler.context import Secrets
+from bundler.cluster.checks import check_cluster
+from bundler.cluster.components import MINORS, PROXY_MODES, RUNTIMES
+from bundler.cluster.config import Cluster
+from bundler.cluster.loader import load_cluster
+from bundler.cluster.plan import Plan, make_plan
+from bundler.cluster.settings import list_flags, make_config, make_flags
 from bundler.errors import ConfigError
-from bundler.loader import load_cluster
-from bundler.pki_store import Pki, ensure_pki
-from bundler.plan import Plan, make_plan
-from bundler.render import render_node
-from bundler.settings import list_flags, make_config, make_flags
-from bundler.state import open_state
+from bundler.pki.store import Pki, ensure_pki
+from bundler.state.directory import open_state
+from bundler.trees.context import Secrets
+from bundler.trees.render import render_node
 
 PROGRAMS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy")
 CONFIGS = {

@@ -13,14 +13,14 @@ from offline_root import openssl
 from own_pki_cases import AUTHORITIES, Site, make_own_site
 from pki_cases import make_plan
 
-from bundler import pki
 from bundler.errors import ConfigError, OutputError, PkiError
-from bundler.own_pki.paperwork import write_requests
-from bundler.own_pki.reasons import WHY
-from bundler.pki_store import Pki
-from bundler.state import open_state
-from bundler.state_archive import export_state, import_state
-from bundler.together import finish_change, write_together
+from bundler.pki import declarations, issuing
+from bundler.pki.own.paperwork import write_requests
+from bundler.pki.own.reasons import WHY
+from bundler.pki.store import Pki
+from bundler.state.archive import export_state, import_state
+from bundler.state.directory import open_state
+from bundler.state.together import finish_change, write_together
 
 
 @pytest.fixture
@@ -135,8 +135,8 @@ def test_every_certificate_can_be_asked_for(asked: Site) -> None:
     rows = json.loads((asked.requests / "request.json").read_bytes())["requests"]
     wanted = {
         f"{node.name}.{spec.name}" if node else spec.name
-        for spec in pki.list_certificates(asked.plan)
-        for node in pki.list_owners(spec, asked.plan)
+        for spec in declarations.list_certificates(asked.plan)
+        for node in declarations.list_owners(spec, asked.plan)
     }
     assert {row["name"] for row in rows} == wanted
     api = next(row for row in rows if row["name"] == "master1.apiserver")
@@ -147,7 +147,11 @@ def test_every_certificate_can_be_asked_for(asked: Site) -> None:
 
 
 def test_each_certificate_has_a_reason() -> None:
-    named = {spec.name for spec in pki.CERTIFICATES} | set(pki.AUTHORITIES) | {pki.KUBELET_CA}
+    named = (
+        {spec.name for spec in declarations.CERTIFICATES}
+        | set(declarations.AUTHORITIES)
+        | {declarations.KUBELET_CA}
+    )
     assert set(WHY) == named
 
 
@@ -212,13 +216,13 @@ def test_intermediates_come_back_and_a_build_issues_under_them(site: Site) -> No
 def verify_with_openssl(site: Site, made: Pki) -> None:
     """Each certificate, by the authority alone, and servers' by the root alone."""
     file, above = site.directory / "leaf.pem", site.directory / "above.pem"
-    for spec in pki.list_certificates(site.plan):
-        name = pki.authority_of(spec, site.plan)
+    for spec in declarations.list_certificates(site.plan):
+        name = declarations.authority_of(spec, site.plan)
         pair = (made.nodes["master1"] if spec.roles else made.cluster)[spec.name]
         file.write_bytes(pair.certificate_pem)
         above.write_bytes(made.anchors[name])
         openssl("verify", "-x509_strict", "-partial_chain", "-CAfile", above, file)
-        if pki.SERVER in spec.usages:
+        if declarations.SERVER in spec.usages:
             openssl("verify", "-x509_strict", "-CAfile", site.root.file, "-untrusted", file, file)
 
 
@@ -235,9 +239,9 @@ def test_one_authority_for_all_and_either_kind_of_key(
     site.take()
     made = site.build()
     certificate = load(made.nodes["master1"]["etcd-peer"].certificate_pem)[0]
-    assert pki.get_key_kind(certificate.public_key()) == key
+    assert issuing.get_key_kind(certificate.public_key()) == key
     verify_with_openssl(site, made)
-    kinds = {pki.get_key_kind(load(made.anchors["etcd-ca"])[0].public_key())}
+    kinds = {issuing.get_key_kind(load(made.anchors["etcd-ca"])[0].public_key())}
     assert kinds == ({"ecdsa-p256"} if is_leaves else {key})
 
 
@@ -529,7 +533,7 @@ def test_a_new_host_waits_for_its_certificates(leaves: Site) -> None:
     wanted = {one.name for one in leaves.request()}
     assert wanted == {
         "master1.apiserver",  # its names changed
-        *(f"master2.{spec.name}" for spec in pki.CERTIFICATES if spec.roles),
+        *(f"master2.{spec.name}" for spec in declarations.CERTIFICATES if spec.roles),
     }
     leaves.sign()
     leaves.take()

@@ -10,14 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from bundler import segments
-from bundler.cache import Cache
+from bundler.bundle import segments
+from bundler.bundle.inspect import inspect
+from bundler.bundle.pack import pack
+from bundler.bundle.payload import ensure_file, ensure_members, read_payload
+from bundler.cache.store import Cache
 from bundler.catalog import Artifact
 from bundler.errors import ArtifactError, OutputError, TemplateError
-from bundler.inspect import inspect
-from bundler.pack import pack
-from bundler.payload import ensure_file, ensure_members, read_payload
-from bundler.tree import File, Tree, make_manifest, write_tree
+from bundler.trees.tree import (
+    File,
+    Tree,
+    make_manifest,
+    write_tree,
+)
 
 BIG = os.urandom(64) * 200_000  # 12.8 MB: several chunks
 

@@ -12,22 +12,33 @@ from debian_packages import needs_dpkg_deb, write_deb
 from descriptions import write_upstream
 
 from bundler.build import build
-from bundler.cache import Cache
-from bundler.components import COMMANDS, COMMANDS_WANTED
-from bundler.config import Packages
+from bundler.bundle.inspect import inspect
+from bundler.cache.store import Cache
+from bundler.cluster.components import COMMANDS, COMMANDS_WANTED
+from bundler.cluster.config import Packages
+from bundler.cluster.loader import load_cluster
+from bundler.cluster.plan import Plan, make_plan
 from bundler.errors import ArtifactError, BundlerError, ConfigError
 from bundler.gather import Inputs, check, update_lock
-from bundler.inspect import inspect
-from bundler.loader import load_cluster
-from bundler.lock import Origin, read_lock
-from bundler.locking import lock_path
 from bundler.packages import apt
 from bundler.packages.debs import parse_relations, read_deb
-from bundler.packages.files import Need, PackageFile, render_list, select_files
+from bundler.packages.files import (
+    Need,
+    PackageFile,
+    render_list,
+    select_files,
+)
 from bundler.packages.resolve import resolve_packages
 from bundler.packages.sources import Source, find_repositories, read_sources
-from bundler.packages.tables import MINIMAL, QUIET_UNITS, RELEASES, ROWS, wanted_pairs
-from bundler.plan import Plan, make_plan
+from bundler.packages.tables import (
+    MINIMAL,
+    QUIET_UNITS,
+    RELEASES,
+    ROWS,
+    wanted_pairs,
+)
+from bundler.upstream.lock import Origin, read_lock
+from bundler.upstream.locking import lock_path
 
 
 @pytest.fixture

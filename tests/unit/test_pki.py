@@ -10,25 +10,25 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from pki_cases import NOW, make_plan
 
-from bundler import pki
 from bundler.errors import PkiError
+from bundler.pki import declarations, issuing
 
-SPECS = {spec.name: spec for spec in pki.CERTIFICATES}
+SPECS = {spec.name: spec for spec in declarations.CERTIFICATES}
 SERVER = ExtendedKeyUsageOID.SERVER_AUTH
 CLIENT = ExtendedKeyUsageOID.CLIENT_AUTH
 
 
-def make_issuer(name=pki.KUBERNETES_CA, days=3650, now=NOW):
-    key = pki.make_key("ecdsa-p256")
-    return pki.Issuer(certificate=pki.issue_authority(name, "lab", key, now, days), key=key)
+def make_issuer(name=declarations.KUBERNETES_CA, days=3650, now=NOW):
+    key = issuing.make_key("ecdsa-p256")
+    return issuing.Issuer(certificate=issuing.issue_authority(name, "lab", key, now, days), key=key)
 
 
 def issue(name, *, plan=None, node=0, key=None, issuer=None, now=NOW, days=365):
     plan = plan or make_plan()
     spec = SPECS[name]
-    content = pki.make_content(spec, plan, plan.nodes[node] if spec.roles else None)
-    key = key or pki.make_key("ecdsa-p256")
-    return pki.issue(content, key.public_key(), issuer or make_issuer(), now, days)
+    content = declarations.make_content(spec, plan, plan.nodes[node] if spec.roles else None)
+    key = key or issuing.make_key("ecdsa-p256")
+    return issuing.issue(content, key.public_key(), issuer or make_issuer(), now, days)
 
 
 def get(certificate, kind):
@@ -70,12 +70,12 @@ def test_each_certificate_has_its_name_and_no_more_usages_than_it_needs(
 
 
 def test_every_declared_certificate_is_in_the_table_above_once():
-    assert len(SPECS) == len(pki.CERTIFICATES) == 17
-    assert {spec.authority for spec in pki.CERTIFICATES} == set(pki.AUTHORITIES)
+    assert len(SPECS) == len(declarations.CERTIFICATES) == 17
+    assert {spec.authority for spec in declarations.CERTIFICATES} == set(declarations.AUTHORITIES)
 
 
 def test_only_the_administrator_is_in_system_masters():
-    assert [spec.name for spec in pki.CERTIFICATES if spec.organization] == ["admin"]
+    assert [spec.name for spec in declarations.CERTIFICATES if spec.organization] == ["admin"]
 
 
 def test_the_api_server_answers_to_every_name_a_client_may_use():
@@ -109,7 +109,7 @@ def test_an_endpoint_that_is_a_node_address_is_named_once():
 
 @pytest.mark.parametrize("name", ["etcd-server", "etcd-peer", "scheduler-server"])
 def test_a_node_certificate_names_only_its_own_host(name):
-    content = pki.make_content(SPECS[name], make_plan(), make_plan().nodes[1])
+    content = declarations.make_content(SPECS[name], make_plan(), make_plan().nodes[1])
     assert content.names == (
         "master2",
         "localhost",
@@ -138,7 +138,7 @@ def test_an_authority_signs_leaves_only():
 
 @pytest.mark.parametrize(("kind", "enciphers"), [("ecdsa-p256", False), ("rsa-2048", True)])
 def test_a_leaf_is_no_authority_and_its_key_usage_fits_its_key(kind, enciphers):
-    certificate = issue("apiserver", key=pki.make_key(kind))
+    certificate = issue("apiserver", key=issuing.make_key(kind))
     constraints = get(certificate, x509.BasicConstraints)
     usage = get(certificate, x509.KeyUsage)
     assert constraints.critical
@@ -147,7 +147,7 @@ def test_a_leaf_is_no_authority_and_its_key_usage_fits_its_key(kind, enciphers):
     assert usage.value.digital_signature
     assert usage.value.key_encipherment is enciphers
     assert not usage.value.key_cert_sign
-    assert pki.get_key_kind(certificate.public_key()) == kind
+    assert issuing.get_key_kind(certificate.public_key()) == kind
 
 
 def test_a_leaf_names_its_authority_by_key():
@@ -193,13 +193,13 @@ def test_a_clock_before_the_authority_is_refused():
 def test_reading_a_certificate_gives_back_what_it_was_to_say(name):
     plan = make_plan()
     spec = SPECS[name]
-    wanted = pki.make_content(spec, plan, plan.nodes[0] if spec.roles else None)
-    assert pki.explain_change(pki.read_content(issue(name)), wanted) is None
+    wanted = declarations.make_content(spec, plan, plan.nodes[0] if spec.roles else None)
+    assert declarations.explain_change(declarations.read_content(issue(name)), wanted) is None
 
 
 def test_the_order_of_names_is_no_change():
-    content = pki.make_content(SPECS["apiserver"], make_plan(), make_plan().nodes[0])
-    assert pki.explain_change(replace(content, names=content.names[::-1]), content) is None
+    content = declarations.make_content(SPECS["apiserver"], make_plan(), make_plan().nodes[0])
+    assert declarations.explain_change(replace(content, names=content.names[::-1]), content) is None
 
 
 @pytest.mark.parametrize(
@@ -214,19 +214,19 @@ def test_the_order_of_names_is_no_change():
     ],
 )
 def test_a_change_is_told_in_words(change, reason):
-    found = pki.Content(
+    found = declarations.Content(
         common_name="x", organization=None, usages=(SERVER.dotted_string,), names=("a",)
     )
-    assert pki.explain_change(found, replace(found, **change)) == reason
+    assert declarations.explain_change(found, replace(found, **change)) == reason
 
 
 @pytest.mark.parametrize(
     ("kind", "header"), [("ecdsa-p256", b"EC PRIVATE KEY"), ("rsa-2048", b"RSA PRIVATE KEY")]
 )
 def test_keys_are_in_the_form_that_every_kubernetes_reads_as_a_public_key_too(kind, header):
-    key = pki.make_key(kind)
-    assert pki.encode_private_key(key).startswith(b"-----BEGIN " + header + b"-----\n")
-    assert pki.encode_public_key(key.public_key()).startswith(b"-----BEGIN PUBLIC KEY-----\n")
+    key = issuing.make_key(kind)
+    assert issuing.encode_private_key(key).startswith(b"-----BEGIN " + header + b"-----\n")
+    assert issuing.encode_public_key(key.public_key()).startswith(b"-----BEGIN PUBLIC KEY-----\n")
 
 
 def test_no_key_shows_in_a_repr():

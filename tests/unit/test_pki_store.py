@@ -15,11 +15,11 @@ import pytest
 from cryptography import x509
 from pki_cases import NOW, make_plan
 
-from bundler import pki
-from bundler.config import Role
+from bundler.cluster.config import Role
 from bundler.errors import OutputError, PkiError
-from bundler.pki_store import ensure_pki
-from bundler.state import open_state
+from bundler.pki import declarations, issuing
+from bundler.pki.store import ensure_pki
+from bundler.state.directory import open_state
 
 MASTER_NAMES = {
     "apiserver",
@@ -57,14 +57,14 @@ def state(made, tmp_path):
 
 def test_the_first_build_creates_everything_and_says_so(tmp_path):
     made = ensure(tmp_path / "state")
-    assert set(made.authorities) == set(pki.AUTHORITIES)
+    assert set(made.authorities) == set(declarations.AUTHORITIES)
     assert {name: set(pairs) for name, pairs in made.nodes.items()} == {
         "master1": MASTER_NAMES,
         "master2": MASTER_NAMES,
         "worker1": set(),
     }
     assert set(made.cluster) == {
-        spec.name for spec in pki.CERTIFICATES if not spec.roles and not spec.feature
+        spec.name for spec in declarations.CERTIFICATES if not spec.roles and not spec.feature
     }
     assert made.notes[0] == "service-account key pair: created"
     assert "kubernetes-ca: created, ends on 2036-03-01" in made.notes
@@ -167,7 +167,7 @@ def test_rsa_keys_are_made_when_asked_for(tmp_path):
     made = ensure(tmp_path / "state", make_plan(masters=1, workers=0, key="rsa-2048"))
     for pair in (*made.authorities.values(), *made.cluster.values()):
         key = x509.load_pem_x509_certificate(pair.certificate_pem).public_key()
-        assert pki.get_key_kind(key) == "rsa-2048"
+        assert issuing.get_key_kind(key) == "rsa-2048"
 
 
 def test_a_certificate_that_ends_soon_is_warned_of_and_kept(state):
@@ -342,7 +342,7 @@ def test_a_full_disk_loses_nothing(state, monkeypatch):
     def fail(*_args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("bundler.state.os.fsync", fail)
+    monkeypatch.setattr("bundler.state.directory.os.fsync", fail)
     with pytest.raises(OutputError, match="No space left on device") as caught:
         ensure(state, make_plan(masters=3))
     assert caught.value.hint.startswith("free some space")
@@ -364,8 +364,8 @@ KILLED = """
 import sys
 from pathlib import Path
 sys.path.insert(0, {here!r})
-from bundler.pki_store import ensure_pki
-from bundler.state import open_state
+from bundler.pki.store import ensure_pki
+from bundler.state.directory import open_state
 from pki_cases import NOW, make_plan
 print("ready", flush=True)
 with open_state(Path({state!r})) as state:

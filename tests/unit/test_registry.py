@@ -19,14 +19,19 @@ from registries import (
     sha256,
 )
 
-from bundler.cache import Cache
+from bundler.cache.store import Cache
 from bundler.errors import ArtifactError, ConfigError
-from bundler.fetch import FetchOptions
-from bundler.fetch_faults import NotHereError
 from bundler.oci.credentials import Login, login_file, read_logins
-from bundler.oci.pull import Pulled, Puller, Wanted, list_cached
+from bundler.oci.pull import (
+    Pulled,
+    Puller,
+    Wanted,
+    list_cached,
+)
 from bundler.oci.references import parse_reference
 from bundler.oci.registry import MAX_TOKEN, RegistryOptions, Repository
+from bundler.upstream.faults import NotHereError
+from bundler.upstream.fetch import FetchOptions
 
 
 class Clock(threading.Event):

@@ -15,11 +15,16 @@ from cryptography import x509
 from pki_cases import NOW, make_plan
 from small_builds import SmallSite, make_site
 
+from bundler.bundle.inspect import inspect
 from bundler.errors import ConfigError, PkiError
-from bundler.inspect import inspect
-from bundler.pki_store import ensure_pki
-from bundler.renew import Renewal, Selection, archive_of, renew
-from bundler.state import open_state
+from bundler.pki.renew import (
+    Renewal,
+    Selection,
+    archive_of,
+    renew,
+)
+from bundler.pki.store import ensure_pki
+from bundler.state.directory import open_state
 
 LATER = NOW + timedelta(days=300)
 AFTER = LATER + timedelta(minutes=1)

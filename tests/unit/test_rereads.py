@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from bundler.config import Cluster
-from bundler.rereads import list_read_once, list_rereads
-from bundler.settings import list_fields, list_flags
+from bundler.cluster.config import Cluster
+from bundler.cluster.settings import list_fields, list_flags
+from bundler.pki.rereads import list_read_once, list_rereads
 
 SECRET = re.compile(r"/etc/\S*(?:/pki/\S+|\.kubeconfig)")
 WRITTEN_BY_ITSELF = "/etc/kubernetes/kubelet.kubeconfig"

@@ -9,9 +9,9 @@ import pytest
 from small_builds import SmallSite, make_site
 from test_diff import write_bundle
 
-from bundler.arrange import Media
+from bundler.bundle.arrange import Media
+from bundler.changes.rollout import HostStep, Rollout, plan_rollout
 from bundler.errors import ConfigError
-from bundler.rollout import HostStep, Rollout, plan_rollout
 
 BUNDLER = Path(sys.executable).parent / "bundler"
 

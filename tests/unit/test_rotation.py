@@ -14,16 +14,18 @@ from cryptography.exceptions import InvalidSignature
 from pki_cases import NOW, make_plan
 from small_builds import SmallSite, make_site
 
-from bundler import cli_live, pki, together
-from bundler.certs import list_state
+from bundler.bundle.inspect import inspect
+from bundler.cli import live as cli_live
+from bundler.cluster.plan import Plan
 from bundler.errors import ConfigError, PkiError
-from bundler.inspect import inspect
-from bundler.pki_store import Pki, ensure_pki
-from bundler.plan import Plan
-from bundler.renew import archive_of
-from bundler.rotation import describe_stage, rotate
-from bundler.stages import Stage, read_stage
-from bundler.state import open_state
+from bundler.pki import issuing
+from bundler.pki.certs import list_state
+from bundler.pki.renew import archive_of
+from bundler.pki.rotation import describe_stage, rotate
+from bundler.pki.stages import Stage, read_stage
+from bundler.pki.store import Pki, ensure_pki
+from bundler.state import together
+from bundler.state.directory import open_state
 
 TRUST = NOW + timedelta(days=300)
 ISSUE = TRUST + timedelta(days=1)
@@ -89,7 +91,7 @@ def test_to_trust_makes_new_ones_that_sign_nothing(state: Path) -> None:
     assert all_leaves(made) == all_leaves(old)
     for name in AUTHORITIES:
         present, new = certificates(made.anchors[name])
-        assert pki.encode_certificate(present) == old.anchors[name]
+        assert issuing.encode_certificate(present) == old.anchors[name]
         assert new.subject.rfc4514_string() == f"CN={name},OU={UNIT},O=lab"
         assert made.authorities[name].certificate_pem == old.authorities[name].certificate_pem
     for pem in (made.servers_anchors, made.endpoint_anchors):

@@ -4,13 +4,19 @@ from pathlib import Path
 
 import pytest
 
-from bundler.config import Arch, Cluster, Packages
+from bundler.cluster.config import Arch, Cluster, Packages
+from bundler.cluster.plan import make_plan
 from bundler.errors import ArtifactError
 from bundler.packages import rpms
 from bundler.packages.dnf import DnfRoot, find_rpm_repositories
 from bundler.packages.rpms import read_rpm
-from bundler.packages.tables import RELEASES, check_packages, manager_of, name_of, wanted_pairs
-from bundler.plan import make_plan
+from bundler.packages.tables import (
+    RELEASES,
+    check_packages,
+    manager_of,
+    name_of,
+    wanted_pairs,
+)
 
 RPM_RELEASES = [name for name in RELEASES if manager_of(name) == "rpm"]
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from small_builds import make_site, read_manifest
 
-from bundler.arrange import Layout, Media
 from bundler.build import build
-from bundler.signing import generate_key
-from bundler.verify import verify
+from bundler.bundle.arrange import Layout, Media
+from bundler.bundle.signing import generate_key
+from bundler.bundle.verify import verify
 
 
 @pytest.mark.parametrize(

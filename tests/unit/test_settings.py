@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from bundler.accepted import accepted_flags
 from bundler.catalog import default_version, find_artifact
-from bundler.components import EXTRA_COMPONENTS, MINORS
-from bundler.config import Cluster
-from bundler.loader import load_cluster
-from bundler.settings import list_flags, make_config, make_flags
+from bundler.cluster.accepted import accepted_flags
+from bundler.cluster.components import EXTRA_COMPONENTS, MINORS
+from bundler.cluster.config import Cluster
+from bundler.cluster.loader import load_cluster
+from bundler.cluster.settings import list_flags, make_config, make_flags
 
 
 def load(description: Path, extra: str) -> Cluster:

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from bundler.errors import ConfigError, OutputError, PkiError
-from bundler.state import TOKEN, open_state
+from bundler.state.directory import TOKEN, open_state
 
 CIDR = IPv4Network("10.200.0.0/16")
 
@@ -217,7 +217,7 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_behind(state, monk
     def fail(*_args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("bundler.state.os.fsync", fail)
+    monkeypatch.setattr("bundler.state.directory.os.fsync", fail)
     with pytest.raises(OutputError, match="No space left on device"):
         state.write_file(path, b"new")
     with pytest.raises(OutputError, match="No space left on device"):
@@ -253,7 +253,7 @@ def test_a_second_build_waits_for_the_first_and_says_so(tmp_path):
 def test_the_lock_of_a_killed_build_is_no_obstacle(tmp_path):
     path = tmp_path / "state"
     code = (
-        "import os, sys\nfrom pathlib import Path\nfrom bundler.state import open_state\n"
+        "import os, sys\nfrom pathlib import Path\nfrom bundler.state.directory import open_state\n"
         "with open_state(Path(sys.argv[1])):\n    os.kill(os.getpid(), 9)\n"
     )
     assert subprocess.run([sys.executable, "-c", code, str(path)], check=False).returncode == -9

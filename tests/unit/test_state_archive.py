@@ -8,8 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from bundler.errors import BundlerError, ConfigError, OutputError, PkiError
-from bundler.state_archive import export_state, import_state
+from bundler.errors import (
+    BundlerError,
+    ConfigError,
+    OutputError,
+    PkiError,
+)
+from bundler.state.archive import export_state, import_state
 
 PASSPHRASE = "correct horse battery"
 
@@ -52,7 +57,7 @@ def test_what_is_exported_comes_back_for_its_owner_only(state: Path, tmp_path: P
 def test_what_could_not_be_imported_is_not_exported(
     state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bundler.state_archive.LARGEST", 100)
+    monkeypatch.setattr("bundler.state.archive.LARGEST", 100)
     with pytest.raises(OutputError, match="larger than"):
         export_state(state, tmp_path / "backup", PASSPHRASE)
     assert not (tmp_path / "backup").exists()

@@ -17,16 +17,22 @@ from descriptions import write_description, write_upstream
 from pysequoia import Cert, SignatureMode, Tsk, sign
 from sigstore_instance import Sigstore, make_key
 
-from bundler.cache import Cache
-from bundler.cache_care import prune_cache
-from bundler.cache_media import export_blobs, import_blobs, list_blobs
+from bundler.cache.care import prune_cache
+from bundler.cache.marks import hash_file
+from bundler.cache.media import export_blobs, import_blobs, list_blobs
+from bundler.cache.memory import DOCUMENTS, IMPORTED, list_names
+from bundler.cache.store import Cache
 from bundler.catalog.signatures import Scheme, find_signed
 from bundler.errors import ArtifactError, BundlerError, ConfigError
-from bundler.gather import Inputs, check, gather_payloads, list_files, update_lock
-from bundler.lock import Kind, Origin, read_lock
-from bundler.locking import lock_path
-from bundler.marks import hash_file
-from bundler.memory import DOCUMENTS, IMPORTED, list_names
+from bundler.gather import (
+    Inputs,
+    check,
+    gather_payloads,
+    list_files,
+    update_lock,
+)
+from bundler.upstream.lock import Kind, Origin, read_lock
+from bundler.upstream.locking import lock_path
 
 ETCD = "etcd/amd64"
 IDENTITY, GOOGLE = "releaser@example.org", "https://accounts.example"

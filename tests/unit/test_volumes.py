@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from bundler.bundle.volumes import open_whole, parse_size, write_pieces
 from bundler.errors import ConfigError, OutputError
-from bundler.volumes import open_whole, parse_size, write_pieces
 
 CONTENT = os.urandom(10_000)
 PIECES = [CONTENT[:1], CONTENT[1:4000], b"", CONTENT[4000:4001], CONTENT[4001:]]
@@ -97,7 +97,7 @@ def test_a_volume_that_is_missing_is_named(tmp_path: Path) -> None:
 KILLED = """
 import os, sys
 from pathlib import Path
-from bundler.volumes import write_pieces
+from bundler.bundle.volumes import write_pieces
 moment, target = int(sys.argv[1]), Path(sys.argv[2])
 count = 0
 def step():

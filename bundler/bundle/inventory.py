@@ -1,0 +1,220 @@
+"""What a bundle holds that somebody else made, and where each thing came from.
+
+One row of SOURCES for each kind; SBOM and provenance are two renderings of the same items.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+from packageurl import PackageURL
+
+from bundler.catalog import Artifact
+from bundler.catalog.licences import find_project, is_published_by_project
+from bundler.cluster.config import Role
+from bundler.cluster.plan import NodePlan, Plan
+from bundler.oci.bundle import BLOBS
+from bundler.oci.needed import Images, Needed, list_needed
+from bundler.oci.references import DOCKER_HUB
+from bundler.trees.render import Fetched, list_fetched
+from bundler.trees.tree import Tree
+from bundler.upstream.artifacts import Artifacts
+from bundler.upstream.lock import Entry, Kind, Origin
+
+UPSTREAMS_WORD = frozenset({Origin.UPSTREAM_SIGNATURE, Origin.UPSTREAM_CHECKSUM})
+PURL_TYPES = {".deb": "deb", ".rpm": "rpm"}
+VERSION = re.compile(r"\d+\.\d+\.\d+")
+
+
+class ItemKind(StrEnum):
+    """What an item is."""
+
+    ARTIFACT = "artifact"  # a file of upstream's, of which programs are taken
+    PROGRAM = "program"
+    IMAGE = "image"
+    LAYER = "layer"
+    PACKAGE = "package"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """One thing in a bundle. What is empty is not known."""
+
+    kind: ItemKind
+    name: str
+    version: str = ""
+    arch: str = ""
+    digest: str  # sha256:… or sha512:…; of an image: of its configuration; of a layer: as carried
+    path: str = ""  # in the bundle
+    url: str = ""  # without what may be a secret in it
+    purl: str = ""
+    licence: str = ""  # SPDX, as its project declares it
+    evidence: str = ""  # on whose word the digest is believed
+    parts: tuple["Item", ...] = ()  # programs of an artifact, layers of an image
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """What a build took for all nodes together."""
+
+    artifacts: Artifacts
+    images: Images
+    locked: tuple[Entry, ...] = ()  # of the lock, where there is one
+
+
+def list_items(plan: Plan, node: NodePlan, tree: Tree, taken: Taken) -> tuple[Item, ...]:
+    """Every item of a node's bundle, in the order of SOURCES."""
+    return tuple(item for source in SOURCES for item in source(plan, node, tree, taken))
+
+
+def _list_artifacts(plan: Plan, node: NodePlan, tree: Tree, taken: Taken) -> Iterator[Item]:
+    entries = {entry.key: entry for entry in taken.locked}
+    programs: dict[str, list[Fetched]] = {}
+    for fetched in list_fetched(plan, node):
+        programs.setdefault(fetched.component, []).append(fetched)
+    for component, members in sorted(programs.items()):
+        artifact = taken.artifacts[component, node.arch]
+        entry = entries.get((Kind.ARTIFACT, component, node.arch))
+        is_vouched = entry is not None and entry.origin in UPSTREAMS_WORD
+        is_release = is_published_by_project(artifact, is_vouched=is_vouched)
+        project = find_project(component) if is_release else None
+        yield Item(
+            kind=ItemKind.ARTIFACT,
+            name=component,
+            version=_known_version(artifact),
+            arch=node.arch,
+            digest=f"{artifact.algorithm}:{artifact.digest}",
+            url=_without_secrets(artifact.url),
+            purl=_artifact_purl(artifact, project.repository if project else ""),
+            licence=project.licence if project else "",
+            evidence=f"{entry.origin}: {entry.evidence}" if entry else artifact.source,
+            parts=tuple(
+                _make_program(artifact, fetched, tree, is_release=is_release) for fetched in members
+            ),
+        )
+
+
+def _make_program(artifact: Artifact, fetched: Fetched, tree: Tree, *, is_release: bool) -> Item:
+    name = fetched.path.rpartition("/")[2]
+    project = find_project(artifact.component, name)
+    return Item(
+        kind=ItemKind.PROGRAM,
+        name=name,
+        version=_known_version(artifact) if project and project.is_versioned else "",
+        arch=artifact.arch,
+        digest=f"sha256:{tree[fetched.path].sha256}",
+        path=fetched.path,
+        licence=project.licence if project and is_release else "",
+    )
+
+
+def _known_version(artifact: Artifact) -> str:
+    """The version; nothing where a user's pin has an address that names only others."""
+    named = VERSION.findall(urlsplit(artifact.url).path)
+    return artifact.version if not named or artifact.version in named else ""
+
+
+def _artifact_purl(artifact: Artifact, repository: str) -> str:
+    """pkg:github where the file is its project's own release, else pkg:generic (purl-spec)."""
+    if repository:
+        owner, _, name = repository.lower().partition("/")
+        return PackageURL("github", owner, name, f"v{artifact.version}").to_string()
+    qualifiers = {
+        "arch": artifact.arch,
+        "checksum": f"{artifact.algorithm}:{artifact.digest}",
+        "download_url": _without_secrets(artifact.url),
+    }
+    version = _known_version(artifact) or None
+    return PackageURL("generic", None, artifact.component, version, qualifiers).to_string()
+
+
+def _list_images(plan: Plan, node: NodePlan, _: Tree, taken: Taken) -> Iterator[Item]:
+    entries = {entry.key: entry for entry in taken.locked}
+    for needed in list_needed(plan) if node.has(Role.WORKER) else ():
+        if needed.arch != node.arch:
+            continue
+        reference = needed.reference
+        image = taken.images[reference.name, needed.arch]
+        entry = entries.get((Kind.IMAGE, reference.name, needed.arch))
+        repository = f"{reference.registry}/{reference.repository}"
+        yield Item(
+            kind=ItemKind.IMAGE,
+            name=repository,
+            version=reference.tag or "",
+            arch=image.architecture,
+            digest=image.image_id,
+            path=f"{BLOBS}/{image.manifest.descriptor.hexadecimal}",
+            url="" if needed.image.file else reference.url,
+            purl=_image_purl(repository, image.image_id),
+            evidence=_image_evidence(needed, entry),
+            parts=tuple(
+                Item(
+                    kind=ItemKind.LAYER,
+                    name=layer.descriptor.digest,
+                    digest=layer.descriptor.digest,
+                    path=f"{BLOBS}/{layer.descriptor.hexadecimal}",
+                )
+                for layer in image.layers
+            ),
+        )
+
+
+def _image_evidence(needed: Needed, entry: Entry | None) -> str:
+    if entry and needed.image.file is None:
+        return f"{entry.origin}: {entry.evidence}"
+    is_stated = needed.image.file or needed.reference.digest
+    return "images in cluster.yaml" if is_stated else "first-use: what the registry gave"
+
+
+def _image_purl(repository: str, image_id: str) -> str:
+    """pkg:docker by the image's id, which purl-spec prefers to tags, since those move."""
+    registry, _, path = repository.partition("/")
+    namespace, _, name = path.rpartition("/")
+    where = {} if registry == DOCKER_HUB else {"repository_url": registry}
+    return PackageURL("docker", namespace or None, name, image_id, where).to_string()
+
+
+def _list_packages(plan: Plan, _: NodePlan, tree: Tree, taken: Taken) -> Iterator[Item]:
+    """Locked packages whose very file is in the bundle."""
+    locked = {entry.digest: entry for entry in taken.locked if entry.kind is Kind.PACKAGE}
+    for file in tree:
+        if entry := locked.get(f"sha256:{file.sha256}"):
+            yield Item(
+                kind=ItemKind.PACKAGE,
+                name=entry.name,
+                version=entry.version,
+                arch=entry.arch,
+                digest=entry.digest,
+                path=file.path,
+                url=_without_secrets(entry.url),
+                purl=_package_purl(
+                    entry,
+                    plan.cluster.packages.os if plan.cluster.packages else "",
+                    PURL_TYPES[Path(file.path).suffix],
+                ),
+                evidence=f"{entry.origin}: {entry.evidence}",
+            )
+
+
+def _package_purl(entry: Entry, release: str, kind: str) -> str:
+    """pkg:deb or pkg:rpm with the distribution as namespace (purl-spec)."""
+    where = {"arch": entry.arch, "distro": release}
+    namespace = release.partition("-")[0]
+    return PackageURL(kind, namespace, entry.name, entry.version, where).to_string()
+
+
+SOURCES: tuple[Callable[[Plan, NodePlan, Tree, Taken], Iterator[Item]], ...] = (
+    _list_artifacts,
+    _list_images,
+    _list_packages,
+)
+"""Where items come from, one row a kind."""
+
+
+def _without_secrets(url: str) -> str:
+    """Without user, password and query, any of which may hold a token."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

@@ -1,0 +1,100 @@
+"""The directory that a build writes: opened without sums, closed with sums that are true."""
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+
+from bundler import log
+from bundler.bundle.arrange import PUBLIC_MODE
+from bundler.bundle.payload import Payload
+from bundler.bundle.shared import make_shared, shared_pieces
+from bundler.bundle.signing import SUMS_SIGNATURE, sign
+from bundler.bundle.volumes import (
+    DIGESTS,
+    Written,
+    whole_name,
+    write_pieces,
+)
+from bundler.changes.runbook import RUNBOOK
+from bundler.files import explain_disk_faults, remove_leftovers, write_atomically
+from bundler.paths import templates_directory
+from bundler.trees.tree import File
+
+SUMS = "SHA256SUMS"
+JOIN = "join.sh"
+PAYLOAD = re.compile(r"payload-[0-9a-f]+\.tar")
+
+
+def make_output(output: Path) -> None:
+    """Make the directory; OutputError where it cannot be one."""
+    with explain_disk_faults(output):
+        output.mkdir(parents=True, exist_ok=True)
+
+
+def open_output(output: Path) -> None:
+    """Make the directory, and take away what says that it is whole."""
+    make_output(output)
+    with explain_disk_faults(output):
+        remove_leftovers(output)
+        for name in (SUMS, SUMS_SIGNATURE, JOIN, RUNBOOK):
+            (output / name).unlink(missing_ok=True)
+
+
+def write_shared(
+    files: Iterable[File], output: Path, split: int | None
+) -> tuple[str, tuple[Written, ...]]:
+    """Write the payload file of the layout `split`; its identity, and what was written."""
+    with log.step("packing what nodes share"):
+        shared = make_shared(f.content for f in files if isinstance(f.content, Payload))
+        target = output / f"{shared.name}.tar"
+        return shared.identity, write_pieces(
+            shared_pieces(shared), target, limit=split, mode=PUBLIC_MODE
+        )
+
+
+def close_output(
+    output: Path,
+    cluster: str,
+    files: Sequence[Written],
+    runbook: bytes | None,
+    key: EllipticCurvePrivateKey | None,
+) -> tuple[Written, ...]:
+    """Write join.sh where there are volumes, the runbook, and SHA256SUMS last, signed with a key.
+
+    Returns every file that SHA256SUMS names.
+    """
+    everything = [*files]
+    if any(file.path.name.endswith(DIGESTS) for file in files):
+        everything.append(_write(output / JOIN, join_script(), mode=0o755))
+    if runbook is not None:
+        everything.append(_write(output / RUNBOOK, runbook, mode=0o644))
+    sums = "".join(f"{file.sha256}  {file.path.name}\n" for file in everything).encode()
+    if key:
+        write_atomically(output / SUMS_SIGNATURE, sign(key, sums), mode=0o644)
+    write_atomically(output / SUMS, sums, mode=0o644)
+    _note_strangers(output, cluster, {file.path.name for file in everything})
+    return tuple(everything)
+
+
+def join_script() -> bytes:
+    """join.sh, as it lies beside volumes."""
+    return (templates_directory() / "media" / JOIN).read_bytes()
+
+
+def _write(path: Path, content: bytes, *, mode: int) -> Written:
+    write_atomically(path, content, mode=mode)
+    return Written(path=path, sha256=hashlib.sha256(content).hexdigest(), size=len(content))
+
+
+def _note_strangers(output: Path, cluster: str, known: set[str]) -> None:
+    """Bundles of nodes that left the plan lie about until somebody takes them away."""
+    ours = re.compile(rf"(?:{re.escape(cluster)}-.+\.tar\.gz|{PAYLOAD.pattern})(?:{DIGESTS})?")
+    names = {path.name for path in output.iterdir()} - known
+    for name in sorted({whole_name(name) for name in names}):
+        if ours.fullmatch(name):
+            log.warning(
+                f"{output / name} is not of this build: an earlier one's? It is not in {SUMS}"
+            )

@@ -1,0 +1,71 @@
+"""Tree → tarball: tar members in a fixed order, laid from segments that are compressed already."""
+
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from bundler.bundle.payload import Payload, read_segment
+from bundler.bundle.segments import compress, padding
+from bundler.bundle.volumes import Written, write_pieces
+from bundler.trees.tree import File, Tree
+
+FIRST = (
+    "install.sh",
+    "uninstall.sh",
+    "verify.sh",
+    "diagnose.sh",
+    "backup.sh",
+    "restore.sh",
+    "node.env",
+    "state.env",
+    "MANIFEST",
+    "MANIFEST.sig",
+)
+"""What `tar -tzf … | head` shows."""
+
+END = bytes(2 * tarfile.BLOCKSIZE)
+
+
+def pack(
+    tree: Tree, name: str, target: Path, mtime: int, *, split: int | None = None, mode: int = 0o600
+) -> tuple[Written, ...]:
+    """Write the tarball of `tree`, whose members all lie below `name`/; what was written.
+
+    The same tree gives the same bytes: sorted members, owner 0, no names, one time, and gzip
+    headers without name and time. The target appears whole or not at all; where it is larger than
+    `split` bytes, as volumes. It is for its owner only, since bundles hold private keys.
+    """
+    return write_pieces(_pieces(tree, name, mtime), target, limit=split, mode=mode)
+
+
+def _pieces(tree: Tree, name: str, mtime: int) -> Iterator[bytes]:
+    """The small files as one gzip member at the front, then each large one's segment."""
+    small = [file for file in tree if isinstance(file.content, bytes)]
+    large = [file for file in tree if isinstance(file.content, Payload)]
+    front = [_directory_header(name, mtime)]
+    for file in sorted(small, key=_order):
+        assert isinstance(file.content, bytes)  # noqa: S101 - narrows the type
+        front += [_header(file, name, mtime), file.content, padding(file.size)]
+    yield compress(b"".join(front))
+    for file in large:
+        assert isinstance(file.content, Payload)  # noqa: S101 - narrows the type
+        yield compress(_header(file, name, mtime))
+        yield from read_segment(file.content)
+    yield compress(END)
+
+
+def _order(file: File) -> tuple[int, str]:
+    rank = FIRST.index(file.path) if file.path in FIRST else len(FIRST)
+    return rank, file.path
+
+
+def _header(file: File, name: str, mtime: int) -> bytes:
+    info = tarfile.TarInfo(f"{name}/{file.path}")
+    info.size, info.mode, info.mtime = file.size, file.mode, mtime
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+def _directory_header(name: str, mtime: int) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.type, info.mode, info.mtime = tarfile.DIRTYPE, 0o700, mtime
+    return info.tobuf(tarfile.GNU_FORMAT)

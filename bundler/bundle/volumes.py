@@ -1,0 +1,197 @@
+"""Files in numbered volumes: NAME.001, NAME.002 …, and NAME.sha256, which names each one's digest.
+
+`cat NAME.0* >NAME` joins them, and join.sh does so after it has told every bad volume by its name.
+"""
+
+import hashlib
+import io
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from tempfile import mkstemp
+from typing import BinaryIO
+
+from bundler.errors import ConfigError, OutputError
+from bundler.files import (
+    TEMPORARY,
+    check_replaceable,
+    explain_disk_faults,
+    write_atomically,
+)
+
+MOST = 99
+"""Volumes of one file: `NAME.0*` finds them all, in order."""
+
+DIGESTS = ".sha256"
+NUMBER = re.compile(r"\.[0-9]{3}$")
+UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+SIZE = re.compile(r"(\d+(?:\.\d+)?)(" + "|".join(UNITS) + ")")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """One file on disk."""
+
+    path: Path
+    sha256: str
+    size: int  # bytes
+
+
+def parse_size(text: str) -> int:
+    """Bytes of `4.4G` (10⁹), `650M`, `4095MiB` (2²⁰) …; ConfigError where it is no size."""
+    match = SIZE.fullmatch(text)
+    size = int(Decimal(match[1]) * UNITS[match[2]]) if match else 0
+    if not size:
+        raise ConfigError(
+            f"--split {text}: not a size", hint="such as 4.4G or 650M (powers of 1000), or 4095MiB"
+        )
+    return size
+
+
+def write_pieces(
+    pieces: Iterable[bytes], target: Path, *, limit: int | None = None, mode: int = 0o600
+) -> tuple[Written, ...]:
+    """Write one file, or volumes of at most `limit` bytes and their digests where it is larger.
+
+    They appear when all are whole. A kill amid that leaves no digests, which join.sh and the next
+    run understand. What another split left of `target` is removed. Returns what was written, the
+    file of digests last; ConfigError where it would be more than MOST volumes.
+    """
+    whole = hashlib.sha256()
+    parts: list[tuple[Path, str, int]] = []
+    temporaries: list[Path] = []
+    with explain_disk_faults(target):
+        check_replaceable(target)
+        try:
+            for number, group in groupby(_cut(pieces, limit), key=itemgetter(0)):
+                _check_number(number, target, limit)
+                descriptor, name = mkstemp(prefix=TEMPORARY, dir=target.parent)
+                temporaries.append(Path(name))
+                with os.fdopen(descriptor, "wb") as out:
+                    os.fchmod(descriptor, mode)
+                    digest = _copy(
+                        (piece for _, piece in group), out, whole.update if limit else None
+                    )
+                    parts.append((Path(name), digest, out.tell()))
+            return _put_in_place(parts, target, whole.hexdigest())
+        except BaseException:
+            for temporary in temporaries:
+                temporary.unlink(missing_ok=True)
+            raise
+
+
+def volumes_of(target: Path) -> list[Path]:
+    """The volumes of a file that lie beside it, in order."""
+    found = target.parent.glob(f"{target.name}.[0-9][0-9][0-9]")
+    return sorted(path for path in found if NUMBER.search(path.name))
+
+
+def whole_name(name: str) -> str:
+    """What a volume is a part of; any other name as it is."""
+    return NUMBER.sub("", name)
+
+
+def open_whole(path: Path) -> BinaryIO:
+    """A file, or its volumes as if they were joined; a volume's path means its whole file.
+
+    Raises OutputError where neither is there, or where the numbers have a gap.
+    """
+    target = path.with_name(whole_name(path.name))
+    volumes = [] if target.is_file() else volumes_of(target)
+    if not volumes:
+        return target.open("rb")
+    for number, volume in enumerate(volumes, 1):
+        if volume.name != f"{target.name}.{number:03d}":
+            raise OutputError(f"{target.name}.{number:03d}: missing")
+    return io.BufferedReader(_Joined(volumes), 1 << 20)
+
+
+class _Joined(io.RawIOBase):
+    """Several files read one after another."""
+
+    def __init__(self, paths: list[Path]) -> None:
+        self._left = list(paths)
+        self._file: BinaryIO | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        while True:
+            if self._file is None:
+                if not self._left:
+                    return 0
+                self._file = self._left.pop(0).open("rb", buffering=0)
+            if count := self._file.readinto(buffer):  # type: ignore[attr-defined]
+                return int(count)
+            self._file.close()
+            self._file = None
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+        super().close()
+
+
+def _cut(pieces: Iterable[bytes], limit: int | None) -> Iterator[tuple[int, memoryview]]:
+    """The same bytes, each with the number of its volume."""
+    number, room = 1, limit
+    for piece in pieces:
+        view = memoryview(piece)
+        while room is not None and len(view) > room:
+            if room:
+                yield number, view[:room]
+            view, number, room = view[room:], number + 1, limit
+        room = None if room is None else room - len(view)
+        yield number, view
+
+
+def _check_number(number: int, target: Path, limit: int | None) -> None:
+    if number > MOST:
+        raise ConfigError(
+            f"{target.name} needs more than {MOST} volumes of {limit} bytes",
+            hint="choose larger volumes with --split",
+        )
+
+
+def _copy(
+    pieces: Iterable[memoryview], out: BinaryIO, tap: Callable[[memoryview], None] | None
+) -> str:
+    hasher = hashlib.sha256()
+    for piece in pieces:
+        hasher.update(piece)
+        if tap:
+            tap(piece)
+        out.write(piece)
+    out.flush()
+    return hasher.hexdigest()
+
+
+def _put_in_place(
+    parts: list[tuple[Path, str, int]], target: Path, whole: str
+) -> tuple[Written, ...]:
+    digests = target.with_name(target.name + DIGESTS)
+    places = [target]
+    if len(parts) > 1:
+        places = [target.with_name(f"{target.name}.{n:03d}") for n in range(1, len(parts) + 1)]
+    for place in places:
+        check_replaceable(place)
+    digests.unlink(missing_ok=True)
+    written = []
+    for place, (temporary, sha256, size) in zip(places, parts, strict=True):
+        temporary.replace(place)
+        written.append(Written(path=place, sha256=sha256, size=size))
+    for other in {target, *volumes_of(target)}.difference(places):
+        other.unlink(missing_ok=True)
+    if len(parts) > 1:
+        lines = [f"{part.sha256}  {part.path.name}\n" for part in written]
+        text = "".join([*lines, f"{whole}  {target.name}\n"]).encode()
+        write_atomically(digests, text, mode=0o644)
+        sha256 = hashlib.sha256(text).hexdigest()
+        written.append(Written(path=digests, sha256=sha256, size=len(text)))
+    return tuple(written)

@@ -1,0 +1,74 @@
+"""`bundler plan`: prints how to come from one build to another, host by host."""
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bundler.changes.rollout import HostStep, Rollout, plan_rollout
+
+
+def plan_command(
+    before: Annotated[Path, typer.Argument(metavar="OLD", help="The dist that is installed.")],
+    after: Annotated[Path, typer.Argument(metavar="NEW", help="The dist to install.")],
+    files: Annotated[bool, typer.Option("--files", help="Name each file, too.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Say what installing NEW over OLD changes: hosts in order, restarts, interruptions, drains.
+
+    The rules are those of install.sh, whose `--plan` says the same of one host with what it really
+    has. A skipped minor is refused, with the path to take. `bundler diff --text` shows what is in
+    the files.
+
+    Exit codes: 0 done, whether anything changes or not; 2 refused; 6 a bundle cannot be read.
+    """
+    rollout = plan_rollout(before, after)
+    if as_json:
+        print(json.dumps(dataclasses.asdict(rollout), indent=2))
+    else:
+        print("\n".join(_tell(rollout, files=files)))
+
+
+def _tell(rollout: Rollout, *, files: bool) -> Iterator[str]:
+    hosts = [host for stage in rollout.stages for host in stage.hosts]
+    if not rollout.leaving and all(host.kind == "nothing" for host in hosts):
+        yield f"cluster {rollout.cluster}: the same on all {len(hosts)} hosts"
+        return
+    yield f"cluster {rollout.cluster}"
+    if rollout.leaving:
+        yield "\nLeaving: on each, before anything else"
+        for host in rollout.leaving:
+            yield f"  {host.name} ({host.address}): /opt/k8s/bundle/uninstall.sh --leave"
+    number = 0
+    for stage in rollout.stages:
+        yield f"\n{stage.title}: {stage.how}"
+        for host in stage.hosts:
+            number += 1
+            yield f"  {number}. {host.name} ({host.address}): {_summarize(host)}"
+            yield from (f"       {line}" for line in _explain(host, files=files))
+
+
+def _summarize(host: HostStep) -> str:
+    if host.kind != "change":
+        return "new" if host.kind == "install" else "nothing changes"
+    counts = {"new": host.added, "changed": host.changed, "removed": host.removed}
+    files = ", ".join(f"{len(paths)} {word}" for word, paths in counts.items() if paths)
+    return "; ".join((*host.versions, f"files: {files}"))
+
+
+def _explain(host: HostStep, *, files: bool) -> Iterator[str]:
+    if host.one_way:
+        yield f"one way  {host.one_way}"
+    if host.is_drained:
+        yield "drain    this node's pods go to other nodes first"
+    yield from (f"stop     {unit}" for unit in host.stopped)
+    yield from (f"start    {unit}" for unit in host.started)
+    width = max((len(restart.unit) for restart in host.restarts), default=0)
+    for restart in host.restarts:
+        yield f"restart  {restart.unit:{width}}  {restart.interruption}"
+    if files:
+        groups = {"new": host.added, "changed": host.changed, "remove": host.removed}
+        yield from (f"{word:8} {path}" for word, paths in groups.items() for path in paths)

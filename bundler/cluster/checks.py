@@ -1,0 +1,288 @@
+"""What the fields of a cluster description say about one another."""
+
+import re
+from collections.abc import Iterator, Mapping
+from ipaddress import IPv4Address
+from pathlib import Path
+
+from bundler.catalog import COMPONENTS, default_version
+from bundler.catalog.signatures import Scheme
+from bundler.cluster.components import (
+    EXTRA_COMPONENTS,
+    MINORS,
+    PROXY_MODES,
+    RUNTIMES,
+    Span,
+    key_of,
+    minor_of,
+)
+from bundler.cluster.config import (
+    Arch,
+    Cluster,
+    Containerd,
+    Docker,
+    Role,
+)
+from bundler.cluster.networks import (
+    Problem,
+    check_endpoint,
+    check_networks,
+    check_node_ports,
+    is_host_address,
+)
+
+
+def check_cluster(cluster: Cluster) -> Iterator[Problem]:
+    """Every problem of the whole description; touches neither disk nor network."""
+    yield from _check_versions(cluster)
+    yield from _check_runtime(cluster)
+    if minor_of(cluster.kubernetes.version) in MINORS:
+        yield from _check_proxy_mode(cluster)
+        yield from _check_flannel(cluster)
+        yield from _check_weak(cluster)
+    yield from _check_nodes(cluster)
+    yield from _check_roles(cluster)
+    yield from _check_backup(cluster)
+    yield from check_networks(cluster)
+    yield from check_endpoint(cluster)
+    yield from check_node_ports(cluster)
+    yield from _check_names(cluster)
+    yield from _check_upstream_keys(cluster)
+
+
+def _check_versions(cluster: Cluster) -> Iterator[Problem]:
+    minor = minor_of(cluster.kubernetes.version)
+    if minor not in MINORS:
+        yield Problem(
+            path=("kubernetes", "version"),
+            text=f"no table knows Kubernetes {minor}: choose {MINORS[0]} to {MINORS[-1]}",
+        )
+
+
+def _check_runtime(cluster: Cluster) -> Iterator[Problem]:
+    minor, runtime = minor_of(cluster.kubernetes.version), cluster.runtime
+    where = ("runtime", "engine")
+    if minor not in MINORS:
+        return
+    if isinstance(runtime, Docker) and runtime.cri_dockerd:
+        if RUNTIMES["docker"].holds_for(minor):
+            text = f"Kubernetes {minor} speaks to Docker without cri-dockerd: leave it out"
+            yield Problem(path=("runtime", "cri_dockerd"), text=text)
+    else:
+        yield from _check_span(RUNTIMES, runtime.engine, minor, where)
+    if isinstance(runtime, Containerd):
+        yield from _check_containerd(runtime, minor)
+    optional = {*RUNTIMES, "cri-dockerd", "flanneld"} - runtime_components(cluster)
+    for name in cluster.extra:
+        if name in optional:
+            yield Problem(
+                path=("extra", name), text=f"{name} is not installed: the cluster does not use it"
+            )
+
+
+def runtime_components(cluster: Cluster) -> set[str]:
+    """The optional components that the cluster runs, by the names that `extra` knows."""
+    flannel = {"flanneld"} if cluster.network.plugin == "flannel" else set()
+    shim = isinstance(cluster.runtime, Docker) and cluster.runtime.cri_dockerd
+    return {cluster.runtime.engine} | ({"cri-dockerd"} if shim else set()) | flannel
+
+
+def _check_span(
+    spans: Mapping[str, Span], choice: str, minor: str, where: tuple[str, ...]
+) -> Iterator[Problem]:
+    """Whether the minor takes the choice; with what to take instead."""
+    span = spans[choice]
+    if not span.holds_for(minor):
+        when = (
+            f"from Kubernetes {span.since}"
+            if key_of(minor) < key_of(span.since)
+            else (f"before Kubernetes {span.until}")
+        )
+        text = f"{choice} works {when}, not with {minor}: {span.instead}"
+        yield Problem(path=where, text=text)
+    elif key_of(minor) >= key_of(span.deprecated):
+        text = f"{choice} is deprecated from Kubernetes {span.deprecated} on: {span.instead}"
+        yield Problem(path=where, text=text, is_error=False)
+
+
+def _check_containerd(runtime: Containerd, minor: str) -> Iterator[Problem]:
+    version = runtime.version or default_version("containerd", minor)
+    where = ("runtime", "version")
+    if key_of(minor_of(version)) < (1, 4):
+        yield Problem(path=where, text=f"containerd {version} is too old: take 1.4 or later")
+    elif key_of(minor) >= (1, 26) and key_of(minor_of(version)) < (1, 6):
+        text = f"the kubelet of {minor} needs CRI v1, which containerd {version} lacks: take 1.6+"
+        yield Problem(path=where, text=text)
+    if runtime.registries and key_of(minor_of(version)) < (1, 5):
+        text = f"containerd {version} reads no hosts.toml: take 1.5 or later"
+        yield Problem(path=("runtime", "registries"), text=text)
+    seen: set[str] = set()
+    for index, registry in enumerate(runtime.registries):
+        here = ("runtime", "registries", index)
+        if registry.host in seen:
+            yield Problem(path=(*here, "host"), text=f"{registry.host} is given twice")
+        seen.add(registry.host)
+        if registry.ca is not None and not _holds_certificates(registry.ca):
+            text = f"{registry.ca}: no PEM file with certificates, and with nothing else"
+            yield Problem(path=(*here, "ca"), text=text)
+
+
+def _holds_certificates(path: Path) -> bool:
+    """And no private key: the file is one that everybody on a host may read."""
+    try:
+        return set(re.findall(r"-----BEGIN ([A-Z0-9 ]+)-----", path.read_text())) == {"CERTIFICATE"}
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _check_proxy_mode(cluster: Cluster) -> Iterator[Problem]:
+    if mode := cluster.network.proxy_mode:
+        minor = minor_of(cluster.kubernetes.version)
+        yield from _check_span(PROXY_MODES, mode, minor, ("network", "proxy_mode"))
+
+
+def _check_flannel(cluster: Cluster) -> Iterator[Problem]:
+    network = cluster.network
+    flannel = network.flannel
+    if network.plugin != "flannel":
+        if "flannel" in network.model_fields_set:
+            text = f"network.plugin is {network.plugin}: say `plugin: flannel`, or leave this out"
+            yield Problem(path=("network", "flannel"), text=text)
+        return
+    if flannel.store == "kubernetes":
+        apart = [
+            node.name
+            for node in cluster.nodes
+            if Role.CONTROL_PLANE in node.roles and Role.WORKER not in node.roles
+        ]
+        if apart:
+            text = (
+                f"{', '.join(apart)}: no worker, so no Node object and no flannel there: their API"
+                " servers reach no webhook or aggregated API in a pod (metrics-server runs on the"
+                " hosts' network). Where you need that: plugin static, or the role worker too"
+            )
+            yield Problem(path=("network", "plugin"), text=text, is_error=False)
+        return
+    where = ("network", "flannel", "store")
+    engine = cluster.runtime.engine
+    if engine != "docker" or runtime_components(cluster) & {"cri-dockerd"}:
+        text = "etcd feeds dockerd's bridge, and the kubelet uses another network: take kubernetes"
+        yield Problem(path=where, text=text)
+    etcd = cluster.etcd.version or default_version("etcd", minor_of(cluster.kubernetes.version))
+    if key_of(minor_of(etcd)) >= (3, 6):
+        text = f"etcd {etcd} has no v2 API any more: take store kubernetes, or etcd 3.4"
+        yield Problem(path=where, text=text)
+    if flannel.version and key_of(minor_of(flannel.version)) >= (0, 18):
+        text = f"flannel {flannel.version} does not speak etcd's v2 API: take 0.17 or earlier"
+        yield Problem(path=("network", "flannel", "version"), text=text)
+    text = (
+        "every worker gets a client key of etcd, and whoever reads it reads and writes all that the"
+        " cluster holds: take store kubernetes unless you need the old way"
+    )
+    yield Problem(path=where, text=text, is_error=False)
+
+
+def _check_weak(cluster: Cluster) -> Iterator[Problem]:
+    """What works and is weaker than it need be."""
+    if cluster.pki.authorities == "single":
+        text = (
+            "one authority for all: every kubelet's certificate is also a client certificate that"
+            " etcd believes; separate is the default for that reason"
+        )
+        yield Problem(path=("pki", "authorities"), text=text, is_error=False)
+    if cluster.pki.key == "rsa-2048" and cluster.pki.ca_days > 365 * 5:
+        text = (
+            f"RSA with 2048 bits for {cluster.pki.ca_days} days: NIST SP 800-57 ends it with 2030;"
+            " ecdsa-p256 lasts"
+        )
+        yield Problem(path=("pki", "key"), text=text, is_error=False)
+    if cluster.dns.provider == "none":
+        text = "provider none: pods find no Service by its name"
+        yield Problem(path=("dns", "provider"), text=text, is_error=False)
+
+
+def _check_nodes(cluster: Cluster) -> Iterator[Problem]:
+    names: dict[str, int] = {}
+    addresses: dict[IPv4Address, int] = {}
+    for index, node in enumerate(cluster.nodes):
+        where = ("nodes", index)
+        if node.name in names:
+            yield Problem(
+                path=(*where, "name"), text=f"{node.name} is also nodes[{names[node.name]}]"
+            )
+        if node.address in addresses:
+            other = cluster.nodes[addresses[node.address]].name
+            yield Problem(path=(*where, "address"), text=f"{node.address} is also {other}'s")
+        names.setdefault(node.name, index)
+        addresses.setdefault(node.address, index)
+        if node.name == "localhost":
+            yield Problem(
+                path=(*where, "name"), text="localhost is every host's name: choose another"
+            )
+        if len(set(node.roles)) < len(node.roles):
+            yield Problem(path=(*where, "roles"), text="names a role twice")
+        if not is_host_address(node.address):
+            yield Problem(path=(*where, "address"), text=f"{node.address} is no host's address")
+
+
+def _check_backup(cluster: Cluster) -> Iterator[Problem]:
+    """Snapshots lie apart from what they are of, and the copies apart from the snapshots."""
+    etcd = cluster.etcd
+    places = {"data_dir": etcd.data_dir, "wal_dir": etcd.wal_dir}
+    for field, path in (("directory", etcd.backup.directory), ("copy_to", etcd.backup.copy_to)):
+        for name, place in places.items():
+            if path and place and f"{path}/".startswith(f"{place}/"):
+                text = f"{path} is below etcd.{name}: choose another directory"
+                yield Problem(path=("etcd", "backup", field), text=text)
+        places["backup.directory"] = etcd.backup.directory
+
+
+def _check_roles(cluster: Cluster) -> Iterator[Problem]:
+    members = cluster.having(Role.ETCD)
+    if not cluster.having(Role.CONTROL_PLANE):
+        yield Problem(
+            path=("nodes",), text="no node has the role control-plane: give it to one or three"
+        )
+    if not members:
+        yield Problem(path=("nodes",), text="no node has the role etcd: give it to one or three")
+    elif len(members) % 2 == 0:
+        yield Problem(
+            path=("nodes",),
+            text=f"{len(members)} etcd members survive no more failures than {len(members) - 1}:"
+            " take an odd number",
+            is_error=False,
+        )
+    if not cluster.having(Role.WORKER):
+        text = "no node has the role worker: nothing can run, and verify.sh will fail"
+        yield Problem(path=("nodes",), text=text, is_error=False)
+
+
+def _check_names(cluster: Cluster) -> Iterator[Problem]:
+    for name in cluster.artifacts:
+        component, slash, arch = name.partition("/")
+        if component not in COMPONENTS or (slash and arch not in set(Arch)):
+            text = f"unknown artifact; known: {', '.join(COMPONENTS)}, also with /amd64 or /arm64"
+            yield Problem(path=("artifacts", name), text=text)
+    for name, extra in cluster.extra.items():
+        if name not in EXTRA_COMPONENTS:
+            text = f"unknown component; known: {', '.join(EXTRA_COMPONENTS)}"
+            yield Problem(path=("extra", name), text=text)
+        elif extra.config and not EXTRA_COMPONENTS[name].has_config:
+            yield Problem(
+                path=("extra", name, "config"), text=f"{name} has no configuration file here"
+            )
+        elif extra.flags and not EXTRA_COMPONENTS[name].has_flags:
+            yield Problem(
+                path=("extra", name, "flags"), text=f"{name} takes config here, not flags"
+            )
+
+
+def _check_upstream_keys(cluster: Cluster) -> Iterator[Problem]:
+    for name, key in cluster.upstream_keys.items():
+        if name not in COMPONENTS:
+            text = f"unknown component; known: {', '.join(COMPONENTS)}"
+            yield Problem(path=("upstream_keys", name), text=text)
+        for scheme in Scheme:
+            path: Path | None = getattr(key, scheme)
+            if path and not path.is_file():
+                yield Problem(path=("upstream_keys", name, scheme.value), text=f"{path} is no file")

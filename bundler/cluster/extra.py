@@ -1,0 +1,153 @@
+"""What the user's `extra` may say: nothing that the plan decides, nothing that no program knows.
+
+The kubelet and kube-proxy only warn about fields that they do not know: the builder refuses them.
+"""
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from bundler.catalog import list_versions
+from bundler.cluster.accepted import (
+    accepted_fields,
+    accepted_flags,
+    is_within,
+    known_gates,
+    takes_field,
+)
+from bundler.cluster.components import EXTRA_COMPONENTS, MINORS, minor_of
+from bundler.cluster.config import Cluster
+from bundler.cluster.formats import FlagValue
+from bundler.cluster.networks import Problem
+from bundler.cluster.settings import (
+    OWN_MINORS,
+    list_fields,
+    list_flags,
+    version_of,
+)
+
+GATES_FLAG, GATES_FIELD = "feature-gates", "featureGates"
+GATES_OF_ALL = frozenset({"AllAlpha", "AllBeta"})
+TRUTH = {"1": "true", "t": "true", "true": "true", "0": "false", "f": "false", "false": "false"}
+"""What the programs read in --feature-gates (Go's strconv.ParseBool), in lower case."""
+
+
+def check_extra(cluster: Cluster) -> Iterator[Problem]:
+    """Every flag or field of `extra` that clashes with the plan, or that no program knows."""
+    if minor_of(cluster.kubernetes.version) not in MINORS:
+        return
+    for component, extra in cluster.extra.items():
+        if component not in EXTRA_COMPONENTS:
+            continue
+        minor = minor_of(version_of(cluster, component))
+        yield from _check_flags(component, extra.flags, minor)
+        if EXTRA_COMPONENTS[component].has_config:
+            yield from _check_fields(component, extra.config, minor)
+
+
+def _check_flags(component: str, flags: Mapping[str, FlagValue], minor: str) -> Iterator[Problem]:
+    rows = list_flags(component)
+    fixed = {row.flag for row in rows if row.fixed and is_within(row.since, row.until, minor)}
+    known = accepted_flags(component, minor)
+    for flag, value in flags.items():
+        where = ("extra", component, "flags", flag)
+        if flag in fixed:
+            yield Problem(path=where, text="follows from the plan, and cannot be set here")
+        elif known and flag not in known:
+            minors = [m for m in _minors_of(component) if flag in accepted_flags(component, m)]
+            hint = _hint(flag, known, minors)
+            yield Problem(path=where, text=f"{component} {minor} knows no --{flag}{hint}")
+        elif flag == GATES_FLAG and known:
+            yield from _check_gates(where, _split_gates(str(value)), minor)
+
+
+def _check_fields(component: str, config: Mapping[str, object], minor: str) -> Iterator[Problem]:
+    fixed = [name for row in list_fields(component, minor) for name in row.get("fixed", ())]
+    known = _fields_of(component, minor)
+    for path in _leaves(config):
+        names = tuple(part for part in path if isinstance(part, str))
+        dotted = ".".join(names)
+        where = ("extra", component, "config", *path)
+        if any(dotted == name or dotted.startswith(f"{name}.") for name in fixed):
+            yield Problem(path=where, text="follows from the plan, and cannot be set here")
+        elif known and not takes_field(known, names):
+            minors = [m for m in MINORS if takes_field(_fields_of(component, m), names)]
+            hint = _hint(dotted, known, minors)
+            yield Problem(path=where, text=f"{component} {minor} knows no field {dotted}{hint}")
+    if GATES_FIELD in config and known and takes_field(known, (GATES_FIELD,)):
+        where = ("extra", component, "config", GATES_FIELD)
+        gates = config[GATES_FIELD]
+        if isinstance(gates, dict):
+            yield from _check_gates(where, gates, minor)
+        else:
+            yield Problem(path=where, text="must be a map: {GATE: true, ...}")
+
+
+def _check_gates(
+    where: tuple[str, ...], gates: Mapping[str, object], minor: str
+) -> Iterator[Problem]:
+    """Gates by name: truth values of a field, or what a flag says."""
+    known = known_gates(minor)
+    for name, value in gates.items():
+        text = str(value).lower()
+        gate = known.get(name)
+        if gate is None and name not in GATES_OF_ALL:
+            minors = [m for m in MINORS if name in known_gates(m)]
+            hint = _hint(name, known, minors)
+            yield Problem(path=where, text=f"Kubernetes {minor} has no feature gate {name}{hint}")
+        elif text not in {"true", "false"}:
+            yield Problem(path=where, text=f"{name} must be true or false, not '{value}'")
+        elif gate and gate.locked and is_within(gate.locked, None, minor) and text != gate.value:
+            locked = f"{name} is locked at {gate.value} from {gate.locked} on: leave it out"
+            yield Problem(path=where, text=locked)
+
+
+def _split_gates(text: str) -> dict[str, str]:
+    """`A=true,B=false` as the programs read it: spaces do not count, nor empty parts."""
+    pairs = (part.partition("=") for part in text.split(",") if part.strip())
+    return {
+        gate.strip(): TRUTH.get(value.strip().lower(), value.strip()) for gate, _, value in pairs
+    }
+
+
+def _minors_of(component: str) -> tuple[str, ...]:
+    """Kubernetes' minors, or those of the component's versions that are pinned."""
+    if component not in OWN_MINORS:
+        return MINORS
+    return tuple(dict.fromkeys(minor_of(version) for version in list_versions(component)))
+
+
+def _fields_of(component: str, minor: str) -> frozenset[str]:
+    """What the file of a minor may hold, in the API version that bundler writes there."""
+    api = ""
+    if component == "kube-scheduler":
+        versions = [row["fields"].get("apiVersion") for row in list_fields(component, minor)]
+        api = [version for version in versions if version][-1].rpartition("/")[2]
+    return accepted_fields(component, minor, api)
+
+
+def _hint(name: str, known: Iterable[str], minors: Sequence[str]) -> str:
+    """Which minors have it; where none has: what is called so elsewhere, or resembles it."""
+    if minors:
+        span = f"{minors[0]} to {minors[-1]} have" if len(minors) > 1 else f"{minors[0]} has"
+        return f"; {span} it"
+    names = sorted({entry.removesuffix(".*") for entry in known})
+    parts = [entry for entry in names if entry.rpartition(".")[2] == name.rpartition(".")[2]]
+    top = sorted({entry.partition(".")[0] for entry in names})
+    close = (
+        difflib.get_close_matches(name, parts, n=1, cutoff=0)
+        or difflib.get_close_matches(name, names, n=1)
+        or difflib.get_close_matches(name.partition(".")[0], top, n=1)
+    )
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def _leaves(value: object, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """The path of every value; lists are looked into where they hold maps."""
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from _leaves(inner, (*path, str(key)))
+    elif isinstance(value, list) and any(isinstance(inner, dict) for inner in value):
+        for index, inner in enumerate(value):
+            yield from _leaves(inner, (*path, index))
+    elif path:
+        yield path

@@ -1,0 +1,138 @@
+"""Which images a cluster has and needs, and what is wrong with those that it names."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+from bundler.catalog import default_version
+from bundler.cluster.components import (
+    IMAGE_NAMES,
+    MINORS,
+    minor_of,
+    row_for,
+)
+from bundler.cluster.config import Cluster, Image, Role
+from bundler.cluster.networks import Problem
+from bundler.errors import ArtifactError
+from bundler.oci.archives import open_image
+from bundler.oci.references import full_name, parse_reference, repository_name
+
+WHY_NEEDED = {
+    "pause": "every pod's sandbox is made of it",
+    "coredns": "it answers the cluster's DNS; or say `dns: {provider: none}`",
+    "metrics-server": "metrics_server asks for it",
+}
+
+
+def add_needed(cluster: Cluster) -> Cluster:
+    """The cluster with upstream's image for each purpose that none of its own serves."""
+    if minor_of(cluster.kubernetes.version) not in MINORS or not _worker_arches(cluster):
+        return cluster
+    added = tuple(
+        Image(ref=reference)
+        for use, reference in needed_images(cluster).items()
+        if not find_use(cluster, use)
+    )
+    return cluster.model_copy(update={"images": cluster.images + added})
+
+
+def serves(image: Image, use: str) -> bool:
+    """Whether this is the image for a purpose: so marked, or else so named."""
+    if image.use is not None:
+        return image.use == use
+    name = repository_name(image.ref)
+    return name == use or name.startswith(f"{use}-")  # pause-amd64
+
+
+def find_use(cluster: Cluster, use: str, arch: str | None = None) -> tuple[Image, ...]:
+    """The images for a purpose (pause, verify, coredns, metrics-server) on nodes of `arch`."""
+    return tuple(
+        image
+        for image in cluster.images
+        if serves(image, use) and (arch is None or image.arch in {None, arch})
+    )
+
+
+def needed_images(cluster: Cluster) -> dict[str, str]:
+    """purpose → where upstream publishes the image, for each that the cluster cannot do without."""
+    minor = minor_of(cluster.kubernetes.version)
+    versions = {
+        "pause": None,
+        "coredns": cluster.dns.version if cluster.dns.provider == "coredns" else "",
+        "metrics-server": cluster.metrics_server.version if cluster.metrics_server else "",
+    }
+    return {
+        use: row_for(IMAGE_NAMES[use], minor).format(version=version or default_version(use, minor))
+        for use, version in versions.items()
+        if version != ""
+    }
+
+
+def check_images(cluster: Cluster) -> Iterator[Problem]:
+    """Every problem of `images`, their archives' contents included."""
+    counted = Counter((full_name(image.ref), image.arch) for image in cluster.images)
+    for index, image in enumerate(cluster.images):
+        where = ("images", index)
+        if counted[full_name(image.ref), image.arch] > 1:
+            yield Problem(path=(*where, "ref"), text=f"{image.ref} is given twice")
+        if parse_reference(image.ref).tag in {None, "latest"}:
+            text = (
+                f"{image.ref} has no fixed tag, by which hosts know an image: give one"
+                " (NAME:TAG or NAME:TAG@sha256:…)"
+            )
+            yield Problem(path=(*where, "ref"), text=text)
+        yield from _check_archive(cluster, image, where)
+    arches = _worker_arches(cluster)
+    if minor_of(cluster.kubernetes.version) not in MINORS or not arches:
+        return
+    for arch in arches:
+        yield from _check_needed(cluster, arch)
+    yield from _check_verify(cluster, arches)
+    for use in ("verify", "coredns", "metrics-server"):
+        refs = sorted({full_name(image.ref) for image in find_use(cluster, use)})
+        if len(refs) > 1:
+            text = f"more than one image serves as {use}: {', '.join(refs)}"
+            yield Problem(path=("images",), text=text)
+
+
+def _check_verify(cluster: Cluster, arches: tuple[str, ...]) -> Iterator[Problem]:
+    """Every worker has the image of verify.sh's pods, if there is one."""
+    if not find_use(cluster, "verify"):
+        text = (
+            "no image has `use: verify`: verify.sh cannot run its pods (any web server on port 80)"
+        )
+        yield Problem(path=("images",), text=text, is_error=False)
+        return
+    for arch in arches:
+        if not find_use(cluster, "verify", arch):
+            text = f"no image with `use: verify` is for {arch}: verify.sh runs it on every worker"
+            yield Problem(path=("images",), text=text)
+
+
+def _check_archive(
+    cluster: Cluster, image: Image, where: tuple[str | int, ...]
+) -> Iterator[Problem]:
+    """The archive holds the image, for the machine of every node that loads it."""
+    if image.file is None:
+        return
+    for arch in [image.arch.value] if image.arch else _worker_arches(cluster):
+        try:
+            open_image(image.file, parse_reference(image.ref), arch)
+        except ArtifactError as error:
+            hint = f" ({error.hint})" if error.hint else ""
+            yield Problem(path=(*where, "file"), text=f"{error.message}{hint}")
+
+
+def _worker_arches(cluster: Cluster) -> tuple[str, ...]:
+    return tuple(sorted({n.arch.value for n in cluster.nodes if Role.WORKER in n.roles}))
+
+
+def _check_needed(cluster: Cluster, arch: str) -> Iterator[Problem]:
+    """Every purpose has exactly one image on nodes of that machine."""
+    several = f" for {arch}" if len(_worker_arches(cluster)) > 1 else ""
+    for use, reference in needed_images(cluster).items():
+        if len(found := find_use(cluster, use, arch)) != 1:
+            text = (
+                f"needs exactly one {use} image{several}, and has {len(found)}: {WHY_NEEDED[use]}"
+                f" (upstream's is {reference})"
+            )
+            yield Problem(path=("images",), text=text)

@@ -1,0 +1,330 @@
+"""YAML → Cluster, with every fault at once as `file:line:col: path: what, and the fix`."""
+
+import difflib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from yaml.nodes import MappingNode, ScalarNode, SequenceNode
+
+from bundler.catalog.signatures import Scheme
+from bundler.cluster.checks import check_cluster
+from bundler.cluster.config import Cluster, Containerd, Pin
+from bundler.cluster.extra import check_extra
+from bundler.cluster.images import add_needed, check_images
+from bundler.errors import ConfigError
+from bundler.packages.tables import check_packages
+
+YamlNode = yaml.Node
+YamlPath = tuple[str | int, ...]
+MAX_SIZE = 4 << 20  # bytes; a description of thousands of nodes is far smaller
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A sound description, and what its author should know all the same."""
+
+    cluster: Cluster
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Document:
+    """One YAML file: plain data, and the place of each key and value in the file."""
+
+    path: Path
+    data: dict[str, Any]
+    places: dict[YamlPath, tuple[int, int]]
+
+    def locate(self, path: YamlPath) -> str:
+        """`file:line:col` of the nearest enclosing thing that is written in the file."""
+        for length in range(len(path), -1, -1):
+            if path[:length] in self.places:
+                line, column = self.places[path[:length]]
+                return f"{self.path}:{line}:{column}"
+        return f"{self.path}:1:1"
+
+
+def load_cluster(path: Path, pins: Path | None = None) -> Loaded:
+    """Read cluster.yaml (and pins over its `artifacts`); raises ConfigError with every fault."""
+    document = _read(path)
+    data = dict(document.data)
+    if pins is not None:
+        data["artifacts"] = {**(data.get("artifacts") or {}), **_read_pins(pins)}
+    try:
+        cluster = Cluster.model_validate(data)
+    except ValidationError as error:
+        lines = sorted(
+            {_line(document, where, text) for where, text in _explain(error, data)},
+            key=_line_number,
+        )
+        raise ConfigError("\n".join(lines)) from error
+    cluster = add_needed(_resolve_files(cluster, path.parent))
+    problems = [
+        *check_cluster(cluster), *check_extra(cluster), *check_images(cluster),
+        *check_packages(cluster),
+    ]  # fmt: skip
+    errors = [_line(document, p.path, p.text) for p in problems if p.is_error]
+    if errors:
+        raise ConfigError("\n".join(sorted(errors, key=_line_number)))
+    return Loaded(
+        cluster,
+        tuple(_line(document, p.path, p.text) for p in problems if not p.is_error),
+    )
+
+
+def _resolve_files(cluster: Cluster, base: Path) -> Cluster:
+    images = tuple(
+        image.model_copy(update={"file": (base / image.file).absolute()}) if image.file else image
+        for image in cluster.images
+    )
+    runtime = cluster.runtime
+    if isinstance(runtime, Containerd):
+        registries = tuple(
+            registry.model_copy(update={"ca": (base / registry.ca).absolute()})
+            if registry.ca
+            else registry
+            for registry in runtime.registries
+        )
+        runtime = runtime.model_copy(update={"registries": registries})
+    packages = cluster.packages
+    if packages is not None:
+        paths = {"dir": packages.dir, "keyring": packages.keyring}
+        packages = packages.model_copy(
+            update={key: (base / path).absolute() for key, path in paths.items() if path}
+        )
+    keys = {
+        name: key.model_copy(
+            update={
+                scheme.value: (base / path).absolute()
+                for scheme in Scheme
+                if (path := getattr(key, scheme))
+            }
+        )
+        for name, key in cluster.upstream_keys.items()
+    }
+    changes = {"images": images, "runtime": runtime, "packages": packages, "upstream_keys": keys}
+    return cluster.model_copy(update=changes)
+
+
+def _read_pins(path: Path) -> dict[str, Any]:
+    document = _read(path)
+    if set(document.data) != {"artifacts"} or not isinstance(document.data["artifacts"], dict):
+        raise ConfigError(f"{path}:1:1: a pins file holds one key, artifacts, and nothing else")
+    artifacts: dict[str, Any] = document.data["artifacts"]
+    faults = []
+    for name, pin in artifacts.items():
+        try:
+            Pin.model_validate(pin)
+        except ValidationError as error:
+            for found in error.errors():
+                where = ("artifacts", name, *found["loc"])
+                faults.append(_line(document, where, str(found["msg"])))
+    if faults:
+        raise ConfigError("\n".join(faults))
+    return artifacts
+
+
+def _read(path: Path) -> _Document:
+    try:
+        if path.is_file() and path.stat().st_size > MAX_SIZE:
+            raise ConfigError(
+                f"{path}: larger than {MAX_SIZE >> 20} MiB: not a cluster description"
+            )
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text (byte {error.start})") from error
+    except OSError as error:
+        hint = "write one, or start from examples/lab.yaml" if not path.exists() else None
+        raise ConfigError(f"{path}: {error.strerror or error}", hint=hint) from error
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        faults = [f"{path}:{line}:{col}: {text}" for line, col, text in _odd_nodes(root)]
+        if faults:
+            raise ConfigError("\n".join(faults))
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(_explain_yaml(path, error)) from error
+    except (ValueError, RecursionError, TypeError) as error:
+        raise ConfigError(f"{path}:1:1: cannot be read as YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}:1:1: must be a mapping that begins with apiVersion and name")
+    places: dict[YamlPath, tuple[int, int]] = {(): (1, 1)}
+    _gather_places(root, (), places)
+    return _Document(path, data, places)
+
+
+def _odd_nodes(node: YamlNode | None) -> Iterator[tuple[int, int, str]]:
+    """Duplicate keys, keys that are no words, merge keys and anchors: what hides meaning."""
+    if isinstance(node, SequenceNode):
+        for child in node.value:
+            yield from _odd_nodes(child)
+    if not isinstance(node, MappingNode):
+        return
+    seen: dict[str, int] = {}
+    for key, value in node.value:
+        line, column = key.start_mark.line + 1, key.start_mark.column + 1
+        if not isinstance(key, ScalarNode):
+            yield line, column, "a key must be a word"
+        elif key.tag == "tag:yaml.org,2002:merge":
+            yield line, column, "merge keys (<<) are not supported: write the fields out"
+        elif key.tag != "tag:yaml.org,2002:str":
+            yield line, column, f"the key {key.value} is not text: write it in quotes"
+        elif key.value in seen:
+            text = f"duplicate key {key.value}, first given in line {seen[key.value]}: keep one"
+            yield line, column, text
+        else:
+            seen[key.value] = line
+        yield from _odd_nodes(value)
+
+
+def _gather_places(
+    node: YamlNode | None, path: YamlPath, places: dict[YamlPath, tuple[int, int]], depth: int = 0
+) -> None:
+    if depth > 20:
+        return
+    if isinstance(node, MappingNode):
+        for key, value in node.value:
+            where = (*path, key.value)
+            places[where] = (key.start_mark.line + 1, key.start_mark.column + 1)
+            _gather_places(value, where, places, depth + 1)
+    elif isinstance(node, SequenceNode):
+        for index, value in enumerate(node.value):
+            where = (*path, index)
+            places[where] = (value.start_mark.line + 1, value.start_mark.column + 1)
+            _gather_places(value, where, places, depth + 1)
+
+
+def _explain_yaml(path: Path, error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or str(error).split("\n", maxsplit=1)[0]
+    if "found character '\\t'" in problem:
+        problem = "a tab cannot indent YAML: use spaces"
+    elif "expected a single document" in (getattr(error, "context", None) or ""):
+        problem = "holds several documents (---): one cluster a file"
+    line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+    return f"{path}:{line}:{column}: not valid YAML: {problem}"
+
+
+def _explain(error: ValidationError, data: object) -> Iterator[tuple[YamlPath, str]]:
+    """pydantic's faults as (path in the file, plain sentence)."""
+    for fault in error.errors():
+        where = _path_in_file(fault["loc"], data)
+        if fault["type"] == "extra_forbidden":
+            yield where, _unknown_key(where)
+        elif fault["type"] in {"union_tag_not_found", "union_tag_invalid"}:
+            key = "kind" if fault["ctx"]["discriminator"] == "'kind'" else "engine"
+            yield (*where, key), SENTENCES[fault["type"]](fault)
+        else:
+            yield where, SENTENCES.get(fault["type"], _quote_pydantic)(fault)
+
+
+def _quote_pydantic(fault: Any) -> str:
+    text = fault["msg"].removeprefix("Value error, ")
+    if text.startswith("Input is not "):
+        return f"{_short(fault['input'])} {text.removeprefix('Input ')}"
+    return f"must be {text.removeprefix('Input should be ')}, not {_short(fault['input'])}"
+
+
+def _expected(fault: Any) -> str:
+    return f"must be {fault['ctx']['expected']}, not {_short(fault['input'])}"
+
+
+def _no_mapping(fault: Any) -> str:
+    return f"must be a mapping (key: value), not {_short(fault['input'])}"
+
+
+SENTENCES: dict[str, Callable[[Any], str]] = {
+    "missing": lambda _: "is missing",
+    "union_tag_not_found": lambda _: "is missing: nginx-keepalived, node-local or external",
+    "union_tag_invalid": lambda fault: f"must be one of {fault['ctx']['expected_tags']}",
+    "literal_error": _expected,
+    "enum": _expected,
+    "value_error": lambda fault: f"{fault['ctx']['error']}{_yaml_surprise(fault['input'])}",
+    "too_short": lambda _: "must not be empty",
+    "model_type": _no_mapping,
+    "dict_type": _no_mapping,
+    "model_attributes_type": _no_mapping,
+    "tuple_type": lambda fault: f"must be a list, not {_short(fault['input'])}",
+}
+"""pydantic's type of fault → our sentence; others are put into pydantic's words."""
+
+
+def _path_in_file(location: tuple[int | str, ...], data: object) -> YamlPath:
+    """pydantic's location without the parts that are no keys: tags of unions, `[key]` marks."""
+    path: list[str | int] = []
+    here: Any = data
+    for index, part in enumerate(location):
+        last = index == len(location) - 1
+        if isinstance(here, dict) and (part in here or (last and isinstance(part, str))):
+            if part == "[key]":
+                continue
+            path.append(part)
+            here = here.get(part)
+        elif isinstance(here, list) and isinstance(part, int) and part < len(here):
+            path.append(part)
+            here = here[part]
+    return tuple(path)
+
+
+def _unknown_key(where: YamlPath) -> str:
+    allowed = _allowed_keys(where[:-1])
+    close = difflib.get_close_matches(str(where[-1]), allowed, n=1, cutoff=0.6)
+    if close:
+        return f"unknown key; did you mean '{close[0]}'?"
+    return f"unknown key; known here: {', '.join(allowed)}"
+
+
+def _allowed_keys(where: YamlPath) -> list[str]:
+    """The keys that the schema allows at a path of the file."""
+    models: list[Any] = [Cluster]
+    for part in where:
+        if isinstance(part, int):
+            continue
+        models = [
+            inner
+            for model in models
+            for name, field in model.model_fields.items()
+            if (field.alias or name) == part
+            for inner in _models_in(field.annotation)
+        ] or models
+    return sorted({f.alias or name for m in models for name, f in m.model_fields.items()})
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _models_in(inner)
+
+
+def _yaml_surprise(value: object) -> str:
+    if isinstance(value, str | dict | list | tuple) or value is None:
+        return ""
+    return f" (YAML reads {value!r} here: write it in quotes)"
+
+
+def _short(value: object) -> str:
+    text = repr(value) if isinstance(value, str) else f"{value}"
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def show_path(path: YamlPath) -> str:
+    """`nodes[1].address`."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+def _line(document: _Document, path: YamlPath, text: str) -> str:
+    shown = f" {show_path(path)}:" if path else ""
+    return f"{document.locate(path)}:{shown} {text}"
+
+
+def _line_number(line: str) -> tuple[int, str]:
+    parts = line.split(": ", maxsplit=1)[0].rsplit(":", 2)
+    return (int(parts[1]) if len(parts) == 3 and parts[1].isdigit() else 0, line)

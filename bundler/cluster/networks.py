@@ -1,0 +1,187 @@
+"""What addresses, networks and ports of a cluster description say about one another."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+from bundler.cluster.components import (
+    API_PORT,
+    PORTS,
+)
+from bundler.cluster.config import (
+    Cluster,
+    ExternalLoadBalancer,
+    NginxKeepalived,
+    Node,
+    NodeLocal,
+    Role,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """Something wrong at `path` of cluster.yaml; a warning does not stop a build."""
+
+    path: tuple[str | int, ...]
+    text: str
+    is_error: bool = True
+
+
+def is_host_address(address: IPv4Address) -> bool:
+    return not (
+        address.is_unspecified
+        or address.is_loopback
+        or address.is_multicast
+        or address.is_link_local
+        or address.is_reserved
+    )
+
+
+def check_networks(cluster: Cluster) -> Iterator[Problem]:
+    network = cluster.network
+    ranges = {"pod_cidr": network.pod_cidr, "service_cidr": network.service_cidr}
+    if network.pod_cidr.overlaps(network.service_cidr):
+        yield Problem(
+            path=("network", "service_cidr"),
+            text=f"{network.service_cidr} overlaps network.pod_cidr {network.pod_cidr}:"
+            " choose two ranges apart",
+        )
+    for key, cidr in ranges.items():
+        for index, node in enumerate(cluster.nodes):
+            if node.address in cidr:
+                yield Problem(
+                    path=("nodes", index, "address"),
+                    text=f"{node.address} lies inside network.{key} {cidr}: choose another range",
+                )
+    # the API server refuses service ranges of more than 20 bits (kube-apiserver's validation.go)
+    if not 12 <= network.service_cidr.prefixlen <= 28:
+        yield Problem(
+            path=("network", "service_cidr"),
+            text="must be a /12 to a /28: the API server takes no other",
+        )
+    workers = len(cluster.having(Role.WORKER))
+    if network.pod_subnet_prefix < network.pod_cidr.prefixlen:
+        text = f"each worker's /{network.pod_subnet_prefix} does not fit into {network.pod_cidr}"
+        yield Problem(path=("network", "pod_cidr"), text=text)
+    elif workers > 2 ** (network.pod_subnet_prefix - network.pod_cidr.prefixlen):
+        text = f"{network.pod_cidr} has too few /{network.pod_subnet_prefix} for {workers} workers"
+        yield Problem(path=("network", "pod_cidr"), text=text)
+
+
+def check_endpoint(cluster: Cluster) -> Iterator[Problem]:
+    planes = cluster.having(Role.CONTROL_PLANE)
+    balancer = cluster.control_plane.load_balancer
+    endpoint = cluster.control_plane.endpoint
+    where = ("control_plane", "endpoint")
+    if isinstance(balancer, NodeLocal):
+        yield from _check_node_local(cluster)
+        return
+    if endpoint is None:
+        if len(planes) > 1 or balancer is not None:
+            text = "endpoint is missing: HOST:PORT for all clients"
+            yield Problem(path=("control_plane",), text=text)
+        return
+    host, _, port = endpoint.rpartition(":")
+    address = _address(host)
+    if address is None and not _looks_like_name(host):
+        yield Problem(path=where, text=f"{host} is neither an IPv4 address nor a DNS name")
+        return
+    if address is not None:
+        yield from _check_endpoint_ranges(cluster, address)
+    if isinstance(balancer, NginxKeepalived):
+        yield from _check_virtual_address(cluster, address, int(port))
+    elif isinstance(balancer, ExternalLoadBalancer):
+        yield from _refuse_balancer_role(cluster, "load_balancer is external")
+    else:
+        yield from _check_direct_endpoint(planes, host, address, int(port))
+        yield from _refuse_balancer_role(cluster, "control_plane.load_balancer is not given")
+
+
+def _check_node_local(cluster: Cluster) -> Iterator[Problem]:
+    endpoint = cluster.control_plane.endpoint
+    if endpoint is not None and not endpoint.startswith("127.0.0.1:"):
+        text = "with a node-local load balancer it is 127.0.0.1:PORT on every node: leave it out"
+        yield Problem(path=("control_plane", "endpoint"), text=text)
+    yield from _refuse_balancer_role(cluster, "node-local means every node")
+
+
+def _check_endpoint_ranges(cluster: Cluster, address: IPv4Address) -> Iterator[Problem]:
+    network = cluster.network
+    ranges = {"pod_cidr": network.pod_cidr, "service_cidr": network.service_cidr}
+    for key, cidr in ranges.items():
+        if address in cidr:
+            text = f"{address} lies inside network.{key} {cidr}"
+            yield Problem(path=("control_plane", "endpoint"), text=text)
+
+
+def _check_direct_endpoint(
+    planes: tuple[Node, ...], host: str, address: IPv4Address | None, port: int
+) -> Iterator[Problem]:
+    """Without a load balancer the endpoint is the only control plane itself."""
+    where = ("control_plane", "endpoint")
+    if len(planes) > 1:
+        text = "two or more control planes need a load_balancer: nginx-keepalived or external"
+        yield Problem(path=("control_plane",), text=text)
+    if address is not None and address not in {node.address for node in planes}:
+        text = f"{host} is no control plane's address, and nothing serves it"
+        yield Problem(path=where, text=text)
+    if len(planes) == 1 and port != API_PORT:
+        yield Problem(path=where, text=f"without a load balancer the port is {API_PORT}")
+
+
+def _check_virtual_address(
+    cluster: Cluster, address: IPv4Address | None, port: int
+) -> Iterator[Problem]:
+    where = ("control_plane", "endpoint")
+    balancers = cluster.having(Role.LOAD_BALANCER)
+    if address is None:
+        text = "must be an IPv4 address: keepalived moves an address, not a name"
+        yield Problem(path=where, text=text)
+    for node in cluster.nodes:
+        if node.address == address:
+            text = f"{address} is {node.name}'s own address: the virtual address must be a free one"
+            yield Problem(path=where, text=text)
+    if not balancers:
+        yield Problem(
+            path=("control_plane", "load_balancer"),
+            text="no node has the role load-balancer: give it to the control planes",
+        )
+    shared = {
+        port_: unit for n in balancers for role in n.roles for port_, unit in PORTS[role].items()
+    }
+    if port in shared:
+        yield Problem(
+            path=where, text=f"port {port} is {shared[port]}'s on the same host: take 8443"
+        )
+
+
+def _refuse_balancer_role(cluster: Cluster, reason: str) -> Iterator[Problem]:
+    for index, node in enumerate(cluster.nodes):
+        if Role.LOAD_BALANCER in node.roles:
+            text = f"load-balancer has nothing to do here: {reason}"
+            yield Problem(path=("nodes", index, "roles"), text=text)
+
+
+def check_node_ports(cluster: Cluster) -> Iterator[Problem]:
+    low, high = (int(part) for part in cluster.network.node_port_range.split("-"))
+    fixed = {port: unit for ports in PORTS.values() for port, unit in ports.items()}
+    if cluster.control_plane.endpoint:
+        fixed[int(cluster.control_plane.endpoint.rpartition(":")[2])] = "the endpoint"
+    for port, unit in sorted(fixed.items()):
+        if low <= port <= high:
+            text = f"holds {port}, which is {unit}'s: choose a range apart"
+            yield Problem(path=("network", "node_port_range"), text=text)
+
+
+def _address(host: str) -> IPv4Address | None:
+    try:
+        return IPv4Address(host)
+    except ValueError:
+        return None
+
+
+def _looks_like_name(host: str) -> bool:
+    labels: Iterable[str] = host.split(".")
+    return not host.replace(".", "").isdigit() and all(
+        label and label.replace("-", "").isalnum() and label == label.lower() for label in labels
+    )

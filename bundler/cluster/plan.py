@@ -1,0 +1,254 @@
+"""Cluster → Plan: every default explicit, every address and name decided; no disk is touched."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+
+from bundler.catalog import default_version
+from bundler.cluster.components import (
+    API_PORT,
+    CGROUP_DRIVERS,
+    DOCKER_SHIMS,
+    PROXY_MODE_DEFAULTS,
+    SNAPSHOT_TOOLS,
+    minor_of,
+    row_for,
+)
+from bundler.cluster.config import (
+    Arch,
+    Cluster,
+    Containerd,
+    Docker,
+    Image,
+    NginxKeepalived,
+    Node,
+    NodeLocal,
+    Role,
+)
+
+RESERVED_POD_ADDRESSES = 3  # network, gateway and broadcast of a node's pod subnet
+MAX_PODS = 220
+NODE_LOCAL_ENDPOINT = "127.0.0.1:8443"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodePlan:
+    """One host: who it is, what it runs, and its own pod subnet (workers only)."""
+
+    name: str
+    address: IPv4Address
+    roles: tuple[Role, ...]
+    arch: Arch
+    pod_subnet: IPv4Network | None
+
+    def has(self, role: Role) -> bool:
+        """Whether the node holds the role."""
+        return role in self.roles
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """The whole cluster, decided."""
+
+    cluster: Cluster
+    nodes: tuple[NodePlan, ...]
+    endpoint_host: str  # an address or a DNS name
+    endpoint_port: int
+    service_ip: IPv4Address  # the kubernetes Service: first address of the service CIDR
+    dns_ip: IPv4Address  # cluster DNS: second address of the service CIDR
+    etcd_version: str
+
+    @property
+    def name(self) -> str:
+        """The cluster's name."""
+        return self.cluster.name
+
+    @property
+    def engine(self) -> str:
+        """The container runtime of every worker."""
+        return self.cluster.runtime.engine
+
+    @property
+    def features(self) -> frozenset[str]:
+        """What the cluster has chosen, by which tables select."""
+        return features_of(self.cluster)
+
+    @property
+    def is_node_local(self) -> bool:
+        """Whether every node reaches the API through an nginx of its own."""
+        return "node-local" in self.features
+
+    @property
+    def endpoint(self) -> str:
+        """The URL under which every client reaches the API."""
+        return f"https://{self.endpoint_host}:{self.endpoint_port}"
+
+    def having(self, role: Role) -> tuple[NodePlan, ...]:
+        """The nodes that hold the role, in the order of cluster.yaml."""
+        return tuple(node for node in self.nodes if node.has(role))
+
+
+def features_of(cluster: Cluster) -> frozenset[str]:
+    """What the cluster has chosen: the words by which tables select units, flags and overlays."""
+    runtime, network = cluster.runtime, cluster.network
+    balancer = cluster.control_plane.load_balancer
+    store = f"flannel-{network.flannel.store}" if network.plugin == "flannel" else None
+    return frozenset(
+        feature
+        for feature, is_chosen in {
+            runtime.engine: True,
+            "dockershim": isinstance(runtime, Docker) and runtime.cri_dockerd is None,
+            _docker_shim(cluster): True,
+            "cri-dockerd": isinstance(runtime, Docker) and runtime.cri_dockerd is not None,
+            "crictl": "crictl" in runtime_versions(cluster),
+            network.plugin: True,
+            store: store is not None,
+            "cni": store != "flannel-etcd",  # which feeds dockerd's own bridge
+            f"proxy-{choose_proxy_mode(cluster)}": True,
+            balancer.kind if balancer else None: balancer is not None,
+            "coredns": cluster.dns.provider == "coredns",
+            "metrics-server": cluster.metrics_server is not None,
+            "etcd-wal": cluster.etcd.wal_dir is not None,
+            "etcd-backup": cluster.etcd.backup.enabled,
+            "etcdutl": row_for(SNAPSHOT_TOOLS, minor_of(choose_etcd(cluster))) == "etcdutl",
+        }.items()
+        if is_chosen and feature
+    )
+
+
+def _docker_shim(cluster: Cluster) -> str | None:
+    """Which of containerd's shims Docker's archive brings along."""
+    if not isinstance(cluster.runtime, Docker):
+        return None
+    return row_for(DOCKER_SHIMS, minor_of(cluster.runtime.version))
+
+
+def choose_proxy_mode(cluster: Cluster) -> str:
+    """The user's, or what suits the minor."""
+    return cluster.network.proxy_mode or row_for(
+        PROXY_MODE_DEFAULTS, minor_of(cluster.kubernetes.version)
+    )
+
+
+def choose_cgroup_driver(cluster: Cluster) -> str:
+    """One for the runtime and the kubelet: the user's, or what suits the minor."""
+    return cluster.runtime.cgroup_driver or row_for(
+        CGROUP_DRIVERS, minor_of(cluster.kubernetes.version)
+    )
+
+
+def make_plan(cluster: Cluster, pod_subnets: Mapping[str, IPv4Network]) -> Plan:
+    """Decide everything; `pod_subnets` are the workers' own, from the state directory."""
+    endpoint = cluster.control_plane.endpoint
+    is_local = isinstance(cluster.control_plane.load_balancer, NodeLocal)
+    if endpoint is None and is_local:
+        endpoint = NODE_LOCAL_ENDPOINT
+    if endpoint is None:
+        first = next(node for node in cluster.nodes if Role.CONTROL_PLANE in node.roles)
+        endpoint = f"{first.address}:{API_PORT}"
+    host, _, port = endpoint.rpartition(":")
+    service = cluster.network.service_cidr.network_address
+    return Plan(
+        cluster=cluster,
+        nodes=tuple(
+            NodePlan(
+                name=node.name,
+                address=node.address,
+                roles=_decide_roles(node, is_local=is_local),
+                arch=node.arch,
+                pod_subnet=pod_subnets.get(node.name),
+            )
+            for node in cluster.nodes
+        ),
+        endpoint_host=host,
+        endpoint_port=int(port),
+        service_ip=service + 1,
+        dns_ip=service + 2,
+        etcd_version=choose_etcd(cluster),
+    )
+
+
+def _decide_roles(node: Node, *, is_local: bool) -> tuple[Role, ...]:
+    """In the order of Role; with node-local load balancers every client of the API has one."""
+    held = set(node.roles)
+    if is_local and held & {Role.CONTROL_PLANE, Role.WORKER}:
+        held.add(Role.LOAD_BALANCER)
+    return tuple(role for role in Role if role in held)
+
+
+def choose_etcd(cluster: Cluster) -> str:
+    """The user's version, or the one that goes with the Kubernetes minor."""
+    minor = minor_of(cluster.kubernetes.version)
+    return cluster.etcd.version or default_version("etcd", minor)
+
+
+def runtime_versions(cluster: Cluster) -> dict[str, str]:
+    """The runtime's components and their versions, the minor's where the user names none."""
+    runtime, minor = cluster.runtime, minor_of(cluster.kubernetes.version)
+    versions: dict[str, str | None] = {"crictl": runtime.crictl}
+    if runtime.crictl is None and (isinstance(runtime, Containerd) or runtime.cri_dockerd):
+        versions["crictl"] = default_version("crictl", minor)
+    if isinstance(runtime, Docker):
+        versions |= {"docker": runtime.version, "cri-dockerd": runtime.cri_dockerd}
+    else:
+        versions |= {
+            "containerd": runtime.version or default_version("containerd", minor),
+            "runc": runtime.runc or default_version("runc", minor),
+        }
+    return {name: version for name, version in versions.items() if version not in {None, "none"}}
+
+
+FLANNEL_WITH_ETCD = "0.11.0"
+"""The tutorial's; flannel 0.18 and later no longer speak etcd's v2 API."""
+
+
+def choose_flannel(cluster: Cluster) -> str:
+    """The user's version, or the one for the minor and the store."""
+    flannel = cluster.network.flannel
+    if flannel.version or flannel.store == "etcd":
+        return flannel.version or FLANNEL_WITH_ETCD
+    return default_version("flanneld", minor_of(cluster.kubernetes.version))
+
+
+def worker_names(cluster: Cluster) -> list[str]:
+    """The nodes that need a pod subnet and a bootstrap token."""
+    return [node.name for node in cluster.nodes if Role.WORKER in node.roles]
+
+
+def max_pods(plan: Plan) -> int:
+    """No more pods than a node's subnet has addresses."""
+    addresses: int = 2 ** (32 - plan.cluster.network.pod_subnet_prefix)
+    return min(MAX_PODS, addresses - RESERVED_POD_ADDRESSES)
+
+
+def kernel_modules(plan: Plan, node: NodePlan) -> tuple[str, ...]:
+    """Modules that the node's programs use; a kernel may have them built in."""
+    if not node.has(Role.WORKER):
+        return ()
+    ipvs = ("ip_vs", "ip_vs_rr", "ip_vs_wrr", "ip_vs_sh")
+    wanted = ("br_netfilter", "overlay", "nf_conntrack")
+    vxlan = ("vxlan",) if "flannel" in plan.features else ()
+    return wanted + (ipvs if "proxy-ipvs" in plan.features else ()) + vxlan
+
+
+def virtual_router_id(plan: Plan) -> int:
+    """Distinguishes this cluster's VRRP from others on the network: the address's last octet."""
+    balancer = plan.cluster.control_plane.load_balancer
+    chosen = balancer.virtual_router_id if isinstance(balancer, NginxKeepalived) else None
+    return chosen or IPv4Address(plan.endpoint_host).packed[-1] or 1
+
+
+def images_of(plan: Plan, node: NodePlan) -> tuple[Image, ...]:
+    """The images that the node loads."""
+    if not node.has(Role.WORKER):
+        return ()
+    return tuple(image for image in plan.cluster.images if image.arch in {None, node.arch})
+
+
+def data_paths(plan: Plan) -> dict[Role, tuple[str, ...]]:
+    """What outlives an uninstall unless --purge-data is given."""
+    etcd = plan.cluster.etcd
+    return {
+        Role.ETCD: (etcd.data_dir, *([etcd.wal_dir] if etcd.wal_dir else [])),
+        Role.WORKER: (plan.cluster.runtime.data_root,),
+    }

@@ -1,0 +1,162 @@
+"""Flags and configuration fields: the catalogue's rows of a minor, the user's `extra` on top."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import yaml
+
+from bundler.catalog import default_version
+from bundler.cluster.accepted import is_within
+from bundler.cluster.components import (
+    EXTRA_COMPONENTS,
+    MINORS,
+    has_feature,
+    minor_of,
+)
+from bundler.cluster.config import Cluster
+from bundler.cluster.formats import FlagValue
+from bundler.cluster.plan import (
+    choose_etcd,
+    choose_flannel,
+    features_of,
+    runtime_versions,
+)
+from bundler.errors import ConfigError
+
+OWN_MINORS = frozenset({"etcd", "flanneld", "cri-dockerd"})
+"""Components whose rows hold for minors of their own, and not for Kubernetes'."""
+
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""libyaml's where PyYAML was built with it, ten times as fast."""
+
+Render = Callable[[str], str]
+"""Renders one Jinja expression's text for a node."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlagRow:
+    """One flag that bundler sets: its value as a template, why, and in which minors.
+
+    Minors are Kubernetes', or the component's own (OWN_MINORS).
+    """
+
+    flag: str
+    value: str
+    why: str
+    fixed: bool = False
+    since: str | None = None
+    until: str | None = None
+    feature: str | None = None  # only where the cluster has chosen it
+    on_host: bool = False  # not in the unit: a script on the host adds it
+
+    def holds_for(self, minor: str) -> bool:
+        """Whether a minor takes it."""
+        return is_within(self.since, self.until, minor)
+
+
+def make_flags(cluster: Cluster, component: str, render: Render) -> tuple[str, ...]:
+    """`--flag=value` for each, sorted, the user's over bundler's."""
+    minor, features = minor_of(version_of(cluster, component)), features_of(cluster)
+    values: dict[str, str] = {
+        row.flag: render(row.value)
+        for row in list_flags(component)
+        if row.holds_for(minor) and has_feature(row.feature, features) and not row.on_host
+    }
+    extra = cluster.extra.get(component)
+    if extra:
+        values |= {flag: _text(value) for flag, value in extra.flags.items()}
+    return tuple(f"--{flag}={value}" for flag, value in sorted(values.items()))
+
+
+def version_of(cluster: Cluster, component: str) -> str:
+    """The version of the program whose flags or fields are meant: Kubernetes', or its own."""
+    kubernetes = minor_of(cluster.kubernetes.version)
+    own = {
+        "etcd": choose_etcd(cluster),
+        "flanneld": choose_flannel(cluster) if cluster.network.plugin == "flannel" else "0.11.0",
+        "coredns": cluster.dns.version or default_version("coredns", kubernetes),
+        **runtime_versions(cluster),
+    }
+    return own.get(component, cluster.kubernetes.version)
+
+
+def make_config(cluster: Cluster, component: str, render: Render) -> dict[str, Any]:
+    """A component's configuration file as data, the user's fields merged over bundler's."""
+    minor, features = minor_of(version_of(cluster, component)), features_of(cluster)
+    fields: dict[str, Any] = {}
+    for row in list_fields(component, minor):
+        if has_feature(row.get("feature"), features):
+            fields = _merge(fields, _render_tree(row["fields"], render))
+    extra = cluster.extra.get(component)
+    return _merge(fields, extra.config) if extra else fields
+
+
+def list_flags(component: str) -> tuple[FlagRow, ...]:
+    """The catalogue's rows of one component."""
+    return tuple(FlagRow(**row) for row in _load("flags.yaml").get(component, ()))
+
+
+def explain(component: str, version: str) -> tuple[FlagRow, ...]:
+    """The rows that hold for a version or minor, sorted; ConfigError for names that are none."""
+    names = [name for name, target in EXTRA_COMPONENTS.items() if target.has_flags]
+    if component not in names:
+        raise ConfigError(f"{component}: unknown component; known: {', '.join(names)}")
+    parts = version.removeprefix("v").split(".")
+    if len(parts) < 2 or not all(part.isdigit() for part in parts[:2]):
+        raise ConfigError(f"{version} is no version such as 1.20 or 1.20.2")
+    minor = ".".join(parts[:2])
+    if component not in OWN_MINORS and minor not in MINORS:
+        raise ConfigError(f"there are no rows for {minor}: take {MINORS[0]} to {MINORS[-1]}")
+    return tuple(sorted((r for r in list_flags(component) if r.holds_for(minor)), key=_flag_of))
+
+
+def _flag_of(row: FlagRow) -> str:
+    return row.flag
+
+
+def list_fields(component: str, minor: str) -> list[dict[str, Any]]:
+    """A component's rows for a minor, in order: later ones are merged over earlier ones."""
+    rows: list[dict[str, Any]] = _load("fields.yaml")[component]
+    return [row for row in rows if is_within(row.get("since"), row.get("until"), minor)]
+
+
+def _render_tree(value: Any, render: Render) -> Any:
+    if isinstance(value, dict):
+        return {key: _render_tree(inner, render) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_render_tree(inner, render) for inner in value]
+    if isinstance(value, str) and "{{" in value:
+        return _typed(render(value))
+    return value
+
+
+def _typed(text: str) -> Any:
+    """A number, truth value, list or quoted string where the expression gives one, else text."""
+    if text.isdigit() or text in {"true", "false"} or text.startswith(("[", '"')):
+        return json.loads(text)
+    return text
+
+
+def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        inner = merged.get(key)
+        merged[key] = (
+            _merge(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+        )
+    return merged
+
+
+def _text(value: FlagValue) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+@cache
+def _load(name: str) -> dict[str, Any]:
+    text = (files("bundler.catalog") / name).read_text(encoding="utf-8")
+    document: dict[str, Any] = yaml.load(text, Loader=LOADER)  # noqa: S506 a safe one
+    return document

@@ -1,0 +1,154 @@
+"""Certificates as they are: every one of a state directory or of a bundle, and when it ends."""
+
+import base64
+import binascii
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path, PurePosixPath
+
+from cryptography import x509
+
+from bundler.bundle.archives import explain_damage, read_zipped
+from bundler.errors import ConfigError, PkiError
+from bundler.pki.own.extensions import find_extension
+from bundler.pki.own.origins import (
+    CHAIN,
+    DESCRIPTIONS,
+    REQUEST,
+    read_origin,
+)
+from bundler.state.directory import heal_state
+
+MAX_SIZE = 1 << 20  # bytes of a file that can hold certificates
+EMBEDDED = {
+    ".kubeconfig": re.compile(r"^ *client-certificate-data: (\S+)$", re.MULTILINE),
+    ".yaml": re.compile(r"^ *tls\.crt: (\S{32,})$", re.MULTILINE),  # a Secret, as metrics-server's
+}
+"""Files that hold certificates among other things, in base64."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One certificate and where it was found."""
+
+    path: str
+    subject: str
+    issuer: str
+    names: tuple[str, ...]
+    not_after: datetime
+    days_left: int  # negative: ended
+    note: str = ""  # of the user's own PKI: what it is and where it comes from
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A certificate that was asked for elsewhere and has not come back."""
+
+    path: str
+    subject: str
+
+
+def parse_days(option: str, text: str) -> int:
+    """The number in `60d` or `60`; ConfigError, naming the option, where it is none."""
+    match = re.fullmatch(r"(\d{1,5})d?", text)
+    if not match:
+        raise ConfigError(f"{option} {text}: must be a number of days such as 60d")
+    return int(match[1])
+
+
+def list_state(directory: Path, now: datetime) -> tuple[Entry, ...]:
+    """Every certificate that a state directory uses, the soonest end first; nothing is created."""
+    check_is_state(directory)
+    heal_state(directory)
+    found = []
+    for path in sorted((directory / "pki").rglob("cert.pem")):
+        try:
+            origin = DESCRIPTIONS[read_origin(path.parent)]
+            place = path.parent.relative_to(directory)
+            entries = _describe(str(place), path.read_bytes(), now)
+            found += [replace(entry, note=origin) for entry in entries]
+            chain = path.with_name(CHAIN)
+            if chain.exists():
+                above = _describe(str(place / CHAIN), chain.read_bytes(), now)
+                found += [replace(entry, note=f"above {place.name}") for entry in above]
+        except OSError as error:
+            raise PkiError(f"{path}: {error.strerror}") from error
+    return _sorted(found)
+
+
+def check_is_state(directory: Path) -> None:
+    """Raise PkiError where no build has made a state directory."""
+    if not (directory / "pki").is_dir():
+        raise PkiError(
+            f"{directory}: no state directory", hint="give it with --state, or build once"
+        )
+
+
+def list_requests(directory: Path) -> tuple[Request, ...]:
+    """Every request of a state directory whose certificate has not come back."""
+    found = []
+    for path in sorted((directory / "pki").rglob(REQUEST)):
+        try:
+            request = x509.load_pem_x509_csr(path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise PkiError(f"{path}: not a request in PEM") from error
+        place = str(path.parent.relative_to(directory))
+        found.append(Request(path=place, subject=request.subject.rfc4514_string()))
+    return tuple(found)
+
+
+def list_bundle(path: Path, now: datetime) -> tuple[Entry, ...]:
+    """Every certificate of a bundle or of its volumes, the soonest end first.
+
+    Those in kubeconfigs and Secrets are among them.
+    """
+    found = []
+    with explain_damage(path):
+        for name, _, content in read_zipped(path):
+            if not name.endswith((".crt", *EMBEDDED)):
+                continue
+            text = content.read(MAX_SIZE + 1)
+            if len(text) <= MAX_SIZE:
+                found += [e for pem in _find_pem(name, text) for e in _describe(name, pem, now)]
+    return _sorted(found)
+
+
+def _find_pem(name: str, content: bytes) -> Iterator[bytes]:
+    if name.endswith(".crt"):
+        yield content
+        return
+    for match in EMBEDDED[PurePosixPath(name).suffix].finditer(content.decode(errors="replace")):
+        try:
+            yield base64.b64decode(match[1])
+        except binascii.Error as error:
+            raise PkiError(f"{name}: not a certificate in base64") from error
+
+
+def _describe(path: str, pem: bytes, now: datetime) -> list[Entry]:
+    """Every certificate of a file: servers show those above them, too."""
+    try:
+        certificates = x509.load_pem_x509_certificates(pem)
+    except ValueError as error:
+        raise PkiError(f"{path}: not a certificate in PEM") from error
+    return [
+        Entry(
+            path=path,
+            subject=certificate.subject.rfc4514_string(),
+            issuer=certificate.issuer.rfc4514_string(),
+            names=_list_names(certificate),
+            not_after=certificate.not_valid_after_utc,
+            days_left=(certificate.not_valid_after_utc - now).days,
+        )
+        for certificate in certificates
+    ]
+
+
+def _list_names(certificate: x509.Certificate) -> tuple[str, ...]:
+    names = find_extension(certificate, x509.SubjectAlternativeName)
+    return tuple(str(name.value) for name in names or ())
+
+
+def _sorted(entries: list[Entry]) -> tuple[Entry, ...]:
+    return tuple(sorted(entries, key=lambda entry: (entry.not_after, entry.path)))

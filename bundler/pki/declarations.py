@@ -1,0 +1,242 @@
+"""The cluster's certificates: one declaration each, and what each says; no file is touched."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from bundler.cluster.components import has_feature
+from bundler.cluster.config import Role
+from bundler.cluster.plan import NodePlan, Plan
+
+SanName = str | IPv4Address
+SERVER = ExtendedKeyUsageOID.SERVER_AUTH
+CLIENT = ExtendedKeyUsageOID.CLIENT_AUTH
+KUBERNETES_CA = "kubernetes-ca"
+ETCD_CA = "etcd-ca"
+FRONT_PROXY_CA = "front-proxy-ca"
+AUTHORITIES = (ETCD_CA, FRONT_PROXY_CA, KUBERNETES_CA)
+KUBELET_CA = "kubelet-ca"
+"""Signs kubelets' certificates; there only if the key of kubernetes-ca is elsewhere."""
+NEW_AUTHORITIES = (
+    "the cluster needs new authorities: build with a new, empty state directory and install every"
+    " node anew"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateSpec:
+    """One certificate that the cluster needs.
+
+    With `roles`, every node that holds one of them has its own, and `names` gives its SANs;
+    without, the whole cluster shares one. A `common_name` of None is the node's name. With
+    `feature`, only clusters that have chosen it need the certificate.
+    """
+
+    name: str
+    authority: str
+    common_name: str | None
+    organization: str | None = None
+    usages: tuple[x509.ObjectIdentifier, ...]
+    roles: tuple[Role, ...] = ()
+    names: Callable[[Plan, NodePlan | None], tuple[SanName, ...]] | None = None
+    feature: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Content:
+    """What a certificate says: if an existing one says something else, it is issued anew."""
+
+    common_name: str
+    organization: str | None
+    usages: tuple[str, ...]  # dotted object identifiers
+    names: tuple[SanName, ...]
+
+
+def _apiserver_names(plan: Plan, _node: NodePlan | None) -> tuple[SanName, ...]:
+    """Every name under which a client may reach any API server: the same on each of them."""
+    masters = plan.having(Role.CONTROL_PLANE)
+    return _unique(
+        plan.service_ip,
+        IPv4Address("127.0.0.1"),
+        _parse_host(plan.endpoint_host),
+        *(node.address for node in masters),
+        *(node.name for node in masters),
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+        f"kubernetes.default.svc.{plan.cluster.network.dns_domain}",
+        "localhost",
+    )
+
+
+def _own_names(_plan: Plan, node: NodePlan | None) -> tuple[SanName, ...]:
+    """The names of one host, for what listens on its own address and on loopback."""
+    if node is None:
+        raise ValueError("a certificate that the cluster shares has no host's names")
+    return _unique(node.name, "localhost", node.address, IPv4Address("127.0.0.1"))
+
+
+def _metrics_server_names(plan: Plan, _node: NodePlan | None) -> tuple[SanName, ...]:
+    """The Service's names: the API server's aggregator checks the first one that is a full name."""
+    service = "metrics-server.kube-system.svc"
+    return (service, f"{service}.{plan.cluster.network.dns_domain}")
+
+
+def _client(
+    name: str,
+    common_name: str,
+    *,
+    authority: str = KUBERNETES_CA,
+    organization: str | None = None,
+    feature: str | None = None,
+) -> CertificateSpec:
+    return CertificateSpec(
+        feature=feature,
+        name=name,
+        authority=authority,
+        common_name=common_name,
+        organization=organization,
+        usages=(CLIENT,),
+    )
+
+
+def _server(name: str, common_name: str) -> CertificateSpec:
+    return CertificateSpec(
+        name=name,
+        authority=KUBERNETES_CA,
+        common_name=common_name,
+        usages=(SERVER,),
+        roles=(Role.CONTROL_PLANE,),
+        names=_apiserver_names if name == "apiserver" else _own_names,
+    )
+
+
+def _etcd_member(name: str) -> CertificateSpec:
+    # A member is its own client: etcd's gRPC gateway dials with the server's certificate.
+    return CertificateSpec(
+        name=name,
+        authority=ETCD_CA,
+        common_name=None,
+        usages=(SERVER, CLIENT),
+        roles=(Role.ETCD,),
+        names=_own_names,
+    )
+
+
+CERTIFICATES = (
+    _server("apiserver", "kube-apiserver"),
+    _server("controller-manager-server", "kube-controller-manager"),
+    _server("scheduler-server", "kube-scheduler"),
+    _etcd_member("etcd-server"),
+    _etcd_member("etcd-peer"),
+    _client("etcd-healthcheck-client", "kube-etcd-healthcheck-client", authority=ETCD_CA),
+    _client("apiserver-etcd-client", "kube-apiserver-etcd-client", authority=ETCD_CA),
+    _client("apiserver-kubelet-client", "kube-apiserver-kubelet-client"),
+    _client("front-proxy-client", "aggregator", authority=FRONT_PROXY_CA),
+    _client("controller-manager", "system:kube-controller-manager"),
+    _client("scheduler", "system:kube-scheduler"),
+    _client("kube-proxy", "system:kube-proxy"),
+    _client("csr-approver", "bundler:csr-approver"),
+    _client("admin", "kubernetes-admin", organization="system:masters"),
+    _client("flannel", "bundler:flannel", feature="flannel-kubernetes"),
+    _client(
+        "flannel-etcd-client", "flannel-etcd-client", authority=ETCD_CA, feature="flannel-etcd"
+    ),
+    CertificateSpec(
+        name="metrics-server",
+        authority=KUBERNETES_CA,
+        common_name="metrics-server",
+        usages=(SERVER,),
+        names=_metrics_server_names,
+        feature="metrics-server",
+    ),
+)
+
+
+def list_certificates(plan: Plan) -> tuple[CertificateSpec, ...]:
+    """The declarations that hold for the cluster."""
+    return tuple(spec for spec in CERTIFICATES if has_feature(spec.feature, plan.features))
+
+
+def authority_of(spec: CertificateSpec, plan: Plan) -> str:
+    """Who signs it: its own authority, or the only one that the cluster has."""
+    return spec.authority if spec.authority in list_authorities(plan) else KUBERNETES_CA
+
+
+def list_authorities(plan: Plan) -> tuple[str, ...]:
+    """The cluster's authorities, in the order in which they are made."""
+    return AUTHORITIES if plan.cluster.pki.authorities == "separate" else (KUBERNETES_CA,)
+
+
+def list_owners(spec: CertificateSpec, plan: Plan) -> tuple[NodePlan | None, ...]:
+    """The nodes that have a certificate of their own; None alone where the cluster shares one."""
+    if not spec.roles:
+        return (None,)
+    return tuple(node for node in plan.nodes if any(node.has(role) for role in spec.roles))
+
+
+def make_content(spec: CertificateSpec, plan: Plan, node: NodePlan | None) -> Content:
+    """What the declared certificate must say in this cluster, for this node if it is a node's."""
+    common_name = spec.common_name or (node.name if node else spec.name)
+    return Content(
+        common_name=common_name,
+        organization=spec.organization,
+        usages=tuple(usage.dotted_string for usage in spec.usages),
+        names=spec.names(plan, node) if spec.names else (),
+    )
+
+
+def read_content(certificate: x509.Certificate) -> Content:
+    """What an existing certificate says."""
+    names: list[SanName] = []
+    usages: list[str] = []
+    for extension in certificate.extensions:
+        if isinstance(extension.value, x509.SubjectAlternativeName):
+            for name in extension.value:
+                value = name.value
+                names.append(value if isinstance(value, IPv4Address) else str(value))
+        elif isinstance(extension.value, x509.ExtendedKeyUsage):
+            usages += [usage.dotted_string for usage in extension.value]
+    return Content(
+        common_name=_subject(certificate, NameOID.COMMON_NAME) or "",
+        organization=_subject(certificate, NameOID.ORGANIZATION_NAME),
+        usages=tuple(usages),
+        names=tuple(names),
+    )
+
+
+def explain_change(found: Content, wanted: Content) -> str | None:
+    """Why the one is not the other, for people; None if they say the same (in whatever order)."""
+    reasons = []
+    if found.common_name != wanted.common_name:
+        reasons.append(f"its name changed from {found.common_name} to {wanted.common_name}")
+    if found.organization != wanted.organization:
+        reasons.append(f"its organization changed to {wanted.organization or 'none'}")
+    if set(found.usages) != set(wanted.usages):
+        reasons.append("its usages changed")
+    for verb, some in (
+        ("gained", set(wanted.names) - set(found.names)),
+        ("lost", set(found.names) - set(wanted.names)),
+    ):
+        if some:
+            reasons.append(f"SANs {verb} {', '.join(sorted(map(str, some)))}")
+    return " and ".join(reasons) or None
+
+
+def _subject(certificate: x509.Certificate, oid: x509.ObjectIdentifier) -> str | None:
+    values = [str(attribute.value) for attribute in certificate.subject.get_attributes_for_oid(oid)]
+    return ", ".join(values) or None
+
+
+def _parse_host(host: str) -> SanName:
+    try:
+        return IPv4Address(host)
+    except ValueError:
+        return host
+
+
+def _unique(*names: SanName) -> tuple[SanName, ...]:
+    return tuple(dict.fromkeys(names))

@@ -1,0 +1,54 @@
+"""Render kubeconfig files with everything embedded, so that one file is all a client needs."""
+
+import base64
+from collections.abc import Mapping
+
+import yaml
+
+from bundler.pki.store import KeyPair
+
+
+def render_kubeconfig(
+    *, cluster: str, server: str, authority_pem: bytes, user: str, client: KeyPair
+) -> bytes:
+    """A kubeconfig (YAML) for `user` who shows a client certificate at `server` (a URL)."""
+    credentials = {
+        "client-certificate-data": _encode(client.certificate_pem),
+        "client-key-data": _encode(client.key_pem),
+    }
+    return _render(cluster, server, authority_pem, user, credentials)
+
+
+def render_token_kubeconfig(
+    *, cluster: str, server: str, authority_pem: bytes, user: str, token: str
+) -> bytes:
+    """A kubeconfig (YAML) for `user` who shows a bearer token at `server` (a URL)."""
+    return _render(cluster, server, authority_pem, user, {"token": token})
+
+
+def _render(
+    cluster: str, server: str, authority_pem: bytes, user: str, credentials: Mapping[str, str]
+) -> bytes:
+    context = f"{user}@{cluster}"
+    document = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [
+            {
+                "name": cluster,
+                "cluster": {
+                    "server": server,
+                    "certificate-authority-data": _encode(authority_pem),
+                },
+            }
+        ],
+        "users": [{"name": user, "user": dict(credentials)}],
+        "contexts": [{"name": context, "context": {"cluster": cluster, "user": user}}],
+        "current-context": context,
+        "preferences": {},
+    }
+    return yaml.safe_dump(document, sort_keys=False, width=2**20).encode()
+
+
+def _encode(pem: bytes) -> str:
+    return base64.b64encode(pem).decode("ascii")

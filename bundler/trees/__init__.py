@@ -1,0 +1,9 @@
+"""A node's bundle as a tree of files, rendered from templates/.
+
+overlays.py      which folders of templates/ a node has
+context.py       what a template may say
+render.py        overlays + context → tree
+registries.py    hosts.toml for containerd
+tree.py          files, and the tree written out
+completeness.py  every image that is named is in it
+"""
