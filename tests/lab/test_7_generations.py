@@ -45,8 +45,9 @@ class Site:
         self.host.run(REWRITE.format(directory=directory))
         return directory
 
-    def is_green(self) -> bool:
-        return self.host.run("/opt/k8s/bundle/verify.sh", check=False, timeout=400).returncode == 0
+    def check_green(self, what: str = "") -> None:
+        done = self.host.run("/opt/k8s/bundle/verify.sh", check=False, timeout=400)
+        assert done.returncode == 0, f"{what}: {done.stdout}"
 
     def installed(self) -> dict[str, str]:
         """path → type, mode, owner and digest of all that is where the bundle has files, strangers too."""
@@ -80,7 +81,7 @@ def site(lab_directory: Path, product_cache: Path) -> Iterator[Site]:
     directory = host.unpack(lab_directory / "again" / "again-again.tar.gz")
     host.run(f"{directory}/install.sh")
     made = Site(host=host, bundle=directory)
-    assert made.is_green()
+    made.check_green()
     yield made
     docker("rm", "-fv", host.container)
 
@@ -113,7 +114,7 @@ def test_a_host_goes_back_by_itself(site: Site, fault: str, telling: str) -> Non
     assert telling in done.stdout
     assert "going back to generation 1" in done.stdout
     assert site.installed() == before
-    assert site.is_green()
+    site.check_green()
     assert time.monotonic() - begun < LIMIT
     assert site.host.output(f"{site.bundle}/install.sh").strip() == "again: nothing to do"
     FIGURES.append(f"back from {telling}: {taken:.0f} s")
@@ -123,13 +124,13 @@ def test_the_next_generation_and_back(site: Site) -> None:
     before = site.installed()
     directory = site.spoil("echo '# another' >>rootfs/etc/kubernetes/kubelet-config.yaml")
     assert "kubelet.service" in site.host.output(f"{directory}/install.sh")
-    assert site.is_green()
+    site.check_green()
     said = site.host.output("/opt/k8s/bundle/install.sh --rollback")
     assert "All units are ready." in said
     assert site.installed() == before
     listed = site.host.output("/opt/k8s/bundle/install.sh --list").splitlines()
     assert [line.split()[1] for line in listed[1:]] == ["healthy", "healthy"]
-    assert site.is_green()
+    site.check_green()
 
 
 def cut_power(site: Site, command: str, after: float, *, whole_host: bool) -> bool:
@@ -194,7 +195,7 @@ def go_through_points(site: Site, other: str, count: int) -> None:
         assert done.returncode == 0, f"{what}: {done.stdout}"
         assert site.installed() == trees[goal], what
         assert site.leftovers() == "", what
-        assert site.is_green(), what
+        site.check_green(what)
         at = goal
     check_hits(hits, "to another bundle and back")
     if at != "one":
@@ -252,5 +253,5 @@ def test_kills_and_power_cuts_amid_first_installs(site: Site) -> None:
         assert done.returncode == 0, f"{what}: {done.stdout}"
         assert site.installed() == before, what
         assert site.leftovers() == "", what
-        assert site.is_green(), what
+        site.check_green(what)
     check_hits(hits, "first installs")
