@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from bundler import log
-from bundler.bundle.payload import (
+from bundler.cache.payload import (
     Payload,
     ensure_file,
     ensure_members,
@@ -20,7 +20,6 @@ from bundler.cluster.loader import load_cluster
 from bundler.cluster.plan import Plan, make_plan
 from bundler.errors import ArtifactError, ConfigError
 from bundler.files import remove_leftovers
-from bundler.oci.bundle import ensure_layers
 from bundler.oci.pull import Puller, Wanted, list_cached
 from bundler.oci.references import full_name
 from bundler.oci.registry import RegistryOptions
@@ -30,7 +29,6 @@ from bundler.oci.resolve import (
     open_files,
     propose_images,
 )
-from bundler.packages.bundle import PackageFiles
 from bundler.packages.resolve import (
     check_locked,
     gather_packages,
@@ -38,6 +36,8 @@ from bundler.packages.resolve import (
     propose_packages,
 )
 from bundler.progress import DownloadProgress
+from bundler.trees.images import ensure_layers
+from bundler.trees.packages import PackageFiles
 from bundler.trees.render import Payloads
 from bundler.upstream.artifacts import (
     Artifacts,

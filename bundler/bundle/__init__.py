@@ -1,8 +1,6 @@
 """Bundles: trees packed, signed, described, read and verified.
 
 manifest.py    MANIFEST: every file and its digest
-payload.py     large files, compressed once
-segments.py    where those lie in the cache
 pack.py        tree → tarball
 arrange.py     whole, split, or as a change
 since.py       what is on the hosts already

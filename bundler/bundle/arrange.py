@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from bundler.bundle.manifest import Manifest, Source, make_header
-from bundler.bundle.payload import Payload
+from bundler.cache.payload import Payload
 from bundler.errors import ConfigError
 from bundler.trees.tree import MANIFEST, File, Tree
 

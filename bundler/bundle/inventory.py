@@ -16,9 +16,9 @@ from bundler.catalog import Artifact
 from bundler.catalog.licences import find_project, is_published_by_project
 from bundler.cluster.config import Role
 from bundler.cluster.plan import NodePlan, Plan
-from bundler.oci.bundle import BLOBS
 from bundler.oci.needed import Images, Needed, list_needed
 from bundler.oci.references import DOCKER_HUB
+from bundler.trees.images import BLOBS
 from bundler.trees.render import Fetched, list_fetched
 from bundler.trees.tree import Tree
 from bundler.upstream.artifacts import Artifacts

@@ -9,7 +9,6 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 from bundler import log
 from bundler.bundle.arrange import PUBLIC_MODE
-from bundler.bundle.payload import Payload
 from bundler.bundle.shared import make_shared, shared_pieces
 from bundler.bundle.signing import SUMS_SIGNATURE, sign
 from bundler.bundle.volumes import (
@@ -18,6 +17,7 @@ from bundler.bundle.volumes import (
     whole_name,
     write_pieces,
 )
+from bundler.cache.payload import Payload
 from bundler.changes.runbook import RUNBOOK
 from bundler.files import explain_disk_faults, remove_leftovers, write_atomically
 from bundler.paths import templates_directory

@@ -4,9 +4,9 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from bundler.bundle.payload import Payload, read_segment
-from bundler.bundle.segments import compress, padding
 from bundler.bundle.volumes import Written, write_pieces
+from bundler.cache.payload import Payload, read_segment
+from bundler.cache.segments import compress, padding
 from bundler.trees.tree import File, Tree
 
 FIRST = (

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bundler import __version__
 from bundler.bundle.inventory import Item, ItemKind
-from bundler.bundle.segments import COMPRESSOR
+from bundler.cache.segments import COMPRESSOR
 from bundler.paths import PACKAGE, templates_directory
 from bundler.trees.tree import Tree
 

@@ -22,8 +22,8 @@ from bundler.bundle.archives import (
     read_plain,
     read_text,
 )
-from bundler.bundle.payload import Payload, read_segment
-from bundler.bundle.segments import compress, padding
+from bundler.cache.payload import Payload, read_segment
+from bundler.cache.segments import compress, padding
 from bundler.errors import OutputError
 
 END = bytes(2 * tarfile.BLOCKSIZE)

@@ -5,8 +5,6 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from bundler.bundle.payload import recall_contents
-from bundler.bundle.segments import COMPRESSOR, list_segments
 from bundler.cache.marks import hash_file, mark_path, read_pin
 from bundler.cache.media import Blob, list_blobs
 from bundler.cache.memory import (
@@ -15,6 +13,8 @@ from bundler.cache.memory import (
     forget,
     list_names,
 )
+from bundler.cache.payload import recall_contents
+from bundler.cache.segments import COMPRESSOR, list_segments
 from bundler.cache.store import Cache
 from bundler.catalog import Artifact
 from bundler.files import remove_leftovers

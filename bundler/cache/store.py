@@ -3,8 +3,8 @@
 blobs/<algorithm>/<digest>       whole files, verified when they were put there
 partial/<algorithm>-<digest>     an interrupted download, to be resumed
 quarantine/…                     what was not what its pin says; kept for a look, never used
-members/                         which content each member of an archive is, see bundle/payload.py
-segments/                        see bundle/segments.py
+members/                         which content each member of an archive is, see payload.py
+segments/                        see segments.py
 references/, documents…/         see memory.py
 """
 

@@ -6,11 +6,11 @@ from typing import Annotated
 import typer
 
 from bundler import log
+from bundler.admin import create_user, export_admin
 from bundler.cache.store import Cache
 from bundler.errors import ConfigError
 from bundler.gather import Inputs
 from bundler.paths import default_cache
-from bundler.pki.admin import create_user, export_admin
 
 app = typer.Typer(
     no_args_is_help=True, help="Access for people: more users, and the administrator's identity."

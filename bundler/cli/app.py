@@ -17,7 +17,15 @@ from bundler.bundle.signing import generate_key
 from bundler.bundle.verify import compare
 from bundler.bundle.verify import verify as verify_bundles
 from bundler.catalog import COMPONENTS, find_artifact, list_versions
-from bundler.cli import admin, cache, certs, diff, fetch, plan, state
+from bundler.cli import (
+    admin,
+    cache,
+    certs,
+    diff,
+    fetch,
+    plan,
+    state,
+)
 from bundler.cli.documents import ProvenanceOption, SbomOption, print_document
 from bundler.cli.media import (
     LayoutOption,

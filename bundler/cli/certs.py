@@ -9,7 +9,12 @@ from typing import Annotated
 
 import typer
 
-from bundler.cli import live, own_pki, renew, rotate
+from bundler.cli import (
+    live,
+    own_pki,
+    renew,
+    rotate,
+)
 from bundler.cluster.loader import load_cluster
 from bundler.paths import default_state
 from bundler.pki.certs import (

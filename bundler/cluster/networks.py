@@ -4,10 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
-from bundler.cluster.components import (
-    API_PORT,
-    PORTS,
-)
+from bundler.cluster.components import API_PORT, PORTS
 from bundler.cluster.config import (
     Cluster,
     ExternalLoadBalancer,

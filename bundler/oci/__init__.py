@@ -1,1 +1,1 @@
-"""Container images: from registries and archives into the cache and into bundles."""
+"""Container images: from registries and archives into the cache, each by its digest."""

@@ -1,1 +1,1 @@
-"""The hosts' operating system's packages: which, from where, and each node's share of them."""
+"""The hosts' operating system's packages: which, from where, and what they need."""

@@ -5,7 +5,6 @@ issuing.py       keys and certificates made; no file is touched
 pairs.py         a key and its certificate as two files
 store.py         reuse or create, in the state directory
 kubeconfig.py    kubeconfigs with everything embedded
-admin.py         access for people
 certs.py         certificates as they are, and when they end
 renew.py         made anew before they end
 rereads.py       who rereads which without a restart

@@ -18,7 +18,12 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
 from bundler.errors import PkiError
-from bundler.pki.declarations import NEW_AUTHORITIES, Content, SanName, read_content
+from bundler.pki.declarations import (
+    NEW_AUTHORITIES,
+    Content,
+    SanName,
+    read_content,
+)
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey

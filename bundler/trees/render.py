@@ -15,11 +15,9 @@ from typing import Any
 from jinja2 import TemplateError as JinjaError
 
 from bundler.bundle.manifest import Source
-from bundler.bundle.payload import Payload
+from bundler.cache.payload import Payload
 from bundler.cluster.plan import NodePlan, Plan
 from bundler.errors import TemplateError
-from bundler.oci.bundle import ImageFiles, make_image_files
-from bundler.packages.bundle import PackageFiles, make_package_files
 from bundler.paths import templates_directory
 from bundler.trees.context import (
     NeedsStateError,
@@ -27,7 +25,9 @@ from bundler.trees.context import (
     compile_template,
     make_context,
 )
+from bundler.trees.images import ImageFiles, make_image_files
 from bundler.trees.overlays import overlays_of
+from bundler.trees.packages import PackageFiles, make_package_files
 from bundler.trees.registries import make_registry_files
 from bundler.trees.tree import File, Tree, make_manifest
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from bundler.bundle.payload import Payload, read_payload
+from bundler.cache.payload import Payload, read_payload
 from bundler.errors import TemplateError
 from bundler.files import explain_disk_faults
 

@@ -13,15 +13,15 @@ from misbehaving import make_artifact
 from small_builds import SmallSite, make_site
 from typer.testing import CliRunner, Result
 
-from bundler.bundle import segments
-from bundler.bundle.payload import (
+from bundler.cache import segments
+from bundler.cache.care import prune_cache
+from bundler.cache.media import export_blobs, list_blobs
+from bundler.cache.payload import (
     Payload,
     ensure_file,
     ensure_members,
     read_payload,
 )
-from bundler.cache.care import prune_cache
-from bundler.cache.media import export_blobs, list_blobs
 from bundler.cache.store import Cache
 from bundler.catalog import Artifact
 from bundler.cli.app import app

@@ -39,7 +39,7 @@ from bundler.bundle.provenance import (
     make_provenance,
 )
 from bundler.bundle.sbom import SBOM, make_sbom
-from bundler.bundle.segments import COMPRESSOR
+from bundler.cache.segments import COMPRESSOR
 from bundler.cache.store import Cache
 from bundler.catalog import COMPONENTS
 from bundler.catalog.licences import find_project, is_published_by_project
@@ -48,9 +48,9 @@ from bundler.cluster.plan import Plan, make_plan
 from bundler.errors import ArtifactError
 from bundler.gather import Inputs, update_lock
 from bundler.oci.archives import open_image
-from bundler.oci.bundle import BLOBS
 from bundler.oci.needed import Images, list_needed
 from bundler.oci.references import parse_reference
+from bundler.trees.images import BLOBS
 from bundler.trees.render import list_fetched
 from bundler.trees.tree import File, Tree
 from bundler.upstream.artifacts import resolve_artifacts

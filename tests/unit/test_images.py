@@ -28,10 +28,10 @@ from bundler.cluster.loader import load_cluster
 from bundler.cluster.plan import make_plan
 from bundler.errors import ArtifactError, ConfigError
 from bundler.oci.archives import open_image
-from bundler.oci.bundle import ensure_layers
 from bundler.oci.references import full_name, parse_reference
 from bundler.oci.stored import Place
 from bundler.trees.completeness import check_images_complete
+from bundler.trees.images import ensure_layers
 from bundler.trees.tree import File, Tree
 
 DIGEST = f"sha256:{'ab' * 32}"

@@ -21,10 +21,10 @@ from bundler.bundle.manifest import (
     make_header,
     parse_manifest,
 )
-from bundler.bundle.payload import Payload
 from bundler.bundle.signing import generate_key
 from bundler.bundle.verify import compare, verify
 from bundler.bundle.volumes import open_whole
+from bundler.cache.payload import Payload
 from bundler.errors import ConfigError, OutputError
 from bundler.trees.context import STATE_NAMES, _from_state, make_unknown
 from bundler.trees.tree import File

@@ -15,7 +15,7 @@ from misbehaving import make_artifact
 
 from bundler import members
 from bundler.bundle.archives import explain_damage, read_zipped
-from bundler.bundle.payload import ensure_members, read_payload
+from bundler.cache.payload import ensure_members, read_payload
 from bundler.cache.store import Cache
 from bundler.errors import ArtifactError, OutputError
 

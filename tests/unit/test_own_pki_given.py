@@ -15,10 +15,10 @@ from offline_root import OfflineRoot, openssl
 from own_pki_cases import AUTHORITIES, Site, make_own_site
 from pki_cases import make_plan
 
+from bundler.admin import create_user
 from bundler.cache.store import Cache
 from bundler.errors import ConfigError, PkiError
 from bundler.gather import Inputs
-from bundler.pki.admin import create_user
 from bundler.pki.certs import list_state
 
 PINS = Path(__file__).parents[1] / "golden/pins.yaml"

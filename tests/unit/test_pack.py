@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from bundler.bundle import segments
 from bundler.bundle.inspect import inspect
 from bundler.bundle.pack import pack
-from bundler.bundle.payload import ensure_file, ensure_members, read_payload
+from bundler.cache import segments
+from bundler.cache.payload import ensure_file, ensure_members, read_payload
 from bundler.cache.store import Cache
 from bundler.catalog import Artifact
 from bundler.errors import ArtifactError, OutputError, TemplateError

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from bundler.bundle.segments import (
+from bundler.cache.segments import (
     BLOCK,
     CHUNK,
     has_segment,

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from bundler.bundle.payload import Payload, ensure_part
+from bundler.cache.payload import Payload, ensure_part
 from bundler.cache.store import Cache
 from bundler.cluster.config import Role
 from bundler.cluster.plan import NodePlan, Plan

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from bundler.bundle.payload import Payload
+from bundler.cache.payload import Payload
 from bundler.cluster.plan import NodePlan, Plan
 from bundler.errors import ArtifactError
 from bundler.packages.files import PackageFile, render_list, select_files
