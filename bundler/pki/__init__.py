@@ -3,7 +3,8 @@
 declarations.py  one declaration for each certificate
 issuing.py       keys and certificates made; no file is touched
 pairs.py         a key and its certificate as two files
-store.py         reuse or create, in the state directory
+store.py         reuse or create, in the state directory: the whole
+leaves.py        the same of what authorities sign
 kubeconfig.py    kubeconfigs with everything embedded
 certs.py         certificates as they are, and when they end
 renew.py         made anew before they end

@@ -20,6 +20,7 @@ from bundler.cluster.plan import Plan
 from bundler.errors import ConfigError, PkiError
 from bundler.pki import declarations, issuing
 from bundler.pki.certs import check_is_state
+from bundler.pki.leaves import load_leaves
 from bundler.pki.own.origins import Authority, Origin, load_authority
 from bundler.pki.pairs import StoredPair, load_pair
 from bundler.pki.renew import archive
@@ -29,7 +30,6 @@ from bundler.pki.stages import (
     Stage,
     read_stage,
 )
-from bundler.pki.store import load_leaves
 from bundler.state.directory import State, heal_state, open_state
 from bundler.state.together import write_together
 

@@ -12,23 +12,31 @@ changed, or when its cert.pem was deleted; renew.py makes it anew before it ends
 read is never overwritten.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 
-from bundler.cluster.plan import NodePlan, Plan
+from bundler.cluster.plan import Plan
 from bundler.errors import PkiError
 from bundler.pki import declarations, issuing
+from bundler.pki.leaves import (
+    check_signable,
+    explain_reissues,
+    get_warning_time,
+    load_leaves,
+    note_cut_short,
+    note_ending,
+    note_other_keys,
+    note_written,
+    write_leaf,
+)
 from bundler.pki.own.constraints import list_refused_names
-from bundler.pki.own.lacking import HAVE_SIGNED, check_signed, explain_lacking
+from bundler.pki.own.lacking import check_signed
 from bundler.pki.own.origins import (
     ORIGIN,
     RENEWALS,
-    SIGN_AGAIN,
     Authority,
     Origin,
     encode_all,
@@ -36,13 +44,8 @@ from bundler.pki.own.origins import (
 )
 from bundler.pki.own.rules import make_needs
 from bundler.pki.pairs import (
-    NODES,
-    RENEW,
     KeyPair,
-    StoredPair,
-    leaf_directory,
     load_key,
-    load_pair,
     write_pair,
 )
 from bundler.pki.stages import (
@@ -53,22 +56,8 @@ from bundler.pki.stages import (
 )
 from bundler.state.directory import RESTORE, State, has_entries
 
-__all__ = [
-    "KeyPair",
-    "Leaf",
-    "Pki",
-    "check_not_lost",
-    "ensure_beginnings",
-    "ensure_kubelet_authority",
-    "ensure_pki",
-    "explain_outdated",
-    "load_leaves",
-]
-
 SERVICE_ACCOUNT = "service-account"
-LEAF_WARNING = timedelta(days=30)
 AUTHORITY_WARNING = timedelta(days=180)
-RENEW_AND_BUILD = "bundler certs renew --expiring 90d, then build again and install the new bundles"
 ENDINGS = {Origin.MADE: "`bundler certs rotate trust` begins to replace it"}
 
 
@@ -88,26 +77,6 @@ class Pki:
     service_account_key: bytes = field(repr=False)
     service_account_public: bytes
     notes: tuple[str, ...]  # what was created or reissued and what ends soon, one line each
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Leaf:
-    """One certificate of the plan: where it lives, what it must say, and what is there already."""
-
-    spec: declarations.CertificateSpec
-    node: NodePlan | None
-    directory: Path
-    content: declarations.Content
-    key: issuing.PrivateKey | None = None
-    stored: StoredPair | None = None
-
-    @property
-    def owner(self) -> str:
-        return self.node.name if self.node else "the cluster"
-
-    @property
-    def title(self) -> str:
-        return f"{self.spec.name} of {self.owner}"
 
 
 def ensure_pki(state: State, plan: Plan, now: datetime) -> Pki:
@@ -133,20 +102,20 @@ def ensure_pki(state: State, plan: Plan, now: datetime) -> Pki:
         notes.append(
             f"new authorities: stage {stage.value}; bundler certs rotate says what is next"
         )
-    reasons = _explain_reissues(leaves, authorities, plan, now=now)
-    _check_signable(leaves, reasons, authorities, plan)
+    reasons = explain_reissues(leaves, authorities, plan, now=now)
+    check_signable(leaves, reasons, authorities, plan)
     pairs: dict[Path, KeyPair] = {}
     for leaf in leaves:
         authority = authorities[declarations.authority_of(leaf.spec, plan)]
         if leaf.stored and leaf.directory not in reasons:
             pair = leaf.stored.pair
         else:
-            pair = _write_leaf(leaf, authority.issuer, state, plan, now=now)
+            pair = write_leaf(leaf, authority.issuer, state, plan, now=now)
         pairs[leaf.directory] = _show(leaf.spec, pair, authority)
-    notes += _note_written(leaves, reasons)
-    notes += _note_cut_short(leaves, reasons, authorities, plan, now)
-    notes += _note_other_keys(leaves, plan)
-    notes += _note_ending(leaves, pairs, now, authorities[declarations.KUBERNETES_CA])
+    notes += note_written(leaves, reasons)
+    notes += note_cut_short(leaves, reasons, authorities, plan, now)
+    notes += note_other_keys(leaves, plan)
+    notes += note_ending(leaves, pairs, now, authorities[declarations.KUBERNETES_CA])
     every = {
         name: authorities.get(name, authorities[declarations.KUBERNETES_CA])
         for name in declarations.AUTHORITIES
@@ -210,46 +179,8 @@ def _show(spec: declarations.CertificateSpec, pair: KeyPair, authority: Authorit
     return replace(pair, certificate_pem=pair.certificate_pem + authority.intermediates_pem)
 
 
-def load_leaves(state: State, plan: Plan) -> tuple[Leaf, ...]:
-    """Every certificate of the plan, with what there is of it; all faults are raised at once."""
-    leaves: list[Leaf] = []
-    faults: list[PkiError] = []
-    for spec in declarations.list_certificates(plan):
-        for node in declarations.list_owners(spec, plan):
-            directory = leaf_directory(state.directory / "pki", spec, node)
-            try:
-                key, stored = _load_leaf(directory, state)
-            except PkiError as error:
-                faults.append(error)
-                continue
-            content = declarations.make_content(spec, plan, node)
-            leaves.append(
-                Leaf(
-                    spec=spec,
-                    node=node,
-                    directory=directory,
-                    content=content,
-                    key=key,
-                    stored=stored,
-                )
-            )
-    _raise_all(faults)
-    return tuple(leaves)
-
-
 def _get_path(state: State, *names: str) -> Path:
     return state.directory.joinpath("pki", *names)
-
-
-def _load_leaf(
-    directory: Path, state: State
-) -> tuple[issuing.PrivateKey | None, StoredPair | None]:
-    if not directory.is_dir():
-        return None, None
-    if not (directory / "cert.pem").exists():
-        return load_key(directory, state)[0], None
-    stored = load_pair(directory, state, hint=RENEW)
-    return stored.key, stored
 
 
 def _ensure_service_account(state: State, plan: Plan, notes: list[str]) -> tuple[bytes, bytes]:
@@ -287,7 +218,7 @@ def _ensure_authority(
         notes.append(f"{name}: created, ends on {certificate.not_valid_after_utc:%Y-%m-%d}")
     found = load_authority(directory, state)
     _check_authority(name, directory / "cert.pem", found, plan, now=now)
-    if found.pair.not_after - now < _get_warning_time(found.pair, AUTHORITY_WARNING):
+    if found.pair.not_after - now < get_warning_time(found.pair, AUTHORITY_WARNING):
         notes.append(
             f"warning: {name} ends on {found.pair.not_after:%Y-%m-%d}, and with it every"
             f" certificate it signed; {ENDINGS.get(found.origin, RENEWALS[found.origin])}"
@@ -336,143 +267,3 @@ def _check_authority(name: str, path: Path, found: Authority, plan: Plan, *, now
             "\n".join(f"{path}: {text}" for text in refused),
             hint="have the authority signed without these constraints, or name the hosts otherwise",
         )
-
-
-def _check_signable(
-    leaves: tuple[Leaf, ...],
-    reasons: dict[Path, str],
-    authorities: dict[str, Authority],
-    plan: Plan,
-) -> None:
-    """Raise PkiError, naming all, where certificates are needed that only others can sign."""
-    lacking = tuple(
-        f"{leaf.title} ({reasons[leaf.directory]})"
-        for leaf in leaves
-        if leaf.directory in reasons
-        and not authorities[declarations.authority_of(leaf.spec, plan)].key
-    )
-    if lacking:
-        raise PkiError(explain_lacking(lacking), hint=HAVE_SIGNED)
-
-
-def _explain_reissues(
-    leaves: tuple[Leaf, ...], authorities: dict[str, Authority], plan: Plan, *, now: datetime
-) -> dict[Path, str]:
-    """Why which certificate is issued anew; raises PkiError for others that ended."""
-    reasons: dict[Path, str] = {}
-    ended: list[PkiError] = []
-    for leaf in leaves:
-        authority = declarations.authority_of(leaf.spec, plan)
-        reason = explain_outdated(leaf, authority, authorities[authority])
-        if reason:
-            reasons[leaf.directory] = reason
-        elif leaf.stored and leaf.stored.pair.not_after <= now:
-            ended.append(
-                PkiError(
-                    f"{leaf.directory / 'cert.pem'}: {leaf.title} ended on"
-                    f" {leaf.stored.pair.not_after:%Y-%m-%d}",
-                    hint=RENEW_AND_BUILD if authorities[authority].key else SIGN_AGAIN,
-                )
-            )
-    _raise_all(ended)
-    return reasons
-
-
-def explain_outdated(leaf: Leaf, name: str, authority: Authority) -> str | None:
-    if leaf.key is None:
-        return None  # it is new
-    if leaf.stored is None:
-        return "its cert.pem was not there"
-    try:
-        leaf.stored.certificate.verify_directly_issued_by(authority.certificate)
-    except (ValueError, TypeError, InvalidSignature):
-        return f"another {name} than the present one signed it"
-    return declarations.explain_change(
-        declarations.read_content(leaf.stored.certificate), leaf.content
-    )
-
-
-def _write_leaf(
-    leaf: Leaf, issuer: issuing.Issuer, state: State, plan: Plan, *, now: datetime
-) -> KeyPair:
-    key = leaf.key or issuing.make_key(plan.cluster.pki.key)
-    certificate = issuing.issue(leaf.content, key.public_key(), issuer, now, plan.cluster.pki.days)
-    if leaf.key:
-        state.write_file(leaf.directory / "cert.pem", issuing.encode_certificate(certificate))
-    else:
-        if leaf.node:
-            state.make_directory(_get_path(state, NODES))
-            state.make_directory(leaf.directory.parent)
-        write_pair(leaf.directory, key, certificate, state)
-    return load_pair(leaf.directory, state).pair
-
-
-def _note_written(leaves: tuple[Leaf, ...], reasons: dict[Path, str]) -> Iterator[str]:
-    created: dict[str, list[str]] = {}
-    for leaf in leaves:
-        if leaf.key is None:
-            created.setdefault(leaf.owner, []).append(leaf.spec.name)
-    for owner, names in created.items():
-        yield f"certificates of {owner}: created {', '.join(names)}"
-    for leaf in leaves:
-        if leaf.directory in reasons:
-            yield f"{leaf.title}: reissued, because {reasons[leaf.directory]}"
-
-
-def _note_other_keys(leaves: tuple[Leaf, ...], plan: Plan) -> Iterator[str]:
-    kind = plan.cluster.pki.key
-    others = [
-        leaf.title
-        for leaf in leaves
-        if leaf.key and issuing.get_key_kind(leaf.key.public_key()) != kind
-    ]
-    if others:
-        yield (
-            f"pki.key is {kind}, which counts for new keys only: {len(others)} existing keys of"
-            f" another kind stay as they are ({others[0]} …)"
-        )
-
-
-def _note_cut_short(
-    leaves: tuple[Leaf, ...],
-    reasons: dict[Path, str],
-    authorities: dict[str, Authority],
-    plan: Plan,
-    now: datetime,
-) -> Iterator[str]:
-    """No certificate outlives its authority: say so where new ones are shorter for it."""
-    days = plan.cluster.pki.days
-    new = {
-        declarations.authority_of(leaf.spec, plan)
-        for leaf in leaves
-        if leaf.stored is None or leaf.directory in reasons
-    }
-    for name, authority in authorities.items():
-        if name in new and authority.pair.not_after - now < timedelta(days=days - 1):
-            yield (
-                f"warning: {name} ends on {authority.pair.not_after:%Y-%m-%d}, and its new"
-                f" certificates with it: sooner than the {days} days of pki.days"
-            )
-
-
-def _note_ending(
-    leaves: tuple[Leaf, ...], pairs: dict[Path, KeyPair], now: datetime, kubernetes: Authority
-) -> Iterator[str]:
-    for leaf in leaves:
-        pair = pairs[leaf.directory]
-        if pair.not_after - now < _get_warning_time(pair, LEAF_WARNING):
-            yield (
-                f"warning: {leaf.title} ends on {pair.not_after:%Y-%m-%d}; to renew it,"
-                f" {RENEW_AND_BUILD if kubernetes.key else SIGN_AGAIN}"
-            )
-
-
-def _get_warning_time(pair: KeyPair, usual: timedelta) -> timedelta:
-    """How long before its end to warn: not from the first day on if it is meant to be short."""
-    return min(usual, (pair.not_after - pair.not_before) / 3)
-
-
-def _raise_all(faults: list[PkiError]) -> None:
-    if faults:
-        hints = dict.fromkeys(fault.hint for fault in faults if fault.hint)
-        raise PkiError("\n".join(fault.message for fault in faults), hint="\n".join(hints) or None)

@@ -54,8 +54,9 @@ from bundler.packages.tables import QUIET_UNITS, manager_of
 from bundler.pki.declarations import KUBELET_CA
 from bundler.pki.endpoints import list_serving
 from bundler.pki.kubeconfig import render_kubeconfig, render_token_kubeconfig
+from bundler.pki.pairs import KeyPair
 from bundler.pki.rereads import list_read_once
-from bundler.pki.store import KeyPair, Pki
+from bundler.pki.store import Pki
 
 BUNDLE_FORMAT = 1
 PEOPLE = ("admin",)

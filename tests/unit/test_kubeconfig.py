@@ -7,7 +7,7 @@ import yaml
 from pki_cases import NOW
 
 from bundler.pki.kubeconfig import render_kubeconfig, render_token_kubeconfig
-from bundler.pki.store import KeyPair
+from bundler.pki.pairs import KeyPair
 
 SERVER = "https://172.30.20.250:8443"
 CLIENT = KeyPair(

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from bundler.cluster.plan import Plan
 from bundler.errors import PkiError
 from bundler.pki import declarations, issuing
+from bundler.pki.leaves import Leaf, explain_outdated, load_leaves
 from bundler.pki.own.origins import (
     REQUEST,
     Origin,
@@ -28,7 +29,6 @@ from bundler.pki.own.origins import (
 from bundler.pki.own.reasons import WHY
 from bundler.pki.own.signers import decide_signers
 from bundler.pki.pairs import load_key
-from bundler.pki.store import Leaf, explain_outdated, load_leaves
 from bundler.state.directory import RESTORE, State
 
 SOON = timedelta(days=30)
