@@ -10,6 +10,8 @@ LAB_CACHE = $(or $(BUNDLER_LAB_CACHE),$(HOME)/.cache/bundler-lab)
 PYTHON = .venv/bin/python
 BUILD = .venv/bin/bundler build -c examples/lab.yaml -o dist --mirror $(LAB_CACHE)/mirror --pins $(LAB_CACHE)/pins.yaml
 LIST_NODES = $(PYTHON) -c 'import sys, yaml; print(*(sys.argv[1].format(**node) for node in yaml.safe_load(open("examples/lab.yaml"))["nodes"]))'
+# one more than processors: the longest tests wait for most of their time
+WORKERS = $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
 SHELL_SCRIPTS = $(shell git ls-files '*.sh' .ci/run scripts/lab/runc-wrapper scripts/lab/host/usr/local/lib/lab/fixups)
 
 .PHONY: demo test test-long check lint docs bench venv lab lab-up lab-down lab-shell clean
@@ -22,14 +24,14 @@ demo: venv lab
 	@.venv/bin/bundler inspect dist/lab-worker1.tar.gz | head -12
 
 test: lint lab
-	$(PYTHON) -m pytest -q -n auto --dist worksteal tests/unit tests/golden tests/shell tests/component
+	$(PYTHON) -m pytest -q -n $(WORKERS) --dist worksteal tests/unit tests/golden tests/shell tests/component
 	$(PYTHON) -m pytest tests/lab -m "not long"
 
 test-long: lint lab
 	$(PYTHON) -m pytest tests/lab -m long
 
 check: lint
-	$(PYTHON) -m pytest -q -n auto --dist worksteal tests/unit tests/golden tests/shell
+	$(PYTHON) -m pytest -q -n $(WORKERS) --dist worksteal tests/unit tests/golden tests/shell
 
 lint: venv
 	@scripts/setup.sh check
