@@ -140,6 +140,7 @@ def cut_power(site: Site, command: str, after: float, *, whole_host: bool) -> bo
     at_work = site.is_installing()
     if whole_host:
         docker("kill", site.host.container)
+        docker("wait", site.host.container)
         docker("start", site.host.container)
         wait_for(
             "the host is up again",
