@@ -13,10 +13,12 @@ from pathlib import Path
 
 import pytest
 
-needs_dpkg_deb = pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="no dpkg-deb here")
+needs_dpkg_deb = pytest.mark.skipif(
+    shutil.which("dpkg-deb") is None, reason="Debian packages cannot be read: no dpkg-deb here"
+)
 needs_apt = pytest.mark.skipif(
     not all(map(shutil.which, ("apt-get", "dpkg-deb", "gpg", "gpgconf"))),
-    reason="no apt, dpkg-deb or gpg here",
+    reason="Debian packages cannot be resolved: no apt, dpkg-deb or gpg here",
 )
 
 

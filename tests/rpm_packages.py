@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 
 needs_rpm = pytest.mark.skipif(
-    not all(map(shutil.which, ("rpm", "rpmbuild", "rpmkeys"))), reason="no rpm or rpmbuild here"
+    not all(map(shutil.which, ("rpm", "rpmbuild", "rpmkeys"))),
+    reason="RPM packages cannot be made: no rpm or rpmbuild here",
 )
 needs_dnf = pytest.mark.skipif(
     not all(map(shutil.which, ("dnf", "rpmbuild", "rpmsign", "createrepo_c", "gpg", "gpgconf"))),
-    reason="no dnf, rpmbuild, createrepo_c or gpg here",
+    reason="RPM packages cannot be resolved: no dnf, rpmbuild, createrepo_c or gpg here",
 )
 
 SPEC = """\

@@ -32,7 +32,7 @@ def find_etcd(directory: Path) -> Path:
         LAB_CACHE.glob("mirror/github.com/etcd-io/etcd/releases/download/*/*amd64.tar.gz")
     )
     if not archives:
-        pytest.skip(f"no etcd below {LAB_CACHE} (make lab)")
+        pytest.skip(f"etcd cannot run: no etcd below {LAB_CACHE} (make lab)")
     # the lab's own archive; tarfile's filters are not in every Python 3.11
     subprocess.run(["tar", "-xzf", archives[-1], "-C", directory], check=True)
     return next(directory.rglob("etcdctl")).parent

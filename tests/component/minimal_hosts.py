@@ -74,20 +74,22 @@ def require_repositories(os_name: str) -> Repositories:
     """This machine's own mirror of a release; the test is skipped where it has none."""
     for program in ("docker", "mmdebstrap", "apt-get"):
         if shutil.which(program) is None:
-            pytest.skip(f"there is no {program} here")
+            pytest.skip(f"minimal hosts cannot be made: there is no {program} here")
     if os.geteuid() != 0:
-        pytest.skip("only root can make the hosts' root file system")
+        pytest.skip("minimal hosts cannot be made: only root can make their root file system")
     if subprocess.run(["docker", "info"], capture_output=True, check=False).returncode:
-        pytest.skip("no Docker daemon answers")
+        pytest.skip("minimal hosts cannot be booted: no Docker daemon answers")
     try:
         repositories = find_repositories(Packages(os=os_name))
     except ArtifactError as error:
-        pytest.skip(error.message)
+        pytest.skip(f"minimal hosts cannot be made: {error.message}")
     first = repositories.sources[0]
     try:
         urlopen(f"{first.uri.rstrip('/')}/dists/{first.suites[0]}/InRelease", timeout=60).close()
     except HTTPError as error:
-        pytest.skip(f"this machine's mirror does not hold {RELEASES[os_name].codename}: {error}")
+        pytest.skip(
+            f"minimal hosts cannot be made: this machine's mirror does not hold {RELEASES[os_name].codename}: {error}"
+        )
     return repositories
 
 

@@ -34,7 +34,9 @@ def find_programs(directory: Path) -> Path:
     )
     built = sorted(LAB_CACHE.glob("build/kubernetes-*/kube-apiserver"))
     if not archives or not built:
-        pytest.skip(f"no etcd or Kubernetes below {LAB_CACHE} (make lab)")
+        pytest.skip(
+            f"programs under a PKI of one's own cannot run: no etcd or Kubernetes below {LAB_CACHE} (make lab)"
+        )
     directory.mkdir(parents=True, exist_ok=True)
     # the lab's own archive; tarfile's filters are not in every Python 3.11
     extract = ["tar", "-xzf", archives[-1], "-C", directory, "--strip-components=1"]

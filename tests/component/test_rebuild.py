@@ -27,7 +27,9 @@ def find_other_python() -> Path:
         done = subprocess.run([place, "-c", ask], capture_output=True, text=True, check=False)
         if done.returncode == 0 and tuple(map(int, done.stdout.split())) != own:
             return Path(place)
-    pytest.skip("no other Python 3.11 or newer is on this machine")
+    pytest.skip(
+        "a rebuild under another Python cannot run: no other Python 3.11 or newer is on this machine"
+    )
 
 
 def run(program: Path, *arguments: str | Path, cwd: Path) -> str:

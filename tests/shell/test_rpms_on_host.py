@@ -16,7 +16,10 @@ from bundler.packages.rpms import read_rpm
 
 pytestmark = [
     needs_rpm,
-    pytest.mark.skipif(os.geteuid() != 0, reason="rpm changes its root, which only root may"),
+    pytest.mark.skipif(
+        os.geteuid() != 0,
+        reason="RPM packages cannot be installed: rpm changes its root, which only root may",
+    ),
 ]
 PAIRS = ("nginx:nginx", "conntrack:conntrack-tools", ":chrony")
 # The programs that rpm unpacked are the host's: links to them are on its PATH.

@@ -21,3 +21,13 @@ def test_links_lead_to_files_that_are_there(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
         if not target.startswith(("http://", "https://")):
             assert (page.parent / target).exists(), target
+
+
+def test_the_readme_names_what_tests_skip_in_their_words() -> None:
+    tests = Path(__file__).parents[1]
+    text = "".join(path.read_text() for path in tests.rglob("*.py") if path != Path(__file__))
+    skips = re.findall(r"pytest\.skip\(|skipif\(", text)
+    reasons = re.findall(r"(?:pytest\.skip\(|reason=)f?\"([^\"]*?cannot [^\":]*):", text)
+    assert len(reasons) == len(skips) > 10
+    readme = (tests.parent / "README.md").read_text()
+    assert [reason for reason in reasons if reason not in readme] == []

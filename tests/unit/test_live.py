@@ -207,7 +207,7 @@ def own_address() -> str:
         try:
             probe.connect(("192.0.2.1", 9))
         except OSError:
-            pytest.skip("this machine has no address but loopback's")
+            pytest.skip("servers cannot be asked live: this machine has no address but loopback's")
         return str(probe.getsockname()[0])
 
 

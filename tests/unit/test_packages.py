@@ -349,7 +349,7 @@ def test_a_file_that_was_replaced_is_read_again(tmp_path: Path) -> None:
 def inputs(describe: Callable[..., Path]) -> Inputs:
     """A description with hand-picked packages: nginx, and chrony with its library."""
     if shutil.which("dpkg-deb") is None:
-        pytest.skip("no dpkg-deb here")
+        pytest.skip("Debian packages cannot be read: no dpkg-deb here")
     description = describe(dir="debs")
     directory = description.parent
     write_deb(directory / "debs", "nginx")
