@@ -14,11 +14,11 @@ def main() -> None:
     if is_heard:
         # not as an exception, which what is being loaded might take for its own
         signal.signal(signal.SIGINT, _end)
-    from bundler.cli import app as cli  # noqa: PLC0415
+    from bundler.cli.app import main as run  # noqa: PLC0415
 
     if is_heard:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    cli.main()
+    run()
 
 
 def _end(_number: int, _frame: FrameType | None) -> None:

@@ -86,7 +86,8 @@ def section(model: type[BaseModel]) -> str:
     lines += ["| key | value | default |", "| --- | --- | --- |"]
     for name, field in model.model_fields.items():
         value = describe(field.annotation) + limits(field.metadata)
-        lines.append(f"| `{field.alias or name}` | {value} | {default(field.default)} |")
+        preset = default(field.get_default(call_default_factory=True))
+        lines.append(f"| `{field.alias or name}` | {value} | {preset} |")
     return "\n".join(lines) + "\n"
 
 

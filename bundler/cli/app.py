@@ -49,7 +49,7 @@ from bundler.cli.options import (
     shown,
     with_inputs,
 )
-from bundler.cluster.config import Arch
+from bundler.cluster.formats import Arch
 from bundler.cluster.settings import explain
 from bundler.errors import BundlerError, ConfigError, OutputError
 from bundler.gather import Inputs, check

@@ -15,6 +15,7 @@ from bundler.cli import (
     renew,
     rotate,
 )
+from bundler.cli.options import CLUSTER_YAML, Description, Json, StatePath, Warn
 from bundler.cluster.loader import load_cluster
 from bundler.paths import default_state
 from bundler.pki.certs import (
@@ -43,15 +44,10 @@ def list_command(
         Path | None,
         typer.Argument(help="A node's tarball, or a volume of it. Default: the state directory."),
     ] = None,
-    config: Annotated[Path, typer.Option("-c", "--config", help="The cluster description.")] = Path(
-        "cluster.yaml"
-    ),
-    state: Annotated[Path | None, typer.Option("--state", help="As for build.")] = None,
-    warn: Annotated[
-        str | None,
-        typer.Option("--warn", help="Exit code 1 if one has fewer days left, such as 60d."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    config: Description = CLUSTER_YAML,
+    state: StatePath = None,
+    warn: Warn = None,
+    as_json: Json = False,
 ) -> None:
     """List every certificate: days left, end, place; below these subject, issuer, names.
 

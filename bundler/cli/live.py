@@ -11,6 +11,7 @@ import typer
 from cryptography import x509
 
 from bundler import log
+from bundler.cli.options import CLUSTER_YAML, Description, Json, StatePath, Warn
 from bundler.cluster.loader import load_cluster
 from bundler.cluster.plan import Plan, make_plan
 from bundler.errors import ConfigError, PkiError
@@ -47,15 +48,10 @@ def check_command(
             "--ca", metavar="PEM", help="Believe this authority; needs no state directory."
         ),
     ] = None,
-    config: Annotated[Path, typer.Option("-c", "--config", help="The cluster description.")] = Path(
-        "cluster.yaml"
-    ),
-    state: Annotated[Path | None, typer.Option("--state", help="As for build.")] = None,
-    warn: Annotated[
-        str | None,
-        typer.Option("--warn", help="Exit code 1 if one has fewer days left, such as 60d."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    config: Description = CLUSTER_YAML,
+    state: StatePath = None,
+    warn: Warn = None,
+    as_json: Json = False,
 ) -> None:
     """Ask servers for their certificates, and compare with what they should be.
 

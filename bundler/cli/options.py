@@ -26,6 +26,15 @@ MOST_JOBS = CONNECTIONS
 Description = Annotated[
     Path, typer.Option("-c", "--config", help="The cluster description.", show_default=True)
 ]
+StatePath = Annotated[Path | None, typer.Option("--state", help="As for build.")]
+Json = Annotated[bool, typer.Option("--json", help="For machines.")]
+Output = Annotated[
+    Path | None, typer.Option("-o", "--output", help="With --since: where bundles go.")
+]
+SigningKey = Annotated[Path | None, typer.Option("--sign", help="As for build.", metavar="KEY")]
+Warn = Annotated[
+    str | None, typer.Option("--warn", help="Exit code 1 if one has fewer days left, such as 60d.")
+]
 CachePath = Annotated[
     Path | None,
     typer.Option(

@@ -2,7 +2,6 @@
 
 import json
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,7 +9,7 @@ import typer
 from bundler import log
 from bundler.cli.carry import bundles_after, check_together
 from bundler.cli.media import SinceOption
-from bundler.cli.options import with_inputs
+from bundler.cli.options import Json, Output, SigningKey, with_inputs
 from bundler.cluster.loader import load_cluster
 from bundler.cluster.plan import make_plan
 from bundler.errors import ConfigError
@@ -47,16 +46,12 @@ def renew_command(
         bool, typer.Option("--keep-keys", help="New certificates for the same private keys.")
     ] = False,
     since: SinceOption = None,
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="With --since: where bundles go.")
-    ] = None,
-    sign: Annotated[
-        Path | None, typer.Option("--sign", help="As for build.", metavar="KEY")
-    ] = None,
+    output: Output = None,
+    sign: SigningKey = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be made anew, and change nothing.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Make certificates anew, with new validity and new keys.
 

@@ -3,7 +3,6 @@
 import json
 from datetime import UTC, datetime
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,7 +10,7 @@ import typer
 from bundler import log
 from bundler.cli.carry import bundles_after, check_together
 from bundler.cli.media import SinceOption
-from bundler.cli.options import with_inputs
+from bundler.cli.options import Json, Output, SigningKey, with_inputs
 from bundler.cluster.loader import load_cluster
 from bundler.cluster.plan import make_plan
 from bundler.gather import Inputs
@@ -36,16 +35,12 @@ def rotate_command(
         typer.Argument(metavar="[trust|issue|drop|abandon]", help="Default: say where it stands."),
     ] = None,
     since: SinceOption = None,
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="With --since: where bundles go.")
-    ] = None,
-    sign: Annotated[
-        Path | None, typer.Option("--sign", help="As for build.", metavar="KEY")
-    ] = None,
+    output: Output = None,
+    sign: SigningKey = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Replace the cluster's authorities by new ones, in three stages, without downtime.
 

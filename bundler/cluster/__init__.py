@@ -1,6 +1,7 @@
 """The cluster: what cluster.yaml says, what is wrong with it, and what is planned from it.
 
 config.py      frozen models: the documented schema
+supplies.py    images, pinned files, packages: what crosses the gate
 formats.py     the forms of single values
 loader.py      YAML → Cluster, every fault with its line
 checks.py      what the fields say about one another

@@ -16,13 +16,8 @@ from bundler.cluster.components import (
     key_of,
     minor_of,
 )
-from bundler.cluster.config import (
-    Arch,
-    Cluster,
-    Containerd,
-    Docker,
-    Role,
-)
+from bundler.cluster.config import Cluster, Containerd, Docker, Role
+from bundler.cluster.formats import Arch
 from bundler.cluster.networks import (
     Problem,
     check_endpoint,

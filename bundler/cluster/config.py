@@ -10,35 +10,27 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
     Discriminator,
     Field,
     Tag,
-    model_validator,
 )
 
 from bundler.cluster.formats import (
-    DIGEST_LENGTHS,
-    HEX,
     Address,
+    Arch,
     Cidr,
     DnsLabel,
     DnsName,
     FlagValue,
     HostPath,
     HostPort,
-    ImageReference,
     Interface,
-    PackageMirror,
-    PackageName,
+    Model,
     PortRange,
     RegistryMirror,
     Version,
-    WebAddress,
-    _check_place,
 )
+from bundler.cluster.supplies import Image, Packages, Pin, UpstreamKey
 
 
 class Role(StrEnum):
@@ -48,19 +40,6 @@ class Role(StrEnum):
     CONTROL_PLANE = "control-plane"
     LOAD_BALANCER = "load-balancer"
     WORKER = "worker"
-
-
-class Arch(StrEnum):
-    """A node's machine, in Kubernetes' own spelling."""
-
-    AMD64 = "amd64"
-    ARM64 = "arm64"
-
-
-class Model(BaseModel):
-    """Frozen, and unknown keys are faults."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Kubernetes(Model):
@@ -255,110 +234,13 @@ class Node(Model):
     arch: Arch = Arch.AMD64
 
 
-class Image(Model):
-    """A container image that every worker (of `arch`) has before its kubelet starts.
-
-    Fetched from its registry, or taken out of `file`: an archive of docker save or of OCI, or a
-    directory of either. `ref` is NAME:TAG, and may go on with @sha256:… to pin it.
-
-    Images that the cluster needs and that are not listed are fetched from where upstream publishes
-    them: pause, CoreDNS, metrics-server.
-    """
-
-    ref: ImageReference
-    file: Path | None = None
-    arch: Arch | None = None
-    use: Literal["pause", "verify", "coredns", "metrics-server"] | None = None
-
-
-class Pin(Model):
-    """One upstream file, pinned or replaced by the user: a URL, a digest, or both.
-
-    Without a digest `bundler lock` must find one, and `bundler build` takes it from the lock.
-
-    Keys of `artifacts` are components, or COMPONENT/ARCH where nodes are of two machines.
-    """
-
-    url: Annotated[WebAddress, Field(pattern=r"^(https?|file)://\S+$")] | None = None
-    sha256: str | None = None
-    sha512: str | None = None
-
-    @model_validator(mode="after")
-    def _check_digest(self) -> "Pin":
-        for name, length in DIGEST_LENGTHS.items():
-            digest = getattr(self, name)
-            if digest is not None and not (len(digest) == length and HEX.fullmatch(digest)):
-                raise ValueError(f"{name} must be {length} lower-case hexadecimal digits")
-        if self.url is None and self.sha256 is None and self.sha512 is None:
-            raise ValueError("needs a url, a sha256 or a sha512")
-        return self
-
-
 class Extra(Model):
     """Flags and configuration fields of one component, added to or replacing what bundler sets."""
 
-    flags: dict[Annotated[str, Field(pattern=r"^[a-z][-a-z0-9]*$")], FlagValue] = {}
-    config: dict[str, object] = {}
-
-
-class Packages(Model):
-    """Packages of the hosts' operating system, carried in the bundles with all that they need.
-
-    `os` is ID-VERSION_ID of the hosts' os-release(5), of RPM families without the minor: rocky-9.
-
-    `names` is by default what the nodes' roles ask of their hosts. Names that roles ask for go to
-    the nodes with those roles, others, and those in `add`, to every node. `base` names what every
-    host has beyond the minimal installation (Essential: yes, or Priority: required, and what these
-    need; of RPM families bash, coreutils, systemd, rpm and the like).
-
-    `mirror` holds repositories as `URL` or `URL SUITE...`, of RPM families directories that hold
-    repodata/ (`$basearch` and `$releasever` stand for what they say); the builder's own where it
-    runs the same distribution. `keyring` is who must have signed them (RPM: every package), by
-    default the distribution's own.
-    A `frozen` mirror is a snapshot: signed, and older than its metadata may be.
-
-    `dir` holds hand-picked .deb or .rpm files instead: all of them, or `names` with what they need.
-    """
-
-    os: Annotated[str, Field(pattern=r"^[a-z]+-\d+(\.\d+)?$")]
-    names: tuple[PackageName, ...] | None = None
-    add: tuple[PackageName, ...] = ()
-    base: tuple[PackageName, ...] = ()
-    mirror: tuple[PackageMirror, ...] = ()
-    components: Annotated[tuple[DnsLabel, ...], Field(min_length=1)] = ("main",)
-    keyring: Path | None = None
-    frozen: bool = False
-    dir: Path | None = None
-
-
-class UpstreamKey(Model):
-    """Who must have signed a component's files: checked by `bundler lock`, which records it.
-
-    Without that record, or with another key than it names, nothing is built.
-    `openpgp` is a file with certificates (armoured or binary), such as runc's runc.keyring.
-    `cosign` is a PEM file with sigstore's authorities (Fulcio's); whom the signer's certificate
-    must name (`identity`) and who vouched for that (`issuer`) is known of Kubernetes' releases.
-    `sigstore` is a trusted_root.json (`cosign trusted-root create`), for bundles that lie beside
-    the file as `{url}.sigstore.json`: these prove, without a network, that the transparency log has
-    the signature, and so when it was made.
-
-    `signature` and `certificate` say where they lie, where that is not beside the file: `{url}` is
-    the file's.
-    """
-
-    openpgp: Path | None = None
-    cosign: Path | None = None
-    sigstore: Path | None = None
-    identity: str | None = None
-    issuer: str | None = None
-    signature: Annotated[str, AfterValidator(_check_place)] | None = None
-    certificate: Annotated[str, AfterValidator(_check_place)] | None = None
-
-    @model_validator(mode="after")
-    def _check_scheme(self) -> "UpstreamKey":
-        if sum(path is not None for path in (self.openpgp, self.cosign, self.sigstore)) != 1:
-            raise ValueError("give openpgp, cosign or sigstore")
-        return self
+    flags: dict[Annotated[str, Field(pattern=r"^[a-z][-a-z0-9]*$")], FlagValue] = Field(
+        default_factory=dict
+    )
+    config: dict[str, object] = Field(default_factory=dict)
 
 
 class Pki(Model):
@@ -413,10 +295,10 @@ class Cluster(Model):
     control_plane: ControlPlane = ControlPlane()
     nodes: Annotated[tuple[Node, ...], Field(min_length=1)]
     images: tuple[Image, ...] = ()
-    artifacts: dict[str, Pin] = {}
-    upstream_keys: dict[str, UpstreamKey] = {}
+    artifacts: dict[str, Pin] = Field(default_factory=dict)
+    upstream_keys: dict[str, UpstreamKey] = Field(default_factory=dict)
     packages: Packages | None = None
-    extra: dict[str, Extra] = {}
+    extra: dict[str, Extra] = Field(default_factory=dict)
 
     def having(self, role: Role) -> tuple[Node, ...]:
         """The nodes with a role, in the order of the file."""

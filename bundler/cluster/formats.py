@@ -1,12 +1,15 @@
-"""The forms of single values in cluster.yaml: names, addresses, versions, places."""
+"""What models of cluster.yaml are made of: the forms of single values, and their base."""
 
 import re
+from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network
 from typing import Annotated
 
 from pydantic import (
     AfterValidator,
+    BaseModel,
     BeforeValidator,
+    ConfigDict,
     Field,
 )
 
@@ -126,5 +129,19 @@ PackageName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9+.-]+$")]
 RegistryMirror = Annotated[WebAddress, AfterValidator(_check_registry_mirror)]
 PackageMirror = Annotated[str, Field(min_length=1), AfterValidator(_check_mirror)]
 ImageReference = Annotated[str, Field(min_length=1), AfterValidator(_check_reference)]
+Place = Annotated[str, AfterValidator(_check_place)]
 FlagValue = str | int | float | bool
 """A command-line flag's value as YAML gives it; `true` and `false` are written in lower case."""
+
+
+class Arch(StrEnum):
+    """A node's machine, in Kubernetes' own spelling."""
+
+    AMD64 = "amd64"
+    ARM64 = "arm64"
+
+
+class Model(BaseModel):
+    """Frozen, and unknown keys are faults."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)

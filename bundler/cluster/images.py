@@ -10,8 +10,9 @@ from bundler.cluster.components import (
     minor_of,
     row_for,
 )
-from bundler.cluster.config import Cluster, Image, Role
+from bundler.cluster.config import Cluster, Role
 from bundler.cluster.networks import Problem
+from bundler.cluster.supplies import Image
 from bundler.errors import ArtifactError
 from bundler.oci.archives import open_image
 from bundler.oci.references import full_name, parse_reference, repository_name

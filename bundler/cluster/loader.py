@@ -12,9 +12,10 @@ from yaml.nodes import MappingNode, ScalarNode, SequenceNode
 
 from bundler.catalog.signatures import Scheme
 from bundler.cluster.checks import check_cluster
-from bundler.cluster.config import Cluster, Containerd, Pin
+from bundler.cluster.config import Cluster, Containerd
 from bundler.cluster.extra import check_extra
 from bundler.cluster.images import add_needed, check_images
+from bundler.cluster.supplies import Pin
 from bundler.errors import ConfigError
 from bundler.packages.tables import check_packages
 

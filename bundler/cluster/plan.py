@@ -15,16 +15,16 @@ from bundler.cluster.components import (
     row_for,
 )
 from bundler.cluster.config import (
-    Arch,
     Cluster,
     Containerd,
     Docker,
-    Image,
     NginxKeepalived,
     Node,
     NodeLocal,
     Role,
 )
+from bundler.cluster.formats import Arch
+from bundler.cluster.supplies import Image
 
 RESERVED_POD_ADDRESSES = 3  # network, gateway and broadcast of a node's pod subnet
 MAX_PODS = 220

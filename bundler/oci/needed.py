@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from bundler.cluster.config import Image
 from bundler.cluster.plan import Plan, images_of
+from bundler.cluster.supplies import Image
 from bundler.oci.references import Reference, parse_reference
 from bundler.oci.stored import StoredImage
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bundler.cluster.config import Arch, Packages
+from bundler.cluster.formats import Arch
+from bundler.cluster.supplies import Packages
 from bundler.errors import ArtifactError
 from bundler.packages.apt import Found
 from bundler.packages.rpms import ARCHITECTURES

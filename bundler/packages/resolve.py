@@ -8,8 +8,9 @@ from pathlib import Path
 from bundler import log
 from bundler.cache.marks import hash_file
 from bundler.cache.store import Cache
-from bundler.cluster.config import Arch, Packages
+from bundler.cluster.formats import Arch
 from bundler.cluster.plan import Plan
+from bundler.cluster.supplies import Packages
 from bundler.errors import ArtifactError
 from bundler.packages.apt import AptRoot, Found
 from bundler.packages.debs import read_deb

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from email.parser import HeaderParser
 from pathlib import Path
 
-from bundler.cluster.config import Packages
+from bundler.cluster.supplies import Packages
 from bundler.errors import ArtifactError
 from bundler.packages.tables import RELEASES, Release
 

@@ -15,8 +15,8 @@ from bundler.catalog import (
     find_artifact,
 )
 from bundler.cluster.components import minor_of
-from bundler.cluster.config import Pin
 from bundler.cluster.plan import Plan, choose_flannel, runtime_versions
+from bundler.cluster.supplies import Pin
 from bundler.errors import ArtifactError
 from bundler.trees.render import list_fetched
 from bundler.upstream.lock import Entry, Kind, Lock

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Literal, TypedDict
 
 from bundler.catalog import Artifact, checksum_url
-from bundler.cluster.config import Cluster, UpstreamKey
+from bundler.cluster.config import Cluster
 from bundler.cluster.plan import Plan
+from bundler.cluster.supplies import UpstreamKey
 from bundler.errors import ArtifactError
 from bundler.upstream.artifacts import FROM_USER, choose_artifacts, find_trust
 from bundler.upstream.beside import DIGEST, fetch_beside

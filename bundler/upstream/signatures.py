@@ -29,7 +29,7 @@ from pysequoia import verify as verify_openpgp
 from bundler.cache.marks import hash_file
 from bundler.catalog import Artifact
 from bundler.catalog.signatures import Scheme, Signed, find_signed
-from bundler.cluster.config import UpstreamKey
+from bundler.cluster.supplies import UpstreamKey
 from bundler.errors import ArtifactError, ConfigError
 from bundler.upstream.beside import (
     CERTIFICATE,

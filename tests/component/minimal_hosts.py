@@ -13,7 +13,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from bundler.cluster.config import Packages
+from bundler.cluster.supplies import Packages
 from bundler.errors import ArtifactError
 from bundler.packages.sources import Repositories, find_repositories
 from bundler.packages.tables import RELEASES

@@ -7,7 +7,8 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from bundler.cluster.config import Arch, Cluster, Role
+from bundler.cluster.config import Cluster, Role
+from bundler.cluster.formats import Arch
 from bundler.cluster.plan import NodePlan, Plan
 from bundler.pki import declarations
 from bundler.pki.store import ensure_pki

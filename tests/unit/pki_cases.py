@@ -3,7 +3,8 @@
 from datetime import UTC, datetime
 from ipaddress import IPv4Address
 
-from bundler.cluster.config import Arch, Cluster, Role
+from bundler.cluster.config import Cluster, Role
+from bundler.cluster.formats import Arch
 from bundler.cluster.plan import NodePlan, Plan
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, 890, tzinfo=UTC)

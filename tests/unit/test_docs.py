@@ -27,7 +27,7 @@ def test_the_readme_names_what_tests_skip_in_their_words() -> None:
     tests = Path(__file__).parents[1]
     text = "".join(path.read_text() for path in tests.rglob("*.py") if path != Path(__file__))
     skips = re.findall(r"pytest\.skip\(|skipif\(", text)
-    reasons = re.findall(r"(?:pytest\.skip\(|reason=)f?\"([^\"]*?cannot [^\":]*):", text)
+    reasons = re.findall(r"(?:pytest\.skip\(|reason=)\s*f?\"([^\"]*?cannot [^\":]*):", text)
     assert len(reasons) == len(skips) > 10
     readme = (tests.parent / "README.md").read_text()
     assert [reason for reason in reasons if reason not in readme] == []

@@ -22,10 +22,10 @@ from registries import (
 )
 
 from bundler.cache.store import Cache
-from bundler.cluster.config import Image
 from bundler.cluster.images import serves
 from bundler.cluster.loader import load_cluster
 from bundler.cluster.plan import make_plan
+from bundler.cluster.supplies import Image
 from bundler.errors import ArtifactError, ConfigError
 from bundler.oci.archives import open_image
 from bundler.oci.references import full_name, parse_reference

@@ -15,9 +15,9 @@ from bundler.build import build
 from bundler.bundle.inspect import inspect
 from bundler.cache.store import Cache
 from bundler.cluster.components import COMMANDS, COMMANDS_WANTED
-from bundler.cluster.config import Packages
 from bundler.cluster.loader import load_cluster
 from bundler.cluster.plan import Plan, make_plan
+from bundler.cluster.supplies import Packages
 from bundler.errors import ArtifactError, BundlerError, ConfigError
 from bundler.gather import Inputs, check, update_lock
 from bundler.packages import apt

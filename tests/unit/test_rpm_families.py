@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from bundler.cluster.config import Arch, Cluster, Packages
+from bundler.cluster.config import Cluster
+from bundler.cluster.formats import Arch
 from bundler.cluster.plan import make_plan
+from bundler.cluster.supplies import Packages
 from bundler.errors import ArtifactError
 from bundler.packages import rpms
 from bundler.packages.dnf import DnfRoot, find_rpm_repositories
