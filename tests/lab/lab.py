@@ -39,6 +39,10 @@ LIVE = [
     "/var/www",  # Debian's nginx leaves its page behind even when it is purged
 ]
 
+# Where only install.sh and its like write: to be looked at while programs run, whose files come and
+# go below /var amid a search.
+INSTALLED = ("/etc", "/opt", "/usr", "/var/lib/bundler")
+
 
 SOLO = """\
 apiVersion: bundler/v1alpha1
@@ -101,11 +105,14 @@ class Host:
         self.run(f"tar -xzf /root/{bundle.name} -C /root")
         return f"/root/{name}"
 
-    def list_files(self) -> dict[str, str]:
-        """path → type, mode, owner and (of files) digest, for what does not change by itself."""
+    def list_files(self, roots: tuple[str, ...] = ("/", "/var", "/opt")) -> dict[str, str]:
+        """path → type, mode, owner and (of files) digest, for what does not change by itself.
+
+        All of a host that is at rest; INSTALLED of one where programs run.
+        """
         prune = " -o ".join(f"-path {path}" for path in LIVE)
         listing = self.output(
-            f"find / /var /opt -xdev \\( {prune} \\) -prune -o -printf '%p\\t%y %m %U:%G %l\\n'"
+            f"find {' '.join(roots)} -xdev \\( {prune} \\) -prune -o -printf '%p\\t%y %m %U:%G %l\\n'"
         )
         digests = self.output(
             "find /etc /opt /usr/local -xdev -type f ! -path /etc/resolv.conf ! -path /etc/hosts "

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab import SOLO, Host, build, differences, hosts_sh
+from lab import INSTALLED, SOLO, Host, build, differences, hosts_sh
 
 # Programs that stand before the real ones in PATH, and kill install.sh at the N-th call.
 KILLER = """\
@@ -111,7 +111,7 @@ def test_an_install_killed_at_any_point_is_finished_by_the_next(solo: tuple[Host
     wants = {".service": "multi-user.target.wants", ".timer": "timers.target.wants"}
     expected |= {f"/etc/systemd/system/{wants[Path(unit).suffix]}/{unit}" for unit in units}
     expected |= {"/etc/kubernetes/kubelet.kubeconfig"}
-    after = host.list_files()
+    after = host.list_files(INSTALLED)
     new = {
         path
         for path in set(after) - set(with_packages)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from lab import FIGURES, SOLO, Host, build, docker, hosts_sh, wait_for
+from lab import FIGURES, INSTALLED, SOLO, Host, build, docker, hosts_sh, wait_for
 from stamped import OLD, stamp, use
 
 WENT_BACK = 5
@@ -54,9 +54,8 @@ class Site:
         recorded = self.host.output("cut -d' ' -f2 /var/lib/bundler/files | sort -u").split()
         roots = tuple({"/".join(path.split("/")[:3]) + "/" for path in recorded})
         assert all(root.startswith(("/etc/", "/opt/")) for root in roots)
-        return {
-            path: what for path, what in self.host.list_files().items() if path.startswith(roots)
-        }
+        files = self.host.list_files(INSTALLED)
+        return {path: what for path, what in files.items() if path.startswith(roots)}
 
     def leftovers(self) -> str:
         """What only a run that goes on may have."""
