@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from fake_host import INSTALL, FakeHost, make_host
-from shells import Sh, write_program
+from shells import SHELLS, Sh, write_program
 from test_install import list_tree, rewrite_manifest
 
 CONFIG = "etc/kubernetes/kubelet-config.yaml"
@@ -258,8 +258,18 @@ def plant_killer(host: FakeHost, program: str, matching: str, call: int) -> None
     )
 
 
-@pytest.mark.parametrize(("program", "matching", "call"), KILLS)
-@pytest.mark.parametrize("after", ["boot", "forward", "back"])
+AFTERS = ("boot", "forward", "back")
+# Every kill with every way on, and every kill in every shell: a third of all that could be combined.
+KILLS_IN_SHELLS = [
+    pytest.param(SHELLS[(number + turn) % len(SHELLS)], *kill, after, id=f"{SHELLS[(number + turn) % len(SHELLS)][0]}-{after}-{'-'.join(map(str, kill))}")
+    for number, kill in enumerate(KILLS)
+    for turn, after in enumerate(AFTERS)
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("sh", "program", "matching", "call", "after"), KILLS_IN_SHELLS, indirect=["sh"]
+)
 def test_a_kill_amid_a_change_leaves_one_generation_or_the_other(
     site: Site, program: str, matching: str, call: int, after: str
 ) -> None:

@@ -61,8 +61,11 @@ load_node() { . "$here/node.env"; }
 text_field() { sed -n "s/^$2='\([^']*\)'\$/\1/p" "$1" 2>/dev/null; }
 has_word() { case " $1 " in *" $2 "*) ;; *) return 1 ;; esac; }
 
-# On a full disk the journal lacks lines, and nothing else goes wrong for it.
-note() { printf '%s %s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$*" 2>/dev/null >>"$store/journal" || :; }
+print_time() { date -u +%Y-%m-%dT%H:%M:%SZ; }
+
+# On a full disk the journal lacks lines, and nothing else goes wrong for it. Of many files at once the
+# time is taken once.
+note() { printf '%s %s\n' "${noted_at:-$(print_time)}" "$*" 2>/dev/null >>"$store/journal" || :; }
 
 make_store() {
     [ -d "$store" ] || (umask 077 && mkdir -p "$store") || die 1 "cannot make $store"

@@ -123,7 +123,7 @@ release_drain_turn() {
 # The mark comes first: a kill between the two is healed by the next run. Who cordoned it before stays its master.
 cordon_node() {
     case $(list_nodes | awk -F '|' -v own="$NODE" '$1 == own { print $2 }') in true) return ;; esac
-    write_line "$store/cordoned" "$(date -u +%Y-%m-%dT%H:%M:%SZ)"
+    write_line "$store/cordoned" "$(print_time)"
     kube patch node "$NODE" -p '{"spec":{"unschedulable":true}}' >/dev/null
 }
 

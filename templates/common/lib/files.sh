@@ -24,10 +24,14 @@ install_files() {
     record_files
     : >"$work/copies"
     each_change put_beside
+    set_modes || die 1 "cannot set modes and owners of the new files: mend that and run install.sh again"
     check_copies "$prefix/"
+    save_modified
     if ! is_staged; then begin_switch; end_former_runtime; fi
     mark_restarts
+    noted_at=$(print_time)
     each_change put_in_place
+    noted_at=''
     remove_stale_files
     discard_beside
     # Programs make the rest of these paths by themselves; what is above must go with them.
@@ -76,8 +80,17 @@ put_beside() {
         (umask 077 && provide "$source" "$target.bundler-new") || return 1
         printf '%s %s\n' "$sha" ".$path.bundler-new" >>"$work/copies" || return 1
     fi
-    chmod "$mode" "$target.bundler-new" || return 1
-    is_staged || chown 0:0 "$target.bundler-new" || return 1
+}
+
+# Of all files beside their places, a program for each mode and not for each file.
+set_modes() {
+    (
+        cd "$prefix/" || exit 1
+        is_staged || awk '{ print "." $6 ".bundler-new" }' "$work/changes" | xargs -r chown 0:0 || exit 1
+        awk '{ print $3 }' "$work/changes" | sort -u | while read -r mode; do
+            awk -v mode="$mode" '$3 == mode { print "." $6 ".bundler-new" }' "$work/changes" | xargs -r chmod "$mode" || exit 1
+        done
+    )
 }
 
 # check_copies DIRECTORY: they are what MANIFEST says, whatever became of the bundle since it was looked at.
@@ -93,7 +106,6 @@ share_blocks() { ! is_staged && [ "$size" -ge "$LARGE" ] && ln "$generations/$to
 
 # A reader sees the old file or the new one, whole. A secret that goes is overwritten afterwards.
 put_in_place() {
-    save_modified || return 1
     [ ! -f "$target" ] || [ -z "$(find_secrets "$target")" ] || ln -f "$target" "$target.bundler-old" 2>/dev/null
     mv -f "$target.bundler-new" "$target" || return 1
     [ ! -f "$target.bundler-old" ] || wipe_secrets "$target.bundler-old"
@@ -123,22 +135,25 @@ make_directory() {
 
 # What was there before bundler's file; kept before the path is recorded as bundler's.
 save_strangers() {
-    while read -r kind sha mode size source path; do
+    awk 'FILENAME == ARGV[1] { known[$2] = 1; next } !($6 in known) { print $6 }' "$work/files.before" "$work/changes" >"$work/strangers"
+    while read -r path; do
         target=$prefix$path
-        [ -e "$target" ] || [ -L "$target" ] || continue
-        grep -q " $path\$" "$work/files.before" || keep_as "$store/replaced$path" || die 1 "cannot keep $path"
-    done <"$work/changes"
+        [ ! -e "$target" ] && [ ! -L "$target" ] || keep_as "$store/replaced$path" || die 1 "cannot keep $path"
+    done <"$work/strangers"
 }
 
 # A file of bundler's that somebody changed is kept too.
 save_modified() {
-    [ -f "$target" ] || return 0
-    found=$(sha256sum <"$target" | cut -d' ' -f1)
-    grep -q -e "^$found $path\$" "$work/files.before" && return 0
-    grep -q " $path\$" "$work/files.before" || return 0
-    [ "$found" != "$sha" ] || return 0
-    say "  $path had been changed by hand; that version is kept in $store/modified"
-    keep_as "$store/modified$path.$(date -u +%Y%m%dT%H%M%SZ)"
+    (cd "$prefix/" && awk '{ print "." $6 }' "$work/changes" | print_digests) | awk '
+        FILENAME == ARGV[1] { known[$2] = 1; ours[$1 " " $2] = 1; next }
+        FILENAME == ARGV[2] { ours[$2 " " $6] = 1; next }
+        { path = substr($2, 2) }
+        path in known && !(($1 " " path) in ours) { print path }' "$work/files.before" "$work/changes" - >"$work/modified"
+    while read -r path; do
+        target=$prefix$path
+        say "  $path had been changed by hand; that version is kept in $store/modified"
+        keep_as "$store/modified$path.$(date -u +%Y%m%dT%H%M%SZ)" || die 1 "cannot keep $path"
+    done <"$work/modified"
 }
 
 keep_as() {

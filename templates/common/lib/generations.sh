@@ -29,7 +29,7 @@ identity_of() { print_files "$1/MANIFEST" | print_digest; }
 field_of() { sed -n "s/^$2='\(.*\)'\$/\1/p" "$generations/$1/node.env"; }
 
 write_line() { { printf '%s\n' "$2" >"$1.new" && mv -f "$1.new" "$1"; } || die 1 "cannot write $1"; }
-set_state() { write_line "$generations/$1/state" "$2 $(date -u +%Y-%m-%dT%H:%M:%SZ)"; }
+set_state() { write_line "$generations/$1/state" "$2 $(print_time)"; }
 
 # Sets `to`: the bundle as a generation of this host; the same bundle is the same generation.
 save_generation() {
