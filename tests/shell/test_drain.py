@@ -8,7 +8,7 @@ from shells import TEMPLATES, Sh, write_program
 SCRIPT = """
 set -u
 work={work}/w prefix='' dry_run=no turn_limit={limit} drain=yes lock_taken=no switching=no
-NODE=w1 ENDPOINT=https://192.0.2.9:8443 KUBELET_ROOT={work}/kubelet UNITS='kubelet.service kube-proxy.service'
+NODE=w1 NODES='{plan}' ENDPOINT=https://192.0.2.9:8443 KUBELET_ROOT={work}/kubelet UNITS='kubelet.service kube-proxy.service'
 MAX_UNAVAILABLE={most} DRAIN_LIMIT=4 EVICTION_API=policy/v1beta1 skipped='{skipped}'
 live=''
 . {lib}/common.sh; . {lib}/preflight.sh; . {lib}/plan.sh; . {lib}/generations.sh; . {lib}/drain.sh
@@ -54,6 +54,7 @@ default|job-done|Succeeded|Job||
 kube-system|static|Running|Node|hash|
 default|db-0|Running|StatefulSet||
 """
+PLAN = "m1|192.0.2.1|etcd,control-plane w1|192.0.2.11|worker w2|192.0.2.12|worker w3|192.0.2.13|etcd,worker"
 NODES = "w1|||True\nw2|||True\nw3|||True\n"
 
 
@@ -79,13 +80,13 @@ class Api:
         return (self.directory / "api" / name).read_text()
 
     def run(
-        self, command: str, *, most: int = 1, limit: int = 0, skipped: str = " "
+        self, command: str, *, most: int = 1, limit: int = 0, skipped: str = " ", plan: str = PLAN
     ) -> tuple[int, str]:
         script = self.directory / "script.sh"
         script.write_text(
             SCRIPT.format(
                 work=self.directory, lib=TEMPLATES / "common/lib", command=command, most=most,
-                limit=limit, skipped=skipped,
+                limit=limit, skipped=skipped, plan=plan,
             )
         )  # fmt: skip
         (self.directory / "w").mkdir(exist_ok=True)
@@ -170,6 +171,19 @@ def test_without_an_api_it_says_so(api: Api) -> None:
     said = api.run("check_drain")[1]
     assert "FAILURE drain: pods cannot be moved away" in said
     assert "Unable to connect" in said
+
+
+@pytest.mark.parametrize(
+    "plan",
+    ["w1|192.0.2.11|etcd,control-plane,worker", "m1|192.0.2.1|control-plane w1|192.0.2.11|worker"],
+)
+def test_the_only_worker_of_the_plan_does_not_ask_the_api(api: Api, plan: str) -> None:
+    api.write("down", "")
+    code, said = api.run(WHOLE, plan=plan)
+    assert code == 0
+    assert "ADVICE drain: no other node could take this node's pods" in said
+    assert said.endswith("INSTALLED\n")
+    assert api.read("calls") == ""
 
 
 def test_where_no_other_node_is_pods_stay(api: Api) -> None:

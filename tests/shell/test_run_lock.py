@@ -1,5 +1,7 @@
 """Of those that begin at one moment, one goes on."""
 
+import subprocess
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -26,6 +28,7 @@ def test_one_of_several_holds_the_lock(sh: Sh, tmp_path: Path, left: str) -> Non
         store.mkdir()
         if left == "a lock":
             (store / "lock").write_text("999999 1\n")
+            (store / "lock.999998").write_text("999998 1\n")  # killed between its two steps
         elif left != "nothing":
             (store / "lock").mkdir()
             (store / "lock/owner").write_text("999999 1\n")
@@ -38,3 +41,22 @@ def test_one_of_several_holds_the_lock(sh: Sh, tmp_path: Path, left: str) -> Non
         told = (store / "told").read_text().split()
         assert sorted(told) == ["holds"] + ["refused"] * (STARTERS - 1)
         assert {path.name for path in store.iterdir()} == {"lock", "told"}
+
+
+def test_who_is_dead_and_not_yet_buried_holds_no_lock(sh: Sh, tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    with subprocess.Popen(["sleep", "60"]) as holder:
+        stat = Path(f"/proc/{holder.pid}/stat")
+        begun = stat.read_text().rsplit(") ", 1)[1].split()[19]
+        (tmp_path / "store/lock").write_text(f"{holder.pid} {begun}\n")
+        script = tmp_path / "starter.sh"
+        text = SCRIPT.format(lib=TEMPLATES / "common/lib", store=tmp_path / "store", starters=1)
+        script.write_text(text)
+        sh(script)
+        assert (tmp_path / "store/told").read_text() == "refused\n"
+        (tmp_path / "store/told").unlink()
+        holder.kill()
+        while ") Z " not in stat.read_text():
+            time.sleep(0.01)
+        sh(script)
+    assert (tmp_path / "store/told").read_text() == "holds\n"

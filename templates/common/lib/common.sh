@@ -81,6 +81,7 @@ take_lock() {
     ! is_dead "$store/lock" || clear_dead_lock
     hold_lock "$store/lock" && lock_taken=yes
     rm -f "$store/lock.$$"
+    for each in "$store"/lock.[0-9]*; do ! is_dead "$each" || rm -f "$each"; done # of who was killed at the door
     [ "$lock_taken" = yes ] || die 3 "another install.sh or uninstall.sh is running (process $(lock_owner))"
 }
 
@@ -110,8 +111,9 @@ is_locked() { is_held "$store/lock"; }
 is_own_lock() { [ "$(lock_owner)" = $$ ]; }
 lock_owner() { cat "$store/lock/owner" "$store/lock" 2>/dev/null | sed 's/ .*//'; }
 
-# Clock ticks between boot and the start of a process; nothing when it is gone.
-start_time() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | awk '{ print $20 }'; }
+# Clock ticks between boot and the start of a process; nothing when it is gone, or dead and yet to be
+# buried by its parent.
+start_time() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | awk '$1 != "Z" && $1 != "X" { print $20 }'; }
 
 # The installed files as the last run recorded them: "sha256 path", a line each.
 recorded_files() { cat "$store/files" 2>/dev/null; }
