@@ -19,7 +19,6 @@ from bundler.bundle.arrange import (
     is_shareable,
 )
 from bundler.bundle.documents import InputFiles, make_describer
-from bundler.bundle.manifest import Manifest, Source
 from bundler.bundle.output import (
     close_output,
     make_output,
@@ -56,6 +55,7 @@ from bundler.pki.store import ensure_pki
 from bundler.state.directory import open_state
 from bundler.trees.completeness import check_images_complete
 from bundler.trees.context import Secrets, make_unknown
+from bundler.trees.manifest import Manifest, Source
 from bundler.trees.render import (
     Describe,
     Payloads,

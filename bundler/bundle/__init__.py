@@ -1,6 +1,5 @@
 """Bundles: trees packed, signed, described, read and verified.
 
-manifest.py    MANIFEST: every file and its digest
 pack.py        tree → tarball
 arrange.py     whole, split, or as a change
 since.py       what is on the hosts already

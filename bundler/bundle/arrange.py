@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from bundler.bundle.manifest import Manifest, Source, make_header
 from bundler.cache.payload import Payload
 from bundler.errors import ConfigError
+from bundler.trees.manifest import Manifest, Source, make_header
 from bundler.trees.tree import MANIFEST, File, Tree
 
 INSTALLED = "rootfs/"

@@ -11,17 +11,17 @@ from bundler.bundle.archives import (
     read_text,
     read_zipped,
 )
-from bundler.bundle.manifest import (
-    Entry,
-    Manifest,
-    Source,
-    parse_manifest,
-)
 from bundler.bundle.provenance import PROVENANCE
 from bundler.bundle.sbom import SBOM
 from bundler.bundle.shared import payload_name
 from bundler.bundle.signing import SIGNATURE
 from bundler.errors import OutputError
+from bundler.trees.manifest import (
+    Entry,
+    Manifest,
+    Source,
+    parse_manifest,
+)
 from bundler.trees.tree import MANIFEST
 
 NODE_ENV = "node.env"

@@ -18,13 +18,13 @@ from bundler.bundle.volumes import (
     write_pieces,
 )
 from bundler.cache.payload import Payload
-from bundler.changes.runbook import RUNBOOK
 from bundler.files import explain_disk_faults, remove_leftovers, write_atomically
 from bundler.paths import templates_directory
 from bundler.trees.tree import File
 
 SUMS = "SHA256SUMS"
 JOIN = "join.sh"
+RUNBOOK = "RUNBOOK.md"
 PAYLOAD = re.compile(r"payload-[0-9a-f]+\.tar")
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from bundler import log
 from bundler.bundle.archives import explain_damage
 from bundler.bundle.inspect import NODE_ENV, read_facts, read_front
-from bundler.bundle.manifest import Manifest, Source, parse_manifest
 from bundler.bundle.volumes import volumes_of
 from bundler.cluster.config import Cluster
 from bundler.errors import ConfigError
+from bundler.trees.manifest import Manifest, Source, parse_manifest
 from bundler.trees.tree import MANIFEST
 
 GZIP = b"\x1f\x8b"

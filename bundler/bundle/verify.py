@@ -9,10 +9,10 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey as PublicKey
 
 from bundler.bundle.inspect import inspect
-from bundler.bundle.manifest import Manifest, Source
 from bundler.bundle.output import (
     JOIN,
     PAYLOAD,
+    RUNBOOK,
     SUMS,
     join_script,
 )
@@ -20,8 +20,8 @@ from bundler.bundle.shared import SharedReport, inspect_shared, payload_name
 from bundler.bundle.signing import SUMS_SIGNATURE, is_signed_by, load_public_key
 from bundler.bundle.volumes import DIGESTS, whole_name
 from bundler.cache.marks import hash_file
-from bundler.changes.runbook import RUNBOOK
 from bundler.errors import OutputError
+from bundler.trees.manifest import Manifest, Source
 
 BUNDLE = ".tar.gz"
 PUBLIC = ".public.tar.gz"

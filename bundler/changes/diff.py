@@ -13,7 +13,6 @@ from pathlib import Path
 
 from bundler.bundle.archives import Hashing
 from bundler.bundle.inspect import Report, inspect
-from bundler.bundle.manifest import Entry
 from bundler.bundle.provenance import PROVENANCE
 from bundler.bundle.sbom import SBOM
 from bundler.bundle.volumes import open_whole, whole_name
@@ -21,6 +20,7 @@ from bundler.changes.change import Change, What
 from bundler.changes.components import compare_components
 from bundler.changes.text import TEXT_LIMIT, diff_texts
 from bundler.errors import OutputError
+from bundler.trees.manifest import Entry
 
 BUNDLE = ".tar.gz"
 SECRET = 0o600

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bundler.bundle.inspect import Report, inspect
-from bundler.bundle.manifest import Entry
 from bundler.changes.diff import Pair, pair_bundles
 from bundler.changes.runbook import WAVES, is_late, wave_of
 from bundler.changes.text import TEXT_LIMIT
 from bundler.cluster.components import minor_of
 from bundler.cluster.config import Role
 from bundler.errors import ConfigError, OutputError
+from bundler.trees.manifest import Entry
 
 ROOTFS = "rootfs"
 UNIT_FILES = "rootfs/etc/systemd/system/"

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from bundler.bundle.arrange import Layout, Media
+from bundler.bundle.output import RUNBOOK
 from bundler.bundle.volumes import DIGESTS, Written, whole_name
 from bundler.cluster.config import Role
 from bundler.cluster.plan import NodePlan, Plan
 from bundler.paths import templates_directory
-from bundler.trees.context import compile_template
+from bundler.templates import compile_template
 
-RUNBOOK = "RUNBOOK.md"
 SPOKEN = 4  # groups of four characters of a digest: enough to be read back aloud
 
 IN_TURN = "a new cluster: in any order; one that runs: one by one, or `--wait` gives each its turn"

@@ -9,11 +9,11 @@ import typer
 
 from bundler import log
 from bundler.bundle.arrange import Layout, Media
-from bundler.bundle.manifest import Manifest, Source
 from bundler.bundle.output import PAYLOAD
 from bundler.bundle.shared import inspect_shared
 from bundler.bundle.verify import Verdict
 from bundler.bundle.volumes import parse_size, whole_name
+from bundler.trees.manifest import Manifest, Source
 
 LayoutOption = Annotated[
     Layout,

@@ -7,5 +7,6 @@ registries.py    hosts.toml for containerd
 images.py        a node's share of the images
 packages.py      a node's share of the packages
 tree.py          files, and the tree written out
+manifest.py      MANIFEST: every file and its digest
 completeness.py  every image that is named is in it
 """

@@ -1,16 +1,11 @@
 """What a template may say: the plan, one node, its secrets, and a few renderings of them."""
 
-import base64
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
-import tomli_w
-import yaml
-from jinja2 import Environment, StrictUndefined, Template, UndefinedError
+from jinja2 import StrictUndefined, UndefinedError
 
 from bundler import __version__
 from bundler.cluster.components import (
@@ -57,6 +52,7 @@ from bundler.pki.kubeconfig import render_kubeconfig, render_token_kubeconfig
 from bundler.pki.pairs import KeyPair
 from bundler.pki.rereads import list_read_once
 from bundler.pki.store import Pki
+from bundler.templates import compile_template, json_line
 
 BUNDLE_FORMAT = 1
 PEOPLE = ("admin",)
@@ -114,30 +110,6 @@ STATE_NAMES = (
 def make_unknown(name: str) -> Any:
     """Stands for a value of the state directory where there is none: any use raises."""
     return StrictUndefined(f"{name} is in the state directory", exc=NeedsStateError)
-
-
-@cache
-def _environment() -> Environment:
-    """Jinja as every template of the product is rendered."""
-    environment = Environment(
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701 - plain files, not HTML
-    )
-    environment.filters["systemd"] = quote_systemd
-    environment.filters["toml"] = lambda value: tomli_w.dumps(value).rstrip()
-    environment.filters["yaml"] = dump_yaml
-    environment.filters["base64"] = lambda text: base64.b64encode(f"{text}\n".encode()).decode()
-    environment.filters["json"] = lambda value: json.dumps(value, indent=2, sort_keys=True)
-    return environment
-
-
-@cache
-def compile_template(text: str) -> Template:
-    """A template, compiled once for all nodes."""
-    return _environment().from_string(text)
 
 
 def make_context(plan: Plan, node: NodePlan, secrets: Secrets | None) -> dict[str, Any]:
@@ -299,23 +271,3 @@ def _is_asked_for(cluster: Cluster, port: int) -> bool:
     """Whether the user's `extra` names the port anywhere."""
     values = [extra.model_dump_json() for extra in cluster.extra.values()]
     return any(re.search(rf"\b{port}\b", value) for value in values)
-
-
-def quote_systemd(word: str) -> str:
-    """One word of a systemd command line (systemd.service(5), COMMAND LINES)."""
-    escaped = word.replace("%", "%%").replace("$", "$$")
-    if any(character in escaped for character in " \t\"'\\;"):
-        return '"' + escaped.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    return escaped
-
-
-def json_line(value: object) -> str:
-    """JSON as Go writes it, on one line; durations such as `2m` in Go's full form, `2m0s`."""
-    if isinstance(value, str) and (match := re.fullmatch(r"(\d+)(h|m|s)", value)):
-        value = f"{match[1]}{match[2]}" + {"h": "0m0s", "m": "0s", "s": ""}[match[2]]
-    return json.dumps(value, separators=(",", ":"), sort_keys=True)
-
-
-def dump_yaml(value: object) -> str:
-    """Block style, keys in the order given, no newline at the end."""
-    return yaml.safe_dump(value, sort_keys=False, width=2**16).rstrip()

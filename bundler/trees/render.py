@@ -14,18 +14,18 @@ from typing import Any
 
 from jinja2 import TemplateError as JinjaError
 
-from bundler.bundle.manifest import Source
 from bundler.cache.payload import Payload
 from bundler.cluster.plan import NodePlan, Plan
 from bundler.errors import TemplateError
 from bundler.paths import templates_directory
+from bundler.templates import compile_template
 from bundler.trees.context import (
     NeedsStateError,
     Secrets,
-    compile_template,
     make_context,
 )
 from bundler.trees.images import ImageFiles, make_image_files
+from bundler.trees.manifest import Source
 from bundler.trees.overlays import overlays_of
 from bundler.trees.packages import PackageFiles, make_package_files
 from bundler.trees.registries import make_registry_files

@@ -15,18 +15,18 @@ import pytest
 from small_builds import SmallSite, make_site, read_manifest, unpack
 
 from bundler.bundle.arrange import Layout, Media, is_in_base
-from bundler.bundle.manifest import (
-    Source,
-    identify,
-    make_header,
-    parse_manifest,
-)
 from bundler.bundle.signing import generate_key
 from bundler.bundle.verify import compare, verify
 from bundler.bundle.volumes import open_whole
 from bundler.cache.payload import Payload
 from bundler.errors import ConfigError, OutputError
 from bundler.trees.context import STATE_NAMES, _from_state, make_unknown
+from bundler.trees.manifest import (
+    Source,
+    identify,
+    make_header,
+    parse_manifest,
+)
 from bundler.trees.tree import File
 
 SPLIT = Media(layout=Layout.SPLIT)

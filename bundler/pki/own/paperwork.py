@@ -25,7 +25,7 @@ from bundler.files import explain_disk_faults, write_atomically
 from bundler.paths import templates_directory
 from bundler.pki.own.requests import Wanted
 from bundler.pki.own.rules import describe_usages
-from bundler.trees.context import compile_template
+from bundler.templates import compile_template
 
 README = "README.txt"
 INDEX = "request.json"
