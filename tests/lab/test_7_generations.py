@@ -7,7 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from lab import FIGURES, INSTALLED, SOLO, Host, build, docker, hosts_sh, wait_for
+from lab import (
+    FIGURES,
+    INSTALLED,
+    SOLO,
+    Host,
+    build,
+    differences,
+    docker,
+    hosts_sh,
+    wait_for,
+)
 from stamped import OLD, stamp, use
 
 WENT_BACK = 5
@@ -165,7 +175,8 @@ def check_hits(hits: list[bool], what: str) -> None:
 def check_one_or_the_other(site: Site, trees: dict[str, dict[str, str]]) -> None:
     """After a power cut: no mixture, and nobody had to do anything."""
     assert site.host.run("cat /var/lib/bundler/switch", check=False).returncode != 0
-    assert site.installed() in trees.values()
+    found = site.installed()
+    assert found in trees.values(), [differences(tree, found) for tree in trees.values()]
 
 
 def go_through_points(site: Site, other: str, count: int) -> None:

@@ -138,10 +138,28 @@ def test_units_that_were_disabled_amid_a_change_come_back_at_boot(site: Site) ->
     (site.host.directory / "active/gone.service").unlink()
     assert site.install(2, "--prune", "1").returncode == 0
     assert sorted(site.states()) == ["1", "2"]  # both ends of the change
-    done = site.run(site.store / "generations/1/install.sh", "--recover")
+    done = site.boot()
+    assert done
     assert done.returncode == 0, done.stderr
     assert site.host.has("enabled/gone.service")
     assert site.host.has("active/gone.service")
+
+
+def test_what_a_power_cut_left_beside_its_place_is_gone_after_the_boot(site: Site) -> None:
+    """Before the first file moves: the generation that is in place works, and nobody runs anything."""
+    site.install(1)
+    before = site.installed()
+    killed = site.install(2, PATH=kill_at(site.host, "mv", "switch"))
+    assert killed.returncode in {-9, 137}
+    assert list(site.root.rglob("*.bundler-new"))
+    assert not (site.store / "switch").exists()
+    done = site.boot()
+    assert done
+    assert done.returncode == 0, done.stderr
+    assert (site.current(), site.installed()) == ("1", before)
+    assert not list(site.root.rglob("*.bundler-new"))
+    assert site.boot() is None
+    assert site.install(1).stdout == "worker1: nothing to do\n"
 
 
 def test_secrets_that_are_replaced_or_given_up_are_overwritten(site: Site) -> None:

@@ -10,7 +10,8 @@
 #
 # A generation is a bundle like any other: going back is running its own install.sh. While `switch`
 # is there files may be mixed; when the host boots so bundler-recover.service goes back to FROM, or
-# on to TO where etcd forbids going back.
+# on to TO where etcd forbids going back. Where a run did not come so far (`unfinished`, files.sh) it
+# takes away what lies beside the files of `current`.
 
 GENERATIONS_KEPT=2
 LARGE=1048576 # bytes from which a file shares its blocks with the same file of another generation
