@@ -142,23 +142,32 @@ def test_the_next_generation_and_back(site: Site) -> None:
     site.check_green()
 
 
+def start(site: Site, command: str) -> None:
+    """Run it on the host, and do not wait."""
+    docker("exec", "-d", site.host.container, "sh", "-c", f"{command} >/root/said 2>&1")
+
+
+def restart_without_power(site: Site) -> None:
+    docker("kill", site.host.container)
+    docker("wait", site.host.container)
+    docker("start", site.host.container)
+    wait_for(
+        "the host is up again",
+        lambda: (
+            site.host.run("systemctl is-system-running", check=False).stdout.strip()
+            in {"running", "degraded"}
+        ),
+        seconds=90,
+    )
+
+
 def cut_power(site: Site, command: str, after: float, *, whole_host: bool) -> bool:
     """Run it on the host; kill it, or the host, that many seconds later. Was it still at work?"""
-    docker("exec", "-d", site.host.container, "sh", "-c", f"{command} >/root/said 2>&1")
+    start(site, command)
     time.sleep(after)
     at_work = site.is_installing()
     if whole_host:
-        docker("kill", site.host.container)
-        docker("wait", site.host.container)
-        docker("start", site.host.container)
-        wait_for(
-            "the host is up again",
-            lambda: (
-                site.host.run("systemctl is-system-running", check=False).stdout.strip()
-                in {"running", "degraded"}
-            ),
-            seconds=90,
-        )
+        restart_without_power(site)
     else:
         site.host.run(f"{FIND} kill -KILL ${{p#/proc/}} ;; esac; done")
     return at_work
@@ -219,6 +228,29 @@ def test_a_kill_and_a_power_cut_amid_a_change(site: Site) -> None:
         " echo '# two' >>rootfs/etc/kubernetes/kubelet-config.yaml"
     )
     go_through_points(site, other, 2)
+
+
+def test_a_power_cut_before_the_first_file_moves(site: Site) -> None:
+    """What lies beside its place is gone after the boot, and nobody ran anything."""
+    before = site.installed()
+    other = site.spoil("echo '# another' >>rootfs/etc/kubernetes/kubelet-config.yaml")
+    held = 'case "$*" in *switch.new*) : >/root/held/now; sleep 300 ;; esac; exec /bin/mv "$@"'
+    site.host.run(
+        f"rm -rf /root/held; mkdir /root/held; printf '#!/bin/sh\n%s\n' '{held}' >/root/held/mv;"
+        " chmod 755 /root/held/mv"
+    )
+    start(site, f"PATH=/root/held:$PATH {other}/install.sh")
+    wait_for(
+        "all files are beside their places",
+        lambda: site.host.run("test -f /root/held/now", check=False).returncode == 0,
+        seconds=60,
+    )
+    assert set(site.installed()) > set(before)
+    restart_without_power(site)
+    assert differences(before, site.installed()) == {}
+    assert site.leftovers() == ""
+    assert site.host.output(f"{site.bundle}/install.sh").strip() == "again: nothing to do"
+    site.check_green()
 
 
 @pytest.fixture
