@@ -11,7 +11,7 @@ work={work}/w prefix='' dry_run=no turn_limit={limit} drain=yes lock_taken=no sw
 NODE=w1 NODES='{plan}' ENDPOINT=https://192.0.2.9:8443 KUBELET_ROOT={work}/kubelet UNITS='kubelet.service kube-proxy.service'
 MAX_UNAVAILABLE={most} DRAIN_LIMIT=4 EVICTION_API=policy/v1beta1 skipped='{skipped}'
 live=''
-. {lib}/common.sh; . {lib}/preflight.sh; . {lib}/plan.sh; . {lib}/generations.sh; . {lib}/drain.sh
+. {lib}/common.sh; . {lib}/preflight.sh; . {lib}/plan.sh; . {lib}/generations.sh; . {lib}/turn.sh; . {lib}/drain.sh
 prefix='' store={work}/store
 is_staged() {{ false; }}
 unit_field() {{ [ "$1 $2" != 'kubelet.service DrainOn' ] || echo /opt/k8s/bin/kubelet; }}

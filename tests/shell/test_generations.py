@@ -276,10 +276,11 @@ def plant_killer(host: FakeHost, program: str, matching: str, call: int) -> None
 AFTERS = ("boot", "forward", "back")
 # Every kill with every way on, and every kill in every shell: a third of all that could be combined.
 KILLS_IN_SHELLS = [
-    pytest.param(SHELLS[(number + turn) % len(SHELLS)], *kill, after, id=f"{SHELLS[(number + turn) % len(SHELLS)][0]}-{after}-{'-'.join(map(str, kill))}")
+    pytest.param(shell, *kill, after, id="-".join(map(str, (shell[0], after, *kill))))
     for number, kill in enumerate(KILLS)
     for turn, after in enumerate(AFTERS)
-]  # fmt: skip
+    for shell in [SHELLS[(number + turn) % len(SHELLS)]]
+]
 
 
 @pytest.mark.parametrize(

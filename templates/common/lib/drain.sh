@@ -39,7 +39,8 @@ list_pods() {
 check_drain() {
     is_drain_due || return 0
     if is_skipped drain; then drain=no; return; fi
-    if is_only_worker; then leave_pods_here; return; fi
+    # By the plan, whatever the API says: where this worker is the only one, the API may be away with it.
+    if ! is_shared worker; then leave_pods_here; return; fi
     if ! list_nodes >"$work/nodes" 2>"$work/answer" || ! list_pods >"$work/pods" 2>"$work/answer"; then
         failure drain "pods cannot be moved away: $ENDPOINT says $(tail -n 1 "$work/answer")" "mend the control plane first; --no-drain leaves the pods where they are"
         return
@@ -52,9 +53,6 @@ check_drain() {
     bare=$(awk '$3 == "nobody" { print $1 "/" $2 }' "$work/pods" | tr '\n' ' ')
     [ -z "$bare" ] || failure drain "nobody would make these pods anew elsewhere: ${bare% }" "delete them, or let a Deployment or Job own them; --no-drain leaves all pods where they are"
 }
-
-# By the plan, whatever the API says: where this host is all that there is, the API may be away with it.
-is_only_worker() { ! printf '%s\n' "$NODES" | tr ' ' '\n' | grep -v "^$NODE|" | grep -q 'worker[^|]*$'; }
 
 leave_pods_here() {
     advice drain "no other node could take this node's pods: they stay here while their programs are replaced" "add a node, or uncordon one"
