@@ -11,13 +11,13 @@ from cryptography.hazmat.primitives.serialization import (
     pkcs12,
 )
 
-from bundler.build import open_secrets
 from bundler.errors import ConfigError, OutputError, PkiError
 from bundler.files import write_atomically
-from bundler.gather import Inputs, check
+from bundler.pipeline import open_secrets
 from bundler.pki import declarations, issuing
+from bundler.pki.key_pairs import KeyPair
 from bundler.pki.kubeconfig import render_kubeconfig
-from bundler.pki.pairs import KeyPair
+from bundler.project import Inputs, check
 
 RESERVED = ("system:",)
 """Names that belong to Kubernetes itself: a person must not carry them."""

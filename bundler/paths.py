@@ -5,6 +5,8 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent
 """Where bundler's own code is."""
+RESOURCES = PACKAGE / "resources"
+"""Templates of files that accompany bundles and are not part of one."""
 
 
 def templates_directory() -> Path:

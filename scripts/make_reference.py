@@ -11,7 +11,7 @@ from annotated_types import Ge, Le
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from bundler.cluster.config import Cluster
+from bundler.cluster.schema import Cluster
 
 TARGET = Path(__file__).parents[1] / "docs" / "cluster-yaml.md"
 HEAD = """# cluster.yaml

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from descriptions import write_archive, write_description
+from support.descriptions import write_archive, write_description
 
 from bundler import log
 

@@ -10,10 +10,10 @@ from bundler.bundle.provenance import PROVENANCE, make_provenance
 from bundler.bundle.sbom import SBOM, make_sbom
 from bundler.cluster.plan import NodePlan, Plan
 from bundler.errors import ConfigError
-from bundler.oci.needed import Images
-from bundler.trees.tree import File, Tree
-from bundler.upstream.artifacts import Artifacts
-from bundler.upstream.lock import read_lock
+from bundler.render.tree import File, Tree
+from bundler.sources.artifacts import Artifacts
+from bundler.sources.images.needed import Images
+from bundler.sources.lock import read_lock
 
 ORIGIN = "bundler"
 

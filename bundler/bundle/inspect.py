@@ -5,24 +5,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bundler.bundle.archives import (
+from bundler.bundle.provenance import PROVENANCE
+from bundler.bundle.sbom import SBOM
+from bundler.bundle.shared_payload import payload_name
+from bundler.bundle.signing import SIGNATURE
+from bundler.errors import OutputError
+from bundler.formats.bundle_archives import (
     Hashing,
     explain_damage,
     read_text,
     read_zipped,
 )
-from bundler.bundle.provenance import PROVENANCE
-from bundler.bundle.sbom import SBOM
-from bundler.bundle.shared import payload_name
-from bundler.bundle.signing import SIGNATURE
-from bundler.errors import OutputError
-from bundler.trees.manifest import (
+from bundler.render.bundle_manifest import (
     Entry,
     Manifest,
     Source,
     parse_manifest,
 )
-from bundler.trees.tree import MANIFEST
+from bundler.render.tree import MANIFEST
 
 NODE_ENV = "node.env"
 FACTS = (

@@ -14,15 +14,15 @@ from packageurl import PackageURL
 
 from bundler.catalog import Artifact
 from bundler.catalog.licences import find_project, is_published_by_project
-from bundler.cluster.config import Role
 from bundler.cluster.plan import NodePlan, Plan
-from bundler.oci.needed import Images, Needed, list_needed
-from bundler.oci.references import DOCKER_HUB
-from bundler.trees.images import BLOBS
-from bundler.trees.render import Fetched, list_fetched
-from bundler.trees.tree import Tree
-from bundler.upstream.artifacts import Artifacts
-from bundler.upstream.lock import Entry, Kind, Origin
+from bundler.cluster.schema import Role
+from bundler.formats.image_references import DOCKER_HUB
+from bundler.render.images import BLOBS
+from bundler.render.node import Fetched, list_fetched
+from bundler.render.tree import Tree
+from bundler.sources.artifacts import Artifacts
+from bundler.sources.images.needed import Images, Needed, list_needed
+from bundler.sources.lock import Entry, Kind, Origin
 
 UPSTREAMS_WORD = frozenset({Origin.UPSTREAM_SIGNATURE, Origin.UPSTREAM_CHECKSUM})
 PURL_TYPES = {".deb": "deb", ".rpm": "rpm"}

@@ -8,19 +8,19 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 from bundler import log
-from bundler.bundle.arrange import PUBLIC_MODE
-from bundler.bundle.shared import make_shared, shared_pieces
+from bundler.bundle.layout import PUBLIC_MODE
+from bundler.bundle.shared_payload import make_shared, shared_pieces
 from bundler.bundle.signing import SUMS_SIGNATURE, sign
-from bundler.bundle.volumes import (
+from bundler.cache.payload import Payload
+from bundler.files import explain_disk_faults, remove_leftovers, write_atomically
+from bundler.formats.volumes import (
     DIGESTS,
     Written,
     whole_name,
     write_pieces,
 )
-from bundler.cache.payload import Payload
-from bundler.files import explain_disk_faults, remove_leftovers, write_atomically
-from bundler.paths import templates_directory
-from bundler.trees.tree import File
+from bundler.paths import RESOURCES
+from bundler.render.tree import File
 
 SUMS = "SHA256SUMS"
 JOIN = "join.sh"
@@ -81,7 +81,7 @@ def close_output(
 
 def join_script() -> bytes:
     """join.sh, as it lies beside volumes."""
-    return (templates_directory() / "media" / JOIN).read_bytes()
+    return (RESOURCES / JOIN).read_bytes()
 
 
 def _write(path: Path, content: bytes, *, mode: int) -> Written:

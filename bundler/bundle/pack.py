@@ -4,10 +4,10 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from bundler.bundle.volumes import Written, write_pieces
 from bundler.cache.payload import Payload, read_segment
 from bundler.cache.segments import compress, padding
-from bundler.trees.tree import File, Tree
+from bundler.formats.volumes import Written, write_pieces
+from bundler.render.tree import File, Tree
 
 FIRST = (
     "install.sh",

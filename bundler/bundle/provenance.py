@@ -14,7 +14,7 @@ from bundler import __version__
 from bundler.bundle.inventory import Item, ItemKind
 from bundler.cache.segments import COMPRESSOR
 from bundler.paths import PACKAGE, templates_directory
-from bundler.trees.tree import Tree
+from bundler.render.tree import Tree
 
 PROVENANCE = "provenance.intoto.json"
 STATEMENT = "https://in-toto.io/Statement/v1"

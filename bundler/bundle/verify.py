@@ -16,12 +16,12 @@ from bundler.bundle.output import (
     SUMS,
     join_script,
 )
-from bundler.bundle.shared import SharedReport, inspect_shared, payload_name
+from bundler.bundle.shared_payload import SharedReport, inspect_shared, payload_name
 from bundler.bundle.signing import SUMS_SIGNATURE, is_signed_by, load_public_key
-from bundler.bundle.volumes import DIGESTS, whole_name
-from bundler.cache.marks import hash_file
+from bundler.cache.stamps import hash_file
 from bundler.errors import OutputError
-from bundler.trees.manifest import Manifest, Source
+from bundler.formats.volumes import DIGESTS, whole_name
+from bundler.render.bundle_manifest import Manifest, Source
 
 BUNDLE = ".tar.gz"
 PUBLIC = ".public.tar.gz"

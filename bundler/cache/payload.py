@@ -23,7 +23,7 @@ from bundler.cache.store import Cache
 from bundler.catalog import Artifact
 from bundler.errors import ArtifactError
 from bundler.files import write_atomically
-from bundler.members import (
+from bundler.formats.tar_safety import (
     BadMemberError,
     BoundedInfo,
     unpacked_limit,

@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 import deflate
 
-from bundler.cache.marks import is_unaltered, read_pin, write_mark
+from bundler.cache.stamps import is_unaltered, read_pin, write_mark
 from bundler.cache.store import Cache
 from bundler.errors import ArtifactError
 from bundler.files import TEMPORARY, explain_disk_faults

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bundler import log
-from bundler.cache.marks import is_unaltered, mark_path, write_mark
+from bundler.cache.stamps import is_unaltered, mark_path, write_mark
 from bundler.files import explain_disk_faults
 
 CHUNK = 1 << 20

@@ -9,8 +9,8 @@ from bundler import log
 from bundler.admin import create_user, export_admin
 from bundler.cache.store import Cache
 from bundler.errors import ConfigError
-from bundler.gather import Inputs
 from bundler.paths import default_cache
+from bundler.project import Inputs
 
 app = typer.Typer(
     no_args_is_help=True, help="Access for people: more users, and the administrator's identity."

@@ -9,10 +9,9 @@ from typing import Annotated
 
 import typer
 
-from bundler import __version__, log
-from bundler import build as pipeline
-from bundler.bundle.arrange import Layout, Media
+from bundler import __version__, log, pipeline
 from bundler.bundle.inspect import inspect as read_bundle
+from bundler.bundle.layout import Layout, Media
 from bundler.bundle.signing import generate_key
 from bundler.bundle.verify import compare
 from bundler.bundle.verify import verify as verify_bundles
@@ -49,10 +48,10 @@ from bundler.cli.options import (
     shown,
     with_inputs,
 )
-from bundler.cluster.formats import Arch
 from bundler.cluster.settings import explain
+from bundler.cluster.values import Arch
 from bundler.errors import BundlerError, ConfigError, OutputError
-from bundler.gather import Inputs, check
+from bundler.project import Inputs, check
 
 INTERRUPTED = 130
 app = typer.Typer(

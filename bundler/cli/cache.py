@@ -6,18 +6,18 @@ from typing import Annotated
 import typer
 
 from bundler import log
-from bundler.cache.care import Part, prune_cache, verify_cache
-from bundler.cache.media import (
+from bundler.cache.archive import (
     Blob,
     export_blobs,
     import_blobs,
     list_blobs,
 )
+from bundler.cache.maintenance import Part, prune_cache, verify_cache
 from bundler.cache.store import Cache
 from bundler.catalog import Artifact
 from bundler.cli.options import CachePath, Pins, make_inputs
 from bundler.errors import ConfigError
-from bundler.gather import list_files, list_given
+from bundler.project import list_files, list_given
 
 app = typer.Typer(no_args_is_help=True, help="Upstream files that the builder keeps.")
 Configs = Annotated[

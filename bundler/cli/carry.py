@@ -5,13 +5,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bundler import build as pipeline
-from bundler import log
-from bundler.bundle.arrange import Media
+from bundler import log, pipeline
+from bundler.bundle.layout import Media
 from bundler.cli.media import next_step
 from bundler.cli.options import repeat_options, shown
 from bundler.errors import ConfigError
-from bundler.gather import Inputs
+from bundler.project import Inputs
 
 
 def check_together(since: list[str] | None, output: Path | None) -> None:

@@ -10,10 +10,10 @@ from typing import Annotated
 import typer
 
 from bundler.cli import (
-    live,
-    own_pki,
-    renew,
-    rotate,
+    certs_live,
+    certs_renew,
+    certs_rotate,
+    external_ca,
 )
 from bundler.cli.options import CLUSTER_YAML, Description, Json, StatePath, Warn
 from bundler.cluster.loader import load_cluster
@@ -31,11 +31,11 @@ HELP = "What certificates there are, who signs them, when they end, and how they
 WIDTH = 100
 INDENT = " " * 23
 app = typer.Typer(no_args_is_help=True, help=HELP)
-app.command("renew")(renew.renew_command)
-app.command("rotate")(rotate.rotate_command)
-app.command("check")(live.check_command)
-app.command("request")(own_pki.request_command)
-app.command("import")(own_pki.import_command)
+app.command("renew")(certs_renew.renew_command)
+app.command("rotate")(certs_rotate.rotate_command)
+app.command("check")(certs_live.check_command)
+app.command("request")(external_ca.request_command)
+app.command("import")(external_ca.import_command)
 
 
 @app.command("list")

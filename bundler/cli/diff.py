@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 
 from bundler import log
-from bundler.changes.change import Change, What
-from bundler.changes.diff import Pair, compare_pair, pair_bundles
 from bundler.errors import BundlerError
+from bundler.upgrade.change import Change, What
+from bundler.upgrade.diff import Pair, compare_pair, pair_bundles
 
 DIFFER, FAULT = 1, 2
 SIGNS = {What.ADDED: "+", What.REMOVED: "-", What.CHANGED: "~"}

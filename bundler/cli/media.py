@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 
 from bundler import log
-from bundler.bundle.arrange import Layout, Media
+from bundler.bundle.layout import Layout, Media
 from bundler.bundle.output import PAYLOAD
-from bundler.bundle.shared import inspect_shared
+from bundler.bundle.shared_payload import inspect_shared
 from bundler.bundle.verify import Verdict
-from bundler.bundle.volumes import parse_size, whole_name
-from bundler.trees.manifest import Manifest, Source
+from bundler.formats.volumes import parse_size, whole_name
+from bundler.render.bundle_manifest import Manifest, Source
 
 LayoutOption = Annotated[
     Layout,

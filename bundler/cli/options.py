@@ -12,14 +12,14 @@ import typer
 from bundler import log
 from bundler.cache.store import Cache
 from bundler.errors import ConfigError
-from bundler.foreign import split_url
-from bundler.gather import Inputs
-from bundler.oci.credentials import login_file, read_logins
-from bundler.oci.registry import RegistryOptions
+from bundler.formats.safe_parse import split_url
 from bundler.paths import default_cache
-from bundler.upstream.download import PARALLEL
-from bundler.upstream.mirrors import parse_mirror
-from bundler.upstream.transport import CONNECTIONS, load_authorities
+from bundler.project import Inputs
+from bundler.sources.download import PARALLEL
+from bundler.sources.images.credentials import login_file, read_logins
+from bundler.sources.images.registry import RegistryOptions
+from bundler.sources.mirrors import parse_mirror
+from bundler.sources.transport import CONNECTIONS, load_authorities
 
 MOST_JOBS = CONNECTIONS
 

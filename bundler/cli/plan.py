@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from bundler.changes.rollout import HostStep, Rollout, plan_rollout
+from bundler.upgrade.rollout import HostStep, Rollout, plan_rollout
 
 
 def plan_command(

@@ -14,8 +14,8 @@ from bundler.cli.options import (
     make_inputs,
 )
 from bundler.errors import ConfigError
-from bundler.gather import check
 from bundler.paths import default_state
+from bundler.project import check
 from bundler.state.archive import export_state, import_state
 
 app = typer.Typer(

@@ -16,8 +16,6 @@ from bundler.cluster.components import (
     key_of,
     minor_of,
 )
-from bundler.cluster.config import Cluster, Containerd, Docker, Role
-from bundler.cluster.formats import Arch
 from bundler.cluster.networks import (
     Problem,
     check_endpoint,
@@ -25,6 +23,8 @@ from bundler.cluster.networks import (
     check_node_ports,
     is_host_address,
 )
+from bundler.cluster.schema import Cluster, Containerd, Docker, Role
+from bundler.cluster.values import Arch
 
 
 def check_cluster(cluster: Cluster) -> Iterator[Problem]:

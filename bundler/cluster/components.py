@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from bundler.cluster.config import Role
+from bundler.cluster.schema import Role
 
 Value = TypeVar("Value")
 

@@ -15,15 +15,15 @@ from bundler.cluster.accepted import (
     takes_field,
 )
 from bundler.cluster.components import EXTRA_COMPONENTS, MINORS, minor_of
-from bundler.cluster.config import Cluster
-from bundler.cluster.formats import FlagValue
 from bundler.cluster.networks import Problem
+from bundler.cluster.schema import Cluster
 from bundler.cluster.settings import (
     OWN_MINORS,
     list_fields,
     list_flags,
     version_of,
 )
+from bundler.cluster.values import FlagValue
 
 GATES_FLAG, GATES_FIELD = "feature-gates", "featureGates"
 GATES_OF_ALL = frozenset({"AllAlpha", "AllBeta"})

@@ -10,12 +10,12 @@ from bundler.cluster.components import (
     minor_of,
     row_for,
 )
-from bundler.cluster.config import Cluster, Role
+from bundler.cluster.inputs import Image
 from bundler.cluster.networks import Problem
-from bundler.cluster.supplies import Image
+from bundler.cluster.schema import Cluster, Role
 from bundler.errors import ArtifactError
-from bundler.oci.archives import open_image
-from bundler.oci.references import full_name, parse_reference, repository_name
+from bundler.formats.image_archives import open_image
+from bundler.formats.image_references import full_name, parse_reference, repository_name
 
 WHY_NEEDED = {
     "pause": "every pod's sandbox is made of it",

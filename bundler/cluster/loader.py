@@ -12,12 +12,12 @@ from yaml.nodes import MappingNode, ScalarNode, SequenceNode
 
 from bundler.catalog.signatures import Scheme
 from bundler.cluster.checks import check_cluster
-from bundler.cluster.config import Cluster, Containerd
 from bundler.cluster.extra import check_extra
 from bundler.cluster.images import add_needed, check_images
-from bundler.cluster.supplies import Pin
+from bundler.cluster.inputs import Pin
+from bundler.cluster.os_packages import check_packages
+from bundler.cluster.schema import Cluster, Containerd
 from bundler.errors import ConfigError
-from bundler.packages.tables import check_packages
 
 YamlNode = yaml.Node
 YamlPath = tuple[str | int, ...]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from bundler.cluster.components import API_PORT, PORTS
-from bundler.cluster.config import (
+from bundler.cluster.schema import (
     Cluster,
     ExternalLoadBalancer,
     NginxKeepalived,

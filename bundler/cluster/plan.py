@@ -14,7 +14,8 @@ from bundler.cluster.components import (
     minor_of,
     row_for,
 )
-from bundler.cluster.config import (
+from bundler.cluster.inputs import Image
+from bundler.cluster.schema import (
     Cluster,
     Containerd,
     Docker,
@@ -23,8 +24,7 @@ from bundler.cluster.config import (
     NodeLocal,
     Role,
 )
-from bundler.cluster.formats import Arch
-from bundler.cluster.supplies import Image
+from bundler.cluster.values import Arch
 
 RESERVED_POD_ADDRESSES = 3  # network, gateway and broadcast of a node's pod subnet
 MAX_PODS = 220

@@ -17,14 +17,14 @@ from bundler.cluster.components import (
     has_feature,
     minor_of,
 )
-from bundler.cluster.config import Cluster
-from bundler.cluster.formats import FlagValue
 from bundler.cluster.plan import (
     choose_etcd,
     choose_flannel,
     features_of,
     runtime_versions,
 )
+from bundler.cluster.schema import Cluster
+from bundler.cluster.values import FlagValue
 from bundler.errors import ConfigError
 
 OWN_MINORS = frozenset({"etcd", "flanneld", "cri-dockerd"})

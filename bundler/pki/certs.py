@@ -10,10 +10,10 @@ from pathlib import Path, PurePosixPath
 
 from cryptography import x509
 
-from bundler.bundle.archives import explain_damage, read_zipped
 from bundler.errors import ConfigError, PkiError
-from bundler.pki.own.extensions import find_extension
-from bundler.pki.own.origins import (
+from bundler.formats.bundle_archives import explain_damage, read_zipped
+from bundler.pki.external_ca.extensions import find_extension
+from bundler.pki.external_ca.origins import (
     CHAIN,
     DESCRIPTIONS,
     REQUEST,

@@ -8,8 +8,8 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from bundler.cluster.components import has_feature
-from bundler.cluster.config import Role
 from bundler.cluster.plan import NodePlan, Plan
+from bundler.cluster.schema import Role
 
 SanName = str | IPv4Address
 SERVER = ExtendedKeyUsageOID.SERVER_AUTH

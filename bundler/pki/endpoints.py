@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from bundler.cluster.components import API_PORT
-from bundler.cluster.config import Role
 from bundler.cluster.plan import NodePlan, Plan
+from bundler.cluster.schema import Role
 from bundler.errors import ConfigError
 from bundler.pki import declarations
 from bundler.pki.live import Endpoint

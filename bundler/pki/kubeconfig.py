@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import yaml
 
-from bundler.pki.pairs import KeyPair
+from bundler.pki.key_pairs import KeyPair
 
 
 def render_kubeconfig(

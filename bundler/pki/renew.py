@@ -22,9 +22,9 @@ from bundler.errors import ConfigError, PkiError
 from bundler.files import TEMPORARY
 from bundler.pki import declarations, issuing
 from bundler.pki.certs import check_is_state
-from bundler.pki.leaves import Leaf, load_leaves
-from bundler.pki.own.origins import SIGN_AGAIN
-from bundler.pki.pairs import load_pair, write_pair
+from bundler.pki.external_ca.origins import SIGN_AGAIN
+from bundler.pki.key_pairs import load_pair, write_pair
+from bundler.pki.leaf_certificates import Leaf, load_leaves
 from bundler.pki.store import SERVICE_ACCOUNT
 from bundler.state.directory import State, open_state
 

@@ -7,7 +7,7 @@
 
 Each stage is one change of the state directory (all of it or nothing, whenever a run is killed);
 what it replaces is copied to archive/<time>/ first. A bundle of a stage is refused by install.sh
-for as long as another host lacks the stage before (templates/common/lib/turn.sh).
+for as long as another host lacks the stage before (templates/common/lib/coordination/rollout-order.sh).
 """
 
 from collections.abc import Callable, Mapping
@@ -20,18 +20,18 @@ from bundler.cluster.plan import Plan
 from bundler.errors import ConfigError, PkiError
 from bundler.pki import declarations, issuing
 from bundler.pki.certs import check_is_state
-from bundler.pki.leaves import load_leaves
-from bundler.pki.own.origins import Authority, Origin, load_authority
-from bundler.pki.pairs import StoredPair, load_pair
+from bundler.pki.external_ca.origins import Authority, Origin, load_authority
+from bundler.pki.key_pairs import StoredPair, load_pair
+from bundler.pki.leaf_certificates import load_leaves
 from bundler.pki.renew import archive
-from bundler.pki.stages import (
+from bundler.pki.rotation_stages import (
     NEXT,
     PREVIOUS,
     Stage,
     read_stage,
 )
 from bundler.state.directory import State, heal_state, open_state
-from bundler.state.together import write_together
+from bundler.state.transaction import write_together
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

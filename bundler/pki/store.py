@@ -21,7 +21,23 @@ from cryptography import x509
 from bundler.cluster.plan import Plan
 from bundler.errors import PkiError
 from bundler.pki import declarations, issuing
-from bundler.pki.leaves import (
+from bundler.pki.external_ca.constraints import list_refused_names
+from bundler.pki.external_ca.origins import (
+    ORIGIN,
+    RENEWALS,
+    Authority,
+    Origin,
+    encode_all,
+    load_authority,
+)
+from bundler.pki.external_ca.pending import check_signed
+from bundler.pki.external_ca.rules import make_needs
+from bundler.pki.key_pairs import (
+    KeyPair,
+    load_key,
+    write_pair,
+)
+from bundler.pki.leaf_certificates import (
     check_signable,
     explain_reissues,
     get_warning_time,
@@ -32,23 +48,7 @@ from bundler.pki.leaves import (
     note_written,
     write_leaf,
 )
-from bundler.pki.own.constraints import list_refused_names
-from bundler.pki.own.lacking import check_signed
-from bundler.pki.own.origins import (
-    ORIGIN,
-    RENEWALS,
-    Authority,
-    Origin,
-    encode_all,
-    load_authority,
-)
-from bundler.pki.own.rules import make_needs
-from bundler.pki.pairs import (
-    KeyPair,
-    load_key,
-    write_pair,
-)
-from bundler.pki.stages import (
+from bundler.pki.rotation_stages import (
     Stage,
     load_beside,
     read_stage,

@@ -36,7 +36,7 @@ from bundler.files import (
     write_atomically,
     write_directory_atomically,
 )
-from bundler.state.together import CHANGE, finish_change
+from bundler.state.transaction import CHANGE, finish_change
 
 TOKEN = re.compile(r"[a-z0-9]{6}\.[a-z0-9]{16}")
 TOKEN_ALPHABET = string.ascii_lowercase + string.digits

@@ -19,7 +19,7 @@ LC_ALL=C
 PATH=${PATH:-}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:${DESTDIR:-}/opt/k8s/bin
 export LC_ALL PATH
 here=$(cd "$(dirname "$0")" && pwd -P) || exit 2
-for part in common absent mask generations; do
+for part in core/common transaction/payload core/redact transaction/generations; do
     # shellcheck disable=SC1090 # the files beside this one
     . "$here/lib/$part.sh" || exit 2
 done

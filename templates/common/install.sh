@@ -153,7 +153,7 @@ list_strays() {
 
 check_trust "$@"
 
-for part in common https manifest absent preflight kernel host firewall packages packages-dpkg packages-rpm plan mask json report turn drain files generations images units ready; do
+for part in core/common core/https core/manifest transaction/payload preflight/checks preflight/kernel preflight/host preflight/firewall packages/packages packages/dpkg packages/rpm transaction/host-diff core/redact core/json transaction/dry-run coordination/rollout-order coordination/drain transaction/files transaction/generations transaction/images transaction/units transaction/ready; do
     # shellcheck disable=SC1090 # the files beside this one
     . "$here/lib/$part.sh" || exit 2
 done

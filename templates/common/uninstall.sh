@@ -24,7 +24,7 @@ LC_ALL=C
 PATH=${PATH:-}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:${DESTDIR:-}/opt/k8s/bin
 export LC_ALL PATH
 here=$(cd "$(dirname "$0")" && pwd -P) || exit 2
-for part in common https manifest absent plan turn drain generations ready files leave packages packages-dpkg packages-rpm; do
+for part in core/common core/https core/manifest transaction/payload transaction/host-diff coordination/rollout-order coordination/drain transaction/generations transaction/ready transaction/files coordination/leave packages/packages packages/dpkg packages/rpm; do
     # shellcheck disable=SC1090 # the files beside this one
     . "$here/lib/$part.sh" || exit 2
 done

@@ -22,7 +22,7 @@
 # shellcheck disable=SC2034 # the parts in lib/ use the variables
 set -u
 here=$(cd "$(dirname "$0")" && pwd -P) || exit 2
-for part in https json certificates verify-table verify-run verify-report verify-control-plane verify-workers verify-workload verify-network verify-node verify-failover; do
+for part in core/https core/json core/certificates verify/table verify/run verify/report verify/control-plane verify/workers verify/workload verify/network verify/node verify/failover; do
     # shellcheck disable=SC1090 # the files beside this one
     . "$here/lib/$part.sh" || exit 2
 done

@@ -32,7 +32,7 @@ prefix=${DESTDIR:-}
 PATH=$prefix/opt/k8s/bin:${PATH:-}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export LC_ALL PATH
 here=$(cd "$(dirname "$0")" && pwd -P) || exit 2
-for part in common https etcd ready; do
+for part in core/common core/https etcd transaction/ready; do
     # shellcheck disable=SC1090 # the files beside this one
     . "$here/lib/$part.sh" || exit 2
 done

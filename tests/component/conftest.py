@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from etcd_hosts import Member, Site, find_etcd
+from support.etcd_hosts import Member, Site, find_etcd
 
 NUMBERS = itertools.count(os.getpid() * 97 % 60000)
 

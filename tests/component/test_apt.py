@@ -8,23 +8,23 @@ from pathlib import Path
 
 import pytest
 import yaml
-from debian_packages import Signer, make_signer, needs_apt, write_deb, write_repository
-from descriptions import write_description, write_upstream
+from support.debian_packages import Signer, make_signer, needs_apt, write_deb, write_repository
+from support.descriptions import write_description, write_upstream
 
-from bundler.build import build
 from bundler.cache.store import Cache
 from bundler.cluster.loader import load_cluster
 from bundler.cluster.plan import make_plan
 from bundler.errors import ArtifactError, BundlerError
-from bundler.gather import Inputs, check, update_lock
-from bundler.packages.resolve import resolve_packages
-from bundler.upstream.lock import (
+from bundler.pipeline import build
+from bundler.project import Inputs, check, update_lock
+from bundler.sources.lock import (
     Entry,
     Kind,
     Origin,
     read_lock,
 )
-from bundler.upstream.locking import lock_path
+from bundler.sources.lock_update import lock_path
+from bundler.sources.packages.resolve import resolve_packages
 
 pytestmark = needs_apt
 SUITES = ("bookworm", "bookworm-updates")

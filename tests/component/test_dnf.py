@@ -7,18 +7,24 @@ from pathlib import Path
 
 import pytest
 import yaml
-from descriptions import write_description, write_upstream
-from rpm_packages import RpmSigner, make_rpm_signer, needs_dnf, write_rpm, write_rpm_repository
+from support.descriptions import write_description, write_upstream
+from support.rpm_packages import (
+    RpmSigner,
+    make_rpm_signer,
+    needs_dnf,
+    write_rpm,
+    write_rpm_repository,
+)
 
-from bundler.build import build
 from bundler.bundle.inspect import inspect
 from bundler.cache.store import Cache
 from bundler.cluster.loader import load_cluster
 from bundler.cluster.plan import make_plan
 from bundler.errors import ArtifactError, BundlerError
-from bundler.gather import Inputs, update_lock
-from bundler.packages.resolve import resolve_packages
-from bundler.upstream.lock import Entry, Origin
+from bundler.pipeline import build
+from bundler.project import Inputs, update_lock
+from bundler.sources.lock import Entry, Origin
+from bundler.sources.packages.resolve import resolve_packages
 
 pytestmark = needs_dnf
 

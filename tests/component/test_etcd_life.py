@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from etcd_hosts import Site, wait_for, wait_ready
+from support.etcd_hosts import Site, wait_for, wait_ready
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from etcd_hosts import Member, Site, wait_ready
+from support.etcd_hosts import Member, Site, wait_ready
 
 BUNDLE = "opt/k8s/bundle"
 

@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from descriptions import write_description, write_upstream
+from support.descriptions import write_description, write_upstream
 
 PIECE = 1 << 16  # bytes sent at a time
 PAUSE = 0.008  # seconds between them: about 8 MB/s a connection

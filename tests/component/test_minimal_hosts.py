@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from descriptions import write_description, write_upstream
-from minimal_hosts import CACHE, MinimalHost, boot, require_repositories
+from support.descriptions import write_description, write_upstream
+from support.minimal_hosts import CACHE, MinimalHost, boot, require_repositories
 
-from bundler.build import build
 from bundler.cache.store import Cache
-from bundler.gather import Inputs
+from bundler.pipeline import build
+from bundler.project import Inputs
 
 COMMANDS = [
     "ip",

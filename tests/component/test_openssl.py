@@ -7,9 +7,9 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from bundler.cluster.config import Cluster, Role
-from bundler.cluster.formats import Arch
 from bundler.cluster.plan import NodePlan, Plan
+from bundler.cluster.schema import Cluster, Role
+from bundler.cluster.values import Arch
 from bundler.pki import declarations
 from bundler.pki.store import ensure_pki
 from bundler.state.directory import open_state

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from small_builds import make_site
+from support.small_builds import make_site
 
 PROJECT = Path(__file__).parents[2]
 SAME = ("--quiet", "--offline")

@@ -22,8 +22,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.x509.oid import NameOID
-from descriptions import write_upstream
-from registries import (
+from support.descriptions import write_upstream
+from support.registries import (
     DOCKER_LIST,
     DOCKER_MANIFEST,
     OCI_MANIFEST,

@@ -26,17 +26,17 @@ from typing import Any
 import pytest
 from cryptography import x509
 
-from bundler.cluster.config import Cluster
 from bundler.cluster.plan import Plan, make_plan
+from bundler.cluster.schema import Cluster
 from bundler.pki import declarations, issuing
+from bundler.pki.key_pairs import load_pair
 from bundler.pki.live import fetch_chain
-from bundler.pki.pairs import load_pair
 from bundler.pki.renew import Selection, renew
 from bundler.pki.store import ensure_pki
+from bundler.render.context import Secrets
+from bundler.render.node import render_node
+from bundler.render.tree import write_tree
 from bundler.state.directory import open_state
-from bundler.trees.context import Secrets
-from bundler.trees.render import render_node
-from bundler.trees.tree import write_tree
 
 LAB_CACHE = Path(os.environ.get("BUNDLER_LAB_CACHE") or Path.home() / ".cache/bundler-lab")
 MIRROR = LAB_CACHE / "mirror"
@@ -354,7 +354,7 @@ def test_etcd_is_shown_the_new_client_certificate(host: Host) -> None:
 
 
 def test_the_certificate_in_the_servers_memory_is_shown_to_who_asks_for_it(host: Host) -> None:
-    """kube-certs.sh relies on it (lib/certificates.sh, served_certificate)."""
+    """kube-certs.sh relies on it (lib/core/certificates.sh, served_certificate)."""
     done = subprocess.run(
         ["openssl", "s_client", "-connect", f"{host.address}:6443", "-servername", "apiserver-loopback-client"],
         input=b"", capture_output=True, check=False,

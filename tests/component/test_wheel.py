@@ -7,7 +7,7 @@ import venv
 from pathlib import Path
 
 import pytest
-from descriptions import write_description
+from support.descriptions import write_description
 
 PROJECT = Path(__file__).parents[2]
 PINS = PROJECT / "tests" / "golden" / "pins.yaml"

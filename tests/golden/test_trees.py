@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from bundler.build import render
 from bundler.cache.store import Cache
-from bundler.gather import Inputs
 from bundler.paths import templates_directory
+from bundler.pipeline import render
+from bundler.project import Inputs
 
 GOLDEN = Path(__file__).parent / "lab"
 NODES = ("master1", "worker1")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from lab import CACHE, FIGURES, PROJECT, Cluster, Host, build, hosts_sh
+from support.lab import CACHE, FIGURES, PROJECT, Cluster, Host, build, hosts_sh
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -6,12 +6,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from descriptions import write_description
-from shells import PINS, SHELLS, Sh
+from support.descriptions import write_description
+from support.shells import PINS, SHELLS, Sh
 
-from bundler.build import render
 from bundler.cache.store import Cache
-from bundler.gather import Inputs
+from bundler.pipeline import render
+from bundler.project import Inputs
 
 
 @pytest.fixture(params=SHELLS, ids=[shell[0] for shell in SHELLS])

@@ -8,12 +8,12 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from descriptions import write_archive
-from shells import Sh, write_program
-from small_builds import SmallSite, make_site, unpack
+from support.descriptions import write_archive
+from support.shells import Sh, write_program
+from support.small_builds import SmallSite, make_site, unpack
 from test_install import list_tree
 
-from bundler.bundle.arrange import Layout, Media
+from bundler.bundle.layout import Layout, Media
 from bundler.bundle.signing import generate_key
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from shells import TEMPLATES, Sh, write_program
+from support.shells import TEMPLATES, Sh, write_program
 
 SCRIPT = TEMPLATES / "control-plane/rootfs/opt/k8s/libexec/apply-addons.sh"
 NOT_FOUND = "echo 'Error from server (NotFound): the server could not find it' >&2; exit 1"

@@ -11,7 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from shells import TEMPLATES, Sh, write_program
+from support.shells import TEMPLATES, Sh, write_program
 
 SCRIPT = TEMPLATES / "control-plane/rootfs/opt/k8s/libexec/approve-csrs.sh"
 SERVING = '"kubernetes.io/kubelet-serving"'

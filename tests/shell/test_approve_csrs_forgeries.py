@@ -12,7 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import AttributeOID, NameOID
-from shells import SHELLS, TEMPLATES, Sh, write_program
+from support.shells import SHELLS, TEMPLATES, Sh, write_program
 from test_approve_csrs import line, make_request
 
 SCRIPT = TEMPLATES / "control-plane/rootfs/opt/k8s/libexec/approve-csrs.sh"

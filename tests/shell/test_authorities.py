@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from shells import TEMPLATES, Sh
+from support.shells import TEMPLATES, Sh
 
 from bundler.pki import declarations, issuing
 
@@ -28,7 +28,7 @@ set -u
 work={work} here={work}/bundle dry_run=no turn_limit=0
 NODE=m1 ADDRESS={own} API_PORT=6443 UNITS='{units}'
 NODES='{nodes}'
-. {lib}/common.sh; . {lib}/turn.sh
+. {lib}/core/common.sh; . {lib}/coordination/rollout-order.sh
 prefix={work}/root store={work}/store
 is_generation() {{ {is_generation}; }}
 is_pending() {{ false; }}
@@ -229,7 +229,7 @@ def test_a_kubelet_waits_for_those_who_sign_anew(start: Callable[..., Site]) -> 
 
 
 UNITS = """
-. {lib}/common.sh; . {lib}/turn.sh
+. {lib}/core/common.sh; . {lib}/coordination/rollout-order.sh
 read_units <<'EOF'
 /O=lab/OU=2026T/CN=etcd-ca
 /O=lab/CN=etcd-ca
@@ -251,7 +251,7 @@ def test_names_are_read_as_every_openssl_writes_them(sh: Sh, tmp_path: Path) -> 
 
 PRUNE = """
 set -u
-. {lib}/common.sh; . {lib}/files.sh; . {lib}/generations.sh
+. {lib}/core/common.sh; . {lib}/transaction/files.sh; . {lib}/transaction/generations.sh
 prefix={work} store={work}/store generations={work}/store/generations to=4 work={work}
 prune_strangers
 """

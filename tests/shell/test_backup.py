@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from shells import TEMPLATES, Sh, write_program
+from support.shells import TEMPLATES, Sh, write_program
 
 ETCDCTL = """echo "${{0##*/}} $*" >>{work}/calls
 for last; do :; done
@@ -46,8 +46,10 @@ class BackupHost:
         size: int = 25000, tool: str = "etcdctl", directory: str = "/var/backups/etcd",
     ) -> tuple[int, str]:  # fmt: skip
         bundle = self.work / "bundle"
-        (bundle / "lib").mkdir(parents=True, exist_ok=True)
-        (bundle / "lib/common.sh").write_text((TEMPLATES / "common/lib/common.sh").read_text())
+        (bundle / "lib/core").mkdir(parents=True, exist_ok=True)
+        (bundle / "lib/core/common.sh").write_text(
+            (TEMPLATES / "common/lib/core/common.sh").read_text()
+        )
         (bundle / "lib/etcd.sh").write_text((TEMPLATES / "etcd/lib/etcd.sh").read_text())
         (bundle / "node.env").write_text(
             SETTINGS.format(keep=keep, copy_to=copy_to, tool=tool, directory=directory)

@@ -6,8 +6,8 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from fake_host import FakeHost, make_host
-from shells import Sh, write_program
+from support.fake_host import FakeHost, make_host
+from support.shells import Sh, write_program
 
 SECRET_FILES = ("*.key", "*.kubeconfig", "*encryption-config.yaml", "*bootstrap-tokens.yaml")
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from shells import TEMPLATES, Sh, write_program
+from support.shells import TEMPLATES, Sh, write_program
 
 SCRIPT = """
 set -u
@@ -11,7 +11,7 @@ work={work}/w prefix='' dry_run=no turn_limit={limit} drain=yes lock_taken=no sw
 NODE=w1 NODES='{plan}' ENDPOINT=https://192.0.2.9:8443 KUBELET_ROOT={work}/kubelet UNITS='kubelet.service kube-proxy.service'
 MAX_UNAVAILABLE={most} DRAIN_LIMIT=4 EVICTION_API=policy/v1beta1 skipped='{skipped}'
 live=''
-. {lib}/common.sh; . {lib}/preflight.sh; . {lib}/plan.sh; . {lib}/generations.sh; . {lib}/turn.sh; . {lib}/drain.sh
+. {lib}/core/common.sh; . {lib}/preflight/checks.sh; . {lib}/transaction/host-diff.sh; . {lib}/transaction/generations.sh; . {lib}/coordination/rollout-order.sh; . {lib}/coordination/drain.sh
 prefix='' store={work}/store
 is_staged() {{ false; }}
 unit_field() {{ [ "$1 $2" != 'kubelet.service DrainOn' ] || echo /opt/k8s/bin/kubelet; }}

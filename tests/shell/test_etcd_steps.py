@@ -5,8 +5,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from fake_host import make_host
-from shells import Sh
+from support.fake_host import make_host
+from support.shells import Sh
 from test_generations import Site, plant, plant_killer
 from test_install import rewrite_manifest
 

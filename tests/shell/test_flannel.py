@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from shells import TEMPLATES, Sh, write_program
+from support.shells import TEMPLATES, Sh, write_program
 
 CNI = TEMPLATES / "flannel-kubernetes/rootfs/opt/k8s/libexec/flannel-started.sh"
 DOCKER = TEMPLATES / "flannel-etcd/rootfs/opt/k8s/libexec/flannel-started.sh"

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from fake_host import INSTALL, FakeHost, make_host
-from shells import SHELLS, Sh, write_program
+from support.fake_host import INSTALL, FakeHost, make_host
+from support.shells import SHELLS, Sh, write_program
 from test_install import list_tree, rewrite_manifest
 
 CONFIG = "etc/kubernetes/kubelet-config.yaml"

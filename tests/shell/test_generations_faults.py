@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from fake_host import FakeHost
+from support.fake_host import FakeHost
 from test_generations import CONFIG, KEY, WENT_BACK, Site, plant_failure, plant_killer, site
 from test_install import rewrite_manifest
 

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fake_host import SWAPS, FakeHost, make_host
-from shells import Sh
+from support.fake_host import SWAPS, FakeHost, make_host
+from support.shells import Sh
 
 NOTHING = "{}: nothing to do\n"
 FIREWALLD = 'case "$*" in *get-zone*) echo internal ;; *--query-*) {} ;; esac'

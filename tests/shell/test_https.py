@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from authority import Authority
 from cryptography import x509
-from offline_root import OfflineRoot
-from shells import TEMPLATES, Sh
+from support.authority import Authority
+from support.offline_root import OfflineRoot
+from support.shells import TEMPLATES, Sh
 
 HTTPS = TEMPLATES / "common" / "lib" / "https.sh"
 Ask = Callable[..., str]

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from descriptions import write_upstream
-from registries import MadeImage, make_layer, sha256, write_oci_directory
-from shells import Sh, write_program
-from small_builds import SmallSite, make_site, unpack
+from support.descriptions import write_upstream
+from support.registries import MadeImage, make_layer, sha256, write_oci_directory
+from support.shells import Sh, write_program
+from support.small_builds import SmallSite, make_site, unpack
 
-from bundler.bundle.arrange import Layout, Media
+from bundler.bundle.layout import Layout, Media
 
 PAUSE, NGINX = "registry.k8s.io/pause:3.2", "docker.io/library/nginx:1.22"
 SHARED = make_layer("shared", b"x" * 20_000)

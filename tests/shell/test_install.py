@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from shells import Sh
+from support.shells import Sh
 
 
 def list_tree(directory: Path) -> dict[str, str]:

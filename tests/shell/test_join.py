@@ -6,9 +6,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from shells import TEMPLATES, Sh
+from support.shells import TEMPLATES, Sh
 
-from bundler.bundle.volumes import write_pieces
+from bundler.formats.volumes import write_pieces
 
 CONTENT = bytes(range(256)) * 40
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
-from pems import KEY, make_pem
-from shells import TEMPLATES, Sh, write_program
+from support.pems import KEY, make_pem
+from support.shells import TEMPLATES, Sh, write_program
 
 SCRIPT = TEMPLATES / "certificates/rootfs/opt/k8s/libexec/kube-certs.sh"
 TEXTFILES = "var/lib/prometheus/node-exporter"

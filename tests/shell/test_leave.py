@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from shells import TEMPLATES, Sh, write_program
+from support.shells import TEMPLATES, Sh, write_program
 from test_drain import NODES, Api
 
 LIBEXEC = TEMPLATES / "control-plane/rootfs/opt/k8s/libexec"
@@ -23,7 +23,7 @@ esac
 """
 # What leave.sh needs beside what test_drain.py prepares.
 LEAVE = """
-. {lib}/leave.sh
+. {lib}/coordination/leave.sh
 prefix={work}/root ADDRESS=192.0.2.2 ROLES='etcd control-plane worker' ETCD_VERSION=3.4.23
 DATA_PATHS={work}/data/etcd
 ETCD_ENDPOINTS='https://192.0.2.1:2379 https://192.0.2.2:2379 https://192.0.2.3:2379'

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from shells import TEMPLATES, Sh, write_program
+from support.shells import TEMPLATES, Sh, write_program
 
 APPLY = TEMPLATES / "control-plane/rootfs/opt/k8s/libexec/apply-addons.sh"
 ROUTES = TEMPLATES / "network-static/rootfs/opt/k8s/libexec/pod-routes.sh"
@@ -89,7 +89,7 @@ def test_a_wrong_action_is_refused(sh: Sh) -> None:
 def test_a_directory_at_the_root_of_the_file_system_is_made(sh: Sh, tmp_path: Path) -> None:
     script = tmp_path / "make.sh"
     script.write_text(
-        f"set -u; prefix=; store={tmp_path}\n. {TEMPLATES}/common/lib/files.sh\n"
+        f"set -u; prefix=; store={tmp_path}\n. {TEMPLATES}/common/lib/transaction/files.sh\n"
         'mkdir() { echo "mkdir $*"; }\nmake_directory /bundler-is-not-here/k8s\n'
     )
     done = sh(script)

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fake_host import FakeHost, make_host
-from shells import Sh
+from support.fake_host import FakeHost, make_host
+from support.shells import Sh
 from test_install import rewrite_manifest
 
 LIST = """\
@@ -404,6 +404,6 @@ def test_a_host_without_iproute2_knows_its_addresses(
     (tmp_path / "only" / "awk").symlink_to(awk)
     script = tmp_path / "script.sh"
     script.write_text(
-        f". {host.bundle}/lib/preflight.sh\nlive={host.live}\nPATH={tmp_path}/only\nlist_addresses\n"
+        f". {host.bundle}/lib/preflight/checks.sh\nlive={host.live}\nPATH={tmp_path}/only\nlist_addresses\n"
     )
     assert sh(script).stdout.split() == ["10.0.0.7", "127.0.0.1"]

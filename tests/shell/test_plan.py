@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from fake_host import FakeHost, make_host
-from shells import Sh
+from support.fake_host import FakeHost, make_host
+from support.shells import Sh
 from test_diagnose import list_secrets
 from test_generations import CONFIG, KEY, Site, plant
 from test_install import list_tree, rewrite_manifest

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from shells import TEMPLATES, Sh, write_program
+from support.shells import TEMPLATES, Sh, write_program
 
 SCRIPT = TEMPLATES / "worker/rootfs/opt/k8s/libexec/kube-proxy-mode.sh"
 FILE = "bindAddress: 192.0.2.1\nipvs:\n  scheduler: rr\nmode: {mode}\n"

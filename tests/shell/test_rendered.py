@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from descriptions import write_archive, write_description
-from shells import PINS
+from support.descriptions import write_archive, write_description
+from support.shells import PINS
 
-from bundler.build import render
 from bundler.cache.store import Cache
-from bundler.gather import Inputs
+from bundler.pipeline import render
+from bundler.project import Inputs
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

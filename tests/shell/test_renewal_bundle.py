@@ -4,8 +4,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from fake_host import make_host
-from shells import Sh
+from support.fake_host import make_host
+from support.shells import Sh
 from test_install import rewrite_manifest
 
 PKI = "rootfs/etc/kubernetes/pki"

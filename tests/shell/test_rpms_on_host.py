@@ -6,13 +6,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from fake_host import FakeHost, make_host
-from rpm_packages import needs_rpm, write_rpm
-from shells import Sh
+from support.fake_host import FakeHost, make_host
+from support.rpm_packages import needs_rpm, write_rpm
+from support.shells import Sh
 from test_install import rewrite_manifest
 
-from bundler.packages.files import render_list, select_files
-from bundler.packages.rpms import read_rpm
+from bundler.sources.packages.files import render_list, select_files
+from bundler.sources.packages.rpms import read_rpm
 
 pytestmark = [
     needs_rpm,

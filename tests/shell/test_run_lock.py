@@ -6,12 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from shells import TEMPLATES, Sh
+from support.shells import TEMPLATES, Sh
 
 STARTERS = 4
 SCRIPT = """
 set -u
-. {lib}/common.sh
+. {lib}/core/common.sh
 store={store} lock_taken=no
 trap '[ $lock_taken = yes ] || echo refused >>{store}/told' EXIT
 take_lock 2>/dev/null

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from shells import Sh
+from support.shells import Sh
 
 from bundler.bundle.signing import (
     SIGNATURE,
@@ -75,7 +75,9 @@ def test_keys_on_the_host_are_asked_without_being_named(
     assert version()[0] == 0
 
 
-@pytest.mark.parametrize("path", ["lib/common.sh", "lib/strange.sh", "lib/runtime.sh", "node.env"])
+@pytest.mark.parametrize(
+    "path", ["lib/core/common.sh", "lib/strange.sh", "lib/runtime.sh", "node.env"]
+)
 def test_no_altered_or_added_script_is_run(
     version: Callable[..., tuple[int, str]], keys: Path, bundle: Path, path: str
 ) -> None:
@@ -98,7 +100,7 @@ def test_an_altered_manifest_is_no_longer_signed(
 def test_an_option_that_means_trust_is_never_passed_over(
     version: Callable[..., tuple[int, str]], keys: Path, bundle: Path
 ) -> None:
-    with (bundle / "lib/common.sh").open("a") as file:
+    with (bundle / "lib/core/common.sh").open("a") as file:
         file.write("\necho evil code ran\n")
     ours = str(keys / "ours.pub")
     for arguments, expected in (
@@ -146,7 +148,7 @@ def test_what_lies_among_the_host_s_keys_and_is_none_is_refused(
 @pytest.mark.parametrize(
     "path",
     [
-        "lib/common.sh",
+        "lib/core/common.sh",
         "MANIFEST",
         "MANIFEST.sig",
         "rootfs/etc/systemd/system/kubelet.service",

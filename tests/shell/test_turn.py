@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from shells import TEMPLATES, Sh
+from support.shells import TEMPLATES, Sh
 
 SCRIPT = """
 set -u
@@ -13,7 +13,7 @@ NODE=m1 ADDRESS=192.0.2.1 API_PORT=6443 KUBERNETES_VERSION=1.21.3 ETCD_VERSION=3
 KUBELET_ROOT=/var/lib/kubelet ENDPOINT=https://192.0.2.9:8443 UNITS='etcd.service kube-apiserver.service'
 NODES='m1|192.0.2.1|etcd,control-plane m2|192.0.2.2|etcd,control-plane m3|192.0.2.3|etcd,control-plane w1|192.0.2.4|worker'
 ETCD_ENDPOINTS='https://192.0.2.1:2379 https://192.0.2.2:2379 https://192.0.2.3:2379'
-. {lib}/common.sh; . {lib}/turn.sh
+. {lib}/core/common.sh; . {lib}/coordination/rollout-order.sh
 prefix={work}/root store={work}/store
 is_generation() {{ false; }}
 is_pending() {{ false; }}
@@ -263,7 +263,7 @@ def test_a_generation_may_go_back_a_minor_of_kubernetes_but_not_of_etcd(
 
 # etcdctl as it is asked for a lock: it wants its files, and a quorum.
 ETCDCTL = """
-. {lib}/preflight.sh
+. {lib}/preflight/checks.sh
 failure() {{ if is_skipped "$1"; then warn "$1: $2 (overruled)" 2>&1; else echo "  $1: $2" >>"$work/failures"; fi; }}
 skipped='{skipped}'
 exec 2>&1

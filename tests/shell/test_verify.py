@@ -18,7 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from shells import TEMPLATES, Sh
+from support.shells import TEMPLATES, Sh
 
 LIB = TEMPLATES / "common" / "lib"
 

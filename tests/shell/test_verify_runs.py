@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 from cryptography import x509
-from pems import make_pem
-from shells import TEMPLATES, Sh, write_program
+from support.pems import make_pem
+from support.shells import TEMPLATES, Sh, write_program
 from test_https import Authority, serve
 
 COMMON = TEMPLATES / "common"
@@ -54,8 +54,10 @@ def run(sh: Sh, tmp_path: Path, api: dict[str, Any]) -> Run:
     """Run a copy of verify.sh with an installed node around it."""
     bundle = tmp_path / "bundle"
     (bundle / "lib").mkdir(parents=True)
-    for path in [COMMON / "verify.sh", *COMMON.glob("lib/*.sh")]:
-        (bundle / path.relative_to(COMMON)).write_bytes(path.read_bytes())
+    for path in [COMMON / "verify.sh", *COMMON.glob("lib/**/*.sh")]:
+        copy = bundle / path.relative_to(COMMON)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(path.read_bytes())
     write_program(tmp_path / "opt/k8s/bin/kubectl", KUBECTL.format(d=tmp_path))
     write_program(tmp_path / "opt/k8s/bin/etcdctl", "echo 'no etcd' >&2; exit 1\n")
     write_program(tmp_path / "bin/id", "echo 0\n")
@@ -152,7 +154,7 @@ def test_the_table_says_expected_seen_and_where_to_look(run: Run) -> None:
 @pytest.fixture
 def ready(run: Run, tmp_path: Path) -> Run:
     """The same, with an API server that is ready."""
-    answers = tmp_path / "bundle/lib/https.sh"
+    answers = tmp_path / "bundle/lib/core/https.sh"
     answers.write_text(f"{answers.read_text()}\nhttps_get() {{ echo 200; }}\n")
     return run
 
@@ -218,7 +220,7 @@ def test_without_an_image_checks_of_pods_fail_and_say_why(ready: Run) -> None:
 
 def source(sh: Sh, tmp_path: Path, command: str) -> list[str]:
     """What a command prints in the midst of verify.sh's parts."""
-    paths = [COMMON / "lib/json.sh", *sorted(COMMON.glob("lib/verify-[!p]*.sh"))]
+    paths = [COMMON / "lib/core/json.sh", *sorted(COMMON.glob("lib/verify/[!p]*.sh"))]
     parts = "".join(f". {path}\n" for path in paths)
     script = tmp_path / "script.sh"
     script.write_text(

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 import yaml
-from descriptions import write_archive, write_upstream
-from registries import MadeImage, make_layer, run_registry
+from support.descriptions import write_archive, write_upstream
+from support.registries import MadeImage, make_layer, run_registry
 
-from bundler.build import build, preview, render
 from bundler.cache.store import Cache
 from bundler.cluster.loader import load_cluster
-from bundler.gather import Inputs
-from bundler.oci.references import parse_reference
-from bundler.oci.registry import RegistryOptions
+from bundler.formats.image_references import parse_reference
+from bundler.pipeline import build, preview, render
+from bundler.project import Inputs
+from bundler.sources.images.registry import RegistryOptions
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from bundler.bundle.signing import generate_key
-from bundler.bundle.volumes import write_pieces
-from bundler.cache.media import export_blobs
+from bundler.cache.archive import export_blobs
 from bundler.cache.store import Cache
 from bundler.errors import OutputError
 from bundler.files import write_atomically
+from bundler.formats.volumes import write_pieces
 
 
 def bind(path: Path) -> None:

@@ -115,7 +115,7 @@ restart_api_server_in_time() {
     say "<5>kube-apiserver is ready again"
 }
 
-# What check_turn (lib/turn.sh) found.
+# What check_turn (lib/rollout-order.sh) found.
 failure() { printf '%s: %s\n' "$1" "$2" >>"$work/failures"; }
 
 # Whole days since the process began.

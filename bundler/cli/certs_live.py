@@ -1,0 +1,178 @@
+"""`bundler certs check --live`: what servers really show, judged by the state directory."""
+
+import json
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from cryptography import x509
+
+from bundler import log
+from bundler.cli.options import CLUSTER_YAML, Description, Json, StatePath, Warn
+from bundler.cluster.loader import load_cluster
+from bundler.cluster.plan import Plan, make_plan
+from bundler.errors import ConfigError, PkiError
+from bundler.paths import default_state
+from bundler.pki import declarations
+from bundler.pki.certs import check_is_state, parse_days
+from bundler.pki.endpoints import find_endpoint, list_endpoints
+from bundler.pki.live import (
+    Endpoint,
+    Finding,
+    check_endpoint,
+    list_names,
+)
+from bundler.pki.rotation_stages import NEXT, PREVIOUS
+from bundler.state.directory import RESTORE, heal_state
+
+PARALLEL = 16
+
+
+def check_command(
+    endpoints: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[HOST:PORT]...",
+            help="Which servers; HOST may be a node's name. Default: every one of the plan.",
+        ),
+    ] = None,
+    live: Annotated[
+        bool, typer.Option("--live", help="Ask the servers themselves, now, over the network.")
+    ] = False,
+    authority: Annotated[
+        Path | None,
+        typer.Option(
+            "--ca", metavar="PEM", help="Believe this authority; needs no state directory."
+        ),
+    ] = None,
+    config: Description = CLUSTER_YAML,
+    state: StatePath = None,
+    warn: Warn = None,
+    as_json: Json = False,
+) -> None:
+    """Ask servers for their certificates, and compare with what they should be.
+
+    `bundler certs check --live` asks every TLS server of the plan (etcd, API servers, controller
+    managers, schedulers, kubelets, the endpoint), `bundler certs check --live HOST:PORT` one.
+    Nothing is shown to them: no key and no client certificate is needed.
+
+    A server is well if its certificate has not ended, names the host, was signed by the authority
+    of the state directory (directly, or by intermediates that the server shows), and is the very
+    one of the state directory. The last does not go for kubelets, whose certificates are their own.
+    On a machine without the state, --ca FILE says whom to believe; the certificate itself is then
+    not compared.
+
+    Exit code 1 if any is not well, does not answer, or has fewer days left than --warn.
+    """
+    if not live:
+        raise ConfigError(
+            "say --live: servers are asked over the network",
+            hint="bundler certs list reads the state directory or a bundle",
+        )
+    days = parse_days("--warn", warn) if warn else None
+    now = datetime.now(UTC)
+    cluster = load_cluster(config).cluster
+    plan = make_plan(cluster, {})
+    if authority:
+        believed: dict[str, tuple[x509.Certificate, ...]] = {
+            name: (_load(authority),) for name in declarations.list_authorities(plan)
+        }
+        known: dict[str, x509.Certificate] = {}
+    else:
+        believed, known = _load_state(state or default_state(config, cluster.name), plan)
+    chosen = [find_endpoint(text, plan) for text in endpoints or ()] or [*list_endpoints(plan)]
+
+    def check(endpoint: Endpoint) -> Finding:
+        return check_endpoint(endpoint, believed, known, now)
+
+    with ThreadPoolExecutor(PARALLEL) as pool:
+        findings = tuple(pool.map(check, chosen))
+    if as_json:
+        print(json.dumps([_as_row(finding, now) for finding in findings], indent=2))
+    else:
+        _print(findings, now, days)
+    late = [f for f in findings if days is not None and _days_left(f, now) < days]
+    bad = [f for f in findings if f.faults]
+    log.info(f"{len(findings)} servers asked, {len(bad)} not well, {len(late)} end too soon")
+    if bad or late:
+        raise typer.Exit(1)
+
+
+def _load_state(
+    directory: Path, plan: Plan
+) -> tuple[dict[str, tuple[x509.Certificate, ...]], dict[str, x509.Certificate]]:
+    """The authorities that are believed, and every certificate by its name."""
+    check_is_state(directory)
+    heal_state(directory)
+    known = {
+        path.parent.relative_to(directory).as_posix(): _load(path)
+        for path in sorted((directory / "pki").rglob("cert.pem"))
+    }
+    for name in declarations.list_authorities(plan):
+        if f"pki/{name}" not in known:
+            raise PkiError(f"{directory / 'pki' / name / 'cert.pem'}: missing", hint=RESTORE)
+    believed = {
+        name: tuple(
+            known[path]
+            for path in (f"pki/{name}", f"pki/{NEXT}/{name}", f"pki/{PREVIOUS}/{name}")
+            if path in known
+        )
+        for name in declarations.list_authorities(plan)
+    }
+    return believed, known
+
+
+def _load(path: Path) -> x509.Certificate:
+    try:
+        return x509.load_pem_x509_certificate(path.read_bytes())
+    except OSError as error:
+        raise PkiError(f"{path}: {error.strerror}") from error
+    except ValueError as error:
+        raise PkiError(f"{path}: not a certificate in PEM") from error
+
+
+def _days_left(finding: Finding, now: datetime) -> int:
+    """0 where no certificate came: that is a fault already."""
+    return (finding.certificate.not_valid_after_utc - now).days if finding.certificate else 0
+
+
+def _print(findings: Iterable[Finding], now: datetime, days: int | None) -> None:
+    for finding in findings:
+        left = _days_left(finding, now)
+        is_late = days is not None and left < days
+        mark = "!" if finding.faults or is_late else " "
+        endpoint, certificate = finding.endpoint, finding.certificate
+        if certificate is None:
+            print(f"{mark}     - d  {'-':10}  {endpoint.address:24} {endpoint.title}")
+        else:
+            print(
+                f"{mark}{left:>6} d  {certificate.not_valid_after_utc:%Y-%m-%d} "
+                f" {endpoint.address:24} {certificate.subject.rfc4514_string()}"
+                f" by {certificate.issuer.rfc4514_string()}"
+                f" for {', '.join(list_names(certificate))}"
+                f"{f' ({endpoint.title})' if endpoint.title else ''}"
+            )
+        for fault in finding.faults:
+            log.error(f"{endpoint.address}: {fault}")
+
+
+def _as_row(finding: Finding, now: datetime) -> dict[str, Any]:
+    certificate = finding.certificate
+    row: dict[str, Any] = {
+        "endpoint": finding.endpoint.address,
+        "title": finding.endpoint.title,
+        "known_as": finding.known_as,
+        "faults": finding.faults,
+    }
+    if certificate:
+        row |= {
+            "subject": certificate.subject.rfc4514_string(),
+            "issuer": certificate.issuer.rfc4514_string(),
+            "names": list_names(certificate),
+            "not_after": certificate.not_valid_after_utc.isoformat(),
+            "days_left": _days_left(finding, now),
+        }
+    return row

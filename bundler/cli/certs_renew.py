@@ -1,0 +1,127 @@
+"""`bundler certs renew`: certificates made anew, and the small bundles that bring them to hosts."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+import typer
+
+from bundler import log
+from bundler.cli.carry import bundles_after, check_together
+from bundler.cli.media import SinceOption
+from bundler.cli.options import Json, Output, SigningKey, with_inputs
+from bundler.cluster.loader import load_cluster
+from bundler.cluster.plan import make_plan
+from bundler.errors import ConfigError
+from bundler.paths import default_state
+from bundler.pki.certs import parse_days
+from bundler.pki.renew import (
+    Renewal,
+    Selection,
+    archive_of,
+    renew,
+)
+from bundler.project import Inputs
+
+
+@with_inputs()
+def renew_command(
+    inputs: Inputs,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME]...",
+            help="As `bundler certs list` prints them behind each end, such as"
+            " pki/nodes/master1/apiserver; `pki/` may be left out, and `*` stands for anything.",
+        ),
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Every certificate, but not the authorities.")
+    ] = False,
+    expiring: Annotated[
+        str | None,
+        typer.Option("--expiring", metavar="DAYS", help="All that end sooner, such as 90d."),
+    ] = None,
+    keep_keys: Annotated[
+        bool, typer.Option("--keep-keys", help="New certificates for the same private keys.")
+    ] = False,
+    since: SinceOption = None,
+    output: Output = None,
+    sign: SigningKey = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be made anew, and change nothing.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Make certificates anew, with new validity and new keys.
+
+    The whole way, for instance two months before the end:
+
+    1. `bundler certs renew --expiring 90d --since dist/ -o renewal/` makes them anew in the state
+    directory and builds the small bundles that bring them: changes to those in dist/, without the
+    programs and images. Without --since and -o only the state changes, and any later `bundler
+    build` brings them.
+
+    2. Carry renewal/ in, and run install.sh on each host as ever (control planes one by one, or
+    with --wait 15m). It restarts only what cannot reread its files: see docs/certificates.md.
+
+    3. `bundler certs check --live` shows from outside that the new ones are served.
+
+    What was replaced is kept in STATE/archive/TIME. Authorities are not renewed here, since
+    everybody must come to believe a new one before anybody shows it. The service accounts' key is
+    no certificate and does not end.
+
+    Kubelets renew their own certificates by themselves.
+    """
+    now = datetime.now(UTC)
+    selection = _make_selection(names, expiring, now, everything=everything)
+    check_together(since, output)
+    cluster = load_cluster(inputs.description).cluster
+    state = inputs.state or default_state(inputs.description, cluster.name)
+    plan = make_plan(cluster, {})
+    planned = renew(state, plan, selection, now, keep_keys=keep_keys, dry_run=True)
+    if dry_run or not planned:
+        _print_renewals(planned, as_json=as_json)
+        log.info(
+            f"{len(planned)} certificates would be made anew; nothing was changed"
+            if planned
+            else "no certificate is to be made anew"
+        )
+        return
+    with bundles_after(inputs, since, output, sign):
+        renewals = renew(state, plan, selection, now, keep_keys=keep_keys)
+        _print_renewals(renewals, as_json=as_json)
+        log.info(f"{len(renewals)} certificates made anew; the old are in {archive_of(state, now)}")
+
+
+def _make_selection(
+    names: list[str] | None, expiring: str | None, now: datetime, *, everything: bool
+) -> Selection:
+    days = parse_days("--expiring", expiring) if expiring else None
+    if sum((bool(names), everything, days is not None)) != 1:
+        raise ConfigError("give names, --all or --expiring DAYS", hint="bundler certs list")
+    before = now + timedelta(days=days) if days is not None else None
+    return Selection(names=tuple(names or ()), everything=everything, before=before)
+
+
+def _print_renewals(renewals: tuple[Renewal, ...], *, as_json: bool) -> None:
+    if as_json:
+        rows = [
+            {
+                "path": r.name,
+                "old_end": r.old_end and r.old_end.isoformat(),
+                "new_end": r.new_end.isoformat(),
+            }
+            for r in renewals
+        ]
+        print(json.dumps(rows, indent=2))
+    else:
+        for r in renewals:
+            old = f"{r.old_end:%Y-%m-%d}" if r.old_end else "lost"
+            print(f"{old:10} → {r.new_end:%Y-%m-%d}  {r.name}")
+    short = [r for r in renewals if r.is_cut_short]
+    if short:
+        log.warning(
+            f"{len(short)} of them end on {min(r.new_end for r in short):%Y-%m-%d}, with their"
+            " authority, and before the days of pki.days"
+        )

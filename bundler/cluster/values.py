@@ -1,0 +1,147 @@
+"""What models of cluster.yaml are made of: the forms of single values, and their base."""
+
+import re
+from enum import StrEnum
+from ipaddress import IPv4Address, IPv4Network
+from typing import Annotated
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+)
+
+from bundler.formats.image_references import parse_reference
+from bundler.formats.safe_parse import check_url, split_url
+
+DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+DNS_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+VERSION = re.compile(r"\d+\.\d+\.\d+")
+HEX = re.compile(r"[0-9a-f]+")
+NO_IPV6 = (
+    "IPv6 and dual-stack are not built, for no minor and no network plugin: give an IPv4 address"
+)
+DIGEST_LENGTHS = {"sha256": 64, "sha512": 128}
+
+
+def _check_dns_label(value: str) -> str:
+    if not DNS_LABEL.fullmatch(value):
+        raise ValueError(
+            "must be a DNS label: lower-case letters, digits and '-', at most 63 characters"
+        )
+    return value
+
+
+def _check_dns_name(value: str) -> str:
+    if len(value) > 253 or not DNS_NAME.fullmatch(value):
+        raise ValueError("must be a DNS name: lower-case labels joined by dots, no dot at the end")
+    return value
+
+
+def _check_version(value: object) -> object:
+    text = str(value) if isinstance(value, str | float | int) else ""
+    if not VERSION.fullmatch(text.removeprefix("v")):
+        raise ValueError("must be a full version such as 1.20.2")
+    return text.removeprefix("v")
+
+
+def _check_port_range(value: object) -> object:
+    match = re.fullmatch(r"(\d{1,5})-(\d{1,5})", str(value))
+    if not match or not 1 <= int(match[1]) < int(match[2]) <= 65535:
+        raise ValueError("must be two ports, low-high, such as 30000-32767")
+    return value
+
+
+def _check_endpoint(value: object) -> object:
+    if str(value).startswith("["):
+        raise ValueError(NO_IPV6)
+    match = re.fullmatch(r"([^:\s]+):(\d{1,5})", str(value))
+    if not match or not 1 <= int(match[2]) <= 65535:
+        raise ValueError("must be HOST:PORT, such as 172.30.20.250:8443")
+    return value
+
+
+def _check_interface(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_.@-]{1,15}", value):
+        raise ValueError("must be the name of a network interface, such as eth0")
+    return value
+
+
+def _check_text(value: object) -> object:
+    """Python's ipaddress takes numbers too; in a file they are a slip."""
+    if not isinstance(value, str | IPv4Address | IPv4Network):
+        raise ValueError("must be text, such as 10.0.0.1 or 10.200.0.0/16")  # noqa: TRY004
+    if ":" in str(value):
+        raise ValueError(NO_IPV6)
+    return value
+
+
+def _check_path(value: str) -> str:
+    if not re.fullmatch(r"/[-A-Za-z0-9_./]+", value) or ".." in value or value.endswith("/"):
+        raise ValueError("must be an absolute path of letters, digits and - _ . /")
+    return value
+
+
+def _check_reference(value: str) -> str:
+    parse_reference(value)
+    return value
+
+
+def _check_registry_mirror(value: str) -> str:
+    if not re.fullmatch(r"https?://[^\s\"\\/]+[^\s\"\\]*", value):
+        raise ValueError("must be an address that begins with https:// or http://")
+    if "@" in value:
+        raise ValueError("must be without name and password: everybody on a host could read them")
+    return value
+
+
+def _check_mirror(value: str) -> str:
+    url, *suites = value.split()
+    if not re.fullmatch(r"(https?://[^\s/]+|file:/)[^\s\"';]*", url):
+        raise ValueError("must be URL or URL SUITE..., and the URL's beginning http, https or file")
+    check_url(url)
+    if not all(re.fullmatch(r"[A-Za-z0-9][-A-Za-z0-9.+~/]*[A-Za-z0-9]", suite) for suite in suites):
+        raise ValueError("must be URL SUITE..., and suites' names such as bookworm-updates")
+    return value
+
+
+def _check_place(value: str) -> str:
+    try:
+        split_url(value.format(url="https://host.example/file"))
+    except (ValueError, LookupError, AttributeError, TypeError) as error:
+        raise ValueError("must be a URL, in which {url} stands for the file's") from error
+    return value
+
+
+WebAddress = Annotated[str, AfterValidator(check_url)]
+DnsLabel = Annotated[str, AfterValidator(_check_dns_label)]
+DnsName = Annotated[str, AfterValidator(_check_dns_name)]
+Version = Annotated[str, BeforeValidator(_check_version)]
+Address = Annotated[IPv4Address, BeforeValidator(_check_text)]
+Cidr = Annotated[IPv4Network, BeforeValidator(_check_text)]
+PortRange = Annotated[str, BeforeValidator(_check_port_range)]
+HostPort = Annotated[str, BeforeValidator(_check_endpoint)]
+HostPath = Annotated[str, AfterValidator(_check_path)]
+Interface = Annotated[str, AfterValidator(_check_interface)]
+PackageName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9+.-]+$")]
+RegistryMirror = Annotated[WebAddress, AfterValidator(_check_registry_mirror)]
+PackageMirror = Annotated[str, Field(min_length=1), AfterValidator(_check_mirror)]
+ImageReference = Annotated[str, Field(min_length=1), AfterValidator(_check_reference)]
+Place = Annotated[str, AfterValidator(_check_place)]
+FlagValue = str | int | float | bool
+"""A command-line flag's value as YAML gives it; `true` and `false` are written in lower case."""
+
+
+class Arch(StrEnum):
+    """A node's machine, in Kubernetes' own spelling."""
+
+    AMD64 = "amd64"
+    ARM64 = "arm64"
+
+
+class Model(BaseModel):
+    """Frozen, and unknown keys are faults."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)

@@ -1,0 +1,48 @@
+"""Which folders of templates/ make up which node's bundle."""
+
+from bundler.cluster.components import Row, select
+from bundler.cluster.plan import NodePlan, Plan
+from bundler.cluster.schema import Role
+
+OVERLAYS: tuple[Row, ...] = (
+    ("common", None, None),
+    ("network-static", None, "static"),
+    ("etcd", Role.ETCD, None),
+    ("etcd-backup", Role.ETCD, "etcd-backup"),
+    ("etcdutl", Role.ETCD, "etcdutl"),
+    ("etcd-client", Role.ETCD, None),
+    ("etcd-client", Role.CONTROL_PLANE, None),
+    ("etcd-client", Role.WORKER, "flannel-etcd"),
+    ("certificates", Role.ETCD, None),
+    ("certificates", Role.CONTROL_PLANE, None),
+    ("certificates", Role.WORKER, None),
+    ("kubernetes-ca", Role.CONTROL_PLANE, None),
+    ("kubernetes-ca", Role.WORKER, None),
+    ("control-plane", Role.CONTROL_PLANE, None),
+    ("kubectl", Role.CONTROL_PLANE, None),
+    ("kubectl", Role.WORKER, None),
+    ("load-balancer", Role.LOAD_BALANCER, None),
+    ("keepalived", Role.LOAD_BALANCER, "nginx-keepalived"),
+    ("worker", Role.WORKER, None),
+    ("runtime-docker", Role.WORKER, "docker"),
+    ("docker-shim-v1", Role.WORKER, "docker-shim-v1"),
+    ("docker-shim-v2", Role.WORKER, "docker-shim-v2"),
+    ("runtime-containerd", Role.WORKER, "containerd"),
+    ("cri-dockerd", Role.WORKER, "cri-dockerd"),
+    ("crictl", Role.WORKER, "crictl"),
+    ("cni-plugins", Role.WORKER, "cni"),
+    ("cni-bridge", Role.WORKER, "static"),
+    ("flannel", Role.WORKER, "flannel"),
+    ("flannel-kubernetes", Role.WORKER, "flannel-kubernetes"),
+    ("flannel-etcd", Role.WORKER, "flannel-etcd"),
+    ("coredns", Role.CONTROL_PLANE, "coredns"),
+    ("flannel-rbac", Role.CONTROL_PLANE, "flannel-kubernetes"),
+    ("metrics-server", Role.CONTROL_PLANE, "metrics-server"),
+    ("network-manager", Role.WORKER, None),
+)
+"""Overlay, and which nodes have it. Two overlays may not own one path."""
+
+
+def overlays_of(plan: Plan, node: NodePlan) -> tuple[str, ...]:
+    """The node's overlays, in order."""
+    return select(OVERLAYS, node.roles, plan.features)

@@ -1,0 +1,55 @@
+"""Name constraints: which names the certificates below an authority may carry.
+
+Read as Go's crypto/x509 does (RFC 5280, 4.2.1.10): what excludes wins; a kind of name that nothing
+permits or excludes is free; a DNS constraint holds for itself and all below it, one that begins
+with a dot for what is below it only.
+"""
+
+from collections.abc import Collection, Iterator
+from ipaddress import IPv4Address, IPv4Network
+
+from cryptography import x509
+
+from bundler.pki.declarations import SanName
+from bundler.pki.external_ca.extensions import find_extension, name_of
+
+UNDERSTOOD = (x509.DNSName, x509.IPAddress, x509.RFC822Name, x509.UniformResourceIdentifier)
+"""Kinds that Go understands; with another one, a critical extension ends in a refusal."""
+
+
+def list_refused_names(
+    authorities: Collection[x509.Certificate], names: Collection[SanName]
+) -> Iterator[str]:
+    """A sentence for each authority whose constraints refuse some of the names."""
+    for authority in authorities:
+        constraints = find_extension(authority, x509.NameConstraints)
+        if constraints is None:
+            continue
+        refused = [str(name) for name in names if not _is_allowed(name, constraints)]
+        if refused:
+            yield (
+                f"the name constraints of {name_of(authority)} refuse"
+                f" {', '.join(dict.fromkeys(refused))}, which the cluster's certificates need"
+            )
+
+
+def _is_allowed(name: SanName, constraints: x509.NameConstraints) -> bool:
+    permitted = _of_kind(name, constraints.permitted_subtrees)
+    excluded = _of_kind(name, constraints.excluded_subtrees)
+    if any(_is_within(name, subtree) for subtree in excluded):
+        return False
+    return not permitted or any(_is_within(name, subtree) for subtree in permitted)
+
+
+def _of_kind(name: SanName, subtrees: Collection[x509.GeneralName] | None) -> list[object]:
+    kind = x509.IPAddress if isinstance(name, IPv4Address) else x509.DNSName
+    return [subtree.value for subtree in subtrees or () if isinstance(subtree, kind)]
+
+
+def _is_within(name: SanName, subtree: object) -> bool:
+    if isinstance(name, IPv4Address):
+        return isinstance(subtree, IPv4Network) and name in subtree
+    constraint, text = str(subtree).lower(), name.lower()
+    if constraint.startswith("."):
+        return text.endswith(constraint)
+    return constraint in {"", text} or text.endswith(f".{constraint}")

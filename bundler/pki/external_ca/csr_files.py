@@ -1,0 +1,157 @@
+"""Requests as files for the one who signs: with extensions, commands, and what each is for.
+
+    NAME.csr        the request
+    NAME.ext        what openssl takes no notice of in a request: the extensions, for -extfile
+    README.txt      what to do, command by command
+    request.json    all of it for other tools; written last
+
+Nothing here is secret.
+"""
+
+import hashlib
+import json
+import shlex
+from collections.abc import Sequence
+from ipaddress import IPv4Address
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from bundler import __version__
+from bundler.bundle.output import make_output
+from bundler.cluster.plan import Plan
+from bundler.errors import OutputError
+from bundler.files import explain_disk_faults, write_atomically
+from bundler.overlays.templating import compile_template
+from bundler.paths import RESOURCES
+from bundler.pki.external_ca.requests import Wanted
+from bundler.pki.external_ca.rules import describe_usages
+
+README = "README.txt"
+INDEX = "request.json"
+ROOT = "ROOT"
+
+
+def write_requests(wanted: Sequence[Wanted], plan: Plan, directory: Path) -> None:
+    """Write everything into `directory`; files of an earlier request that are none now go.
+
+    OutputError where the directory holds somebody else's files.
+    """
+    files = make_files(wanted, plan)
+    make_output(directory)
+    with explain_disk_faults(directory):
+        earlier = _read_earlier(directory)
+        for name in earlier - set(files):
+            (directory / name).unlink(missing_ok=True)
+        for name, content in files.items():
+            write_atomically(directory / name, content, mode=0o644)
+
+
+def make_files(wanted: Sequence[Wanted], plan: Plan) -> dict[str, bytes]:
+    """Name → content, the index last."""
+    files: dict[str, bytes] = {}
+    for one in wanted:
+        files[f"{one.name}.csr"] = one.request_pem
+        files[f"{one.name}.ext"] = make_extensions(one)
+    rows = [_describe(one) for one in wanted]
+    signers = tuple(dict.fromkeys(_variable(one) for one in wanted))
+    template = (RESOURCES / "REQUESTS.txt.j2").read_text()
+    files[README] = (
+        compile_template(template)
+        .render(
+            plan=plan,
+            rows=rows,
+            signers=signers,
+            is_leaves=any(one.authority for one in wanted),
+        )
+        .encode()
+    )
+    index = {"cluster": plan.name, "made_by": f"bundler {__version__}", "requests": rows}
+    files[INDEX] = (json.dumps(index, indent=2) + "\n").encode()
+    return files
+
+
+def make_extensions(wanted: Wanted) -> bytes:
+    """For `openssl x509 -req -extfile`."""
+    rows = {
+        "basicConstraints": f"critical, {_constraints(wanted)}",
+        "keyUsage": f"critical, {', '.join(_key_usages(wanted))}",
+        "extendedKeyUsage": ", ".join(describe_usages(wanted.content.usages)),
+        "subjectAltName": ", ".join(_names(wanted)),
+        "subjectKeyIdentifier": "hash",
+        "authorityKeyIdentifier": "keyid",
+    }
+    return "".join(f"{name} = {value}\n" for name, value in rows.items() if value).encode()
+
+
+def digest_of(wanted: Wanted) -> str:
+    """SHA-256 of the request's file, to be read aloud."""
+    return hashlib.sha256(wanted.request_pem).hexdigest()
+
+
+def _describe(wanted: Wanted) -> dict[str, object]:
+    return {
+        "name": wanted.name,
+        "kind": "leaf" if wanted.authority else "authority",
+        "file": f"{wanted.name}.csr",
+        "sha256": digest_of(wanted),
+        "signed_by": wanted.authority or "the root, or an authority under it",
+        "subject": {
+            "organization": wanted.content.organization,
+            "common_name": wanted.content.common_name,
+        },
+        "basic_constraints": _constraints(wanted),
+        "key_usages": _key_usages(wanted),
+        "extended_key_usages": describe_usages(wanted.content.usages),
+        "names": _names(wanted),
+        "days": wanted.days,
+        "why": wanted.why,
+        "command": _make_command(wanted),
+    }
+
+
+def _make_command(wanted: Wanted) -> str:
+    signer = _variable(wanted)
+    name = shlex.quote(wanted.name)
+    return (
+        f'openssl x509 -req -in {name}.csr -CA "${signer}" -CAkey "${signer}_KEY" -CAcreateserial'
+        f" -days {wanted.days} -sha256 -extfile {name}.ext -out {name}.crt"
+    )
+
+
+def _variable(wanted: Wanted) -> str:
+    """The shell's variable with the signer's certificate."""
+    return wanted.authority.upper().replace("-", "_") if wanted.authority else ROOT
+
+
+def _constraints(wanted: Wanted) -> str:
+    return "CA:FALSE" if wanted.authority else "CA:TRUE, pathlen:0"
+
+
+def _key_usages(wanted: Wanted) -> list[str]:
+    if wanted.authority is None:
+        return ["keyCertSign", "cRLSign"]
+    enciphers = isinstance(wanted.key, rsa.RSAPublicKey)
+    return ["digitalSignature", "keyEncipherment"] if enciphers else ["digitalSignature"]
+
+
+def _names(wanted: Wanted) -> list[str]:
+    return [
+        f"{'IP' if isinstance(name, IPv4Address) else 'DNS'}:{name}"
+        for name in wanted.content.names
+    ]
+
+
+def _read_earlier(directory: Path) -> set[str]:
+    """The files that an earlier request wrote there."""
+    if not any(directory.iterdir()):
+        return set()
+    try:
+        rows = json.loads((directory / INDEX).read_bytes())["requests"]
+        names = [str(row["name"]) for row in rows]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise OutputError(
+            f"{directory} holds other files than requests",
+            hint="name a new or empty directory with -o",
+        ) from error
+    return {f"{name}.{suffix}" for name in names if "/" not in name for suffix in ("csr", "ext")}

@@ -1,0 +1,273 @@
+"""What a template may say: the plan, one node, its secrets, and a few renderings of them."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from jinja2 import StrictUndefined, UndefinedError
+
+from bundler import __version__
+from bundler.cluster.components import (
+    API_PORT,
+    CLOSED_PORTS,
+    COMMANDS,
+    COMMANDS_WANTED,
+    ENCRYPTION_PROVIDERS,
+    EVICTION_API,
+    FLANNEL_HEALTH_PORT,
+    LOOPBACK_DAYS,
+    LOOPBACK_MARGIN,
+    PORTS,
+    RESTORE_FLAGS,
+    RUNTIME_PATHS,
+    SNAPSHOT_TOOLS,
+    UNITS,
+    Row,
+    minor_of,
+    row_for,
+    select,
+)
+from bundler.cluster.host_needs import open_ports, sysctls
+from bundler.cluster.images import find_use
+from bundler.cluster.os_packages import QUIET_UNITS, manager_of
+from bundler.cluster.plan import (
+    NodePlan,
+    Plan,
+    choose_cgroup_driver,
+    choose_flannel,
+    choose_proxy_mode,
+    data_paths,
+    kernel_modules,
+    max_pods,
+    runtime_versions,
+    virtual_router_id,
+)
+from bundler.cluster.schema import Cluster, Role
+from bundler.cluster.settings import make_config, make_flags
+from bundler.formats.image_references import full_name
+from bundler.overlays.templating import compile_template, json_line
+from bundler.pki.declarations import KUBELET_CA
+from bundler.pki.endpoints import list_serving
+from bundler.pki.hot_reload import list_read_once
+from bundler.pki.key_pairs import KeyPair
+from bundler.pki.kubeconfig import render_kubeconfig, render_token_kubeconfig
+from bundler.pki.store import Pki
+
+BUNDLE_FORMAT = 1
+PEOPLE = ("admin",)
+"""Whose kubeconfigs leave the hosts, for programs that may trust nothing but a root."""
+
+RUNTIME_UNITS = {
+    "docker": ("docker.service",),
+    "cri-dockerd": ("docker.service", "cri-dockerd.service"),
+    "containerd": ("containerd.service",),
+}
+CRI_SOCKETS = {
+    "containerd": "unix:///run/containerd/containerd.sock",
+    "docker": "unix:///run/cri-dockerd.sock",
+}
+HIGHEST_PRIORITY = 200
+"""VRRP priority of the first load balancer; the next ones follow in steps of one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Secrets:
+    """Everything that only this cluster has."""
+
+    pki: Pki = field(repr=False)
+    tokens: Mapping[str, str] = field(repr=False)  # worker → bootstrap token
+    encryption_key: str = field(repr=False)
+    etcd_founders: tuple[str, ...]
+    revoked_tokens: tuple[str, ...] = ()  # identifiers
+
+
+class NeedsStateError(UndefinedError):
+    """A template asked for something that only the state directory has."""
+
+
+STATE_NAMES = (
+    "anchors",
+    "authorities_believed",
+    "authority_signs",
+    "bootstrap_kubeconfig",
+    "certificate",
+    "encryption_key",
+    "etcd_founders",
+    "key",
+    "kubeconfig",
+    "not_after",
+    "not_before",
+    "revoked_tokens",
+    "service_account_key",
+    "servers_anchors",
+    "service_account_public",
+    "tokens",
+)
+"""The names in a template that come out of the state directory."""
+
+
+def make_unknown(name: str) -> Any:
+    """Stands for a value of the state directory where there is none: any use raises."""
+    return StrictUndefined(f"{name} is in the state directory", exc=NeedsStateError)
+
+
+def make_context(plan: Plan, node: NodePlan, secrets: Secrets | None) -> dict[str, Any]:
+    """Every name that the templates of one node may use; those of STATE_NAMES need secrets."""
+    cluster = plan.cluster
+    minor = minor_of(cluster.kubernetes.version)
+    cgroup_driver = choose_cgroup_driver(cluster)
+    context: dict[str, Any] = {
+        "tool_version": __version__,
+        "bundle_format": BUNDLE_FORMAT,
+        "plan": plan,
+        "cluster": cluster,
+        "network": cluster.network,
+        "runtime": cluster.runtime,
+        "runtime_units": RUNTIME_UNITS[
+            "cri-dockerd" if "cri-dockerd" in plan.features else plan.engine
+        ],
+        "runtime_version": next(iter(runtime_versions(cluster).values())),
+        "node": node,
+        "workers": plan.having(Role.WORKER),
+        "control_planes": plan.having(Role.CONTROL_PLANE),
+        "balancers": plan.having(Role.LOAD_BALANCER),
+        "load_balancer": cluster.control_plane.load_balancer,
+        "api_port": API_PORT,
+        "nginx_listen": f"127.0.0.1:{plan.endpoint_port}"
+        if plan.is_node_local
+        else plan.endpoint_port,
+        "api_local": f"https://{node.address}:{API_PORT}",
+        "etcd_endpoints": ",".join(f"https://{n.address}:2379" for n in plan.having(Role.ETCD)),
+        "etcd_members": plan.having(Role.ETCD),
+        "snapshot_tool": row_for(SNAPSHOT_TOOLS, minor_of(plan.etcd_version)),
+        "restore_flags": row_for(RESTORE_FLAGS, plan.etcd_version),
+        "max_pods": max_pods(plan),
+        "json_line": json_line,
+        "features": plan.features,
+        "proxy_mode": choose_proxy_mode(cluster),
+        "cgroup_driver": cgroup_driver,
+        "is_systemd_cgroup": cgroup_driver == "systemd",
+        "cri_socket": CRI_SOCKETS[plan.engine],
+        "flannel_version": choose_flannel(cluster),
+        "eviction_api": row_for(EVICTION_API, minor),
+        "encryption_providers": row_for(ENCRYPTION_PROVIDERS, minor),
+        "flannel_health_port": FLANNEL_HEALTH_PORT,
+        "image": lambda use: _image_of(plan, use),
+        "pause_image": _image_of(plan, "pause", node.arch),
+        "modules": kernel_modules(plan, node),
+        "sysctls": sysctls(node),
+    }
+    if node.has(Role.ETCD):
+        context["etcd_position"] = plan.having(Role.ETCD).index(node)
+    if node.has(Role.LOAD_BALANCER) and "nginx-keepalived" in plan.features:
+        balancers = plan.having(Role.LOAD_BALANCER)
+        context["virtual_router_id"] = virtual_router_id(plan)
+        context["balancer_priority"] = max(HIGHEST_PRIORITY - balancers.index(node), 61)
+
+    def render(text: str) -> str:
+        return compile_template(text).render(context)
+
+    context["flags"] = lambda component: make_flags(plan.cluster, component, render)
+    context["read_once"] = lambda component: list_read_once(cluster, component)
+    context["config"] = lambda component: make_config(plan.cluster, component, render)
+    unknown = {name: make_unknown(name) for name in STATE_NAMES}
+    from_state = _from_state(plan, node, secrets) if secrets else unknown
+    return context | _host_facts(plan, node) | from_state
+
+
+def _from_state(plan: Plan, node: NodePlan, secrets: Secrets) -> dict[str, Any]:
+    """The values of STATE_NAMES; functions are called by the names of tables' rows."""
+    pki = secrets.pki
+    pairs = [*pki.nodes.get(node.name, {}).values(), *pki.cluster.values()]
+    authorities = {**pki.authorities, KUBELET_CA: pki.kubelet_authority}
+
+    def pair(name: str) -> KeyPair:
+        return authorities.get(name) or pki.cluster.get(name) or pki.nodes[node.name][name]
+
+    def kubeconfig(name: str, user: str, server: str) -> str:
+        return (
+            render_kubeconfig(
+                cluster=plan.name,
+                server=server,
+                authority_pem=pki.servers_anchors if name in PEOPLE else pki.endpoint_anchors,
+                user=user,
+                client=pair(name),
+            )
+            .decode()
+            .rstrip()
+        )
+
+    def bootstrap_kubeconfig() -> str:
+        return render_token_kubeconfig(
+            cluster=plan.name, server=plan.endpoint, authority_pem=pki.endpoint_anchors,
+            user="kubelet-bootstrap", token=secrets.tokens[node.name],
+        ).decode().rstrip()  # fmt: skip
+
+    return {
+        "tokens": secrets.tokens,
+        "revoked_tokens": secrets.revoked_tokens,
+        "anchors": lambda name: pki.anchors[name].decode().rstrip(),
+        "servers_anchors": pki.servers_anchors.decode().rstrip(),
+        "authority_signs": pki.signs,
+        "authorities_believed": pki.believed,
+        "encryption_key": secrets.encryption_key,
+        "etcd_founders": secrets.etcd_founders,
+        "not_before": max(int(pair.not_before.timestamp()) for pair in pairs),
+        "not_after": min(int(pair.not_after.timestamp()) for pair in pairs),
+        "certificate": lambda name: pair(name).certificate_pem.decode().rstrip(),
+        "key": lambda name: pair(name).key_pem.decode().rstrip(),
+        "service_account_key": pki.service_account_key.decode().rstrip(),
+        "service_account_public": pki.service_account_public.decode().rstrip(),
+        "kubeconfig": kubeconfig,
+        "bootstrap_kubeconfig": bootstrap_kubeconfig,
+    }
+
+
+def _image_of(plan: Plan, use: str, arch: str | None = None) -> str:
+    """The full reference of the image that serves a purpose; empty where the cluster has none."""
+    found = find_use(plan.cluster, use, arch)
+    return full_name(found[0].ref) if found else ""
+
+
+def _host_facts(plan: Plan, node: NodePlan) -> dict[str, Any]:
+    """What install.sh and verify.sh read from node.env."""
+    ports = {port: unit for role in node.roles for port, unit in PORTS[role].items()}
+    if node.has(Role.LOAD_BALANCER):
+        ports[plan.endpoint_port] = "kube-nginx.service"
+    if node.has(Role.WORKER) and "flannel" in plan.features:
+        ports[FLANNEL_HEALTH_PORT] = "flannel.service"
+
+    def has(rows: tuple[Row, ...]) -> tuple[str, ...]:
+        return select(rows, node.roles, plan.features)
+
+    minor = minor_of(plan.cluster.kubernetes.version)
+    return {
+        "serving": list_serving(plan, node),
+        "api_server_days": row_for(LOOPBACK_DAYS, minor) - LOOPBACK_MARGIN,
+        "units": has(UNITS),
+        "ports": ports,
+        "open_ports": open_ports(plan, node, ports),
+        "closed_ports": tuple(
+            port for port in CLOSED_PORTS if not _is_asked_for(plan.cluster, port)
+        ),
+        "commands": has(COMMANDS),
+        "commands_wanted": has(COMMANDS_WANTED),
+        "packages_os": plan.cluster.packages.os if plan.cluster.packages else "",
+        "packages_manager": manager_of(plan.cluster.packages.os) if plan.cluster.packages else "",
+        "quiet_units": tuple(dict.fromkeys(QUIET_UNITS.values())) if plan.cluster.packages else (),
+        "verify_image": _image_of(plan, "verify"),
+        "data_paths": tuple(
+            path for role, paths in data_paths(plan).items() if node.has(role) for path in paths
+        ),
+        "runtime_paths": tuple(
+            path.format(kubelet_root=plan.cluster.kubernetes.kubelet_root)
+            for path in has(RUNTIME_PATHS)
+        ),
+    }
+
+
+def _is_asked_for(cluster: Cluster, port: int) -> bool:
+    """Whether the user's `extra` names the port anywhere."""
+    values = [extra.model_dump_json() for extra in cluster.extra.values()]
+    return any(re.search(rf"\b{port}\b", value) for value in values)

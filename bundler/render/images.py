@@ -1,0 +1,149 @@
+"""A node's share of the images, as files of its bundle.
+
+    rootfs/opt/k8s/images/blobs/sha256/DIGEST    each manifest, configuration and layer once
+    rootfs/opt/k8s/images/NAME/                  what makes an archive of an image's blobs
+    lib/images.tsv                               what install.sh and others know of each image
+
+They stay on the host, so that an image that the runtime has lost can be loaded again. The archive
+that the host puts together has both lists of contents: Docker reads manifest.json (before 25 it
+knows no other), containerd index.json.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from bundler.cache.payload import Payload, ensure_part
+from bundler.cache.store import Cache
+from bundler.cluster.plan import NodePlan, Plan
+from bundler.cluster.schema import Role
+from bundler.errors import ArtifactError
+from bundler.formats.image_manifests import (
+    GZIP_LAYERS,
+    OCI_INDEX,
+    Descriptor,
+    describe,
+    dump,
+)
+from bundler.formats.image_references import Reference
+from bundler.formats.stored_images import Layer, StoredImage
+from bundler.render.tree import File
+from bundler.sources.images.needed import Images, list_needed
+
+DIRECTORY = "rootfs/opt/k8s/images"
+BLOBS = f"{DIRECTORY}/blobs/sha256"
+LIST = "lib/images.tsv"
+HEADING = "# directory\treference\timage id\tKiB that the runtime needs for it\n"
+LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+UNPACKED = 4
+"""A compressed layer is kept as it is, and unpacked it is about three times as large."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageFiles:
+    """Every image of all nodes, and the payload of each layer by its digest."""
+
+    images: Images
+    layers: Mapping[str, Payload]
+
+
+def ensure_layers(images: Images, cache: Cache) -> ImageFiles:
+    """The payloads of all layers, each made once; ArtifactError where one is damaged."""
+    layers = {layer.descriptor.digest: layer for i in images.values() for layer in i.layers}
+    return ImageFiles(
+        images=images,
+        layers={digest: _ensure_layer(layer, cache) for digest, layer in layers.items()},
+    )
+
+
+def make_image_files(plan: Plan, node: NodePlan, files: ImageFiles) -> Iterator[File]:
+    """Blobs, each once whatever the number of images that share it, and the lists."""
+    blobs: dict[str, File] = {}
+    lines = []
+    for needed in list_needed(plan):
+        if needed.arch != node.arch or not node.has(Role.WORKER):
+            continue
+        image = files.images[needed.reference.name, needed.arch]
+        name = directory_name(needed.reference)
+        for blob in _list_blobs(image, needed.reference.name, files):
+            blobs.setdefault(blob.path, blob)
+        yield from _list_contents(image, needed.reference, name)
+        lines.append(f"{name}\t{needed.reference.name}\t{image.image_id}\t{_kibibytes(image)}\n")
+    yield from blobs.values()
+    if lines:
+        text = HEADING + "".join(lines)
+        yield File(path=LIST, mode=0o644, content=text.encode(), origin="images")
+
+
+def directory_name(reference: Reference) -> str:
+    """A reference as one name of a directory, `registry.k8s.io_pause_3.9`."""
+    return re.sub(r"[/:]", "_", reference.name)
+
+
+def _ensure_layer(layer: Layer, cache: Cache) -> Payload:
+    place, digest = layer.place, layer.descriptor.digest
+    payload = ensure_part(
+        place.path, place.offset, place.size, cache,
+        known=layer.descriptor.hexadecimal if layer.is_verified else None,
+    )  # fmt: skip
+    if payload.sha256 != layer.descriptor.hexadecimal:
+        raise ArtifactError(
+            f"{place.path}: a layer is not what its digest says:\n  expected {digest}\n"
+            f"  found    sha256:{payload.sha256}",
+            hint="the file is damaged: make it anew",
+        )
+    return payload
+
+
+def _list_blobs(image: StoredImage, name: str, files: ImageFiles) -> Iterator[File]:
+    manifest = image.manifest
+    contents: dict[str, bytes | Payload] = {
+        manifest.descriptor.hexadecimal: manifest.content,
+        manifest.config.hexadecimal: image.config,
+    }
+    for layer in image.layers:
+        contents[layer.descriptor.hexadecimal] = files.layers[layer.descriptor.digest]
+    for hexadecimal, content in contents.items():
+        yield File(path=f"{BLOBS}/{hexadecimal}", mode=0o644, content=content, origin=name)
+
+
+def _list_contents(image: StoredImage, reference: Reference, name: str) -> Iterator[File]:
+    """The documents around the blobs, and which blobs they are."""
+    manifest = image.manifest
+    descriptors = (manifest.descriptor, manifest.config, *manifest.layers)
+    digests = dict.fromkeys(descriptor.hexadecimal for descriptor in descriptors)
+    contents = {
+        "blobs": "".join(f"{digest}\n" for digest in digests).encode(),
+        "oci-layout": LAYOUT,
+        "index.json": _make_index(manifest.descriptor, reference),
+        "manifest.json": dump([
+            {
+                "Config": _blob_name(manifest.config),
+                "RepoTags": [reference.name],
+                "Layers": [_blob_name(layer) for layer in manifest.layers],
+            }
+        ]),
+    }  # fmt: skip
+    for part, content in contents.items():
+        path = f"{DIRECTORY}/{name}/{part}"
+        yield File(path=path, mode=0o644, content=content, origin=reference.name)
+
+
+def _make_index(manifest: Descriptor, reference: Reference) -> bytes:
+    """Every name that containerd is to know the image by; pods may name it by digest, too."""
+    names = [name for name in (reference.name, reference.by_digest) if name]
+    manifests = [
+        describe(manifest) | {"annotations": {"io.containerd.image.name": name}} for name in names
+    ]
+    return dump({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests})
+
+
+def _blob_name(descriptor: Descriptor) -> str:
+    return f"blobs/sha256/{descriptor.hexadecimal}"
+
+
+def _kibibytes(image: StoredImage) -> int:
+    return 1 + sum(
+        layer.place.size * (UNPACKED if layer.descriptor.media_type in GZIP_LAYERS else 2)
+        for layer in image.layers
+    ) // 1024  # fmt: skip

@@ -1,0 +1,46 @@
+"""A node's share of the packages, as files of its bundle."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from bundler.cache.payload import Payload
+from bundler.cluster.os_packages import name_of, wanted_pairs
+from bundler.cluster.plan import NodePlan, Plan
+from bundler.errors import ArtifactError
+from bundler.render.tree import File
+from bundler.sources.packages.files import PackageFile, render_list, select_files
+
+DIRECTORY = "packages"
+LIST = f"{DIRECTORY}/LIST"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackageFiles:
+    """Every package file of all nodes, and how to lay one into bundles."""
+
+    files: tuple[PackageFile, ...]
+    payload: Callable[[PackageFile], Payload]
+
+
+def make_package_files(plan: Plan, node: NodePlan, files: PackageFiles) -> Iterator[File]:
+    """The package files for the node, and the list by which install.sh installs them.
+
+    Raises ArtifactError where a wanted package is not among the files.
+    """
+    mine = tuple(file for file in files.files if file.arch in {node.arch, "all"})
+    pairs = wanted_pairs(plan, node, tuple(file.name for file in mine))
+    names = [name_of(pair) for pair in pairs]
+    if missing := sorted(set(names) - {file.name for file in mine}):
+        raise ArtifactError(
+            f"{node.name}: no file brings {', '.join(missing)} ({node.arch})",
+            hint="put the files into packages.dir, or leave them out of packages.names",
+        )
+    chosen = select_files(names, mine)
+    if not chosen:
+        return
+    text = render_list(chosen, pairs)
+    yield File(path=LIST, mode=0o644, content=text.encode(), origin="packages")
+    for file in chosen:
+        origin = f"package {file.name} {file.version} ({file.arch})"
+        path = f"{DIRECTORY}/{file.file_name}"
+        yield File(path=path, mode=0o644, content=files.payload(file), origin=origin)

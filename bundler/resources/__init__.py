@@ -1,0 +1,1 @@
+"""Templates of files that are not part of a bundle: the runbook, CSR instructions, join.sh."""

@@ -1,0 +1,187 @@
+"""Which upstream files a plan needs, and under which digests.
+
+A digest comes from the lock if there is one, which must agree with what cluster.yaml and the
+catalogue say; else from cluster.yaml, else from the catalogue. Nothing without one is used.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from bundler.catalog import (
+    Artifact,
+    artifact_url,
+    closest_versions,
+    default_version,
+    find_artifact,
+)
+from bundler.cluster.components import minor_of
+from bundler.cluster.inputs import Pin
+from bundler.cluster.plan import Plan, choose_flannel, runtime_versions
+from bundler.errors import ArtifactError
+from bundler.render.node import list_fetched
+from bundler.sources.lock import Entry, Kind, Lock
+from bundler.sources.signatures import describe_trust
+
+Needs = dict[tuple[str, str], tuple[str, ...]]
+"""(component, architecture) → the members of its archive that some node takes."""
+Artifacts = Mapping[tuple[str, str], Artifact]
+"""(component, architecture) → its file."""
+
+FROM_USER = "artifacts in cluster.yaml"
+
+
+def list_needs(plan: Plan) -> Needs:
+    """What all nodes together take out of upstream archives."""
+    needs: dict[tuple[str, str], dict[str, None]] = {}
+    for node in plan.nodes:
+        for fetched in list_fetched(plan, node):
+            needs.setdefault((fetched.component, node.arch), {})[fetched.member] = None
+    return {key: tuple(members) for key, members in needs.items()}
+
+
+def choose_artifacts(plan: Plan) -> Artifacts:
+    """The file behind each need as cluster.yaml and the catalogue say; some without a digest.
+
+    Raises ArtifactError where one pin would serve two architectures.
+    """
+    versions = _choose_versions(plan)
+    pins = plan.cluster.artifacts
+    found: dict[tuple[str, str], Artifact] = {}
+    faults: list[str] = []
+    for component, arch in list_needs(plan):
+        version = versions[component]
+        if own := pins.get(f"{component}/{arch}"):
+            found[component, arch] = _from_pin(component, version, arch, own)
+        elif pin := pins.get(component):
+            found[component, arch] = _from_pin(component, version, arch, pin)
+            faults += _check_single(component, plan, pin)
+        else:
+            built_in = find_artifact(component, version, arch)
+            found[component, arch] = built_in or _from_pin(
+                component, version, arch, Pin.model_construct()
+            )
+    if faults:
+        raise ArtifactError("\n".join(dict.fromkeys(faults)))
+    return found
+
+
+def resolve_artifacts(plan: Plan, lock: Lock | None = None, path: Path | None = None) -> Artifacts:
+    """The pinned file behind each need; ArtifactError says how to pin those without.
+
+    What somebody must have signed is used as a lock says that he did, and not otherwise.
+    `path` is where the lock was read, for messages.
+    """
+    chosen = choose_artifacts(plan)
+    trusts = {key: find_trust(plan, artifact) for key, artifact in chosen.items()}
+    if lock is not None:
+        return _resolve_locked(chosen, trusts, lock, path or Path("cluster.lock.yaml"))
+    if unchecked := [chosen[key].label for key, trust in trusts.items() if trust]:
+        raise ArtifactError(
+            f"{', '.join(unchecked)}: upstream_keys says who signs it, and without a lock nobody"
+            " has checked that",
+            hint="check it, and write the lock, with: bundler lock",
+        )
+    missing = [_explain_missing(artifact) for artifact in chosen.values() if not artifact.digest]
+    if missing:
+        raise ArtifactError(
+            "\n".join(missing),
+            hint="bundler uses nothing that is not pinned: take the digest from upstream's release"
+            " page, over a way that you trust, and add it to cluster.yaml; or run bundler lock",
+        )
+    return chosen
+
+
+def find_trust(plan: Plan, artifact: Artifact) -> str:
+    """Who must have signed a file, as `upstream_keys` says; empty where it says nothing."""
+    key = plan.cluster.upstream_keys.get(artifact.component)
+    return describe_trust(artifact.component, artifact.version, key) if key else ""
+
+
+def _resolve_locked(
+    chosen: Artifacts, trusts: Mapping[tuple[str, str], str], lock: Lock, path: Path
+) -> Artifacts:
+    found = {}
+    faults: dict[str, list[str]] = {}
+    for (component, arch), artifact in chosen.items():
+        entry = lock.find(Kind.ARTIFACT, component, arch)
+        drift = (
+            entry.explain_drift(artifact.version, artifact.url, artifact.pin)
+            or entry.explain_trust(trusts[component, arch])
+            if entry
+            else "is not in it"
+        )
+        if drift:
+            faults.setdefault(component, []).append(f"{path}: {component} ({arch}) {drift}")
+        elif entry:
+            found[component, arch] = from_entry(entry, f"{path.name}, {entry.origin}")
+    if faults:
+        raise ArtifactError(
+            "\n".join(line for lines in faults.values() for line in lines),
+            hint="see what changed and why; then renew the entries with:"
+            f" bundler lock {' '.join(f'--update {name}' for name in faults)}",
+        )
+    return found
+
+
+def from_entry(entry: Entry, source: str) -> Artifact:
+    """An entry as a file to fetch."""
+    algorithm, _, digest = entry.digest.partition(":")
+    return Artifact(
+        component=entry.name,
+        version=entry.version,
+        arch=entry.arch,
+        url=entry.url,
+        algorithm=algorithm,
+        digest=digest,
+        source=source,
+        size=entry.size,
+    )
+
+
+def _choose_versions(plan: Plan) -> dict[str, str]:
+    cluster = plan.cluster
+    minor = minor_of(cluster.kubernetes.version)
+    return {
+        "kubernetes-server": cluster.kubernetes.version,
+        "etcd": plan.etcd_version,
+        "cni-plugins": default_version("cni-plugins", minor),
+        "flanneld": choose_flannel(cluster),
+        **runtime_versions(cluster),
+    }
+
+
+def _from_pin(component: str, version: str, arch: str, pin: Pin) -> Artifact:
+    algorithm = "sha512" if pin.sha512 else "sha256"
+    return Artifact(
+        component=component,
+        version=version,
+        arch=arch,
+        url=pin.url or artifact_url(component, version, arch),
+        algorithm=algorithm,
+        digest=pin.sha512 or pin.sha256 or "",
+        source=FROM_USER,
+    )
+
+
+def _check_single(component: str, plan: Plan, pin: Pin) -> Iterator[str]:
+    """One digest is of one file, so of one architecture."""
+    arches = sorted({node.arch for node in plan.nodes})
+    if len(arches) > 1:
+        digest = (pin.sha512 or pin.sha256 or pin.url or "")[:12]
+        yield (
+            f"artifacts.{component} pins one file ({digest}…), but nodes are"
+            f" {' and '.join(arches)}: pin {' and '.join(f'{component}/{a}' for a in arches)}"
+        )
+
+
+def _explain_missing(artifact: Artifact) -> str:
+    close = closest_versions(artifact.component, artifact.version, artifact.arch)
+    near = f"; pinned versions near it: {', '.join(close)}" if close else ""
+    return (
+        f"{artifact.component} {artifact.version} ({artifact.arch}) has no built-in pin{near}."
+        " To pin it:\n"
+        "    artifacts:\n"
+        f"      {artifact.component}:\n"
+        f"        url: {artifact.url}\n"
+        "        sha256: <64 hexadecimal digits>   # or sha512"
+    )

@@ -1,0 +1,79 @@
+"""Who the builder is to a registry: the user's own logins, as `docker login` keeps them.
+
+Source: https://docs.docker.com/reference/cli/docker/login/ (config.json, `auths`)
+"""
+
+import base64
+import binascii
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from bundler.errors import ConfigError
+from bundler.formats.image_references import DOCKER_HUB, HOSTS
+from bundler.formats.safe_parse import read_json
+
+DOCKER_HUB_LOGIN = "index.docker.io"
+"""Under which Docker keeps its own registry's login."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Login:
+    """A name with a password, or a token to get tokens with."""
+
+    user: str = field(default="", repr=False)
+    password: str = field(default="", repr=False)
+    refresh_token: str = field(default="", repr=False)
+
+    @property
+    def basic(self) -> str:
+        """The value of an Authorization header (RFC 7617)."""
+        return f"Basic {base64.b64encode(f'{self.user}:{self.password}'.encode()).decode()}"
+
+
+Logins = Mapping[str, Login]
+"""Host (and port) → login."""
+
+
+def login_file(environment: Mapping[str, str], home: Path) -> Path:
+    """$REGISTRY_AUTH_FILE, else config.json in $DOCKER_CONFIG, else ~/.docker/config.json."""
+    if chosen := environment.get("REGISTRY_AUTH_FILE"):
+        return Path(chosen)
+    return Path(environment.get("DOCKER_CONFIG") or home / ".docker") / "config.json"
+
+
+def read_logins(path: Path) -> Logins:
+    """Every login that the file holds itself; ConfigError, without its content, where it is bad."""
+    try:
+        document: dict[str, Any] = read_json(path.read_bytes())
+        return {
+            _host_of(name): login
+            for name, entry in (document.get("auths") or {}).items()
+            if (login := _read_login(entry))
+        }
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from error
+    except (ValueError, AttributeError, TypeError, binascii.Error):
+        raise ConfigError(
+            f"{path}: no file of logins as docker login writes it",
+            hint="log in anew (docker login), or name another file with REGISTRY_AUTH_FILE",
+        ) from None
+
+
+def _read_login(entry: Mapping[str, str]) -> Login | None:
+    """None for an entry whose secret is kept by a helper program."""
+    decoded = base64.b64decode(entry.get("auth") or "", validate=True).decode()
+    user, _, password = decoded.rstrip("\0").partition(":")
+    user, password = entry.get("username") or user, entry.get("password") or password
+    token = entry.get("identitytoken") or ""
+    return Login(user=user, password=password, refresh_token=token) if password or token else None
+
+
+def _host_of(name: str) -> str:
+    """`https://index.docker.io/v1/` and `registry.example/team` are keys, too."""
+    host = urlsplit(name if "://" in name else f"//{name}").netloc
+    return HOSTS[DOCKER_HUB] if host in {DOCKER_HUB_LOGIN, DOCKER_HUB} else host

@@ -1,0 +1,32 @@
+"""Which images a plan's nodes load."""
+
+from dataclasses import dataclass
+
+from bundler.cluster.inputs import Image
+from bundler.cluster.plan import Plan, images_of
+from bundler.formats.image_references import Reference, parse_reference
+from bundler.formats.stored_images import StoredImage
+
+Images = dict[tuple[str, str], StoredImage]
+"""(full name, architecture) → the image."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needed:
+    """An image that some node of that machine loads."""
+
+    image: Image
+    reference: Reference
+    arch: str
+
+
+def list_needed(plan: Plan) -> tuple[Needed, ...]:
+    """Every image, once for each machine that needs it."""
+    found = {
+        (image.ref, node.arch.value): Needed(
+            image=image, reference=parse_reference(image.ref), arch=node.arch.value
+        )
+        for node in plan.nodes
+        for image in images_of(plan, node)
+    }
+    return tuple(found.values())

@@ -1,0 +1,113 @@
+"""Which images a plan takes out of registries and files, and under which digests."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+
+from bundler.cluster.plan import Plan
+from bundler.errors import ArtifactError
+from bundler.formats.image_archives import open_image
+from bundler.formats.image_references import Reference
+from bundler.sources.images.needed import Images, Needed, list_needed
+from bundler.sources.images.pull import Puller, Wanted
+from bundler.sources.lock import (
+    Entry,
+    Kind,
+    Lock,
+    Origin,
+)
+from bundler.sources.lock_update import Proposal
+
+IN_DESCRIPTION = "images in cluster.yaml"
+NOBODY = "nobody: what the registry gave for the tag"
+
+
+def list_wanted(plan: Plan, lock: Lock | None, path: Path) -> tuple[Wanted, ...]:
+    """What is fetched from registries; with a lock, what it says and nothing else.
+
+    Raises ArtifactError where the lock and cluster.yaml disagree; `path` is the lock's.
+    """
+    wanted = []
+    faults: dict[str, str] = {}
+    for needed in _list_fetched(plan):
+        reference, arch = needed.reference, needed.arch
+        entry = lock.find(Kind.IMAGE, reference.name, arch) if lock else None
+        if entry and (drift := entry.explain_drift(_version(reference), reference.url, "")):
+            faults[reference.name] = f"{path}: {reference.name} ({arch}) {drift}"
+        elif lock and entry is None:
+            faults[reference.name] = f"{path}: {reference.name} ({arch}) is not in it"
+        digest = entry.digest if entry else reference.digest
+        wanted.append(Wanted(reference=reference, arch=arch, digest=digest))
+    if faults:
+        raise ArtifactError(
+            "\n".join(faults.values()),
+            hint="see what changed and why; then renew the entries with:"
+            f" bundler lock {' '.join(f'--update {name}' for name in faults)}",
+        )
+    return tuple(wanted)
+
+
+def gather_images(plan: Plan, wanted: tuple[Wanted, ...], puller: Puller) -> Images:
+    """Every image of a plan, out of its file, or in the cache."""
+    images = open_files(plan)
+    for pulled in puller.pull(wanted):
+        images[pulled.wanted.reference.name, pulled.wanted.arch] = pulled.image
+    return images
+
+
+def open_files(plan: Plan) -> Images:
+    """Every image that cluster.yaml gives as a file."""
+    return {
+        (needed.reference.name, needed.arch): open_image(
+            needed.image.file, needed.reference, needed.arch
+        )
+        for needed in list_needed(plan)
+        if needed.image.file
+    }
+
+
+def propose_images(plan: Plan, puller: Puller, now: datetime) -> Iterator[Proposal]:
+    """Every image that is fetched, for the lock."""
+    for needed in _list_fetched(plan):
+        reference = needed.reference
+        yield Proposal(
+            kind=Kind.IMAGE,
+            name=reference.name,
+            version=_version(reference),
+            arch=needed.arch,
+            url=reference.url,
+            digest="",  # the reference's own may be an index's; it is in the URL
+            settle=partial(_settle, needed, puller, now),
+        )
+
+
+def _list_fetched(plan: Plan) -> tuple[Needed, ...]:
+    return tuple(needed for needed in list_needed(plan) if needed.image.file is None)
+
+
+def _version(reference: Reference) -> str:
+    return reference.tag or ""
+
+
+def _settle(needed: Needed, puller: Puller, now: datetime) -> Entry:
+    """Bring an image into the cache as the registry has it today."""
+    reference = needed.reference
+    wanted = Wanted(reference=reference, arch=needed.arch, digest=reference.digest)
+    (pulled,) = puller.pull((wanted,))
+    is_pinned = reference.digest is not None
+    image = pulled.image
+    manifest = image.manifest.descriptor
+    return Entry(
+        kind=Kind.IMAGE,
+        name=reference.name,
+        version=_version(reference),
+        arch=needed.arch,
+        url=reference.url,
+        size=manifest.size + len(image.config) + sum(layer.place.size for layer in image.layers),
+        digest=manifest.digest,
+        index=pulled.served if pulled.served != manifest.digest else None,
+        origin=Origin.USER if is_pinned else Origin.FIRST_USE,
+        evidence=IN_DESCRIPTION if is_pinned else NOBODY,
+        locked=now,
+    )

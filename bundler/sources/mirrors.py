@@ -1,0 +1,82 @@
+"""Mirrors: where else than upstream a file may be had, for every host or for one."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from bundler.errors import ConfigError
+from bundler.formats.safe_parse import split_url
+
+WEB = ("http://", "https://")
+HOST = re.compile(r"(?P<host>[A-Za-z0-9.-]+(:[0-9]+)?)=(?P<base>.*)", re.DOTALL)
+SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+SHOWN = re.compile(r"(?P<scheme>https?://)([^/?#]*@)?(?P<rest>[^?#]*)")
+
+
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """A directory or URL; for every upstream host, or only for `host`.
+
+    For every host it holds files as `<base>/<upstream host>/<upstream path>`, for one as
+    `<base>/<upstream path>`.
+    """
+
+    base: str
+    host: str = ""
+
+
+def parse_mirror(text: str) -> Mirror:
+    """`DIR`, `URL` or `HOST=DIR|URL`; ConfigError where it is none of them."""
+    match = HOST.fullmatch(text)
+    host, base = (match["host"].lower(), match["base"]) if match else ("", text)
+    if not base:
+        raise ConfigError(
+            f"--mirror {text!r}: no directory or URL", hint="give DIR, URL, or HOST=DIR or HOST=URL"
+        )
+    if not base.startswith(WEB):
+        if SCHEME.match(base):
+            raise ConfigError(
+                f"--mirror {text}: neither a directory nor an http or https URL",
+                hint="give DIR, URL, or HOST=DIR or HOST=URL",
+            )
+        return Mirror(base, host)
+    try:
+        split_url(base)
+    except ValueError as error:
+        raise ConfigError(f"--mirror {show_url(base)}: {error}") from error
+    return Mirror(base, host)
+
+
+def list_sources(url: str, mirrors: Sequence[Mirror], *, offline: bool) -> Iterator[str]:
+    """Where to look for an upstream file, in order: URLs and paths of files.
+
+    First the mirrors of its own host, then those of every host, then upstream; with `offline` only
+    directories.
+    """
+    parts = urlsplit(url)
+    own = [mirror for mirror in mirrors if mirror.host and mirror.host == parts.netloc.lower()]
+    for mirror in (*own, *(mirror for mirror in mirrors if not mirror.host)):
+        is_url = mirror.base.startswith(WEB)
+        if is_url and offline:
+            continue
+        tail = _tail(parts, with_host=not mirror.host)
+        yield f"{mirror.base.rstrip('/')}/{tail if is_url else unquote(tail)}"
+    if parts.scheme == "file":
+        yield unquote(parts.path)
+    elif not offline:
+        yield url
+
+
+def show_url(url: str) -> str:
+    """A URL for messages and logs: without a password, and without a query, which may sign.
+
+    It need not be one that can be taken apart.
+    """
+    match = SHOWN.match(url)
+    return match["scheme"] + match["rest"] if match else url
+
+
+def _tail(parts: SplitResult, *, with_host: bool) -> str:
+    path = parts.path.lstrip("/")
+    return f"{parts.netloc}/{path}" if with_host and parts.netloc else path

@@ -1,0 +1,165 @@
+"""Which repositories packages come from: cluster.yaml's, or the builder's own configuration.
+
+Source: sources.list(5), apt.conf(5).
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from email.parser import HeaderParser
+from pathlib import Path
+
+from bundler.cluster.inputs import Packages
+from bundler.cluster.os_packages import RELEASES, Release
+from bundler.errors import ArtifactError
+
+KEYRINGS = Path("/usr/share/keyrings")
+APT = Path("/etc/apt")
+OS_RELEASE = Path("/etc/os-release")
+LINE = re.compile(
+    r"deb\s+(?:\[(?P<options>[^\]]*)\]\s+)?(?P<uri>\S+)\s+(?P<suite>\S+)\s*(?P<more>.*)"
+)
+SCHEMES = ("http://", "https://", "file:/")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """One repository: the suites of a distribution below a URI."""
+
+    uri: str
+    suites: tuple[str, ...]
+    components: tuple[str, ...]
+    signed_by: str = ""  # a keyring's path, as the builder's configuration has it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repositories:
+    """All that packages are resolved against, and the keyring that must have signed it."""
+
+    sources: tuple[Source, ...]
+    keyring: Path
+    is_own: bool  # the builder's own configuration, so its settings of apt hold too
+    frozen: bool
+
+    def render(self, arch: str) -> str:
+        """As apt reads them (deb822 style)."""
+        return "\n".join(
+            f"Types: deb\nURIs: {source.uri}\nSuites: {' '.join(source.suites)}\n"
+            f"Components: {' '.join(source.components)}\nArchitectures: {arch}\n"
+            f"Signed-By: {self.keyring}\n" + ("Check-Valid-Until: no\n" if self.frozen else "")
+            for source in self.sources
+        )
+
+    @property
+    def is_local(self) -> bool:
+        """Whether no network is needed."""
+        return all(source.uri.startswith("file:") for source in self.sources)
+
+
+def find_repositories(
+    packages: Packages, *, apt: Path = APT, os_release: Path = OS_RELEASE
+) -> Repositories:
+    """Where the packages of `packages.os` are; ArtifactError where nothing says so."""
+    release = RELEASES[packages.os]
+    keyring = packages.keyring or KEYRINGS / f"{release.family.keyring}.gpg"
+    if not keyring.is_file():
+        raise ArtifactError(
+            f"{keyring} is missing: nothing would tell {packages.os}'s packages from others",
+            hint=f"install {release.family.keyring_package}, or name the file in packages.keyring",
+        )
+    sources = tuple(_from_mirrors(packages, release))
+    is_own = not sources
+    if is_own:
+        sources = tuple(_from_builder(packages, release, apt, os_release))
+    if not sources:
+        raise ArtifactError(
+            f"nothing says where {packages.os}'s packages are: this machine is configured for"
+            " another distribution, or for none",
+            hint="give packages.mirror, such as [http://mirror.example/debian,"
+            f' "http://mirror.example/debian-security {release.codename}-security"]',
+        )
+    return Repositories(sources=sources, keyring=keyring, is_own=is_own, frozen=packages.frozen)
+
+
+def _from_mirrors(packages: Packages, release: Release) -> Iterator[Source]:
+    for mirror in packages.mirror:
+        uri, *suites = mirror.split()
+        yield Source(
+            uri=uri,
+            suites=tuple(suites) or release.name_suites(release.family.suites),
+            components=packages.components,
+        )
+
+
+def _from_builder(
+    packages: Packages, release: Release, apt: Path, os_release: Path
+) -> Iterator[Source]:
+    """The builder's own sources, with the target's suites in the place of the builder's.
+
+    Other people's repositories are told by their suites, components and keyrings.
+    """
+    own = RELEASES.get(read_os(os_release))
+    if own is None or own.family != release.family:
+        return
+    renamed = dict(
+        zip(
+            own.name_suites(own.family.known_suites),
+            release.name_suites(release.family.known_suites),
+            strict=True,
+        )
+    )
+    for source in read_sources(apt):
+        suites = tuple(renamed[suite] for suite in source.suites if suite in renamed)
+        components = tuple(name for name in packages.components if name in source.components)
+        stranger = source.signed_by and own.family.keyring not in source.signed_by
+        if suites and components and not stranger and source.uri.startswith(SCHEMES):
+            yield Source(uri=source.uri, suites=suites, components=components)
+
+
+def read_os(path: Path) -> str:
+    """`debian-12`, from os-release(5); empty where the file does not say."""
+    try:
+        pairs = (line.partition("=") for line in path.read_text(encoding="utf-8").splitlines())
+    except OSError:
+        return ""
+    facts = {key: value.strip("\"'") for key, _, value in pairs}
+    return f"{facts.get('ID', '')}-{facts.get('VERSION_ID', '')}"
+
+
+def read_sources(apt: Path) -> Iterator[Source]:
+    """Every source of binary packages that a machine's apt is configured with."""
+    parts = sorted((apt / "sources.list.d").glob("*"))
+    for path in (apt / "sources.list", *parts):
+        if path.is_file() and path.suffix == ".list":
+            yield from _read_list(path.read_text(encoding="utf-8"))
+        elif path.is_file() and path.suffix == ".sources":
+            yield from _read_stanzas(path.read_text(encoding="utf-8"))
+
+
+def _read_list(text: str) -> Iterator[Source]:
+    for line in text.splitlines():
+        if match := LINE.fullmatch(line.partition("#")[0].strip()):
+            options = dict(
+                option.partition("=")[::2] for option in (match["options"] or "").split()
+            )
+            yield Source(
+                uri=match["uri"],
+                suites=(match["suite"],),
+                components=tuple(match["more"].split()),
+                signed_by=options.get("signed-by", ""),
+            )
+
+
+def _read_stanzas(text: str) -> Iterator[Source]:
+    plain = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
+    for stanza in re.split(r"\n\s*\n", plain):
+        fields = HeaderParser().parsestr(stanza.strip())
+        if fields.get("Enabled", "yes") == "no" or "deb" not in fields.get("Types", "").split():
+            continue
+        for uri in fields.get("URIs", "").split():
+            yield Source(
+                uri=uri,
+                suites=tuple(fields.get("Suites", "").split()),
+                components=tuple(fields.get("Components", "").split()),
+                signed_by=fields.get("Signed-By", "").strip(),
+            )

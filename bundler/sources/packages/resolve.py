@@ -1,0 +1,302 @@
+"""Which package files a cluster's hosts need: resolved against signed indices, or as locked."""
+
+from collections.abc import Collection, Iterable, Iterator
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from bundler import log
+from bundler.cache.stamps import hash_file
+from bundler.cache.store import Cache
+from bundler.cluster.inputs import Packages
+from bundler.cluster.os_packages import (
+    RELEASES,
+    manager_of,
+    name_of,
+    wanted_pairs,
+)
+from bundler.cluster.plan import Plan
+from bundler.cluster.values import Arch
+from bundler.errors import ArtifactError
+from bundler.sources.artifacts import from_entry
+from bundler.sources.fetch import FetchOptions, ensure_artifact, ensure_artifacts
+from bundler.sources.lock import (
+    Entry,
+    Kind,
+    Lock,
+    Origin,
+    read_lock,
+)
+from bundler.sources.lock_update import EVERYTHING, Proposal, identify
+from bundler.sources.packages.apt import AptRoot, Found
+from bundler.sources.packages.debs import read_deb
+from bundler.sources.packages.dnf import DnfRoot, find_rpm_repositories
+from bundler.sources.packages.files import PackageFile
+from bundler.sources.packages.repositories import find_repositories
+from bundler.sources.packages.rpms import read_rpm
+
+GROUP = "packages"
+"""`bundler lock --update packages` resolves them all anew."""
+FROM_DIRECTORY = "packages.dir in cluster.yaml"
+LOCAL = "file:"
+
+
+def resolve_packages(
+    plan: Plan, cache: Cache, now: datetime, *, offline: bool = False
+) -> tuple[Entry, ...]:
+    """An entry for every package file that some node's host may lack.
+
+    Against the distribution's own indices for the release and the nodes' architectures, or what
+    `packages.dir` holds. Nothing is fetched but indices. Raises ArtifactError where a package
+    cannot be had (with apt's or dnf's reasons), or where signatures do not hold.
+    """
+    packages = plan.cluster.packages
+    if packages is None:
+        return ()
+    if packages.dir is not None:
+        return tuple(_entries_of_directory(plan, packages.dir, packages, now))
+    found = {}
+    for arch in sorted({node.arch for node in plan.nodes}):
+        names = sorted(
+            {name_of(pair) for n in plan.nodes if n.arch == arch for pair in wanted_pairs(plan, n)}
+        )
+        resolve = RESOLVERS[manager_of(packages.os)]
+        for entry in resolve(names, packages, arch, cache, now, offline):
+            found[entry.key] = entry
+    return tuple(found.values())
+
+
+def gather_packages(plan: Plan, path: Path, options: FetchOptions) -> tuple[PackageFile, ...]:
+    """Every package file for the hosts, verified: as the lock at `path` says, or resolved now."""
+    packages = plan.cluster.packages
+    if packages is None:
+        return ()
+    entries = check_locked(plan, path)
+    if entries is None:
+        with log.step(f"resolving packages of {packages.os}, because no lock says which"):
+            now = datetime.now(UTC).replace(microsecond=0)
+            entries = resolve_packages(plan, options.cache, now, offline=options.offline)
+    with log.step(f"{len(entries)} packages of {packages.os}"):
+        return ensure_packages(plan, entries, options)
+
+
+def check_locked(plan: Plan, path: Path) -> tuple[Entry, ...] | None:
+    """The packages of the lock at `path`, or None where there is no lock.
+
+    ArtifactError where they are not what cluster.yaml asks for.
+    """
+    packages = plan.cluster.packages
+    if packages is None or not path.exists():
+        return None
+    lock = read_lock(path)
+    if faults := list(dict.fromkeys(_find_drift(plan, packages, lock))):
+        raise ArtifactError(
+            "\n".join(f"{path}: {fault}" for fault in faults),
+            hint=f"see what changed and why; then: bundler lock --update {GROUP}",
+        )
+    return tuple(lock.of(Kind.PACKAGE))
+
+
+def propose_packages(
+    plan: Plan, old: Lock | None, update: Collection[str], options: FetchOptions, now: datetime
+) -> Iterator[Proposal]:
+    """Every package as `bundler lock` takes it: the old ones while they still serve.
+
+    The distribution's indices move on daily; they are asked only where cluster.yaml wants something
+    that is not locked, or where `update` names a package.
+    """
+    kept = list(old.of(Kind.PACKAGE)) if old else []
+    packages = plan.cluster.packages
+    named = {entry.name for entry in kept} | {GROUP, EVERYTHING}
+    if packages is None:
+        return
+    if not old or not named.isdisjoint(update) or any(_find_drift(plan, packages, old)):
+        kept = list(resolve_packages(plan, options.cache, now, offline=options.offline))
+    for entry in kept:
+        same = identify(from_entry(entry, entry.evidence))
+        yield Proposal(kind=Kind.PACKAGE, **same, settle=partial(_settle, entry, packages, options))
+
+
+def _settle(entry: Entry, packages: Packages, options: FetchOptions) -> Entry:
+    """Bring the file into the cache and look at it, as for every entry that is new in a lock."""
+    if entry.origin is not Origin.USER:
+        _read(entry, ensure_artifact(from_entry(entry, entry.evidence), options), packages)
+    return entry
+
+
+def has_url(entry: Entry) -> bool:
+    """Whether it is fetched; hand-picked files lie beside cluster.yaml."""
+    return not entry.url.startswith(LOCAL)
+
+
+def ensure_packages(
+    plan: Plan, entries: Iterable[Entry], options: FetchOptions
+) -> tuple[PackageFile, ...]:
+    """Every entry's file, verified, and read; ArtifactError where one is not what it must be."""
+    entries = tuple(entries)
+    packages = plan.cluster.packages
+    directory = packages.dir if packages else None
+    paths = {
+        entry: directory / entry.url.removeprefix(LOCAL)
+        for entry in entries
+        if directory and not has_url(entry)
+    }
+    artifacts = {
+        entry: from_entry(entry, entry.evidence) for entry in entries if entry not in paths
+    }
+    fetched = ensure_artifacts(list(artifacts.values()), options)
+    paths |= {entry: fetched[artifact] for entry, artifact in artifacts.items()}
+    return tuple(_read(entry, paths[entry], packages) for entry in entries)
+
+
+def _read(entry: Entry, path: Path, packages: Packages | None) -> PackageFile:
+    file = _read_file(path, packages, is_fetched=entry.origin is not Origin.USER)
+    if (file.name, file.version, file.arch) != (entry.name, entry.version, entry.arch):
+        raise ArtifactError(
+            f"{entry.url} is {file.name} {file.version} ({file.arch}),"
+            f" not {entry.name} {entry.version} ({entry.arch})",
+            hint=f"renew the entry: bundler lock --update {entry.name}",
+        )
+    return file
+
+
+def _read_file(path: Path, packages: Packages | None, *, is_fetched: bool) -> PackageFile:
+    """As its distribution's tools read it; what came from a repository must be signed."""
+    if packages is None or manager_of(packages.os) == "dpkg":
+        return read_deb(path)
+    return read_rpm(path, find_rpm_repositories(packages).keyring if is_fetched else None)
+
+
+def _resolve_by_apt(
+    names: list[str], packages: Packages, arch: Arch, cache: Cache, now: datetime, offline: bool
+) -> Iterator[Entry]:
+    """The closure of what the nodes of one architecture want."""
+    repositories = find_repositories(packages)
+    name = f"{packages.os}-{arch}"
+    with cache.lock(f"apt-{name}", label=f"packages of {name}"):
+        apt = AptRoot(cache.directory("apt", name), repositories, arch)
+        if repositories.is_local or not offline:
+            apt.update()
+        elif not apt.has_lists():
+            raise ArtifactError(
+                f"--offline: the package lists of {packages.os} ({arch}) were never fetched",
+                hint="run once without --offline, give a mirror as file:/…, or make a lock",
+            )
+        apt.set_base(packages.base)
+        found = apt.find(names)
+    for package in found:
+        where = f"Packages of {package.index}, {repositories.keyring.name}"
+        yield _make_entry(package, f"{packages.os}: {where}", now)
+
+
+def _resolve_by_dnf(
+    names: list[str], packages: Packages, arch: Arch, cache: Cache, now: datetime, offline: bool
+) -> Iterator[Entry]:
+    """The same; each file's own signature is checked whenever it is read."""
+    repositories = find_rpm_repositories(packages)
+    name = f"{packages.os}-{arch}"
+    with cache.lock(f"dnf-{name}", label=f"packages of {name}"):
+        release = RELEASES[packages.os].codename
+        root = DnfRoot(cache.directory("dnf", name), repositories, release, arch)
+        if offline and not repositories.is_local and not root.has_lists():
+            raise ArtifactError(
+                f"--offline: the package lists of {packages.os} ({arch}) were never fetched",
+                hint="run once without --offline, give a mirror as file:/…, or make a lock",
+            )
+        is_closed = offline and not repositories.is_local
+        found = root.find(names, packages.base, offline=is_closed)
+    for package in found:
+        where = f"signed package of {package.index}, {repositories.keyring.name}"
+        yield _make_entry(package, f"{packages.os}: {where}", now)
+
+
+RESOLVERS = {"dpkg": _resolve_by_apt, "rpm": _resolve_by_dnf}
+"""Package manager → who knows its repositories."""
+
+
+def _make_entry(package: Found, evidence: str, now: datetime) -> Entry:
+    return Entry(
+        kind=Kind.PACKAGE,
+        name=package.name,
+        version=package.version,
+        arch=package.arch,
+        url=package.url,
+        size=package.size,
+        digest=package.digest,
+        origin=Origin.UPSTREAM_SIGNATURE,
+        evidence=evidence,
+        locked=now,
+    )
+
+
+def _entries_of_directory(
+    plan: Plan, directory: Path, packages: Packages, now: datetime
+) -> Iterator[Entry]:
+    seen: dict[tuple[str, str], Path] = {}
+    suffix = {"dpkg": ".deb", "rpm": ".rpm"}[manager_of(packages.os)]
+    machines = {node.arch.value for node in plan.nodes}
+    for path in sorted(directory.glob(f"*{suffix}")):
+        file = _read_file(path, packages, is_fetched=False)
+        if file.arch not in {*machines, "all"}:
+            raise ArtifactError(
+                f"{path} is for {file.arch}, and nodes are {', '.join(sorted(machines))}",
+                hint="take it away, or bring the file for the nodes' machine",
+            )
+        if other := seen.get((file.name, file.arch)):
+            raise ArtifactError(
+                f"{path} and {other} are both {file.name} ({file.arch})", hint="keep one of them"
+            )
+        seen[file.name, file.arch] = path
+        yield Entry(
+            kind=Kind.PACKAGE,
+            name=file.name,
+            version=file.version,
+            arch=file.arch,
+            url=f"{LOCAL}{path.name}",
+            size=path.stat().st_size,
+            digest=f"sha256:{hash_file(path, 'sha256')}",
+            origin=Origin.USER,
+            evidence=f"{packages.os}: {FROM_DIRECTORY}",
+            locked=now,
+        )
+    if not seen:
+        raise ArtifactError(f"{directory} holds no {suffix} file", hint="put them there")
+
+
+def _find_drift(plan: Plan, packages: Packages, lock: Lock) -> Iterator[str]:
+    """How locked packages differ from what cluster.yaml asks for now."""
+    entries = tuple(lock.of(Kind.PACKAGE))
+    locked, base = (set(names or ()) for names in (lock.base, packages.base))
+    for name in sorted(locked ^ base):
+        said = "was" if name in locked else "was not"
+        yield f"{name} {said} in packages.base when packages were resolved"
+    for entry in entries:
+        locked_for = entry.evidence.partition(":")[0]
+        if locked_for != packages.os:
+            yield f"{entry.name} is {locked_for}'s, and the hosts are {packages.os}"
+        if entry.url.startswith(LOCAL) and packages.dir is None and "/" not in entry.url:
+            yield f"{entry.name} is locked out of packages.dir, which is not given any more"
+    if packages.dir is not None:
+        yield from _find_drift_of_files(plan, packages.dir, packages, entries)
+    for node in plan.nodes:
+        there = {entry.name for entry in entries if entry.arch in {node.arch, "all"}}
+        for pair in wanted_pairs(plan, node):
+            if name_of(pair) not in there:
+                yield f"{name_of(pair)} ({node.arch}) is not in it"
+
+
+def _find_drift_of_files(
+    plan: Plan, directory: Path, packages: Packages, entries: Collection[Entry]
+) -> Iterator[str]:
+    locked = {entry.key: entry for entry in entries}
+    here = {}
+    never = datetime.min.replace(tzinfo=UTC)
+    for entry in _entries_of_directory(plan, directory, packages, never):
+        here[entry.key] = entry
+        if entry.key not in locked:
+            yield f"{directory / entry.url.removeprefix(LOCAL)} is not in it"
+    for key, entry in locked.items():
+        if key not in here:
+            yield f"{entry.name} {entry.version} is in it, and not in {directory}"
+        elif here[key].digest != entry.digest:
+            yield f"{entry.name} is locked as {entry.digest}, and the file is {here[key].digest}"

@@ -1,0 +1,93 @@
+""".rpm files: what they say of themselves, and who signed them.
+
+Source: rpm(8), rpmkeys(8); https://rpm-software-management.github.io/rpm/manual/dependencies.html
+"""
+
+import os
+import re
+import subprocess
+import tempfile
+from pathlib import Path
+
+from bundler.errors import ArtifactError
+from bundler.sources.packages.files import Need, PackageFile
+
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "noarch": "all"}
+FACTS = (
+    "fact %{NAME}\\nfact %|EPOCH?{%{EPOCH}:}|%{VERSION}-%{RELEASE}\\nfact %{ARCH}\\nfact %{SIZE}\\n"
+    "[needs %{REQUIRENAME}\\n][provides %{PROVIDENAME}\\n][provides %{FILENAMES}\\n]"
+)
+PLAIN = re.compile(r"[^\s:|,]+")
+"""Capabilities that LIST can hold; the others, rich ones among them, are rpm's to see on hosts."""
+PROGRAMS = re.compile(r"/(?:usr/)?s?bin/|/etc/")
+"""Files that packages need by their paths."""
+SIGNED = re.compile(r": .*\bsignatures\b.* OK$|: .*\bpgp\b.* OK$", re.MULTILINE)
+
+
+def read_rpm(path: Path, keyring: Path | None = None) -> PackageFile:
+    """What an .rpm file says; with `keyring`, one that it did not sign is refused.
+
+    Raises ArtifactError where it is none, or this machine has no rpm.
+    """
+    if keyring is not None:
+        _check_signature(path, keyring)
+    done = _run("rpm", "-qp", "--nosignature", "--nodigest", "--queryformat", FACTS, str(path))
+    lines = [line.partition(" ")[::2] for line in done.stdout.splitlines()]
+    facts = [text for kind, text in lines if kind == "fact"]
+    if done.returncode or len(facts) != 4:
+        reason = (done.stderr.strip().splitlines() or ["it is none"])[-1]
+        raise ArtifactError(f"{path}: no RPM package: {reason}")
+    name, version, machine, size = facts
+    version = version.removeprefix("0:")  # no epoch, as dnf writes it
+    if machine not in ARCHITECTURES:
+        raise ArtifactError(f"{path}: {name} is for {machine}, which no node is")
+    provides = {text for kind, text in lines if kind == "provides"}
+    needs = dict.fromkeys(text for kind, text in lines if kind == "needs")
+    return PackageFile(
+        path=path,
+        file_name=f"{name}-{version.rpartition(':')[2]}.{machine}.rpm",
+        name=name,
+        version=version,
+        arch=ARCHITECTURES[machine],
+        kilobytes=int(size) >> 10,
+        needs=tuple(
+            (Need(name=text),) for text in needs if _is_told(text) and text not in provides
+        ),
+        provides=tuple(
+            Need(name=text) for text in sorted(provides) if text[:1] != "/" or PROGRAMS.match(text)
+        ),
+    )
+
+
+def _is_told(capability: str) -> bool:
+    """Not what rpm has built in, nor what only rpm can judge."""
+    return bool(PLAIN.fullmatch(capability)) and not capability.startswith(("rpmlib(", "("))
+
+
+def _check_signature(path: Path, keyring: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="bundler-rpm-") as database:
+        taken = _run("rpmkeys", "--dbpath", database, "--import", str(keyring))
+        if taken.returncode:
+            reason = taken.stderr.strip().partition("\n")[0]
+            raise ArtifactError(f"{keyring}: not a public key as rpm reads it: {reason}")
+        done = _run("rpmkeys", "--dbpath", database, "--checksig", str(path))
+    # A file without a signature is "digests OK", too.
+    if done.returncode or not SIGNED.search(done.stdout):
+        said = done.stdout.strip().rpartition(": ")[2] or done.stderr.strip()
+        raise ArtifactError(
+            f"{path} is not signed by {keyring.name} ({said})",
+            hint="take the distribution's own files; packages.keyring names who must have signed",
+        )
+
+
+def _run(*command: str) -> "subprocess.CompletedProcess[str]":
+    try:
+        return subprocess.run(
+            command, capture_output=True, text=True, check=False,
+            env={**os.environ, "LC_ALL": "C.UTF-8"},
+        )  # fmt: skip
+    except FileNotFoundError as error:
+        raise ArtifactError(
+            f"RPM packages are read with {command[0]}, which this machine does not have",
+            hint="install rpm (Debian and Ubuntu have it, too)",
+        ) from error

@@ -1,0 +1,149 @@
+"""HTTP as downloads use it: proxies of the environment, private authorities, rules for redirects.
+
+A session takes HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY, and ~/.netrc, as `requests` does.
+Certificates are always checked: nothing here, and no option, turns that off.
+"""
+
+import ssl
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.cookiejar import DefaultCookiePolicy
+from pathlib import Path
+from typing import Any
+from urllib.parse import urldefrag, urljoin
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.util import create_urllib3_context
+
+from bundler.errors import ConfigError
+from bundler.formats.safe_parse import split_url
+from bundler.sources.mirrors import WEB, show_url
+
+TIMEOUT = (15, 60)  # seconds: to connect, and between two chunks
+MOST_REDIRECTS = 10
+CONNECTIONS = 32  # kept open to one host
+
+
+class RedirectRefusedError(Exception):
+    """A redirect that is not followed, and why."""
+
+
+class Session(requests.Session):
+    """A session that follows no redirect by itself: `open_url` does, and has rules."""
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002
+        """None: requests would read a redirect's whole body, however long it is."""
+        return None
+
+
+def make_session(ca_file: Path | None = None) -> Session:
+    """Threads may share it. Believes the authorities in `ca_file` beside the public ones.
+
+    Raises ConfigError where `ca_file` holds no certificate.
+    """
+    session = Session()
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    adapter = _Adapter(load_authorities(ca_file))
+    for scheme in WEB:
+        session.mount(scheme, adapter)
+    return session
+
+
+def load_authorities(ca_file: Path | None) -> ssl.SSLContext:
+    """What servers are checked against; requests adds the public authorities to it."""
+    context = create_urllib3_context()
+    if ca_file is None:
+        return context
+    try:
+        context.load_verify_locations(cafile=ca_file)
+    except ssl.SSLError as error:
+        raise ConfigError(
+            f"--ca-file {ca_file}: no certificate in PEM form ({error.reason or error})",
+            hint="it must hold lines -----BEGIN CERTIFICATE-----; convert DER with:"
+            " openssl x509 -inform DER -in FILE -out FILE.pem",
+        ) from error
+    except OSError as error:
+        raise ConfigError(f"--ca-file {ca_file}: {error.strerror}") from error
+    return context
+
+
+@contextmanager
+def open_url(
+    session: requests.Session, url: str, headers: Mapping[str, str], trail: list[str]
+) -> Iterator[requests.Response]:
+    """Ask for a URL; the answer, whose body is yet to be read.
+
+    `trail` is filled with each URL that was asked, so that a fault can name the right one. Raises
+    RedirectRefusedError, and what `requests` raises.
+    """
+    trail.append(url)
+    while True:
+        with session.get(trail[-1], headers=headers, stream=True, timeout=TIMEOUT) as response:
+            target = _find_target(session, response, trail[-1])
+            if target is None:
+                yield response
+                return
+        trail.append(_check_redirect(trail, target))
+
+
+def _find_target(session: requests.Session, response: requests.Response, base: str) -> str | None:
+    """Where an answer redirects to; None where it does not."""
+    try:
+        target = requests.Session.get_redirect_target(session, response)
+        if target is not None:
+            target = urldefrag(urljoin(base, target)).url
+            split_url(target)
+    except ValueError as error:
+        shown = show_url(response.headers["Location"]).partition("?")[0][:200]
+        raise RedirectRefusedError(
+            f"redirects to {shown!r}, which is no web address ({error})"
+        ) from error
+    return target
+
+
+def _check_redirect(trail: list[str], target: str) -> str:
+    """The target, if it may be followed.
+
+    To another host as to the same one, but never from https to anything else.
+    """
+    shown = show_url(target)
+    if not target.startswith(WEB):
+        raise RedirectRefusedError(f"redirects to {shown[:200]!r}, which is no web address")
+    if trail[-1].startswith("https:") and not target.startswith("https:"):
+        raise RedirectRefusedError(
+            f"redirects from https to {shown}: plain http would take the protection away, and is"
+            " not followed"
+        )
+    if target in trail:
+        circle = " → ".join(show_url(url) for url in (*trail[trail.index(target) :], target))
+        raise RedirectRefusedError(f"redirects in a circle: {circle}")
+    if len(trail) > MOST_REDIRECTS:
+        raise RedirectRefusedError(f"redirects more than {MOST_REDIRECTS} times")
+    return target
+
+
+class _Adapter(HTTPAdapter):
+    """Connections, direct ones and through proxies, that are checked against one context."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._context = context
+        super().__init__(pool_maxsize=CONNECTIONS)
+
+    def init_poolmanager(self, *arguments: Any, **words: Any) -> None:
+        """As the base class, with the context."""
+        super().init_poolmanager(*arguments, ssl_context=self._context, **words)
+
+    def cert_verify(self, *arguments: Any, **words: Any) -> None:
+        """As the base class, which asks for the file that the environment names."""
+        try:
+            super().cert_verify(*arguments, **words)  # type: ignore[no-untyped-call]
+        except OSError as error:
+            raise ConfigError(
+                f"no file or directory of public authorities: {error}",
+                hint="put the variables REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE right, or unset them",
+            ) from error
+
+    def proxy_manager_for(self, proxy: str, **words: Any) -> Any:
+        """As the base class, with the context."""
+        return super().proxy_manager_for(proxy, ssl_context=self._context, **words)

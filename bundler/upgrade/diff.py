@@ -1,0 +1,187 @@
+"""What differs between two bundles, as changes that can be told in words.
+
+Each bundle is read to its end and held against its own manifest first, so that what is compared is
+what is there.
+"""
+
+import stat
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from bundler.bundle.inspect import Report, inspect
+from bundler.bundle.provenance import PROVENANCE
+from bundler.bundle.sbom import SBOM
+from bundler.errors import OutputError
+from bundler.formats.bundle_archives import Hashing
+from bundler.formats.volumes import open_whole, whole_name
+from bundler.render.bundle_manifest import Entry
+from bundler.upgrade.change import Change, What
+from bundler.upgrade.components import compare_components
+from bundler.upgrade.text import TEXT_LIMIT, diff_texts
+
+BUNDLE = ".tar.gz"
+SECRET = 0o600
+DERIVED = frozenset({SBOM, PROVENANCE})
+"""Files that follow from the others: they change with them, and their text says nothing new."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """Two bundles to compare; None: there is no such one."""
+
+    name: str
+    before: Path | None
+    after: Path | None
+
+
+def pair_bundles(before: Path, after: Path) -> tuple[Pair, ...]:
+    """Two tarballs; or those of two directories by their names; or one and its like in the other.
+
+    OutputError where there is nothing to compare.
+    """
+    if not before.is_dir() and not after.is_dir():
+        return (Pair(name=after.name, before=before, after=after),)
+    if not before.is_dir():
+        return (Pair(name=before.name, before=before, after=after / before.name),)
+    if not after.is_dir():
+        return (Pair(name=after.name, before=before / after.name, after=after),)
+    ours, theirs = _list_bundles(before), _list_bundles(after)
+    names = sorted(ours.keys() | theirs.keys())
+    return tuple(Pair(name=n, before=ours.get(n), after=theirs.get(n)) for n in names)
+
+
+def compare_pair(pair: Pair, *, text: bool = False) -> tuple[Change, ...]:
+    """Every difference of two bundles; nothing where they are the same, byte for byte.
+
+    With `text` changed text files come with their lines. OutputError where one cannot be read or
+    is not what its manifest says.
+    """
+    if pair.before is None or pair.after is None:
+        what = What.ADDED if pair.before is None else What.REMOVED
+        return (Change(section="bundles", what=what, name=pair.name),)
+    with ThreadPoolExecutor(2) as pool:
+        paths = pair.before, pair.after
+        if len(set(pool.map(_hash, paths))) == 1:
+            return ()
+        keep = TEXT_LIMIT if text else 0
+        before, after = pool.map(partial(_read, keep=keep), paths)
+    return compare_reports(before, after, text=text) or (
+        Change(
+            section="tarball",
+            what=What.CHANGED,
+            name="the bytes of the tarball",
+            after="every file is the same: members' times, their order or compression differ",
+        ),
+    )
+
+
+def compare_reports(before: Report, after: Report, *, text: bool = False) -> tuple[Change, ...]:
+    """Every difference of what two bundles hold."""
+    return (
+        *_compare_facts(before, after),
+        *compare_components(before, after),
+        *_compare_files(before, after, text=text),
+        *_compare_signatures(before, after),
+    )
+
+
+def _compare_facts(before: Report, after: Report) -> Iterator[Change]:
+    for key in dict.fromkeys((*before.facts, *after.facts)):
+        old, new = before.facts.get(key, ""), after.facts.get(key, "")
+        if old != new:
+            name = key.lower().replace("_", " ")
+            yield Change(
+                section="facts", what=What.CHANGED, name=name, before=old or "none",
+                after=new or "none",
+            )  # fmt: skip
+
+
+def _compare_files(before: Report, after: Report, *, text: bool) -> Iterator[Change]:
+    ours = {entry.path: entry for entry in before.entries}
+    theirs = {entry.path: entry for entry in after.entries}
+    for path in sorted(ours.keys() | theirs.keys()):
+        old, new = ours.get(path), theirs.get(path)
+        if old is None or new is None:
+            what = What.ADDED if old is None else What.REMOVED
+            yield Change(
+                section="files", what=what, name=path, before=_describe(old), after=_describe(new)
+            )
+        elif old != new:
+            is_shown = text and path not in DERIVED and SECRET not in {old.mode, new.mode}
+            lines = _diff_file(path, before, after) if is_shown else ()
+            yield _describe_change(old, new, lines)
+
+
+def _describe(entry: Entry | None) -> str:
+    """Mode and size; of a secret file the mode alone."""
+    if entry is None:
+        return ""
+    mode = f"{stat.S_IMODE(entry.mode):04o}"
+    return f"{mode}, secret" if entry.mode == SECRET else f"{mode}, {entry.size} bytes"
+
+
+def _describe_change(old: Entry, new: Entry, lines: tuple[str, ...]) -> Change:
+    before, after = _describe(old), _describe(new)
+    if before == after:
+        after = "other content"
+    return Change(
+        section="files", what=What.CHANGED, name=new.path, before=before, after=after, text=lines
+    )
+
+
+def _diff_file(path: str, before: Report, after: Report) -> tuple[str, ...]:
+    old, new = before.texts.get(path), after.texts.get(path)
+    if old is None or new is None:
+        return ()
+    return diff_texts(old, new)
+
+
+def _compare_signatures(before: Report, after: Report) -> Iterator[Change]:
+    """Only what the manifests do not explain."""
+    old, new = before.signature, after.signature
+    is_other = before.manifest == after.manifest and old != new
+    if (old is None) != (new is None) or is_other:
+        words = {True: "not signed", False: "signed"}
+        yield Change(
+            section="signature", what=What.CHANGED, name="the manifest's signature",
+            before=words[old is None], after=words[new is None] if old is None or new is None
+            else "signed with another key",
+        )  # fmt: skip
+
+
+def _list_bundles(directory: Path) -> Mapping[str, Path]:
+    """Tarballs by name, in one file or in volumes."""
+    try:
+        names = {whole_name(path.name) for path in directory.iterdir()}
+    except OSError as error:
+        raise OutputError(f"{directory}: {error.strerror or error}") from error
+    found = {name: directory / name for name in names if name.endswith(BUNDLE)}
+    if not found:
+        raise OutputError(
+            f"{directory}: holds no bundle (*{BUNDLE})",
+            hint="give the directory that `bundler build -o` wrote, or a node's tarball",
+        )
+    return found
+
+
+def _hash(path: Path) -> str:
+    try:
+        with open_whole(path) as file:
+            return Hashing(file).finish()
+    except OSError as error:
+        raise OutputError(f"{path}: {error.strerror or error}") from error
+
+
+def _read(path: Path, *, keep: int) -> Report:
+    report = inspect(path, keep=keep)
+    if report.faults:
+        more = len(report.faults) - 1
+        others = f", and {more} more fault{'s' if more > 1 else ''}" if more else ""
+        raise OutputError(
+            f"{path}: {report.faults[0]}{others}: it cannot be compared",
+            hint=f"see all of them with: bundler inspect {path}",
+        )
+    return report

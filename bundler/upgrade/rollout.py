@@ -1,0 +1,229 @@
+"""From one build to another: which hosts change, in which order, and what each change interrupts.
+
+The rules are those that install.sh goes by on the host (templates/common/lib/transaction/host-diff.sh), read out of
+the same files: a unit is restarted when a path that its RestartOn names is touched, and a node is
+drained when one of its DrainOn is.
+"""
+
+import configparser
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from bundler.bundle.inspect import Report, inspect
+from bundler.cluster.components import minor_of
+from bundler.cluster.schema import Role
+from bundler.errors import ConfigError, OutputError
+from bundler.render.bundle_manifest import Entry
+from bundler.upgrade.diff import Pair, pair_bundles
+from bundler.upgrade.runbook import WAVES, is_late, wave_of
+from bundler.upgrade.text import TEXT_LIMIT
+
+ROOTFS = "rootfs"
+UNIT_FILES = "rootfs/etc/systemd/system/"
+STEPPED = {"KUBERNETES_VERSION": "Kubernetes", "ETCD_VERSION": "etcd"}
+"""Facts of which one minor follows another, and none is taken back."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restart:
+    """A unit that is restarted on a host."""
+
+    unit: str
+    because: tuple[str, ...]  # installed paths that are touched
+    interruption: str  # `up to 5 s: what is away meanwhile`
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostStep:
+    """What happens on one host."""
+
+    name: str
+    address: str
+    kind: str  # install | change | nothing
+    added: tuple[str, ...] = ()  # installed paths
+    changed: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    restarts: tuple[Restart, ...] = ()
+    started: tuple[str, ...] = ()  # units that are new
+    stopped: tuple[str, ...] = ()  # units that go
+    is_drained: bool = False
+    versions: tuple[str, ...] = ()  # `Kubernetes 1.20.2 → 1.20.3`
+    one_way: str = ""  # what cannot be taken back
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """Hosts of which the next stage waits for all."""
+
+    title: str
+    how: str
+    hosts: tuple[HostStep, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rollout:
+    """The whole way from one directory of bundles to another."""
+
+    cluster: str
+    leaving: tuple[HostStep, ...]  # hosts that have no bundle any more
+    stages: tuple[Stage, ...]
+
+
+def plan_rollout(before: Path, after: Path) -> Rollout:
+    """What `after`, installed over `before`, changes on each host, in the order of the runbook.
+
+    ConfigError where they are of two clusters, or where a minor is skipped or taken back;
+    OutputError where a bundle cannot be read or is not what its manifest says.
+    """
+    pairs = [(pair, *_read_pair(pair)) for pair in pair_bundles(before, after)]
+    reports = [report for _, *both in pairs for report in both if report]
+    if len(names := {report.facts.get("CLUSTER", "") for report in reports}) > 1:
+        raise ConfigError(f"these are bundles of {len(names)} clusters: {', '.join(sorted(names))}")
+    _check_versions([(old, new) for _, old, new in pairs if old and new])
+    stages: dict[int, list[HostStep]] = {}
+    leaving = []
+    for _, old, new in sorted(pairs, key=lambda pair: is_late(_roles_of(pair[2]))):
+        if new is None:
+            assert old is not None  # noqa: S101 - a pair has at least one
+            leaving.append(_describe(old, "leave"))
+            continue
+        step = _compare(old, new) if old else _describe(new, "install")
+        stages.setdefault(wave_of(_roles_of(new)), []).append(step)
+    return Rollout(
+        cluster=next(iter(names), ""),
+        leaving=tuple(leaving),
+        stages=tuple(
+            Stage(title=WAVES[at][0], how=WAVES[at][1], hosts=tuple(stages[at]))
+            for at in sorted(stages)
+        ),
+    )
+
+
+def _read_pair(pair: Pair) -> tuple[Report | None, Report | None]:
+    return _read(pair.before), _read(pair.after)
+
+
+def _read(path: Path | None) -> Report | None:
+    if path is None:
+        return None
+    report = inspect(path, keep=TEXT_LIMIT)
+    if report.faults:
+        raise OutputError(
+            f"{path}: {report.faults[0]}", hint=f"see all of it with: bundler inspect {path}"
+        )
+    return report
+
+
+def _check_versions(pairs: list[tuple[Report, Report]]) -> None:
+    """One minor after another: https://kubernetes.io/releases/version-skew-policy/."""
+    faults = []
+    for old, new in pairs:
+        for fact, program in STEPPED.items():
+            one, other = old.facts.get(fact, ""), new.facts.get(fact, "")
+            step = _minor(other) - _minor(one) if one and other else 0
+            if step > 1:
+                path = [f"{other.partition('.')[0]}.{_minor(one) + n}" for n in range(1, step)]
+                faults.append(
+                    f"{program} goes from {one} to {other}, {step} minors at once;"
+                    f" build and install each in turn: {', '.join((one, *path, other))}"
+                )
+            elif step < 0:
+                faults.append(f"{program} goes from {one} back to {other}: no minor is taken back")
+    if faults:
+        raise ConfigError("\n".join(dict.fromkeys(faults)))
+
+
+def _minor(version: str) -> int:
+    return int(minor_of(version).partition(".")[2])
+
+
+def _roles_of(report: Report | None) -> frozenset[Role]:
+    return frozenset(
+        Role(word) for word in (report.facts.get("ROLES", "") if report else "").split()
+    )
+
+
+def _describe(report: Report, kind: str) -> HostStep:
+    return HostStep(name=report.facts["NODE"], address=report.facts.get("ADDRESS", ""), kind=kind)
+
+
+def _compare(before: Report, after: Report) -> HostStep:
+    ours, theirs = _installed(before), _installed(after)
+    added = tuple(sorted(theirs.keys() - ours.keys()))
+    removed = tuple(sorted(ours.keys() - theirs.keys()))
+    changed = tuple(
+        path
+        for path in sorted(ours.keys() & theirs.keys())
+        if (ours[path].sha256, ours[path].mode) != (theirs[path].sha256, theirs[path].mode)
+    )
+    touched = tuple(sorted((*added, *changed, *removed)))
+    ours_units, their_units = (report.facts.get("UNITS", "").split() for report in (before, after))
+    kept = tuple(_list_restarts(before, after, touched))
+    etcd = [after.facts.get("ETCD_VERSION", ""), before.facts.get("ETCD_VERSION", "")]
+    is_one_way = all(etcd) and minor_of(etcd[0]) != minor_of(etcd[1])
+    return HostStep(
+        name=after.facts["NODE"],
+        address=after.facts.get("ADDRESS", ""),
+        kind="change" if touched else "nothing",
+        added=added,
+        changed=changed,
+        removed=removed,
+        restarts=tuple(restart for restart, _ in kept if restart.unit in ours_units),
+        started=tuple(unit for unit in their_units if unit not in ours_units),
+        stopped=tuple(unit for unit in ours_units if unit not in their_units),
+        is_drained=any(drains for _, drains in kept),
+        versions=tuple(
+            f"{program} {one} → {other}"
+            for fact, program in STEPPED.items()
+            if (one := before.facts.get(fact, "")) != (other := after.facts.get(fact, ""))
+        ),
+        one_way=f"etcd writes its data anew for {etcd[0]}, and {etcd[1]} cannot read them then:"
+        " a snapshot is taken first"
+        if is_one_way
+        else "",
+    )
+
+
+def _installed(report: Report) -> Mapping[str, Entry]:
+    """By the path on the host; the packages of its system are another matter."""
+    return {
+        entry.path.removeprefix(ROOTFS)
+        if entry.path.startswith(f"{ROOTFS}/")
+        else f"/opt/k8s/bundle/{entry.path}": entry
+        for entry in report.entries
+        if not entry.path.startswith("packages/")
+    }
+
+
+def _list_restarts(
+    before: Report, after: Report, touched: tuple[str, ...]
+) -> Iterator[tuple[Restart, bool]]:
+    """Each unit of the later bundle that is touched; and whether the node is drained for it."""
+    for unit in after.facts.get("UNITS", "").split():
+        fields = _read_unit(unit, after, before)
+        watched = (f"/etc/systemd/system/{unit}", *fields.get("RestartOn", "").split())
+        because = tuple(path for path in touched if path.startswith(watched))
+        if not because:
+            continue
+        drain = tuple(fields.get("DrainOn", "").split())
+        yield (
+            Restart(unit=unit, because=because, interruption=fields.get("Interruption", "")),
+            bool(drain) and any(path.startswith(drain) for path in touched),
+        )
+
+
+def _read_unit(unit: str, *reports: Report) -> Mapping[str, str]:
+    """The section X-Bundler; a delta leaves out the unit files that stay."""
+    for report in reports:
+        if text := report.texts.get(UNIT_FILES + unit):
+            parser = configparser.RawConfigParser(strict=False, delimiters=("=",))
+            parser.optionxform = str  # type: ignore[assignment,method-assign]
+            content = text.decode()
+            at = content.find("[X-Bundler]")
+            parser.read_string(content[at:] if at >= 0 else "")
+            return dict(parser["X-Bundler"]) if at >= 0 else {}
+    raise OutputError(
+        f"{unit}: neither bundle brings this unit's file",
+        hint="compare whole bundles, not changes to others (--since)",
+    )

@@ -1,0 +1,89 @@
+"""A control-plane host that dies, and a worker that restarts."""
+
+import json
+
+from support.lab import FIGURES, Cluster, Host, Kubectl, docker, wait_for
+
+
+def holder_of_address(cluster: Cluster) -> Host:
+    address = cluster.kubectl.host.output(". /opt/k8s/bundle/node.env; echo $ENDPOINT").strip()
+    virtual = address.removeprefix("https://").partition(":")[0]
+    holders = [
+        host for host in cluster.masters if f" {virtual}/" in host.output("ip -4 -o address")
+    ]
+    assert len(holders) == 1, f"{virtual} is on {[host.name for host in holders]}"
+    return holders[0]
+
+
+def leader(kubectl: Kubectl, component: str) -> str:
+    lease = json.loads(
+        kubectl(f"-n kube-system get lease {component} -o json", check=False) or "{}"
+    )
+    return str(lease["spec"]["holderIdentity"]).partition("_")[0]
+
+
+def is_renewed_elsewhere(kubectl: Kubectl, component: str, dead: Host) -> bool:
+    """The leader is on a living host; asked through the virtual address."""
+    try:
+        return leader(kubectl, component) not in {dead.name, ""}
+    except (ValueError, KeyError):
+        return False
+
+
+def test_a_dead_control_plane_host_is_replaced_within_forty_seconds_and_comes_back(
+    cluster: Cluster,
+) -> None:
+    dead = holder_of_address(cluster)
+    alive = Kubectl(next(host for host in cluster.masters if host != dead))
+    docker("kill", dead.container)
+    answered = wait_for(
+        "the virtual address answers", lambda: alive("get --raw /healthz --request-timeout=3s", check=False).strip() == "ok",
+        seconds=40,
+    )  # fmt: skip
+    led = wait_for(
+        "both leaders are elsewhere",
+        lambda: all(
+            is_renewed_elsewhere(alive, component, dead)
+            for component in ("kube-controller-manager", "kube-scheduler")
+        ),
+        seconds=40 - answered,
+    )
+    FIGURES.append(
+        f"{dead.name} died: the API answered after {answered:.0f} s, leaders elsewhere after {answered + led:.0f} s"
+    )
+    alive("create deployment after --image=nginx:1.22")
+    alive("rollout status deployment/after --timeout=90s")
+    alive("delete deployment after")
+    docker("start", dead.container)
+    wait_for(
+        "it has booted",
+        lambda: dead.run("systemctl is-active etcd", check=False).returncode == 0,
+        seconds=90,
+    )
+    verified = cluster.verify(alive.host)
+    assert verified.returncode == 0, verified.stdout
+
+
+def test_a_restarted_worker_comes_back_ready_with_its_pods(cluster: Cluster) -> None:
+    kubectl, worker = cluster.kubectl, cluster.workers[0]
+    overrides = json.dumps({"spec": {"nodeName": worker.name}})
+    kubectl(f"run stayer --image=nginx:1.22 --image-pull-policy=Never --overrides='{overrides}'")
+    kubectl("wait --for=condition=Ready pod/stayer --timeout=60s")
+    docker("restart", worker.container)
+    begun = json.loads(worker.output("cat /proc/sys/kernel/random/boot_id | sed 's/.*/\"&\"/'"))
+    assert begun
+
+    def is_back() -> bool:
+        pod = json.loads(kubectl("get pod stayer -o json", check=False) or "{}")
+        statuses = pod.get("status", {}).get("containerStatuses", [])
+        node = kubectl(
+            f"get node {worker.name} -o jsonpath='{{.status.conditions[?(@.type==\"Ready\")].status}}'",
+            check=False,
+        )
+        return node == "True" and any(s["ready"] and s["restartCount"] >= 1 for s in statuses)
+
+    taken = wait_for("the node is Ready and its pod runs again", is_back, seconds=120)
+    FIGURES.append(f"{worker.name} restarted: Ready with its pod after {taken:.0f} s")
+    verified = cluster.verify()
+    assert verified.returncode == 0, verified.stdout
+    kubectl("delete pod stayer --now")

@@ -1,0 +1,141 @@
+"""A cluster grows from one control plane and one worker to three of each, loses one, and shrinks again."""
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from support.lab import FIGURES, SOLO, Host, Kubectl, build, docker, hosts_sh, wait_for
+
+from bundler.upgrade.rollout import plan_rollout
+
+pytestmark = pytest.mark.long
+
+ADDRESSES = {
+    "cp1": "172.30.20.41",
+    "cp2": "172.30.20.42",
+    "cp3": "172.30.20.43",
+    "w1": "172.30.20.51",
+    "w2": "172.30.20.52",
+    "w3": "172.30.20.53",
+}
+SMALL, WHOLE = ("cp1", "w1"), tuple(ADDRESSES)
+ONE = "  - {name: solo, address: 172.30.20.31, roles: [etcd, control-plane, worker]}\n"
+
+
+def describe(names: tuple[str, ...]) -> str:
+    roles = {"c": "[etcd, control-plane]", "w": "[worker]"}
+    nodes = "".join(
+        f"  - {{name: {n}, address: {ADDRESSES[n]}, roles: {roles[n[0]]}}}\n" for n in names
+    )
+    return SOLO.replace(ONE, nodes).replace("name: solo", "name: grow")
+
+
+@dataclass
+class Site:
+    """The hosts, and the directory with cluster.yaml and its builds."""
+
+    directory: Path
+    cache: Path
+    hosts: dict[str, Host]
+
+    def build(self, name: str, nodes: tuple[str, ...]) -> Path:
+        description = self.directory / "examples" / "grow.yaml"
+        description.write_text(describe(nodes))
+        build(description, self.directory / name, cache=self.cache)
+        return self.directory / name
+
+    def boot(self, name: str) -> None:
+        hosts_sh("boot", f"{name}={ADDRESSES[name]}")
+
+    def install(self, dist: Path, names: tuple[str, ...]) -> None:
+        """All side by side, each waiting for its turn."""
+
+        def one(name: str) -> str:
+            directory = self.hosts[name].unpack(dist / f"grow-{name}.tar.gz")
+            return self.hosts[name].run(f"{directory}/install.sh --wait 10m", timeout=900).stdout
+
+        with ThreadPoolExecutor(len(names)) as pool:
+            list(pool.map(one, names))
+
+    def check(self, *, members: int, nodes: int, on: str = "cp1") -> None:
+        """verify.sh is green, and so many members and nodes are there."""
+        done = self.hosts[on].run("/opt/k8s/bundle/verify.sh", check=False, timeout=400)
+        assert done.returncode == 0, done.stdout
+        assert f"{members} of {members} members healthy" in done.stdout
+        found = json.loads(Kubectl(self.hosts[on])("get nodes -o json"))["items"]
+        assert len(found) == nodes
+
+
+@pytest.fixture(scope="module")
+def site(lab_directory: Path, product_cache: Path) -> Iterator[Site]:
+    made = Site(
+        directory=lab_directory, cache=product_cache,
+        hosts={name: Host(name, address) for name, address in ADDRESSES.items()},
+    )  # fmt: skip
+    hosts_sh("up", *(f"{name}={ADDRESSES[name]}" for name in SMALL))
+    made.install(made.build("grow-small", SMALL), SMALL)
+    yield made
+    for host in made.hosts.values():
+        docker("rm", "-fv", host.container)
+
+
+def test_it_begins_small(site: Site) -> None:
+    site.check(members=1, nodes=1)
+
+
+def test_it_grows_and_changes_on_others_only_what_must(site: Site) -> None:
+    dist = site.build("grow-whole", WHOLE)
+    plan = plan_rollout(site.directory / "grow-small", dist)
+    steps = {host.name: host for stage in plan.stages for host in stage.hosts}
+    assert {name for name, step in steps.items() if step.kind == "install"} == set(WHOLE) - set(
+        SMALL
+    )
+    assert {restart.unit for restart in steps["w1"].restarts} <= {
+        "kube-nginx.service",  # the list of API servers
+        "kube-pod-routes.service",  # routes to the new workers
+    }
+    assert "etcd.service" not in {restart.unit for restart in steps["cp1"].restarts}
+    for name in set(WHOLE) - set(SMALL):
+        site.boot(name)
+    etcd_began = site.hosts["cp1"].unit_starts()["etcd.service"]
+    kubelet_began = site.hosts["w1"].unit_starts()["kubelet.service"]
+    site.install(dist, WHOLE)
+    site.check(members=3, nodes=3)
+    assert site.hosts["cp1"].unit_starts()["etcd.service"] == etcd_began
+    assert site.hosts["w1"].unit_starts()["kubelet.service"] == kubelet_began
+
+
+def test_a_dead_control_plane_is_replaced_by_a_new_host_of_its_name(site: Site) -> None:
+    host = site.hosts["cp3"]
+    docker("rm", "-fv", host.container)
+    site.boot("cp3")
+    site.install(site.directory / "grow-whole", ("cp3",))
+    site.check(members=3, nodes=3, on="cp3")
+
+
+def test_hosts_leave_and_the_cluster_goes_on(site: Site) -> None:
+    left = WHOLE
+    for name in ("w3", "w2", "cp3", "cp2"):
+        said = site.hosts[name].output("/opt/k8s/bundle/uninstall.sh --leave --yes --purge-data")
+        assert "goes on without" in said, said
+        left = tuple(other for other in left if other != name)
+        site.install(site.build(f"without-{name}", left), left)
+        workers = sum(other.startswith("w") for other in left)
+        wait_for(
+            "tokens of those that left are gone",
+            lambda workers=workers: len(list_tokens(site)) == workers,  # type: ignore[misc]
+            seconds=60,
+        )
+        site.check(members=len(left) - workers, nodes=workers)
+    assert left == SMALL
+    FIGURES.append("grown from 1 + 1 to 3 + 3 and back: every step verified")
+
+
+def list_tokens(site: Site) -> list[str]:
+    text = Kubectl(site.hosts["cp1"])(
+        "-n kube-system get secrets --field-selector type=bootstrap.kubernetes.io/token -o name"
+    )
+    return text.split()

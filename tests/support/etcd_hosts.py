@@ -1,0 +1,186 @@
+"""Hosts that are folders, each with a real member of etcd on a loopback address of its own."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from bundler.cache.store import Cache
+from bundler.cluster.schema import Cluster
+from bundler.pipeline import open_secrets
+from bundler.project import Inputs
+from bundler.render.node import render_node
+from bundler.render.tree import write_tree
+
+LAB_CACHE = Path(os.environ.get("BUNDLER_LAB_CACHE") or Path.home() / ".cache/bundler-lab")
+STAND_IN = Path(__file__).with_name("stand_in_systemctl.py")
+VERSION = "3.4.23"
+FAST = {"heartbeat-interval": 100, "election-timeout": 500}
+
+
+def find_etcd(directory: Path) -> Path:
+    """The folder with the lab's etcd and etcdctl."""
+    archives = sorted(
+        LAB_CACHE.glob("mirror/github.com/etcd-io/etcd/releases/download/*/*amd64.tar.gz")
+    )
+    if not archives:
+        pytest.skip(f"etcd cannot run: no etcd below {LAB_CACHE} (make lab)")
+    # the lab's own archive; tarfile's filters are not in every Python 3.11
+    subprocess.run(["tar", "-xzf", archives[-1], "-C", directory], check=True)
+    return next(directory.rglob("etcdctl")).parent
+
+
+def wait_for(what: str, holds: Callable[[], object], seconds: float = 40) -> None:
+    begun = time.monotonic()
+    while not holds():
+        assert time.monotonic() - begun < seconds, f"after {seconds} s still not so: {what}"
+        time.sleep(0.2)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One host: a folder with what its bundle would install."""
+
+    name: str
+    address: str
+    root: Path
+
+    @property
+    def data(self) -> Path:
+        return self.root / "var/lib/etcd"
+
+    @property
+    def log(self) -> str:
+        return (self.root / "run/log").read_text(errors="replace")
+
+    @property
+    def said(self) -> list[str]:
+        """What etcd-start.sh said since the first start."""
+        mark = "etcd-start.sh: "
+        return [line.removeprefix(mark) for line in self.log.splitlines() if line.startswith(mark)]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        path = f"{self.root}/bin:{self.root}/opt/k8s/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+        return {**os.environ, "DESTDIR": str(self.root), "PATH": path}
+
+    def systemctl(self, *words: str) -> str:
+        done = subprocess.run(
+            [self.root / "bin/systemctl", *words], capture_output=True, text=True, check=False
+        )
+        return done.stdout.strip()
+
+    def start(self) -> None:
+        self.systemctl("start", "etcd")
+
+    def stop(self) -> None:
+        self.systemctl("stop", "etcd")
+
+    def kill(self) -> None:
+        """SIGKILL to what runs now; the stand-in for systemd starts it again."""
+        os.kill(int((self.root / "run/pid").read_text()), signal.SIGKILL)
+
+    def is_ready(self) -> bool:
+        return self.systemctl("is-active", "etcd") == "active"
+
+    def lose_disk(self) -> None:
+        """As on a host that was set up anew: the data are gone, and nothing is known of them."""
+        self.stop()
+        shutil.rmtree(self.data)
+        (self.root / "var/lib/bundler/etcd-member").unlink(missing_ok=True)
+
+    def etcdctl(self, *words: str, check: bool = True) -> str:
+        pki = self.root / "etc/etcd/pki"
+        done = subprocess.run(
+            [
+                self.root / "opt/k8s/bin/etcdctl", f"--endpoints=https://{self.address}:2379",
+                f"--cacert={pki}/ca.crt", f"--cert={pki}/healthcheck-client.crt",
+                f"--key={pki}/healthcheck-client.key", "--command-timeout=10s", *words,
+            ],
+            capture_output=True, text=True, check=False, env={**os.environ, "ETCDCTL_API": "3"},
+        )  # fmt: skip
+        assert not check or done.returncode == 0, done.stderr
+        return done.stdout
+
+    def members(self) -> dict[str, str]:
+        """Name → peer URL, of all that have served."""
+        listed = json.loads(self.etcdctl("member", "list", "-w", "json"))["members"]
+        return {m.get("name", ""): m["peerURLs"][0] for m in listed if m.get("clientURLs")}
+
+    def list_keys(self) -> dict[str, str]:
+        """Every key with its value."""
+        found = json.loads(self.etcdctl("get", "", "--prefix", "-w", "json")).get("kvs", [])
+        return {kv["key"]: kv["value"] for kv in found}
+
+
+@dataclass
+class Site:
+    """A description and the hosts that were made of it; the state directory is one for all builds."""
+
+    directory: Path
+    programs: Path
+    network: str  # the first three bytes of the addresses
+    made: dict[str, Member] = field(default_factory=dict)
+
+    def build(self, *names: str, **etcd: object) -> list[Member]:
+        """The hosts of a cluster of these members, m1, m2 …, as installed by their bundles."""
+        cluster = Cluster.model_validate(
+            {
+                "apiVersion": "bundler/v1alpha1",
+                "name": "life",
+                "kubernetes": {"version": "1.20.2"},
+                "etcd": {"version": VERSION, **etcd},
+                "runtime": {"engine": "containerd"},
+                "control_plane": {"endpoint": f"{self.network}.1:6443"},
+                "nodes": [
+                    {"name": name, "address": f"{self.network}.{name[1:]}", "roles": ["etcd", "control-plane"]}
+                    for name in names
+                ],
+                "extra": {"etcd": {"flags": FAST}},
+            }
+        )  # fmt: skip
+        inputs = Inputs(
+            description=self.directory / "cluster.yaml", cache=Cache(self.directory / "cache")
+        )
+        with open_secrets(cluster, inputs) as (plan, secrets):
+            for node in plan.nodes:
+                tree = self.directory / "trees" / node.name
+                shutil.rmtree(tree, ignore_errors=True)
+                write_tree(render_node(plan, node, secrets), tree)
+                self.made[node.name] = self.install(node.name, str(node.address), tree)
+        return [self.made[name] for name in names]
+
+    def install(self, name: str, address: str, tree: Path) -> Member:
+        root = self.directory / name
+        shutil.copytree(tree / "rootfs", root, dirs_exist_ok=True)
+        bundle = root / "opt/k8s/bundle"
+        bundle.mkdir(parents=True, exist_ok=True)
+        for entry in tree.iterdir():
+            if entry.name == "lib":
+                shutil.copytree(entry, bundle / "lib", dirs_exist_ok=True)
+            elif entry.is_file():
+                shutil.copy(entry, bundle)
+        (root / "opt/k8s/bin").mkdir(exist_ok=True)
+        for program in ("etcd", "etcdctl"):
+            target = root / "opt/k8s/bin" / program
+            if not target.exists():
+                target.symlink_to(self.programs / program)
+        for made in ("var/lib/bundler", "run/units", "bin"):
+            (root / made).mkdir(parents=True, exist_ok=True)
+        systemctl = root / "bin/systemctl"
+        systemctl.write_text(f'#!/bin/sh\nexec {sys.executable} {STAND_IN} {root} "$@"\n')
+        systemctl.chmod(0o755)
+        return Member(name=name, address=address, root=root)
+
+
+def wait_ready(members: Iterable[Member], seconds: float = 60) -> None:
+    for member in members:
+        wait_for(f"{member.name} is ready", member.is_ready, seconds)

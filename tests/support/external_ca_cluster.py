@@ -1,0 +1,174 @@
+"""One host's etcd, API server and controller manager as processes, started as its units say."""
+
+import http.client
+import json
+import os
+import shlex
+import shutil
+import ssl
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bundler.cache.store import Cache
+from bundler.cluster.schema import Cluster
+from bundler.pipeline import open_secrets
+from bundler.project import Inputs
+from bundler.render.node import render_node
+from bundler.render.tree import write_tree
+
+LAB_CACHE = Path(os.environ.get("BUNDLER_LAB_CACHE") or Path.home() / ".cache/bundler-lab")
+PROGRAMS = ("kube-apiserver", "kube-controller-manager", "kubectl")
+INSTALLED = ("/etc/kubernetes", "/etc/etcd", "/var/lib/", "/var/log/", "/opt/k8s/")
+
+
+def find_programs(directory: Path) -> Path:
+    """A folder with the lab's etcd, etcdctl and Kubernetes."""
+    archives = sorted(
+        LAB_CACHE.glob("mirror/github.com/etcd-io/etcd/releases/download/*/*amd64.tar.gz")
+    )
+    built = sorted(LAB_CACHE.glob("build/kubernetes-*/kube-apiserver"))
+    if not archives or not built:
+        pytest.skip(
+            f"programs under a PKI of one's own cannot run: no etcd or Kubernetes below {LAB_CACHE} (make lab)"
+        )
+    directory.mkdir(parents=True, exist_ok=True)
+    # the lab's own archive; tarfile's filters are not in every Python 3.11
+    extract = ["tar", "-xzf", archives[-1], "-C", directory, "--strip-components=1"]
+    subprocess.run([*extract, "--wildcards", "*/etcd", "*/etcdctl"], check=True)
+    for name in PROGRAMS:
+        (directory / name).symlink_to(built[-1].parent / name)
+    return directory
+
+
+def describe(address: str, **pki: object) -> dict[str, Any]:
+    return {
+        "apiVersion": "bundler/v1alpha1",
+        "name": "own",
+        "kubernetes": {"version": "1.20.2"},
+        "etcd": {"version": "3.4.23"},
+        "runtime": {"engine": "containerd"},
+        "control_plane": {"endpoint": f"{address}:6443"},
+        "pki": pki,
+        "nodes": [
+            {"name": "one", "address": address, "roles": ["etcd", "control-plane", "worker"]}
+        ],
+    }
+
+
+@dataclass
+class Host:
+    """What a bundle installs, below a folder, and the processes that run there."""
+
+    root: Path
+    address: str
+    programs: Path
+    running: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    @classmethod
+    def install(cls, directory: Path, programs: Path, description: dict[str, Any]) -> "Host":
+        """Out of the state beside cluster.yaml in `directory`."""
+        cluster = Cluster.model_validate(description)
+        inputs = Inputs(description=directory / "cluster.yaml", cache=Cache(directory / "cache"))
+        with open_secrets(cluster, inputs) as (plan, secrets):
+            write_tree(render_node(plan, plan.nodes[0], secrets), directory / "tree")
+        root = directory / "tree" / "rootfs"
+        (root / "opt/k8s").mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(root / "opt/k8s/bin", ignore_errors=True)
+        (root / "opt/k8s/bin").symlink_to(programs)
+        (root / "opt/k8s/bundle").symlink_to(directory / "tree")
+        (root / "var/log/kubernetes").mkdir(parents=True)
+        (root / "var/lib").mkdir(parents=True, exist_ok=True)
+        return cls(root=root, address=description["nodes"][0]["address"], programs=programs)
+
+    @property
+    def pki(self) -> Path:
+        return self.root / "etc/kubernetes/pki"
+
+    def start(self, unit: str) -> None:
+        """The command of its unit, with paths below the folder."""
+        text = (self.root / f"etc/systemd/system/{unit}.service").read_text().replace("\\\n", " ")
+        line = next(line for line in text.splitlines() if line.startswith("ExecStart="))
+        words = [self.place(word) for word in shlex.split(line.removeprefix("ExecStart="))]
+        words = [word.replace(",https://127.0.0.1:2379", "") for word in words]
+        for kubeconfig in (self.root / "etc/kubernetes").glob("*.yaml"):
+            kubeconfig.write_text(self.place(kubeconfig.read_text()))
+        with (self.root / f"{unit}.log").open("wb") as log:
+            self.running.append(
+                subprocess.Popen(
+                    words, stdout=log, stderr=log, cwd=self.root,
+                    env={**os.environ, "DESTDIR": str(self.root)},
+                )
+            )  # fmt: skip
+
+    def place(self, word: str) -> str:
+        for path in INSTALLED:
+            word = word.replace(path, f"{self.root}{path}")
+        return word
+
+    def stop(self) -> None:
+        for process in reversed(self.running):
+            process.kill()
+            process.wait()
+        self.running.clear()
+
+    def log(self, unit: str) -> str:
+        return (self.root / f"{unit}.log").read_text(errors="replace")[-3000:]
+
+    def wait(self, what: str, holds: Callable[[], object], seconds: float = 90) -> None:
+        begun = time.monotonic()
+        while not holds():
+            for process in self.running:
+                assert process.poll() is None, self.log(Path(process.args[0]).name)
+            assert time.monotonic() - begun < seconds, f"after {seconds} s still not so: {what}"
+            time.sleep(0.3)
+
+    def etcdctl(
+        self, *words: str, ca: Path | None = None, cert: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        pki = self.root / "etc/etcd/pki"
+        cert = cert or pki / "healthcheck-client.crt"
+        return subprocess.run(
+            [
+                self.programs / "etcdctl", f"--endpoints=https://{self.address}:2379",
+                f"--cacert={ca or pki / 'ca.crt'}", f"--cert={cert}",
+                f"--key={cert.with_suffix('.key')}", "--command-timeout=5s", *words,
+            ],
+            capture_output=True, text=True, check=False, env={**os.environ, "ETCDCTL_API": "3"},
+        )  # fmt: skip
+
+    def kubectl(self, *words: str, check: bool = True, stdin: str = "") -> str:
+        done = subprocess.run(
+            [
+                self.programs / "kubectl", "--kubeconfig",
+                self.root / "etc/kubernetes/admin.kubeconfig", *words,
+            ],
+            capture_output=True, text=True, check=False, input=stdin,
+        )  # fmt: skip
+        assert not check or done.returncode == 0, done.stderr
+        return done.stdout
+
+    def ask(self, path: str, context: ssl.SSLContext) -> tuple[int, dict[str, Any]]:
+        """Status and answer of the API server."""
+        connection = http.client.HTTPSConnection(self.address, 6443, context=context, timeout=10)
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        body = answer.read()
+        connection.close()
+        return answer.status, json.loads(body) if body.startswith(b"{") else {}
+
+
+def trusting(file: Path, client: Path | None = None, *, partial: bool = False) -> ssl.SSLContext:
+    """As OpenSSL programs are: an intermediate alone is no anchor, unless they say so."""
+    context = ssl.create_default_context(cafile=str(file))
+    context.verify_flags &= ~ssl.VERIFY_X509_PARTIAL_CHAIN & ~ssl.VERIFY_X509_STRICT
+    if partial:
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    if client:
+        context.load_cert_chain(client, client.with_suffix(".key"))
+    return context

@@ -1,0 +1,140 @@
+"""Minimal Debian hosts: containers with systemd, without a network and without anything else."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import pytest
+
+from bundler.cluster.inputs import Packages
+from bundler.cluster.os_packages import RELEASES
+from bundler.errors import ArtifactError
+from bundler.sources.packages.repositories import Repositories, find_repositories
+
+CACHE = Path(os.environ.get("BUNDLER_LAB_CACHE") or Path.home() / ".cache" / "bundler-lab")
+RECIPE = [
+    "--quiet", "--mode=root", "--variant=minbase", "--include=systemd-sysv",
+    "--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/man/*",
+    "--dpkgopt=path-exclude=/usr/share/locale/*", '--aptopt=Acquire::Check-Valid-Until "false"',
+]  # fmt: skip
+CAPABILITIES = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "NET_ADMIN",
+    "NET_RAW",
+    "SYS_ADMIN",
+    "SYS_PTRACE",
+    "SYS_CHROOT",
+    "MKNOD",
+    "AUDIT_WRITE",
+    "SETFCAP",
+    "NET_BIND_SERVICE",
+]
+# systemd from 256 on starts on cgroup v1 only when it is asked to
+LEGACY = "SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1 systemd.unified_cgroup_hierarchy=0"
+
+
+@dataclass(frozen=True)
+class MinimalHost:
+    """A running container."""
+
+    container: str
+
+    def run(self, command: str, *, check: bool = True) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            ["docker", "exec", self.container, "sh", "-c", f"exec 2>&1; {command}"],
+            capture_output=True, text=True, check=False, timeout=600,
+        )  # fmt: skip
+        assert not check or done.returncode == 0, f"{command}: {done.returncode}\n{done.stdout}"
+        return done
+
+    def unpack(self, bundle: Path) -> None:
+        """The bundle's tarball, unpacked in /root."""
+        with bundle.open("rb") as file:
+            subprocess.run(
+                ["docker", "exec", "-i", self.container, "tar", "-xz", "-C", "/root"],
+                stdin=file, check=True,
+            )  # fmt: skip
+
+
+def require_repositories(os_name: str) -> Repositories:
+    """This machine's own mirror of a release; the test is skipped where it has none."""
+    for program in ("docker", "mmdebstrap", "apt-get"):
+        if shutil.which(program) is None:
+            pytest.skip(f"minimal hosts cannot be made: there is no {program} here")
+    if os.geteuid() != 0:
+        pytest.skip("minimal hosts cannot be made: only root can make their root file system")
+    if subprocess.run(["docker", "info"], capture_output=True, check=False).returncode:
+        pytest.skip("minimal hosts cannot be booted: no Docker daemon answers")
+    try:
+        repositories = find_repositories(Packages(os=os_name))
+    except ArtifactError as error:
+        pytest.skip(f"minimal hosts cannot be made: {error.message}")
+    first = repositories.sources[0]
+    try:
+        urlopen(f"{first.uri.rstrip('/')}/dists/{first.suites[0]}/InRelease", timeout=60).close()
+    except HTTPError as error:
+        pytest.skip(
+            f"minimal hosts cannot be made: this machine's mirror does not hold {RELEASES[os_name].codename}: {error}"
+        )
+    return repositories
+
+
+@contextmanager
+def boot(os_name: str, repositories: Repositories, hostname: str) -> Iterator[MinimalHost]:
+    """One host, gone at the end with its image."""
+    name = f"wt-packages-{os_name}-{os.getpid()}"
+    subprocess.run(
+        ["docker", "import", "--change", 'CMD ["/sbin/init"]', _ensure_root(os_name, repositories), name],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    try:
+        subprocess.run(
+            ["docker", "run", "--detach", "--name", name, "--hostname", hostname,
+             "--network", "none", "--cpu-shares", "32", "--cgroupns=private",
+             "--tmpfs", "/run", "--tmpfs", "/tmp:exec", "--tmpfs", "/run/lock",
+             "--security-opt", "seccomp=unconfined", "--security-opt", "apparmor=unconfined",
+             "--security-opt", "systempaths=unconfined", "--device-cgroup-rule", "a *:* rwm",
+             "--env", "container=docker", "--env", f"SYSTEMD_PROC_CMDLINE={LEGACY}",
+             *(word for capability in CAPABILITIES for word in ("--cap-add", capability)), name],
+            check=True, capture_output=True,
+        )  # fmt: skip
+        host = MinimalHost(name)
+        host.run(
+            "for i in $(seq 60); do case $(systemctl is-system-running) in running | degraded) exit 0 ;; esac; sleep 1; done; exit 1"
+        )
+        yield host
+    finally:
+        subprocess.run(["docker", "rm", "-fv", name], check=False, capture_output=True)
+        subprocess.run(["docker", "rmi", name], check=False, capture_output=True)
+
+
+def _ensure_root(os_name: str, repositories: Repositories) -> Path:
+    """A minimal root file system, kept for the next run."""
+    codename = RELEASES[os_name].codename
+    recipe = hashlib.sha256(" ".join(RECIPE).encode()).hexdigest()[:12]
+    path = CACHE / "rootfs" / f"minimal-{os_name}-{recipe}.tar"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        source = repositories.sources[0]
+        line = f"deb [signed-by={repositories.keyring}] {source.uri} {codename} main"
+        new = path.with_name(f"new-{os.getpid()}-{path.name}")
+        subprocess.run(
+            ["mmdebstrap", *RECIPE, codename, new, line], check=True, stdin=subprocess.DEVNULL,
+            env={**os.environ, "TMPDIR": "/tmp"},
+        )  # fmt: skip
+        new.rename(path)
+    return path

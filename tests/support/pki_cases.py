@@ -1,0 +1,49 @@
+"""Plans for the tests of the PKI, made by hand so that they depend on nothing but the models."""
+
+from datetime import UTC, datetime
+from ipaddress import IPv4Address
+
+from bundler.cluster.plan import NodePlan, Plan
+from bundler.cluster.schema import Cluster, Role
+from bundler.cluster.values import Arch
+
+NOW = datetime(2026, 3, 4, 5, 6, 7, 890, tzinfo=UTC)
+MASTER = (Role.ETCD, Role.CONTROL_PLANE, Role.LOAD_BALANCER)
+WORKER = (Role.WORKER,)
+
+
+def make_plan(*, masters=2, workers=1, endpoint="172.30.20.250", name="lab", **pki):
+    nodes = [
+        (f"master{number}", f"172.30.20.{10 + number}", MASTER) for number in range(1, masters + 1)
+    ] + [
+        (f"worker{number}", f"172.30.20.{20 + number}", WORKER) for number in range(1, workers + 1)
+    ]
+    cluster = Cluster.model_validate(
+        {
+            "apiVersion": "bundler/v1alpha1",
+            "name": name,
+            "pki": pki,
+            "nodes": [
+                {"name": name, "address": address, "roles": list(roles)}
+                for name, address, roles in nodes
+            ],
+        }
+    )
+    return Plan(
+        cluster=cluster,
+        nodes=tuple(
+            NodePlan(
+                name=name,
+                address=IPv4Address(address),
+                roles=roles,
+                arch=Arch.AMD64,
+                pod_subnet=None,
+            )
+            for name, address, roles in nodes
+        ),
+        endpoint_host=endpoint,
+        endpoint_port=8443,
+        service_ip=IPv4Address("10.254.0.1"),
+        dns_ip=IPv4Address("10.254.0.2"),
+        etcd_version="3.4.23",
+    )

@@ -1,0 +1,47 @@
+"""Another version of Kubernetes for the lab, which has the sources of one only.
+
+Programs say the other version, and are the same otherwise: what the product does at an upgrade is
+seen, and Kubernetes' own changes are not.
+"""
+
+import hashlib
+import tarfile
+from pathlib import Path
+
+import yaml
+
+from support.lab import CACHE
+
+OLD = "1.20.2"
+ARCHIVE = "dl.k8s.io/v{}/kubernetes-server-linux-amd64.tar.gz"
+
+
+def stamp(target: Path, version: str) -> Path:
+    """A mirror that has the lab's Kubernetes under another version, of OLD's length; the pins for it."""
+    assert len(version) == len(OLD)  # programs are stamped in place
+    source = CACHE / "mirror" / ARCHIVE.format(OLD)
+    archive = target / ARCHIVE.format(version)
+    archive.parent.mkdir(parents=True)
+    with tarfile.open(source) as old, tarfile.open(archive, "w:gz", compresslevel=1) as new:
+        for member in old:
+            content = old.extractfile(member)
+            if content is None:
+                new.addfile(member)
+                continue
+            path = target / "program"
+            stamped = content.read().replace(f"v{OLD}".encode(), f"v{version}".encode())
+            path.write_bytes(stamped)
+            with path.open("rb") as file:
+                new.addfile(member, file)
+    pins = yaml.safe_load((CACHE / "pins.yaml").read_text())
+    pins["artifacts"]["kubernetes-server"] = {
+        "url": f"https://{ARCHIVE.format(version)}",
+        "sha256": hashlib.sha256(archive.read_bytes()).hexdigest(),
+    }
+    (target / "pins.yaml").write_text(yaml.safe_dump(pins))
+    return target
+
+
+def use(mirror: Path) -> tuple[str, ...]:
+    """Arguments for `bundler build`."""
+    return "--mirror", str(mirror), "--pins", str(mirror / "pins.yaml")

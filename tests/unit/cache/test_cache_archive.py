@@ -1,0 +1,238 @@
+"""bundler fetch and bundler cache …: files into the cache, onto media, and out of the way."""
+
+import hashlib
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+from support.descriptions import write_description, write_upstream
+from typer.testing import CliRunner, Result
+
+from bundler.cache.archive import (
+    Blob,
+    export_blobs,
+    import_blobs,
+    list_blobs,
+)
+from bundler.cache.store import Cache
+from bundler.cli.app import app
+from bundler.errors import ArtifactError, BundlerError, OutputError
+
+CONTENTS = (b"one", b"two" * 1000, b"")
+
+
+def fill(cache: Cache) -> None:
+    """A sha256 blob for each content, and a sha512 blob of the first."""
+    for algorithm, content in [*(("sha256", c) for c in CONTENTS), ("sha512", CONTENTS[0])]:
+        digest = hashlib.new(algorithm, content).hexdigest()
+        partial = cache.partial_path(algorithm, digest)
+        partial.write_bytes(content)
+        cache.adopt(partial, algorithm, digest)
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Cache:
+    found = Cache(tmp_path / "cache")
+    fill(found)
+    return found
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_an_export_is_the_same_bytes_and_imports_whole(cache: Cache, tmp_path: Path) -> None:
+    export_blobs(cache, tmp_path / "a.tar", None)
+    export_blobs(cache, tmp_path / "b.tar", None)
+    assert (tmp_path / "a.tar").read_bytes() == (tmp_path / "b.tar").read_bytes()
+    other = Cache(tmp_path / "other")
+    assert sorted(import_blobs(other, tmp_path / "a.tar")) == list(list_blobs(cache))
+    assert list_blobs(other) == list_blobs(cache)
+    assert all(other.has_blob(blob.algorithm, blob.digest) for blob in list_blobs(cache))
+    assert list(import_blobs(other, tmp_path / "a.tar"))  # again: nothing is at odds
+
+
+def test_an_export_of_an_altered_file_is_refused_and_leaves_nothing(
+    cache: Cache, tmp_path: Path
+) -> None:
+    digest = hashlib.sha256(CONTENTS[0]).hexdigest()
+    cache.blob_path("sha256", digest).write_bytes(b"eno")
+    with pytest.raises(ArtifactError, match="not what its name says"):
+        export_blobs(cache, tmp_path / "a.tar", None)
+    assert not list(tmp_path.glob("*.tar*")) + list(tmp_path.glob(".tmp*"))
+
+
+def write_tar(path: Path, *members: tuple[str, bytes, bytes]) -> None:
+    index = f"sha256:{ONE.rpartition('/')[2]}\n".encode()
+    with tarfile.open(path, "w") as archive:
+        for name, content, kind in (("bundler-cache/INDEX", index, tarfile.REGTYPE), *members):
+            member = tarfile.TarInfo(name)
+            member.type = kind
+            member.size = len(content)
+            member.linkname = "/etc/passwd"
+            archive.addfile(member, io.BytesIO(content))
+
+
+ONE = f"bundler-cache/sha256/{hashlib.sha256(b'one').hexdigest()}"
+
+
+@pytest.mark.parametrize(
+    ("members", "expected"),
+    [
+        ([(f"../{ONE}", b"one", tarfile.REGTYPE)], "no file of a cache"),
+        ([(f"/{ONE}", b"one", tarfile.REGTYPE)], "no file of a cache"),
+        ([(ONE, b"", tarfile.SYMTYPE)], "no file of a cache"),
+        ([(ONE, b"", tarfile.LNKTYPE)], "no file of a cache"),
+        ([(ONE, b"", tarfile.CHRTYPE)], "no file of a cache"),
+        ([(ONE[:-1], b"one", tarfile.REGTYPE)], "no file of a cache"),
+        ([(f"{ONE}/x", b"one", tarfile.REGTYPE)], "no file of a cache"),
+        ([(ONE, b"one", tarfile.REGTYPE)] * 2, "in it twice"),
+        ([(ONE, b"eno", tarfile.REGTYPE)], "not what its name says; kept aside"),
+        ([(ONE.replace("256", "512") + ONE[-64:], b"", tarfile.REGTYPE)], "not in its index"),
+        ([], "1 files of its index are missing"),
+    ],
+    ids=[
+        "dots",
+        "absolute",
+        "symlink",
+        "hardlink",
+        "device",
+        "short",
+        "below",
+        "twice",
+        "altered",
+        "stranger",
+        "missing",
+    ],
+)
+def test_an_import_takes_nothing_that_is_not_what_it_says(
+    tmp_path: Path, members: list[tuple[str, bytes, bytes]], expected: str
+) -> None:
+    write_tar(tmp_path / "x.tar", *members)
+    cache = Cache(tmp_path / "cache")
+    with pytest.raises(ArtifactError, match=expected):
+        list(import_blobs(cache, tmp_path / "x.tar"))
+    assert len(list_blobs(cache)) == (1 if "twice" in expected else 0)
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"[]", tarfile.REGTYPE),
+        (b"{", tarfile.REGTYPE),
+        (b'{"https://x.example/": "sha256:../../x"}', tarfile.REGTYPE),
+        (b"", tarfile.SYMTYPE),
+    ],
+)
+def test_an_import_that_cannot_say_which_url_gave_what_is_refused(
+    tmp_path: Path, content: bytes, kind: bytes
+) -> None:
+    documents = ("bundler-cache/DOCUMENTS", content, kind)
+    write_tar(tmp_path / "x.tar", documents, (ONE, b"one", tarfile.REGTYPE))
+    with pytest.raises(ArtifactError, match="DOCUMENTS cannot be read"):
+        list(import_blobs(Cache(tmp_path / "cache"), tmp_path / "x.tar"))
+
+
+@pytest.mark.parametrize("cut", [0, 100, 700, 1024, 2048, 3000, 6000])
+def test_an_import_of_half_an_export_says_so(cache: Cache, tmp_path: Path, cut: int) -> None:
+    export_blobs(cache, tmp_path / "a.tar", None)
+    (tmp_path / "a.tar").write_bytes((tmp_path / "a.tar").read_bytes()[:cut])
+    other = Cache(tmp_path / "other")
+    with pytest.raises(BundlerError, match=r"no whole|not what its name says|no export"):
+        list(import_blobs(other, tmp_path / "a.tar"))
+    assert all(other.has_blob(blob.algorithm, blob.digest) for blob in list_blobs(other))
+
+
+def test_an_import_of_nothing_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"x\.tar: No such file"):
+        list(import_blobs(Cache(tmp_path / "cache"), tmp_path / "x.tar"))
+
+
+def test_an_import_of_a_directory_or_from_bad_media_says_so(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "cache")
+    with pytest.raises(ArtifactError, match="Is a directory"):
+        list(import_blobs(cache, tmp_path))
+    bad = Path("/proc/self/mem")  # gives no first byte
+    with pytest.raises(ArtifactError, match="mem cannot be read: Input/output error"):
+        list(import_blobs(cache, bad))
+
+
+@pytest.mark.parametrize(("target", "expected"), [("no/x.tar", "no directory"), ("", "directory")])
+def test_an_export_to_where_no_file_can_be_says_so(
+    cache: Cache, tmp_path: Path, target: str, expected: str
+) -> None:
+    with pytest.raises(OutputError, match=expected):
+        export_blobs(cache, tmp_path / target, None)
+
+
+def test_an_export_from_bad_media_says_so(
+    cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blob = cache.blob_path("sha256", hashlib.sha256(CONTENTS[1]).hexdigest())
+    blob.unlink()
+    blob.symlink_to("/proc/self/mem")
+    listed = (Blob("sha256", blob.name, len(CONTENTS[1])),)
+    monkeypatch.setattr("bundler.cache.archive.list_blobs", lambda _: listed)
+    with pytest.raises(ArtifactError, match=f"{blob.name} cannot be read"):
+        export_blobs(cache, tmp_path / "a.tar", None)
+    assert not list(tmp_path.glob("*.tar*")) + list(tmp_path.glob(".tmp*"))
+
+
+def test_verify_puts_an_altered_file_aside(cache: Cache) -> None:
+    assert run("cache", "verify", "--cache", cache.root).exit_code == 0
+    digest = hashlib.sha256(CONTENTS[0]).hexdigest()
+    cache.blob_path("sha256", digest).write_bytes(b"eno")
+    result = run("cache", "verify", "--cache", cache.root)
+    assert result.exit_code == 3
+    assert [line.split()[-1] for line in result.stdout.splitlines() if "ALTERED" in line] == [
+        f"sha256:{digest}"
+    ]
+    assert run("cache", "verify", "--cache", cache.root).exit_code == 0
+    assert len(list_blobs(cache)) == 3
+
+
+def test_what_was_fetched_crosses_and_what_is_not_needed_goes(tmp_path: Path) -> None:
+    description = write_description(tmp_path)
+    pins = write_upstream(tmp_path, description)
+    common = ("-c", description, "--pins", pins)
+    here, there = tmp_path / "here", tmp_path / "there"
+    fetched = run(
+        "fetch", "-q", *common, "--mirror", tmp_path / "mirror", "--offline", "--cache", here
+    )
+    assert fetched.exit_code == 0
+    names = sorted(line.split()[0] for line in fetched.stdout.splitlines())
+    assert len(names) >= 4
+    assert not list(description.parent.glob("*.state"))  # no keys were made
+    fill(Cache(here))
+
+    exported = run("cache", "export", tmp_path / "x.tar", *common, "--cache", here)
+    assert sorted(line.split()[1] for line in exported.stdout.splitlines()) == names
+    assert run("cache", "import", tmp_path / "x.tar", "--cache", there).exit_code == 0
+    again = run("fetch", "-q", *common, "--offline", "--cache", there)
+    assert sorted(line.split()[0] for line in again.stdout.splitlines()) == names
+
+    dry = run("cache", "prune", *common, "--dry-run", "--cache", here)
+    assert len(dry.stdout.splitlines()) == 4
+    assert len(list_blobs(Cache(here))) == len(names) + 4
+    assert run("cache", "prune", *common, "--cache", here).stdout == dry.stdout
+    listed = run("cache", "list", "--cache", here)
+    assert sorted(line.split()[1] for line in listed.stdout.splitlines()) == names
+
+
+def test_an_export_of_what_is_missing_names_it(tmp_path: Path) -> None:
+    description = write_description(tmp_path)
+    pins = write_upstream(tmp_path, description)
+    result = run(
+        "cache", "export", tmp_path / "x.tar", "-c", description, "--pins", pins, "--cache",
+        tmp_path / "empty",
+    )  # fmt: skip
+    assert isinstance(result.exception, ArtifactError)
+    assert "etcd" in result.exception.message
+    assert not (tmp_path / "x.tar").exists()
+
+
+def test_prune_without_a_description_takes_nothing(cache: Cache) -> None:
+    result = run("cache", "prune", "--cache", cache.root)
+    assert isinstance(result.exception, BundlerError)
+    assert len(list_blobs(cache)) == 4

@@ -1,0 +1,99 @@
+"""Access for people: users of their own, and a PKCS#12 for a browser."""
+
+import base64
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import pkcs12
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+PINS = Path(__file__).parents[2] / "golden" / "pins.yaml"
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def bundler(description: Path, tmp_path: Path) -> Run:
+    def run(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [Path(sys.executable).parent / "bundler", "admin", *arguments, "--pins", str(PINS)],
+            cwd=description.parent, capture_output=True, text=True, check=False, input=stdin,
+        )  # fmt: skip
+
+    return run
+
+
+def authority(site: Path) -> x509.Certificate:
+    return x509.load_pem_x509_certificate(
+        (site / "lab.state/pki/kubernetes-ca/cert.pem").read_bytes()
+    )
+
+
+def test_a_user_gets_a_kubeconfig_of_his_own_that_ends_when_told(
+    bundler: Run, description: Path
+) -> None:
+    done = bundler("create", "--name", "alice", "--group", "dev", "--days", "30")
+    assert done.returncode == 0, done.stderr
+    path = description.parent / "alice.kubeconfig"
+    assert path.stat().st_mode & 0o777 == 0o600
+    config = yaml.safe_load(path.read_text())
+    user = config["users"][0]["user"]
+    certificate = x509.load_pem_x509_certificate(base64.b64decode(user["client-certificate-data"]))
+    certificate.verify_directly_issued_by(authority(description.parent))
+    subject = {a.oid: a.value for a in certificate.subject}
+    assert subject == {NameOID.COMMON_NAME: "alice", NameOID.ORGANIZATION_NAME: "dev"}
+    usages = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    assert list(usages) == [ExtendedKeyUsageOID.CLIENT_AUTH]
+    left = certificate.not_valid_after_utc - datetime.now(UTC)
+    assert timedelta(days=29, hours=23) < left < timedelta(days=30, minutes=1)
+    assert config["clusters"][0]["cluster"]["server"] == "https://172.30.20.250:8443"
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--name", "system:admin"), ("--name", "bob", "--group", "system:masters")]
+)
+def test_nobody_gets_a_name_of_kubernetes_own(
+    bundler: Run, description: Path, arguments: tuple[str, ...]
+) -> None:
+    done = bundler("create", *arguments)
+    assert done.returncode == 2
+    assert "Kubernetes' own" in done.stderr
+    assert not list(description.parent.glob("*.kubeconfig"))
+
+
+def test_an_existing_file_is_not_overwritten(bundler: Run, description: Path) -> None:
+    (description.parent / "alice.kubeconfig").write_text("mine")
+    assert bundler("create", "--name", "alice").returncode == 6
+    assert (description.parent / "alice.kubeconfig").read_text() == "mine"
+
+
+def test_the_administrators_identity_opens_with_its_password_only(
+    bundler: Run, description: Path
+) -> None:
+    (description.parent / "password").write_text("correct horse\n")
+    done = bundler("export", "--p12", "admin.p12", "--password-file", "password")
+    assert done.returncode == 0, done.stderr
+    path = description.parent / "admin.p12"
+    assert path.stat().st_mode & 0o777 == 0o600
+    key, certificate, others = pkcs12.load_key_and_certificates(path.read_bytes(), b"correct horse")
+    assert key is not None
+    assert certificate is not None
+    assert {a.value for a in certificate.subject} == {"kubernetes-admin", "system:masters"}
+    assert others == [authority(description.parent)]
+    with pytest.raises(ValueError, match="password"):
+        pkcs12.load_key_and_certificates(path.read_bytes(), b"wrong horse")
+
+
+def test_a_short_password_is_refused_and_no_password_is_shown(
+    bundler: Run, description: Path
+) -> None:
+    done = bundler("export", "--p12", "admin.p12", stdin="short\nshort\n")
+    assert done.returncode == 2
+    assert "shorter than 8" in done.stderr
+    assert "short\n" not in done.stdout
+    assert not (description.parent / "admin.p12").exists()

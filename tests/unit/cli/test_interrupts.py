@@ -1,0 +1,179 @@
+"""Ctrl-C: a line and exit code 130 soon, whatever is waited for."""
+
+import fcntl
+import hashlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from support.descriptions import write_description, write_upstream
+from support.misbehaving_server import make_artifact
+
+from bundler.cache.store import Cache
+from bundler.errors import ArtifactError
+from bundler.sources.download_errors import StoppedError
+from bundler.sources.fetch import FetchOptions, ensure_artifact, ensure_artifacts
+
+BUNDLER = Path(sys.executable).parent / "bundler"
+SOON = 5  # seconds: far less than any time-out of a connection
+LISTENING = ("env", "--default-signal=INT")  # shells have what is in the background ignore it
+
+
+@contextmanager
+def started(*command: object, **words: object) -> Iterator[subprocess.Popen[str]]:
+    process: subprocess.Popen[str] = subprocess.Popen(
+        [*LISTENING, *map(str, command)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **words,
+    )  # fmt: skip
+    killer = threading.Timer(30, process.kill)  # whatever it does instead
+    killer.start()
+    try:
+        yield process
+    finally:
+        killer.cancel()
+        process.kill()
+        process.communicate()
+
+
+def interrupt(process: subprocess.Popen[str]) -> str:
+    """What it says when it is interrupted, and ends."""
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=SOON)
+    assert process.returncode == 130
+    assert "Traceback" not in said
+    return said
+
+
+@contextmanager
+def held(cache: Cache, name: str) -> Iterator[int]:
+    """Another run's lock, from the outside."""
+    with (cache.directory("locks") / name).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield file.fileno()
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> FetchOptions:
+    return FetchOptions(cache=Cache(tmp_path / "cache"), backoff=0.01)
+
+
+@pytest.fixture
+def silent() -> Iterator[socket.socket]:
+    """A server that takes connections, and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(60)
+        yield server
+
+
+def test_a_fetch_ends_soon_behind_servers_that_say_no_more_and_another_runs_lock(
+    silent: socket.socket, tmp_path: Path
+) -> None:
+    description = write_description(tmp_path)
+    pins = write_upstream(tmp_path, description)
+    data = json.loads(pins.read_text())
+    begun, silenced, locked, *_ = data["artifacts"].values()
+    begun["url"] = silenced["url"] = f"http://127.0.0.1:{silent.getsockname()[1]}/x"
+    silenced["sha256"] = hashlib.sha256(b"another").hexdigest()
+    pins.write_text(json.dumps(data))
+    cache = Cache(tmp_path / "cache")
+    command = ("fetch", "-c", description, "--pins", pins, "--cache", cache.root, "--mirror")
+    with (
+        held(cache, f"sha256-{locked['sha256']}"),
+        started(BUNDLER, *command, tmp_path / "mirror", env=without_proxies()) as process,
+    ):
+        connections = [silent.accept()[0] for _ in range(2)]
+        connections[0].recv(1000)
+        connections[0].sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf of it")
+        assert process.stderr is not None
+        assert any("another run is at it" in line for line in process.stderr)
+        said = interrupt(process)
+        for connection in connections:
+            connection.close()
+    assert "the next run goes on from there" in said
+
+
+def without_proxies() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
+
+
+def test_who_waits_for_another_run_says_once_for_what(
+    options: FetchOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifact = make_artifact("http://127.0.0.1:1/x", b"wanted")
+    cache = options.cache
+    said: list[str] = []
+    with held(cache, f"sha256-{artifact.digest}") as descriptor:
+        cache.directory("blobs", "sha256").joinpath(artifact.digest).write_bytes(b"wanted")
+
+        def hear(text: str) -> None:
+            said.append(text)
+            threading.Timer(0.3, lambda: fcntl.flock(descriptor, fcntl.LOCK_UN)).start()
+
+        monkeypatch.setattr("bundler.cache.store.log.info", hear)
+        assert ensure_artifact(artifact, options).read_bytes() == b"wanted"
+    assert said == [f"  {artifact.label}: another run is at it, and is waited for"]
+
+
+def test_who_waits_for_another_thread_of_the_same_run_says_nothing(
+    options: FetchOptions, capsys: pytest.CaptureFixture[str]
+) -> None:
+    taken = threading.Event()
+
+    def hold() -> None:
+        with options.cache.lock("name"):
+            taken.set()
+            time.sleep(0.3)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    taken.wait()
+    with options.cache.lock("name"):
+        pass
+    thread.join()
+    assert capsys.readouterr().err == ""
+
+
+def test_who_is_stopped_waits_for_no_lock(options: FetchOptions) -> None:
+    artifact = make_artifact("http://127.0.0.1:1/x")
+    threading.Timer(0.2, options.stop.set).start()
+    with held(options.cache, f"sha256-{artifact.digest}"), pytest.raises(StoppedError):
+        ensure_artifact(artifact, options)
+
+
+def test_what_has_not_begun_when_a_run_is_stopped_never_begins(options: FetchOptions) -> None:
+    options.stop.set()
+    with pytest.raises(ArtifactError, match="stopped"):
+        ensure_artifacts([make_artifact("http://127.0.0.1:1/x")], options)
+    assert not options.cache.root.exists()
+
+
+@pytest.mark.parametrize("command", [[BUNDLER], [sys.executable, "-m", "bundler"]])
+def test_an_interrupt_while_the_program_is_loaded_is_a_line(
+    tmp_path: Path, command: list[object]
+) -> None:
+    (tmp_path / "typer.py").write_text(
+        "import time\nprint('loading', flush=True)\n"
+        "try:\n    time.sleep(60)\nexcept BaseException:\n    pass\n"
+    )
+    with started(*command, "--version", env={**os.environ, "PYTHONPATH": str(tmp_path)}) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "loading\n"
+        said = interrupt(process)
+    assert said == "error: interrupted before anything was begun\n"
+
+
+def test_who_is_told_to_ignore_interrupts_does(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text(
+        "import os, signal\nos._exit(signal.getsignal(signal.SIGINT) != signal.SIG_IGN)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    subprocess.run(["env", "--ignore-signal=INT", BUNDLER], env=environment, check=True)

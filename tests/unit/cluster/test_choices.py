@@ -1,0 +1,223 @@
+"""What a description may choose: networks, runtimes, DNS, registries; and what is refused."""
+
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from support.descriptions import write_archive
+
+from bundler.cache.store import Cache
+from bundler.cluster.loader import load_cluster
+from bundler.errors import ConfigError
+from bundler.pipeline import render
+from bundler.project import Inputs
+
+BASE = """\
+apiVersion: bundler/v1alpha1
+name: choices
+kubernetes: {version: 1.28.3}
+runtime: {engine: containerd}
+dns: {provider: none}
+nodes:
+  - {name: one, address: 192.0.2.1, roles: [etcd, control-plane, worker]}
+  - {name: two, address: 192.0.2.2, roles: [worker]}
+images:
+  - {ref: "registry.k8s.io/pause:3.9", file: pause.tar}
+  - {ref: "registry.k8s.io/coredns/coredns:v1.10.1", file: coredns.tar}
+  - {ref: "nginx:1", file: nginx.tar, use: verify}
+"""
+Render = Callable[[str], Path]
+
+
+@pytest.fixture
+def describe(tmp_path: Path) -> Callable[..., Path]:
+    """BASE with lines replaced; its path."""
+    for name, ref in {
+        "pause": "registry.k8s.io/pause:3.9",
+        "coredns": "registry.k8s.io/coredns/coredns:v1.10.1",
+        "nginx": "nginx:1",
+    }.items():
+        write_archive(tmp_path / f"{name}.tar", ref)
+
+    (tmp_path / "both.pem").write_text(
+        "".join(
+            f"-----BEGIN {w}-----\nx\n-----END {w}-----\n" for w in ("CERTIFICATE", "PRIVATE KEY")
+        )
+    )
+
+    def write(*replacements: tuple[str, str]) -> Path:
+        text = BASE
+        for old, new in replacements:
+            assert old in text
+            text = text.replace(old, new)
+        path = tmp_path / "cluster.yaml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def trees(tmp_path: Path, describe: Callable[..., Path]) -> Callable[..., Path]:
+    """The rendered text trees of a description."""
+
+    def run(*replacements: tuple[str, str]) -> Path:
+        inputs = Inputs(description=describe(*replacements), cache=Cache(tmp_path / "cache"))
+        render(inputs, tmp_path / "trees", text_only=True)
+        return tmp_path / "trees"
+
+    return run
+
+
+RUNTIME = "runtime: {engine: containerd}"
+MINOR = "version: 1.28.3"
+
+
+@pytest.mark.parametrize(
+    ("replacements", "expected"),
+    [
+        ([(RUNTIME, "runtime: {engine: docker}")], r"docker works before Kubernetes 1.24, not with 1.28: take containerd, or add runtime.cri_dockerd"),
+        ([(RUNTIME, "runtime: {engine: docker, cri_dockerd: 0.3.20}"), (MINOR, "version: 1.20.2")], r"speaks to Docker without cri-dockerd: leave it out"),
+        ([(RUNTIME, "runtime: {engine: containerd, version: 1.5.9}")], r"needs CRI v1, which containerd 1.5.9 lacks"),
+        ([(RUNTIME, "runtime: {engine: containerd, version: 1.3.9}")], r"containerd 1.3.9 is too old"),
+        ([("dns: {provider: none}", "dns: {provider: none}\nnetwork: {proxy_mode: nftables}")], r"nftables works from Kubernetes 1.31, not with 1.28: take ipvs or iptables"),
+        ([("dns: {provider: none}", "dns: {provider: none}\nnetwork: {flannel: {backend: vxlan}}")], r"network.plugin is static: say `plugin: flannel`"),
+        ([("dns: {provider: none}", "dns: {provider: none}\nnetwork: {plugin: flannel, flannel: {store: etcd}}")], r"etcd feeds dockerd's bridge"),
+        ([(RUNTIME, "runtime: {engine: docker}"), (MINOR, "version: 1.20.2"), ("dns: {provider: none}", "dns: {provider: none}\netcd: {version: 3.6.4}\nnetwork: {plugin: flannel, flannel: {store: etcd}}")], r"etcd 3.6.4 has no v2 API any more: take store kubernetes, or etcd 3.4"),
+        ([(RUNTIME, "runtime: {engine: docker}"), (MINOR, "version: 1.20.2"), ("dns: {provider: none}", "dns: {provider: none}\nnetwork: {plugin: flannel, flannel: {store: etcd, version: 0.22.1}}")], r"flannel 0.22.1 does not speak etcd's v2 API"),
+        ([(RUNTIME, "runtime: {engine: containerd, registries: [{host: r.example, ca: nginx.tar}]}")], r"nginx.tar: no PEM file with certificates"),
+        ([(RUNTIME, "runtime: {engine: containerd, registries: [{host: r.example, ca: both.pem}]}")], r"both.pem: .* and with nothing else"),
+        ([(RUNTIME, "runtime: {engine: containerd, registries: [{host: r.example, mirrors: ['https://bob:word@m.example']}]}")], r"must be without name and password"),
+        ([(RUNTIME, "runtime: {engine: docker, cri_dockerd: 0.3.20, registry_mirrors: ['https://bob:word@m.example']}")], r"must be without name and password"),
+        ([(RUNTIME, "runtime: {engine: containerd, registries: [{host: r.example}, {host: r.example}]}")], r"r.example is given twice"),
+        ([('nginx:1"', 'registry.k8s.io/pause:3.10"'), ("file: nginx.tar, use: verify", "use: pause")], r"needs exactly one pause image, and has 2: .* registry.k8s.io/pause:3.9"),
+        ([("address: 192.0.2.2,", 'address: "2001:db8::2",')], r"nodes\[1\].address: IPv6 and dual-stack are not built, for no minor and no network plugin"),
+        ([("dns: {provider: none}", 'dns: {provider: none}\nnetwork: {pod_cidr: "fd00::/48"}')], r"network.pod_cidr: IPv6 and dual-stack are not built"),
+        ([("dns: {provider: none}", 'dns: {provider: none}\ncontrol_plane: {endpoint: "[fd00::1]:6443"}')], r"control_plane.endpoint: IPv6 and dual-stack are not built"),
+        ([(RUNTIME, "etcd: {data_dir: relative}\n" + RUNTIME)], r"etcd.data_dir: must be an absolute path"),
+        ([("dns: {provider: none}", "dns: {provider: none}\nextra: {containerd: {config: {plugins: {io.containerd.grpc.v1.cri: {containerd: {runtimes: {runc: {options: {SystemdCgroup: true}}}}}}}}}")], r"SystemdCgroup: follows from the plan"),
+        ([("dns: {provider: none}", "dns: {provider: none}\nextra: {flanneld: {flags: {v: 5}}}")], r"flanneld is not installed: the cluster does not use it"),
+    ],
+    ids=lambda value: value[:40] if isinstance(value, str) else "",
+)  # fmt: skip
+def test_what_does_not_go_together_is_refused_with_what_to_take(
+    describe: Callable[..., Path], replacements: list[tuple[str, str]], expected: str
+) -> None:
+    with pytest.raises(ConfigError, match=expected):
+        load_cluster(describe(*replacements))
+
+
+def test_ipvs_is_deprecated_with_a_warning(describe: Callable[..., Path]) -> None:
+    path = describe(
+        (MINOR, "version: 1.36.2"), ("dns: {provider: none}", "network: {proxy_mode: ipvs}")
+    )
+    assert any("ipvs is deprecated from Kubernetes 1.35" in w for w in load_cluster(path).warnings)
+
+
+def load_documents(path: Path) -> dict[str, dict[str, Any]]:
+    return {d["kind"]: d for d in yaml.safe_load_all(path.read_text()) if d}
+
+
+def test_coredns_is_asked_where_the_kubelets_send_their_pods(trees: Callable[..., Path]) -> None:
+    root = trees(("dns: {provider: none}", "dns: {upstream: [192.0.2.53, 192.0.2.54]}")) / "one"
+    addons = load_documents(root / "rootfs/etc/kubernetes/addons/coredns.yaml")
+    kubelet = yaml.safe_load((root / "rootfs/etc/kubernetes/kubelet-config.yaml").read_text())
+    assert kubelet["clusterDNS"] == [addons["Service"]["spec"]["clusterIP"]] == ["10.254.0.2"]
+    corefile = addons["ConfigMap"]["data"]["Corefile"]
+    assert "kubernetes cluster.local in-addr.arpa" in corefile
+    assert "forward . 192.0.2.53 192.0.2.54" in corefile
+    assert "ready :8181" in corefile
+    pod = addons["Deployment"]["spec"]["template"]["spec"]
+    assert pod["containers"][0]["image"] == "registry.k8s.io/coredns/coredns:v1.10.1"
+    assert "requiredDuringSchedulingIgnoredDuringExecution" in pod["affinity"]["podAntiAffinity"]
+
+
+def test_an_old_coredns_has_no_readiness_plugin(trees: Callable[..., Path]) -> None:
+    root = trees(
+        ("dns: {provider: none}", "dns: {version: 1.3.1, upstream: [], replicas: 3}"),
+        (MINOR, "version: 1.14.10"),
+    )
+    addons = load_documents(root / "one/rootfs/etc/kubernetes/addons/coredns.yaml")
+    corefile = addons["ConfigMap"]["data"]["Corefile"]
+    assert "ready" not in corefile
+    assert "forward" not in corefile
+    pod = addons["Deployment"]["spec"]["template"]["spec"]
+    assert pod["containers"][0]["readinessProbe"]["httpGet"]["path"] == "/health"
+    assert "preferredDuringSchedulingIgnoredDuringExecution" in pod["affinity"]["podAntiAffinity"]
+
+
+def test_flannel_takes_subnets_from_node_objects(trees: Callable[..., Path]) -> None:
+    root = trees(("dns: {provider: none}", "network: {plugin: flannel}"))
+    manager = (root / "one/rootfs/etc/systemd/system/kube-controller-manager.service").read_text()
+    assert "--allocate-node-cidrs=true" in manager
+    assert "--node-cidr-mask-size=24" in manager
+    unit = (root / "two/rootfs/etc/systemd/system/flannel.service").read_text()
+    assert "--kube-subnet-mgr=true" in unit
+    assert "Environment=NODE_NAME=two" in unit
+    assert "etcd" not in unit
+    assert not (root / "two/rootfs/etc/systemd/system/kube-pod-routes.service").exists()
+    assert not list((root / "two/rootfs/etc/cni/net.d").glob("*"))
+    assert (root / "one/rootfs/etc/kubernetes/addons/flannel.yaml").exists()
+
+
+def test_registries_have_mirrors_and_their_own_authority(
+    trees: Callable[..., Path], tmp_path: Path
+) -> None:
+    authority = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
+    (tmp_path / "ca.pem").write_text(authority)
+    registries = (
+        "[{host: docker.io, mirrors: ['https://mirror.example:5000']},"
+        " {host: 'own.example:5000', ca: ca.pem}, {host: lab.example, insecure: true}]"
+    )
+    root = trees((RUNTIME, f"runtime: {{engine: containerd, registries: {registries}}}"))
+    folder = root / "two/rootfs/etc/containerd/certs.d"
+    hosts = {
+        path.parent.name: tomllib.loads(path.read_text()) for path in folder.rglob("hosts.toml")
+    }
+    assert hosts["docker.io"]["server"] == "https://registry-1.docker.io"
+    assert list(hosts["docker.io"]["host"]) == ["https://mirror.example:5000"]
+    own = hosts["own.example:5000"]["host"]["https://own.example:5000"]
+    assert own["ca"] == "/etc/containerd/certs.d/own.example:5000/ca.crt"
+    assert (folder / "own.example:5000/ca.crt").read_text() == authority
+    assert hosts["lab.example"]["host"]["https://lab.example"]["skip_verify"] is True
+    config = tomllib.loads((root / "two/rootfs/etc/containerd/config.toml").read_text())
+    cri = config["plugins"]["io.containerd.grpc.v1.cri"]
+    assert cri["registry"]["config_path"] == "/etc/containerd/certs.d"
+
+
+@pytest.mark.parametrize(("minor", "driver"), [("1.28.3", "cgroupfs"), ("1.36.2", "systemd")])
+def test_runtime_and_kubelet_have_one_cgroup_driver(
+    trees: Callable[..., Path], minor: str, driver: str
+) -> None:
+    root = trees((MINOR, f"version: {minor}")) / "two" / "rootfs"
+    kubelet = yaml.safe_load((root / "etc/kubernetes/kubelet-config.yaml").read_text())
+    assert kubelet["cgroupDriver"] == driver
+    text = (root / "etc/containerd/config.toml").read_text()
+    assert f"SystemdCgroup = {'true' if driver == 'systemd' else 'false'}" in text
+
+
+def test_docker_goes_on_after_dockershim_with_cri_dockerd(trees: Callable[..., Path]) -> None:
+    root = trees((RUNTIME, "runtime: {engine: docker, cri_dockerd: 0.3.20}")) / "two" / "rootfs"
+    units = root / "etc/systemd/system"
+    assert "--network-plugin=cni" in (units / "cri-dockerd.service").read_text()
+    kubelet = (units / "kubelet.service").read_text()
+    assert "Requires=docker.service cri-dockerd.service" in kubelet
+    config = yaml.safe_load((root / "etc/kubernetes/kubelet-config.yaml").read_text())
+    assert config["containerRuntimeEndpoint"] == "unix:///run/cri-dockerd.sock"
+    assert "unix:///run/cri-dockerd.sock" in (root / "etc/crictl.yaml").read_text()
+
+
+def test_secrets_are_written_by_the_newer_provider_and_read_by_both(
+    trees: Callable[..., Path],
+) -> None:
+    path = "one/rootfs/etc/kubernetes/encryption-config.yaml"
+    old = yaml.safe_load((trees() / path).read_text())
+    new = yaml.safe_load((trees((MINOR, "version: 1.36.2")) / path).read_text())
+    names = [[next(iter(p)) for p in d["resources"][0]["providers"]] for d in (old, new)]
+    assert names == [["aescbc", "identity"], ["secretbox", "aescbc", "identity"]]
+    keys = {p[n]["keys"][0]["secret"] for p in new["resources"][0]["providers"]
+            for n in p if n != "identity"}  # fmt: skip
+    assert keys == {old["resources"][0]["providers"][0]["aescbc"]["keys"][0]["secret"]}

@@ -1,0 +1,110 @@
+"""What a node asks of its host, and the limits of its units."""
+
+from ipaddress import IPv4Network
+from pathlib import Path
+
+import pytest
+import yaml
+
+from bundler.cache.store import Cache
+from bundler.cluster.host_needs import (
+    SYSCTLS,
+    Need,
+    open_ports,
+    sysctls,
+)
+from bundler.cluster.loader import load_cluster
+from bundler.cluster.plan import Plan, make_plan
+from bundler.paths import templates_directory
+from bundler.pipeline import render
+from bundler.project import Inputs
+
+PINS = Path(__file__).parents[2] / "golden" / "pins.yaml"
+
+
+def plan_of(description: Path, **changes: object) -> Plan:
+    cluster = yaml.safe_load(description.read_text()) | changes
+    description.write_text(yaml.safe_dump(cluster))
+    subnets = {
+        name: IPv4Network(f"10.200.{i}.0/24") for i, name in enumerate(("worker1", "worker2"))
+    }
+    return make_plan(load_cluster(description).cluster, subnets)
+
+
+def test_settings_that_are_gone_or_belong_to_others_are_left_alone() -> None:
+    names = {row.name for row in SYSCTLS}
+    assert len(names) == len(SYSCTLS)
+    assert names.isdisjoint(
+        {"net.ipv4.tcp_tw_recycle", "net.netfilter.nf_conntrack_max", "fs.nr_open"}
+    )
+    assert all(row.why for row in SYSCTLS)
+
+
+def test_only_workers_need_what_pods_need(description: Path) -> None:
+    plan = plan_of(description)
+    nodes = {node.name: {row.name for row in sysctls(node)} for node in plan.nodes}
+    assert nodes["master1"] == {"net.ipv4.ip_forward", "fs.file-max"}
+    assert nodes["worker1"] == {row.name for row in SYSCTLS}
+    must = {row.name for row in SYSCTLS if row.need is Need.MUST}
+    assert must == {
+        "net.ipv4.ip_forward",
+        "net.bridge.bridge-nf-call-iptables",
+        "net.bridge.bridge-nf-call-ip6tables",
+    }
+
+
+def test_ports_on_loopback_are_not_for_the_firewall(description: Path) -> None:
+    plan = plan_of(description)
+    node = next(node for node in plan.nodes if node.name == "worker1")
+    ports = open_ports(plan, node, [10248, 10249, 10250, 10256, 8443])
+    assert ports == ("10250/tcp", "10256/tcp", "8443/tcp", "30000-32767/tcp", "30000-32767/udp")
+    flannel = plan_of(description, network={"plugin": "flannel"})
+    node = next(node for node in flannel.nodes if node.name == "worker1")
+    assert open_ports(flannel, node, [10246])[-1] == "8472/udp"
+    assert "10246/tcp" not in open_ports(flannel, node, [10246])
+    nodes = yaml.safe_load(description.read_text())["nodes"]
+    for each in nodes:
+        each["roles"] = [role for role in each["roles"] if role != "load-balancer"]
+    balancer = {"load_balancer": {"kind": "node-local"}}
+    local = plan_of(description, nodes=nodes, control_plane=balancer)
+    node = next(node for node in local.nodes if node.name == "worker1")
+    assert "8443/tcp" not in open_ports(local, node, [8443])
+
+
+@pytest.mark.parametrize(("fail", "expected"), [(True, "SWAP_OFF='yes'"), (False, "SWAP_OFF=''")])
+def test_swap_stays_where_the_kubelet_is_told_to_bear_it(
+    description: Path, tmp_path: Path, fail: bool, expected: str
+) -> None:
+    cluster = yaml.safe_load(description.read_text())
+    cluster.setdefault("extra", {}).setdefault("kubelet", {})["config"] = {"failSwapOn": fail}
+    description.write_text(yaml.safe_dump(cluster))
+    inputs = Inputs(
+        description=description, cache=Cache(tmp_path / "cache"), offline=True, pins=PINS
+    )
+    render(inputs, tmp_path / "trees", text_only=True)
+    assert expected in (tmp_path / "trees/worker1/node.env").read_text().splitlines()
+
+
+# The tutorial's, and upstream's own for the runtimes. The kubelet sets its own (maxOpenFiles).
+LIMITS = {
+    "etcd/*/etcd.service.j2": {"LimitNOFILE=65536"},
+    "control-plane/*/kube-apiserver.service.j2": {"LimitNOFILE=65536"},
+    "load-balancer/*/kube-nginx.service": {"LimitNOFILE=65536"},
+    "worker/*/kube-proxy.service.j2": {"LimitNOFILE=65536"},
+    "worker/*/kubelet.service.j2": {"CPUAccounting=yes", "MemoryAccounting=yes"},
+    "runtime-*/*/docker.service.j2": {
+        "LimitNOFILE=infinity",
+        "LimitNPROC=infinity",
+        "LimitCORE=infinity",
+        "TasksMax=infinity",
+        "Delegate=yes",
+        "KillMode=process",
+    },
+}
+LIMITS["runtime-*/*/containerd.service.j2"] = LIMITS["runtime-*/*/docker.service.j2"]
+
+
+@pytest.mark.parametrize("unit", LIMITS)
+def test_units_have_the_limits_that_their_programs_need(unit: str) -> None:
+    (path,) = templates_directory().glob(unit.replace("/*/", "/rootfs/etc/systemd/system/"))
+    assert set(path.read_text().splitlines()) >= LIMITS[unit]

@@ -1,0 +1,409 @@
+"""Every choice that a minor has: what is rendered is what its real programs take.
+
+Whole bundles are rendered for every minor, runtime, network and proxy mode, the load balancers in
+turn; flags and fields alone for every load balancer too. The tables (bundler/catalog/accepted-*.tsv,
+deprecated-flags.tsv, apis.tsv, feature-gates.tsv) come from the programs themselves and from their
+sources.
+"""
+
+import itertools
+import re
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+from support.descriptions import write_archive
+
+from bundler.cluster.accepted import (
+    _read,
+    accepted_fields,
+    accepted_flags,
+    deprecated_flags,
+    known_gates,
+    served_apis,
+    takes_field,
+)
+from bundler.cluster.checks import check_cluster
+from bundler.cluster.components import MINORS, PROXY_MODES, RUNTIMES
+from bundler.cluster.loader import load_cluster
+from bundler.cluster.plan import Plan, make_plan
+from bundler.cluster.schema import Cluster
+from bundler.cluster.settings import list_flags, make_config, make_flags
+from bundler.errors import ConfigError
+from bundler.pki.store import Pki, ensure_pki
+from bundler.render.context import Secrets
+from bundler.render.node import render_node
+from bundler.state.directory import open_state
+
+PROGRAMS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy")
+CONFIGS = {
+    "kubelet": "rootfs/etc/kubernetes/kubelet-config.yaml",
+    "kube-proxy": "rootfs/etc/kubernetes/kube-proxy-config.yaml",
+    "kube-scheduler": "rootfs/etc/kubernetes/scheduler-config.yaml",
+}
+NETWORKS = {
+    "static": {"plugin": "static"},
+    "flannel": {"plugin": "flannel", "flannel": {"backend": "host-gw"}},
+    "flannel-etcd": {"plugin": "flannel", "flannel": {"store": "etcd"}},
+}
+BALANCERS: dict[str, dict[str, Any]] = {
+    "none": {},
+    "node-local": {"load_balancer": {"kind": "node-local"}},
+    "nginx-keepalived": {
+        "endpoint": "192.0.2.100:8443",
+        "load_balancer": {"kind": "nginx-keepalived", "interface": "eth0"},
+    },
+    "external": {"endpoint": "api.example:6443", "load_balancer": {"kind": "external"}},
+}
+PLAIN_PORTS = {"insecure-port", "port"}
+"""Flags that may be set though deprecated: without them, or not 0, everybody is served."""
+
+SCHEMAS = {version.rpartition(".")[0] for version in kubernetes_validate.utils.all_versions()}
+SCHEDULER_APIS = ("v1alpha1", "v1alpha2", "v1beta1", "v1beta2", "v1beta3", "v1")
+
+
+def make_cluster(
+    minor: str, runtime: dict[str, Any], network: str, proxy_mode: str, balancer: str
+) -> Cluster:
+    images = [("registry.k8s.io/pause:1", "pause"), ("registry.k8s.io/coredns:1", "coredns"),
+              ("registry.k8s.io/metrics-server:1", "metrics-server"), ("nginx:1", "verify")]  # fmt: skip
+    return Cluster.model_validate(
+        {
+            "apiVersion": "bundler/v1alpha1",
+            "name": "oracle",
+            "kubernetes": {"version": f"{minor}.9"},
+            "runtime": runtime,
+            "network": {**NETWORKS[network], "proxy_mode": proxy_mode},
+            "metrics_server": {},
+            "control_plane": BALANCERS[balancer],
+            "nodes": [
+                {
+                    "name": "one",
+                    "address": "192.0.2.1",
+                    "roles": [
+                        "etcd",
+                        "control-plane",
+                        "worker",
+                        *(["load-balancer"] if balancer == "nginx-keepalived" else []),
+                    ],
+                }
+            ],
+            "images": [
+                {"ref": ref, "file": str(IMAGES / f"{use}.tar"), "use": use} for ref, use in images
+            ],
+        }
+    )
+
+
+IMAGES = Path("/nonexistent")
+
+
+def list_runtimes(minor: str) -> Iterator[dict[str, Any]]:
+    yield {"engine": "containerd"}
+    if RUNTIMES["docker"].holds_for(minor):
+        yield {"engine": "docker"}
+    else:
+        yield {"engine": "docker", "cri_dockerd": "0.3.20"}
+
+
+@pytest.fixture(scope="module")
+def archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("images")
+    for use, ref in {"pause": "registry.k8s.io/pause:1", "coredns": "registry.k8s.io/coredns:1",
+                     "metrics-server": "registry.k8s.io/metrics-server:1", "verify": "nginx:1"}.items():  # fmt: skip
+        write_archive(directory / f"{use}.tar", ref)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def pki(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Plan], Pki]:
+    """One PKI for each set of certificates; what they say does not matter here."""
+    root = tmp_path_factory.mktemp("states")
+
+    made: dict[tuple[bool, bool], Pki] = {}
+
+    def find(plan: Plan) -> Pki:
+        key = ("flannel-kubernetes" in plan.features, "flannel-etcd" in plan.features)
+        if key not in made:
+            with open_state(root / f"{key[0]}-{key[1]}") as state:
+                made[key] = ensure_pki(state, plan, datetime.now(UTC))
+        return made[key]
+
+    return find
+
+
+@pytest.fixture
+def render(
+    archives: Path, pki: Callable[[Plan], Pki], monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Cluster], dict[str, str]]:
+    """The text files of the only node, by path."""
+
+    def run(cluster: Cluster) -> dict[str, str]:
+        plan = make_plan(cluster, {})
+        secrets = Secrets(
+            pki=pki(plan),
+            tokens={"one": "abcdef.0123456789abcdef"},
+            encryption_key="x" * 44,
+            etcd_founders=("one",),
+        )
+        tree = render_node(plan, plan.nodes[0], secrets)
+        return {
+            file.path: file.content.decode() for file in tree if isinstance(file.content, bytes)
+        }
+
+    monkeypatch.setattr(f"{__name__}.IMAGES", archives)
+    return run
+
+
+def list_leaves(value: object, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from list_leaves(inner, (*path, str(key)))
+    else:
+        yield path
+
+
+def list_choices(minor: str) -> Iterator[tuple[dict[str, Any], str, str]]:
+    """Runtime, network and proxy mode."""
+    modes = [mode for mode, span in PROXY_MODES.items() if span.holds_for(minor)]
+    yield from itertools.product(list_runtimes(minor), NETWORKS, modes)
+
+
+def is_allowed(cluster: Cluster) -> bool:
+    """All are, but flannel in etcd where etcd no longer has the v2 API."""
+    errors = [problem for problem in check_cluster(cluster) if problem.is_error]
+    if errors:
+        assert cluster.network.plugin == "flannel", errors
+        assert cluster.network.flannel.store == "etcd", errors
+    return not errors
+
+
+@pytest.mark.parametrize("minor", MINORS)
+def test_all_that_is_rendered_is_taken_by_the_programs_of_the_minor(
+    render: Callable[[Cluster], dict[str, str]], minor: str
+) -> None:
+    balancers = itertools.cycle(BALANCERS)
+    for _ in range(MINORS.index(minor)):  # so that each meets every other choice in some minor
+        next(balancers)
+    tried = set()
+    for runtime, network, mode in list_choices(minor):
+        cluster = make_cluster(minor, runtime, network, mode, balancer := next(balancers))
+        if not is_allowed(cluster):
+            continue
+        tried.add(balancer)
+        files = render(cluster)
+        for program in PROGRAMS:
+            check_flags(program, read_flags(files, program), minor)
+        for program, path in CONFIGS.items():
+            check_fields(program, read_documents(files[path])[0], minor)
+        check_manifests(files, minor)
+    assert tried == set(BALANCERS)
+
+
+@pytest.mark.parametrize("minor", MINORS)
+def test_flags_and_fields_of_every_choice_are_taken_by_the_programs_of_the_minor(
+    minor: str,
+) -> None:
+    def render(text: str) -> str:
+        return "7" if "{{" in text else text
+
+    tried = 0
+    for choice, balancer in itertools.product(list_choices(minor), BALANCERS):
+        cluster = make_cluster(minor, *choice, balancer)
+        if not is_allowed(cluster):
+            continue
+        tried += 1
+        for program in PROGRAMS:
+            lines = make_flags(cluster, program, render)
+            flags = dict(line.removeprefix("--").split("=", 1) for line in lines)
+            check_flags(program, flags, minor)
+        for program in CONFIGS:
+            check_fields(program, make_config(cluster, program, render), minor)
+    assert tried >= 2 * 2 * 2 * len(BALANCERS)
+
+
+def read_flags(files: Mapping[str, str], program: str) -> dict[str, str]:
+    """Of a program's unit."""
+    unit = files[f"rootfs/etc/systemd/system/{program}.service"]
+    lines = [line.strip(" \\") for line in unit.splitlines() if line.startswith("    --")]
+    return dict(line.removeprefix("--").split("=", 1) for line in lines)
+
+
+@cache
+def read_documents(text: str) -> list[Any]:
+    """Every YAML document that is not empty; most files are the same in many bundles."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return [document for document in yaml.load_all(text, loader) if document]
+
+
+def check_flags(program: str, flags: Mapping[str, str], minor: str) -> None:
+    assert flags
+    assert set(flags) <= accepted_flags(program, minor), f"{program} {minor}"
+    for flag, successor in deprecated_flags(program, minor).items():
+        is_shut = flag in PLAIN_PORTS and flags.get(flag) == "0"
+        assert flag not in flags or is_shut, f"{program} {minor}: --{flag}: take {successor}"
+
+
+def check_fields(program: str, document: dict[str, Any], minor: str) -> None:
+    api = ""
+    if program == "kube-scheduler":
+        group, _, api = document["apiVersion"].rpartition("/")
+        served = {name.rpartition("/") for name, _ in served_apis(minor)}
+        assert api == max((v for g, _, v in served if g == group), key=SCHEDULER_APIS.index)
+    known = accepted_fields(program, minor, api)
+    assert len(known) > 10
+    for leaf in list_leaves(document):
+        assert takes_field(known, leaf), f"{program} {minor}: {'.'.join(leaf)}"
+
+
+def check_manifests(files: Mapping[str, str], minor: str) -> None:
+    """Every file that the API server or a program reads, and every manifest within a script."""
+    found = set()
+    for path, text in files.items():
+        is_file = path.startswith("rootfs/etc/kubernetes/") and path.endswith((".yaml", ".yml"))
+        if path.startswith("rootfs/etc/kubernetes/addons/") and minor in SCHEMAS:
+            check_schemas(text, minor)
+        for api, kind in list_kinds(read_documents(text)) if is_file else MANIFEST.findall(text):
+            if (api, kind) != ("v1", "Config"):  # kubeconfig
+                assert (api, kind) in served_apis(minor), path
+            found.add(kind)
+    assert {"Policy", "EncryptionConfiguration", "Deployment", "APIService", "Secret"} <= found
+    assert {"KubeletConfiguration", "KubeProxyConfiguration", "DaemonSet"} <= found
+
+
+MANIFEST = re.compile(r"^apiVersion: (\S+)\nkind: (\S+)$", re.MULTILINE)
+
+
+def list_kinds(documents: list[Any]) -> Iterator[tuple[str, str]]:
+    for document in documents:
+        assert "apiVersion" in document, document
+        yield document["apiVersion"], document["kind"]
+        if document["kind"] == "List":
+            yield from list_kinds(document["items"])
+
+
+@cache
+def check_schemas(text: str, minor: str) -> None:
+    for document in read_documents(text):
+        kubernetes_validate.validate(document, f"{minor}.0", strict=True)
+
+
+def test_the_aggregated_apis_service_has_no_field_that_1_14_lacks(
+    render: Callable[[Cluster], dict[str, str]],
+) -> None:
+    """`port` came with 1.15 (apiregistration's ServiceReference); the schemas here begin later."""
+    files = render(make_cluster("1.14", {"engine": "containerd"}, "static", "ipvs", "none"))
+    documents = read_documents(files["rootfs/etc/kubernetes/addons/metrics-server.yaml"])
+    services = [d["spec"]["service"] for d in documents if d["kind"] == "APIService"]
+    assert services == [{"name": "metrics-server", "namespace": "kube-system"}]
+
+
+@pytest.mark.parametrize("version", ["3.3.13", "3.4.23", "3.5.21", "3.6.8"])
+def test_etcd_takes_every_flag_at_its_own_minor(
+    render: Callable[[Cluster], dict[str, str]], version: str
+) -> None:
+    network = "static" if version.startswith("3.6") else "flannel-etcd"
+    cluster = make_cluster("1.20", {"engine": "docker"}, network, "ipvs", "none")
+    etcd = cluster.etcd.model_copy(update={"version": version, "wal_dir": "/data/wal"})
+    flags = read_flags(render(cluster.model_copy(update={"etcd": etcd})), "etcd")
+    assert {"data-dir", "wal-dir"} <= set(flags)
+    assert set(flags) <= accepted_flags("etcd", version.rpartition(".")[0])
+
+
+def test_deprecated_flags_and_their_successors_exist() -> None:
+    for row in _read("deprecated-flags.tsv"):
+        program, since = row["component"], row["since"]
+        assert row["flag"] in accepted_flags(program, since), row
+        owner, dashes, name = row["successor"].rpartition("--")
+        if dashes:
+            assert name in accepted_flags(owner.strip() or program, since), row
+        else:
+            known = [accepted_fields(program, since, api) for api in ("", *SCHEDULER_APIS)]
+            assert any(takes_field(fields, tuple(name.split("."))) for fields in known), row
+
+
+def test_no_name_comes_back_after_it_went() -> None:
+    """What `A to B have it` in a message relies on."""
+    for table, keys in {
+        "accepted-flags.tsv": ("component", "flag"),
+        "accepted-fields.tsv": ("component", "api", "field"),
+        "feature-gates.tsv": ("gate",),
+        "apis.tsv": ("api", "kind"),
+    }.items():
+        names = [tuple(row[key] for key in keys) for row in _read(table)]
+        assert len(names) == len(set(names)), table
+
+
+@pytest.mark.parametrize(
+    ("extra", "expected"),
+    [
+        ("kubelet: {config: {maxPodz: 5}}", r"knows no field maxPodz; did you mean 'maxPods'"),
+        ("kubelet: {config: {nodefs.available: 5%}}", r"kubelet 1.20 knows no field nodefs.available"),
+        ("kube-proxy: {config: {kubeProxyIPVSConfiguration: {scheduler: rr}}}", r"kube-proxy 1.20 knows no field kubeProxyIPVSConfiguration.scheduler"),
+        ("kubelet: {config: {failCgroupV1: false}}", r"knows no field failCgroupV1.*; 1.31 to 1.36 have it"),
+        ("kube-scheduler: {config: {bindTimeoutSeconds: 600}}", r"knows no field bindTimeoutSeconds"),
+        ("kubelet: {config: {featureGates: {NoSuchGate: true}}}", r"Kubernetes 1.20 has no feature gate NoSuchGate"),
+        ("kube-apiserver: {flags: {feature-gates: 'NoSuchGate=true'}}", r"Kubernetes 1.20 has no feature gate NoSuchGate"),
+        ("kubelet: {config: {tracing: {endpoint: a:1}}}", r"knows no field tracing.endpoint; 1.25 to 1.36 have it"),
+        ("kubelet: {config: {logging: {vmodule: []}}}", r"knows no field logging.vmodule; 1.23 to 1.36 have it"),
+        ("kubelet: {config: {clientCAFile: /a}}", r"knows no field clientCAFile; did you mean 'authentication.x509.clientCAFile'"),
+        ("kubelet: {config: {evictionHrd: {memory.available: 1Gi}}}", r"did you mean 'evictionHard'"),
+        ("kube-scheduler: {config: {schedulerName: a}}", r"knows no field schedulerName; 1.14 to 1.17 have it"),
+        ("kube-scheduler: {config: {profiles: [{}, {schedulerNam: a}]}}", r"profiles\[1\].schedulerNam: .*; did you mean 'profiles.schedulerName'"),
+        ("kube-scheduler: {config: {leaderElection: {lockObjectName: a}}}", r"lockObjectName; 1.14 to 1.17 have it"),
+        ("kube-proxy: {flags: {random-fully: true}}", r"kube-proxy 1.20 knows no --random-fully"),
+        ("kubelet: {config: {featureGates: {PodSecurity: true}}}", r"no feature gate PodSecurity; 1.22 to 1.27 have it"),
+        ("kubelet: {config: {featureGates: {GracefulNodeShutdwn: true}}}", r"did you mean 'GracefulNodeShutdown'"),
+        ("kubelet: {config: {featureGates: {GracefulNodeShutdown: perhaps}}}", r"GracefulNodeShutdown must be true or false, not 'perhaps'"),
+        ("kubelet: {config: {featureGates: {CSINodeInfo: false}}}", r"CSINodeInfo is locked at true from 1.17 on"),
+        ("kubelet: {config: {featureGates: 'GracefulNodeShutdown=true'}}", r"featureGates: must be a map"),
+        ("kubelet: {flags: {feature-gates: 'GracefulNodeShutdown'}}", r"GracefulNodeShutdown must be true or false, not ''"),
+        ("kubelet: {flags: {feature-gates: 'AllAlpha=0, CSINodeInfo=f'}}", r"CSINodeInfo is locked at true"),
+        ("etcd: {flags: {quota-backend-byte: 1}}", r"etcd 3.4 knows no --quota-backend-byte; did you mean 'quota-backend-bytes'"),
+        ("etcd: {flags: {max-learners: 1}}", r"etcd 3.4 knows no --max-learners; 3.6 has it"),
+        ("kube-apiserver: {flags: {insecure-prt: 0}}", r"knows no --insecure-prt; did you mean 'insecure-port'"),
+    ],
+)  # fmt: skip
+def test_what_no_program_of_the_minor_knows_is_refused(
+    description: Path, extra: str, expected: str
+) -> None:
+    text = description.read_text()
+    description.write_text(text[: text.index("extra:\n")] + f"extra:\n  {extra}\n")
+    with pytest.raises(ConfigError, match=expected):
+        load_cluster(description)
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        "kubelet: {config: {evictionSoft: {memory.available: 200Mi}, systemReserved: {cpu: 100m}}}",
+        "kubelet: {config: {featureGates: {GracefulNodeShutdown: true, AllAlpha: false}}}",
+        "kube-proxy: {config: {conntrack: {maxPerCore: 0}}}",
+        "kube-scheduler: {config: {percentageOfNodesToScore: 50}}",
+        "kubelet: {config: {}}",
+        "kube-scheduler: {config: {profiles: [{schedulerName: a, plugins: {score: {disabled: [{name: '*'}]}}}], extenders: []}}",
+        "kubelet: {config: {logging: {format: json}, registryBurst: 3}}",
+        "kubelet: {flags: {feature-gates: 'GracefulNodeShutdown=T, CSINodeInfo=true,'}}",
+        "kubelet: {flags: {v: 4}}",
+        "kubelet: {flags: {v: 4}, config: {}}",
+    ],
+)
+def test_what_the_minor_knows_is_taken(description: Path, extra: str) -> None:
+    text = description.read_text()
+    description.write_text(text[: text.index("extra:\n")] + f"extra:\n  {extra}\n")
+    load_cluster(description)
+
+
+def test_the_tables_hold_something_for_every_minor() -> None:
+    for minor in MINORS:
+        assert len(known_gates(minor)) > 50
+        assert len(served_apis(minor)) > 40
+        for program in PROGRAMS:
+            assert len(accepted_flags(program, minor)) > 20
+            rows = [row for row in list_flags(program) if row.holds_for(minor)]
+            assert {row.flag for row in rows} <= accepted_flags(program, minor)

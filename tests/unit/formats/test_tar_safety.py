@@ -1,0 +1,191 @@
+"""Archives of others: members that no honest one has, and sizes that no honest one states."""
+
+import gzip
+import hashlib
+import io
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from support.misbehaving_server import make_artifact
+from support.paths import TESTS
+
+from bundler.cache.payload import ensure_members, read_payload
+from bundler.cache.store import Cache
+from bundler.errors import ArtifactError, OutputError
+from bundler.formats import tar_safety
+from bundler.formats.bundle_archives import explain_damage, read_zipped
+
+Member = tuple[str, bytes, str]  # name, type, what it links to or holds
+
+BAD: dict[str, tuple[Member, ...]] = {
+    "a path with ..": (("top/../../etc/passwd", tarfile.REGTYPE, "x"),),
+    "an absolute path": (("/etc/passwd", tarfile.REGTYPE, "x"),),
+    "leads out of the archive, to '../../etc'": (("top/link", tarfile.SYMTYPE, "../../etc"),),
+    "leads out of the archive, to '/etc/passwd'": (("top/link", tarfile.SYMTYPE, "/etc/passwd"),),
+    "leads out of the archive, to '../passwd'": (("top/hard", tarfile.LNKTYPE, "../passwd"),),
+    "a device": (("top/null", tarfile.CHRTYPE, ""),),
+    "a pipe": (("top/pipe", tarfile.FIFOTYPE, ""),),
+    "in it twice": (("./top/a", tarfile.REGTYPE, "1"), ("top//a", tarfile.REGTYPE, "2")),
+}
+
+
+def write_tar(path: Path, *entries: Member) -> Path:
+    """A .tar.gz with one good program first, and then these."""
+    with tarfile.open(path, "w:gz") as archive:
+        for name, kind, text in (("top/program", tarfile.REGTYPE, "good"), *entries):
+            member = tarfile.TarInfo(name)
+            member.type = kind
+            member.linkname = text
+            content = text.encode() if kind == tarfile.REGTYPE else b""
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return path
+
+
+def take(archive: Path, cache: Cache) -> bytes:
+    """The good program of an archive; with one that is refused, as often as it is taken."""
+    with suppress(ArtifactError):
+        _take(archive, cache)
+    return _take(archive, cache)
+
+
+def _take(archive: Path, cache: Cache) -> bytes:
+    artifact = make_artifact("https://a.example/up.tar.gz", archive.read_bytes())
+    found = ensure_members(artifact, archive, ["top/program"], cache)
+    return b"".join(read_payload(found["top/program"]))
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Cache:
+    return Cache(tmp_path / "cache")
+
+
+@pytest.mark.parametrize("fault", BAD)
+def test_an_upstream_archive_with_such_a_member_is_refused(
+    tmp_path: Path, cache: Cache, fault: str
+) -> None:
+    archive = write_tar(tmp_path / "up.tar.gz", *BAD[fault])
+    with pytest.raises(ArtifactError, match="is no archive to trust") as caught:
+        take(archive, cache)
+    assert fault in caught.value.message
+    assert "https://a.example/up.tar.gz" in caught.value.message
+
+
+@pytest.mark.parametrize("fault", BAD)
+def test_a_bundle_with_such_a_member_is_refused(tmp_path: Path, fault: str) -> None:
+    archive = write_tar(tmp_path / "bundle.tar.gz", *BAD[fault])
+    with pytest.raises(OutputError, match="no bundle of bundler's") as caught:
+        list_names(archive)
+    assert fault in caught.value.message
+
+
+def list_names(archive: Path) -> list[str]:
+    with explain_damage(archive):
+        return [name for name, _, _ in read_zipped(archive)]
+
+
+def test_a_bundle_with_a_link_is_refused_wherever_it_leads(tmp_path: Path) -> None:
+    archive = write_tar(tmp_path / "bundle.tar.gz", ("top/link", tarfile.SYMTYPE, "program"))
+    with pytest.raises(OutputError, match="'top/link' is a link"):
+        list_names(archive)
+
+
+def test_links_and_directories_that_stay_inside_are_nothing_bad(
+    tmp_path: Path, cache: Cache
+) -> None:
+    archive = write_tar(
+        tmp_path / "up.tar.gz",
+        ("./", tarfile.DIRTYPE, ""), ("top/", tarfile.DIRTYPE, ""), ("top/", tarfile.DIRTYPE, ""),
+        ("top/bin/link", tarfile.SYMTYPE, "../program"), ("top/hard", tarfile.LNKTYPE, "top/program"),
+        ("top/..data", tarfile.REGTYPE, "x"),
+    )  # fmt: skip
+    assert take(archive, cache) == b"good"
+
+
+def test_a_sparse_file_is_refused(tmp_path: Path, cache: Cache) -> None:
+    with (tmp_path / "program").open("wb") as file:
+        file.truncate(1 << 40)
+    subprocess.run(
+        ["tar", "-C", tmp_path, "--sparse", "-czf", tmp_path / "up.tgz", "program"], check=True
+    )
+    with pytest.raises(ArtifactError, match="'program' is a sparse file"):
+        take(tmp_path / "up.tgz", cache)
+
+
+def write_bomb(path: Path, size: int, make_header: Callable[[tarfile.TarInfo], None]) -> Path:
+    """A small file that unpacks to one member of `size` zeros."""
+    member = tarfile.TarInfo("top/program")
+    member.size = size
+    make_header(member)
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        file.write(member.tobuf(tarfile.GNU_FORMAT))
+        for _ in range(size >> 20):
+            file.write(bytes(1 << 20))
+        file.write(bytes(1024))
+    return path
+
+
+def test_a_gzip_bomb_is_refused_before_it_is_unpacked(
+    tmp_path: Path, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tar_safety, "SMALL", 1 << 20)
+    bomb = write_bomb(tmp_path / "bomb.tgz", 64 << 20, lambda member: None)
+    assert bomb.stat().st_size * tar_safety.RATIO < 64 << 20
+    with pytest.raises(ArtifactError, match="would unpack to more than"):
+        take(bomb, cache)
+    assert not list((tmp_path / "cache").glob("segments/*/*"))
+
+
+def test_what_stays_below_the_ratio_is_no_bomb(tmp_path: Path, cache: Cache) -> None:
+    archive = write_bomb(tmp_path / "zeros.tgz", 64 << 20, lambda member: None)
+    digest = hashlib.sha256(bytes(64 << 20)).hexdigest()
+    artifact = make_artifact("https://a.example/up.tar.gz", archive.read_bytes())
+    assert ensure_members(artifact, archive, ["top/program"], cache)["top/program"].sha256 == digest
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_a_header_that_would_fill_the_memory_is_refused(tmp_path: Path, kind: bytes) -> None:
+    """In a process of its own, whose peak of memory is its own."""
+    bomb = write_bomb(tmp_path / "up.tgz", 400 << 20, lambda member: setattr(member, "type", kind))
+    code = (
+        "import sys; sys.path[:0] = sys.argv[2:]\n"
+        "from test_tar_safety import take\n"
+        "from bundler.cache.store import Cache\n"
+        "from bundler.errors import ArtifactError\n"
+        "from pathlib import Path\n"
+        "try: take(Path(sys.argv[1]), Cache(Path(sys.argv[1]).parent / 'cache'))\n"
+        "except ArtifactError as error: print(error.message)\n"
+        # not getrusage: that counts the process which this one was forked from
+        "import re; status = open('/proc/self/status').read()\n"
+        "print(int(re.search(r'VmHWM:\\s+(\\d+)', status)[1]) >> 10)\n"
+    )
+    here = Path(__file__).parent
+    done = subprocess.run(
+        [sys.executable, "-c", code, bomb, here, TESTS],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    *said, peak = done.stdout.splitlines()
+    assert "a header of 419430400 bytes" in "".join(said)
+    assert int(peak) < 200
+
+
+@pytest.mark.parametrize("ending", ["bz2", "xz"])
+def test_an_archive_that_is_damaged_is_told_whatever_packed_it(
+    tmp_path: Path, cache: Cache, ending: str
+) -> None:
+    archive = tmp_path / f"up.tar.{ending}"
+    with tarfile.open(archive, f"w:{ending}") as tar:  # type: ignore[call-overload]
+        member = tarfile.TarInfo("top/program")
+        content = bytes(range(256)) * 40_000
+        member.size = len(content)
+        tar.addfile(member, io.BytesIO(content))
+    data = bytearray(archive.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    archive.write_bytes(data)
+    with pytest.raises(ArtifactError, match="damaged archive"):
+        take(archive, cache)

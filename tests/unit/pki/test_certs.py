@@ -1,0 +1,138 @@
+"""bundler certs list: every certificate of the state and of a bundle, and the alarm in good time."""
+
+import base64
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from bundler.bundle.pack import pack
+from bundler.cache.store import Cache
+from bundler.cluster.loader import load_cluster
+from bundler.errors import OutputError, PkiError
+from bundler.pipeline import open_secrets
+from bundler.pki.certs import list_bundle
+from bundler.project import Inputs
+from bundler.render.node import render_node
+from bundler.render.tree import File, Tree
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def bundles(description: Path, tmp_path: Path) -> dict[str, Path]:
+    """The state made, and each node's bundle without its large files."""
+    inputs = Inputs(description=description, cache=Cache(tmp_path / "cache"), offline=True)
+    made = {}
+    with open_secrets(load_cluster(description).cluster, inputs) as (plan, secrets):
+        for node in plan.nodes:
+            made[node.name] = tmp_path / f"{node.name}.tar.gz"
+            pack(render_node(plan, node, secrets), f"lab-{node.name}", made[node.name], mtime=0)
+    return made
+
+
+@pytest.fixture
+def bundler(description: Path) -> Run:
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [Path(sys.executable).parent / "bundler", "certs", "list", *arguments],
+            cwd=description.parent, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    return run
+
+
+def test_every_certificate_of_the_state_is_listed_soonest_end_first(
+    bundles: dict[str, Path], bundler: Run, description: Path
+) -> None:
+    assert bundles
+    rows = json.loads(bundler("--json").stdout)
+    files = list((description.parent / "lab.state").rglob("cert.pem"))
+    assert len(rows) == len(files) > 20
+    days = [row["days_left"] for row in rows]
+    assert days == sorted(days)
+    server = next(row for row in rows if row["path"].endswith("master1/apiserver"))
+    assert "172.30.20.250" in server["names"]
+    assert 363 <= server["days_left"] <= 365
+
+
+def test_the_alarm_is_an_exit_code(bundles: dict[str, Path], bundler: Run) -> None:
+    assert bundles
+    assert bundler("--warn", "60d").returncode == 0
+    late = bundler("--warn", "400")
+    assert late.returncode == 1
+    assert late.stdout.startswith("!")
+    assert bundler("--warn", "soon").returncode == 2
+
+
+def test_a_bundle_lists_its_own_and_no_more(bundles: dict[str, Path]) -> None:
+    worker = list_bundle(bundles["worker1"], datetime.now(UTC))
+    assert {entry.path for entry in worker} == {
+        "rootfs/etc/kubernetes/pki/ca.crt",
+        "rootfs/etc/kubernetes/pki/ca-signing.crt",
+        "rootfs/etc/kubernetes/kube-proxy.kubeconfig",
+    }
+    master = {entry.path for entry in list_bundle(bundles["master1"], datetime.now(UTC))}
+    assert "rootfs/etc/etcd/pki/peer.crt" in master
+    assert "rootfs/etc/kubernetes/admin.kubeconfig" in master
+
+
+def test_secrets_of_a_bundle_are_read_too(
+    bundles: dict[str, Path], description: Path, tmp_path: Path
+) -> None:
+    assert bundles
+    pem = (description.parent / "lab.state/pki/nodes/master1/apiserver/cert.pem").read_bytes()
+    path = "rootfs/etc/kubernetes/addons/metrics-server.yaml"
+
+    def list_it(encoded: bytes) -> list[str]:
+        content = b"data:\n  tls.crt: " + encoded + b"\n  tls.key: c2VjcmV0\n"
+        tree = Tree([File(path=path, mode=0o600, content=content, origin="test")])
+        pack(tree, "lab", tmp_path / "lab.tar.gz", mtime=0)
+        return [entry.path for entry in list_bundle(tmp_path / "lab.tar.gz", datetime.now(UTC))]
+
+    assert list_it(base64.b64encode(pem)) == [path]
+    with pytest.raises(PkiError, match="not a certificate in base64"):
+        list_it(b"x" * 33)
+
+
+def test_the_list_says_who_signed_and_for_which_names_in_lines_that_fit(
+    bundles: dict[str, Path], bundler: Run
+) -> None:
+    assert bundles
+    listed = bundler().stdout
+    assert max(map(len, listed.splitlines())) <= 100
+    _, _, entry = listed.partition("pki/nodes/master1/apiserver\n")
+    words = " ".join(entry.partition(" d  ")[0].split())
+    assert words.startswith("CN=kube-apiserver by CN=kubernetes-ca,O=lab for ")
+    assert "172.30.20.250" in words
+
+
+def test_nothing_is_made_where_there_is_no_state(bundler: Run, description: Path) -> None:
+    done = bundler()
+    assert done.returncode == 4
+    assert "no state directory" in done.stderr
+    assert [path.name for path in description.parent.iterdir()] == ["cluster.yaml"]
+
+
+def test_volumes_are_read_as_the_bundle_that_they_are(bundles: dict[str, Path]) -> None:
+    """They were refused: the reader of certificates knew nothing of volumes."""
+    whole = bundles["master1"]
+    expected = list_bundle(whole, datetime.now(UTC))
+    content = whole.read_bytes()
+    half = len(content) // 2
+    whole.with_name("master1.tar.gz.001").write_bytes(content[:half])
+    whole.with_name("master1.tar.gz.002").write_bytes(content[half:])
+    whole.unlink()
+    first = [(entry.path, entry.subject) for entry in expected]
+    for given in (whole, whole.with_name("master1.tar.gz.002")):
+        assert [(e.path, e.subject) for e in list_bundle(given, datetime.now(UTC))] == first
+
+
+def test_a_file_that_is_no_bundle_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"no")
+    with pytest.raises(OutputError):
+        list_bundle(tmp_path / "x", datetime.now(UTC))

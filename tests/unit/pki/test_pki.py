@@ -1,0 +1,237 @@
+"""What each certificate says, read back with cryptography."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from support.pki_cases import NOW, make_plan
+
+from bundler.errors import PkiError
+from bundler.pki import declarations, issuing
+
+SPECS = {spec.name: spec for spec in declarations.CERTIFICATES}
+SERVER = ExtendedKeyUsageOID.SERVER_AUTH
+CLIENT = ExtendedKeyUsageOID.CLIENT_AUTH
+
+
+def make_issuer(name=declarations.KUBERNETES_CA, days=3650, now=NOW):
+    key = issuing.make_key("ecdsa-p256")
+    return issuing.Issuer(certificate=issuing.issue_authority(name, "lab", key, now, days), key=key)
+
+
+def issue(name, *, plan=None, node=0, key=None, issuer=None, now=NOW, days=365):
+    plan = plan or make_plan()
+    spec = SPECS[name]
+    content = declarations.make_content(spec, plan, plan.nodes[node] if spec.roles else None)
+    key = key or issuing.make_key("ecdsa-p256")
+    return issuing.issue(content, key.public_key(), issuer or make_issuer(), now, days)
+
+
+def get(certificate, kind):
+    return certificate.extensions.get_extension_for_class(kind)
+
+
+@pytest.mark.parametrize(
+    ("name", "common_name", "organization", "usages"),
+    [
+        ("apiserver", "kube-apiserver", None, {SERVER}),
+        ("controller-manager-server", "kube-controller-manager", None, {SERVER}),
+        ("scheduler-server", "kube-scheduler", None, {SERVER}),
+        ("etcd-server", "master1", None, {SERVER, CLIENT}),
+        ("etcd-peer", "master1", None, {SERVER, CLIENT}),
+        ("etcd-healthcheck-client", "kube-etcd-healthcheck-client", None, {CLIENT}),
+        ("apiserver-etcd-client", "kube-apiserver-etcd-client", None, {CLIENT}),
+        ("apiserver-kubelet-client", "kube-apiserver-kubelet-client", None, {CLIENT}),
+        ("front-proxy-client", "aggregator", None, {CLIENT}),
+        ("controller-manager", "system:kube-controller-manager", None, {CLIENT}),
+        ("scheduler", "system:kube-scheduler", None, {CLIENT}),
+        ("kube-proxy", "system:kube-proxy", None, {CLIENT}),
+        ("csr-approver", "bundler:csr-approver", None, {CLIENT}),
+        ("admin", "kubernetes-admin", "system:masters", {CLIENT}),
+        ("flannel", "bundler:flannel", None, {CLIENT}),
+        ("flannel-etcd-client", "flannel-etcd-client", None, {CLIENT}),
+        ("metrics-server", "metrics-server", None, {SERVER}),
+    ],
+)
+def test_each_certificate_has_its_name_and_no_more_usages_than_it_needs(
+    name, common_name, organization, usages
+):
+    certificate = issue(name)
+    subject = {attribute.oid: attribute.value for attribute in certificate.subject}
+    expected = {NameOID.COMMON_NAME: common_name}
+    if organization:
+        expected[NameOID.ORGANIZATION_NAME] = organization
+    assert subject == expected
+    assert set(get(certificate, x509.ExtendedKeyUsage).value) == usages
+
+
+def test_every_declared_certificate_is_in_the_table_above_once():
+    assert len(SPECS) == len(declarations.CERTIFICATES) == 17
+    assert {spec.authority for spec in declarations.CERTIFICATES} == set(declarations.AUTHORITIES)
+
+
+def test_only_the_administrator_is_in_system_masters():
+    assert [spec.name for spec in declarations.CERTIFICATES if spec.organization] == ["admin"]
+
+
+def test_the_api_server_answers_to_every_name_a_client_may_use():
+    names = get(issue("apiserver"), x509.SubjectAlternativeName).value
+    assert set(names.get_values_for_type(x509.IPAddress)) == {
+        IPv4Address(text)
+        for text in ("10.254.0.1", "127.0.0.1", "172.30.20.250", "172.30.20.11", "172.30.20.12")
+    }
+    assert set(names.get_values_for_type(x509.DNSName)) == {
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+        "kubernetes.default.svc.cluster.local",
+        "localhost",
+        "master1",
+        "master2",
+    }
+
+
+def test_an_endpoint_with_a_dns_name_is_a_dns_san():
+    plan = make_plan(endpoint="api.example.org")
+    names = get(issue("apiserver", plan=plan), x509.SubjectAlternativeName).value
+    assert "api.example.org" in names.get_values_for_type(x509.DNSName)
+
+
+def test_an_endpoint_that_is_a_node_address_is_named_once():
+    plan = make_plan(endpoint="172.30.20.11")
+    names = get(issue("apiserver", plan=plan), x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.IPAddress).count(IPv4Address("172.30.20.11")) == 1
+
+
+@pytest.mark.parametrize("name", ["etcd-server", "etcd-peer", "scheduler-server"])
+def test_a_node_certificate_names_only_its_own_host(name):
+    content = declarations.make_content(SPECS[name], make_plan(), make_plan().nodes[1])
+    assert content.names == (
+        "master2",
+        "localhost",
+        IPv4Address("172.30.20.12"),
+        IPv4Address("127.0.0.1"),
+    )
+
+
+def test_a_client_certificate_has_no_sans():
+    with pytest.raises(x509.ExtensionNotFound):
+        get(issue("admin"), x509.SubjectAlternativeName)
+
+
+def test_an_authority_signs_leaves_only():
+    certificate = make_issuer().certificate
+    constraints = get(certificate, x509.BasicConstraints)
+    usage = get(certificate, x509.KeyUsage)
+    assert constraints.critical
+    assert constraints.value == x509.BasicConstraints(ca=True, path_length=0)
+    assert usage.critical
+    assert usage.value.key_cert_sign
+    assert usage.value.crl_sign
+    assert not usage.value.digital_signature
+    assert not usage.value.key_encipherment
+
+
+@pytest.mark.parametrize(("kind", "enciphers"), [("ecdsa-p256", False), ("rsa-2048", True)])
+def test_a_leaf_is_no_authority_and_its_key_usage_fits_its_key(kind, enciphers):
+    certificate = issue("apiserver", key=issuing.make_key(kind))
+    constraints = get(certificate, x509.BasicConstraints)
+    usage = get(certificate, x509.KeyUsage)
+    assert constraints.critical
+    assert constraints.value == x509.BasicConstraints(ca=False, path_length=None)
+    assert usage.critical
+    assert usage.value.digital_signature
+    assert usage.value.key_encipherment is enciphers
+    assert not usage.value.key_cert_sign
+    assert issuing.get_key_kind(certificate.public_key()) == kind
+
+
+def test_a_leaf_names_its_authority_by_key():
+    issuer = make_issuer()
+    certificate = issue("admin", issuer=issuer)
+    certificate.verify_directly_issued_by(issuer.certificate)
+    authority = get(issuer.certificate, x509.SubjectKeyIdentifier).value.digest
+    assert get(certificate, x509.AuthorityKeyIdentifier).value.key_identifier == authority
+
+
+def test_serial_numbers_are_long_and_never_the_same():
+    issuer = make_issuer()
+    serials = {issue("admin", issuer=issuer).serial_number for _ in range(20)}
+    assert len(serials) == 20
+    assert max(serials).bit_length() > 128
+    assert max(serials).bit_length() < 160
+
+
+def test_a_certificate_starts_five_minutes_before_the_present_minute():
+    certificate = issue("admin", issuer=make_issuer(now=NOW - timedelta(days=1)), days=10)
+    assert certificate.not_valid_before_utc == datetime(2026, 3, 4, 5, 1, tzinfo=UTC)
+    assert certificate.not_valid_after_utc == datetime(2026, 3, 14, 5, 6, tzinfo=UTC)
+
+
+def test_a_leaf_never_outlives_its_authority():
+    issuer = make_issuer(days=100)
+    certificate = issue("admin", issuer=issuer, days=365)
+    assert certificate.not_valid_after_utc == issuer.certificate.not_valid_after_utc
+
+
+def test_an_ended_authority_signs_nothing():
+    with pytest.raises(PkiError, match="kubernetes-ca ended on 2026-06-12"):
+        issue("admin", issuer=make_issuer(days=100), now=NOW + timedelta(days=101))
+
+
+def test_a_clock_before_the_authority_is_refused():
+    with pytest.raises(PkiError, match="this machine's clock says 2026-03-01") as caught:
+        issue("admin", issuer=make_issuer(), now=datetime(2026, 3, 1, tzinfo=UTC))
+    assert caught.value.hint == "set the clock of this machine"
+
+
+@pytest.mark.parametrize("name", sorted(SPECS))
+def test_reading_a_certificate_gives_back_what_it_was_to_say(name):
+    plan = make_plan()
+    spec = SPECS[name]
+    wanted = declarations.make_content(spec, plan, plan.nodes[0] if spec.roles else None)
+    assert declarations.explain_change(declarations.read_content(issue(name)), wanted) is None
+
+
+def test_the_order_of_names_is_no_change():
+    content = declarations.make_content(SPECS["apiserver"], make_plan(), make_plan().nodes[0])
+    assert declarations.explain_change(replace(content, names=content.names[::-1]), content) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"names": ("a", IPv4Address("10.0.0.1"), "c")}, "SANs gained 10.0.0.1, c"),
+        ({"names": ()}, "SANs lost a"),
+        ({"names": ("b",)}, "SANs gained b and SANs lost a"),
+        ({"common_name": "y"}, "its name changed from x to y"),
+        ({"organization": "o"}, "its organization changed to o"),
+        ({"usages": (CLIENT.dotted_string,)}, "its usages changed"),
+    ],
+)
+def test_a_change_is_told_in_words(change, reason):
+    found = declarations.Content(
+        common_name="x", organization=None, usages=(SERVER.dotted_string,), names=("a",)
+    )
+    assert declarations.explain_change(found, replace(found, **change)) == reason
+
+
+@pytest.mark.parametrize(
+    ("kind", "header"), [("ecdsa-p256", b"EC PRIVATE KEY"), ("rsa-2048", b"RSA PRIVATE KEY")]
+)
+def test_keys_are_in_the_form_that_every_kubernetes_reads_as_a_public_key_too(kind, header):
+    key = issuing.make_key(kind)
+    assert issuing.encode_private_key(key).startswith(b"-----BEGIN " + header + b"-----\n")
+    assert issuing.encode_public_key(key.public_key()).startswith(b"-----BEGIN PUBLIC KEY-----\n")
+
+
+def test_no_key_shows_in_a_repr():
+    issuer = make_issuer()
+    assert "PRIVATE" not in repr(issuer)
+    number = issuer.key.private_numbers().private_value
+    assert str(number) not in repr(issuer)
+    assert isinstance(issuer.key, ec.EllipticCurvePrivateKey)

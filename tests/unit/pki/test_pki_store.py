@@ -1,0 +1,438 @@
+"""What is created, reused, reissued and refused in the state directory's pki/."""
+
+import contextlib
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from support.paths import TESTS
+from support.pki_cases import NOW, make_plan
+
+from bundler.cluster.schema import Role
+from bundler.errors import OutputError, PkiError
+from bundler.pki import declarations, issuing
+from bundler.pki.store import ensure_pki
+from bundler.state.directory import open_state
+
+MASTER_NAMES = {
+    "apiserver",
+    "controller-manager-server",
+    "scheduler-server",
+    "etcd-server",
+    "etcd-peer",
+}
+
+
+def ensure(path, plan=None, now=NOW):
+    with open_state(path) as state:
+        return ensure_pki(state, plan or make_plan(), now)
+
+
+def read_all(path):
+    return {
+        str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A state directory made once; the tests work on copies."""
+    path = tmp_path_factory.mktemp("made") / "state"
+    ensure(path)
+    return path
+
+
+@pytest.fixture
+def state(made, tmp_path):
+    return Path(shutil.copytree(made, tmp_path / "state"))
+
+
+def test_the_first_build_creates_everything_and_says_so(tmp_path):
+    made = ensure(tmp_path / "state")
+    assert set(made.authorities) == set(declarations.AUTHORITIES)
+    assert {name: set(pairs) for name, pairs in made.nodes.items()} == {
+        "master1": MASTER_NAMES,
+        "master2": MASTER_NAMES,
+        "worker1": set(),
+    }
+    assert set(made.cluster) == {
+        spec.name for spec in declarations.CERTIFICATES if not spec.roles and not spec.feature
+    }
+    assert made.notes[0] == "service-account key pair: created"
+    assert "kubernetes-ca: created, ends on 2036-03-01" in made.notes
+    assert any(
+        note.startswith("certificates of master2: created apiserver,") for note in made.notes
+    )
+
+
+def test_the_second_build_changes_no_byte_and_says_nothing(state):
+    before = read_all(state)
+    first, second = ensure(state), ensure(state, now=NOW + timedelta(days=100))
+    assert first == second
+    assert second.notes == ()
+    assert read_all(state) == before
+
+
+def test_what_is_in_memory_is_what_is_on_disk(state):
+    made = ensure(state)
+    directory = state / "pki" / "nodes" / "master1" / "apiserver"
+    pair = made.nodes["master1"]["apiserver"]
+    assert pair.certificate_pem == (directory / "cert.pem").read_bytes()
+    assert pair.key_pem == (directory / "key.pem").read_bytes()
+    certificate = x509.load_pem_x509_certificate(pair.certificate_pem)
+    assert (pair.not_before, pair.not_after) == (
+        certificate.not_valid_before_utc,
+        certificate.not_valid_after_utc,
+    )
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+def test_every_file_is_0600_and_every_directory_0700_whatever_the_umask(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        ensure(tmp_path / "state", make_plan(masters=1, workers=0))
+    finally:
+        os.umask(before)
+    for path in [tmp_path / "state", *(tmp_path / "state").rglob("*")]:
+        if path.is_dir():
+            assert path.stat().st_mode & 0o077 == 0, path
+        else:
+            assert path.stat().st_mode & 0o777 == 0o600, path
+
+
+def test_a_third_control_plane_node_reissues_the_api_servers_and_nothing_else(state):
+    before = read_all(state / "pki")
+    made = ensure(state, make_plan(masters=3), NOW + timedelta(days=1))
+    after = read_all(state / "pki")
+    assert {name for name in before if before[name] != after[name]} == {
+        "nodes/master1/apiserver/cert.pem",
+        "nodes/master2/apiserver/cert.pem",
+    }
+    assert {name.split("/")[1] for name in set(after) - set(before)} == {"master3"}
+    assert made.notes == (
+        (
+            "certificates of master3: created apiserver, controller-manager-server,"
+            " scheduler-server, etcd-server, etcd-peer"
+        ),
+        "apiserver of master1: reissued, because SANs gained 172.30.20.13, master3",
+        "apiserver of master2: reissued, because SANs gained 172.30.20.13, master3",
+    )
+
+
+def test_a_new_worker_changes_no_certificate(state):
+    before = read_all(state)
+    assert ensure(state, make_plan(workers=5)).notes == ()
+    assert read_all(state) == before
+
+
+def test_a_removed_control_plane_node_leaves_the_sans(state):
+    made = ensure(state, make_plan(masters=1))
+    assert made.notes == (
+        "apiserver of master1: reissued, because SANs lost 172.30.20.12, master2",
+    )
+    assert (state / "pki/nodes/master2/apiserver/key.pem").exists()
+
+
+def test_a_new_endpoint_reissues_with_the_same_key(state):
+    key = (state / "pki/nodes/master1/apiserver/key.pem").read_bytes()
+    made = ensure(state, make_plan(endpoint="api.example.org"))
+    assert made.nodes["master1"]["apiserver"].key_pem == key
+    assert made.notes[0] == (
+        "apiserver of master1: reissued, because SANs gained api.example.org"
+        " and SANs lost 172.30.20.250"
+    )
+
+
+def test_another_kind_of_key_counts_for_new_keys_only_and_is_told(state):
+    before = read_all(state)
+    made = ensure(state, make_plan(key="rsa-2048"))
+    assert read_all(state) == before
+    assert made.notes == (
+        (
+            "pki.key is rsa-2048, which counts for new keys only: 19 existing keys of another kind"
+            " stay as they are (apiserver of master1 …)"
+        ),
+    )
+
+
+def test_rsa_keys_are_made_when_asked_for(tmp_path):
+    made = ensure(tmp_path / "state", make_plan(masters=1, workers=0, key="rsa-2048"))
+    for pair in (*made.authorities.values(), *made.cluster.values()):
+        key = x509.load_pem_x509_certificate(pair.certificate_pem).public_key()
+        assert issuing.get_key_kind(key) == "rsa-2048"
+
+
+def test_a_certificate_that_ends_soon_is_warned_of_and_kept(state):
+    before = read_all(state)
+    made = ensure(state, now=NOW + timedelta(days=340))
+    assert (
+        "warning: admin of the cluster ends on 2027-03-04; to renew it, bundler certs renew"
+        " --expiring 90d, then build again and install the new bundles" in made.notes
+    )
+    assert read_all(state) == before
+
+
+def test_certificates_meant_to_be_short_are_not_warned_of_from_the_first_day(tmp_path):
+    made = ensure(tmp_path / "state", make_plan(days=7, ca_days=60))
+    assert not [note for note in made.notes if note.startswith("warning")]
+
+
+def test_ended_certificates_are_refused_all_at_once_and_nothing_is_written(state):
+    before = read_all(state)
+    with pytest.raises(PkiError, match="admin of the cluster ended on 2027-03-04") as caught:
+        ensure(state, now=NOW + timedelta(days=366))
+    assert caught.value.message.count("\n") == 18
+    assert "bundler certs renew --expiring 90d" in caught.value.hint
+    assert caught.value.hint.count("\n") == 0
+    assert read_all(state) == before
+
+
+def test_a_deleted_certificate_is_issued_anew_for_the_same_key(state):
+    directory = state / "pki/admin"
+    key = (directory / "key.pem").read_bytes()
+    (directory / "cert.pem").unlink()
+    made = ensure(state, now=NOW + timedelta(days=340))
+    assert "admin of the cluster: reissued, because its cert.pem was not there" in made.notes
+    assert made.cluster["admin"].not_after == (NOW + timedelta(days=705)).replace(
+        second=0, microsecond=0
+    )
+    assert (directory / "key.pem").read_bytes() == key
+
+
+def test_an_ended_authority_is_refused_with_the_way_out(state):
+    with pytest.raises(PkiError, match=r"etcd-ca ended on 2036-03-01") as caught:
+        ensure(state, now=NOW + timedelta(days=3651))
+    assert "new authorities" in caught.value.hint
+
+
+def test_an_authority_that_ends_soon_is_warned_of(tmp_path):
+    made = ensure(tmp_path / "state", make_plan(ca_days=365, days=365))
+    made = ensure(tmp_path / "state", make_plan(), NOW + timedelta(days=300))
+    assert any(note.startswith("warning: kubernetes-ca ends on 2027-03-04") for note in made.notes)
+
+
+@pytest.mark.parametrize("name", ["etcd-ca", "front-proxy-ca", "kubernetes-ca", "service-account"])
+def test_a_lost_authority_is_never_made_anew(state, name):
+    shutil.rmtree(state / "pki" / name)
+    before = read_all(state)
+    with pytest.raises(
+        PkiError, match=f"pki/{name}: missing, but what was made after it"
+    ) as caught:
+        ensure(state)
+    assert caught.value.hint.startswith("restore it from your backup")
+    assert read_all(state) == before
+
+
+def test_a_lost_encryption_key_is_never_made_anew(state):
+    (state / "encryption-key").unlink()
+    with pytest.raises(PkiError, match="encryption-key: missing"):
+        ensure(state)
+    assert not (state / "encryption-key").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("pki/kubernetes-ca/key.pem", "not a private key in PEM"),
+        ("pki/kubernetes-ca/cert.pem", "not a certificate in PEM"),
+        ("pki/service-account/key.pem", "not a private key in PEM"),
+        ("pki/service-account/pub.pem", "do not belong together"),
+        ("pki/admin/cert.pem", "not a certificate in PEM"),
+        ("pki/nodes/master1/etcd-peer/key.pem", "not a private key in PEM"),
+        ("encryption-key", "expected 32 bytes in base64"),
+    ],
+)
+@pytest.mark.parametrize("damage", ["empty", "cut", "noise"])
+def test_a_damaged_file_is_named_and_left_alone(state, file, message, damage):
+    path = state / file
+    old = path.read_bytes()
+    path.write_bytes(
+        {"empty": b"", "cut": old[: len(old) // 2], "noise": b"\xff\x00 noise"}[damage]
+    )
+    before = read_all(state)
+    with pytest.raises(PkiError, match=message) as caught:
+        ensure(state)
+    assert str(path if "together" not in message else path.parent) in caught.value.message
+    assert "backup" in caught.value.hint
+    assert read_all(state) == before
+
+
+def test_every_damaged_pair_is_named_at_once(state):
+    for name in ("admin", "scheduler"):
+        (state / "pki" / name / "key.pem").write_bytes(b"")
+    with pytest.raises(PkiError) as caught:
+        ensure(state)
+    assert "pki/admin/key.pem" in caught.value.message
+    assert "pki/scheduler/key.pem" in caught.value.message
+
+
+@pytest.mark.parametrize("name", ["kubernetes-ca", "admin"])
+def test_a_key_of_another_certificate_is_refused(state, name):
+    shutil.copy(state / "pki/kube-proxy/key.pem", state / "pki" / name / "key.pem")
+    with pytest.raises(PkiError, match=r"cert\.pem and key\.pem do not belong together"):
+        ensure(state)
+
+
+def test_a_leaf_in_the_place_of_an_authority_is_refused(state):
+    for file in ("cert.pem", "key.pem"):
+        shutil.copy(state / "pki/admin" / file, state / "pki/kubernetes-ca" / file)
+    with pytest.raises(PkiError, match="not the certificate of an authority"):
+        ensure(state)
+
+
+def test_another_authority_than_the_one_that_signed_reissues_its_leaves(state, tmp_path):
+    ensure(tmp_path / "other", make_plan(masters=1, workers=0))
+    shutil.rmtree(state / "pki/front-proxy-ca")
+    shutil.copytree(tmp_path / "other/pki/front-proxy-ca", state / "pki/front-proxy-ca")
+    assert ensure(state).notes == (
+        (
+            "front-proxy-client of the cluster: reissued,"
+            " because another front-proxy-ca than the present one signed it"
+        ),
+    )
+
+
+def test_the_state_of_another_cluster_is_refused(state):
+    with pytest.raises(PkiError, match="belongs to the cluster lab, not to prod"):
+        ensure(state, make_plan(name="prod"))
+
+
+def test_a_key_that_others_may_read_is_refused(state):
+    (state / "pki/admin/key.pem").chmod(0o644)
+    with pytest.raises(PkiError, match=r"mode 0644") as caught:
+        ensure(state)
+    assert caught.value.hint == f"chmod -R go= {state}"
+
+
+def test_nodes_named_like_certificates_are_no_trouble(tmp_path):
+    plan = make_plan(masters=1, workers=0)
+    text = plan.cluster.model_dump(mode="json", by_alias=True)
+    assert text["nodes"][0]["name"] == "master1"
+    for name in ("admin", "nodes", "kubernetes-ca"):
+        node = type(plan.nodes[0])(
+            name=name,
+            address=plan.nodes[0].address,
+            roles=(Role.ETCD, Role.CONTROL_PLANE),
+            arch=plan.nodes[0].arch,
+            pod_subnet=None,
+        )
+        renamed = type(plan)(
+            cluster=plan.cluster,
+            nodes=(node,),
+            endpoint_host=plan.endpoint_host,
+            endpoint_port=plan.endpoint_port,
+            service_ip=plan.service_ip,
+            dns_ip=plan.dns_ip,
+            etcd_version=plan.etcd_version,
+        )
+        assert set(ensure(tmp_path / "state", renamed).nodes[name]) == MASTER_NAMES
+
+
+def test_a_full_disk_loses_nothing(state, monkeypatch):
+    before = read_all(state)
+
+    def fail(*_args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("bundler.state.directory.os.fsync", fail)
+    with pytest.raises(OutputError, match="No space left on device") as caught:
+        ensure(state, make_plan(masters=3))
+    assert caught.value.hint.startswith("free some space")
+    monkeypatch.undo()
+    assert read_all(state) == before
+
+
+def test_no_secret_shows_in_a_repr(state):
+    made = ensure(state)
+    assert "PRIVATE KEY" not in repr(made)
+    for pair in (*made.authorities.values(), *made.cluster.values()):
+        assert pair.key_pem.splitlines()[1].decode() not in repr(made)
+    assert made.service_account_key.splitlines()[1].decode() not in repr(made)
+    with open_state(state) as opened:
+        assert opened.ensure_encryption_key() not in repr(opened)
+
+
+KILLED = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {here!r})
+from bundler.pki.store import ensure_pki
+from bundler.state.directory import open_state
+from support.pki_cases import NOW, make_plan
+print("ready", flush=True)
+with open_state(Path({state!r})) as state:
+    ensure_pki(state, make_plan(), NOW)
+"""
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.004, 0.01, 0.02, 0.04])
+def test_a_build_killed_at_any_moment_is_finished_by_the_next(tmp_path, delay):
+    path = tmp_path / "state"
+    code = KILLED.format(here=str(TESTS), state=str(path))
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"ready\n"
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+    survived = read_all(path) if path.exists() else {}
+    ensure(path)
+    after = read_all(path)
+    assert not [name for name in after if ".tmp-" in name]
+    assert {
+        name for name, data in survived.items() if ".tmp-" not in name and after[name] != data
+    } == set()
+    assert ensure(path).notes == ()
+
+
+@pytest.mark.parametrize("number", range(0, 100, 7))
+def test_a_build_that_stops_at_any_rename_is_finished_by_the_next(tmp_path, monkeypatch, number):
+    path = tmp_path / "state"
+    renames = []
+
+    def stop_at(name):
+        original = getattr(Path, name)
+
+        def stop(self, target):
+            renames.append(target)
+            if len(renames) > number:
+                raise KeyboardInterrupt
+            return original(self, target)
+
+        monkeypatch.setattr(Path, name, stop)
+
+    plan = make_plan(masters=4)
+    stop_at("rename")
+    stop_at("replace")
+    with contextlib.suppress(KeyboardInterrupt):
+        ensure(path, plan)
+    assert len(renames) > number
+    monkeypatch.undo()
+    survived = read_all(path)
+    ensure(path, plan)
+    after = read_all(path)
+    assert survived.items() <= after.items()
+    assert ensure(path, plan).notes == ()
+
+
+def run_ensure(path, results):
+    results.put(dict(ensure(Path(path)).cluster))
+
+
+def test_builds_at_once_agree(tmp_path):
+    context = multiprocessing.get_context("fork")
+    results = context.Queue()
+    path = str(tmp_path / "state")
+    processes = [context.Process(target=run_ensure, args=(path, results)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    made = [results.get(timeout=60) for _ in processes]
+    for process in processes:
+        process.join()
+    assert all(each == made[0] for each in made)

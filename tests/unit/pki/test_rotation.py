@@ -1,0 +1,366 @@
+"""New authorities come in by stages; each stage is whole, and nothing that was replaced is lost."""
+
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from support.pki_cases import NOW, make_plan
+from support.small_builds import SmallSite, make_site
+
+from bundler.bundle.inspect import inspect
+from bundler.cli import certs_live as cli_live
+from bundler.cluster.plan import Plan
+from bundler.errors import ConfigError, PkiError
+from bundler.pki import issuing
+from bundler.pki.certs import list_state
+from bundler.pki.renew import archive_of
+from bundler.pki.rotation import describe_stage, rotate
+from bundler.pki.rotation_stages import Stage, read_stage
+from bundler.pki.store import Pki, ensure_pki
+from bundler.state import transaction
+from bundler.state.directory import open_state
+
+TRUST = NOW + timedelta(days=300)
+ISSUE = TRUST + timedelta(days=1)
+DROP = TRUST + timedelta(days=2)
+UNIT = "20261229T050607Z"
+PLAN = make_plan()
+AUTHORITIES = ("etcd-ca", "front-proxy-ca", "kubernetes-ca")
+
+
+def read_all(path: Path) -> dict[str, bytes]:
+    return {
+        str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path: Path = tmp_path_factory.mktemp("made") / "state"
+    with open_state(path) as state:
+        ensure_pki(state, PLAN, NOW)
+    return path
+
+
+@pytest.fixture
+def state(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "state"))
+
+
+def load(state: Path, now: datetime = DROP, plan: Plan = PLAN) -> Pki:
+    with open_state(state) as opened:
+        return ensure_pki(opened, plan, now)
+
+
+def certificates(pem: bytes) -> list[x509.Certificate]:
+    return x509.load_pem_x509_certificates(pem)
+
+
+def is_signed_by(leaf: bytes, authority: bytes) -> bool:
+    try:
+        certificates(leaf)[0].verify_directly_issued_by(certificates(authority)[0])
+    except (ValueError, InvalidSignature):
+        return False
+    return True
+
+
+def all_leaves(made: Pki) -> dict[str, bytes]:
+    return {
+        f"{owner} {name}": pair.certificate_pem
+        for owner, pairs in {"": made.cluster, **made.nodes}.items()
+        for name, pair in pairs.items()
+    }
+
+
+def test_to_trust_makes_new_ones_that_sign_nothing(state: Path) -> None:
+    before, old = read_all(state), load(state)
+    change = rotate(state, PLAN, "trust", TRUST)
+    assert [line.partition(":")[0] for line in change.says] == list(AUTHORITIES)
+    after, made = read_all(state), load(state)
+    assert {path for path in after if path not in before} == {
+        f"pki/next/{name}/{file}.pem" for name in AUTHORITIES for file in ("cert", "key")
+    }
+    assert all(after[path] == content for path, content in before.items())
+    assert all_leaves(made) == all_leaves(old)
+    for name in AUTHORITIES:
+        present, new = certificates(made.anchors[name])
+        assert issuing.encode_certificate(present) == old.anchors[name]
+        assert new.subject.rfc4514_string() == f"CN={name},OU={UNIT},O=lab"
+        assert made.authorities[name].certificate_pem == old.authorities[name].certificate_pem
+    for pem in (made.servers_anchors, made.endpoint_anchors):
+        assert certificates(pem) == certificates(made.anchors["kubernetes-ca"])
+    assert (made.signs, made.believed) == ("-", ("-", UNIT))
+    assert (old.signs, old.believed) == ("-", ("-",))
+    assert any("stage trust" in note for note in made.notes)
+    for path in (state / "pki/next").rglob("*"):
+        assert path.stat().st_mode & 0o077 == 0
+
+
+def test_to_issue_makes_every_certificate_anew_and_still_believes_the_former(state: Path) -> None:
+    rotate(state, PLAN, "trust", TRUST)
+    before = read_all(state)
+    old, new = load(state), {name: before[f"pki/next/{name}/cert.pem"] for name in AUTHORITIES}
+    rotate(state, PLAN, "issue", ISSUE)
+    made, after = load(state), read_all(state)
+    assert not (state / "pki/next").exists()
+    for name in AUTHORITIES:
+        assert made.authorities[name].certificate_pem == new[name]
+        assert made.anchors[name] == new[name] + old.authorities[name].certificate_pem
+        assert after[f"pki/{name}/key.pem"] == before[f"pki/next/{name}/key.pem"]
+    assert sorted(after[p] for p in after if "previous" in p) == sorted(
+        before[f"pki/{name}/cert.pem"] for name in AUTHORITIES
+    )
+    assert (made.signs, made.believed) == (UNIT, (UNIT, "-"))
+    former = all_leaves(old)
+    for name, leaf in all_leaves(made).items():
+        signer = next(n for n in AUTHORITIES if is_signed_by(former[name], old.authorities[n].certificate_pem))  # fmt: skip
+        assert is_signed_by(leaf, new[signer])
+        assert certificates(leaf)[0].public_key() != certificates(former[name])[0].public_key()
+        assert certificates(leaf)[0].subject == certificates(former[name])[0].subject
+    kept = read_all(archive_of(state, ISSUE))
+    gone = {
+        p: before[p] for p in before if before[p] != after.get(p) and not p.startswith("pki/next")
+    }
+    assert gone.items() <= kept.items()
+    assert len(gone) == 2 * (len(former) + len(AUTHORITIES))
+
+
+def test_to_drop_leaves_the_new_ones_alone(state: Path) -> None:
+    for step, when in (("trust", TRUST), ("issue", ISSUE), ("drop", DROP)):
+        rotate(state, PLAN, step, when)
+    made = load(state)
+    assert read_stage(state) is Stage.SETTLED
+    assert not (state / "pki/previous").exists()
+    for name in AUTHORITIES:
+        assert certificates(made.anchors[name]) == certificates(
+            made.authorities[name].certificate_pem
+        )
+    assert (made.signs, made.believed) == (UNIT, (UNIT,))
+    assert made.notes == ()
+    kept = archive_of(state, DROP)
+    assert sorted(p.parent.name for p in kept.rglob("cert.pem")) == list(AUTHORITIES)
+    rotate(state, PLAN, "trust", DROP)  # and so on, as often as one likes
+    assert load(state).believed == (UNIT, f"{DROP:%Y%m%dT%H%M%SZ}")
+
+
+def test_to_abandon_is_as_if_nothing_had_been(state: Path) -> None:
+    before = read_all(state)
+    rotate(state, PLAN, "trust", TRUST)
+    rotate(state, PLAN, "abandon", ISSUE)
+    assert {p: c for p, c in read_all(state).items() if not p.startswith("archive/")} == before
+    assert read_stage(state) is Stage.SETTLED
+    assert len(list(archive_of(state, ISSUE).rglob("*.pem"))) == 6
+
+
+def test_a_single_authority_stands_for_all(tmp_path: Path) -> None:
+    plan, state = make_plan(authorities="single", key="rsa-2048"), tmp_path / "state"
+    load(state, NOW, plan)
+    rotate(state, plan, "trust", TRUST)
+    rotate(state, plan, "issue", ISSUE)
+    made = load(state, ISSUE, plan)
+    for name in AUTHORITIES:
+        assert len(certificates(made.anchors[name])) == 2
+    assert all(
+        is_signed_by(leaf, made.authorities["kubernetes-ca"].certificate_pem)
+        for leaf in all_leaves(made).values()
+    )
+
+
+@pytest.mark.parametrize(
+    ("done", "step"),
+    [
+        ((), "issue"),
+        ((), "drop"),
+        ((), "abandon"),
+        (("trust",), "trust"),
+        (("trust",), "drop"),
+        (("trust", "issue"), "trust"),
+        (("trust", "issue"), "issue"),
+        (("trust", "issue"), "abandon"),
+    ],
+)
+def test_what_is_out_of_turn_is_refused_and_says_what_comes_next(
+    state: Path, done: tuple[str, ...], step: str
+) -> None:
+    for name in done:
+        rotate(state, PLAN, name, TRUST)
+    before = read_all(state)
+    with pytest.raises(ConfigError) as refused:
+        rotate(state, PLAN, step, ISSUE)
+    assert refused.value.hint == describe_stage(state)
+    following = {(): "trust", ("trust",): "issue", ("trust", "issue"): "drop"}[done]
+    assert f"next: bundler certs rotate {following}" in describe_stage(state)
+    assert read_all(state) == before
+
+
+@pytest.mark.parametrize("step", ["trust", "issue", "drop"])
+def test_a_dry_run_changes_nothing(state: Path, step: str) -> None:
+    for name in {"trust": (), "issue": ("trust",), "drop": ("trust", "issue")}[step]:
+        rotate(state, PLAN, name, TRUST)
+    before = read_all(state)
+    assert rotate(state, PLAN, step, ISSUE, dry_run=True).says
+    assert read_all(state) == before
+
+
+@pytest.mark.parametrize("moment", range(1, 12, 2))
+def test_a_kill_amid_a_stage_leaves_all_of_it_or_nothing(
+    state: Path, monkeypatch: pytest.MonkeyPatch, moment: int
+) -> None:
+    rotate(state, PLAN, "trust", TRUST)
+    writes = 0
+    original = transaction.write_atomically
+
+    def write(path: Path, data: bytes) -> None:
+        nonlocal writes
+        writes += 1
+        if writes == moment:
+            raise KeyboardInterrupt
+        original(path, data)
+
+    monkeypatch.setattr(transaction, "write_atomically", write)
+    with pytest.raises(KeyboardInterrupt):
+        rotate(state, PLAN, "issue", ISSUE)
+    monkeypatch.undo()
+    described = shutil.copytree(state, state.parent / "described")
+    assert describe_stage(described).startswith("stage issue: ")
+    read = shutil.copytree(state, state.parent / "read")
+    assert not [e for e in list_state(read, ISSUE) if e.path.startswith("pki/next")]
+    asked = shutil.copytree(state, state.parent / "asked")
+    believed, _ = cli_live._load_state(asked, PLAN)
+    assert len(believed["etcd-ca"]) == 2
+    made = load(state)  # the next run of anything finishes it
+    assert read_stage(state) is Stage.ISSUE
+    assert (made.signs, made.believed) == (UNIT, (UNIT, "-"))
+    assert not any("reissued" in note for note in made.notes)
+
+
+def test_a_kill_while_it_is_laid_down_leaves_nothing(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = read_all(state)
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(transaction, "write_directory_atomically", stop)
+    with pytest.raises(KeyboardInterrupt):
+        rotate(state, PLAN, "trust", TRUST)
+    assert read_all(state) == before
+
+
+def test_ones_own_authorities_are_not_replaced(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    load(state, NOW)
+    (state / "pki/kubernetes-ca/origin").write_text("imported\n")
+    (state / "pki/kubernetes-ca/origin").chmod(0o600)
+    with pytest.raises(PkiError, match="kubernetes-ca is your own") as refused:
+        rotate(state, PLAN, "trust", TRUST)
+    assert "own-pki.md" in str(refused.value.hint)
+    assert (load(state).signs, load(state).believed) == ("", ())
+
+
+def test_where_two_stages_are_mixed_nothing_is_done(state: Path) -> None:
+    rotate(state, PLAN, "trust", TRUST)
+    shutil.copytree(state / "pki/next", state / "pki/previous")
+    with pytest.raises(PkiError, match="both next and previous are there"):
+        rotate(state, PLAN, "issue", ISSUE)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> SmallSite:
+    return make_site(tmp_path / "site")
+
+
+def run(site: SmallSite, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [Path(sys.executable).parent / "bundler", *arguments, *site.arguments],
+        cwd=site.directory, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_each_stage_is_one_command_with_its_small_bundles(site: SmallSite) -> None:
+    since = site.build().name
+    texts: dict[str, dict[str, bytes]] = {}
+    for step in ("trust", "issue", "drop"):
+        dry = run(site, "certs", "rotate", step, "--dry-run", "--json")
+        assert json.loads(dry.stdout)["dry_run"] is True
+        done = run(site, "certs", "rotate", step, "--since", since, "-o", step)
+        assert done.returncode == 0, done.stderr
+        assert "Then: install the bundles of this stage on every host" in done.stderr
+        found = inspect(site.directory / step / "small-two.tar.gz", keep=1 << 20)
+        assert "rootfs/opt/k8s/bin/kubelet" not in found.texts
+        texts[step] = found.texts
+        since = step
+    counts = {
+        step: [
+            found[f"rootfs/etc/kubernetes/pki/{name}.crt"].count(b"BEGIN CERTIFICATE")
+            for name in ("ca", "ca-signing")
+        ]
+        for step, found in texts.items()
+    }
+    assert counts == {"trust": [2, 1], "issue": [2, 1], "drop": [1, 1]}
+    said = [texts[step]["state.env"].decode().splitlines()[-2:] for step in texts]
+    unit = said[-1][0].split("'")[1]
+    assert said == [
+        ["AUTHORITY_SIGNS='-'", f"AUTHORITIES_BELIEVED='- {unit}'"],
+        [f"AUTHORITY_SIGNS='{unit}'", f"AUTHORITIES_BELIEVED='{unit} -'"],
+        [f"AUTHORITY_SIGNS='{unit}'", f"AUTHORITIES_BELIEVED='{unit}'"],
+    ]
+
+
+def test_without_a_step_it_says_where_the_cluster_stands(site: SmallSite) -> None:
+    site.build()
+    assert run(site, "certs", "rotate").stdout.startswith("stage settled: ")
+    run(site, "certs", "rotate", "trust")
+    assert run(site, "certs", "rotate", "--json").stdout == '{"stage": "trust"}\n'
+    for wrong in (["issue", "-o", "x"], ["drop"], ["turn"]):
+        assert run(site, "certs", "rotate", *wrong).returncode == 2
+    listed = json.loads(run_list(site))
+    assert "pki/next/kubernetes-ca" in {row["path"] for row in listed}
+
+
+def test_what_cannot_be_built_is_refused_before_the_state_changes(site: SmallSite) -> None:
+    """And where it fails all the same, it is said how the change is brought."""
+    site.build()
+    before = read_all(site.directory / "small.state")
+    (site.directory / "file").write_text("")
+    for wrong, code in (
+        (["--since", "nodist", "-o", "new"], 2),
+        (["--since", "dist", "-o", "file"], 6),
+        (["--since", "dist", "-o", "new", "--sign", "nokey"], 2),
+    ):
+        for command in (["rotate", "trust"], ["renew", "--all"]):
+            done = run(site, "certs", *command, *wrong)
+            assert done.returncode == code, (wrong, done.stderr)
+            assert "Traceback" not in done.stderr
+            assert read_all(site.directory / "small.state") == before
+    (site.directory / "new/small-one.tar.gz").mkdir(parents=True)  # only writing meets it
+    done = run(site, "certs", "rotate", "trust", "--since", "dist", "-o", "new")
+    assert (done.returncode, "the state has changed" in done.stderr) == (6, True)
+    assert run(site, "certs", "rotate").stdout.startswith("stage trust: ")
+    (site.directory / "new/small-one.tar.gz").rmdir()
+    said = next(line for line in done.stderr.splitlines() if "but: bundler build" in line)
+    words = shlex.split(said.partition("but: bundler ")[2])
+    assert run_bare(site, *words).returncode == 0
+    assert (site.directory / "new/SHA256SUMS").is_file()
+
+
+def run_bare(site: SmallSite, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [Path(sys.executable).parent / "bundler", *words],
+        cwd=site.directory, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def run_list(site: SmallSite) -> str:
+    return subprocess.run(
+        [Path(sys.executable).parent / "bundler", "certs", "list", "--json"],
+        cwd=site.directory, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip

@@ -1,0 +1,457 @@
+"""Upstream files: from the cache, mirrors and upstream, verified, resumed, and never half used."""
+
+import gzip
+import hashlib
+import os
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.misbehaving_server import CONTENT, PATH, Server, make_artifact, running
+
+from bundler.cache.store import Cache
+from bundler.errors import ArtifactError, BundlerError, OutputError
+from bundler.sources.fetch import (
+    FetchOptions,
+    ensure_artifact,
+    ensure_artifacts,
+    fetch_unpinned,
+)
+from bundler.sources.mirrors import parse_mirror
+from bundler.sources.sidecars import DIGEST, fetch_beside
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with running() as told:
+        yield told
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> FetchOptions:
+    return FetchOptions(cache=Cache(tmp_path / "cache"), backoff=0.01)
+
+
+def with_mirrors(options: FetchOptions, *mirrors: str, offline: bool = False) -> FetchOptions:
+    return FetchOptions(
+        cache=options.cache,
+        mirrors=tuple(map(parse_mirror, mirrors)),
+        offline=offline,
+        backoff=0.01,
+    )
+
+
+def test_a_file_is_fetched_once_and_then_found_in_the_cache(
+    server: Server, options: FetchOptions
+) -> None:
+    artifact = make_artifact(server.url + PATH)
+    assert ensure_artifact(artifact, options).read_bytes() == CONTENT
+    assert ensure_artifact(artifact, options).read_bytes() == CONTENT
+    assert len(server.requests) == 1
+
+
+def test_a_wrong_digest_is_put_aside_and_never_used(server: Server, options: FetchOptions) -> None:
+    artifact = make_artifact(server.url + PATH, b"something else")
+    with pytest.raises(ArtifactError, match="is not what its pin says") as caught:
+        ensure_artifact(artifact, options)
+    assert artifact.digest in caught.value.message
+    assert hashlib.sha256(CONTENT).hexdigest() in caught.value.message
+    aside = list((options.cache.root / "quarantine").iterdir())
+    assert [path.read_bytes() == CONTENT for path in aside] == [True]
+    assert str(aside[0]) in caught.value.message
+    assert not options.cache.has_blob("sha256", artifact.digest)
+    assert len(server.requests) == 1
+
+
+def test_an_interrupted_download_is_resumed_where_it_ended(
+    server: Server, options: FetchOptions
+) -> None:
+    server.cut_after = [2_000_000, 1_000_000]
+    assert ensure_artifact(make_artifact(server.url + PATH), options).read_bytes() == CONTENT
+    begins = [int(wanted[6:-1]) if wanted else 0 for _, wanted in server.requests]
+    assert begins[0] == 0
+    assert begins == sorted(begins)
+    assert begins[-1] > 0
+
+
+def test_a_download_of_an_earlier_run_is_resumed(server: Server, options: FetchOptions) -> None:
+    artifact = make_artifact(server.url + PATH)
+    options.cache.partial_path("sha256", artifact.digest).write_bytes(CONTENT[:3_000_000])
+    assert ensure_artifact(artifact, options).read_bytes() == CONTENT
+    assert server.requests == [(PATH, "bytes=3000000-")]
+
+
+@pytest.mark.parametrize("leftover", [CONTENT, CONTENT + b"more"], ids=["whole", "too long"])
+def test_a_leftover_as_long_as_the_file_is_no_trap(
+    server: Server, options: FetchOptions, leftover: bytes
+) -> None:
+    artifact = make_artifact(server.url + PATH)
+    options.cache.partial_path("sha256", artifact.digest).write_bytes(leftover)
+    assert ensure_artifact(artifact, options).read_bytes() == CONTENT
+
+
+def test_a_server_that_ignores_ranges_sends_all_again(
+    server: Server, options: FetchOptions
+) -> None:
+    server.takes_ranges = False
+    server.cut_after = [1_000_000]
+    assert ensure_artifact(make_artifact(server.url + PATH), options).read_bytes() == CONTENT
+
+
+def test_a_busy_server_is_asked_again(server: Server, options: FetchOptions) -> None:
+    server.statuses = [503, 429]
+    assert ensure_artifact(make_artifact(server.url + PATH), options).read_bytes() == CONTENT
+    assert len(server.requests) == 3
+
+
+def test_a_file_that_is_not_there_is_asked_for_once(server: Server, options: FetchOptions) -> None:
+    with pytest.raises(ArtifactError, match="HTTP 404"):
+        ensure_artifact(make_artifact(server.url + "/none"), options)
+    assert len(server.requests) == 1
+
+
+def test_mirrors_are_asked_in_order_and_before_upstream(
+    server: Server, options: FetchOptions, tmp_path: Path
+) -> None:
+    artifact = make_artifact("https://upstream.invalid" + PATH)
+    held = tmp_path / "mirror" / "upstream.invalid" / PATH.lstrip("/")
+    both = with_mirrors(options, str(tmp_path / "mirror"), server.url)
+    assert ensure_artifact(artifact, both).read_bytes() == CONTENT
+    assert server.requests == [("/upstream.invalid" + PATH, None)]
+    server.requests.clear()
+    held.parent.mkdir(parents=True)
+    held.write_bytes(CONTENT)
+    other = FetchOptions(cache=Cache(tmp_path / "other"), mirrors=both.mirrors)
+    assert ensure_artifact(artifact, other).read_bytes() == CONTENT
+    assert server.requests == []
+
+
+def test_offline_opens_no_connection(
+    server: Server, options: FetchOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("a connection was opened")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    artifact = make_artifact(server.url + PATH)
+    with pytest.raises(ArtifactError, match="cannot be had") as caught:
+        ensure_artifact(artifact, with_mirrors(options, server.url, "/nowhere", offline=True))
+    assert "--mirror DIR" in (caught.value.hint or "")
+    assert server.requests == []
+
+
+def test_all_failures_are_told_at_once(server: Server, options: FetchOptions) -> None:
+    artifacts = [make_artifact(f"{server.url}/none{i}", str(i).encode()) for i in range(3)]
+    with pytest.raises(ArtifactError) as caught:
+        ensure_artifacts(artifacts, options)
+    assert [f"none{i}" in caught.value.message for i in range(3)] == [True] * 3
+
+
+def test_a_cached_file_that_was_altered_is_noticed_and_fetched_again(
+    server: Server, options: FetchOptions
+) -> None:
+    artifact = make_artifact(server.url + PATH)
+    path = ensure_artifact(artifact, options)
+    path.write_bytes(CONTENT[:-1] + b"!")
+    assert ensure_artifact(artifact, options).read_bytes() == CONTENT
+    assert len(server.requests) == 2
+    assert len(list((options.cache.root / "quarantine").iterdir())) == 1
+
+
+def test_two_at_once_fetch_once(server: Server, options: FetchOptions) -> None:
+    artifact = make_artifact(server.url + PATH)
+    with ThreadPoolExecutor(4) as pool:
+        paths = list(pool.map(lambda _: ensure_artifact(artifact, options), range(4)))
+    assert {path.read_bytes() == CONTENT for path in paths} == {True}
+    assert len(server.requests) == 1
+
+
+def test_a_disk_that_fills_up_is_told_with_what_is_needed_and_leaves_no_file_in_use(
+    server: Server, options: FetchOptions
+) -> None:
+    artifact = make_artifact(server.url + PATH)
+    partial = options.cache.partial_path("sha256", artifact.digest)
+    partial.symlink_to("/dev/full")  # every write to it fails as on a full disk
+    with pytest.raises(OutputError, match="No space left") as caught:
+        ensure_artifact(artifact, options)
+    assert f"{len(CONTENT)} bytes more are needed" in caught.value.message
+    assert " are free" in caught.value.message
+    assert not options.cache.has_blob("sha256", artifact.digest)
+    partial.unlink()
+    assert ensure_artifact(artifact, options).read_bytes() == CONTENT
+
+
+def test_a_disk_that_is_too_small_is_told_before_anything_is_written(
+    server: Server, options: FetchOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifact = make_artifact(server.url + PATH)
+    real = shutil.disk_usage
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: real(path)._replace(free=1000))
+    with pytest.raises(OutputError, match="5120000 bytes more are needed, 1000 are free"):
+        ensure_artifact(artifact, options)
+    assert list((options.cache.root / "partial").iterdir()) == []
+
+
+def test_a_full_disk_stops_the_other_downloads(server: Server, options: FetchOptions) -> None:
+    artifacts = [make_artifact(server.url + PATH, bytes([i])) for i in range(20)]
+    options.cache.partial_path("sha256", artifacts[1].digest).symlink_to("/dev/full")
+    with pytest.raises(OutputError, match="No space left"):
+        ensure_artifacts(artifacts, replace(options, jobs=2))
+    assert len(server.requests) < 20
+
+
+def test_an_unreachable_server_names_what_was_tried_and_versions_near_it(
+    options: FetchOptions,
+) -> None:
+    with pytest.raises(BundlerError) as caught:
+        ensure_artifact(make_artifact("http://127.0.0.1:9" + PATH), options)
+    assert "http://127.0.0.1:9" in caught.value.message
+    assert "3.4." in (caught.value.hint or "")
+
+
+def make_stated(server: Server, size: int, content: bytes = CONTENT) -> Any:
+    return replace(make_artifact(server.url + PATH, content), size=size)
+
+
+@pytest.mark.parametrize("size", [len(CONTENT) - 1, len(CONTENT) + 1], ids=["longer", "shorter"])
+def test_a_source_that_states_another_length_is_refused_before_a_byte_is_taken(
+    server: Server, options: FetchOptions, size: int
+) -> None:
+    with pytest.raises(ArtifactError, match=f"expected {size} bytes") as caught:
+        ensure_artifact(make_stated(server, size), options)
+    assert f"found    {len(CONTENT)} bytes" in caught.value.message
+    assert len(server.requests) == 1
+    assert list((options.cache.root / "partial").iterdir()) == []
+
+
+def test_a_source_that_states_no_length_is_stopped_at_the_stated_size(
+    server: Server, options: FetchOptions
+) -> None:
+    server.states_length = False
+    server.content = CONTENT * 10
+    artifact = make_stated(server, 1_000_000)
+    with pytest.raises(ArtifactError, match="more, and nothing beyond that was taken"):
+        ensure_artifact(artifact, options)
+    assert options.cache.partial_path("sha256", artifact.digest).stat().st_size <= 1_000_000
+
+
+def test_a_connection_that_ends_early_without_a_stated_length_is_gone_on_with(
+    server: Server, options: FetchOptions
+) -> None:
+    server.states_length = False
+    server.cut_after = [2_000_000]
+    artifact = make_stated(server, len(CONTENT))
+    assert ensure_artifact(artifact, options).read_bytes() == CONTENT
+    assert [bool(wanted) for _, wanted in server.requests] == [False, True]
+
+
+def test_a_file_in_chunks_is_whole_or_gone_on_with(server: Server, options: FetchOptions) -> None:
+    server.chunks = 100_000
+    server.cut_after = [2_000_000]
+    assert ensure_artifact(make_artifact(server.url + PATH), options).read_bytes() == CONTENT
+    assert [wanted for _, wanted in server.requests] == [None, "bytes=2000000-"]
+
+
+def test_a_file_that_a_server_calls_compressed_is_taken_as_it_lies_there(
+    server: Server, options: FetchOptions
+) -> None:
+    server.content = gzip.compress(CONTENT)
+    server.headers = {"Content-Encoding": "gzip"}
+    artifact = make_artifact(server.url + PATH, server.content)
+    assert ensure_artifact(artifact, options).read_bytes() == server.content
+
+
+def test_a_mirror_on_disk_of_another_length_is_refused(
+    options: FetchOptions, tmp_path: Path
+) -> None:
+    file = tmp_path / "mirror" / "upstream.invalid" / PATH.lstrip("/")
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"short")
+    artifact = replace(make_artifact("https://upstream.invalid" + PATH), size=len(CONTENT))
+    with pytest.raises(ArtifactError, match="found    5 bytes"):
+        ensure_artifact(artifact, with_mirrors(options, str(tmp_path / "mirror")))
+
+
+def test_a_wrong_digest_at_the_last_byte_is_noticed(server: Server, options: FetchOptions) -> None:
+    server.content = CONTENT[:-1] + b"!"
+    artifact = make_stated(server, len(CONTENT))
+    with pytest.raises(ArtifactError, match="is not what its pin says"):
+        ensure_artifact(artifact, options)
+    assert not options.cache.has_blob("sha256", artifact.digest)
+
+
+def test_a_source_is_not_blamed_for_a_beginning_that_came_from_elsewhere(
+    server: Server, options: FetchOptions
+) -> None:
+    artifact = make_artifact(server.url + PATH)
+    options.cache.partial_path("sha256", artifact.digest).write_bytes(b"!" * 3_000_000)
+    assert ensure_artifact(artifact, options).read_bytes() == CONTENT
+    assert [wanted for _, wanted in server.requests] == ["bytes=3000000-", None]
+
+
+def test_a_leftover_that_is_whole_is_taken_without_a_request(
+    server: Server, options: FetchOptions
+) -> None:
+    artifact = make_stated(server, len(CONTENT))
+    options.cache.partial_path("sha256", artifact.digest).write_bytes(CONTENT)
+    assert ensure_artifact(artifact, options).read_bytes() == CONTENT
+    assert server.requests == []
+
+
+def test_a_server_that_sends_another_part_is_asked_for_all(
+    server: Server, options: FetchOptions
+) -> None:
+    server.part_from = 7
+    artifact = make_artifact(server.url + PATH)
+    options.cache.partial_path("sha256", artifact.digest).write_bytes(CONTENT[:3_000_000])
+    assert ensure_artifact(artifact, options).read_bytes() == CONTENT
+    assert [wanted for _, wanted in server.requests] == ["bytes=3000000-", None]
+
+
+def test_a_link_that_breaks_often_gets_there_as_long_as_each_attempt_brings_something(
+    server: Server, options: FetchOptions
+) -> None:
+    server.content = CONTENT * 3
+    server.cut_after = [1_300_000] * 10
+    artifact = make_artifact(server.url + PATH, server.content)
+    assert ensure_artifact(artifact, options).read_bytes() == server.content
+    assert len(server.requests) > 8
+
+
+def test_a_server_that_never_sends_more_is_given_up(server: Server, options: FetchOptions) -> None:
+    server.takes_ranges = False
+    server.cut_after = [2_000_000] * 99
+    with pytest.raises(ArtifactError, match="cannot be had"):
+        ensure_artifact(make_artifact(server.url + PATH), options)
+    assert len(server.requests) == 5  # four in a row that brought nothing new
+
+
+def test_a_file_that_nobody_vouches_for_is_never_put_together_from_two_answers(
+    server: Server, options: FetchOptions
+) -> None:
+    server.cut_after = [2_000_000]
+    found, path = fetch_unpinned(make_artifact(server.url + PATH), options)
+    assert path.read_bytes() == CONTENT
+    assert found.digest == hashlib.sha256(CONTENT).hexdigest()
+    unpinned = replace(make_artifact(server.url + PATH), digest="")
+    server.requests.clear()
+    server.cut_after = [2_000_000]
+    fetch_unpinned(unpinned, options)
+    assert [wanted for _, wanted in server.requests] == [None, None]
+
+
+def fetch_digests(server: Server, options: FetchOptions) -> bytes | None:
+    url = server.url + PATH
+    return fetch_beside(make_artifact(url), DIGEST, url, options)
+
+
+@pytest.mark.parametrize("status", [401, 403, 451, 503])
+def test_a_fault_is_no_word_that_upstream_publishes_no_digest(
+    server: Server, options: FetchOptions, status: int
+) -> None:
+    server.statuses = [status] * 9
+    with pytest.raises(ArtifactError, match=rf"the digest of etcd .*\n.*HTTP {status}") as caught:
+        fetch_digests(server, options)
+    assert "pin the file's digest" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("status", [404, 410])
+def test_a_server_that_works_may_say_that_upstream_publishes_no_digest(
+    server: Server, options: FetchOptions, status: int
+) -> None:
+    server.statuses = [status]
+    assert fetch_digests(server, options) is None
+
+
+@pytest.mark.parametrize("status", [403, 503])
+def test_what_a_url_once_gave_is_taken_where_its_server_fails(
+    server: Server, options: FetchOptions, status: int
+) -> None:
+    server.content = b"ab" * 32
+    assert fetch_digests(server, options) == server.content
+    server.statuses = [status] * 4
+    assert fetch_digests(server, options) == server.content
+    assert fetch_digests(server, replace(options, offline=True)) == server.content
+    server.statuses = [404]
+    assert fetch_digests(server, options) is None
+    server.content = b"cd" * 32
+    assert fetch_digests(server, options) == server.content
+
+
+def test_what_is_remembered_and_was_altered_since_is_not_taken(
+    server: Server, options: FetchOptions
+) -> None:
+    server.content = b"ab" * 32
+    assert fetch_digests(server, options) == server.content
+    digest = hashlib.sha256(server.content).hexdigest()
+    options.cache.blob_path("sha256", digest).write_bytes(b"cd" * 32)
+    assert fetch_digests(server, replace(options, offline=True)) is None
+
+
+def test_a_list_of_digests_that_never_ends_is_not_read_to_its_end(
+    server: Server, options: FetchOptions
+) -> None:
+    server.states_length = False
+    with pytest.raises(ArtifactError, match="more than 1048576 bytes"):
+        fetch_digests(server, options)
+    assert [path.stat().st_size <= 1 << 20 for path in options.cache.root.glob("partial/*")] == [
+        True
+    ]
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 451])
+def test_no_other_status_of_4xx_is_asked_again(
+    server: Server, options: FetchOptions, status: int
+) -> None:
+    server.statuses = [status] * 9
+    with pytest.raises(ArtifactError, match=f"HTTP {status}") as caught:
+        ensure_artifact(make_artifact(server.url + PATH), options)
+    assert len(server.requests) == 1
+    assert "pinned versions near it: 3.4.23" in (caught.value.hint or "")
+
+
+def test_a_server_that_says_when_is_asked_then(server: Server, options: FetchOptions) -> None:
+    server.statuses = [429, 503]
+    server.headers = {"Retry-After": "1"}
+    begun = time.monotonic()
+    assert ensure_artifact(make_artifact(server.url + PATH), options).read_bytes() == CONTENT
+    assert 2 <= time.monotonic() - begun < 20
+
+
+def test_a_server_that_asks_to_wait_too_long_is_left(
+    server: Server, options: FetchOptions, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.statuses = [503]
+    server.headers = {"Retry-After": format_datetime(datetime.now(UTC) + timedelta(hours=1))}
+    with pytest.raises(ArtifactError, match=r"HTTP 503 .*, which asks to wait 3[56]\d\d s"):
+        ensure_artifact(make_artifact(server.url + PATH), options)
+    assert len(server.requests) == 1
+
+
+def test_jobs_is_how_many_files_come_at_once(options: FetchOptions) -> None:
+    with running() as server:
+        server.pause = 0.1
+        artifacts = [make_artifact(server.url + PATH, bytes([i])) for i in range(6)]
+        with pytest.raises(ArtifactError, match="is not what its pin says"):
+            ensure_artifacts(artifacts, replace(options, jobs=3))
+        assert server.most_at_once == 3
+        assert len(server.requests) == 6
+
+
+def test_a_directory_that_may_not_be_read_is_named_and_the_next_source_asked(
+    server: Server, options: FetchOptions, tmp_path: Path
+) -> None:
+    directory = tmp_path / "mirror" / f"127.0.0.1:{server.port}" / "v1"
+    directory.mkdir(parents=True)
+    os.symlink("file.tar.gz", directory / "file.tar.gz")  # a circle: whoever asks is refused
+    artifact = make_artifact(server.url + PATH)
+    with_mirror = with_mirrors(options, str(tmp_path / "mirror"))
+    assert ensure_artifact(artifact, with_mirror).read_bytes() == CONTENT

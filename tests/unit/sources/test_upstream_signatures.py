@@ -1,0 +1,453 @@
+"""Upstream's signatures: by a key that the user gave, of this very file, or nothing is locked."""
+
+import base64
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from pysequoia import Cert, SignatureMode, Tsk, sign
+from support.descriptions import write_description, write_upstream
+from support.sigstore_instance import Sigstore, make_key
+
+from bundler.cache.archive import export_blobs, import_blobs, list_blobs
+from bundler.cache.maintenance import prune_cache
+from bundler.cache.refs import DOCUMENTS, IMPORTED, list_names
+from bundler.cache.stamps import hash_file
+from bundler.cache.store import Cache
+from bundler.catalog.signatures import Scheme, find_signed
+from bundler.errors import ArtifactError, BundlerError, ConfigError
+from bundler.project import (
+    Inputs,
+    check,
+    gather_payloads,
+    list_files,
+    update_lock,
+)
+from bundler.sources.lock import Kind, Origin, read_lock
+from bundler.sources.lock_update import lock_path
+
+ETCD = "etcd/amd64"
+IDENTITY, GOOGLE = "releaser@example.org", "https://accounts.example"
+BEFORE = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@dataclass
+class Site:
+    """A cluster whose etcd somebody signed."""
+
+    inputs: Inputs
+    directory: Path
+
+    @property
+    def file(self) -> Path:
+        """etcd's tarball in the mirror."""
+        pins = json.loads((self.directory / "pins.yaml").read_text())["artifacts"]
+        return self.directory / "mirror" / pins[ETCD]["url"].removeprefix("https://")
+
+    def beside(self, suffix: str, content: bytes) -> None:
+        self.file.with_name(self.file.name + suffix).write_bytes(content)
+
+    def believe(self, **key: str) -> None:
+        """cluster.yaml with this key for etcd."""
+        text = self.inputs.description.read_text().partition("\nupstream_keys:")[0]
+        self.inputs.description.write_text(f"{text}\nupstream_keys: {{etcd: {json.dumps(key)}}}\n")
+
+    def believe_cert(self, cert: Cert, **more: str) -> None:
+        (self.directory / "key.asc").write_text(str(cert))
+        self.believe(openpgp=f"{self.directory}/key.asc", **more)
+
+    def lock(self, *update: str) -> tuple[Origin, str]:
+        """Of etcd."""
+        update_lock(self.inputs, update)
+        entry = read_lock(lock_path(self.inputs.description)).find(Kind.ARTIFACT, "etcd", "amd64")
+        assert entry is not None
+        return entry.origin, entry.evidence
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    description = write_description(tmp_path)
+    inputs = Inputs(
+        description=description, cache=Cache(tmp_path / "cache"), offline=True,
+        mirrors=(str(tmp_path / "mirror"),), pins=write_upstream(tmp_path, description),
+    )  # fmt: skip
+    return Site(inputs=inputs, directory=tmp_path)
+
+
+def sign_file(key: Tsk, content: bytes) -> bytes:
+    return bytes(sign(key.signer(), content, mode=SignatureMode.DETACHED))
+
+
+# OpenPGP
+
+
+def test_a_signature_is_recorded_with_who_made_it(site: Site) -> None:
+    key = Tsk.generate("etcd <etcd@example.org>")
+    site.beside(".asc", sign_file(key, site.file.read_bytes()))
+    site.believe_cert(key.extract_certificate())
+    origin, evidence = site.lock()
+    assert origin is Origin.UPSTREAM_SIGNATURE
+    assert evidence.startswith(f"OpenPGP {key.extract_certificate().fingerprint}: https://")
+    assert evidence.endswith(".asc")
+    check(site.inputs)
+
+
+def test_one_of_several_certificates_is_enough(site: Site) -> None:
+    keys = [Tsk.generate(f"{number} <{number}@example.org>") for number in range(3)]
+    site.beside(".asc", sign_file(keys[1], site.file.read_bytes()))
+    for joined in (
+        b"".join(bytes(key.extract_certificate()) for key in keys),
+        "".join(str(key.extract_certificate()) for key in keys).encode(),
+    ):
+        (site.directory / "keyring").write_bytes(joined)
+        site.believe(openpgp=f"{site.directory}/keyring")
+        assert site.lock("etcd")[0] is Origin.UPSTREAM_SIGNATURE
+
+
+def test_a_key_that_is_given_later_is_asked_at_the_next_lock(site: Site) -> None:
+    assert site.lock()[0] is Origin.USER
+    key = Tsk.generate("etcd <etcd@example.org>")
+    site.believe_cert(key.extract_certificate())
+    with pytest.raises(ArtifactError, match=r"nothing is at https://.*\.asc"):
+        site.lock()
+    site.beside(".sig", sign_file(key, site.file.read_bytes()))
+    site.believe_cert(key.extract_certificate(), signature="{url}.sig")
+    assert site.lock()[0] is Origin.UPSTREAM_SIGNATURE
+
+
+def test_nothing_is_built_of_what_upstream_must_sign_before_a_lock_says_that_it_did(
+    site: Site,
+) -> None:
+    signature, cert = wrong_key(Tsk.generate("etcd"), site.file.read_bytes())
+    site.beside(".asc", signature)
+    site.lock()
+    site.believe_cert(cert)
+    strict = replace(site.inputs, strict=True)
+    for inputs in (site.inputs, strict):
+        for use in (check, list_files, lambda given: gather_payloads(check(given), given)):
+            with pytest.raises(ArtifactError, match="etcd .* is locked on the word of user") as why:
+                use(inputs)
+            assert "bundler lock --update etcd" in (why.value.hint or "")
+    lock_path(site.inputs.description).unlink()
+    with pytest.raises(ArtifactError, match="etcd .*: upstream_keys says who signs it") as caught:
+        check(site.inputs)
+    assert "bundler lock" in (caught.value.hint or "")
+
+
+def test_another_key_makes_the_old_word_worthless(site: Site) -> None:
+    keys = [Tsk.generate(f"{number} <{number}@example.org>") for number in range(2)]
+    certs = [key.extract_certificate() for key in keys]
+    site.beside(".asc", sign_file(keys[0], site.file.read_bytes()))
+    site.believe_cert(certs[0])
+    site.lock()
+    before = lock_path(site.inputs.description).read_bytes()
+    assert hash_file(site.directory / "key.asc", "sha256").encode() in before
+
+    site.believe_cert(certs[1])
+    with pytest.raises(ArtifactError, match=r"etcd .* was checked against openpgp sha256:") as why:
+        check(site.inputs)
+    assert "bundler lock --update etcd" in (why.value.hint or "")
+    with pytest.raises(ArtifactError, match="its signature does not hold"):
+        site.lock()
+    assert lock_path(site.inputs.description).read_bytes() == before
+
+    site.beside(".asc", sign_file(keys[1], site.file.read_bytes()))
+    assert str(certs[1].fingerprint) in site.lock()[1]
+    check(site.inputs)
+
+
+def test_a_lock_from_before_it_named_the_key_is_renewed(site: Site) -> None:
+    key = Tsk.generate("etcd <etcd@example.org>")
+    site.beside(".asc", sign_file(key, site.file.read_bytes()))
+    site.believe_cert(key.extract_certificate())
+    site.lock()
+    path = lock_path(site.inputs.description)
+    lines = [line for line in path.read_text().splitlines() if "trust:" not in line]
+    path.write_text("\n".join(lines))
+    with pytest.raises(ArtifactError, match="was checked against a key that it does not name"):
+        check(site.inputs)
+    site.lock()
+    check(site.inputs)
+
+
+def test_a_file_that_became_another_is_not_locked_because_a_key_was_given(site: Site) -> None:
+    pins = json.loads((site.directory / "pins.yaml").read_text())
+    del pins["artifacts"][ETCD]["sha256"]
+    (site.directory / "pins.yaml").write_text(json.dumps(pins))
+    assert site.lock()[0] is Origin.FIRST_USE
+    key = Tsk.generate("etcd <etcd@example.org>")
+    site.file.write_bytes(site.file.read_bytes() + b"x")
+    site.beside(".asc", sign_file(key, site.file.read_bytes()))
+    site.believe_cert(key.extract_certificate())
+    with pytest.raises(
+        ArtifactError, match=r"etcd \(amd64\) is locked as .* now is sha256:"
+    ) as why:
+        site.lock()
+    assert "bundler lock --update etcd" in (why.value.hint or "")
+    assert site.lock("etcd")[0] is Origin.UPSTREAM_SIGNATURE
+
+
+def wrong_key(_: Tsk, content: bytes) -> tuple[bytes, Cert]:
+    return sign_file(Tsk.generate("mallory"), content), Tsk.generate("etcd").extract_certificate()
+
+
+def other_file(key: Tsk, content: bytes) -> tuple[bytes, Cert]:
+    return sign_file(key, content + b"x"), key.extract_certificate()
+
+
+def expired(_: Tsk, content: bytes) -> tuple[bytes, Cert]:
+    """Made after the certificate's end; one made before it holds."""
+    key = Tsk.generate("etcd <etcd@example.org>")
+    end = datetime.now(UTC) + timedelta(seconds=1)
+    cert = key.extract_certificate().set_expiration(expiration=end, certifier=key.certifier())
+    time.sleep(2.1)
+    return sign_file(key, content), cert
+
+
+def revoked(key: Tsk, content: bytes) -> tuple[bytes, Cert]:
+    cert = key.extract_certificate()
+    revocation = cert.revoke(certifier=key.certifier())
+    return sign_file(key, content), Cert.from_bytes(bytes(cert) + bytes(revocation))
+
+
+def no_signature(key: Tsk, _: bytes) -> tuple[bytes, Cert]:
+    return b"<html>not found</html>", key.extract_certificate()
+
+
+@pytest.mark.parametrize("make", [wrong_key, other_file, expired, revoked, no_signature])
+def test_a_bad_signature_stops_and_writes_no_lock(
+    site: Site, make: Callable[[Tsk, bytes], tuple[bytes, Cert]]
+) -> None:
+    signature, cert = make(Tsk.generate("etcd <etcd@example.org>"), site.file.read_bytes())
+    site.beside(".asc", signature)
+    site.believe_cert(cert)
+    with pytest.raises(ArtifactError, match=r"etcd .*: its signature does not hold: ."):
+        site.lock()
+    assert not lock_path(site.inputs.description).exists()
+
+
+# cosign
+
+
+def make_authority(name: str = "fulcio") -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    key = ec.generate_private_key(ec.SECP384R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    builder = x509.CertificateBuilder(
+        subject, subject, key.public_key(), x509.random_serial_number(),
+        BEFORE - timedelta(days=100), BEFORE + timedelta(days=3000),
+    ).add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)  # fmt: skip
+    return builder.sign(key, hashes.SHA384()), key
+
+
+def sign_like_cosign(
+    site: Site, *, identity: str = IDENTITY, issuer: str = GOOGLE, is_raw: bool = False,
+    usage: x509.ObjectIdentifier = ExtendedKeyUsageOID.CODE_SIGNING, content: bytes | None = None,
+    days: int = 0,
+) -> None:  # fmt: skip
+    """Signature and certificate beside etcd's tarball, and the authority as key."""
+    authority, authority_key = make_authority()
+    key = ec.generate_private_key(ec.SECP256R1())
+    oid, value = (
+        ("1.3.6.1.4.1.57264.1.1", issuer.encode())
+        if is_raw
+        else ("1.3.6.1.4.1.57264.1.8", b"\x0c" + bytes([len(issuer)]) + issuer.encode())
+    )
+    at = BEFORE + timedelta(days=days)
+    leaf = (
+        x509.CertificateBuilder(
+            authority.subject, x509.Name([]), key.public_key(), x509.random_serial_number(),
+            at, at + timedelta(minutes=10),
+        )
+        .add_extension(x509.SubjectAlternativeName([x509.RFC822Name(identity)]), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+        .add_extension(x509.UnrecognizedExtension(x509.ObjectIdentifier(oid), value), critical=False)
+        .sign(authority_key, hashes.SHA384())
+    )  # fmt: skip
+    pem = leaf.public_bytes(serialization.Encoding.PEM)
+    signed = site.file.read_bytes() if content is None else content
+    signature = key.sign(signed, ec.ECDSA(hashes.SHA256()))
+    site.beside(".sig", base64.b64encode(signature))
+    site.beside(".cert", pem if is_raw else base64.b64encode(pem))
+    (site.directory / "fulcio.pem").write_bytes(authority.public_bytes(serialization.Encoding.PEM))
+    site.believe(cosign=f"{site.directory}/fulcio.pem", identity=IDENTITY, issuer=GOOGLE)
+
+
+@pytest.mark.parametrize("is_raw", [False, True])
+def test_an_identity_that_an_authority_vouched_for_is_recorded(site: Site, is_raw: bool) -> None:
+    sign_like_cosign(site, is_raw=is_raw)
+    origin, evidence = site.lock()
+    assert origin is Origin.UPSTREAM_SIGNATURE
+    assert evidence.startswith(f"cosign {IDENTITY}: https://")
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"identity": "mallory@example.org"}, "it is mallory@example.org's, and not"),
+        ({"issuer": "https://mallory.example"}, "https://mallory.example vouches for it"),
+        ({"usage": ExtendedKeyUsageOID.SERVER_AUTH}, "not for signing"),
+        ({"content": b"another file"}, "the certificate's key did not make it"),
+        ({"days": 5000}, "no authority that you gave issued its certificate"),
+    ],
+    ids=["identity", "issuer", "usage", "file", "time"],
+)
+def test_a_bad_certificate_stops(site: Site, changes: dict[str, object], why: str) -> None:
+    sign_like_cosign(site, **changes)  # type: ignore[arg-type]
+    with pytest.raises(ArtifactError, match=f"its signature does not hold: .*{why}"):
+        site.lock()
+    assert not lock_path(site.inputs.description).exists()
+
+
+def test_another_identity_makes_the_old_word_worthless(site: Site) -> None:
+    sign_like_cosign(site)
+    site.lock()
+    check(site.inputs)
+    site.believe(cosign=f"{site.directory}/fulcio.pem", identity="other@example.org", issuer=GOOGLE)
+    with pytest.raises(ArtifactError, match=f"{IDENTITY} by {GOOGLE}, and .*other@example.org by"):
+        check(site.inputs)
+
+
+def test_another_authority_is_not_believed(site: Site) -> None:
+    sign_like_cosign(site)
+    other, _ = make_authority()
+    (site.directory / "fulcio.pem").write_bytes(other.public_bytes(serialization.Encoding.PEM))
+    with pytest.raises(ArtifactError, match="no authority that you gave"):
+        site.lock()
+
+
+# sigstore
+
+
+def sign_with_sigstore(site: Site, sigstore: Sigstore, **changes: str | bytes) -> None:
+    content = changes.pop("content", site.file.read_bytes())
+    whose = {"identity": IDENTITY, "issuer": GOOGLE} | changes
+    site.beside(".sigstore.json", sigstore.sign(content, **whose))  # type: ignore[arg-type]
+    (site.directory / "root.json").write_bytes(sigstore.trusted_root())
+    site.believe(sigstore=f"{site.directory}/root.json", identity=IDENTITY, issuer=GOOGLE)
+
+
+def test_a_bundle_proves_who_signed_and_that_the_log_has_it(site: Site) -> None:
+    sign_with_sigstore(site, Sigstore())
+    origin, evidence = site.lock()
+    assert origin is Origin.UPSTREAM_SIGNATURE
+    assert evidence.startswith(f"sigstore {IDENTITY}: https://")
+    assert evidence.endswith(".sigstore.json")
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"identity": "mallory@example.org"}, "Certificate's SANs do not match"),
+        ({"issuer": "https://mallory.example"}, "OIDCIssuer does not match"),
+        ({"content": b"another file"}, "digest mismatch"),
+        ({"logged": b"another file"}, "entry"),
+    ],
+    ids=["identity", "issuer", "file", "log"],
+)
+def test_a_bundle_that_proves_something_else_stops(
+    site: Site, changes: dict[str, str | bytes], why: str
+) -> None:
+    sign_with_sigstore(site, Sigstore(), **changes)
+    with pytest.raises(ArtifactError, match=f"its signature does not hold: .*{why}"):
+        site.lock()
+    assert not lock_path(site.inputs.description).exists()
+
+
+@pytest.mark.parametrize("service", ["authority", "certificates_log", "log"])
+def test_each_service_of_another_sigstore_is_a_stranger(site: Site, service: str) -> None:
+    sigstore = Sigstore()
+    sign_with_sigstore(site, replace(sigstore, **{service: make_key()}))
+    (site.directory / "root.json").write_bytes(sigstore.trusted_root())
+    with pytest.raises(ArtifactError, match="its signature does not hold"):
+        site.lock()
+
+
+def test_what_is_no_bundle_stops(site: Site) -> None:
+    sign_with_sigstore(site, Sigstore())
+    site.beside(".sigstore.json", b"{}")
+    with pytest.raises(ArtifactError, match="its signature does not hold"):
+        site.lock()
+
+
+def test_kubernetes_releases_are_known_by_whom_they_name() -> None:
+    row = find_signed("kubernetes-server", "1.31.2", Scheme.SIGSTORE)
+    assert row is not None
+    assert row.identity == "krel-staging@k8s-releng-prod.iam.gserviceaccount.com"
+    assert row.signature == "{url}.sigstore.json"
+
+
+# without a network
+
+
+def sign_openpgp(site: Site) -> None:
+    key = Tsk.generate("etcd <etcd@example.org>")
+    site.beside(".asc", sign_file(key, site.file.read_bytes()))
+    site.believe_cert(key.extract_certificate())
+
+
+@pytest.mark.parametrize(("sign_it", "count"), [(sign_openpgp, 1), (sign_like_cosign, 2)])
+def test_what_was_verified_is_verified_again_out_of_the_cache_and_of_one_that_it_was_carried_to(
+    site: Site, sign_it: Callable[[Site], None], count: int
+) -> None:
+    sign_it(site)
+    expected = site.lock()
+    offline = replace(site.inputs, mirrors=())
+    needed = {(file.algorithm, file.digest) for file in list_files(offline)}
+    assert len(needed) == len(list_blobs(site.inputs.cache))
+    assert not prune_cache(site.inputs.cache, list_files(offline))
+
+    export_blobs(site.inputs.cache, site.directory / "x.tar", list_files(offline))
+    carried = replace(offline, cache=Cache(site.directory / "carried"))
+    list(import_blobs(carried.cache, site.directory / "x.tar"))
+    for inputs in (offline, carried):
+        lock_path(inputs.description).unlink()
+        assert Site(inputs, site.directory).lock() == expected
+
+    assert len(prune_cache(site.inputs.cache, ())) == len(needed)
+    assert list_names(DOCUMENTS, site.inputs.cache) == {}
+    assert len(list_names(IMPORTED, carried.cache)) == count
+
+
+# what users can do wrong
+
+
+@pytest.mark.parametrize(
+    ("key", "why"),
+    [
+        ({}, "give openpgp, cosign or sigstore"),
+        ({"openpgp": "a", "cosign": "b"}, "give openpgp, cosign or sigstore"),
+        ({"openpgp": "nowhere.asc"}, "site/nowhere.asc is no file"),
+        ({"sigstore": "nowhere.json"}, "site/nowhere.json is no file"),
+    ],
+)
+def test_a_key_that_cannot_be_meant_is_refused(site: Site, key: dict[str, str], why: str) -> None:
+    site.believe(**key)
+    with pytest.raises(ConfigError, match=why):
+        site.lock()
+
+
+def test_a_file_that_is_no_key_is_named(site: Site) -> None:
+    site.beside(".asc", b"")
+    (site.directory / "text").write_text("no key\n")
+    for scheme in ("openpgp", "cosign", "sigstore"):
+        site.believe(**{scheme: f"{site.directory}/text", "identity": "a", "issuer": "b"})
+        with pytest.raises(BundlerError, match=r"text|nothing is at"):
+            site.lock()
+
+
+def test_rows_know_since_when_upstream_signs() -> None:
+    row = find_signed("kubernetes-server", "1.31.2", Scheme.COSIGN)
+    assert row is not None
+    assert row.identity.startswith("krel-staging@")
+    assert find_signed("kubernetes-server", "1.25.9", Scheme.COSIGN) is None
+    runc = find_signed("runc", "1.1.5", Scheme.OPENPGP)
+    assert runc is not None
+    assert runc.signature == "{url}.asc"

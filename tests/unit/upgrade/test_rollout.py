@@ -1,0 +1,199 @@
+"""bundler plan: from one build to another, by the rules that install.sh goes by."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.bundles import write_bundle
+from support.small_builds import SmallSite, make_site
+
+from bundler.bundle.layout import Media
+from bundler.errors import ConfigError
+from bundler.upgrade.rollout import HostStep, Rollout, plan_rollout
+
+BUNDLER = Path(sys.executable).parent / "bundler"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> SmallSite:
+    made = make_site(tmp_path_factory.mktemp("site"))
+    made.build("first")
+    return made
+
+
+def rebuild(site: SmallSite, name: str, *changes: tuple[str, str]) -> Path:
+    description = site.directory / "cluster.yaml"
+    text = description.read_text()
+    for old, new in changes:
+        assert old in text
+        description.write_text(description.read_text().replace(old, new))
+    try:
+        return site.build(name)
+    finally:
+        description.write_text(text)
+
+
+def host_of(rollout: Rollout, name: str) -> HostStep:
+    return next(host for stage in rollout.stages for host in stage.hosts if host.name == name)
+
+
+def test_the_same_build_changes_nothing(site: SmallSite) -> None:
+    rollout = plan_rollout(site.directory / "first", site.directory / "first")
+    assert {host.kind for stage in rollout.stages for host in stage.hosts} == {"nothing"}
+    done = subprocess.run(
+        [BUNDLER, "plan", site.directory / "first", site.directory / "first"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout == "cluster small: the same on all 3 hosts\n"
+
+
+def test_control_planes_come_before_workers(site: SmallSite) -> None:
+    rollout = plan_rollout(site.directory / "first", site.directory / "first")
+    assert [[host.name for host in stage.hosts] for stage in rollout.stages] == [
+        ["one"],
+        ["three", "two"],
+    ]
+
+
+def test_members_of_etcd_on_hosts_of_their_own_come_before_control_planes(tmp_path: Path) -> None:
+    roles = {
+        "a": "control-plane", "b": "etcd", "c": "etcd load-balancer", "d": "worker",
+        "e": "etcd control-plane", "f": "etcd worker", "g": "worker load-balancer",
+        "Z": "control-plane worker",
+    }  # fmt: skip
+    for name, held in roles.items():
+        env = f"NODE='{name}'\nCLUSTER='lab'\nROLES='{held}'\n"
+        write_bundle(tmp_path / f"dist/lab-{name}.tar.gz", {}, env=env)
+    stages = plan_rollout(tmp_path / "dist", tmp_path / "dist").stages
+    assert [(stage.title, "".join(host.name for host in stage.hosts)) for stage in stages] == [
+        ("Members of etcd", "bc"),
+        ("Control planes", "aeZ"),
+        ("Workers", "dfg"),
+    ]
+
+
+def test_a_setting_restarts_the_units_that_read_it(site: SmallSite) -> None:
+    extra = (
+        "dns: {provider: none}",
+        "dns: {provider: none}\nextra: {kubelet: {config: {maxPods: 99}}}",
+    )
+    rollout = plan_rollout(site.directory / "first", rebuild(site, "pods", extra))
+    host = host_of(rollout, "two")
+    (restart,) = host.restarts
+    assert (restart.unit, restart.because) == (
+        "kubelet.service",
+        ("/etc/kubernetes/kubelet-config.yaml",),
+    )
+    assert restart.interruption == "up to 20 s: pods run on; none is started or stopped"
+    assert (host.is_drained, host.one_way, host.versions) == (False, "", ())
+
+
+def test_another_kubelet_drains_its_node(site: SmallSite) -> None:
+    newer = ("version: 1.36.2", "version: 1.36.3")
+    pins = site.directory / "pins.yaml"
+    kept = pins.read_text()
+    try:
+        dist = rebuild_with_pins(site, "patch", newer)
+    finally:
+        pins.write_text(kept)
+    host = host_of(plan_rollout(site.directory / "first", dist), "two")
+    assert host.versions == ("Kubernetes 1.36.2 → 1.36.3",)
+    assert host.is_drained
+    assert {"kubelet.service", "kube-proxy.service"} <= {r.unit for r in host.restarts}
+
+
+def rebuild_with_pins(site: SmallSite, name: str, *changes: tuple[str, str]) -> Path:
+    site.change("kubernetes-server")
+    return rebuild(site, name, *changes)
+
+
+def test_another_container_runtime_drains_the_node(tmp_path: Path) -> None:
+    units = "NODE='one'\nCLUSTER='lab'\nROLES='worker'\nUNITS='{0}.service kubelet.service'\n"
+    unit = "[Service]\n[X-Bundler]\nRestartOn=/x\nDrainOn=/etc/systemd/system/{0}.service\n"
+    for directory, name in (("a", "docker"), ("b", "containerd")):
+        write_bundle(
+            tmp_path / directory / "lab-one.tar.gz",
+            {
+                f"rootfs/etc/systemd/system/{each}.service": (0o644, unit.format(each).encode())
+                for each in (name, "kubelet")
+            },
+            env=units.format(name),
+        )
+    host = host_of(plan_rollout(tmp_path / "a", tmp_path / "b"), "one")
+    assert (host.stopped, host.started) == (("docker.service",), ("containerd.service",))
+    assert (host.restarts, host.is_drained) == ((), True)
+
+
+def test_hosts_come_and_go(site: SmallSite) -> None:
+    fewer = ("  - {name: three, address: 192.0.2.3, roles: [worker]}\n", "")
+    dist = rebuild(site, "fewer", fewer)
+    less = plan_rollout(site.directory / "first", dist)
+    assert [host.name for host in less.leaving] == ["three"]
+    more = plan_rollout(dist, site.directory / "first")
+    assert host_of(more, "three").kind == "install"
+    done = subprocess.run(
+        [BUNDLER, "plan", site.directory / "first", dist],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "three (192.0.2.3): /opt/k8s/bundle/uninstall.sh --leave" in done.stdout
+
+
+def test_machines_are_told_the_same(site: SmallSite) -> None:
+    command = [BUNDLER, "plan", "--json", site.directory / "first", site.directory / "first"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["stages"][0]["hosts"][0]["name"] == "one"
+
+
+def test_changes_to_a_build_can_be_planned(site: SmallSite) -> None:
+    extra = (
+        "dns: {provider: none}",
+        "dns: {provider: none}\nextra: {kubelet: {config: {maxPods: 98}}}",
+    )
+    description = site.directory / "cluster.yaml"
+    text = description.read_text()
+    description.write_text(text.replace(*extra))
+    try:
+        dist = site.build("delta", media=Media(since=(str(site.directory / "first"),)))
+    finally:
+        description.write_text(text)
+    host = host_of(plan_rollout(site.directory / "first", dist), "two")
+    assert [restart.unit for restart in host.restarts] == ["kubelet.service"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (
+            "1.36.2",
+            "1.38.0",
+            "2 minors at once; build and install each in turn: 1.36.2, 1.37, 1.38.0",
+        ),
+        ("1.36.2", "1.35.9", "goes from 1.36.2 back to 1.35.9: no minor is taken back"),
+    ],
+)
+def test_minors_are_taken_one_by_one(tmp_path: Path, old: str, new: str, said: str) -> None:
+    env = "NODE='one'\nCLUSTER='lab'\nROLES='worker'\nKUBERNETES_VERSION='{}'\n"
+    write_bundle(tmp_path / "a/lab-one.tar.gz", {}, env=env.format(old))
+    write_bundle(tmp_path / "b/lab-one.tar.gz", {}, env=env.format(new))
+    with pytest.raises(ConfigError, match=said.replace(".", r"\.")):
+        plan_rollout(tmp_path / "a", tmp_path / "b")
+
+
+def test_etcd_is_told_to_go_one_way(tmp_path: Path) -> None:
+    env = "NODE='one'\nCLUSTER='lab'\nROLES='etcd'\nETCD_VERSION='{}'\n"
+    write_bundle(tmp_path / "a/lab-one.tar.gz", {}, env=env.format("3.4.23"))
+    write_bundle(tmp_path / "b/lab-one.tar.gz", {}, env=env.format("3.5.1"))
+    host = host_of(plan_rollout(tmp_path / "a", tmp_path / "b"), "one")
+    assert host.one_way.startswith("etcd writes its data anew for 3.5.1, and 3.4.23 cannot read")
+
+
+def test_bundles_of_two_clusters_are_no_way(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        env = f"NODE='one'\nCLUSTER='{name}'\nROLES='etcd'\n"
+        write_bundle(tmp_path / name / "lab-one.tar.gz", {}, env=env)
+    with pytest.raises(ConfigError, match="bundles of 2 clusters: a, b"):
+        plan_rollout(tmp_path / "a", tmp_path / "b")

@@ -1,0 +1,61 @@
+"""The runbook names every file, every host in its order, and commands that are there."""
+
+import hashlib
+import re
+from pathlib import Path
+
+import pytest
+from support.small_builds import make_site, read_manifest
+
+from bundler.bundle.layout import Layout, Media
+from bundler.bundle.signing import generate_key
+from bundler.bundle.verify import verify
+from bundler.pipeline import build
+
+
+@pytest.mark.parametrize(
+    "media",
+    [Media(), Media(split=20000), Media(layout=Layout.SPLIT), Media(layout=Layout.SPLIT, split=9000)],
+    ids=["full", "volumes", "split", "split-volumes"],
+)  # fmt: skip
+def test_every_file_is_named_with_what_its_digest_begins_with(tmp_path: Path, media: Media) -> None:
+    dist = make_site(tmp_path / "site").build("dist", media)
+    text = (dist / "RUNBOOK.md").read_text()
+    said = dict(re.findall(r"^\| (\S+) \|.*\| `([0-9a-f ]+)` \|$", text, re.MULTILINE))
+    files = {path.name for path in dist.iterdir()} - {"RUNBOOK.md", "SHA256SUMS", "join.sh"}
+    assert set(said) == files
+    for name, spoken in said.items():
+        digest = hashlib.sha256((dist / name).read_bytes()).hexdigest()
+        assert spoken.replace(" ", "") == digest[:16]
+        assert spoken.count(" ") == 3
+    assert ("join.sh small-one.tar.gz" in text) == (media.split is not None)
+    assert ("--payload payload-" in text) == (media.layout is Layout.SPLIT)
+    assert "RUNBOOK.md" in {verdict.name for verdict in verify(dist)}
+    assert "{" not in text
+
+
+def test_control_planes_come_before_workers(tmp_path: Path) -> None:
+    text = (make_site(tmp_path / "site").build() / "RUNBOOK.md").read_text()
+    places = [text.index(f"**{node}**") for node in ("one", "two", "three")]
+    assert places == sorted(places)
+    assert places[0] < text.index("### Workers") < places[1]
+
+
+def test_the_same_build_has_the_same_runbook_and_a_change_says_so(tmp_path: Path) -> None:
+    site = make_site(tmp_path / "site")
+    first = (site.build("first") / "RUNBOOK.md").read_bytes()
+    assert (site.build("second") / "RUNBOOK.md").read_bytes() == first
+    delta = Media(since=(f"one={tmp_path}/MANIFEST",))
+    lines = read_manifest(tmp_path / "site/first/small-one.tar.gz")
+    (tmp_path / "MANIFEST").write_text("".join(f"{line}\n" for line in lines))
+    text = (site.build("delta", delta) / "RUNBOOK.md").read_text()
+    assert text.count("a change to the bundle that is installed there") == 1
+
+
+def test_a_signed_build_is_installed_with_trust(tmp_path: Path) -> None:
+    site = make_site(tmp_path / "site")
+    generate_key(tmp_path / "release.key")
+    build(site.inputs, tmp_path / "dist", signing_key=tmp_path / "release.key")
+    text = (tmp_path / "dist/RUNBOOK.md").read_text()
+    assert text.count("--trust RELEASE.pub") == 6
+    assert "openssl dgst -sha256 -verify RELEASE.pub" in text
