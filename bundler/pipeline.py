@@ -33,8 +33,8 @@ from bundler.bundle.signing import SIGNATURE, load_signing_key, sign
 from bundler.cache.store import Cache
 from bundler.catalog import Artifact
 from bundler.cluster.plan import (
+    ClusterPlan,
     NodePlan,
-    Plan,
     make_plan,
     worker_names,
 )
@@ -51,7 +51,7 @@ from bundler.project import (
     resolve,
     warn_of_first_uses,
 )
-from bundler.render.bundle_manifest import Manifest, Source
+from bundler.render.bundle_manifest import BundleManifest, ContentSource
 from bundler.render.completeness import check_images_complete
 from bundler.render.context import Secrets, make_unknown
 from bundler.render.node import (
@@ -84,7 +84,7 @@ class Preview:
     artifacts: tuple[tuple[Artifact, bool], ...]  # and whether it is in the cache already
     state: Path | None  # None: it is not needed
     bundles: tuple[str, ...]
-    bases: Mapping[str, Manifest]  # bundle → what it is a change to
+    bases: Mapping[str, BundleManifest]  # bundle → what it is a change to
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +94,7 @@ class Prepared:
     inputs: Inputs
     cluster: Cluster
     payloads: Payloads
-    bases: Mapping[str, Manifest]  # node → what it has
+    bases: Mapping[str, BundleManifest]  # node → what it has
     media: Media
     output: Path
     key: EllipticCurvePrivateKey | None = field(repr=False)
@@ -207,7 +207,7 @@ def render(inputs: Inputs, output: Path, *, text_only: bool) -> tuple[Path, ...]
     return tuple(directories)
 
 
-def bundle_name(plan: Plan, node: NodePlan, media: Media = WHOLE) -> str:
+def bundle_name(plan: ClusterPlan, node: NodePlan, media: Media = WHOLE) -> str:
     """The tarball's name without .tar.gz, and the directory that it unpacks to."""
     return f"{plan.name}-{node.name}{'.public' if media.public_only else ''}"
 
@@ -215,15 +215,15 @@ def bundle_name(plan: Plan, node: NodePlan, media: Media = WHOLE) -> str:
 @contextmanager
 def _open_trees(
     cluster: Cluster, inputs: Inputs, payloads: Payloads, media: Media
-) -> Iterator[tuple[Plan, Callable[[NodePlan], tuple[Tree, dict[str, Source]]], int]]:
+) -> Iterator[tuple[ClusterPlan, Callable[[NodePlan], tuple[Tree, dict[str, ContentSource]]], int]]:
     """The plan, how a node's tree is made (and what is left out of it), and every member's time."""
     if media.public_only:
         subnets = dict.fromkeys(_static_workers(cluster), make_unknown("a pod subnet"))
         plan = make_plan(cluster, subnets)
 
-        def make(node: NodePlan) -> tuple[Tree, dict[str, Source]]:
+        def make(node: NodePlan) -> tuple[Tree, dict[str, ContentSource]]:
             tree, absent = render_public(plan, node, payloads)
-            return tree, absent | dict.fromkeys((SBOM, PROVENANCE), Source.STATE)
+            return tree, absent | dict.fromkeys((SBOM, PROVENANCE), ContentSource.STATE)
 
         yield plan, make, _choose_mtime(None)
         return
@@ -233,7 +233,9 @@ def _open_trees(
         yield plan, lambda node: (render_node(plan, node, secrets, payloads, describe), {}), mtime
 
 
-def _list_shared(plan: Plan, payloads: Payloads, bases: Mapping[str, Manifest]) -> Iterator[File]:
+def _list_shared(
+    plan: ClusterPlan, payloads: Payloads, bases: Mapping[str, BundleManifest]
+) -> Iterator[File]:
     """The large files that some node has not yet."""
     for node in plan.nodes:
         for file in list_payloads(plan, node, payloads):
@@ -247,7 +249,7 @@ def _static_workers(cluster: Cluster) -> list[str]:
 
 
 @contextmanager
-def open_secrets(cluster: Cluster, inputs: Inputs) -> Iterator[tuple[Plan, Secrets]]:
+def open_secrets(cluster: Cluster, inputs: Inputs) -> Iterator[tuple[ClusterPlan, Secrets]]:
     """The plan with the state's decisions, and the cluster's secrets; the state stays locked."""
     with open_state(state_path(inputs, cluster)) as state:
         network = cluster.network
@@ -275,7 +277,7 @@ def open_secrets(cluster: Cluster, inputs: Inputs) -> Iterator[tuple[Plan, Secre
         )
 
 
-def _make_describer(plan: Plan, inputs: Inputs, payloads: Payloads, mtime: int) -> Describe:
+def _make_describer(plan: ClusterPlan, inputs: Inputs, payloads: Payloads, mtime: int) -> Describe:
     lock = lock_path(inputs.description)
     files = InputFiles(
         description=inputs.description, lock=lock if lock.exists() else None, pins=inputs.pins

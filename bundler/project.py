@@ -16,7 +16,7 @@ from bundler.cache.payload import (
 from bundler.cache.store import Cache
 from bundler.catalog import Artifact
 from bundler.cluster.loader import load_cluster
-from bundler.cluster.plan import Plan, make_plan
+from bundler.cluster.plan import ClusterPlan, make_plan
 from bundler.cluster.schema import Cluster
 from bundler.errors import ArtifactError, ConfigError
 from bundler.files import remove_leftovers
@@ -35,7 +35,7 @@ from bundler.sources.artifacts import (
 )
 from bundler.sources.download import PARALLEL
 from bundler.sources.fetch import FetchOptions, ensure_artifacts, run_jobs
-from bundler.sources.images.pull import Puller, Wanted, list_cached
+from bundler.sources.images.pull import Puller, WantedImage, list_cached
 from bundler.sources.images.registry import RegistryOptions
 from bundler.sources.images.resolve import (
     gather_images,
@@ -45,7 +45,7 @@ from bundler.sources.images.resolve import (
 )
 from bundler.sources.lock import Lock, read_lock, write_lock
 from bundler.sources.lock_update import (
-    Change,
+    LockChange,
     first_uses,
     list_beside,
     lock_path,
@@ -106,7 +106,7 @@ def list_files(inputs: Inputs) -> tuple[Artifact, ...]:
     return (*_list_plain(plan, inputs), *_list_beside(plan, inputs), *blobs.values())
 
 
-def _list_beside(plan: Plan, inputs: Inputs) -> Iterator[Artifact]:
+def _list_beside(plan: ClusterPlan, inputs: Inputs) -> Iterator[Artifact]:
     """Digests and signatures, as `bundler lock` asked for them."""
     keys = plan.cluster.upstream_keys
     for artifact in resolve(plan, inputs).values():
@@ -114,7 +114,7 @@ def _list_beside(plan: Plan, inputs: Inputs) -> Iterator[Artifact]:
             yield from recall_beside(artifact, url, inputs.cache)
 
 
-def _list_plain(plan: Plan, inputs: Inputs) -> tuple[Artifact, ...]:
+def _list_plain(plan: ClusterPlan, inputs: Inputs) -> tuple[Artifact, ...]:
     """Files that are fetched by their URL."""
     packages = check_locked(plan, lock_path(inputs.description)) or ()
     return (
@@ -153,7 +153,7 @@ def fetch(inputs: Inputs) -> tuple[tuple[Artifact, Path], ...]:
 
 def update_lock(
     inputs: Inputs, update: Collection[str], *, dry_run: bool = False
-) -> tuple[Change, ...]:
+) -> tuple[LockChange, ...]:
     """Write the lock of a description, having brought what is new in it into the cache."""
     loaded = load_cluster(inputs.description, inputs.pins)
     path = lock_path(inputs.description)
@@ -205,7 +205,7 @@ def gather_payloads(cluster: Cluster, inputs: Inputs) -> Payloads:
     )
 
 
-def resolve(plan: Plan, inputs: Inputs) -> Artifacts:
+def resolve(plan: ClusterPlan, inputs: Inputs) -> Artifacts:
     """The pinned file behind each need: as the lock says, where there is one."""
     path = lock_path(inputs.description)
     if not path.exists():
@@ -218,13 +218,13 @@ def resolve(plan: Plan, inputs: Inputs) -> Artifacts:
     return resolve_artifacts(plan, lock, path)
 
 
-def resolve_images(plan: Plan, inputs: Inputs) -> tuple[Wanted, ...]:
+def resolve_images(plan: ClusterPlan, inputs: Inputs) -> tuple[WantedImage, ...]:
     """Every image that comes from a registry, as the lock says, where there is one."""
     path = lock_path(inputs.description)
     return list_wanted(plan, read_lock(path) if path.exists() else None, path)
 
 
-def warn_of_first_uses(plan: Plan, inputs: Inputs) -> None:
+def warn_of_first_uses(plan: ClusterPlan, inputs: Inputs) -> None:
     """Say whose digests nobody vouches for."""
     path = lock_path(inputs.description)
     lock: Lock | None = read_lock(path) if path.exists() else None
@@ -246,7 +246,7 @@ def _ensure(artifacts: Sequence[Artifact], inputs: Inputs) -> dict[Artifact, Pat
         return ensure_artifacts(artifacts, _fetch_options(inputs, progress))
 
 
-def _image_or(name: str, plan: Plan) -> str:
+def _image_or(name: str, plan: ClusterPlan) -> str:
     """The full name of an image that the cluster has, else the name of something else."""
     try:
         found = full_name(name)

@@ -9,7 +9,7 @@ from bundler.cluster.schema import Cluster
 from bundler.errors import ConfigError
 from bundler.formats.bundle_archives import explain_damage
 from bundler.formats.volumes import volumes_of
-from bundler.render.bundle_manifest import Manifest, Source, parse_manifest
+from bundler.render.bundle_manifest import BundleManifest, ContentSource, parse_manifest
 from bundler.render.tree import MANIFEST
 
 GZIP = b"\x1f\x8b"
@@ -19,13 +19,13 @@ HOW = (
 )
 
 
-def load_bases(arguments: Sequence[str], cluster: Cluster) -> dict[str, Manifest]:
+def load_bases(arguments: Sequence[str], cluster: Cluster) -> dict[str, BundleManifest]:
     """node → what it has; ConfigError where an argument says nothing about any node.
 
     An argument is a directory of bundles, unpacked or not; a bundle; or [NODE=]MANIFEST.
     """
     nodes = [node.name for node in cluster.nodes]
-    bases: dict[str, Manifest] = {}
+    bases: dict[str, BundleManifest] = {}
     for argument in arguments:
         found = dict(_load(argument, cluster.name, nodes))
         strangers = sorted(found.keys() - set(nodes))
@@ -33,7 +33,7 @@ def load_bases(arguments: Sequence[str], cluster: Cluster) -> dict[str, Manifest
             why = f"it is of {', '.join(strangers)}" if strangers else "it holds no bundle"
             raise ConfigError(f"--since {argument}: {why}, of no node of {cluster.name}", hint=HOW)
         for node, manifest in found.items():
-            if Source.STATE in manifest.absent.values():
+            if ContentSource.STATE in manifest.absent.values():
                 raise ConfigError(f"--since {argument}: made by --public-only", hint=HOW)
             bases[node] = manifest
     for node in nodes:
@@ -42,7 +42,9 @@ def load_bases(arguments: Sequence[str], cluster: Cluster) -> dict[str, Manifest
     return bases
 
 
-def _load(argument: str, cluster: str, nodes: Sequence[str]) -> Iterator[tuple[str, Manifest]]:
+def _load(
+    argument: str, cluster: str, nodes: Sequence[str]
+) -> Iterator[tuple[str, BundleManifest]]:
     name, equals, rest = argument.partition("=")
     node = name if equals and name in nodes else ""
     path = Path(rest if node else argument)
@@ -69,7 +71,7 @@ def _agree(argument: str, node: str, found: str) -> str:
     return found or node
 
 
-def _find_in(directory: Path, bundle: str, node: str) -> Iterator[tuple[str, Manifest]]:
+def _find_in(directory: Path, bundle: str, node: str) -> Iterator[tuple[str, BundleManifest]]:
     """A node's bundle in a directory of them: packed, unpacked, or rendered."""
     tarball = directory / f"{bundle}.tar.gz"
     if tarball.is_file() or volumes_of(tarball):
@@ -81,7 +83,7 @@ def _find_in(directory: Path, bundle: str, node: str) -> Iterator[tuple[str, Man
             return
 
 
-def _read_manifest(path: Path) -> Manifest:
+def _read_manifest(path: Path) -> BundleManifest:
     with explain_damage(path):
         return parse_manifest(path.read_bytes(), str(path))
 

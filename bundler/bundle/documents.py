@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bundler.bundle.inventory import Taken, list_items
+from bundler.bundle.inventory import BuildInputs, list_items
 from bundler.bundle.provenance import PROVENANCE, make_provenance
 from bundler.bundle.sbom import SBOM, make_sbom
-from bundler.cluster.plan import NodePlan, Plan
+from bundler.cluster.plan import ClusterPlan, NodePlan
 from bundler.errors import ConfigError
 from bundler.render.tree import File, Tree
 from bundler.sources.artifacts import Artifacts
@@ -28,7 +28,7 @@ class InputFiles:
 
 
 def make_describer(
-    plan: Plan, artifacts: Artifacts, images: Images, files: InputFiles, mtime: int
+    plan: ClusterPlan, artifacts: Artifacts, images: Images, files: InputFiles, mtime: int
 ) -> Callable[[NodePlan, Tree], Iterator[File]]:
     """What makes the documents of a node's tree; everything is read from disk now, and once."""
     named = {
@@ -37,7 +37,7 @@ def make_describer(
         "pins.yaml": files.pins,
     }
     inputs = {name: _hash(path) for name, path in named.items() if path is not None}
-    taken = Taken(
+    taken = BuildInputs(
         artifacts=artifacts,
         images=images,
         locked=read_lock(files.lock).entries if files.lock else (),
@@ -46,7 +46,12 @@ def make_describer(
 
 
 def _make_documents(
-    plan: Plan, node: NodePlan, tree: Tree, taken: Taken, inputs: Mapping[str, str], mtime: int
+    plan: ClusterPlan,
+    node: NodePlan,
+    tree: Tree,
+    taken: BuildInputs,
+    inputs: Mapping[str, str],
+    mtime: int,
 ) -> Iterator[File]:
     """The SBOM of the tree as it is, then the provenance of the tree with the SBOM."""
     items = list_items(plan, node, tree, taken)

@@ -17,9 +17,9 @@ from bundler.formats.bundle_archives import (
     read_zipped,
 )
 from bundler.render.bundle_manifest import (
-    Entry,
-    Manifest,
-    Source,
+    BundleManifest,
+    ContentSource,
+    ManifestEntry,
     parse_manifest,
 )
 from bundler.render.tree import MANIFEST
@@ -42,19 +42,19 @@ KEPT = frozenset({MANIFEST, SIGNATURE, "node.env", SBOM, PROVENANCE})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class BundleReport:
     """A bundle's facts, files, and every fault found."""
 
     facts: dict[str, str]
-    entries: tuple[Entry, ...]
+    entries: tuple[ManifestEntry, ...]
     faults: tuple[str, ...]
     manifest: bytes = b""
     signature: bytes | None = None
-    parsed: Manifest = field(default_factory=lambda: Manifest(entries=(), identity=""))
+    parsed: BundleManifest = field(default_factory=lambda: BundleManifest(entries=(), identity=""))
     texts: Mapping[str, bytes] = field(default_factory=dict)  # of KEPT, and those asked for
 
 
-def read_document(path: Path, report: Report, name: str) -> bytes:
+def read_document(path: Path, report: BundleReport, name: str) -> bytes:
     """The SBOM or the provenance of a bundle; OutputError where it has none."""
     if name not in report.texts:
         raise OutputError(
@@ -63,7 +63,7 @@ def read_document(path: Path, report: Report, name: str) -> bytes:
     return report.texts[name]
 
 
-def inspect(path: Path, *, keep: int = 0) -> Report:
+def inspect(path: Path, *, keep: int = 0) -> BundleReport:
     """Read a bundle, or its volumes, from beginning to end; OutputError where it is none at all.
 
     The report has the content of every file of up to `keep` bytes.
@@ -83,7 +83,7 @@ def inspect(path: Path, *, keep: int = 0) -> Report:
     if MANIFEST not in texts:
         raise OutputError(f"{path}: no bundle: it holds no {MANIFEST}")
     manifest = parse_manifest(texts[MANIFEST], f"{path}: {MANIFEST}")
-    return Report(
+    return BundleReport(
         facts=read_facts(texts.get(NODE_ENV, b"").decode()) | _carried_facts(manifest),
         entries=manifest.entries,
         faults=_compare(manifest, seen),
@@ -94,7 +94,7 @@ def inspect(path: Path, *, keep: int = 0) -> Report:
     )
 
 
-def read_front(path: Path) -> tuple[Manifest, str]:
+def read_front(path: Path) -> tuple[BundleManifest, str]:
     """A bundle's manifest and its node's name, without reading the large files behind them."""
     node = ""
     with explain_damage(path):
@@ -112,21 +112,25 @@ def read_facts(text: str) -> dict[str, str]:
     return {key: value.strip("'") for key, _, value in lines if key in FACTS}
 
 
-def _carried_facts(manifest: Manifest) -> dict[str, str]:
+def _carried_facts(manifest: BundleManifest) -> dict[str, str]:
     """How many files are elsewhere, and where."""
     count = Counter(manifest.absent.values())
     facts = {}
     if manifest.base:
-        facts["BASE"] = f"{manifest.base} ({count[Source.BASE]} files of it stay as they are)"
+        facts["BASE"] = (
+            f"{manifest.base} ({count[ContentSource.BASE]} files of it stay as they are)"
+        )
     if manifest.payload:
         name = payload_name(manifest.payload)
-        facts["PAYLOAD"] = f"{name}.tar ({count[Source.PAYLOAD]} files out of it)"
-    if count[Source.STATE]:
-        facts["PUBLIC_ONLY"] = f"{count[Source.STATE]} files of the whole bundle are left out"
+        facts["PAYLOAD"] = f"{name}.tar ({count[ContentSource.PAYLOAD]} files out of it)"
+    if count[ContentSource.STATE]:
+        facts["PUBLIC_ONLY"] = (
+            f"{count[ContentSource.STATE]} files of the whole bundle are left out"
+        )
     return facts
 
 
-def _compare(manifest: Manifest, seen: dict[str, tuple[int, int, str]]) -> tuple[str, ...]:
+def _compare(manifest: BundleManifest, seen: dict[str, tuple[int, int, str]]) -> tuple[str, ...]:
     faults = []
     for entry in manifest.entries:
         if entry.path in manifest.absent:

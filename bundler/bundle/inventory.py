@@ -14,7 +14,7 @@ from packageurl import PackageURL
 
 from bundler.catalog import Artifact
 from bundler.catalog.licences import find_project, is_published_by_project
-from bundler.cluster.plan import NodePlan, Plan
+from bundler.cluster.plan import ClusterPlan, NodePlan
 from bundler.cluster.schema import Role
 from bundler.formats.image_references import DOCKER_HUB
 from bundler.render.images import BLOBS
@@ -22,9 +22,9 @@ from bundler.render.node import Fetched, list_fetched
 from bundler.render.tree import Tree
 from bundler.sources.artifacts import Artifacts
 from bundler.sources.images.needed import Images, Needed, list_needed
-from bundler.sources.lock import Entry, Kind, Origin
+from bundler.sources.lock import LockEntry, LockKind, TrustSource
 
-UPSTREAMS_WORD = frozenset({Origin.UPSTREAM_SIGNATURE, Origin.UPSTREAM_CHECKSUM})
+UPSTREAMS_WORD = frozenset({TrustSource.UPSTREAM_SIGNATURE, TrustSource.UPSTREAM_CHECKSUM})
 PURL_TYPES = {".deb": "deb", ".rpm": "rpm"}
 VERSION = re.compile(r"\d+\.\d+\.\d+")
 
@@ -57,27 +57,31 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Taken:
+class BuildInputs:
     """What a build took for all nodes together."""
 
     artifacts: Artifacts
     images: Images
-    locked: tuple[Entry, ...] = ()  # of the lock, where there is one
+    locked: tuple[LockEntry, ...] = ()  # of the lock, where there is one
 
 
-def list_items(plan: Plan, node: NodePlan, tree: Tree, taken: Taken) -> tuple[Item, ...]:
+def list_items(
+    plan: ClusterPlan, node: NodePlan, tree: Tree, taken: BuildInputs
+) -> tuple[Item, ...]:
     """Every item of a node's bundle, in the order of SOURCES."""
     return tuple(item for source in SOURCES for item in source(plan, node, tree, taken))
 
 
-def _list_artifacts(plan: Plan, node: NodePlan, tree: Tree, taken: Taken) -> Iterator[Item]:
+def _list_artifacts(
+    plan: ClusterPlan, node: NodePlan, tree: Tree, taken: BuildInputs
+) -> Iterator[Item]:
     entries = {entry.key: entry for entry in taken.locked}
     programs: dict[str, list[Fetched]] = {}
     for fetched in list_fetched(plan, node):
         programs.setdefault(fetched.component, []).append(fetched)
     for component, members in sorted(programs.items()):
         artifact = taken.artifacts[component, node.arch]
-        entry = entries.get((Kind.ARTIFACT, component, node.arch))
+        entry = entries.get((LockKind.ARTIFACT, component, node.arch))
         is_vouched = entry is not None and entry.origin in UPSTREAMS_WORD
         is_release = is_published_by_project(artifact, is_vouched=is_vouched)
         project = find_project(component) if is_release else None
@@ -131,14 +135,14 @@ def _artifact_purl(artifact: Artifact, repository: str) -> str:
     return PackageURL("generic", None, artifact.component, version, qualifiers).to_string()
 
 
-def _list_images(plan: Plan, node: NodePlan, _: Tree, taken: Taken) -> Iterator[Item]:
+def _list_images(plan: ClusterPlan, node: NodePlan, _: Tree, taken: BuildInputs) -> Iterator[Item]:
     entries = {entry.key: entry for entry in taken.locked}
     for needed in list_needed(plan) if node.has(Role.WORKER) else ():
         if needed.arch != node.arch:
             continue
         reference = needed.reference
         image = taken.images[reference.name, needed.arch]
-        entry = entries.get((Kind.IMAGE, reference.name, needed.arch))
+        entry = entries.get((LockKind.IMAGE, reference.name, needed.arch))
         repository = f"{reference.registry}/{reference.repository}"
         yield Item(
             kind=ItemKind.IMAGE,
@@ -162,7 +166,7 @@ def _list_images(plan: Plan, node: NodePlan, _: Tree, taken: Taken) -> Iterator[
         )
 
 
-def _image_evidence(needed: Needed, entry: Entry | None) -> str:
+def _image_evidence(needed: Needed, entry: LockEntry | None) -> str:
     if entry and needed.image.file is None:
         return f"{entry.origin}: {entry.evidence}"
     is_stated = needed.image.file or needed.reference.digest
@@ -177,9 +181,11 @@ def _image_purl(repository: str, image_id: str) -> str:
     return PackageURL("docker", namespace or None, name, image_id, where).to_string()
 
 
-def _list_packages(plan: Plan, _: NodePlan, tree: Tree, taken: Taken) -> Iterator[Item]:
+def _list_packages(
+    plan: ClusterPlan, _: NodePlan, tree: Tree, taken: BuildInputs
+) -> Iterator[Item]:
     """Locked packages whose very file is in the bundle."""
-    locked = {entry.digest: entry for entry in taken.locked if entry.kind is Kind.PACKAGE}
+    locked = {entry.digest: entry for entry in taken.locked if entry.kind is LockKind.PACKAGE}
     for file in tree:
         if entry := locked.get(f"sha256:{file.sha256}"):
             yield Item(
@@ -199,14 +205,14 @@ def _list_packages(plan: Plan, _: NodePlan, tree: Tree, taken: Taken) -> Iterato
             )
 
 
-def _package_purl(entry: Entry, release: str, kind: str) -> str:
+def _package_purl(entry: LockEntry, release: str, kind: str) -> str:
     """pkg:deb or pkg:rpm with the distribution as namespace (purl-spec)."""
     where = {"arch": entry.arch, "distro": release}
     namespace = release.partition("-")[0]
     return PackageURL(kind, namespace, entry.name, entry.version, where).to_string()
 
 
-SOURCES: tuple[Callable[[Plan, NodePlan, Tree, Taken], Iterator[Item]], ...] = (
+SOURCES: tuple[Callable[[ClusterPlan, NodePlan, Tree, BuildInputs], Iterator[Item]], ...] = (
     _list_artifacts,
     _list_images,
     _list_packages,

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from bundler.cache.payload import Payload
 from bundler.errors import ConfigError
-from bundler.render.bundle_manifest import Manifest, Source, make_header
+from bundler.render.bundle_manifest import BundleManifest, ContentSource, make_header
 from bundler.render.tree import MANIFEST, File, Tree
 
 INSTALLED = "rootfs/"
@@ -49,7 +49,7 @@ def is_shareable(file: File) -> bool:
     return isinstance(file.content, Payload) and file.path.startswith(INSTALLED)
 
 
-def is_in_base(file: File, base: Manifest | None) -> bool:
+def is_in_base(file: File, base: BundleManifest | None) -> bool:
     """Whether a host that has `base` has this large file.
 
     A program or a layer of an image is where it was installed, and a package of the operating
@@ -64,9 +64,9 @@ def is_in_base(file: File, base: Manifest | None) -> bool:
 def arrange(
     tree: Tree,
     *,
-    base: Manifest | None = None,
+    base: BundleManifest | None = None,
     payload: str | None = None,
-    absent: Mapping[str, Source] | None = None,
+    absent: Mapping[str, ContentSource] | None = None,
 ) -> Tree:
     """The tree as its tarball carries it, with a manifest that says where all else comes from.
 
@@ -77,16 +77,16 @@ def arrange(
     carried = []
     for file in tree:
         if is_in_base(file, base):
-            missing[file.path] = Source.BASE
+            missing[file.path] = ContentSource.BASE
         elif payload and is_shareable(file):
-            missing[file.path] = Source.PAYLOAD
+            missing[file.path] = ContentSource.PAYLOAD
         elif file.path != MANIFEST:
             carried.append(file)
     sources = set(missing.values())
     header = make_header(
         missing,
-        base=base.identity if base and Source.BASE in sources else None,
-        payload=payload if Source.PAYLOAD in sources else None,
+        base=base.identity if base and ContentSource.BASE in sources else None,
+        payload=payload if ContentSource.PAYLOAD in sources else None,
     )
     whole = tree[MANIFEST]
     manifest = header + whole.content if isinstance(whole.content, bytes) else header

@@ -21,7 +21,7 @@ from bundler.bundle.signing import SUMS_SIGNATURE, is_signed_by, load_public_key
 from bundler.cache.stamps import hash_file
 from bundler.errors import OutputError
 from bundler.formats.volumes import DIGESTS, whole_name
-from bundler.render.bundle_manifest import Manifest, Source
+from bundler.render.bundle_manifest import BundleManifest, ContentSource
 
 BUNDLE = ".tar.gz"
 PUBLIC = ".public.tar.gz"
@@ -36,8 +36,10 @@ class Verdict:
     files: int = 0  # that it holds itself
     faults: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()  # what people must look at
-    elsewhere: Mapping[Source, int] = field(default_factory=dict)  # files that it does not bring
-    manifest: Manifest | None = None  # of a bundle
+    elsewhere: Mapping[ContentSource, int] = field(
+        default_factory=dict
+    )  # files that it does not bring
+    manifest: BundleManifest | None = None  # of a bundle
 
 
 def verify(directory: Path, trusted: tuple[Path, ...] = ()) -> Iterator[Verdict]:
@@ -108,7 +110,7 @@ def compare(
             yield Verdict(name=name, faults=(f"{name}: is nothing that the second person made",))
 
 
-def _compare(name: str, whole: Manifest, public: Manifest) -> Iterator[str]:
+def _compare(name: str, whole: BundleManifest, public: BundleManifest) -> Iterator[str]:
     ours = {entry.path: entry for entry in whole.entries}
     theirs = {entry.path: entry for entry in public.entries}
     for path, entry in theirs.items():
@@ -186,7 +188,7 @@ def _judge_bundle(
             faults += [
                 f"{path.name}: {entry.path}: not in {payload_name(manifest.payload)}.tar"
                 for entry in manifest.entries
-                if manifest.absent.get(entry.path) is Source.PAYLOAD
+                if manifest.absent.get(entry.path) is ContentSource.PAYLOAD
                 and entry.sha256 not in payload.files
             ]
     return Verdict(
@@ -198,5 +200,5 @@ def _judge_bundle(
     )
 
 
-def _count(manifest: Manifest) -> dict[Source, int]:
+def _count(manifest: BundleManifest) -> dict[ContentSource, int]:
     return dict(Counter(manifest.absent.values()))

@@ -19,7 +19,7 @@ from bundler.cli.options import CLUSTER_YAML, Description, Json, StatePath, Warn
 from bundler.cluster.loader import load_cluster
 from bundler.paths import default_state
 from bundler.pki.certs import (
-    Entry,
+    CertificateEntry,
     Request,
     list_bundle,
     list_requests,
@@ -96,7 +96,7 @@ def list_command(
         raise typer.Exit(1)
 
 
-def _describe(entry: Entry) -> Iterator[str]:
+def _describe(entry: CertificateEntry) -> Iterator[str]:
     """What it says, and what is to be known of it, in lines that fit."""
     issuer = "itself" if entry.issuer == entry.subject else entry.issuer
     names = f" for {', '.join(entry.names)}" if entry.names else ""

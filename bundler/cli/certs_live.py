@@ -13,7 +13,7 @@ from cryptography import x509
 from bundler import log
 from bundler.cli.options import CLUSTER_YAML, Description, Json, StatePath, Warn
 from bundler.cluster.loader import load_cluster
-from bundler.cluster.plan import Plan, make_plan
+from bundler.cluster.plan import ClusterPlan, make_plan
 from bundler.errors import ConfigError, PkiError
 from bundler.paths import default_state
 from bundler.pki import declarations
@@ -102,7 +102,7 @@ def check_command(
 
 
 def _load_state(
-    directory: Path, plan: Plan
+    directory: Path, plan: ClusterPlan
 ) -> tuple[dict[str, tuple[x509.Certificate, ...]], dict[str, x509.Certificate]]:
     """The authorities that are believed, and every certificate by its name."""
     check_is_state(directory)

@@ -10,7 +10,7 @@ import typer
 
 from bundler import log
 from bundler.errors import BundlerError
-from bundler.upgrade.change import Change, What
+from bundler.upgrade.change import BundleChange, What
 from bundler.upgrade.diff import Pair, compare_pair, pair_bundles
 
 DIFFER, FAULT = 1, 2
@@ -49,7 +49,7 @@ def diff_command(
         raise typer.Exit(DIFFER)
 
 
-def _tell(pair: Pair, changes: tuple[Change, ...]) -> Iterator[str]:
+def _tell(pair: Pair, changes: tuple[BundleChange, ...]) -> Iterator[str]:
     """A heading for the pair, one for each section, and a line for each change."""
     if not changes:
         yield f"same  {pair.name}"
@@ -70,7 +70,7 @@ def _printable(line: str) -> str:
     return "".join(c if c.isprintable() or c == "\t" else f"\\x{ord(c):02x}" for c in line)
 
 
-def _as_data(pair: Pair, changes: tuple[Change, ...]) -> dict[str, object]:
+def _as_data(pair: Pair, changes: tuple[BundleChange, ...]) -> dict[str, object]:
     return {
         "name": pair.name,
         "same": not changes,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from bundler.bundle.inspect import Report, read_document
+from bundler.bundle.inspect import BundleReport, read_document
 from bundler.bundle.provenance import PROVENANCE
 from bundler.bundle.sbom import SBOM
 
@@ -17,7 +17,7 @@ ProvenanceOption = Annotated[
 ]
 
 
-def print_document(bundle: Path, report: Report, *, sbom: bool, provenance: bool) -> bool:
+def print_document(bundle: Path, report: BundleReport, *, sbom: bool, provenance: bool) -> bool:
     """Print the document that is asked for; False where none is."""
     for name, is_wanted in ((SBOM, sbom), (PROVENANCE, provenance)):
         if is_wanted:

@@ -19,13 +19,13 @@ from bundler.cli.options import (
     make_inputs,
     shown,
 )
-from bundler.cluster.plan import Plan, make_plan
+from bundler.cluster.plan import ClusterPlan, make_plan
 from bundler.errors import ConfigError
 from bundler.paths import default_state
 from bundler.pki.external_ca.csr_files import INDEX, digest_of, write_requests
 from bundler.pki.external_ca.import_ca import import_authority
 from bundler.pki.external_ca.import_signed import import_signed
-from bundler.pki.external_ca.report import Report
+from bundler.pki.external_ca.report import ImportReport
 from bundler.pki.external_ca.requests import ensure_requests
 from bundler.project import check
 from bundler.state.directory import State as OpenState
@@ -177,7 +177,7 @@ def _open(directory: Path, *, dry_run: bool) -> Iterator[OpenState]:
         yield opened
 
 
-def _find(config: Path, pins: Path | None, state: Path | None) -> tuple[Plan, Path]:
+def _find(config: Path, pins: Path | None, state: Path | None) -> tuple[ClusterPlan, Path]:
     cluster = check(make_inputs(config, pins=pins))
     return make_plan(cluster, {}), state or default_state(config, cluster.name)
 
@@ -191,7 +191,7 @@ def _ask(file: Path | None) -> str:
         raise ConfigError(f"{file}: cannot be read as text") from error
 
 
-def _show(report: Report, directory: Path, *, dry_run: bool, as_json: bool) -> None:
+def _show(report: ImportReport, directory: Path, *, dry_run: bool, as_json: bool) -> None:
     roots = [
         (root.subject.rfc4514_string(), root.fingerprint(hashes.SHA256()).hex(":").upper())
         for root in report.roots

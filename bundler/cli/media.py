@@ -13,7 +13,7 @@ from bundler.bundle.output import PAYLOAD
 from bundler.bundle.shared_payload import inspect_shared
 from bundler.bundle.verify import Verdict
 from bundler.formats.volumes import parse_size, whole_name
-from bundler.render.bundle_manifest import Manifest, Source
+from bundler.render.bundle_manifest import BundleManifest, ContentSource
 
 LayoutOption = Annotated[
     Layout,
@@ -53,9 +53,9 @@ PublicOnlyOption = Annotated[
     ),
 ]
 ELSEWHERE = {
-    Source.BASE: "on the host",
-    Source.PAYLOAD: "in the payload",
-    Source.STATE: "left out",
+    ContentSource.BASE: "on the host",
+    ContentSource.PAYLOAD: "in the payload",
+    ContentSource.STATE: "left out",
 }
 
 
@@ -72,7 +72,7 @@ def make_media(
 
 
 def describe_files(
-    output: Path, bundles: tuple[str, ...], bases: Mapping[str, Manifest], media: Media
+    output: Path, bundles: tuple[str, ...], bases: Mapping[str, BundleManifest], media: Media
 ) -> list[str]:
     """What a dry run says that a build would write, a line each."""
     volumes = f"; volumes .001 … and join.sh where larger than {media.split} bytes"
@@ -96,7 +96,7 @@ def next_step(media: Media) -> str:
     )
 
 
-def describe_source(manifest: Manifest, path: str) -> str:
+def describe_source(manifest: BundleManifest, path: str) -> str:
     """Where a file is that its bundle does not bring."""
     source = manifest.absent.get(path)
     return f" ({ELSEWHERE[source]})" if source else ""

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from bundler.upgrade.rollout import HostStep, Rollout, plan_rollout
+from bundler.upgrade.rollout import HostStep, UpgradePlan, make_upgrade_plan
 
 
 def plan_command(
@@ -25,14 +25,14 @@ def plan_command(
 
     Exit codes: 0 done, whether anything changes or not; 2 refused; 6 a bundle cannot be read.
     """
-    rollout = plan_rollout(before, after)
+    rollout = make_upgrade_plan(before, after)
     if as_json:
         print(json.dumps(dataclasses.asdict(rollout), indent=2))
     else:
         print("\n".join(_tell(rollout, files=files)))
 
 
-def _tell(rollout: Rollout, *, files: bool) -> Iterator[str]:
+def _tell(rollout: UpgradePlan, *, files: bool) -> Iterator[str]:
     hosts = [host for stage in rollout.stages for host in stage.hosts]
     if not rollout.leaving and all(host.kind == "nothing" for host in hosts):
         yield f"cluster {rollout.cluster}: the same on all {len(hosts)} hosts"

@@ -12,7 +12,7 @@ from bundler.cluster.components import (
     select,
 )
 from bundler.cluster.networks import Problem
-from bundler.cluster.plan import NodePlan, Plan
+from bundler.cluster.plan import ClusterPlan, NodePlan
 from bundler.cluster.schema import Cluster, Role
 
 
@@ -130,7 +130,9 @@ QUIET_UNITS = {
 """Units of packages whose programs are run by units of bundler's: neither started nor enabled."""
 
 
-def wanted_pairs(plan: Plan, node: NodePlan, brought: tuple[str, ...] = ()) -> tuple[str, ...]:
+def wanted_pairs(
+    plan: ClusterPlan, node: NodePlan, brought: tuple[str, ...] = ()
+) -> tuple[str, ...]:
     """`command:package` of what the node is to have; without a command just `:package`.
 
     `brought` are the names in `packages.dir`, which are wanted unless `packages.names` chooses.
@@ -191,7 +193,7 @@ def check_packages(cluster: Cluster) -> Iterator[Problem]:
         yield Problem(path=("packages", "keyring"), text=f"{packages.keyring} is no file")
 
 
-def _pairs_of_any_role(plan: Plan) -> tuple[str, ...]:
+def _pairs_of_any_role(plan: ClusterPlan) -> tuple[str, ...]:
     return tuple(pair for pair, _, feature in ROWS if has_feature(feature, plan.features))
 
 

@@ -47,7 +47,7 @@ class NodePlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class ClusterPlan:
     """The whole cluster, decided."""
 
     cluster: Cluster
@@ -137,7 +137,7 @@ def choose_cgroup_driver(cluster: Cluster) -> str:
     )
 
 
-def make_plan(cluster: Cluster, pod_subnets: Mapping[str, IPv4Network]) -> Plan:
+def make_plan(cluster: Cluster, pod_subnets: Mapping[str, IPv4Network]) -> ClusterPlan:
     """Decide everything; `pod_subnets` are the workers' own, from the state directory."""
     endpoint = cluster.control_plane.endpoint
     is_local = isinstance(cluster.control_plane.load_balancer, NodeLocal)
@@ -148,7 +148,7 @@ def make_plan(cluster: Cluster, pod_subnets: Mapping[str, IPv4Network]) -> Plan:
         endpoint = f"{first.address}:{API_PORT}"
     host, _, port = endpoint.rpartition(":")
     service = cluster.network.service_cidr.network_address
-    return Plan(
+    return ClusterPlan(
         cluster=cluster,
         nodes=tuple(
             NodePlan(
@@ -215,13 +215,13 @@ def worker_names(cluster: Cluster) -> list[str]:
     return [node.name for node in cluster.nodes if Role.WORKER in node.roles]
 
 
-def max_pods(plan: Plan) -> int:
+def max_pods(plan: ClusterPlan) -> int:
     """No more pods than a node's subnet has addresses."""
     addresses: int = 2 ** (32 - plan.cluster.network.pod_subnet_prefix)
     return min(MAX_PODS, addresses - RESERVED_POD_ADDRESSES)
 
 
-def kernel_modules(plan: Plan, node: NodePlan) -> tuple[str, ...]:
+def kernel_modules(plan: ClusterPlan, node: NodePlan) -> tuple[str, ...]:
     """Modules that the node's programs use; a kernel may have them built in."""
     if not node.has(Role.WORKER):
         return ()
@@ -231,21 +231,21 @@ def kernel_modules(plan: Plan, node: NodePlan) -> tuple[str, ...]:
     return wanted + (ipvs if "proxy-ipvs" in plan.features else ()) + vxlan
 
 
-def virtual_router_id(plan: Plan) -> int:
+def virtual_router_id(plan: ClusterPlan) -> int:
     """Distinguishes this cluster's VRRP from others on the network: the address's last octet."""
     balancer = plan.cluster.control_plane.load_balancer
     chosen = balancer.virtual_router_id if isinstance(balancer, NginxKeepalived) else None
     return chosen or IPv4Address(plan.endpoint_host).packed[-1] or 1
 
 
-def images_of(plan: Plan, node: NodePlan) -> tuple[Image, ...]:
+def images_of(plan: ClusterPlan, node: NodePlan) -> tuple[Image, ...]:
     """The images that the node loads."""
     if not node.has(Role.WORKER):
         return ()
     return tuple(image for image in plan.cluster.images if image.arch in {None, node.arch})
 
 
-def data_paths(plan: Plan) -> dict[Role, tuple[str, ...]]:
+def data_paths(plan: ClusterPlan) -> dict[Role, tuple[str, ...]]:
     """What outlives an uninstall unless --purge-data is given."""
     etcd = plan.cluster.etcd
     return {

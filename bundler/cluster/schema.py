@@ -243,7 +243,7 @@ class Extra(Model):
     config: dict[str, object] = Field(default_factory=dict)
 
 
-class Pki(Model):
+class PkiSettings(Model):
     """How keys are made, who signs them, and how long certificates last (days).
 
     `single` signs for Kubernetes, etcd and the front proxy with one authority.
@@ -289,7 +289,7 @@ class Cluster(Model):
     network: Network = Network()
     dns: Dns = Dns()
     metrics_server: MetricsServer | None = None
-    pki: Pki = Pki()
+    pki: PkiSettings = PkiSettings()
     upgrade: Upgrade = Upgrade()
     monitoring: Monitoring = Monitoring()
     control_plane: ControlPlane = ControlPlane()

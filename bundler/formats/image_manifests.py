@@ -45,7 +45,7 @@ class Descriptor:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Manifest:
+class ImageManifest:
     """One image for one machine."""
 
     content: bytes  # the document as it was served; its digest is the image's
@@ -76,11 +76,11 @@ def media_type_of(content: bytes, where: str, served_as: str = "") -> str:
     return OCI_INDEX if "manifests" in document else OCI_MANIFEST if "config" in document else ""
 
 
-def parse_manifest(content: bytes, media_type: str, where: str) -> Manifest:
+def parse_manifest(content: bytes, media_type: str, where: str) -> ImageManifest:
     """A manifest; ArtifactError, naming `where` it is from, if hosts could not load the image."""
     document = _read(content, where)
     try:
-        manifest = Manifest(
+        manifest = ImageManifest(
             content=content,
             media_type=media_type,
             config=_read_descriptor(document["config"]),
@@ -149,7 +149,7 @@ def describe(descriptor: Descriptor) -> dict[str, Any]:
     }
 
 
-def make_manifest(config: bytes, layers: tuple[Descriptor, ...]) -> Manifest:
+def make_manifest(config: bytes, layers: tuple[Descriptor, ...]) -> ImageManifest:
     """The manifest of an image that came without one, as out of `docker save`."""
     described = Descriptor(OCI_CONFIG, digest_of(config), len(config))
     content = dump(
@@ -160,7 +160,7 @@ def make_manifest(config: bytes, layers: tuple[Descriptor, ...]) -> Manifest:
             "layers": [describe(layer) for layer in layers],
         }
     )
-    return Manifest(content=content, media_type=OCI_MANIFEST, config=described, layers=layers)
+    return ImageManifest(content=content, media_type=OCI_MANIFEST, config=described, layers=layers)
 
 
 def _read_descriptor(entry: dict[str, Any]) -> Descriptor:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from bundler.formats.image_manifests import (
     Descriptor,
-    Manifest,
+    ImageManifest,
     architecture_of,
     digest_of,
 )
@@ -39,7 +39,7 @@ class Layer:
 class StoredImage:
     """One image for one machine, whole."""
 
-    manifest: Manifest
+    manifest: ImageManifest
     config: bytes
     layers: tuple[Layer, ...]
 

@@ -1,7 +1,7 @@
 """Which folders of templates/ make up which node's bundle."""
 
 from bundler.cluster.components import Row, select
-from bundler.cluster.plan import NodePlan, Plan
+from bundler.cluster.plan import ClusterPlan, NodePlan
 from bundler.cluster.schema import Role
 
 OVERLAYS: tuple[Row, ...] = (
@@ -43,6 +43,6 @@ OVERLAYS: tuple[Row, ...] = (
 """Overlay, and which nodes have it. Two overlays may not own one path."""
 
 
-def overlays_of(plan: Plan, node: NodePlan) -> tuple[str, ...]:
+def overlays_of(plan: ClusterPlan, node: NodePlan) -> tuple[str, ...]:
     """The node's overlays, in order."""
     return select(OVERLAYS, node.roles, plan.features)

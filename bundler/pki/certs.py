@@ -30,7 +30,7 @@ EMBEDDED = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class CertificateEntry:
     """One certificate and where it was found."""
 
     path: str
@@ -58,7 +58,7 @@ def parse_days(option: str, text: str) -> int:
     return int(match[1])
 
 
-def list_state(directory: Path, now: datetime) -> tuple[Entry, ...]:
+def list_state(directory: Path, now: datetime) -> tuple[CertificateEntry, ...]:
     """Every certificate that a state directory uses, the soonest end first; nothing is created."""
     check_is_state(directory)
     heal_state(directory)
@@ -99,7 +99,7 @@ def list_requests(directory: Path) -> tuple[Request, ...]:
     return tuple(found)
 
 
-def list_bundle(path: Path, now: datetime) -> tuple[Entry, ...]:
+def list_bundle(path: Path, now: datetime) -> tuple[CertificateEntry, ...]:
     """Every certificate of a bundle or of its volumes, the soonest end first.
 
     Those in kubeconfigs and Secrets are among them.
@@ -126,14 +126,14 @@ def _find_pem(name: str, content: bytes) -> Iterator[bytes]:
             raise PkiError(f"{name}: not a certificate in base64") from error
 
 
-def _describe(path: str, pem: bytes, now: datetime) -> list[Entry]:
+def _describe(path: str, pem: bytes, now: datetime) -> list[CertificateEntry]:
     """Every certificate of a file: servers show those above them, too."""
     try:
         certificates = x509.load_pem_x509_certificates(pem)
     except ValueError as error:
         raise PkiError(f"{path}: not a certificate in PEM") from error
     return [
-        Entry(
+        CertificateEntry(
             path=path,
             subject=certificate.subject.rfc4514_string(),
             issuer=certificate.issuer.rfc4514_string(),
@@ -150,5 +150,5 @@ def _list_names(certificate: x509.Certificate) -> tuple[str, ...]:
     return tuple(str(name.value) for name in names or ())
 
 
-def _sorted(entries: list[Entry]) -> tuple[Entry, ...]:
+def _sorted(entries: list[CertificateEntry]) -> tuple[CertificateEntry, ...]:
     return tuple(sorted(entries, key=lambda entry: (entry.not_after, entry.path)))

@@ -8,7 +8,7 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from bundler.cluster.components import has_feature
-from bundler.cluster.plan import NodePlan, Plan
+from bundler.cluster.plan import ClusterPlan, NodePlan
 from bundler.cluster.schema import Role
 
 SanName = str | IPv4Address
@@ -41,7 +41,7 @@ class CertificateSpec:
     organization: str | None = None
     usages: tuple[x509.ObjectIdentifier, ...]
     roles: tuple[Role, ...] = ()
-    names: Callable[[Plan, NodePlan | None], tuple[SanName, ...]] | None = None
+    names: Callable[[ClusterPlan, NodePlan | None], tuple[SanName, ...]] | None = None
     feature: str | None = None
 
 
@@ -55,7 +55,7 @@ class Content:
     names: tuple[SanName, ...]
 
 
-def _apiserver_names(plan: Plan, _node: NodePlan | None) -> tuple[SanName, ...]:
+def _apiserver_names(plan: ClusterPlan, _node: NodePlan | None) -> tuple[SanName, ...]:
     """Every name under which a client may reach any API server: the same on each of them."""
     masters = plan.having(Role.CONTROL_PLANE)
     return _unique(
@@ -72,14 +72,14 @@ def _apiserver_names(plan: Plan, _node: NodePlan | None) -> tuple[SanName, ...]:
     )
 
 
-def _own_names(_plan: Plan, node: NodePlan | None) -> tuple[SanName, ...]:
+def _own_names(_plan: ClusterPlan, node: NodePlan | None) -> tuple[SanName, ...]:
     """The names of one host, for what listens on its own address and on loopback."""
     if node is None:
         raise ValueError("a certificate that the cluster shares has no host's names")
     return _unique(node.name, "localhost", node.address, IPv4Address("127.0.0.1"))
 
 
-def _metrics_server_names(plan: Plan, _node: NodePlan | None) -> tuple[SanName, ...]:
+def _metrics_server_names(plan: ClusterPlan, _node: NodePlan | None) -> tuple[SanName, ...]:
     """The Service's names: the API server's aggregator checks the first one that is a full name."""
     service = "metrics-server.kube-system.svc"
     return (service, f"{service}.{plan.cluster.network.dns_domain}")
@@ -156,29 +156,29 @@ CERTIFICATES = (
 )
 
 
-def list_certificates(plan: Plan) -> tuple[CertificateSpec, ...]:
+def list_certificates(plan: ClusterPlan) -> tuple[CertificateSpec, ...]:
     """The declarations that hold for the cluster."""
     return tuple(spec for spec in CERTIFICATES if has_feature(spec.feature, plan.features))
 
 
-def authority_of(spec: CertificateSpec, plan: Plan) -> str:
+def authority_of(spec: CertificateSpec, plan: ClusterPlan) -> str:
     """Who signs it: its own authority, or the only one that the cluster has."""
     return spec.authority if spec.authority in list_authorities(plan) else KUBERNETES_CA
 
 
-def list_authorities(plan: Plan) -> tuple[str, ...]:
+def list_authorities(plan: ClusterPlan) -> tuple[str, ...]:
     """The cluster's authorities, in the order in which they are made."""
     return AUTHORITIES if plan.cluster.pki.authorities == "separate" else (KUBERNETES_CA,)
 
 
-def list_owners(spec: CertificateSpec, plan: Plan) -> tuple[NodePlan | None, ...]:
+def list_owners(spec: CertificateSpec, plan: ClusterPlan) -> tuple[NodePlan | None, ...]:
     """The nodes that have a certificate of their own; None alone where the cluster shares one."""
     if not spec.roles:
         return (None,)
     return tuple(node for node in plan.nodes if any(node.has(role) for role in spec.roles))
 
 
-def make_content(spec: CertificateSpec, plan: Plan, node: NodePlan | None) -> Content:
+def make_content(spec: CertificateSpec, plan: ClusterPlan, node: NodePlan | None) -> Content:
     """What the declared certificate must say in this cluster, for this node if it is a node's."""
     common_name = spec.common_name or (node.name if node else spec.name)
     return Content(

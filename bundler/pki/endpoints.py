@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from bundler.cluster.components import API_PORT
-from bundler.cluster.plan import NodePlan, Plan
+from bundler.cluster.plan import ClusterPlan, NodePlan
 from bundler.cluster.schema import Role
 from bundler.errors import ConfigError
 from bundler.pki import declarations
@@ -57,7 +57,7 @@ SERVERS = (
 )  # fmt: skip
 
 
-def list_endpoints(plan: Plan) -> Iterator[Endpoint]:
+def list_endpoints(plan: ClusterPlan) -> Iterator[Endpoint]:
     """Each server of each node, and the endpoint where it can be asked from afar."""
     for node in plan.nodes:
         for server in SERVERS:
@@ -72,7 +72,7 @@ def list_endpoints(plan: Plan) -> Iterator[Endpoint]:
         )
 
 
-def list_serving(plan: Plan, node: NodePlan) -> tuple[str, ...]:
+def list_serving(plan: ClusterPlan, node: NodePlan) -> tuple[str, ...]:
     """What each server of a node should show, as its scripts read it: `PORT|FILE`."""
     root = plan.cluster.kubernetes.kubelet_root
     return tuple(
@@ -82,7 +82,7 @@ def list_serving(plan: Plan, node: NodePlan) -> tuple[str, ...]:
     )
 
 
-def find_endpoint(text: str, plan: Plan) -> Endpoint:
+def find_endpoint(text: str, plan: ClusterPlan) -> Endpoint:
     """`HOST:PORT` as what the plan says of it, else as any server; a node's name is its address."""
     host, colon, port = text.rpartition(":")
     if not colon or not host or not port.isdigit() or not 0 < int(port) < 1 << 16:
@@ -94,7 +94,7 @@ def find_endpoint(text: str, plan: Plan) -> Endpoint:
     return Endpoint(host=address, port=int(port))
 
 
-def _make_endpoint(plan: Plan, node: NodePlan, server: Server) -> Endpoint:
+def _make_endpoint(plan: ClusterPlan, node: NodePlan, server: Server) -> Endpoint:
     return Endpoint(
         host=str(node.address),
         port=server.port,
@@ -104,12 +104,12 @@ def _make_endpoint(plan: Plan, node: NodePlan, server: Server) -> Endpoint:
     )
 
 
-def _is_a_node(host: str, port: int, plan: Plan) -> bool:
+def _is_a_node(host: str, port: int, plan: ClusterPlan) -> bool:
     """Whether the endpoint is an API server itself, which is in the list by its own name."""
     nodes = plan.having(Role.CONTROL_PLANE)
     return port == API_PORT and any(str(node.address) == host for node in nodes)
 
 
-def _authority(name: str, plan: Plan) -> str:
+def _authority(name: str, plan: ClusterPlan) -> str:
     """Who signs in this cluster, which may have one authority for all."""
     return name if name in declarations.list_authorities(plan) else declarations.KUBERNETES_CA

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
 
-from bundler.cluster.plan import NodePlan, Plan
+from bundler.cluster.plan import ClusterPlan, NodePlan
 from bundler.errors import PkiError
 from bundler.pki import declarations, issuing
 from bundler.pki.external_ca.origins import (
@@ -51,7 +51,7 @@ class Leaf:
         return f"{self.spec.name} of {self.owner}"
 
 
-def load_leaves(state: State, plan: Plan) -> tuple[Leaf, ...]:
+def load_leaves(state: State, plan: ClusterPlan) -> tuple[Leaf, ...]:
     """Every certificate of the plan, with what there is of it; all faults are raised at once."""
     leaves: list[Leaf] = []
     faults: list[PkiError] = []
@@ -93,7 +93,7 @@ def check_signable(
     leaves: tuple[Leaf, ...],
     reasons: dict[Path, str],
     authorities: dict[str, Authority],
-    plan: Plan,
+    plan: ClusterPlan,
 ) -> None:
     """Raise PkiError, naming all, where certificates are needed that only others can sign."""
     lacking = tuple(
@@ -107,7 +107,7 @@ def check_signable(
 
 
 def explain_reissues(
-    leaves: tuple[Leaf, ...], authorities: dict[str, Authority], plan: Plan, *, now: datetime
+    leaves: tuple[Leaf, ...], authorities: dict[str, Authority], plan: ClusterPlan, *, now: datetime
 ) -> dict[Path, str]:
     """Why which certificate is issued anew; raises PkiError for others that ended."""
     reasons: dict[Path, str] = {}
@@ -145,7 +145,7 @@ def explain_outdated(leaf: Leaf, name: str, authority: Authority) -> str | None:
 
 
 def write_leaf(
-    leaf: Leaf, issuer: issuing.Issuer, state: State, plan: Plan, *, now: datetime
+    leaf: Leaf, issuer: issuing.Issuer, state: State, plan: ClusterPlan, *, now: datetime
 ) -> KeyPair:
     """Issue it, for its key where it has one, and put it into the state directory."""
     key = leaf.key or issuing.make_key(plan.cluster.pki.key)
@@ -173,7 +173,7 @@ def note_written(leaves: tuple[Leaf, ...], reasons: dict[Path, str]) -> Iterator
             yield f"{leaf.title}: reissued, because {reasons[leaf.directory]}"
 
 
-def note_other_keys(leaves: tuple[Leaf, ...], plan: Plan) -> Iterator[str]:
+def note_other_keys(leaves: tuple[Leaf, ...], plan: ClusterPlan) -> Iterator[str]:
     """Keys of another kind than new ones would have."""
     kind = plan.cluster.pki.key
     others = [
@@ -192,7 +192,7 @@ def note_cut_short(
     leaves: tuple[Leaf, ...],
     reasons: dict[Path, str],
     authorities: dict[str, Authority],
-    plan: Plan,
+    plan: ClusterPlan,
     now: datetime,
 ) -> Iterator[str]:
     """No certificate outlives its authority: say so where new ones are shorter for it."""

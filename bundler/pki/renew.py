@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from difflib import get_close_matches
 from pathlib import Path
 
-from bundler.cluster.plan import Plan
+from bundler.cluster.plan import ClusterPlan
 from bundler.errors import ConfigError, PkiError
 from bundler.files import TEMPORARY
 from bundler.pki import declarations, issuing
@@ -61,7 +61,7 @@ class Renewal:
 
 def renew(
     directory: Path,
-    plan: Plan,
+    plan: ClusterPlan,
     selection: Selection,
     now: datetime,
     *,
@@ -106,7 +106,7 @@ def _name_of(leaf: Leaf, state: State) -> str:
     return leaf.directory.relative_to(state.directory).as_posix()
 
 
-def _select(leaves: Mapping[str, Leaf], selection: Selection, plan: Plan) -> list[str]:
+def _select(leaves: Mapping[str, Leaf], selection: Selection, plan: ClusterPlan) -> list[str]:
     chosen = set(leaves) if selection.everything else set()
     faults: list[str] = []
     hints: list[str] = []
@@ -132,7 +132,7 @@ def _full_name(given: str) -> str:
     return given if given.startswith(ROOT) else ROOT + given
 
 
-def _explain_refusal(given: str, plan: Plan) -> str | None:
+def _explain_refusal(given: str, plan: ClusterPlan) -> str | None:
     """Why something of the state's may not be renewed; None for what may."""
     name = _full_name(given).removeprefix(ROOT).rstrip("/")
     if name == SERVICE_ACCOUNT:
@@ -146,7 +146,7 @@ def _suggest(given: str, names: Collection[str]) -> Iterator[str]:
 
 
 def _load_issuers(
-    state: State, leaves: Sequence[Leaf], plan: Plan, now: datetime
+    state: State, leaves: Sequence[Leaf], plan: ClusterPlan, now: datetime
 ) -> dict[str, issuing.Issuer]:
     issuers = {}
     for name in sorted({declarations.authority_of(leaf.spec, plan) for leaf in leaves}):
@@ -163,7 +163,9 @@ def _load_issuers(
     return issuers
 
 
-def _preview(name: str, leaf: Leaf, issuer: issuing.Issuer, plan: Plan, now: datetime) -> Renewal:
+def _preview(
+    name: str, leaf: Leaf, issuer: issuing.Issuer, plan: ClusterPlan, now: datetime
+) -> Renewal:
     wanted = now.replace(second=0, microsecond=0) + timedelta(days=plan.cluster.pki.days)
     new_end = min(wanted, issuer.certificate.not_valid_after_utc)
     return Renewal(
@@ -190,7 +192,13 @@ def archive(directory: Path, state: State, now: datetime) -> None:
 
 
 def _replace(
-    leaf: Leaf, issuer: issuing.Issuer, state: State, plan: Plan, now: datetime, *, keep_key: bool
+    leaf: Leaf,
+    issuer: issuing.Issuer,
+    state: State,
+    plan: ClusterPlan,
+    now: datetime,
+    *,
+    keep_key: bool,
 ) -> None:
     key = leaf.key if keep_key and leaf.key else issuing.make_key(plan.cluster.pki.key)
     certificate = issuing.issue(leaf.content, key.public_key(), issuer, now, plan.cluster.pki.days)

@@ -7,7 +7,7 @@
 
 Each stage is one change of the state directory (all of it or nothing, whenever a run is killed);
 what it replaces is copied to archive/<time>/ first. A bundle of a stage is refused by install.sh
-for as long as another host lacks the stage before (templates/common/lib/coordination/rollout-order.sh).
+until every other host has the stage before (templates/common/lib/coordination/rollout-order.sh).
 """
 
 from collections.abc import Callable, Mapping
@@ -16,18 +16,18 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from bundler.cluster.plan import Plan
+from bundler.cluster.plan import ClusterPlan
 from bundler.errors import ConfigError, PkiError
 from bundler.pki import declarations, issuing
 from bundler.pki.certs import check_is_state
-from bundler.pki.external_ca.origins import Authority, Origin, load_authority
+from bundler.pki.external_ca.origins import Authority, CaOrigin, load_authority
 from bundler.pki.key_pairs import StoredPair, load_pair
 from bundler.pki.leaf_certificates import load_leaves
 from bundler.pki.renew import archive
 from bundler.pki.rotation_stages import (
     NEXT,
     PREVIOUS,
-    Stage,
+    RotationStage,
     read_stage,
 )
 from bundler.state.directory import State, heal_state, open_state
@@ -35,7 +35,7 @@ from bundler.state.transaction import write_together
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class RotationChange:
     """What a step does to the state directory."""
 
     says: tuple[str, ...]  # a line each
@@ -49,8 +49,8 @@ class Step:
     """One step: where it leads from, what it does, and what is to be done then."""
 
     name: str
-    after: Stage
-    does: Callable[[State, Plan, datetime], Change]
+    after: RotationStage
+    does: Callable[[State, ClusterPlan, datetime], RotationChange]
     then: str
 
 
@@ -61,7 +61,7 @@ def describe_stage(directory: Path) -> str:
     return _describe(read_stage(directory))
 
 
-def _describe(stage: Stage) -> str:
+def _describe(stage: RotationStage) -> str:
     steps = {step.name for step in STEPS if step.after is stage}
     done = next((step.then for step in STEPS if step.name == stage.value), "")
     return (
@@ -71,8 +71,8 @@ def _describe(stage: Stage) -> str:
 
 
 def rotate(
-    directory: Path, plan: Plan, name: str, now: datetime, *, dry_run: bool = False
-) -> Change:
+    directory: Path, plan: ClusterPlan, name: str, now: datetime, *, dry_run: bool = False
+) -> RotationChange:
     """Carry out a step; raises ConfigError where it is not its turn, PkiError for faults."""
     check_is_state(directory)
     step = find_step(name)
@@ -87,7 +87,7 @@ def rotate(
     return change
 
 
-def check_step(directory: Path, plan: Plan, name: str) -> None:
+def check_step(directory: Path, plan: ClusterPlan, name: str) -> None:
     """Raise what `rotate` would before it makes anything."""
     check_is_state(directory)
     with open_state(directory) as state:
@@ -99,7 +99,7 @@ def find_step(name: str) -> Step:
     return next(step for step in STEPS if step.name == name)
 
 
-def _check_turn(step: Step, state: State, plan: Plan) -> None:
+def _check_turn(step: Step, state: State, plan: ClusterPlan) -> None:
     stage = read_stage(state.directory)
     if stage is not step.after:
         raise ConfigError(
@@ -110,18 +110,18 @@ def _check_turn(step: Step, state: State, plan: Plan) -> None:
     _check_own(state, plan)
 
 
-def _check_own(state: State, plan: Plan) -> None:
+def _check_own(state: State, plan: ClusterPlan) -> None:
     """Only what bundler made does it replace."""
     for name in declarations.list_authorities(plan):
         found = load_authority(state.directory / "pki" / name, state)
-        if found.origin is not Origin.MADE:
+        if found.origin is not CaOrigin.MADE:
             raise PkiError(
                 f"{name} is your own: its successor comes from where it came from",
                 hint="docs/own-pki.md: one renewed for the same key and name is imported in place",
             )
 
 
-def _trust(_state: State, plan: Plan, now: datetime) -> Change:
+def _trust(_state: State, plan: ClusterPlan, now: datetime) -> RotationChange:
     unit = f"{now:%Y%m%dT%H%M%SZ}"
     days = plan.cluster.pki.ca_days
     written: dict[str, bytes] = {}
@@ -134,10 +134,10 @@ def _trust(_state: State, plan: Plan, now: datetime) -> Change:
         says.append(
             f"{name}: a new one is made ({unit}), ends {certificate.not_valid_after_utc:%Y-%m-%d}"
         )
-    return Change(says=tuple(says), written=written)
+    return RotationChange(says=tuple(says), written=written)
 
 
-def _issue(state: State, plan: Plan, now: datetime) -> Change:
+def _issue(state: State, plan: ClusterPlan, now: datetime) -> RotationChange:
     root = state.directory / "pki"
     written: dict[str, bytes] = {}
     removed: list[str] = []
@@ -167,12 +167,14 @@ def _issue(state: State, plan: Plan, now: datetime) -> Change:
         *(f"{name}: the new one signs, the former is still believed" for name in issuers),
         f"{len(leaves)} certificates made anew, with new keys",
     )
-    return Change(says=says, written=written, removed=tuple(removed), replaced=tuple(replaced))
+    return RotationChange(
+        says=says, written=written, removed=tuple(removed), replaced=tuple(replaced)
+    )
 
 
-def _drop(state: State, _plan: Plan, _now: datetime) -> Change:
+def _drop(state: State, _plan: ClusterPlan, _now: datetime) -> RotationChange:
     names = _list_in(state, PREVIOUS)
-    return Change(
+    return RotationChange(
         says=tuple(f"{name}: the former one is believed no more" for name in names),
         written={},
         removed=tuple(f"pki/{PREVIOUS}/{name}/cert.pem" for name in names),
@@ -180,9 +182,9 @@ def _drop(state: State, _plan: Plan, _now: datetime) -> Change:
     )
 
 
-def _abandon(state: State, _plan: Plan, _now: datetime) -> Change:
+def _abandon(state: State, _plan: ClusterPlan, _now: datetime) -> RotationChange:
     names = _list_in(state, NEXT)
-    return Change(
+    return RotationChange(
         says=tuple(f"{name}: the new one is given up, having signed nothing" for name in names),
         written={},
         removed=tuple(
@@ -195,28 +197,28 @@ def _abandon(state: State, _plan: Plan, _now: datetime) -> Change:
 STEPS = (
     Step(
         name="trust",
-        after=Stage.SETTLED,
+        after=RotationStage.SETTLED,
         does=_trust,
         then="install the bundles of this stage on every host, in any order; then restart the pods"
         " that talk to the API server, which believe what they read when they began",
     ),
     Step(
         name="issue",
-        after=Stage.TRUST,
+        after=RotationStage.TRUST,
         does=_issue,
         then="install the bundles of this stage on every host, control planes first; kubelets get"
         " new certificates then",
     ),
     Step(
         name="drop",
-        after=Stage.ISSUE,
+        after=RotationStage.ISSUE,
         does=_drop,
         then="install the bundles of this stage on every host, in any order; earlier generations"
         " are pruned there, as they hold the former authorities",
     ),
     Step(
         name="abandon",
-        after=Stage.TRUST,
+        after=RotationStage.TRUST,
         does=_abandon,
         then="install the bundles on every host that has those of the stage trust",
     ),

@@ -24,7 +24,7 @@ FIRST = "-"
 """Stands for the unit of authorities that have none."""
 
 
-class Stage(StrEnum):
+class RotationStage(StrEnum):
     """Which stage of a rotation is the last that was begun."""
 
     SETTLED = "settled"
@@ -32,14 +32,14 @@ class Stage(StrEnum):
     ISSUE = "issue"
 
 
-def read_stage(directory: Path) -> Stage:
+def read_stage(directory: Path) -> RotationStage:
     """Of a state directory; PkiError where it holds what no stage leaves."""
     found = {name: any((directory / "pki" / name).glob("*/cert.pem")) for name in (NEXT, PREVIOUS)}
     if all(found.values()):
         raise PkiError(f"{directory / 'pki'}: both {NEXT} and {PREVIOUS} are there", hint=RESTORE)
     if found[NEXT]:
-        return Stage.TRUST
-    return Stage.ISSUE if found[PREVIOUS] else Stage.SETTLED
+        return RotationStage.TRUST
+    return RotationStage.ISSUE if found[PREVIOUS] else RotationStage.SETTLED
 
 
 def load_beside(name: str, state: State) -> tuple[x509.Certificate, ...]:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from cryptography import x509
 
-from bundler.cluster.plan import Plan
+from bundler.cluster.plan import ClusterPlan
 from bundler.errors import PkiError
 from bundler.pki import declarations, issuing
 from bundler.pki.external_ca.constraints import list_refused_names
@@ -26,7 +26,7 @@ from bundler.pki.external_ca.origins import (
     ORIGIN,
     RENEWALS,
     Authority,
-    Origin,
+    CaOrigin,
     encode_all,
     load_authority,
 )
@@ -49,7 +49,7 @@ from bundler.pki.leaf_certificates import (
     write_leaf,
 )
 from bundler.pki.rotation_stages import (
-    Stage,
+    RotationStage,
     load_beside,
     read_stage,
     unit_of,
@@ -58,7 +58,7 @@ from bundler.state.directory import RESTORE, State, has_entries
 
 SERVICE_ACCOUNT = "service-account"
 AUTHORITY_WARNING = timedelta(days=180)
-ENDINGS = {Origin.MADE: "`bundler certs rotate trust` begins to replace it"}
+ENDINGS = {CaOrigin.MADE: "`bundler certs rotate trust` begins to replace it"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +79,7 @@ class Pki:
     notes: tuple[str, ...]  # what was created or reissued and what ends soon, one line each
 
 
-def ensure_pki(state: State, plan: Plan, now: datetime) -> Pki:
+def ensure_pki(state: State, plan: ClusterPlan, now: datetime) -> Pki:
     """Load what the state directory holds of the plan's PKI, and create or reissue the rest.
 
     `now` is aware. Everything there is read and checked before anything is written.
@@ -98,7 +98,7 @@ def ensure_pki(state: State, plan: Plan, now: datetime) -> Pki:
         authorities[declarations.KUBERNETES_CA], state, plan, now=now, notes=notes
     )
     stage = read_stage(state.directory)
-    if stage is not Stage.SETTLED:
+    if stage is not RotationStage.SETTLED:
         notes.append(
             f"new authorities: stage {stage.value}; bundler certs rotate says what is next"
         )
@@ -130,7 +130,7 @@ def ensure_pki(state: State, plan: Plan, now: datetime) -> Pki:
     }
     kubernetes = every[declarations.KUBERNETES_CA]
     beside = b"" if kubelets is kubernetes else kubelets.pair.certificate_pem
-    is_ours = all(authority.origin is Origin.MADE for authority in authorities.values())
+    is_ours = all(authority.origin is CaOrigin.MADE for authority in authorities.values())
     units = (kubernetes.certificate, *others[declarations.KUBERNETES_CA])
     return Pki(
         authorities={name: authority.pair for name, authority in every.items()},
@@ -156,7 +156,7 @@ def ensure_pki(state: State, plan: Plan, now: datetime) -> Pki:
     )
 
 
-def ensure_beginnings(state: State, plan: Plan, notes: list[str]) -> tuple[bytes, bytes]:
+def ensure_beginnings(state: State, plan: ClusterPlan, notes: list[str]) -> tuple[bytes, bytes]:
     """What is made before every certificate; the service accounts' key and its public half."""
     state.ensure_encryption_key()  # first of all, so that its loss is always noticed
     state.make_directory(state.directory / "pki")
@@ -164,7 +164,12 @@ def ensure_beginnings(state: State, plan: Plan, notes: list[str]) -> tuple[bytes
 
 
 def ensure_kubelet_authority(
-    kubernetes: Authority | None, state: State, plan: Plan, *, now: datetime, notes: list[str]
+    kubernetes: Authority | None,
+    state: State,
+    plan: ClusterPlan,
+    *,
+    now: datetime,
+    notes: list[str],
 ) -> Authority:
     """Who signs kubelets' certificates: kubernetes-ca, or one for that alone where it cannot."""
     if kubernetes and kubernetes.key:
@@ -183,7 +188,9 @@ def _get_path(state: State, *names: str) -> Path:
     return state.directory.joinpath("pki", *names)
 
 
-def _ensure_service_account(state: State, plan: Plan, notes: list[str]) -> tuple[bytes, bytes]:
+def _ensure_service_account(
+    state: State, plan: ClusterPlan, notes: list[str]
+) -> tuple[bytes, bytes]:
     directory = _get_path(state, SERVICE_ACCOUNT)
     if not directory.is_dir():
         check_not_lost(directory, after=())
@@ -205,7 +212,7 @@ def _ensure_service_account(state: State, plan: Plan, notes: list[str]) -> tuple
 
 
 def _ensure_authority(
-    name: str, state: State, plan: Plan, *, now: datetime, notes: list[str]
+    name: str, state: State, plan: ClusterPlan, *, now: datetime, notes: list[str]
 ) -> Authority:
     directory = _get_path(state, name)
     if not directory.is_dir():
@@ -242,7 +249,9 @@ def check_not_lost(directory: Path, *, after: tuple[str, ...]) -> None:
             )
 
 
-def _check_authority(name: str, path: Path, found: Authority, plan: Plan, *, now: datetime) -> None:
+def _check_authority(
+    name: str, path: Path, found: Authority, plan: ClusterPlan, *, now: datetime
+) -> None:
     certificate = found.certificate
     if not any(
         isinstance(extension.value, x509.BasicConstraints) and extension.value.ca
@@ -250,7 +259,7 @@ def _check_authority(name: str, path: Path, found: Authority, plan: Plan, *, now
     ):
         raise PkiError(f"{path}: not the certificate of an authority", hint=RESTORE)
     content = declarations.read_content(certificate)
-    is_ours = found.origin is Origin.MADE and content.common_name == name
+    is_ours = found.origin is CaOrigin.MADE and content.common_name == name
     if is_ours and content.organization not in (None, plan.name):
         raise PkiError(
             f"{path}: belongs to the cluster {content.organization}, not to {plan.name}",

@@ -18,7 +18,7 @@ from enum import StrEnum
 from bundler.errors import OutputError
 
 
-class Source(StrEnum):
+class ContentSource(StrEnum):
     """Where a file comes from that the bundle does not bring."""
 
     BASE = "base"
@@ -27,7 +27,7 @@ class Source(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class ManifestEntry:
     """One file of a bundle as its manifest has it."""
 
     path: str
@@ -37,14 +37,14 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Manifest:
+class BundleManifest:
     """A manifest as it was read."""
 
-    entries: tuple[Entry, ...]
+    entries: tuple[ManifestEntry, ...]
     identity: str
     base: str | None = None
     payload: str | None = None
-    absent: Mapping[str, Source] = field(default_factory=dict)  # path → where it comes from
+    absent: Mapping[str, ContentSource] = field(default_factory=dict)  # path → where it comes from
 
 
 def identify(manifest: bytes) -> str:
@@ -54,7 +54,7 @@ def identify(manifest: bytes) -> str:
 
 
 def make_header(
-    absent: Mapping[str, Source], *, base: str | None = None, payload: str | None = None
+    absent: Mapping[str, ContentSource], *, base: str | None = None, payload: str | None = None
 ) -> bytes:
     """The lines that stand above the files'; none where the bundle brings everything itself."""
     lines = [f"# base {base}\n"] if base else []
@@ -63,25 +63,27 @@ def make_header(
     return "".join(lines).encode()
 
 
-def parse_manifest(content: bytes, where: str) -> Manifest:
+def parse_manifest(content: bytes, where: str) -> BundleManifest:
     """OutputError, which names `where`, when it is no manifest."""
     names: dict[str, str] = {}
-    absent: dict[str, Source] = {}
+    absent: dict[str, ContentSource] = {}
     entries = []
     try:
         for line in content.decode().splitlines():
             if line.startswith("#"):
                 _, key, value = line.split(" ")
                 if key.startswith("from-"):
-                    absent[value] = Source(key.removeprefix("from-"))
+                    absent[value] = ContentSource(key.removeprefix("from-"))
                 else:
                     names[key] = value
             else:
                 sha256, mode, size, path = line.split(" ")
-                entries.append(Entry(path=path, mode=int(mode, 8), size=int(size), sha256=sha256))
+                entries.append(
+                    ManifestEntry(path=path, mode=int(mode, 8), size=int(size), sha256=sha256)
+                )
     except ValueError as error:
         raise OutputError(f"{where}: not a bundle's MANIFEST") from error
-    return Manifest(
+    return BundleManifest(
         entries=tuple(entries),
         identity=identify(content),
         base=names.get("base"),

@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 
 import yaml
 
-from bundler.cluster.plan import NodePlan, Plan, images_of
+from bundler.cluster.plan import ClusterPlan, NodePlan, images_of
 from bundler.cluster.schema import Containerd, Role
 from bundler.errors import ArtifactError
 from bundler.formats.image_references import parse_reference
@@ -16,7 +16,7 @@ Place = tuple[int, str]
 """Line and reference."""
 
 
-def check_images_complete(plan: Plan, node: NodePlan, tree: Tree) -> None:
+def check_images_complete(plan: ClusterPlan, node: NodePlan, tree: Tree) -> None:
     """Raise ArtifactError with every place that names an image which the bundles do not bring.
 
     A worker's own files name what it runs itself, those of another node what any worker may run.
@@ -31,7 +31,7 @@ def check_images_complete(plan: Plan, node: NodePlan, tree: Tree) -> None:
         raise ArtifactError("\n".join(faults), hint="add the image to `images` in cluster.yaml")
 
 
-def _make_judge(plan: Plan, node: NodePlan) -> Callable[[str], str]:
+def _make_judge(plan: ClusterPlan, node: NodePlan) -> Callable[[str], str]:
     """What is wrong with a reference; nothing where hosts will have the image under it."""
     runners = (node,) if node.has(Role.WORKER) else plan.having(Role.WORKER)
     known = {runner.arch.value: _list_names(plan, runner) for runner in runners}
@@ -53,7 +53,7 @@ def _make_judge(plan: Plan, node: NodePlan) -> Callable[[str], str]:
     return explain
 
 
-def _list_names(plan: Plan, node: NodePlan) -> set[str | None]:
+def _list_names(plan: ClusterPlan, node: NodePlan) -> set[str | None]:
     """What pods may call the images that the node loads."""
     references = [parse_reference(image.ref) for image in images_of(plan, node)]
     return {name for reference in references for name in (reference.name, reference.by_digest)}

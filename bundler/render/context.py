@@ -32,8 +32,8 @@ from bundler.cluster.host_needs import open_ports, sysctls
 from bundler.cluster.images import find_use
 from bundler.cluster.os_packages import QUIET_UNITS, manager_of
 from bundler.cluster.plan import (
+    ClusterPlan,
     NodePlan,
-    Plan,
     choose_cgroup_driver,
     choose_flannel,
     choose_proxy_mode,
@@ -112,7 +112,7 @@ def make_unknown(name: str) -> Any:
     return StrictUndefined(f"{name} is in the state directory", exc=NeedsStateError)
 
 
-def make_context(plan: Plan, node: NodePlan, secrets: Secrets | None) -> dict[str, Any]:
+def make_context(plan: ClusterPlan, node: NodePlan, secrets: Secrets | None) -> dict[str, Any]:
     """Every name that the templates of one node may use; those of STATE_NAMES need secrets."""
     cluster = plan.cluster
     minor = minor_of(cluster.kubernetes.version)
@@ -176,7 +176,7 @@ def make_context(plan: Plan, node: NodePlan, secrets: Secrets | None) -> dict[st
     return context | _host_facts(plan, node) | from_state
 
 
-def _from_state(plan: Plan, node: NodePlan, secrets: Secrets) -> dict[str, Any]:
+def _from_state(plan: ClusterPlan, node: NodePlan, secrets: Secrets) -> dict[str, Any]:
     """The values of STATE_NAMES; functions are called by the names of tables' rows."""
     pki = secrets.pki
     pairs = [*pki.nodes.get(node.name, {}).values(), *pki.cluster.values()]
@@ -224,13 +224,13 @@ def _from_state(plan: Plan, node: NodePlan, secrets: Secrets) -> dict[str, Any]:
     }
 
 
-def _image_of(plan: Plan, use: str, arch: str | None = None) -> str:
+def _image_of(plan: ClusterPlan, use: str, arch: str | None = None) -> str:
     """The full reference of the image that serves a purpose; empty where the cluster has none."""
     found = find_use(plan.cluster, use, arch)
     return full_name(found[0].ref) if found else ""
 
 
-def _host_facts(plan: Plan, node: NodePlan) -> dict[str, Any]:
+def _host_facts(plan: ClusterPlan, node: NodePlan) -> dict[str, Any]:
     """What install.sh and verify.sh read from node.env."""
     ports = {port: unit for role in node.roles for port, unit in PORTS[role].items()}
     if node.has(Role.LOAD_BALANCER):

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from bundler.cache.payload import Payload, ensure_part
 from bundler.cache.store import Cache
-from bundler.cluster.plan import NodePlan, Plan
+from bundler.cluster.plan import ClusterPlan, NodePlan
 from bundler.cluster.schema import Role
 from bundler.errors import ArtifactError
 from bundler.formats.image_manifests import (
@@ -56,7 +56,7 @@ def ensure_layers(images: Images, cache: Cache) -> ImageFiles:
     )
 
 
-def make_image_files(plan: Plan, node: NodePlan, files: ImageFiles) -> Iterator[File]:
+def make_image_files(plan: ClusterPlan, node: NodePlan, files: ImageFiles) -> Iterator[File]:
     """Blobs, each once whatever the number of images that share it, and the lists."""
     blobs: dict[str, File] = {}
     lines = []

@@ -15,12 +15,12 @@ from typing import Any
 from jinja2 import TemplateError as JinjaError
 
 from bundler.cache.payload import Payload
-from bundler.cluster.plan import NodePlan, Plan
+from bundler.cluster.plan import ClusterPlan, NodePlan
 from bundler.errors import TemplateError
 from bundler.overlays.selection import overlays_of
 from bundler.overlays.templating import compile_template
 from bundler.paths import templates_directory
-from bundler.render.bundle_manifest import Source
+from bundler.render.bundle_manifest import ContentSource
 from bundler.render.context import (
     NeedsStateError,
     Secrets,
@@ -86,7 +86,7 @@ class _Template:
 
 
 def render_node(
-    plan: Plan,
+    plan: ClusterPlan,
     node: NodePlan,
     secrets: Secrets,
     payloads: Payloads | None = None,
@@ -101,7 +101,9 @@ def render_node(
     return _complete(tree, plan, node, payloads, describe)
 
 
-def render_public(plan: Plan, node: NodePlan, payloads: Payloads) -> tuple[Tree, dict[str, Source]]:
+def render_public(
+    plan: ClusterPlan, node: NodePlan, payloads: Payloads
+) -> tuple[Tree, dict[str, ContentSource]]:
     """What of the node's bundle is no secret and needs no state directory; and the other paths.
 
     The lines of its manifest are the same as those of the whole bundle's. `plan` has pod subnets
@@ -114,11 +116,11 @@ def render_public(plan: Plan, node: NodePlan, payloads: Payloads) -> tuple[Tree,
         if file := _make_public_file(template, context):
             tree.add(file)
         else:
-            absent[template.path] = Source.STATE
+            absent[template.path] = ContentSource.STATE
     return _complete(tree, plan, node, payloads), absent
 
 
-def list_payloads(plan: Plan, node: NodePlan, payloads: Payloads) -> Iterator[File]:
+def list_payloads(plan: ClusterPlan, node: NodePlan, payloads: Payloads) -> Iterator[File]:
     """The large files of a node's bundle; nothing in them is secret."""
     yield from _list_programs(plan, node, payloads)
     for file in make_image_files(plan, node, payloads.images):
@@ -126,7 +128,7 @@ def list_payloads(plan: Plan, node: NodePlan, payloads: Payloads) -> Iterator[Fi
             yield file
 
 
-def _list_programs(plan: Plan, node: NodePlan, payloads: Payloads) -> Iterator[File]:
+def _list_programs(plan: ClusterPlan, node: NodePlan, payloads: Payloads) -> Iterator[File]:
     for fetched in list_fetched(plan, node):
         content = payloads.member(fetched.component, node.arch, fetched.member)
         yield File(path=fetched.path, mode=0o755, content=content, origin=fetched.origin)
@@ -134,7 +136,7 @@ def _list_programs(plan: Plan, node: NodePlan, payloads: Payloads) -> Iterator[F
 
 def _complete(
     tree: Tree,
-    plan: Plan,
+    plan: ClusterPlan,
     node: NodePlan,
     payloads: Payloads | None,
     describe: Describe | None = None,
@@ -155,7 +157,7 @@ def _complete(
     return tree
 
 
-def list_fetched(plan: Plan, node: NodePlan) -> tuple[Fetched, ...]:
+def list_fetched(plan: ClusterPlan, node: NodePlan) -> tuple[Fetched, ...]:
     """What the node's bundle takes out of upstream archives."""
     found = []
     for template in _list_templates(plan, node):
@@ -168,11 +170,11 @@ def list_fetched(plan: Plan, node: NodePlan) -> tuple[Fetched, ...]:
     return tuple(found)
 
 
-def _list_texts(plan: Plan, node: NodePlan) -> Iterator[_Template]:
+def _list_texts(plan: ClusterPlan, node: NodePlan) -> Iterator[_Template]:
     return (t for t in _list_templates(plan, node) if t.suffix != ".fetch")
 
 
-def _list_templates(plan: Plan, node: NodePlan) -> tuple[_Template, ...]:
+def _list_templates(plan: ClusterPlan, node: NodePlan) -> tuple[_Template, ...]:
     return tuple(t for overlay in overlays_of(plan, node) for t in _read_overlay(overlay))
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from bundler.cache.payload import Payload
 from bundler.cluster.os_packages import name_of, wanted_pairs
-from bundler.cluster.plan import NodePlan, Plan
+from bundler.cluster.plan import ClusterPlan, NodePlan
 from bundler.errors import ArtifactError
 from bundler.render.tree import File
 from bundler.sources.packages.files import PackageFile, render_list, select_files
@@ -22,7 +22,7 @@ class PackageFiles:
     payload: Callable[[PackageFile], Payload]
 
 
-def make_package_files(plan: Plan, node: NodePlan, files: PackageFiles) -> Iterator[File]:
+def make_package_files(plan: ClusterPlan, node: NodePlan, files: PackageFiles) -> Iterator[File]:
     """The package files for the node, and the list by which install.sh installs them.
 
     Raises ArtifactError where a wanted package is not among the files.

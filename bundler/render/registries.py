@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import tomli_w
 
-from bundler.cluster.plan import NodePlan, Plan
+from bundler.cluster.plan import ClusterPlan, NodePlan
 from bundler.cluster.schema import Containerd, Registry, Role
 from bundler.formats.image_references import DOCKER_HUB, HOSTS
 from bundler.render.tree import File
@@ -16,7 +16,7 @@ DIRECTORY = "etc/containerd/certs.d"
 DOCKER_HUB_SERVER = f"https://{HOSTS[DOCKER_HUB]}"
 
 
-def make_registry_files(plan: Plan, node: NodePlan) -> Iterator[File]:
+def make_registry_files(plan: ClusterPlan, node: NodePlan) -> Iterator[File]:
     """The files of every registry, for a worker that runs containerd."""
     runtime = plan.cluster.runtime
     if not isinstance(runtime, Containerd) or not node.has(Role.WORKER):

@@ -16,10 +16,10 @@ from bundler.catalog import (
 )
 from bundler.cluster.components import minor_of
 from bundler.cluster.inputs import Pin
-from bundler.cluster.plan import Plan, choose_flannel, runtime_versions
+from bundler.cluster.plan import ClusterPlan, choose_flannel, runtime_versions
 from bundler.errors import ArtifactError
 from bundler.render.node import list_fetched
-from bundler.sources.lock import Entry, Kind, Lock
+from bundler.sources.lock import Lock, LockEntry, LockKind
 from bundler.sources.signatures import describe_trust
 
 Needs = dict[tuple[str, str], tuple[str, ...]]
@@ -30,7 +30,7 @@ Artifacts = Mapping[tuple[str, str], Artifact]
 FROM_USER = "artifacts in cluster.yaml"
 
 
-def list_needs(plan: Plan) -> Needs:
+def list_needs(plan: ClusterPlan) -> Needs:
     """What all nodes together take out of upstream archives."""
     needs: dict[tuple[str, str], dict[str, None]] = {}
     for node in plan.nodes:
@@ -39,7 +39,7 @@ def list_needs(plan: Plan) -> Needs:
     return {key: tuple(members) for key, members in needs.items()}
 
 
-def choose_artifacts(plan: Plan) -> Artifacts:
+def choose_artifacts(plan: ClusterPlan) -> Artifacts:
     """The file behind each need as cluster.yaml and the catalogue say; some without a digest.
 
     Raises ArtifactError where one pin would serve two architectures.
@@ -65,7 +65,9 @@ def choose_artifacts(plan: Plan) -> Artifacts:
     return found
 
 
-def resolve_artifacts(plan: Plan, lock: Lock | None = None, path: Path | None = None) -> Artifacts:
+def resolve_artifacts(
+    plan: ClusterPlan, lock: Lock | None = None, path: Path | None = None
+) -> Artifacts:
     """The pinned file behind each need; ArtifactError says how to pin those without.
 
     What somebody must have signed is used as a lock says that he did, and not otherwise.
@@ -91,7 +93,7 @@ def resolve_artifacts(plan: Plan, lock: Lock | None = None, path: Path | None = 
     return chosen
 
 
-def find_trust(plan: Plan, artifact: Artifact) -> str:
+def find_trust(plan: ClusterPlan, artifact: Artifact) -> str:
     """Who must have signed a file, as `upstream_keys` says; empty where it says nothing."""
     key = plan.cluster.upstream_keys.get(artifact.component)
     return describe_trust(artifact.component, artifact.version, key) if key else ""
@@ -103,7 +105,7 @@ def _resolve_locked(
     found = {}
     faults: dict[str, list[str]] = {}
     for (component, arch), artifact in chosen.items():
-        entry = lock.find(Kind.ARTIFACT, component, arch)
+        entry = lock.find(LockKind.ARTIFACT, component, arch)
         drift = (
             entry.explain_drift(artifact.version, artifact.url, artifact.pin)
             or entry.explain_trust(trusts[component, arch])
@@ -123,7 +125,7 @@ def _resolve_locked(
     return found
 
 
-def from_entry(entry: Entry, source: str) -> Artifact:
+def from_entry(entry: LockEntry, source: str) -> Artifact:
     """An entry as a file to fetch."""
     algorithm, _, digest = entry.digest.partition(":")
     return Artifact(
@@ -138,7 +140,7 @@ def from_entry(entry: Entry, source: str) -> Artifact:
     )
 
 
-def _choose_versions(plan: Plan) -> dict[str, str]:
+def _choose_versions(plan: ClusterPlan) -> dict[str, str]:
     cluster = plan.cluster
     minor = minor_of(cluster.kubernetes.version)
     return {
@@ -163,7 +165,7 @@ def _from_pin(component: str, version: str, arch: str, pin: Pin) -> Artifact:
     )
 
 
-def _check_single(component: str, plan: Plan, pin: Pin) -> Iterator[str]:
+def _check_single(component: str, plan: ClusterPlan, pin: Pin) -> Iterator[str]:
     """One digest is of one file, so of one architecture."""
     arches = sorted({node.arch for node in plan.nodes})
     if len(arches) > 1:

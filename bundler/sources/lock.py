@@ -23,7 +23,7 @@ HEADING = """\
 """
 
 
-class Kind(StrEnum):
+class LockKind(StrEnum):
     """What an entry is, which is also who knows how to fetch it."""
 
     ARTIFACT = "artifact"
@@ -31,7 +31,7 @@ class Kind(StrEnum):
     PACKAGE = "package"
 
 
-class Origin(StrEnum):
+class TrustSource(StrEnum):
     """On whose word a digest is believed, the best first."""
 
     UPSTREAM_SIGNATURE = "upstream-signature"
@@ -41,7 +41,7 @@ class Origin(StrEnum):
     FIRST_USE = "first-use"
 
 
-class Entry(BaseModel):
+class LockEntry(BaseModel):
     """One file that the builder fetches.
 
     `name` is the component (`etcd`), the image's normalized reference, or the package's name; it is
@@ -51,7 +51,7 @@ class Entry(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    kind: Kind
+    kind: LockKind
     name: str
     version: str
     arch: str  # amd64 | arm64; a package for every machine: all
@@ -59,13 +59,13 @@ class Entry(BaseModel):
     size: Annotated[int, Field(ge=0)]  # bytes; of an image: its manifest, configuration and layers
     digest: Annotated[str, Field(pattern=r"^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$")]
     index: Annotated[str | None, Field(pattern=r"^sha256:[0-9a-f]{64}$")] = None
-    origin: Origin
+    origin: TrustSource
     evidence: str  # the document or key that says so
     trust: str | None = None  # whom `upstream_keys` believed when the signature was checked
     locked: datetime  # when, UTC
 
     @property
-    def key(self) -> tuple[Kind, str, str]:
+    def key(self) -> tuple[LockKind, str, str]:
         """What tells entries apart."""
         return self.kind, self.name, self.arch
 
@@ -87,7 +87,7 @@ class Entry(BaseModel):
 
         An empty `trust` is that of a file without an upstream key.
         """
-        if trust and self.origin is not Origin.UPSTREAM_SIGNATURE:
+        if trust and self.origin is not TrustSource.UPSTREAM_SIGNATURE:
             return f"is locked on the word of {self.origin}, and upstream_keys says who signs it"
         if trust and self.trust != trust:
             was = self.trust or "a key that it does not name"
@@ -107,13 +107,13 @@ class Lock(BaseModel):
     lock: Literal[1] = 1  # the format's version
     cluster: str
     base: tuple[str, ...] | None = None
-    entries: tuple[Entry, ...]
+    entries: tuple[LockEntry, ...]
 
-    def of(self, kind: Kind) -> Iterator[Entry]:
+    def of(self, kind: LockKind) -> Iterator[LockEntry]:
         """The entries of one kind."""
         return (entry for entry in self.entries if entry.kind is kind)
 
-    def find(self, kind: Kind, name: str, arch: str) -> Entry | None:
+    def find(self, kind: LockKind, name: str, arch: str) -> LockEntry | None:
         """The entry of one file, or None."""
         return next((e for e in self.entries if e.key == (kind, name, arch)), None)
 

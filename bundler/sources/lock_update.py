@@ -13,16 +13,16 @@ from typing import Literal, TypedDict
 
 from bundler.catalog import Artifact, checksum_url
 from bundler.cluster.inputs import UpstreamKey
-from bundler.cluster.plan import Plan
+from bundler.cluster.plan import ClusterPlan
 from bundler.cluster.schema import Cluster
 from bundler.errors import ArtifactError
 from bundler.sources.artifacts import FROM_USER, choose_artifacts, find_trust
 from bundler.sources.fetch import FetchOptions, ensure_artifact, fetch_unpinned
 from bundler.sources.lock import (
-    Entry,
-    Kind,
     Lock,
-    Origin,
+    LockEntry,
+    LockKind,
+    TrustSource,
 )
 from bundler.sources.sidecars import DIGEST, fetch_beside
 from bundler.sources.signatures import check_signature, describe_trust, list_signatures
@@ -36,13 +36,13 @@ HEXADECIMAL = set("0123456789abcdef")
 class Proposal:
     """One file that the cluster needs; `settle` finds out what exactly it is, now."""
 
-    kind: Kind
+    kind: LockKind
     name: str
     version: str
     arch: str
     url: str
     digest: str  # as an entry's; empty where only `settle` will know
-    settle: Callable[[], Entry]
+    settle: Callable[[], LockEntry]
     trust: str = ""  # who must have signed it, where somebody says so
 
     @property
@@ -73,11 +73,11 @@ def identify(artifact: Artifact) -> Identity:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class LockChange:
     """What became of one entry."""
 
     what: Literal["added", "renewed", "kept", "dropped"]
-    entry: Entry
+    entry: LockEntry
 
 
 def lock_path(description: Path) -> Path:
@@ -85,16 +85,18 @@ def lock_path(description: Path) -> Path:
     return description.with_suffix(".lock.yaml")
 
 
-def propose_artifacts(plan: Plan, options: FetchOptions, now: datetime) -> Iterator[Proposal]:
+def propose_artifacts(
+    plan: ClusterPlan, options: FetchOptions, now: datetime
+) -> Iterator[Proposal]:
     """Every upstream file of a plan."""
     for artifact in choose_artifacts(plan).values():
         key = plan.cluster.upstream_keys.get(artifact.component)
         settle = partial(settle_artifact, artifact, options, now, key)
         trust = find_trust(plan, artifact)
-        yield Proposal(kind=Kind.ARTIFACT, **identify(artifact), settle=settle, trust=trust)
+        yield Proposal(kind=LockKind.ARTIFACT, **identify(artifact), settle=settle, trust=trust)
 
 
-def call_all(calls: list[Callable[[], Entry]]) -> list[Entry]:
+def call_all(calls: list[Callable[[], LockEntry]]) -> list[LockEntry]:
     """What each returns, one after another."""
     return [call() for call in calls]
 
@@ -104,8 +106,8 @@ def make_lock(
     old: Lock | None,
     proposals: Iterable[Proposal],
     update: Collection[str],
-    settle: Callable[[list[Callable[[], Entry]]], list[Entry]] = call_all,
-) -> tuple[Lock, tuple[Change, ...]]:
+    settle: Callable[[list[Callable[[], LockEntry]]], list[LockEntry]] = call_all,
+) -> tuple[Lock, tuple[LockChange, ...]]:
     """The new lock, and what became of each entry of both.
 
     `update` names the entries that may become others, all of a kind (`packages`), or `all`.
@@ -113,9 +115,9 @@ def make_lock(
     entry has drifted that is not named, and where a name is no entry's, before anything is settled.
     """
     left = {entry.key: entry for entry in old.entries} if old else {}
-    names = {entry.name for entry in left.values()} | {f"{kind}s" for kind in Kind}
-    kept: list[Entry] = []
-    fresh: list[tuple[Proposal, Entry | None]] = []
+    names = {entry.name for entry in left.values()} | {f"{kind}s" for kind in LockKind}
+    kept: list[LockEntry] = []
+    fresh: list[tuple[Proposal, LockEntry | None]] = []
     drift: dict[str, list[str]] = {}
     for proposal in proposals:
         names.add(proposal.name)
@@ -138,9 +140,9 @@ def make_lock(
                 f"{was.name} ({was.arch}) is locked as {was.digest}, and now is {now.digest}"
             )
     _refuse(drift, set(), names)
-    changes = [Change("kept", entry) for entry in kept]
+    changes = [LockChange("kept", entry) for entry in kept]
     changes += [_compare(was, now) for (_, was), now in zip(fresh, settled, strict=True)]
-    changes += [Change("dropped", entry) for entry in left.values()]
+    changes += [LockChange("dropped", entry) for entry in left.values()]
     entries = tuple(change.entry for change in changes if change.what != "dropped")
     base = tuple(sorted(set(cluster.packages.base))) if cluster.packages else None
     return Lock(cluster=cluster.name, base=base, entries=entries), tuple(changes)
@@ -160,16 +162,16 @@ def _refuse(drift: dict[str, list[str]], strangers: set[str], names: set[str]) -
         )
 
 
-def _compare(was: Entry | None, now: Entry) -> Change:
+def _compare(was: LockEntry | None, now: LockEntry) -> LockChange:
     if was is None:
-        return Change("added", now)
+        return LockChange("added", now)
     same = now.model_copy(update={"locked": was.locked}) == was
-    return Change("kept", was) if same else Change("renewed", now)
+    return LockChange("kept", was) if same else LockChange("renewed", now)
 
 
-def first_uses(lock: Lock) -> tuple[Entry, ...]:
+def first_uses(lock: Lock) -> tuple[LockEntry, ...]:
     """Entries whose digest nobody vouches for."""
-    return tuple(entry for entry in lock.entries if entry.origin is Origin.FIRST_USE)
+    return tuple(entry for entry in lock.entries if entry.origin is TrustSource.FIRST_USE)
 
 
 def refuse_first_uses(lock: Lock) -> None:
@@ -189,7 +191,7 @@ def refuse_first_uses(lock: Lock) -> None:
 
 def settle_artifact(
     artifact: Artifact, options: FetchOptions, now: datetime, key: UpstreamKey | None = None
-) -> Entry:
+) -> LockEntry:
     """Bring one upstream file into the cache, and say on whose word it is believed.
 
     With a `key` upstream must have signed it, whoever else says what it is.
@@ -197,22 +199,22 @@ def settle_artifact(
     if artifact.digest:
         path = ensure_artifact(artifact, options)
         from_user = artifact.source == FROM_USER
-        origin = Origin.USER if from_user else Origin.CATALOG
+        origin = TrustSource.USER if from_user else TrustSource.CATALOG
         evidence = artifact.source.removeprefix(FROM_CATALOGUE)
     elif published := _find_checksum(artifact, options):
         artifact = published
         path = ensure_artifact(artifact, options)
-        origin, evidence = Origin.UPSTREAM_CHECKSUM, artifact.source
+        origin, evidence = TrustSource.UPSTREAM_CHECKSUM, artifact.source
     else:
         artifact, path = fetch_unpinned(artifact, options)
-        origin, evidence = Origin.FIRST_USE, "nobody: what the URL gave"
+        origin, evidence = TrustSource.FIRST_USE, "nobody: what the URL gave"
     trust = None
     if key is not None:
-        origin = Origin.UPSTREAM_SIGNATURE
+        origin = TrustSource.UPSTREAM_SIGNATURE
         trust = describe_trust(artifact.component, artifact.version, key)
         evidence = check_signature(artifact, path, key, options).evidence
-    return Entry(
-        kind=Kind.ARTIFACT,
+    return LockEntry(
+        kind=LockKind.ARTIFACT,
         **identify(artifact),
         size=path.stat().st_size,
         origin=origin,

@@ -25,7 +25,7 @@ ALGORITHM = "sha256"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kind:
+class SidecarKind:
     """What a document is of its file."""
 
     name: str
@@ -33,24 +33,26 @@ class Kind:
     folders: tuple[str, ...]  # of the memories that it may be taken from
 
 
-DIGEST = Kind(
+DIGEST = SidecarKind(
     name="the digest",
     instead="pin the file's digest under `artifacts` in cluster.yaml",
     folders=(DOCUMENTS,),  # it proves nothing by itself: not on the word of who carried it
 )
-SIGNATURE = Kind(
+SIGNATURE = SidecarKind(
     name="the signature",
     instead="say where it is with `signature:` beside the key",
     folders=(DOCUMENTS, IMPORTED),
 )
-CERTIFICATE = Kind(
+CERTIFICATE = SidecarKind(
     name="the certificate",
     instead="say where it is with `certificate:` beside the key",
     folders=(DOCUMENTS, IMPORTED),
 )
 
 
-def fetch_beside(artifact: Artifact, kind: Kind, url: str, options: FetchOptions) -> bytes | None:
+def fetch_beside(
+    artifact: Artifact, kind: SidecarKind, url: str, options: FetchOptions
+) -> bytes | None:
     """The document of an artifact that is at `url`; None where there is none.
 
     Offline, or where sources fail, as the cache remembers it. That there is none, only sources that

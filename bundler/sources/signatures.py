@@ -35,7 +35,7 @@ from bundler.sources.fetch import FetchOptions
 from bundler.sources.sidecars import (
     CERTIFICATE,
     SIGNATURE,
-    Kind,
+    SidecarKind,
     fetch_beside,
 )
 
@@ -119,7 +119,7 @@ def _choose_signed(component: str, version: str, key: UpstreamKey) -> Signed:
     )
 
 
-def _fetch(artifact: Artifact, kind: Kind, url: str, options: FetchOptions) -> bytes:
+def _fetch(artifact: Artifact, kind: SidecarKind, url: str, options: FetchOptions) -> bytes:
     content = fetch_beside(artifact, kind, url, options)
     if content is None:
         raise ArtifactError(

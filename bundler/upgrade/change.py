@@ -13,7 +13,7 @@ class What(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class BundleChange:
     """One difference; `before` and `after` are words about the thing in A and in B."""
 
     section: str  # facts, components, images, packages, files, signature, tarball, bundles

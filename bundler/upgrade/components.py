@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bundler.bundle.inspect import Report
+from bundler.bundle.inspect import BundleReport
 from bundler.bundle.sbom import PROPERTIES, SBOM
 from bundler.errors import OutputError
-from bundler.upgrade.change import Change, What
+from bundler.upgrade.change import BundleChange, What
 
 SECTIONS = {
     "artifact": "components",
@@ -47,7 +47,7 @@ class Component:
         return f"{self.name} ({self.arch})" if self.arch else self.name
 
 
-def compare_components(before: Report, after: Report) -> Iterator[Change]:
+def compare_components(before: BundleReport, after: BundleReport) -> Iterator[BundleChange]:
     """Each component that is not the same, in words.
 
     Nothing where only one bundle has an SBOM: that this file was added says so. A program is told
@@ -67,7 +67,7 @@ def compare_components(before: Report, after: Report) -> Iterator[Change]:
             yield from _tell(old, new)
 
 
-def read_components(report: Report) -> tuple[Component, ...]:
+def read_components(report: BundleReport) -> tuple[Component, ...]:
     """Every component of a bundle's SBOM, parts after their wholes; OutputError where it is odd."""
     try:
         document = json.loads(report.texts[SBOM])
@@ -112,11 +112,11 @@ def _identify(components: tuple[Component, ...]) -> Counter[tuple[str, str]]:
     return Counter((component.version, component.digest) for component in components)
 
 
-def _tell(old: tuple[Component, ...], new: tuple[Component, ...]) -> Iterator[Change]:
+def _tell(old: tuple[Component, ...], new: tuple[Component, ...]) -> Iterator[BundleChange]:
     """One thing that became another is a change; where there are several, each comes or goes."""
     section, name = SECTIONS[(old or new)[0].kind], (old or new)[0].label
     if len(old) == len(new) == 1:
-        yield Change(
+        yield BundleChange(
             section=section,
             what=What.CHANGED,
             name=name,
@@ -128,11 +128,11 @@ def _tell(old: tuple[Component, ...], new: tuple[Component, ...]) -> Iterator[Ch
     for component in old:
         if (component.version, component.digest) not in right:
             before = component.version or _short(component.digest)
-            yield Change(section=section, what=What.REMOVED, name=name, before=before)
+            yield BundleChange(section=section, what=What.REMOVED, name=name, before=before)
     for component in new:
         if (component.version, component.digest) not in left:
             after = component.version or _short(component.digest)
-            yield Change(section=section, what=What.ADDED, name=name, after=after)
+            yield BundleChange(section=section, what=What.ADDED, name=name, after=after)
 
 
 def _describe(component: Component, other: Component) -> str:

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from bundler.bundle.inspect import Report, inspect
+from bundler.bundle.inspect import BundleReport, inspect
 from bundler.bundle.provenance import PROVENANCE
 from bundler.bundle.sbom import SBOM
 from bundler.errors import OutputError
 from bundler.formats.bundle_archives import Hashing
 from bundler.formats.volumes import open_whole, whole_name
-from bundler.render.bundle_manifest import Entry
-from bundler.upgrade.change import Change, What
+from bundler.render.bundle_manifest import ManifestEntry
+from bundler.upgrade.change import BundleChange, What
 from bundler.upgrade.components import compare_components
 from bundler.upgrade.text import TEXT_LIMIT, diff_texts
 
@@ -53,7 +53,7 @@ def pair_bundles(before: Path, after: Path) -> tuple[Pair, ...]:
     return tuple(Pair(name=n, before=ours.get(n), after=theirs.get(n)) for n in names)
 
 
-def compare_pair(pair: Pair, *, text: bool = False) -> tuple[Change, ...]:
+def compare_pair(pair: Pair, *, text: bool = False) -> tuple[BundleChange, ...]:
     """Every difference of two bundles; nothing where they are the same, byte for byte.
 
     With `text` changed text files come with their lines. OutputError where one cannot be read or
@@ -61,7 +61,7 @@ def compare_pair(pair: Pair, *, text: bool = False) -> tuple[Change, ...]:
     """
     if pair.before is None or pair.after is None:
         what = What.ADDED if pair.before is None else What.REMOVED
-        return (Change(section="bundles", what=what, name=pair.name),)
+        return (BundleChange(section="bundles", what=what, name=pair.name),)
     with ThreadPoolExecutor(2) as pool:
         paths = pair.before, pair.after
         if len(set(pool.map(_hash, paths))) == 1:
@@ -69,7 +69,7 @@ def compare_pair(pair: Pair, *, text: bool = False) -> tuple[Change, ...]:
         keep = TEXT_LIMIT if text else 0
         before, after = pool.map(partial(_read, keep=keep), paths)
     return compare_reports(before, after, text=text) or (
-        Change(
+        BundleChange(
             section="tarball",
             what=What.CHANGED,
             name="the bytes of the tarball",
@@ -78,7 +78,9 @@ def compare_pair(pair: Pair, *, text: bool = False) -> tuple[Change, ...]:
     )
 
 
-def compare_reports(before: Report, after: Report, *, text: bool = False) -> tuple[Change, ...]:
+def compare_reports(
+    before: BundleReport, after: BundleReport, *, text: bool = False
+) -> tuple[BundleChange, ...]:
     """Every difference of what two bundles hold."""
     return (
         *_compare_facts(before, after),
@@ -88,25 +90,27 @@ def compare_reports(before: Report, after: Report, *, text: bool = False) -> tup
     )
 
 
-def _compare_facts(before: Report, after: Report) -> Iterator[Change]:
+def _compare_facts(before: BundleReport, after: BundleReport) -> Iterator[BundleChange]:
     for key in dict.fromkeys((*before.facts, *after.facts)):
         old, new = before.facts.get(key, ""), after.facts.get(key, "")
         if old != new:
             name = key.lower().replace("_", " ")
-            yield Change(
+            yield BundleChange(
                 section="facts", what=What.CHANGED, name=name, before=old or "none",
                 after=new or "none",
             )  # fmt: skip
 
 
-def _compare_files(before: Report, after: Report, *, text: bool) -> Iterator[Change]:
+def _compare_files(
+    before: BundleReport, after: BundleReport, *, text: bool
+) -> Iterator[BundleChange]:
     ours = {entry.path: entry for entry in before.entries}
     theirs = {entry.path: entry for entry in after.entries}
     for path in sorted(ours.keys() | theirs.keys()):
         old, new = ours.get(path), theirs.get(path)
         if old is None or new is None:
             what = What.ADDED if old is None else What.REMOVED
-            yield Change(
+            yield BundleChange(
                 section="files", what=what, name=path, before=_describe(old), after=_describe(new)
             )
         elif old != new:
@@ -115,7 +119,7 @@ def _compare_files(before: Report, after: Report, *, text: bool) -> Iterator[Cha
             yield _describe_change(old, new, lines)
 
 
-def _describe(entry: Entry | None) -> str:
+def _describe(entry: ManifestEntry | None) -> str:
     """Mode and size; of a secret file the mode alone."""
     if entry is None:
         return ""
@@ -123,29 +127,31 @@ def _describe(entry: Entry | None) -> str:
     return f"{mode}, secret" if entry.mode == SECRET else f"{mode}, {entry.size} bytes"
 
 
-def _describe_change(old: Entry, new: Entry, lines: tuple[str, ...]) -> Change:
+def _describe_change(
+    old: ManifestEntry, new: ManifestEntry, lines: tuple[str, ...]
+) -> BundleChange:
     before, after = _describe(old), _describe(new)
     if before == after:
         after = "other content"
-    return Change(
+    return BundleChange(
         section="files", what=What.CHANGED, name=new.path, before=before, after=after, text=lines
     )
 
 
-def _diff_file(path: str, before: Report, after: Report) -> tuple[str, ...]:
+def _diff_file(path: str, before: BundleReport, after: BundleReport) -> tuple[str, ...]:
     old, new = before.texts.get(path), after.texts.get(path)
     if old is None or new is None:
         return ()
     return diff_texts(old, new)
 
 
-def _compare_signatures(before: Report, after: Report) -> Iterator[Change]:
+def _compare_signatures(before: BundleReport, after: BundleReport) -> Iterator[BundleChange]:
     """Only what the manifests do not explain."""
     old, new = before.signature, after.signature
     is_other = before.manifest == after.manifest and old != new
     if (old is None) != (new is None) or is_other:
         words = {True: "not signed", False: "signed"}
-        yield Change(
+        yield BundleChange(
             section="signature", what=What.CHANGED, name="the manifest's signature",
             before=words[old is None], after=words[new is None] if old is None or new is None
             else "signed with another key",
@@ -175,7 +181,7 @@ def _hash(path: Path) -> str:
         raise OutputError(f"{path}: {error.strerror or error}") from error
 
 
-def _read(path: Path, *, keep: int) -> Report:
+def _read(path: Path, *, keep: int) -> BundleReport:
     report = inspect(path, keep=keep)
     if report.faults:
         more = len(report.faults) - 1

@@ -1,7 +1,7 @@
 """From one build to another: which hosts change, in which order, and what each change interrupts.
 
-The rules are those that install.sh goes by on the host (templates/common/lib/transaction/host-diff.sh), read out of
-the same files: a unit is restarted when a path that its RestartOn names is touched, and a node is
+The rules are install.sh's own (templates/common/lib/transaction/host-diff.sh), read from the same
+files: a unit is restarted when a path that its RestartOn names is touched, and a node is
 drained when one of its DrainOn is.
 """
 
@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bundler.bundle.inspect import Report, inspect
+from bundler.bundle.inspect import BundleReport, inspect
 from bundler.cluster.components import minor_of
 from bundler.cluster.schema import Role
 from bundler.errors import ConfigError, OutputError
-from bundler.render.bundle_manifest import Entry
+from bundler.render.bundle_manifest import ManifestEntry
 from bundler.upgrade.diff import Pair, pair_bundles
 from bundler.upgrade.runbook import WAVES, is_late, wave_of
 from bundler.upgrade.text import TEXT_LIMIT
@@ -53,7 +53,7 @@ class HostStep:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
+class RolloutStage:
     """Hosts of which the next stage waits for all."""
 
     title: str
@@ -62,15 +62,15 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rollout:
+class UpgradePlan:
     """The whole way from one directory of bundles to another."""
 
     cluster: str
     leaving: tuple[HostStep, ...]  # hosts that have no bundle any more
-    stages: tuple[Stage, ...]
+    stages: tuple[RolloutStage, ...]
 
 
-def plan_rollout(before: Path, after: Path) -> Rollout:
+def make_upgrade_plan(before: Path, after: Path) -> UpgradePlan:
     """What `after`, installed over `before`, changes on each host, in the order of the runbook.
 
     ConfigError where they are of two clusters, or where a minor is skipped or taken back;
@@ -90,21 +90,21 @@ def plan_rollout(before: Path, after: Path) -> Rollout:
             continue
         step = _compare(old, new) if old else _describe(new, "install")
         stages.setdefault(wave_of(_roles_of(new)), []).append(step)
-    return Rollout(
+    return UpgradePlan(
         cluster=next(iter(names), ""),
         leaving=tuple(leaving),
         stages=tuple(
-            Stage(title=WAVES[at][0], how=WAVES[at][1], hosts=tuple(stages[at]))
+            RolloutStage(title=WAVES[at][0], how=WAVES[at][1], hosts=tuple(stages[at]))
             for at in sorted(stages)
         ),
     )
 
 
-def _read_pair(pair: Pair) -> tuple[Report | None, Report | None]:
+def _read_pair(pair: Pair) -> tuple[BundleReport | None, BundleReport | None]:
     return _read(pair.before), _read(pair.after)
 
 
-def _read(path: Path | None) -> Report | None:
+def _read(path: Path | None) -> BundleReport | None:
     if path is None:
         return None
     report = inspect(path, keep=TEXT_LIMIT)
@@ -115,7 +115,7 @@ def _read(path: Path | None) -> Report | None:
     return report
 
 
-def _check_versions(pairs: list[tuple[Report, Report]]) -> None:
+def _check_versions(pairs: list[tuple[BundleReport, BundleReport]]) -> None:
     """One minor after another: https://kubernetes.io/releases/version-skew-policy/."""
     faults = []
     for old, new in pairs:
@@ -138,17 +138,17 @@ def _minor(version: str) -> int:
     return int(minor_of(version).partition(".")[2])
 
 
-def _roles_of(report: Report | None) -> frozenset[Role]:
+def _roles_of(report: BundleReport | None) -> frozenset[Role]:
     return frozenset(
         Role(word) for word in (report.facts.get("ROLES", "") if report else "").split()
     )
 
 
-def _describe(report: Report, kind: str) -> HostStep:
+def _describe(report: BundleReport, kind: str) -> HostStep:
     return HostStep(name=report.facts["NODE"], address=report.facts.get("ADDRESS", ""), kind=kind)
 
 
-def _compare(before: Report, after: Report) -> HostStep:
+def _compare(before: BundleReport, after: BundleReport) -> HostStep:
     ours, theirs = _installed(before), _installed(after)
     added = tuple(sorted(theirs.keys() - ours.keys()))
     removed = tuple(sorted(ours.keys() - theirs.keys()))
@@ -185,7 +185,7 @@ def _compare(before: Report, after: Report) -> HostStep:
     )
 
 
-def _installed(report: Report) -> Mapping[str, Entry]:
+def _installed(report: BundleReport) -> Mapping[str, ManifestEntry]:
     """By the path on the host; the packages of its system are another matter."""
     return {
         entry.path.removeprefix(ROOTFS)
@@ -197,7 +197,7 @@ def _installed(report: Report) -> Mapping[str, Entry]:
 
 
 def _list_restarts(
-    before: Report, after: Report, touched: tuple[str, ...]
+    before: BundleReport, after: BundleReport, touched: tuple[str, ...]
 ) -> Iterator[tuple[Restart, bool]]:
     """Each unit of the later bundle that is touched; and whether the node is drained for it."""
     for unit in after.facts.get("UNITS", "").split():
@@ -213,7 +213,7 @@ def _list_restarts(
         )
 
 
-def _read_unit(unit: str, *reports: Report) -> Mapping[str, str]:
+def _read_unit(unit: str, *reports: BundleReport) -> Mapping[str, str]:
     """The section X-Bundler; a delta leaves out the unit files that stay."""
     for report in reports:
         if text := report.texts.get(UNIT_FILES + unit):

@@ -6,7 +6,7 @@ from itertools import groupby
 
 from bundler.bundle.layout import Layout, Media
 from bundler.bundle.output import RUNBOOK
-from bundler.cluster.plan import NodePlan, Plan
+from bundler.cluster.plan import ClusterPlan, NodePlan
 from bundler.cluster.schema import Role
 from bundler.formats.volumes import DIGESTS, Written, whole_name
 from bundler.overlays.templating import compile_template
@@ -35,7 +35,7 @@ class Wave:
     nodes: tuple[NodePlan, ...]
 
 
-def make_waves(plan: Plan) -> tuple[Wave, ...]:
+def make_waves(plan: ClusterPlan) -> tuple[Wave, ...]:
     """Every node in the wave of its roles; waves without a node are left out."""
     nodes = sorted(plan.nodes, key=lambda node: is_late(node.roles))
     waves = (
@@ -56,7 +56,12 @@ def is_late(roles: Collection[Role]) -> bool:
 
 
 def make_runbook(
-    plan: Plan, written: Sequence[Written], media: Media, deltas: Collection[str], *, signed: bool
+    plan: ClusterPlan,
+    written: Sequence[Written],
+    media: Media,
+    deltas: Collection[str],
+    *,
+    signed: bool,
 ) -> bytes:
     """The runbook of a build, as Markdown; the same build gives the same bytes.
 

@@ -18,9 +18,9 @@ from bundler.errors import ArtifactError, BundlerError
 from bundler.pipeline import build
 from bundler.project import Inputs, check, update_lock
 from bundler.sources.lock import (
-    Entry,
-    Kind,
-    Origin,
+    LockEntry,
+    LockKind,
+    TrustSource,
     read_lock,
 )
 from bundler.sources.lock_update import lock_path
@@ -75,7 +75,7 @@ def describe(tmp_path: Path, mirror: Path, signer: Signer) -> Callable[..., Path
     return write
 
 
-def resolve(description: Path) -> dict[tuple[str, str], Entry]:
+def resolve(description: Path) -> dict[tuple[str, str], LockEntry]:
     plan = make_plan(load_cluster(description).cluster, {})
     cache = Cache(description.parent / "cache")
     found = resolve_packages(plan, cache, datetime.now(UTC), offline=True)
@@ -92,7 +92,7 @@ def test_the_closure_is_what_goes_beyond_the_minimal_installation(
     assert chrony.version == "1:4.3-2"
     assert chrony.digest == f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
     assert chrony.size == path.stat().st_size
-    assert chrony.origin is Origin.UPSTREAM_SIGNATURE
+    assert chrony.origin is TrustSource.UPSTREAM_SIGNATURE
     assert chrony.evidence == "debian-12: Packages of bookworm/main, keyring.gpg"
 
 
@@ -210,7 +210,7 @@ def test_hosts_that_have_less_than_when_it_was_locked_get_a_lock_anew(
     assert "bundler lock --update packages" in (caught.value.hint or "")
     update_lock(inputs, ["packages"])
     assert read_lock(path).base == ()
-    assert "libedit" in {entry.name for entry in read_lock(path).of(Kind.PACKAGE)}
+    assert "libedit" in {entry.name for entry in read_lock(path).of(LockKind.PACKAGE)}
     check(inputs)
     describe(base=["tzdata"])
     with pytest.raises(ArtifactError, match=r"tzdata was not in packages\.base when"):

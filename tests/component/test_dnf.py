@@ -23,7 +23,7 @@ from bundler.cluster.plan import make_plan
 from bundler.errors import ArtifactError, BundlerError
 from bundler.pipeline import build
 from bundler.project import Inputs, update_lock
-from bundler.sources.lock import Entry, Origin
+from bundler.sources.lock import LockEntry, TrustSource
 from bundler.sources.packages.resolve import resolve_packages
 
 pytestmark = needs_dnf
@@ -74,7 +74,7 @@ def describe(tmp_path: Path, repository: Path, signer: RpmSigner) -> Callable[..
     return write
 
 
-def resolve(description: Path) -> dict[tuple[str, str], Entry]:
+def resolve(description: Path) -> dict[tuple[str, str], LockEntry]:
     plan = make_plan(load_cluster(description).cluster, {})
     cache = Cache(description.parent / "cache")
     found = resolve_packages(plan, cache, datetime.now(UTC), offline=True)
@@ -91,7 +91,7 @@ def test_the_closure_is_what_goes_beyond_the_minimal_installation(
     assert chrony.url == f"file://{path}"
     assert chrony.digest == f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
     assert chrony.size == path.stat().st_size
-    assert chrony.origin is Origin.UPSTREAM_SIGNATURE
+    assert chrony.origin is TrustSource.UPSTREAM_SIGNATURE
     assert chrony.evidence == "rocky-9: signed package of mirror-1, RPM-GPG-KEY-test"
 
 
@@ -197,7 +197,7 @@ def test_hand_picked_files_serve_as_well(describe: Callable[..., Path], tmp_path
     assert {entry.url for entry in found.values()} == {
         "file:mine-2.0-3.x86_64.rpm", "file:helper-1.0-1.x86_64.rpm",
     }  # fmt: skip
-    assert found["mine", "amd64"].origin is Origin.USER
+    assert found["mine", "amd64"].origin is TrustSource.USER
     (tmp_path / "site/rpms/odd.rpm").write_bytes(b"odd")
     with pytest.raises(ArtifactError, match=r"odd.rpm: no RPM package"):
         resolve(path)

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from bundler.cluster.plan import NodePlan, Plan
+from bundler.cluster.plan import ClusterPlan, NodePlan
 from bundler.cluster.schema import Cluster, Role
 from bundler.cluster.values import Arch
 from bundler.pki import declarations
@@ -39,7 +39,7 @@ def make_plan(kind):
             ],
         }
     )
-    return Plan(
+    return ClusterPlan(
         cluster=cluster,
         nodes=tuple(
             NodePlan(

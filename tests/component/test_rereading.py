@@ -26,7 +26,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 
-from bundler.cluster.plan import Plan, make_plan
+from bundler.cluster.plan import ClusterPlan, make_plan
 from bundler.cluster.schema import Cluster
 from bundler.pki import declarations, issuing
 from bundler.pki.key_pairs import load_pair
@@ -87,7 +87,7 @@ class Host:
         return self.directory / "root"
 
     @property
-    def plan(self) -> Plan:
+    def plan(self) -> ClusterPlan:
         node = {"name": "one", "address": self.address, "roles": ["etcd", "control-plane"]}
         cluster = Cluster.model_validate(
             {

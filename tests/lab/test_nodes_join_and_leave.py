@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support.lab import FIGURES, SOLO, Host, Kubectl, build, docker, hosts_sh, wait_for
 
-from bundler.upgrade.rollout import plan_rollout
+from bundler.upgrade.rollout import make_upgrade_plan
 
 pytestmark = pytest.mark.long
 
@@ -88,7 +88,7 @@ def test_it_begins_small(site: Site) -> None:
 
 def test_it_grows_and_changes_on_others_only_what_must(site: Site) -> None:
     dist = site.build("grow-whole", WHOLE)
-    plan = plan_rollout(site.directory / "grow-small", dist)
+    plan = make_upgrade_plan(site.directory / "grow-small", dist)
     steps = {host.name: host for stage in plan.stages for host in stage.hosts}
     assert {name for name, step in steps.items() if step.kind == "install"} == set(WHOLE) - set(
         SMALL

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from bundler.cluster.plan import Plan
+from bundler.cluster.plan import ClusterPlan
 from bundler.pki.external_ca.csr_files import write_requests
 from bundler.pki.external_ca.import_ca import import_authority
 from bundler.pki.external_ca.import_signed import import_signed
-from bundler.pki.external_ca.report import Report
-from bundler.pki.external_ca.requests import Wanted, ensure_requests
+from bundler.pki.external_ca.report import ImportReport
+from bundler.pki.external_ca.requests import SigningRequest, ensure_requests
 from bundler.pki.store import Pki, ensure_pki
 from bundler.state.directory import open_state
 from support.offline_root import OfflineRoot
@@ -29,7 +29,7 @@ class Site:
 
     directory: Path
     root: OfflineRoot
-    plan: Plan
+    plan: ClusterPlan
 
     @property
     def state(self) -> Path:
@@ -39,7 +39,7 @@ class Site:
     def requests(self) -> Path:
         return self.directory / "requests"
 
-    def request(self, **options: object) -> tuple[Wanted, ...]:
+    def request(self, **options: object) -> tuple[SigningRequest, ...]:
         with open_state(self.state) as state:
             wanted = ensure_requests(state, self.plan, now(), **options)  # type: ignore[arg-type]
             if wanted:
@@ -60,7 +60,9 @@ class Site:
     def issuing(self) -> list[Path]:
         return sorted(self.root.directory.glob("issuing-*.crt"))
 
-    def take(self, *paths: Path, later: timedelta = timedelta(0), **options: object) -> Report:
+    def take(
+        self, *paths: Path, later: timedelta = timedelta(0), **options: object
+    ) -> ImportReport:
         """Import what is in the requests' folder, or `paths`."""
         with open_state(self.state) as state:
             return import_signed(
@@ -71,7 +73,7 @@ class Site:
     def give(
         self, name: str, certificate: Path, *, key: Path | None = None, chain: Path | None = None,
         passphrase: str = "", has_key: bool = True, **options: object,
-    ) -> Report:  # fmt: skip
+    ) -> ImportReport:  # fmt: skip
         """Import an authority as files."""
         key = key or (certificate.with_suffix(".key") if has_key else None)
         with open_state(self.state) as state:
@@ -80,7 +82,7 @@ class Site:
                 ask=lambda: passphrase, **options,  # type: ignore[arg-type]
             )  # fmt: skip
 
-    def build(self, plan: Plan | None = None, later: timedelta = timedelta(0)) -> Pki:
+    def build(self, plan: ClusterPlan | None = None, later: timedelta = timedelta(0)) -> Pki:
         with open_state(self.state) as state:
             return ensure_pki(state, plan or self.plan, now() + later)
 
@@ -93,7 +95,7 @@ class Site:
         }
 
 
-def make_own_site(directory: Path, plan: Plan | None = None) -> Site:
+def make_own_site(directory: Path, plan: ClusterPlan | None = None) -> Site:
     return Site(
         directory=directory,
         root=OfflineRoot(directory / "bank"),

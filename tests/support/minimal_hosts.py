@@ -16,7 +16,7 @@ import pytest
 from bundler.cluster.inputs import Packages
 from bundler.cluster.os_packages import RELEASES
 from bundler.errors import ArtifactError
-from bundler.sources.packages.repositories import Repositories, find_repositories
+from bundler.sources.packages.repositories import AptRepositories, find_repositories
 
 CACHE = Path(os.environ.get("BUNDLER_LAB_CACHE") or Path.home() / ".cache" / "bundler-lab")
 RECIPE = [
@@ -70,7 +70,7 @@ class MinimalHost:
             )  # fmt: skip
 
 
-def require_repositories(os_name: str) -> Repositories:
+def require_repositories(os_name: str) -> AptRepositories:
     """This machine's own mirror of a release; the test is skipped where it has none."""
     for program in ("docker", "mmdebstrap", "apt-get"):
         if shutil.which(program) is None:
@@ -94,7 +94,7 @@ def require_repositories(os_name: str) -> Repositories:
 
 
 @contextmanager
-def boot(os_name: str, repositories: Repositories, hostname: str) -> Iterator[MinimalHost]:
+def boot(os_name: str, repositories: AptRepositories, hostname: str) -> Iterator[MinimalHost]:
     """One host, gone at the end with its image."""
     name = f"wt-packages-{os_name}-{os.getpid()}"
     subprocess.run(
@@ -122,7 +122,7 @@ def boot(os_name: str, repositories: Repositories, hostname: str) -> Iterator[Mi
         subprocess.run(["docker", "rmi", name], check=False, capture_output=True)
 
 
-def _ensure_root(os_name: str, repositories: Repositories) -> Path:
+def _ensure_root(os_name: str, repositories: AptRepositories) -> Path:
     """A minimal root file system, kept for the next run."""
     codename = RELEASES[os_name].codename
     recipe = hashlib.sha256(" ".join(RECIPE).encode()).hexdigest()[:12]

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from ipaddress import IPv4Address
 
-from bundler.cluster.plan import NodePlan, Plan
+from bundler.cluster.plan import ClusterPlan, NodePlan
 from bundler.cluster.schema import Cluster, Role
 from bundler.cluster.values import Arch
 
@@ -29,7 +29,7 @@ def make_plan(*, masters=2, workers=1, endpoint="172.30.20.250", name="lab", **p
             ],
         }
     )
-    return Plan(
+    return ClusterPlan(
         cluster=cluster,
         nodes=tuple(
             NodePlan(

@@ -19,12 +19,12 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from bundler import __version__
 from bundler.bundle.output import make_output
-from bundler.cluster.plan import Plan
+from bundler.cluster.plan import ClusterPlan
 from bundler.errors import OutputError
 from bundler.files import explain_disk_faults, write_atomically
 from bundler.overlays.templating import compile_template
 from bundler.paths import RESOURCES
-from bundler.pki.external_ca.requests import Wanted
+from bundler.pki.external_ca.requests import SigningRequest
 from bundler.pki.external_ca.rules import describe_usages
 
 README = "README.txt"
@@ -32,7 +32,7 @@ INDEX = "request.json"
 ROOT = "ROOT"
 
 
-def write_requests(wanted: Sequence[Wanted], plan: Plan, directory: Path) -> None:
+def write_requests(wanted: Sequence[SigningRequest], plan: ClusterPlan, directory: Path) -> None:
     """Write everything into `directory`; files of an earlier request that are none now go.
 
     OutputError where the directory holds somebody else's files.
@@ -47,7 +47,7 @@ def write_requests(wanted: Sequence[Wanted], plan: Plan, directory: Path) -> Non
             write_atomically(directory / name, content, mode=0o644)
 
 
-def make_files(wanted: Sequence[Wanted], plan: Plan) -> dict[str, bytes]:
+def make_files(wanted: Sequence[SigningRequest], plan: ClusterPlan) -> dict[str, bytes]:
     """Name → content, the index last."""
     files: dict[str, bytes] = {}
     for one in wanted:
@@ -71,7 +71,7 @@ def make_files(wanted: Sequence[Wanted], plan: Plan) -> dict[str, bytes]:
     return files
 
 
-def make_extensions(wanted: Wanted) -> bytes:
+def make_extensions(wanted: SigningRequest) -> bytes:
     """For `openssl x509 -req -extfile`."""
     rows = {
         "basicConstraints": f"critical, {_constraints(wanted)}",
@@ -84,12 +84,12 @@ def make_extensions(wanted: Wanted) -> bytes:
     return "".join(f"{name} = {value}\n" for name, value in rows.items() if value).encode()
 
 
-def digest_of(wanted: Wanted) -> str:
+def digest_of(wanted: SigningRequest) -> str:
     """SHA-256 of the request's file, to be read aloud."""
     return hashlib.sha256(wanted.request_pem).hexdigest()
 
 
-def _describe(wanted: Wanted) -> dict[str, object]:
+def _describe(wanted: SigningRequest) -> dict[str, object]:
     return {
         "name": wanted.name,
         "kind": "leaf" if wanted.authority else "authority",
@@ -110,7 +110,7 @@ def _describe(wanted: Wanted) -> dict[str, object]:
     }
 
 
-def _make_command(wanted: Wanted) -> str:
+def _make_command(wanted: SigningRequest) -> str:
     signer = _variable(wanted)
     name = shlex.quote(wanted.name)
     return (
@@ -119,23 +119,23 @@ def _make_command(wanted: Wanted) -> str:
     )
 
 
-def _variable(wanted: Wanted) -> str:
+def _variable(wanted: SigningRequest) -> str:
     """The shell's variable with the signer's certificate."""
     return wanted.authority.upper().replace("-", "_") if wanted.authority else ROOT
 
 
-def _constraints(wanted: Wanted) -> str:
+def _constraints(wanted: SigningRequest) -> str:
     return "CA:FALSE" if wanted.authority else "CA:TRUE, pathlen:0"
 
 
-def _key_usages(wanted: Wanted) -> list[str]:
+def _key_usages(wanted: SigningRequest) -> list[str]:
     if wanted.authority is None:
         return ["keyCertSign", "cRLSign"]
     enciphers = isinstance(wanted.key, rsa.RSAPublicKey)
     return ["digitalSignature", "keyEncipherment"] if enciphers else ["digitalSignature"]
 
 
-def _names(wanted: Wanted) -> list[str]:
+def _names(wanted: SigningRequest) -> list[str]:
     return [
         f"{'IP' if isinstance(name, IPv4Address) else 'DNS'}:{name}"
         for name in wanted.content.names

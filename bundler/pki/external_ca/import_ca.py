@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cryptography import x509
 
-from bundler.cluster.plan import Plan
+from bundler.cluster.plan import ClusterPlan
 from bundler.errors import ConfigError, PkiError
 from bundler.pki import declarations, issuing
 from bundler.pki.external_ca.chains import (
@@ -20,13 +20,13 @@ from bundler.pki.external_ca.chains import (
 from bundler.pki.external_ca.origins import (
     CHAIN,
     ORIGIN,
-    Origin,
+    CaOrigin,
     encode_all,
     load_authority,
     read_origin,
 )
 from bundler.pki.external_ca.reading import read_certificates, read_private_key
-from bundler.pki.external_ca.report import Report, Taken, note_authority
+from bundler.pki.external_ca.report import ImportedCertificate, ImportReport, note_authority
 from bundler.pki.external_ca.rules import check_authority, explain_twin, make_needs
 from bundler.pki.store import SERVICE_ACCOUNT, check_not_lost, ensure_beginnings
 from bundler.state.directory import State
@@ -40,10 +40,10 @@ NEVER_REPLACED = (
 
 
 def import_authority(
-    state: State, plan: Plan, name: str, now: datetime, *,
+    state: State, plan: ClusterPlan, name: str, now: datetime, *,
     certificate: Path, key: Path | None, chain: Path | None, ask: Callable[[], str],
     dry_run: bool = False,
-) -> Report:  # fmt: skip
+) -> ImportReport:  # fmt: skip
     """Take an authority that is given as files, or its renewed certificate for the same key.
 
     `ask` is called for the passphrase of an encrypted key, which is kept decrypted, 0600. An
@@ -70,14 +70,14 @@ def import_authority(
     else:
         _check_new(directory, plan)
         files["key.pem"] = _read_key(name, key, own, ask, faults)
-        files[ORIGIN] = f"{Origin.IMPORTED}\n".encode()
+        files[ORIGIN] = f"{CaOrigin.IMPORTED}\n".encode()
     if faults:
         raise PkiError("\n".join(f"{certificate}: {fault}" for fault in dict.fromkeys(faults)))
     if not dry_run:
         ensure_beginnings(state, plan, [])
         _write(state, directory, files, issuers)
-    return Report(
-        taken=(Taken(name=name, path=certificate, certificate=own),),
+    return ImportReport(
+        taken=(ImportedCertificate(name=name, path=certificate, certificate=own),),
         roots=(own, *issuers)[-1:] if is_whole(own, issuers) else (),
         notes=tuple(note_authority(name, own, issuers, plan, now)),
     )
@@ -85,9 +85,9 @@ def import_authority(
 
 def _check_replaceable(name: str, directory: Path, *, has_key: bool) -> None:
     origin = read_origin(directory)
-    if origin is Origin.IMPORTED and not has_key:
+    if origin is CaOrigin.IMPORTED and not has_key:
         return
-    if origin in {Origin.REQUESTED, Origin.ELSEWHERE}:
+    if origin in {CaOrigin.REQUESTED, CaOrigin.ELSEWHERE}:
         raise PkiError(
             f"{directory}: the certificate of {name} comes by a request",
             hint="give the files that came back without --authority: bundler certs import FILE…",
@@ -95,7 +95,7 @@ def _check_replaceable(name: str, directory: Path, *, has_key: bool) -> None:
     raise PkiError(f"{directory}: {name} is there already", hint=NEVER_REPLACED)
 
 
-def _check_new(directory: Path, plan: Plan) -> None:
+def _check_new(directory: Path, plan: ClusterPlan) -> None:
     if directory.parent.is_dir():
         check_not_lost(directory, after=(SERVICE_ACCOUNT, *declarations.list_authorities(plan)))
 
@@ -116,7 +116,7 @@ def _read_key(
     return issuing.encode_private_key(private)
 
 
-def _list_twins(name: str, own: x509.Certificate, state: State, plan: Plan) -> Iterator[str]:
+def _list_twins(name: str, own: x509.Certificate, state: State, plan: ClusterPlan) -> Iterator[str]:
     root = state.directory / "pki"
     for other in declarations.list_authorities(plan):
         if other != name and (root / other / "cert.pem").exists():

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cryptography import x509
 
-from bundler.cluster.plan import Plan
+from bundler.cluster.plan import ClusterPlan
 from bundler.errors import PkiError
 from bundler.pki import issuing
 from bundler.pki.external_ca.chains import (
@@ -29,14 +29,14 @@ from bundler.pki.external_ca.origins import (
     encode_all,
     load_authority,
 )
-from bundler.pki.external_ca.reading import Found, find_certificates, read_certificates
+from bundler.pki.external_ca.reading import FoundCertificate, find_certificates, read_certificates
 from bundler.pki.external_ca.report import (
-    Report,
-    Taken,
+    ImportedCertificate,
+    ImportReport,
     note_authority,
     note_leaf,
 )
-from bundler.pki.external_ca.requests import Wanted, list_outstanding
+from bundler.pki.external_ca.requests import SigningRequest, list_outstanding
 from bundler.pki.external_ca.rules import (
     check_authority,
     check_leaf,
@@ -57,15 +57,15 @@ ASK_ANEW = (
 class _Match:
     """A request, the certificate that came back, and those above it."""
 
-    wanted: Wanted
-    found: Found
+    wanted: SigningRequest
+    found: FoundCertificate
     chain: Chain
 
 
 def import_signed(
-    state: State, plan: Plan, paths: Sequence[Path], now: datetime, *,
+    state: State, plan: ClusterPlan, paths: Sequence[Path], now: datetime, *,
     root: Path | None = None, dry_run: bool = False,
-) -> Report:  # fmt: skip
+) -> ImportReport:  # fmt: skip
     """Take the certificates for all outstanding requests, whatever their files are called.
 
     Chains must end with a root, which is `root` if that is given. Raises PkiError with every fault.
@@ -89,9 +89,11 @@ def import_signed(
     if not dry_run:
         files, removed = _make_change(matches, signers, state)
         write_together(state.directory, files, removed)
-    return Report(
+    return ImportReport(
         taken=tuple(
-            Taken(name=one.wanted.name, path=one.found.path, certificate=one.found.certificate)
+            ImportedCertificate(
+                name=one.wanted.name, path=one.found.path, certificate=one.found.certificate
+            )
             for one in matches
         ),
         roots=tuple(dict.fromkeys(_top(match) for match in matches)),
@@ -103,9 +105,11 @@ def import_signed(
 
 
 def _match(
-    wanted: Sequence[Wanted], found: Sequence[Found], pool: Collection[x509.Certificate],
+    wanted: Sequence[SigningRequest],
+    found: Sequence[FoundCertificate],
+    pool: Collection[x509.Certificate],
     now: datetime,
-) -> tuple[tuple[_Match, ...], list[str]]:  # fmt: skip
+) -> tuple[tuple[_Match, ...], list[str]]:
     """By their keys, whatever the files' names; and what is lacking or there twice."""
     matched: list[_Match] = []
     faults = []
@@ -124,7 +128,11 @@ def _match(
 
 
 def _list_faults(
-    match: _Match, state: State, plan: Plan, roots: Collection[x509.Certificate], now: datetime
+    match: _Match,
+    state: State,
+    plan: ClusterPlan,
+    roots: Collection[x509.Certificate],
+    now: datetime,
 ) -> Iterator[str]:
     wanted, certificate, chain = match.wanted, match.found.certificate, match.chain
     head = f"{match.found.path} ({wanted.name}): "
@@ -155,7 +163,7 @@ def _top(match: _Match) -> x509.Certificate:
 
 
 def _find_issuing(
-    matches: Iterable[_Match], state: State, plan: Plan, now: datetime
+    matches: Iterable[_Match], state: State, plan: ClusterPlan, now: datetime
 ) -> tuple[dict[str, Chain], list[str]]:
     """Which authority signs the leaves of each of the plan's, with those above it; and faults."""
     root = state.directory / "pki"
@@ -214,7 +222,7 @@ def _make_change(
     return files, removed
 
 
-def _list_strangers(found: Sequence[Found], matches: Sequence[_Match]) -> Iterator[str]:
+def _list_strangers(found: Sequence[FoundCertificate], matches: Sequence[_Match]) -> Iterator[str]:
     """Certificates that answer no request; that authorities too many are given does no harm."""
     answers = {match.found.certificate for match in matches}
     for one in found:
@@ -223,7 +231,7 @@ def _list_strangers(found: Sequence[Found], matches: Sequence[_Match]) -> Iterat
 
 
 def _list_notes(
-    matches: Sequence[_Match], signers: Mapping[str, Chain], plan: Plan, now: datetime
+    matches: Sequence[_Match], signers: Mapping[str, Chain], plan: ClusterPlan, now: datetime
 ) -> Iterator[str]:
     for match in matches:
         wanted, certificate = match.wanted, match.found.certificate

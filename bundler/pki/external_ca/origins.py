@@ -33,7 +33,7 @@ SIGN_AGAIN = (
 )
 
 
-class Origin(StrEnum):
+class CaOrigin(StrEnum):
     """Who made an authority, and where its key is."""
 
     MADE = "made"
@@ -47,19 +47,19 @@ IMPORT_AGAIN = (
     " NAME --cert PEM`"
 )
 RENEWALS = {
-    Origin.MADE: declarations.NEW_AUTHORITIES,
-    Origin.IMPORTED: IMPORT_AGAIN,
-    Origin.REQUESTED: SIGN_AGAIN,
-    Origin.ELSEWHERE: "have it renewed where its key is, then every certificate under it:"
+    CaOrigin.MADE: declarations.NEW_AUTHORITIES,
+    CaOrigin.IMPORTED: IMPORT_AGAIN,
+    CaOrigin.REQUESTED: SIGN_AGAIN,
+    CaOrigin.ELSEWHERE: "have it renewed where its key is, then every certificate under it:"
     " `bundler certs request --all`, `bundler certs import`",
 }
 """What to do about an authority that ends."""
 
 DESCRIPTIONS = {
-    Origin.MADE: "",
-    Origin.IMPORTED: "own authority, given as files",
-    Origin.REQUESTED: "own authority, signed elsewhere for a key made here",
-    Origin.ELSEWHERE: "own authority, whose key is elsewhere",
+    CaOrigin.MADE: "",
+    CaOrigin.IMPORTED: "own authority, given as files",
+    CaOrigin.REQUESTED: "own authority, signed elsewhere for a key made here",
+    CaOrigin.ELSEWHERE: "own authority, whose key is elsewhere",
 }
 """What `bundler certs list` says of an authority."""
 
@@ -72,7 +72,7 @@ class Authority:
     pair: KeyPair  # its key is empty if it is elsewhere
     key: issuing.PrivateKey | None
     issuers: tuple[x509.Certificate, ...]
-    origin: Origin
+    origin: CaOrigin
 
     @property
     def issuer(self) -> issuing.Issuer:
@@ -98,20 +98,20 @@ def encode_all(certificates: Iterable[x509.Certificate]) -> bytes:
     return b"".join(map(issuing.encode_certificate, certificates))
 
 
-def read_origin(directory: Path) -> Origin:
+def read_origin(directory: Path) -> CaOrigin:
     """Of the authority that lives there; raises PkiError for a word that is not known."""
     path = directory / ORIGIN
     if not path.exists():
-        return Origin.MADE
+        return CaOrigin.MADE
     word = path.read_text(errors="replace").strip()
-    if word not in set(Origin):
+    if word not in set(CaOrigin):
         raise PkiError(f"{path}: not what bundler wrote there", hint=RESTORE)
-    return Origin(word)
+    return CaOrigin(word)
 
 
 def is_elsewhere(state: State) -> bool:
     """Whether the certificates of this cluster are signed elsewhere, each of them."""
-    return read_origin(state.directory / "pki" / declarations.KUBERNETES_CA) is Origin.ELSEWHERE
+    return read_origin(state.directory / "pki" / declarations.KUBERNETES_CA) is CaOrigin.ELSEWHERE
 
 
 def load_authority(directory: Path, state: State) -> Authority:
@@ -120,7 +120,7 @@ def load_authority(directory: Path, state: State) -> Authority:
     issuers: tuple[x509.Certificate, ...] = ()
     if (directory / CHAIN).exists():
         issuers = _load_certificates(directory / CHAIN, state)
-    if origin is Origin.ELSEWHERE:
+    if origin is CaOrigin.ELSEWHERE:
         certificate = _load_certificates(directory / "cert.pem", state)[0]
         return Authority(
             certificate=certificate,

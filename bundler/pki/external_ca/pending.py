@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from bundler.cluster.plan import Plan
+from bundler.cluster.plan import ClusterPlan
 from bundler.errors import PkiError
 from bundler.pki import declarations
-from bundler.pki.external_ca.origins import ORIGIN, Origin, read_origin
+from bundler.pki.external_ca.origins import ORIGIN, CaOrigin, read_origin
 from bundler.pki.key_pairs import leaf_directory
 
 HAVE_SIGNED = (
@@ -16,7 +16,7 @@ HAVE_SIGNED = (
 SHOWN = 8
 
 
-def check_signed(state: Path, plan: Plan) -> None:
+def check_signed(state: Path, plan: ClusterPlan) -> None:
     """Raise PkiError, naming all, if the state waits for certificates that others sign."""
     lacking = tuple(_list_lacking(state / "pki", plan))
     if lacking:
@@ -30,11 +30,11 @@ def explain_lacking(titles: tuple[str, ...]) -> str:
     return f"the cluster waits for {what} signed elsewhere: {', '.join(titles[:SHOWN])}{more}"
 
 
-def _list_lacking(root: Path, plan: Plan) -> Iterator[str]:
+def _list_lacking(root: Path, plan: ClusterPlan) -> Iterator[str]:
     for name in (*declarations.list_authorities(plan), declarations.KUBELET_CA):
         if (root / name / ORIGIN).exists() and not (root / name / "cert.pem").exists():
             yield name
-    if read_origin(root / declarations.KUBERNETES_CA) is Origin.ELSEWHERE:
+    if read_origin(root / declarations.KUBERNETES_CA) is CaOrigin.ELSEWHERE:
         for spec in declarations.list_certificates(plan):
             for node in declarations.list_owners(spec, plan):
                 if not (leaf_directory(root, spec, node) / "cert.pem").exists():

@@ -29,7 +29,7 @@ BEGIN_PKCS7 = b"-----BEGIN PKCS7-----"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class FoundCertificate:
     """A certificate and the file that it was in."""
 
     path: Path
@@ -44,12 +44,12 @@ def read_certificates(path: Path) -> tuple[x509.Certificate, ...]:
     return found
 
 
-def find_certificates(paths: Iterable[Path]) -> tuple[tuple[Found, ...], list[str]]:
+def find_certificates(paths: Iterable[Path]) -> tuple[tuple[FoundCertificate, ...], list[str]]:
     """Those of all files, and of the files in directories that have any; and all faults.
 
     In a directory, other files than certificates are nobody's fault: requests lie there, too.
     """
-    found: list[Found] = []
+    found: list[FoundCertificate] = []
     faults: list[str] = []
     for path in paths:
         files = [file for file in sorted(path.iterdir()) if file.is_file()] if path.is_dir() else []
@@ -63,7 +63,7 @@ def find_certificates(paths: Iterable[Path]) -> tuple[tuple[Found, ...], list[st
             except PkiError as error:
                 faults.append(error.message)
             else:
-                found += [Found(path=file, certificate=one) for one in certificates]
+                found += [FoundCertificate(path=file, certificate=one) for one in certificates]
     return tuple(found), faults
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cryptography import x509
 
-from bundler.cluster.plan import Plan
+from bundler.cluster.plan import ClusterPlan
 from bundler.pki.external_ca.chains import Chain, is_self_issued, is_whole
 from bundler.pki.external_ca.extensions import find_extension, name_of
 
@@ -15,7 +15,7 @@ ONE_DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Taken:
+class ImportedCertificate:
     """One certificate that was taken."""
 
     name: str
@@ -24,16 +24,16 @@ class Taken:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class ImportReport:
     """What an import took."""
 
-    taken: tuple[Taken, ...]
+    taken: tuple[ImportedCertificate, ...]
     roots: tuple[x509.Certificate, ...]  # that the chains end with
     notes: tuple[str, ...]
 
 
 def note_authority(
-    name: str, own: x509.Certificate, issuers: Chain, plan: Plan, now: datetime
+    name: str, own: x509.Certificate, issuers: Chain, plan: ClusterPlan, now: datetime
 ) -> Iterator[str]:
     """What is weak about an authority that can be used all the same."""
     if own.not_valid_after_utc - now < timedelta(days=plan.cluster.pki.days):

@@ -15,12 +15,12 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 
-from bundler.cluster.plan import Plan
+from bundler.cluster.plan import ClusterPlan
 from bundler.errors import PkiError
 from bundler.pki import declarations, issuing
 from bundler.pki.external_ca.origins import (
     REQUEST,
-    Origin,
+    CaOrigin,
     is_elsewhere,
     load_authority,
     read_origin,
@@ -35,7 +35,7 @@ SOON = timedelta(days=30)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class SigningRequest:
     """A certificate that somebody else is to sign."""
 
     name: str  # of its files
@@ -72,13 +72,13 @@ class _Target:
 
 def ensure_requests(
     state: State,
-    plan: Plan,
+    plan: ClusterPlan,
     now: datetime,
     *,
     authorities: Collection[str] = (),
     leaves: bool = False,
     again: bool = False,
-) -> tuple[Wanted, ...]:
+) -> tuple[SigningRequest, ...]:
     """The requests for what is not signed yet; with `again` also for what is, for the same keys.
 
     `authorities` are those that others shall sign, by default all of the plan; with `leaves` others
@@ -93,7 +93,7 @@ def ensure_requests(
     )
 
 
-def list_outstanding(state: State, plan: Plan, now: datetime) -> tuple[Wanted, ...]:
+def list_outstanding(state: State, plan: ClusterPlan, now: datetime) -> tuple[SigningRequest, ...]:
     """What was asked for and has not come back; nothing is made."""
     return tuple(
         _ensure_request(target, state, plan, write=False)
@@ -102,11 +102,11 @@ def list_outstanding(state: State, plan: Plan, now: datetime) -> tuple[Wanted, .
     )
 
 
-def _list_targets(state: State, plan: Plan, now: datetime) -> Iterator[_Target]:
+def _list_targets(state: State, plan: ClusterPlan, now: datetime) -> Iterator[_Target]:
     """What of the plan others sign, given who signs in this state."""
     root = state.directory / "pki"
     for name in (*declarations.list_authorities(plan), declarations.KUBELET_CA):
-        if read_origin(root / name) is Origin.REQUESTED:
+        if read_origin(root / name) is CaOrigin.REQUESTED:
             yield _Target(
                 name=name,
                 directory=root / name,
@@ -137,7 +137,7 @@ def _is_authority_due(directory: Path, state: State, now: datetime) -> bool:
     return load_authority(directory, state).pair.not_after - now < SOON
 
 
-def _is_leaf_due(leaf: Leaf, state: State, plan: Plan, now: datetime) -> bool:
+def _is_leaf_due(leaf: Leaf, state: State, plan: ClusterPlan, now: datetime) -> bool:
     if leaf.stored is None or leaf.stored.pair.not_after - now < SOON:
         return True
     name = declarations.authority_of(leaf.spec, plan)
@@ -145,7 +145,9 @@ def _is_leaf_due(leaf: Leaf, state: State, plan: Plan, now: datetime) -> bool:
     return explain_outdated(leaf, name, authority) is not None
 
 
-def _ensure_request(target: _Target, state: State, plan: Plan, *, write: bool = True) -> Wanted:
+def _ensure_request(
+    target: _Target, state: State, plan: ClusterPlan, *, write: bool = True
+) -> SigningRequest:
     """Its request: the one that is kept if it still says what the plan does, else a new one."""
     if not target.directory.is_dir():
         if target.directory.parent.parent != state.directory:  # a node's
@@ -159,7 +161,7 @@ def _ensure_request(target: _Target, state: State, plan: Plan, *, write: bool = 
     if request is None or (write and not _says(request, target, key.public_key())):
         request = _make_request(target, key)
         state.write_file(path, request.public_bytes(serialization.Encoding.PEM))
-    return Wanted(
+    return SigningRequest(
         name=target.name,
         directory=target.directory,
         authority=target.authority,

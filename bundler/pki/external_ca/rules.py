@@ -13,7 +13,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, PublicKeyAlgorithmOID
 
-from bundler.cluster.plan import Plan
+from bundler.cluster.plan import ClusterPlan
 from bundler.cluster.schema import Role
 from bundler.pki import declarations
 from bundler.pki.external_ca.constraints import UNDERSTOOD, list_refused_names
@@ -48,7 +48,7 @@ class Needs:
     names: tuple[declarations.SanName, ...]
 
 
-def make_needs(plan: Plan, authority: str) -> Needs:
+def make_needs(plan: ClusterPlan, authority: str) -> Needs:
     """Of the plan's certificates, and of kubelets', which are signed in the cluster."""
     usages: set[str] = set()
     names: list[declarations.SanName] = []

@@ -7,12 +7,12 @@ would take those for all that were ever asked for, and bundler would make the re
 from collections.abc import Collection, Mapping
 from datetime import datetime
 
-from bundler.cluster.plan import Plan
+from bundler.cluster.plan import ClusterPlan
 from bundler.errors import ConfigError, PkiError
 from bundler.pki import declarations, issuing
 from bundler.pki.external_ca.origins import (
     ORIGIN,
-    Origin,
+    CaOrigin,
     is_elsewhere,
     read_origin,
 )
@@ -27,7 +27,7 @@ from bundler.state.transaction import write_together
 
 
 def decide_signers(
-    state: State, plan: Plan, now: datetime, *, authorities: Collection[str], leaves: bool
+    state: State, plan: ClusterPlan, now: datetime, *, authorities: Collection[str], leaves: bool
 ) -> None:
     """Make the keys of authorities that others sign, and write down who does.
 
@@ -36,19 +36,19 @@ def decide_signers(
     leaves = leaves or is_elsewhere(state)
     _check_names(authorities, plan, leaves=leaves)
     if leaves:
-        expected = dict.fromkeys(declarations.list_authorities(plan), Origin.ELSEWHERE)
-        expected |= dict.fromkeys(authorities, Origin.REQUESTED)
+        expected = dict.fromkeys(declarations.list_authorities(plan), CaOrigin.ELSEWHERE)
+        expected |= dict.fromkeys(authorities, CaOrigin.REQUESTED)
     else:
         chosen = authorities or _choose_authorities(state, plan)
-        expected = dict.fromkeys(chosen, Origin.REQUESTED)
+        expected = dict.fromkeys(chosen, CaOrigin.REQUESTED)
     _check_free(state, expected)
     ensure_beginnings(state, plan, [])
     _ensure_places(state, plan, expected)
-    if leaves and read_origin(state.directory / "pki" / declarations.KUBELET_CA) is Origin.MADE:
+    if leaves and read_origin(state.directory / "pki" / declarations.KUBELET_CA) is CaOrigin.MADE:
         ensure_kubelet_authority(None, state, plan, now=now, notes=[])
 
 
-def _check_names(names: Collection[str], plan: Plan, *, leaves: bool) -> None:
+def _check_names(names: Collection[str], plan: ClusterPlan, *, leaves: bool) -> None:
     known = (declarations.KUBELET_CA,) if leaves else declarations.list_authorities(plan)
     for name in names:
         if name not in known:
@@ -60,15 +60,17 @@ def _check_names(names: Collection[str], plan: Plan, *, leaves: bool) -> None:
             )
 
 
-def _choose_authorities(state: State, plan: Plan) -> tuple[str, ...]:
+def _choose_authorities(state: State, plan: ClusterPlan) -> tuple[str, ...]:
     """Those that were asked for before; else all that were not given as files."""
     root = state.directory / "pki"
     origins = {name: read_origin(root / name) for name in declarations.list_authorities(plan)}
-    asked = tuple(name for name, origin in origins.items() if origin is Origin.REQUESTED)
-    return asked or tuple(name for name, origin in origins.items() if origin is not Origin.IMPORTED)
+    asked = tuple(name for name, origin in origins.items() if origin is CaOrigin.REQUESTED)
+    return asked or tuple(
+        name for name, origin in origins.items() if origin is not CaOrigin.IMPORTED
+    )
 
 
-def _check_free(state: State, expected: Mapping[str, Origin]) -> None:
+def _check_free(state: State, expected: Mapping[str, CaOrigin]) -> None:
     """Refuse to change who signs: the certificates of a cluster hang on it."""
     root = state.directory / "pki"
     others = {
@@ -78,10 +80,10 @@ def _check_free(state: State, expected: Mapping[str, Origin]) -> None:
     }
     if others:
         what = {
-            Origin.MADE: "made by bundler",
-            Origin.IMPORTED: "given as a file",
-            Origin.REQUESTED: "signed as an intermediate",
-            Origin.ELSEWHERE: "one whose key is elsewhere",
+            CaOrigin.MADE: "made by bundler",
+            CaOrigin.IMPORTED: "given as a file",
+            CaOrigin.REQUESTED: "signed as an intermediate",
+            CaOrigin.ELSEWHERE: "one whose key is elsewhere",
         }
         raise PkiError(
             "\n".join(
@@ -93,7 +95,7 @@ def _check_free(state: State, expected: Mapping[str, Origin]) -> None:
         )
 
 
-def _ensure_places(state: State, plan: Plan, expected: Mapping[str, Origin]) -> None:
+def _ensure_places(state: State, plan: ClusterPlan, expected: Mapping[str, CaOrigin]) -> None:
     root = state.directory / "pki"
     files: dict[str, bytes] = {}
     for name, origin in expected.items():
@@ -101,7 +103,7 @@ def _ensure_places(state: State, plan: Plan, expected: Mapping[str, Origin]) -> 
             continue
         check_not_lost(root / name, after=(SERVICE_ACCOUNT, *declarations.list_authorities(plan)))
         files[f"pki/{name}/{ORIGIN}"] = f"{origin}\n".encode()
-        if origin is Origin.REQUESTED:  # its key is made here
+        if origin is CaOrigin.REQUESTED:  # its key is made here
             key = issuing.make_key(plan.cluster.pki.key)
             files[f"pki/{name}/key.pem"] = issuing.encode_private_key(key)
     if files:

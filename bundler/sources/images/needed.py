@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from bundler.cluster.inputs import Image
-from bundler.cluster.plan import Plan, images_of
+from bundler.cluster.plan import ClusterPlan, images_of
 from bundler.formats.image_references import Reference, parse_reference
 from bundler.formats.stored_images import StoredImage
 
@@ -20,7 +20,7 @@ class Needed:
     arch: str
 
 
-def list_needed(plan: Plan) -> tuple[Needed, ...]:
+def list_needed(plan: ClusterPlan) -> tuple[Needed, ...]:
     """Every image, once for each machine that needs it."""
     found = {
         (image.ref, node.arch.value): Needed(

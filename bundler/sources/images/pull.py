@@ -15,7 +15,7 @@ from bundler.formats.image_manifests import (
     INDICES,
     MANIFESTS,
     Descriptor,
-    Manifest,
+    ImageManifest,
     architecture_of,
     choose_manifest,
     digest_of,
@@ -45,7 +45,7 @@ ALGORITHM = "sha256"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class WantedImage:
     """One image for one machine: by a digest that is known, or by what its tag means."""
 
     reference: Reference
@@ -62,7 +62,7 @@ class Wanted:
 class Pulled:
     """An image in the cache."""
 
-    wanted: Wanted
+    wanted: WantedImage
     served: str  # the digest that the tag stood for: of an index, or of the manifest itself
     image: StoredImage
     files: tuple[Artifact, ...]  # every blob of it, documents included
@@ -81,7 +81,7 @@ class Puller:
         self._lock = threading.Lock()
         self._repositories: dict[str, tuple[Repository, ...]] = {}
 
-    def pull(self, wanted: Iterable[Wanted]) -> tuple[Pulled, ...]:
+    def pull(self, wanted: Iterable[WantedImage]) -> tuple[Pulled, ...]:
         """Every image, whole, in the cache; all failures in one ArtifactError."""
         images = tuple(wanted)
         manifests = run_jobs(
@@ -98,7 +98,7 @@ class Puller:
             for image, (served, manifest) in zip(images, manifests, strict=True)
         )
 
-    def _find_manifest(self, wanted: Wanted) -> tuple[str, Manifest]:
+    def _find_manifest(self, wanted: WantedImage) -> tuple[str, ImageManifest]:
         """The digest that was served, and the manifest for the machine."""
         served = wanted.digest or self._resolve(wanted)
         content = self._ensure_document(wanted, served)
@@ -109,7 +109,7 @@ class Puller:
             media_type = chosen.media_type
         return served, parse_manifest(content, media_type, wanted.label)
 
-    def _resolve(self, wanted: Wanted) -> str:
+    def _resolve(self, wanted: WantedImage) -> str:
         """What the tag stands for: as it was first seen, so that builds are repeatable."""
         known = recall(TAGS, wanted.reference.name, self._options.cache)
         if known and not self._anew:
@@ -119,7 +119,7 @@ class Puller:
         remember(TAGS, wanted.reference.name, digest, self._options.cache)
         return digest
 
-    def _ensure_document(self, wanted: Wanted, digest: str) -> bytes:
+    def _ensure_document(self, wanted: WantedImage, digest: str) -> bytes:
         cache = self._options.cache
         if (content := read_document(digest, cache)) is not None:
             return content
@@ -127,7 +127,7 @@ class Puller:
         store_document(content, cache)
         return content
 
-    def _ask(self, wanted: Wanted, name: str) -> bytes:
+    def _ask(self, wanted: WantedImage, name: str) -> bytes:
         """A manifest or index from the first repository that has it, checked."""
         if self._options.offline:
             raise missing_image(wanted)
@@ -147,7 +147,7 @@ class Puller:
             partial(hint_at, reference, tuple(repositories.values()), self._options),
         )
 
-    def _ensure_blob(self, wanted: Wanted, blob: Artifact) -> None:
+    def _ensure_blob(self, wanted: WantedImage, blob: Artifact) -> None:
         def bring() -> Path:
             if self._options.offline:
                 raise missing_image(wanted)
@@ -171,7 +171,7 @@ class Puller:
             return self._repositories[key]
 
 
-def list_cached(wanted: Wanted, cache: Cache) -> tuple[Artifact, ...]:
+def list_cached(wanted: WantedImage, cache: Cache) -> tuple[Artifact, ...]:
     """The files of an image as far as the cache knows them; only the first where it does not."""
     served = wanted.digest or recall(TAGS, wanted.reference.name, cache)
     if served is None:
@@ -209,7 +209,7 @@ def store_document(content: bytes, cache: Cache) -> str:
     return digest
 
 
-def missing_image(wanted: Wanted) -> ArtifactError:
+def missing_image(wanted: WantedImage) -> ArtifactError:
     """Offline, and the cache has it not."""
     return ArtifactError(
         f"{wanted.label} is not in the cache",
@@ -236,7 +236,7 @@ def _check_document(served: Document, wished: str, where: str) -> None:
         raise NotHereError(f"gives {what}, and no image manifest of schema 2")
 
 
-def _list_blobs(wanted: Wanted, manifest: Manifest) -> list[Artifact]:
+def _list_blobs(wanted: WantedImage, manifest: ImageManifest) -> list[Artifact]:
     """Configuration and layers."""
     layers = enumerate(manifest.layers, start=1)
     return [
@@ -245,7 +245,7 @@ def _list_blobs(wanted: Wanted, manifest: Manifest) -> list[Artifact]:
     ]
 
 
-def _as_artifact(wanted: Wanted, what: str, blob: Descriptor) -> Artifact:
+def _as_artifact(wanted: WantedImage, what: str, blob: Descriptor) -> Artifact:
     """A blob as a file to fetch."""
     return Artifact(
         component=wanted.reference.name,
@@ -259,12 +259,12 @@ def _as_artifact(wanted: Wanted, what: str, blob: Descriptor) -> Artifact:
     )
 
 
-def _as_document(wanted: Wanted, digest: str) -> Artifact:
+def _as_document(wanted: WantedImage, digest: str) -> Artifact:
     """A manifest or an index, whose size nobody has stated."""
     return replace(_as_artifact(wanted, "manifest", Descriptor("", digest, 0)), size=None)
 
 
-def _assemble(wanted: Wanted, served: str, manifest: Manifest, cache: Cache) -> Pulled:
+def _assemble(wanted: WantedImage, served: str, manifest: ImageManifest, cache: Cache) -> Pulled:
     """All of it is in the cache by now."""
     config = _blob_path(manifest.config.hexadecimal, cache).read_bytes()
     architecture = architecture_of(config, wanted.label)

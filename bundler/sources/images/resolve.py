@@ -5,17 +5,17 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 
-from bundler.cluster.plan import Plan
+from bundler.cluster.plan import ClusterPlan
 from bundler.errors import ArtifactError
 from bundler.formats.image_archives import open_image
 from bundler.formats.image_references import Reference
 from bundler.sources.images.needed import Images, Needed, list_needed
-from bundler.sources.images.pull import Puller, Wanted
+from bundler.sources.images.pull import Puller, WantedImage
 from bundler.sources.lock import (
-    Entry,
-    Kind,
     Lock,
-    Origin,
+    LockEntry,
+    LockKind,
+    TrustSource,
 )
 from bundler.sources.lock_update import Proposal
 
@@ -23,7 +23,7 @@ IN_DESCRIPTION = "images in cluster.yaml"
 NOBODY = "nobody: what the registry gave for the tag"
 
 
-def list_wanted(plan: Plan, lock: Lock | None, path: Path) -> tuple[Wanted, ...]:
+def list_wanted(plan: ClusterPlan, lock: Lock | None, path: Path) -> tuple[WantedImage, ...]:
     """What is fetched from registries; with a lock, what it says and nothing else.
 
     Raises ArtifactError where the lock and cluster.yaml disagree; `path` is the lock's.
@@ -32,13 +32,13 @@ def list_wanted(plan: Plan, lock: Lock | None, path: Path) -> tuple[Wanted, ...]
     faults: dict[str, str] = {}
     for needed in _list_fetched(plan):
         reference, arch = needed.reference, needed.arch
-        entry = lock.find(Kind.IMAGE, reference.name, arch) if lock else None
+        entry = lock.find(LockKind.IMAGE, reference.name, arch) if lock else None
         if entry and (drift := entry.explain_drift(_version(reference), reference.url, "")):
             faults[reference.name] = f"{path}: {reference.name} ({arch}) {drift}"
         elif lock and entry is None:
             faults[reference.name] = f"{path}: {reference.name} ({arch}) is not in it"
         digest = entry.digest if entry else reference.digest
-        wanted.append(Wanted(reference=reference, arch=arch, digest=digest))
+        wanted.append(WantedImage(reference=reference, arch=arch, digest=digest))
     if faults:
         raise ArtifactError(
             "\n".join(faults.values()),
@@ -48,7 +48,7 @@ def list_wanted(plan: Plan, lock: Lock | None, path: Path) -> tuple[Wanted, ...]
     return tuple(wanted)
 
 
-def gather_images(plan: Plan, wanted: tuple[Wanted, ...], puller: Puller) -> Images:
+def gather_images(plan: ClusterPlan, wanted: tuple[WantedImage, ...], puller: Puller) -> Images:
     """Every image of a plan, out of its file, or in the cache."""
     images = open_files(plan)
     for pulled in puller.pull(wanted):
@@ -56,7 +56,7 @@ def gather_images(plan: Plan, wanted: tuple[Wanted, ...], puller: Puller) -> Ima
     return images
 
 
-def open_files(plan: Plan) -> Images:
+def open_files(plan: ClusterPlan) -> Images:
     """Every image that cluster.yaml gives as a file."""
     return {
         (needed.reference.name, needed.arch): open_image(
@@ -67,12 +67,12 @@ def open_files(plan: Plan) -> Images:
     }
 
 
-def propose_images(plan: Plan, puller: Puller, now: datetime) -> Iterator[Proposal]:
+def propose_images(plan: ClusterPlan, puller: Puller, now: datetime) -> Iterator[Proposal]:
     """Every image that is fetched, for the lock."""
     for needed in _list_fetched(plan):
         reference = needed.reference
         yield Proposal(
-            kind=Kind.IMAGE,
+            kind=LockKind.IMAGE,
             name=reference.name,
             version=_version(reference),
             arch=needed.arch,
@@ -82,7 +82,7 @@ def propose_images(plan: Plan, puller: Puller, now: datetime) -> Iterator[Propos
         )
 
 
-def _list_fetched(plan: Plan) -> tuple[Needed, ...]:
+def _list_fetched(plan: ClusterPlan) -> tuple[Needed, ...]:
     return tuple(needed for needed in list_needed(plan) if needed.image.file is None)
 
 
@@ -90,16 +90,16 @@ def _version(reference: Reference) -> str:
     return reference.tag or ""
 
 
-def _settle(needed: Needed, puller: Puller, now: datetime) -> Entry:
+def _settle(needed: Needed, puller: Puller, now: datetime) -> LockEntry:
     """Bring an image into the cache as the registry has it today."""
     reference = needed.reference
-    wanted = Wanted(reference=reference, arch=needed.arch, digest=reference.digest)
+    wanted = WantedImage(reference=reference, arch=needed.arch, digest=reference.digest)
     (pulled,) = puller.pull((wanted,))
     is_pinned = reference.digest is not None
     image = pulled.image
     manifest = image.manifest.descriptor
-    return Entry(
-        kind=Kind.IMAGE,
+    return LockEntry(
+        kind=LockKind.IMAGE,
         name=reference.name,
         version=_version(reference),
         arch=needed.arch,
@@ -107,7 +107,7 @@ def _settle(needed: Needed, puller: Puller, now: datetime) -> Entry:
         size=manifest.size + len(image.config) + sum(layer.place.size for layer in image.layers),
         digest=manifest.digest,
         index=pulled.served if pulled.served != manifest.digest else None,
-        origin=Origin.USER if is_pinned else Origin.FIRST_USE,
+        origin=TrustSource.USER if is_pinned else TrustSource.FIRST_USE,
         evidence=IN_DESCRIPTION if is_pinned else NOBODY,
         locked=now,
     )

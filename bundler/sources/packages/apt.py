@@ -16,7 +16,7 @@ from urllib.parse import unquote
 
 from bundler.errors import ArtifactError
 from bundler.files import write_atomically
-from bundler.sources.packages.repositories import Repositories
+from bundler.sources.packages.repositories import AptRepositories
 
 TIMEOUT = 900  # seconds that one call of apt may take
 DEPTH = 5  # how far a chain of packages that cannot be had is followed
@@ -64,7 +64,7 @@ Debug::NoLocking "true";
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class FoundPackage:
     """One package of a closure, as the signed index has it."""
 
     name: str
@@ -79,7 +79,7 @@ class Found:
 class AptRoot:
     """A root of apt's for one release and architecture."""
 
-    def __init__(self, root: Path, repositories: Repositories, arch: str) -> None:
+    def __init__(self, root: Path, repositories: AptRepositories, arch: str) -> None:
         """Prepare the directory `root`, which the caller has locked.
 
         Raises ArtifactError where the machine has no apt.
@@ -129,7 +129,7 @@ class AptRoot:
         status = "".join(f"{text.rstrip()}\nStatus: install ok installed\n\n" for text in shown)
         write_atomically(self.root / "status", status.encode())
 
-    def find(self, names: Sequence[str]) -> tuple[Found, ...]:
+    def find(self, names: Sequence[str]) -> tuple[FoundPackage, ...]:
         """The names, and what they need beyond the base; sorted by name.
 
         Raises ArtifactError that says which cannot be had, and why.
@@ -148,7 +148,7 @@ class AptRoot:
             name, version, arch = key
             url = urls[name, version, arch]
             found.append(
-                Found(
+                FoundPackage(
                     name=name, version=version, arch=arch, url=url,
                     size=int(_field(text, "Size")), digest=f"sha256:{_field(text, 'SHA256')}",
                     index=_index_of(url, indices[name, version]),

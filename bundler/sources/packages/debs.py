@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bundler.cache.stamps import look
 from bundler.errors import ArtifactError
-from bundler.sources.packages.files import Need, PackageFile
+from bundler.sources.packages.files import PackageFile, PackageNeed
 
 FIELDS = (
     "Package",
@@ -78,13 +78,13 @@ def _read_once(path: Path, _seen: tuple[int, ...]) -> PackageFile:
     )
 
 
-def parse_relations(text: str) -> Iterator[tuple[Need, ...]]:
+def parse_relations(text: str) -> Iterator[tuple[PackageNeed, ...]]:
     """`a (>= 1) | b, c` → a tuple of alternatives for each comma-separated part."""
     for part in text.split(","):
         group = []
         for alternative in part.split("|"):
             if match := ALTERNATIVE.fullmatch(alternative.strip()):
                 op = OPERATORS.get(match["op"] or "", "")
-                group.append(Need(name=match["name"], op=op, version=match["version"] or ""))
+                group.append(PackageNeed(name=match["name"], op=op, version=match["version"] or ""))
         if group:
             yield tuple(group)

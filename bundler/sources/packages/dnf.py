@@ -18,7 +18,7 @@ from bundler.cluster.inputs import Packages
 from bundler.cluster.os_packages import MINIMAL_RPM, RELEASES
 from bundler.cluster.values import Arch
 from bundler.errors import ArtifactError
-from bundler.sources.packages.apt import Found
+from bundler.sources.packages.apt import FoundPackage
 from bundler.sources.packages.repositories import OS_RELEASE, read_os
 from bundler.sources.packages.rpms import ARCHITECTURES
 
@@ -30,7 +30,7 @@ MACHINES = {Arch.AMD64: "x86_64", Arch.ARM64: "aarch64"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Repositories:
+class DnfRepositories:
     """All that packages are resolved against, and the key that must have signed them."""
 
     addresses: tuple[str, ...]
@@ -45,7 +45,7 @@ class Repositories:
 
 def find_rpm_repositories(
     packages: Packages, *, directory: Path = REPOSITORIES, os_release: Path = OS_RELEASE
-) -> Repositories:
+) -> DnfRepositories:
     """Where the packages of `packages.os` are; ArtifactError where nothing says so."""
     release = RELEASES[packages.os]
     keyring = packages.keyring or Path(release.family.keyring.format(codename=release.codename))
@@ -62,7 +62,7 @@ def find_rpm_repositories(
             hint="give packages.mirror, a list of directories that hold repodata/, such as"
             " https://mirror.example/rocky/9/BaseOS/$basearch/os",
         )
-    return Repositories(
+    return DnfRepositories(
         addresses=packages.mirror, directory=directory if is_own else None, keyring=keyring
     )
 
@@ -70,7 +70,7 @@ def find_rpm_repositories(
 class DnfRoot:
     """A root of dnf's for one release and architecture."""
 
-    def __init__(self, root: Path, repositories: Repositories, release: str, arch: Arch) -> None:
+    def __init__(self, root: Path, repositories: DnfRepositories, release: str, arch: Arch) -> None:
         """`root` is a directory that the caller locked; ArtifactError where there is no dnf 4."""
         self.root, self.repositories = root, repositories
         self.release, self.machine = release, MACHINES[arch]
@@ -84,7 +84,7 @@ class DnfRoot:
 
     def find(
         self, names: Sequence[str], base: Sequence[str], *, offline: bool
-    ) -> tuple[Found, ...]:
+    ) -> tuple[FoundPackage, ...]:
         """The names, and what they need beyond a minimal installation and `base`; by name.
 
         Raises ArtifactError with dnf's reasons where one cannot be had.
@@ -105,7 +105,7 @@ class DnfRoot:
                 " (BaseOS, AppStream, EPEL …), or cannot be reached",
             )
         return tuple(
-            Found(
+            FoundPackage(
                 name=one["name"], version=one["version"], arch=ARCHITECTURES[one["arch"]],
                 url=one["url"], size=one["size"], digest=one["digest"], index=one["index"],
             )

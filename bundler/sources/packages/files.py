@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Need:
+class PackageNeed:
     """A package by name, and how its version must compare; `op` is empty where any will do."""
 
     name: str
@@ -29,8 +29,8 @@ class PackageFile:
     version: str
     arch: str
     kilobytes: int  # when installed
-    needs: tuple[tuple[Need, ...], ...]  # each group: any one of these
-    provides: tuple[Need, ...]
+    needs: tuple[tuple[PackageNeed, ...], ...]  # each group: any one of these
+    provides: tuple[PackageNeed, ...]
 
 
 def select_files(wanted: Collection[str], files: Iterable[PackageFile]) -> tuple[PackageFile, ...]:
@@ -57,7 +57,7 @@ def select_files(wanted: Collection[str], files: Iterable[PackageFile]) -> tuple
     return tuple(chosen.values())
 
 
-def _first_bringing(group: tuple[Need, ...], by_name: Mapping[str, PackageFile]) -> str:
+def _first_bringing(group: tuple[PackageNeed, ...], by_name: Mapping[str, PackageFile]) -> str:
     for need in group:
         if need.name in by_name:
             return need.name
@@ -67,7 +67,7 @@ def _first_bringing(group: tuple[Need, ...], by_name: Mapping[str, PackageFile])
     return ""
 
 
-def _providers(need: Need, by_name: Mapping[str, PackageFile]) -> list[str]:
+def _providers(need: PackageNeed, by_name: Mapping[str, PackageFile]) -> list[str]:
     return sorted(d.name for d in by_name.values() if any(p.name == need.name for p in d.provides))
 
 
@@ -93,9 +93,9 @@ def render_list(files: tuple[PackageFile, ...], pairs: tuple[str, ...]) -> str:
 def _render_needs(file: PackageFile, by_name: Mapping[str, PackageFile]) -> str:
     """In words; who provides a virtual name in the bundle is one more alternative."""
 
-    def spell(group: tuple[Need, ...]) -> str:
+    def spell(group: tuple[PackageNeed, ...]) -> str:
         more = (
-            Need(name=name, op="ge", version=by_name[name].version)
+            PackageNeed(name=name, op="ge", version=by_name[name].version)
             for need in group
             for name in _providers(need, by_name)
         )

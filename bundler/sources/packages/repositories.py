@@ -23,7 +23,7 @@ SCHEMES = ("http://", "https://", "file:/")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
+class PackageSource:
     """One repository: the suites of a distribution below a URI."""
 
     uri: str
@@ -33,10 +33,10 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Repositories:
+class AptRepositories:
     """All that packages are resolved against, and the keyring that must have signed it."""
 
-    sources: tuple[Source, ...]
+    sources: tuple[PackageSource, ...]
     keyring: Path
     is_own: bool  # the builder's own configuration, so its settings of apt hold too
     frozen: bool
@@ -58,7 +58,7 @@ class Repositories:
 
 def find_repositories(
     packages: Packages, *, apt: Path = APT, os_release: Path = OS_RELEASE
-) -> Repositories:
+) -> AptRepositories:
     """Where the packages of `packages.os` are; ArtifactError where nothing says so."""
     release = RELEASES[packages.os]
     keyring = packages.keyring or KEYRINGS / f"{release.family.keyring}.gpg"
@@ -78,13 +78,13 @@ def find_repositories(
             hint="give packages.mirror, such as [http://mirror.example/debian,"
             f' "http://mirror.example/debian-security {release.codename}-security"]',
         )
-    return Repositories(sources=sources, keyring=keyring, is_own=is_own, frozen=packages.frozen)
+    return AptRepositories(sources=sources, keyring=keyring, is_own=is_own, frozen=packages.frozen)
 
 
-def _from_mirrors(packages: Packages, release: Release) -> Iterator[Source]:
+def _from_mirrors(packages: Packages, release: Release) -> Iterator[PackageSource]:
     for mirror in packages.mirror:
         uri, *suites = mirror.split()
-        yield Source(
+        yield PackageSource(
             uri=uri,
             suites=tuple(suites) or release.name_suites(release.family.suites),
             components=packages.components,
@@ -93,7 +93,7 @@ def _from_mirrors(packages: Packages, release: Release) -> Iterator[Source]:
 
 def _from_builder(
     packages: Packages, release: Release, apt: Path, os_release: Path
-) -> Iterator[Source]:
+) -> Iterator[PackageSource]:
     """The builder's own sources, with the target's suites in the place of the builder's.
 
     Other people's repositories are told by their suites, components and keyrings.
@@ -113,7 +113,7 @@ def _from_builder(
         components = tuple(name for name in packages.components if name in source.components)
         stranger = source.signed_by and own.family.keyring not in source.signed_by
         if suites and components and not stranger and source.uri.startswith(SCHEMES):
-            yield Source(uri=source.uri, suites=suites, components=components)
+            yield PackageSource(uri=source.uri, suites=suites, components=components)
 
 
 def read_os(path: Path) -> str:
@@ -126,7 +126,7 @@ def read_os(path: Path) -> str:
     return f"{facts.get('ID', '')}-{facts.get('VERSION_ID', '')}"
 
 
-def read_sources(apt: Path) -> Iterator[Source]:
+def read_sources(apt: Path) -> Iterator[PackageSource]:
     """Every source of binary packages that a machine's apt is configured with."""
     parts = sorted((apt / "sources.list.d").glob("*"))
     for path in (apt / "sources.list", *parts):
@@ -136,13 +136,13 @@ def read_sources(apt: Path) -> Iterator[Source]:
             yield from _read_stanzas(path.read_text(encoding="utf-8"))
 
 
-def _read_list(text: str) -> Iterator[Source]:
+def _read_list(text: str) -> Iterator[PackageSource]:
     for line in text.splitlines():
         if match := LINE.fullmatch(line.partition("#")[0].strip()):
             options = dict(
                 option.partition("=")[::2] for option in (match["options"] or "").split()
             )
-            yield Source(
+            yield PackageSource(
                 uri=match["uri"],
                 suites=(match["suite"],),
                 components=tuple(match["more"].split()),
@@ -150,14 +150,14 @@ def _read_list(text: str) -> Iterator[Source]:
             )
 
 
-def _read_stanzas(text: str) -> Iterator[Source]:
+def _read_stanzas(text: str) -> Iterator[PackageSource]:
     plain = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
     for stanza in re.split(r"\n\s*\n", plain):
         fields = HeaderParser().parsestr(stanza.strip())
         if fields.get("Enabled", "yes") == "no" or "deb" not in fields.get("Types", "").split():
             continue
         for uri in fields.get("URIs", "").split():
-            yield Source(
+            yield PackageSource(
                 uri=uri,
                 suites=tuple(fields.get("Suites", "").split()),
                 components=tuple(fields.get("Components", "").split()),

@@ -15,20 +15,20 @@ from bundler.cluster.os_packages import (
     name_of,
     wanted_pairs,
 )
-from bundler.cluster.plan import Plan
+from bundler.cluster.plan import ClusterPlan
 from bundler.cluster.values import Arch
 from bundler.errors import ArtifactError
 from bundler.sources.artifacts import from_entry
 from bundler.sources.fetch import FetchOptions, ensure_artifact, ensure_artifacts
 from bundler.sources.lock import (
-    Entry,
-    Kind,
     Lock,
-    Origin,
+    LockEntry,
+    LockKind,
+    TrustSource,
     read_lock,
 )
 from bundler.sources.lock_update import EVERYTHING, Proposal, identify
-from bundler.sources.packages.apt import AptRoot, Found
+from bundler.sources.packages.apt import AptRoot, FoundPackage
 from bundler.sources.packages.debs import read_deb
 from bundler.sources.packages.dnf import DnfRoot, find_rpm_repositories
 from bundler.sources.packages.files import PackageFile
@@ -42,8 +42,8 @@ LOCAL = "file:"
 
 
 def resolve_packages(
-    plan: Plan, cache: Cache, now: datetime, *, offline: bool = False
-) -> tuple[Entry, ...]:
+    plan: ClusterPlan, cache: Cache, now: datetime, *, offline: bool = False
+) -> tuple[LockEntry, ...]:
     """An entry for every package file that some node's host may lack.
 
     Against the distribution's own indices for the release and the nodes' architectures, or what
@@ -66,7 +66,9 @@ def resolve_packages(
     return tuple(found.values())
 
 
-def gather_packages(plan: Plan, path: Path, options: FetchOptions) -> tuple[PackageFile, ...]:
+def gather_packages(
+    plan: ClusterPlan, path: Path, options: FetchOptions
+) -> tuple[PackageFile, ...]:
     """Every package file for the hosts, verified: as the lock at `path` says, or resolved now."""
     packages = plan.cluster.packages
     if packages is None:
@@ -80,7 +82,7 @@ def gather_packages(plan: Plan, path: Path, options: FetchOptions) -> tuple[Pack
         return ensure_packages(plan, entries, options)
 
 
-def check_locked(plan: Plan, path: Path) -> tuple[Entry, ...] | None:
+def check_locked(plan: ClusterPlan, path: Path) -> tuple[LockEntry, ...] | None:
     """The packages of the lock at `path`, or None where there is no lock.
 
     ArtifactError where they are not what cluster.yaml asks for.
@@ -94,18 +96,22 @@ def check_locked(plan: Plan, path: Path) -> tuple[Entry, ...] | None:
             "\n".join(f"{path}: {fault}" for fault in faults),
             hint=f"see what changed and why; then: bundler lock --update {GROUP}",
         )
-    return tuple(lock.of(Kind.PACKAGE))
+    return tuple(lock.of(LockKind.PACKAGE))
 
 
 def propose_packages(
-    plan: Plan, old: Lock | None, update: Collection[str], options: FetchOptions, now: datetime
+    plan: ClusterPlan,
+    old: Lock | None,
+    update: Collection[str],
+    options: FetchOptions,
+    now: datetime,
 ) -> Iterator[Proposal]:
     """Every package as `bundler lock` takes it: the old ones while they still serve.
 
     The distribution's indices move on daily; they are asked only where cluster.yaml wants something
     that is not locked, or where `update` names a package.
     """
-    kept = list(old.of(Kind.PACKAGE)) if old else []
+    kept = list(old.of(LockKind.PACKAGE)) if old else []
     packages = plan.cluster.packages
     named = {entry.name for entry in kept} | {GROUP, EVERYTHING}
     if packages is None:
@@ -114,23 +120,25 @@ def propose_packages(
         kept = list(resolve_packages(plan, options.cache, now, offline=options.offline))
     for entry in kept:
         same = identify(from_entry(entry, entry.evidence))
-        yield Proposal(kind=Kind.PACKAGE, **same, settle=partial(_settle, entry, packages, options))
+        yield Proposal(
+            kind=LockKind.PACKAGE, **same, settle=partial(_settle, entry, packages, options)
+        )
 
 
-def _settle(entry: Entry, packages: Packages, options: FetchOptions) -> Entry:
+def _settle(entry: LockEntry, packages: Packages, options: FetchOptions) -> LockEntry:
     """Bring the file into the cache and look at it, as for every entry that is new in a lock."""
-    if entry.origin is not Origin.USER:
+    if entry.origin is not TrustSource.USER:
         _read(entry, ensure_artifact(from_entry(entry, entry.evidence), options), packages)
     return entry
 
 
-def has_url(entry: Entry) -> bool:
+def has_url(entry: LockEntry) -> bool:
     """Whether it is fetched; hand-picked files lie beside cluster.yaml."""
     return not entry.url.startswith(LOCAL)
 
 
 def ensure_packages(
-    plan: Plan, entries: Iterable[Entry], options: FetchOptions
+    plan: ClusterPlan, entries: Iterable[LockEntry], options: FetchOptions
 ) -> tuple[PackageFile, ...]:
     """Every entry's file, verified, and read; ArtifactError where one is not what it must be."""
     entries = tuple(entries)
@@ -149,8 +157,8 @@ def ensure_packages(
     return tuple(_read(entry, paths[entry], packages) for entry in entries)
 
 
-def _read(entry: Entry, path: Path, packages: Packages | None) -> PackageFile:
-    file = _read_file(path, packages, is_fetched=entry.origin is not Origin.USER)
+def _read(entry: LockEntry, path: Path, packages: Packages | None) -> PackageFile:
+    file = _read_file(path, packages, is_fetched=entry.origin is not TrustSource.USER)
     if (file.name, file.version, file.arch) != (entry.name, entry.version, entry.arch):
         raise ArtifactError(
             f"{entry.url} is {file.name} {file.version} ({file.arch}),"
@@ -169,7 +177,7 @@ def _read_file(path: Path, packages: Packages | None, *, is_fetched: bool) -> Pa
 
 def _resolve_by_apt(
     names: list[str], packages: Packages, arch: Arch, cache: Cache, now: datetime, offline: bool
-) -> Iterator[Entry]:
+) -> Iterator[LockEntry]:
     """The closure of what the nodes of one architecture want."""
     repositories = find_repositories(packages)
     name = f"{packages.os}-{arch}"
@@ -191,7 +199,7 @@ def _resolve_by_apt(
 
 def _resolve_by_dnf(
     names: list[str], packages: Packages, arch: Arch, cache: Cache, now: datetime, offline: bool
-) -> Iterator[Entry]:
+) -> Iterator[LockEntry]:
     """The same; each file's own signature is checked whenever it is read."""
     repositories = find_rpm_repositories(packages)
     name = f"{packages.os}-{arch}"
@@ -214,24 +222,24 @@ RESOLVERS = {"dpkg": _resolve_by_apt, "rpm": _resolve_by_dnf}
 """Package manager → who knows its repositories."""
 
 
-def _make_entry(package: Found, evidence: str, now: datetime) -> Entry:
-    return Entry(
-        kind=Kind.PACKAGE,
+def _make_entry(package: FoundPackage, evidence: str, now: datetime) -> LockEntry:
+    return LockEntry(
+        kind=LockKind.PACKAGE,
         name=package.name,
         version=package.version,
         arch=package.arch,
         url=package.url,
         size=package.size,
         digest=package.digest,
-        origin=Origin.UPSTREAM_SIGNATURE,
+        origin=TrustSource.UPSTREAM_SIGNATURE,
         evidence=evidence,
         locked=now,
     )
 
 
 def _entries_of_directory(
-    plan: Plan, directory: Path, packages: Packages, now: datetime
-) -> Iterator[Entry]:
+    plan: ClusterPlan, directory: Path, packages: Packages, now: datetime
+) -> Iterator[LockEntry]:
     seen: dict[tuple[str, str], Path] = {}
     suffix = {"dpkg": ".deb", "rpm": ".rpm"}[manager_of(packages.os)]
     machines = {node.arch.value for node in plan.nodes}
@@ -247,15 +255,15 @@ def _entries_of_directory(
                 f"{path} and {other} are both {file.name} ({file.arch})", hint="keep one of them"
             )
         seen[file.name, file.arch] = path
-        yield Entry(
-            kind=Kind.PACKAGE,
+        yield LockEntry(
+            kind=LockKind.PACKAGE,
             name=file.name,
             version=file.version,
             arch=file.arch,
             url=f"{LOCAL}{path.name}",
             size=path.stat().st_size,
             digest=f"sha256:{hash_file(path, 'sha256')}",
-            origin=Origin.USER,
+            origin=TrustSource.USER,
             evidence=f"{packages.os}: {FROM_DIRECTORY}",
             locked=now,
         )
@@ -263,9 +271,9 @@ def _entries_of_directory(
         raise ArtifactError(f"{directory} holds no {suffix} file", hint="put them there")
 
 
-def _find_drift(plan: Plan, packages: Packages, lock: Lock) -> Iterator[str]:
+def _find_drift(plan: ClusterPlan, packages: Packages, lock: Lock) -> Iterator[str]:
     """How locked packages differ from what cluster.yaml asks for now."""
-    entries = tuple(lock.of(Kind.PACKAGE))
+    entries = tuple(lock.of(LockKind.PACKAGE))
     locked, base = (set(names or ()) for names in (lock.base, packages.base))
     for name in sorted(locked ^ base):
         said = "was" if name in locked else "was not"
@@ -286,7 +294,7 @@ def _find_drift(plan: Plan, packages: Packages, lock: Lock) -> Iterator[str]:
 
 
 def _find_drift_of_files(
-    plan: Plan, directory: Path, packages: Packages, entries: Collection[Entry]
+    plan: ClusterPlan, directory: Path, packages: Packages, entries: Collection[LockEntry]
 ) -> Iterator[str]:
     locked = {entry.key: entry for entry in entries}
     here = {}

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from bundler.errors import ArtifactError
-from bundler.sources.packages.files import Need, PackageFile
+from bundler.sources.packages.files import PackageFile, PackageNeed
 
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "noarch": "all"}
 FACTS = (
@@ -51,10 +51,12 @@ def read_rpm(path: Path, keyring: Path | None = None) -> PackageFile:
         arch=ARCHITECTURES[machine],
         kilobytes=int(size) >> 10,
         needs=tuple(
-            (Need(name=text),) for text in needs if _is_told(text) and text not in provides
+            (PackageNeed(name=text),) for text in needs if _is_told(text) and text not in provides
         ),
         provides=tuple(
-            Need(name=text) for text in sorted(provides) if text[:1] != "/" or PROGRAMS.match(text)
+            PackageNeed(name=text)
+            for text in sorted(provides)
+            if text[:1] != "/" or PROGRAMS.match(text)
         ),
     )
 

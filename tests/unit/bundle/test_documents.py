@@ -23,11 +23,11 @@ from in_toto_attestation.v1 import statement_pb2
 from in_toto_attestation.v1.statement import Statement
 from support.descriptions import EXAMPLE, write_description, write_upstream
 
-from bundler.bundle.inspect import Report, inspect
+from bundler.bundle.inspect import BundleReport, inspect
 from bundler.bundle.inventory import (
+    BuildInputs,
     Item,
     ItemKind,
-    Taken,
     list_items,
 )
 from bundler.bundle.provenance import (
@@ -43,7 +43,7 @@ from bundler.cache.store import Cache
 from bundler.catalog import COMPONENTS
 from bundler.catalog.licences import find_project, is_published_by_project
 from bundler.cluster.loader import load_cluster
-from bundler.cluster.plan import Plan, make_plan
+from bundler.cluster.plan import ClusterPlan, make_plan
 from bundler.errors import ArtifactError
 from bundler.formats.image_archives import open_image
 from bundler.formats.image_references import parse_reference
@@ -54,7 +54,7 @@ from bundler.render.node import list_fetched
 from bundler.render.tree import File, Tree
 from bundler.sources.artifacts import resolve_artifacts
 from bundler.sources.images.needed import Images, list_needed
-from bundler.sources.lock import Entry, Kind, Origin
+from bundler.sources.lock import LockEntry, LockKind, TrustSource
 
 BUNDLER = Path(sys.executable).parent / "bundler"
 LAYERS = [f"sha256:{hashlib.sha256(name).hexdigest()}" for name in (b"base", b"program")]
@@ -77,12 +77,12 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def worker(lab: Path) -> Report:
+def worker(lab: Path) -> BundleReport:
     return inspect(lab / "dist" / "lab-worker1.tar.gz")
 
 
 @pytest.fixture(scope="module")
-def master(lab: Path) -> Report:
+def master(lab: Path) -> BundleReport:
     return inspect(lab / "dist" / "lab-master1.tar.gz")
 
 
@@ -138,7 +138,7 @@ def test_a_second_build_elsewhere_gives_the_same_documents(lab: Path, tmp_path: 
 
 
 def test_the_documents_are_in_the_manifest_and_in_a_rendered_tree(
-    lab: Path, worker: Report
+    lab: Path, worker: BundleReport
 ) -> None:
     listed = {entry.path: entry for entry in worker.entries}
     assert worker.faults == ()
@@ -153,7 +153,9 @@ def test_a_rendering_without_programs_has_no_documents_about_them(lab: Path) -> 
     assert not (lab / "texts" / "worker1" / SBOM).exists()
 
 
-def test_the_sbom_has_every_program_and_image_with_the_digest_of_its_file(worker: Report) -> None:
+def test_the_sbom_has_every_program_and_image_with_the_digest_of_its_file(
+    worker: BundleReport,
+) -> None:
     components = flatten(json.loads(worker.texts[SBOM])["components"])
     by_path = {
         properties_of(c)["path"]: c["hashes"][0]["content"]
@@ -177,7 +179,7 @@ def test_the_sbom_has_every_program_and_image_with_the_digest_of_its_file(worker
     assert pause["purl"] == f"pkg:docker/pause@sha256:{image_id}?repository_url=registry.k8s.io"
 
 
-def test_a_bundle_names_only_what_it_holds(master: Report, worker: Report) -> None:
+def test_a_bundle_names_only_what_it_holds(master: BundleReport, worker: BundleReport) -> None:
     names = [
         {c["name"] for c in flatten(json.loads(r.texts[SBOM])["components"]).values()}
         for r in (master, worker)
@@ -189,7 +191,7 @@ def test_a_bundle_names_only_what_it_holds(master: Report, worker: Report) -> No
 
 
 def test_the_sbom_says_who_made_it_when_and_of_what(
-    lab: Path, master: Report, monkeypatch: pytest.MonkeyPatch
+    lab: Path, master: BundleReport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     document = json.loads(master.texts[SBOM])
     bundle = document["metadata"]["component"]
@@ -211,7 +213,7 @@ def test_the_sbom_says_who_made_it_when_and_of_what(
     assert dated["serialNumber"] != document["serialNumber"]
 
 
-def test_the_statement_is_one_for_in_totos_own_reader(worker: Report) -> None:
+def test_the_statement_is_one_for_in_totos_own_reader(worker: BundleReport) -> None:
     message = Parse(worker.texts[PROVENANCE], statement_pb2.Statement())
     statement = Statement.copy_from_pb(message)
     statement.validate()
@@ -261,7 +263,9 @@ def test_inputs_are_the_users_files_and_what_was_fetched(lab: Path) -> None:
     assert not any("docker" in uri for uri in taken)
 
 
-def test_inspect_prints_a_document_byte_by_byte_and_nothing_else(lab: Path, worker: Report) -> None:
+def test_inspect_prints_a_document_byte_by_byte_and_nothing_else(
+    lab: Path, worker: BundleReport
+) -> None:
     bundle = lab / "dist" / "lab-worker1.tar.gz"
     for option, name in (("--sbom", SBOM), ("--provenance", PROVENANCE)):
         done = run_inspect(bundle, option)
@@ -297,7 +301,7 @@ def test_a_bundle_without_documents_says_how_to_get_them(lab: Path, tmp_path: Pa
 
 
 @pytest.fixture
-def plan(tmp_path: Path, make_archive: Callable[[Path, str], str]) -> Plan:
+def plan(tmp_path: Path, make_archive: Callable[[Path, str], str]) -> ClusterPlan:
     """One node with built-in pins."""
     for name, reference in (("pause", "registry.k8s.io/pause:3.10.2"), ("nginx", "nginx:1.22")):
         make_archive(tmp_path / f"{name}.tar", reference)
@@ -321,14 +325,14 @@ artifacts:
     return make_plan(load_cluster(path).cluster, {})
 
 
-def make_tree(plan: Plan) -> Tree:
+def make_tree(plan: ClusterPlan) -> Tree:
     return Tree(
         File(path=f.path, mode=0o755, content=f.path.encode(), origin="a test")
         for f in list_fetched(plan, plan.nodes[0])
     )
 
 
-def open_images(plan: Plan) -> Images:
+def open_images(plan: ClusterPlan) -> Images:
     return {
         (needed.reference.name, needed.arch): open_image(
             needed.image.file or Path(), needed.reference, needed.arch
@@ -337,12 +341,14 @@ def open_images(plan: Plan) -> Images:
     }
 
 
-def make_items(plan: Plan, tree: Tree, locked: tuple[Entry, ...] = ()) -> tuple[Item, ...]:
-    taken = Taken(artifacts=resolve_artifacts(plan), images=open_images(plan), locked=locked)
+def make_items(
+    plan: ClusterPlan, tree: Tree, locked: tuple[LockEntry, ...] = ()
+) -> tuple[Item, ...]:
+    taken = BuildInputs(artifacts=resolve_artifacts(plan), images=open_images(plan), locked=locked)
     return list_items(plan, plan.nodes[0], tree, taken)
 
 
-def test_upstreams_own_releases_have_a_licence_and_a_github_purl(plan: Plan) -> None:
+def test_upstreams_own_releases_have_a_licence_and_a_github_purl(plan: ClusterPlan) -> None:
     items = {item.name: item for item in make_items(plan, make_tree(plan))}
     etcd = items["etcd"]
     assert etcd.purl == f"pkg:github/etcd-io/etcd@v{plan.etcd_version}"
@@ -357,7 +363,9 @@ def test_upstreams_own_releases_have_a_licence_and_a_github_purl(plan: Plan) -> 
     assert docker["runc"].version == ""
 
 
-def test_a_file_from_elsewhere_has_no_licence_and_its_address_no_password(plan: Plan) -> None:
+def test_a_file_from_elsewhere_has_no_licence_and_its_address_no_password(
+    plan: ClusterPlan,
+) -> None:
     tree = make_tree(plan)
     items = make_items(plan, tree)
     crictl = next(item for item in items if item.name == "crictl")
@@ -371,7 +379,7 @@ def test_a_file_from_elsewhere_has_no_licence_and_its_address_no_password(plan: 
     assert_valid(make_sbom("solo-one", {}, items, 0))
 
 
-def test_upstreams_address_alone_does_not_make_a_file_upstreams(plan: Plan) -> None:
+def test_upstreams_address_alone_does_not_make_a_file_upstreams(plan: ClusterPlan) -> None:
     """The lab's Kubernetes has upstream's address, a user's pin, and bytes of somebody's own."""
     found = {}
     for digest in ("own", "upstreams"):
@@ -396,14 +404,14 @@ def test_upstreams_address_alone_does_not_make_a_file_upstreams(plan: Plan) -> N
     ],
 )
 def test_a_version_that_the_address_contradicts_is_not_claimed(
-    plan: Plan, url: str, is_known: bool
+    plan: ClusterPlan, url: str, is_known: bool
 ) -> None:
     tree, artifacts = make_tree(plan), dict(resolve_artifacts(plan))
     version = artifacts["crictl", "amd64"].version
     artifacts["crictl", "amd64"] = replace(
         artifacts["crictl", "amd64"], url=url.format(version=version)
     )
-    taken = Taken(artifacts=artifacts, images=open_images(plan))
+    taken = BuildInputs(artifacts=artifacts, images=open_images(plan))
     items = list_items(plan, plan.nodes[0], tree, taken)
     crictl = next(item for item in items if item.name == "crictl")
     expected = version if is_known else ""
@@ -416,16 +424,16 @@ def test_every_component_of_the_catalogue_has_a_project() -> None:
     assert without == ["docker"]  # its archive holds programs of several
 
 
-def make_entry(name: str, content: bytes) -> Entry:
-    return Entry(
-        kind=Kind.PACKAGE, name=name, version="1:2.3-4", arch="amd64",
+def make_entry(name: str, content: bytes) -> LockEntry:
+    return LockEntry(
+        kind=LockKind.PACKAGE, name=name, version="1:2.3-4", arch="amd64",
         url=f"https://packages.example/{name}.deb", size=len(content),
-        digest=f"sha256:{hashlib.sha256(content).hexdigest()}", origin=Origin.UPSTREAM_SIGNATURE,
+        digest=f"sha256:{hashlib.sha256(content).hexdigest()}", origin=TrustSource.UPSTREAM_SIGNATURE,
         evidence="InRelease", locked=datetime(2026, 1, 1, tzinfo=UTC),
     )  # fmt: skip
 
 
-def test_locked_packages_are_items_where_their_file_is_in_the_bundle(plan: Plan) -> None:
+def test_locked_packages_are_items_where_their_file_is_in_the_bundle(plan: ClusterPlan) -> None:
     tree = make_tree(plan)
     tree.add(File(path="packages/socat.deb", mode=0o644, content=b"socat", origin="a test"))
     packages = make_entry("socat", b"socat"), make_entry("ipset", b"ipset")
@@ -462,7 +470,7 @@ def write_layered(path: Path, layers: object) -> Path:
 LAYERED = [f"sha256:{hashlib.sha256(f'layer {n}'.encode()).hexdigest()}" for n in (1, 2)]
 
 
-def test_an_images_layers_are_parts_of_it(plan: Plan, tmp_path: Path) -> None:
+def test_an_images_layers_are_parts_of_it(plan: ClusterPlan, tmp_path: Path) -> None:
     write_layered(tmp_path / "pause.tar", [*LAYERED, LAYERED[0]])  # empty layers come again
     items = make_items(plan, make_tree(plan))
     pause = next(item for item in items if item.name == "registry.k8s.io/pause")

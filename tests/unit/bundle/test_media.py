@@ -21,7 +21,7 @@ from bundler.cache.payload import Payload
 from bundler.errors import ConfigError, OutputError
 from bundler.formats.volumes import open_whole
 from bundler.render.bundle_manifest import (
-    Source,
+    ContentSource,
     identify,
     make_header,
     parse_manifest,
@@ -76,11 +76,11 @@ def faults_of(directory: Path) -> list[str]:
 def test_a_manifest_is_read_back_with_where_everything_is() -> None:
     lines = b"ab 0755 12 rootfs/x\ncd 0644 1 node.env\n"
     header = make_header(
-        {"rootfs/x": Source.BASE, "images/1": Source.PAYLOAD}, base="12", payload="34"
+        {"rootfs/x": ContentSource.BASE, "images/1": ContentSource.PAYLOAD}, base="12", payload="34"
     )
     manifest = parse_manifest(header + lines, "a test")
     assert (manifest.base, manifest.payload) == ("12", "34")
-    assert manifest.absent == {"rootfs/x": Source.BASE, "images/1": Source.PAYLOAD}
+    assert manifest.absent == {"rootfs/x": ContentSource.BASE, "images/1": ContentSource.PAYLOAD}
     assert [(e.path, e.mode, e.size) for e in manifest.entries] == [
         ("rootfs/x", 0o755, 12), ("node.env", 0o644, 1),
     ]  # fmt: skip

@@ -9,12 +9,12 @@ import yaml
 from bundler.cache.store import Cache
 from bundler.cluster.host_needs import (
     SYSCTLS,
-    Need,
+    SysctlNeed,
     open_ports,
     sysctls,
 )
 from bundler.cluster.loader import load_cluster
-from bundler.cluster.plan import Plan, make_plan
+from bundler.cluster.plan import ClusterPlan, make_plan
 from bundler.paths import templates_directory
 from bundler.pipeline import render
 from bundler.project import Inputs
@@ -22,7 +22,7 @@ from bundler.project import Inputs
 PINS = Path(__file__).parents[2] / "golden" / "pins.yaml"
 
 
-def plan_of(description: Path, **changes: object) -> Plan:
+def plan_of(description: Path, **changes: object) -> ClusterPlan:
     cluster = yaml.safe_load(description.read_text()) | changes
     description.write_text(yaml.safe_dump(cluster))
     subnets = {
@@ -45,7 +45,7 @@ def test_only_workers_need_what_pods_need(description: Path) -> None:
     nodes = {node.name: {row.name for row in sysctls(node)} for node in plan.nodes}
     assert nodes["master1"] == {"net.ipv4.ip_forward", "fs.file-max"}
     assert nodes["worker1"] == {row.name for row in SYSCTLS}
-    must = {row.name for row in SYSCTLS if row.need is Need.MUST}
+    must = {row.name for row in SYSCTLS if row.need is SysctlNeed.MUST}
     assert must == {
         "net.ipv4.ip_forward",
         "net.bridge.bridge-nf-call-iptables",

@@ -31,7 +31,7 @@ from bundler.cluster.accepted import (
 from bundler.cluster.checks import check_cluster
 from bundler.cluster.components import MINORS, PROXY_MODES, RUNTIMES
 from bundler.cluster.loader import load_cluster
-from bundler.cluster.plan import Plan, make_plan
+from bundler.cluster.plan import ClusterPlan, make_plan
 from bundler.cluster.schema import Cluster
 from bundler.cluster.settings import list_flags, make_config, make_flags
 from bundler.errors import ConfigError
@@ -121,13 +121,13 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pki(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Plan], Pki]:
+def pki(tmp_path_factory: pytest.TempPathFactory) -> Callable[[ClusterPlan], Pki]:
     """One PKI for each set of certificates; what they say does not matter here."""
     root = tmp_path_factory.mktemp("states")
 
     made: dict[tuple[bool, bool], Pki] = {}
 
-    def find(plan: Plan) -> Pki:
+    def find(plan: ClusterPlan) -> Pki:
         key = ("flannel-kubernetes" in plan.features, "flannel-etcd" in plan.features)
         if key not in made:
             with open_state(root / f"{key[0]}-{key[1]}") as state:
@@ -139,7 +139,7 @@ def pki(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Plan], Pki]:
 
 @pytest.fixture
 def render(
-    archives: Path, pki: Callable[[Plan], Pki], monkeypatch: pytest.MonkeyPatch
+    archives: Path, pki: Callable[[ClusterPlan], Pki], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[Cluster], dict[str, str]]:
     """The text files of the only node, by path."""
 

@@ -20,7 +20,7 @@ from support.authority import Authority
 from support.pki_cases import make_plan
 
 from bundler.cluster.loader import load_cluster
-from bundler.cluster.plan import Plan
+from bundler.cluster.plan import ClusterPlan
 from bundler.cluster.plan import make_plan as make_real_plan
 from bundler.errors import ConfigError
 from bundler.pki.endpoints import find_endpoint, list_endpoints
@@ -212,7 +212,7 @@ def own_address() -> str:
 
 
 @pytest.fixture
-def site(description: Path, own_address: str) -> Plan:
+def site(description: Path, own_address: str) -> ClusterPlan:
     """A state for the example, as if its first master were this machine."""
     text = description.read_text().replace("172.30.20.11", own_address)
     description.write_text(text)
@@ -223,7 +223,7 @@ def site(description: Path, own_address: str) -> Plan:
 
 
 @pytest.fixture
-def bundler(description: Path, site: Plan) -> Run:
+def bundler(description: Path, site: ClusterPlan) -> Run:
     assert site.name == "lab"
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:

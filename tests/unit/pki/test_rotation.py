@@ -16,13 +16,13 @@ from support.small_builds import SmallSite, make_site
 
 from bundler.bundle.inspect import inspect
 from bundler.cli import certs_live as cli_live
-from bundler.cluster.plan import Plan
+from bundler.cluster.plan import ClusterPlan
 from bundler.errors import ConfigError, PkiError
 from bundler.pki import issuing
 from bundler.pki.certs import list_state
 from bundler.pki.renew import archive_of
 from bundler.pki.rotation import describe_stage, rotate
-from bundler.pki.rotation_stages import Stage, read_stage
+from bundler.pki.rotation_stages import RotationStage, read_stage
 from bundler.pki.store import Pki, ensure_pki
 from bundler.state import transaction
 from bundler.state.directory import open_state
@@ -54,7 +54,7 @@ def state(made: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(made, tmp_path / "state"))
 
 
-def load(state: Path, now: datetime = DROP, plan: Plan = PLAN) -> Pki:
+def load(state: Path, now: datetime = DROP, plan: ClusterPlan = PLAN) -> Pki:
     with open_state(state) as opened:
         return ensure_pki(opened, plan, now)
 
@@ -136,7 +136,7 @@ def test_to_drop_leaves_the_new_ones_alone(state: Path) -> None:
     for step, when in (("trust", TRUST), ("issue", ISSUE), ("drop", DROP)):
         rotate(state, PLAN, step, when)
     made = load(state)
-    assert read_stage(state) is Stage.SETTLED
+    assert read_stage(state) is RotationStage.SETTLED
     assert not (state / "pki/previous").exists()
     for name in AUTHORITIES:
         assert certificates(made.anchors[name]) == certificates(
@@ -155,7 +155,7 @@ def test_to_abandon_is_as_if_nothing_had_been(state: Path) -> None:
     rotate(state, PLAN, "trust", TRUST)
     rotate(state, PLAN, "abandon", ISSUE)
     assert {p: c for p, c in read_all(state).items() if not p.startswith("archive/")} == before
-    assert read_stage(state) is Stage.SETTLED
+    assert read_stage(state) is RotationStage.SETTLED
     assert len(list(archive_of(state, ISSUE).rglob("*.pem"))) == 6
 
 
@@ -236,7 +236,7 @@ def test_a_kill_amid_a_stage_leaves_all_of_it_or_nothing(
     believed, _ = cli_live._load_state(asked, PLAN)
     assert len(believed["etcd-ca"]) == 2
     made = load(state)  # the next run of anything finishes it
-    assert read_stage(state) is Stage.ISSUE
+    assert read_stage(state) is RotationStage.ISSUE
     assert (made.signs, made.believed) == (UNIT, (UNIT, "-"))
     assert not any("reissued" in note for note in made.notes)
 

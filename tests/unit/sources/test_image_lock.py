@@ -17,7 +17,7 @@ from bundler.errors import ArtifactError, ConfigError
 from bundler.pipeline import build
 from bundler.project import Inputs, fetch, update_lock
 from bundler.sources.images.registry import RegistryOptions
-from bundler.sources.lock import Entry, Kind, read_lock
+from bundler.sources.lock import LockEntry, LockKind, read_lock
 from bundler.sources.lock_update import lock_path
 
 PAUSE = "registry.k8s.io/pause:3.9"
@@ -59,8 +59,8 @@ def inputs(registry: Registry, tmp_path: Path) -> Inputs:
     )
 
 
-def find_pause(inputs: Inputs) -> Entry:
-    entry = read_lock(lock_path(inputs.description)).find(Kind.IMAGE, PAUSE, "amd64")
+def find_pause(inputs: Inputs) -> LockEntry:
+    entry = read_lock(lock_path(inputs.description)).find(LockKind.IMAGE, PAUSE, "amd64")
     assert entry is not None
     return entry
 

@@ -19,9 +19,9 @@ from bundler.errors import ArtifactError, ConfigError
 from bundler.project import Inputs, check, update_lock
 from bundler.sources.fetch import FetchOptions
 from bundler.sources.lock import (
-    Kind,
     Lock,
-    Origin,
+    LockKind,
+    TrustSource,
     read_lock,
 )
 from bundler.sources.lock_update import lock_path, read_checksum, settle_artifact
@@ -52,7 +52,7 @@ def rewrite_pins(inputs: Inputs, **changes: object) -> None:
 
 
 def find_etcd(inputs: Inputs) -> dict[str, str]:
-    entry = read_lock(lock_path(inputs.description)).find(Kind.ARTIFACT, "etcd", "amd64")
+    entry = read_lock(lock_path(inputs.description)).find(LockKind.ARTIFACT, "etcd", "amd64")
     assert entry is not None
     return entry.model_dump(mode="json")
 
@@ -151,7 +151,7 @@ def test_who_can_make_upstreams_digest_fail_makes_no_first_use(
         ) as caught:
             settle_artifact(artifact, options, datetime.now(UTC))
         assert "pin the file's digest under `artifacts`" in (caught.value.hint or "")
-        assert settle_artifact(artifact, options, datetime.now(UTC)).origin is Origin.FIRST_USE
+        assert settle_artifact(artifact, options, datetime.now(UTC)).origin is TrustSource.FIRST_USE
 
 
 def test_a_digest_list_is_remembered_but_not_on_the_word_of_who_carried_it(
@@ -221,7 +221,7 @@ def test_what_the_cluster_no_longer_needs_is_dropped(inputs: Inputs) -> None:
     path.write_text(yaml.safe_dump(data))
     check(inputs)
     assert describe(inputs)["flanneld"] == "dropped"
-    assert read_lock(path).find(Kind.ARTIFACT, "flanneld", "amd64") is None
+    assert read_lock(path).find(LockKind.ARTIFACT, "flanneld", "amd64") is None
 
 
 def test_an_entry_that_is_missing_is_refused_by_build(inputs: Inputs) -> None:
@@ -292,7 +292,7 @@ def test_the_command_prints_an_entry_a_line(inputs: Inputs) -> None:
     assert sorted(line[1:] for line in lines) == sorted(
         [e.name, e.version, e.arch, e.origin.value, e.digest] for e in lock.entries
     )
-    assert {entry.origin for entry in lock.entries} == {Origin.USER}
+    assert {entry.origin for entry in lock.entries} == {TrustSource.USER}
 
 
 def test_a_checksum_file_that_names_two_digests_says_nothing() -> None:

@@ -23,21 +23,21 @@ from bundler.cluster.os_packages import (
     ROWS,
     wanted_pairs,
 )
-from bundler.cluster.plan import Plan, make_plan
+from bundler.cluster.plan import ClusterPlan, make_plan
 from bundler.errors import ArtifactError, BundlerError, ConfigError
 from bundler.pipeline import build
 from bundler.project import Inputs, check, update_lock
-from bundler.sources.lock import Origin, read_lock
+from bundler.sources.lock import TrustSource, read_lock
 from bundler.sources.lock_update import lock_path
 from bundler.sources.packages import apt
 from bundler.sources.packages.debs import parse_relations, read_deb
 from bundler.sources.packages.files import (
-    Need,
     PackageFile,
+    PackageNeed,
     render_list,
     select_files,
 )
-from bundler.sources.packages.repositories import Source, find_repositories, read_sources
+from bundler.sources.packages.repositories import PackageSource, find_repositories, read_sources
 from bundler.sources.packages.resolve import resolve_packages
 
 
@@ -54,7 +54,7 @@ def describe(description: Path) -> Callable[..., Path]:
     return write
 
 
-def plan_of(description: Path) -> Plan:
+def plan_of(description: Path) -> ClusterPlan:
     return make_plan(load_cluster(description).cluster, {})
 
 
@@ -168,7 +168,7 @@ def builder(tmp_path: Path) -> Path:
     return tmp_path / "etc"
 
 
-def find(builder: Path, **packages: object) -> tuple[Source, ...]:
+def find(builder: Path, **packages: object) -> tuple[PackageSource, ...]:
     keyring = builder / "keyring.gpg"
     keyring.write_bytes(b"")
     made = Packages.model_validate({"keyring": keyring, **packages})
@@ -177,8 +177,8 @@ def find(builder: Path, **packages: object) -> tuple[Source, ...]:
 
 def test_the_builders_sources_serve_other_releases_of_its_distribution(builder: Path) -> None:
     assert find(builder, os="debian-13") == (
-        Source(uri="http://mirror.example/debian", suites=("trixie", "trixie-updates"), components=("main",)),
-        Source(uri="http://mirror.example/debian-security", suites=("trixie-security",), components=("main",)),
+        PackageSource(uri="http://mirror.example/debian", suites=("trixie", "trixie-updates"), components=("main",)),
+        PackageSource(uri="http://mirror.example/debian-security", suites=("trixie-security",), components=("main",)),
     )  # fmt: skip
     assert len(list(read_sources(builder / "apt"))) == 5
 
@@ -259,11 +259,11 @@ def test_only_what_concerns_downloads_is_taken_of_the_builders_settings(
 def test_relations_are_read_as_groups_of_alternatives() -> None:
     text = "libc6 (>= 2.36), debconf (>= 0.5) | debconf-2.0, python3:any, x (<< 1:2~rc1), y (= 3)"
     assert list(parse_relations(text)) == [
-        (Need(name="libc6", op="ge", version="2.36"),),
-        (Need(name="debconf", op="ge", version="0.5"), Need(name="debconf-2.0")),
-        (Need(name="python3"),),
-        (Need(name="x", op="lt", version="1:2~rc1"),),
-        (Need(name="y", op="eq", version="3"),),
+        (PackageNeed(name="libc6", op="ge", version="2.36"),),
+        (PackageNeed(name="debconf", op="ge", version="0.5"), PackageNeed(name="debconf-2.0")),
+        (PackageNeed(name="python3"),),
+        (PackageNeed(name="x", op="lt", version="1:2~rc1"),),
+        (PackageNeed(name="y", op="eq", version="3"),),
     ]
     assert list(parse_relations("")) == []
 
@@ -313,7 +313,7 @@ def test_a_file_is_read_as_its_control_file_says(tmp_path: Path) -> None:
     deb = read_deb(path)
     assert (deb.name, deb.version, deb.arch, deb.kilobytes) == ("chrony", "1:4.3-2", "amd64", 700)
     assert [group[0].text for group in deb.needs] == ["dpkg:ge:1.17", "libc6"]
-    assert deb.provides == (Need(name="time-daemon", op="eq", version="1"),)
+    assert deb.provides == (PackageNeed(name="time-daemon", op="eq", version="1"),)
     assert deb.file_name == path.name
 
 
@@ -342,7 +342,7 @@ def test_a_file_that_was_replaced_is_read_again(tmp_path: Path) -> None:
     assert read_deb(path).needs == ()
     other = write_deb(tmp_path / "other", "chrony", "1:4.3", Depends="libedit")
     other.replace(path)
-    assert read_deb(path).needs == ((Need(name="libedit"),),)
+    assert read_deb(path).needs == ((PackageNeed(name="libedit"),),)
 
 
 @pytest.fixture
@@ -381,7 +381,7 @@ def test_hand_picked_files_go_to_the_nodes_that_want_them(inputs: Inputs) -> Non
 def test_hand_picked_files_are_locked_on_the_users_word(inputs: Inputs) -> None:
     changes = [c for c in update_lock(inputs, []) if c.entry.kind == "package"]
     assert {(c.what, c.entry.origin, c.entry.url) for c in changes} >= {
-        ("added", Origin.USER, "file:nginx_1.0_amd64.deb")
+        ("added", TrustSource.USER, "file:nginx_1.0_amd64.deb")
     }
     assert len(read_lock(lock_path(inputs.description)).entries) > len(changes) == 3
     check(inputs)

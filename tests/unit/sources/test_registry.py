@@ -28,7 +28,7 @@ from bundler.sources.images.credentials import Login, login_file, read_logins
 from bundler.sources.images.pull import (
     Pulled,
     Puller,
-    Wanted,
+    WantedImage,
     list_cached,
 )
 from bundler.sources.images.registry import MAX_TOKEN, RegistryOptions, Repository
@@ -74,7 +74,7 @@ def pull(
 ) -> Pulled:
     reference = parse_reference(f"{registry.host}/{ref}" if "/" in ref else ref)
     how = RegistryOptions(insecure=frozenset({registry.host}), **changes)
-    wanted = Wanted(reference=reference, arch=arch, digest=reference.digest)
+    wanted = WantedImage(reference=reference, arch=arch, digest=reference.digest)
     (pulled,) = Puller(options, how).pull([wanted])
     return pulled
 
@@ -412,7 +412,7 @@ def test_the_file_of_logins_is_where_others_look_for_it(tmp_path: Path) -> None:
 def test_without_tls_only_by_explicit_choice(registry: Registry, options: FetchOptions) -> None:
     registry.put("team/app", "1.0", make_image())
     reference = parse_reference(f"{registry.host}/team/app:1.0")
-    wanted = Wanted(reference=reference, arch="amd64", digest=None)
+    wanted = WantedImage(reference=reference, arch="amd64", digest=None)
     with pytest.raises(ArtifactError, match="cannot be had"):
         Puller(options, RegistryOptions()).pull([wanted])
     assert registry.requests == []
@@ -462,7 +462,7 @@ def test_all_failures_are_told_at_once(registry: Registry, options: FetchOptions
     references = [parse_reference(f"{registry.host}/none{n}:1") for n in range(3)]
     with pytest.raises(ArtifactError) as caught:
         Puller(options, how).pull(
-            Wanted(reference=reference, arch="amd64", digest=None) for reference in references
+            WantedImage(reference=reference, arch="amd64", digest=None) for reference in references
         )
     assert [f"/none{n}:1 cannot be had" in caught.value.message for n in range(3)] == [True] * 3
 

@@ -31,7 +31,7 @@ from bundler.project import (
     list_files,
     update_lock,
 )
-from bundler.sources.lock import Kind, Origin, read_lock
+from bundler.sources.lock import LockKind, TrustSource, read_lock
 from bundler.sources.lock_update import lock_path
 
 ETCD = "etcd/amd64"
@@ -64,10 +64,12 @@ class Site:
         (self.directory / "key.asc").write_text(str(cert))
         self.believe(openpgp=f"{self.directory}/key.asc", **more)
 
-    def lock(self, *update: str) -> tuple[Origin, str]:
+    def lock(self, *update: str) -> tuple[TrustSource, str]:
         """Of etcd."""
         update_lock(self.inputs, update)
-        entry = read_lock(lock_path(self.inputs.description)).find(Kind.ARTIFACT, "etcd", "amd64")
+        entry = read_lock(lock_path(self.inputs.description)).find(
+            LockKind.ARTIFACT, "etcd", "amd64"
+        )
         assert entry is not None
         return entry.origin, entry.evidence
 
@@ -94,7 +96,7 @@ def test_a_signature_is_recorded_with_who_made_it(site: Site) -> None:
     site.beside(".asc", sign_file(key, site.file.read_bytes()))
     site.believe_cert(key.extract_certificate())
     origin, evidence = site.lock()
-    assert origin is Origin.UPSTREAM_SIGNATURE
+    assert origin is TrustSource.UPSTREAM_SIGNATURE
     assert evidence.startswith(f"OpenPGP {key.extract_certificate().fingerprint}: https://")
     assert evidence.endswith(".asc")
     check(site.inputs)
@@ -109,18 +111,18 @@ def test_one_of_several_certificates_is_enough(site: Site) -> None:
     ):
         (site.directory / "keyring").write_bytes(joined)
         site.believe(openpgp=f"{site.directory}/keyring")
-        assert site.lock("etcd")[0] is Origin.UPSTREAM_SIGNATURE
+        assert site.lock("etcd")[0] is TrustSource.UPSTREAM_SIGNATURE
 
 
 def test_a_key_that_is_given_later_is_asked_at_the_next_lock(site: Site) -> None:
-    assert site.lock()[0] is Origin.USER
+    assert site.lock()[0] is TrustSource.USER
     key = Tsk.generate("etcd <etcd@example.org>")
     site.believe_cert(key.extract_certificate())
     with pytest.raises(ArtifactError, match=r"nothing is at https://.*\.asc"):
         site.lock()
     site.beside(".sig", sign_file(key, site.file.read_bytes()))
     site.believe_cert(key.extract_certificate(), signature="{url}.sig")
-    assert site.lock()[0] is Origin.UPSTREAM_SIGNATURE
+    assert site.lock()[0] is TrustSource.UPSTREAM_SIGNATURE
 
 
 def test_nothing_is_built_of_what_upstream_must_sign_before_a_lock_says_that_it_did(
@@ -182,7 +184,7 @@ def test_a_file_that_became_another_is_not_locked_because_a_key_was_given(site: 
     pins = json.loads((site.directory / "pins.yaml").read_text())
     del pins["artifacts"][ETCD]["sha256"]
     (site.directory / "pins.yaml").write_text(json.dumps(pins))
-    assert site.lock()[0] is Origin.FIRST_USE
+    assert site.lock()[0] is TrustSource.FIRST_USE
     key = Tsk.generate("etcd <etcd@example.org>")
     site.file.write_bytes(site.file.read_bytes() + b"x")
     site.beside(".asc", sign_file(key, site.file.read_bytes()))
@@ -192,7 +194,7 @@ def test_a_file_that_became_another_is_not_locked_because_a_key_was_given(site: 
     ) as why:
         site.lock()
     assert "bundler lock --update etcd" in (why.value.hint or "")
-    assert site.lock("etcd")[0] is Origin.UPSTREAM_SIGNATURE
+    assert site.lock("etcd")[0] is TrustSource.UPSTREAM_SIGNATURE
 
 
 def wrong_key(_: Tsk, content: bytes) -> tuple[bytes, Cert]:
@@ -284,7 +286,7 @@ def sign_like_cosign(
 def test_an_identity_that_an_authority_vouched_for_is_recorded(site: Site, is_raw: bool) -> None:
     sign_like_cosign(site, is_raw=is_raw)
     origin, evidence = site.lock()
-    assert origin is Origin.UPSTREAM_SIGNATURE
+    assert origin is TrustSource.UPSTREAM_SIGNATURE
     assert evidence.startswith(f"cosign {IDENTITY}: https://")
 
 
@@ -337,7 +339,7 @@ def sign_with_sigstore(site: Site, sigstore: Sigstore, **changes: str | bytes) -
 def test_a_bundle_proves_who_signed_and_that_the_log_has_it(site: Site) -> None:
     sign_with_sigstore(site, Sigstore())
     origin, evidence = site.lock()
-    assert origin is Origin.UPSTREAM_SIGNATURE
+    assert origin is TrustSource.UPSTREAM_SIGNATURE
     assert evidence.startswith(f"sigstore {IDENTITY}: https://")
     assert evidence.endswith(".sigstore.json")
 

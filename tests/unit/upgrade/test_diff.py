@@ -12,7 +12,7 @@ from support.bundles import Files, write_bundle
 from bundler.bundle.inventory import Item, ItemKind
 from bundler.bundle.sbom import SBOM
 from bundler.errors import OutputError
-from bundler.upgrade.change import Change, What
+from bundler.upgrade.change import BundleChange, What
 from bundler.upgrade.diff import Pair, compare_pair, pair_bundles
 from bundler.upgrade.text import (
     ONLY_LINE_ENDS,
@@ -48,13 +48,13 @@ def make_image(version: str, digest: str, layers: tuple[Item, ...] = LAYERS) -> 
     )  # fmt: skip
 
 
-def compare(before: Path, after: Path, *, text: bool = False) -> tuple[Change, ...]:
+def compare(before: Path, after: Path, *, text: bool = False) -> tuple[BundleChange, ...]:
     return compare_pair(Pair(name="lab-one", before=before, after=after), text=text)
 
 
 def compare_files(
     tmp_path: Path, before: Files, after: Files, *, text: bool = False
-) -> tuple[Change, ...]:
+) -> tuple[BundleChange, ...]:
     """The changes of two bundles' files."""
     return compare(
         write_bundle(tmp_path / "a.tar.gz", before),

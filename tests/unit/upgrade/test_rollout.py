@@ -11,7 +11,7 @@ from support.small_builds import SmallSite, make_site
 
 from bundler.bundle.layout import Media
 from bundler.errors import ConfigError
-from bundler.upgrade.rollout import HostStep, Rollout, plan_rollout
+from bundler.upgrade.rollout import HostStep, UpgradePlan, make_upgrade_plan
 
 BUNDLER = Path(sys.executable).parent / "bundler"
 
@@ -35,12 +35,12 @@ def rebuild(site: SmallSite, name: str, *changes: tuple[str, str]) -> Path:
         description.write_text(text)
 
 
-def host_of(rollout: Rollout, name: str) -> HostStep:
+def host_of(rollout: UpgradePlan, name: str) -> HostStep:
     return next(host for stage in rollout.stages for host in stage.hosts if host.name == name)
 
 
 def test_the_same_build_changes_nothing(site: SmallSite) -> None:
-    rollout = plan_rollout(site.directory / "first", site.directory / "first")
+    rollout = make_upgrade_plan(site.directory / "first", site.directory / "first")
     assert {host.kind for stage in rollout.stages for host in stage.hosts} == {"nothing"}
     done = subprocess.run(
         [BUNDLER, "plan", site.directory / "first", site.directory / "first"],
@@ -50,7 +50,7 @@ def test_the_same_build_changes_nothing(site: SmallSite) -> None:
 
 
 def test_control_planes_come_before_workers(site: SmallSite) -> None:
-    rollout = plan_rollout(site.directory / "first", site.directory / "first")
+    rollout = make_upgrade_plan(site.directory / "first", site.directory / "first")
     assert [[host.name for host in stage.hosts] for stage in rollout.stages] == [
         ["one"],
         ["three", "two"],
@@ -66,7 +66,7 @@ def test_members_of_etcd_on_hosts_of_their_own_come_before_control_planes(tmp_pa
     for name, held in roles.items():
         env = f"NODE='{name}'\nCLUSTER='lab'\nROLES='{held}'\n"
         write_bundle(tmp_path / f"dist/lab-{name}.tar.gz", {}, env=env)
-    stages = plan_rollout(tmp_path / "dist", tmp_path / "dist").stages
+    stages = make_upgrade_plan(tmp_path / "dist", tmp_path / "dist").stages
     assert [(stage.title, "".join(host.name for host in stage.hosts)) for stage in stages] == [
         ("Members of etcd", "bc"),
         ("Control planes", "aeZ"),
@@ -79,7 +79,7 @@ def test_a_setting_restarts_the_units_that_read_it(site: SmallSite) -> None:
         "dns: {provider: none}",
         "dns: {provider: none}\nextra: {kubelet: {config: {maxPods: 99}}}",
     )
-    rollout = plan_rollout(site.directory / "first", rebuild(site, "pods", extra))
+    rollout = make_upgrade_plan(site.directory / "first", rebuild(site, "pods", extra))
     host = host_of(rollout, "two")
     (restart,) = host.restarts
     assert (restart.unit, restart.because) == (
@@ -98,7 +98,7 @@ def test_another_kubelet_drains_its_node(site: SmallSite) -> None:
         dist = rebuild_with_pins(site, "patch", newer)
     finally:
         pins.write_text(kept)
-    host = host_of(plan_rollout(site.directory / "first", dist), "two")
+    host = host_of(make_upgrade_plan(site.directory / "first", dist), "two")
     assert host.versions == ("Kubernetes 1.36.2 → 1.36.3",)
     assert host.is_drained
     assert {"kubelet.service", "kube-proxy.service"} <= {r.unit for r in host.restarts}
@@ -121,7 +121,7 @@ def test_another_container_runtime_drains_the_node(tmp_path: Path) -> None:
             },
             env=units.format(name),
         )
-    host = host_of(plan_rollout(tmp_path / "a", tmp_path / "b"), "one")
+    host = host_of(make_upgrade_plan(tmp_path / "a", tmp_path / "b"), "one")
     assert (host.stopped, host.started) == (("docker.service",), ("containerd.service",))
     assert (host.restarts, host.is_drained) == ((), True)
 
@@ -129,9 +129,9 @@ def test_another_container_runtime_drains_the_node(tmp_path: Path) -> None:
 def test_hosts_come_and_go(site: SmallSite) -> None:
     fewer = ("  - {name: three, address: 192.0.2.3, roles: [worker]}\n", "")
     dist = rebuild(site, "fewer", fewer)
-    less = plan_rollout(site.directory / "first", dist)
+    less = make_upgrade_plan(site.directory / "first", dist)
     assert [host.name for host in less.leaving] == ["three"]
-    more = plan_rollout(dist, site.directory / "first")
+    more = make_upgrade_plan(dist, site.directory / "first")
     assert host_of(more, "three").kind == "install"
     done = subprocess.run(
         [BUNDLER, "plan", site.directory / "first", dist],
@@ -160,7 +160,7 @@ def test_changes_to_a_build_can_be_planned(site: SmallSite) -> None:
         dist = site.build("delta", media=Media(since=(str(site.directory / "first"),)))
     finally:
         description.write_text(text)
-    host = host_of(plan_rollout(site.directory / "first", dist), "two")
+    host = host_of(make_upgrade_plan(site.directory / "first", dist), "two")
     assert [restart.unit for restart in host.restarts] == ["kubelet.service"]
 
 
@@ -180,14 +180,14 @@ def test_minors_are_taken_one_by_one(tmp_path: Path, old: str, new: str, said: s
     write_bundle(tmp_path / "a/lab-one.tar.gz", {}, env=env.format(old))
     write_bundle(tmp_path / "b/lab-one.tar.gz", {}, env=env.format(new))
     with pytest.raises(ConfigError, match=said.replace(".", r"\.")):
-        plan_rollout(tmp_path / "a", tmp_path / "b")
+        make_upgrade_plan(tmp_path / "a", tmp_path / "b")
 
 
 def test_etcd_is_told_to_go_one_way(tmp_path: Path) -> None:
     env = "NODE='one'\nCLUSTER='lab'\nROLES='etcd'\nETCD_VERSION='{}'\n"
     write_bundle(tmp_path / "a/lab-one.tar.gz", {}, env=env.format("3.4.23"))
     write_bundle(tmp_path / "b/lab-one.tar.gz", {}, env=env.format("3.5.1"))
-    host = host_of(plan_rollout(tmp_path / "a", tmp_path / "b"), "one")
+    host = host_of(make_upgrade_plan(tmp_path / "a", tmp_path / "b"), "one")
     assert host.one_way.startswith("etcd writes its data anew for 3.5.1, and 3.4.23 cannot read")
 
 
@@ -196,4 +196,4 @@ def test_bundles_of_two_clusters_are_no_way(tmp_path: Path) -> None:
         env = f"NODE='one'\nCLUSTER='{name}'\nROLES='etcd'\n"
         write_bundle(tmp_path / name / "lab-one.tar.gz", {}, env=env)
     with pytest.raises(ConfigError, match="bundles of 2 clusters: a, b"):
-        plan_rollout(tmp_path / "a", tmp_path / "b")
+        make_upgrade_plan(tmp_path / "a", tmp_path / "b")
