@@ -1,6 +1,5 @@
 """The command line: parses, calls, prints. Results on stdout, all else on stderr."""
 
-import dataclasses
 import json
 import sys
 from difflib import get_close_matches
@@ -21,6 +20,7 @@ from bundler.cli import (
     cache,
     certs,
     diff,
+    explain,
     fetch,
     plan,
     state,
@@ -48,7 +48,6 @@ from bundler.cli.options import (
     shown,
     with_inputs,
 )
-from bundler.cluster.settings import explain
 from bundler.cluster.values import Arch
 from bundler.errors import BundlerError, ConfigError, OutputError
 from bundler.project import Inputs, check
@@ -79,6 +78,7 @@ app.add_typer(certs.app, name="certs")
 app.add_typer(state.app, name="state")
 app.command("diff")(diff.diff_command)
 app.command("plan")(plan.plan_command)
+app.command("explain")(explain.explain_command)
 
 
 def _print_version(wanted: bool) -> None:
@@ -254,34 +254,6 @@ def verify_command(
         verdicts += others + tuple(print_verdicts("same", compare(directory, verdicts, others)))
     if any(verdict.faults for verdict in verdicts):
         raise typer.Exit(6)
-
-
-@app.command("explain")
-def explain_command(
-    component: Annotated[str, typer.Argument(help="kube-apiserver, kubelet, etcd, …")],
-    version: Annotated[
-        str,
-        typer.Option("--version", help="Kubernetes' version or minor (of etcd: etcd's own)."),
-    ],
-    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
-) -> None:
-    """Print every flag that bundler sets, its value, why, from which to which minor, and when.
-
-    A value in {{ }} follows from the plan. Flags marked * cannot be changed under `extra`. Flags
-    that say `only with` are set where the cluster has chosen that.
-    """
-    rows = explain(component, version)
-    if as_json:
-        print(json.dumps([dataclasses.asdict(row) for row in rows], indent=2))
-        return
-    for row in rows:
-        spans = [f"since {row.since}"] if row.since else []
-        spans += [f"until {row.until}"] if row.until else []
-        when = [", ".join(spans) or "in every minor"]
-        when += [f"only with {row.feature.replace('+', ' and ')}"] if row.feature else []
-        span = f" [{'; '.join(when)}]"
-        fixed = " *" if row.fixed else ""
-        print(f"--{row.flag}={row.value}{fixed}\n      {row.why}{span}")
 
 
 @app.command("versions")
