@@ -13,6 +13,8 @@ from typing import BinaryIO
 
 from bundler.errors import OutputError
 
+SECRET_MODE = 0o600
+"""Mode of files with secrets: only the owner reads them."""
 TEMPORARY = ".tmp-"
 """Prefix of everything unfinished; what a killed run left is removed by the next."""
 KINDS = {
@@ -25,14 +27,14 @@ KINDS = {
 }
 
 
-def write_atomically(path: Path, content: bytes, mode: int = 0o600) -> None:
+def write_atomically(path: Path, content: bytes, mode: int = SECRET_MODE) -> None:
     """Write `content` beside `path`, flush it to disk, rename it into place."""
     with open_atomically(path, mode) as file:
         file.write(content)
 
 
 @contextmanager
-def open_atomically(path: Path, mode: int = 0o600) -> Iterator[BinaryIO]:
+def open_atomically(path: Path, mode: int = SECRET_MODE) -> Iterator[BinaryIO]:
     """A file to write beside `path`, which is flushed and renamed into place if nothing fails.
 
     Raises OutputError where something is there that is no plain file.
@@ -67,6 +69,12 @@ def check_replaceable(path: Path) -> None:
             f"{path} is {KINDS.get(kind, 'no plain file')}, which a file would replace",
             hint="name a plain file, or one that is not there yet",
         )
+
+
+def ensure_directory(path: Path) -> None:
+    """Create the directory and its parents; OutputError if that is impossible."""
+    with explain_disk_faults(path):
+        path.mkdir(parents=True, exist_ok=True)
 
 
 def write_directory_atomically(path: Path, files: Mapping[str, bytes]) -> None:

@@ -22,7 +22,6 @@ from bundler.bundle.layout import (
 )
 from bundler.bundle.output import (
     close_output,
-    make_output,
     open_output,
     write_shared,
 )
@@ -40,7 +39,9 @@ from bundler.cluster.plan import (
 )
 from bundler.cluster.schema import Cluster, Role
 from bundler.errors import ConfigError
+from bundler.files import ensure_directory
 from bundler.formats.volumes import Written
+from bundler.overlays.templating import make_unknown
 from bundler.paths import default_state
 from bundler.pki.external_ca.pending import check_signed
 from bundler.pki.store import ensure_pki
@@ -53,7 +54,7 @@ from bundler.project import (
 )
 from bundler.render.bundle_manifest import BundleManifest, ContentSource
 from bundler.render.completeness import check_images_complete
-from bundler.render.context import Secrets, make_unknown
+from bundler.render.context import Secrets
 from bundler.render.node import (
     Describe,
     Payloads,
@@ -138,7 +139,7 @@ def prepare(
     if not media.public_only:
         check_signed(state_path(inputs, cluster), make_plan(cluster, {}))  # before any download
     payloads = gather_payloads(cluster, inputs)
-    make_output(output)
+    ensure_directory(output)
     return Prepared(
         inputs=inputs,
         cluster=cluster,

@@ -17,8 +17,8 @@ from bundler.catalog.licences import find_project, is_published_by_project
 from bundler.cluster.plan import ClusterPlan, NodePlan
 from bundler.cluster.schema import Role
 from bundler.formats.image_references import DOCKER_HUB
+from bundler.overlays.files import FetchedFile, list_fetched
 from bundler.render.images import BLOBS
-from bundler.render.node import Fetched, list_fetched
 from bundler.render.tree import Tree
 from bundler.sources.artifacts import Artifacts
 from bundler.sources.images.needed import Images, Needed, list_needed
@@ -76,7 +76,7 @@ def _list_artifacts(
     plan: ClusterPlan, node: NodePlan, tree: Tree, taken: BuildInputs
 ) -> Iterator[Item]:
     entries = {entry.key: entry for entry in taken.locked}
-    programs: dict[str, list[Fetched]] = {}
+    programs: dict[str, list[FetchedFile]] = {}
     for fetched in list_fetched(plan, node):
         programs.setdefault(fetched.component, []).append(fetched)
     for component, members in sorted(programs.items()):
@@ -101,7 +101,9 @@ def _list_artifacts(
         )
 
 
-def _make_program(artifact: Artifact, fetched: Fetched, tree: Tree, *, is_release: bool) -> Item:
+def _make_program(
+    artifact: Artifact, fetched: FetchedFile, tree: Tree, *, is_release: bool
+) -> Item:
     name = fetched.path.rpartition("/")[2]
     project = find_project(artifact.component, name)
     return Item(

@@ -6,13 +6,13 @@ from enum import StrEnum
 
 from bundler.cache.payload import Payload
 from bundler.errors import ConfigError
+from bundler.files import SECRET_MODE
 from bundler.render.bundle_manifest import BundleManifest, ContentSource, make_header
 from bundler.render.tree import MANIFEST, File, Tree
 
 INSTALLED = "rootfs/"
 PACKAGES = "packages/"
 PUBLIC_MODE = 0o644
-SECRET_MODE = 0o600
 
 
 class Layout(StrEnum):

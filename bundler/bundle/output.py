@@ -12,7 +12,12 @@ from bundler.bundle.layout import PUBLIC_MODE
 from bundler.bundle.shared_payload import make_shared, shared_pieces
 from bundler.bundle.signing import SUMS_SIGNATURE, sign
 from bundler.cache.payload import Payload
-from bundler.files import explain_disk_faults, remove_leftovers, write_atomically
+from bundler.files import (
+    ensure_directory,
+    explain_disk_faults,
+    remove_leftovers,
+    write_atomically,
+)
 from bundler.formats.volumes import (
     DIGESTS,
     Written,
@@ -28,15 +33,9 @@ RUNBOOK = "RUNBOOK.md"
 PAYLOAD = re.compile(r"payload-[0-9a-f]+\.tar")
 
 
-def make_output(output: Path) -> None:
-    """Make the directory; OutputError where it cannot be one."""
-    with explain_disk_faults(output):
-        output.mkdir(parents=True, exist_ok=True)
-
-
 def open_output(output: Path) -> None:
     """Make the directory, and take away what says that it is whole."""
-    make_output(output)
+    ensure_directory(output)
     with explain_disk_faults(output):
         remove_leftovers(output)
         for name in (SUMS, SUMS_SIGNATURE, JOIN, RUNBOOK):

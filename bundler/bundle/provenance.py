@@ -13,6 +13,7 @@ from pathlib import Path
 from bundler import __version__
 from bundler.bundle.inventory import Item, ItemKind
 from bundler.cache.segments import COMPRESSOR
+from bundler.files import SECRET_MODE
 from bundler.paths import PACKAGE, templates_directory
 from bundler.render.tree import Tree
 
@@ -22,7 +23,6 @@ PREDICATE = "https://slsa.dev/provenance/v1"
 BUILDER = "pkg:generic/bundler-k8s"
 BUILD = f"{BUILDER}#build/v1"
 """The kind of build: `bundler build`, whose parameters are those of `make_provenance`."""
-SECRET = 0o600
 CODE = frozenset({".py", ".tsv", ".yaml"})
 
 Digests = dict[str, str]
@@ -45,7 +45,7 @@ def make_provenance(
     subject = [
         {"name": file.path, "digest": {"sha256": file.sha256}}
         for file in tree
-        if file.mode != SECRET
+        if file.mode != SECRET_MODE
     ]
     given = [{"name": name, "digest": {"sha256": digest}} for name, digest in inputs.items()]
     statement = {

@@ -29,9 +29,9 @@ from bundler.cache.refs import (
 )
 from bundler.cache.store import CHUNK, Cache
 from bundler.catalog import Artifact
-from bundler.cluster.values import DIGEST_LENGTHS
 from bundler.errors import ArtifactError, OutputError
 from bundler.files import explain_disk_faults, open_atomically
+from bundler.formats.digests import DIGEST_LENGTHS
 from bundler.formats.tar_safety import BoundedInfo
 
 TOP = "bundler-cache"

@@ -9,7 +9,6 @@ from pydantic import (
 )
 
 from bundler.cluster.values import (
-    DIGEST_LENGTHS,
     HEX,
     Arch,
     DnsLabel,
@@ -20,6 +19,7 @@ from bundler.cluster.values import (
     Place,
     WebAddress,
 )
+from bundler.formats.digests import DIGEST_LENGTHS
 
 
 class Image(Model):

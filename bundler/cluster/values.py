@@ -23,7 +23,6 @@ HEX = re.compile(r"[0-9a-f]+")
 NO_IPV6 = (
     "IPv6 and dual-stack are not built, for no minor and no network plugin: give an IPv4 address"
 )
-DIGEST_LENGTHS = {"sha256": 64, "sha512": 128}
 
 
 def _check_dns_label(value: str) -> str:

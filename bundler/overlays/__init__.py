@@ -1,1 +1,6 @@
-"""Which folders of templates/ a node gets, and how a template is compiled."""
+"""Overlays: the folders of templates/ that make up a node's bundle.
+
+selection.py    which overlays a node has
+files.py        the files in them, and which programs they take from upstream archives
+templating.py   Jinja: filters, compiling, rendering
+"""

@@ -1,4 +1,4 @@
-"""Which folders of templates/ make up which node's bundle."""
+"""Which folders of templates/ a node's bundle is made from."""
 
 from bundler.cluster.components import Row, select
 from bundler.cluster.plan import ClusterPlan, NodePlan
@@ -40,7 +40,7 @@ OVERLAYS: tuple[Row, ...] = (
     ("metrics-server", Role.CONTROL_PLANE, "metrics-server"),
     ("network-manager", Role.WORKER, None),
 )
-"""Overlay, and which nodes have it. Two overlays may not own one path."""
+"""Overlay, role and feature. Two overlays of one node must not own the same path."""
 
 
 def overlays_of(plan: ClusterPlan, node: NodePlan) -> tuple[str, ...]:

@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from jinja2 import StrictUndefined, UndefinedError
-
 from bundler import __version__
 from bundler.cluster.components import (
     API_PORT,
@@ -46,7 +44,7 @@ from bundler.cluster.plan import (
 from bundler.cluster.schema import Cluster, Role
 from bundler.cluster.settings import make_config, make_flags
 from bundler.formats.image_references import full_name
-from bundler.overlays.templating import compile_template, json_line
+from bundler.overlays.templating import compile_template, json_line, make_unknown
 from bundler.pki.declarations import KUBELET_CA
 from bundler.pki.endpoints import list_serving
 from bundler.pki.hot_reload import list_read_once
@@ -82,10 +80,6 @@ class Secrets:
     revoked_tokens: tuple[str, ...] = ()  # identifiers
 
 
-class NeedsStateError(UndefinedError):
-    """A template asked for something that only the state directory has."""
-
-
 STATE_NAMES = (
     "anchors",
     "authorities_believed",
@@ -105,11 +99,6 @@ STATE_NAMES = (
     "tokens",
 )
 """The names in a template that come out of the state directory."""
-
-
-def make_unknown(name: str) -> Any:
-    """Stands for a value of the state directory where there is none: any use raises."""
-    return StrictUndefined(f"{name} is in the state directory", exc=NeedsStateError)
 
 
 def make_context(plan: ClusterPlan, node: NodePlan, secrets: Secrets | None) -> dict[str, Any]:

@@ -1,31 +1,17 @@
-"""Overlays + context → a node's tree.
+"""Overlays + context → a node's tree."""
 
-In a template folder, `x.j2` is rendered to `x`, `x.fetch` holds "COMPONENT MEMBER" and stands for
-that member of that upstream archive ("COMPONENT": for the upstream file itself), and every other
-file is copied as it is.
-"""
-
-import fnmatch
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import Any
-
-from jinja2 import TemplateError as JinjaError
 
 from bundler.cache.payload import Payload
 from bundler.cluster.plan import ClusterPlan, NodePlan
 from bundler.errors import TemplateError
-from bundler.overlays.selection import overlays_of
-from bundler.overlays.templating import compile_template
-from bundler.paths import templates_directory
+from bundler.files import SECRET_MODE
+from bundler.overlays.files import RENDERED, OverlayFile, list_fetched, list_files
+from bundler.overlays.templating import NeedsStateError, render_template
 from bundler.render.bundle_manifest import ContentSource
-from bundler.render.context import (
-    NeedsStateError,
-    Secrets,
-    make_context,
-)
+from bundler.render.context import Secrets, make_context
 from bundler.render.images import ImageFiles, make_image_files
 from bundler.render.packages import PackageFiles, make_package_files
 from bundler.render.registries import make_registry_files
@@ -33,17 +19,6 @@ from bundler.render.tree import File, Tree, make_manifest
 
 Describe = Callable[[NodePlan, Tree], Iterable[File]]
 """Makes files that tell of a node's finished tree."""
-
-SECRET_NAMES = (
-    "*.key",
-    "*.kubeconfig",
-    "*/encryption-config.yaml",
-    "*/bootstrap-tokens.yaml",
-    "*/metrics-server.yaml",
-)
-"""Files that only root may read, by their names."""
-
-SECRET_MODE = 0o600
 
 SECRET_MARKS = (
     b"PRIVATE KEY-----",
@@ -56,33 +31,12 @@ SECRET_MARKS = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fetched:
-    """A file that comes out of an upstream archive."""
-
-    path: str
-    component: str
-    member: str  # empty: the upstream file is no archive but the program itself
-    origin: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Payloads:
     """The large files of all nodes."""
 
     member: Callable[[str, str, str], Payload]  # (component, arch, member)
     images: ImageFiles
     packages: PackageFiles | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Template:
-    """One file of templates/."""
-
-    path: str  # in the bundle, without .j2 and .fetch
-    origin: str
-    suffix: str  # .j2, .fetch or nothing
-    mode: int
-    content: bytes
 
 
 def render_node(
@@ -97,7 +51,7 @@ def render_node(
     `describe` makes files about all the others.
     """
     context = make_context(plan, node, secrets)
-    tree = Tree(_make_file(template, context) for template in _list_texts(plan, node))
+    tree = Tree(_make_file(template, context) for template in list_files(plan, node))
     return _complete(tree, plan, node, payloads, describe)
 
 
@@ -112,7 +66,7 @@ def render_public(
     context = make_context(plan, node, None)
     tree = Tree()
     absent = {}
-    for template in _list_texts(plan, node):
+    for template in list_files(plan, node):
         if file := _make_public_file(template, context):
             tree.add(file)
         else:
@@ -157,58 +111,12 @@ def _complete(
     return tree
 
 
-def list_fetched(plan: ClusterPlan, node: NodePlan) -> tuple[Fetched, ...]:
-    """What the node's bundle takes out of upstream archives."""
-    found = []
-    for template in _list_templates(plan, node):
-        if template.suffix == ".fetch":
-            text = _render(template, {"plan": plan, "node": node}).strip()
-            component, _, member = text.partition(" ")
-            found.append(
-                Fetched(path=template.path, component=component, member=member, origin=text)
-            )
-    return tuple(found)
-
-
-def _list_texts(plan: ClusterPlan, node: NodePlan) -> Iterator[_Template]:
-    return (t for t in _list_templates(plan, node) if t.suffix != ".fetch")
-
-
-def _list_templates(plan: ClusterPlan, node: NodePlan) -> tuple[_Template, ...]:
-    return tuple(t for overlay in overlays_of(plan, node) for t in _read_overlay(overlay))
-
-
-@cache
-def _read_overlay(name: str) -> tuple[_Template, ...]:
-    root = templates_directory() / name
-    if not root.is_dir():
-        raise TemplateError(f"there is no template folder {name}", hint="install bundler anew")
-    return tuple(_read_template(path, root) for path in sorted(root.rglob("*")) if path.is_file())
-
-
-def _read_template(path: Path, root: Path) -> _Template:
-    suffix = path.suffix if path.suffix in {".j2", ".fetch"} else ""
-    inside = path.relative_to(root).as_posix().removesuffix(suffix)
-    is_program = bool(path.stat().st_mode & 0o100)
-    return _Template(
-        path=inside,
-        origin=f"{root.name}/{path.relative_to(root).as_posix()}",
-        suffix=suffix,
-        mode=SECRET_MODE if _is_secret(inside) else 0o755 if is_program else 0o644,
-        content=path.read_bytes(),
-    )
-
-
-def _is_secret(path: str) -> bool:
-    return any(fnmatch.fnmatchcase(path, pattern) for pattern in SECRET_NAMES)
-
-
-def _make_file(template: _Template, context: Mapping[str, Any]) -> File:
-    if template.suffix != ".j2":
+def _make_file(template: OverlayFile, context: Mapping[str, Any]) -> File:
+    if template.suffix != RENDERED:
         return File(
             path=template.path, mode=template.mode, content=template.content, origin=template.origin
         )
-    content = _render(template, context).encode()
+    content = render_template(template.content, template.origin, context).encode()
     return _check_open(
         File(path=template.path, mode=template.mode, content=content, origin=template.origin)
     )
@@ -222,7 +130,7 @@ def _check_open(file: File) -> File:
     return file
 
 
-def _make_public_file(template: _Template, context: Mapping[str, Any]) -> File | None:
+def _make_public_file(template: OverlayFile, context: Mapping[str, Any]) -> File | None:
     """None where the file is secret, or says something that only the state directory knows."""
     if template.mode == SECRET_MODE:
         return None
@@ -230,12 +138,3 @@ def _make_public_file(template: _Template, context: Mapping[str, Any]) -> File |
         return _make_file(template, context)
     except NeedsStateError:
         return None
-
-
-def _render(template: _Template, context: Mapping[str, Any]) -> str:
-    try:
-        return compile_template(template.content.decode()).render(context)
-    except NeedsStateError:
-        raise
-    except JinjaError as error:
-        raise TemplateError(f"{template.origin}: {error}") from error

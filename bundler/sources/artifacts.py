@@ -18,7 +18,7 @@ from bundler.cluster.components import minor_of
 from bundler.cluster.inputs import Pin
 from bundler.cluster.plan import ClusterPlan, choose_flannel, runtime_versions
 from bundler.errors import ArtifactError
-from bundler.render.node import list_fetched
+from bundler.overlays.files import list_fetched
 from bundler.sources.lock import Lock, LockEntry, LockKind
 from bundler.sources.signatures import describe_trust
 

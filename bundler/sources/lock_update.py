@@ -16,6 +16,7 @@ from bundler.cluster.inputs import UpstreamKey
 from bundler.cluster.plan import ClusterPlan
 from bundler.cluster.schema import Cluster
 from bundler.errors import ArtifactError
+from bundler.formats.digests import DIGEST_LENGTHS
 from bundler.sources.artifacts import FROM_USER, choose_artifacts, find_trust
 from bundler.sources.fetch import FetchOptions, ensure_artifact, fetch_unpinned
 from bundler.sources.lock import (
@@ -250,6 +251,6 @@ def read_checksum(content: bytes, name: str, algorithm: str) -> str | None:
     found = [words[0] for words in lines if len(words) == 2 and words[1].lstrip("*") == name]
     if [len(words) for words in lines if words] == [1]:
         found = [words[0] for words in lines if words]
-    length = {"sha256": 64, "sha512": 128}[algorithm]
+    length = DIGEST_LENGTHS[algorithm]
     digests = {d.lower() for d in found if len(d) == length and set(d.lower()) <= HEXADECIMAL}
     return digests.pop() if len(digests) == 1 else None

@@ -15,6 +15,7 @@ from bundler.bundle.inspect import BundleReport, inspect
 from bundler.bundle.provenance import PROVENANCE
 from bundler.bundle.sbom import SBOM
 from bundler.errors import OutputError
+from bundler.files import SECRET_MODE
 from bundler.formats.bundle_archives import Hashing
 from bundler.formats.volumes import open_whole, whole_name
 from bundler.render.bundle_manifest import ManifestEntry
@@ -23,7 +24,6 @@ from bundler.upgrade.components import compare_components
 from bundler.upgrade.text import TEXT_LIMIT, diff_texts
 
 BUNDLE = ".tar.gz"
-SECRET = 0o600
 DERIVED = frozenset({SBOM, PROVENANCE})
 """Files that follow from the others: they change with them, and their text says nothing new."""
 
@@ -114,7 +114,7 @@ def _compare_files(
                 section="files", what=what, name=path, before=_describe(old), after=_describe(new)
             )
         elif old != new:
-            is_shown = text and path not in DERIVED and SECRET not in {old.mode, new.mode}
+            is_shown = text and path not in DERIVED and SECRET_MODE not in {old.mode, new.mode}
             lines = _diff_file(path, before, after) if is_shown else ()
             yield _describe_change(old, new, lines)
 
@@ -124,7 +124,7 @@ def _describe(entry: ManifestEntry | None) -> str:
     if entry is None:
         return ""
     mode = f"{stat.S_IMODE(entry.mode):04o}"
-    return f"{mode}, secret" if entry.mode == SECRET else f"{mode}, {entry.size} bytes"
+    return f"{mode}, secret" if entry.mode == SECRET_MODE else f"{mode}, {entry.size} bytes"
 
 
 def _describe_change(

@@ -18,10 +18,9 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from bundler import __version__
-from bundler.bundle.output import make_output
 from bundler.cluster.plan import ClusterPlan
 from bundler.errors import OutputError
-from bundler.files import explain_disk_faults, write_atomically
+from bundler.files import ensure_directory, explain_disk_faults, write_atomically
 from bundler.overlays.templating import compile_template
 from bundler.paths import RESOURCES
 from bundler.pki.external_ca.requests import SigningRequest
@@ -38,7 +37,7 @@ def write_requests(wanted: Sequence[SigningRequest], plan: ClusterPlan, director
     OutputError where the directory holds somebody else's files.
     """
     files = make_files(wanted, plan)
-    make_output(directory)
+    ensure_directory(directory)
     with explain_disk_faults(directory):
         earlier = _read_earlier(directory)
         for name in earlier - set(files):

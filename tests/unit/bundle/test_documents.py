@@ -47,10 +47,10 @@ from bundler.cluster.plan import ClusterPlan, make_plan
 from bundler.errors import ArtifactError
 from bundler.formats.image_archives import open_image
 from bundler.formats.image_references import parse_reference
+from bundler.overlays.files import list_fetched
 from bundler.pipeline import build, render
 from bundler.project import Inputs, update_lock
 from bundler.render.images import BLOBS
-from bundler.render.node import list_fetched
 from bundler.render.tree import File, Tree
 from bundler.sources.artifacts import resolve_artifacts
 from bundler.sources.images.needed import Images, list_needed

@@ -1,0 +1,97 @@
+"""The files of the overlays, read once, and the programs that they take from upstream archives.
+
+In a folder of templates/, `x.j2` is rendered to `x`. `x.fetch` holds "COMPONENT MEMBER": the file
+`x` is that member of that component's archive ("COMPONENT": the upstream file itself). Every other
+file is copied unchanged.
+"""
+
+import fnmatch
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from bundler.cluster.plan import ClusterPlan, NodePlan
+from bundler.errors import TemplateError
+from bundler.files import SECRET_MODE
+from bundler.overlays.selection import overlays_of
+from bundler.overlays.templating import render_template
+from bundler.paths import templates_directory
+
+RENDERED = ".j2"
+FETCHED = ".fetch"
+SECRET_NAMES = (
+    "*.key",
+    "*.kubeconfig",
+    "*/encryption-config.yaml",
+    "*/bootstrap-tokens.yaml",
+    "*/metrics-server.yaml",
+)
+"""Files that only root may read, by name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OverlayFile:
+    """One file of templates/."""
+
+    path: str  # in the bundle, without .j2 and .fetch
+    origin: str  # OVERLAY/PATH, for messages
+    suffix: str  # .j2, .fetch or empty
+    mode: int
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FetchedFile:
+    """A file of the bundle that comes from an upstream archive."""
+
+    path: str
+    component: str
+    member: str  # empty: the upstream file is the program itself, not an archive
+    origin: str
+
+
+def list_files(plan: ClusterPlan, node: NodePlan) -> tuple[OverlayFile, ...]:
+    """Every file of the node's overlays that is copied or rendered."""
+    return tuple(file for file in _list_all(plan, node) if file.suffix != FETCHED)
+
+
+def list_fetched(plan: ClusterPlan, node: NodePlan) -> tuple[FetchedFile, ...]:
+    """Every file that the node's bundle takes from an upstream archive."""
+    found = []
+    for file in _list_all(plan, node):
+        if file.suffix == FETCHED:
+            text = render_template(file.content, file.origin, {"plan": plan, "node": node}).strip()
+            component, _, member = text.partition(" ")
+            found.append(
+                FetchedFile(path=file.path, component=component, member=member, origin=text)
+            )
+    return tuple(found)
+
+
+def _list_all(plan: ClusterPlan, node: NodePlan) -> tuple[OverlayFile, ...]:
+    return tuple(file for overlay in overlays_of(plan, node) for file in _read_overlay(overlay))
+
+
+@cache
+def _read_overlay(name: str) -> tuple[OverlayFile, ...]:
+    root = templates_directory() / name
+    if not root.is_dir():
+        raise TemplateError(f"{root}: the template folder is missing", hint="reinstall bundler")
+    return tuple(_read_file(path, root) for path in sorted(root.rglob("*")) if path.is_file())
+
+
+def _read_file(path: Path, root: Path) -> OverlayFile:
+    suffix = path.suffix if path.suffix in {RENDERED, FETCHED} else ""
+    inside = path.relative_to(root).as_posix().removesuffix(suffix)
+    is_program = bool(path.stat().st_mode & 0o100)
+    return OverlayFile(
+        path=inside,
+        origin=f"{root.name}/{path.relative_to(root).as_posix()}",
+        suffix=suffix,
+        mode=SECRET_MODE if _is_secret(inside) else 0o755 if is_program else 0o644,
+        content=path.read_bytes(),
+    )
+
+
+def _is_secret(path: str) -> bool:
+    return any(fnmatch.fnmatchcase(path, pattern) for pattern in SECRET_NAMES)
