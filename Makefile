@@ -1,67 +1,80 @@
-# make demo    set everything up, obtain real artifacts, build examples/lab.yaml, show what it made
-# make test    everything, a real cluster included (Linux with Docker; on Debian as root from scratch)
-# make test-long  the lab's longest tests, which make test leaves out
-# make check   the quick half: format, lint, types, unit and shell tests
-# make docs    docs/cluster-yaml.md from the models
-# make bench   what a build and a fetch cost, as ratios of commands in one run; fails where a bound is broken
-# make lab-up | lab-down | lab-shell NODE=master1      the lab's hosts, to play with
+.DEFAULT_GOAL = help
 
 LAB_CACHE = $(or $(BUNDLER_LAB_CACHE),$(HOME)/.cache/bundler-lab)
 PYTHON = .venv/bin/python
 BUILD = .venv/bin/bundler build -c examples/lab.yaml -o dist --mirror $(LAB_CACHE)/mirror --pins $(LAB_CACHE)/pins.yaml
 LIST_NODES = $(PYTHON) -c 'import sys, yaml; print(*(sys.argv[1].format(**node) for node in yaml.safe_load(open("examples/lab.yaml"))["nodes"]))'
-# one more than processors: the longest tests wait for most of their time
+# One more than processors: the longest tests wait for most of their time.
 WORKERS = $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
+PYTEST = $(PYTHON) -m pytest -q -n $(WORKERS) --dist worksteal
 SHELL_SCRIPTS = $(shell git ls-files '*.sh' .ci/run scripts/lab/runc-wrapper scripts/lab/host/usr/local/lib/lab/fixups)
 
-.PHONY: demo test test-others test-lab test-long check lint docs bench venv lab lab-up lab-down lab-shell clean
+.PHONY: help demo check test test-others test-lab test-long lint format docs site bench release venv lab lab-up lab-down lab-shell clean
 
-demo: venv lab
+help: ## print this list
+	@echo "usage: make TARGET"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s  %s\n", $$1, $$2 }' Makefile
+
+demo: venv lab ## build examples/lab.yaml from real artifacts and show what is in it (prepares the machine first)
 	$(BUILD)
 	@echo
 	@cat dist/SHA256SUMS && du -ch dist/*.tar.gz | tail -1
-	@echo "artifacts: $$(cat $(LAB_CACHE)/source.txt) (see README.md, What is verified)"
+	@echo "artifacts: $$(cat $(LAB_CACHE)/source.txt) (see docs/development/testing.md)"
 	@.venv/bin/bundler inspect dist/lab-worker1.tar.gz | head -12
 
-# Side by side: the lab waits for most of its time, and goes before the rest where both want a processor.
-test: lint lab
+check: venv ## lint, types, import contracts, unit and golden tests, fast shell tests: no Docker, no lab
+	@scripts/setup.sh check
+	@$(MAKE) --no-print-directory --jobs=2 --keep-going lint test-quick
+
+test: venv ## run all tests, a real five-host cluster included (Linux with Docker; on Debian as root from scratch)
+	@scripts/setup.sh check
+	@scripts/setup.sh lab
+	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory --jobs=2 --keep-going test-lab test-others
 
+test-quick:
+	BUNDLER_TEST_SHELLS=dash $(PYTEST) -m "not slow" tests/unit tests/golden tests/shell
+
+# The lab waits for most of its time, so it runs next to the other tests and has priority over them.
 test-others:
-	nice $(PYTHON) -m pytest -q -n $(WORKERS) --dist worksteal tests/unit tests/golden tests/shell tests/component
+	nice $(PYTEST) tests/unit tests/golden tests/shell tests/component
 
 test-lab:
 	@mkdir -p .lab
-	@echo "the lab's tests run beside the others; what they say comes at the end, and meanwhile: tail -f .lab/output"
+	@echo "the lab's tests run at the same time as the others; their output follows at the end (tail -f .lab/output)"
 	@$(PYTHON) -m pytest tests/lab -m "not long" --durations=20 >.lab/output 2>&1; code=$$?; cat .lab/output; exit $$code
 
-test-long: lint lab
+test-long: venv lab ## run the lab's longest tests: upgrades under load, 30 kills and power cuts, growth, rotation (80 min)
 	$(PYTHON) -m pytest tests/lab -m long
 
-check: lint
-	$(PYTHON) -m pytest -q -n $(WORKERS) --dist worksteal tests/unit tests/golden tests/shell
-
-lint: venv
-	@scripts/setup.sh check
+lint: venv ## check format, style, types, import contracts and shell scripts
 	.venv/bin/ruff format --check --quiet .
 	.venv/bin/ruff check --quiet .
 	.venv/bin/mypy
+	.venv/bin/lint-imports --no-logo
+	.venv/bin/shfmt -d $(SHELL_SCRIPTS)
 	shellcheck -x $(SHELL_SCRIPTS)
 
-bench: venv lab
+format: venv ## format Python and shell
+	.venv/bin/ruff check --quiet --fix-only .
+	.venv/bin/ruff format --quiet .
+	.venv/bin/shfmt -w $(SHELL_SCRIPTS)
+
+docs: venv ## write docs/reference/cluster-yaml.md and cli.md from the code
+	$(PYTHON) scripts/make_reference.py
+
+site: venv ## build the documentation as static HTML that works without a network (build/site/index.html)
+	.venv/bin/mkdocs build --strict --quiet --site-dir build/site
+	@echo build/site/index.html
+
+bench: venv lab ## measure build and download as ratios of commands in one run; fail where a bound is broken
 	@failed=; for script in bench bench_fetch; do \
 		$(PYTHON) scripts/$$script.py || failed=yes; done; [ -z "$$failed" ]
 
-docs: venv
-	$(PYTHON) scripts/make_reference.py
+release: venv ## build wheel, sdist, single-file zipapp, hash-locked requirements and SHA256SUMS into build/release
+	scripts/release.sh build/release
 
-venv:
-	@scripts/setup.sh venv
-
-lab:
-	@scripts/setup.sh lab
-
-lab-up: demo
+lab-up: demo ## boot the lab's five hosts with their bundles unpacked, to play with
 	@scripts/lab/hosts.sh down
 	@scripts/lab/hosts.sh up $$($(LIST_NODES) '{name}={address}')
 	@for node in $$($(LIST_NODES) '{name}'); do \
@@ -70,11 +83,17 @@ lab-up: demo
 		docker exec bundlerlab-$$node tar -xzf /root/lab-$$node.tar.gz -C /root || exit 1; done
 	@echo "on each host: /root/lab-NODE/install.sh        (make lab-shell NODE=master1)"
 
-lab-down:
-	@scripts/lab/hosts.sh down
-
-lab-shell:
+lab-shell: ## open a root shell on a host of the lab: make lab-shell NODE=master1
 	@scripts/lab/hosts.sh shell $(NODE)
 
-clean:
-	rm -rf .venv dist .lab .mypy_cache .ruff_cache .pytest_cache examples/*.state
+lab-down: ## remove the lab's hosts
+	@scripts/lab/hosts.sh down
+
+lab: ## prepare the lab only: Docker, artifacts, host image (Kubernetes is compiled once where upstream is unreachable)
+	@scripts/setup.sh lab
+
+venv: ## make or update the virtual environment .venv
+	@scripts/setup.sh venv
+
+clean: ## remove everything that make wrote into this folder; the lab's cache stays
+	rm -rf .venv build dist .lab .mypy_cache .ruff_cache .pytest_cache .import_linter_cache examples/*.state
