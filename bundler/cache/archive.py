@@ -32,7 +32,7 @@ from bundler.catalog import Artifact
 from bundler.errors import ArtifactError, OutputError
 from bundler.files import explain_disk_faults, open_atomically
 from bundler.formats.digests import DIGEST_LENGTHS
-from bundler.formats.tar_safety import BoundedInfo
+from bundler.formats.tar_safety import BadMemberError, iter_members, open_tar
 
 TOP = "bundler-cache"
 INDEX = f"{TOP}/INDEX"
@@ -88,7 +88,7 @@ def export_blobs(cache: Cache, target: Path, only: Collection[Artifact] | None) 
         raise OutputError(f"{target.absolute().parent} is no directory", hint="make it first")
     with (
         open_atomically(target) as file,
-        tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as archive,
+        open_tar(mode="w", fileobj=file) as archive,
     ):
         index = "".join(f"{blob.name}\n" for blob in blobs).encode()
         archive.addfile(_describe(INDEX, len(index)), io.BytesIO(index))
@@ -111,8 +111,8 @@ def import_blobs(cache: Cache, source: Path) -> Iterator[Blob]:
     except OSError as error:
         raise ArtifactError(f"{source}: {error.strerror}") from error
     try:
-        with file, tarfile.open(fileobj=file, mode="r|", tarinfo=BoundedInfo) as archive:
-            members = iter(archive)
+        with file, open_tar(mode="r|", fileobj=file) as archive:
+            members = iter_members(archive)
             left = _read_index(archive, next(members, None), source)
             documents: dict[str, str] = {}
             for member in members:
@@ -128,6 +128,10 @@ def import_blobs(cache: Cache, source: Path) -> Iterator[Blob]:
                 content = archive.extractfile(member)
                 if content is not None:
                     yield _take(cache, blob, content, source)
+    except BadMemberError as error:
+        raise ArtifactError(
+            f"{source}: not an exported cache: {error}; the rest of it is not used", hint=_HINT
+        ) from error
     except (tarfile.TarError, EOFError) as error:
         raise ArtifactError(
             f"{source}: no whole, uncompressed tar archive ({error})", hint=_HINT

@@ -25,9 +25,9 @@ from bundler.errors import ArtifactError
 from bundler.files import write_atomically
 from bundler.formats.tar_safety import (
     BadMemberError,
-    BoundedInfo,
-    unpacked_limit,
-    walk,
+    iter_members,
+    open_tar,
+    unpack_limit,
 )
 
 MEMBERS = "members"
@@ -135,9 +135,9 @@ def _read_members(
     left = set(names)
     found = {}
     try:
-        with tarfile.open(archive, "r:*", tarinfo=BoundedInfo) as tar:
+        with open_tar(archive) as tar:
             # to its end, though all may be found before: a second file of one name may follow
-            for member in walk(tar, unpacked_limit(archive.stat().st_size)):
+            for member in iter_members(tar, unpack_limit(archive.stat().st_size)):
                 name = member.name.removeprefix("./")
                 if name not in left:
                     continue

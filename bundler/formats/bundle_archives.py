@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from bundler.errors import OutputError
-from bundler.formats.tar_safety import BadMemberError, BoundedInfo, walk
+from bundler.formats.tar_safety import BadMemberError, iter_members, open_tar
 from bundler.formats.volumes import open_whole
 
 CHUNK = 1 << 20
@@ -45,8 +45,8 @@ def list_files(stream: IO[bytes]) -> Iterator[tuple[str, int, IO[bytes]]]:
     """
     folder = ""
     # not "r|gz": tarfile's own reader ends with the first of a file's gzip members
-    with tarfile.open(fileobj=stream, mode="r|", tarinfo=BoundedInfo) as tar:
-        for member in walk(tar):
+    with open_tar(mode="r|", fileobj=stream) as tar:
+        for member in iter_members(tar):
             if not member.isreg() and not member.isdir():
                 raise BadMemberError(f"{member.name!r} is a link")
             top, slash, below = posixpath.normpath(member.name).partition("/")

@@ -31,7 +31,7 @@ from bundler.formats.image_manifests import (
 from bundler.formats.image_references import Reference, full_name
 from bundler.formats.safe_parse import read_json
 from bundler.formats.stored_images import Layer, Place, StoredImage
-from bundler.formats.tar_safety import BoundedInfo
+from bundler.formats.tar_safety import BadMemberError, iter_members, open_tar
 
 DOCKER_INDEX = "manifest.json"
 OCI_INDEX_FILE = "index.json"
@@ -89,6 +89,10 @@ def list_files(path: Path) -> Files:
     """Every plain file of an archive or a directory; ArtifactError where it is neither."""
     try:
         files = _list_directory(path) if path.is_dir() else _list_archive(path)
+    except BadMemberError as error:
+        raise ArtifactError(
+            f"{path}: not an archive of images: {error}", hint=f"make it again: {FROM_DAEMON}"
+        ) from error
     except (tarfile.TarError, EOFError) as error:
         raise ArtifactError(
             f"{path}: not a whole, uncompressed tar archive ({error})",
@@ -117,11 +121,9 @@ def _list_directory(root: Path) -> Files:
 def _list_archive(path: Path) -> Files:
     files: dict[str, Place] = {}
     links: dict[str, str] = {}
-    with tarfile.open(path, "r:", tarinfo=BoundedInfo) as archive:
-        for member in archive:
+    with open_tar(path, "r:") as archive:
+        for member in iter_members(archive):
             name = posixpath.normpath(member.name)
-            if name in files or name in links:
-                raise ArtifactError(f"{path}: holds {name} twice", hint=f"{FROM_DAEMON}, anew")
             if member.isreg():
                 files[name] = Place(path=path, offset=member.offset_data, size=member.size)
             elif member.issym():  # docker save, for a layer that comes again

@@ -1,20 +1,26 @@
-"""Members of tarballs that others made: what no honest archive holds is refused.
+"""Open tar archives safely: the only place where bundler opens one, for reading or writing.
 
-Nothing here is ever unpacked by name, so a path cannot lead astray on the builder; but a bundle is
-unpacked on its host, and an archive that tries is not what its publisher meant.
+tarsafe and the limits below check every member while the archive is read, in one pass. bundler
+never extracts by name, so a bad path cannot reach the builder's disk. But a host extracts its
+bundle, and an archive with such a member is not what its publisher intended.
 """
 
+import copy
 import posixpath
 import tarfile
 from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, cast
 
-RATIO = 64
-"""An archive may unpack to this many times its size. Programs: 3 to 5; gzip's most: 1032."""
-SMALL = 256 << 20
-"""Bytes that every archive may unpack to, however small it is."""
-MOST_HEADER = 1 << 20
+from tarsafe.tarsafe import TarSafe, TarSafeException
+
+UNPACK_RATIO = 64
+"""An archive may unpack to this many times its size. Programs: 3 to 5; gzip's maximum: 1032."""
+UNPACK_MINIMUM = 256 << 20
+"""Bytes that every archive may unpack to, even a small one."""
+MAX_HEADER = 1 << 20
 """Bytes of a long name or of a pax header, which tarfile reads into memory."""
-MOST_MEMBERS = 200_000
+MAX_MEMBERS = 200_000
 HEADERS = {
     tarfile.XHDTYPE,
     tarfile.XGLTYPE,
@@ -22,65 +28,140 @@ HEADERS = {
     tarfile.GNUTYPE_LONGNAME,
     tarfile.GNUTYPE_LONGLINK,
 }
+ROOT = "/archive"
+"""Where tarsafe pretends to extract. Nothing is extracted, so it need not exist."""
+SHOWN = 200  # characters of a member's name in a message
 
 
 class BadMemberError(tarfile.TarError):
-    """An archive with a member that it should not have; which, and why."""
+    """A member that no archive should have; the message names it and says why."""
 
 
 class BoundedInfo(tarfile.TarInfo):
-    """What tarfile makes of a header; one that claims to be huge is refused before it is read."""
+    """A tar header; one that states a huge size is refused before its content is read."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "BoundedInfo":
-        """As the base class."""
+        """As the base class; BadMemberError if the header is larger than MAX_HEADER."""
         member = super().frombuf(buf, encoding, errors)
-        if member.type in HEADERS and member.size > MOST_HEADER:
+        if member.type in HEADERS and member.size > MAX_HEADER:
             raise BadMemberError(f"a header of {member.size} bytes")
         return member
 
 
-def walk(tar: tarfile.TarFile, most: int | None = None) -> Iterator[tarfile.TarInfo]:
-    """Each member in turn; BadMemberError at the first that must not be.
+class SafeTarFile(TarSafe):
+    """A tar archive whose members are checked when their headers are read.
 
-    That is one with an absolute path or `..`, a link that leads out, a device, pipe or sparse file,
-    a second file of one name, and the one with which more than `most` bytes would be unpacked.
+    TarSafe checks only in extract() and extractall(), and reads all members first. A stream cannot
+    be read twice, and bundler reads contents with extractfile(), so the check is in next(), which
+    every way to read an archive goes through.
+    """
+
+    tarinfo = BoundedInfo
+
+    def next(self) -> tarfile.TarInfo | None:
+        """The next member; BadMemberError if an honest archive has no such member."""
+        member = super().next()
+        if member is not None and (fault := find_fault(member)):
+            raise BadMemberError(f"{member.name[:SHOWN]!r} is {fault}")
+        return member
+
+
+def open_tar(
+    path: Path | None = None, mode: str = "r:*", *, fileobj: IO[bytes] | None = None
+) -> SafeTarFile:
+    """Open an archive by its path or as an open file; `mode` is a mode of tarfile.
+
+    Raises BadMemberError already if the first member is bad.
+    """
+    tar = SafeTarFile.open(path, mode, fileobj, format=tarfile.GNU_FORMAT)  # type: ignore[no-untyped-call]
+    return cast("SafeTarFile", tar)
+
+
+def iter_members(tar: SafeTarFile, limit: int | None = None) -> Iterator[tarfile.TarInfo]:
+    """Each member in order; BadMemberError at the first bad one.
+
+    In addition to what `next` refuses: a second file with the same name, more than MAX_MEMBERS
+    members, and a member with which the archive unpacks to more than `limit` bytes.
     """
     seen = set()
     for count, member in enumerate(tar):
         name = posixpath.normpath(member.name)
-        if fault := _find_fault(member):
-            raise BadMemberError(f"{member.name[:200]!r} is {fault}")
         if not member.isdir() and name in seen:
-            raise BadMemberError(f"{member.name[:200]!r} is in it twice")
-        if count >= MOST_MEMBERS:
-            raise BadMemberError(f"more than {MOST_MEMBERS} members")
-        if most is not None and member.offset_data + member.size > most:
+            raise BadMemberError(f"{member.name[:SHOWN]!r} is in the archive twice")
+        if count >= MAX_MEMBERS:
+            raise BadMemberError(f"more than {MAX_MEMBERS} members")
+        if limit is not None and member.offset_data + member.size > limit:
             raise BadMemberError(
-                f"with {member.name[:200]!r} it would unpack to more than {most} bytes, which is"
-                " more than such an archive holds"
+                f"with {member.name[:SHOWN]!r} it would unpack to more than {limit} bytes, which is"
+                " too much for an archive of its size"
             )
         seen.add(name)
         yield member
 
 
-def unpacked_limit(size: int) -> int:
+def unpack_limit(size: int) -> int:
     """The bytes that an archive of `size` bytes may unpack to."""
-    return max(SMALL, RATIO * size)
+    return max(UNPACK_MINIMUM, UNPACK_RATIO * size)
 
 
-def _find_fault(member: tarfile.TarInfo) -> str:
+def find_fault(member: tarfile.TarInfo) -> str:
+    """What is wrong with a member, by tarsafe's rules and by ours; empty if nothing is."""
+    refusal = _ask_tarsafe(member)  # always: its rules hold even where ours miss something
+    return _find_own_fault(member) or refusal
+
+
+def _ask_tarsafe(member: tarfile.TarInfo) -> str:
+    try:
+        _OneMember(member).check()
+    except TarSafeException as error:
+        return f"refused by tarsafe: {error}"
+    return ""
+
+
+class _OneMember(TarSafe):
+    """One member, shown to tarsafe's check as if it were the complete archive."""
+
+    def __init__(self, member: tarfile.TarInfo) -> None:
+        self._member = member
+
+    def __iter__(self) -> Iterator[tarfile.TarInfo]:
+        yield _relative_to_root(self._member)
+
+    def check(self) -> None:
+        """TarSafeException if tarsafe would not extract this member."""
+        self._safetar_check(ROOT)  # type: ignore[no-untyped-call]
+
+
+def _relative_to_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    """The member with a link target that starts at the archive's top, as tarsafe expects it.
+
+    A symbolic link starts at its own directory. tarsafe ignores that, and would refuse the link
+    `ID/layer.tar -> ../OTHER/layer.tar` of docker save.
+    """
+    if not member.issym():
+        return member
+    changed = copy.copy(member)
+    changed.linkname = _link_target(member)
+    return changed
+
+
+def _link_target(member: tarfile.TarInfo) -> str:
+    """The path from the archive's top that a link leads to."""
+    start = posixpath.dirname(member.name) if member.issym() else ""
+    return posixpath.normpath(posixpath.join(start, member.linkname))
+
+
+def _find_own_fault(member: tarfile.TarInfo) -> str:
     name = member.name
     if name.startswith("/"):
         return "an absolute path"
     if ".." in name.split("/"):
         return "a path with .."
     if member.issym() or member.islnk():
-        # a symbolic link starts from its own directory, a hard link from the archive's top
-        start = posixpath.dirname(name) if member.issym() else ""
-        target = posixpath.normpath(posixpath.join(start, member.linkname))
+        target = _link_target(member)
         leads_out = target.startswith("/") or target.split("/")[0] == ".."
-        return f"a link that leads out of the archive, to {member.linkname[:200]!r}" * leads_out
+        return f"a link that leads out of the archive, to {member.linkname[:SHOWN]!r}" * leads_out
     if member.issparse():
         return "a sparse file"
-    return "" if member.isreg() or member.isdir() else "a device, a pipe or of no known kind"
+    return "" if member.isreg() or member.isdir() else "a device, a pipe or an unknown kind of file"

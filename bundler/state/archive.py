@@ -15,7 +15,7 @@ import secrets
 import shutil
 import tarfile
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -28,6 +28,7 @@ from bundler.files import (
     sync_directory,
     write_atomically,
 )
+from bundler.formats.tar_safety import BadMemberError, iter_members, open_tar
 from bundler.state.directory import open_state
 
 MAGIC = b"bundler-state 1"
@@ -149,7 +150,7 @@ def _is_payable(cost: Mapping[str, int]) -> bool:
 
 def _pack(files: dict[str, bytes]) -> bytes:
     packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+    with open_tar(mode="w:gz", fileobj=packed) as archive:
         for name, data in files.items():
             member = tarfile.TarInfo(name)
             member.size, member.mode = len(data), 0o600
@@ -160,11 +161,13 @@ def _pack(files: dict[str, bytes]) -> bytes:
 def _unpack(packed: bytes) -> dict[str, bytes]:
     """It was authenticated, so whoever wrote it knew the passphrase; still no path leads out."""
     files = {}
-    with tarfile.open(fileobj=io.BytesIO(packed), mode="r:gz") as archive:
-        for member in archive:
-            content = archive.extractfile(member) if member.isreg() else None
-            path = PurePosixPath(member.name)
-            if content is None or path.is_absolute() or ".." in path.parts:
-                raise OutputError(f"the state holds {member.name}, which is no file of a state")
-            files[member.name] = content.read()
+    try:
+        with open_tar(mode="r:gz", fileobj=io.BytesIO(packed)) as archive:
+            for member in iter_members(archive):
+                content = archive.extractfile(member) if member.isreg() else None
+                if content is None:
+                    raise OutputError(f"the exported state holds {member.name!r}, not a file")
+                files[member.name] = content.read()
+    except BadMemberError as error:
+        raise OutputError(f"the exported state is not from bundler: {error}") from error
     return files

@@ -80,14 +80,15 @@ ONE = f"bundler-cache/sha256/{hashlib.sha256(b'one').hexdigest()}"
 @pytest.mark.parametrize(
     ("members", "expected"),
     [
-        ([(f"../{ONE}", b"one", tarfile.REGTYPE)], "no file of a cache"),
-        ([(f"/{ONE}", b"one", tarfile.REGTYPE)], "no file of a cache"),
-        ([(ONE, b"", tarfile.SYMTYPE)], "no file of a cache"),
-        ([(ONE, b"", tarfile.LNKTYPE)], "no file of a cache"),
-        ([(ONE, b"", tarfile.CHRTYPE)], "no file of a cache"),
+        ([(f"../{ONE}", b"one", tarfile.REGTYPE)], "a path with .."),
+        ([(f"/{ONE}", b"one", tarfile.REGTYPE)], "an absolute path"),
+        ([(ONE, b"", tarfile.SYMTYPE)], "a link that leads out"),
+        ([(ONE, b"", tarfile.LNKTYPE)], "a link that leads out"),
+        ([(ONE, b"", tarfile.CHRTYPE)], "a device"),
+        ([(ONE, b"", tarfile.DIRTYPE)], "no file of a cache"),
         ([(ONE[:-1], b"one", tarfile.REGTYPE)], "no file of a cache"),
         ([(f"{ONE}/x", b"one", tarfile.REGTYPE)], "no file of a cache"),
-        ([(ONE, b"one", tarfile.REGTYPE)] * 2, "in it twice"),
+        ([(ONE, b"one", tarfile.REGTYPE)] * 2, "in the archive twice"),
         ([(ONE, b"eno", tarfile.REGTYPE)], "not what its name says; kept aside"),
         ([(ONE.replace("256", "512") + ONE[-64:], b"", tarfile.REGTYPE)], "not in its index"),
         ([], "1 files of its index are missing"),
@@ -98,6 +99,7 @@ ONE = f"bundler-cache/sha256/{hashlib.sha256(b'one').hexdigest()}"
         "symlink",
         "hardlink",
         "device",
+        "directory",
         "short",
         "below",
         "twice",
@@ -122,7 +124,7 @@ def test_an_import_takes_nothing_that_is_not_what_it_says(
         (b"[]", tarfile.REGTYPE),
         (b"{", tarfile.REGTYPE),
         (b'{"https://x.example/": "sha256:../../x"}', tarfile.REGTYPE),
-        (b"", tarfile.SYMTYPE),
+        (b"", tarfile.DIRTYPE),
     ],
 )
 def test_an_import_that_cannot_say_which_url_gave_what_is_refused(

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import io
+import re
 import subprocess
 import sys
 import tarfile
@@ -19,6 +20,7 @@ from bundler.cache.store import Cache
 from bundler.errors import ArtifactError, OutputError
 from bundler.formats import tar_safety
 from bundler.formats.bundle_archives import explain_damage, read_zipped
+from bundler.formats.tar_safety import BadMemberError, open_tar
 
 Member = tuple[str, bytes, str]  # name, type, what it links to or holds
 
@@ -30,7 +32,7 @@ BAD: dict[str, tuple[Member, ...]] = {
     "leads out of the archive, to '../passwd'": (("top/hard", tarfile.LNKTYPE, "../passwd"),),
     "a device": (("top/null", tarfile.CHRTYPE, ""),),
     "a pipe": (("top/pipe", tarfile.FIFOTYPE, ""),),
-    "in it twice": (("./top/a", tarfile.REGTYPE, "1"), ("top//a", tarfile.REGTYPE, "2")),
+    "in the archive twice": (("./top/a", tarfile.REGTYPE, "1"), ("top//a", tarfile.REGTYPE, "2")),
 }
 
 
@@ -89,6 +91,80 @@ def list_names(archive: Path) -> list[str]:
         return [name for name, _, _ in read_zipped(archive)]
 
 
+TARSAFE_REFUSES = ("path with", "absolute", "leads out", "a device")
+"""Which of BAD tarsafe refuses itself; the others are limits that bundler adds."""
+
+
+@pytest.mark.parametrize(
+    "fault", [fault for fault in BAD if any(map(fault.__contains__, TARSAFE_REFUSES))]
+)
+def test_tarsafe_alone_refuses_a_member_that_reaches_out(
+    tmp_path: Path, cache: Cache, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    archive = write_tar(tmp_path / "up.tar.gz", *BAD[fault])
+    monkeypatch.setattr(tar_safety, "_find_own_fault", lambda member: "")
+    with pytest.raises(ArtifactError, match="refused by tarsafe"):
+        take(archive, cache)
+    with pytest.raises(OutputError, match="refused by tarsafe"):
+        list_names(archive)
+
+
+@pytest.mark.parametrize("fault", BAD)
+def test_bundlers_own_checks_refuse_a_bad_member_without_tarsafe(
+    tmp_path: Path, cache: Cache, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    archive = write_tar(tmp_path / "up.tar.gz", *BAD[fault])
+    monkeypatch.setattr(tar_safety, "_ask_tarsafe", lambda member: "")
+    with pytest.raises(ArtifactError, match="is no archive to trust"):
+        take(archive, cache)
+
+
+@pytest.mark.parametrize("name", ["getmembers", "getnames", "next_all"])
+def test_every_way_to_list_an_archive_checks_its_members(tmp_path: Path, name: str) -> None:
+    archive = write_tar(tmp_path / "up.tar.gz", ("top/../../etc/passwd", tarfile.REGTYPE, "x"))
+    with open_tar(archive) as tar, pytest.raises(BadMemberError, match=r"path with \.\."):
+        {"getmembers": tar.getmembers, "getnames": tar.getnames, "next_all": lambda: list(tar)}[
+            name
+        ]()
+
+
+def test_a_first_member_that_is_bad_is_refused_when_the_archive_is_opened(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        archive.addfile(tarfile.TarInfo("/etc/passwd"))
+    with pytest.raises(BadMemberError, match="an absolute path"):
+        open_tar(tmp_path / "x.tar")
+
+
+class CountingReader(io.FileIO):
+    """A file that counts the bytes that are read from it."""
+
+    count = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size) or b""
+        self.count += len(data)
+        return data
+
+
+def test_an_archive_is_read_once_from_a_stream(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        for number in range(50):
+            member = tarfile.TarInfo(f"top/{number}")
+            member.size = 100_000
+            archive.addfile(member, io.BytesIO(bytes(member.size)))
+    with CountingReader(tmp_path / "x.tar") as file, open_tar(mode="r|", fileobj=file) as tar:
+        contents = [tar.extractfile(member) for member in tar_safety.iter_members(tar)]
+        assert len(contents) == 50
+        assert file.count == (tmp_path / "x.tar").stat().st_size
+
+
+def test_only_one_module_opens_tar_archives() -> None:
+    package = Path(tar_safety.__file__).parents[1]
+    opens = re.compile(r"tarfile\.open|TarFile\(|tarsafe\.open")
+    found = [path.name for path in package.rglob("*.py") if opens.search(path.read_text())]
+    assert found == ["tar_safety.py"]
+
+
 def test_a_bundle_with_a_link_is_refused_wherever_it_leads(tmp_path: Path) -> None:
     archive = write_tar(tmp_path / "bundle.tar.gz", ("top/link", tarfile.SYMTYPE, "program"))
     with pytest.raises(OutputError, match="'top/link' is a link"):
@@ -133,9 +209,9 @@ def write_bomb(path: Path, size: int, make_header: Callable[[tarfile.TarInfo], N
 def test_a_gzip_bomb_is_refused_before_it_is_unpacked(
     tmp_path: Path, cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tar_safety, "SMALL", 1 << 20)
+    monkeypatch.setattr(tar_safety, "UNPACK_MINIMUM", 1 << 20)
     bomb = write_bomb(tmp_path / "bomb.tgz", 64 << 20, lambda member: None)
-    assert bomb.stat().st_size * tar_safety.RATIO < 64 << 20
+    assert bomb.stat().st_size * tar_safety.UNPACK_RATIO < 64 << 20
     with pytest.raises(ArtifactError, match="would unpack to more than"):
         take(bomb, cache)
     assert not list((tmp_path / "cache").glob("segments/*/*"))

@@ -202,7 +202,7 @@ def test_a_layer_that_comes_again_may_be_a_link(tmp_path: Path) -> None:
     stored = open_image(path, NGINX, "amd64")
     assert [part.place.read() for part in stored.layers] == [layer, layer]
     escape = [*members[:2], ("b/layer.tar", "../../../etc/passwd"), members[3]]
-    with pytest.raises(ArtifactError, match="'b/layer.tar' is not in it"):
+    with pytest.raises(ArtifactError, match="'b/layer.tar' is a link that leads out"):
         open_image(write_tar(tmp_path / "y.tar", escape), NGINX, "amd64")
 
 
@@ -237,7 +237,7 @@ def test_bad_archives_are_refused(tmp_path: Path) -> None:
     whole = write_tar(tmp_path / "good.tar", good)
     assert open_image(whole, NGINX, "amd64").image_id == image.image_id
     twice = write_tar(tmp_path / "twice.tar", [*good, ("./l.tar", b"evil")])
-    with pytest.raises(ArtifactError, match="holds l.tar twice"):
+    with pytest.raises(ArtifactError, match="'./l.tar' is in the archive twice"):
         open_image(twice, NGINX, "amd64")
     (tmp_path / "text").write_text("no archive")
     cut, zipped = tmp_path / "cut.tar", tmp_path / "x.tar.gz"
