@@ -11,7 +11,7 @@ import pytest
 from support.descriptions import write_archive
 from support.shells import Sh, write_program
 from support.small_builds import SmallSite, make_site, unpack
-from test_install import list_tree
+from support.trees import list_tree
 
 from bundler.bundle.layout import Layout, Media
 from bundler.bundle.signing import generate_key

@@ -1,55 +1,17 @@
 """approve-csrs.sh: only a planned kubelet's own name and address are approved, all else is told."""
 
 import base64
-import ipaddress
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.hazmat.primitives import serialization
+from support.kubelet_requests import format_request, make_request
 from support.shells import TEMPLATES, Sh, write_program
 
 SCRIPT = TEMPLATES / "control-plane/rootfs/opt/k8s/libexec/approve-csrs.sh"
-SERVING = '"kubernetes.io/kubelet-serving"'
-USAGES = '["digital signature""key encipherment""server auth"]'
-GROUPS = '["system:nodes""system:authenticated"]'
-
-
-def make_request(
-    name: str = "system:node:worker1",
-    *,
-    organization: str = "system:nodes",
-    dns: tuple[str, ...] = ("worker1",),
-    addresses: tuple[str, ...] = ("172.30.20.21",),
-    extra: x509.ExtensionType | None = None,
-) -> bytes:
-    """A kubelet's request, or one that asks for something else."""
-    subject = x509.Name(
-        [
-            x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization),
-            x509.NameAttribute(NameOID.COMMON_NAME, name),
-        ]
-    )
-    names: list[x509.GeneralName] = [x509.DNSName(value) for value in dns]
-    names += [x509.IPAddress(ipaddress.ip_address(value)) for value in addresses]
-    builder = x509.CertificateSigningRequestBuilder().subject_name(subject)
-    if names:
-        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-    if extra is not None:
-        builder = builder.add_extension(extra, critical=True)
-    request = builder.sign(ec.generate_private_key(ec.SECP256R1()), hashes.SHA256())
-    return request.public_bytes(serialization.Encoding.PEM)
-
-
-def line(
-    pem: bytes, *, user: str = '"system:node:worker1"', signer: str = SERVING, usages: str = USAGES,
-    groups: str = GROUPS,
-) -> str:  # fmt: skip
-    return "\t".join(["csr-1", signer, user, groups, usages, base64.b64encode(pem).decode()]) + "\n"
 
 
 @pytest.fixture
@@ -79,35 +41,35 @@ Look = Callable[[str], tuple[str, str]]
 
 
 def test_a_planned_kubelets_own_request_is_approved(look: Look) -> None:
-    said, approved = look(line(make_request()))
+    said, approved = look(format_request(make_request()))
     assert said == "approved csr-1: node worker1, address 172.30.20.21\n"
     assert "certificate approve csr-1" in approved
 
 
 def test_newer_kubelets_ask_without_key_encipherment(look: Look) -> None:
-    _, approved = look(line(make_request(), usages='["digital signature""server auth"]'))
+    _, approved = look(format_request(make_request(), usages='["digital signature""server auth"]'))
     assert "csr-1" in approved
 
 
 REFUSED = [
-    ("another address", line(make_request(addresses=("172.30.20.22",)))),
-    ("an address more", line(make_request(addresses=("172.30.20.21", "10.254.0.1")))),
-    ("a name more", line(make_request(dns=("worker1", "kubernetes")))),
-    ("another name", line(make_request(dns=("worker2",)))),
-    ("no name at all", line(make_request(dns=(), addresses=()))),
-    ("an authority", line(make_request(extra=x509.BasicConstraints(ca=True, path_length=None)))),
-    ("another node's subject", line(make_request("system:node:worker2"))),
-    ("an administrator's subject", line(make_request(organization="system:masters"))),
-    ("a node out of plan", line(make_request("system:node:worker9", dns=("worker9",)), user='"system:node:worker9"')),
-    ("another requester", line(make_request(), user='"system:node:worker2"')),
-    ("no node", line(make_request(), user='"admin"')),
-    ("a group that is not the nodes'", line(make_request(), groups='["system:authenticated"]')),
-    ("a usage more", line(make_request(), usages='["client auth""digital signature""key encipherment""server auth"]')),
-    ("a usage less", line(make_request(), usages='["digital signature"]')),
-    ("two blocks", line(make_request() + make_request(organization="system:masters"))),
-    ("no request", line(b"-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n")),
-    ("an empty request", line(b"")),
-    ("a name with a quote", line(make_request(), user='"system:node:worker1\\" x"')),
+    ("another address", format_request(make_request(addresses=("172.30.20.22",)))),
+    ("an address more", format_request(make_request(addresses=("172.30.20.21", "10.254.0.1")))),
+    ("a name more", format_request(make_request(dns=("worker1", "kubernetes")))),
+    ("another name", format_request(make_request(dns=("worker2",)))),
+    ("no name at all", format_request(make_request(dns=(), addresses=()))),
+    ("an authority", format_request(make_request(extra=x509.BasicConstraints(ca=True, path_length=None)))),
+    ("another node's subject", format_request(make_request("system:node:worker2"))),
+    ("an administrator's subject", format_request(make_request(organization="system:masters"))),
+    ("a node out of plan", format_request(make_request("system:node:worker9", dns=("worker9",)), user='"system:node:worker9"')),
+    ("another requester", format_request(make_request(), user='"system:node:worker2"')),
+    ("no node", format_request(make_request(), user='"admin"')),
+    ("a group that is not the nodes'", format_request(make_request(), groups='["system:authenticated"]')),
+    ("a usage more", format_request(make_request(), usages='["client auth""digital signature""key encipherment""server auth"]')),
+    ("a usage less", format_request(make_request(), usages='["digital signature"]')),
+    ("two blocks", format_request(make_request() + make_request(organization="system:masters"))),
+    ("no request", format_request(b"-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n")),
+    ("an empty request", format_request(b"")),
+    ("a name with a quote", format_request(make_request(), user='"system:node:worker1\\" x"')),
 ]  # fmt: skip
 
 
@@ -125,7 +87,7 @@ def test_a_request_that_was_altered_is_refused(look: Look) -> None:
     der[der.index(b"worker1", 60)] ^= 1
     body = base64.encodebytes(bytes(der))
     pem = b"-----BEGIN CERTIFICATE REQUEST-----\n" + body + b"-----END CERTIFICATE REQUEST-----\n"
-    said, approved = look(line(pem))
+    said, approved = look(format_request(pem))
     assert approved == ""
     assert "refused" in said
 
@@ -133,11 +95,13 @@ def test_a_request_that_was_altered_is_refused(look: Look) -> None:
 def test_client_certificates_are_not_its_affair(look: Look) -> None:
     signer = '"kubernetes.io/kube-apiserver-client-kubelet"'
     usages = '["client auth""digital signature""key encipherment"]'
-    assert look(line(make_request(dns=(), addresses=()), signer=signer, usages=usages)) == ("", "")
+    assert look(
+        format_request(make_request(dns=(), addresses=()), signer=signer, usages=usages)
+    ) == ("", "")
 
 
 def test_before_signers_had_names_usages_tell(look: Look) -> None:
-    _, approved = look(line(make_request(), signer="-"))
+    _, approved = look(format_request(make_request(), signer="-"))
     assert "csr-1" in approved
 
 
@@ -149,7 +113,7 @@ def test_an_api_that_does_not_answer_is_told(sh: Sh, tmp_path: Path) -> None:
 
 
 def test_a_refusal_is_told_once_while_it_lasts(tmp_path: Path, look: Look) -> None:
-    (tmp_path / "pending").write_text(line(make_request(dns=("worker2",))))
+    (tmp_path / "pending").write_text(format_request(make_request(dns=("worker2",))))
     with subprocess.Popen(
         ["sh", SCRIPT], stdout=subprocess.PIPE, text=True,
         env={"PATH": f"{tmp_path}/bin:/usr/sbin:/usr/bin:/sbin:/bin", "DESTDIR": str(tmp_path), "INTERVAL": "0.2"},

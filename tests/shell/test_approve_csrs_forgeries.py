@@ -12,8 +12,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import AttributeOID, NameOID
+from support.kubelet_requests import format_request, make_request
 from support.shells import SHELLS, TEMPLATES, Sh, write_program
-from test_approve_csrs import line, make_request
 
 SCRIPT = TEMPLATES / "control-plane/rootfs/opt/k8s/libexec/approve-csrs.sh"
 PLAN = "worker1\t172.30.20.21\nworker2\t172.30.20.22\n10\t172.30.20.30\n"
@@ -118,7 +118,7 @@ Look = Callable[[str], tuple[str, str]]
     ids=["name and address", "address first", "name alone", "address alone", "RSA key"],
 )
 def test_nothing_beyond_name_and_address_is_approved(look: Look, der: bytes) -> None:
-    said, approved = look(line(to_pem(der)))
+    said, approved = look(format_request(to_pem(der)))
     assert said == "approved csr-1: node worker1, address 172.30.20.21\n"
     assert approved.count("certificate approve csr-1") == 1
 
@@ -174,7 +174,7 @@ FORGED = [
 def test_forgeries_are_refused_for_what_is_wrong_with_them(
     look: Look, pem: bytes, reason: str
 ) -> None:
-    said, approved = look(line(pem))
+    said, approved = look(format_request(pem))
     assert approved == ""
     assert said.startswith("refused csr-1: ")
     assert reason in said
@@ -184,14 +184,14 @@ def test_forgeries_are_refused_for_what_is_wrong_with_them(
 @pytest.mark.parametrize("name", ["1e1", "010", "10.0"])
 def test_a_name_that_is_equal_only_as_a_number_is_not_in_the_plan(look: Look, name: str) -> None:
     pem = make_request(f"system:node:{name}", dns=(name,), addresses=("172.30.20.30",))
-    said, approved = look(line(pem, user=f'"system:node:{name}"'))
+    said, approved = look(format_request(pem, user=f'"system:node:{name}"'))
     assert said == f"refused csr-1: the node {name} is not in the plan\n"
     assert approved == ""
 
 
 def test_a_node_whose_name_is_a_number_is_approved(look: Look) -> None:
     pem = make_request("system:node:10", dns=("10",), addresses=("172.30.20.30",))
-    said, _ = look(line(pem, user='"system:node:10"'))
+    said, _ = look(format_request(pem, user='"system:node:10"'))
     assert said == "approved csr-1: node 10, address 172.30.20.30\n"
 
 
@@ -199,14 +199,14 @@ def test_a_node_whose_name_is_a_number_is_approved(look: Look) -> None:
     "groups", ['["x\\"system:nodes\\""]', '["system:nodes2"]', '["xsystem:nodes"]', "[]"]
 )
 def test_a_group_that_only_contains_the_nodes_name_is_not_it(look: Look, groups: str) -> None:
-    said, approved = look(line(GOOD, groups=groups))
+    said, approved = look(format_request(GOOD, groups=groups))
     assert approved == ""
     assert "is not in the group system:nodes" in said
 
 
 def test_each_request_of_a_list_is_judged_for_itself(look: Look) -> None:
-    bad = line(make_request(dns=("worker2",))).replace("csr-1", "csr-bad")
-    said, approved = look(bad + "\n" + line(GOOD) + bad.replace("csr-bad", "csr-worse"))
+    bad = format_request(make_request(dns=("worker2",))).replace("csr-1", "csr-bad")
+    said, approved = look(bad + "\n" + format_request(GOOD) + bad.replace("csr-bad", "csr-worse"))
     assert [row.split(":")[0] for row in said.splitlines()] == [
         "refused csr-bad",
         "approved csr-1",
@@ -252,7 +252,7 @@ def put(host: Path, pending: str) -> None:
 def test_a_refusal_is_logged_once_and_again_only_when_it_comes_back(
     host: Path, watcher: Callable[[], list[str]]
 ) -> None:
-    bad = line(make_request(dns=("worker2",)))
+    bad = format_request(make_request(dns=("worker2",)))
     put(host, bad + bad.replace("csr-1", "csr-11"))
     assert [row.split(":")[0] for row in watcher()] == ["refused csr-1", "refused csr-11"]
     put(host, "")
@@ -265,6 +265,6 @@ def test_an_approval_that_fails_is_logged_once_and_tried_again(
     host: Path, watcher: Callable[[], list[str]]
 ) -> None:
     (host / "broken").write_text("")
-    put(host, line(GOOD))
+    put(host, format_request(GOOD))
     assert watcher() == ["could not approve csr-1: no"]
     assert (host / "approved").read_text().count("approve csr-1") >= 2

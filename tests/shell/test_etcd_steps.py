@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from support.fake_host import make_host
+from support.generation_site import Site, patch_install_script, plant_killer
 from support.shells import Sh
-from test_generations import Site, plant, plant_killer
-from test_install import rewrite_manifest
+from support.trees import rewrite_manifest
 
 STEP = "etcd goes from 3.4.23 to 3.5.9, which it does not take back: this generation stays"
 UNIT = "etc/systemd/system/etcd.service"
@@ -18,7 +18,7 @@ UNIT = "etc/systemd/system/etcd.service"
 def site(sh: Sh, trees: Path, tmp_path: Path) -> Site:
     """A control plane, and three bundles for it: etcd's next minor comes with the second."""
     host = make_host(sh, trees / "master1", tmp_path / "host")
-    plant(host.bundle, host)
+    patch_install_script(host.bundle, host)
     script = host.bundle / "install.sh"
     script.write_text(script.read_text().replace("\nmain ", "\nis_due() { false; }\nmain "))
     bundles = []

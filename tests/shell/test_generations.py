@@ -1,114 +1,27 @@
 """Every bundle that was installed is kept; a host whose new one is not well goes back by itself."""
 
-import re
 import shutil
 import signal
-import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from support.fake_host import INSTALL, FakeHost, make_host
+from support.generation_site import (
+    CONFIG,
+    KEY,
+    UNIT,
+    WENT_BACK,
+    Site,
+    make_site,
+    plant_failure,
+    plant_killer,
+)
 from support.shells import SHELLS, Sh, write_program
-from test_install import list_tree, rewrite_manifest
-
-CONFIG = "etc/kubernetes/kubelet-config.yaml"
-UNIT = "etc/systemd/system/kubelet.service"
-KEY = "etc/kubernetes/bootstrap.kubeconfig"
-WENT_BACK = 5
-
-
-@dataclass
-class Site:
-    """A fake host, and bundles 1, 2, … for it, each with another configuration and secret."""
-
-    host: FakeHost
-    bundles: list[Path]
-
-    @property
-    def root(self) -> Path:
-        return self.host.root
-
-    @property
-    def store(self) -> Path:
-        return self.root / "var/lib/bundler"
-
-    def install(self, number: int, *arguments: str, **environment: str) -> "Done":
-        return self.run(self.bundles[number - 1] / "install.sh", *arguments, **environment)
-
-    def run(self, script: Path, *arguments: str, **environment: str) -> "Done":
-        path = f"{self.host.directory}/bin:/usr/bin:/bin:/usr/sbin:/sbin"
-        environment = {"DESTDIR": str(self.root), "PATH": path} | environment
-        return self.host.sh(script, *arguments, **environment)
-
-    def boot(self) -> "Done | None":
-        """What bundler-recover.service does when the host boots, where its conditions hold."""
-        unit = (self.root / "etc/systemd/system/bundler-recover.service").read_text()
-        unit = unit.replace("/var/lib/bundler", str(self.store))
-        conditions = re.findall(r"^ConditionPathExists=\|(.*)", unit, flags=re.MULTILINE)
-        assert conditions
-        if not any(Path(condition).exists() for condition in conditions):
-            return None
-        command = re.search(r"^ExecStart=/bin/sh -c '(.*)'$", unit, flags=re.MULTILINE)
-        assert command
-        script = self.host.directory / "boot.sh"
-        script.write_text(command[1].replace("$$", "$").replace("exec /bin/sh", "echo"))
-        words = self.run(script).stdout.split()
-        return self.run(Path(words[0]), *words[1:]) if words else None
-
-    def installed(self) -> dict[str, str]:
-        """What lies on the host, without bundler's own notes and what a killed run put beside."""
-        return {
-            path: facts
-            for path, facts in list_tree(self.root).items()
-            if not path.startswith("var/lib/bundler") and not path.endswith(".bundler-new")
-        }
-
-    def states(self) -> dict[str, str]:
-        return {
-            path.parent.name: path.read_text().split()[0]
-            for path in sorted(self.store.glob("generations/*/state"))
-        }
-
-    def current(self) -> str:
-        return (self.store / "current").read_text().strip()
-
-
-Done = subprocess.CompletedProcess[str]
-
-
-def plant(bundle: Path, host: FakeHost) -> None:
-    """What a folder cannot be (units, images) is answered inside the bundle: generations have it too."""
-    script = bundle / "install.sh"
-    instead = f"live={host.live}\nfake={host.directory}\n{INSTALL}"
-    script.write_text(
-        re.sub(
-            r'^main "\$@"$', lambda _: f'{instead}main "$@"', script.read_text(), flags=re.MULTILINE
-        )
-    )
+from support.trees import rewrite_manifest
 
 
 @pytest.fixture
 def site(sh: Sh, trees: Path, tmp_path: Path) -> Site:
-    host = make_host(sh, trees / "worker1", tmp_path / "host")
-    plant(host.bundle, host)
-    bundles = []
-    for number in (1, 2, 3, 4):
-        bundle = Path(shutil.copytree(host.bundle, trees / f"bundle{number}"))
-        (bundle / "rootfs" / CONFIG).write_text(f"number: {number}\n")
-        (bundle / "rootfs" / KEY).write_text(f"token: secret-{number}\n")
-        with (bundle / "rootfs" / UNIT).open("a") as unit:
-            unit.write(f"# {number}\n")
-        rewrite_manifest(bundle)
-        bundles.append(bundle)
-    return Site(host=host, bundles=bundles)
-
-
-def plant_failure(bundle: Path) -> None:
-    """The units are not well while this bundle is in place."""
-    script = bundle / "install.sh"
-    script.write_text(script.read_text().replace("echo ready); }", "echo failed); }"))
-    rewrite_manifest(bundle)
+    return make_site(sh, trees, tmp_path)
 
 
 def test_a_generation_that_is_well_replaces_the_one_before(site: Site) -> None:
@@ -259,18 +172,6 @@ KILLS = [
     ("mv", ".bundler-new", 2), ("mv", ".bundler-new", 3), ("systemctl", "daemon-reload", 1),
     ("systemctl", "--no-block", 1), ("mv", "/current", 1), ("rm", "/switch", 1),
 ]  # fmt: skip
-
-
-def plant_killer(host: FakeHost, program: str, matching: str, call: int) -> None:
-    real = shutil.which(program, path="/usr/bin:/bin") if program != "systemctl" else None
-    text = (host.directory / "bin/systemctl").read_text() if real is None else f'exec {real} "$@"\n'
-    write_program(
-        host.directory / "killers" / program,
-        f'case " $* " in *"{matching}"*)\n'
-        f"    calls=$(($(cat {host.directory}/kills 2>/dev/null || echo 0) + 1))\n"
-        f"    echo $calls >{host.directory}/kills\n"
-        f"    [ $calls -ne {call} ] || {{ kill -KILL $PPID; exit 1; }} ;;\nesac\n{text}",
-    )
 
 
 AFTERS = ("boot", "forward", "back")

@@ -3,9 +3,19 @@
 import re
 from pathlib import Path
 
+import pytest
 from support.fake_host import FakeHost
-from test_generations import CONFIG, KEY, WENT_BACK, Site, plant_failure, plant_killer, site
-from test_install import rewrite_manifest
+from support.generation_site import (
+    CONFIG,
+    KEY,
+    WENT_BACK,
+    Site,
+    make_site,
+    plant_failure,
+    plant_killer,
+)
+from support.shells import Sh
+from support.trees import rewrite_manifest
 
 from bundler.bundle.signing import (
     SIGNATURE,
@@ -14,7 +24,10 @@ from bundler.bundle.signing import (
     sign,
 )
 
-__all__ = ["site"]
+
+@pytest.fixture
+def site(sh: Sh, trees: Path, tmp_path: Path) -> Site:
+    return make_site(sh, trees, tmp_path)
 
 
 def kill_at(host: FakeHost, program: str, matching: str, call: int = 1) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from support.fake_host import SWAPS, FakeHost, make_host
 from support.shells import Sh
+from support.trees import rewrite_manifest
 
 NOTHING = "{}: nothing to do\n"
 FIREWALLD = 'case "$*" in *get-zone*) echo internal ;; *--query-*) {} ;; esac'
@@ -483,8 +484,6 @@ def test_nftables_gets_the_rules_that_it_lacks(host_of: Callable[[str], FakeHost
 
 def edit_facts(host: FakeHost, old: str, new: str) -> None:
     """Another node.env, and a manifest that knows it."""
-    from test_install import rewrite_manifest
-
     facts = host.bundle / "node.env"
     text = facts.read_text()
     assert old in text

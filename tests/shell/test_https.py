@@ -3,64 +3,20 @@
 import ipaddress
 import shutil
 import socket
-import ssl
 import subprocess
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography import x509
 from support.authority import Authority
+from support.https_servers import serve
 from support.offline_root import OfflineRoot
 from support.shells import TEMPLATES, Sh
 
 HTTPS = TEMPLATES / "common" / "lib" / "https.sh"
 Ask = Callable[..., str]
-
-
-class Handler(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        if self.path == "/garbage":
-            self.wfile.write(b"this is no HTTP\n")
-            return
-        if self.path == "/nothing":
-            return
-        self.send_response(int(self.path.lstrip("/")))
-        self.send_header("X-Host", self.headers["Host"])
-        self.end_headers()
-        self.wfile.write(b"Q is no command\n\nlast, without an end")
-
-    def log_message(self, *arguments: Any) -> None:
-        pass
-
-
-class Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 20
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        pass
-
-
-def serve(certificate: Path, clients: Path | None = None) -> Server:
-    """A server in a thread, which asks for a certificate from the authority `clients`."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, certificate.with_suffix(".key"))
-    if clients:
-        context.verify_mode = ssl.CERT_REQUIRED
-        # With 1.3 the alert follows the handshake, and a reset may overtake it.
-        context.maximum_version = ssl.TLSVersion.TLSv1_2
-        context.load_verify_locations(clients)
-    server = Server(("127.0.0.1", 0), Handler)
-    # The handshake takes place in the request's thread: a client that fails it blocks no other.
-    server.socket = context.wrap_socket(
-        server.socket, server_side=True, do_handshake_on_connect=False
-    )
-    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-    return server
 
 
 @pytest.fixture(scope="module")

@@ -1,34 +1,12 @@
 """install.sh and uninstall.sh with DESTDIR: files only, under every shell."""
 
-import hashlib
 import os
 import shutil
 from pathlib import Path
 
 import pytest
 from support.shells import Sh
-
-
-def list_tree(directory: Path) -> dict[str, str]:
-    """path → mode and digest, of every file."""
-    return {
-        path.relative_to(directory).as_posix(): f"{path.stat().st_mode & 0o777:o} "
-        + hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(directory.rglob("*"))
-        if path.is_file()
-    }
-
-
-def rewrite_manifest(bundle: Path) -> None:
-    """The manifest of the bundle as it lies there."""
-    lines = []
-    for path in sorted(
-        path for path in bundle.rglob("*") if path.is_file() and path.name != "MANIFEST"
-    ):
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        mode = path.stat().st_mode & 0o777
-        lines.append(f"{digest} {mode:04o} {path.stat().st_size} {path.relative_to(bundle)}\n")
-    (bundle / "MANIFEST").write_text("".join(lines))
+from support.trees import list_tree, rewrite_manifest
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+from support.drain_api import NODES, Api
 from support.shells import TEMPLATES, Sh, write_program
-from test_drain import NODES, Api
 
 LIBEXEC = TEMPLATES / "control-plane/rootfs/opt/k8s/libexec"
 MEMBERS = """\

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support.fake_host import FakeHost, make_host
 from support.shells import Sh
-from test_install import rewrite_manifest
+from support.trees import rewrite_manifest
 
 LIST = """\
 libmnl0_1.0_amd64.deb libmnl0 1.0 amd64 46 needed libc6:ge:2.30

@@ -6,11 +6,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+from support.bundle_secrets import list_secrets
 from support.fake_host import FakeHost, make_host
+from support.generation_site import CONFIG, KEY, Site, patch_install_script
 from support.shells import Sh
-from test_diagnose import list_secrets
-from test_generations import CONFIG, KEY, Site, plant
-from test_install import list_tree, rewrite_manifest
+from support.trees import list_tree, rewrite_manifest
 
 from bundler.cluster.components import UNITS
 
@@ -19,7 +19,7 @@ from bundler.cluster.components import UNITS
 def site(sh: Sh, trees: Path, tmp_path: Path) -> Site:
     """A worker that has the bundle, and another that changes a setting, a secret and a unit."""
     host = make_host(sh, trees / "worker1", tmp_path / "host")
-    plant(host.bundle, host)
+    patch_install_script(host.bundle, host)
     rewrite_manifest(host.bundle)
     newer = Path(shutil.copytree(host.bundle, trees / "newer"))
     config = newer / "rootfs" / CONFIG
@@ -104,7 +104,7 @@ def test_a_secret_file_is_named_and_not_shown(site: Site) -> None:
 def test_no_secret_of_either_bundle_is_shown(sh: Sh, trees: Path, tmp_path: Path) -> None:
     """Even where a secret has strayed into a file that is no secret one."""
     host: FakeHost = make_host(sh, trees / "master1", tmp_path / "host")
-    plant(host.bundle, host)
+    patch_install_script(host.bundle, host)
     rewrite_manifest(host.bundle)
     one = Site(host=host, bundles=[host.bundle])
     assert one.install(1).returncode == 0

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from support.fake_host import make_host
 from support.shells import Sh
-from test_install import rewrite_manifest
+from support.trees import rewrite_manifest
 
 PKI = "rootfs/etc/kubernetes/pki"
 ETCD = "rootfs/etc/etcd/pki"

@@ -9,7 +9,7 @@ import pytest
 from support.fake_host import FakeHost, make_host
 from support.rpm_packages import needs_rpm, write_rpm
 from support.shells import Sh
-from test_install import rewrite_manifest
+from support.trees import rewrite_manifest
 
 from bundler.sources.packages.files import render_list, select_files
 from bundler.sources.packages.rpms import read_rpm

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 from cryptography import x509
+from support.authority import Authority
+from support.https_servers import serve
 from support.pems import make_pem
 from support.shells import TEMPLATES, Sh, write_program
-from test_https import Authority, serve
 
 COMMON = TEMPLATES / "common"
 # Nobody listens at these ports of the loopback network.

@@ -8,14 +8,14 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from support.archive_program import read_program
 from support.misbehaving_server import make_artifact
 from support.paths import TESTS
 
-from bundler.cache.payload import ensure_members, read_payload
+from bundler.cache.payload import ensure_members
 from bundler.cache.store import Cache
 from bundler.errors import ArtifactError, OutputError
 from bundler.formats import tar_safety
@@ -49,19 +49,6 @@ def write_tar(path: Path, *entries: Member) -> Path:
     return path
 
 
-def take(archive: Path, cache: Cache) -> bytes:
-    """The good program of an archive; with one that is refused, as often as it is taken."""
-    with suppress(ArtifactError):
-        _take(archive, cache)
-    return _take(archive, cache)
-
-
-def _take(archive: Path, cache: Cache) -> bytes:
-    artifact = make_artifact("https://a.example/up.tar.gz", archive.read_bytes())
-    found = ensure_members(artifact, archive, ["top/program"], cache)
-    return b"".join(read_payload(found["top/program"]))
-
-
 @pytest.fixture
 def cache(tmp_path: Path) -> Cache:
     return Cache(tmp_path / "cache")
@@ -73,7 +60,7 @@ def test_an_upstream_archive_with_such_a_member_is_refused(
 ) -> None:
     archive = write_tar(tmp_path / "up.tar.gz", *BAD[fault])
     with pytest.raises(ArtifactError, match="is no archive to trust") as caught:
-        take(archive, cache)
+        read_program(archive, cache)
     assert fault in caught.value.message
     assert "https://a.example/up.tar.gz" in caught.value.message
 
@@ -180,7 +167,7 @@ def test_links_and_directories_that_stay_inside_are_nothing_bad(
         ("top/bin/link", tarfile.SYMTYPE, "../program"), ("top/hard", tarfile.LNKTYPE, "top/program"),
         ("top/..data", tarfile.REGTYPE, "x"),
     )  # fmt: skip
-    assert take(archive, cache) == b"good"
+    assert read_program(archive, cache) == b"good"
 
 
 def test_a_sparse_file_is_refused(tmp_path: Path, cache: Cache) -> None:
@@ -190,7 +177,7 @@ def test_a_sparse_file_is_refused(tmp_path: Path, cache: Cache) -> None:
         ["tar", "-C", tmp_path, "--sparse", "-czf", tmp_path / "up.tgz", "program"], check=True
     )
     with pytest.raises(ArtifactError, match="'program' is a sparse file"):
-        take(tmp_path / "up.tgz", cache)
+        read_program(tmp_path / "up.tgz", cache)
 
 
 def write_bomb(path: Path, size: int, make_header: Callable[[tarfile.TarInfo], None]) -> Path:
@@ -213,7 +200,7 @@ def test_a_gzip_bomb_is_refused_before_it_is_unpacked(
     bomb = write_bomb(tmp_path / "bomb.tgz", 64 << 20, lambda member: None)
     assert bomb.stat().st_size * tar_safety.UNPACK_RATIO < 64 << 20
     with pytest.raises(ArtifactError, match="would unpack to more than"):
-        take(bomb, cache)
+        read_program(bomb, cache)
     assert not list((tmp_path / "cache").glob("segments/*/*"))
 
 
@@ -230,19 +217,18 @@ def test_a_header_that_would_fill_the_memory_is_refused(tmp_path: Path, kind: by
     bomb = write_bomb(tmp_path / "up.tgz", 400 << 20, lambda member: setattr(member, "type", kind))
     code = (
         "import sys; sys.path[:0] = sys.argv[2:]\n"
-        "from test_tar_safety import take\n"
+        "from support.archive_program import read_program\n"
         "from bundler.cache.store import Cache\n"
         "from bundler.errors import ArtifactError\n"
         "from pathlib import Path\n"
-        "try: take(Path(sys.argv[1]), Cache(Path(sys.argv[1]).parent / 'cache'))\n"
+        "try: read_program(Path(sys.argv[1]), Cache(Path(sys.argv[1]).parent / 'cache'))\n"
         "except ArtifactError as error: print(error.message)\n"
         # not getrusage: that counts the process which this one was forked from
         "import re; status = open('/proc/self/status').read()\n"
         "print(int(re.search(r'VmHWM:\\s+(\\d+)', status)[1]) >> 10)\n"
     )
-    here = Path(__file__).parent
     done = subprocess.run(
-        [sys.executable, "-c", code, bomb, here, TESTS],
+        [sys.executable, "-c", code, bomb, TESTS],
         check=True, capture_output=True, text=True,
     )  # fmt: skip
     *said, peak = done.stdout.splitlines()
@@ -264,4 +250,4 @@ def test_an_archive_that_is_damaged_is_told_whatever_packed_it(
     data[len(data) // 2] ^= 0xFF
     archive.write_bytes(data)
     with pytest.raises(ArtifactError, match="damaged archive"):
-        take(archive, cache)
+        read_program(archive, cache)

@@ -1,0 +1,26 @@
+"""Directories of files: what is in them, and the MANIFEST of a bundle that a test edited."""
+
+import hashlib
+from pathlib import Path
+
+
+def list_tree(directory: Path) -> dict[str, str]:
+    """Map the path of every file to its mode and digest."""
+    return {
+        path.relative_to(directory).as_posix(): f"{path.stat().st_mode & 0o777:o} "
+        + hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(directory.rglob("*"))
+        if path.is_file()
+    }
+
+
+def rewrite_manifest(bundle: Path) -> None:
+    """Write the MANIFEST that matches the files of the bundle."""
+    lines = []
+    for path in sorted(
+        path for path in bundle.rglob("*") if path.is_file() and path.name != "MANIFEST"
+    ):
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        mode = path.stat().st_mode & 0o777
+        lines.append(f"{digest} {mode:04o} {path.stat().st_size} {path.relative_to(bundle)}\n")
+    (bundle / "MANIFEST").write_text("".join(lines))
