@@ -91,7 +91,7 @@ def test_tarsafe_alone_refuses_a_member_that_reaches_out(
     archive = write_tar(tmp_path / "up.tar.gz", *BAD[fault])
     monkeypatch.setattr(tar_safety, "_find_own_fault", lambda member: "")
     with pytest.raises(ArtifactError, match="refused by tarsafe"):
-        take(archive, cache)
+        read_program(archive, cache)
     with pytest.raises(OutputError, match="refused by tarsafe"):
         list_names(archive)
 
@@ -103,7 +103,7 @@ def test_bundlers_own_checks_refuse_a_bad_member_without_tarsafe(
     archive = write_tar(tmp_path / "up.tar.gz", *BAD[fault])
     monkeypatch.setattr(tar_safety, "_ask_tarsafe", lambda member: "")
     with pytest.raises(ArtifactError, match="is no archive to trust"):
-        take(archive, cache)
+        read_program(archive, cache)
 
 
 @pytest.mark.parametrize("name", ["getmembers", "getnames", "next_all"])
