@@ -1,4 +1,6 @@
 # containerd, as install.sh and uninstall.sh use it. Every runtime-* overlay has a file of this name.
+# needs: nothing
+# sets: runtime_unit
 # shellcheck shell=sh disable=SC2034,SC2154 # the scripts and their parts share their variables
 
 runtime_unit=containerd.service

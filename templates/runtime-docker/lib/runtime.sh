@@ -1,4 +1,6 @@
 # Docker, as install.sh and uninstall.sh use it. Every runtime-* overlay has a file of this name.
+# needs: work
+# sets: runtime_unit
 # shellcheck shell=sh disable=SC2034,SC2154 # the scripts and their parts share their variables
 
 runtime_unit=docker.service

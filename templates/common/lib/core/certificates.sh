@@ -1,4 +1,6 @@
 # The certificates of this host: where they are, when they end, and whether servers show them.
+# needs: prefix work
+# sets: DAY
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
 
 DAY=86400

@@ -1,4 +1,6 @@
 # What install.sh and uninstall.sh share: words, the store on the host, the lock.
+# needs: here noted_at writing
+# sets: live prefix store work
 # shellcheck shell=sh disable=SC2034,SC2154 # the scripts and their parts share their variables
 
 prefix=${DESTDIR:-}

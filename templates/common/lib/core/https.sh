@@ -1,4 +1,6 @@
 # HTTPS requests with nothing but openssl (1.0.2 or later): hosts need no curl for them.
+# needs: nothing
+# sets: nothing
 # shellcheck shell=sh
 
 # https_get HOST PORT PATH CA [CERT KEY]

@@ -1,4 +1,6 @@
 # JSON out of text, for what a machine reads.
+# needs: nothing
+# sets: nothing
 # shellcheck shell=sh
 
 json_string() {

@@ -1,5 +1,7 @@
 # The bundle against its MANIFEST: "sha256 mode size path" a line, paths without spaces. Lines with
 # a # say what the bundle does not bring itself; lib/transaction/payload.sh knows where that comes from.
+# needs: here work
+# sets: nothing
 # shellcheck shell=sh disable=SC2034,SC2154 # the scripts and their parts share their variables
 
 # Every listed file is what the list says, and nothing else lies here. What lies where it should not

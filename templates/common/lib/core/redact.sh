@@ -1,4 +1,6 @@
 # Secrets out of what is shown or handed on.
+# needs: nothing
+# sets: nothing
 # shellcheck shell=sh
 
 # What comes before the value of a secret: its name, in a flag, a variable, YAML or JSON.

@@ -1,4 +1,6 @@
 # dpkg, as packages.sh asks for it.
+# needs: here work
+# sets: nothing
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
 
 dpkg_name_release() { cat; }

@@ -1,4 +1,6 @@
 # The host's operating system's packages: those of the bundle that are missing, and no others.
+# needs: here live store wait_limit work
+# sets: nothing
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
 #
 # packages/LIST has a line a package, in the order of installation:

@@ -1,4 +1,6 @@
 # rpm, as packages.sh asks for it.
+# needs: here store work
+# sets: nothing
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
 #
 # Versions of capabilities are not in LIST: rpm itself judges them on trial, and before it changes anything.

@@ -1,5 +1,7 @@
 # The checks before anything is changed. All failures are told at once, each with its fix.
 # What only a person can decide is advice: a warning with the commands to run, and no failure.
+# needs: LARGE dry_run generations here live prefix skipped work
+# sets: nothing
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
 
 # name|may be overruled, or advice|what must hold

@@ -1,5 +1,7 @@
 # The host's firewall: which rules this node needs, and the commands for those that are not there.
 # install.sh changes none: what is open is its owner's decision.
+# needs: live work
+# sets: nothing
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
 
 check_firewall() {

@@ -1,4 +1,6 @@
 # What else a host may have that bears on a node: time, SELinux, NetworkManager, its resolver.
+# needs: live prefix store work
+# sets: nothing
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
 
 is_container() { systemd-detect-virt -q -c 2>/dev/null; }

@@ -1,4 +1,6 @@
 # What the running kernel is told: modules, settings, swap.
+# needs: live store work
+# sets: nothing
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
 
 has_module() { [ -d "$live/sys/module/$1" ] || grep -q "/$1\.ko" "$live/lib/modules/$(uname -r)/modules.builtin" 2>/dev/null; }

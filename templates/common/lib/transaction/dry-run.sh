@@ -1,5 +1,7 @@
 # What this run would do, told before it is done: a line each (--dry-run), with what lies behind each
 # (--plan), or for machines (--plan --json).
+# needs: here prefix report store work
+# sets: nothing
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
 
 SHOWN=262144 # bytes of a file whose lines are shown

@@ -1,4 +1,6 @@
 # Files into place, so that a kill at any moment leaves something that the next run finishes.
+# needs: LARGE generations here prefix store to work
+# sets: noted_at writing
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
 #
 # /var/lib/bundler (0700):

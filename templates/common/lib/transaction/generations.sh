@@ -1,4 +1,6 @@
 # Generations: each bundle that was installed here is kept, so that the host can go back to it.
+# needs: go_back here outcome prefix returned_from skipped store work
+# sets: LARGE generations to unready_units well_before writing
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
 #
 # /var/lib/bundler:

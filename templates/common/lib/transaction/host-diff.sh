@@ -1,4 +1,6 @@
 # What would change: the bundle's files against what is installed.
+# needs: here packages_only prefix store work
+# sets: planned_for
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
 
 # Makes in $work:

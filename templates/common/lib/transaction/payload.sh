@@ -1,6 +1,8 @@
 # Files that MANIFEST names and the bundle does not bring: those that the bundle installed here has
 # already (a delta: `# from-base`), and those in the payload file of the layout `split`
 # (`# from-payload`). Nothing is used before its digest is known to be the one in MANIFEST.
+# needs: here prefix work
+# sets: nothing
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
 
 # header KEY: the value of the line `# KEY VALUE`.

@@ -1,5 +1,7 @@
 # When is a unit ready? ready_<name> UNIT returns 0 when it is; else it prints what is lacking and
 # returns 1 when that is this host's own affair, 2 when it waits for other hosts.
+# needs: nothing
+# sets: nothing
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
 
 ready_active() {

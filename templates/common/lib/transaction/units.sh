@@ -1,4 +1,6 @@
 # Units, and the wait until they are ready.
+# needs: prefix settle store wait_limit well_before work
+# sets: outcome restarted unready_units
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
 
 restarted=0

@@ -1,0 +1,61 @@
+"""The head of each shell part declares the variables that it needs and sets."""
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+from support.shell_parts import (
+    ENVIRONMENT,
+    TEMPLATES,
+    list_parts,
+    list_scripts,
+    needed_elsewhere,
+    read_head,
+    read_variables,
+)
+
+TO_DO = {"common/lib/coordination", "common/lib/verify", "etcd/lib"}
+PARTS = [
+    pytest.param(path, id=path.relative_to(TEMPLATES).as_posix().replace("/lib/", "-"))
+    for path in list_parts()
+    if path.parent.relative_to(TEMPLATES).as_posix() not in TO_DO
+]
+
+
+@cache
+def list_declared() -> set[str]:
+    """Every variable that a part declares to set, or that a script sets."""
+    declared = {name for path in list_parts() for name in read_head(path, "sets") or ()}
+    return declared.union(*(read_variables(script).sets for script in list_scripts()))
+
+
+@pytest.mark.parametrize("path", PARTS)
+def test_a_part_needs_what_it_declares(path: Path) -> None:
+    assert read_head(path, "needs") == (sorted(read_variables(path).needs))
+
+
+@pytest.mark.parametrize("path", PARTS)
+def test_a_part_sets_what_it_declares_and_others_read_it(path: Path) -> None:
+    declared = read_head(path, "sets")
+    assert declared is not None, "the head has no line `# sets:`"
+    assert declared == sorted(declared)
+    assert set(declared) <= read_variables(path).sets
+    assert set(declared) <= needed_elsewhere(path)
+
+
+@pytest.mark.parametrize("path", PARTS)
+def test_what_a_part_needs_is_set_by_a_script_or_another_part(path: Path) -> None:
+    assert set(read_head(path, "needs") or ()) <= list_declared() | ENVIRONMENT
+
+
+def test_the_reader_of_variables_sees_every_form(tmp_path: Path) -> None:
+    script = tmp_path / "part.sh"
+    script.write_text(
+        """a=1
+for b in $x; do read -r c d <"$y"; done
+f() { e=$((${g:-0} + z + $(now) - 1)); echo "${a%%$w}" '$no'; awk '{ print $NF }'; }
+"""
+    )
+    found = read_variables(script)
+    assert found.sets == {"a", "b", "c", "d", "e"}
+    assert found.needs == {"g", "w", "x", "y", "z"}
