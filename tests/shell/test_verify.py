@@ -59,16 +59,23 @@ def test_options_and_places_are_checked(
     assert expected in done.stdout + done.stderr
 
 
-def test_every_check_has_a_function(rendered: Path, sh: Sh) -> None:
-    listed = [
-        line.split()[0] for line in sh(rendered / "master1/verify.sh", "--list").stdout.splitlines()
-    ]
-    source = "".join(path.read_text() for path in LIB.glob("verify-*.sh"))
-    assert len(listed) == 27
-    for name in listed:
+def test_every_check_has_one_row_and_one_function(rendered: Path, sh: Sh) -> None:
+    """Documentation reads the names from the rows of table.sh, whatever roles a node has."""
+    rows = re.findall(r"^ *row ([a-z-]+) ", (LIB / "verify/table.sh").read_text(), re.MULTILINE)
+    source = "".join(path.read_text() for path in LIB.glob("verify/*.sh"))
+    assert len(rows) == len(set(rows)) > 40
+    for name in rows:
         assert f"check_{name.replace('-', '_')}() " in source
     defined = re.findall(r"^(\w+)\(\)", source, re.MULTILINE)
     assert len(defined) == len(set(defined)), "a function is defined twice: the last one counts"
+    listed = [
+        line.split()[0]
+        for mode in ((), ("--node",), ("--failover",))
+        for node in ("master1", "worker1")
+        for line in sh(rendered / node / "verify.sh", "--list", *mode).stdout.splitlines()
+    ]
+    assert set(rows) - set(listed) == {"coredns-ready", "cluster-dns", "metrics-server"}
+    assert set(listed) <= set(rows)
 
 
 def test_altered_facts_are_not_believed(trees: Path, sh: Sh) -> None:
@@ -88,7 +95,7 @@ def run_part(sh: Sh, tmp_path: Path, part: str, command: str) -> subprocess.Comp
 @pytest.mark.parametrize("text", ["plain", 'a "quote" and \\ more', "tab\there", "é"])
 def test_what_was_seen_is_sound_json(sh: Sh, tmp_path: Path, text: str) -> None:
     quoted = text.replace("'", "'\\''")
-    done = run_part(sh, tmp_path, "json", f"json_string '{quoted}'")
+    done = run_part(sh, tmp_path, "core/json", f"json_string '{quoted}'")
     assert json.loads(done.stdout) == "".join(c for c in text if " " <= c <= "~")
 
 
@@ -164,12 +171,12 @@ def test_a_status_is_told_as_the_server_gives_it(
     sh: Sh, tmp_path: Path, tls_server: TlsServer, status: int
 ) -> None:
     command = f"https_status 127.0.0.1 {tls_server.port} /{status} {tls_server.authority}"
-    assert run_part(sh, tmp_path, "https", command).stdout == f"{status}\n"
+    assert run_part(sh, tmp_path, "core/https", command).stdout == f"{status}\n"
 
 
 def test_the_body_follows_the_status(sh: Sh, tmp_path: Path, tls_server: TlsServer) -> None:
     command = f"https_get 127.0.0.1 {tls_server.port} /200 {tls_server.authority}"
-    assert run_part(sh, tmp_path, "https", command).stdout == "200\nfirst line\nsecond line\n"
+    assert run_part(sh, tmp_path, "core/https", command).stdout == "200\nfirst line\nsecond line\n"
 
 
 @pytest.mark.parametrize(
@@ -183,9 +190,9 @@ def test_a_certificate_that_is_not_right_gives_no_answer(
     sh: Sh, tmp_path: Path, tls_server: TlsServer, host: str, authority: str, expected: str
 ) -> None:
     command = f"https_status {host} {tls_server.port} /200 {getattr(tls_server, authority)}"
-    assert run_part(sh, tmp_path, "https", command).stdout.startswith(expected)
+    assert run_part(sh, tmp_path, "core/https", command).stdout.startswith(expected)
 
 
 def test_a_closed_port_gives_no_answer(sh: Sh, tmp_path: Path, tls_server: TlsServer) -> None:
     command = f"https_status 127.0.0.1 9 /200 {tls_server.authority}"
-    assert run_part(sh, tmp_path, "https", command).stdout.startswith("000 ")
+    assert run_part(sh, tmp_path, "core/https", command).stdout.startswith("000 ")

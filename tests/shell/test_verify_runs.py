@@ -144,8 +144,8 @@ def test_the_table_says_expected_seen_and_where_to_look(run: Run) -> None:
     assert done.returncode == 1
     rows = [row.strip() for row in done.stdout.splitlines()]
     assert [row.split(":")[0] for row in rows if row] == [
-        "FAILED  etcd           etcd-members", "expected", "seen", "look",
-        "FAILED  control plane  apiserver-ready", "expected", "seen", "look",
+        "FAILED  etcd           etcd-members", "expected", "seen", "run",
+        "FAILED  control plane  apiserver-ready", "expected", "seen", "run",
         'Cluster a "b" \\c',
     ]  # fmt: skip
     assert "2 of 2 checks failed" in rows[-1]
@@ -189,7 +189,7 @@ def test_what_holds_is_reported_so_whatever_the_timeout(ready: Run, seconds: str
 
 
 def test_a_timeout_of_010_is_ten_and_not_octal(run: Run, tmp_path: Path) -> None:
-    script = tmp_path / "bundle" / "lib" / "verify-run.sh"
+    script = tmp_path / "bundle" / "lib" / "verify" / "run.sh"
     script.write_text(f'{script.read_text()}\nload_node() {{ echo "$timeout"; exit; }}\n')
     verify = tmp_path / "bundle" / "verify.sh"
     verify.write_text(verify.read_text().replace("\nload_node() {", "\nunused() {"))

@@ -10,25 +10,25 @@ have_all_held() {
     done
 }
 
-# print_result_rows: name|section|yes or no|look, a line for each chosen check.
+# print_result_rows: name|section|yes or no|first command to run, a line for each chosen check.
 print_result_rows() {
     chosen=" $(chosen_checks nothing api namespace workload | tr '\n' ' ')"
-    print_checks | while IFS='|' read -r row_name row_needs row_section row_proves row_look; do
+    print_checks | while IFS='|' read -r row_name row_needs row_section row_holds row_run; do
         case $chosen in *" $row_name "*) ;; *) continue ;; esac
         row_ok=no
         ! has_held "$row_name" || row_ok=yes
-        printf '%s|%s|%s|%s\n' "$row_name" "$row_section" "$row_ok" "$row_look"
+        printf '%s|%s|%s|%s\n' "$row_name" "$row_section" "$row_ok" "$row_run"
     done
 }
 
 report_table() {
-    print_result_rows | while IFS='|' read -r row_name row_section row_ok row_look; do
+    print_result_rows | while IFS='|' read -r row_name row_section row_ok row_run; do
         seen=$(one_line "$results/$row_name.seen")
         if [ "$row_ok" = yes ]; then
             printf 'ok      %-14s %-26s %s\n' "$row_section" "$row_name" "$seen"
         else
-            printf 'FAILED  %-14s %s\n        expected: %s\n        seen:     %s\n        look:     %s\n' \
-                "$row_section" "$row_name" "$(one_line "$results/$row_name.expected")" "$seen" "$row_look"
+            printf 'FAILED  %-14s %s\n        expected: %s\n        seen:     %s\n        run:      %s\n' \
+                "$row_section" "$row_name" "$(one_line "$results/$row_name.expected")" "$seen" "$row_run"
         fi
     done
     total=$(print_result_rows | count_lines)
@@ -47,13 +47,13 @@ report_json() {
         "$(json_string "$CLUSTER")" "$all" "$(json_string "$NODE")" "$1"
     print_result_rows | {
         separator=
-        while IFS='|' read -r row_name row_section row_ok row_look; do
+        while IFS='|' read -r row_name row_section row_ok row_run; do
             ok=false
             [ "$row_ok" = no ] || ok=true
             printf '%s\n {"name":%s,"section":%s,"ok":%s,"expected":%s,"seen":%s,"look":%s}' "$separator" \
                 "$(json_string "$row_name")" "$(json_string "$row_section")" "$ok" \
                 "$(json_string "$(one_line "$results/$row_name.expected")")" \
-                "$(json_string "$(one_line "$results/$row_name.seen")")" "$(json_string "$row_look")"
+                "$(json_string "$(one_line "$results/$row_name.seen")")" "$(json_string "$row_run")"
             separator=,
         done
     }

@@ -1,73 +1,175 @@
-# The checks of verify.sh: one line each, and the function check_<name> (dashes as underscores).
+# The checks of verify.sh. A row names the check; the function check_<name> (dashes as underscores) runs it.
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # verify.sh and its parts share their variables
 
-# name|needs|section|what it proves|first command to look with
-# needs: nothing; api (an API server that answers); namespace (the test's own); workload (its pods).
+# row NAME NEEDS SECTION HOLDS RUN: one check.
+#   NEEDS   nothing, or what must exist before the check can run: api (an API server that is ready),
+#           namespace (the test's namespace), workload (the test's pods)
+#   HOLDS   what is true when the check passes
+#   RUN     the first command to run when it fails
+# Every row starts with `row NAME` on a line of its own: tests and documentation read the names here.
+row() { printf '%s|%s|%s|%s|%s\n' "$@"; }
+
+# print_checks: the rows of the chosen mode (cluster, node or failover), fields separated by "|".
 print_checks() { "print_${mode}_checks"; }
 
 print_cluster_checks() {
-    cat <<TABLE
-etcd-members|nothing|etcd|every planned member is in the etcd cluster, no other is, and all answer|ETCDCTL_API=3 $etcdctl --endpoints=$etcd_commas --cacert=$pki/etcd-ca.crt --cert=$pki/apiserver-etcd-client.crt --key=$pki/apiserver-etcd-client.key endpoint health
-etcd-registry|nothing|etcd|etcd holds the cluster's objects, under /registry|ETCDCTL_API=3 $etcdctl --endpoints=$etcd_commas --cacert=$pki/etcd-ca.crt --cert=$pki/apiserver-etcd-client.crt --key=$pki/apiserver-etcd-client.key get /registry --prefix --keys-only --limit=20
-etcd-refuses-strangers|nothing|etcd|etcd serves nobody who has no client certificate|journalctl -u etcd -n 50 (on that member)
-apiserver-ready|nothing|control plane|every API server says that it is ready|journalctl -u kube-apiserver -n 50 (on that node)
-endpoint-ready|nothing|control plane|the API answers at the address that every client uses|systemctl status kube-nginx kube-keepalived; ip -4 address
-apiserver-metrics|nothing|control plane|every API server gives its metrics to an administrator, at the common endpoint too, and to nobody else|journalctl -u kube-apiserver -n 50 (on that node)
-controller-manager-leader|api|control plane|one kube-controller-manager leads and is alive|$kubectl_line -n kube-system get lease kube-controller-manager -o yaml
-scheduler-leader|api|control plane|one kube-scheduler leads and is alive|$kubectl_line -n kube-system get lease kube-scheduler -o yaml
-controller-manager-metrics|nothing|control plane|every kube-controller-manager gives its metrics over HTTPS, and only to those who may|journalctl -u kube-controller-manager -n 50 (on that node)
-scheduler-metrics|nothing|control plane|every kube-scheduler gives its metrics over HTTPS, and only to those who may|journalctl -u kube-scheduler -n 50 (on that node)
-ports-open|nothing|network|every node listens on the ports of its roles|ss -lntp (on that node)
-ports-closed|nothing|network|no node has a port open to others that takes requests without TLS or a name: $CLOSED_PORTS|ss -lntp (on that node)
-secrets-encrypted|namespace|control plane|a Secret is unreadable in etcd, and every API server can read it|grep -o 'encryption-provider-config=[^ ]*' /etc/systemd/system/kube-apiserver.service
-audit-log|api|control plane|requests leave entries in the audit log of this node|grep -o 'audit-[^ ]*' /etc/systemd/system/kube-apiserver.service
-nodes-ready|api|workers|every planned worker is registered with its address and Ready, and no other node is|$kubectl_line get nodes -o wide
-kubelet-certificates|api|workers|every kubelet serves with a certificate from the cluster's authority|$kubectl_line get csr; journalctl -u kube-csr-approver -n 50
-kubelet-authorization|nothing|workers|kubelets answer 401 to nobody, 403 to the wrong user, 200 to an administrator|journalctl -u kubelet -n 50 (on that worker)
-kubelet-metrics|nothing|workers|every kubelet gives its metrics and its containers' to an administrator|journalctl -u kubelet -n 50 (on that worker)
-kubelet-configz|api|workers|every kubelet runs with the settings of the bundle|$kubectl_line get --raw /api/v1/nodes/NODE/proxy/configz
-pods-running|workload|workload|a DaemonSet gets one Running pod on every worker|$again pods-running; $kubectl_line -n $namespace describe pods
-kubectl-exec|workload|workload|kubectl exec works in a pod on every worker|$again kubectl-exec; $kubectl_line -n $namespace get pods -o wide
-pod-network|workload|workload|every worker can ping every pod|ip route; iptables -S FORWARD (on that worker)
-service-ip|workload|workload|every worker reaches the Service at its IP|journalctl -u kube-proxy -n 50 (on that worker)
-node-ports|workload|workload|every worker reaches the Service at the NodePort of every worker|journalctl -u kube-proxy -n 50 (on that worker)
-proxy-rules|workload|network|kube-proxy leads the Service kubernetes to every API server, in the mode that was asked for or, where the kernel has none, in iptables mode|iptables-save -t nat or ipvsadm -ln or nft list table ip kube-proxy (on that worker)
-pod-bridge|workload|network|the pods' bridge lies in the subnet that the network gave the worker|ip -4 address; cat /run/flannel/subnet.env /etc/cni/net.d/* (on that worker)
-images-local|workload|workload|no image was pulled: all were on the hosts already|$again images-local; $kubectl_line -n $namespace get events
-TABLE
-    ! has_feature coredns || cat <<TABLE
-coredns-ready|api|DNS|CoreDNS has all its replicas, on more than one worker where there are more|$kubectl_line -n kube-system get pods -l k8s-app=kube-dns -o wide
-cluster-dns|workload|DNS|a pod on every worker finds kubernetes.default|$kubectl_line -n kube-system logs -l k8s-app=kube-dns --tail=20
-TABLE
-    ! has_feature metrics-server || cat <<TABLE
-metrics-server|api|metrics|kubectl top shows every worker|$kubectl_line get apiservice v1beta1.metrics.k8s.io -o yaml; $kubectl_line -n kube-system logs -l k8s-app=metrics-server --tail=20
-TABLE
+    etcdctl_line="ETCDCTL_API=3 $etcdctl --endpoints=$etcd_commas --cacert=$pki/etcd-ca.crt"
+    etcdctl_line="$etcdctl_line --cert=$pki/apiserver-etcd-client.crt --key=$pki/apiserver-etcd-client.key"
+    row etcd-members nothing etcd \
+        "every planned member is in the etcd cluster and healthy, and there is no other member" \
+        "$etcdctl_line endpoint health"
+    row etcd-registry nothing etcd \
+        "etcd holds the cluster's objects under /registry" \
+        "$etcdctl_line get /registry --prefix --keys-only --limit=20"
+    row etcd-refuses-strangers nothing etcd \
+        "etcd refuses clients without a client certificate" \
+        "journalctl -u etcd -n 50 (on that member)"
+    row apiserver-ready nothing 'control plane' \
+        "every API server is ready" \
+        "journalctl -u kube-apiserver -n 50 (on that node)"
+    row endpoint-ready nothing 'control plane' \
+        "the API answers at the endpoint that all clients use" \
+        "systemctl status kube-nginx kube-keepalived; ip -4 address"
+    row apiserver-metrics nothing 'control plane' \
+        "every API server, and the endpoint, gives its metrics to an administrator and to nobody else" \
+        "journalctl -u kube-apiserver -n 50 (on that node)"
+    row controller-manager-leader api 'control plane' \
+        "one kube-controller-manager is the leader and renews its lease" \
+        "$kubectl_line -n kube-system get lease kube-controller-manager -o yaml"
+    row scheduler-leader api 'control plane' \
+        "one kube-scheduler is the leader and renews its lease" \
+        "$kubectl_line -n kube-system get lease kube-scheduler -o yaml"
+    row controller-manager-metrics nothing 'control plane' \
+        "every kube-controller-manager gives its metrics over HTTPS, to authorized clients only" \
+        "journalctl -u kube-controller-manager -n 50 (on that node)"
+    row scheduler-metrics nothing 'control plane' \
+        "every kube-scheduler gives its metrics over HTTPS, to authorized clients only" \
+        "journalctl -u kube-scheduler -n 50 (on that node)"
+    row ports-open nothing network \
+        "every node listens on the ports of its roles" \
+        "ss -lntp (on that node)"
+    row ports-closed nothing network \
+        "no node has a port open that serves without TLS or authentication: $CLOSED_PORTS" \
+        "ss -lntp (on that node)"
+    row secrets-encrypted namespace 'control plane' \
+        "a Secret is encrypted in etcd, and every API server can read it" \
+        "grep -o 'encryption-provider-config=[^ ]*' /etc/systemd/system/kube-apiserver.service"
+    row audit-log api 'control plane' \
+        "requests are logged in the audit log of this node" \
+        "grep -o 'audit-[^ ]*' /etc/systemd/system/kube-apiserver.service"
+    row nodes-ready api workers \
+        "every planned worker is registered with its address and Ready, and there is no other node" \
+        "$kubectl_line get nodes -o wide"
+    row kubelet-certificates api workers \
+        "every kubelet serves with a certificate from the cluster's CA" \
+        "$kubectl_line get csr; journalctl -u kube-csr-approver -n 50"
+    row kubelet-authorization nothing workers \
+        "kubelets answer 401 without a certificate, 403 to the wrong user, 200 to an administrator" \
+        "journalctl -u kubelet -n 50 (on that worker)"
+    row kubelet-metrics nothing workers \
+        "every kubelet gives an administrator its own metrics and its containers' metrics" \
+        "journalctl -u kubelet -n 50 (on that worker)"
+    row kubelet-configz api workers \
+        "every kubelet runs with the settings of the bundle" \
+        "$kubectl_line get --raw /api/v1/nodes/NODE/proxy/configz"
+    row pods-running workload workload \
+        "a DaemonSet gets one Running pod on every worker" \
+        "$again pods-running; $kubectl_line -n $namespace describe pods"
+    row kubectl-exec workload workload \
+        "kubectl exec works in a pod on every worker" \
+        "$again kubectl-exec; $kubectl_line -n $namespace get pods -o wide"
+    row pod-network workload workload \
+        "every worker can ping every pod" \
+        "ip route; iptables -S FORWARD (on that worker)"
+    row service-ip workload workload \
+        "every worker reaches a Service at its cluster IP" \
+        "journalctl -u kube-proxy -n 50 (on that worker)"
+    row node-ports workload workload \
+        "every worker reaches a Service at the NodePort of every worker" \
+        "journalctl -u kube-proxy -n 50 (on that worker)"
+    row proxy-rules workload network \
+        "kube-proxy routes the Service kubernetes to every API server, in the configured mode or in iptables mode" \
+        "iptables-save -t nat or ipvsadm -ln or nft list table ip kube-proxy (on that worker)"
+    row pod-bridge workload network \
+        "the bridge of the pods has an address in the worker's pod subnet" \
+        "ip -4 address; cat /run/flannel/subnet.env /etc/cni/net.d/* (on that worker)"
+    row images-local workload workload \
+        "no image was pulled: all images were on the hosts" \
+        "$again images-local; $kubectl_line -n $namespace get events"
+    ! has_feature coredns || print_dns_checks
+    ! has_feature metrics-server || print_metrics_checks
 }
 
-# With --node: this host by itself, whatever the others do.
+print_dns_checks() {
+    row coredns-ready api DNS \
+        "all replicas of CoreDNS are ready, on at least two workers if there are two" \
+        "$kubectl_line -n kube-system get pods -l k8s-app=kube-dns -o wide"
+    row cluster-dns workload DNS \
+        "a pod on every worker resolves kubernetes.default" \
+        "$kubectl_line -n kube-system logs -l k8s-app=kube-dns --tail=20"
+}
+
+print_metrics_checks() {
+    server_logs="$kubectl_line -n kube-system logs -l k8s-app=metrics-server --tail=20"
+    row metrics-server api metrics \
+        "kubectl top shows every worker" \
+        "$kubectl_line get apiservice v1beta1.metrics.k8s.io -o yaml; $server_logs"
+}
+
+# With --node: this host alone; no other host has to work.
 print_node_checks() {
-    cat <<TABLE
-host-units|nothing|host|every unit of this node runs, and starts at boot|systemctl status $UNITS
-host-files|nothing|host|every installed file is as the bundle has it|/opt/k8s/bundle/MANIFEST; run install.sh again
-host-certificates|nothing|host|no certificate on this host ends within 30 days|openssl x509 -noout -enddate -in FILE
-host-serving|nothing|host|every server of this node shows the certificate in its file|systemctl restart UNIT
-host-kernel|nothing|host|kernel settings hold, modules are there, swap is off|sysctl KEY; lsmod; swapon --show
-host-ports|nothing|host|the ports of this node's units listen, and no unsafe one does|ss -lntp
-TABLE
-    ! has_role etcd || echo "host-etcd|nothing|etcd|the member here is healthy|journalctl -u etcd -n 50"
-    ! has_role control-plane || echo "host-apiserver|nothing|control plane|the API server here is ready|journalctl -u kube-apiserver -n 50"
-    ! has_role worker || cat <<TABLE
-host-kubelet|nothing|worker|the kubelet here serves with a certificate from the cluster's authority|journalctl -u kubelet -n 50
-host-images|nothing|worker|the runtime holds every image of the bundle|crictl images or docker images; run install.sh again
-TABLE
+    row host-units nothing host \
+        "every unit of this node runs, and starts at boot" \
+        "systemctl status $UNITS"
+    row host-files nothing host \
+        "every installed file is unchanged" \
+        "/opt/k8s/bundle/MANIFEST; run install.sh again"
+    row host-certificates nothing host \
+        "no certificate on this host expires within 30 days" \
+        "openssl x509 -noout -enddate -in FILE"
+    row host-serving nothing host \
+        "every server of this node uses the certificate in its file" \
+        "systemctl restart UNIT"
+    row host-kernel nothing host \
+        "kernel settings are as required, modules are loaded, swap is off" \
+        "sysctl KEY; lsmod; swapon --show"
+    row host-ports nothing host \
+        "the ports of this node's units listen, and no unsafe port does" \
+        "ss -lntp"
+    ! has_role etcd || print_etcd_host_checks
+    ! has_role control-plane || print_control_plane_host_checks
+    ! has_role worker || print_worker_host_checks
+}
+
+print_etcd_host_checks() {
+    row host-etcd nothing etcd \
+        "the etcd member on this host is healthy" \
+        "journalctl -u etcd -n 50"
+}
+
+print_control_plane_host_checks() {
+    row host-apiserver nothing 'control plane' \
+        "the API server on this host is ready" \
+        "journalctl -u kube-apiserver -n 50"
+}
+
+print_worker_host_checks() {
+    row host-kubelet nothing worker \
+        "the kubelet on this host serves with a certificate from the cluster's CA" \
+        "journalctl -u kubelet -n 50"
+    row host-images nothing worker \
+        "the container runtime has every image of the bundle" \
+        "crictl images or docker images; run install.sh again"
 }
 
 # With --failover: each leader is stopped, and started again.
 print_failover_checks() {
-    cat <<TABLE
-controller-manager-failover|api|failover|another kube-controller-manager takes the lead when this one stops|journalctl -u kube-controller-manager -n 50
-scheduler-failover|api|failover|another kube-scheduler takes the lead when this one stops|journalctl -u kube-scheduler -n 50
-TABLE
+    row controller-manager-failover api failover \
+        "another kube-controller-manager becomes the leader when this one stops" \
+        "journalctl -u kube-controller-manager -n 50"
+    row scheduler-failover api failover \
+        "another kube-scheduler becomes the leader when this one stops" \
+        "journalctl -u kube-scheduler -n 50"
 }
 
 has_role() { case " $ROLES " in *" $1 "*) ;; *) return 1 ;; esac }
@@ -77,7 +179,7 @@ has_feature() { case " ${FEATURES:-} " in *" $1 "*) ;; *) return 1 ;; esac }
 # is_check NAME
 is_check() { print_checks | CHECK=$1 awk -F'|' '$1 "" == ENVIRON["CHECK"] "" { found = 1 } END { exit !found }'; }
 
-# The names of the chosen checks (all, or those of --only) that need one of the given things.
+# chosen_checks NEED...: the names of the checks to run (all, or those of --only) that need one of these.
 chosen_checks() {
     print_checks | while IFS='|' read -r row_name row_needs row_rest; do
         case " $* " in *" $row_needs "*) ;; *) continue ;; esac
@@ -86,7 +188,7 @@ chosen_checks() {
 }
 
 list_checks() {
-    print_checks | while IFS='|' read -r row_name row_needs row_section row_proves row_look; do
-        printf '%-26s %s\n' "$row_name" "$row_proves"
+    print_checks | while IFS='|' read -r row_name row_needs row_section row_holds row_run; do
+        printf '%-26s %s\n' "$row_name" "$row_holds"
     done
 }

@@ -40,7 +40,7 @@ restoring=$prefix/var/lib/bundler/restore
 was_member=$prefix/var/lib/bundler/etcd-member
 told=''
 # shellcheck source=/dev/null # a part of the installed bundle
-. "$prefix/opt/k8s/bundle/lib/https.sh" || exit 1
+. "$prefix/opt/k8s/bundle/lib/core/https.sh" || exit 1
 
 main() {
     read_flags "$@"
