@@ -1,12 +1,9 @@
-"""What crosses the gate, as cluster.yaml has it: images, files and who signed them, packages."""
+"""Schema of what a bundle carries: images, upstream files and their signers, OS packages."""
 
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import (
-    Field,
-    model_validator,
-)
+from pydantic import Field, model_validator
 
 from bundler.cluster.values import (
     HEX,
@@ -16,39 +13,52 @@ from bundler.cluster.values import (
     Model,
     PackageMirror,
     PackageName,
-    Place,
+    SignatureUrl,
     WebAddress,
 )
 from bundler.formats.digests import DIGEST_LENGTHS
 
 
 class Image(Model):
-    """A container image that every worker (of `arch`) has before its kubelet starts.
+    """A container image that workers have before their kubelet starts."""
 
-    Fetched from its registry, or taken out of `file`: an archive of docker save or of OCI, or a
-    directory of either. `ref` is NAME:TAG, and may go on with @sha256:… to pin it.
-
-    Images that the cluster needs and that are not listed are fetched from where upstream publishes
-    them: pause, CoreDNS, metrics-server.
-    """
-
-    ref: ImageReference
-    file: Path | None = None
-    arch: Arch | None = None
-    use: Literal["pause", "verify", "coredns", "metrics-server"] | None = None
+    ref: ImageReference = Field(
+        description="The image: NAME:TAG, or NAME:TAG@sha256:DIGEST to pin it. `latest` is refused,"
+        " because hosts recognize an image by its tag. Example: `registry.k8s.io/pause:3.10.2`."
+    )
+    file: Path | None = Field(
+        default=None,
+        description="An archive of `docker save`, an OCI archive, or a directory with the content"
+        " of either. The path is relative to cluster.yaml. Default: the image is fetched from its"
+        " registry.",
+    )
+    arch: Arch | None = Field(
+        default=None,
+        description="Only workers with this CPU architecture get the image. Default: all workers.",
+    )
+    use: Literal["pause", "verify", "coredns", "metrics-server"] | None = Field(
+        default=None,
+        description="What the cluster uses the image for. `verify` is a web server on port 80 that"
+        " verify.sh runs in its test pods. Default: decided by the image's name, such as `pause` of"
+        " registry.k8s.io/pause.",
+    )
 
 
 class Pin(Model):
-    """One upstream file, pinned or replaced by the user: a URL, a digest, or both.
+    """The URL, the digest, or both of one upstream file."""
 
-    Without a digest `bundler lock` must find one, and `bundler build` takes it from the lock.
-
-    Keys of `artifacts` are components, or COMPONENT/ARCH where nodes are of two machines.
-    """
-
-    url: Annotated[WebAddress, Field(pattern=r"^(https?|file)://\S+$")] | None = None
-    sha256: str | None = None
-    sha512: str | None = None
+    url: Annotated[WebAddress, Field(pattern=r"^(https?|file)://\S+$")] | None = Field(
+        default=None,
+        description="Where the file is: http, https or file. Default: where upstream publishes it.",
+    )
+    sha256: str | None = Field(
+        default=None,
+        description="The file's SHA-256 in lower-case hexadecimal. Without any digest"
+        " `bundler lock` must find one.",
+    )
+    sha512: str | None = Field(
+        default=None, description="The file's SHA-512 in lower-case hexadecimal."
+    )
 
     @model_validator(mode="after")
     def _check_digest(self) -> "Pin":
@@ -62,57 +72,91 @@ class Pin(Model):
 
 
 class Packages(Model):
-    """Packages of the hosts' operating system, carried in the bundles with all that they need.
+    """OS packages that the bundles carry for the hosts."""
 
-    `os` is ID-VERSION_ID of the hosts' os-release(5), of RPM families without the minor: rocky-9.
-
-    `names` is by default what the nodes' roles ask of their hosts. Names that roles ask for go to
-    the nodes with those roles, others, and those in `add`, to every node. `base` names what every
-    host has beyond the minimal installation (Essential: yes, or Priority: required, and what these
-    need; of RPM families bash, coreutils, systemd, rpm and the like).
-
-    `mirror` holds repositories as `URL` or `URL SUITE...`, of RPM families directories that hold
-    repodata/ (`$basearch` and `$releasever` stand for what they say); the builder's own where it
-    runs the same distribution. `keyring` is who must have signed them (RPM: every package), by
-    default the distribution's own.
-    A `frozen` mirror is a snapshot: signed, and older than its metadata may be.
-
-    `dir` holds hand-picked .deb or .rpm files instead: all of them, or `names` with what they need.
-    """
-
-    os: Annotated[str, Field(pattern=r"^[a-z]+-\d+(\.\d+)?$")]
-    names: tuple[PackageName, ...] | None = None
-    add: tuple[PackageName, ...] = ()
-    base: tuple[PackageName, ...] = ()
-    mirror: tuple[PackageMirror, ...] = ()
-    components: Annotated[tuple[DnsLabel, ...], Field(min_length=1)] = ("main",)
-    keyring: Path | None = None
-    frozen: bool = False
-    dir: Path | None = None
+    os: Annotated[str, Field(pattern=r"^[a-z]+-\d+(\.\d+)?$")] = Field(
+        description="The distribution of the hosts: ID-VERSION_ID of /etc/os-release; without the"
+        " minor for RPM distributions. Examples: `debian-12`, `ubuntu-24.04`, `rocky-9`."
+    )
+    names: tuple[PackageName, ...] | None = Field(
+        default=None,
+        description="The packages to carry. Packages that a role needs go to the nodes with that"
+        " role, all others to every node. Default: what the roles need; with `dir` every package"
+        " in it.",
+    )
+    add: tuple[PackageName, ...] = Field(
+        default=(), description="More packages, for every node. Example: `[curl, tcpdump]`."
+    )
+    base: tuple[PackageName, ...] = Field(
+        default=(),
+        description="Packages that every host already has in addition to a minimal installation;"
+        " they are not carried. A minimal installation is Essential: yes and Priority: required"
+        " (RPM: bash, coreutils, systemd, rpm and the like) with their dependencies.",
+    )
+    mirror: tuple[PackageMirror, ...] = Field(
+        default=(),
+        description="Repositories: `URL` or `URL SUITE...`; for RPM distributions directories with"
+        " repodata/, in which `$basearch` and `$releasever` are replaced. Default: the builder's"
+        " own repositories if it runs the same distribution."
+        " Example: `[http://deb.example/debian bookworm bookworm-updates]`.",
+    )
+    components: Annotated[tuple[DnsLabel, ...], Field(min_length=1)] = Field(
+        default=("main",), description="Components of the apt repositories."
+    )
+    keyring: Path | None = Field(
+        default=None,
+        description="A file with the keys to trust for the repositories (RPM: for every package)."
+        " The path is relative to cluster.yaml. Default: the distribution's own key.",
+    )
+    frozen: bool = Field(
+        default=False,
+        description="The mirror is a snapshot: accept signed metadata that has expired.",
+    )
+    dir: Path | None = Field(
+        default=None,
+        description="A directory of .deb or .rpm files to carry instead of resolving packages. The"
+        " path is relative to cluster.yaml.",
+    )
 
 
 class UpstreamKey(Model):
-    """Who must have signed a component's files: checked by `bundler lock`, which records it.
+    """The key or CA that must have signed a component's files: exactly one of three schemes."""
 
-    Without that record, or with another key than it names, nothing is built.
-    `openpgp` is a file with certificates (armoured or binary), such as runc's runc.keyring.
-    `cosign` is a PEM file with sigstore's authorities (Fulcio's); whom the signer's certificate
-    must name (`identity`) and who vouched for that (`issuer`) is known of Kubernetes' releases.
-    `sigstore` is a trusted_root.json (`cosign trusted-root create`), for bundles that lie beside
-    the file as `{url}.sigstore.json`: these prove, without a network, that the transparency log has
-    the signature, and so when it was made.
-
-    `signature` and `certificate` say where they lie, where that is not beside the file: `{url}` is
-    the file's.
-    """
-
-    openpgp: Path | None = None
-    cosign: Path | None = None
-    sigstore: Path | None = None
-    identity: str | None = None
-    issuer: str | None = None
-    signature: Place | None = None
-    certificate: Place | None = None
+    openpgp: Path | None = Field(
+        default=None,
+        description="A file with OpenPGP certificates, armoured or binary. The path is relative to"
+        " cluster.yaml. Example: runc's `runc.keyring`.",
+    )
+    cosign: Path | None = Field(
+        default=None,
+        description="A PEM file with sigstore's CA certificates (Fulcio), for a separate signature"
+        " and certificate. The path is relative to cluster.yaml.",
+    )
+    sigstore: Path | None = Field(
+        default=None,
+        description="A trusted_root.json (`cosign trusted-root create`), for sigstore bundles that"
+        " also prove the entry in the transparency log. The path is relative to cluster.yaml.",
+    )
+    identity: str | None = Field(
+        default=None,
+        description="With `cosign` or `sigstore`: the identity that the signer's certificate must"
+        " name. Default: known for Kubernetes releases; required for others.",
+    )
+    issuer: str | None = Field(
+        default=None,
+        description="With `cosign` or `sigstore`: the OpenID Connect issuer that must have confirmed"
+        " the identity. Default: known for Kubernetes releases; required for others.",
+    )
+    signature: SignatureUrl | None = Field(
+        default=None,
+        description="The URL of the signature; `{url}` stands for the file's URL. Default:"
+        " `{url}.asc` (openpgp), `{url}.sig` (cosign), `{url}.sigstore.json` (sigstore).",
+    )
+    certificate: SignatureUrl | None = Field(
+        default=None,
+        description="With `cosign`: the URL of the signer's certificate; `{url}` stands for the"
+        " file's URL. Default: `{url}.cert`.",
+    )
 
     @model_validator(mode="after")
     def _check_scheme(self) -> "UpstreamKey":

@@ -1,40 +1,52 @@
-"""The cluster description: frozen models that are the documented schema of cluster.yaml.
+"""Schema of cluster.yaml: frozen models, with a description of each key.
 
-Only what one field can say about itself is checked here (types, ranges, unknown keys); what fields
-say about one another is in `checks.py`. YAML and line numbers are `loader.py`'s.
+A model checks single fields: types, ranges, unknown keys. `checks.py` checks fields against one
+another; `loader.py` reads YAML and finds line numbers. `bundler explain KEY` and the reference page
+(docs/reference/cluster-yaml.md) show the descriptions.
 """
 
 from enum import StrEnum
-from ipaddress import IPv4Network
-from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import (
-    Discriminator,
-    Field,
-    Tag,
-)
+from pydantic import Field
 
 from bundler.cluster.inputs import Image, Packages, Pin, UpstreamKey
+from bundler.cluster.schema_network import (
+    ControlPlane,
+    ExternalLoadBalancer,
+    NginxKeepalived,
+    Network,
+    NodeLocal,
+)
+from bundler.cluster.schema_runtime import Containerd, Docker, Registry, Runtime
 from bundler.cluster.values import (
     Address,
     Arch,
-    Cidr,
+    Calendar,
     DnsLabel,
-    DnsName,
     FlagValue,
     HostPath,
-    HostPort,
-    Interface,
     Model,
-    PortRange,
-    RegistryMirror,
     Version,
 )
 
+__all__ = [
+    "Cluster",
+    "Containerd",
+    "Docker",
+    "Etcd",
+    "EtcdBackup",
+    "ExternalLoadBalancer",
+    "NginxKeepalived",
+    "Node",
+    "NodeLocal",
+    "Registry",
+    "Role",
+]
+
 
 class Role(StrEnum):
-    """What a node does; a node may hold several roles."""
+    """What a node runs; a node may have several roles."""
 
     ETCD = "etcd"
     CONTROL_PLANE = "control-plane"
@@ -43,262 +55,273 @@ class Role(StrEnum):
 
 
 class Kubernetes(Model):
-    """Which Kubernetes, and where the kubelet keeps pods' volumes and its certificates."""
+    """The Kubernetes version, and the kubelet's directory."""
 
-    version: Version = "1.20.2"
-    kubelet_root: HostPath = "/var/lib/kubelet"
-
-
-Calendar = Annotated[str, Field(pattern=r"^[-A-Za-z0-9*:/,. ~]+$")]
-"""When a timer does its work: systemd.time(7), OnCalendar."""
+    version: Version = Field(
+        default="1.20.2",
+        description="The version of Kubernetes, 1.14 to 1.36. Other components get the version that"
+        " belongs to this minor unless their own key says otherwise. Example: `1.36.2`.",
+    )
+    kubelet_root: HostPath = Field(
+        default="/var/lib/kubelet",
+        description="The kubelet's directory: pod volumes, and its own certificates.",
+    )
 
 
 class EtcdBackup(Model):
-    """Snapshots of etcd's data, taken on each member by etcd-backup.timer.
+    """Snapshots of etcd, taken on each member by etcd-backup.timer."""
 
-    `schedule` is when (systemd.time(7), OnCalendar); `keep` is how many stay in `directory`, each
-    as large as the database at the time. `copy_to` is a mount point on another machine or disk,
-    where the same snapshots go: while nothing is mounted there the copy fails, and says so.
-    """
-
-    enabled: bool = True
-    schedule: Calendar = "00/6:30"
-    keep: Annotated[int, Field(ge=1, le=1000)] = 8
-    directory: HostPath = "/var/backups/etcd"
-    copy_to: HostPath | None = None
+    enabled: bool = Field(default=True, description="Take snapshots on every etcd member.")
+    schedule: Calendar = Field(
+        default="00/6:30",
+        description="When snapshots are taken: OnCalendar of systemd.time(7). The default is 00:30,"
+        " 06:30, 12:30 and 18:30.",
+    )
+    keep: int = Field(
+        default=8,
+        ge=1,
+        le=1000,
+        description="How many snapshots are kept in `directory`, the oldest being deleted first."
+        " Each is as large as the database was.",
+    )
+    directory: HostPath = Field(
+        default="/var/backups/etcd",
+        description="Where snapshots are stored on each member. It must not be in etcd's own"
+        " directories.",
+    )
+    copy_to: HostPath | None = Field(
+        default=None,
+        description="A mount point of another machine or disk, to which snapshots are also copied."
+        " While nothing is mounted there the copy fails with an error. Example: `/mnt/backup`.",
+    )
 
 
 class Etcd(Model):
-    """Which etcd; the default is the version that goes with the Kubernetes minor.
+    """The etcd version, its directories and its maintenance."""
 
-    `defragment` is when each member gives unused space back (systemd.time(7), OnCalendar); members
-    follow one another, and only while all are healthy.
-    """
-
-    version: Version | None = None
-    data_dir: HostPath = "/var/lib/etcd"
-    wal_dir: HostPath | None = None
-    defragment: Calendar = "Sun 03:00"
-    backup: EtcdBackup = EtcdBackup()
-
-
-CgroupDriver = Literal["cgroupfs", "systemd"]
-
-
-class Docker(Model):
-    """Docker as the container runtime: through the kubelet's dockershim, from 1.24 cri-dockerd.
-
-    The cgroup driver, the kubelet's too, is cgroupfs by default, and systemd from Kubernetes 1.30.
-    """
-
-    engine: Literal["docker"] = "docker"
-    version: Version = "20.10.23"
-    cri_dockerd: Version | None = None
-    crictl: Version | Literal["none"] | None = None
-    cgroup_driver: CgroupDriver | None = None
-    registry_mirrors: tuple[RegistryMirror, ...] = ()
-    data_root: HostPath = "/var/lib/docker"
-    log_max_size: Annotated[str, Field(pattern=r"^\d+[kmg]$")] = "100m"
-    log_max_file: Annotated[int, Field(ge=1, le=100)] = 5
-
-
-class Registry(Model):
-    """How containerd reaches the registry `host` (or Docker Hub: docker.io), once there is one.
-
-    Mirrors are tried in order, then the registry itself. `ca` is a PEM file that signs for them.
-    """
-
-    host: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?(:\d{1,5})?$")]
-    mirrors: tuple[RegistryMirror, ...] = ()
-    ca: Path | None = None
-    insecure: bool = False
-
-
-class Containerd(Model):
-    """containerd as the container runtime, through CRI; no Docker on the host.
-
-    Versions are by default those that go with the Kubernetes minor; crictl comes along unless
-    `crictl: none`. The cgroup driver is cgroupfs by default, and systemd from Kubernetes 1.30.
-    """
-
-    engine: Literal["containerd"]
-    version: Version | None = None
-    runc: Version | None = None
-    crictl: Version | Literal["none"] | None = None
-    cgroup_driver: CgroupDriver | None = None
-    registries: tuple[Registry, ...] = ()
-    data_root: HostPath = "/var/lib/containerd"
-
-
-def _engine_of(value: object) -> object:
-    """Docker, unless another engine is named."""
-    return (
-        value.get("engine", "docker") if isinstance(value, dict) else getattr(value, "engine", "")
+    version: Version | None = Field(
+        default=None,
+        description="The version of etcd. Default: the version that belongs to the Kubernetes minor.",
     )
-
-
-Runtime = Annotated[
-    Annotated[Docker, Tag("docker")] | Annotated[Containerd, Tag("containerd")],
-    Discriminator(_engine_of),
-]
-
-
-class Flannel(Model):
-    """flannel, run as a unit on every worker.
-
-    `store: kubernetes` keeps subnets in Node objects and feeds a CNI chain; `store: etcd` keeps
-    them in etcd's v2 API and feeds dockerd's bridge, as Kubernetes was set up by hand in 2019.
-    """
-
-    version: Version | None = None
-    backend: Literal["vxlan", "host-gw"] = "vxlan"
-    store: Literal["kubernetes", "etcd"] = "kubernetes"
-    etcd_prefix: HostPath = "/kubernetes/network"
-
-
-class Network(Model):
-    """Addresses inside the cluster, and how pods reach one another.
-
-    `proxy_mode` is ipvs by default, and nftables from Kubernetes 1.33.
-    """
-
-    plugin: Literal["static", "flannel"] = "static"
-    flannel: Flannel = Flannel()
-    pod_cidr: Cidr = IPv4Network("10.200.0.0/16")
-    pod_subnet_prefix: Annotated[int, Field(ge=20, le=28)] = 24
-    service_cidr: Cidr = IPv4Network("10.254.0.0/16")
-    node_port_range: PortRange = "30000-32767"
-    proxy_mode: Literal["ipvs", "iptables", "nftables"] | None = None
-    dns_domain: DnsName = "cluster.local"
+    data_dir: HostPath = Field(
+        default="/var/lib/etcd",
+        description="The directory of etcd's data. uninstall.sh removes it only with --purge-data.",
+    )
+    wal_dir: HostPath | None = Field(
+        default=None,
+        description="A directory on another disk for the write-ahead log. Default: inside"
+        " `data_dir`. Example: `/data/etcd-wal`.",
+    )
+    defragment: Calendar = Field(
+        default="Sun 03:00",
+        description="When each member returns unused space to the disk: OnCalendar of"
+        " systemd.time(7). Members do it one after another, and only while all are healthy.",
+    )
+    backup: EtcdBackup = Field(
+        default=EtcdBackup(), description="Snapshots of etcd that each member takes by itself."
+    )
 
 
 class Dns(Model):
-    """Cluster DNS. `upstream` answers what lies outside: addresses, or the nodes' own resolvers.
+    """Cluster DNS."""
 
-    Without upstream nothing outside the cluster has a name.
-    """
-
-    provider: Literal["coredns", "none"] = "coredns"
-    version: Version | None = None
-    replicas: Annotated[int, Field(ge=1, le=20)] = 2
-    upstream: Literal["host"] | tuple[Address, ...] = "host"
+    provider: Literal["coredns", "none"] = Field(
+        default="coredns",
+        description="The DNS server of the cluster. With `none` pods cannot find Services by name.",
+    )
+    version: Version | None = Field(
+        default=None,
+        description="The version of CoreDNS. Default: the version that belongs to the Kubernetes"
+        " minor.",
+    )
+    replicas: int = Field(default=2, ge=1, le=20, description="How many CoreDNS pods run.")
+    upstream: Literal["host"] | tuple[Address, ...] = Field(
+        default="host",
+        description="The DNS servers for names outside the cluster: `host` for the resolvers of the"
+        " node, or a list of addresses. With `[]` pods can resolve only names of the cluster."
+        " Example: `[192.0.2.53]`.",
+    )
 
 
 class MetricsServer(Model):
-    """What `kubectl top` and autoscalers read: `metrics_server: {}` adds it."""
+    """metrics-server, which `kubectl top` and autoscalers read."""
 
-    version: Version | None = None
-
-
-class NginxKeepalived(Model):
-    """nginx as a TCP proxy on every load-balancer node; keepalived moves the endpoint's address."""
-
-    kind: Literal["nginx-keepalived"]
-    interface: Interface
-    virtual_router_id: Annotated[int, Field(ge=1, le=255)] | None = None
-
-
-class NodeLocal(Model):
-    """nginx on every node, on loopback: no virtual address that the network must know."""
-
-    kind: Literal["node-local"]
-
-
-class ExternalLoadBalancer(Model):
-    """The endpoint is somebody else's load balancer, in front of every control-plane node."""
-
-    kind: Literal["external"]
-
-
-LoadBalancer = Annotated[
-    NginxKeepalived | NodeLocal | ExternalLoadBalancer, Field(discriminator="kind")
-]
-
-
-class ControlPlane(Model):
-    """Where clients reach the API: by default the only control-plane node, on port 6443.
-
-    With a node-local load balancer the endpoint is 127.0.0.1:8443 on every node.
-    """
-
-    endpoint: HostPort | None = None
-    load_balancer: LoadBalancer | None = None
+    version: Version | None = Field(
+        default=None,
+        description="The version of metrics-server. Default: the version that belongs to the"
+        " Kubernetes minor.",
+    )
 
 
 class Node(Model):
-    """One host."""
+    """One host of the cluster."""
 
-    name: DnsLabel
-    address: Address
-    roles: Annotated[tuple[Role, ...], Field(min_length=1)]
-    arch: Arch = Arch.AMD64
+    name: DnsLabel = Field(
+        description="The name of the node: a DNS label that is unique in the cluster. The host may"
+        " have another hostname. Example: `worker1`."
+    )
+    address: Address = Field(
+        description="The IPv4 address under which the other hosts reach this one, unique in the"
+        " cluster. Example: `192.0.2.21`."
+    )
+    roles: Annotated[tuple[Role, ...], Field(min_length=1)] = Field(
+        description="What the host runs. `load-balancer` is used only with"
+        " `kind: nginx-keepalived`. Example: `[etcd, control-plane]`."
+    )
+    arch: Arch = Field(
+        default=Arch.AMD64,
+        description="The CPU architecture of the host. A cluster may mix both.",
+    )
 
 
 class Extra(Model):
-    """Flags and configuration fields of one component, added to or replacing what bundler sets."""
+    """Flags and configuration fields of one component, in addition to what bundler sets."""
 
     flags: dict[Annotated[str, Field(pattern=r"^[a-z][-a-z0-9]*$")], FlagValue] = Field(
-        default_factory=dict
+        default_factory=dict,
+        description="Command-line flags without `--`. They replace bundler's value, except for"
+        " flags that `bundler explain COMPONENT --version MINOR` marks with `*`. Flags that the"
+        " program does not have in that version are refused. Example: `{v: 4}`.",
     )
-    config: dict[str, object] = Field(default_factory=dict)
+    config: dict[str, object] = Field(
+        default_factory=dict,
+        description="Fields of the component's configuration file, merged over bundler's. Fields"
+        " that the program does not have in that version are refused."
+        " Example: `{maxPods: 110}` of the kubelet.",
+    )
 
 
 class PkiSettings(Model):
-    """How keys are made, who signs them, and how long certificates last (days).
+    """CAs, key type and lifetimes of certificates."""
 
-    `single` signs for Kubernetes, etcd and the front proxy with one authority.
-    """
-
-    authorities: Literal["separate", "single"] = "separate"
-    key: Literal["ecdsa-p256", "rsa-2048"] = "ecdsa-p256"
-    ca_days: Annotated[int, Field(ge=30, le=36500)] = 3650
-    days: Annotated[int, Field(ge=1, le=3650)] = 365
+    authorities: Literal["separate", "single"] = Field(
+        default="separate",
+        description="`separate`: Kubernetes, etcd and the front proxy each have their own CA."
+        " `single`: one CA signs everything, and etcd accepts every client certificate of the"
+        " cluster; only for compatibility.",
+    )
+    key: Literal["ecdsa-p256", "rsa-2048"] = Field(
+        default="ecdsa-p256",
+        description="The key type of CAs and certificates. `rsa-2048` is for clients that cannot"
+        " use ECDSA.",
+    )
+    ca_days: int = Field(
+        default=3650, ge=30, le=36500, description="How many days a new CA certificate is valid."
+    )
+    days: int = Field(
+        default=365,
+        ge=1,
+        le=3650,
+        description="How many days other new certificates are valid. `bundler certs renew` issues"
+        " new ones.",
+    )
 
 
 class Upgrade(Model):
-    """How workers follow one another when what runs their pods is replaced.
+    """How workers are upgraded one after another."""
 
-    No more than `max_unavailable` of them are away at a time. Each is drained first: its pods have
-    `drain_minutes` to go to other nodes, disruption budgets observed; if they do not, nothing is
-    changed on that host.
-    """
-
-    max_unavailable: Annotated[int, Field(ge=1, le=1000)] = 1
-    drain_minutes: Annotated[int, Field(ge=1, le=240)] = 10
+    max_unavailable: int = Field(
+        default=1,
+        ge=1,
+        le=1000,
+        description="How many workers may be drained or not Ready at the same time. Other workers"
+        " wait.",
+    )
+    drain_minutes: int = Field(
+        default=10,
+        ge=1,
+        le=240,
+        description="How many minutes a drain may take. Pod disruption budgets are respected; if"
+        " pods are still there after that time, the installation stops and changes nothing.",
+    )
 
 
 class Monitoring(Model):
-    """What hosts write for your monitoring.
+    """What hosts write for a monitoring system."""
 
-    `textfile_dir` is where node_exporter's textfile collector looks (its flag
-    --collector.textfile.directory; the default is Debian's). If it is there, kube-certs.timer
-    writes to it when each certificate of the host ends.
-    """
-
-    textfile_dir: HostPath = "/var/lib/prometheus/node-exporter"
+    textfile_dir: HostPath = Field(
+        default="/var/lib/prometheus/node-exporter",
+        description="The directory of node_exporter's textfile collector (its flag"
+        " --collector.textfile.directory). If it exists, kube-certs.timer writes there when each"
+        " certificate of the host expires. The default is Debian's.",
+    )
 
 
 class Cluster(Model):
-    """The whole of cluster.yaml."""
+    """The complete cluster.yaml."""
 
-    api_version: Literal["bundler/v1alpha1"] = Field(alias="apiVersion")
-    name: DnsLabel
-    kubernetes: Kubernetes = Kubernetes()
-    etcd: Etcd = Etcd()
-    runtime: Runtime = Docker()
-    network: Network = Network()
-    dns: Dns = Dns()
-    metrics_server: MetricsServer | None = None
-    pki: PkiSettings = PkiSettings()
-    upgrade: Upgrade = Upgrade()
-    monitoring: Monitoring = Monitoring()
-    control_plane: ControlPlane = ControlPlane()
-    nodes: Annotated[tuple[Node, ...], Field(min_length=1)]
-    images: tuple[Image, ...] = ()
-    artifacts: dict[str, Pin] = Field(default_factory=dict)
-    upstream_keys: dict[str, UpstreamKey] = Field(default_factory=dict)
-    packages: Packages | None = None
-    extra: dict[str, Extra] = Field(default_factory=dict)
+    api_version: Literal["bundler/v1alpha1"] = Field(
+        alias="apiVersion", description="The version of this file format."
+    )
+    name: DnsLabel = Field(
+        description="The name of the cluster, a DNS label. It is part of the bundles' file names."
+        " Example: `production`."
+    )
+    kubernetes: Kubernetes = Field(
+        default=Kubernetes(), description="The Kubernetes version, and the kubelet's directory."
+    )
+    etcd: Etcd = Field(
+        default=Etcd(), description="The etcd version, its directories, maintenance and backup."
+    )
+    runtime: Runtime = Field(
+        default=Docker(),
+        description="The container runtime of the workers. Which keys it has depends on `engine`."
+        " Example: `{engine: containerd}`.",
+    )
+    network: Network = Field(
+        default=Network(), description="Addresses inside the cluster, and the pod network."
+    )
+    dns: Dns = Field(default=Dns(), description="Cluster DNS.")
+    metrics_server: MetricsServer | None = Field(
+        default=None,
+        description="Adds metrics-server, which `kubectl top` and autoscalers read:"
+        " `metrics_server: {}`. Default: not installed.",
+    )
+    pki: PkiSettings = Field(
+        default=PkiSettings(), description="CAs, key type and lifetimes of certificates."
+    )
+    upgrade: Upgrade = Field(
+        default=Upgrade(), description="How workers are drained and upgraded one after another."
+    )
+    monitoring: Monitoring = Field(
+        default=Monitoring(), description="What hosts write for a monitoring system."
+    )
+    control_plane: ControlPlane = Field(
+        default=ControlPlane(), description="Where clients reach the API, and its load balancer."
+    )
+    nodes: Annotated[tuple[Node, ...], Field(min_length=1)] = Field(
+        description="The hosts of the cluster. At least one must have the role control-plane and one"
+        " the role etcd; take an odd number of etcd members.",
+    )
+    images: tuple[Image, ...] = Field(
+        default=(),
+        description="Container images that every worker gets. Images that the cluster itself needs"
+        " (pause, CoreDNS, metrics-server) are added from their upstream registry unless they are"
+        " listed here.",
+    )
+    artifacts: dict[str, Pin] = Field(
+        default_factory=dict,
+        description="URLs or digests of upstream files, in place of the built-in ones. A key is a"
+        " component, or COMPONENT/ARCH in a cluster with two architectures. `bundler versions`"
+        " lists the components. Example: `{etcd: {url: https://mirror.example/etcd.tar.gz}}`.",
+    )
+    upstream_keys: dict[str, UpstreamKey] = Field(
+        default_factory=dict,
+        description="The keys that must have signed a component's files. `bundler lock` verifies the"
+        " signatures and records them; `bundler build` refuses a file without that record."
+        " Example: `{runc: {openpgp: keys/runc.keyring}}`.",
+    )
+    packages: Packages | None = Field(
+        default=None,
+        description="Packages of the hosts' operating system that the bundles carry, with their"
+        " dependencies. Default: none; the hosts must have them. Example: `{os: debian-12}`.",
+    )
+    extra: dict[str, Extra] = Field(
+        default_factory=dict,
+        description="More flags and configuration fields, by component. They are checked against"
+        " the flags and fields of the program's version."
+        " Example: `{kubelet: {config: {maxPods: 110}}}`.",
+    )
 
     def having(self, role: Role) -> tuple[Node, ...]:
         """The nodes with a role, in the order of the file."""

@@ -1,6 +1,7 @@
 """What models of cluster.yaml are made of: the forms of single values, and their base."""
 
 import re
+from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network
 from typing import Annotated
@@ -106,7 +107,7 @@ def _check_mirror(value: str) -> str:
     return value
 
 
-def _check_place(value: str) -> str:
+def _check_signature_url(value: str) -> str:
     try:
         split_url(value.format(url="https://host.example/file"))
     except (ValueError, LookupError, AttributeError, TypeError) as error:
@@ -114,21 +115,35 @@ def _check_place(value: str) -> str:
     return value
 
 
-WebAddress = Annotated[str, AfterValidator(check_url)]
-DnsLabel = Annotated[str, AfterValidator(_check_dns_label)]
-DnsName = Annotated[str, AfterValidator(_check_dns_name)]
-Version = Annotated[str, BeforeValidator(_check_version)]
-Address = Annotated[IPv4Address, BeforeValidator(_check_text)]
-Cidr = Annotated[IPv4Network, BeforeValidator(_check_text)]
-PortRange = Annotated[str, BeforeValidator(_check_port_range)]
-HostPort = Annotated[str, BeforeValidator(_check_endpoint)]
-HostPath = Annotated[str, AfterValidator(_check_path)]
-Interface = Annotated[str, AfterValidator(_check_interface)]
-PackageName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9+.-]+$")]
-RegistryMirror = Annotated[WebAddress, AfterValidator(_check_registry_mirror)]
-PackageMirror = Annotated[str, Field(min_length=1), AfterValidator(_check_mirror)]
-ImageReference = Annotated[str, Field(min_length=1), AfterValidator(_check_reference)]
-Place = Annotated[str, AfterValidator(_check_place)]
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a value is, in the words of the reference and of `bundler explain`."""
+
+    words: str
+
+
+WebAddress = Annotated[str, AfterValidator(check_url), Kind("URL")]
+DnsLabel = Annotated[str, AfterValidator(_check_dns_label), Kind("DNS label")]
+DnsName = Annotated[str, AfterValidator(_check_dns_name), Kind("DNS name")]
+Version = Annotated[str, BeforeValidator(_check_version), Kind("version")]
+Address = Annotated[IPv4Address, BeforeValidator(_check_text), Kind("IPv4 address")]
+Cidr = Annotated[IPv4Network, BeforeValidator(_check_text), Kind("IPv4 range (CIDR)")]
+PortRange = Annotated[str, BeforeValidator(_check_port_range), Kind("port range")]
+HostPort = Annotated[str, BeforeValidator(_check_endpoint), Kind("HOST:PORT")]
+HostPath = Annotated[str, AfterValidator(_check_path), Kind("absolute path")]
+Interface = Annotated[str, AfterValidator(_check_interface), Kind("interface name")]
+PackageName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9+.-]+$"), Kind("package name")]
+RegistryMirror = Annotated[WebAddress, AfterValidator(_check_registry_mirror), Kind("URL")]
+PackageMirror = Annotated[
+    str, Field(min_length=1), AfterValidator(_check_mirror), Kind("repository")
+]
+ImageReference = Annotated[
+    str, Field(min_length=1), AfterValidator(_check_reference), Kind("image reference")
+]
+SignatureUrl = Annotated[str, AfterValidator(_check_signature_url), Kind("URL")]
+Calendar = Annotated[str, Field(pattern=r"^[-A-Za-z0-9*:/,. ~]+$"), Kind("calendar expression")]
+"""When a timer runs: systemd.time(7), OnCalendar."""
+
 FlagValue = str | int | float | bool
 """A command-line flag's value as YAML gives it; `true` and `false` are written in lower case."""
 

@@ -1,0 +1,184 @@
+"""Every key of cluster.yaml with type, default and description, read from the schema's models."""
+
+import difflib
+import enum
+import re
+import types
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from annotated_types import Ge, Le
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from bundler.cluster.schema import Cluster
+from bundler.cluster.values import Kind
+from bundler.errors import ConfigError
+
+TYPE_NAMES = {
+    "str": "text",
+    "int": "number",
+    "float": "number",
+    "bool": "true or false",
+    "object": "any value",
+    "Path": "path",
+    "IPv4Address": "IPv4 address",
+    "IPv4Network": "IPv4 range (CIDR)",
+}
+VARIANT_KEYS = ("engine", "kind")
+"""Keys whose value decides which other keys an object has."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Key:
+    """One key of cluster.yaml."""
+
+    path: str  # runtime.registries.mirrors; COMPONENT stands for a key that is a free name
+    variant: str  # "engine: docker" if only that variant of the object has the key
+    type: str  # in words, with the allowed values in backticks
+    default: str | None  # None: the key is required; empty: no default, or one in the description
+    description: str
+    models: tuple[type[BaseModel], ...]  # of its value, if that is an object, or a list of objects
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return self.path.rpartition(".")[2]
+
+    @property
+    def child_path(self) -> str:
+        """The path of its own keys' parent."""
+        return f"{self.path}.COMPONENT" if self.type.startswith("mapping of") else self.path
+
+
+def list_children(key: Key | None) -> tuple[Key, ...]:
+    """The keys of an object; of the complete file for None."""
+    if key is None:
+        return tuple(_keys_of(Cluster, "", ""))
+    several = len(key.models) > 1
+    return tuple(
+        child
+        for model in key.models
+        for child in _keys_of(model, key.child_path, _variant(model) if several else key.variant)
+    )
+
+
+def find_keys(path: str) -> tuple[Key, ...]:
+    """The key with that path, once for each variant; ConfigError with the nearest for others."""
+    wanted = re.sub(r"\[\w*\]", "", path)
+    found = tuple(key for key in walk_keys() if _matches(key.path, wanted))
+    if not found:
+        close = _find_close(wanted)
+        known = ", ".join(key.name for key in list_children(None))
+        raise ConfigError(
+            f"{path}: neither a key of cluster.yaml nor a component",
+            hint=f"did you mean '{close}'?" if close else f"the keys at the top are {known}",
+        )
+    return found
+
+
+def walk_keys(key: Key | None = None) -> Iterator[Key]:
+    """Every key below one, each before its own children."""
+    for child in list_children(key):
+        yield child
+        yield from walk_keys(child)
+
+
+def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models in a type, such as both in `tuple[Docker | Containerd, ...]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from models_in(inner)
+
+
+def _keys_of(model: type[BaseModel], parent: str, variant: str) -> Iterator[Key]:
+    for name, field in model.model_fields.items():
+        path = ".".join(part for part in (parent, field.alias or name) if part)
+        yield Key(
+            path=path,
+            variant=variant,
+            type=_describe_type(field.annotation, field.metadata)
+            + _describe_limits(field.metadata),
+            default=_describe_default(field),
+            description=field.description or "",
+            models=tuple(models_in(field.annotation)),
+        )
+
+
+def _variant(model: type[BaseModel]) -> str:
+    """`engine: docker` of the model Docker."""
+    for name in VARIANT_KEYS:
+        if field := model.model_fields.get(name):
+            return f"{name}: {get_args(field.annotation)[0]}"
+    return ""
+
+
+def _matches(path: str, wanted: str) -> bool:
+    """Whether a path that a user wrote is that key's: COMPONENT stands for any component."""
+    parts, given = path.split("."), wanted.split(".")
+    return len(parts) == len(given) and all(
+        part in {"COMPONENT", other} for part, other in zip(parts, given, strict=True)
+    )
+
+
+def _find_close(wanted: str) -> str | None:
+    paths = list(dict.fromkeys(key.path for key in walk_keys()))
+    last = wanted.rpartition(".")[2]
+    if same := [path for path in paths if path.rpartition(".")[2] == last]:
+        return difflib.get_close_matches(wanted, same, n=1, cutoff=0)[0]
+    close = difflib.get_close_matches(wanted, paths, n=1, cutoff=0.7)
+    if close:
+        return close[0]
+    names = {path.rpartition(".")[2]: path for path in reversed(paths)}
+    close = difflib.get_close_matches(last, names, n=1, cutoff=0.7)
+    return names[close[0]] if close else None
+
+
+def _describe_type(annotation: Any, metadata: Iterable[Any] = ()) -> str:
+    """`list of URLs`, `mapping of component to object`: a type in words."""
+    named = next((item.words for item in metadata if isinstance(item, Kind)), None)
+    if named:
+        return named
+    inner = [part for part in get_args(annotation) if part is not type(None)]
+    words: dict[Any, Callable[[], str]] = {
+        Annotated: lambda: _describe_type(inner[0], annotation.__metadata__),
+        Literal: lambda: " or ".join(f"`{value}`" for value in inner),
+        Union: lambda: " or ".join(dict.fromkeys(_describe_type(part) for part in inner)),
+        types.UnionType: lambda: " or ".join(dict.fromkeys(_describe_type(part) for part in inner)),
+        tuple: lambda: f"list of {_describe_type(inner[0])}",
+        dict: lambda: f"mapping of {_describe_keys(inner[1])} to {_describe_type(inner[1])}",
+    }
+    if (origin := get_origin(annotation)) in words:
+        return words[origin]()
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return "object"
+    if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
+        return " or ".join(f"`{member.value}`" for member in annotation)
+    name = getattr(annotation, "__name__", str(annotation))
+    return TYPE_NAMES.get(name, name)
+
+
+def _describe_keys(value: Any) -> str:
+    return "component" if list(models_in(value)) else "name"
+
+
+def _describe_limits(metadata: Iterable[Any]) -> str:
+    least = next((bound.ge for bound in metadata if isinstance(bound, Ge)), None)
+    most = next((bound.le for bound in metadata if isinstance(bound, Le)), None)
+    return f" from {least} to {most}" if least is not None and most is not None else ""
+
+
+def _describe_default(field: FieldInfo) -> str | None:
+    value = field.get_default(call_default_factory=True)
+    if value is PydanticUndefined:
+        return None
+    if isinstance(value, BaseModel):
+        return "{}"
+    if value in (None, (), {}):
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"[{', '.join(map(str, value))}]" if isinstance(value, tuple) else str(value)
