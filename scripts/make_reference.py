@@ -1,108 +1,164 @@
-"""Write docs/cluster-yaml.md from the models (a test says when it is stale)."""
+"""Write docs/reference/cluster-yaml.md and docs/reference/cli.md from the schema and the CLI."""
 
-import enum
 import inspect
-import types
-from collections.abc import Callable
+import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from annotated_types import Ge, Le
-from pydantic import BaseModel
-from pydantic_core import PydanticUndefined
+import typer
+from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
-from bundler.cluster.schema import Cluster
+from bundler.cli.app import app
+from bundler.cluster.keys import Key, list_children
 
-TARGET = Path(__file__).parents[1] / "docs" / "cluster-yaml.md"
-HEAD = """# cluster.yaml
+DIRECTORY = Path(__file__).parents[1] / "docs" / "reference"
+CLUSTER_HEAD = """# cluster.yaml
 
-Every key that bundler reads, generated from `bundler/cluster/config.py` by `make docs`. Keys
-without a default must be given. Unknown keys, duplicate keys and values of the wrong kind are
-faults; all faults are told at once, each as `file:line:col: path: what, and the fix`.
+Every key of cluster.yaml, in the order of the schema. `bundler explain KEY` prints the same text,
+for example `bundler explain runtime.registries.mirrors`. `bundler check` validates a file.
 
-[examples/lab.yaml](../examples/lab.yaml) shows most of it in use.
+Unknown keys, duplicate keys and values of the wrong type are errors. bundler reports all errors at
+once, each with its place and the fix: `cluster.yaml:6:5: nodes[1].adress: unknown key; did you mean
+'address'?`
+
+The directory `examples/` of the source has complete files: `single.yaml`, `lab.yaml`,
+`production.yaml` and `tutorial.yaml`.
+
+`make docs` writes this page from `bundler/cluster/schema.py`.
+"""
+CLI_HEAD = """# Command line
+
+Every command and option of bundler, as `--help` prints them.
+
+`make docs` writes this page from `bundler/cli/`.
 """
 
 
-WORDS = {
-    "str": "text",
-    "int": "number",
-    "float": "number",
-    "bool": "true or false",
-    "object": "anything",
-    "Path": "path",
-    "IPv4Address": "IPv4 address",
-    "IPv4Network": "CIDR",
-}
+def make_cluster_page() -> str:
+    """The reference of cluster.yaml: one section for each object, parents before children."""
+    return "\n".join([CLUSTER_HEAD, *_list_sections()])
 
 
-def models_in(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for inner in get_args(annotation) for model in models_in(inner)]
+def _list_sections() -> Iterator[str]:
+    yield _section("Top level", list_children(None))
+    for key in list_children(None):
+        yield from _sections_below(key)
 
 
-def describe(annotation: Any) -> str:
-    """A type in a reader's words."""
-    inner = [part for part in get_args(annotation) if part is not type(None)]
-    known: dict[Any, Callable[[], str]] = {
-        Annotated: lambda: describe(inner[0]),
-        Literal: lambda: " or ".join(f"`{value}`" for value in inner),
-        Union: lambda: " or ".join(dict.fromkeys(describe(part) for part in inner)),
-        types.UnionType: lambda: " or ".join(dict.fromkeys(describe(part) for part in inner)),
-        tuple: lambda: f"list of {describe(inner[0])}",
-        dict: lambda: f"mapping of name to {describe(inner[1])}",
+def _sections_below(key: Key) -> Iterator[str]:
+    children = list_children(key)
+    variants = dict.fromkeys(child.variant for child in children)
+    for variant in variants:
+        of_variant = [child for child in children if child.variant == variant]
+        is_choice = len(variants) > 1
+        yield _section(_title(key, variant if is_choice else ""), of_variant, key)
+        for child in of_variant:
+            yield from _sections_below(child)
+
+
+def _title(key: Key, variant: str) -> str:
+    return f"{key.inner_path} with {variant.replace(': ', ' ')}" if variant else key.inner_path
+
+
+def _section(title: str, keys: list[Key] | tuple[Key, ...], parent: Key | None = None) -> str:
+    lines = [f"## {title}", ""]
+    if parent:
+        lines += [parent.description, ""]
+    lines += ["| key | value | default | description |", "| --- | --- | --- | --- |"]
+    lines += [
+        f"| `{key.name}` | {_show_kind(key)} | {_show_default(key)} | {_cell(key.description)} |"
+        for key in keys
+    ]
+    return "\n".join([*lines, ""])
+
+
+def _show_kind(key: Key) -> str:
+    """The kind; of an object with a link to its sections."""
+    if not key.models:
+        return key.kind
+    variants = list(dict.fromkeys(child.variant for child in list_children(key)))
+    if len(variants) == 1:
+        return f"[{key.kind}](#{_anchor(_title(key, ''))})"
+    return " or ".join(
+        f"[{variant.partition(': ')[2]}](#{_anchor(_title(key, variant))})" for variant in variants
+    )
+
+
+def _show_default(key: Key) -> str:
+    if key.default is None:
+        return "**required**"
+    if key.has_described_default:
+        return "see description"
+    return f"`{key.default}`" if key.default else "none"
+
+
+def _anchor(title: str) -> str:
+    """As GitHub and Python-Markdown make it from a heading."""
+    return re.sub(r"[^\w\s-]", "", title.lower()).strip().replace(" ", "-")
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", r"\|")
+
+
+def make_cli_page() -> str:
+    """The reference of the command line: one section for each command, groups before theirs."""
+    root = typer.main.get_command(app)
+    return "\n".join([CLI_HEAD, *_list_commands(root, "bundler")])
+
+
+def _list_commands(command: TyperCommand | TyperGroup, path: str) -> Iterator[str]:
+    yield _describe_command(command, path)
+    if isinstance(command, TyperGroup):
+        for name, inner in command.commands.items():
+            if not inner.hidden:
+                yield from _list_commands(inner, f"{path} {name}")
+
+
+def _describe_command(command: TyperCommand | TyperGroup, path: str) -> str:
+    parameters = [p for p in command.params if "--help" not in p.opts and not p.hidden]
+    arguments = [_show_name(p) for p in parameters if isinstance(p, TyperArgument)]
+    arguments += ["COMMAND ..."] if isinstance(command, TyperGroup) else []
+    lines = [f"## {path}", "", f"`{' '.join([path, '[OPTIONS]', *arguments])}`", ""]
+    if text := inspect.cleandoc(command.help or ""):
+        lines += [text, ""]
+    rows = [
+        f"| `{_cell(_show_name(parameter))}` | {_describe_parameter(parameter)} |"
+        for parameter in parameters
+    ]
+    if rows:
+        lines += ["| argument or option | description |", "| --- | --- |", *rows, ""]
+    return "\n".join(lines)
+
+
+def _show_name(parameter: TyperArgument | TyperOption) -> str:
+    """`-c, --config CONFIG`, `[COMPONENT]`: without words of Typer's, which differ by version."""
+    value = parameter.metavar or str(parameter.name).upper()
+    if isinstance(parameter, TyperArgument):
+        return value if parameter.required or value.startswith("[") else f"[{value}]"
+    names = ", ".join(sorted([*parameter.opts, *parameter.secondary_opts], key=len))
+    return names if parameter.is_flag or parameter.count else f"{names} {value}"
+
+
+def _describe_parameter(parameter: TyperArgument | TyperOption) -> str:
+    text = _cell(parameter.help or "")
+    default = getattr(parameter.default, "value", parameter.default)
+    if isinstance(parameter, TyperOption) and parameter.required:
+        return f"{text} Required."
+    if default is None or isinstance(default, bool) or callable(default) or "Default:" in text:
+        return text
+    return f"{text} Default: `{default}`."
+
+
+def make_pages() -> dict[Path, str]:
+    """Every generated page, by its path."""
+    return {
+        DIRECTORY / "cluster-yaml.md": make_cluster_page(),
+        DIRECTORY / "cli.md": make_cli_page(),
     }
-    if (origin := get_origin(annotation)) in known:
-        return known[origin]()
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return f"[{annotation.__name__}](#{annotation.__name__.lower()})"
-    if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
-        return " or ".join(f"`{member.value}`" for member in annotation)
-    name = getattr(annotation, "__name__", str(annotation))
-    return WORDS.get(name, name)
-
-
-def limits(metadata: list[Any]) -> str:
-    least = "".join(f", at least {bound.ge}" for bound in metadata if isinstance(bound, Ge))
-    most = "".join(f", at most {bound.le}" for bound in metadata if isinstance(bound, Le))
-    return least + most
-
-
-def default(value: Any) -> str:
-    if value is PydanticUndefined:
-        return "**must be given**"
-    if isinstance(value, BaseModel):
-        return "its own defaults"
-    if value in (None, (), {}):
-        return "none"
-    if isinstance(value, bool):
-        return f"`{str(value).lower()}`"
-    return f"`{list(value)}`" if isinstance(value, tuple) else f"`{value}`"
-
-
-def section(model: type[BaseModel]) -> str:
-    lines = [f"\n## {model.__name__}\n", f"{inspect.cleandoc(model.__doc__ or '')}\n"]
-    lines += ["| key | value | default |", "| --- | --- | --- |"]
-    for name, field in model.model_fields.items():
-        value = describe(field.annotation) + limits(field.metadata)
-        preset = default(field.get_default(call_default_factory=True))
-        lines.append(f"| `{field.alias or name}` | {value} | {preset} |")
-    return "\n".join(lines) + "\n"
-
-
-def make_reference() -> str:
-    seen: dict[type[BaseModel], None] = {}
-    waiting: list[type[BaseModel]] = [Cluster]
-    while waiting:
-        model = waiting.pop(0)
-        if model in seen:
-            continue
-        seen[model] = None
-        for field in model.model_fields.values():
-            waiting += models_in(field.annotation)
-    return HEAD + "".join(section(model) for model in seen)
 
 
 if __name__ == "__main__":
-    TARGET.write_text(make_reference(), encoding="utf-8")
+    DIRECTORY.mkdir(parents=True, exist_ok=True)
+    for path, text in make_pages().items():
+        path.write_text(text, encoding="utf-8")

@@ -1,27 +1,119 @@
-"""`bundler explain`: prints the flags that bundler sets, with the reason for each."""
+"""`bundler explain`: prints what a key of cluster.yaml does, or which flags a component gets."""
 
 import dataclasses
 import json
-from typing import Annotated
+import textwrap
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bundler.cluster.settings import explain
+from bundler.errors import ConfigError
+
+if TYPE_CHECKING:
+    from bundler.cluster.keys import Key
+
+WIDTH = 100
 
 
 def explain_command(
-    component: Annotated[str, typer.Argument(help="kube-apiserver, kubelet, etcd, …")],
-    version: Annotated[
+    name: Annotated[
         str,
-        typer.Option("--version", help="Kubernetes' version or minor (of etcd: etcd's own)."),
+        typer.Argument(
+            metavar="KEY|COMPONENT",
+            help="A key of cluster.yaml, such as nodes.roles; with --version a component, such as"
+            " kubelet.",
+        ),
     ],
+    version: Annotated[
+        str | None,
+        typer.Option(
+            "--version",
+            help="Explain a component at this version: Kubernetes' version or minor (of etcd,"
+            " flanneld and cri-dockerd: their own).",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
-    """Print every flag that bundler sets, its value, why, from which to which minor, and when.
+    """Explain a key of cluster.yaml, or the flags that bundler gives a component.
 
-    A value in {{ }} follows from the plan. Flags marked * cannot be changed under `extra`. Flags
-    that say `only with` are set where the cluster has chosen that.
+    Without --version the name is a key: `bundler explain runtime.registries.mirrors` prints its
+    type, default, allowed values and description, and the keys of an object.
+
+    With --version the name is a component: `bundler explain kube-apiserver --version 1.29` prints
+    each flag, its value, the reason for it, and the minors that have it. A value in {{ }} is
+    computed from cluster.yaml. `extra` cannot change flags marked *. Flags that say `only with` are
+    set if cluster.yaml has chosen that. `etcd` is both a key and a component.
     """
+    if version is None:
+        _explain_key(name, as_json=as_json)
+    else:
+        _explain_flags(name, version, as_json=as_json)
+
+
+def _explain_key(name: str, *, as_json: bool) -> None:
+    # loaded here: `bundler --help` must not wait for pydantic
+    from bundler.cluster.keys import find_keys, list_children  # noqa: PLC0415
+    from bundler.cluster.settings import list_components  # noqa: PLC0415
+
+    is_component = name in list_components()
+    try:
+        keys = find_keys(name)
+    except ConfigError as error:
+        if not is_component:
+            raise
+        raise ConfigError(
+            f"{name}: a component; its flags depend on the version",
+            hint=f"give the version: bundler explain {name} --version MINOR",
+        ) from error
+    if as_json:
+        print(json.dumps([{**_as_data(k), "keys": _children_as_data(k)} for k in keys], indent=2))
+        return
+    for position, key in enumerate(keys):
+        if position:
+            print()
+        _print_key(key)
+        for child in list_children(key):
+            print()
+            _print_key(child, indent="  ")
+    if is_component:
+        print(f"\nThe flags of the component {name}: bundler explain {name} --version MINOR")
+
+
+def _print_key(key: "Key", indent: str = "") -> None:
+    name = key.name if indent else key.path
+    variant = f" ({key.variant})" if key.variant else ""
+    default = "" if key.has_described_default else f"; default: {key.default or 'none'}"
+    if key.default is None:
+        default = "; required"
+    print(f"{indent}{name}{variant}: {key.kind}{default}")
+    inner = f"{indent}  "
+    wrapper = textwrap.TextWrapper(
+        WIDTH, initial_indent=inner, subsequent_indent=inner, break_on_hyphens=False
+    )
+    print(wrapper.fill(key.description))
+
+
+def _children_as_data(key: "Key") -> list[dict[str, object]]:
+    from bundler.cluster.keys import list_children  # noqa: PLC0415
+
+    return [_as_data(child) for child in list_children(key)]
+
+
+def _as_data(key: "Key") -> dict[str, object]:
+    return {
+        "key": key.path,
+        "variant": key.variant or None,
+        "type": key.kind.replace("`", ""),
+        "required": key.default is None,
+        "default": key.default or None,
+        "allowed": list(key.allowed),
+        "description": key.description,
+    }
+
+
+def _explain_flags(component: str, version: str, *, as_json: bool) -> None:
+    from bundler.cluster.settings import explain  # noqa: PLC0415
+
     rows = explain(component, version)
     if as_json:
         print(json.dumps([dataclasses.asdict(row) for row in rows], indent=2))

@@ -144,8 +144,8 @@ class UpstreamKey(Model):
     )
     issuer: str | None = Field(
         default=None,
-        description="With `cosign` or `sigstore`: the OpenID Connect issuer that must have confirmed"
-        " the identity. Default: known for Kubernetes releases; required for others.",
+        description="With `cosign` or `sigstore`: the OpenID Connect issuer that must have"
+        " confirmed the identity. Default: known for Kubernetes releases; required for others.",
     )
     signature: SignatureUrl | None = Field(
         default=None,

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from bundler.cluster.components import EXTRA_COMPONENTS
 from bundler.cluster.schema import Cluster
 from bundler.cluster.values import Kind
 from bundler.errors import ConfigError
@@ -27,6 +28,7 @@ TYPE_NAMES = {
     "IPv4Address": "IPv4 address",
     "IPv4Network": "IPv4 range (CIDR)",
 }
+COMPONENT_MAP = "mapping of component to object"
 VARIANT_KEYS = ("engine", "kind")
 """Keys whose value decides which other keys an object has."""
 
@@ -35,12 +37,12 @@ VARIANT_KEYS = ("engine", "kind")
 class Key:
     """One key of cluster.yaml."""
 
-    path: str  # runtime.registries.mirrors; COMPONENT stands for a key that is a free name
+    path: str  # runtime.registries.mirrors; COMPONENT stands for the name of any component
     variant: str  # "engine: docker" if only that variant of the object has the key
-    type: str  # in words, with the allowed values in backticks
-    default: str | None  # None: the key is required; empty: no default, or one in the description
+    kind: str  # its type in words, with the allowed values in backticks
+    default: str | None  # None: the key is required; empty: nothing, or what the description says
     description: str
-    models: tuple[type[BaseModel], ...]  # of its value, if that is an object, or a list of objects
+    models: tuple[type[BaseModel], ...]  # the schema of an object, or of a list's objects
 
     @property
     def name(self) -> str:
@@ -48,33 +50,47 @@ class Key:
         return self.path.rpartition(".")[2]
 
     @property
-    def child_path(self) -> str:
-        """The path of its own keys' parent."""
-        return f"{self.path}.COMPONENT" if self.type.startswith("mapping of") else self.path
+    def inner_path(self) -> str:
+        """The path that the paths of its children start with."""
+        return f"{self.path}.COMPONENT" if self.kind == COMPONENT_MAP else self.path
+
+    @property
+    def has_described_default(self) -> bool:
+        """Whether only the description says what the default is."""
+        return self.default == "" and "Default:" in self.description
+
+    @property
+    def allowed(self) -> tuple[str, ...]:
+        """The values that the kind names."""
+        return tuple(re.findall(r"`([^`]+)`", self.kind))
 
 
 def list_children(key: Key | None) -> tuple[Key, ...]:
-    """The keys of an object; of the complete file for None."""
+    """The keys of an object; None: the keys at the top of cluster.yaml."""
     if key is None:
         return tuple(_keys_of(Cluster, "", ""))
     several = len(key.models) > 1
     return tuple(
         child
         for model in key.models
-        for child in _keys_of(model, key.child_path, _variant(model) if several else key.variant)
+        for child in _keys_of(model, key.inner_path, _variant(model) if several else key.variant)
     )
 
 
 def find_keys(path: str) -> tuple[Key, ...]:
-    """The key with that path, once for each variant; ConfigError with the nearest for others."""
-    wanted = re.sub(r"\[\w*\]", "", path)
-    found = tuple(key for key in walk_keys() if _matches(key.path, wanted))
+    """The key with that path, once for each variant; ConfigError if there is none."""
+    wanted = re.sub(r"\[\w*\]", "", path)  # nodes[0].roles
+    found = tuple(
+        key
+        for key in walk_keys()
+        if _is_path_of(key.path, wanted) or _is_path_of(key.inner_path, wanted)
+    )
     if not found:
         close = _find_close(wanted)
         known = ", ".join(key.name for key in list_children(None))
         raise ConfigError(
-            f"{path}: neither a key of cluster.yaml nor a component",
-            hint=f"did you mean '{close}'?" if close else f"the keys at the top are {known}",
+            f"{path}: neither a key of cluster.yaml nor a component with flags",
+            hint=f"did you mean '{close}'?" if close else f"the top keys are {known}",
         )
     return found
 
@@ -100,7 +116,7 @@ def _keys_of(model: type[BaseModel], parent: str, variant: str) -> Iterator[Key]
         yield Key(
             path=path,
             variant=variant,
-            type=_describe_type(field.annotation, field.metadata)
+            kind=_describe_type(field.annotation, field.metadata)
             + _describe_limits(field.metadata),
             default=_describe_default(field),
             description=field.description or "",
@@ -116,8 +132,8 @@ def _variant(model: type[BaseModel]) -> str:
     return ""
 
 
-def _matches(path: str, wanted: str) -> bool:
-    """Whether a path that a user wrote is that key's: COMPONENT stands for any component."""
+def _is_path_of(path: str, wanted: str) -> bool:
+    """Whether a user's path is that key's: COMPONENT stands for any name."""
     parts, given = path.split("."), wanted.split(".")
     return len(parts) == len(given) and all(
         part in {"COMPONENT", other} for part, other in zip(parts, given, strict=True)
@@ -125,20 +141,17 @@ def _matches(path: str, wanted: str) -> bool:
 
 
 def _find_close(wanted: str) -> str | None:
+    """A path or component that resembles it; else a path whose last part does."""
     paths = list(dict.fromkeys(key.path for key in walk_keys()))
-    last = wanted.rpartition(".")[2]
-    if same := [path for path in paths if path.rpartition(".")[2] == last]:
-        return difflib.get_close_matches(wanted, same, n=1, cutoff=0)[0]
-    close = difflib.get_close_matches(wanted, paths, n=1, cutoff=0.7)
-    if close:
+    if close := difflib.get_close_matches(wanted, [*paths, *EXTRA_COMPONENTS], n=1, cutoff=0.8):
         return close[0]
     names = {path.rpartition(".")[2]: path for path in reversed(paths)}
-    close = difflib.get_close_matches(last, names, n=1, cutoff=0.7)
+    close = difflib.get_close_matches(wanted.rpartition(".")[2], names, n=1, cutoff=0.7)
     return names[close[0]] if close else None
 
 
 def _describe_type(annotation: Any, metadata: Iterable[Any] = ()) -> str:
-    """`list of URLs`, `mapping of component to object`: a type in words."""
+    """`list of URLs`, `mapping of name to text`: a type in words."""
     named = next((item.words for item in metadata if isinstance(item, Kind)), None)
     if named:
         return named
@@ -148,8 +161,12 @@ def _describe_type(annotation: Any, metadata: Iterable[Any] = ()) -> str:
         Literal: lambda: " or ".join(f"`{value}`" for value in inner),
         Union: lambda: " or ".join(dict.fromkeys(_describe_type(part) for part in inner)),
         types.UnionType: lambda: " or ".join(dict.fromkeys(_describe_type(part) for part in inner)),
-        tuple: lambda: f"list of {_describe_type(inner[0])}",
-        dict: lambda: f"mapping of {_describe_keys(inner[1])} to {_describe_type(inner[1])}",
+        tuple: lambda: f"list of {_plural(_describe_type(inner[0]))}",
+        dict: lambda: (
+            COMPONENT_MAP
+            if list(models_in(inner[1]))
+            else f"mapping of name to {_describe_type(inner[1])}"
+        ),
     }
     if (origin := get_origin(annotation)) in words:
         return words[origin]()
@@ -161,8 +178,12 @@ def _describe_type(annotation: Any, metadata: Iterable[Any] = ()) -> str:
     return TYPE_NAMES.get(name, name)
 
 
-def _describe_keys(value: Any) -> str:
-    return "component" if list(models_in(value)) else "name"
+def _plural(kind: str) -> str:
+    if kind.startswith("`") or kind == "text":
+        return kind
+    if kind.endswith("y"):
+        return f"{kind.removesuffix('y')}ies"
+    return f"{kind}es" if kind.endswith("s") else f"{kind}s"
 
 
 def _describe_limits(metadata: Iterable[Any]) -> str:

@@ -4,10 +4,10 @@ import difflib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from yaml.nodes import MappingNode, ScalarNode, SequenceNode
 
 from bundler.catalog.signatures import Scheme
@@ -15,6 +15,7 @@ from bundler.cluster.checks import check_cluster
 from bundler.cluster.extra import check_extra
 from bundler.cluster.images import add_needed, check_images
 from bundler.cluster.inputs import Pin
+from bundler.cluster.keys import models_in
 from bundler.cluster.os_packages import check_packages
 from bundler.cluster.schema import Cluster, Containerd
 from bundler.errors import ConfigError
@@ -290,16 +291,9 @@ def _allowed_keys(where: YamlPath) -> list[str]:
             for model in models
             for name, field in model.model_fields.items()
             if (field.alias or name) == part
-            for inner in _models_in(field.annotation)
+            for inner in models_in(field.annotation)
         ] or models
     return sorted({f.alias or name for m in models for name, f in m.model_fields.items()})
-
-
-def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for inner in get_args(annotation):
-        yield from _models_in(inner)
 
 
 def _yaml_surprise(value: object) -> str:

@@ -14,8 +14,8 @@ from bundler.cluster.inputs import Image, Packages, Pin, UpstreamKey
 from bundler.cluster.schema_network import (
     ControlPlane,
     ExternalLoadBalancer,
-    NginxKeepalived,
     Network,
+    NginxKeepalived,
     NodeLocal,
 )
 from bundler.cluster.schema_runtime import Containerd, Docker, Registry, Runtime
@@ -101,7 +101,8 @@ class Etcd(Model):
 
     version: Version | None = Field(
         default=None,
-        description="The version of etcd. Default: the version that belongs to the Kubernetes minor.",
+        description="The version of etcd. Default: the version that belongs to the Kubernetes"
+        " minor.",
     )
     data_dir: HostPath = Field(
         default="/var/lib/etcd",
@@ -290,8 +291,8 @@ class Cluster(Model):
         default=ControlPlane(), description="Where clients reach the API, and its load balancer."
     )
     nodes: Annotated[tuple[Node, ...], Field(min_length=1)] = Field(
-        description="The hosts of the cluster. At least one must have the role control-plane and one"
-        " the role etcd; take an odd number of etcd members.",
+        description="The hosts of the cluster. At least one must have the role control-plane and"
+        " one the role etcd; take an odd number of etcd members.",
     )
     images: tuple[Image, ...] = Field(
         default=(),
@@ -307,8 +308,8 @@ class Cluster(Model):
     )
     upstream_keys: dict[str, UpstreamKey] = Field(
         default_factory=dict,
-        description="The keys that must have signed a component's files. `bundler lock` verifies the"
-        " signatures and records them; `bundler build` refuses a file without that record."
+        description="The keys that must have signed a component's files. `bundler lock` verifies"
+        " the signatures and records them; `bundler build` refuses a file without that record."
         " Example: `{runc: {openpgp: keys/runc.keyring}}`.",
     )
     packages: Packages | None = Field(

@@ -100,17 +100,28 @@ def list_flags(component: str) -> tuple[FlagRow, ...]:
     return tuple(FlagRow(**row) for row in _load("flags.yaml").get(component, ()))
 
 
+def list_components() -> tuple[str, ...]:
+    """The components that get command-line flags."""
+    return tuple(name for name, target in EXTRA_COMPONENTS.items() if target.has_flags)
+
+
 def explain(component: str, version: str) -> tuple[FlagRow, ...]:
-    """The rows that hold for a version or minor, sorted; ConfigError for names that are none."""
-    names = [name for name, target in EXTRA_COMPONENTS.items() if target.has_flags]
+    """The flags of a component at a version or minor, sorted; ConfigError for an unknown one."""
+    names = list_components()
     if component not in names:
-        raise ConfigError(f"{component}: unknown component; known: {', '.join(names)}")
+        raise ConfigError(
+            f"{component}: not a component with flags; known: {', '.join(names)}",
+            hint="leave --version out for a key of cluster.yaml",
+        )
     parts = version.removeprefix("v").split(".")
     if len(parts) < 2 or not all(part.isdigit() for part in parts[:2]):
-        raise ConfigError(f"{version} is no version such as 1.20 or 1.20.2")
+        raise ConfigError(f"--version {version}: must be a version such as 1.20 or 1.20.2")
     minor = ".".join(parts[:2])
     if component not in OWN_MINORS and minor not in MINORS:
-        raise ConfigError(f"there are no rows for {minor}: take {MINORS[0]} to {MINORS[-1]}")
+        raise ConfigError(
+            f"--version {version}: no flags are known for Kubernetes {minor};"
+            f" choose {MINORS[0]} to {MINORS[-1]}"
+        )
     return tuple(sorted((r for r in list_flags(component) if r.holds_for(minor)), key=_flag_of))
 
 
