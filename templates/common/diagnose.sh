@@ -63,8 +63,8 @@ keep() {
     kept=$out/$1
     shift
     mkdir -p "${kept%/*}"
-    timeout 30 "$@" </dev/null 2>&1 | head -c "$MOST" | mask >"$kept"
-    mask_words "$kept" "$work/words"
+    timeout 30 "$@" </dev/null 2>&1 | head -c "$MOST" | redact >"$kept"
+    redact_words "$kept" "$work/words"
 }
 
 # The secrets of this host, by which they are known wherever they were printed.
@@ -74,7 +74,7 @@ list_secrets() {
         sed "s|^|$prefix|" "$work/paths"
         find "$prefix$KUBELET_ROOT/pki" -name '*.pem' 2>/dev/null
     } | while read -r path; do
-        case $(stat -L -c %a "$path" 2>/dev/null) in 600 | 400) list_words "$path" ;; esac
+        case $(stat -L -c %a "$path" 2>/dev/null) in 600 | 400) list_secret_words "$path" ;; esac
     done | sort -u >"$work/words"
 }
 

@@ -90,12 +90,12 @@ open_directory() {
     { mkdir -p "$directory" && chmod 0700 "$directory"; } || die 1 "cannot make $directory"
     part=$directory/.part
     if ! mkdir "$part" 2>/dev/null; then
-        read -r owner begun 2>/dev/null <"$part/owner" && [ "$begun" = "$(start_time "$owner")" ] &&
+        read -r owner begun 2>/dev/null <"$part/owner" && [ "$begun" = "$(process_start "$owner")" ] &&
             die 3 "another backup.sh is running (process $owner)"
         rm -rf "$part"
         mkdir "$part" || die 1 "cannot make $part"
     fi
-    printf '%s %s\n' $$ "$(start_time $$)" >"$part/owner"
+    printf '%s %s\n' $$ "$(process_start $$)" >"$part/owner"
     has_room "$directory" || give_up "$reason"
 }
 

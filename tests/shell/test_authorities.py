@@ -33,7 +33,7 @@ prefix={work}/root store={work}/store
 is_generation() {{ {is_generation}; }}
 is_pending() {{ false; }}
 : >"$work/restarts"
-failure() {{ echo "FAILURE $1: $2"; }}
+add_failure() {{ echo "FAILURE $1: $2"; }}
 check_turn
 """
 

@@ -19,8 +19,8 @@ is_generation() {{ false; }}
 is_pending() {{ false; }}
 systemctl() {{ :; }}
 kubectl() {{ return 1; }}
-failure() {{ echo "FAILURE $1: $2"; echo "FIX: $3"; }}
-answers() {{ case " $HEALTHY " in *" $1 "*) ;; *) return 1 ;; esac; }}
+add_failure() {{ echo "FAILURE $1: $2"; echo "FIX: $3"; }}
+check_url() {{ case " $HEALTHY " in *" $1 "*) ;; *) return 1 ;; esac; }}
 version_of() {{ printf '%s\\n' $VERSIONS | sed -n "s/^$1=//p"; }}
 https_get() {{
     case $3 in
@@ -264,7 +264,7 @@ def test_a_generation_may_go_back_a_minor_of_kubernetes_but_not_of_etcd(
 # etcdctl as it is asked for a lock: it wants its files, and a quorum.
 ETCDCTL = """
 . {lib}/preflight/checks.sh
-failure() {{ if is_skipped "$1"; then warn "$1: $2 (overruled)" 2>&1; else echo "  $1: $2" >>"$work/failures"; fi; }}
+add_failure() {{ if is_skipped "$1"; then warn "$1: $2 (overruled)" 2>&1; else echo "  $1: $2" >>"$work/failures"; fi; }}
 skipped='{skipped}'
 exec 2>&1
 sleep() {{ command sleep 0.1; }}

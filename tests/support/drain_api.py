@@ -16,8 +16,8 @@ is_staged() {{ false; }}
 unit_field() {{ [ "$1 $2" != 'kubelet.service DrainOn' ] || echo /opt/k8s/bin/kubelet; }}
 systemctl() {{ :; }}
 sleep() {{ command sleep 0.2; }}
-failure() {{ is_skipped "$1" || echo "FAILURE $1: $2"; }}
-advice() {{ echo "ADVICE $1: $2"; }}
+add_failure() {{ is_skipped "$1" || echo "FAILURE $1: $2"; }}
+add_advice() {{ echo "ADVICE $1: $2"; }}
 trap finish EXIT
 lock_taken=yes
 {command}

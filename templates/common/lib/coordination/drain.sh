@@ -14,7 +14,7 @@ is_drain_due() {
     for unit in $UNITS; do
         # shellcheck disable=SC2046 # a list of paths
         set -- $(unit_field "$unit" DrainOn)
-        [ $# -eq 0 ] || [ -z "$(touched_below "$@")" ] || return 0
+        [ $# -eq 0 ] || [ -z "$(list_changes_below "$@")" ] || return 0
     done
     return 1
 }
@@ -42,7 +42,7 @@ check_drain() {
     # By the plan, whatever the API says: where this worker is the only one, the API may be away with it.
     if ! is_shared worker; then leave_pods_here; return; fi
     if ! list_nodes >"$work/nodes" 2>"$work/answer" || ! list_pods >"$work/pods" 2>"$work/answer"; then
-        failure drain "pods cannot be moved away: $ENDPOINT says $(tail -n 1 "$work/answer")" "mend the control plane first; --no-drain leaves the pods where they are"
+        add_failure drain "pods cannot be moved away: $ENDPOINT says $(tail -n 1 "$work/answer")" "mend the control plane first; --no-drain leaves the pods where they are"
         return
     fi
     # One that has its turn comes back before this one goes.
@@ -51,11 +51,11 @@ check_drain() {
         return
     fi
     bare=$(awk '$3 == "nobody" { print $1 "/" $2 }' "$work/pods" | tr '\n' ' ')
-    [ -z "$bare" ] || failure drain "nobody would make these pods anew elsewhere: ${bare% }" "delete them, or let a Deployment or Job own them; --no-drain leaves all pods where they are"
+    [ -z "$bare" ] || add_failure drain "nobody would make these pods anew elsewhere: ${bare% }" "delete them, or let a Deployment or Job own them; --no-drain leaves all pods where they are"
 }
 
 leave_pods_here() {
-    advice drain "no other node could take this node's pods: they stay here while their programs are replaced" "add a node, or uncordon one"
+    add_advice drain "no other node could take this node's pods: they stay here while their programs are replaced" "add a node, or uncordon one"
     drain=no
 }
 

@@ -16,9 +16,9 @@ check_step() {
     [ -n "$3" ] && [ -n "$4" ] || return 0
     step=$(($(minor "$4") - $(minor "$3")))
     if [ "$step" -gt 1 ]; then
-        failure "$1" "this host has $2 $3, and $4 is $step minors further" "build and install each minor in turn: $(print_path "$3" "$4")"
+        add_failure "$1" "this host has $2 $3, and $4 is $step minors further" "build and install each minor in turn: $(print_path "$3" "$4")"
     elif [ "$step" -lt 0 ] && { ! is_generation || [ "$2" = etcd ]; }; then
-        failure "$1" "this host has $2 $3, and this bundle has $4: no minor is taken back" \
+        add_failure "$1" "this host has $2 $3, and this bundle has $4: no minor is taken back" \
             "keep $2 $3 in cluster.yaml$([ "$2" != Kubernetes ] || echo ', or go back to a generation that was here: install.sh --list')"
     fi
 }
@@ -37,7 +37,7 @@ check_turn() {
     turn_begun=$(now)
     until reason=$(find_obstacle); [ -z "$reason" ]; do
         if [ "$dry_run" = yes ] || [ $(($(now) - turn_begun)) -ge "$turn_limit" ]; then
-            failure turn "$reason" "install the other hosts first, or mend them; --wait 15m waits for this host's turn"
+            add_failure turn "$reason" "install the other hosts first, or mend them; --wait 15m waits for this host's turn"
             return
         fi
         say "  waiting for this host's turn: $reason"
@@ -71,7 +71,7 @@ find_obstacle_of_etcd() {
     for endpoint; do
         member=${endpoint#https://}
         [ "${member%:*}" != "$ADDRESS" ] || continue
-        ! answers "${member%:*}" "${member##*:}" /health /etc/etcd/pki/ca.crt \
+        ! check_url "${member%:*}" "${member##*:}" /health /etc/etcd/pki/ca.crt \
             /etc/etcd/pki/healthcheck-client.crt /etc/etcd/pki/healthcheck-client.key >/dev/null || healthy=$((healthy + 1))
     done
     [ "$healthy" -le $((members / 2)) ] || return 1
@@ -232,7 +232,7 @@ take_turn() {
         if [ $(($(now) - turn_begun)) -ge $((turn_limit + 20)) ]; then
             kill $! 2>/dev/null
             rm -f "$work/turn"
-            failure turn "another host has the turn, or etcd does not answer: $(tail -n 1 "$work/turn.log")" "--wait 15m waits for it"
+            add_failure turn "another host has the turn, or etcd does not answer: $(tail -n 1 "$work/turn.log")" "--wait 15m waits for it"
             break
         fi
         sleep 1

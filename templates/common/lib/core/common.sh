@@ -79,7 +79,7 @@ make_store() {
 take_lock() {
     make_store
     if is_locked && is_own_lock; then lock_taken=yes; return; fi # taken over with exec
-    printf '%s %s\n' $$ "$(start_time $$)" >"$store/lock.$$" || die 1 "cannot write $store/lock.$$"
+    printf '%s %s\n' $$ "$(process_start $$)" >"$store/lock.$$" || die 1 "cannot write $store/lock.$$"
     ! is_dead "$store/lock" || clear_dead_lock
     hold_lock "$store/lock" && lock_taken=yes
     rm -f "$store/lock.$$"
@@ -101,7 +101,7 @@ hold_lock() { [ ! -d "$1" ] && ln "$store/lock.$$" "$1" 2>/dev/null; }
 # is_held FILE: does the process live that it names? Earlier versions made a directory.
 is_held() {
     holder=$(cat "$1/owner" "$1" 2>/dev/null)
-    [ -n "$holder" ] && [ "${holder%% *} $(start_time "${holder%% *}")" = "$holder" ]
+    [ -n "$holder" ] && [ "${holder%% *} $(process_start "${holder%% *}")" = "$holder" ]
 }
 
 # is_dead FILE: it names a process that is gone, which did not take it along.
@@ -115,7 +115,7 @@ lock_owner() { cat "$store/lock/owner" "$store/lock" 2>/dev/null | sed 's/ .*//'
 
 # Clock ticks between boot and the start of a process; nothing when it is gone, or dead and yet to be
 # buried by its parent.
-start_time() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | awk '$1 != "Z" && $1 != "X" { print $20 }'; }
+process_start() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | awk '$1 != "Z" && $1 != "X" { print $20 }'; }
 
 # The installed files as the last run recorded them: "sha256 path", a line each.
 recorded_files() { cat "$store/files" 2>/dev/null; }

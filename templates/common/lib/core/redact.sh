@@ -8,7 +8,7 @@ SECRET_NAMES='\(\([Ss]ecret\|SECRET\|[Tt]oken\|TOKEN\|[Pp]assword\|PASSWORD\|[Pp
 
 # PEM blocks and what is one in base64, values of fields that hold secrets, bootstrap tokens, JSON web
 # tokens, passwords in URLs.
-mask() {
+redact() {
     awk '{
             rest = $0
             if (inside) {
@@ -37,17 +37,17 @@ mask() {
             -e 's/\([a-z]*:\/\/[^:/ ]*:\)[^/ ]*@/\1[masked]@/g'
 }
 
-# list_words FILE: what in a secret file may be a secret, as a word of its own: lines of keys, in
+# list_secret_words FILE: what in a secret file may be a secret, as a word of its own: lines of keys, in
 # base64 too, and tokens. Names have no digits, or are short.
-list_words() {
+list_secret_words() {
     tr -c 'A-Za-z0-9+/=._\n-' '\n' <"$1" | awk 'length($0) >= 16 && /[0-9]/ && !/-----/' | while read -r word; do
         printf '%s\n' "$word"
         case $word in LS0t*) printf '%s' "$word" | base64 -d 2>/dev/null | grep -v -e '-----' ;; esac
     done
 }
 
-# mask_words FILE WORDS: none of these words stays in the file, however it came there.
-mask_words() {
+# redact_words FILE WORDS: none of these words stays in the file, however it came there.
+redact_words() {
     grep -qF -f "$2" "$1" || return 0
     sed 's/[.]/\\./g; s/.*/s|&|[masked]|g/' "$2" >"$2.sed"
     sed -f "$2.sed" "$1" >"$1.masked" && mv -f "$1.masked" "$1"

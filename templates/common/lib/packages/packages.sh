@@ -116,20 +116,20 @@ brings() { awk -v why="wanted:$1" '$6 == why { found = 1 } END { exit !found }' 
 check_packages() {
     if ! has_packages || is_skipped packages; then return; fi
     if ! is_own_release; then
-        failure packages "the bundle's packages are for $PACKAGES_OS on $ARCH, this host is $(host_release) on $(packager machine)" \
+        add_failure packages "the bundle's packages are for $PACKAGES_OS on $ARCH, this host is $(host_release) on $(packager machine)" \
             "set packages.os in cluster.yaml and build again"
         return
     fi
     while read -r name group; do
-        failure packages "$name needs $(describe "$group"), and neither this host nor the bundle has it" \
+        add_failure packages "$name needs $(describe "$group"), and neither this host nor the bundle has it" \
             "bring the host up to date; or name it in packages.add of cluster.yaml, and build again"
     done <"$work/unmet"
     lacking=$(awk '{ print $1, $2 }' "$work/packages" | while read -r file name; do [ -f "$here/packages/$file" ] || printf '%s ' "$name"; done)
-    [ -z "$lacking" ] || failure packages "wanted, not on this host, and not carried by this bundle, which is a change to one that had it: ${lacking% }" \
+    [ -z "$lacking" ] || add_failure packages "wanted, not on this host, and not carried by this bundle, which is a change to one that had it: ${lacking% }" \
         "take this node's whole bundle"
     if [ ! -s "$work/packages" ] || [ -s "$work/unmet" ] || [ -n "$lacking" ]; then return; fi
     answer=$(packager try 2>&1) ||
-        failure packages "$PACKAGES_MANAGER would refuse the bundle's packages: $(printf '%s\n' "$answer" | packager explain | sed -n '1,3p' | tr -s '\n ' ' ')" \
+        add_failure packages "$PACKAGES_MANAGER would refuse the bundle's packages: $(printf '%s\n' "$answer" | packager explain | sed -n '1,3p' | tr -s '\n ' ' ')" \
             "remove what is in their way"
 }
 

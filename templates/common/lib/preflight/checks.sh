@@ -71,14 +71,14 @@ refuse_host() {
     exit 3
 }
 
-# failure NAME WHAT FIX
-failure() {
+# add_failure NAME WHAT FIX
+add_failure() {
     if is_skipped "$1"; then warn "$1: $2 (overruled)"; return; fi
     printf '  %s: %s\n    fix: %s\n' "$1" "$2" "$3" >>"$work/failures"
 }
 
-# advice NAME WHAT FIX: of one line or more
-advice() {
+# add_advice NAME WHAT FIX: of one line or more
+add_advice() {
     if is_skipped "$1"; then return; fi
     printf 'warning: %s: %s\n' "$1" "$2" >>"$work/advice"
     printf '%s\n' "$3" | sed '1s/^/    fix: /; 1!s/^/         /' >>"$work/advice"
@@ -87,12 +87,12 @@ advice() {
 print_advice() { cat "$work/advice" >&2; }
 
 check_root() {
-    [ "$(id -u)" -eq 0 ] || failure root "it runs as $(id -un)" "run it as root"
+    [ "$(id -u)" -eq 0 ] || add_failure root "it runs as $(id -un)" "run it as root"
 }
 
 check_systemd() {
     if [ -d /run/systemd/system ] && command -v systemctl >/dev/null 2>&1; then return; fi
-    failure systemd "systemd does not run here" "install on a host whose init is systemd"
+    add_failure systemd "systemd does not run here" "install on a host whose init is systemd"
 }
 
 own_name() { cat /proc/sys/kernel/hostname; }
@@ -110,9 +110,9 @@ check_host() {
     name=$(own_name)
     if has_address "$ADDRESS"; then return; fi
     if [ "${name%%.*}" = "$NODE" ] || [ "$name" = "$NODE" ]; then
-        failure address "no interface has the node's address $ADDRESS" "configure $ADDRESS, or correct cluster.yaml and build again"
+        add_failure address "no interface has the node's address $ADDRESS" "configure $ADDRESS, or correct cluster.yaml and build again"
     else
-        failure host "this host is $name, the bundle is for $NODE ($ADDRESS)" "take the tarball that is for this host"
+        add_failure host "this host is $name, the bundle is for $NODE ($ADDRESS)" "take the tarball that is for this host"
     fi
 }
 
@@ -120,17 +120,17 @@ check_other_bundle() {
     other=$(sed -n "s/^CLUSTER='\(.*\)'$/\1/p; s/^NODE='\(.*\)'$/\1/p" "$prefix/opt/k8s/bundle/node.env" 2>/dev/null | tr '\n' '/')
     case $other in
         '' | "$CLUSTER/$NODE/") ;;
-        *) failure other-bundle "the host carries the bundle of ${other%/}" "run /opt/k8s/bundle/uninstall.sh first" ;;
+        *) add_failure other-bundle "the host carries the bundle of ${other%/}" "run /opt/k8s/bundle/uninstall.sh first" ;;
     esac
 }
 
 check_lock() {
-    ! is_locked || is_own_lock || failure lock "another install.sh or uninstall.sh is running (process $(lock_owner))" "wait until it has ended"
+    ! is_locked || is_own_lock || add_failure lock "another install.sh or uninstall.sh is running (process $(lock_owner))" "wait until it has ended"
 }
 
 check_arch() {
     case $(uname -m) in x86_64) machine=amd64 ;; aarch64) machine=arm64 ;; *) machine=$(uname -m) ;; esac
-    [ "$machine" = "$ARCH" ] || failure arch "the host is $machine, the programs are for $ARCH" "set the node's arch in cluster.yaml and build again"
+    [ "$machine" = "$ARCH" ] || add_failure arch "the host is $machine, the programs are for $ARCH" "set the node's arch in cluster.yaml and build again"
 }
 
 # cgroup v1 lists its controllers in /proc/cgroups; v2 has those of devices and freezer built in.
@@ -144,7 +144,7 @@ check_cgroups() {
             awk -v name="$controller" '$1 == name && $4 == 1 { found = 1 } END { exit !found }' /proc/cgroups || missing="$missing $controller"
         fi
     done
-    [ -z "$missing" ] || failure cgroups "the kernel has no cgroup controller$missing" "boot with cgroup_enable=... on the kernel's command line"
+    [ -z "$missing" ] || add_failure cgroups "the kernel has no cgroup controller$missing" "boot with cgroup_enable=... on the kernel's command line"
 }
 
 check_commands() {
@@ -152,7 +152,7 @@ check_commands() {
     for pair in $COMMANDS; do
         command -v "${pair%%:*}" >/dev/null 2>&1 || brings "${pair%%:*}" || missing="$missing ${pair%%:*}" packages="$packages ${pair#*:}"
     done
-    [ -z "$missing" ] || failure commands "missing:$missing" "install (Debian's names):$packages"
+    [ -z "$missing" ] || add_failure commands "missing:$missing" "install (Debian's names):$packages"
     for pair in $COMMANDS_WANTED; do
         command -v "${pair%%:*}" >/dev/null 2>&1 || brings "${pair%%:*}" || warn "there is no ${pair%%:*} (package ${pair#*:}): verify.sh's probes and kubectl port-forward want it"
     done
@@ -161,7 +161,7 @@ check_commands() {
 check_nginx_stream() {
     case " $UNITS " in *" kube-nginx.service "*) ;; *) return ;; esac
     command -v nginx >/dev/null 2>&1 && ! brings nginx-stream || return
-    try_nginx_stream || failure nginx-stream "nginx cannot proxy TCP: $(printf '%s\n' "$answer" | sed -n '/emerg/{p;q;}')" "install nginx's stream module (Debian: libnginx-mod-stream)"
+    try_nginx_stream || add_failure nginx-stream "nginx cannot proxy TCP: $(printf '%s\n' "$answer" | sed -n '/emerg/{p;q;}')" "install nginx's stream module (Debian: libnginx-mod-stream)"
 }
 
 try_nginx_stream() {
@@ -190,7 +190,7 @@ check_space() {
     done | awk '$4 == "kept" { kept = $1 } $4 == 1 && $1 == kept { next }
         { free[$1] = $2; need[$1] += $3 } END { for (m in need) if (need[m] > 0) print m, free[m], need[m] + 51200 }' >"$work/space"
     while read -r mount free need; do
-        [ "$free" -ge "$need" ] || failure space "$mount has $((free / 1024)) MiB free, $((need / 1024)) MiB are needed" "free some space there"
+        [ "$free" -ge "$need" ] || add_failure space "$mount has $((free / 1024)) MiB free, $((need / 1024)) MiB are needed" "free some space there"
     done <"$work/space"
 }
 
@@ -225,7 +225,7 @@ check_ports() {
         systemctl -q is-active "${pair#*:}" 2>/dev/null && continue
         process=$(owner_of_socket "$inode")
         grep -q "/${pair#*:}" "/proc/${process:-0}/cgroup" 2>/dev/null && continue
-        failure ports "port ${pair%%:*} (for ${pair#*:}) is taken${process:+ by $(cat "/proc/$process/comm") (process $process)}" \
+        add_failure ports "port ${pair%%:*} (for ${pair#*:}) is taken${process:+ by $(cat "/proc/$process/comm") (process $process)}" \
             "stop that program, or move it to another port"
     done
 }
@@ -247,7 +247,7 @@ check_units() {
     for unit in $UNITS; do
         is_ours "$unit" || ! systemctl -q is-active "$unit" 2>/dev/null || strangers="$strangers $unit"
     done
-    [ -z "$strangers" ] || failure units "running, and not installed by bundler:$strangers" "stop and remove what they belong to"
+    [ -z "$strangers" ] || add_failure units "running, and not installed by bundler:$strangers" "stop and remove what they belong to"
 }
 
 state_field() { sed -n "s/^$1='\([0-9]*\)'\$/\1/p" "$here/state.env"; }
@@ -255,8 +255,8 @@ state_field() { sed -n "s/^$1='\([0-9]*\)'\$/\1/p" "$here/state.env"; }
 check_clock() {
     at=$(now) begin=$(state_field NOT_BEFORE) end=$(state_field NOT_AFTER)
     if [ "$at" -lt "$begin" ]; then
-        failure clock "the clock says $(date -u), $(((begin - at + 59) / 60)) minutes before the certificates begin" "set the clock (chronyc makestep, or date -s)"
+        add_failure clock "the clock says $(date -u), $(((begin - at + 59) / 60)) minutes before the certificates begin" "set the clock (chronyc makestep, or date -s)"
     elif [ "$at" -ge "$end" ]; then
-        failure clock "the clock says $(date -u), after the end of a certificate" "correct the clock, or renew the certificates and build again"
+        add_failure clock "the clock says $(date -u), after the end of a certificate" "correct the clock, or renew the certificates and build again"
     fi
 }

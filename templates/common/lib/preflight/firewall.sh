@@ -17,7 +17,7 @@ check_firewall() {
 }
 
 # told WHAT COMMANDS
-told() { [ -z "$2" ] || advice firewall "$1, and lacks rules that this node needs" "$2"; }
+told() { [ -z "$2" ] || add_advice firewall "$1, and lacks rules that this node needs" "$2"; }
 
 has_unit() { case " $UNITS " in *" $1 "*) ;; *) return 1 ;; esac; }
 

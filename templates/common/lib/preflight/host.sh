@@ -15,10 +15,10 @@ check_time_sync() {
             *=no* | *'ynchronized: no'*) ;;
             *) return ;;
         esac
-        advice time-sync "$service runs, and the clock is not synchronized yet" "see whether $service reaches its time servers"
+        add_advice time-sync "$service runs, and the clock is not synchronized yet" "see whether $service reaches its time servers"
         return
     done
-    advice time-sync "nothing keeps the clock right, and certificates and etcd need that" \
+    add_advice time-sync "nothing keeps the clock right, and certificates and etcd need that" \
         "name your time servers in /etc/chrony.conf or /etc/systemd/timesyncd.conf
 systemctl enable --now chronyd          # or systemd-timesyncd"
 }
@@ -34,7 +34,7 @@ check_selinux() {
     for directory in $(program_directories); do
         case $(matchpathcon -n "$directory/x" 2>/dev/null) in *:bin_t:*) ;; *) directories="$directories $directory" ;; esac
     done
-    [ -z "$directories" ] || advice selinux "SELinux is enforcing, and its policy has no programs in$directories" "$(
+    [ -z "$directories" ] || add_advice selinux "SELinux is enforcing, and its policy has no programs in$directories" "$(
         for directory in $directories; do echo "semanage fcontext -a -t bin_t '$directory(/.*)?'"; done
         echo "restorecon -RF$directories     # install.sh does this too"
     )"
@@ -59,7 +59,7 @@ check_resolver() {
     [ -n "$RESOLV_CONF" ] && is_loopback_only "$RESOLV_CONF" || return
     better=/run/systemd/resolve/resolv.conf
     [ -f "$live$better" ] && ! is_loopback_only "$better" || better="a file with your site's name servers"
-    advice resolver "$RESOLV_CONF names this host's loopback only, which is another one inside of pods" \
+    add_advice resolver "$RESOLV_CONF names this host's loopback only, which is another one inside of pods" \
         "in cluster.yaml, extra: {kubelet: {config: {resolvConf: $better}}}; then build again"
 }
 

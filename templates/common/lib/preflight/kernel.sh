@@ -63,7 +63,7 @@ check_sysctls() {
     for setting in $SYSCTLS; do
         holds "$setting" || may_set "$setting" || stuck="$stuck $setting"
     done
-    [ -z "$stuck" ] || failure sysctls "this kernel lacks or forbids$stuck" "boot a kernel with br_netfilter; in a container, make /proc/sys writable"
+    [ -z "$stuck" ] || add_failure sysctls "this kernel lacks or forbids$stuck" "boot a kernel with br_netfilter; in a container, make /proc/sys writable"
 }
 
 # Opened, and nothing written: busybox's -w says yes to root wherever it is.
@@ -121,11 +121,11 @@ check_swap() {
     used=$(awk 'NR > 1 { sum += $4 } END { printf "%d", sum / 1024 }' "$live/proc/swaps")
     room=$(awk '/^MemAvailable:/ { a = $2 } /^(MemFree|Cached|Buffers):/ { f += $2 } END { printf "%d", (a ? a : f) / 1024 }' "$live/proc/meminfo")
     if is_skipped swap; then
-        failure swap "it stays on: ${swaps% }" ''
+        add_failure swap "it stays on: ${swaps% }" ''
     elif is_container; then
-        failure swap "it is on outside of this container: ${swaps% }" "turn it off on the machine that this container runs on"
+        add_failure swap "it is on outside of this container: ${swaps% }" "turn it off on the machine that this container runs on"
     elif [ "$used" -gt "$room" ]; then
-        failure swap "$used MiB are swapped out (${swaps% }), and memory has room for $room MiB" "stop programs, or add memory"
+        add_failure swap "$used MiB are swapped out (${swaps% }), and memory has room for $room MiB" "stop programs, or add memory"
     fi
 }
 
@@ -134,6 +134,6 @@ check_own_swap_units() {
     for path in "$live"/etc/systemd/system/*.swap; do
         if [ -L "$path" ] || ! [ -f "$path" ]; then continue; fi
         ! systemctl -q is-enabled "${path##*/}" 2>/dev/null ||
-            failure swap "${path##*/} turns it on at every boot" "systemctl disable --now ${path##*/}"
+            add_failure swap "${path##*/} turns it on at every boot" "systemctl disable --now ${path##*/}"
     done
 }

@@ -90,7 +90,7 @@ is_text() { [ "$(wc -c <"$1")" -le "$SHOWN" ] && [ "$(tr -d '\000' <"$1" | wc -c
 make_legible() {
     case $1 in
         *.crt) openssl x509 -in "$1" -noout -subject -issuer -serial -startdate -enddate 2>/dev/null ;;
-        *) mask <"$1" ;;
+        *) redact <"$1" ;;
     esac
 }
 

@@ -72,14 +72,14 @@ list_restarts() {
     ! grep -q '^/etc/NetworkManager/' "$work/touched" || echo NetworkManager.service
 }
 
-# touched_below PATH...: what changes or goes, and begins with one of these.
-touched_below() {
+# list_changes_below PATH...: what changes or goes, and begins with one of these.
+list_changes_below() {
     awk -v list="$*" 'BEGIN { n = split(list, start, " ") }
         { for (i = 1; i <= n; i++) if (index($0, start[i]) == 1) { print; next } }' "$work/touched"
 }
 
 # shellcheck disable=SC2046 # a list of paths
-causes_of() { touched_below "/etc/systemd/system/$1" $(unit_field "$1" RestartOn); }
+causes_of() { list_changes_below "/etc/systemd/system/$1" $(unit_field "$1" RestartOn); }
 
 is_reload_due() {
     grep -qxF NetworkManager.service "$work/restarts" || is_pending NetworkManager.service || return 1

@@ -9,15 +9,15 @@ ready_active() {
     [ "$state" = active ] || { echo "systemd says ${state:-nothing}"; return 1; }
 }
 
-# answers HOST PORT PATH CA [CERT KEY]: 200, or the reason.
-answers() {
+# check_url HOST PORT PATH CA [CERT KEY]: 200, or the reason.
+check_url() {
     status=$(HTTPS_TIMEOUT=4 https_status "$@")
     [ "$status" = 200 ] || { echo "https://$1:$2$3 gives ${status#000 }"; return 1; }
 }
 
 # A member that runs and lacks a quorum has done its part.
 ready_etcd() {
-    answers "$ADDRESS" 2379 /health /etc/etcd/pki/ca.crt \
+    check_url "$ADDRESS" 2379 /health /etc/etcd/pki/ca.crt \
         /etc/etcd/pki/healthcheck-client.crt /etc/etcd/pki/healthcheck-client.key && return
     case $(systemctl show -p SubState "$1") in *=start | *=running) return 2 ;; *) return 1 ;; esac
 }
@@ -27,8 +27,8 @@ ready_etcd() {
 api_server_answers() {
     set -- "$1" "${API_LOCAL##*:}" /etc/kubernetes/pki
     set -- "$1" "$2" "$3/ca.crt" "$3/apiserver-kubelet-client.crt" "$3/apiserver-kubelet-client.key"
-    reason=$(answers "$1" "$2" /readyz "$3" "$4" "$5") && return
-    case $reason in *' 403' | *' 404') answers "$1" "$2" /healthz "$3" "$4" "$5"; return ;; esac
+    reason=$(check_url "$1" "$2" /readyz "$3" "$4" "$5") && return
+    case $reason in *' 403' | *' 404') check_url "$1" "$2" /healthz "$3" "$4" "$5"; return ;; esac
     echo "$reason"
     return 1
 }
@@ -44,7 +44,7 @@ ready_kube_apiserver() {
 has_etcd() {
     for endpoint in $ETCD_ENDPOINTS; do
         member=${endpoint#https://}
-        answers "${member%:*}" "${member##*:}" /health /etc/kubernetes/pki/etcd-ca.crt \
+        check_url "${member%:*}" "${member##*:}" /health /etc/kubernetes/pki/etcd-ca.crt \
             /etc/kubernetes/pki/apiserver-etcd-client.crt /etc/kubernetes/pki/apiserver-etcd-client.key >/dev/null && return
     done
     return 1
@@ -54,7 +54,7 @@ ready_kube_controller_manager() { ready_beside_apiserver 10257; }
 ready_kube_scheduler() { ready_beside_apiserver 10259; }
 
 ready_beside_apiserver() {
-    answers "$ADDRESS" "$1" /healthz /etc/kubernetes/pki/ca.crt && return
+    check_url "$ADDRESS" "$1" /healthz /etc/kubernetes/pki/ca.crt && return
     ready_kube_apiserver >/dev/null && return 1
     return 2
 }
@@ -104,7 +104,7 @@ ready_flannel() {
 has_flannel_etcd() {
     for endpoint in $ETCD_ENDPOINTS; do
         member=${endpoint#https://}
-        answers "${member%:*}" "${member##*:}" /health /etc/flannel/pki/etcd-ca.crt \
+        check_url "${member%:*}" "${member##*:}" /health /etc/flannel/pki/etcd-ca.crt \
             /etc/flannel/pki/client.crt /etc/flannel/pki/client.key >/dev/null && return
     done
     return 1

@@ -117,7 +117,7 @@ restart_api_server_in_time() {
 }
 
 # What check_turn (lib/rollout-order.sh) found.
-failure() { printf '%s: %s\n' "$1" "$2" >>"$work/failures"; }
+add_failure() { printf '%s: %s\n' "$1" "$2" >>"$work/failures"; }
 
 # Whole days since the process began.
 api_server_age() {
