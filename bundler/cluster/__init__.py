@@ -1,16 +1,21 @@
-"""The cluster: what cluster.yaml says, what is wrong with it, and what is planned from it.
+"""cluster.yaml: its schema, its checks, and the desired state made from it.
 
-config.py      frozen models: the documented schema
-supplies.py    images, pinned files, packages: what crosses the gate
-formats.py     the forms of single values
-loader.py      YAML → Cluster, every fault with its line
-checks.py      what the fields say about one another
-networks.py    the same of addresses and networks
-extra.py       what the user adds to flags and configuration fields
-images.py      which images a cluster has and needs
-accepted.py    what the real programs take, by minor
-components.py  tables of what runs where
-settings.py    flags and fields of a minor, the user's on top
-host.py        what a node asks of its host
-plan.py        Cluster → Plan: every default explicit
+schema.py          models of cluster.yaml, with a description of each key
+schema_network.py  the same: network and control_plane
+schema_runtime.py  the same: container runtime
+inputs.py          the same: images, upstream files and their signers, OS packages
+values.py          types of single values
+keys.py            every key with type, default and description, for the reference and `explain`
+loader.py          YAML → Cluster; every error with its line
+problem.py         what checks yield
+checks.py          checks of fields against one another
+network_checks.py  checks of addresses, networks and ports
+extra_checks.py    checks of `extra`
+images.py          images that the cluster needs, and checks of `images`
+os_packages.py     distributions and OS packages, and checks of `packages`
+accepted.py        flags and fields that the real programs accept, by minor
+components.py      tables of what runs where
+settings.py        flags and configuration fields of a minor, with `extra` merged over them
+host_needs.py      kernel settings and open ports of a node
+plan.py            Cluster → ClusterPlan: the desired state, with every default set
 """

@@ -1,4 +1,4 @@
-"""What the fields of a cluster description say about one another."""
+"""Checks of cluster.yaml's fields against one another."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -16,19 +16,19 @@ from bundler.cluster.components import (
     key_of,
     minor_of,
 )
-from bundler.cluster.networks import (
-    Problem,
+from bundler.cluster.network_checks import (
     check_endpoint,
     check_networks,
     check_node_ports,
     is_host_address,
 )
+from bundler.cluster.problem import Problem
 from bundler.cluster.schema import Cluster, Containerd, Docker, Role
 from bundler.cluster.values import Arch
 
 
 def check_cluster(cluster: Cluster) -> Iterator[Problem]:
-    """Every problem of the whole description; touches neither disk nor network."""
+    """Every problem of cluster.yaml that needs no other file, except for CA and key files."""
     yield from _check_versions(cluster)
     yield from _check_runtime(cluster)
     if minor_of(cluster.kubernetes.version) in MINORS:
@@ -50,7 +50,7 @@ def _check_versions(cluster: Cluster) -> Iterator[Problem]:
     if minor not in MINORS:
         yield Problem(
             path=("kubernetes", "version"),
-            text=f"no table knows Kubernetes {minor}: choose {MINORS[0]} to {MINORS[-1]}",
+            text=f"Kubernetes {minor} is not supported: choose {MINORS[0]} to {MINORS[-1]}",
         )
 
 
@@ -61,7 +61,7 @@ def _check_runtime(cluster: Cluster) -> Iterator[Problem]:
         return
     if isinstance(runtime, Docker) and runtime.cri_dockerd:
         if RUNTIMES["docker"].holds_for(minor):
-            text = f"Kubernetes {minor} speaks to Docker without cri-dockerd: leave it out"
+            text = f"the kubelet of {minor} uses Docker without cri-dockerd: remove this key"
             yield Problem(path=("runtime", "cri_dockerd"), text=text)
     else:
         yield from _check_span(RUNTIMES, runtime.engine, minor, where)
@@ -71,12 +71,13 @@ def _check_runtime(cluster: Cluster) -> Iterator[Problem]:
     for name in cluster.extra:
         if name in optional:
             yield Problem(
-                path=("extra", name), text=f"{name} is not installed: the cluster does not use it"
+                path=("extra", name),
+                text=f"the cluster does not use {name}: remove this key",
             )
 
 
 def runtime_components(cluster: Cluster) -> set[str]:
-    """The optional components that the cluster runs, by the names that `extra` knows."""
+    """The optional components that the cluster runs, by their names under `extra`."""
     flannel = {"flanneld"} if cluster.network.plugin == "flannel" else set()
     shim = isinstance(cluster.runtime, Docker) and cluster.runtime.cri_dockerd
     return {cluster.runtime.engine} | ({"cri-dockerd"} if shim else set()) | flannel
@@ -85,7 +86,7 @@ def runtime_components(cluster: Cluster) -> set[str]:
 def _check_span(
     spans: Mapping[str, Span], choice: str, minor: str, where: tuple[str, ...]
 ) -> Iterator[Problem]:
-    """Whether the minor takes the choice; with what to take instead."""
+    """A choice that the minor does not support, or soon will not, and what to choose instead."""
     span = spans[choice]
     if not span.holds_for(minor):
         when = (
@@ -96,7 +97,7 @@ def _check_span(
         text = f"{choice} works {when}, not with {minor}: {span.instead}"
         yield Problem(path=where, text=text)
     elif key_of(minor) >= key_of(span.deprecated):
-        text = f"{choice} is deprecated from Kubernetes {span.deprecated} on: {span.instead}"
+        text = f"{choice} is deprecated from Kubernetes {span.deprecated}: {span.instead}"
         yield Problem(path=where, text=text, is_error=False)
 
 
@@ -104,26 +105,31 @@ def _check_containerd(runtime: Containerd, minor: str) -> Iterator[Problem]:
     version = runtime.version or default_version("containerd", minor)
     where = ("runtime", "version")
     if key_of(minor_of(version)) < (1, 4):
-        yield Problem(path=where, text=f"containerd {version} is too old: take 1.4 or later")
+        yield Problem(path=where, text=f"containerd {version} is too old: use 1.4 or later")
     elif key_of(minor) >= (1, 26) and key_of(minor_of(version)) < (1, 6):
-        text = f"the kubelet of {minor} needs CRI v1, which containerd {version} lacks: take 1.6+"
+        text = (
+            f"the kubelet of {minor} needs CRI v1, which containerd {version} does not have:"
+            " use 1.6 or later"
+        )
         yield Problem(path=where, text=text)
     if runtime.registries and key_of(minor_of(version)) < (1, 5):
-        text = f"containerd {version} reads no hosts.toml: take 1.5 or later"
+        text = f"containerd {version} does not read hosts.toml: use 1.5 or later"
         yield Problem(path=("runtime", "registries"), text=text)
     seen: set[str] = set()
     for index, registry in enumerate(runtime.registries):
         here = ("runtime", "registries", index)
         if registry.host in seen:
-            yield Problem(path=(*here, "host"), text=f"{registry.host} is given twice")
+            yield Problem(
+                path=(*here, "host"), text=f"{registry.host} is listed twice: merge the entries"
+            )
         seen.add(registry.host)
         if registry.ca is not None and not _holds_certificates(registry.ca):
-            text = f"{registry.ca}: no PEM file with certificates, and with nothing else"
+            text = f"{registry.ca}: must be a PEM file with certificates only"
             yield Problem(path=(*here, "ca"), text=text)
 
 
 def _holds_certificates(path: Path) -> bool:
-    """And no private key: the file is one that everybody on a host may read."""
+    """Certificates and no private key: every user of a host can read this file there."""
     try:
         return set(re.findall(r"-----BEGIN ([A-Z0-9 ]+)-----", path.read_text())) == {"CERTIFICATE"}
     except (OSError, UnicodeDecodeError):
@@ -141,58 +147,59 @@ def _check_flannel(cluster: Cluster) -> Iterator[Problem]:
     flannel = network.flannel
     if network.plugin != "flannel":
         if "flannel" in network.model_fields_set:
-            text = f"network.plugin is {network.plugin}: say `plugin: flannel`, or leave this out"
+            text = f"network.plugin is {network.plugin}: set `plugin: flannel` or remove this key"
             yield Problem(path=("network", "flannel"), text=text)
         return
     if flannel.store == "kubernetes":
-        apart = [
+        planes_only = [
             node.name
             for node in cluster.nodes
             if Role.CONTROL_PLANE in node.roles and Role.WORKER not in node.roles
         ]
-        if apart:
+        if planes_only:
             text = (
-                f"{', '.join(apart)}: no worker, so no Node object and no flannel there: their API"
-                " servers reach no webhook or aggregated API in a pod (metrics-server runs on the"
-                " hosts' network). Where you need that: plugin static, or the role worker too"
+                f"{', '.join(planes_only)} without the role worker has no flannel: the API server"
+                " there cannot reach webhooks and aggregated APIs in pods (metrics-server works, it"
+                " uses the host network). If you need them, use `plugin: static` or add the role"
+                " worker"
             )
             yield Problem(path=("network", "plugin"), text=text, is_error=False)
         return
     where = ("network", "flannel", "store")
     engine = cluster.runtime.engine
     if engine != "docker" or runtime_components(cluster) & {"cri-dockerd"}:
-        text = "etcd feeds dockerd's bridge, and the kubelet uses another network: take kubernetes"
+        text = "store etcd works only with Docker through dockershim: use `store: kubernetes`"
         yield Problem(path=where, text=text)
     etcd = cluster.etcd.version or default_version("etcd", minor_of(cluster.kubernetes.version))
     if key_of(minor_of(etcd)) >= (3, 6):
-        text = f"etcd {etcd} has no v2 API any more: take store kubernetes, or etcd 3.4"
+        text = f"etcd {etcd} no longer has the v2 API: use `store: kubernetes` or etcd 3.4"
         yield Problem(path=where, text=text)
     if flannel.version and key_of(minor_of(flannel.version)) >= (0, 18):
-        text = f"flannel {flannel.version} does not speak etcd's v2 API: take 0.17 or earlier"
+        text = f"flannel {flannel.version} cannot use etcd's v2 API: use 0.17 or earlier"
         yield Problem(path=("network", "flannel", "version"), text=text)
     text = (
-        "every worker gets a client key of etcd, and whoever reads it reads and writes all that the"
-        " cluster holds: take store kubernetes unless you need the old way"
+        "every worker gets a client key of etcd, with which one can read and change everything in"
+        " the cluster: use `store: kubernetes` unless you need the old layout"
     )
     yield Problem(path=where, text=text, is_error=False)
 
 
 def _check_weak(cluster: Cluster) -> Iterator[Problem]:
-    """What works and is weaker than it need be."""
+    """Warnings for choices that work but are weaker than the default."""
     if cluster.pki.authorities == "single":
         text = (
-            "one authority for all: every kubelet's certificate is also a client certificate that"
-            " etcd believes; separate is the default for that reason"
+            "with one CA for everything, etcd accepts every kubelet's certificate as a client"
+            " certificate: use `authorities: separate` for new clusters"
         )
         yield Problem(path=("pki", "authorities"), text=text, is_error=False)
     if cluster.pki.key == "rsa-2048" and cluster.pki.ca_days > 365 * 5:
         text = (
-            f"RSA with 2048 bits for {cluster.pki.ca_days} days: NIST SP 800-57 ends it with 2030;"
-            " ecdsa-p256 lasts"
+            f"a CA with a 2048-bit RSA key for {cluster.pki.ca_days} days: NIST SP 800-57 accepts"
+            " such keys only until 2030; use ecdsa-p256"
         )
         yield Problem(path=("pki", "key"), text=text, is_error=False)
     if cluster.dns.provider == "none":
-        text = "provider none: pods find no Service by its name"
+        text = "with provider none, pods cannot find Services by name"
         yield Problem(path=("dns", "provider"), text=text, is_error=False)
 
 
@@ -203,31 +210,36 @@ def _check_nodes(cluster: Cluster) -> Iterator[Problem]:
         where = ("nodes", index)
         if node.name in names:
             yield Problem(
-                path=(*where, "name"), text=f"{node.name} is also nodes[{names[node.name]}]"
+                path=(*where, "name"),
+                text=f"{node.name} is also the name of nodes[{names[node.name]}]",
             )
         if node.address in addresses:
             other = cluster.nodes[addresses[node.address]].name
-            yield Problem(path=(*where, "address"), text=f"{node.address} is also {other}'s")
+            yield Problem(
+                path=(*where, "address"), text=f"{node.address} is also the address of {other}"
+            )
         names.setdefault(node.name, index)
         addresses.setdefault(node.address, index)
         if node.name == "localhost":
             yield Problem(
-                path=(*where, "name"), text="localhost is every host's name: choose another"
+                path=(*where, "name"), text="every host is localhost: choose another name"
             )
         if len(set(node.roles)) < len(node.roles):
-            yield Problem(path=(*where, "roles"), text="names a role twice")
+            yield Problem(path=(*where, "roles"), text="lists a role twice")
         if not is_host_address(node.address):
-            yield Problem(path=(*where, "address"), text=f"{node.address} is no host's address")
+            yield Problem(
+                path=(*where, "address"), text=f"{node.address} cannot be a host's address"
+            )
 
 
 def _check_backup(cluster: Cluster) -> Iterator[Problem]:
-    """Snapshots lie apart from what they are of, and the copies apart from the snapshots."""
+    """Snapshots are not stored in etcd's directories, and copies not with the snapshots."""
     etcd = cluster.etcd
     places = {"data_dir": etcd.data_dir, "wal_dir": etcd.wal_dir}
     for field, path in (("directory", etcd.backup.directory), ("copy_to", etcd.backup.copy_to)):
         for name, place in places.items():
             if path and place and f"{path}/".startswith(f"{place}/"):
-                text = f"{path} is below etcd.{name}: choose another directory"
+                text = f"{path} is inside etcd.{name}: choose another directory"
                 yield Problem(path=("etcd", "backup", field), text=text)
         places["backup.directory"] = etcd.backup.directory
 
@@ -243,12 +255,12 @@ def _check_roles(cluster: Cluster) -> Iterator[Problem]:
     elif len(members) % 2 == 0:
         yield Problem(
             path=("nodes",),
-            text=f"{len(members)} etcd members survive no more failures than {len(members) - 1}:"
-            " take an odd number",
+            text=f"{len(members)} etcd members tolerate no more failures than"
+            f" {len(members) - 1}: use an odd number",
             is_error=False,
         )
     if not cluster.having(Role.WORKER):
-        text = "no node has the role worker: nothing can run, and verify.sh will fail"
+        text = "no node has the role worker: no pods can run, and verify.sh will fail"
         yield Problem(path=("nodes",), text=text, is_error=False)
 
 
@@ -264,11 +276,13 @@ def _check_names(cluster: Cluster) -> Iterator[Problem]:
             yield Problem(path=("extra", name), text=text)
         elif extra.config and not EXTRA_COMPONENTS[name].has_config:
             yield Problem(
-                path=("extra", name, "config"), text=f"{name} has no configuration file here"
+                path=("extra", name, "config"),
+                text=f"{name} has no configuration file: use flags",
             )
         elif extra.flags and not EXTRA_COMPONENTS[name].has_flags:
             yield Problem(
-                path=("extra", name, "flags"), text=f"{name} takes config here, not flags"
+                path=("extra", name, "flags"),
+                text=f"{name} has no flags here: use config",
             )
 
 
@@ -280,4 +294,6 @@ def _check_upstream_keys(cluster: Cluster) -> Iterator[Problem]:
         for scheme in Scheme:
             path: Path | None = getattr(key, scheme)
             if path and not path.is_file():
-                yield Problem(path=("upstream_keys", name, scheme.value), text=f"{path} is no file")
+                yield Problem(
+                    path=("upstream_keys", name, scheme.value), text=f"{path}: no such file"
+                )

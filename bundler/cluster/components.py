@@ -1,6 +1,6 @@
-"""Tables of what runs where: components, units in start order, ports, host commands.
+"""Tables: components, units in start order, ports, host commands, defaults by minor.
 
-A new component or port is a row here; templates hold the files themselves.
+A new component or port is a row here. Its files are in templates/.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -14,7 +14,7 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExtraTarget:
-    """A component that `extra:` may change, and by what."""
+    """Whether `extra` may change a component's flags and its configuration file."""
 
     has_flags: bool
     has_config: bool
@@ -36,7 +36,7 @@ EXTRA_COMPONENTS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
-    """The Kubernetes minors that a choice works with, and what to take outside them."""
+    """The Kubernetes minors that a choice works with, and what to use with others."""
 
     since: str = "1.14"
     until: str = "99.0"
@@ -44,34 +44,37 @@ class Span:
     instead: str
 
     def holds_for(self, minor: str) -> bool:
-        """Whether a minor takes it."""
+        """Whether the choice works with a minor."""
         return key_of(self.since) <= key_of(minor) < key_of(self.until)
 
 
 RUNTIMES = {
-    "docker": Span(until="1.24", instead="take containerd, or add runtime.cri_dockerd"),
-    "containerd": Span(instead="take docker"),
+    "docker": Span(until="1.24", instead="use containerd, or add runtime.cri_dockerd"),
+    "containerd": Span(instead="use docker"),
 }
-"""The engines of `runtime`; dockershim left the kubelet with 1.24."""
+"""The engines of `runtime`. Kubernetes 1.24 removed dockershim from the kubelet."""
 
 PROXY_MODES = {
-    "ipvs": Span(deprecated="1.35", until="1.40", instead="take nftables or iptables"),
-    "iptables": Span(instead="take ipvs"),
-    "nftables": Span(since="1.31", instead="take ipvs or iptables"),
+    "ipvs": Span(deprecated="1.35", until="1.40", instead="use nftables or iptables"),
+    "iptables": Span(instead="use ipvs"),
+    "nftables": Span(since="1.31", instead="use ipvs or iptables"),
 }
 
 MINORS = tuple(f"1.{minor}" for minor in range(14, 37))
-"""The Kubernetes minors that can be built."""
+"""The supported Kubernetes minors."""
 
 PROXY_MODE_DEFAULTS = {"1.14": "ipvs", "1.33": "nftables"}
 DOCKER_SHIMS = {"17.03": "docker-shim-v1", "20.10": "docker-shim-v2"}
 CGROUP_DRIVERS = {"1.14": "cgroupfs", "1.30": "systemd"}
 ENCRYPTION_PROVIDERS = {"1.14": ("aescbc",), "1.30": ("secretbox", "aescbc")}
 EVICTION_API = {"1.14": "policy/v1beta1", "1.22": "policy/v1"}
-"""Since which minor what is the default (shims: Docker's minor). The first provider writes."""
+"""First minor → default from that minor on (DOCKER_SHIMS: Docker's own minors).
+
+The first of the encryption providers encrypts; all of them decrypt.
+"""
 
 SNAPSHOT_TOOLS = {"3.2": "etcdctl", "3.6": "etcdutl"}
-"""Which of etcd's programs reads and restores snapshots: etcdctl does no more from etcd 3.6 on."""
+"""etcd's program that reads and restores snapshots: etcdctl, from etcd 3.6 on only etcdutl."""
 
 RESTORE_FLAGS = {
     "3.2": "",
@@ -79,18 +82,21 @@ RESTORE_FLAGS = {
     "3.5.0": "",
     "3.5.10": "--bump-revision=1000000000 --mark-compacted",
 }
-"""Since which etcd a restored database goes on at a revision that nobody has seen before: what was
-written after the snapshot had revisions too, and clients that watch would take new ones for old."""
+"""First etcd version → flags that make a restored database continue at a revision never used.
+
+Writes after the snapshot had revisions too. Without a higher start, clients that watch would take
+new objects for ones that they have already seen.
+"""
 
 LOOPBACK_DAYS = {"1.14": 365, "1.33": 3 * 365 + 1}
-"""Since which minor how many days the certificate lasts with which an API server talks to itself.
+"""First minor → lifetime in days of the certificate that an API server uses to talk to itself.
 
-It is made when the server starts, and never again: kubernetes/kubernetes issue 86552. The days are
-in client-go's util/cert (maxAge), from 1.33 on in apiserver's options/serving_with_loopback.go.
+The server makes it at its start and does not renew it: kubernetes/kubernetes issue 86552. Sources:
+client-go's util/cert (maxAge); from 1.33 apiserver's options/serving_with_loopback.go.
 """
 
 LOOPBACK_MARGIN = 65
-"""Days before that end from which on the server is restarted."""
+"""The server is restarted this many days before that certificate expires."""
 
 IMAGE_NAMES = {
     "pause": {"1.14": "registry.k8s.io/pause:{version}"},
@@ -100,15 +106,15 @@ IMAGE_NAMES = {
     },
     "metrics-server": {"1.14": "registry.k8s.io/metrics-server/metrics-server:v{version}"},
 }
-"""Where upstream publishes the images that a cluster needs."""
+"""Image → first minor → where upstream publishes it."""
 
 API_PORT = 6443
 FLANNEL_HEALTH_PORT = 10246
 
 Row = tuple[str, Role | None, str | None]
-"""What a node has, if it holds the role (None: every node) and the cluster the feature (None: any).
+"""A name, the role that needs it (None: every node) and the feature (None: every cluster).
 
-Features are what the cluster has chosen (plan.py, `features_of`); `a+b` asks for both.
+Features are the cluster's choices (plan.py, `features_of`); `a+b` means both.
 """
 
 UNITS: tuple[Row, ...] = (
@@ -160,7 +166,7 @@ CLOSED_PORTS = {
     10252: "kube-controller-manager without TLS",
     10255: "the kubelet's read-only port",
 }
-"""What nothing may open to others, unless `extra` asks for it."""
+"""Ports that must not be open to other hosts, unless `extra` opens them."""
 
 COMMANDS: tuple[Row, ...] = (
     ("ip:iproute2", None, None),
@@ -174,7 +180,7 @@ COMMANDS: tuple[Row, ...] = (
     ("mount:mount", Role.WORKER, None),
     ("nsenter:util-linux", Role.WORKER, None),
 )
-"""Host commands that nodes cannot do without, with Debian's package for each."""
+"""Host commands that nodes require, each with Debian's package."""
 
 COMMANDS_WANTED: tuple[Row, ...] = (
     ("curl:curl", Role.WORKER, None),
@@ -182,7 +188,7 @@ COMMANDS_WANTED: tuple[Row, ...] = (
     ("socat:socat", Role.WORKER, None),
     ("ethtool:ethtool", Role.WORKER, None),
 )
-"""Host commands without which something smaller fails: verify.sh's probes, kubectl port-forward."""
+"""Host commands for lesser needs: probes of verify.sh, kubectl port-forward."""
 
 RUNTIME_PATHS: tuple[Row, ...] = (
     ("/var/log/kubernetes", Role.CONTROL_PLANE, None),
@@ -201,13 +207,13 @@ RUNTIME_PATHS: tuple[Row, ...] = (
     ("/run/flannel", Role.WORKER, "flannel"),
     ("/etc/cni/net.d/10-flannel.conflist", Role.WORKER, "flannel"),
 )
-"""What programs make while they run, and uninstall.sh removes unless it was there before."""
+"""Paths that programs create at run time; uninstall.sh removes those that are new since install."""
 
 
 def select(
     rows: Iterable[Row], roles: Collection[Role], features: Collection[str]
 ) -> tuple[str, ...]:
-    """The names of the rows that a node has, in the table's order, each once."""
+    """The names that apply to a node, in the table's order, each once."""
     return tuple(
         dict.fromkeys(
             name
@@ -218,20 +224,20 @@ def select(
 
 
 def has_feature(wanted: str | None, features: Collection[str]) -> bool:
-    """Whether every part of `a+b` is among the features; None asks for nothing."""
+    """Whether every part of `a+b` is among the features; always for None."""
     return wanted is None or all(part in features for part in wanted.split("+"))
 
 
 def row_for(rows: Mapping[str, Value], minor: str) -> Value:
-    """The value of the newest row that is not newer than the minor."""
+    """The value for a minor: of the newest row that is not newer."""
     return rows[max((since for since in rows if key_of(since) <= key_of(minor)), key=key_of)]
 
 
 def key_of(minor: str) -> tuple[int, ...]:
-    """`1.9` before `1.20`."""
+    """Sort key: `1.9` before `1.20`."""
     return tuple(int(part) for part in minor.split("."))
 
 
 def minor_of(version: str) -> str:
-    """`1.20` of `1.20.2`."""
+    """`1.20.2` → `1.20`."""
     return version.rpartition(".")[0]

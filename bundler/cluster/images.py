@@ -1,4 +1,4 @@
-"""Which images a cluster has and needs, and what is wrong with those that it names."""
+"""The images that a cluster needs and has, and checks of those in cluster.yaml."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -11,21 +11,21 @@ from bundler.cluster.components import (
     row_for,
 )
 from bundler.cluster.inputs import Image
-from bundler.cluster.networks import Problem
+from bundler.cluster.problem import Problem
 from bundler.cluster.schema import Cluster, Role
 from bundler.errors import ArtifactError
 from bundler.formats.image_archives import open_image
 from bundler.formats.image_references import full_name, parse_reference, repository_name
 
 WHY_NEEDED = {
-    "pause": "every pod's sandbox is made of it",
-    "coredns": "it answers the cluster's DNS; or say `dns: {provider: none}`",
-    "metrics-server": "metrics_server asks for it",
+    "pause": "every pod's sandbox runs it",
+    "coredns": "it is the cluster's DNS server (`dns: {provider: none}` needs none)",
+    "metrics-server": "the key metrics_server is set",
 }
 
 
 def add_needed(cluster: Cluster) -> Cluster:
-    """The cluster with upstream's image for each purpose that none of its own serves."""
+    """The cluster plus upstream's image for each purpose without an image in cluster.yaml."""
     if minor_of(cluster.kubernetes.version) not in MINORS or not _worker_arches(cluster):
         return cluster
     added = tuple(
@@ -36,8 +36,8 @@ def add_needed(cluster: Cluster) -> Cluster:
     return cluster.model_copy(update={"images": cluster.images + added})
 
 
-def serves(image: Image, use: str) -> bool:
-    """Whether this is the image for a purpose: so marked, or else so named."""
+def is_for(image: Image, use: str) -> bool:
+    """Whether the image is for a purpose: by its `use`, or without one by its name."""
     if image.use is not None:
         return image.use == use
     name = repository_name(image.ref)
@@ -49,12 +49,12 @@ def find_use(cluster: Cluster, use: str, arch: str | None = None) -> tuple[Image
     return tuple(
         image
         for image in cluster.images
-        if serves(image, use) and (arch is None or image.arch in {None, arch})
+        if is_for(image, use) and (arch is None or image.arch in {None, arch})
     )
 
 
 def needed_images(cluster: Cluster) -> dict[str, str]:
-    """purpose → where upstream publishes the image, for each that the cluster cannot do without."""
+    """Purpose → upstream's image, for each purpose that the cluster requires."""
     minor = minor_of(cluster.kubernetes.version)
     versions = {
         "pause": None,
@@ -69,16 +69,16 @@ def needed_images(cluster: Cluster) -> dict[str, str]:
 
 
 def check_images(cluster: Cluster) -> Iterator[Problem]:
-    """Every problem of `images`, their archives' contents included."""
+    """Every problem of `images`, including the contents of their archives."""
     counted = Counter((full_name(image.ref), image.arch) for image in cluster.images)
     for index, image in enumerate(cluster.images):
         where = ("images", index)
         if counted[full_name(image.ref), image.arch] > 1:
-            yield Problem(path=(*where, "ref"), text=f"{image.ref} is given twice")
+            yield Problem(path=(*where, "ref"), text=f"{image.ref} is listed twice")
         if parse_reference(image.ref).tag in {None, "latest"}:
             text = (
-                f"{image.ref} has no fixed tag, by which hosts know an image: give one"
-                " (NAME:TAG or NAME:TAG@sha256:…)"
+                f"{image.ref} has no fixed tag, by which hosts recognize an image: use NAME:TAG"
+                " or NAME:TAG@sha256:DIGEST"
             )
             yield Problem(path=(*where, "ref"), text=text)
         yield from _check_archive(cluster, image, where)
@@ -91,28 +91,29 @@ def check_images(cluster: Cluster) -> Iterator[Problem]:
     for use in ("verify", "coredns", "metrics-server"):
         refs = sorted({full_name(image.ref) for image in find_use(cluster, use)})
         if len(refs) > 1:
-            text = f"more than one image serves as {use}: {', '.join(refs)}"
+            text = f"more than one image for {use}: {', '.join(refs)}; keep one"
             yield Problem(path=("images",), text=text)
 
 
 def _check_verify(cluster: Cluster, arches: tuple[str, ...]) -> Iterator[Problem]:
-    """Every worker has the image of verify.sh's pods, if there is one."""
+    """No image for verify.sh's pods, or none for some workers."""
     if not find_use(cluster, "verify"):
         text = (
-            "no image has `use: verify`: verify.sh cannot run its pods (any web server on port 80)"
+            "no image has `use: verify`: verify.sh cannot run its test pods (take any image of a"
+            " web server on port 80)"
         )
         yield Problem(path=("images",), text=text, is_error=False)
         return
     for arch in arches:
         if not find_use(cluster, "verify", arch):
-            text = f"no image with `use: verify` is for {arch}: verify.sh runs it on every worker"
+            text = f"no image with `use: verify` for {arch}: verify.sh runs it on every worker"
             yield Problem(path=("images",), text=text)
 
 
 def _check_archive(
     cluster: Cluster, image: Image, where: tuple[str | int, ...]
 ) -> Iterator[Problem]:
-    """The archive holds the image, for the machine of every node that loads it."""
+    """An archive without the image, or without it for some worker's architecture."""
     if image.file is None:
         return
     for arch in [image.arch.value] if image.arch else _worker_arches(cluster):
@@ -128,12 +129,12 @@ def _worker_arches(cluster: Cluster) -> tuple[str, ...]:
 
 
 def _check_needed(cluster: Cluster, arch: str) -> Iterator[Problem]:
-    """Every purpose has exactly one image on nodes of that machine."""
+    """A purpose without exactly one image for workers of an architecture."""
     several = f" for {arch}" if len(_worker_arches(cluster)) > 1 else ""
     for use, reference in needed_images(cluster).items():
         if len(found := find_use(cluster, use, arch)) != 1:
             text = (
-                f"needs exactly one {use} image{several}, and has {len(found)}: {WHY_NEEDED[use]}"
-                f" (upstream's is {reference})"
+                f"needs exactly one {use} image{several}, found {len(found)}: {WHY_NEEDED[use]}"
+                f" (upstream's image is {reference})"
             )
             yield Problem(path=("images",), text=text)

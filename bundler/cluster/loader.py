@@ -1,4 +1,4 @@
-"""YAML → Cluster, with every fault at once as `file:line:col: path: what, and the fix`."""
+"""Reads cluster.yaml; reports all errors at once as `file:line:col: path: what, and the fix`."""
 
 import difflib
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ from yaml.nodes import MappingNode, ScalarNode, SequenceNode
 
 from bundler.catalog.signatures import Scheme
 from bundler.cluster.checks import check_cluster
-from bundler.cluster.extra import check_extra
+from bundler.cluster.extra_checks import check_extra
 from bundler.cluster.images import add_needed, check_images
 from bundler.cluster.inputs import Pin
 from bundler.cluster.keys import models_in
@@ -22,12 +22,12 @@ from bundler.errors import ConfigError
 
 YamlNode = yaml.Node
 YamlPath = tuple[str | int, ...]
-MAX_SIZE = 4 << 20  # bytes; a description of thousands of nodes is far smaller
+MAX_SIZE = 4 << 20  # bytes; thousands of nodes need far less
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A sound description, and what its author should know all the same."""
+    """A valid cluster.yaml, with its warnings."""
 
     cluster: Cluster
     warnings: tuple[str, ...]
@@ -35,14 +35,14 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class _Document:
-    """One YAML file: plain data, and the place of each key and value in the file."""
+    """One YAML file: its data, and line and column of each key and value."""
 
     path: Path
     data: dict[str, Any]
     places: dict[YamlPath, tuple[int, int]]
 
     def locate(self, path: YamlPath) -> str:
-        """`file:line:col` of the nearest enclosing thing that is written in the file."""
+        """`file:line:col` of the value, or of the nearest enclosing one that is in the file."""
         for length in range(len(path), -1, -1):
             if path[:length] in self.places:
                 line, column = self.places[path[:length]]
@@ -51,7 +51,7 @@ class _Document:
 
 
 def load_cluster(path: Path, pins: Path | None = None) -> Loaded:
-    """Read cluster.yaml (and pins over its `artifacts`); raises ConfigError with every fault."""
+    """Read cluster.yaml, with pins in place of its `artifacts`; ConfigError lists every error."""
     document = _read(path)
     data = dict(document.data)
     if pins is not None:
@@ -115,18 +115,20 @@ def _resolve_files(cluster: Cluster, base: Path) -> Cluster:
 def _read_pins(path: Path) -> dict[str, Any]:
     document = _read(path)
     if set(document.data) != {"artifacts"} or not isinstance(document.data["artifacts"], dict):
-        raise ConfigError(f"{path}:1:1: a pins file holds one key, artifacts, and nothing else")
+        raise ConfigError(f"{path}:1:1: a pins file must have one key, artifacts, and no other")
     artifacts: dict[str, Any] = document.data["artifacts"]
-    faults = []
+    errors = []
     for name, pin in artifacts.items():
         try:
             Pin.model_validate(pin)
         except ValidationError as error:
-            for found in error.errors():
-                where = ("artifacts", name, *found["loc"])
-                faults.append(_line(document, where, str(found["msg"])))
-    if faults:
-        raise ConfigError("\n".join(faults))
+            place = ("artifacts", name)
+            errors += [
+                _line(document, (*place, *where), text)
+                for where, text in _explain(error, pin, place)
+            ]
+    if errors:
+        raise ConfigError("\n".join(errors))
     return artifacts
 
 
@@ -134,56 +136,56 @@ def _read(path: Path) -> _Document:
     try:
         if path.is_file() and path.stat().st_size > MAX_SIZE:
             raise ConfigError(
-                f"{path}: larger than {MAX_SIZE >> 20} MiB: not a cluster description"
+                f"{path}: larger than {MAX_SIZE >> 20} MiB: this cannot be a cluster.yaml"
             )
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 text (byte {error.start})") from error
     except OSError as error:
-        hint = "write one, or start from examples/lab.yaml" if not path.exists() else None
+        hint = "create it, for example from examples/lab.yaml" if not path.exists() else None
         raise ConfigError(f"{path}: {error.strerror or error}", hint=hint) from error
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
-        faults = [f"{path}:{line}:{col}: {text}" for line, col, text in _odd_nodes(root)]
-        if faults:
-            raise ConfigError("\n".join(faults))
+        errors = [f"{path}:{line}:{col}: {text}" for line, col, text in _find_bad_keys(root)]
+        if errors:
+            raise ConfigError("\n".join(errors))
         data = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(_explain_yaml(path, error)) from error
     except (ValueError, RecursionError, TypeError) as error:
         raise ConfigError(f"{path}:1:1: cannot be read as YAML: {error}") from error
     if not isinstance(data, dict):
-        raise ConfigError(f"{path}:1:1: must be a mapping that begins with apiVersion and name")
+        raise ConfigError(f"{path}:1:1: must be a mapping with apiVersion, name and nodes")
     places: dict[YamlPath, tuple[int, int]] = {(): (1, 1)}
-    _gather_places(root, (), places)
+    _collect_places(root, (), places)
     return _Document(path, data, places)
 
 
-def _odd_nodes(node: YamlNode | None) -> Iterator[tuple[int, int, str]]:
-    """Duplicate keys, keys that are no words, merge keys and anchors: what hides meaning."""
+def _find_bad_keys(node: YamlNode | None) -> Iterator[tuple[int, int, str]]:
+    """Keys that are valid YAML but not allowed: duplicates, merge keys, keys that are not text."""
     if isinstance(node, SequenceNode):
         for child in node.value:
-            yield from _odd_nodes(child)
+            yield from _find_bad_keys(child)
     if not isinstance(node, MappingNode):
         return
     seen: dict[str, int] = {}
     for key, value in node.value:
         line, column = key.start_mark.line + 1, key.start_mark.column + 1
         if not isinstance(key, ScalarNode):
-            yield line, column, "a key must be a word"
+            yield line, column, "a key must be text"
         elif key.tag == "tag:yaml.org,2002:merge":
             yield line, column, "merge keys (<<) are not supported: write the fields out"
         elif key.tag != "tag:yaml.org,2002:str":
             yield line, column, f"the key {key.value} is not text: write it in quotes"
         elif key.value in seen:
-            text = f"duplicate key {key.value}, first given in line {seen[key.value]}: keep one"
+            text = f"duplicate key {key.value}, first in line {seen[key.value]}: keep one"
             yield line, column, text
         else:
             seen[key.value] = line
-        yield from _odd_nodes(value)
+        yield from _find_bad_keys(value)
 
 
-def _gather_places(
+def _collect_places(
     node: YamlNode | None, path: YamlPath, places: dict[YamlPath, tuple[int, int]], depth: int = 0
 ) -> None:
     if depth > 20:
@@ -192,12 +194,12 @@ def _gather_places(
         for key, value in node.value:
             where = (*path, key.value)
             places[where] = (key.start_mark.line + 1, key.start_mark.column + 1)
-            _gather_places(value, where, places, depth + 1)
+            _collect_places(value, where, places, depth + 1)
     elif isinstance(node, SequenceNode):
         for index, value in enumerate(node.value):
             where = (*path, index)
             places[where] = (value.start_mark.line + 1, value.start_mark.column + 1)
-            _gather_places(value, where, places, depth + 1)
+            _collect_places(value, where, places, depth + 1)
 
 
 def _explain_yaml(path: Path, error: yaml.YAMLError) -> str:
@@ -206,57 +208,59 @@ def _explain_yaml(path: Path, error: yaml.YAMLError) -> str:
     if "found character '\\t'" in problem:
         problem = "a tab cannot indent YAML: use spaces"
     elif "expected a single document" in (getattr(error, "context", None) or ""):
-        problem = "holds several documents (---): one cluster a file"
+        problem = "several documents (---): put one cluster into one file"
     line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
     return f"{path}:{line}:{column}: not valid YAML: {problem}"
 
 
-def _explain(error: ValidationError, data: object) -> Iterator[tuple[YamlPath, str]]:
-    """pydantic's faults as (path in the file, plain sentence)."""
-    for fault in error.errors():
-        where = _path_in_file(fault["loc"], data)
-        if fault["type"] == "extra_forbidden":
-            yield where, _unknown_key(where)
-        elif fault["type"] in {"union_tag_not_found", "union_tag_invalid"}:
-            key = "kind" if fault["ctx"]["discriminator"] == "'kind'" else "engine"
-            yield (*where, key), SENTENCES[fault["type"]](fault)
+def _explain(
+    error: ValidationError, data: object, place: YamlPath = ()
+) -> Iterator[tuple[YamlPath, str]]:
+    """pydantic's errors as (path below data, message); `place` is the path of the data."""
+    for found in error.errors():
+        where = _path_in_file(found["loc"], data)
+        if found["type"] == "extra_forbidden":
+            yield where, _explain_unknown_key((*place, *where))
+        elif found["type"] in {"union_tag_not_found", "union_tag_invalid"}:
+            key = "kind" if found["ctx"]["discriminator"] == "'kind'" else "engine"
+            yield (*where, key), MESSAGES[found["type"]](found)
         else:
-            yield where, SENTENCES.get(fault["type"], _quote_pydantic)(fault)
+            yield where, MESSAGES.get(found["type"], _quote_pydantic)(found)
 
 
-def _quote_pydantic(fault: Any) -> str:
-    text = fault["msg"].removeprefix("Value error, ")
+def _quote_pydantic(found: Any) -> str:
+    text = found["msg"].removeprefix("Value error, ")
     if text.startswith("Input is not "):
-        return f"{_short(fault['input'])} {text.removeprefix('Input ')}"
-    return f"must be {text.removeprefix('Input should be ')}, not {_short(fault['input'])}"
+        return f"{_short(found['input'])} {text.removeprefix('Input ')}"
+    return f"must be {text.removeprefix('Input should be ')}, not {_short(found['input'])}"
 
 
-def _expected(fault: Any) -> str:
-    return f"must be {fault['ctx']['expected']}, not {_short(fault['input'])}"
+def _expected(found: Any) -> str:
+    return f"must be {found['ctx']['expected']}, not {_short(found['input'])}"
 
 
-def _no_mapping(fault: Any) -> str:
-    return f"must be a mapping (key: value), not {_short(fault['input'])}"
+def _no_mapping(found: Any) -> str:
+    return f"must be a mapping (key: value), not {_short(found['input'])}"
 
 
-SENTENCES: dict[str, Callable[[Any], str]] = {
+MESSAGES: dict[str, Callable[[Any], str]] = {
     "missing": lambda _: "is missing",
-    "union_tag_not_found": lambda _: "is missing: nginx-keepalived, node-local or external",
-    "union_tag_invalid": lambda fault: f"must be one of {fault['ctx']['expected_tags']}",
+    "union_tag_not_found": lambda _: "is missing: give nginx-keepalived, node-local or external",
+    "union_tag_invalid": lambda found: f"must be one of {found['ctx']['expected_tags']}",
     "literal_error": _expected,
     "enum": _expected,
-    "value_error": lambda fault: f"{fault['ctx']['error']}{_yaml_surprise(fault['input'])}",
+    "value_error": lambda found: f"{found['ctx']['error']}{_explain_yaml_type(found['input'])}",
     "too_short": lambda _: "must not be empty",
     "model_type": _no_mapping,
     "dict_type": _no_mapping,
     "model_attributes_type": _no_mapping,
-    "tuple_type": lambda fault: f"must be a list, not {_short(fault['input'])}",
+    "tuple_type": lambda found: f"must be a list, not {_short(found['input'])}",
 }
-"""pydantic's type of fault → our sentence; others are put into pydantic's words."""
+"""Type of a pydantic error → message; other types get pydantic's own text."""
 
 
 def _path_in_file(location: tuple[int | str, ...], data: object) -> YamlPath:
-    """pydantic's location without the parts that are no keys: tags of unions, `[key]` marks."""
+    """pydantic's location without the parts that are not keys: tags of unions, `[key]`."""
     path: list[str | int] = []
     here: Any = data
     for index, part in enumerate(location):
@@ -272,12 +276,12 @@ def _path_in_file(location: tuple[int | str, ...], data: object) -> YamlPath:
     return tuple(path)
 
 
-def _unknown_key(where: YamlPath) -> str:
+def _explain_unknown_key(where: YamlPath) -> str:
     allowed = _allowed_keys(where[:-1])
     close = difflib.get_close_matches(str(where[-1]), allowed, n=1, cutoff=0.6)
     if close:
         return f"unknown key; did you mean '{close[0]}'?"
-    return f"unknown key; known here: {', '.join(allowed)}"
+    return f"unknown key; allowed: {', '.join(allowed)}"
 
 
 def _allowed_keys(where: YamlPath) -> list[str]:
@@ -296,7 +300,7 @@ def _allowed_keys(where: YamlPath) -> list[str]:
     return sorted({f.alias or name for m in models for name, f in m.model_fields.items()})
 
 
-def _yaml_surprise(value: object) -> str:
+def _explain_yaml_type(value: object) -> str:
     if isinstance(value, str | dict | list | tuple) or value is None:
         return ""
     return f" (YAML reads {value!r} here: write it in quotes)"

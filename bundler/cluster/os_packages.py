@@ -1,4 +1,4 @@
-"""Tables: the distributions that packages are resolved for, and what nodes need of them."""
+"""Tables: supported distributions, and the OS packages that nodes need."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ from bundler.cluster.components import (
     has_feature,
     select,
 )
-from bundler.cluster.networks import Problem
 from bundler.cluster.plan import ClusterPlan, NodePlan
+from bundler.cluster.problem import Problem
 from bundler.cluster.schema import Cluster, Role
 
 
@@ -21,10 +21,10 @@ class Family:
     """How a distribution publishes its releases."""
 
     manager: Literal["dpkg", "rpm"]
-    keyring: str  # below /usr/share/keyrings; of RPM families the whole path
+    keyring: str  # a file of /usr/share/keyrings; for RPM families an absolute path
     keyring_package: str = ""
-    suites: tuple[str, ...] = ()  # of a mirror that is given without suites
-    known_suites: tuple[str, ...] = ()  # of the builder's own configuration, those that are taken
+    suites: tuple[str, ...] = ()  # for a mirror without suites in cluster.yaml
+    known_suites: tuple[str, ...] = ()  # used from the builder's own apt configuration
 
 
 DEBIAN = Family(
@@ -49,13 +49,13 @@ def _rpm_family(key: str) -> Family:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
-    """One release of a distribution, under the name that `packages.os` has for it."""
+    """One release of a distribution; `packages.os` is its key in RELEASES."""
 
     family: Family
     codename: str
 
     def name_suites(self, patterns: tuple[str, ...]) -> tuple[str, ...]:
-        """The family's patterns, as this release has them."""
+        """The patterns with this release's codename."""
         return tuple(pattern.format(codename=self.codename) for pattern in patterns)
 
 
@@ -79,7 +79,7 @@ RELEASES = {
         for version in versions.split()
     },
 }
-"""ID-VERSION_ID of os-release(5) (of RPM families without a minor), and how that is published."""
+"""ID-VERSION_ID of os-release(5), for RPM families without the minor → its release."""
 
 ZYPPER_FAMILIES = frozenset(("opensuse", "sles"))
 
@@ -87,7 +87,7 @@ MINIMAL_RPM = (
     *("filesystem", "setup", "basesystem", "bash", "coreutils", "glibc", "grep", "gawk", "sed"),
     *("tar", "gzip", "systemd", "util-linux", "shadow-utils", "rpm"),
 )
-"""What every installation of an RPM family has, with what these need."""
+"""The minimal installation of an RPM family; their dependencies belong to it."""
 
 STREAM_MODULE = "nginx-stream:libnginx-mod-stream"
 MORE_PACKAGES: tuple[Row, ...] = (
@@ -95,10 +95,10 @@ MORE_PACKAGES: tuple[Row, ...] = (
     ("modprobe:kmod", Role.WORKER, None),
     ("ipvsadm:ipvsadm", Role.WORKER, "proxy-ipvs"),
 )
-"""Beyond what preflight asks for. Left of the colon: what makes a package unnecessary."""
+"""Packages that preflight does not check. Left of the colon: what replaces the package."""
 
 MINIMAL = frozenset(("mount", "util-linux"))
-"""What every installation has: Essential: yes or Priority: required in every release above."""
+"""Packages of every installation: Essential: yes or Priority: required in every release above."""
 
 ROWS = tuple(
     row
@@ -116,9 +116,9 @@ NAMES_BY_RELEASE: dict[str, dict[str, str]] = {
     "iptables": {"rpm": "iptables-nft"},
     "iputils-ping": {"rpm": "iputils"},
 }  # fmt: skip
-"""Packages that a release, or whoever has that package manager, has under another name.
+"""Packages with another name in a release, or in all releases of a package manager.
 
-nginx-light is an empty shell from 1.22 on.
+nginx-light is an empty transitional package from 1.22 on.
 """
 
 QUIET_UNITS = {
@@ -127,15 +127,15 @@ QUIET_UNITS = {
     "keepalived": "keepalived.service",
     "ipvsadm": "ipvsadm.service",
 }
-"""Units of packages whose programs are run by units of bundler's: neither started nor enabled."""
+"""Package → its unit, which stays disabled: a unit of bundler runs the program."""
 
 
 def wanted_pairs(
-    plan: ClusterPlan, node: NodePlan, brought: tuple[str, ...] = ()
+    plan: ClusterPlan, node: NodePlan, dir_names: tuple[str, ...] = ()
 ) -> tuple[str, ...]:
-    """`command:package` of what the node is to have; without a command just `:package`.
+    """`command:package` for each package of a node; `:package` if it has no command.
 
-    `brought` are the names in `packages.dir`, which are wanted unless `packages.names` chooses.
+    `dir_names` are the packages in `packages.dir`: all are wanted unless `packages.names` is set.
     """
     packages = plan.cluster.packages
     if packages is None:
@@ -144,7 +144,7 @@ def wanted_pairs(
     if packages.names is None and packages.dir is None:
         chosen = tuple(_rename(pair, packages.os) for pair in own)
     else:
-        names = brought if packages.names is None else packages.names
+        names = dir_names if packages.names is None else packages.names
         known = _names_of(_pairs_of_any_role(plan), packages.os)
         chosen = tuple(
             f"{pair.partition(':')[0]}:{name}"
@@ -157,40 +157,39 @@ def wanted_pairs(
 
 
 def manager_of(release: str) -> str:
-    """Which package manager a release has; empty for one that is not known."""
+    """The package manager of a release; empty for an unknown release."""
     return RELEASES[release].family.manager if release in RELEASES else ""
 
 
 def name_of(pair: str) -> str:
-    """The package of a `command:package`."""
+    """`command:package` → `package`."""
     return pair.partition(":")[2]
 
 
 def check_packages(cluster: Cluster) -> Iterator[Problem]:
-    """What cannot be resolved for whatever reason that the description itself shows."""
+    """Problems of `packages` that cluster.yaml and its files show."""
     packages = cluster.packages
     if packages is None:
         return
     where = ("packages", "os")
     family = packages.os.partition("-")[0]
     if packages.os not in RELEASES:
-        text = f"bundler resolves no packages for {packages.os}: known: {', '.join(RELEASES)}"
+        text = f"{packages.os} is not supported; supported: {', '.join(RELEASES)}"
         if family in ZYPPER_FAMILIES:
             text = (
-                f"{packages.os} has packages of zypper's, which bundler neither resolves nor"
-                " installs: leave `packages` out, and install what preflight names from your own"
-                " repository"
+                f"{packages.os} uses zypper, which bundler does not support: remove `packages` and"
+                " install the packages that preflight names from your own repository"
             )
         yield Problem(path=where, text=text)
     if packages.dir is not None:
         for key in ("mirror", "keyring", "base", "frozen", "components"):
             if key in packages.model_fields_set:
-                text = "has nothing to do beside dir: those files are taken as they are"
+                text = "cannot be used together with dir: remove one of them"
                 yield Problem(path=("packages", key), text=text)
         if not packages.dir.is_dir():
-            yield Problem(path=("packages", "dir"), text=f"{packages.dir} is no directory")
+            yield Problem(path=("packages", "dir"), text=f"{packages.dir}: no such directory")
     elif packages.keyring is not None and not packages.keyring.is_file():
-        yield Problem(path=("packages", "keyring"), text=f"{packages.keyring} is no file")
+        yield Problem(path=("packages", "keyring"), text=f"{packages.keyring}: no such file")
 
 
 def _pairs_of_any_role(plan: ClusterPlan) -> tuple[str, ...]:
@@ -204,5 +203,5 @@ def _rename(pair: str, release: str) -> str:
 
 
 def _names_of(pairs: tuple[str, ...], release: str) -> set[str]:
-    """A user may write the table's name or the release's."""
+    """The packages under both names: of the table, and of the release."""
     return {name_of(spelling) for pair in pairs for spelling in (pair, _rename(pair, release))}

@@ -1,4 +1,7 @@
-"""Cluster → Plan: every default explicit, every address and name decided; no disk is touched."""
+"""The desired state of a cluster and its nodes: Cluster → ClusterPlan, with every default set.
+
+Reads and writes no files.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,7 +36,7 @@ NODE_LOCAL_ENDPOINT = "127.0.0.1:8443"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodePlan:
-    """One host: who it is, what it runs, and its own pod subnet (workers only)."""
+    """The desired state of one host; only workers have a pod subnet."""
 
     name: str
     address: IPv4Address
@@ -42,13 +45,13 @@ class NodePlan:
     pod_subnet: IPv4Network | None
 
     def has(self, role: Role) -> bool:
-        """Whether the node holds the role."""
+        """Whether the node has the role."""
         return role in self.roles
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterPlan:
-    """The whole cluster, decided."""
+    """The desired state of the cluster."""
 
     cluster: Cluster
     nodes: tuple[NodePlan, ...]
@@ -70,12 +73,12 @@ class ClusterPlan:
 
     @property
     def features(self) -> frozenset[str]:
-        """What the cluster has chosen, by which tables select."""
+        """The cluster's choices, by which tables select rows."""
         return features_of(self.cluster)
 
     @property
     def is_node_local(self) -> bool:
-        """Whether every node reaches the API through an nginx of its own."""
+        """Whether every node reaches the API through its own nginx."""
         return "node-local" in self.features
 
     @property
@@ -84,12 +87,12 @@ class ClusterPlan:
         return f"https://{self.endpoint_host}:{self.endpoint_port}"
 
     def having(self, role: Role) -> tuple[NodePlan, ...]:
-        """The nodes that hold the role, in the order of cluster.yaml."""
+        """The nodes with a role, in the order of cluster.yaml."""
         return tuple(node for node in self.nodes if node.has(role))
 
 
 def features_of(cluster: Cluster) -> frozenset[str]:
-    """What the cluster has chosen: the words by which tables select units, flags and overlays."""
+    """The cluster's choices, as names by which tables select units, flags and overlays."""
     runtime, network = cluster.runtime, cluster.network
     balancer = cluster.control_plane.load_balancer
     store = f"flannel-{network.flannel.store}" if network.plugin == "flannel" else None
@@ -103,7 +106,7 @@ def features_of(cluster: Cluster) -> frozenset[str]:
             "crictl": "crictl" in runtime_versions(cluster),
             network.plugin: True,
             store: store is not None,
-            "cni": store != "flannel-etcd",  # which feeds dockerd's own bridge
+            "cni": store != "flannel-etcd",  # flannel-etcd configures dockerd's bridge instead
             f"proxy-{choose_proxy_mode(cluster)}": True,
             balancer.kind if balancer else None: balancer is not None,
             "coredns": cluster.dns.provider == "coredns",
@@ -117,28 +120,28 @@ def features_of(cluster: Cluster) -> frozenset[str]:
 
 
 def _docker_shim(cluster: Cluster) -> str | None:
-    """Which of containerd's shims Docker's archive brings along."""
+    """The containerd shim in Docker's archive; None for other runtimes."""
     if not isinstance(cluster.runtime, Docker):
         return None
     return row_for(DOCKER_SHIMS, minor_of(cluster.runtime.version))
 
 
 def choose_proxy_mode(cluster: Cluster) -> str:
-    """The user's, or what suits the minor."""
+    """The mode of cluster.yaml, or the default of the minor."""
     return cluster.network.proxy_mode or row_for(
         PROXY_MODE_DEFAULTS, minor_of(cluster.kubernetes.version)
     )
 
 
 def choose_cgroup_driver(cluster: Cluster) -> str:
-    """One for the runtime and the kubelet: the user's, or what suits the minor."""
+    """The cgroup driver of runtime and kubelet: of cluster.yaml, or the default of the minor."""
     return cluster.runtime.cgroup_driver or row_for(
         CGROUP_DRIVERS, minor_of(cluster.kubernetes.version)
     )
 
 
 def make_plan(cluster: Cluster, pod_subnets: Mapping[str, IPv4Network]) -> ClusterPlan:
-    """Decide everything; `pod_subnets` are the workers' own, from the state directory."""
+    """The desired state; `pod_subnets` are the workers' subnets from the state directory."""
     endpoint = cluster.control_plane.endpoint
     is_local = isinstance(cluster.control_plane.load_balancer, NodeLocal)
     if endpoint is None and is_local:
@@ -169,7 +172,7 @@ def make_plan(cluster: Cluster, pod_subnets: Mapping[str, IPv4Network]) -> Clust
 
 
 def _decide_roles(node: Node, *, is_local: bool) -> tuple[Role, ...]:
-    """In the order of Role; with node-local load balancers every client of the API has one."""
+    """In the order of Role; with kind node-local every client of the API is a load balancer."""
     held = set(node.roles)
     if is_local and held & {Role.CONTROL_PLANE, Role.WORKER}:
         held.add(Role.LOAD_BALANCER)
@@ -177,13 +180,13 @@ def _decide_roles(node: Node, *, is_local: bool) -> tuple[Role, ...]:
 
 
 def choose_etcd(cluster: Cluster) -> str:
-    """The user's version, or the one that goes with the Kubernetes minor."""
+    """The version of cluster.yaml, or the default of the Kubernetes minor."""
     minor = minor_of(cluster.kubernetes.version)
     return cluster.etcd.version or default_version("etcd", minor)
 
 
 def runtime_versions(cluster: Cluster) -> dict[str, str]:
-    """The runtime's components and their versions, the minor's where the user names none."""
+    """Component → version of the runtime's components: of cluster.yaml, or the minor's default."""
     runtime, minor = cluster.runtime, minor_of(cluster.kubernetes.version)
     versions: dict[str, str | None] = {"crictl": runtime.crictl}
     if runtime.crictl is None and (isinstance(runtime, Containerd) or runtime.cri_dockerd):
@@ -199,11 +202,11 @@ def runtime_versions(cluster: Cluster) -> dict[str, str]:
 
 
 FLANNEL_WITH_ETCD = "0.11.0"
-"""The tutorial's; flannel 0.18 and later no longer speak etcd's v2 API."""
+"""Default with `store: etcd`: flannel 0.18 and later cannot use etcd's v2 API."""
 
 
 def choose_flannel(cluster: Cluster) -> str:
-    """The user's version, or the one for the minor and the store."""
+    """The version of cluster.yaml, or the default for the minor and the store."""
     flannel = cluster.network.flannel
     if flannel.version or flannel.store == "etcd":
         return flannel.version or FLANNEL_WITH_ETCD
@@ -216,13 +219,13 @@ def worker_names(cluster: Cluster) -> list[str]:
 
 
 def max_pods(plan: ClusterPlan) -> int:
-    """No more pods than a node's subnet has addresses."""
+    """The pods that fit on a node: at most as many as its subnet has addresses."""
     addresses: int = 2 ** (32 - plan.cluster.network.pod_subnet_prefix)
     return min(MAX_PODS, addresses - RESERVED_POD_ADDRESSES)
 
 
 def kernel_modules(plan: ClusterPlan, node: NodePlan) -> tuple[str, ...]:
-    """Modules that the node's programs use; a kernel may have them built in."""
+    """Kernel modules that the node's programs use; they may be built into the kernel."""
     if not node.has(Role.WORKER):
         return ()
     ipvs = ("ip_vs", "ip_vs_rr", "ip_vs_wrr", "ip_vs_sh")
@@ -232,21 +235,21 @@ def kernel_modules(plan: ClusterPlan, node: NodePlan) -> tuple[str, ...]:
 
 
 def virtual_router_id(plan: ClusterPlan) -> int:
-    """Distinguishes this cluster's VRRP from others on the network: the address's last octet."""
+    """The VRRP id of the cluster: of cluster.yaml, or the last number of the endpoint's address."""
     balancer = plan.cluster.control_plane.load_balancer
     chosen = balancer.virtual_router_id if isinstance(balancer, NginxKeepalived) else None
     return chosen or IPv4Address(plan.endpoint_host).packed[-1] or 1
 
 
 def images_of(plan: ClusterPlan, node: NodePlan) -> tuple[Image, ...]:
-    """The images that the node loads."""
+    """The images of a node."""
     if not node.has(Role.WORKER):
         return ()
     return tuple(image for image in plan.cluster.images if image.arch in {None, node.arch})
 
 
 def data_paths(plan: ClusterPlan) -> dict[Role, tuple[str, ...]]:
-    """What outlives an uninstall unless --purge-data is given."""
+    """Directories that uninstall.sh keeps unless --purge-data is given."""
     etcd = plan.cluster.etcd
     return {
         Role.ETCD: (etcd.data_dir, *([etcd.wal_dir] if etcd.wal_dir else [])),

@@ -1,4 +1,4 @@
-"""Flags and configuration fields: the catalogue's rows of a minor, the user's `extra` on top."""
+"""Flags and configuration fields: the catalog's rows for a minor, with `extra` merged over them."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -28,18 +28,18 @@ from bundler.cluster.values import FlagValue
 from bundler.errors import ConfigError
 
 OWN_MINORS = frozenset({"etcd", "flanneld", "cri-dockerd"})
-"""Components whose rows hold for minors of their own, and not for Kubernetes'."""
+"""Components whose rows have their own minors, not Kubernetes'."""
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""libyaml's where PyYAML was built with it, ten times as fast."""
+"""The loader of libyaml if PyYAML has it: ten times as fast."""
 
 Render = Callable[[str], str]
-"""Renders one Jinja expression's text for a node."""
+"""Renders the text of a Jinja expression for a node."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlagRow:
-    """One flag that bundler sets: its value as a template, why, and in which minors.
+    """One flag that bundler sets: its value as a template, the reason, and its minors.
 
     Minors are Kubernetes', or the component's own (OWN_MINORS).
     """
@@ -50,16 +50,16 @@ class FlagRow:
     fixed: bool = False
     since: str | None = None
     until: str | None = None
-    feature: str | None = None  # only where the cluster has chosen it
+    feature: str | None = None  # only if the cluster has this feature
     on_host: bool = False  # not in the unit: a script on the host adds it
 
     def holds_for(self, minor: str) -> bool:
-        """Whether a minor takes it."""
+        """Whether bundler sets the flag in a minor."""
         return is_within(self.since, self.until, minor)
 
 
 def make_flags(cluster: Cluster, component: str, render: Render) -> tuple[str, ...]:
-    """`--flag=value` for each, sorted, the user's over bundler's."""
+    """`--flag=value` for each flag, sorted; `extra` replaces bundler's values."""
     minor, features = minor_of(version_of(cluster, component)), features_of(cluster)
     values: dict[str, str] = {
         row.flag: render(row.value)
@@ -73,7 +73,7 @@ def make_flags(cluster: Cluster, component: str, render: Render) -> tuple[str, .
 
 
 def version_of(cluster: Cluster, component: str) -> str:
-    """The version of the program whose flags or fields are meant: Kubernetes', or its own."""
+    """The version by which a component's rows are chosen: Kubernetes', or its own."""
     kubernetes = minor_of(cluster.kubernetes.version)
     own = {
         "etcd": choose_etcd(cluster),
@@ -85,7 +85,7 @@ def version_of(cluster: Cluster, component: str) -> str:
 
 
 def make_config(cluster: Cluster, component: str, render: Render) -> dict[str, Any]:
-    """A component's configuration file as data, the user's fields merged over bundler's."""
+    """A component's configuration file as data; `extra` is merged over bundler's fields."""
     minor, features = minor_of(version_of(cluster, component)), features_of(cluster)
     fields: dict[str, Any] = {}
     for row in list_fields(component, minor):
@@ -96,7 +96,7 @@ def make_config(cluster: Cluster, component: str, render: Render) -> dict[str, A
 
 
 def list_flags(component: str) -> tuple[FlagRow, ...]:
-    """The catalogue's rows of one component."""
+    """The catalog's flags of one component, for all minors."""
     return tuple(FlagRow(**row) for row in _load("flags.yaml").get(component, ()))
 
 
@@ -130,7 +130,7 @@ def _flag_of(row: FlagRow) -> str:
 
 
 def list_fields(component: str, minor: str) -> list[dict[str, Any]]:
-    """A component's rows for a minor, in order: later ones are merged over earlier ones."""
+    """A component's rows for a minor; later rows are merged over earlier ones."""
     rows: list[dict[str, Any]] = _load("fields.yaml")[component]
     return [row for row in rows if is_within(row.get("since"), row.get("until"), minor)]
 
@@ -146,7 +146,7 @@ def _render_tree(value: Any, render: Render) -> Any:
 
 
 def _typed(text: str) -> Any:
-    """A number, truth value, list or quoted string where the expression gives one, else text."""
+    """The JSON value of a number, boolean, list or quoted string; other text as it is."""
     if text.isdigit() or text in {"true", "false"} or text.startswith(("[", '"')):
         return json.loads(text)
     return text
@@ -169,5 +169,5 @@ def _text(value: FlagValue) -> str:
 @cache
 def _load(name: str) -> dict[str, Any]:
     text = (files("bundler.catalog") / name).read_text(encoding="utf-8")
-    document: dict[str, Any] = yaml.load(text, Loader=LOADER)  # noqa: S506 a safe one
+    document: dict[str, Any] = yaml.load(text, Loader=LOADER)  # noqa: S506 a safe loader
     return document

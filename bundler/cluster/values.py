@@ -1,4 +1,4 @@
-"""What models of cluster.yaml are made of: the forms of single values, and their base."""
+"""Types of single values in cluster.yaml, each with its check, and the base of all models."""
 
 import re
 from dataclasses import dataclass
@@ -21,9 +21,7 @@ DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 DNS_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 VERSION = re.compile(r"\d+\.\d+\.\d+")
 HEX = re.compile(r"[0-9a-f]+")
-NO_IPV6 = (
-    "IPv6 and dual-stack are not built, for no minor and no network plugin: give an IPv4 address"
-)
+NO_IPV6 = "IPv6 and dual-stack are not supported: give an IPv4 address"
 
 
 def _check_dns_label(value: str) -> str:
@@ -70,7 +68,7 @@ def _check_interface(value: str) -> str:
 
 
 def _check_text(value: object) -> object:
-    """Python's ipaddress takes numbers too; in a file they are a slip."""
+    """Python's ipaddress also accepts numbers; in cluster.yaml they are a mistake."""
     if not isinstance(value, str | IPv4Address | IPv4Network):
         raise ValueError("must be text, such as 10.0.0.1 or 10.200.0.0/16")  # noqa: TRY004
     if ":" in str(value):
@@ -91,19 +89,19 @@ def _check_reference(value: str) -> str:
 
 def _check_registry_mirror(value: str) -> str:
     if not re.fullmatch(r"https?://[^\s\"\\/]+[^\s\"\\]*", value):
-        raise ValueError("must be an address that begins with https:// or http://")
+        raise ValueError("must be a URL that starts with https:// or http://")
     if "@" in value:
-        raise ValueError("must be without name and password: everybody on a host could read them")
+        raise ValueError("must have no name and password: every user of a host could read them")
     return value
 
 
 def _check_mirror(value: str) -> str:
     url, *suites = value.split()
     if not re.fullmatch(r"(https?://[^\s/]+|file:/)[^\s\"';]*", url):
-        raise ValueError("must be URL or URL SUITE..., and the URL's beginning http, https or file")
+        raise ValueError("must be URL or URL SUITE..., with an http, https or file URL")
     check_url(url)
     if not all(re.fullmatch(r"[A-Za-z0-9][-A-Za-z0-9.+~/]*[A-Za-z0-9]", suite) for suite in suites):
-        raise ValueError("must be URL SUITE..., and suites' names such as bookworm-updates")
+        raise ValueError("must be URL SUITE..., with suites such as bookworm-updates")
     return value
 
 
@@ -111,7 +109,7 @@ def _check_signature_url(value: str) -> str:
     try:
         split_url(value.format(url="https://host.example/file"))
     except (ValueError, LookupError, AttributeError, TypeError) as error:
-        raise ValueError("must be a URL, in which {url} stands for the file's") from error
+        raise ValueError("must be a URL, in which {url} stands for the file's URL") from error
     return value
 
 
@@ -149,13 +147,13 @@ FlagValue = str | int | float | bool
 
 
 class Arch(StrEnum):
-    """A node's machine, in Kubernetes' own spelling."""
+    """The CPU architecture of a node, as Kubernetes writes it."""
 
     AMD64 = "amd64"
     ARM64 = "arm64"
 
 
 class Model(BaseModel):
-    """Frozen, and unknown keys are faults."""
+    """A frozen model that refuses unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -1,4 +1,4 @@
-"""Every example, and every minor, renders; what is rendered belongs to its minor."""
+"""The files in examples/ are valid, their upstream files are pinned, and they build."""
 
 import json
 import textwrap
@@ -20,7 +20,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def copy_example(name: str, directory: Path) -> Path:
-    """An example with stand-ins for its images; its path."""
+    """Copy an example, with small archives for its images; return its path."""
     text = (EXAMPLES / f"{name}.yaml").read_text()
     path = directory / "cluster.yaml"
     path.write_text(text)
@@ -38,7 +38,7 @@ def test_all_upstream_files_of_an_example_are_pinned(tmp_path: Path, name: str) 
     assert len(shown.bundles) == len(shown.cluster.nodes)
 
 
-def test_the_tutorials_files_are_pinned_but_for_flannel(tmp_path: Path) -> None:
+def test_the_tutorials_upstream_files_are_pinned_except_flannel(tmp_path: Path) -> None:
     description = copy_example("tutorial", tmp_path)
     shown = preview(Inputs(description=description, cache=Cache(tmp_path / "cache"), offline=True))
     own = [a.component for a, _ in shown.artifacts if not a.source.startswith("catalog: ")]
@@ -69,7 +69,7 @@ def test_every_example_builds(tmp_path: Path, name: str) -> None:
     ]
 
 
-def test_the_tutorial_is_built_as_it_is_with_a_warning_for_what_is_weak_today(
+def test_the_tutorial_renders_as_written_with_warnings_for_weak_choices(
     tmp_path: Path,
 ) -> None:
     description = copy_example("tutorial", tmp_path)
@@ -99,7 +99,7 @@ def test_the_tutorial_is_built_as_it_is_with_a_warning_for_what_is_weak_today(
     }  # fmt: skip
 
 
-def test_the_readmes_smallest_description_needs_no_pin_of_the_users(
+def test_the_smallest_example_of_the_readme_needs_no_pins(
     tmp_path: Path,
 ) -> None:
     readme = (EXAMPLES.parent / "README.md").read_text()

@@ -1,4 +1,4 @@
-"""The built-in pins: whole, well formed, and where they say."""
+"""The built-in pins are complete, well formed, and have the right URLs."""
 
 import csv
 import re
@@ -38,11 +38,11 @@ FORMER_URLS = {
         "https://github.com/coreos/etcd/releases/download/v{version}/etcd-v{version}-linux-{arch}.tar.gz",
     ),
 }
-"""Where old versions were published when somebody wrote their digests down."""
+"""Where old versions were published when their digests were recorded."""
 
 
 @pytest.mark.parametrize("component", COMPONENTS)
-def test_pins_are_well_formed_and_point_where_the_component_is_published(component: str) -> None:
+def test_pins_are_well_formed(component: str) -> None:
     lengths = {"sha256": 64, "sha512": 128}
     for version in list_versions(component):
         for arch in ("amd64", "arm64"):
@@ -54,14 +54,14 @@ def test_pins_are_well_formed_and_point_where_the_component_is_published(compone
             assert pin.source.startswith("catalog: ")
 
 
-def test_no_file_is_pinned_twice_and_no_digest_is_of_two_files() -> None:
+def test_no_file_is_pinned_twice_and_no_two_files_have_one_digest() -> None:
     keys = [(row["component"], row["version"], row["arch"]) for row in ROWS]
     assert len(set(keys)) == len(keys)
     assert len({row["digest"] for row in ROWS}) == len(ROWS)
     assert {row["component"] for row in ROWS} == set(COMPONENTS)
 
 
-def test_every_pin_is_of_a_file_that_its_component_has_by_that_version() -> None:
+def test_every_pin_has_the_url_of_its_component_and_version() -> None:
     for row in ROWS:
         given = {"version": row["version"], "arch": row["arch"], "machine": MACHINES[row["arch"]]}
         templates = (URLS[row["component"]], *FORMER_URLS.get(row["component"], ()))
@@ -70,7 +70,7 @@ def test_every_pin_is_of_a_file_that_its_component_has_by_that_version() -> None
 
 
 @pytest.mark.parametrize("component", COMPONENTS)
-def test_every_version_is_pinned_for_amd64_and_those_of_kubernetes_for_arm64_too(
+def test_every_version_is_pinned_for_amd64_and_kubernetes_also_for_arm64(
     component: str,
 ) -> None:
     versions = list_versions(component)
@@ -81,24 +81,24 @@ def test_every_version_is_pinned_for_amd64_and_those_of_kubernetes_for_arm64_too
         assert tuple(arm64) == versions == list_versions("kubernetes-server")
 
 
-def test_kubernetes_is_pinned_by_sha512_as_its_changelogs_have_it() -> None:
+def test_kubernetes_is_pinned_by_sha512_as_in_its_changelogs() -> None:
     of_kubernetes = [row for row in ROWS if row["component"].startswith("kubernetes-")]
     assert {row["algorithm"] for row in of_kubernetes} == {"sha512"}
     assert {len(row["digest"]) for row in of_kubernetes} == {128}
 
 
-def test_a_digest_that_public_sources_contradict_each_other_on_is_no_pin() -> None:
+def test_a_digest_on_which_public_sources_disagree_is_not_pinned() -> None:
     assert "3.5.2" not in list_versions("etcd")
 
 
-def test_a_pin_is_where_the_template_says() -> None:
+def test_a_pin_has_the_url_of_the_template() -> None:
     pin = find_artifact("kubernetes-server", "1.20.2", "amd64")
     assert pin is not None
     assert pin.url == artifact_url("kubernetes-server", "1.20.2", "amd64")
     assert pin.label == "kubernetes-server 1.20.2 (amd64)"
 
 
-def test_versions_near_a_missing_one_are_named() -> None:
+def test_versions_close_to_an_unknown_one_are_listed() -> None:
     assert find_artifact("etcd", "3.4.99", "amd64") is None
     assert any(
         version.startswith("3.4.") for version in closest_versions("etcd", "3.4.99", "amd64")
@@ -117,7 +117,7 @@ def list_by_command(*arguments: str) -> list[list[str]]:
     return [line.split() for line in result.stdout.splitlines()]
 
 
-def test_versions_are_listed_with_their_machines_of_all_components_or_of_one() -> None:
+def test_versions_are_listed_with_architectures_for_all_components_or_one() -> None:
     every = list_by_command()
     assert {name for name, *_ in every} == set(COMPONENTS)
     assert len(every) == len({(row["component"], row["version"]) for row in ROWS})
@@ -130,14 +130,16 @@ def test_versions_are_listed_with_their_machines_of_all_components_or_of_one() -
 @pytest.mark.parametrize(
     ("given", "hint"), [("kubernetes-nodes", "did you mean 'kubernetes-node'?"), ("zzz", None)]
 )
-def test_versions_of_an_unknown_component_name_the_nearest(given: str, hint: str | None) -> None:
+def test_an_unknown_component_is_an_error_with_the_nearest_name(
+    given: str, hint: str | None
+) -> None:
     error = CliRunner().invoke(app, ["versions", given]).exception
     assert isinstance(error, ConfigError)
     assert f"{given}: unknown component; known: kubernetes-server, " in error.message
     assert error.hint == hint
 
 
-def test_a_node_archive_may_be_pinned_and_its_signer_named(tmp_path: Path) -> None:
+def test_a_node_archive_can_be_pinned_and_have_a_signer(tmp_path: Path) -> None:
     description = write_description(tmp_path)
     (tmp_path / "fulcio.pem").write_text("")
     own = {

@@ -1,4 +1,4 @@
-"""What a description may choose: networks, runtimes, DNS, registries; and what is refused."""
+"""Choices of cluster.yaml: networks, runtimes, DNS, registries; and combinations that fail."""
 
 import tomllib
 from collections.abc import Callable
@@ -34,7 +34,7 @@ Render = Callable[[str], Path]
 
 @pytest.fixture
 def describe(tmp_path: Path) -> Callable[..., Path]:
-    """BASE with lines replaced; its path."""
+    """Write BASE with lines replaced, and return its path."""
     for name, ref in {
         "pause": "registry.k8s.io/pause:3.9",
         "coredns": "registry.k8s.io/coredns/coredns:v1.10.1",
@@ -62,7 +62,7 @@ def describe(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def trees(tmp_path: Path, describe: Callable[..., Path]) -> Callable[..., Path]:
-    """The rendered text trees of a description."""
+    """Render the text trees of a cluster.yaml."""
 
     def run(*replacements: tuple[str, str]) -> Path:
         inputs = Inputs(description=describe(*replacements), cache=Cache(tmp_path / "cache"))
@@ -79,31 +79,31 @@ MINOR = "version: 1.28.3"
 @pytest.mark.parametrize(
     ("replacements", "expected"),
     [
-        ([(RUNTIME, "runtime: {engine: docker}")], r"docker works before Kubernetes 1.24, not with 1.28: take containerd, or add runtime.cri_dockerd"),
-        ([(RUNTIME, "runtime: {engine: docker, cri_dockerd: 0.3.20}"), (MINOR, "version: 1.20.2")], r"speaks to Docker without cri-dockerd: leave it out"),
-        ([(RUNTIME, "runtime: {engine: containerd, version: 1.5.9}")], r"needs CRI v1, which containerd 1.5.9 lacks"),
+        ([(RUNTIME, "runtime: {engine: docker}")], r"docker works before Kubernetes 1.24, not with 1.28: use containerd, or add runtime.cri_dockerd"),
+        ([(RUNTIME, "runtime: {engine: docker, cri_dockerd: 0.3.20}"), (MINOR, "version: 1.20.2")], r"uses Docker without cri-dockerd: remove this key"),
+        ([(RUNTIME, "runtime: {engine: containerd, version: 1.5.9}")], r"needs CRI v1, which containerd 1.5.9 does not have"),
         ([(RUNTIME, "runtime: {engine: containerd, version: 1.3.9}")], r"containerd 1.3.9 is too old"),
-        ([("dns: {provider: none}", "dns: {provider: none}\nnetwork: {proxy_mode: nftables}")], r"nftables works from Kubernetes 1.31, not with 1.28: take ipvs or iptables"),
-        ([("dns: {provider: none}", "dns: {provider: none}\nnetwork: {flannel: {backend: vxlan}}")], r"network.plugin is static: say `plugin: flannel`"),
-        ([("dns: {provider: none}", "dns: {provider: none}\nnetwork: {plugin: flannel, flannel: {store: etcd}}")], r"etcd feeds dockerd's bridge"),
-        ([(RUNTIME, "runtime: {engine: docker}"), (MINOR, "version: 1.20.2"), ("dns: {provider: none}", "dns: {provider: none}\netcd: {version: 3.6.4}\nnetwork: {plugin: flannel, flannel: {store: etcd}}")], r"etcd 3.6.4 has no v2 API any more: take store kubernetes, or etcd 3.4"),
-        ([(RUNTIME, "runtime: {engine: docker}"), (MINOR, "version: 1.20.2"), ("dns: {provider: none}", "dns: {provider: none}\nnetwork: {plugin: flannel, flannel: {store: etcd, version: 0.22.1}}")], r"flannel 0.22.1 does not speak etcd's v2 API"),
-        ([(RUNTIME, "runtime: {engine: containerd, registries: [{host: r.example, ca: nginx.tar}]}")], r"nginx.tar: no PEM file with certificates"),
-        ([(RUNTIME, "runtime: {engine: containerd, registries: [{host: r.example, ca: both.pem}]}")], r"both.pem: .* and with nothing else"),
-        ([(RUNTIME, "runtime: {engine: containerd, registries: [{host: r.example, mirrors: ['https://bob:word@m.example']}]}")], r"must be without name and password"),
-        ([(RUNTIME, "runtime: {engine: docker, cri_dockerd: 0.3.20, registry_mirrors: ['https://bob:word@m.example']}")], r"must be without name and password"),
-        ([(RUNTIME, "runtime: {engine: containerd, registries: [{host: r.example}, {host: r.example}]}")], r"r.example is given twice"),
-        ([('nginx:1"', 'registry.k8s.io/pause:3.10"'), ("file: nginx.tar, use: verify", "use: pause")], r"needs exactly one pause image, and has 2: .* registry.k8s.io/pause:3.9"),
-        ([("address: 192.0.2.2,", 'address: "2001:db8::2",')], r"nodes\[1\].address: IPv6 and dual-stack are not built, for no minor and no network plugin"),
-        ([("dns: {provider: none}", 'dns: {provider: none}\nnetwork: {pod_cidr: "fd00::/48"}')], r"network.pod_cidr: IPv6 and dual-stack are not built"),
-        ([("dns: {provider: none}", 'dns: {provider: none}\ncontrol_plane: {endpoint: "[fd00::1]:6443"}')], r"control_plane.endpoint: IPv6 and dual-stack are not built"),
+        ([("dns: {provider: none}", "dns: {provider: none}\nnetwork: {proxy_mode: nftables}")], r"nftables works from Kubernetes 1.31, not with 1.28: use ipvs or iptables"),
+        ([("dns: {provider: none}", "dns: {provider: none}\nnetwork: {flannel: {backend: vxlan}}")], r"network.plugin is static: set `plugin: flannel`"),
+        ([("dns: {provider: none}", "dns: {provider: none}\nnetwork: {plugin: flannel, flannel: {store: etcd}}")], r"store etcd works only with Docker through dockershim"),
+        ([(RUNTIME, "runtime: {engine: docker}"), (MINOR, "version: 1.20.2"), ("dns: {provider: none}", "dns: {provider: none}\netcd: {version: 3.6.4}\nnetwork: {plugin: flannel, flannel: {store: etcd}}")], r"etcd 3.6.4 no longer has the v2 API: use `store: kubernetes` or etcd 3.4"),
+        ([(RUNTIME, "runtime: {engine: docker}"), (MINOR, "version: 1.20.2"), ("dns: {provider: none}", "dns: {provider: none}\nnetwork: {plugin: flannel, flannel: {store: etcd, version: 0.22.1}}")], r"flannel 0.22.1 cannot use etcd's v2 API"),
+        ([(RUNTIME, "runtime: {engine: containerd, registries: [{host: r.example, ca: nginx.tar}]}")], r"nginx.tar: must be a PEM file with certificates only"),
+        ([(RUNTIME, "runtime: {engine: containerd, registries: [{host: r.example, ca: both.pem}]}")], r"both.pem: must be a PEM file with certificates only"),
+        ([(RUNTIME, "runtime: {engine: containerd, registries: [{host: r.example, mirrors: ['https://bob:word@m.example']}]}")], r"must have no name and password"),
+        ([(RUNTIME, "runtime: {engine: docker, cri_dockerd: 0.3.20, registry_mirrors: ['https://bob:word@m.example']}")], r"must have no name and password"),
+        ([(RUNTIME, "runtime: {engine: containerd, registries: [{host: r.example}, {host: r.example}]}")], r"r.example is listed twice"),
+        ([('nginx:1"', 'registry.k8s.io/pause:3.10"'), ("file: nginx.tar, use: verify", "use: pause")], r"needs exactly one pause image, found 2: .* registry.k8s.io/pause:3.9"),
+        ([("address: 192.0.2.2,", 'address: "2001:db8::2",')], r"nodes\[1\].address: IPv6 and dual-stack are not supported: give an IPv4 address"),
+        ([("dns: {provider: none}", 'dns: {provider: none}\nnetwork: {pod_cidr: "fd00::/48"}')], r"network.pod_cidr: IPv6 and dual-stack are not supported"),
+        ([("dns: {provider: none}", 'dns: {provider: none}\ncontrol_plane: {endpoint: "[fd00::1]:6443"}')], r"control_plane.endpoint: IPv6 and dual-stack are not supported"),
         ([(RUNTIME, "etcd: {data_dir: relative}\n" + RUNTIME)], r"etcd.data_dir: must be an absolute path"),
-        ([("dns: {provider: none}", "dns: {provider: none}\nextra: {containerd: {config: {plugins: {io.containerd.grpc.v1.cri: {containerd: {runtimes: {runc: {options: {SystemdCgroup: true}}}}}}}}}")], r"SystemdCgroup: follows from the plan"),
-        ([("dns: {provider: none}", "dns: {provider: none}\nextra: {flanneld: {flags: {v: 5}}}")], r"flanneld is not installed: the cluster does not use it"),
+        ([("dns: {provider: none}", "dns: {provider: none}\nextra: {containerd: {config: {plugins: {io.containerd.grpc.v1.cri: {containerd: {runtimes: {runc: {options: {SystemdCgroup: true}}}}}}}}}")], r"SystemdCgroup: bundler sets this itself"),
+        ([("dns: {provider: none}", "dns: {provider: none}\nextra: {flanneld: {flags: {v: 5}}}")], r"the cluster does not use flanneld: remove this key"),
     ],
     ids=lambda value: value[:40] if isinstance(value, str) else "",
 )  # fmt: skip
-def test_what_does_not_go_together_is_refused_with_what_to_take(
+def test_an_invalid_combination_is_refused_with_the_alternative(
     describe: Callable[..., Path], replacements: list[tuple[str, str]], expected: str
 ) -> None:
     with pytest.raises(ConfigError, match=expected):
@@ -121,7 +121,7 @@ def load_documents(path: Path) -> dict[str, dict[str, Any]]:
     return {d["kind"]: d for d in yaml.safe_load_all(path.read_text()) if d}
 
 
-def test_coredns_is_asked_where_the_kubelets_send_their_pods(trees: Callable[..., Path]) -> None:
+def test_coredns_has_the_address_that_kubelets_give_to_pods(trees: Callable[..., Path]) -> None:
     root = trees(("dns: {provider: none}", "dns: {upstream: [192.0.2.53, 192.0.2.54]}")) / "one"
     addons = load_documents(root / "rootfs/etc/kubernetes/addons/coredns.yaml")
     kubelet = yaml.safe_load((root / "rootfs/etc/kubernetes/kubelet-config.yaml").read_text())
@@ -163,11 +163,11 @@ def test_flannel_takes_subnets_from_node_objects(trees: Callable[..., Path]) -> 
     assert (root / "one/rootfs/etc/kubernetes/addons/flannel.yaml").exists()
 
 
-def test_registries_have_mirrors_and_their_own_authority(
+def test_registries_have_mirrors_and_their_own_ca(
     trees: Callable[..., Path], tmp_path: Path
 ) -> None:
-    authority = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
-    (tmp_path / "ca.pem").write_text(authority)
+    ca = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
+    (tmp_path / "ca.pem").write_text(ca)
     registries = (
         "[{host: docker.io, mirrors: ['https://mirror.example:5000']},"
         " {host: 'own.example:5000', ca: ca.pem}, {host: lab.example, insecure: true}]"
@@ -181,7 +181,7 @@ def test_registries_have_mirrors_and_their_own_authority(
     assert list(hosts["docker.io"]["host"]) == ["https://mirror.example:5000"]
     own = hosts["own.example:5000"]["host"]["https://own.example:5000"]
     assert own["ca"] == "/etc/containerd/certs.d/own.example:5000/ca.crt"
-    assert (folder / "own.example:5000/ca.crt").read_text() == authority
+    assert (folder / "own.example:5000/ca.crt").read_text() == ca
     assert hosts["lab.example"]["host"]["https://lab.example"]["skip_verify"] is True
     config = tomllib.loads((root / "two/rootfs/etc/containerd/config.toml").read_text())
     cri = config["plugins"]["io.containerd.grpc.v1.cri"]
@@ -189,7 +189,7 @@ def test_registries_have_mirrors_and_their_own_authority(
 
 
 @pytest.mark.parametrize(("minor", "driver"), [("1.28.3", "cgroupfs"), ("1.36.2", "systemd")])
-def test_runtime_and_kubelet_have_one_cgroup_driver(
+def test_runtime_and_kubelet_have_the_same_cgroup_driver(
     trees: Callable[..., Path], minor: str, driver: str
 ) -> None:
     root = trees((MINOR, f"version: {minor}")) / "two" / "rootfs"
@@ -199,7 +199,7 @@ def test_runtime_and_kubelet_have_one_cgroup_driver(
     assert f"SystemdCgroup = {'true' if driver == 'systemd' else 'false'}" in text
 
 
-def test_docker_goes_on_after_dockershim_with_cri_dockerd(trees: Callable[..., Path]) -> None:
+def test_docker_works_after_dockershim_with_cri_dockerd(trees: Callable[..., Path]) -> None:
     root = trees((RUNTIME, "runtime: {engine: docker, cri_dockerd: 0.3.20}")) / "two" / "rootfs"
     units = root / "etc/systemd/system"
     assert "--network-plugin=cni" in (units / "cri-dockerd.service").read_text()
@@ -210,7 +210,7 @@ def test_docker_goes_on_after_dockershim_with_cri_dockerd(trees: Callable[..., P
     assert "unix:///run/cri-dockerd.sock" in (root / "etc/crictl.yaml").read_text()
 
 
-def test_secrets_are_written_by_the_newer_provider_and_read_by_both(
+def test_secrets_are_encrypted_by_the_newer_provider_and_read_by_both(
     trees: Callable[..., Path],
 ) -> None:
     path = "one/rootfs/etc/kubernetes/encryption-config.yaml"

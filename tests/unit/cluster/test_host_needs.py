@@ -1,4 +1,4 @@
-"""What a node asks of its host, and the limits of its units."""
+"""Needs of a node: kernel settings and ports of the host, and the limits of its units."""
 
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -31,7 +31,7 @@ def plan_of(description: Path, **changes: object) -> ClusterPlan:
     return make_plan(load_cluster(description).cluster, subnets)
 
 
-def test_settings_that_are_gone_or_belong_to_others_are_left_alone() -> None:
+def test_kernel_settings_that_are_removed_or_set_by_others_are_not_set() -> None:
     names = {row.name for row in SYSCTLS}
     assert len(names) == len(SYSCTLS)
     assert names.isdisjoint(
@@ -40,7 +40,7 @@ def test_settings_that_are_gone_or_belong_to_others_are_left_alone() -> None:
     assert all(row.why for row in SYSCTLS)
 
 
-def test_only_workers_need_what_pods_need(description: Path) -> None:
+def test_only_workers_have_the_settings_that_pods_need(description: Path) -> None:
     plan = plan_of(description)
     nodes = {node.name: {row.name for row in sysctls(node)} for node in plan.nodes}
     assert nodes["master1"] == {"net.ipv4.ip_forward", "fs.file-max"}
@@ -53,7 +53,7 @@ def test_only_workers_need_what_pods_need(description: Path) -> None:
     }
 
 
-def test_ports_on_loopback_are_not_for_the_firewall(description: Path) -> None:
+def test_ports_on_loopback_need_no_firewall_rule(description: Path) -> None:
     plan = plan_of(description)
     node = next(node for node in plan.nodes if node.name == "worker1")
     ports = open_ports(plan, node, [10248, 10249, 10250, 10256, 8443])
@@ -72,7 +72,7 @@ def test_ports_on_loopback_are_not_for_the_firewall(description: Path) -> None:
 
 
 @pytest.mark.parametrize(("fail", "expected"), [(True, "SWAP_OFF='yes'"), (False, "SWAP_OFF=''")])
-def test_swap_stays_where_the_kubelet_is_told_to_bear_it(
+def test_swap_stays_on_if_the_kubelet_accepts_it(
     description: Path, tmp_path: Path, fail: bool, expected: str
 ) -> None:
     cluster = yaml.safe_load(description.read_text())
@@ -85,7 +85,7 @@ def test_swap_stays_where_the_kubelet_is_told_to_bear_it(
     assert expected in (tmp_path / "trees/worker1/node.env").read_text().splitlines()
 
 
-# The tutorial's, and upstream's own for the runtimes. The kubelet sets its own (maxOpenFiles).
+# From the 2019 tutorial, and upstream's for the runtimes. The kubelet sets its own (maxOpenFiles).
 LIMITS = {
     "etcd/*/etcd.service.j2": {"LimitNOFILE=65536"},
     "control-plane/*/kube-apiserver.service.j2": {"LimitNOFILE=65536"},

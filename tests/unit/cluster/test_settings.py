@@ -1,4 +1,4 @@
-"""Flags and fields: the catalogue's rows, and the user's on top."""
+"""Flags and fields: the catalog's rows, with `extra` merged over them."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def plain(text: str) -> str:
     return "7" if "{{" in text else text
 
 
-def test_the_users_flag_replaces_bundlers(description: Path) -> None:
+def test_a_flag_of_extra_replaces_bundlers_value(description: Path) -> None:
     cluster = load(
         description,
         "  kube-apiserver: {flags: {event-ttl: 24h, profiling: true, feature-gates: APIPriorityAndFairness=true}}\n",
@@ -35,7 +35,7 @@ def test_the_users_flag_replaces_bundlers(description: Path) -> None:
     assert list(flags) == sorted(flags)
 
 
-def test_the_users_fields_are_merged_into_bundlers(description: Path) -> None:
+def test_fields_of_extra_are_merged_over_bundlers(description: Path) -> None:
     cluster = load(
         description, "  kubelet: {config: {maxPods: 50, evictionHard: {memory.available: 1Gi}}}\n"
     )
@@ -57,14 +57,14 @@ def test_dockers_log_options_stay_text(description: Path) -> None:
     "component",
     [name for name in EXTRA_COMPONENTS if name.startswith("kube")],
 )
-def test_the_real_program_takes_every_flag_that_is_set(component: str, minor: str) -> None:
+def test_the_real_program_accepts_every_flag_that_bundler_sets(component: str, minor: str) -> None:
     known = accepted_flags(component, minor)
     assert len(known) > 20
     used = {row.flag for row in list_flags(component) if row.holds_for(minor)}
     assert used <= known
 
 
-def test_every_flag_says_why() -> None:
+def test_every_flag_has_a_reason() -> None:
     for component in EXTRA_COMPONENTS:
         for row in list_flags(component):
             assert len(row.why) > 5
@@ -99,7 +99,7 @@ def test_etcds_flags_follow_etcds_own_version(description: Path) -> None:
 
 
 @pytest.mark.parametrize("minor", MINORS)
-def test_every_minor_has_pinned_companions(description: Path, minor: str) -> None:
+def test_the_default_components_of_every_minor_are_pinned(description: Path, minor: str) -> None:
     for component in ("etcd", "cni-plugins", "containerd", "runc"):
         version = default_version(component, minor)
         assert find_artifact(component, version, "amd64"), f"{component} {version}"

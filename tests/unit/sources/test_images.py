@@ -22,7 +22,7 @@ from support.registries import (
 )
 
 from bundler.cache.store import Cache
-from bundler.cluster.images import serves
+from bundler.cluster.images import is_for
 from bundler.cluster.inputs import Image
 from bundler.cluster.loader import load_cluster
 from bundler.cluster.plan import make_plan
@@ -280,7 +280,7 @@ def test_a_layer_that_is_not_what_the_image_says_is_refused(tmp_path: Path) -> N
 def test_an_image_is_known_by_its_name_or_mark(
     ref: str, use: Any, purpose: str, *, expected: bool
 ) -> None:
-    assert serves(Image(ref=ref, use=use), purpose) is expected
+    assert is_for(Image(ref=ref, use=use), purpose) is expected
 
 
 SITE = """\

@@ -426,8 +426,8 @@ def test_what_was_verified_is_verified_again_out_of_the_cache_and_of_one_that_it
     [
         ({}, "give openpgp, cosign or sigstore"),
         ({"openpgp": "a", "cosign": "b"}, "give openpgp, cosign or sigstore"),
-        ({"openpgp": "nowhere.asc"}, "site/nowhere.asc is no file"),
-        ({"sigstore": "nowhere.json"}, "site/nowhere.json is no file"),
+        ({"openpgp": "nowhere.asc"}, "site/nowhere.asc: no such file"),
+        ({"sigstore": "nowhere.json"}, "site/nowhere.json: no such file"),
     ],
 )
 def test_a_key_that_cannot_be_meant_is_refused(site: Site, key: dict[str, str], why: str) -> None:

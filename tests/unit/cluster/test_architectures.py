@@ -1,4 +1,4 @@
-"""Clusters of two machines: each node gets its own programs and images, and never the other's."""
+"""Clusters with two CPU architectures: each node gets its own programs and images only."""
 
 import gzip
 import json
@@ -54,7 +54,9 @@ def read_members(path: Path) -> dict[str, bytes]:
         return {m.name: tar.extractfile(m).read() for m in tar if m.isreg()}  # type: ignore[union-attr]
 
 
-def test_each_node_gets_programs_and_images_of_its_own_machine(mixed: Path, tmp_path: Path) -> None:
+def test_each_node_gets_programs_and_images_of_its_architecture(
+    mixed: Path, tmp_path: Path
+) -> None:
     pins = write_upstream(tmp_path, mixed)
     bundles = build(make_inputs(tmp_path, pins), tmp_path / "dist")
     expected = {"one": "amd64", "two": "amd64", "three": "arm64"}
@@ -69,7 +71,7 @@ def test_each_node_gets_programs_and_images_of_its_own_machine(mixed: Path, tmp_
             assert json.loads(config)["architecture"] == expected[node]
 
 
-def test_a_program_of_the_wrong_machine_fails_the_build(mixed: Path, tmp_path: Path) -> None:
+def test_a_program_of_the_wrong_architecture_fails_the_build(mixed: Path, tmp_path: Path) -> None:
     pins = write_upstream(tmp_path, mixed)
     document = json.loads(pins.read_text())["artifacts"]
     document["runc/amd64"] = document["runc/arm64"]
@@ -79,58 +81,60 @@ def test_a_program_of_the_wrong_machine_fails_the_build(mixed: Path, tmp_path: P
     assert not list((tmp_path / "dist").glob("*.tar.gz"))
 
 
-def test_an_image_of_the_wrong_machine_is_refused(mixed: Path) -> None:
+def test_an_image_of_the_wrong_architecture_is_refused(mixed: Path) -> None:
     mixed.write_text(MIXED.replace("pause-arm64.tar", "pause-amd64.tar"))
     with pytest.raises(ConfigError, match=r"is for amd64, and nodes are arm64: give one archive"):
         load_cluster(mixed)
 
 
-def test_a_machine_without_a_pause_image_is_named(mixed: Path) -> None:
+def test_an_architecture_without_a_pause_image_is_an_error(mixed: Path) -> None:
     lines = [line for line in MIXED.splitlines() if "pause-arm64" not in line]
     mixed.write_text("\n".join(lines))
-    with pytest.raises(ConfigError, match=r"exactly one pause image for arm64, and has 0"):
+    with pytest.raises(ConfigError, match=r"exactly one pause image for arm64, found 0"):
         load_cluster(mixed)
 
 
-def add_web(mixed: Path, machine: str, more: str = "") -> None:
-    """An image for workers of one machine only."""
-    write_archive(mixed.parent / "web.tar", "web.example/web:1", machine)
-    image = f'  - {{ref: "web.example/web:1", arch: {machine}, file: web.tar{more}}}\n'
+def add_web(mixed: Path, arch: str, more: str = "") -> None:
+    """Add an image for workers of one architecture only."""
+    write_archive(mixed.parent / "web.tar", "web.example/web:1", arch)
+    image = f'  - {{ref: "web.example/web:1", arch: {arch}, file: web.tar{more}}}\n'
     mixed.write_text(MIXED + image)
 
 
-@pytest.mark.parametrize(("machine", "lacking"), [("amd64", "arm64"), ("arm64", "amd64")])
-def test_an_image_of_verify_is_for_every_worker(mixed: Path, machine: str, lacking: str) -> None:
-    add_web(mixed, machine, ", use: verify")
-    with pytest.raises(ConfigError, match=f"no image with `use: verify` is for {lacking}: "):
+@pytest.mark.parametrize(("arch", "missing"), [("amd64", "arm64"), ("arm64", "amd64")])
+def test_the_image_for_verify_must_be_for_every_worker(
+    mixed: Path, arch: str, missing: str
+) -> None:
+    add_web(mixed, arch, ", use: verify")
+    with pytest.raises(ConfigError, match=f"no image with `use: verify` for {missing}: "):
         load_cluster(mixed)
 
 
 @pytest.mark.parametrize(
-    ("position", "machine", "is_complete"),
+    ("position", "arch", "is_complete"),
     [
-        (0, "amd64", False), (0, "arm64", False),  # names it for all workers
+        (0, "amd64", False), (0, "arm64", False),  # a control plane: its manifests concern all workers
         (1, "amd64", True), (1, "arm64", False),
         (2, "amd64", False), (2, "arm64", True),
     ],
 )  # fmt: skip
-def test_a_node_names_only_what_its_own_machine_has(
-    mixed: Path, position: int, machine: str, *, is_complete: bool
+def test_a_node_refers_only_to_images_of_its_architecture(
+    mixed: Path, position: int, arch: str, *, is_complete: bool
 ) -> None:
-    add_web(mixed, machine)
+    add_web(mixed, arch)
     plan = make_plan(load_cluster(mixed).cluster, {})
     text = b"VERIFY_IMAGE='web.example/web:1'\n"
     tree = Tree([File(path="node.env", mode=0o644, content=text, origin="x")])
     if is_complete:
         check_images_complete(plan, plan.nodes[position], tree)
         return
-    lacking = "arm64" if machine == "amd64" else "amd64"
-    expected = f"node.env:1: names web.example/web:1, which `images` does not bring for {lacking}"
+    missing = "arm64" if arch == "amd64" else "amd64"
+    expected = f"node.env:1: names web.example/web:1, which `images` does not bring for {missing}"
     with pytest.raises(ArtifactError, match=expected):
         check_images_complete(plan, plan.nodes[position], tree)
 
 
-def test_what_is_no_program_is_not_taken_for_one() -> None:
+def test_a_file_that_is_not_a_program_has_no_architecture() -> None:
     assert read_machine(b"#!/bin/sh\n") == SCRIPT
     assert read_machine(b"<html>") == "no Linux program"
     assert read_machine(b"") == "no Linux program"

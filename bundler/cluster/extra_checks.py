@@ -1,6 +1,6 @@
-"""What the user's `extra` may say: nothing that the plan decides, nothing that no program knows.
+"""Checks of `extra`: no flag or field that bundler must set itself, or that the program lacks.
 
-The kubelet and kube-proxy only warn about fields that they do not know: the builder refuses them.
+The kubelet and kube-proxy only log a warning about an unknown field; bundler refuses it.
 """
 
 import difflib
@@ -10,12 +10,12 @@ from bundler.catalog import list_versions
 from bundler.cluster.accepted import (
     accepted_fields,
     accepted_flags,
+    is_accepted_field,
     is_within,
     known_gates,
-    takes_field,
 )
 from bundler.cluster.components import EXTRA_COMPONENTS, MINORS, minor_of
-from bundler.cluster.networks import Problem
+from bundler.cluster.problem import Problem
 from bundler.cluster.schema import Cluster
 from bundler.cluster.settings import (
     OWN_MINORS,
@@ -26,13 +26,14 @@ from bundler.cluster.settings import (
 from bundler.cluster.values import FlagValue
 
 GATES_FLAG, GATES_FIELD = "feature-gates", "featureGates"
+SET_BY_BUNDLER = "bundler sets this itself, from other keys of cluster.yaml: remove it"
 GATES_OF_ALL = frozenset({"AllAlpha", "AllBeta"})
 TRUTH = {"1": "true", "t": "true", "true": "true", "0": "false", "f": "false", "false": "false"}
-"""What the programs read in --feature-gates (Go's strconv.ParseBool), in lower case."""
+"""Values of --feature-gates (Go's strconv.ParseBool), in lower case."""
 
 
 def check_extra(cluster: Cluster) -> Iterator[Problem]:
-    """Every flag or field of `extra` that clashes with the plan, or that no program knows."""
+    """Every flag or field of `extra` that bundler sets itself or that the program does not have."""
     if minor_of(cluster.kubernetes.version) not in MINORS:
         return
     for component, extra in cluster.extra.items():
@@ -51,11 +52,11 @@ def _check_flags(component: str, flags: Mapping[str, FlagValue], minor: str) -> 
     for flag, value in flags.items():
         where = ("extra", component, "flags", flag)
         if flag in fixed:
-            yield Problem(path=where, text="follows from the plan, and cannot be set here")
+            yield Problem(path=where, text=SET_BY_BUNDLER)
         elif known and flag not in known:
             minors = [m for m in _minors_of(component) if flag in accepted_flags(component, m)]
             hint = _hint(flag, known, minors)
-            yield Problem(path=where, text=f"{component} {minor} knows no --{flag}{hint}")
+            yield Problem(path=where, text=f"{component} {minor} has no flag --{flag}{hint}")
         elif flag == GATES_FLAG and known:
             yield from _check_gates(where, _split_gates(str(value)), minor)
 
@@ -68,24 +69,24 @@ def _check_fields(component: str, config: Mapping[str, object], minor: str) -> I
         dotted = ".".join(names)
         where = ("extra", component, "config", *path)
         if any(dotted == name or dotted.startswith(f"{name}.") for name in fixed):
-            yield Problem(path=where, text="follows from the plan, and cannot be set here")
-        elif known and not takes_field(known, names):
-            minors = [m for m in MINORS if takes_field(_fields_of(component, m), names)]
+            yield Problem(path=where, text=SET_BY_BUNDLER)
+        elif known and not is_accepted_field(known, names):
+            minors = [m for m in MINORS if is_accepted_field(_fields_of(component, m), names)]
             hint = _hint(dotted, known, minors)
-            yield Problem(path=where, text=f"{component} {minor} knows no field {dotted}{hint}")
-    if GATES_FIELD in config and known and takes_field(known, (GATES_FIELD,)):
+            yield Problem(path=where, text=f"{component} {minor} has no field {dotted}{hint}")
+    if GATES_FIELD in config and known and is_accepted_field(known, (GATES_FIELD,)):
         where = ("extra", component, "config", GATES_FIELD)
         gates = config[GATES_FIELD]
         if isinstance(gates, dict):
             yield from _check_gates(where, gates, minor)
         else:
-            yield Problem(path=where, text="must be a map: {GATE: true, ...}")
+            yield Problem(path=where, text="must be a mapping: {GATE: true, ...}")
 
 
 def _check_gates(
     where: tuple[str, ...], gates: Mapping[str, object], minor: str
 ) -> Iterator[Problem]:
-    """Gates by name: truth values of a field, or what a flag says."""
+    """Feature gates that the minor does not have, with a wrong value, or locked at another."""
     known = known_gates(minor)
     for name, value in gates.items():
         text = str(value).lower()
@@ -97,12 +98,12 @@ def _check_gates(
         elif text not in {"true", "false"}:
             yield Problem(path=where, text=f"{name} must be true or false, not '{value}'")
         elif gate and gate.locked and is_within(gate.locked, None, minor) and text != gate.value:
-            locked = f"{name} is locked at {gate.value} from {gate.locked} on: leave it out"
+            locked = f"{name} is locked at {gate.value} from {gate.locked} on: remove it"
             yield Problem(path=where, text=locked)
 
 
 def _split_gates(text: str) -> dict[str, str]:
-    """`A=true,B=false` as the programs read it: spaces do not count, nor empty parts."""
+    """`A=true,B=false` as the programs parse it: without spaces and empty parts."""
     pairs = (part.partition("=") for part in text.split(",") if part.strip())
     return {
         gate.strip(): TRUTH.get(value.strip().lower(), value.strip()) for gate, _, value in pairs
@@ -110,14 +111,14 @@ def _split_gates(text: str) -> dict[str, str]:
 
 
 def _minors_of(component: str) -> tuple[str, ...]:
-    """Kubernetes' minors, or those of the component's versions that are pinned."""
+    """Kubernetes' minors, or those of the component's own pinned versions."""
     if component not in OWN_MINORS:
         return MINORS
     return tuple(dict.fromkeys(minor_of(version) for version in list_versions(component)))
 
 
 def _fields_of(component: str, minor: str) -> frozenset[str]:
-    """What the file of a minor may hold, in the API version that bundler writes there."""
+    """The accepted fields of a minor, in the API version that bundler writes."""
     api = ""
     if component == "kube-scheduler":
         versions = [row["fields"].get("apiVersion") for row in list_fields(component, minor)]
@@ -126,7 +127,7 @@ def _fields_of(component: str, minor: str) -> frozenset[str]:
 
 
 def _hint(name: str, known: Iterable[str], minors: Sequence[str]) -> str:
-    """Which minors have it; where none has: what is called so elsewhere, or resembles it."""
+    """Which minors have the name; if none has it, the nearest known name."""
     if minors:
         span = f"{minors[0]} to {minors[-1]} have" if len(minors) > 1 else f"{minors[0]} has"
         return f"; {span} it"
@@ -142,7 +143,7 @@ def _hint(name: str, known: Iterable[str], minors: Sequence[str]) -> str:
 
 
 def _leaves(value: object, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
-    """The path of every value; lists are looked into where they hold maps."""
+    """The path of every value, also inside lists of maps."""
     if isinstance(value, dict) and value:
         for key, inner in value.items():
             yield from _leaves(inner, (*path, str(key)))

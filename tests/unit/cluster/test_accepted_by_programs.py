@@ -1,9 +1,9 @@
-"""Every choice that a minor has: what is rendered is what its real programs take.
+"""The programs of every minor accept the rendered flags, fields and manifests.
 
-Whole bundles are rendered for every minor, runtime, network and proxy mode, the load balancers in
-turn; flags and fields alone for every load balancer too. The tables (bundler/catalog/accepted-*.tsv,
-deprecated-flags.tsv, apis.tsv, feature-gates.tsv) come from the programs themselves and from their
-sources.
+Complete bundles are rendered for every minor, runtime, network and proxy mode, each with one of the
+load balancers; flags and fields alone for every load balancer too. The tables
+(bundler/catalog/accepted-*.tsv, deprecated-flags.tsv, apis.tsv, feature-gates.tsv) come from the
+programs and their source code.
 """
 
 import itertools
@@ -18,15 +18,14 @@ import kubernetes_validate
 import pytest
 import yaml
 from support.descriptions import write_archive
+from support.version_tables import deprecated_flags, served_apis
 
 from bundler.cluster.accepted import (
-    _read,
     accepted_fields,
     accepted_flags,
-    deprecated_flags,
+    is_accepted_field,
     known_gates,
-    served_apis,
-    takes_field,
+    read_table,
 )
 from bundler.cluster.checks import check_cluster
 from bundler.cluster.components import MINORS, PROXY_MODES, RUNTIMES
@@ -61,7 +60,7 @@ BALANCERS: dict[str, dict[str, Any]] = {
     "external": {"endpoint": "api.example:6443", "load_balancer": {"kind": "external"}},
 }
 PLAIN_PORTS = {"insecure-port", "port"}
-"""Flags that may be set though deprecated: without them, or not 0, everybody is served."""
+"""Deprecated flags that must still be set: without a 0 the port is open to everybody."""
 
 SCHEMAS = {version.rpartition(".")[0] for version in kubernetes_validate.utils.all_versions()}
 SCHEDULER_APIS = ("v1alpha1", "v1alpha2", "v1beta1", "v1beta2", "v1beta3", "v1")
@@ -75,7 +74,7 @@ def make_cluster(
     return Cluster.model_validate(
         {
             "apiVersion": "bundler/v1alpha1",
-            "name": "oracle",
+            "name": "every",
             "kubernetes": {"version": f"{minor}.9"},
             "runtime": runtime,
             "network": {**NETWORKS[network], "proxy_mode": proxy_mode},
@@ -122,7 +121,7 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pki(tmp_path_factory: pytest.TempPathFactory) -> Callable[[ClusterPlan], Pki]:
-    """One PKI for each set of certificates; what they say does not matter here."""
+    """One PKI for each set of certificates; their content does not matter here."""
     root = tmp_path_factory.mktemp("states")
 
     made: dict[tuple[bool, bool], Pki] = {}
@@ -175,7 +174,7 @@ def list_choices(minor: str) -> Iterator[tuple[dict[str, Any], str, str]]:
 
 
 def is_allowed(cluster: Cluster) -> bool:
-    """All are, but flannel in etcd where etcd no longer has the v2 API."""
+    """Whether the choice is valid; only flannel with store etcd may be refused."""
     errors = [problem for problem in check_cluster(cluster) if problem.is_error]
     if errors:
         assert cluster.network.plugin == "flannel", errors
@@ -184,11 +183,13 @@ def is_allowed(cluster: Cluster) -> bool:
 
 
 @pytest.mark.parametrize("minor", MINORS)
-def test_all_that_is_rendered_is_taken_by_the_programs_of_the_minor(
+def test_the_programs_of_the_minor_accept_everything_rendered(
     render: Callable[[Cluster], dict[str, str]], minor: str
 ) -> None:
     balancers = itertools.cycle(BALANCERS)
-    for _ in range(MINORS.index(minor)):  # so that each meets every other choice in some minor
+    for _ in range(
+        MINORS.index(minor)
+    ):  # so that each is combined with every other choice in some minor
         next(balancers)
     tried = set()
     for runtime, network, mode in list_choices(minor):
@@ -206,7 +207,7 @@ def test_all_that_is_rendered_is_taken_by_the_programs_of_the_minor(
 
 
 @pytest.mark.parametrize("minor", MINORS)
-def test_flags_and_fields_of_every_choice_are_taken_by_the_programs_of_the_minor(
+def test_the_programs_of_the_minor_accept_flags_and_fields_of_every_choice(
     minor: str,
 ) -> None:
     def render(text: str) -> str:
@@ -228,7 +229,7 @@ def test_flags_and_fields_of_every_choice_are_taken_by_the_programs_of_the_minor
 
 
 def read_flags(files: Mapping[str, str], program: str) -> dict[str, str]:
-    """Of a program's unit."""
+    """The flags in a program's unit."""
     unit = files[f"rootfs/etc/systemd/system/{program}.service"]
     lines = [line.strip(" \\") for line in unit.splitlines() if line.startswith("    --")]
     return dict(line.removeprefix("--").split("=", 1) for line in lines)
@@ -245,8 +246,8 @@ def check_flags(program: str, flags: Mapping[str, str], minor: str) -> None:
     assert flags
     assert set(flags) <= accepted_flags(program, minor), f"{program} {minor}"
     for flag, successor in deprecated_flags(program, minor).items():
-        is_shut = flag in PLAIN_PORTS and flags.get(flag) == "0"
-        assert flag not in flags or is_shut, f"{program} {minor}: --{flag}: take {successor}"
+        is_closed = flag in PLAIN_PORTS and flags.get(flag) == "0"
+        assert flag not in flags or is_closed, f"{program} {minor}: --{flag}: use {successor}"
 
 
 def check_fields(program: str, document: dict[str, Any], minor: str) -> None:
@@ -258,11 +259,11 @@ def check_fields(program: str, document: dict[str, Any], minor: str) -> None:
     known = accepted_fields(program, minor, api)
     assert len(known) > 10
     for leaf in list_leaves(document):
-        assert takes_field(known, leaf), f"{program} {minor}: {'.'.join(leaf)}"
+        assert is_accepted_field(known, leaf), f"{program} {minor}: {'.'.join(leaf)}"
 
 
 def check_manifests(files: Mapping[str, str], minor: str) -> None:
-    """Every file that the API server or a program reads, and every manifest within a script."""
+    """Check every file that the API server or a program reads, and manifests inside scripts."""
     found = set()
     for path, text in files.items():
         is_file = path.startswith("rootfs/etc/kubernetes/") and path.endswith((".yaml", ".yml"))
@@ -293,10 +294,10 @@ def check_schemas(text: str, minor: str) -> None:
         kubernetes_validate.validate(document, f"{minor}.0", strict=True)
 
 
-def test_the_aggregated_apis_service_has_no_field_that_1_14_lacks(
+def test_the_aggregated_api_has_no_field_that_1_14_does_not_know(
     render: Callable[[Cluster], dict[str, str]],
 ) -> None:
-    """`port` came with 1.15 (apiregistration's ServiceReference); the schemas here begin later."""
+    """1.15 added `port` to apiregistration's ServiceReference; the schemas here start later."""
     files = render(make_cluster("1.14", {"engine": "containerd"}, "static", "ipvs", "none"))
     documents = read_documents(files["rootfs/etc/kubernetes/addons/metrics-server.yaml"])
     services = [d["spec"]["service"] for d in documents if d["kind"] == "APIService"]
@@ -304,7 +305,7 @@ def test_the_aggregated_apis_service_has_no_field_that_1_14_lacks(
 
 
 @pytest.mark.parametrize("version", ["3.3.13", "3.4.23", "3.5.21", "3.6.8"])
-def test_etcd_takes_every_flag_at_its_own_minor(
+def test_etcd_accepts_every_flag_in_its_own_minor(
     render: Callable[[Cluster], dict[str, str]], version: str
 ) -> None:
     network = "static" if version.startswith("3.6") else "flannel-etcd"
@@ -316,7 +317,7 @@ def test_etcd_takes_every_flag_at_its_own_minor(
 
 
 def test_deprecated_flags_and_their_successors_exist() -> None:
-    for row in _read("deprecated-flags.tsv"):
+    for row in read_table("deprecated-flags.tsv"):
         program, since = row["component"], row["since"]
         assert row["flag"] in accepted_flags(program, since), row
         owner, dashes, name = row["successor"].rpartition("--")
@@ -324,52 +325,52 @@ def test_deprecated_flags_and_their_successors_exist() -> None:
             assert name in accepted_flags(owner.strip() or program, since), row
         else:
             known = [accepted_fields(program, since, api) for api in ("", *SCHEDULER_APIS)]
-            assert any(takes_field(fields, tuple(name.split("."))) for fields in known), row
+            assert any(is_accepted_field(fields, tuple(name.split("."))) for fields in known), row
 
 
-def test_no_name_comes_back_after_it_went() -> None:
-    """What `A to B have it` in a message relies on."""
+def test_a_removed_name_does_not_return_in_a_later_minor() -> None:
+    """The message `A to B have it` relies on this."""
     for table, keys in {
         "accepted-flags.tsv": ("component", "flag"),
         "accepted-fields.tsv": ("component", "api", "field"),
         "feature-gates.tsv": ("gate",),
         "apis.tsv": ("api", "kind"),
     }.items():
-        names = [tuple(row[key] for key in keys) for row in _read(table)]
+        names = [tuple(row[key] for key in keys) for row in read_table(table)]
         assert len(names) == len(set(names)), table
 
 
 @pytest.mark.parametrize(
     ("extra", "expected"),
     [
-        ("kubelet: {config: {maxPodz: 5}}", r"knows no field maxPodz; did you mean 'maxPods'"),
-        ("kubelet: {config: {nodefs.available: 5%}}", r"kubelet 1.20 knows no field nodefs.available"),
-        ("kube-proxy: {config: {kubeProxyIPVSConfiguration: {scheduler: rr}}}", r"kube-proxy 1.20 knows no field kubeProxyIPVSConfiguration.scheduler"),
-        ("kubelet: {config: {failCgroupV1: false}}", r"knows no field failCgroupV1.*; 1.31 to 1.36 have it"),
-        ("kube-scheduler: {config: {bindTimeoutSeconds: 600}}", r"knows no field bindTimeoutSeconds"),
+        ("kubelet: {config: {maxPodz: 5}}", r"has no field maxPodz; did you mean 'maxPods'"),
+        ("kubelet: {config: {nodefs.available: 5%}}", r"kubelet 1.20 has no field nodefs.available"),
+        ("kube-proxy: {config: {kubeProxyIPVSConfiguration: {scheduler: rr}}}", r"kube-proxy 1.20 has no field kubeProxyIPVSConfiguration.scheduler"),
+        ("kubelet: {config: {failCgroupV1: false}}", r"has no field failCgroupV1.*; 1.31 to 1.36 have it"),
+        ("kube-scheduler: {config: {bindTimeoutSeconds: 600}}", r"has no field bindTimeoutSeconds"),
         ("kubelet: {config: {featureGates: {NoSuchGate: true}}}", r"Kubernetes 1.20 has no feature gate NoSuchGate"),
         ("kube-apiserver: {flags: {feature-gates: 'NoSuchGate=true'}}", r"Kubernetes 1.20 has no feature gate NoSuchGate"),
-        ("kubelet: {config: {tracing: {endpoint: a:1}}}", r"knows no field tracing.endpoint; 1.25 to 1.36 have it"),
-        ("kubelet: {config: {logging: {vmodule: []}}}", r"knows no field logging.vmodule; 1.23 to 1.36 have it"),
-        ("kubelet: {config: {clientCAFile: /a}}", r"knows no field clientCAFile; did you mean 'authentication.x509.clientCAFile'"),
+        ("kubelet: {config: {tracing: {endpoint: a:1}}}", r"has no field tracing.endpoint; 1.25 to 1.36 have it"),
+        ("kubelet: {config: {logging: {vmodule: []}}}", r"has no field logging.vmodule; 1.23 to 1.36 have it"),
+        ("kubelet: {config: {clientCAFile: /a}}", r"has no field clientCAFile; did you mean 'authentication.x509.clientCAFile'"),
         ("kubelet: {config: {evictionHrd: {memory.available: 1Gi}}}", r"did you mean 'evictionHard'"),
-        ("kube-scheduler: {config: {schedulerName: a}}", r"knows no field schedulerName; 1.14 to 1.17 have it"),
+        ("kube-scheduler: {config: {schedulerName: a}}", r"has no field schedulerName; 1.14 to 1.17 have it"),
         ("kube-scheduler: {config: {profiles: [{}, {schedulerNam: a}]}}", r"profiles\[1\].schedulerNam: .*; did you mean 'profiles.schedulerName'"),
         ("kube-scheduler: {config: {leaderElection: {lockObjectName: a}}}", r"lockObjectName; 1.14 to 1.17 have it"),
-        ("kube-proxy: {flags: {random-fully: true}}", r"kube-proxy 1.20 knows no --random-fully"),
+        ("kube-proxy: {flags: {random-fully: true}}", r"kube-proxy 1.20 has no flag --random-fully"),
         ("kubelet: {config: {featureGates: {PodSecurity: true}}}", r"no feature gate PodSecurity; 1.22 to 1.27 have it"),
         ("kubelet: {config: {featureGates: {GracefulNodeShutdwn: true}}}", r"did you mean 'GracefulNodeShutdown'"),
         ("kubelet: {config: {featureGates: {GracefulNodeShutdown: perhaps}}}", r"GracefulNodeShutdown must be true or false, not 'perhaps'"),
         ("kubelet: {config: {featureGates: {CSINodeInfo: false}}}", r"CSINodeInfo is locked at true from 1.17 on"),
-        ("kubelet: {config: {featureGates: 'GracefulNodeShutdown=true'}}", r"featureGates: must be a map"),
+        ("kubelet: {config: {featureGates: 'GracefulNodeShutdown=true'}}", r"featureGates: must be a mapping"),
         ("kubelet: {flags: {feature-gates: 'GracefulNodeShutdown'}}", r"GracefulNodeShutdown must be true or false, not ''"),
         ("kubelet: {flags: {feature-gates: 'AllAlpha=0, CSINodeInfo=f'}}", r"CSINodeInfo is locked at true"),
-        ("etcd: {flags: {quota-backend-byte: 1}}", r"etcd 3.4 knows no --quota-backend-byte; did you mean 'quota-backend-bytes'"),
-        ("etcd: {flags: {max-learners: 1}}", r"etcd 3.4 knows no --max-learners; 3.6 has it"),
-        ("kube-apiserver: {flags: {insecure-prt: 0}}", r"knows no --insecure-prt; did you mean 'insecure-port'"),
+        ("etcd: {flags: {quota-backend-byte: 1}}", r"etcd 3.4 has no flag --quota-backend-byte; did you mean 'quota-backend-bytes'"),
+        ("etcd: {flags: {max-learners: 1}}", r"etcd 3.4 has no flag --max-learners; 3.6 has it"),
+        ("kube-apiserver: {flags: {insecure-prt: 0}}", r"has no flag --insecure-prt; did you mean 'insecure-port'"),
     ],
 )  # fmt: skip
-def test_what_no_program_of_the_minor_knows_is_refused(
+def test_a_name_that_the_program_does_not_have_is_refused(
     description: Path, extra: str, expected: str
 ) -> None:
     text = description.read_text()
@@ -393,13 +394,13 @@ def test_what_no_program_of_the_minor_knows_is_refused(
         "kubelet: {flags: {v: 4}, config: {}}",
     ],
 )
-def test_what_the_minor_knows_is_taken(description: Path, extra: str) -> None:
+def test_flags_and_fields_of_the_minor_are_accepted(description: Path, extra: str) -> None:
     text = description.read_text()
     description.write_text(text[: text.index("extra:\n")] + f"extra:\n  {extra}\n")
     load_cluster(description)
 
 
-def test_the_tables_hold_something_for_every_minor() -> None:
+def test_the_tables_have_rows_for_every_minor() -> None:
     for minor in MINORS:
         assert len(known_gates(minor)) > 50
         assert len(served_apis(minor)) > 40
