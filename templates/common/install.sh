@@ -64,38 +64,38 @@ check_trust() {
         shift
         case $option in
             --trust)
-                [ "$left" -gt 0 ] || distrust 2 "--trust needs the file of a public key" "--trust FILE.pub"
-                [ -f "$1" ] || distrust 2 "--trust needs the file of a public key, and $1 is none" "--trust FILE.pub"
+                [ "$left" -gt 0 ] || refuse_trust 2 "--trust needs the file of a public key" "--trust FILE.pub"
+                [ -f "$1" ] || refuse_trust 2 "--trust needs the file of a public key, and $1 is none" "--trust FILE.pub"
                 set -- "$@" "$1" # the keys gather behind the options
                 shift
                 left=$((left - 1)) ;;
-            -*tru*) distrust 2 "unknown option $option" "--trust FILE.pub" ;;
+            -*tru*) refuse_trust 2 "unknown option $option" "--trust FILE.pub" ;;
         esac
     done
     trusted=${DESTDIR:-}/etc/bundler/trust.d
-    is_kept || for place in "${trusted%/*}" "$trusted" "$trusted"/* "$trusted"/.[!.]* "$trusted"/..?*; do
+    is_kept_generation || for place in "${trusted%/*}" "$trusted" "$trusted"/* "$trusted"/.[!.]* "$trusted"/..?*; do
         [ -e "$place" ] || [ -L "$place" ] || continue
         case $place in
-            "${trusted%/*}" | "$trusted") is_readable_directory "$place" || distrust 3 "$place is no directory that can be read" "mend it, or remove it" ;;
+            "${trusted%/*}" | "$trusted") is_readable_directory "$place" || refuse_trust 3 "$place is no directory that can be read" "mend it, or remove it" ;;
             *.pub) set -- "$@" "$place" ;;
-            *) distrust 3 "$place is not named .pub, and keys there are" "rename it, or remove it" ;;
+            *) refuse_trust 3 "$place is not named .pub, and keys there are" "rename it, or remove it" ;;
         esac
     done
     [ $# -gt 0 ] || return 0
-    command -v openssl >/dev/null 2>&1 || distrust 3 "this host has no openssl to check signatures with" "install openssl"
+    command -v openssl >/dev/null 2>&1 || refuse_trust 3 "this host has no openssl to check signatures with" "install openssl"
     for key; do
-        is_public_key "$key" || distrust 3 "$key is no public key that openssl can read" "give the .pub that bundler keygen made, or remove it"
+        is_public_key "$key" || refuse_trust 3 "$key is no public key that openssl can read" "give the .pub that bundler keygen made, or remove it"
     done
     check_signature "$@"
 }
 
-is_kept() { [ "${here%/*}" = "$(cd "$installed" 2>/dev/null && pwd -P)" ]; }
+is_kept_generation() { [ "${here%/*}" = "$(cd "$installed" 2>/dev/null && pwd -P)" ]; }
 
 is_readable_directory() { [ -d "$1" ] && [ -r "$1" ] && [ -x "$1" ]; }
 is_public_key() { [ -f "$1" ] && openssl pkey -pubin -in "$1" -noout >/dev/null 2>&1; }
 
-# distrust CODE WHAT FIX
-distrust() {
+# refuse_trust CODE WHAT FIX
+refuse_trust() {
     printf 'install.sh: trust: %s\n    fix: %s\n' "$2" "$3" >&2
     exit "$1"
 }
@@ -104,16 +104,16 @@ distrust() {
 check_signature() {
     build="build with --sign KEY, or carry the signer's .pub here on another way than the bundle"
     unpack="copy the tarball again, and unpack it into an empty directory"
-    faults=$(list_specials || echo 'they cannot be listed')
-    [ -z "$faults" ] || distrust 3 "this bundle is refused: it holds what is no plain file:
+    faults=$(list_irregular_files || echo 'they cannot be listed')
+    [ -z "$faults" ] || refuse_trust 3 "this bundle is refused: it holds what is no plain file:
 $faults" "$unpack"
-    [ -f "$here/MANIFEST" ] || distrust 3 "this bundle is refused: it has no MANIFEST" "$unpack"
-    [ -f "$here/MANIFEST.sig" ] || distrust 3 "this bundle is refused: it is not signed" "$build"
-    is_signed "$@" || distrust 3 "this bundle is refused: no key that this host trusts signed it (keys: $*)" "$build"
-    faults=$(list_strays || echo '    they cannot be compared')
-    [ -z "$faults" ] || distrust 3 "this bundle is refused: its files are not those that were signed:
+    [ -f "$here/MANIFEST" ] || refuse_trust 3 "this bundle is refused: it has no MANIFEST" "$unpack"
+    [ -f "$here/MANIFEST.sig" ] || refuse_trust 3 "this bundle is refused: it is not signed" "$build"
+    is_signed "$@" || refuse_trust 3 "this bundle is refused: no key that this host trusts signed it (keys: $*)" "$build"
+    faults=$(list_manifest_differences || echo '    they cannot be compared')
+    [ -z "$faults" ] || refuse_trust 3 "this bundle is refused: its files are not those that were signed:
 $faults" "$unpack"
-    are_scripts_signed || distrust 3 "this bundle is refused: its scripts are not those that were signed" "$unpack"
+    are_scripts_signed || refuse_trust 3 "this bundle is refused: its scripts are not those that were signed" "$unpack"
 }
 
 is_signed() {
@@ -129,20 +129,20 @@ are_scripts_signed() (
 )
 
 # Links, pipes and such: no bundle has any, and none is opened.
-list_specials() (cd "$here" && find . ! -type f ! -type d)
+list_irregular_files() (cd "$here" && find . ! -type f ! -type d)
 
 # The lines of MANIFEST whose files lie here: no line above them says that it is elsewhere. A
 # generation has them all, but no packages.
-list_carried() {
-    if is_kept; then awk '!/^#/ && $4 !~ /^packages\//' "$here/MANIFEST"; return; fi
+list_bundled_files() {
+    if is_kept_generation; then awk '!/^#/ && $4 !~ /^packages\//' "$here/MANIFEST"; return; fi
     awk '/^# from-/ { absent[$3] = 1 } !/^#/ && !($4 in absent)' "$here/MANIFEST"
 }
 
 # Files that should be here and are not, and the other way round; folders at the top too.
-list_strays() {
+list_manifest_differences() {
     own='./MANIFEST ./MANIFEST.sig'
-    ! is_kept || own="$own ./state ./state.new"
-    { list_carried; echo //; (cd "$here" && find . -type f && find . ! -name . -prune -type d | sed 's|$|/|'); } | awk -v own="$own" '
+    ! is_kept_generation || own="$own ./state ./state.new"
+    { list_bundled_files; echo //; (cd "$here" && find . -type f && find . ! -name . -prune -type d | sed 's|$|/|'); } | awk -v own="$own" '
         BEGIN { n = split(own, name, " "); for (i = 1; i <= n; i++) known[name[i]] = 1 }
         !behind && $0 == "//" { behind = 1; next }
         !behind { split($4, part, "/"); wanted["./" $4] = 1; known["./" part[1] "/"] = 1; next }
@@ -167,22 +167,22 @@ main() {
     make_work_dir
     begun=$(now)
     check_bundle
-    look_at_host
+    inspect_host
     wait_limit=${wait_limit:-$(if is_healthy "$(current_generation)"; then echo 90; else echo 120; fi)}
     if [ "$dry_run" = yes ]; then print_advice; print_plan; [ ! -s "$work/failures" ] || refuse_host; exit 0; fi
-    if is_nothing_to_do; then is_staged || prove_current; say "$NODE: nothing to do"; exit 0; fi
+    if has_nothing_to_do; then is_staged || update_current_state; say "$NODE: nothing to do"; exit 0; fi
     print_advice
     take_lock
-    if [ "$(print_traces)" != "$planned_for" ]; then say "  another run changed this host meanwhile: it is looked at again"; check_bundle; look_at_host; fi
+    if [ "$(print_host_state)" != "$host_state" ]; then say "  another run changed this host meanwhile: it is looked at again"; check_bundle; inspect_host; fi
     if ! is_staged && [ -z "$returned_from" ]; then take_turn; take_drain_turn; fi
     install_packages
     if [ "$packages_only" = yes ]; then say "$NODE: $(count_lines <"$work/packages") packages installed"; exit 0; fi
     if is_staged; then install_files; say "$NODE: $(count_lines <"$work/changes") files staged in $prefix"; exit 0; fi
     save_generation
     if [ "$recovering" = yes ]; then recover; exit 0; fi
-    look_before
-    look_at_etcd
-    look_at_way_back
+    check_current_generation
+    prepare_etcd_upgrade
+    check_rollback_target
     [ -n "$returned_from" ] || drain_node
     install_files
     label_files
@@ -192,17 +192,17 @@ main() {
     reload_network_manager
     start_units
     wait_until_ready
-    end_switch
+    finish_switch
     [ "$outcome" != ready ] || uncordon_node
     print_summary
 }
 
 # Without a lock, so that one who only asks need not wait; and once more with it, where that is due.
-look_at_host() {
+inspect_host() {
     read_switch
-    make_plan
-    [ "$packages_only" = no ] || narrow_to_packages
-    check_absent
+    make_host_diff
+    [ "$packages_only" = no ] || limit_to_packages
+    check_external_files
     : >"$work/advice"
     : >"$work/failures"
     [ -n "$returned_from" ] || run_preflight

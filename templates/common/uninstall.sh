@@ -37,7 +37,7 @@ main() {
     parse_options "$@"
     [ -d "$store" ] || { say "nothing to do: $store is not there, so bundler installed nothing"; exit 0; }
     check_start
-    recorded_files | awk '{ print $2 }' | sort -ru >"$work/files"
+    list_recorded_files | awk '{ print $2 }' | sort -ru >"$work/files"
     [ "$leaving" = no ] || check_leave
     if [ "$dry_run" = yes ]; then print_plan; exit 0; fi
     confirm

@@ -253,7 +253,7 @@ PRUNE = """
 set -u
 . {lib}/core/common.sh; . {lib}/transaction/files.sh; . {lib}/transaction/generations.sh
 prefix={work} store={work}/store generations={work}/store/generations to=4 work={work}
-prune_strangers
+prune_untrusted_generations
 """
 
 

@@ -16,10 +16,10 @@ SWAPS = "Filename\tType\tSize\tUsed\tPriority\n"
 
 INSTALL = """
 is_staged() { false; }
-missing_images() { :; }
+list_missing_images() { :; }
 load_images() { :; }
 wait_until_ready() { unready_units=kubelet.service outcome=$(cat "$fake/outcome" 2>/dev/null || echo ready); }
-look_at_units() { unready_units=$(cat "$fake/unready" 2>/dev/null); }
+update_unready_units() { unready_units=$(cat "$fake/unready" 2>/dev/null); }
 for name in root systemd host arch cgroups commands nginx_stream ports units; do
     eval "check_$name() { :; }"
 done

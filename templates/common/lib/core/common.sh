@@ -21,7 +21,7 @@ print_help() { sed -n '2,/^# DESTDIR/s/^# \{0,1\}//p' "$1"; }
 count_lines() { awk 'NF { n++ } END { print n + 0 }'; }
 # Paths on stdin → "sha256  path". openssl uses the processor's SHA instructions where coreutils
 # often does not; missing files are left out.
-print_digests() {
+print_file_digests() {
     if command -v openssl >/dev/null 2>&1; then
         xargs -r openssl dgst -sha256 -r 2>/dev/null | sed 's/ \*/  /'
     else
@@ -47,8 +47,8 @@ make_work_dir() {
 finish() {
     finish_code=$?
     trap - EXIT
-    if [ "$finish_code $switching" = '1 yes' ]; then return_back; fi # died amid a change: generations.sh
-    [ "${writing:-no}" = no ] || [ "$finish_code" -eq 0 ] || discard_parts # files.sh
+    if [ "$finish_code $switching" = '1 yes' ]; then go_back_to_previous; fi # died amid a change: generations.sh
+    [ "${writing:-no}" = no ] || [ "$finish_code" -eq 0 ] || remove_partial_copies # files.sh
     [ ! -f "$store/ticket" ] || [ "$lock_taken" = no ] || release_drain_turn "$finish_code" # drain.sh
     rm -rf "$work"
     [ "$lock_taken" = no ] || rm -rf "$store/lock"
@@ -69,7 +69,7 @@ print_time() { date -u +%Y-%m-%dT%H:%M:%SZ; }
 # time is taken once.
 note() { printf '%s %s\n' "${noted_at:-$(print_time)}" "$*" 2>/dev/null >>"$store/journal" || :; }
 
-make_store() {
+ensure_store() {
     [ -d "$store" ] || (umask 077 && mkdir -p "$store") || die 1 "cannot make $store"
     chmod 0700 "$store"
 }
@@ -77,39 +77,39 @@ make_store() {
 # The lock names its owner's process and when that began, so that one left by a kill is known. It is
 # a link to a file that was written before: there is no moment at which it has no owner.
 take_lock() {
-    make_store
+    ensure_store
     if is_locked && is_own_lock; then lock_taken=yes; return; fi # taken over with exec
     printf '%s %s\n' $$ "$(process_start $$)" >"$store/lock.$$" || die 1 "cannot write $store/lock.$$"
-    ! is_dead "$store/lock" || clear_dead_lock
-    hold_lock "$store/lock" && lock_taken=yes
+    ! is_stale_lock "$store/lock" || clear_stale_lock
+    try_lock "$store/lock" && lock_taken=yes
     rm -f "$store/lock.$$"
-    for each in "$store"/lock.[0-9]*; do ! is_dead "$each" || rm -f "$each"; done # of who was killed at the door
+    for each in "$store"/lock.[0-9]*; do ! is_stale_lock "$each" || rm -f "$each"; done # of who was killed at the door
     [ "$lock_taken" = yes ] || die 3 "another install.sh or uninstall.sh is running (process $(lock_owner))"
 }
 
 # Two that find a lock dead must not both clear it, since one of them may have made a new one: who does
 # so holds another lock meanwhile, and looks again.
-clear_dead_lock() {
-    ! is_dead "$store/lock.clearing" || rm -f "$store/lock.clearing"
-    hold_lock "$store/lock.clearing" || return 0
-    ! is_dead "$store/lock" || rm -rf "$store/lock"
+clear_stale_lock() {
+    ! is_stale_lock "$store/lock.clearing" || rm -f "$store/lock.clearing"
+    try_lock "$store/lock.clearing" || return 0
+    ! is_stale_lock "$store/lock" || rm -rf "$store/lock"
     rm -f "$store/lock.clearing"
 }
 
-hold_lock() { [ ! -d "$1" ] && ln "$store/lock.$$" "$1" 2>/dev/null; }
+try_lock() { [ ! -d "$1" ] && ln "$store/lock.$$" "$1" 2>/dev/null; }
 
-# is_held FILE: does the process live that it names? Earlier versions made a directory.
-is_held() {
+# is_lock_held FILE: does the process live that it names? Earlier versions made a directory.
+is_lock_held() {
     holder=$(cat "$1/owner" "$1" 2>/dev/null)
     [ -n "$holder" ] && [ "${holder%% *} $(process_start "${holder%% *}")" = "$holder" ]
 }
 
-# is_dead FILE: it names a process that is gone, which did not take it along.
-is_dead() {
-    ! is_held "$1" && { [ -d "$1" ] || { [ -n "$holder" ] && [ "$(cat "$1" 2>/dev/null)" = "$holder" ]; }; }
+# is_stale_lock FILE: it names a process that is gone, which did not take it along.
+is_stale_lock() {
+    ! is_lock_held "$1" && { [ -d "$1" ] || { [ -n "$holder" ] && [ "$(cat "$1" 2>/dev/null)" = "$holder" ]; }; }
 }
 
-is_locked() { is_held "$store/lock"; }
+is_locked() { is_lock_held "$store/lock"; }
 is_own_lock() { [ "$(lock_owner)" = $$ ]; }
 lock_owner() { cat "$store/lock/owner" "$store/lock" 2>/dev/null | sed 's/ .*//'; }
 
@@ -118,4 +118,4 @@ lock_owner() { cat "$store/lock/owner" "$store/lock" 2>/dev/null | sed 's/ .*//'
 process_start() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | awk '$1 != "Z" && $1 != "X" { print $20 }'; }
 
 # The installed files as the last run recorded them: "sha256 path", a line each.
-recorded_files() { cat "$store/files" 2>/dev/null; }
+list_recorded_files() { cat "$store/files" 2>/dev/null; }

@@ -40,7 +40,7 @@ plan_packages() {
             wanted*) has_wanted "$name" "${why#wanted}" || echo "$name" >>"$work/needed" ;;
         esac
     done <"$here/packages/LIST"
-    follow_needs
+    resolve_dependencies
     awk 'FILENAME == ARGV[1] { needed[$1] = 1; next } $2 in needed' "$work/needed" "$here/packages/LIST" >"$work/packages"
 }
 
@@ -66,7 +66,7 @@ has_command() {
 }
 
 # What is needed needs others in turn: the list grows while it is read.
-follow_needs() {
+resolve_dependencies() {
     at=1
     while name=$(sed -n "${at}p" "$work/needed"); [ -n "$name" ]; do
         at=$((at + 1))
@@ -149,10 +149,10 @@ install_packages() {
     [ ! -f "$store/packages-pending" ] || was_pending=yes
     say "  installing $(count_lines <"$work/packages") packages of $PACKAGES_OS"
     record_packages
-    keep_units_quiet
-    [ ! -s "$work/packages" ] || manage_or_die install
-    [ "$was_pending" = no ] || manage_or_die finish
-    let_units_go
+    mask_quiet_units
+    [ ! -s "$work/packages" ] || run_packager install
+    [ "$was_pending" = no ] || run_packager finish
+    unmask_quiet_units
     rm -f "$store/packages-pending"
     while read -r file name version arch kilobytes why needs; do
         note "package $name $version"
@@ -173,7 +173,7 @@ record_packages() {
 
 # Packages enable and start their services. Those whose programs bundler's own units run are masked
 # until the installation has ended, then disabled; units that the host knew before are its own affair.
-keep_units_quiet() {
+mask_quiet_units() {
     for unit in $QUIET_UNITS; do
         grep -qxF "$unit" "$store/packages-pending" || ! systemctl cat "$unit" >/dev/null 2>&1 || continue
         echo "$unit" >>"$store/packages-pending"
@@ -181,7 +181,7 @@ keep_units_quiet() {
     done
 }
 
-let_units_go() {
+unmask_quiet_units() {
     sort -u "$store/packages-pending" >"$work/quiet"
     while read -r unit; do
         systemctl -q unmask --runtime "$unit" 2>/dev/null
@@ -190,7 +190,7 @@ let_units_go() {
 }
 
 # Another dpkg or rpm may be running: an upgrade, or what a killed install.sh left behind. It is waited for.
-manage_or_die() {
+run_packager() {
     tried=0
     until packager "$1" >"$work/packages.log" 2>&1; do
         cat "$work/packages.log" >>"$store/packages.log"

@@ -95,7 +95,7 @@ check_systemd() {
     add_failure systemd "systemd does not run here" "install on a host whose init is systemd"
 }
 
-own_name() { cat /proc/sys/kernel/hostname; }
+print_host_name() { cat /proc/sys/kernel/hostname; }
 has_address() { list_addresses | grep -qxF "$1"; }
 # iproute2 may be among the packages that are still to be installed.
 list_addresses() {
@@ -107,7 +107,7 @@ list_addresses() {
 }
 
 check_host() {
-    name=$(own_name)
+    name=$(print_host_name)
     if has_address "$ADDRESS"; then return; fi
     if [ "${name%%.*}" = "$NODE" ] || [ "$name" = "$NODE" ]; then
         add_failure address "no interface has the node's address $ADDRESS" "configure $ADDRESS, or correct cluster.yaml and build again"
@@ -179,10 +179,10 @@ check_space() {
     large=$LARGE
     if is_staged; then large=0; fi
     {
-        is_staged || sum_generation
+        is_staged || sum_generation_size
         awk -v large="$large" '{ path = $6; sub(/\/[^\/]*$/, "", path); sum[path " " (large && $4 >= large)] += $4 } END { for (path in sum) printf "%d %s\n", sum[path] / 1024 + 1, path }' "$work/changes"
         awk '{ sum += $5 } END { if (sum) printf "%d /usr\n", sum }' "$work/packages"
-        is_staged || missing_images | while IFS='|' read -r name _; do
+        is_staged || list_missing_images | while IFS='|' read -r name _; do
             awk -F '\t' -v name="$name" -v path="${DATA_PATHS##* }" '$1 == name { print $4, path }' "$here/lib/images.tsv"
         done
     } | while read -r kilobytes path shared; do
@@ -195,7 +195,7 @@ check_space() {
 }
 
 # "kilobytes path kept" of the generation that this bundle will be.
-sum_generation() {
+sum_generation_size() {
     for number in $(list_numbers); do
         awk -v large="$LARGE" '!/^#/ && $3 >= large { print $1 }' "$generations/$number/MANIFEST"
         [ "$(identity_of "$generations/$number")" != "$(identity_of "$here")" ] || print_files "$here/MANIFEST" | awk '{ print $1 }'
@@ -215,10 +215,10 @@ nearest_directory() {
 }
 
 # Listening sockets out of /proc: "port inode" a line.
-listening() { awk '$4 == "0A" { n = split($2, part, ":"); print part[n], $10 }' /proc/net/tcp /proc/net/tcp6 2>/dev/null; }
+list_listening_ports() { awk '$4 == "0A" { n = split($2, part, ":"); print part[n], $10 }' /proc/net/tcp /proc/net/tcp6 2>/dev/null; }
 
 check_ports() {
-    listening >"$work/listening"
+    list_listening_ports >"$work/listening"
     for pair in $PORTS; do
         inode=$(awk -v port="$(printf '%04X' "${pair%%:*}")" '$1 == port { print $2; exit }' "$work/listening")
         [ -n "$inode" ] || continue
@@ -240,7 +240,7 @@ owner_of_socket() {
     done
 }
 
-is_ours() { recorded_files | grep -q " /etc/systemd/system/$1\$"; }
+is_ours() { list_recorded_files | grep -q " /etc/systemd/system/$1\$"; }
 
 check_units() {
     strangers=''

@@ -5,14 +5,14 @@
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
 
 check_firewall() {
-    list_rules >"$work/rules"
+    list_firewall_rules >"$work/rules"
     if is_active firewalld.service && command -v firewall-cmd >/dev/null 2>&1; then
-        told "firewalld is running" "$(lacking_firewalld)"
+        told "firewalld is running" "$(list_missing_firewalld_rules)"
     elif command -v ufw >/dev/null 2>&1 && ufw status 2>/dev/null | grep -q '^Status: active'; then
-        told "ufw is active" "$(lacking_ufw)"
+        told "ufw is active" "$(list_missing_ufw_rules)"
     else
-        told "iptables drops what no rule accepts" "$(lacking_iptables)"
-        told "nftables drops what no rule accepts" "$(lacking_nft)"
+        told "iptables drops what no rule accepts" "$(list_missing_iptables_rules)"
+        told "nftables drops what no rule accepts" "$(list_missing_nft_rules)"
     fi
 }
 
@@ -23,7 +23,7 @@ has_unit() { case " $UNITS " in *" $1 "*) ;; *) return 1 ;; esac; }
 
 # "kind value": tcp and udp PORTS that must come in, a protocol's NUMBER, a CIDR from which everything
 # must come in, a CIDR from and to which packets must be forwarded.
-list_rules() {
+list_firewall_rules() {
     for port in $OPEN_PORTS; do echo "${port#*/} ${port%/*}"; done
     ! has_unit kube-keepalived.service || echo "protocol 112"
     has_unit kubelet.service || return 0
@@ -35,7 +35,7 @@ list_rules() {
 has_forwarding_unit() { has_unit kube-pod-routes.service || has_unit docker.service; }
 
 # The zone of the interface that has the node's address; trusted lets in and routes everything.
-lacking_firewalld() {
+list_missing_firewalld_rules() {
     interface=$(ip -4 -o address show 2>/dev/null | awk -v address="$ADDRESS" '{ split($4, part, "/") } part[1] == address { print $2; exit }')
     zone=$(firewall-cmd --get-zone-of-interface="$interface" 2>/dev/null) || zone=$(firewall-cmd --get-default-zone 2>/dev/null)
     while read -r kind value; do
@@ -46,12 +46,12 @@ lacking_firewalld() {
             *) continue ;;
         esac
         firewall-cmd --permanent "$1" "--query-$2" </dev/null >/dev/null 2>&1 || echo "firewall-cmd --permanent $1 --add-$2"
-    done <"$work/rules" | with_last "firewall-cmd --reload"
+    done <"$work/rules" | append_command "firewall-cmd --reload"
 }
 
-with_last() { awk -v last="$1" '{ print } END { if (NR) print last }'; }
+append_command() { awk -v last="$1" '{ print } END { if (NR) print last }'; }
 
-lacking_ufw() {
+list_missing_ufw_rules() {
     ufw status >"$work/ufw"
     while read -r kind value; do
         case $kind in
@@ -72,25 +72,25 @@ lacking_ufw() {
 # A chain drops by its policy, or by a last rule without conditions.
 is_dropping() { iptables -S "$1" 2>/dev/null | grep -Eq -e "^-P $1 DROP" -e "^-A $1 -j (DROP|REJECT)"; }
 
-lacking_iptables() {
+list_missing_iptables_rules() {
     command -v iptables >/dev/null 2>&1 || return
     input=no forward=no
     ! is_dropping INPUT || input=yes
     has_forwarding_unit || ! is_dropping FORWARD || forward=yes
     while read -r kind value; do
         case $input-$forward-$kind in
-            yes-*-tcp | yes-*-udp) lacking_rule INPUT -p "$kind" --dport "$(printf '%s' "$value" | tr - :)" ;;
-            yes-*-protocol) lacking_rule INPUT -p "$value" ;;
-            yes-*-from) lacking_rule INPUT -s "$value" ;;
-            *-yes-forward) lacking_rule FORWARD -s "$value"; lacking_rule FORWARD -d "$value" ;;
+            yes-*-tcp | yes-*-udp) print_missing_rule INPUT -p "$kind" --dport "$(printf '%s' "$value" | tr - :)" ;;
+            yes-*-protocol) print_missing_rule INPUT -p "$value" ;;
+            yes-*-from) print_missing_rule INPUT -s "$value" ;;
+            *-yes-forward) print_missing_rule FORWARD -s "$value"; print_missing_rule FORWARD -d "$value" ;;
         esac
-    done <"$work/rules" | with_last "# and save them as this host saves its rules (netfilter-persistent save, service iptables save)"
+    done <"$work/rules" | append_command "# and save them as this host saves its rules (netfilter-persistent save, service iptables save)"
 }
 
-lacking_rule() { iptables -C "$@" -j ACCEPT 2>/dev/null || echo "iptables -I $* -j ACCEPT"; }
+print_missing_rule() { iptables -C "$@" -j ACCEPT 2>/dev/null || echo "iptables -I $* -j ACCEPT"; }
 
 # Chains of nftables' own; those of iptables-nft have been seen to.
-lacking_nft() {
+list_missing_nft_rules() {
     command -v nft >/dev/null 2>&1 || return
     nft list chains 2>/dev/null | awk '
         $1 == "table" { table = $2 " " $3 }
@@ -111,5 +111,5 @@ lacking_nft() {
                 grep -qF "$match accept" "$work/chain" || echo "nft insert rule $family $table $chain $match accept"
             done
         done <"$work/rules"
-    done | with_last "# and write them to /etc/nftables.conf"
+    done | append_command "# and write them to /etc/nftables.conf"
 }

@@ -26,12 +26,12 @@ systemctl enable --now chronyd          # or systemd-timesyncd"
 has_selinux() { [ -f "$live/sys/fs/selinux/enforce" ]; }
 
 # Directories of the bundle with programs in them.
-program_directories() { awk '$2 == "0755" { sub(/\/[^\/]*$/, "", $5); print $5 }' "$work/entries" | sort -u; }
+list_program_directories() { awk '$2 == "0755" { sub(/\/[^\/]*$/, "", $5); print $5 }' "$work/entries" | sort -u; }
 
 check_selinux() {
     has_selinux && [ "$(cat "$live/sys/fs/selinux/enforce")" = 1 ] || return
     directories=''
-    for directory in $(program_directories); do
+    for directory in $(list_program_directories); do
         case $(matchpathcon -n "$directory/x" 2>/dev/null) in *:bin_t:*) ;; *) directories="$directories $directory" ;; esac
     done
     [ -z "$directories" ] || add_advice selinux "SELinux is enforcing, and its policy has no programs in$directories" "$(

@@ -26,19 +26,19 @@ holds() {
 }
 
 # Settings that do not hold, and could.
-wrong_sysctls() {
+list_wrong_sysctls() {
     for setting in $SYSCTLS $SYSCTLS_WANTED; do
-        holds "$setting" || is_out_of_reach "$setting" || printf '%s\n' "$setting"
+        holds "$setting" || is_unsettable "$setting" || printf '%s\n' "$setting"
     done
 }
 
 # This kernel lacks it, or it still is as it was before it was set: that was in vain.
-is_out_of_reach() {
-    ! is_necessary "$1" || return 1
+is_unsettable() {
+    ! is_required_sysctl "$1" || return 1
     [ ! -f "$(sysctl_path "${1%%[>=]*}")" ] || grep -qxF "${1%%[>=]*}=$value" "$store/sysctls" 2>/dev/null
 }
 
-is_necessary() { case " $SYSCTLS " in *" $1 "*) ! is_skipped sysctls ;; *) return 1 ;; esac; }
+is_required_sysctl() { case " $SYSCTLS " in *" $1 "*) ! is_skipped sysctls ;; *) return 1 ;; esac; }
 
 # The value before is recorded first, for uninstall.sh.
 set_sysctls() {
@@ -52,7 +52,7 @@ set_sysctls() {
             printf '%s\n' "${setting##*=}" 2>/dev/null >"$file"
         fi
         if holds "$setting"; then note "set $setting"; continue; fi
-        ! is_necessary "$setting" || die 1 "cannot set $setting, without which pods' packets go astray: mend that and run install.sh again"
+        ! is_required_sysctl "$setting" || die 1 "cannot set $setting, without which pods' packets go astray: mend that and run install.sh again"
         refused="$refused $setting"
     done
     [ -z "$refused" ] || warn "kernel settings that this kernel lacks or forbids:$refused"
@@ -61,24 +61,24 @@ set_sysctls() {
 check_sysctls() {
     stuck=''
     for setting in $SYSCTLS; do
-        holds "$setting" || may_set "$setting" || stuck="$stuck $setting"
+        holds "$setting" || can_set_sysctl "$setting" || stuck="$stuck $setting"
     done
     [ -z "$stuck" ] || add_failure sysctls "this kernel lacks or forbids$stuck" "boot a kernel with br_netfilter; in a container, make /proc/sys writable"
 }
 
 # Opened, and nothing written: busybox's -w says yes to root wherever it is.
-may_set() {
+can_set_sysctl() {
     file=$(sysctl_path "${1%%=*}")
     if [ -f "$file" ]; then (: >>"$file") 2>/dev/null; return; fi
     case $1 in net.bridge.*) ! has_module br_netfilter && modprobe -n -q br_netfilter 2>/dev/null ;; *) return 1 ;; esac
 }
 
 # Swap that is on and should not be: a device or file a line.
-active_swaps() { [ -z "$SWAP_OFF" ] || is_skipped swap || list_swaps; }
+list_unwanted_swaps() { [ -z "$SWAP_OFF" ] || is_skipped swap || list_swaps; }
 list_swaps() { awk 'NR > 1 { print $1 }' "$live/proc/swaps" 2>/dev/null; }
 
 # Units that would turn swap on at the next boot: of /etc/fstab, of generators, of packages.
-swap_units() {
+list_swap_units() {
     if [ -z "$SWAP_OFF" ] || is_skipped swap; then return; fi
     systemctl list-units --all --type swap --no-legend 2>/dev/null |
         awk '!/ masked / { for (i = 1; i <= NF; i++) if ($i ~ /\.swap$/) { print $i; break } }' |
@@ -95,8 +95,8 @@ swap_units() {
 
 # The host's files stay as they are; $store/swap says what uninstall.sh must undo.
 turn_swap_off() {
-    active_swaps >"$work/swaps"
-    swap_units >"$work/swap-units"
+    list_unwanted_swaps >"$work/swaps"
+    list_swap_units >"$work/swap-units"
     { sed 's/^/device /' "$work/swaps"; sed 's/^/unit /' "$work/swap-units"; } | while read -r line; do
         grep -qxF "$line" "$store/swap" 2>/dev/null || printf '%s\n' "$line" >>"$store/swap"
     done
@@ -108,7 +108,7 @@ turn_swap_off() {
     [ -s "$work/swaps" ] || return 0
     say "  turning swap off: $(tr '\n' ' ' <"$work/swaps")"
     swapoff -a || die 1 "swapoff -a failed"
-    [ -z "$(active_swaps)" ] || die 1 "swap is still on: $(active_swaps | tr '\n' ' ')"
+    [ -z "$(list_unwanted_swaps)" ] || die 1 "swap is still on: $(list_unwanted_swaps | tr '\n' ' ')"
     note "turned swap off"
 }
 

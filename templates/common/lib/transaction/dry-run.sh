@@ -25,7 +25,7 @@ print_plan() {
         done
         list_settings | while IFS='|' read -r step what; do printf '%-8s %s\n' "$step" "$what"; done
     fi
-    ! is_nothing_to_do || say "$NODE: nothing to do"
+    ! has_nothing_to_do || say "$NODE: nothing to do"
     say "Dry run: nothing was changed."
 }
 
@@ -49,11 +49,11 @@ list_steps() {
 # "restart|start|enable|reload unit", in the order in which it is done.
 list_unit_steps() {
     ! is_reload_due || say "reload NetworkManager.service"
-    disabled_units | sed 's/^/enable /'
+    list_disabled_units | sed 's/^/enable /'
     for unit in $UNITS; do
         if grep -qxF "$unit" "$work/restarts" || is_pending "$unit"; then
             say "restart $unit"
-        elif [ -n "$(UNITS=$unit inactive_units)" ]; then
+        elif [ -n "$(UNITS=$unit list_inactive_units)" ]; then
             say "start $unit"
         fi
     done
@@ -61,11 +61,11 @@ list_unit_steps() {
 
 # "what|text" of images and of what the kernel is told.
 list_settings() {
-    missing_images | while IFS='|' read -r name ref id; do say "load|$ref ($id)"; done
+    list_missing_images | while IFS='|' read -r name ref id; do say "load|$ref ($id)"; done
     for module in $MODULES; do has_module "$module" || ! modprobe -n -q "$module" 2>/dev/null || say "module|$module"; done
-    wrong_sysctls | sed 's/^/set|/'
-    active_swaps | sed 's/^/swap off|/'
-    swap_units | sed 's/^/mask|/'
+    list_wrong_sysctls | sed 's/^/set|/'
+    list_unwanted_swaps | sed 's/^/swap off|/'
+    list_swap_units | sed 's/^/mask|/'
 }
 
 # Of one line of $work/changes, in the variables of that name: the lines that differ, or why none is shown.
@@ -79,15 +79,15 @@ explain_change() {
         return
     fi
     if ! command -v diff >/dev/null 2>&1; then echo "(this host has no diff: compare $here/$source)"; return; fi
-    make_legible "$prefix$path" >"$work/before"
-    make_legible "$here/$source" >"$work/after"
+    print_readable "$prefix$path" >"$work/before"
+    print_readable "$here/$source" >"$work/after"
     if diff -U 1 "$work/before" "$work/after" >"$work/diff"; then echo "(only in what is masked)"; return; fi
     sed 1,2d "$work/diff"
 }
 
 is_text() { [ "$(wc -c <"$1")" -le "$SHOWN" ] && [ "$(tr -d '\000' <"$1" | wc -c)" -eq "$(wc -c <"$1")" ]; }
 
-make_legible() {
+print_readable() {
     case $1 in
         *.crt) openssl x509 -in "$1" -noout -subject -issuer -serial -startdate -enddate 2>/dev/null ;;
         *) redact <"$1" ;;
@@ -98,7 +98,7 @@ make_legible() {
 explain_step() {
     case $1 in
         restart)
-            say "because of $(causes_of "$2" | awk 'NR <= 3 { printf "%s%s", (NR > 1 ? ", " : ""), $0 } END { if (NR > 3) printf " and %d more", NR - 3; if (NR == 0) printf "a run that was cut short" }')"
+            say "because of $(list_causes "$2" | awk 'NR <= 3 { printf "%s%s", (NR > 1 ? ", " : ""), $0 } END { if (NR > 3) printf " and %d more", NR - 3; if (NR == 0) printf "a run that was cut short" }')"
             systemctl -q is-active "$2" 2>/dev/null || return 0
             say "meanwhile, $(unit_field "$2" Interruption)" ;;
     esac
@@ -107,7 +107,7 @@ explain_step() {
 print_plan_json() {
     printf '{"cluster":%s,"node":%s,"address":%s,"nothing_to_do":%s,\n "generation":%s,"kubernetes":{"installed":%s,"bundle":%s},"bundle":%s,\n' \
         "$(json_string "$CLUSTER")" "$(json_string "$NODE")" "$(json_string "$ADDRESS")" \
-        "$(if is_nothing_to_do; then echo true; else echo false; fi)" "$(json_number "$(current_generation)")" \
+        "$(if has_nothing_to_do; then echo true; else echo false; fi)" "$(json_number "$(current_generation)")" \
         "$(json_string "$(installed_field KUBERNETES_VERSION)")" "$(json_string "$KUBERNETES_VERSION")" \
         "$(json_string "$(print_files "$here/MANIFEST" | print_digest)")"
     printf ' "not_ready":%s,\n' "$(sed -n 's/^  \([a-z]\)/\1/p' "$work/failures" | json_lines)"
@@ -140,7 +140,7 @@ list_json_units() {
         interruption=$(unit_field "$unit" Interruption)
         [ "$step" = restart ] && systemctl -q is-active "$unit" 2>/dev/null || interruption=''
         printf '{"step":"%s","unit":%s,"because":%s,"seconds":%s,"interruption":%s}\n' "$step" "$(json_string "$unit")" \
-            "$(causes_of "$unit" | json_lines)" "$(json_number "$(seconds_of "$interruption")")" "$(json_string "$interruption")"
+            "$(list_causes "$unit" | json_lines)" "$(json_number "$(seconds_of "$interruption")")" "$(json_string "$interruption")"
     done
 }
 

@@ -21,24 +21,24 @@ install_files() {
     writing=yes
     : >"$store/unfinished"
     [ -f "$store/existed" ] || list_existing >"$store/existed"
-    recorded_files >"$work/files.before"
-    save_strangers
+    list_recorded_files >"$work/files.before"
+    back_up_unknown_files
     record_files
     : >"$work/copies"
     each_change put_beside
     set_modes || die 1 "cannot set modes and owners of the new files: mend that and run install.sh again"
     check_copies "$prefix/"
-    save_modified
-    if ! is_staged; then begin_switch; end_former_runtime; fi
+    back_up_modified_files
+    if ! is_staged; then start_switch; stop_former_runtime; fi
     mark_restarts
     noted_at=$(print_time)
-    each_change put_in_place
+    each_change move_into_place
     noted_at=''
     remove_stale_files
-    discard_beside
+    remove_temporary_files
     # Programs make the rest of these paths by themselves; what is above must go with them.
     for path in $DATA_PATHS $RUNTIME_PATHS; do
-        make_directory "$prefix${path%/*}" || die 1 "cannot make ${path%/*}"
+        ensure_directory "$prefix${path%/*}" || die 1 "cannot make ${path%/*}"
     done
     sync
     awk '{ print $1, $5 }' "$work/entries" >"$store/files.new" || die 1 "cannot write $store/files.new"
@@ -73,7 +73,7 @@ record_files() {
 
 # All files are beside their places before the first is moved: the moment between is short.
 put_beside() {
-    make_directory "${target%/*}" || return 1
+    ensure_directory "${target%/*}" || return 1
     if [ -e "$target.bundler-new" ] || [ -L "$target.bundler-new" ]; then # of a run that was killed
         wipe_secrets "$target.bundler-new"
         rm -f "$target.bundler-new"
@@ -107,7 +107,7 @@ $faults
 share_blocks() { ! is_staged && [ "$size" -ge "$LARGE" ] && ln "$generations/$to/$source" "$target.bundler-new" 2>/dev/null; }
 
 # A reader sees the old file or the new one, whole. A secret that goes is overwritten afterwards.
-put_in_place() {
+move_into_place() {
     [ ! -f "$target" ] || [ -z "$(find_secrets "$target")" ] || ln -f "$target" "$target.bundler-old" 2>/dev/null
     mv -f "$target.bundler-new" "$target" || return 1
     [ ! -f "$target.bundler-old" ] || wipe_secrets "$target.bundler-old"
@@ -115,38 +115,38 @@ put_in_place() {
 }
 
 # Of a run that was killed.
-discard_beside() {
-    recorded_files | awk -v prefix="$prefix" '{ print prefix $2 ".bundler-new"; print prefix $2 ".bundler-old" }' | sort -u >"$work/beside"
+remove_temporary_files() {
+    list_recorded_files | awk -v prefix="$prefix" '{ print prefix $2 ".bundler-new"; print prefix $2 ".bundler-old" }' | sort -u >"$work/beside"
     while read -r beside; do [ ! -f "$beside" ] || wipe_secrets "$beside"; done <"$work/beside"
     xargs -r rm -f <"$work/beside"
 }
 
 # Of a run that failed: they take room, and hold secrets.
-discard_parts() {
-    discard_beside
+remove_partial_copies() {
+    remove_temporary_files
     for each in "$generations"/*.part; do wipe_secrets "$each"; rm -rf "$each"; done
 }
 
 # What is above /data is the empty name, and there.
-make_directory() {
+ensure_directory() {
     [ -z "$1" ] || [ -d "$1" ] && return 0
-    make_directory "${1%/*}" || return 1
+    ensure_directory "${1%/*}" || return 1
     printf '%s\n' "${1#"$prefix"}" >>"$store/dirs"
     mkdir -m 0755 "$1"
 }
 
 # What was there before bundler's file; kept before the path is recorded as bundler's.
-save_strangers() {
+back_up_unknown_files() {
     awk 'FILENAME == ARGV[1] { known[$2] = 1; next } !($6 in known) { print $6 }' "$work/files.before" "$work/changes" >"$work/strangers"
     while read -r path; do
         target=$prefix$path
-        [ ! -e "$target" ] && [ ! -L "$target" ] || keep_as "$store/replaced$path" || die 1 "cannot keep $path"
+        [ ! -e "$target" ] && [ ! -L "$target" ] || back_up_file "$store/replaced$path" || die 1 "cannot keep $path"
     done <"$work/strangers"
 }
 
 # A file of bundler's that somebody changed is kept too.
-save_modified() {
-    (cd "$prefix/" && awk '{ print "." $6 }' "$work/changes" | print_digests) | awk '
+back_up_modified_files() {
+    (cd "$prefix/" && awk '{ print "." $6 }' "$work/changes" | print_file_digests) | awk '
         FILENAME == ARGV[1] { known[$2] = 1; ours[$1 " " $2] = 1; next }
         FILENAME == ARGV[2] { ours[$2 " " $6] = 1; next }
         { path = substr($2, 2) }
@@ -154,11 +154,11 @@ save_modified() {
     while read -r path; do
         target=$prefix$path
         say "  $path had been changed by hand; that version is kept in $store/modified"
-        keep_as "$store/modified$path.$(date -u +%Y%m%dT%H%M%SZ)" || die 1 "cannot keep $path"
+        back_up_file "$store/modified$path.$(date -u +%Y%m%dT%H%M%SZ)" || die 1 "cannot keep $path"
     done <"$work/modified"
 }
 
-keep_as() {
+back_up_file() {
     [ ! -e "$1" ] || return 0
     mkdir -p "${1%/*}" && cp -Pp "$target" "$1.part" && mv -f "$1.part" "$1"
 }

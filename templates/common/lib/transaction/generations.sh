@@ -39,11 +39,11 @@ save_generation() {
     if is_generation; then to=${here##*/}; return; fi
     own=$(identity_of "$here")
     for to in $(list_numbers); do
-        [ "$(identity_of "$generations/$to")" != "$own" ] || { is_whole "$to" && return; break; }
+        [ "$(identity_of "$generations/$to")" != "$own" ] || { is_intact "$to" && return; break; }
         to=''
     done
     [ -n "${to:-}" ] || to=$(($(list_numbers | sed -n '$p') + 1))
-    discard_parts
+    remove_partial_copies
     writing=yes
     part=$generations/$to.part
     (umask 077 && mkdir -p "$part") || die 1 "cannot make $part"
@@ -54,29 +54,29 @@ save_generation() {
     set_state "$to" unproven
 }
 
-is_whole() { [ -s "$generations/$1/MANIFEST" ] && [ -z "$(list_damaged "$1")" ]; }
+is_intact() { [ -s "$generations/$1/MANIFEST" ] && [ -z "$(list_damaged "$1")" ]; }
 kept_files() { print_files "$1/MANIFEST" | awk '$4 !~ /^packages\//'; }
 
 # list_damaged N: "sha256 mode size path" of what is not in that generation as it should be.
 list_damaged() {
     kept_files "$generations/$1" >"$work/kept-files"
-    (cd "$generations/$1" && awk '{ print $4 }' "$work/kept-files" | print_digests) |
+    (cd "$generations/$1" && awk '{ print $4 }' "$work/kept-files" | print_file_digests) |
         awk 'FILENAME == ARGV[1] { actual[$2] = $1; next } actual[$4] != $1' - "$work/kept-files"
 }
 
 # Before the first file moves: FROM must be there to go back to. What is damaged of it is taken from
 # where it is installed.
-look_at_way_back() {
+check_rollback_target() {
     [ "$from" != 0 ] && [ "$from" != "$to" ] && [ "$way$returned_from" = back ] || return 0
-    ! is_whole "$from" || return 0
+    ! is_intact "$from" || return 0
     list_damaged "$from" >"$work/damaged"
-    while read -r sha mode _ path; do mend_kept; done <"$work/damaged"
-    ! is_whole "$from" || { say "  generation $from was damaged, and is mended"; return 0; }
+    while read -r sha mode _ path; do repair_kept_file; done <"$work/damaged"
+    ! is_intact "$from" || { say "  generation $from was damaged, and is mended"; return 0; }
     [ "$go_back" = no ] || die 3 "generation $from is damaged, so this change could not be taken back ($(list_damaged "$from" | awk 'NR <= 3 { printf "%s ", $4 }')); nothing was changed (--no-rollback goes on all the same)"
     way=forward
 }
 
-mend_kept() {
+repair_kept_file() {
     case $path in rootfs/*) mended=$prefix${path#rootfs} ;; *) mended=$prefix/opt/k8s/bundle/$path ;; esac
     [ -f "$mended" ] && [ "$(print_digest <"$mended")" = "$sha" ] || return 0
     part=$generations/mended.part # not in the generation, where nothing is that its MANIFEST does not name
@@ -117,7 +117,7 @@ read_switch() {
     from=${from:-0}
 }
 
-begin_switch() {
+start_switch() {
     [ -z "$cut_short" ] || [ -n "$returned_from" ] ||
         say "  an earlier run was cut short between the generations $from and $cut_short; now the host goes to $to"
     write_line "$store/switch" "$from $to $way"
@@ -143,7 +143,7 @@ etcd_step() {
 
 # etcd writes its data anew for a new minor, and the old one cannot read them then. A run that was cut
 # short took its snapshot before it began; etcd may have gone on since, or not answer.
-look_at_etcd() {
+prepare_etcd_upgrade() {
     [ -n "$(etcd_step)" ] || return 0
     say "  $(etcd_step)"
     way=forward
@@ -164,34 +164,34 @@ save_snapshot() {
 }
 
 # Are the units of the installed generation well? Then it is one to go back to, and the new one has no excuse.
-look_before() {
+check_current_generation() {
     well_before=no
     [ "$from" != 0 ] && [ -z "$cut_short" ] || return 0
     unready_units=$(field_of "$from" UNITS)
-    look_at_units >/dev/null
+    update_unready_units >/dev/null
     [ -z "$unready_units" ] || return 0
     well_before=yes
     is_healthy "$from" || [ ! -f "$generations/$from/state" ] || set_state "$from" healthy
 }
 
 # After the wait: the new generation stays, or the host goes back to where it was well.
-end_switch() {
+finish_switch() {
     case $outcome in
         ready) set_state "$to" healthy ;;
-        pending) [ "$well_before" = no ] || return_back; set_state "$to" unproven ;;
-        failed) return_back; set_state "$to" failed ;;
+        pending) [ "$well_before" = no ] || go_back_to_previous; set_state "$to" unproven ;;
+        failed) go_back_to_previous; set_state "$to" failed ;;
     esac
     switching=no
     write_line "$store/current" "$to"
     rm -f "$store/switch"
     [ "$outcome" = ready ] || return 0
-    prune_strangers
+    prune_untrusted_generations
     prune_generations $GENERATIONS_KEPT
 }
 
 # The install.sh of the generation before takes over this process, and with it the lock. Nothing
 # happens where there is none that was well.
-return_back() {
+go_back_to_previous() {
     if [ "$from" = "$to" ] || ! is_healthy "$from"; then return 0; fi
     case $go_back$way in
         yesback) ;;
@@ -206,11 +206,11 @@ return_back() {
     if [ -f "$work/turn" ]; then find "$work" -type f ! -name turn -exec rm -f {} +; else rm -rf "$work"; fi
     trap - EXIT
     # shellcheck disable=SC2046 # a list of options
-    exec /bin/sh "$generations/$from/install.sh" --returned-from "$to" $(list_skips)
+    exec /bin/sh "$generations/$from/install.sh" --returned-from "$to" $(list_skip_options)
 }
 
 # What was overruled stays so on the way back, where the generation before knows of it.
-list_skips() {
+list_skip_options() {
     for check in $skipped; do
         # preflight.sh: where bundles of bundler before 0.1.0 have their checks
         ! cat "$generations/$from/lib/preflight/checks.sh" "$generations/$from/lib/preflight.sh" 2>/dev/null |
@@ -223,7 +223,7 @@ recover() {
     install_files
     systemctl daemon-reload
     # The boot did not count on units that were disabled amid the change.
-    for unit in $(disabled_units); do
+    for unit in $(list_disabled_units); do
         systemctl -q enable "$unit" || warn "$unit could not be enabled"
         systemctl --no-block start "$unit" || warn "$unit could not be started"
     done
@@ -235,11 +235,11 @@ recover() {
 }
 
 # Nothing is to be done, and what waited for other hosts, or took longer than it might, is well by now.
-prove_current() {
+update_current_state() {
     at=$(current_generation)
     case $(state_of "$at") in unproven | failed) ;; *) return 0 ;; esac
     unready_units=$UNITS
-    look_at_units >/dev/null
+    update_unready_units >/dev/null
     [ -n "$unready_units" ] || set_state "$at" healthy
 }
 
@@ -274,7 +274,7 @@ rollback() {
 
 # What holds authorities that the installed generation believes no more (bundler certs rotate): going
 # back there would take this host out of the cluster, and nothing of them is to stay.
-prune_strangers() {
+prune_untrusted_generations() {
     believed=$(text_field "$generations/$to/state.env" AUTHORITIES_BELIEVED)
     [ -n "$believed" ] || return 0
     for number in $(list_numbers); do
@@ -301,7 +301,7 @@ prune_generations() {
         prune_generation "$number"
         surplus=$((surplus - 1))
     done
-    discard_parts
+    remove_partial_copies
 }
 
 prune_generation() {

@@ -1,6 +1,6 @@
 # What would change: the bundle's files against what is installed.
 # needs: here packages_only prefix store work
-# sets: planned_for
+# sets: host_state
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
 
 # Makes in $work:
@@ -10,8 +10,8 @@
 #   touched   path                             of changes and of removed
 #   restarts  unit                             units that a change or removal concerns, NetworkManager's included
 #   packages  lines of packages/LIST           what is to be installed of them (packages.sh)
-make_plan() {
-    planned_for=$(print_traces)
+make_host_diff() {
+    host_state=$(print_host_state)
     list_entries >"$work/entries"
     awk '{ print $5 }' "$work/entries" | read_installed >"$work/installed"
     owner=0:0
@@ -23,16 +23,16 @@ make_plan() {
             kind = !(path in sha) ? "new" : sha[path] != $1 || state[path] != ($2 + 0) " " owner ? "changed" : ""
             if (kind != "") print kind, $1, $2, $3, $4, $5
         }' "$work/installed" "$work/entries" >"$work/changes"
-    recorded_files | awk 'FILENAME == ARGV[1] { wanted[$5] = 1; next } !($2 in wanted) && !seen[$2]++ { print $2 }' "$work/entries" - >"$work/removed"
+    list_recorded_files | awk 'FILENAME == ARGV[1] { wanted[$5] = 1; next } !($2 in wanted) && !seen[$2]++ { print $2 }' "$work/entries" - >"$work/removed"
     list_restarts >"$work/restarts"
     plan_packages
 }
 
 # What every run leaves behind.
-print_traces() { cat "$store/current" "$store/switch" "$store/files" "$store/journal" 2>/dev/null | print_digest; }
+print_host_state() { cat "$store/current" "$store/switch" "$store/files" "$store/journal" 2>/dev/null | print_digest; }
 
 # With --packages-only nothing else of the plan stands.
-narrow_to_packages() {
+limit_to_packages() {
     for list in changes removed restarts; do : >"$work/$list"; done
     UNITS='' BOOT_UNITS='' COMMANDS='' COMMANDS_WANTED='' PORTS='' OPEN_PORTS='' SYSCTLS='' SYSCTLS_WANTED='' MODULES='' CGROUPS=''
     SWAP_OFF='' IMAGES='' RESOLV_CONF=''
@@ -53,7 +53,7 @@ read_installed() {
     while read -r path; do
         [ ! -f "$prefix$path" ] || [ -L "$prefix$path" ] || printf '%s\n' "$prefix$path"
     done >"$work/present"
-    print_digests <"$work/present" >"$work/digests"
+    print_file_digests <"$work/present" >"$work/digests"
     xargs -r stat -c '%n %a %u:%g' <"$work/present" |
         awk 'FILENAME == ARGV[1] { sha[$2] = $1; next } { print $1, sha[$1], $2, $3 }' "$work/digests" -
 }
@@ -67,7 +67,7 @@ unit_field() {
 list_restarts() {
     { awk '{ print $6 }' "$work/changes"; cat "$work/removed"; } >"$work/touched"
     for unit in $UNITS; do
-        [ -z "$(causes_of "$unit")" ] || printf '%s\n' "$unit"
+        [ -z "$(list_causes "$unit")" ] || printf '%s\n' "$unit"
     done
     ! grep -q '^/etc/NetworkManager/' "$work/touched" || echo NetworkManager.service
 }
@@ -79,7 +79,7 @@ list_changes_below() {
 }
 
 # shellcheck disable=SC2046 # a list of paths
-causes_of() { list_changes_below "/etc/systemd/system/$1" $(unit_field "$1" RestartOn); }
+list_causes() { list_changes_below "/etc/systemd/system/$1" $(unit_field "$1" RestartOn); }
 
 is_reload_due() {
     grep -qxF NetworkManager.service "$work/restarts" || is_pending NetworkManager.service || return 1
@@ -88,10 +88,10 @@ is_reload_due() {
 
 is_pending() { [ -f "$store/restart-pending/$1" ]; }
 
-is_nothing_to_do() {
+has_nothing_to_do() {
     [ ! -s "$work/changes" ] && [ ! -s "$work/removed" ] && [ ! -f "$store/unfinished" ] && [ ! -f "$store/cordoned" ] && [ ! -f "$store/ticket" ] || return 1
     is_staged && return 0
     [ "$packages_only" = yes ] || { [ ! -f "$store/switch" ] && [ -n "$(current_generation)" ]; } || return 1
     [ ! -s "$work/packages" ] && [ ! -f "$store/packages-pending" ] || return 1
-    [ -z "$(inactive_units)$(disabled_units)$(missing_images)$(wrong_sysctls)$(active_swaps)$(swap_units)" ]
+    [ -z "$(list_inactive_units)$(list_disabled_units)$(list_missing_images)$(list_wrong_sysctls)$(list_unwanted_swaps)$(list_swap_units)" ]
 }

@@ -13,7 +13,7 @@ read_images() {
 }
 
 # "directory|reference|id" of the images that the runtime does not have under that reference and id.
-missing_images() {
+list_missing_images() {
     for image in $IMAGES; do
         ref=${image#*|} ref=${ref%|*}
         [ "$(image_id "$ref")" = "${image##*|}" ] || printf '%s\n' "$image"
@@ -23,8 +23,8 @@ missing_images() {
 # lib/runtime.sh says how, for the runtime of this node; nodes without images have none.
 load_images() {
     [ -n "$IMAGES" ] || return 0
-    await_runtime
-    missing_images >"$work/images"
+    wait_for_runtime
+    list_missing_images >"$work/images"
     while IFS='|' read -r name ref id; do
         say "  loading $ref"
         load_image || die 1 "$ref could not be loaded from $prefix/opt/k8s/images/$name: $answer"
@@ -35,17 +35,17 @@ load_images() {
 
 # flannel may have dockerd started anew at any moment, in the midst of a load or of the look after it.
 load_image() {
-    answer=$(lost_blobs "$name")
+    answer=$(list_lost_blobs "$name")
     [ -z "$answer" ] || return 1
     for _ in 1 2 3; do
-        await_runtime
+        wait_for_runtime
         answer=$(write_archive "$name" | load_archive "$ref") && answer="the runtime has another image of that name than $id"
         [ "$(image_id "$ref")" != "$id" ] || return 0
     done
     return 1
 }
 
-lost_blobs() {
+list_lost_blobs() {
     while read -r digest; do
         [ -f "$prefix/opt/k8s/images/blobs/sha256/$digest" ] || { echo "$digest is gone: run install.sh of the bundle"; return; }
     done <"$prefix/opt/k8s/images/$1/blobs"
@@ -65,7 +65,7 @@ write_archive() {
     tar -chf - -C "$work/archive" oci-layout index.json manifest.json blobs
 }
 
-await_runtime() {
+wait_for_runtime() {
     tried=0
     until reason=$(is_settled "$runtime_unit" && ready_runtime); do
         [ "$tried" -lt "$wait_limit" ] || { show_journal "$runtime_unit"; die 1 "$runtime_unit is not ready after $wait_limit s: $reason"; }

@@ -8,7 +8,7 @@
 # header KEY: the value of the line `# KEY VALUE`.
 header() { sed -n "s/^# $1 //p" "$here/MANIFEST"; }
 print_files() { sed '/^#/d' "$1"; }
-digest_of() { awk -v path="$1" '$4 == path { print $1 }' "$here/MANIFEST"; }
+find_digest() { awk -v path="$1" '$4 == path { print $1 }' "$here/MANIFEST"; }
 size_of() { awk -v path="$1" '$4 == path { print $3 }' "$here/MANIFEST"; }
 is_from() { grep -qxF "# from-$1 $2" "$here/MANIFEST"; }
 
@@ -45,14 +45,14 @@ shorten() { printf '%.16s' "$1"; }
 list_altered() {
     header from-base | awk -v prefix="$prefix" 'FILENAME == ARGV[1] { kept[$1] = 1; next }
         $4 in kept && $4 ~ /^rootfs\// { print $1, prefix substr($4, 7) }' - "$here/MANIFEST" >"$work/kept"
-    awk '{ print $2 }' "$work/kept" | print_digests |
+    awk '{ print $2 }' "$work/kept" | print_file_digests |
         awk -v skip="${#prefix}" 'FILENAME == ARGV[1] { actual[$2] = $1; next }
             actual[$2] == "" { print substr($2, skip + 1) ": missing"; next }
             actual[$2] != $1 { print substr($2, skip + 1) ": altered" }' - "$work/kept"
 }
 
 # What this run takes out of the payload is there, and is what MANIFEST says.
-check_absent() {
+check_external_files() {
     if is_generation; then return; fi
     [ -z "$payload" ] || open_payload
     awk '{ print $5 }' "$work/changes" >"$work/needed"
@@ -60,7 +60,7 @@ check_absent() {
     [ -s "$work/from-payload" ] || return 0
     [ -n "$payload" ] || refuse payload "$(count_lines <"$work/from-payload") files of this bundle are in $(payload_name).tar" \
         "run install.sh --payload $(payload_name).tar (or the directory that it was unpacked to)"
-    check_members
+    check_payload_files
 }
 
 payload_name() { printf 'payload-%.16s' "$(header payload)"; }
@@ -72,7 +72,7 @@ open_payload() {
     for place in "$payload/$name.tar" "$payload/$name"; do
         [ ! -e "$place" ] || payload=$place
     done
-    read_member SHA256SUMS >"$work/payload.sums" 2>/dev/null
+    read_payload_file SHA256SUMS >"$work/payload.sums" 2>/dev/null
     [ "$(print_digest <"$work/payload.sums")" != "$wanted" ] || return 0
     found=no
     if [ -d "$payload" ]; then
@@ -87,17 +87,17 @@ open_payload() {
     esac
 }
 
-# read_member NAME: out of the payload, as it lies there.
-read_member() {
+# read_payload_file NAME: out of the payload, as it lies there.
+read_payload_file() {
     if [ -d "$payload" ]; then cat "$payload/$1"; else tar -xOf "$payload" "$(payload_name)/$1"; fi
 }
 
-check_members() {
+check_payload_files() {
     bad=$(
         while read -r source; do
-            member=$(digest_of "$source").tar.gz
+            member=$(find_digest "$source").tar.gz
             listed=$(awk -v name="$member" '$2 == name { print $1 }' "$work/payload.sums")
-            [ "$(read_member "$member" 2>/dev/null | print_digest)" = "${listed:-none}" ] || printf '%s ' "$source"
+            [ "$(read_payload_file "$member" 2>/dev/null | print_digest)" = "${listed:-none}" ] || printf '%s ' "$source"
         done <"$work/from-payload"
     )
     [ -z "$bad" ] || refuse payload "$payload is damaged or cut off; in it are bad or missing: $bad" "copy $(payload_name).tar again, compare it with SHA256SUMS"
@@ -111,7 +111,7 @@ provide() {
     if is_from base "$1"; then
         cp "$prefix${1#rootfs}" "$2"
     else
-        wanted=$(digest_of "$1")
-        read_member "$wanted.tar.gz" | gzip -dc | tar -xOf - "$wanted" >"$2"
+        wanted=$(find_digest "$1")
+        read_payload_file "$wanted.tar.gz" | gzip -dc | tar -xOf - "$wanted" >"$2"
     fi
 }

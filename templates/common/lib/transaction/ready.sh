@@ -50,10 +50,10 @@ has_etcd() {
     return 1
 }
 
-ready_kube_controller_manager() { ready_beside_apiserver 10257; }
-ready_kube_scheduler() { ready_beside_apiserver 10259; }
+ready_kube_controller_manager() { ready_with_apiserver 10257; }
+ready_kube_scheduler() { ready_with_apiserver 10259; }
 
-ready_beside_apiserver() {
+ready_with_apiserver() {
     check_url "$ADDRESS" "$1" /healthz /etc/kubernetes/pki/ca.crt && return
     ready_kube_apiserver >/dev/null && return 1
     return 2
@@ -68,7 +68,7 @@ ready_kube_apply() {
 
 # is_listening PORT
 is_listening() {
-    listening | awk -v port="$(printf '%04X' "$1")" '$1 == port { found = 1 } END { exit !found }' ||
+    list_listening_ports | awk -v port="$(printf '%04X' "$1")" '$1 == port { found = 1 } END { exit !found }' ||
         { echo "nothing listens on port $1"; return 1; }
 }
 

@@ -7,13 +7,13 @@ restarted=0
 
 unit_state() { systemctl is-active "$1" 2>/dev/null; }
 
-inactive_units() {
+list_inactive_units() {
     for unit in $UNITS; do
         case $(unit_state "$unit") in active | activating | reloading) ;; *) printf '%s\n' "$unit" ;; esac
     done
 }
 
-disabled_units() {
+list_disabled_units() {
     for unit in $UNITS $BOOT_UNITS; do
         systemctl -q is-enabled "$unit" 2>/dev/null || printf '%s\n' "$unit"
     done
@@ -25,10 +25,10 @@ start_units() {
         systemctl daemon-reload || die 1 "systemctl daemon-reload failed"
         rm -f "$store/reload-pending"
     fi
-    disabled=$(disabled_units)
+    disabled=$(list_disabled_units)
     # shellcheck disable=SC2086 # a list of units
     [ -z "$disabled" ] || systemctl -q enable $disabled || die 1 "systemctl enable failed"
-    inactive=$(inactive_units)
+    inactive=$(list_inactive_units)
     for unit in $UNITS; do
         [ "$unit" != kubelet.service ] || load_images
         if is_pending "$unit" || printf '%s\n' "$inactive" | grep -qxF "$unit"; then
@@ -43,7 +43,7 @@ start_units() {
 
 # Where another container runtime takes over, what the former one runs ends now: nobody else would
 # ever take it away. Containers outlive their daemons.
-end_former_runtime() {
+stop_former_runtime() {
     former=$(sed -n 's/^runtime_unit=//p' "$prefix/opt/k8s/bundle/lib/runtime.sh" 2>/dev/null)
     case " $UNITS " in *" $former "*) return ;; esac
     [ -n "$former" ] && systemctl -q is-active "$former" 2>/dev/null || return 0
@@ -64,22 +64,22 @@ wait_until_ready() {
     unready_units=$UNITS outcome=ready wait_begun=$(now) told=0
     say "  waiting until all units are ready, at most $wait_limit s"
     while :; do
-        look_at_units
+        update_unready_units
         waited=$(($(now) - wait_begun))
         [ -n "$unready_units" ] || return 0
-        if [ "$waited" -ge "$wait_limit" ] || is_hopeless; then break; fi
+        if [ "$waited" -ge "$wait_limit" ] || is_failing_for_good; then break; fi
         if [ "$waited" -ge $((told + 15)) ]; then
             told=$waited
             say "  after $waited s: $(sed -n '1s/^[A-Za-z]* *//p' "$work/reasons")"
         fi
         sleep 1
     done
-    judge_unready
+    report_unready_units
 }
 
 # Where all was well before, a unit that keeps ending need not be waited for to the end. systemd
 # counts from the last start by hand, which may still be in its queue.
-is_hopeless() {
+is_failing_for_good() {
     [ "$well_before" = yes ] || return 1
     for unit in $unready_units; do
         restarts=$(systemctl show -p NRestarts "$unit" 2>/dev/null | sed 's/.*=//')
@@ -95,18 +95,18 @@ is_settled() {
 }
 
 # A unit that starts again and again looks well between two ends.
-has_lasted() {
+is_stable() {
     since=$(systemctl show -p ActiveEnterTimestampMonotonic "$1" 2>/dev/null | sed 's/.*=//')
     lasted=$(awk -v since="${since:-0}" '{ print int($1 - since / 1000000) }' /proc/uptime)
     [ "$lasted" -ge "$settle" ] || { echo "it has run for $lasted s only, and must do so for $settle s"; return 1; }
 }
 
-look_at_units() {
+update_unready_units() {
     still=''
     : >"$work/reasons"
     for unit in $unready_units; do
         check=ready_$(unit_field "$unit" Ready | tr - _)
-        reason=$("$check" "$unit" && is_settled "$unit" && has_lasted "$unit")
+        reason=$("$check" "$unit" && is_settled "$unit" && is_stable "$unit")
         case $? in
             0) say "  ready    $unit ($(($(now) - wait_begun)) s)"; continue ;;
             2) printf 'pending %s: %s\n' "$unit" "$reason" >>"$work/reasons" ;;
@@ -117,7 +117,7 @@ look_at_units() {
     unready_units=${still# }
 }
 
-judge_unready() {
+report_unready_units() {
     outcome=pending
     ! grep -q '^FAILED' "$work/reasons" || outcome=failed
     while read -r verdict unit reason; do

@@ -119,6 +119,6 @@ check_host_kubelet() {
 check_host_images() {
     expect "every image of the bundle, by its id"
     # shellcheck disable=SC2086 # a list of words
-    missing_images | sed 's/^[^|]*|//; s/|.*/ is not there, or another image/' |
+    list_missing_images | sed 's/^[^|]*|//; s/|.*/ is not there, or another image/' |
         all_well "$(printf '%s\n' $IMAGES | count_lines) images"
 }
