@@ -1,12 +1,260 @@
-"""Generated documents are up to date, and links lead to files that exist."""
+"""Documentation: generated pages are current, links and commands work, every check has an entry."""
 
 import re
 import runpy
+import shlex
+import subprocess
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer.main
+import yaml
+
+from bundler.cli.app import app
 
 PROJECT = Path(__file__).parents[2]
+DOCS = PROJECT / "docs"
+PAGES = [*sorted(PROJECT.glob("*.md")), *sorted(DOCS.rglob("*.md"))]
+TROUBLESHOOTING = DOCS / "guides" / "troubleshooting.md"
+SCRIPTS = {
+    **{f"{name}.sh": f"templates/common/{name}.sh" for name in ("install", "uninstall", "verify", "diagnose")},
+    **{f"{name}.sh": f"templates/etcd/{name}.sh" for name in ("backup", "restore")},
+    "join.sh": "bundler/resources/join.sh",
+    "forget-node.sh": "templates/control-plane/rootfs/opt/k8s/libexec/forget-node.sh",
+}  # fmt: skip
+"""Scripts of hosts that the documentation shows, and where they are."""
+
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+SEPARATORS = ("&&", "||", "|", ";", "&", "do", "done;", "then", "else")
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(PROJECT))
+
+
+pages = pytest.mark.parametrize("page", PAGES, ids=name_of)
+
+
+# ---- links
+
+
+@cache
+def anchors_of(page: Path) -> frozenset[str]:
+    """The anchors of a page's headings, as GitHub and MkDocs make them."""
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    found: dict[str, int] = {}
+    anchors = set()
+    for heading in re.findall(r"^#{1,6} (.+)$", text, re.MULTILINE):
+        words = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading)
+        slug = re.sub(r"[^\w\- ]", "", words.strip().lower()).replace(" ", "-")
+        count = found.get(slug, 0)
+        found[slug] = count + 1
+        anchors.add(f"{slug}-{count}" if count else slug)
+    return frozenset(anchors)
+
+
+def links_of(page: Path) -> Iterator[str]:
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    yield from re.findall(r"\]\(([^)\s]+)\)", text)
+
+
+@pages
+def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
+    broken = []
+    for link in links_of(page):
+        if link.startswith(("http://", "https://", "mailto:")):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        if not target.exists() or (anchor and anchor not in anchors_of(target)):
+            broken.append(link)
+    assert broken == []
+
+
+def test_every_page_is_in_the_navigation_of_the_site() -> None:
+    def leaves(node: object) -> Iterator[str]:
+        if isinstance(node, str):
+            yield node
+        elif isinstance(node, list):
+            for item in node:
+                yield from leaves(item)
+        elif isinstance(node, dict):
+            for item in node.values():
+                yield from leaves(item)
+
+    text = (PROJECT / "mkdocs.yml").read_text(encoding="utf-8")
+    listed = {name.replace("index.md", "README.md") for name in leaves(yaml.safe_load(text)["nav"])}
+    written = {str(page.relative_to(DOCS)) for page in PAGES if page.is_relative_to(DOCS)}
+    written |= {page.name for page in PAGES if page.parent == PROJECT}
+    assert listed == written
+
+
+# ---- commands
+
+
+def commands_of(page: Path) -> Iterator[list[str]]:
+    """The words of each command in console and sh blocks, and in code spans."""
+    text = page.read_text(encoding="utf-8")
+    lines = []
+    for kind, body in FENCE.findall(text):
+        if kind in {"sh", "bash"}:
+            lines += body.splitlines()
+        elif kind == "console":
+            lines += re.findall(r"^(?:[$#>] )(.*)$", body, re.MULTILINE)
+        elif kind == "yaml":
+            lines += re.findall(r"^ *- run: (.*)$", body, re.MULTILINE)
+    lines += re.findall(r"`((?:bundler|[\w./-]*\w+\.sh) [^`\n]*)`", FENCE.sub("", text))
+    for line in lines:
+        yield from split_commands(line)
+
+
+def split_commands(line: str) -> Iterator[list[str]]:
+    lexer = shlex.shlex(line, posix=True, punctuation_chars=";&|")
+    lexer.whitespace_split = True
+    lexer.commenters = ""
+    try:
+        words = list(lexer)
+    except ValueError:  # prose in quotes, as in `it's`
+        words = line.split()
+    command: list[str] = []
+    for word in words:
+        if word.startswith("#"):
+            break
+        if word in SEPARATORS or word.strip(";&|") == "":
+            if command:
+                yield command
+            command = []
+        else:
+            command.append(word)
+    if command:
+        yield command
+
+
+def find_faults(words: list[str]) -> str | None:
+    """What is wrong with a `bundler` command."""
+    command: Any = typer.main.get_command(app)
+    rest = words[1:]
+    while hasattr(command, "commands"):
+        options = known_options(command)
+        name = next((word for word in rest if word not in options), None)
+        if name is None or not re.fullmatch(r"[a-z]+(?:\|[a-z]+)*", name):
+            return None  # `bundler --help`, `bundler COMMAND`, `bundler …`
+        found = command.commands.get(name)
+        if found is None:
+            return f"no command {name}"
+        command = found
+        rest = rest[rest.index(name) + 1 :]
+    options = known_options(command)
+    for word in rest:
+        option = word.partition("=")[0]
+        if option.startswith("-") and option not in options and option != "-":
+            return f"no option {option}"
+    return None
+
+
+def known_options(command: Any) -> set[str]:
+    names = {"--help", "-h"}
+    for parameter in command.params:
+        names.update(parameter.opts, parameter.secondary_opts)
+    return names
+
+
+@pages
+def test_every_bundler_command_names_commands_and_options_that_exist(page: Path) -> None:
+    faults = [
+        (" ".join(words), fault)
+        for words in commands_of(page)
+        if words[0].rpartition("/")[2] == "bundler" and (fault := find_faults(words))
+    ]
+    assert faults == []
+
+
+@cache
+def help_of(script: str) -> str:
+    """The head of a script: `--help` prints it."""
+    lines = (PROJECT / SCRIPTS[script]).read_text(encoding="utf-8").splitlines()[1:]
+    head = next(number for number, line in enumerate(lines) if not line.startswith("#"))
+    return "\n".join(lines[:head])
+
+
+@pages
+def test_every_option_of_a_host_script_is_in_its_help(page: Path) -> None:
+    unknown = []
+    for words in commands_of(page):
+        script = next((n for w in words if (n := w.rpartition("/")[2]) in SCRIPTS), None)
+        if script is None:
+            continue
+        start = next(i for i, w in enumerate(words) if w.rpartition("/")[2] == script)
+        unknown += [
+            (script, word)
+            for word in words[start + 1 :]
+            if re.fullmatch(r"--?[a-z][a-z-]*", word)
+            and not re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", help_of(script))
+        ]
+    assert unknown == []
+
+
+def test_the_tests_of_commands_see_faults() -> None:
+    assert find_faults(["bundler", "biuld"]) == "no command biuld"
+    assert find_faults(["bundler", "build", "--splt", "4G"]) == "no option --splt"
+    assert find_faults(["bundler", "certs", "renew", "--all"]) is None
+    assert list(split_commands("a -b && c | d # e")) == [["a", "-b"], ["c"], ["d"]]
+
+
+# ---- troubleshooting
+
+
+def list_preflight_checks() -> list[str]:
+    path = PROJECT / "templates/common/lib/preflight/checks.sh"
+    script = f". '{path}'; print_preflight"
+    done = subprocess.run(["sh", "-c", script], check=True, capture_output=True, text=True)
+    return [line.partition("|")[0] for line in done.stdout.splitlines()]
+
+
+def list_verify_checks() -> list[str]:
+    path = PROJECT / "templates/common/lib/verify/table.sh"
+    values = "ROLES='etcd control-plane worker' FEATURES='coredns metrics-server'"
+    names = "etcdctl= etcd_commas= pki= kubectl_line= again= namespace= CLOSED_PORTS= UNITS="
+    prints = "print_cluster_checks; print_node_checks; print_failover_checks"
+    script = f"{values} {names}; . '{path}'; {prints}"
+    done = subprocess.run(["sh", "-c", script], check=True, capture_output=True, text=True)
+    return [line.partition("|")[0] for line in done.stdout.splitlines()]
+
+
+def test_every_preflight_check_has_an_entry_in_troubleshooting() -> None:
+    checks = list_preflight_checks()
+    assert len(checks) > 20
+    assert [name for name in checks if f"\n### `{name}`\n" not in TROUBLESHOOTING.read_text()] == []
+
+
+def test_every_check_of_verify_has_an_entry_in_troubleshooting() -> None:
+    checks = list_verify_checks()
+    assert len(checks) > 40
+    assert [name for name in checks if f"\n### `{name}`\n" not in TROUBLESHOOTING.read_text()] == []
+
+
+def test_troubleshooting_has_no_entry_for_a_check_that_is_gone() -> None:
+    entries = re.findall(r"^### `([^`]+)`$", TROUBLESHOOTING.read_text(), re.MULTILINE)
+    before_checks = ["trust", "base", "payload"]  # refusals before the first check
+    assert sorted(entries) == sorted(
+        [*before_checks, *list_preflight_checks(), *list_verify_checks()]
+    )
+
+
+def test_each_entry_of_troubleshooting_has_three_commands_and_a_fix() -> None:
+    text = TROUBLESHOOTING.read_text(encoding="utf-8")
+    entries = re.split(r"^### ", text, flags=re.MULTILINE)[1:]
+    for entry in entries:
+        block = FENCE.search(entry)
+        assert block, entry
+        assert len(re.findall(r"^# ", block[2], re.MULTILINE)) == 3, entry
+        assert "**Fix:**" in entry, entry
+
+
+# ---- what is said about tests, and pages that are generated
 
 
 def test_the_generated_reference_pages_are_up_to_date() -> None:
@@ -15,20 +263,18 @@ def test_the_generated_reference_pages_are_up_to_date() -> None:
     assert stale == [], "run: make docs"
 
 
-@pytest.mark.parametrize(
-    "page", [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))], ids=str
-)
-def test_links_lead_to_files_that_are_there(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
-        if not target.startswith(("http://", "https://")):
-            assert (page.parent / target).exists(), target
-
-
-def test_the_readme_names_what_tests_skip_in_their_words() -> None:
-    tests = Path(__file__).parents[1]
-    text = "".join(path.read_text() for path in tests.rglob("*.py") if path != Path(__file__))
+def test_the_testing_page_names_what_tests_skip_in_their_words() -> None:
+    tests = PROJECT / "tests"
+    own = Path(__file__)
+    text = "".join(path.read_text() for path in tests.rglob("*.py") if path != own)
     skips = re.findall(r"pytest\.skip\(|skipif\(", text)
     reasons = re.findall(r"(?:pytest\.skip\(|reason=)\s*f?\"([^\"]*?cannot [^\":]*):", text)
     assert len(reasons) == len(skips) > 10
-    readme = (tests.parent / "README.md").read_text()
-    assert [reason for reason in reasons if reason not in readme] == []
+    page = (DOCS / "development" / "testing.md").read_text()
+    assert [reason for reason in reasons if reason not in page] == []
+
+
+def test_the_readme_is_short() -> None:
+    text = (PROJECT / "README.md").read_text(encoding="utf-8")
+    assert len(text.split()) <= 1200
+    assert len(text.splitlines()) <= 150
