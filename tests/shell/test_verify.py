@@ -1,4 +1,4 @@
-"""verify.sh without a cluster: its options, its refusals, and HTTPS by openssl alone."""
+"""verify.sh without a cluster: options, refusals, and HTTPS requests with openssl."""
 
 import datetime as dt
 import ipaddress
@@ -32,17 +32,17 @@ LIB = TEMPLATES / "common" / "lib"
         ("master1", ["--only", "nothing"], 2, "there is no check nothing"),
         ("master1", ["--timeout", "x"], 2, "x is not a number of seconds"),
         ("master1", ["--timeout"], 2, "--timeout needs a value"),
-        ("master1", ["--namespace", "A_b"], 2, "cannot name a namespace"),
+        ("master1", ["--namespace", "A_b"], 2, "is not a valid name of a namespace"),
         (
             "worker1",
             [],
             3,
-            "worker1 is no control-plane node; run it on one of: master1 master2 master3",
+            "worker1 is not a control-plane node: run it on one of: master1 master2 master3",
         ),
         ("master1", [], 3, "install this node's bundle first"),
     ],
 )
-def test_options_and_places_are_checked(
+def test_options_and_the_host_are_checked(
     sh: Sh,
     rendered: Path,
     tmp_path: Path,
@@ -78,12 +78,12 @@ def test_every_check_has_one_row_and_one_function(rendered: Path, sh: Sh) -> Non
     assert set(listed) <= set(rows)
 
 
-def test_altered_facts_are_not_believed(trees: Path, sh: Sh) -> None:
+def test_a_changed_node_env_is_not_run(trees: Path, sh: Sh) -> None:
     facts = trees / "master1" / "node.env"
     facts.write_text(facts.read_text() + "touch /tmp/never\n")
     done = sh(trees / "master1" / "verify.sh")
     assert done.returncode == 2
-    assert "is not the file that MANIFEST names" in done.stderr
+    assert "does not match its digest in MANIFEST" in done.stderr
 
 
 def run_part(sh: Sh, tmp_path: Path, part: str, command: str) -> subprocess.CompletedProcess[str]:
@@ -93,7 +93,7 @@ def run_part(sh: Sh, tmp_path: Path, part: str, command: str) -> subprocess.Comp
 
 
 @pytest.mark.parametrize("text", ["plain", 'a "quote" and \\ more', "tab\there", "é"])
-def test_what_was_seen_is_sound_json(sh: Sh, tmp_path: Path, text: str) -> None:
+def test_any_text_becomes_a_valid_json_string(sh: Sh, tmp_path: Path, text: str) -> None:
     quoted = text.replace("'", "'\\''")
     done = run_part(sh, tmp_path, "core/json", f"json_string '{quoted}'")
     assert json.loads(done.stdout) == "".join(c for c in text if " " <= c <= "~")
@@ -167,7 +167,7 @@ def tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsServer]:
 
 
 @pytest.mark.parametrize("status", [200, 401, 403, 500])
-def test_a_status_is_told_as_the_server_gives_it(
+def test_the_status_of_the_server_is_printed(
     sh: Sh, tmp_path: Path, tls_server: TlsServer, status: int
 ) -> None:
     command = f"https_status 127.0.0.1 {tls_server.port} /{status} {tls_server.authority}"
@@ -186,13 +186,13 @@ def test_the_body_follows_the_status(sh: Sh, tmp_path: Path, tls_server: TlsServ
         ("127.0.0.2", "authority", "000 "),
     ],
 )
-def test_a_certificate_that_is_not_right_gives_no_answer(
+def test_a_certificate_that_does_not_verify_gives_status_000(
     sh: Sh, tmp_path: Path, tls_server: TlsServer, host: str, authority: str, expected: str
 ) -> None:
     command = f"https_status {host} {tls_server.port} /200 {getattr(tls_server, authority)}"
     assert run_part(sh, tmp_path, "core/https", command).stdout.startswith(expected)
 
 
-def test_a_closed_port_gives_no_answer(sh: Sh, tmp_path: Path, tls_server: TlsServer) -> None:
+def test_a_closed_port_gives_status_000(sh: Sh, tmp_path: Path, tls_server: TlsServer) -> None:
     command = f"https_status 127.0.0.1 9 /200 {tls_server.authority}"
     assert run_part(sh, tmp_path, "core/https", command).stdout.startswith("000 ")

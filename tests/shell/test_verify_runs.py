@@ -1,4 +1,4 @@
-"""verify.sh end to end against stand-ins: what it chooses, reports, leaves alone and removes."""
+"""verify.sh end to end against stand-ins for kubectl, etcdctl and the API server."""
 
 import base64
 import hashlib
@@ -16,7 +16,7 @@ from support.pems import make_pem
 from support.shells import TEMPLATES, Sh, write_program
 
 COMMON = TEMPLATES / "common"
-# Nobody listens at these ports of the loopback network.
+# No process listens on these ports of the loopback network.
 NODE_ENV = """CLUSTER='a "b" \\c'
 NODE='one'
 ROLES='{roles}'
@@ -27,7 +27,7 @@ NODES='one|127.9.9.1|etcd,control-plane,worker 10|127.9.9.2|worker'
 ETCD_ENDPOINTS='https://127.9.9.1:2379 https://127.9.9.3:2379'
 VERIFY_IMAGE='{image}'
 """
-# Keeps a namespace in a file; creating writes who it is for.
+# Stores the namespace in a file; `create` writes to it which run it belongs to.
 KUBECTL = """echo "$*" >>{d}/calls
 case " $* " in
 *" get namespace "*) [ ! -f {d}/namespace ] || cat {d}/namespace ;;
@@ -55,7 +55,7 @@ def run(sh: Sh, tmp_path: Path, api: dict[str, Any]) -> Run:
     """Run a copy of verify.sh with an installed node around it."""
     bundle = tmp_path / "bundle"
     (bundle / "lib").mkdir(parents=True)
-    for path in [COMMON / "verify.sh", *COMMON.glob("lib/**/*.sh")]:
+    for path in [COMMON / "verify.sh", *(p for p in COMMON.glob("lib/**/*") if p.is_file())]:
         copy = bundle / path.relative_to(COMMON)
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(path.read_bytes())
@@ -103,7 +103,7 @@ def run(sh: Sh, tmp_path: Path, api: dict[str, Any]) -> Run:
 @pytest.mark.parametrize(
     "name", ["etcd.members", "etcd-members|nothing", "", "*", "nodes-read", "-e", "a\nnodes-ready"]
 )
-def test_what_is_no_check_is_never_silently_passed(run: Run, name: str) -> None:
+def test_an_unknown_check_name_is_refused(run: Run, name: str) -> None:
     done = run("--only", name, "--timeout", "0", "--json")
     assert done.returncode == 2
     assert "there is no check" in done.stderr
@@ -111,20 +111,20 @@ def test_what_is_no_check_is_never_silently_passed(run: Run, name: str) -> None:
 
 
 @pytest.mark.parametrize("seconds", ["-1", "1.5", "1 ", "", "99999999999999999999"])
-def test_seconds_are_a_number_that_shells_can_add(run: Run, seconds: str) -> None:
+def test_a_timeout_must_be_a_number_that_shells_can_add(run: Run, seconds: str) -> None:
     done = run("--timeout", seconds)
     assert done.returncode == 2
     assert "is not a number of seconds" in done.stderr
 
 
-def test_on_a_worker_it_names_where_to_go(run: Run, tmp_path: Path) -> None:
+def test_on_a_worker_it_names_the_control_plane_nodes(run: Run, tmp_path: Path) -> None:
     done = run("--json", roles="worker")
     assert (done.returncode, done.stdout) == (3, "")
     assert "run it on one of: one" in done.stderr
     assert (tmp_path / "calls").read_text() == ""
 
 
-def test_every_failure_is_reported_as_sound_json(run: Run, tmp_path: Path) -> None:
+def test_every_failure_is_reported_as_valid_json(run: Run, tmp_path: Path) -> None:
     (tmp_path / "var/log/kubernetes").mkdir(parents=True)
     (tmp_path / "var/log/kubernetes/audit.log").write_text('{"apiVersion":"audit.k8s.io/v1"}\n')
     done = run("--timeout", "0", "--json")
@@ -133,13 +133,13 @@ def test_every_failure_is_reported_as_sound_json(run: Run, tmp_path: Path) -> No
     assert (report["cluster"], report["node"], report["ok"]) == ('a "b" \\c', "one", False)
     names = [check["name"] for check in report["checks"]]
     assert len(names) == len(set(names)) == 27
-    # where nothing runs, nothing unsafe listens either
+    # no process runs, so no unsafe port is open
     assert [check["name"] for check in report["checks"] if check["ok"]] == ["ports-closed"]
     assert all(check["expected"] and check["seen"] and check["look"] for check in report["checks"])
     assert (tmp_path / "calls").read_text() == ""
 
 
-def test_the_table_says_expected_seen_and_where_to_look(run: Run) -> None:
+def test_the_table_shows_what_was_expected_what_was_seen_and_a_command(run: Run) -> None:
     done = run("--timeout", "0", "--only", "etcd-members", "--only", "apiserver-ready")
     assert done.returncode == 1
     rows = [row.strip() for row in done.stdout.splitlines()]
@@ -154,17 +154,17 @@ def test_the_table_says_expected_seen_and_where_to_look(run: Run) -> None:
 
 @pytest.fixture
 def ready(run: Run, tmp_path: Path) -> Run:
-    """The same, with an API server that is ready."""
+    """Like run, with an API server that is ready."""
     answers = tmp_path / "bundle/lib/core/https.sh"
     answers.write_text(f"{answers.read_text()}\nhttps_get() {{ echo 200; }}\n")
     return run
 
 
-def test_a_namespace_of_somebody_else_is_left_alone(ready: Run, tmp_path: Path) -> None:
+def test_a_namespace_that_verify_did_not_create_is_not_touched(ready: Run, tmp_path: Path) -> None:
     (tmp_path / "namespace").write_text("found - \n")
     done = ready("--only", "secrets-encrypted", "--namespace", "default", "--timeout", "0")
     assert done.returncode == 2
-    assert "the namespace default exists and is not verify.sh's own" in done.stderr
+    assert "the namespace default exists and verify.sh did not create it" in done.stderr
     calls = (tmp_path / "calls").read_text()
     assert "delete" not in calls
     assert "create" not in calls
@@ -172,7 +172,9 @@ def test_a_namespace_of_somebody_else_is_left_alone(ready: Run, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("keep", [False, True])
-def test_its_own_namespace_goes_unless_it_is_kept(ready: Run, tmp_path: Path, keep: bool) -> None:
+def test_its_namespace_is_deleted_unless_keep_is_given(
+    ready: Run, tmp_path: Path, keep: bool
+) -> None:
     done = ready("--only", "secrets-encrypted", "--timeout", "0", *(["--keep"] if keep else []))
     assert done.returncode == 1
     assert "kind: Secret" in (tmp_path / "manifest").read_text()
@@ -181,7 +183,7 @@ def test_its_own_namespace_goes_unless_it_is_kept(ready: Run, tmp_path: Path, ke
 
 
 @pytest.mark.parametrize("seconds", ["0", "00", "08", "010", "999999"])
-def test_what_holds_is_reported_so_whatever_the_timeout(ready: Run, seconds: str) -> None:
+def test_a_check_that_passes_is_ok_with_any_timeout(ready: Run, seconds: str) -> None:
     done = ready("--only", "endpoint-ready", "--timeout", seconds, "--json")
     report = json.loads(done.stdout)
     assert (done.returncode, report["ok"]) == (0, True)
@@ -196,15 +198,17 @@ def test_a_timeout_of_010_is_ten_and_not_octal(run: Run, tmp_path: Path) -> None
     assert run("--timeout", "010").stdout == "10\n"
 
 
-def test_what_a_dead_run_left_is_removed_first(ready: Run, tmp_path: Path) -> None:
+def test_the_namespace_of_a_killed_run_is_deleted_first(ready: Run, tmp_path: Path) -> None:
     (tmp_path / "namespace").write_text("found yes one 999999 99999999999\n")
     done = ready("--only", "secrets-encrypted", "--timeout", "0")
-    assert "removing what an earlier run left" in done.stderr
+    assert "deleting the namespace bundler-verify of an earlier run" in done.stderr
     calls = (tmp_path / "calls").read_text()
     assert calls.index("delete namespace") < calls.index("create")
 
 
-def test_the_secrets_value_is_in_no_argument_and_no_output(ready: Run, tmp_path: Path) -> None:
+def test_the_value_of_the_secret_is_in_no_argument_and_no_output(
+    ready: Run, tmp_path: Path
+) -> None:
     done = ready("--only", "secrets-encrypted", "--timeout", "0", "--json")
     manifest = (tmp_path / "manifest").read_text()
     value = manifest.split('value: "')[1].split('"')[0]
@@ -212,7 +216,7 @@ def test_the_secrets_value_is_in_no_argument_and_no_output(ready: Run, tmp_path:
     assert value not in (tmp_path / "calls").read_text() + done.stdout + done.stderr
 
 
-def test_without_an_image_checks_of_pods_fail_and_say_why(ready: Run) -> None:
+def test_without_an_image_the_checks_of_pods_fail_with_the_reason(ready: Run) -> None:
     done = ready("--only", "pod-network", "--timeout", "0", "--json")
     (check,) = json.loads(done.stdout)["checks"]
     assert check["ok"] is False
@@ -220,12 +224,13 @@ def test_without_an_image_checks_of_pods_fail_and_say_why(ready: Run) -> None:
 
 
 def source(sh: Sh, tmp_path: Path, command: str) -> list[str]:
-    """What a command prints in the midst of verify.sh's parts."""
-    paths = [COMMON / "lib/core/json.sh", *sorted(COMMON.glob("lib/verify/[!p]*.sh"))]
+    """The output of a command that calls functions of verify.sh's parts."""
+    parts_of_verify = COMMON.glob("lib/verify/*.sh")
+    paths = [COMMON / "lib/core/json.sh", *(p for p in parts_of_verify if p.name != "probe.sh")]
     parts = "".join(f". {path}\n" for path in paths)
     script = tmp_path / "script.sh"
     script.write_text(
-        f"set -u\n{parts}work={tmp_path} results={tmp_path} check=c deadline=0 NODE=one\n"
+        f"set -u\n{parts}here={COMMON} work={tmp_path} results={tmp_path} check=c deadline=0 NODE=one\n"
         f"NODES='10|127.9.9.1|worker 1e1|127.9.9.2|worker'\n{command}\n"
     )
     done = sh(script)
@@ -233,9 +238,9 @@ def source(sh: Sh, tmp_path: Path, command: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-def test_workers_with_names_equal_as_numbers_are_two(sh: Sh, tmp_path: Path) -> None:
+def test_names_that_are_equal_as_numbers_are_two_workers(sh: Sh, tmp_path: Path) -> None:
     (tmp_path / "pods").write_text("web 10 web-a Running 10.200.0.2 ready\n")
-    assert source(sh, tmp_path, "missing_pods web") == ["1e1: no pod (web)"]
+    assert source(sh, tmp_path, "list_missing_pods web") == ["1e1: no pod (web)"]
 
 
 @pytest.mark.parametrize(
@@ -243,20 +248,20 @@ def test_workers_with_names_equal_as_numbers_are_two(sh: Sh, tmp_path: Path) -> 
     [
         ("ping a ok\nping b ok\nend\n", ""),
         ("ping a ok\nping b no reply\nend\n", "10 to b: no reply"),
-        ("ping a ok\nend\n", "10: only 1 of 2 were possible"),
-        ("", "10: only 0 of 2 were possible"),
+        ("ping a ok\nend\n", "10: only 1 of 2 results"),
+        ("", "10: only 0 of 2 results"),
     ],
 )
-def test_probes_hold_only_when_every_one_is_well(
+def test_a_probe_check_passes_only_if_every_result_is_ok(
     sh: Sh, tmp_path: Path, report: str, seen: str
 ) -> None:
     (tmp_path / "probe.10").write_text(report)
     (tmp_path / "probe.1e1").write_text("ping a ok\nping b ok\nend\n")
-    code, *rest = source(sh, tmp_path, 'judge_probes ping 2 pings; echo $?; cat "$results/c.seen"')
+    code, *rest = source(sh, tmp_path, 'check_probes ping 2 pings; echo $?; cat "$results/c.seen"')
     assert (code, rest) == (("2", [seen]) if seen else ("0", ["4 pings from 2 workers"]))
 
 
-def test_long_and_strange_text_becomes_one_sound_line(sh: Sh, tmp_path: Path) -> None:
+def test_long_text_with_control_characters_becomes_one_json_line(sh: Sh, tmp_path: Path) -> None:
     (tmp_path / "text").write_bytes(b'a\x1b[31m\n\n"b"\t\xff\\\n' + b"x" * 700 + b"\n")
     (line,) = source(sh, tmp_path, 'json_string "$(one_line "$work/text")"')
     text = json.loads(line)
@@ -266,7 +271,7 @@ def test_long_and_strange_text_becomes_one_sound_line(sh: Sh, tmp_path: Path) ->
 
 @pytest.fixture
 def node(run: Run, tmp_path: Path) -> Callable[..., dict[str, dict[str, Any]]]:
-    """`verify.sh --node --json` on a worker of stand-ins; its checks by name."""
+    """`verify.sh --node --json` on a worker with stand-ins: its checks by name."""
     write_program(
         tmp_path / "bin/systemctl",
         'case "$*" in *broken*) echo failed; exit 3 ;; is-active*) echo active ;; esac\n',
@@ -288,7 +293,7 @@ def node(run: Run, tmp_path: Path) -> Callable[..., dict[str, dict[str, Any]]]:
     return start
 
 
-def test_a_host_is_judged_by_itself(node: Callable[..., dict[str, dict[str, Any]]]) -> None:
+def test_a_host_is_checked_alone(node: Callable[..., dict[str, dict[str, Any]]]) -> None:
     checks = node()
     assert set(checks) == {
         "host-units", "host-files", "host-certificates", "host-serving", "host-kernel",
@@ -299,7 +304,7 @@ def test_a_host_is_judged_by_itself(node: Callable[..., dict[str, dict[str, Any]
     assert not checks["host-kubelet"]["ok"]
 
 
-def test_an_image_that_the_runtime_lacks_is_named(
+def test_an_image_that_the_runtime_does_not_have_is_named(
     node: Callable[..., dict[str, dict[str, Any]]], tmp_path: Path
 ) -> None:
     library = next(tmp_path.rglob("verify.sh")).parent / "lib"
@@ -310,15 +315,15 @@ def test_an_image_that_the_runtime_lacks_is_named(
     )
     check = node()["host-images"]
     assert not check["ok"]
-    assert "registry.example/b:1 is not there, or another image" in check["seen"]
-    assert "registry.example/c:1 is not there" in check["seen"]
+    assert "registry.example/b:1 is missing, or another image" in check["seen"]
+    assert "registry.example/c:1 is missing" in check["seen"]
     assert "registry.example/a:1" not in check["seen"]
     (library / "images.tsv").write_text(lines[0])
     check = node()["host-images"]
     assert (check["ok"], check["seen"]) == (True, "1 images")
 
 
-def test_a_dead_unit_and_a_changed_file_are_named(
+def test_a_failed_unit_and_a_changed_file_are_named(
     node: Callable[..., dict[str, dict[str, Any]]], tmp_path: Path
 ) -> None:
     (tmp_path / "etc/kubernetes/one.yaml").write_text("changed\n")
@@ -330,10 +335,10 @@ def test_a_dead_unit_and_a_changed_file_are_named(
 
 
 @pytest.mark.parametrize(("days", "is_well"), [(32, True), (29, False)])
-def test_a_certificate_that_ends_within_30_days_is_a_fault(
+def test_a_certificate_that_expires_within_30_days_fails(
     node: Callable[..., dict[str, dict[str, Any]]], tmp_path: Path, days: int, *, is_well: bool
 ) -> None:
-    """It was none until the last day, when it is too late to carry a bundle through a gate."""
+    """A warning on the last day is too late: a new bundle must be carried to the site."""
     for file in (tmp_path / "etc/kubernetes").rglob("*"):
         if file.suffix in {".crt", ".kubeconfig"}:
             file.unlink()

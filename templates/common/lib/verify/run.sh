@@ -1,37 +1,47 @@
-# How verify.sh runs checks: side by side, each until it holds or the time is over.
+# Run checks in parallel, each one again until it passes or the time is over; helpers of all checks.
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # verify.sh and its parts share their variables
 
 now() { date +%s; }
 say() { printf '%s\n' "$*" >&2; }
 is_time_left() { [ "$(now)" -lt "$deadline" ]; }
 
-# A check calls these: what must be, and what was seen (the last call counts).
+# A check calls these: what must be true, and what it found. The last call of each is reported.
 expect() { printf '%s\n' "$*" >"$results/$check.expected"; }
 saw() { printf '%s\n' "$*" >"$results/$check.seen"; }
 
-# start_checks NAME...: each in the background; await_started waits for them.
+# conclude PROBLEMS SUMMARY: report the problems and return 1, or report the summary if there are none.
+conclude() {
+    if [ -n "$1" ]; then
+        saw "$(printf '%s\n' "$1" | print_first)"
+        return 1
+    fi
+    saw "$2"
+}
+
+# start_checks NAME...: start each check in the background; await_children waits for all of them.
 start_checks() {
     for started_check; do
         run_check "$started_check" &
-        started="$started $!"
+        children="$children $!"
     done
 }
 
-await_started() {
+await_children() {
     # shellcheck disable=SC2086 # a list of process ids
-    [ -z "$started" ] || wait $started
-    started=
+    [ -z "$children" ] || wait $children
+    children=
 }
 
-# A check returns 0 when it holds, 1 when it does not hold yet, 2 when it never will.
+# A check returns 0 if it passed, 1 to be tried again, 2 if it can no longer pass.
 # shellcheck disable=SC2030,SC2031 # it is meant to stay in the subshell
 run_check() (
     check=$1
-    function=check_$(printf '%s' "$check" | tr - _)
-    begun=$(now)
+    # shellcheck disable=SC2086 # split at dashes
+    function=check_$(IFS=- && join_words _ $check)
+    check_start=$(now)
     expect "" && saw ""
     while :; do
-        may_run && "$function"
+        has_prerequisites && "$function"
         code=$?
         if [ "$code" -ne 1 ] || ! is_time_left; then break; fi
         sleep 1
@@ -39,28 +49,29 @@ run_check() (
     printf '%s\n' "$code" >"$results/$check.code"
     verdict=ok
     [ "$code" -eq 0 ] || verdict=FAILED
-    say "$(printf '%-6s  %-26s %3s s  %s' "$verdict" "$check" $(($(now) - begun)) "$(one_line "$results/$check.seen")")"
+    printf '%-6s  %-26s %3s s  %s\n' \
+        "$verdict" "$check" $(($(now) - check_start)) "$(one_line "$results/$check.seen")" >&2
 )
 
-# What all checks of a kind need is there; else the check fails with the reason.
+# Is there what the check needs? If not, the check fails with the reason of block_checks.
 # shellcheck disable=SC2031
-may_run() {
-    needs=$(print_checks | awk -F'|' -v name="$check" '$1 == name { print $2 }')
-    [ "$needs" != nothing ] || return 0
-    for lacking in api namespace workload; do
-        if [ -f "$work/no-$lacking" ]; then
-            expect "$(sed -n 1p "$work/no-$lacking")"
-            saw "$(sed 1d "$work/no-$lacking")"
+has_prerequisites() {
+    read_row "$check"
+    [ "$row_needs" != nothing ] || return 0
+    for prerequisite in api namespace workload; do
+        if [ -f "$work/no-$prerequisite" ]; then
+            expect "$(sed -n 1p "$work/no-$prerequisite")"
+            saw "$(sed 1d "$work/no-$prerequisite")"
             return 2
         fi
-        [ "$needs" != "$lacking" ] || return 0
+        [ "$row_needs" != "$prerequisite" ] || return 0
     done
 }
 
-# lack THING EXPECTED SEEN: no check that needs THING can hold.
-lack() { printf '%s\n' "$2" "$3" >"$work/no-$1"; }
+# block_checks PREREQUISITE EXPECTED SEEN: no check that needs it can pass. EXPECTED is one line.
+block_checks() { printf '%s\n' "$2" "$3" >"$work/no-$1"; }
 
-# for_each LIMIT FUNCTION ITEM...: FUNCTION ITEM for every item, at most LIMIT at a time.
+# for_each LIMIT FUNCTION ITEM...: call FUNCTION ITEM for every item, LIMIT of them in parallel.
 for_each() (
     limit=$1 action=$2
     shift 2
@@ -68,35 +79,60 @@ for_each() (
     for item; do
         "$action" "$item" &
         running=$((running + 1))
-        [ "$running" -lt "$limit" ] || { wait; running=0; }
+        [ "$running" -lt "$limit" ] || {
+            wait
+            running=0
+        }
     done
     wait
 )
 
-# The lines of a file as one, "; " between them; long ones shortened.
+# one_line FILE: its printable text in one line, "; " between the lines, cut after 600 characters.
 one_line() {
     [ -f "$1" ] || return 0
-    LC_ALL=C tr -cd '\012\040-\176' <"$1" | awk 'NF { line = line (line == "" ? "" : "; ") $0 }
-        END { print (length(line) > 600) ? substr(line, 1, 600) "..." : line }'
+    LC_ALL=C awk '{ gsub(/[^ -~]/, "") }
+        NF { line = line (line == "" ? "" : "; ") $0 }
+        END { print (length(line) > 600) ? substr(line, 1, 600) "..." : line }' "$1"
 }
 
-# Lines on stdin → the first five and how many more there are.
-few() { awk 'NR <= 5 { print } END { if (NR > 5) print "and " NR - 5 " more" }'; }
+# print_first: the first five lines of stdin, and how many more there are.
+print_first() { awk 'NR <= 5 { print } END { if (NR > 5) print "and " NR - 5 " more" }'; }
 
 count_lines() { awk 'NF { n++ } END { print n + 0 }'; }
+count_words() { echo $#; }
 
-# planned ROLE: "name address" of every planned node with that role, a line each.
-planned() {
-    for planned_node in $NODES; do
-        planned_roles=${planned_node##*|} planned_rest=${planned_node%|*}
-        case ",$planned_roles," in *",$1,"*) printf '%s %s\n' "${planned_rest%%|*}" "${planned_rest#*|}" ;; esac
+# join_words SEPARATOR WORD...
+join_words() (
+    IFS=$1
+    shift
+    printf '%s\n' "$*"
+)
+
+# list_planned ROLE name|address|pair: these words of every planned node with that role, on one line;
+# a pair is NAME|ADDRESS.
+list_planned() {
+    listed=''
+    for planned in $NODES; do # name|address|role,role
+        planned_name=${planned%%|*} planned_rest=${planned#*|}
+        planned_address=${planned_rest%%|*}
+        case ",${planned_rest#*|}," in *",$1,"*) ;; *) continue ;; esac
+        case $2 in
+            name) listed="$listed $planned_name" ;;
+            address) listed="$listed $planned_address" ;;
+            pair) listed="$listed $planned_name|$planned_address" ;;
+        esac
     done
+    printf '%s\n' "${listed# }"
 }
 
-planned_names() { planned "$1" | cut -d' ' -f1; }
-planned_addresses() { planned "$1" | cut -d' ' -f2; }
+node_names() { list_planned "$1" name; }
+node_addresses() { list_planned "$1" address; }
+node_pairs() { list_planned "$1" pair; }
+# shellcheck disable=SC2046 # a list of words
+count_nodes() { count_words $(node_names "$1"); }
+is_planned() { case " $(node_names "$1") " in *" $2 "*) ;; *) return 1 ;; esac }
 
-# kubectl as the administrator at the chosen server, every request bounded.
+# kubectl as the administrator at the chosen API server; every request has a time limit.
 kube() {
     timeout 40 "$kubectl" --kubeconfig "$admin" --server "$server" --request-timeout=20s "$@"
 }
@@ -104,7 +140,7 @@ kube() {
 # as_admin HOST PORT PATH: https_get with the administrator's certificate.
 as_admin() { https_get "$1" "$2" "$3" "$pki/ca.crt" "$work/admin.crt" "$work/admin.key"; }
 
-# extract_identity KUBECONFIG NAME: its embedded client certificate and key as files in $work.
+# extract_identity KUBECONFIG NAME: write its client certificate and key to NAME.crt and NAME.key in $work.
 extract_identity() {
     for identity_part in certificate:crt key:key; do
         awk -v field="client-${identity_part%%:*}-data:" '$1 == field { gsub(/"/, "", $2); print $2; exit }' "$1" |

@@ -74,10 +74,10 @@ print_cluster_checks() {
         "$kubectl_line get --raw /api/v1/nodes/NODE/proxy/configz"
     row pods-running workload workload \
         "a DaemonSet gets one Running pod on every worker" \
-        "$again pods-running; $kubectl_line -n $namespace describe pods"
+        "$rerun_line pods-running; $kubectl_line -n $namespace describe pods"
     row kubectl-exec workload workload \
         "kubectl exec works in a pod on every worker" \
-        "$again kubectl-exec; $kubectl_line -n $namespace get pods -o wide"
+        "$rerun_line kubectl-exec; $kubectl_line -n $namespace get pods -o wide"
     row pod-network workload workload \
         "every worker can ping every pod" \
         "ip route; iptables -S FORWARD (on that worker)"
@@ -95,7 +95,7 @@ print_cluster_checks() {
         "ip -4 address; cat /run/flannel/subnet.env /etc/cni/net.d/* (on that worker)"
     row images-local workload workload \
         "no image was pulled: all images were on the hosts" \
-        "$again images-local; $kubectl_line -n $namespace get events"
+        "$rerun_line images-local; $kubectl_line -n $namespace get events"
     ! has_feature coredns || print_dns_checks
     ! has_feature metrics-server || print_metrics_checks
 }
@@ -176,19 +176,30 @@ has_role() { case " $ROLES " in *" $1 "*) ;; *) return 1 ;; esac }
 
 has_feature() { case " ${FEATURES:-} " in *" $1 "*) ;; *) return 1 ;; esac }
 
-# is_check NAME
-is_check() { print_checks | CHECK=$1 awk -F'|' '$1 "" == ENVIRON["CHECK"] "" { found = 1 } END { exit !found }'; }
+# read_row NAME: set the variables row_* to the fields of this check; return 1 if there is no such check.
+read_row() {
+    while IFS='|' read -r row_name row_needs row_section row_holds row_run; do
+        [ "$row_name" != "$1" ] || return 0
+    done <<ROWS
+$checks
+ROWS
+    return 1
+}
 
 # chosen_checks NEED...: the names of the checks to run (all, or those of --only) that need one of these.
 chosen_checks() {
-    print_checks | while IFS='|' read -r row_name row_needs row_rest; do
+    while IFS='|' read -r row_name row_needs row_section row_holds row_run; do
         case " $* " in *" $row_needs "*) ;; *) continue ;; esac
         case " $only " in "  " | *" $row_name "*) printf '%s\n' "$row_name" ;; esac
-    done
+    done <<ROWS
+$checks
+ROWS
 }
 
 list_checks() {
-    print_checks | while IFS='|' read -r row_name row_needs row_section row_holds row_run; do
+    while IFS='|' read -r row_name row_needs row_section row_holds row_run; do
         printf '%-26s %s\n' "$row_name" "$row_holds"
-    done
+    done <<ROWS
+$checks
+ROWS
 }

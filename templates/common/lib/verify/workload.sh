@@ -1,33 +1,41 @@
-# The test's own objects: a namespace, a Secret, a web server on every worker, and a probe there.
+# The test's objects: a namespace, a Secret, and on every worker a web server and a probe pod.
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # verify.sh and its parts share their variables
 
-# Takes the namespace: waits for another run that holds it, removes what a dead one left.
+# Take the namespace: wait while another run uses it, delete what a killed run left there.
 claim_namespace() {
-    state=$(read_namespace) || { lack namespace "a namespace for the test" "$state"; return 1; }
+    state=$(read_namespace) || {
+        block_checks namespace "the namespace $namespace can be read" "$state"
+        return 1
+    }
     [ -n "$state" ] || return 0
     case $state in
         "found yes "*) ;;
         *)
-            say "verify.sh: the namespace $namespace exists and is not verify.sh's own; name another with --namespace"
+            say "verify.sh: the namespace $namespace exists and verify.sh did not create it:" \
+                "choose another one with --namespace"
             exit 2
             ;;
     esac
-    while is_held_by_living_run "$state"; do
+    while is_used_by_running_verify "$state"; do
         say "waiting for another verify.sh (on ${state#found yes }) to end"
         sleep 3
-        # An API that does not answer says nothing about the other run: what was known holds on.
+        # If the API does not answer, the last known state is used.
         ! answer=$(read_namespace) || state=$answer
     done
-    [ -z "$state" ] || { say "removing what an earlier run left in $namespace"; remove_namespace; }
+    if [ -n "$state" ]; then
+        say "deleting the namespace $namespace of an earlier run"
+        remove_namespace
+    fi
 }
 
-# Prints nothing when there is none, else: found yes|- node pid end-of-its-time
+# Print nothing if there is no such namespace, else: found yes|"" NODE PID END-OF-ITS-TIME [deleting]
 read_namespace() {
-    kube get namespace "$namespace" --ignore-not-found -o go-template='found {{with .metadata.labels}}{{with index . "bundler/verify"}}{{.}}{{end}}{{end}} {{with .metadata.annotations}}{{with index . "bundler/verify-run"}}{{.}}{{end}}{{end}}{{if .metadata.deletionTimestamp}} deleting{{end}}' 2>&1
+    kube get namespace "$namespace" --ignore-not-found \
+        -o go-template-file="$here/lib/verify/namespace.gotemplate" 2>&1
 }
 
-# On this host the process tells; of another host only the time that its run may take.
-is_held_by_living_run() {
+# A run on this host is checked by its process; a run on another host only by the end of its time.
+is_used_by_running_verify() {
     # shellcheck disable=SC2086 # words: found yes node pid end [deleting]
     set -- $1
     [ $# -eq 5 ] || return 1
@@ -36,25 +44,24 @@ is_held_by_living_run() {
     [ "$4" -ne $$ ] && tr '\0' ' ' 2>/dev/null <"/proc/$4/cmdline" | grep -q verify
 }
 
-# Bounded: a namespace that does not go is told, not waited for.
+# The pods are deleted first and by force: otherwise the namespace controller waits for them in long
+# steps. The whole deletion has a time limit; a namespace that stays is reported.
 remove_namespace() {
-    # With its pods gone the namespace goes at once; else its controller waits for them in long
-    # steps. They hold nothing, so nobody needs to see them end.
     kube -n "$namespace" delete daemonsets --all --wait=false >/dev/null 2>&1
     kube -n "$namespace" delete pods --all --force --grace-period=0 >/dev/null 2>&1
     timeout 60 "$kubectl" --kubeconfig "$admin" --server "$server" delete namespace "$namespace" \
         --ignore-not-found --timeout=50s >"$work/removal" 2>&1 && return 0
-    say "verify.sh: the namespace $namespace is still being removed: $(one_line "$work/removal")"
+    say "verify.sh: the namespace $namespace is still being deleted: $(one_line "$work/removal")"
     return 1
 }
 
 create_objects() {
     [ -n "$VERIFY_IMAGE" ] ||
-        lack workload "an image to start pods from" 'cluster.yaml has no image with "use: verify"'
+        block_checks workload "an image for the test's pods" 'cluster.yaml has no image with "use: verify"'
     (umask 077 && openssl rand -hex 24 | tr -d '\n' >"$work/secret.value")
     namespace_made=yes
     if ! print_manifest | kube create --validate=false -f - >"$work/creation" 2>&1; then
-        lack namespace "objects created in the namespace $namespace" "$(one_line "$work/creation")"
+        block_checks namespace "objects can be created in the namespace $namespace" "$(one_line "$work/creation")"
     fi
 }
 
@@ -79,8 +86,8 @@ MANIFEST
     [ -z "$VERIFY_IMAGE" ] || [ -z "$(chosen_checks workload)" ] || print_workload_manifest
 }
 
-# The probe stands on the host's network and sees the host's root, so that it can run the host's
-# own ping, curl and iptables-save; these need the three capabilities, and nothing needs privileged.
+# The probe is on the host's network and mounts the host's root, so that it can run the host's ping,
+# curl and iptables-save. That needs three capabilities and SELinux type spc_t, but no privileged pod.
 print_workload_manifest() {
     cat <<MANIFEST
 ---

@@ -1,0 +1,45 @@
+# Checks of etcd.
+# shellcheck shell=sh disable=SC2034,SC2153,SC2154 # verify.sh and its parts share their variables
+
+# etcd ARGUMENT...: etcdctl against all planned members, with the API server's client certificate.
+etcd() {
+    ETCDCTL_API=3 timeout 15 "$etcdctl" --endpoints="$etcd_commas" --dial-timeout=4s --command-timeout=8s \
+        --cacert="$pki/etcd-ca.crt" --cert="$pki/apiserver-etcd-client.crt" \
+        --key="$pki/apiserver-etcd-client.key" "$@" 2>&1
+}
+
+check_etcd_members() {
+    expect "$(count_nodes etcd) members, all started and healthy: $ETCD_ENDPOINTS"
+    etcd endpoint health >"$work/etcd-health"
+    etcd member list >"$work/etcd-members"
+    conclude "$(
+        ENDPOINTS=$ETCD_ENDPOINTS awk -f "$here/lib/verify/etcd-members.awk" "$work/etcd-health" "$work/etcd-members"
+    )" "$(count_nodes etcd) of $(count_nodes etcd) members healthy"
+}
+
+# Each kind of object has keys below /registry. These two keys exist in every cluster.
+check_etcd_registry() {
+    expect "keys below /registry/, among them the namespace kube-system and the Service kubernetes"
+    keys=$(etcd get /registry --prefix --keys-only)
+    for key in /registry/namespaces/kube-system /registry/services/specs/default/kubernetes; do
+        printf '%s\n' "$keys" | grep -qxF "$key" || {
+            saw "key $key is missing; etcdctl printed: $(printf '%s\n' "$keys" | print_first)"
+            return 1
+        }
+    done
+    saw "$(printf '%s\n' "$keys" | grep -c '^/registry/') keys"
+}
+
+# The request with a certificate shows that /health works, so that a refusal without one is meaningful.
+check_etcd_refuses_strangers() {
+    expect "status 200 with a client certificate and no answer without one, from every member"
+    conclude "$(
+        for address in $(node_addresses etcd); do
+            with=$(https_status "$address" 2379 /health "$pki/etcd-ca.crt" \
+                "$pki/apiserver-etcd-client.crt" "$pki/apiserver-etcd-client.key")
+            without=$(https_status "$address" 2379 /health "$pki/etcd-ca.crt")
+            [ "$with" = 200 ] || printf '%s with a certificate: %s\n' "$address" "$with"
+            case $without in 000*) ;; *) printf '%s without a certificate: %s\n' "$address" "$without" ;; esac
+        done
+    )" "$(count_nodes etcd) members refuse clients without a certificate"
+}

@@ -1,0 +1,58 @@
+# Rows of checks (name|needs|section|holds|run) on stdin: print the results of the chosen checks.
+# Variables: format (table or json), seconds. Environment: CHOSEN, CLUSTER, NODE, RESULTS (a directory
+# with the files NAME.code, NAME.expected and NAME.seen of each check).
+
+# The file's printable text in one line, "; " between the lines, cut after 600 characters.
+function one_line(path, line, text) {
+    while ((getline line <path) > 0) {
+        gsub(/[^ -~]/, "", line)
+        if (line ~ /[^ ]/) text = text (text == "" ? "" : "; ") line
+    }
+    close(path)
+    return length(text) > 600 ? substr(text, 1, 600) "..." : text
+}
+
+function json(text) {
+    gsub(/[^ -~]/, "", text)
+    gsub(/[\\"]/, "\\\\&", text)
+    return "\"" text "\""
+}
+
+index(ENVIRON["CHOSEN"], " " $1 " ") == 0 { next }
+
+{
+    base = ENVIRON["RESULTS"] "/" $1
+    name[++total] = $1
+    section[total] = $3
+    run[total] = $5
+    passed[total] = one_line(base ".code") == "0"
+    expected[total] = one_line(base ".expected")
+    seen[total] = one_line(base ".seen")
+    if (!passed[total]) failed++
+}
+
+END { if (format == "json") print_json(); else print_table() }
+
+function print_table(i) {
+    for (i = 1; i <= total; i++) {
+        if (passed[i]) {
+            printf "ok      %-14s %-26s %s\n", section[i], name[i], seen[i]
+        } else {
+            printf "FAILED  %-14s %s\n", section[i], name[i]
+            printf "        expected: %s\n        seen:     %s\n        run:      %s\n", expected[i], seen[i], run[i]
+        }
+    }
+    outcome = failed ? failed " of " total " checks failed" : "all " total " checks passed"
+    printf "\nCluster %s: %s (%s s, from %s).\n", ENVIRON["CLUSTER"], outcome, seconds, ENVIRON["NODE"]
+}
+
+function print_json(i) {
+    printf "{\"cluster\":%s,\"ok\":%s,", json(ENVIRON["CLUSTER"]), (failed ? "false" : "true")
+    printf "\"node\":%s,\"seconds\":%s,\"checks\":[", json(ENVIRON["NODE"]), seconds
+    for (i = 1; i <= total; i++) {
+        printf "%s\n {\"name\":%s,\"section\":%s,", (i > 1 ? "," : ""), json(name[i]), json(section[i])
+        printf "\"ok\":%s,\"expected\":%s,", (passed[i] ? "true" : "false"), json(expected[i])
+        printf "\"seen\":%s,\"look\":%s}", json(seen[i]), json(run[i])
+    }
+    printf "\n]}\n"
+}
