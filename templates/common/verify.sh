@@ -22,7 +22,7 @@
 # shellcheck disable=SC2034 # the parts in lib/ use the variables
 set -u
 here=$(cd "$(dirname "$0")" && pwd -P) || exit 2
-for part in core/https core/json core/certificates \
+for part in core/https core/certificates transaction/images \
     verify/table verify/run verify/report verify/etcd verify/control-plane verify/ports verify/workers \
     verify/workload verify/pods verify/add-ons verify/node verify/failover; do
     # shellcheck disable=SC1090 # the files of the bundle

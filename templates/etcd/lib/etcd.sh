@@ -1,4 +1,6 @@
 # What backup.sh and restore.sh know of etcd: how to ask it, and what a snapshot is.
+# needs: live prefix work
+# sets: nothing
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
 
 own_endpoint() { printf 'https://%s:2379\n' "$ADDRESS"; }

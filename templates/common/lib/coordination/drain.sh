@@ -1,6 +1,8 @@
 # A worker is emptied before what runs its pods is replaced: its turn among the workers, cordon,
 # evictions, and afterwards the node takes pods again. All of it by the kubelet's own rights: the
 # admission plugin NodeRestriction lets a node change and evict what is its own, and nothing else.
+# needs: store turn_limit work
+# sets: drain
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
 #
 # /var/lib/bundler/ticket     when this node asked for its turn (its annotation bundler/turn says so too)

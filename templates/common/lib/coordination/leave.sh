@@ -1,5 +1,7 @@
 # A host leaves its cluster before it is taken away: pods, Node, member of etcd. What it may no longer
 # do by then (its bootstrap token, its place in the others' lists) is in the control planes' next bundles.
+# needs: drain prefix work
+# sets: nothing
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
 
 is_node() { case " $ROLES " in *' worker '*) [ -f "$identity" ] ;; *) return 1 ;; esac; }

@@ -1,5 +1,7 @@
 # Is it this host's turn? No controller knows, so each host looks at the others before it restarts
 # what they need: a quorum of etcd, an API server that answers, and the versions that Kubernetes allows.
+# needs: dry_run here prefix turn_limit work
+# sets: nothing
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
 
 minor() { printf '%s\n' "$1" | cut -d. -f2; }

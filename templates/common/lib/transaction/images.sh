@@ -1,7 +1,7 @@
 # Container images: loaded once, known by the digest of their configuration, and kept in
 # /opt/k8s/images, so that one that the runtime has lost is loaded again.
 # needs: here prefix runtime_unit wait_limit work
-# sets: loaded
+# sets: IMAGES loaded
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
 
 loaded=0

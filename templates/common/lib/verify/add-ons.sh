@@ -1,4 +1,6 @@
 # Checks of CoreDNS and metrics-server, if the cluster has them.
+# needs: nothing
+# sets: nothing
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # verify.sh and its parts share their variables
 
 check_coredns_ready() {

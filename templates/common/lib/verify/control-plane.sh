@@ -1,4 +1,6 @@
 # Checks of the control plane.
+# needs: api_port endpoint_host endpoint_port namespace pki prefix secret_name server_host server_port work
+# sets: nothing
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # verify.sh and its parts share their variables
 
 # ready_status HOST PORT: the status of /readyz, or of /healthz before Kubernetes 1.16.

@@ -1,4 +1,6 @@
 # Checks of etcd.
+# needs: etcd_commas etcdctl here pki work
+# sets: nothing
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # verify.sh and its parts share their variables
 
 # etcd ARGUMENT...: etcdctl against all planned members, with the API server's client certificate.

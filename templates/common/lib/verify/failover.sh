@@ -1,4 +1,6 @@
 # Checks of verify.sh --failover: stop each leader, and wait until another instance is the leader.
+# needs: pki
+# sets: nothing
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # verify.sh and its parts share their variables
 
 test_holder=bundler-verify # takes the lease from a leader on another host

@@ -1,9 +1,10 @@
 # Checks of one host: verify.sh --node.
+# needs: DAY IMAGES here pki prefix timeout work
+# sets: deadline
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # verify.sh and its parts share their variables
 
 # shellcheck disable=SC1091 # lib/runtime.sh exists where the node has a container runtime
 verify_host() {
-    . "$here/lib/transaction/images.sh"
     [ ! -f "$here/lib/runtime.sh" ] || . "$here/lib/runtime.sh"
     read_images
     PATH=$PATH:/opt/k8s/bin

@@ -1,4 +1,6 @@
 # Checks with the test's pods: they run, every worker reaches them, no image was pulled.
+# needs: admin api_port here kubectl namespace server work
+# sets: nothing
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # verify.sh and its parts share their variables
 
 # Runs in the background; writes what the workload checks read: $work/pods, $work/service, $work/probe.*

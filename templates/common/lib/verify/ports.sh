@@ -1,4 +1,6 @@
 # Checks of TCP ports, as seen from this node.
+# needs: api_port
+# sets: nothing
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # verify.sh and its parts share their variables
 
 check_ports_open() {

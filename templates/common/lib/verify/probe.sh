@@ -2,6 +2,8 @@
 #   probe SERVICE-IP NODE-PORT "POD-IP..." "NODE-ADDRESS..." API-SERVICE-IP "API-SERVER..." [DNS-NAME]
 # All probes run in parallel, with the host's ping and curl (or wget), else with those of the image.
 # Each prints a line KIND TARGET RESULT; the last line is "end".
+# needs: nothing
+# sets: nothing
 # shellcheck shell=sh
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export PATH

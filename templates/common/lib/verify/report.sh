@@ -1,4 +1,6 @@
 # Print the results of verify.sh: a table for people, or JSON.
+# needs: checks format here results
+# sets: nothing
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # verify.sh and its parts share their variables
 
 have_all_passed() {

@@ -1,4 +1,6 @@
 # Run checks in parallel, each one again until it passes or the time is over; helpers of all checks.
+# needs: admin deadline kubectl pki results row_needs server work
+# sets: nothing
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # verify.sh and its parts share their variables
 
 now() { date +%s; }

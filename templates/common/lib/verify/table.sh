@@ -1,4 +1,6 @@
 # The checks of verify.sh. A row names the check; the function check_<name> (dashes as underscores) runs it.
+# needs: checks etcd_commas etcdctl kubectl_line mode namespace only pki rerun_line
+# sets: row_needs
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # verify.sh and its parts share their variables
 
 # row NAME NEEDS SECTION HOLDS RUN: one check.

@@ -1,4 +1,6 @@
 # Checks of the workers: registration and kubelets.
+# needs: here pki work
+# sets: nothing
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # verify.sh and its parts share their variables
 
 check_nodes_ready() {

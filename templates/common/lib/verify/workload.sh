@@ -1,4 +1,6 @@
 # The test's objects: a namespace, a Secret, and on every worker a web server and a probe pod.
+# needs: admin deadline here kubectl namespace secret_name server work
+# sets: nothing
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # verify.sh and its parts share their variables
 
 # Take the namespace: wait while another run uses it, delete what a killed run left there.
