@@ -64,7 +64,7 @@ docs: venv ## write docs/reference/cluster-yaml.md and cli.md from the code
 	$(PYTHON) scripts/make_reference.py
 
 site: venv ## build the documentation as static HTML that works without a network (build/site/index.html)
-	.venv/bin/mkdocs build --strict --quiet --site-dir build/site
+	$(PYTHON) scripts/site.py build/site
 	@echo build/site/index.html
 
 bench: venv lab ## measure build and download as ratios of commands in one run; fail where a bound is broken

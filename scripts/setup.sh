@@ -40,7 +40,7 @@ make_venv() {
     python3 -c 'import ensurepip, venv' 2>/dev/null || install_packages ' python3-venv'
     say "making the virtual environment .venv"
     python3 -m venv "$project/.venv"
-    "$project/.venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable "${project}[dev]"
+    "$project/.venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable "${project}[dev,docs]"
     cp "$project/pyproject.toml" "$project/.venv/.pyproject.toml"
 }
 

@@ -1,80 +1,109 @@
-"""Hooks of mkdocs.yml: what the documentation's site takes from outside of docs/.
+"""Build the documentation as static HTML with search: site.py [DIRECTORY], by default build/site.
 
-- README.md is the site's first page; ARCHITECTURE.md and the others of TOP_PAGES are pages too.
-- A link to any other file of the repository leads to a copy in the site, so that it works offline.
-- `[name.tsv](name.tsv)` alone in a paragraph is shown as a table.
+The result needs no network and works from file://. Sphinx reads a copy of the pages, because some
+are at the top of the repository. In the copy
+
+- README.md is the first page, and docs/navigation.yaml is the sidebar;
+- a link to any other file of the repository leads to a copy of it;
+- `[name.tsv](name.tsv)` alone in a paragraph is a table.
+
+A broken link or anchor is an error. Exit code: that of Sphinx.
 """
 
 import csv
 import posixpath
 import re
+import shutil
+import sys
+import tempfile
 from pathlib import Path
-from typing import Any
 
-from mkdocs.config.defaults import MkDocsConfig
-from mkdocs.structure.files import File, Files
-from mkdocs.structure.pages import Page
+import yaml
+from sphinx.cmd.build import build_main
+
+from bundler import __version__
 
 PROJECT = Path(__file__).parents[1]
-TOP_PAGES = {
-    "README.md": "index.md",
-    **{
-        f"{name}.md": f"{name}.md"
-        for name in ("ARCHITECTURE", "CHANGELOG", "CONTRIBUTING", "SECURITY")
-    },
-}
+FIRST_PAGE = "README.md"
 LINK = re.compile(r"(?<=\]\()(?!https?:|mailto:|#)([^)#\s]+)")
 TABLE = re.compile(r"^\[[^]]+\]\(([^)]+\.tsv)\)$", re.MULTILINE)
+CONFIGURATION = {
+    "project": "bundler",
+    "release": __version__,
+    "html_title": f"bundler {__version__}",
+    "extensions": ["myst_parser"],
+    "html_theme": "furo",
+    "html_copy_source": False,
+    "html_show_copyright": False,
+    "html_show_search_summary": False,  # a page cannot read other pages from file://
+    "myst_heading_anchors": 4,
+    "myst_links_external_new_tab": True,
+    "suppress_warnings": ["misc.highlighting_failure"],  # … in YAML
+}
 
 
-def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages at the repository's top."""
-    for source, target in TOP_PAGES.items():
-        text = (PROJECT / source).read_text(encoding="utf-8")
-        files.append(File.generated(config, target, content=text))
-    return files
+def main(target: Path) -> int:
+    navigation = yaml.safe_load((PROJECT / "docs" / "navigation.yaml").read_text(encoding="utf-8"))
+    with tempfile.TemporaryDirectory() as name:
+        source = Path(name)
+        lines = [f"{key} = {value!r}\n" for key, value in CONFIGURATION.items()]
+        (source / "conf.py").write_text("".join(lines), encoding="utf-8")
+        for page in [FIRST_PAGE, *(page for pages in navigation.values() for page in pages)]:
+            text = make_page(page, (PROJECT / page).read_text(encoding="utf-8"), source)
+            if page == FIRST_PAGE:
+                text += make_sidebar(navigation)
+            place = source / place_of(page)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_text(text, encoding="utf-8")
+        shutil.rmtree(target, ignore_errors=True)
+        return build_main(["-q", "-W", "--keep-going", "-b", "html", str(source), str(target)])
 
 
-def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Lead each link to where its target is in the site."""
-    target = page.file.src_uri
-    own = next((name for name, uri in TOP_PAGES.items() if uri == target), f"docs/{target}")
-    markdown = TABLE.sub(lambda match: _make_table(own, match[1]), markdown)
-    return LINK.sub(lambda match: _find(own, target, match[1], config, files), markdown)
+def place_of(page: str) -> str:
+    """Where the copy of a page is."""
+    return "index.md" if page == FIRST_PAGE else page.removeprefix("docs/")
 
 
-def _find(own: str, target: str, link: str, config: MkDocsConfig, files: Files) -> str:
-    path = posixpath.normpath(posixpath.join(posixpath.dirname(own), link))
-    uri = TOP_PAGES.get(path, path.removeprefix("docs/"))
-    if not path.startswith("docs/") and path not in TOP_PAGES:
-        uri = _copy(path, config, files)
-    return posixpath.relpath(uri, posixpath.dirname(target) or ".")
-
-
-def _copy(path: str, config: MkDocsConfig, files: Files) -> str:
-    """The copy of a file of the repository; of a folder, the list of its files."""
-    source = PROJECT / path
-    uri = f"source/{path}" if source.is_file() else f"source/{path}/index.txt"
-    if uri not in files.src_uris:
-        text = source.read_bytes() if source.is_file() else _list(source).encode()
-        files.append(File.generated(config, uri, content=text))
-    return uri
-
-
-def _list(folder: Path) -> str:
+def make_sidebar(navigation: dict[str, list[str]]) -> str:
     return "".join(
-        f"{name.relative_to(PROJECT)}\n" for name in sorted(folder.rglob("*")) if name.is_file()
+        f"\n```{{toctree}}\n:hidden:\n:caption: {title}\n\n"
+        + "".join(f"{place_of(page)}\n" for page in pages)
+        + "```\n"
+        for title, pages in navigation.items()
     )
 
 
-def _make_table(own: str, link: str) -> str:
-    text = (PROJECT / posixpath.dirname(own) / link).read_text(encoding="utf-8")
-    head, *rows = csv.reader(text.splitlines(), delimiter="\t")
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+def make_page(page: str, text: str, source: Path) -> str:
+    """A page's text with links as they are in the copy."""
+    text = TABLE.sub(lambda match: make_table(PROJECT / page, match[1]), text)
+    return LINK.sub(lambda match: make_link(page, match[1], source), text)
 
 
-def on_post_build(config: MkDocsConfig, **_: Any) -> None:
-    """Remove the site map: it names a server that there is not."""
-    for name in ("sitemap.xml", "sitemap.xml.gz", "404.html"):
-        (Path(config.site_dir) / name).unlink(missing_ok=True)
+def make_link(page: str, link: str, source: Path) -> str:
+    path = posixpath.normpath(posixpath.join(posixpath.dirname(page), link))
+    place = place_of(path) if path.endswith(".md") else copy_file(path, source)
+    return posixpath.relpath(place, posixpath.dirname(place_of(page)) or ".")
+
+
+def copy_file(path: str, source: Path) -> str:
+    """The copy of a file of the repository; of a folder, the list of its files."""
+    original = PROJECT / path
+    place = f"source/{path}" if original.is_file() else f"source/{path}/files.txt"
+    (source / place).parent.mkdir(parents=True, exist_ok=True)
+    if original.is_file():
+        shutil.copy(original, source / place)
+    else:
+        names = sorted(str(p.relative_to(PROJECT)) for p in original.rglob("*") if p.is_file())
+        (source / place).write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+    return place
+
+
+def make_table(page: Path, link: str) -> str:
+    """The first two columns of a file of values set apart by tabs."""
+    rows = csv.reader((page.parent / link).read_text(encoding="utf-8").splitlines(), delimiter="\t")
+    head, *rest = [row[:2] for row in rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---", "---"], *rest))
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1] if len(sys.argv) > 1 else PROJECT / "build" / "site")))
