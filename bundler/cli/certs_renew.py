@@ -63,7 +63,8 @@ def renew_command(
     build` brings them.
 
     2. Carry renewal/ in, and run install.sh on each host as ever (control planes one by one, or
-    with --wait 15m). It restarts only what cannot reread its files: see docs/certificates.md.
+    with --wait 15m). It restarts only what cannot reread its files: see
+    docs/guides/certificates.md.
 
     3. `bundler certs check --live` shows from outside that the new ones are served.
 

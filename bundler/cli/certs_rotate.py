@@ -62,7 +62,7 @@ def rotate_command(
 
     Without an argument: where the cluster stands, and what comes next.
 
-    Authorities of your own come from where they came from: see docs/own-pki.md.
+    Authorities of your own come from where they came from: see docs/guides/external-ca.md.
     """
     now = datetime.now(UTC)
     check_together(since, output)

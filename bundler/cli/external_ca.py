@@ -54,7 +54,7 @@ def request_command(
         typer.Option(
             "--leaves",
             help="A request for each certificate of the cluster, so that no key of its authorities "
-            "is ever here. Read docs/own-pki.md first.",
+            "is ever here. Read docs/guides/external-ca.md first.",
         ),
     ] = False,
     everything: Annotated[

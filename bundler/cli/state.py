@@ -40,7 +40,7 @@ def export_command(
     """Write the state directory as one file, encrypted with a passphrase.
 
     Without the state no node can be added, no certificate renewed and no bundle rebuilt: see
-    docs/state.md. Keep the file and the passphrase apart.
+    docs/guides/backup.md. Keep the file and the passphrase apart.
     """
     directory = _find_state(config, pins, state)
     count = export_state(directory, output, _ask(passphrase_file, confirm=True))

@@ -117,7 +117,8 @@ def _check_own(state: State, plan: ClusterPlan) -> None:
         if found.origin is not CaOrigin.MADE:
             raise PkiError(
                 f"{name} is your own: its successor comes from where it came from",
-                hint="docs/own-pki.md: one renewed for the same key and name is imported in place",
+                hint="import a certificate that was renewed for the same key and name: "
+                "docs/guides/external-ca.md",
             )
 
 

@@ -21,7 +21,7 @@
 # run that was cut short is finished by the same command, and given up for another one; until then
 # etcd does not start.
 # kube-apiserver, kube-controller-manager and kube-scheduler are stopped meanwhile and started again,
-# since what they remember is no more. docs/backup.md has the whole procedure.
+# since what they remember is no more. docs/guides/backup.md has the whole procedure.
 # Exit code: 0 done, 1 failed after changes began (run it again), 2 wrong usage, 3 nothing was changed.
 # DESTDIR, when set, is put before the paths of installed files.
 # shellcheck disable=SC2034,SC2153,SC2154 # the parts in lib/ share the variables

@@ -59,7 +59,7 @@ def lose_everything(cluster: Cluster) -> None:
 
 
 def restore_all(cluster: Cluster, snapshot: str) -> tuple[float, float]:
-    """The procedure of docs/backup.md; seconds until the API serves again, and until all is done."""
+    """The procedure of docs/guides/backup.md; seconds until the API serves again, and until all is done."""
     first, *others = cluster.masters
     begun = time.monotonic()
     said = first.output(f"{RESTORE} --yes {shlex.quote(snapshot)}")

@@ -80,6 +80,25 @@ def test_every_page_is_in_the_sidebar_of_the_site() -> None:
     assert sorted(listed) == sorted(name_of(page) for page in PAGES)
 
 
+def test_pages_that_the_code_names_exist() -> None:
+    names = subprocess.run(
+        ["git", "ls-files", "-z", "bundler", "templates", "scripts", "tests", "Makefile"],
+        cwd=PROJECT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.split("\0")
+    texts = ((name, PROJECT / name) for name in names if name and "golden" not in name)
+    missing = [
+        (name, page)
+        for name, path in texts
+        if path.is_file()
+        for page in re.findall(r"(?<![\w/])docs/[\w/-]+\.md\b", path.read_text(errors="replace"))
+        if not (PROJECT / page).is_file()
+    ]
+    assert missing == []
+
+
 # ---- commands
 
 

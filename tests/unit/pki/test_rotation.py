@@ -262,7 +262,7 @@ def test_ones_own_authorities_are_not_replaced(tmp_path: Path) -> None:
     (state / "pki/kubernetes-ca/origin").chmod(0o600)
     with pytest.raises(PkiError, match="kubernetes-ca is your own") as refused:
         rotate(state, PLAN, "trust", TRUST)
-    assert "own-pki.md" in str(refused.value.hint)
+    assert "external-ca.md" in str(refused.value.hint)
     assert (load(state).signs, load(state).believed) == ("", ())
 
 
