@@ -15,6 +15,8 @@ from bundler.errors import OutputError
 
 SECRET_MODE = 0o600
 """Mode of files with secrets: only the owner reads them."""
+LEFTOVER_AGE = 24 * 3600.0  # seconds
+"""Unfinished files of another run that are younger may still be in use."""
 TEMPORARY = ".tmp-"
 """Prefix of everything unfinished; what a killed run left is removed by the next."""
 KINDS = {

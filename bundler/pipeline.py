@@ -1,9 +1,9 @@
-"""The pipeline: description → plan → verified artifacts → PKI → trees → one tarball per node."""
+"""A build in six steps: load → resolve → fetch → secrets → render → pack."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,69 +12,39 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 from bundler import log
 from bundler.bundle.delta_base import load_bases
-from bundler.bundle.documents import InputFiles, make_describer
-from bundler.bundle.layout import (
-    Layout,
-    Media,
-    arrange,
-    is_in_base,
-    is_shareable,
-)
-from bundler.bundle.output import (
-    close_output,
-    open_output,
-    write_shared,
-)
+from bundler.bundle.documents import make_describer
+from bundler.bundle.layout import Layout, Media, arrange, is_in_base, is_shareable
+from bundler.bundle.output import close_output, open_output, write_shared
 from bundler.bundle.pack import pack
 from bundler.bundle.provenance import PROVENANCE
 from bundler.bundle.sbom import SBOM
 from bundler.bundle.signing import SIGNATURE, load_signing_key, sign
 from bundler.cache.store import Cache
 from bundler.catalog import Artifact
-from bundler.cluster.plan import (
-    ClusterPlan,
-    NodePlan,
-    make_plan,
-    worker_names,
-)
+from bundler.cluster.plan import ClusterPlan, NodePlan, assign_pod_subnets, worker_names
 from bundler.cluster.schema import Cluster, Role
+from bundler.downloads import make_fetch_options, make_puller, warn_about_first_uses
 from bundler.errors import ConfigError
-from bundler.files import ensure_directory
+from bundler.files import LEFTOVER_AGE, ensure_directory, remove_leftovers
 from bundler.formats.volumes import Written
 from bundler.overlays.templating import make_unknown
-from bundler.paths import default_state
 from bundler.pki.external_ca.pending import check_signed
 from bundler.pki.store import ensure_pki
-from bundler.project import (
-    Inputs,
-    check,
-    gather_payloads,
-    resolve,
-    warn_of_first_uses,
-)
+from bundler.progress import DownloadProgress
+from bundler.project import Inputs, Project, load, resolve
 from bundler.render.bundle_manifest import BundleManifest, ContentSource
 from bundler.render.completeness import check_images_complete
 from bundler.render.context import Secrets
-from bundler.render.node import (
-    Describe,
-    Payloads,
-    list_payloads,
-    render_node,
-    render_public,
-)
-from bundler.render.tree import (
-    MANIFEST,
-    File,
-    Tree,
-    write_tree,
-)
-from bundler.sources.lock_update import lock_path
+from bundler.render.node import Describe, list_payloads, render_node, render_public
+from bundler.render.tree import MANIFEST, File, Tree, write_tree
+from bundler.sources.payloads import Payloads, ensure_payloads, fetch_sources
+from bundler.sources.resolved import Resolved
 from bundler.state.directory import open_state
 from bundler.upgrade.runbook import make_runbook
 
 WARNING = "warning: "
-PARALLEL = 2
-WHOLE = Media()
+PARALLEL_BUNDLES = 2
+DEFAULT_MEDIA = Media()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,182 +52,128 @@ class Preview:
     """What a build would do."""
 
     cluster: Cluster
-    artifacts: tuple[tuple[Artifact, bool], ...]  # and whether it is in the cache already
+    artifacts: tuple[tuple[Artifact, bool], ...]  # and whether the cache has it already
     state: Path | None  # None: it is not needed
     bundles: tuple[str, ...]
-    bases: Mapping[str, BundleManifest]  # bundle → what it is a change to
+    bases: Mapping[str, BundleManifest]  # bundle → the bundle that it is a delta to
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Prepared:
-    """A build of which nothing lacks but the state."""
+class Target:
+    """Where and how bundles are written."""
 
-    inputs: Inputs
-    cluster: Cluster
-    payloads: Payloads
-    bases: Mapping[str, BundleManifest]  # node → what it has
-    media: Media
     output: Path
+    media: Media
+    bases: Mapping[str, BundleManifest]  # node → the bundle that its host has
     key: EllipticCurvePrivateKey | None = field(repr=False)
 
 
-def preview(inputs: Inputs, media: Media = WHOLE) -> Preview:
-    """What `build` would fetch, create and write."""
-    cluster = check(inputs)
-    bases = load_bases(media.since, cluster)
-    plan = make_plan(cluster, {})
-    artifacts = resolve(plan, inputs)
-    return Preview(
-        cluster=cluster,
-        artifacts=tuple(
-            (artifact, _is_cached(artifact, inputs.cache)) for artifact in artifacts.values()
-        ),
-        state=None if media.public_only else state_path(inputs, cluster),
-        bundles=tuple(bundle_name(plan, node, media) for node in plan.nodes),
-        bases={
-            bundle_name(plan, node, media): bases[node.name]
-            for node in plan.nodes
-            if node.name in bases
-        },
-    )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trees:
+    """The trees of all nodes. Each one is rendered when it is asked for, to save memory."""
+
+    plan: ClusterPlan
+    mtime: int  # of every file
+    render: Callable[[NodePlan], tuple[Tree, dict[str, ContentSource]]]  # and the files left out
 
 
 def build(
-    inputs: Inputs, output: Path, *, signing_key: Path | None = None, media: Media = WHOLE
+    inputs: Inputs,
+    output: Path,
+    *,
+    signing_key: Path | None = None,
+    media: Media = DEFAULT_MEDIA,
+    change_state: Callable[[], None] = lambda: None,
 ) -> tuple[Written, ...]:
-    """Write every node's tarball and SHA256SUMS into `output`, signed if there is a key."""
-    return write_bundles(prepare(inputs, output, signing_key=signing_key, media=media))
+    """Write the tarball of every node and SHA256SUMS into `output`, signed if there is a key.
 
-
-def prepare(
-    inputs: Inputs, output: Path, *, signing_key: Path | None = None, media: Media = WHOLE
-) -> Prepared:
-    """All of a build that can fail for what was given: it is checked, and everything fetched."""
+    `change_state` runs when everything that can fail has been checked and fetched, just before the
+    secrets are read.
+    """
     key = load_signing_key(signing_key) if signing_key else None
-    cluster = check(inputs)
-    bases = load_bases(media.since, cluster)
-    if not media.public_only:
-        check_signed(state_path(inputs, cluster), make_plan(cluster, {}))  # before any download
-    payloads = gather_payloads(cluster, inputs)
+    project = load(inputs)
+    resolved = resolve(project)
+    target = make_target(project, output, media, key)
+    payloads = fetch(project, resolved)
     ensure_directory(output)
-    return Prepared(
-        inputs=inputs,
-        cluster=cluster,
-        payloads=payloads,
-        bases=bases,
-        media=media,
-        output=output.absolute(),
-        key=key,
+    change_state()
+    with nullcontext() if media.public_only else open_secrets(project) as secrets:
+        trees = render_trees(project, resolved, payloads, secrets)
+        written = pack_bundles(trees, payloads, target)
+    warn_about_first_uses(project, resolved)
+    return written
+
+
+def preview(inputs: Inputs, media: Media = DEFAULT_MEDIA) -> Preview:
+    """Find out what `build` would fetch, create and write."""
+    project = load(inputs)
+    resolved = resolve(project)
+    bases = load_bases(media.since, project.cluster)
+    names = {node.name: bundle_name(project.plan, node, media) for node in project.plan.nodes}
+    return Preview(
+        cluster=project.cluster,
+        artifacts=tuple(
+            (artifact, _is_cached(artifact, inputs.cache))
+            for artifact in resolved.artifacts.values()
+        ),
+        state=None if media.public_only else project.state_path,
+        bundles=tuple(names.values()),
+        bases={name: bases[node] for node, name in names.items() if node in bases},
     )
 
 
-def write_bundles(ready: Prepared) -> tuple[Written, ...]:
-    """Write what was prepared, of the state as it is now.
-
-    SHA256SUMS is taken away first and written last: while it is there, it is true.
-    """
-    inputs, cluster, payloads, media = ready.inputs, ready.cluster, ready.payloads, ready.media
-    bases, key, output = ready.bases, ready.key, ready.output
-    with _open_trees(cluster, inputs, payloads, media) as (plan, make_tree, mtime):
-        open_output(output)
-        identity: str | None = None
-        written: tuple[Written, ...] = ()
-        if media.layout is Layout.SPLIT:
-            large = _list_shared(plan, payloads, bases)
-            identity, written = write_shared(large, output, media.split)
-
-        def make(node: NodePlan) -> tuple[Written, ...]:
-            name = bundle_name(plan, node, media)
-            whole, absent = make_tree(node)
-            check_images_complete(plan, node, whole)
-            tree = arrange(whole, base=bases.get(node.name), payload=identity, absent=absent)
-            if key:
-                signature = sign(key, _content(tree[MANIFEST]))
-                tree.add(File(path=SIGNATURE, mode=0o644, content=signature, origin="signature"))
-            target = output / f"{name}.tar.gz"
-            return pack(tree, name, target, mtime, split=media.split, mode=media.mode)
-
-        packing = log.step(f"packing {len(plan.nodes)} bundles")
-        with packing, ThreadPoolExecutor(PARALLEL) as pool:
-            for files in pool.map(make, plan.nodes):
-                written += files
-        runbook = (
-            None
-            if media.public_only
-            else make_runbook(plan, written, media, bases, signed=key is not None)
-        )
-    everything = close_output(output, cluster.name, written, runbook, key)
-    warn_of_first_uses(plan, inputs)
-    return everything
-
-
 def render(inputs: Inputs, output: Path, *, text_only: bool) -> tuple[Path, ...]:
-    """Write every node's tree as plain files below `output`/NODE."""
-    cluster = check(inputs)
-    payloads = None if text_only else gather_payloads(cluster, inputs)
-    with open_secrets(cluster, inputs) as (plan, secrets):
-        describe = (
-            _make_describer(plan, inputs, payloads, _choose_mtime(secrets)) if payloads else None
-        )
+    """Write the tree of every node as plain files to `output`/NODE."""
+    project = load(inputs)
+    resolved = resolve(project)
+    payloads = None if text_only else fetch(project, resolved)
+    with open_secrets(project) as secrets:
+        trees = render_trees(project, resolved, payloads, secrets)
         directories = []
-        for node in plan.nodes:
+        for node in trees.plan.nodes:
             directory = output / node.name
-            _refuse_stranger(directory)
-            write_tree(render_node(plan, node, secrets, payloads, describe), directory)
+            _check_replaceable(directory)
+            tree, _ = trees.render(node)
+            write_tree(tree, directory)
             directories.append(directory)
     return tuple(directories)
 
 
-def bundle_name(plan: ClusterPlan, node: NodePlan, media: Media = WHOLE) -> str:
-    """The tarball's name without .tar.gz, and the directory that it unpacks to."""
+def bundle_name(plan: ClusterPlan, node: NodePlan, media: Media = DEFAULT_MEDIA) -> str:
+    """Name the tarball without .tar.gz, which is also the directory that it unpacks to."""
     return f"{plan.name}-{node.name}{'.public' if media.public_only else ''}"
 
 
-@contextmanager
-def _open_trees(
-    cluster: Cluster, inputs: Inputs, payloads: Payloads, media: Media
-) -> Iterator[tuple[ClusterPlan, Callable[[NodePlan], tuple[Tree, dict[str, ContentSource]]], int]]:
-    """The plan, how a node's tree is made (and what is left out of it), and every member's time."""
-    if media.public_only:
-        subnets = dict.fromkeys(_static_workers(cluster), make_unknown("a pod subnet"))
-        plan = make_plan(cluster, subnets)
-
-        def make(node: NodePlan) -> tuple[Tree, dict[str, ContentSource]]:
-            tree, absent = render_public(plan, node, payloads)
-            return tree, absent | dict.fromkeys((SBOM, PROVENANCE), ContentSource.STATE)
-
-        yield plan, make, _choose_mtime(None)
-        return
-    with open_secrets(cluster, inputs) as (plan, secrets):
-        mtime = _choose_mtime(secrets)
-        describe = _make_describer(plan, inputs, payloads, mtime)
-        yield plan, lambda node: (render_node(plan, node, secrets, payloads, describe), {}), mtime
+def make_target(
+    project: Project, output: Path, media: Media, key: EllipticCurvePrivateKey | None
+) -> Target:
+    """Check everything about the result that can be checked before a download."""
+    bases = load_bases(media.since, project.cluster)
+    if not media.public_only:
+        check_signed(project.state_path, project.plan)
+    return Target(output=output.absolute(), media=media, bases=bases, key=key)
 
 
-def _list_shared(
-    plan: ClusterPlan, payloads: Payloads, bases: Mapping[str, BundleManifest]
-) -> Iterator[File]:
-    """The large files that some node has not yet."""
-    for node in plan.nodes:
-        for file in list_payloads(plan, node, payloads):
-            if is_shareable(file) and not is_in_base(file, bases.get(node.name)):
-                yield file
-
-
-def _static_workers(cluster: Cluster) -> list[str]:
-    """The nodes that are given a pod subnet; flannel gives subnets out by itself."""
-    return worker_names(cluster) if cluster.network.plugin == "static" else []
+def fetch(project: Project, resolved: Resolved) -> Payloads:
+    """Bring every large file into the cache: downloaded, verified and compressed."""
+    inputs, plan = project.inputs, project.plan
+    remove_leftovers(inputs.cache.directory("segments"), older_than=LEFTOVER_AGE)
+    with DownloadProgress() as progress:
+        options, puller = make_fetch_options(inputs, progress), make_puller(inputs, progress)
+        fetched = fetch_sources(plan, resolved, options, puller)
+    with log.step("compressing new files"):
+        return ensure_payloads(plan, resolved, fetched, inputs.cache)
 
 
 @contextmanager
-def open_secrets(cluster: Cluster, inputs: Inputs) -> Iterator[tuple[ClusterPlan, Secrets]]:
-    """The plan with the state's decisions, and the cluster's secrets; the state stays locked."""
-    with open_state(state_path(inputs, cluster)) as state:
-        network = cluster.network
-        workers = worker_names(cluster)
-        planned = _static_workers(cluster)
-        subnets = state.ensure_pod_subnets(planned, network.pod_cidr, network.pod_subnet_prefix)
-        plan = make_plan(cluster, subnets)
+def open_secrets(project: Project) -> Iterator[Secrets]:
+    """Load the secrets of the cluster and create the missing ones; the state stays locked."""
+    plan, network = project.plan, project.cluster.network
+    with open_state(project.state_path) as state:
+        workers = worker_names(project.cluster)
+        pod_subnets = state.ensure_pod_subnets(
+            _list_subnet_owners(project.cluster), network.pod_cidr, network.pod_subnet_prefix
+        )
         founders = state.ensure_etcd_founders([node.name for node in plan.having(Role.ETCD)])
         with log.step(f"keys and certificates in {state.directory}"):
             pki = ensure_pki(state, plan, datetime.now(UTC))
@@ -266,36 +182,107 @@ def open_secrets(cluster: Cluster, inputs: Inputs) -> Iterator[tuple[ClusterPlan
                     log.warning(note.removeprefix(WARNING))
                 else:
                     log.info(f"  {note}")
-        yield (
-            plan,
-            Secrets(
-                pki=pki,
-                tokens=state.ensure_tokens(workers),
-                revoked_tokens=state.list_revoked_tokens(workers),
-                encryption_key=state.ensure_encryption_key(),
-                etcd_founders=founders,
-            ),
+        yield Secrets(
+            pki=pki,
+            pod_subnets=pod_subnets,
+            tokens=state.ensure_tokens(workers),
+            revoked_tokens=state.list_revoked_tokens(workers),
+            encryption_key=state.ensure_encryption_key(),
+            etcd_founders=founders,
         )
 
 
-def _make_describer(plan: ClusterPlan, inputs: Inputs, payloads: Payloads, mtime: int) -> Describe:
-    lock = lock_path(inputs.description)
-    files = InputFiles(
-        description=inputs.description, lock=lock if lock.exists() else None, pins=inputs.pins
+def render_trees(
+    project: Project, resolved: Resolved, payloads: Payloads | None, secrets: Secrets | None
+) -> Trees:
+    """Prepare the trees of all nodes: text only without `payloads`, public only without `secrets`.
+
+    A text-only tree has no SBOM and no provenance.
+    """
+    mtime = _choose_mtime(secrets)
+    if secrets is None:
+        if payloads is None:
+            raise TypeError("a public tree needs payloads")
+        return _make_public_trees(project, payloads, mtime)
+    plan = assign_pod_subnets(project.plan, secrets.pod_subnets)
+    describe: Describe | None = None
+    if payloads is not None:
+        locked = project.lock.entries if project.lock else ()
+        images = payloads.images.images
+        describe = make_describer(plan, resolved.artifacts, images, locked, project.digests, mtime)
+    return Trees(
+        plan=plan,
+        mtime=mtime,
+        render=lambda node: (render_node(plan, node, secrets, payloads, describe), {}),
     )
-    artifacts = resolve(plan, inputs)
-    return make_describer(plan, artifacts, payloads.images.images, files, mtime)
 
 
-def _content(file: File) -> bytes:
-    """The bytes of a file that is made in memory."""
+def pack_bundles(trees: Trees, payloads: Payloads, target: Target) -> tuple[Written, ...]:
+    """Write all bundles, the runbook and SHA256SUMS.
+
+    SHA256SUMS is removed first and written last: a directory that has it is complete.
+    """
+    plan, media, bases, output = trees.plan, target.media, target.bases, target.output
+    open_output(output)
+    identity: str | None = None
+    written: tuple[Written, ...] = ()
+    if media.layout is Layout.SPLIT:
+        large = _list_shared(plan, payloads, bases)
+        identity, written = write_shared(large, output, media.split)
+
+    def pack_node(node: NodePlan) -> tuple[Written, ...]:
+        name = bundle_name(plan, node, media)
+        complete, absent = trees.render(node)
+        check_images_complete(plan, node, complete)
+        tree = arrange(complete, base=bases.get(node.name), payload=identity, absent=absent)
+        if target.key:
+            signature = sign(target.key, _content_of(tree[MANIFEST]))
+            tree.add(File(path=SIGNATURE, mode=0o644, content=signature, origin="signature"))
+        tarball = output / f"{name}.tar.gz"
+        return pack(tree, name, tarball, trees.mtime, split=media.split, mode=media.mode)
+
+    packing = log.step(f"packing {len(plan.nodes)} bundles")
+    with packing, ThreadPoolExecutor(PARALLEL_BUNDLES) as pool:
+        for files in pool.map(pack_node, plan.nodes):
+            written += files
+    is_signed = target.key is not None
+    runbook = (
+        None if media.public_only else make_runbook(plan, written, media, bases, signed=is_signed)
+    )
+    return close_output(output, plan.name, written, runbook, target.key)
+
+
+def _make_public_trees(project: Project, payloads: Payloads, mtime: int) -> Trees:
+    subnets = dict.fromkeys(_list_subnet_owners(project.cluster), make_unknown("a pod subnet"))
+    plan = assign_pod_subnets(project.plan, subnets)
+
+    def render_one(node: NodePlan) -> tuple[Tree, dict[str, ContentSource]]:
+        tree, absent = render_public(plan, node, payloads)
+        return tree, absent | dict.fromkeys((SBOM, PROVENANCE), ContentSource.STATE)
+
+    return Trees(plan=plan, mtime=mtime, render=render_one)
+
+
+def _list_shared(
+    plan: ClusterPlan, payloads: Payloads, bases: Mapping[str, BundleManifest]
+) -> Iterator[File]:
+    """Yield the large files that at least one host does not have yet."""
+    for node in plan.nodes:
+        for file in list_payloads(plan, node, payloads):
+            if is_shareable(file) and not is_in_base(file, bases.get(node.name)):
+                yield file
+
+
+def _list_subnet_owners(cluster: Cluster) -> list[str]:
+    """List the nodes that get a pod subnet from the state directory; flannel assigns its own."""
+    return worker_names(cluster) if cluster.network.plugin == "static" else []
+
+
+def _content_of(file: File) -> bytes:
+    """Return the bytes of a file that is made in memory."""
     if not isinstance(file.content, bytes):
         raise TypeError(f"{file.path} is a payload")
     return file.content
-
-
-def state_path(inputs: Inputs, cluster: Cluster) -> Path:
-    return inputs.state or default_state(inputs.description, cluster.name)
 
 
 def _is_cached(artifact: Artifact, cache: Cache) -> bool:
@@ -303,20 +290,20 @@ def _is_cached(artifact: Artifact, cache: Cache) -> bool:
 
 
 def _choose_mtime(secrets: Secrets | None) -> int:
-    """SOURCE_DATE_EPOCH, else when the cluster's authority was made: the same at every build."""
+    """Choose SOURCE_DATE_EPOCH, or else the start of the CA's validity: the same in every build."""
     chosen = os.environ.get("SOURCE_DATE_EPOCH")
     if chosen is None:
         authority = secrets.pki.authorities["kubernetes-ca"] if secrets else None
         return int(authority.not_before.timestamp()) if authority else 0
     if not chosen.isdigit():
-        raise ConfigError(f"SOURCE_DATE_EPOCH is {chosen!r}, not a number of seconds")
+        raise ConfigError(f"SOURCE_DATE_EPOCH is {chosen!r}: must be a number of seconds")
     return int(chosen)
 
 
-def _refuse_stranger(directory: Path) -> None:
-    """Overwrite an earlier rendering only, never somebody's files."""
-    if directory.is_dir() and any(directory.iterdir()) and not (directory / "MANIFEST").is_file():
+def _check_replaceable(directory: Path) -> None:
+    """Raise ConfigError unless the directory is empty or holds an earlier rendered tree."""
+    if directory.is_dir() and any(directory.iterdir()) and not (directory / MANIFEST).is_file():
         raise ConfigError(
-            f"{directory} holds other files than a rendered tree",
+            f"{directory} contains other files than a rendered tree",
             hint="choose another directory with -o",
         )

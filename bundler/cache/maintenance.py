@@ -17,9 +17,7 @@ from bundler.cache.segments import COMPRESSOR, list_segments
 from bundler.cache.stamps import hash_file, mark_path, read_pin
 from bundler.cache.store import Cache
 from bundler.catalog import Artifact
-from bundler.files import remove_leftovers
-
-ONE_DAY = 24 * 3600.0  # seconds
+from bundler.files import LEFTOVER_AGE, remove_leftovers
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +41,7 @@ def prune_cache(
     needed: Collection[Artifact],
     given: Iterable[str] = (),
     *,
-    older_than: float = ONE_DAY,
+    older_than: float = LEFTOVER_AGE,
     dry_run: bool = False,
 ) -> tuple[Blob | Part, ...]:
     """Take away every file that is not `needed`, and what was made of such; those that were.

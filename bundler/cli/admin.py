@@ -1,25 +1,27 @@
 """`bundler admin …`: access for people."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from bundler import log
-from bundler.admin import create_user, export_admin
-from bundler.cache.store import Cache
-from bundler.errors import ConfigError
-from bundler.paths import default_cache
-from bundler.project import Inputs
+from bundler.cli.options import CLUSTER_YAML, Description, Pins, StatePath, make_inputs
+from bundler.errors import ConfigError, OutputError
+from bundler.files import write_atomically
+from bundler.pipeline import open_secrets
+from bundler.pki.user_access import (
+    check_names,
+    check_password,
+    make_admin_pkcs12,
+    make_user_kubeconfig,
+)
+from bundler.project import check
 
 app = typer.Typer(
     no_args_is_help=True, help="Access for people: more users, and the administrator's identity."
 )
-
-Config = Annotated[Path, typer.Option("-c", "--config", help="The cluster description.")]
-Pins = Annotated[Path | None, typer.Option("--pins", help="As for build.")]
-State = Annotated[Path | None, typer.Option("--state", help="As for build.")]
-CLUSTER_YAML = Path("cluster.yaml")
 
 
 @app.command("create")
@@ -30,9 +32,9 @@ def create_command(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Default: NAME.kubeconfig.")
     ] = None,
-    config: Config = CLUSTER_YAML,
+    config: Description = CLUSTER_YAML,
     pins: Pins = None,
-    state: State = None,
+    state: StatePath = None,
 ) -> None:
     """Make a kubeconfig with a certificate of its own for one more user.
 
@@ -40,10 +42,15 @@ def create_command(
     certificate cannot be taken back before it ends: give few days.
     """
     target = output or Path(f"{name}.kubeconfig")
-    user = create_user(
-        _make_inputs(config, pins, state), name=name, group=group, days=days, output=target
-    )
-    log.info(f"{user.path}: {user.name}, ends on {user.not_after:%Y-%m-%d %H:%M} UTC")
+    check_names(name, group)
+    _check_absent(target)
+    project = check(make_inputs(config, pins=pins, state=state, offline=True))
+    with open_secrets(project) as secrets:
+        user = make_user_kubeconfig(
+            secrets.pki, project.plan, datetime.now(UTC), name=name, group=group, days=days
+        )
+    write_atomically(target, user.content)
+    log.info(f"{target}: {name}, ends on {user.not_after:%Y-%m-%d %H:%M} UTC")
 
 
 @app.command("export")
@@ -53,9 +60,9 @@ def export_command(
         Path | None,
         typer.Option("--password-file", help="Its first line is the password; else it is asked."),
     ] = None,
-    config: Config = CLUSTER_YAML,
+    config: Description = CLUSTER_YAML,
     pins: Pins = None,
-    state: State = None,
+    state: StatePath = None,
 ) -> None:
     """Write the administrator's certificate and key as PKCS#12, for a browser or keychain."""
     if password_file is None:
@@ -65,11 +72,17 @@ def export_command(
             password = password_file.read_text(encoding="utf-8").partition("\n")[0]
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{password_file}: cannot be read: {error}") from error
-    export_admin(_make_inputs(config, pins, state), password=password, output=output)
+    check_password(password)
+    _check_absent(output)
+    project = check(make_inputs(config, pins=pins, state=state, offline=True))
+    with open_secrets(project) as secrets:
+        content = make_admin_pkcs12(secrets.pki, project.plan, password)
+    write_atomically(output, content)
     log.info(f"{output}: the administrator's certificate and key, under that password")
 
 
-def _make_inputs(config: Path, pins: Path | None, state: Path | None) -> Inputs:
-    return Inputs(
-        description=config, cache=Cache(default_cache()), offline=True, pins=pins, state=state
-    )
+def _check_absent(output: Path) -> None:
+    if output.exists():
+        raise OutputError(
+            f"{output} exists already", hint="choose another file, or delete it first"
+        )

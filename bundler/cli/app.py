@@ -139,7 +139,7 @@ def check_command(
     config: Description = CLUSTER_YAML, pins: Pins = None, quiet: Quiet = False
 ) -> None:
     """Validate cluster.yaml, its images and its pins; all faults at once; writes nothing."""
-    cluster = check(make_inputs(config, pins=pins, offline=True, quiet=quiet))
+    cluster = check(make_inputs(config, pins=pins, offline=True, quiet=quiet)).cluster
     log.info(f"{config}: cluster {cluster.name}, {len(cluster.nodes)} nodes: no fault found")
 
 

@@ -1,5 +1,6 @@
 """`bundler cache …`: upstream files on their way to another builder, looked after, taken away."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -16,8 +17,9 @@ from bundler.cache.maintenance import Part, prune_cache, verify_cache
 from bundler.cache.store import Cache
 from bundler.catalog import Artifact
 from bundler.cli.options import CachePath, Pins, make_inputs
+from bundler.downloads import list_files, list_local_digests
 from bundler.errors import ConfigError
-from bundler.project import list_files, list_given
+from bundler.project import Project, load, resolve
 
 app = typer.Typer(no_args_is_help=True, help="Upstream files that the builder keeps.")
 Configs = Annotated[
@@ -67,7 +69,12 @@ def export_command(
 
     The same files give the same bytes. Names in it are digests: the other side checks each.
     """
-    only = _needed(config, pins, cache) if config else None
+    needed = [
+        file
+        for project in _load_all(config or [], pins, cache)
+        for file in list_files(project, resolve(project))
+    ]
+    only = needed if config else None
     for blob in export_blobs(_open(cache), target, only):
         _show(blob)
 
@@ -98,9 +105,13 @@ def prune_command(
     """
     if not config:
         raise ConfigError("prune needs to know what to keep", hint="give -c cluster.yaml")
-    needed = _needed(config, pins, cache)
-    given = {digest for each in config for digest in list_given(make_inputs(each, pins=pins))}
-    for file in prune_cache(_open(cache), needed, given, dry_run=dry_run):
+    needed: list[Artifact] = []
+    local: set[str] = set()
+    for project in _load_all(config, pins, cache):
+        resolved = resolve(project)
+        needed += list_files(project, resolved)
+        local |= list_local_digests(project, resolved)
+    for file in prune_cache(_open(cache), needed, local, dry_run=dry_run):
         _show(file)
 
 
@@ -108,11 +119,9 @@ def _open(cache: Path | None) -> Cache:
     return make_inputs(cache=cache).cache
 
 
-def _needed(configs: list[Path], pins: Path | None, cache: Path | None) -> list[Artifact]:
-    needed: list[Artifact] = []
+def _load_all(configs: list[Path], pins: Path | None, cache: Path | None) -> Iterator[Project]:
     for config in configs:
-        needed += list_files(make_inputs(config, pins=pins, cache=cache, offline=True))
-    return needed
+        yield load(make_inputs(config, pins=pins, cache=cache, offline=True))
 
 
 def _show(file: Blob | Part) -> None:

@@ -1,8 +1,7 @@
-"""A change of the state, and the small bundles that bring it: all is checked before it is made."""
+"""Change the state, and build the small bundles that bring the change to the hosts."""
 
 import shlex
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from bundler import log, pipeline
@@ -14,36 +13,52 @@ from bundler.project import Inputs
 
 
 def check_together(since: list[str] | None, output: Path | None) -> None:
-    """Raise ConfigError where one of the two is given without the other."""
+    """Raise ConfigError if only one of --since and -o is given."""
     if (since is None) != (output is None):
-        raise ConfigError("--since and -o belong together: what hosts carry, and where to write")
+        raise ConfigError(
+            "--since and -o must be given together: --since names the bundles on the hosts, -o the"
+            " directory for the new ones"
+        )
 
 
-@contextmanager
-def bundles_after(
-    inputs: Inputs, since: list[str] | None, output: Path | None, sign: Path | None
-) -> Iterator[None]:
-    """Change the state in the body; its bundles are prepared before and built after, if asked for.
+def change_and_build(
+    change: Callable[[], None],
+    inputs: Inputs,
+    since: list[str] | None,
+    output: Path | None,
+    sign: Path | None,
+) -> None:
+    """Run `change` on the state and build the bundles that bring it, if there is an output.
 
-    Nothing has changed where preparing them fails. Where building fails all the same, it is said
-    that the state has changed, and how the bundles are built without changing it once more.
+    The state does not change if the build fails before it needs the state. If it fails later, a
+    warning says so and shows the command that builds the bundles without another change.
     """
     if output is None:
-        yield
-        log.info("Next: bundler build --since DIST -o DIR, with what the hosts carry as DIST")
+        change()
+        log.info("Next: bundler build --since DIST -o DIR, where DIST holds the hosts' bundles")
         return
     media = Media(since=tuple(since or ()))
-    ready = pipeline.prepare(inputs, output, signing_key=sign, media=media)
-    yield
+    has_changed = False
+
+    def change_once() -> None:
+        nonlocal has_changed
+        change()
+        has_changed = True
+
     try:
-        for file in pipeline.write_bundles(ready):
-            log.info(f"{file.sha256}  {file.size:>12}  {shown(file.path)}")
-    except BaseException:
-        log.warning(
-            "the state has changed, and the bundles that bring it are not written; do not change it"
-            f" once more, but: {_make_command(inputs, media, output, sign)}"
+        files = pipeline.build(
+            inputs, output, signing_key=sign, media=media, change_state=change_once
         )
+    except BaseException:
+        if has_changed:
+            command = _make_command(inputs, media, output, sign)
+            log.warning(
+                "the state has changed, but its bundles are not written. Fix: do not change the"
+                f" state again; run: {command}"
+            )
         raise
+    for file in files:
+        log.info(f"{file.sha256}  {file.size:>12}  {shown(file.path)}")
     log.info(next_step(media))
 
 

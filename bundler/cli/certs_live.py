@@ -75,7 +75,7 @@ def check_command(
     days = parse_days("--warn", warn) if warn else None
     now = datetime.now(UTC)
     cluster = load_cluster(config).cluster
-    plan = make_plan(cluster, {})
+    plan = make_plan(cluster)
     if authority:
         believed: dict[str, tuple[x509.Certificate, ...]] = {
             name: (_load(authority),) for name in declarations.list_authorities(plan)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from bundler import log
-from bundler.cli.carry import bundles_after, check_together
+from bundler.cli.carry import change_and_build, check_together
 from bundler.cli.media import SinceOption
 from bundler.cli.options import Json, Output, SigningKey, with_inputs
 from bundler.cluster.loader import load_cluster
@@ -79,7 +79,7 @@ def renew_command(
     check_together(since, output)
     cluster = load_cluster(inputs.description).cluster
     state = inputs.state or default_state(inputs.description, cluster.name)
-    plan = make_plan(cluster, {})
+    plan = make_plan(cluster)
     planned = renew(state, plan, selection, now, keep_keys=keep_keys, dry_run=True)
     if dry_run or not planned:
         _print_renewals(planned, as_json=as_json)
@@ -89,10 +89,15 @@ def renew_command(
             else "no certificate is to be made anew"
         )
         return
-    with bundles_after(inputs, since, output, sign):
+
+    def change() -> None:
         renewals = renew(state, plan, selection, now, keep_keys=keep_keys)
         _print_renewals(renewals, as_json=as_json)
-        log.info(f"{len(renewals)} certificates made anew; the old are in {archive_of(state, now)}")
+        log.info(
+            f"{len(renewals)} certificates renewed; the old ones are in {archive_of(state, now)}"
+        )
+
+    change_and_build(change, inputs, since, output, sign)
 
 
 def _make_selection(

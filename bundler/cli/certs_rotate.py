@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from bundler import log
-from bundler.cli.carry import bundles_after, check_together
+from bundler.cli.carry import change_and_build, check_together
 from bundler.cli.media import SinceOption
 from bundler.cli.options import Json, Output, SigningKey, with_inputs
 from bundler.cluster.loader import load_cluster
@@ -72,7 +72,7 @@ def rotate_command(
         stage = describe_stage(state)
         print(json.dumps({"stage": read_stage(state).value}) if as_json else stage)
         return
-    name, plan = step.value, make_plan(cluster, {})
+    name, plan = step.value, make_plan(cluster)
 
     def take_step(*, dry_run: bool) -> None:
         change = rotate(state, plan, name, now, dry_run=dry_run)
@@ -84,6 +84,5 @@ def rotate_command(
         log.info("nothing was changed")
         return
     check_step(state, plan, name)
-    with bundles_after(inputs, since, output, sign):
-        take_step(dry_run=False)
+    change_and_build(lambda: take_step(dry_run=False), inputs, since, output, sign)
     log.info(f"Then: {find_step(name).then}")

@@ -19,9 +19,8 @@ from bundler.cli.options import (
     make_inputs,
     shown,
 )
-from bundler.cluster.plan import ClusterPlan, make_plan
+from bundler.cluster.plan import ClusterPlan
 from bundler.errors import ConfigError
-from bundler.paths import default_state
 from bundler.pki.external_ca.csr_files import INDEX, digest_of, write_requests
 from bundler.pki.external_ca.import_ca import import_authority
 from bundler.pki.external_ca.import_signed import import_signed
@@ -178,8 +177,8 @@ def _open(directory: Path, *, dry_run: bool) -> Iterator[OpenState]:
 
 
 def _find(config: Path, pins: Path | None, state: Path | None) -> tuple[ClusterPlan, Path]:
-    cluster = check(make_inputs(config, pins=pins))
-    return make_plan(cluster, {}), state or default_state(config, cluster.name)
+    project = check(make_inputs(config, pins=pins, state=state))
+    return project.plan, project.state_path
 
 
 def _ask(file: Path | None) -> str:

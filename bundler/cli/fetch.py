@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from bundler import project
+from bundler import downloads
 from bundler.cli.options import shown, with_inputs
 from bundler.project import Inputs
 
@@ -21,7 +21,7 @@ def fetch_command(inputs: Inputs) -> None:
 
     Prints one line a file on stdout: digest, size, path in the cache.
     """
-    for artifact, path in project.fetch(inputs):
+    for artifact, path in downloads.fetch(inputs):
         print(f"{artifact.pin}  {path.stat().st_size:>12}  {shown(path)}")
 
 
@@ -51,7 +51,7 @@ def lock_command(
     Prints one line an entry on stdout: what became of it, name, version, architecture, origin,
     digest.
     """
-    for change in project.update_lock(inputs, update or [], dry_run=dry_run):
+    for change in downloads.update_lock(inputs, update or [], dry_run=dry_run):
         entry = change.entry
         print(
             f"{change.what:8} {entry.name:18} {entry.version:10} {entry.arch:6}"

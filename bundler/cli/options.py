@@ -15,7 +15,7 @@ from bundler.errors import ConfigError
 from bundler.formats.safe_parse import split_url
 from bundler.paths import default_cache
 from bundler.project import Inputs
-from bundler.sources.download import PARALLEL
+from bundler.sources.download import PARALLEL_DOWNLOADS
 from bundler.sources.images.credentials import login_file, read_logins
 from bundler.sources.images.registry import RegistryOptions
 from bundler.sources.mirrors import parse_mirror
@@ -111,7 +111,7 @@ def make_inputs(
     registry_mirror: RegistryMirrors = None,
     insecure_registry: InsecureRegistries = None,
     ca_file: CaFile = None,
-    jobs: Jobs = PARALLEL,
+    jobs: Jobs = PARALLEL_DOWNLOADS,
     offline: Offline = False,
     pins: Pins = None,
     cache: CachePath = None,

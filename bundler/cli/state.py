@@ -14,7 +14,6 @@ from bundler.cli.options import (
     make_inputs,
 )
 from bundler.errors import ConfigError
-from bundler.paths import default_state
 from bundler.project import check
 from bundler.state.archive import export_state, import_state
 
@@ -63,9 +62,7 @@ def import_command(
 
 def _find_state(config: Path, pins: Path | None, state: Path | None) -> Path:
     """Where --state says; else beside the description, by the cluster's name."""
-    if state is not None:
-        return state
-    return default_state(config, check(make_inputs(config, pins=pins)).name)
+    return state or check(make_inputs(config, pins=pins)).state_path
 
 
 def _ask(file: Path | None, *, confirm: bool) -> str:

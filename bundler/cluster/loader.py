@@ -1,6 +1,7 @@
 """Reads cluster.yaml; reports all errors at once as `file:line:col: path: what, and the fix`."""
 
 import difflib
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,8 @@ class Loaded:
 
     cluster: Cluster
     warnings: tuple[str, ...]
+    sha256: str  # of cluster.yaml
+    pins_sha256: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,7 @@ class _Document:
     path: Path
     data: dict[str, Any]
     places: dict[YamlPath, tuple[int, int]]
+    sha256: str
 
     def locate(self, path: YamlPath) -> str:
         """`file:line:col` of the value, or of the nearest enclosing one that is in the file."""
@@ -54,8 +58,10 @@ def load_cluster(path: Path, pins: Path | None = None) -> Loaded:
     """Read cluster.yaml, with pins in place of its `artifacts`; ConfigError lists every error."""
     document = _read(path)
     data = dict(document.data)
-    if pins is not None:
-        data["artifacts"] = {**(data.get("artifacts") or {}), **_read_pins(pins)}
+    pins_document = None if pins is None else _read_pins(pins)
+    if pins_document:
+        added = pins_document.data["artifacts"]
+        data["artifacts"] = {**(data.get("artifacts") or {}), **added}
     try:
         cluster = Cluster.model_validate(data)
     except ValidationError as error:
@@ -75,6 +81,8 @@ def load_cluster(path: Path, pins: Path | None = None) -> Loaded:
     return Loaded(
         cluster,
         tuple(_line(document, p.path, p.text) for p in problems if not p.is_error),
+        sha256=document.sha256,
+        pins_sha256=pins_document.sha256 if pins_document else None,
     )
 
 
@@ -112,7 +120,7 @@ def _resolve_files(cluster: Cluster, base: Path) -> Cluster:
     return cluster.model_copy(update=changes)
 
 
-def _read_pins(path: Path) -> dict[str, Any]:
+def _read_pins(path: Path) -> _Document:
     document = _read(path)
     if set(document.data) != {"artifacts"} or not isinstance(document.data["artifacts"], dict):
         raise ConfigError(f"{path}:1:1: a pins file must have one key, artifacts, and no other")
@@ -129,7 +137,7 @@ def _read_pins(path: Path) -> dict[str, Any]:
             ]
     if errors:
         raise ConfigError("\n".join(errors))
-    return artifacts
+    return document
 
 
 def _read(path: Path) -> _Document:
@@ -138,7 +146,8 @@ def _read(path: Path) -> _Document:
             raise ConfigError(
                 f"{path}: larger than {MAX_SIZE >> 20} MiB: this cannot be a cluster.yaml"
             )
-        text = path.read_bytes().decode("utf-8-sig")
+        content = path.read_bytes()
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 text (byte {error.start})") from error
     except OSError as error:
@@ -158,7 +167,7 @@ def _read(path: Path) -> _Document:
         raise ConfigError(f"{path}:1:1: must be a mapping with apiVersion, name and nodes")
     places: dict[YamlPath, tuple[int, int]] = {(): (1, 1)}
     _collect_places(root, (), places)
-    return _Document(path, data, places)
+    return _Document(path, data, places, hashlib.sha256(content).hexdigest())
 
 
 def _find_bad_keys(node: YamlNode | None) -> Iterator[tuple[int, int, str]]:

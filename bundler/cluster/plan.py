@@ -4,7 +4,7 @@ Reads and writes no files.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
 
 from bundler.catalog import default_version
@@ -140,8 +140,8 @@ def choose_cgroup_driver(cluster: Cluster) -> str:
     )
 
 
-def make_plan(cluster: Cluster, pod_subnets: Mapping[str, IPv4Network]) -> ClusterPlan:
-    """The desired state; `pod_subnets` are the workers' subnets from the state directory."""
+def make_plan(cluster: Cluster) -> ClusterPlan:
+    """The desired state, without the pod subnets, which the state directory assigns."""
     endpoint = cluster.control_plane.endpoint
     is_local = isinstance(cluster.control_plane.load_balancer, NodeLocal)
     if endpoint is None and is_local:
@@ -159,7 +159,7 @@ def make_plan(cluster: Cluster, pod_subnets: Mapping[str, IPv4Network]) -> Clust
                 address=node.address,
                 roles=_decide_roles(node, is_local=is_local),
                 arch=node.arch,
-                pod_subnet=pod_subnets.get(node.name),
+                pod_subnet=None,
             )
             for node in cluster.nodes
         ),
@@ -169,6 +169,12 @@ def make_plan(cluster: Cluster, pod_subnets: Mapping[str, IPv4Network]) -> Clust
         dns_ip=service + 2,
         etcd_version=choose_etcd(cluster),
     )
+
+
+def assign_pod_subnets(plan: ClusterPlan, subnets: Mapping[str, IPv4Network]) -> ClusterPlan:
+    """Return the plan with the pod subnet of each worker."""
+    nodes = tuple(replace(node, pod_subnet=subnets.get(node.name)) for node in plan.nodes)
+    return replace(plan, nodes=nodes)
 
 
 def _decide_roles(node: Node, *, is_local: bool) -> tuple[Role, ...]:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network
 from typing import Any
 
 from bundler import __version__
@@ -74,6 +75,7 @@ class Secrets:
     """Everything that only this cluster has."""
 
     pki: Pki = field(repr=False)
+    pod_subnets: Mapping[str, IPv4Network]  # by worker; flannel assigns its own
     tokens: Mapping[str, str] = field(repr=False)  # worker → bootstrap token
     encryption_key: str = field(repr=False)
     etcd_founders: tuple[str, ...]

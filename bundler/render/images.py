@@ -10,14 +10,11 @@ knows no other), containerd index.json.
 """
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 
-from bundler.cache.payload import Payload, ensure_part
-from bundler.cache.store import Cache
+from bundler.cache.payload import Payload
 from bundler.cluster.plan import ClusterPlan, NodePlan
 from bundler.cluster.schema import Role
-from bundler.errors import ArtifactError
 from bundler.formats.image_manifests import (
     GZIP_LAYERS,
     OCI_INDEX,
@@ -26,9 +23,10 @@ from bundler.formats.image_manifests import (
     dump,
 )
 from bundler.formats.image_references import Reference
-from bundler.formats.stored_images import Layer, StoredImage
+from bundler.formats.stored_images import StoredImage
 from bundler.render.tree import File
-from bundler.sources.images.needed import Images, list_needed
+from bundler.sources.images.needed import list_needed
+from bundler.sources.payloads import ImageFiles
 
 DIRECTORY = "rootfs/opt/k8s/images"
 BLOBS = f"{DIRECTORY}/blobs/sha256"
@@ -37,23 +35,6 @@ HEADING = "# directory\treference\timage id\tKiB that the runtime needs for it\n
 LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 UNPACKED = 4
 """A compressed layer is kept as it is, and unpacked it is about three times as large."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageFiles:
-    """Every image of all nodes, and the payload of each layer by its digest."""
-
-    images: Images
-    layers: Mapping[str, Payload]
-
-
-def ensure_layers(images: Images, cache: Cache) -> ImageFiles:
-    """The payloads of all layers, each made once; ArtifactError where one is damaged."""
-    layers = {layer.descriptor.digest: layer for i in images.values() for layer in i.layers}
-    return ImageFiles(
-        images=images,
-        layers={digest: _ensure_layer(layer, cache) for digest, layer in layers.items()},
-    )
 
 
 def make_image_files(plan: ClusterPlan, node: NodePlan, files: ImageFiles) -> Iterator[File]:
@@ -78,21 +59,6 @@ def make_image_files(plan: ClusterPlan, node: NodePlan, files: ImageFiles) -> It
 def directory_name(reference: Reference) -> str:
     """A reference as one name of a directory, `registry.k8s.io_pause_3.9`."""
     return re.sub(r"[/:]", "_", reference.name)
-
-
-def _ensure_layer(layer: Layer, cache: Cache) -> Payload:
-    place, digest = layer.place, layer.descriptor.digest
-    payload = ensure_part(
-        place.path, place.offset, place.size, cache,
-        known=layer.descriptor.hexadecimal if layer.is_verified else None,
-    )  # fmt: skip
-    if payload.sha256 != layer.descriptor.hexadecimal:
-        raise ArtifactError(
-            f"{place.path}: a layer is not what its digest says:\n  expected {digest}\n"
-            f"  found    sha256:{payload.sha256}",
-            hint="the file is damaged: make it anew",
-        )
-    return payload
 
 
 def _list_blobs(image: StoredImage, name: str, files: ImageFiles) -> Iterator[File]:

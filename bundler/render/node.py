@@ -1,7 +1,6 @@
 """Overlays + context → a node's tree."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from bundler.cache.payload import Payload
@@ -12,10 +11,11 @@ from bundler.overlays.files import RENDERED, OverlayFile, list_fetched, list_fil
 from bundler.overlays.templating import NeedsStateError, render_template
 from bundler.render.bundle_manifest import ContentSource
 from bundler.render.context import Secrets, make_context
-from bundler.render.images import ImageFiles, make_image_files
-from bundler.render.packages import PackageFiles, make_package_files
+from bundler.render.images import make_image_files
+from bundler.render.packages import make_package_files
 from bundler.render.registries import make_registry_files
 from bundler.render.tree import File, Tree, make_manifest
+from bundler.sources.payloads import Payloads
 
 Describe = Callable[[NodePlan, Tree], Iterable[File]]
 """Makes files that tell of a node's finished tree."""
@@ -28,15 +28,6 @@ SECRET_MARKS = (
     b"tls.key:",
 )
 """What betrays a secret, whatever the file is called."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Payloads:
-    """The large files of all nodes."""
-
-    member: Callable[[str, str, str], Payload]  # (component, arch, member)
-    images: ImageFiles
-    packages: PackageFiles | None = None
 
 
 def render_node(

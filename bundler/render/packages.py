@@ -1,25 +1,16 @@
 """A node's share of the packages, as files of its bundle."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 
-from bundler.cache.payload import Payload
 from bundler.cluster.os_packages import name_of, wanted_pairs
 from bundler.cluster.plan import ClusterPlan, NodePlan
 from bundler.errors import ArtifactError
 from bundler.render.tree import File
-from bundler.sources.packages.files import PackageFile, render_list, select_files
+from bundler.sources.packages.files import render_list, select_files
+from bundler.sources.payloads import PackageFiles
 
 DIRECTORY = "packages"
 LIST = f"{DIRECTORY}/LIST"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PackageFiles:
-    """Every package file of all nodes, and how to lay one into bundles."""
-
-    files: tuple[PackageFile, ...]
-    payload: Callable[[PackageFile], Payload]
 
 
 def make_package_files(plan: ClusterPlan, node: NodePlan, files: PackageFiles) -> Iterator[File]:

@@ -28,7 +28,7 @@ from bundler.sources.download_errors import (
 from bundler.sources.mirrors import WEB, Mirror, show_url
 from bundler.sources.transport import Session, make_session, open_url
 
-PARALLEL = 4
+PARALLEL_DOWNLOADS = 4
 ATTEMPTS = 4  # in a row that bring nothing new
 NEW = 1 << 20  # bytes that an attempt must add to count as one that brought something
 LONGEST_WAIT = 120.0  # seconds that a server may ask to wait
@@ -69,7 +69,7 @@ class FetchOptions:
     cache: Cache
     mirrors: tuple[Mirror, ...] = ()
     offline: bool = False
-    jobs: int = PARALLEL  # downloads at a time
+    jobs: int = PARALLEL_DOWNLOADS  # downloads at a time
     backoff: float = 1.0  # seconds before the second attempt; doubled each time
     progress: Progress = field(default_factory=NoProgress)
     session: Session = field(default_factory=make_session)

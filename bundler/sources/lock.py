@@ -119,13 +119,20 @@ class Lock(BaseModel):
 
 
 def read_lock(path: Path) -> Lock:
-    """Read a lock; ConfigError where it is none."""
+    """Read a lock file; raises ConfigError."""
     try:
-        lock = Lock.model_validate(read_yaml(path.read_text(encoding="utf-8")))
+        content = path.read_bytes()
     except OSError as error:
         raise ConfigError(
             f"{path}: {error.strerror}", hint="make one with: bundler lock"
         ) from error
+    return parse_lock(content, path)
+
+
+def parse_lock(content: bytes, path: Path) -> Lock:
+    """Parse a lock; raises ConfigError that names `path`."""
+    try:
+        lock = Lock.model_validate(read_yaml(content.decode()))
     except ValidationError as error:
         faults = "\n".join(
             f"{path}: {'.'.join(map(str, f['loc']))}: {f['msg']}" for f in error.errors()

@@ -14,9 +14,10 @@ from support.descriptions import write_description, write_upstream
 from bundler.cache.store import Cache
 from bundler.cluster.loader import load_cluster
 from bundler.cluster.plan import make_plan
+from bundler.downloads import update_lock
 from bundler.errors import ArtifactError, BundlerError
 from bundler.pipeline import build
-from bundler.project import Inputs, check, update_lock
+from bundler.project import Inputs, check
 from bundler.sources.lock import (
     LockEntry,
     LockKind,
@@ -76,7 +77,7 @@ def describe(tmp_path: Path, mirror: Path, signer: Signer) -> Callable[..., Path
 
 
 def resolve(description: Path) -> dict[tuple[str, str], LockEntry]:
-    plan = make_plan(load_cluster(description).cluster, {})
+    plan = make_plan(load_cluster(description).cluster)
     cache = Cache(description.parent / "cache")
     found = resolve_packages(plan, cache, datetime.now(UTC), offline=True)
     return {(entry.name, entry.arch): entry for entry in found}
@@ -100,7 +101,7 @@ def test_a_cache_that_is_named_from_here_serves_as_well(
     describe: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    plan = make_plan(load_cluster(describe()).cluster, {})
+    plan = make_plan(load_cluster(describe()).cluster)
     found = resolve_packages(plan, Cache(Path("site/cache")), datetime.now(UTC), offline=True)
     assert {entry.name for entry in found} == {"chrony", "libedit", "tzdata"}
 

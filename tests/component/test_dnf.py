@@ -20,9 +20,10 @@ from bundler.bundle.inspect import inspect
 from bundler.cache.store import Cache
 from bundler.cluster.loader import load_cluster
 from bundler.cluster.plan import make_plan
+from bundler.downloads import update_lock
 from bundler.errors import ArtifactError, BundlerError
 from bundler.pipeline import build
-from bundler.project import Inputs, update_lock
+from bundler.project import Inputs
 from bundler.sources.lock import LockEntry, TrustSource
 from bundler.sources.packages.resolve import resolve_packages
 
@@ -75,7 +76,7 @@ def describe(tmp_path: Path, repository: Path, signer: RpmSigner) -> Callable[..
 
 
 def resolve(description: Path) -> dict[tuple[str, str], LockEntry]:
-    plan = make_plan(load_cluster(description).cluster, {})
+    plan = make_plan(load_cluster(description).cluster)
     cache = Cache(description.parent / "cache")
     found = resolve_packages(plan, cache, datetime.now(UTC), offline=True)
     return {(entry.name, entry.arch): entry for entry in found}
@@ -99,7 +100,7 @@ def test_a_cache_that_is_named_from_here_serves_as_well(
     describe: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    plan = make_plan(load_cluster(describe()).cluster, {})
+    plan = make_plan(load_cluster(describe()).cluster)
     found = resolve_packages(plan, Cache(Path("site/cache")), datetime.now(UTC), offline=True)
     assert {entry.name for entry in found} == {"chrony", "libedit", "tzdata"}
 

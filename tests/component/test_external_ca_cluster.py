@@ -52,7 +52,7 @@ def site(
     description = describe(address)
     root = OfflineRoot(directory / "bank")
     cluster = Cluster.model_validate(description)
-    plan, now = make_plan(cluster, {}), datetime.now(UTC)
+    plan, now = make_plan(cluster), datetime.now(UTC)
     with open_state(default_state(directory / "cluster.yaml", cluster.name)) as state:
         wanted = ensure_requests(state, plan, now, leaves=mode == "leaves")
         write_requests(wanted, plan, directory / "requests")

@@ -301,7 +301,7 @@ def test_images_are_locked_built_and_the_same_without_the_registry(
             assert entry["size"] == sum(len(content) for content in image.contents.values())
     built = run("build", "-o", f"{site}/dist")
     assert built.returncode == 0, built.stderr
-    assert "nobody vouches for its digest" in built.stderr
+    assert "comes from the first download and has no other trust source" in built.stderr
     for node, arch in (("two", "amd64"), ("three", "arm64")):
         mine = [image for images in IMAGES.values() for image in images if image.arch == arch]
         expected = {

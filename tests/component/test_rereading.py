@@ -96,13 +96,14 @@ class Host:
                 "dns": {"provider": "none"},
             }
         )  # fmt: skip
-        return make_plan(cluster, {})
+        return make_plan(cluster)
 
     def write(self) -> None:
         """What the node's bundle would install; files of a running host are exchanged one by one."""
         with open_state(self.directory / "state") as state:
             made = ensure_pki(state, self.plan, datetime.now(UTC))
             secrets = Secrets(
+                pod_subnets={},
                 pki=made, tokens={}, encryption_key=state.ensure_encryption_key(), etcd_founders=("one",)
             )  # fmt: skip
             tree = render_node(self.plan, self.plan.nodes[0], secrets)

@@ -50,7 +50,7 @@ def write_upstream(directory: Path, description: Path) -> Path:
     They are the same bytes every time, below directory/mirror, as `--mirror` wants them; the path
     of their pins.
     """
-    plan = make_plan(load_cluster(description).cluster, {})
+    plan = make_plan(load_cluster(description).cluster)
     pins = {}
     for (component, arch), members in list_needs(plan).items():
         program = b"\x7fELF\x02\x01\x01" + bytes(11) + ELF_MACHINES[arch].to_bytes(2, "little")

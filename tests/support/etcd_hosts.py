@@ -15,10 +15,10 @@ import pytest
 
 from bundler.cache.store import Cache
 from bundler.cluster.schema import Cluster
-from bundler.pipeline import open_secrets
 from bundler.project import Inputs
 from bundler.render.node import render_node
 from bundler.render.tree import write_tree
+from support.projects import open_plan
 
 LAB_CACHE = Path(os.environ.get("BUNDLER_LAB_CACHE") or Path.home() / ".cache/bundler-lab")
 STAND_IN = Path(__file__).with_name("stand_in_systemctl.py")
@@ -150,7 +150,7 @@ class Site:
         inputs = Inputs(
             description=self.directory / "cluster.yaml", cache=Cache(self.directory / "cache")
         )
-        with open_secrets(cluster, inputs) as (plan, secrets):
+        with open_plan(cluster, inputs) as (plan, secrets):
             for node in plan.nodes:
                 tree = self.directory / "trees" / node.name
                 shutil.rmtree(tree, ignore_errors=True)

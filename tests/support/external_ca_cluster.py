@@ -17,10 +17,10 @@ import pytest
 
 from bundler.cache.store import Cache
 from bundler.cluster.schema import Cluster
-from bundler.pipeline import open_secrets
 from bundler.project import Inputs
 from bundler.render.node import render_node
 from bundler.render.tree import write_tree
+from support.projects import open_plan
 
 LAB_CACHE = Path(os.environ.get("BUNDLER_LAB_CACHE") or Path.home() / ".cache/bundler-lab")
 PROGRAMS = ("kube-apiserver", "kube-controller-manager", "kubectl")
@@ -75,7 +75,7 @@ class Host:
         """Out of the state beside cluster.yaml in `directory`."""
         cluster = Cluster.model_validate(description)
         inputs = Inputs(description=directory / "cluster.yaml", cache=Cache(directory / "cache"))
-        with open_secrets(cluster, inputs) as (plan, secrets):
+        with open_plan(cluster, inputs) as (plan, secrets):
             write_tree(render_node(plan, plan.nodes[0], secrets), directory / "tree")
         root = directory / "tree" / "rootfs"
         (root / "opt/k8s").mkdir(parents=True, exist_ok=True)

@@ -25,7 +25,6 @@ from bundler.sources.lock import (
     LockEntry,
     LockKind,
     TrustSource,
-    read_lock,
 )
 from bundler.sources.lock_update import EVERYTHING, Proposal, identify
 from bundler.sources.packages.apt import AptRoot, FoundPackage
@@ -67,13 +66,12 @@ def resolve_packages(
 
 
 def gather_packages(
-    plan: ClusterPlan, path: Path, options: FetchOptions
+    plan: ClusterPlan, entries: tuple[LockEntry, ...] | None, options: FetchOptions
 ) -> tuple[PackageFile, ...]:
-    """Every package file for the hosts, verified: as the lock at `path` says, or resolved now."""
+    """Every package file for the hosts, verified: those of the lock, or resolved now for None."""
     packages = plan.cluster.packages
     if packages is None:
         return ()
-    entries = check_locked(plan, path)
     if entries is None:
         with log.step(f"resolving packages of {packages.os}, because no lock says which"):
             now = datetime.now(UTC).replace(microsecond=0)
@@ -82,15 +80,14 @@ def gather_packages(
         return ensure_packages(plan, entries, options)
 
 
-def check_locked(plan: ClusterPlan, path: Path) -> tuple[LockEntry, ...] | None:
-    """The packages of the lock at `path`, or None where there is no lock.
+def check_locked(plan: ClusterPlan, lock: Lock | None, path: Path) -> tuple[LockEntry, ...] | None:
+    """The packages of the lock, or None if there is no lock or the cluster has no packages.
 
-    ArtifactError where they are not what cluster.yaml asks for.
+    Raises ArtifactError if cluster.yaml asks for other packages; `path` is the lock's.
     """
     packages = plan.cluster.packages
-    if packages is None or not path.exists():
+    if packages is None or lock is None:
         return None
-    lock = read_lock(path)
     if faults := list(dict.fromkeys(_find_drift(plan, packages, lock))):
         raise ArtifactError(
             "\n".join(f"{path}: {fault}" for fault in faults),

@@ -44,12 +44,13 @@ from bundler.catalog import COMPONENTS
 from bundler.catalog.licences import find_project, is_published_by_project
 from bundler.cluster.loader import load_cluster
 from bundler.cluster.plan import ClusterPlan, make_plan
+from bundler.downloads import update_lock
 from bundler.errors import ArtifactError
 from bundler.formats.image_archives import open_image
 from bundler.formats.image_references import parse_reference
 from bundler.overlays.files import list_fetched
 from bundler.pipeline import build, render
-from bundler.project import Inputs, update_lock
+from bundler.project import Inputs
 from bundler.render.images import BLOBS
 from bundler.render.tree import File, Tree
 from bundler.sources.artifacts import resolve_artifacts
@@ -322,7 +323,7 @@ artifacts:
     url: "https://robot:hunter2@files.example/crictl.tgz?signature=hunter3"
     sha256: "1111111111111111111111111111111111111111111111111111111111111111"
 """)
-    return make_plan(load_cluster(path).cluster, {})
+    return make_plan(load_cluster(path).cluster)
 
 
 def make_tree(plan: ClusterPlan) -> Tree:

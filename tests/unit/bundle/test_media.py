@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from support.projects import open_plan
 from support.small_builds import SmallSite, make_site, read_manifest, unpack
 
 from bundler.bundle.layout import Layout, Media, is_in_base
@@ -20,6 +21,7 @@ from bundler.bundle.verify import compare, verify
 from bundler.cache.payload import Payload
 from bundler.errors import ConfigError, OutputError
 from bundler.formats.volumes import open_whole
+from bundler.project import load
 from bundler.render.bundle_manifest import (
     ContentSource,
     identify,
@@ -512,10 +514,7 @@ def test_public_only_and_since_do_not_go_together(site: SmallSite) -> None:
 def test_every_name_of_the_state_is_unknown_without_it(
     site: SmallSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bundler import pipeline
-
-    cluster = pipeline.check(site.inputs)
-    with pipeline.open_secrets(cluster, site.inputs) as (plan, secrets):
+    with open_plan(load(site.inputs).cluster, site.inputs) as (plan, secrets):
         assert set(_from_state(plan, plan.nodes[0], secrets)) == set(STATE_NAMES)
     with pytest.raises(Exception, match="tokens is in the state directory"):
         str(make_unknown("tokens"))

@@ -143,8 +143,9 @@ def render(
     """The text files of the only node, by path."""
 
     def run(cluster: Cluster) -> dict[str, str]:
-        plan = make_plan(cluster, {})
+        plan = make_plan(cluster)
         secrets = Secrets(
+            pod_subnets={},
             pki=pki(plan),
             tokens={"one": "abcdef.0123456789abcdef"},
             encryption_key="x" * 44,

@@ -14,7 +14,7 @@ from bundler.cluster.host_needs import (
     sysctls,
 )
 from bundler.cluster.loader import load_cluster
-from bundler.cluster.plan import ClusterPlan, make_plan
+from bundler.cluster.plan import ClusterPlan, assign_pod_subnets, make_plan
 from bundler.paths import templates_directory
 from bundler.pipeline import render
 from bundler.project import Inputs
@@ -28,7 +28,7 @@ def plan_of(description: Path, **changes: object) -> ClusterPlan:
     subnets = {
         name: IPv4Network(f"10.200.{i}.0/24") for i, name in enumerate(("worker1", "worker2"))
     }
-    return make_plan(load_cluster(description).cluster, subnets)
+    return assign_pod_subnets(make_plan(load_cluster(description).cluster), subnets)
 
 
 def test_kernel_settings_that_are_removed_or_set_by_others_are_not_set() -> None:

@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from support.projects import open_plan
 
 from bundler.bundle.pack import pack
 from bundler.cache.store import Cache
 from bundler.cluster.loader import load_cluster
 from bundler.errors import OutputError, PkiError
-from bundler.pipeline import open_secrets
 from bundler.pki.certs import list_bundle
 from bundler.project import Inputs
 from bundler.render.node import render_node
@@ -28,7 +28,7 @@ def bundles(description: Path, tmp_path: Path) -> dict[str, Path]:
     """The state made, and each node's bundle without its large files."""
     inputs = Inputs(description=description, cache=Cache(tmp_path / "cache"), offline=True)
     made = {}
-    with open_secrets(load_cluster(description).cluster, inputs) as (plan, secrets):
+    with open_plan(load_cluster(description).cluster, inputs) as (plan, secrets):
         for node in plan.nodes:
             made[node.name] = tmp_path / f"{node.name}.tar.gz"
             pack(render_node(plan, node, secrets), f"lab-{node.name}", made[node.name], mtime=0)

@@ -15,11 +15,8 @@ from support.external_ca_cases import AUTHORITIES, Site, make_own_site
 from support.offline_root import OfflineRoot, openssl
 from support.pki_cases import make_plan
 
-from bundler.admin import create_user
-from bundler.cache.store import Cache
 from bundler.errors import ConfigError, PkiError
 from bundler.pki.certs import list_state
-from bundler.project import Inputs
 
 PINS = Path(__file__).parents[2] / "golden/pins.yaml"
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -326,12 +323,9 @@ def test_users_cannot_be_made_where_the_key_is_elsewhere(
     signers = {name.replace("-", "_"): root.authority(name) for name in AUTHORITIES}
     root.follow(description.parent / "out", **signers)
     bundler("certs", "import", "out", *signers.values(), "--root", root.file)
-    inputs = Inputs(
-        description=description, cache=Cache(tmp_path / "cache"), offline=True, pins=PINS
-    )
-    with pytest.raises(PkiError, match="the key of kubernetes-ca is elsewhere"):
-        create_user(inputs, name="alice", group=None, days=1, output=tmp_path / "alice")
-    assert not (tmp_path / "alice").exists()
+    done = bundler("admin", "create", "--name", "alice", "-o", "alice", code=4)
+    assert "the key of kubernetes-ca is not in the state directory" in done.stderr
+    assert not (description.parent / "alice").exists()
     assert "own authority, whose key is elsewhere" in list_certificates(description)
 
 

@@ -13,9 +13,10 @@ from typer.testing import CliRunner
 from bundler.cache.store import Cache
 from bundler.cli.app import app
 from bundler.cli.options import make_inputs
+from bundler.downloads import fetch, update_lock
 from bundler.errors import ArtifactError, ConfigError
 from bundler.pipeline import build
-from bundler.project import Inputs, fetch, update_lock
+from bundler.project import Inputs
 from bundler.sources.images.registry import RegistryOptions
 from bundler.sources.lock import LockEntry, LockKind, read_lock
 from bundler.sources.lock_update import lock_path
@@ -70,7 +71,7 @@ def test_an_image_that_nobody_named_is_fetched_and_its_tag_is_warned_of(
 ) -> None:
     build(inputs, inputs.description.parent / "dist")
     said = " ".join(capsys.readouterr().err.split())
-    assert f"{PAUSE} (amd64): nobody says what its tag must be" in said
+    assert f"{PAUSE} (amd64): there is no digest for its tag" in said
     registry.put("pause", "3.9", make_image("second"))
     offline = dataclasses.replace(inputs, offline=True)
     sums = (inputs.description.parent / "dist/SHA256SUMS").read_bytes()

@@ -31,8 +31,8 @@ from bundler.formats.image_archives import open_image
 from bundler.formats.image_references import full_name, parse_reference
 from bundler.formats.stored_images import Place
 from bundler.render.completeness import check_images_complete
-from bundler.render.images import ensure_layers
 from bundler.render.tree import File, Tree
+from bundler.sources.payloads import ensure_layers
 
 DIGEST = f"sha256:{'ab' * 32}"
 NGINX = parse_reference("nginx:1.22")
@@ -260,7 +260,7 @@ def test_a_layer_that_is_not_what_the_image_says_is_refused(tmp_path: Path) -> N
         ("c.json", image.config), ("l.tar", make_layer("x", b"y" * 5000)), saved(["l.tar"], b""),
     ]  # fmt: skip
     stored = open_image(write_tar(tmp_path / "x.tar", members), NGINX, "amd64")
-    with pytest.raises(ArtifactError, match="a layer is not what its digest says"):
+    with pytest.raises(ArtifactError, match="the digest of a layer does not match its content"):
         ensure_layers({("nginx", "amd64"): stored}, Cache(tmp_path / "cache"))
 
 
@@ -333,7 +333,7 @@ def test_references_that_hosts_could_not_use_are_refused(
 def check_manifest(
     path: Path, text: str, name: str = "rootfs/etc/kubernetes/addons/x.yaml"
 ) -> None:
-    plan = make_plan(load_cluster(path).cluster, {})
+    plan = make_plan(load_cluster(path).cluster)
     tree = Tree([File(path=name, mode=0o644, content=text.encode(), origin="x")])
     check_images_complete(plan, plan.nodes[0], tree)
 

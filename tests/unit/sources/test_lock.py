@@ -15,8 +15,9 @@ from typer.testing import CliRunner
 from bundler.cache.archive import export_blobs, import_blobs
 from bundler.cache.store import Cache
 from bundler.catalog import URLS, artifact_url
+from bundler.downloads import update_lock
 from bundler.errors import ArtifactError, ConfigError
-from bundler.project import Inputs, check, update_lock
+from bundler.project import Inputs, check
 from bundler.sources.fetch import FetchOptions
 from bundler.sources.lock import (
     Lock,

@@ -24,9 +24,10 @@ from bundler.cluster.os_packages import (
     wanted_pairs,
 )
 from bundler.cluster.plan import ClusterPlan, make_plan
+from bundler.downloads import update_lock
 from bundler.errors import ArtifactError, BundlerError, ConfigError
 from bundler.pipeline import build
-from bundler.project import Inputs, check, update_lock
+from bundler.project import Inputs, check
 from bundler.sources.lock import TrustSource, read_lock
 from bundler.sources.lock_update import lock_path
 from bundler.sources.packages import apt
@@ -55,7 +56,7 @@ def describe(description: Path) -> Callable[..., Path]:
 
 
 def plan_of(description: Path) -> ClusterPlan:
-    return make_plan(load_cluster(description).cluster, {})
+    return make_plan(load_cluster(description).cluster)
 
 
 def wanted(description: Path, node: str, *brought: str) -> tuple[str, ...]:

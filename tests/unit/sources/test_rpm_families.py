@@ -35,7 +35,7 @@ def make_cluster(release: str, **packages: object) -> Cluster:
 
 @pytest.mark.parametrize("release", RPM_RELEASES)
 def test_roles_ask_for_the_familys_own_names(release: str) -> None:
-    plan = make_plan(make_cluster(release), {})
+    plan = make_plan(make_cluster(release))
     names = {name_of(pair) for pair in wanted_pairs(plan, plan.nodes[0])}
     assert names >= {
         "nginx", "nginx-mod-stream", "conntrack-tools", "iproute", "iputils",
@@ -46,7 +46,7 @@ def test_roles_ask_for_the_familys_own_names(release: str) -> None:
 
 
 def test_a_user_may_write_either_name() -> None:
-    plan = make_plan(make_cluster("rocky-9", names=["conntrack", "nginx-mod-stream"]), {})
+    plan = make_plan(make_cluster("rocky-9", names=["conntrack", "nginx-mod-stream"]))
     assert wanted_pairs(plan, plan.nodes[0]) == (
         "conntrack:conntrack", "nginx-stream:nginx-mod-stream",
     )  # fmt: skip

@@ -22,15 +22,12 @@ from bundler.cache.maintenance import prune_cache
 from bundler.cache.refs import DOCUMENTS, IMPORTED, list_names
 from bundler.cache.stamps import hash_file
 from bundler.cache.store import Cache
+from bundler.catalog import Artifact
 from bundler.catalog.signatures import Scheme, find_signed
+from bundler.downloads import list_files, update_lock
 from bundler.errors import ArtifactError, BundlerError, ConfigError
-from bundler.project import (
-    Inputs,
-    check,
-    gather_payloads,
-    list_files,
-    update_lock,
-)
+from bundler.pipeline import build
+from bundler.project import Inputs, check, load, resolve
 from bundler.sources.lock import LockKind, TrustSource, read_lock
 from bundler.sources.lock_update import lock_path
 
@@ -72,6 +69,11 @@ class Site:
         )
         assert entry is not None
         return entry.origin, entry.evidence
+
+
+def list_needed(inputs: Inputs) -> tuple[Artifact, ...]:
+    project = load(inputs)
+    return list_files(project, resolve(project))
 
 
 @pytest.fixture
@@ -134,7 +136,7 @@ def test_nothing_is_built_of_what_upstream_must_sign_before_a_lock_says_that_it_
     site.believe_cert(cert)
     strict = replace(site.inputs, strict=True)
     for inputs in (site.inputs, strict):
-        for use in (check, list_files, lambda given: gather_payloads(check(given), given)):
+        for use in (check, list_needed, lambda given: build(given, site.directory / "dist")):
             with pytest.raises(ArtifactError, match="etcd .* is locked on the word of user") as why:
                 use(inputs)
             assert "bundler lock --update etcd" in (why.value.hint or "")
@@ -402,11 +404,11 @@ def test_what_was_verified_is_verified_again_out_of_the_cache_and_of_one_that_it
     sign_it(site)
     expected = site.lock()
     offline = replace(site.inputs, mirrors=())
-    needed = {(file.algorithm, file.digest) for file in list_files(offline)}
+    needed = {(file.algorithm, file.digest) for file in list_needed(offline)}
     assert len(needed) == len(list_blobs(site.inputs.cache))
-    assert not prune_cache(site.inputs.cache, list_files(offline))
+    assert not prune_cache(site.inputs.cache, list_needed(offline))
 
-    export_blobs(site.inputs.cache, site.directory / "x.tar", list_files(offline))
+    export_blobs(site.inputs.cache, site.directory / "x.tar", list_needed(offline))
     carried = replace(offline, cache=Cache(site.directory / "carried"))
     list(import_blobs(carried.cache, site.directory / "x.tar"))
     for inputs in (offline, carried):

@@ -1,0 +1,147 @@
+"""Downloads without a build: `bundler fetch`, `bundler lock`, and what `bundler cache` keeps."""
+
+from collections.abc import Collection, Iterator
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from bundler import log
+from bundler.catalog import Artifact
+from bundler.cluster.plan import ClusterPlan
+from bundler.formats.image_references import full_name
+from bundler.progress import DownloadProgress
+from bundler.project import Inputs, Project, load, resolve
+from bundler.sources.artifacts import from_entry
+from bundler.sources.fetch import FetchOptions, ensure_artifacts, run_jobs
+from bundler.sources.images.pull import Puller, list_cached
+from bundler.sources.images.resolve import open_files, propose_images
+from bundler.sources.lock import write_lock
+from bundler.sources.lock_update import (
+    LockChange,
+    first_uses,
+    list_beside,
+    make_lock,
+    propose_artifacts,
+    refuse_first_uses,
+)
+from bundler.sources.mirrors import parse_mirror
+from bundler.sources.packages.resolve import has_url, propose_packages
+from bundler.sources.resolved import Resolved
+from bundler.sources.sidecars import recall_beside
+from bundler.sources.transport import make_session
+
+
+def fetch(inputs: Inputs) -> tuple[tuple[Artifact, Path], ...]:
+    """Download every file of a cluster into the cache; makes no keys and no state directory."""
+    project = load(inputs)
+    resolved = resolve(project)
+    artifacts = _list_files_with_url(resolved)
+    with log.step(f"{len(artifacts)} upstream files"), DownloadProgress() as progress:
+        paths = ensure_artifacts(artifacts, make_fetch_options(inputs, progress))
+    with log.step(f"{len(resolved.images)} images"), DownloadProgress() as progress:
+        pulled = make_puller(inputs, progress).pull(resolved.images)
+    for file in (file for image in pulled for file in image.files):
+        paths[file] = inputs.cache.blob_path(file.algorithm, file.digest)
+    warn_about_first_uses(project, resolved)
+    return tuple(paths.items())
+
+
+def update_lock(
+    inputs: Inputs, update: Collection[str], *, dry_run: bool = False
+) -> tuple[LockChange, ...]:
+    """Write the lock of a cluster, after downloading every file that is new in it."""
+    project = load(inputs)
+    plan, old = project.plan, project.lock
+    now = datetime.now(UTC).replace(microsecond=0)
+    with log.step(f"locking the sources of {plan.name}"), DownloadProgress() as progress:
+        options = make_fetch_options(inputs, progress)
+        update = {_normalize_image(name, plan) for name in update}
+        proposals = [
+            *propose_artifacts(plan, options, now),
+            *propose_images(plan, make_puller(inputs, progress, anew=True), now),
+            *propose_packages(plan, old, update, options, now),
+        ]
+        new, changes = make_lock(
+            project.cluster, old, proposals, update, partial(run_jobs, options=options)
+        )
+    if inputs.strict:
+        refuse_first_uses(new)
+    if new != old and not dry_run:
+        write_lock(new, project.lock_path)
+    return changes
+
+
+def list_files(project: Project, resolved: Resolved) -> tuple[Artifact, ...]:
+    """List every file that a cluster takes from outside, without asking any server.
+
+    That is: upstream files, the packages of the lock, the blobs of images as far as the cache
+    remembers them, and the checksums and signatures that `bundler lock` has fetched.
+    """
+    cache = project.inputs.cache
+    blobs = {file.digest: file for image in resolved.images for file in list_cached(image, cache)}
+    sidecars = _list_sidecars(project, resolved)
+    return (*_list_files_with_url(resolved), *sidecars, *blobs.values())
+
+
+def list_local_digests(project: Project, resolved: Resolved) -> frozenset[str]:
+    """List the SHA-256 of the user's own files: layers of image files, packages of `dir`."""
+    packages = resolved.packages or ()
+    layers = (layer for image in open_files(project.plan).values() for layer in image.layers)
+    return frozenset((
+        *(entry.digest.partition(":")[2] for entry in packages if not has_url(entry)),
+        *(layer.descriptor.hexadecimal for layer in layers),
+    ))  # fmt: skip
+
+
+def warn_about_first_uses(project: Project, resolved: Resolved) -> None:
+    """Warn about each digest that has no trust source but the first download."""
+    for image in resolved.images if project.lock is None else ():
+        if image.digest is None:
+            log.warning(
+                f"{image.label}: there is no digest for its tag; the first download is trusted,"
+                " and `bundler lock` records its digest"
+            )
+    for entry in first_uses(project.lock) if project.lock else ():
+        log.warning(
+            f"{entry.name} {entry.version} ({entry.arch}): its digest in {project.lock_path.name}"
+            " comes from the first download and has no other trust source; --strict refuses it"
+        )
+
+
+def make_puller(inputs: Inputs, progress: DownloadProgress, *, anew: bool = False) -> Puller:
+    """Make what pulls images into the cache."""
+    return Puller(make_fetch_options(inputs, progress), inputs.registries, anew=anew)
+
+
+def make_fetch_options(inputs: Inputs, progress: DownloadProgress) -> FetchOptions:
+    """Make the options of all downloads."""
+    return FetchOptions(
+        cache=inputs.cache,
+        mirrors=tuple(map(parse_mirror, inputs.mirrors)),
+        offline=inputs.offline,
+        jobs=inputs.jobs,
+        progress=progress,
+        session=make_session(inputs.ca_file),
+    )
+
+
+def _list_files_with_url(resolved: Resolved) -> tuple[Artifact, ...]:
+    packages = (from_entry(e, e.evidence) for e in resolved.packages or () if has_url(e))
+    return (*resolved.artifacts.values(), *packages)
+
+
+def _list_sidecars(project: Project, resolved: Resolved) -> Iterator[Artifact]:
+    """Checksums and signatures that upstream publishes next to its files."""
+    keys = project.cluster.upstream_keys
+    for artifact in resolved.artifacts.values():
+        for url in list_beside(artifact, keys.get(artifact.component)):
+            yield from recall_beside(artifact, url, project.inputs.cache)
+
+
+def _normalize_image(name: str, plan: ClusterPlan) -> str:
+    """Return the full name if `name` is an image of the cluster, else the name unchanged."""
+    try:
+        found = full_name(name)
+    except ValueError:
+        return name
+    return found if found in {full_name(image.ref) for image in plan.cluster.images} else name

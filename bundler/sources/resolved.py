@@ -1,0 +1,41 @@
+"""Everything that a build takes from outside, each with its digest, before anything is fetched."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from bundler.cluster.plan import ClusterPlan
+from bundler.errors import ConfigError
+from bundler.sources.artifacts import Artifacts, resolve_artifacts
+from bundler.sources.images.pull import WantedImage
+from bundler.sources.images.resolve import list_wanted
+from bundler.sources.lock import Lock, LockEntry
+from bundler.sources.lock_update import refuse_first_uses
+from bundler.sources.packages.resolve import check_locked
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolved:
+    """The upstream files, images and packages of a cluster."""
+
+    artifacts: Artifacts
+    images: tuple[WantedImage, ...]  # from registries
+    packages: tuple[LockEntry, ...] | None  # None: there is no lock that names them
+
+
+def resolve_sources(
+    plan: ClusterPlan, lock: Lock | None, lock_path: Path, *, strict: bool = False
+) -> Resolved:
+    """Resolve files, images and packages as the lock says, or as cluster.yaml says without one.
+
+    Raises ArtifactError where the lock and cluster.yaml disagree or a digest is missing. With
+    `strict` a lock is required, and so is a trust source for every digest in it.
+    """
+    if strict and lock is None:
+        raise ConfigError(f"{lock_path}: --strict needs a lock", hint="make one with: bundler lock")
+    if strict and lock is not None:
+        refuse_first_uses(lock)
+    return Resolved(
+        artifacts=resolve_artifacts(plan, lock, lock_path),
+        images=list_wanted(plan, lock, lock_path),
+        packages=check_locked(plan, lock, lock_path),
+    )
