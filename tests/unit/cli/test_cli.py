@@ -104,7 +104,7 @@ def test_render_reuses_the_state_and_refuses_a_strangers_directory(
     (tree / "MANIFEST").unlink()
     refused = bundler(*arguments)
     assert refused.returncode == 2
-    assert "holds other files" in refused.stderr
+    assert "contains other files" in refused.stderr
 
 
 def test_a_new_master_reissues_only_what_must_change_and_says_so(

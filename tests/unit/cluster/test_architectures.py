@@ -121,13 +121,8 @@ def test_the_image_for_verify_must_be_for_every_worker(
 def test_a_node_refers_only_to_images_of_its_architecture(
     mixed: Path, position: int, arch: str, *, is_complete: bool
 ) -> None:
-<<<<<<< HEAD:tests/unit/cluster/test_architectures.py
     add_web(mixed, arch)
-    plan = make_plan(load_cluster(mixed).cluster, {})
-=======
-    add_web(mixed, machine)
     plan = make_plan(load_cluster(mixed).cluster)
->>>>>>> 60a952f (Build in six steps over a project that is loaded once):tests/unit/cluster/test_machines.py
     text = b"VERIFY_IMAGE='web.example/web:1'\n"
     tree = Tree([File(path="node.env", mode=0o644, content=text, origin="x")])
     if is_complete:

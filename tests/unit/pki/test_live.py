@@ -216,7 +216,7 @@ def site(description: Path, own_address: str) -> ClusterPlan:
     """A state for the example, as if its first master were this machine."""
     text = description.read_text().replace("172.30.20.11", own_address)
     description.write_text(text)
-    plan = make_real_plan(load_cluster(description).cluster, {})
+    plan = make_real_plan(load_cluster(description).cluster)
     with open_state(description.parent / "lab.state") as state:
         ensure_pki(state, plan, datetime.now(UTC))
     return plan
@@ -262,7 +262,7 @@ def test_a_server_with_the_old_certificate_is_found(bundler: Run, description: P
     shutil.copytree(own, old)
     shutil.rmtree(own)
     with open_state(description.parent / "lab.state") as state:
-        ensure_pki(state, make_real_plan(load_cluster(description).cluster, {}), datetime.now(UTC))
+        ensure_pki(state, make_real_plan(load_cluster(description).cluster), datetime.now(UTC))
     with serve(old / "cert.pem", old / "key.pem", port=10259):
         done = bundler("--live", "master1:10259")
     assert done.returncode == 1

@@ -346,8 +346,8 @@ def test_what_cannot_be_built_is_refused_before_the_state_changes(site: SmallSit
     assert (done.returncode, "the state has changed" in done.stderr) == (6, True)
     assert run(site, "certs", "rotate").stdout.startswith("stage trust: ")
     (site.directory / "new/small-one.tar.gz").rmdir()
-    said = next(line for line in done.stderr.splitlines() if "but: bundler build" in line)
-    words = shlex.split(said.partition("but: bundler ")[2])
+    said = next(line for line in done.stderr.splitlines() if "run: bundler build" in line)
+    words = shlex.split(said.partition("run: bundler ")[2])
     assert run_bare(site, *words).returncode == 0
     assert (site.directory / "new/SHA256SUMS").is_file()
 

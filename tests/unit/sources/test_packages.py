@@ -367,7 +367,11 @@ def build_names(inputs: Inputs, node: str) -> list[str]:
     bundles = {file.path.name.removesuffix(".tar.gz").partition("-")[2]: file for file in written}
     report = inspect(bundles[node].path)
     assert report.faults == ()
-    return [e.path.removeprefix("packages/") for e in report.entries if "packages/" in e.path]
+    return [
+        e.path.removeprefix("packages/")
+        for e in report.entries
+        if e.path.startswith("packages/")
+    ]
 
 
 def test_hand_picked_files_go_to_the_nodes_that_want_them(inputs: Inputs) -> None:
