@@ -368,9 +368,7 @@ def build_names(inputs: Inputs, node: str) -> list[str]:
     report = inspect(bundles[node].path)
     assert report.faults == ()
     return [
-        e.path.removeprefix("packages/")
-        for e in report.entries
-        if e.path.startswith("packages/")
+        e.path.removeprefix("packages/") for e in report.entries if e.path.startswith("packages/")
     ]
 
 
