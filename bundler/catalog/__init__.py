@@ -1,7 +1,14 @@
-"""The catalogue: which upstream files exist, under which digests, and which go together.
+"""The catalog: upstream files with their digests, and versions that belong together.
 
-pins.tsv      component, version, arch, algorithm, digest, URL, and where the digest was published
-defaults.tsv  Kubernetes minor, component, version, and on what authority
+pins.tsv       component, version, arch, algorithm, digest, URL, and where the digest was published
+defaults.tsv   Kubernetes minor, component, version, and the source of that pairing
+flags.yaml     command-line flags that bundler sets, with reasons: see bundler/cluster/settings.py
+fields.yaml    configuration fields that bundler sets: the same
+signatures.py  how upstream projects sign their files
+licences.py    the project and licence of each program (licences.tsv)
+
+bundler/cluster/accepted.py describes accepted-*.tsv, feature-gates.tsv, deprecated-flags.tsv and
+apis.tsv.
 """
 
 import csv
@@ -24,10 +31,10 @@ URLS = {
     "flannel-cni-plugin": "https://github.com/flannel-io/cni-plugin/releases/download/v{version}/flannel-{arch}",
     "runc": "https://github.com/opencontainers/runc/releases/download/v{version}/runc.{arch}",
 }  # fmt: skip
-"""Where each component is published, for versions that no row pins.
+"""Component → where upstream publishes it; used for versions without a pin.
 
-Nothing takes kubernetes-node or flannel-cni-plugin: the server's archive has the nodes' programs,
-and flannel's networks have plugins of cni-plugins. They are listed, and may be pinned.
+No bundle has files of kubernetes-node or flannel-cni-plugin: the server's archive contains the
+programs of nodes, and flannel uses plugins of cni-plugins. They can still be listed and pinned.
 """
 
 CHECKSUMS = {
@@ -39,9 +46,9 @@ CHECKSUMS = {
     "crictl": ("sha256", "{url}.sha256"),
     "runc": ("sha256", "{directory}/runc.sha256sum"),
 }
-"""Where upstream publishes the digest beside the file: its algorithm and its URL.
+"""Component → algorithm and URL of the digest that upstream publishes next to the file.
 
-Docker's, cri-dockerd's and flannel's releases have no such file.
+Docker, cri-dockerd and flannel publish none.
 """
 
 _Key = tuple[tuple[int, str], ...]
@@ -51,7 +58,7 @@ MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Artifact:
-    """One upstream file: where it is published and what it must be."""
+    """One upstream file: its URL and its digest."""
 
     component: str
     version: str
@@ -59,12 +66,12 @@ class Artifact:
     url: str
     algorithm: str  # sha256 | sha512
     digest: str  # lower-case hexadecimal
-    source: str  # who says so
-    size: int | None = None  # bytes, where somebody has stated it
+    source: str  # where the digest comes from
+    size: int | None = None  # bytes, if known
 
     @property
     def pin(self) -> str:
-        """`sha256:…`; empty where nobody has said what the file must be."""
+        """`sha256:…`; empty without a digest."""
         return f"{self.algorithm}:{self.digest}" if self.digest else ""
 
     @property
@@ -79,12 +86,12 @@ def find_artifact(component: str, version: str, arch: str) -> Artifact | None:
 
 
 def artifact_url(component: str, version: str, arch: str) -> str:
-    """Where upstream publishes the file, pinned or not."""
+    """Where upstream publishes the file, with or without a pin."""
     return URLS[component].format(version=version, arch=arch, machine=MACHINES[arch])
 
 
 def checksum_url(artifact: Artifact) -> tuple[str, str] | None:
-    """Algorithm and URL of upstream's own digest of a file, where upstream publishes one."""
+    """Algorithm and URL of the digest that upstream publishes for the file; None without one."""
     own = artifact_url(artifact.component, artifact.version, artifact.arch)
     if artifact.component not in CHECKSUMS or artifact.url != own:
         return None
@@ -100,7 +107,7 @@ def list_versions(component: str) -> tuple[str, ...]:
 
 
 def closest_versions(component: str, version: str, arch: str) -> tuple[str, ...]:
-    """Up to three pinned versions, the nearest first: of one minor, then of others."""
+    """Up to three pinned versions, the closest first: of the same minor, then of others."""
     wanted = _version_key(version)
     known = [v for v in list_versions(component) if find_artifact(component, v, arch)]
     return tuple(sorted(known, key=lambda v: _distance(_version_key(v), wanted))[:3])
@@ -108,7 +115,7 @@ def closest_versions(component: str, version: str, arch: str) -> tuple[str, ...]
 
 @cache
 def default_version(component: str, minor: str) -> str:
-    """The component's version that goes with a Kubernetes minor; KeyError where no row says."""
+    """The component's version that belongs to a Kubernetes minor; KeyError without a row."""
     for row in _read("defaults.tsv"):
         if (row["minor"], row["component"]) == (minor, component):
             return row["version"]
@@ -138,7 +145,7 @@ def _read(name: str) -> Iterator[dict[str, str]]:
 
 
 def _distance(one: _Key, other: _Key) -> tuple[int, ...]:
-    """How far apart two versions are at major, minor and so on; other letters are one step."""
+    """How far apart two versions are at major, minor and so on; a different suffix counts 1."""
     pairs = zip_longest(one, other, fillvalue=(0, ""))
     return tuple(abs(a - b) + (name != its) for (a, name), (b, its) in pairs)
 

@@ -1,8 +1,8 @@
-"""Which project each upstream program is of, and under which licence that project publishes it.
+"""The project and the licence of each upstream program.
 
-licences.tsv: component, program (empty: all others of its archive), repository on GitHub, whether
-the program's version is the component's (`same`) or one of its `own` that the archive does not
-say, licence (SPDX), and where the project says so. What its libraries are under is not in it.
+licences.tsv: component, program (empty: all other programs of its archive), GitHub repository,
+version (`same`: the component's; `own`: another one, which the archive does not name), licence
+(SPDX), and where the project states it. Licences of linked libraries are not listed.
 """
 
 import csv
@@ -15,7 +15,7 @@ from bundler.catalog import Artifact, artifact_url, find_artifact
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Project:
-    """Where a program comes from."""
+    """The project of a program."""
 
     repository: str
     is_versioned: bool  # whether the component's version is the program's
@@ -23,16 +23,16 @@ class Project:
 
 
 def find_project(component: str, program: str = "") -> Project | None:
-    """The project behind a component, or behind one program of it; None where no row says."""
+    """The project of a component, or of one of its programs; None without a row."""
     rows = _projects()
     return rows.get((component, program)) or rows.get((component, ""))
 
 
 def is_published_by_project(artifact: Artifact, *, is_vouched: bool) -> bool:
-    """Whether the file is its project's own release.
+    """Whether the file is known to be its project's own release.
 
-    It is where the catalogue has its digest, or where upstream itself vouches (`is_vouched`) for
-    what is at upstream's own address. Anything else may be anything.
+    It is if the catalog has its digest, or if it comes from upstream's URL and upstream's checksum
+    or signature confirms it (`is_vouched`).
     """
     key = artifact.component, artifact.version, artifact.arch
     pinned = find_artifact(*key)

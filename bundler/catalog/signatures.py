@@ -1,7 +1,7 @@
-"""Which upstreams sign what they publish, how, and where the signature lies: a row each.
+"""How upstream projects sign their files, and the URLs of the signatures: a row for each.
 
-Keys are not built in: a key in the tool would be believed because the tool is. Users say in
-`upstream_keys` whom they believe.
+No keys are built in: they would be only as trustworthy as the copy of bundler. Users name the keys
+that they trust in `upstream_keys`.
 """
 
 from dataclasses import dataclass, replace
@@ -11,9 +11,9 @@ from enum import StrEnum
 class Scheme(StrEnum):
     """A way to sign files."""
 
-    OPENPGP = "openpgp"  # a detached signature beside the file
-    COSIGN = "cosign"  # sigstore: a signature, and the short-lived certificate of its key
-    SIGSTORE = "sigstore"  # a bundle of both, with the transparency log's proof
+    OPENPGP = "openpgp"  # a detached signature next to the file
+    COSIGN = "cosign"  # a signature, and the short-lived certificate of its key
+    SIGSTORE = "sigstore"  # a bundle of both, with proof of the entry in the transparency log
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,11 +21,11 @@ class Signed:
     """How a component's files are signed."""
 
     scheme: Scheme
-    signature: str  # its URL; {url} is that of the file
+    signature: str  # its URL; {url} stands for the URL of the file
     certificate: str = ""  # cosign's
-    identity: str = ""  # whom the certificate must name
-    issuer: str = ""  # who must have vouched for that identity
-    since: str = "0.0.0"  # the first version that is signed so
+    identity: str = ""  # the identity that the certificate must name
+    issuer: str = ""  # the OpenID Connect issuer that confirmed the identity
+    since: str = "0.0.0"  # the first version that is signed this way
 
 
 # https://kubernetes.io/docs/tasks/administer-cluster/verify-signed-artifacts
@@ -36,7 +36,7 @@ _KUBERNETES = Signed(
 )  # fmt: skip
 
 SIGNED: dict[str, tuple[Signed, ...]] = {
-    # https://github.com/opencontainers/runc#release-signing: .asc beside each file; runc.keyring
+    # https://github.com/opencontainers/runc#release-signing: FILE.asc for each file; runc.keyring
     "runc": (Signed(scheme=Scheme.OPENPGP, signature="{url}.asc"),),
     "kubernetes-server": (_KUBERNETES,),
     "kubernetes-node": (_KUBERNETES,),
@@ -47,15 +47,15 @@ USUAL = {
     Scheme.COSIGN: Signed(scheme=Scheme.COSIGN, signature="{url}.sig", certificate="{url}.cert"),
     Scheme.SIGSTORE: Signed(scheme=Scheme.SIGSTORE, signature="{url}.sigstore.json"),
 }
-"""Where signatures usually lie, for components without a row."""
+"""The usual URLs of signatures, for components without a row."""
 
 
 def find_signed(component: str, version: str, scheme: Scheme) -> Signed | None:
-    """How that version is signed; None where its upstream began to sign so with a later one."""
+    """How that version is signed; None if upstream started to sign with a later version."""
     rows = [row for row in SIGNED.get(component, ()) if row.scheme is scheme]
     if not rows:
-        whose = next((row for row in SIGNED.get(component, ()) if row.identity), USUAL[scheme])
-        return replace(USUAL[scheme], identity=whose.identity, issuer=whose.issuer)
+        named = next((row for row in SIGNED.get(component, ()) if row.identity), USUAL[scheme])
+        return replace(USUAL[scheme], identity=named.identity, issuer=named.issuer)
     return next((row for row in rows if _parts(row.since) <= _parts(version)), None)
 
 

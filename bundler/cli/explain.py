@@ -119,8 +119,8 @@ def _explain_flags(component: str, version: str, *, as_json: bool) -> None:
         print(json.dumps([dataclasses.asdict(row) for row in rows], indent=2))
         return
     for row in rows:
-        spans = [f"since {row.since}"] if row.since else []
-        spans += [f"until {row.until}"] if row.until else []
+        spans = [f"from {row.since}"] if row.since else []
+        spans += [f"before {row.until}"] if row.until else []
         when = [", ".join(spans) or "in every minor"]
         when += [f"only with {row.feature.replace('+', ' and ')}"] if row.feature else []
         span = f" [{'; '.join(when)}]"

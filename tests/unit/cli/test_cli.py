@@ -169,7 +169,7 @@ def test_no_secret_reaches_the_output(bundler: Run, description: Path) -> None:
 def test_explain_gives_value_reason_and_span_of_each_flag(bundler: Run) -> None:
     said = bundler("explain", "kube-controller-manager", "--version", "1.18").stdout
     assert "--experimental-cluster-signing-duration=8760h\n" in said
-    assert "[until 1.19]" in said
+    assert "[before 1.19]" in said
     assert "--cluster-signing-duration" not in said.replace("--experimental-cluster", "")
     rows = json.loads(bundler("explain", "kubelet", "--version", "v1.20.2", "--json").stdout)
     assert {"flag", "value", "why", "fixed", "since", "until", "feature", "on_host"} == set(rows[0])
