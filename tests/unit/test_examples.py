@@ -1,7 +1,6 @@
 """The files in examples/ are valid, their upstream files are pinned, and they build."""
 
 import json
-import textwrap
 from pathlib import Path
 
 import pytest
@@ -88,24 +87,20 @@ def test_the_tutorial_renders_as_written_with_warnings_for_weak_choices(
     docker = (node / "etc/systemd/system/docker.service").read_text()
     assert "EnvironmentFile=-/run/flannel/docker" in docker
     assert json.loads((node / "etc/docker/daemon.json").read_text())["debug"] is True
-    authorities = {
+    cas = {
         (master / path).read_bytes()
         for path in ("etc/etcd/pki/ca.crt", "etc/kubernetes/pki/ca.crt",
                      "etc/kubernetes/pki/front-proxy-ca.crt")
     }  # fmt: skip
-    assert len(authorities) == 1
+    assert len(cas) == 1
     assert json.loads((node / "etc/flannel/network.json").read_text()) == {
         "Network": "172.30.0.0/16", "SubnetLen": 21, "Backend": {"Type": "vxlan"},
     }  # fmt: skip
 
 
-def test_the_smallest_example_of_the_readme_needs_no_pins(
-    tmp_path: Path,
-) -> None:
+def test_the_smallest_example_of_the_readme_needs_no_pins(tmp_path: Path) -> None:
     readme = (EXAMPLES.parent / "README.md").read_text()
-    block = textwrap.dedent(
-        readme[readme.index("   apiVersion: bundler/v1alpha1") :].split("```")[0]
-    )
+    block = readme[readme.index("```yaml\napiVersion:") :].split("```")[1].removeprefix("yaml\n")
     (tmp_path / "cluster.yaml").write_text(block)
     shown = preview(Inputs(description=tmp_path / "cluster.yaml", cache=Cache(tmp_path / "cache")))
     assert all(artifact.source.startswith("catalog: ") for artifact, _ in shown.artifacts)
