@@ -174,7 +174,7 @@ main() {
     print_advice
     take_lock
     if [ "$(print_host_state)" != "$host_state" ]; then say "  another run changed this host meanwhile: it is looked at again"; check_bundle; inspect_host; fi
-    if ! is_staged && [ -z "$returned_from" ]; then take_turn; take_drain_turn; fi
+    if ! is_staged && [ -z "$returned_from" ]; then take_rollout_slot; take_drain_slot; fi
     install_packages
     if [ "$packages_only" = yes ]; then say "$NODE: $(count_lines <"$work/packages") packages installed"; exit 0; fi
     if is_staged; then install_files; say "$NODE: $(count_lines <"$work/changes") files staged in $prefix"; exit 0; fi
@@ -216,7 +216,7 @@ read_time() {
 
 parse_options() {
     given=$#
-    dry_run=no report=list packages_only=no wait_limit='' turn_limit=0 settle=10 skipped=' ' payload='' go_back=yes returned_from='' recovering=no well_before=no drain=yes
+    dry_run=no report=list packages_only=no wait_limit='' slot_wait=0 settle=10 skipped=' ' payload='' go_back=yes returned_from='' recovering=no well_before=no drain=yes
     while [ $# -gt 0 ]; do
         case $1 in
             --dry-run) dry_run=yes ;;
@@ -224,7 +224,7 @@ parse_options() {
             --json) report=json ;;
             --packages-only) packages_only=yes ;;
             --wait)
-                turn_limit=$(read_time "${2:-}") || usage_error "--wait needs a time, as 90, 90s or 15m"
+                slot_wait=$(read_time "${2:-}") || usage_error "--wait needs a time, as 90, 90s or 15m"
                 shift ;;
             --ready-within)
                 case ${2:-} in '' | *[!0-9]*) usage_error "--ready-within needs a number of seconds" ;; esac

@@ -63,7 +63,7 @@ main() {
 }
 
 parse_options() {
-    dry_run=no leaving=no drain=yes turn_limit=0 skipped=' ' purge=no packages=keep sure=no failed='' kept=''
+    dry_run=no leaving=no drain=yes slot_wait=0 skipped=' ' purge=no packages=keep sure=no failed='' kept=''
     for option in "$@"; do
         case $option in
             --dry-run) dry_run=yes ;;

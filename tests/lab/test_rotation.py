@@ -125,7 +125,7 @@ def test_no_host_issues_while_another_does_not_believe(rotation: Rotation) -> No
     assert "port 10250 of worker2 does not believe the authorities that sign in this bundle" in said
     rotation.install("trust", workers[1])
     said = rotation.is_refused("issue", workers[0])
-    assert "control planes come before workers" in said
+    assert "install control planes before workers" in said
 
 
 def test_everything_is_made_anew_while_the_former_are_believed(rotation: Rotation) -> None:

@@ -120,7 +120,7 @@ def test_all_hosts_upgrade_side_by_side_in_their_order(running: Cluster, upgrade
     for host in running.hosts.values():
         host.unpack(upgraded / f"lab-{host.name}.tar.gz")
     plan = running.workers[0].run("/root/lab-worker1/install.sh --plan", check=False).stdout
-    assert "control planes come before workers" in plan
+    assert "install control planes before workers" in plan
     assert "drain " in plan
     assert "restart  kubelet.service" in plan
     api = Load(api_of(running).write_and_read)

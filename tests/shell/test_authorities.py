@@ -25,7 +25,7 @@ NAMES = ("kubernetes-ca", "etcd-ca", "front-proxy-ca")
 PORTS = {"etcd": 2379, "control-plane": 6443, "worker": 10250}
 SCRIPT = """
 set -u
-work={work} here={work}/bundle dry_run=no turn_limit=0
+work={work} here={work}/bundle dry_run=no slot_wait=0
 NODE=m1 ADDRESS={own} API_PORT=6443 UNITS='{units}'
 NODES='{nodes}'
 . {lib}/core/common.sh; . {lib}/coordination/rollout-order.sh
@@ -146,6 +146,9 @@ class Site:
                 file.write_text(
                     f"NOT_AFTER='1'\nAUTHORITY_SIGNS='{values[0]}'\nAUTHORITIES_BELIEVED='{values[1]}'\n"
                 )
+        lib = self.work / "bundle/lib"
+        if not lib.exists():
+            lib.symlink_to(TEMPLATES / "common/lib")
         script = self.work / "script.sh"
         script.write_text(
             SCRIPT.format(
@@ -175,10 +178,10 @@ def start(sh: Sh, tmp_path: Path, authorities: Authorities) -> Iterator[Callable
 
 
 SETTLED, TRUST, ISSUE, DROP = ("-", "-"), ("-", f"- {NEW}"), (NEW, f"{NEW} -"), (NEW, NEW)
-LACKS = "FAILURE turn: port {} of {} does not believe the authorities that sign in this bundle: install the stage before on {}"
-SHOWS = "FAILURE turn: port {} of {} shows a certificate of an authority that this bundle believes no more: install the stage before on {}"
+LACKS = "FAILURE turn: port {} of {} does not trust the CA that signs this bundle's certificates: install the bundle of the previous rotation stage on {} first"
+SHOWS = "FAILURE turn: port {} of {} uses a certificate of a CA that this bundle no longer trusts: install the bundle of the previous rotation stage on {} first"
 
-TOO_EARLY = "FAILURE turn: the API server of m3 does not show the new authorities' certificate: control planes come before workers"
+TOO_EARLY = "FAILURE turn: the API server of m3 does not use a certificate of the new CA yet: install control planes before workers"
 
 
 @pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
@@ -208,7 +211,7 @@ def test_who_does_not_answer_is_not_guessed(start: Callable[..., Site]) -> None:
     site = start()
     site.cluster({"m2": TRUST, "m3": TRUST})
     assert site.ask(ISSUE, TRUST) == [
-        "FAILURE turn: port 10250 of w1 does not answer, so nobody knows which authorities w1 believes"
+        "FAILURE turn: port 10250 of w1 does not answer, so it is unknown which CAs w1 trusts"
     ]
 
 
@@ -230,7 +233,8 @@ def test_a_kubelet_waits_for_those_who_sign_anew(start: Callable[..., Site]) -> 
 
 UNITS = """
 . {lib}/core/common.sh; . {lib}/coordination/rollout-order.sh
-read_units <<'EOF'
+here={lib}/..
+print_name_units <<'EOF'
 /O=lab/OU=2026T/CN=etcd-ca
 /O=lab/CN=etcd-ca
 O = lab, OU = 2026T, CN = etcd-ca

@@ -1,4 +1,4 @@
-"""A worker is emptied before what runs its pods is replaced, a few at a time, by its own rights."""
+"""A worker is drained before what runs its pods is replaced: a few at a time, with its own certificate."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 from support.drain_api import NODES, PODS, Api
 from support.shells import Sh
 
-WHOLE = "check_drain; take_drain_turn; drain_node; echo INSTALLED; uncordon_node"
+COMPLETE = "check_drain; take_drain_slot; drain_node; echo INSTALLED; uncordon_node"
 
 
 @pytest.fixture
@@ -14,10 +14,14 @@ def api(sh: Sh, tmp_path: Path) -> Api:
     return Api(sh, tmp_path)
 
 
-def test_a_node_is_emptied_and_takes_pods_again(api: Api) -> None:
-    code, said = api.run(WHOLE)
+def test_a_node_is_drained_and_uncordoned(api: Api) -> None:
+    code, said = api.run(COMPLETE)
     assert code == 0, said
-    assert said.index("no pod is left") < said.index("INSTALLED") < said.index("takes pods again")
+    assert (
+        said.index("all pods are evicted")
+        < said.index("INSTALLED")
+        < said.index("w1 is uncordoned")
+    )
     evictions = api.read("evictions")
     assert '"name":"web-1","namespace":"default"' in evictions
     assert '"name":"db-0"' in evictions
@@ -27,19 +31,19 @@ def test_a_node_is_emptied_and_takes_pods_again(api: Api) -> None:
     assert (api.read("nodes"), [n for n in api.state if n != "journal"]) == (NODES, [])
 
 
-def test_nothing_is_drained_where_what_runs_pods_stays(api: Api) -> None:
-    code, said = api.run(f"echo /etc/other >$work/touched; {WHOLE}")
+def test_a_node_is_not_drained_if_what_runs_pods_is_not_replaced(api: Api) -> None:
+    code, said = api.run(f"echo /etc/other >$work/touched; {COMPLETE}")
     assert (code, said, api.read("calls")) == (0, "INSTALLED\n", "")
 
 
-def test_no_drain_leaves_pods_where_they_are(api: Api) -> None:
-    code, said = api.run(f"drain=no; {WHOLE}")
+def test_no_drain_leaves_pods_on_the_node(api: Api) -> None:
+    code, said = api.run(f"drain=no; {COMPLETE}")
     assert (code, said, api.read("calls")) == (0, "INSTALLED\n", "")
 
 
-def test_a_pod_that_a_budget_keeps_ends_the_run_before_anything_changed(api: Api) -> None:
+def test_a_disruption_budget_that_refuses_ends_the_run_without_changes(api: Api) -> None:
     api.write("stubborn", "db-0\n")
-    code, said = api.run(WHOLE)
+    code, said = api.run(COMPLETE)
     assert code == 3
     assert "INSTALLED" not in said
     assert "default/db-0" in said
@@ -54,29 +58,29 @@ def test_a_pod_that_a_budget_keeps_ends_the_run_before_anything_changed(api: Api
         ("echo '1 2 back' >$store/switch; die 1 'no space is left'", NODES.replace("w1|", "w1|true", 1), ["cordoned", "switch"]),
         ("exit 4", NODES.replace("w1|", "w1|true", 1), ["cordoned"]),
     ],
-    ids=["before", "amid", "after"],
+    ids=["before", "during", "after"],
 )  # fmt: skip
-def test_a_run_that_ends_before_files_move_leaves_the_node_as_it_was(
+def test_a_run_that_fails_before_files_are_replaced_uncordons_the_node(
     api: Api, moment: str, nodes: str, state: list[str]
 ) -> None:
-    api.run(f"take_drain_turn; {moment}")
+    api.run(f"take_drain_slot; {moment}")
     assert (api.read("nodes"), [n for n in api.state if n != "journal"]) == (nodes, state)
 
 
-def test_a_pod_that_nobody_would_make_anew_is_named_before(api: Api) -> None:
+def test_a_pod_without_an_owner_is_a_failure_of_the_preflight_check(api: Api) -> None:
     api.write("pods", f"{PODS}default|alone|Running|||\n")
     assert (
-        "FAILURE drain: nobody would make these pods anew elsewhere: default/alone"
+        "FAILURE drain: these pods have no owner that creates them again on another node: default/alone"
         in api.run("check_drain")[1]
     )
-    code, said = api.run(WHOLE, skipped=" drain ")
+    code, said = api.run(COMPLETE, skipped=" drain ")
     assert (code, said) == (0, "INSTALLED\n")
 
 
-def test_without_an_api_it_says_so(api: Api) -> None:
+def test_without_an_api_the_preflight_check_fails(api: Api) -> None:
     api.write("down", "")
     said = api.run("check_drain")[1]
-    assert "FAILURE drain: pods cannot be moved away" in said
+    assert "FAILURE drain: pods cannot be evicted" in said
     assert "Unable to connect" in said
 
 
@@ -84,100 +88,100 @@ def test_without_an_api_it_says_so(api: Api) -> None:
     "plan",
     ["w1|192.0.2.11|etcd,control-plane,worker", "m1|192.0.2.1|control-plane w1|192.0.2.11|worker"],
 )
-def test_the_only_worker_of_the_plan_does_not_ask_the_api(api: Api, plan: str) -> None:
+def test_the_only_planned_worker_does_not_call_the_api(api: Api, plan: str) -> None:
     api.write("down", "")
-    code, said = api.run(WHOLE, plan=plan)
+    code, said = api.run(COMPLETE, plan=plan)
     assert code == 0
-    assert "ADVICE drain: no other node could take this node's pods" in said
+    assert "ADVICE drain: no other node can take this node's pods" in said
     assert said.endswith("INSTALLED\n")
     assert api.read("calls") == ""
 
 
-def test_where_no_other_node_is_pods_stay(api: Api) -> None:
+def test_pods_stay_if_no_other_node_is_ready(api: Api) -> None:
     api.write("nodes", "w1|||True\nw2|true||True\nw3|||False\n")
-    code, said = api.run(WHOLE)
+    code, said = api.run(COMPLETE)
     assert code == 0
-    assert "ADVICE drain: no other node could take this node's pods" in said
+    assert "ADVICE drain: no other node can take this node's pods" in said
     assert "evictions" not in [path.name for path in (api.directory / "api").iterdir()]
 
 
-def test_the_only_other_node_is_waited_for_while_it_has_its_turn(api: Api) -> None:
+def test_the_only_other_node_is_waited_for_while_it_has_the_rollout_slot(api: Api) -> None:
     api.write("nodes", "w1|||True\nw2|true|5|False\n")
-    code, said = api.run(WHOLE)
+    code, said = api.run(COMPLETE)
     assert code == 3
-    assert "turn: away: w2 (its turn)" in said
+    assert "turn: unavailable: w2 (has the rollout slot)" in said
 
 
 @pytest.mark.parametrize(
     ("nodes", "reason"),
     [
-        ("w1|||True\nw2||5|True\nw3|||True\n", "w2 (its turn)"),
+        ("w1|||True\nw2||5|True\nw3|||True\n", "w2 (has the rollout slot)"),
         ("w1|||True\nw2|true||True\nw3|||True\n", "w2 (cordoned)"),
         ("w1|||True\nw2|||Unknown\nw3|||True\n", "w2 (not Ready)"),
-        ("w1|||True\nw2|true|99999999999|True\nw3|||True\n", "w2 (its turn)"),
+        ("w1|||True\nw2|true|99999999999|True\nw3|||True\n", "w2 (has the rollout slot)"),
     ],
 )
-def test_another_that_is_away_comes_first(api: Api, nodes: str, reason: str) -> None:
+def test_a_node_that_is_unavailable_is_waited_for(api: Api, nodes: str, reason: str) -> None:
     api.write("nodes", nodes)
-    code, said = api.run(WHOLE)
+    code, said = api.run(COMPLETE)
     assert code == 3
-    assert f"turn: away: {reason}, and only 1 may be at a time" in said
+    assert f"turn: unavailable: {reason}, and only 1 may be at a time" in said
     assert (api.read("nodes"), [n for n in api.state if n != "journal"]) == (nodes, [])
-    assert api.run(WHOLE, most=2)[0] == 0
+    assert api.run(COMPLETE, most=2)[0] == 0
 
 
-def test_without_a_leading_controller_manager_it_waits(api: Api) -> None:
+def test_it_waits_for_a_controller_manager_that_is_leader(api: Api) -> None:
     api.write("no-leader", "")
-    code, said = api.run(WHOLE)
-    assert (code, "turn: no kube-controller-manager leads; nothing was changed" in said) == (
+    code, said = api.run(COMPLETE)
+    assert (code, "turn: kube-controller-manager has no leader; nothing was changed" in said) == (
         3,
         True,
     )
     assert api.read("nodes") == NODES
 
 
-def test_where_the_leader_may_not_be_read_it_goes_on(api: Api) -> None:
+def test_the_leader_is_not_checked_if_it_cannot_be_read(api: Api) -> None:
     api.write("no-lease", "")
-    assert api.run(WHOLE)[0] == 0
+    assert api.run(COMPLETE)[0] == 0
 
 
-def test_who_asked_later_and_is_not_yet_away_waits_for_this_one(api: Api) -> None:
+def test_a_node_with_a_later_ticket_waits_for_this_node(api: Api) -> None:
     api.write("nodes", "w1|||True\nw2||99999999999|True\nw3|||True\n")
-    assert api.run(WHOLE)[0] == 0
+    assert api.run(COMPLETE)[0] == 0
 
 
-def test_it_waits_for_its_turn(api: Api) -> None:
+def test_it_waits_for_its_rollout_slot(api: Api) -> None:
     api.write("nodes", "w1|||True\nw2|true|5|True\nw3|||True\n")
     count = "n=$(cat n 2>/dev/null); n=$((${n:-0} + 1)); echo $n >n"
     api.write("after-list", f'{count}; [ "$n" -ne 3 ] || sed -i "s/^w2|true|5|/w2|||/" nodes\n')
-    code, said = api.run(WHOLE, limit=30)
+    code, said = api.run(COMPLETE, limit=30)
     assert code == 0, said
-    assert "waiting for this node's turn: away: w2 (its turn)" in said
+    assert "waiting for this node's rollout slot: unavailable: w2 (has the rollout slot)" in said
 
 
-def test_one_that_stood_before_and_was_not_seen_has_its_turn_first(api: Api) -> None:
-    """Between this node's look and its cordon another asks, whose clock is behind."""
+def test_a_node_with_an_earlier_ticket_that_appears_late_goes_first(api: Api) -> None:
+    """Between this node's check and its cordon, another node with a slow clock gets a ticket."""
     count = "n=$(cat n 2>/dev/null); n=$((${n:-0} + 1)); echo $n >n"
     api.write("after-list", f'{count}; [ "$n" -ne 2 ] || sed -i "s/^w2|||/w2||5|/" nodes\n')
-    code, said = api.run("take_drain_turn; echo INSTALLED")
+    code, said = api.run("take_drain_slot; echo INSTALLED")
     assert code == 3, said
     assert "INSTALLED" not in said
     assert api.read("nodes") == "w1|||True\nw2||5|True\nw3|||True\n"
 
 
-def test_a_node_that_somebody_else_cordoned_stays_so(api: Api) -> None:
+def test_a_node_that_somebody_else_cordoned_stays_cordoned(api: Api) -> None:
     api.write("nodes", "w1|true||True\nw2|||True\nw3|||True\n")
-    code, said = api.run(WHOLE)
+    code, said = api.run(COMPLETE)
     assert code == 0
-    assert "takes pods again" not in said
+    assert "is uncordoned" not in said
     assert api.read("nodes").startswith("w1|true||True\n")
 
 
-def test_a_killed_run_is_healed_by_the_next(api: Api) -> None:
-    api.run("take_drain_turn; drain_node; trap - EXIT; rm -rf $work; kill -9 $$")
+def test_the_next_run_completes_a_killed_one(api: Api) -> None:
+    api.run("take_drain_slot; drain_node; trap - EXIT; rm -rf $work; kill -9 $$")
     assert api.read("nodes").startswith("w1|true|")
     assert api.state == ["cordoned", "journal", "ticket"]
-    code, said = api.run(WHOLE)
+    code, said = api.run(COMPLETE)
     assert code == 0
-    assert "takes pods again" in said
+    assert "w1 is uncordoned" in said
     assert (api.read("nodes"), "cordoned" in api.state) == (NODES, False)

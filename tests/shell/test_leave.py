@@ -1,4 +1,4 @@
-"""uninstall.sh --leave, forget-node.sh, and tokens that are revoked: how hosts leave a cluster."""
+"""uninstall.sh --leave, forget-node.sh, and revoked tokens: how hosts leave a cluster."""
 
 import shutil
 from pathlib import Path
@@ -21,7 +21,7 @@ case $* in
     *'member remove '*) [ ! -e etcd-refuses ] || {{ echo 'etcdserver: unhealthy cluster' >&2; exit 1; }}; sed -i "/^${{*##* }},/d" members ;;
 esac
 """
-# What leave.sh needs beside what test_drain.py prepares.
+# What leave.sh needs in addition to the script of drain_api.py.
 LEAVE = """
 . {lib}/coordination/leave.sh
 prefix={work}/root ADDRESS=192.0.2.2 ROLES='etcd control-plane worker' ETCD_VERSION=3.4.23
@@ -34,7 +34,7 @@ echo GONE
 
 
 class Site(Api):
-    """A host w1 that is a member of etcd, too."""
+    """A host w1 that is also a member of etcd."""
 
     def __init__(self, sh: Sh, directory: Path) -> None:
         super().__init__(sh, directory)
@@ -64,36 +64,34 @@ def site(sh: Sh, tmp_path: Path) -> Site:
     return Site(sh, tmp_path)
 
 
-def test_pods_go_then_the_member_then_the_node(site: Site) -> None:
+def test_pods_are_evicted_then_the_member_then_the_node_is_removed(site: Site) -> None:
     code, said = site.leave()
     assert code == 0, said
-    assert said.index("no pod is left") < said.index("etcd goes on without w1")
-    assert (
-        said.index("etcd goes on") < said.index("goes on without the node w1") < said.index("GONE")
-    )
+    assert said.index("all pods are evicted") < said.index("removed w1 from etcd")
+    assert said.index("removed w1") < said.index("deleted the node w1") < said.index("GONE")
     assert site.read("nodes") == "w2|||True\nw3|||True\n"
     assert "aaa2" not in site.read("members")
     assert "https://192.0.2.2:2379" not in site.read("etcd-calls")
     assert not (site.directory / "data/etcd/member").exists()
 
 
-def test_where_etcd_refuses_nothing_is_changed(site: Site) -> None:
+def test_nothing_is_changed_if_etcd_refuses(site: Site) -> None:
     site.write("etcd-refuses", "")
     code, said = site.leave()
     assert code == 3
-    assert "etcd does not let this member go: etcdserver: unhealthy cluster" in said
+    assert "etcd refuses to remove this member: etcdserver: unhealthy cluster" in said
     assert (site.read("nodes"), site.read("members")) == (NODES, MEMBERS)
     assert (site.directory / "data/etcd/member").exists()
 
 
-def test_where_a_pod_does_not_go_nothing_is_changed(site: Site) -> None:
+def test_nothing_is_changed_if_a_pod_cannot_be_evicted(site: Site) -> None:
     site.write("stubborn", "db-0\n")
     code, said = site.leave("DRAIN_LIMIT=0")
     assert (code, "default/db-0" in said) == (3, True)
     assert (site.read("nodes"), site.read("members")) == (NODES, MEMBERS)
 
 
-def test_where_no_other_member_answers_it_does_not_begin(site: Site) -> None:
+def test_it_refuses_if_no_other_member_answers(site: Site) -> None:
     site.write("etcd-down", "")
     code, said = site.leave()
     assert (code, "do not answer: context deadline exceeded" in said) == (3, True)
@@ -105,21 +103,25 @@ def test_the_only_member_cannot_leave(site: Site) -> None:
     assert (code, "this is the only member of etcd" in said) == (3, True)
 
 
-def test_a_run_that_was_cut_short_is_finished(site: Site) -> None:
+def test_a_second_run_completes_an_interrupted_one(site: Site) -> None:
     site.write("members", MEMBERS.replace("aaa2, started, w1, https://192.0.2.2:2380", "gone"))
     code, said = site.leave()
     assert code == 0, said
     assert "member remove" not in site.read("etcd-calls")
 
 
-def test_without_an_api_it_does_not_begin(site: Site) -> None:
+def test_it_refuses_if_the_api_does_not_answer(site: Site) -> None:
     kubectl = site.directory / "bin/kubectl"
     write_program(kubectl, "echo 'connection refused' >&2; exit 1")
     code, said = site.leave()
-    assert (code, "the API does not answer" in said, "GONE" in said) == (3, True, False)
+    assert (code, "does not answer (connection refused)" in said, "GONE" in said) == (
+        3,
+        True,
+        False,
+    )
 
 
-def test_a_dead_host_is_forgotten(sh: Sh, tmp_path: Path) -> None:
+def test_a_dead_host_is_removed_by_forget_node(sh: Sh, tmp_path: Path) -> None:
     site = Site(sh, tmp_path)
     write_program(tmp_path / "bin/kubectl", f'echo "$*" >>{tmp_path}/api/calls')
     (tmp_path / "bundle").mkdir()

@@ -37,10 +37,10 @@ def test_every_script_of_every_example_is_sound(tmp_path: Path, name: str) -> No
         assert script.stat().st_mode & 0o111, f"{script} cannot be run"
 
 
-def test_hosts_of_etcd_alone_and_of_an_api_server_alone_can_ask_for_their_turn(
+def test_a_host_with_etcd_or_an_api_server_has_what_the_rollout_slot_needs(
     tmp_path: Path,
 ) -> None:
-    """turn.sh names these files; etcd's lock is asked for with them."""
+    """rollout-order.sh uses these files for the lock in etcd."""
     description = write_description(tmp_path)
     text = description.read_text()
     whole = "roles: [etcd, control-plane, load-balancer]"

@@ -1,4 +1,4 @@
-"""A worker that drains itself against a fake API: kubectl reads and writes files."""
+"""A worker that drains itself, against a fake API: kubectl reads and writes files."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from support.shells import TEMPLATES, Sh, write_program
 
 SCRIPT = """
 set -u
-work={work}/w prefix='' dry_run=no turn_limit={limit} drain=yes lock_taken=no switching=no
+work={work}/w here={lib}/.. prefix='' dry_run=no slot_wait={limit} drain=yes lock_taken=no switching=no
 NODE=w1 NODES='{plan}' ENDPOINT=https://192.0.2.9:8443 KUBELET_ROOT={work}/kubelet UNITS='kubelet.service kube-proxy.service'
 MAX_UNAVAILABLE={most} DRAIN_LIMIT=4 EVICTION_API=policy/v1beta1 skipped='{skipped}'
 live=''
@@ -22,7 +22,8 @@ trap finish EXIT
 lock_taken=yes
 {command}
 """
-# The state is files: nodes (as list_nodes prints it), pods (as list_pods asks), stubborn (pods that a budget keeps)
+# The state is in files: nodes (lines as list_nodes prints them), pods (lines as list_pods requests them),
+# stubborn (pods whose eviction a disruption budget refuses)
 KUBECTL = r"""
 cd {work}/api
 shift_options() {{ while case ${{1:-}} in --server*|--cert*|--client*|--request*) true ;; *) false ;; esac; do shift; done; echo "$*"; }}
@@ -43,7 +44,7 @@ case $words in
         cat >>evictions
         if grep -qx "$pod" stubborn 2>/dev/null; then echo "Error from server (TooManyRequests): Cannot evict pod as it would violate the pod's disruption budget." >&2; exit 1; fi
         grep -v "^$namespace|$pod|" pods >pods.new; mv pods.new pods ;;
-    *) echo "what is $words?" >&2; exit 9 ;;
+    *) echo "unexpected: $words" >&2; exit 9 ;;
 esac
 """
 PODS = """\
@@ -58,7 +59,7 @@ NODES = "w1|||True\nw2|||True\nw3|||True\n"
 
 
 class Api:
-    """A host w1 and the API that it sees."""
+    """A host w1 with its store, and the API that it uses."""
 
     def __init__(self, sh: Sh, directory: Path) -> None:
         self.sh, self.directory = sh, directory

@@ -1,14 +1,14 @@
-# A worker is emptied before what runs its pods is replaced: its turn among the workers, cordon,
-# evictions, and afterwards the node takes pods again. All of it by the kubelet's own rights: the
-# admission plugin NodeRestriction lets a node change and evict what is its own, and nothing else.
-# needs: store turn_limit work
+# Drain a worker before what runs its pods is replaced: wait for a slot among the workers, cordon, evict,
+# and uncordon afterwards. The kubelet's own certificate is enough: the admission plugin NodeRestriction
+# lets a node change its own Node and evict its own pods.
+# needs: here slot_wait store work
 # sets: drain
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
 #
-# /var/lib/bundler/ticket     when this node asked for its turn (its annotation bundler/turn says so too)
-# /var/lib/bundler/cordoned   this script cordoned the node, and is to take that back
+# /var/lib/bundler/ticket     the time at which this node asked for a slot (also its annotation bundler/turn)
+# /var/lib/bundler/cordoned   this script cordoned the node, and must uncordon it
 
-# A unit's DrainOn says what pods do not outlive well.
+# Is a path of some unit's DrainOn replaced? DrainOn lists what pods do not survive.
 is_drain_due() {
     [ "$drain" = yes ] && ! is_staged && systemctl -q is-active kubelet.service 2>/dev/null || return 1
     identity=$KUBELET_ROOT/pki/kubelet-client-current.pem
@@ -28,88 +28,115 @@ kube() {
 
 # "name|unschedulable|ticket|Ready" of every node.
 list_nodes() {
-    kube get nodes -o jsonpath='{range .items[*]}{.metadata.name}|{.spec.unschedulable}|{.metadata.annotations.bundler/turn}|{range .status.conditions[?(@.type=="Ready")]}{.status}{end}{"\n"}{end}'
+    fields='{.metadata.name}|{.spec.unschedulable}|{.metadata.annotations.bundler/turn}|'
+    fields="$fields{range .status.conditions[?(@.type==\"Ready\")]}{.status}{end}"
+    kube get nodes -o jsonpath="{range .items[*]}$fields{\"\\n\"}{end}"
 }
 
-# "namespace name owner" of the pods that must go: neither ended nor bound to this node by their kind.
+# "namespace name owner here|going" of the pods of this node that must be evicted: all but those that have
+# ended and those that are bound to a node (of DaemonSets, and static pods). An owner "nobody" does not
+# create the pod again; "going" pods are being deleted.
 list_pods() {
-    kube get pods --all-namespaces --field-selector "spec.nodeName=$NODE" -o jsonpath='{range .items[*]}{.metadata.namespace}|{.metadata.name}|{.status.phase}|{.metadata.ownerReferences[0].kind}|{.metadata.annotations.kubernetes\.io/config\.mirror}|{.metadata.deletionTimestamp}{"\n"}{end}' >"$work/pods.all" || return 1
-    awk -F '|' '$3 != "Succeeded" && $3 != "Failed" && $4 != "DaemonSet" && $4 != "Node" && $5 == "" { print $1, $2, ($4 == "" ? "nobody" : $4), ($6 == "" ? "here" : "going") }' "$work/pods.all"
+    fields='{.metadata.namespace}|{.metadata.name}|{.status.phase}|{.metadata.ownerReferences[0].kind}|'
+    fields="$fields{.metadata.annotations.kubernetes\\.io/config\\.mirror}|{.metadata.deletionTimestamp}"
+    kube get pods --all-namespaces --field-selector "spec.nodeName=$NODE" \
+        -o jsonpath="{range .items[*]}$fields{\"\\n\"}{end}" >"$work/pods.all" || return 1
+    awk -F '|' '
+        $3 == "Succeeded" || $3 == "Failed" || $4 == "DaemonSet" || $4 == "Node" || $5 != "" { next }
+        { print $1, $2, ($4 == "" ? "nobody" : $4), ($6 == "" ? "here" : "going") }' "$work/pods.all"
 }
 
-# Before anything is changed: can the pods go at all?
+# The pods of list_pods without an owner, as "namespace/name namespace/name".
+list_bare_pods() { awk '$3 == "nobody" { printf "%s%s/%s", space, $1, $2; space = " " }' "$work/pods"; }
+
+# The preflight check "drain": can the pods be evicted? Nothing is changed yet.
 check_drain() {
     is_drain_due || return 0
-    if is_skipped drain; then drain=no; return; fi
-    # By the plan, whatever the API says: where this worker is the only one, the API may be away with it.
-    if ! is_shared worker; then leave_pods_here; return; fi
-    if ! list_nodes >"$work/nodes" 2>"$work/answer" || ! list_pods >"$work/pods" 2>"$work/answer"; then
-        add_failure drain "pods cannot be moved away: $ENDPOINT says $(tail -n 1 "$work/answer")" "mend the control plane first; --no-drain leaves the pods where they are"
+    if is_skipped drain; then
+        drain=no
         return
     fi
-    # One that has its turn comes back before this one goes.
-    if ! awk -F '|' -v own="$NODE" '$1 != own && ($3 != "" || ($2 != "true" && $4 == "True")) { found = 1 } END { exit !found }' "$work/nodes"; then
+    # node.env decides, not the API: if this is the only worker, the API may run on this host only.
+    if ! has_peers worker; then
         leave_pods_here
         return
     fi
-    bare=$(awk '$3 == "nobody" { print $1 "/" $2 }' "$work/pods" | tr '\n' ' ')
-    [ -z "$bare" ] || add_failure drain "nobody would make these pods anew elsewhere: ${bare% }" "delete them, or let a Deployment or Job own them; --no-drain leaves all pods where they are"
+    if ! list_nodes >"$work/nodes" 2>"$work/answer" || ! list_pods >"$work/pods" 2>"$work/answer"; then
+        add_failure drain "pods cannot be evicted: $ENDPOINT does not answer: $(tail -n 1 "$work/answer")" \
+            "repair the control plane first; --no-drain leaves the pods on this node"
+        return
+    fi
+    # A node that is being installed (it has a ticket) counts: it is back before this node is drained.
+    if ! awk -F '|' -v own="$NODE" '
+        $1 != own && ($3 != "" || ($2 != "true" && $4 == "True")) { found = 1 }
+        END { exit !found }' "$work/nodes"; then
+        leave_pods_here
+        return
+    fi
+    bare=$(list_bare_pods)
+    [ -z "$bare" ] || add_failure drain "these pods have no owner that creates them again on another node: $bare" \
+        "delete them, or run them from a Deployment or Job; --no-drain leaves all pods on this node"
 }
 
 leave_pods_here() {
-    add_advice drain "no other node could take this node's pods: they stay here while their programs are replaced" "add a node, or uncordon one"
+    add_advice drain "no other node can take this node's pods: they stay here while their programs are replaced" \
+        "add a node, or uncordon one"
     drain=no
 }
 
-# Nodes stand in line by the time at which they asked, and hosts' clocks differ: so one that is
-# cordoned counts wherever it stands, and after its own cordon a node looks again who stood before it.
-take_drain_turn() {
+# Nodes are drained in the order of their tickets. Since the hosts' clocks differ, a cordoned node always
+# comes first, and this node checks again for earlier tickets after it has cordoned itself.
+take_drain_slot() {
     is_drain_due || return 0
     [ -f "$store/ticket" ] || write_line "$store/ticket" "$(now)"
     ticket=$(cat "$store/ticket")
-    kube annotate --overwrite node "$NODE" "bundler/turn=$ticket" >/dev/null || die 3 "this node cannot ask for its turn; nothing was changed"
-    turn_begun=$(now) told=0
+    kube annotate --overwrite node "$NODE" "bundler/turn=$ticket" >/dev/null ||
+        die 3 "cannot annotate the node $NODE with bundler/turn; nothing was changed"
+    wait_start=$(now) next_message=0
     while :; do
         reason=$(find_workers_before cordoned)
-        [ -n "$reason" ] || reason=$(find_no_leader)
+        [ -n "$reason" ] || reason=$(find_missing_leader)
         if [ -z "$reason" ]; then
             cordon_node || die 3 "$NODE cannot be cordoned; nothing was changed"
             reason=$(find_workers_before)
             [ -n "$reason" ] || return 0
             uncordon_node
         fi
-        waited=$(($(now) - turn_begun))
-        if [ "$waited" -ge "$turn_limit" ]; then
-            die 3 "turn: $reason; nothing was changed (--wait 15m waits for this node's turn)"
+        waited=$(($(now) - wait_start))
+        if [ "$waited" -ge "$slot_wait" ]; then
+            die 3 "turn: $reason; nothing was changed (--wait 15m waits for this node's rollout slot)"
         fi
-        [ "$waited" -lt "$told" ] || { say "  waiting for this node's turn: $reason"; told=$((waited + 30)); }
+        if [ "$waited" -ge "$next_message" ]; then
+            say "  waiting for this node's rollout slot: $reason"
+            next_message=$((waited + 30))
+        fi
         sleep 5
     done
 }
 
-# find_workers_before [cordoned]: who must come back first, if anybody; `cordoned` nodes too that asked later.
+# find_workers_before [cordoned]: print which nodes must be back before this one is drained, if there are
+# too many. With "cordoned", cordoned nodes count even if their ticket is later.
 find_workers_before() {
     if is_skipped turn; then return; fi
-    list_nodes 2>/dev/null >"$work/nodes" || { echo "$ENDPOINT does not answer"; return; }
-    awk -F '|' -v own="$NODE" -v ticket="$ticket" -v most="$MAX_UNAVAILABLE" -v which="${1:-}" '
-        $1 == own { next }
-        $3 != "" && ($3 + 0 < ticket || ($3 + 0 == ticket && $1 < own) || (which == "cordoned" && $2 == "true")) { n++; line = line " " $1 " (its turn)"; next }
-        $3 == "" && $2 == "true" { n++; line = line " " $1 " (cordoned)"; next }
-        $3 == "" && $4 != "True" { n++; line = line " " $1 " (not Ready)" }
-        END { if (n >= most) print "away:" line ", and only " most " may be at a time (upgrade.max_unavailable)" }' "$work/nodes"
+    list_nodes 2>/dev/null >"$work/nodes" || {
+        echo "$ENDPOINT does not answer"
+        return
+    }
+    awk -F '|' -v own="$NODE" -v ticket="$ticket" -v most="$MAX_UNAVAILABLE" -v which="${1:-}" \
+        -f "$here/lib/coordination/workers-before.awk" "$work/nodes"
 }
 
-# Without a controller manager that leads, Services go on naming pods that were evicted: so it is for
-# some 15 s after a control plane was upgraded. A leader renews its lease, before 1.20 an annotation,
-# every 2 s. Where this may not be read, nothing is known.
-find_no_leader() {
+# Without a controller manager as leader, Services still have the addresses of evicted pods. That is so for
+# about 15 s after a control plane was upgraded. A leader renews its lease (before Kubernetes 1.20 an
+# annotation) every 2 s. If neither can be read, this is not checked.
+find_missing_leader() {
     first=$(read_leader)
     [ -n "$first" ] || return 0
     for _ in 1 2 3; do
         sleep 2
         [ "$(read_leader)" = "$first" ] || return 0
     done
-    echo "no kube-controller-manager leads"
+    echo "kube-controller-manager has no leader"
 }
 
 read_leader() {
@@ -117,18 +144,26 @@ read_leader() {
         kube -n kube-system get endpoints kube-controller-manager -o jsonpath='{.metadata.annotations}' 2>/dev/null
 }
 
-# release_drain_turn CODE: when the script ends; where it failed before files moved the node takes pods again.
-release_drain_turn() {
+# release_drain_slot EXIT-CODE: at the end of the script. If it failed before files were replaced, the node
+# is uncordoned.
+release_drain_slot() {
     identity=$KUBELET_ROOT/pki/kubelet-client-current.pem
-    case $1 in 0 | 4 | 5) ;; 3) uncordon_node ;; *) [ -f "$store/switch" ] || uncordon_node ;; esac
-    if kube annotate node "$NODE" bundler/turn- >/dev/null 2>"$work/answer" || grep -qi 'not *found' "$work/answer"; then
+    case $1 in
+        0 | 4 | 5) ;;
+        3) uncordon_node ;;
+        *) [ -f "$store/switch" ] || uncordon_node ;;
+    esac
+    if kube annotate node "$NODE" bundler/turn- >/dev/null 2>"$work/answer" ||
+        grep -qi 'not *found' "$work/answer"; then
         rm -f "$store/ticket"
         return
     fi
-    warn "others still wait for $NODE: $(tail -n 1 "$work/answer"); run install.sh again, or kubectl annotate node $NODE bundler/turn-"
+    warn "other nodes still wait for $NODE: $(tail -n 1 "$work/answer");" \
+        "run install.sh again, or kubectl annotate node $NODE bundler/turn-"
 }
 
-# The mark comes first: a kill between the two is healed by the next run. Who cordoned it before stays its master.
+# The file is written first, so that the next run uncordons the node after a kill in between. A node that
+# was cordoned by somebody else stays cordoned.
 cordon_node() {
     case $(list_nodes | awk -F '|' -v own="$NODE" '$1 == own { print $2 }') in true) return ;; esac
     write_line "$store/cordoned" "$(print_time)"
@@ -144,41 +179,45 @@ uncordon_node() {
     fi
     rm -f "$store/cordoned"
     note "uncordoned $NODE"
-    say "  $NODE takes pods again"
+    say "  $NODE is uncordoned"
 }
 
 drain_node() {
-    ! is_drain_due || empty_node
+    ! is_drain_due || evict_pods
 }
 
-empty_node() {
-    say "  $NODE is cordoned; its pods go to other nodes"
-    drain_begun=$(now) told=0
+evict_pods() {
+    say "  $NODE is cordoned; evicting its pods"
+    drain_start=$(now) next_message=15
     until list_pods >"$work/pods" 2>"$work/answer" && [ ! -s "$work/pods" ]; do
         : >"$work/refusals"
         grep ' here$' "$work/pods" | while read -r namespace pod _; do evict_pod "$namespace" "$pod"; done
-        waited=$(($(now) - drain_begun))
-        if [ "$waited" -ge "$DRAIN_LIMIT" ]; then give_up_draining; fi
-        if [ "$waited" -ge $((told + 15)) ]; then
-            told=$waited
-            say "  after $waited s $(count_lines <"$work/pods") pods are still here$(sed -n '1s/^/: /p' "$work/refusals")"
+        waited=$(($(now) - drain_start))
+        [ "$waited" -lt "$DRAIN_LIMIT" ] || give_up_draining
+        if [ "$waited" -ge "$next_message" ]; then
+            next_message=$((waited + 15))
+            refusal=$(sed -n '1s/^/: /p' "$work/refusals")
+            say "  after $waited s $(count_lines <"$work/pods") pods are still here$refusal"
         fi
         sleep 2
     done
     note "drained $NODE"
-    say "  no pod is left but those of DaemonSets ($(($(now) - drain_begun)) s)"
+    say "  all pods are evicted, except those of DaemonSets ($(($(now) - drain_start)) s)"
 }
 
-# A disruption budget says no for now; a pod that is gone is well.
+# evict_pod NAMESPACE NAME. A disruption budget may refuse for now; a pod that no longer exists is fine.
 evict_pod() {
-    printf '{"apiVersion":"%s","kind":"Eviction","metadata":{"name":"%s","namespace":"%s"}}\n' "$EVICTION_API" "$2" "$1" |
+    printf '{"apiVersion":"%s","kind":"Eviction","metadata":{"name":"%s","namespace":"%s"}}\n' \
+        "$EVICTION_API" "$2" "$1" |
         kube create --raw "/api/v1/namespaces/$1/pods/$2/eviction" -f - >/dev/null 2>"$work/answer" && return
-    grep -qi 'not *found' "$work/answer" || printf '%s/%s: %s\n' "$1" "$2" "$(tail -n 1 "$work/answer" | cut -c1-200)" >>"$work/refusals"
+    grep -qi 'not *found' "$work/answer" ||
+        printf '%s/%s: %s\n' "$1" "$2" "$(tail -n 1 "$work/answer" | cut -c1-200)" >>"$work/refusals"
 }
 
 give_up_draining() {
-    left=$(awk '{ print $1 "/" $2 }' "$work/pods" | tr '\n' ' ')
+    left=$(awk '{ printf "%s%s/%s", space, $1, $2; space = " " }' "$work/pods")
     why=$(sed -n 1p "$work/refusals")
     uncordon_node
-    die 3 "after $DRAIN_LIMIT s these pods are still here: $left${why:+($why) }- nothing was changed (upgrade.drain_minutes; --no-drain leaves pods where they are)"
+    die 3 "after $DRAIN_LIMIT s these pods are still here: $left${why:+ ($why)};" \
+        "nothing was changed (upgrade.drain_minutes sets the limit; --no-drain leaves pods on this node)"
 }

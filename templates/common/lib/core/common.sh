@@ -49,7 +49,7 @@ finish() {
     trap - EXIT
     if [ "$finish_code $switching" = '1 yes' ]; then go_back_to_previous; fi # died amid a change: generations.sh
     [ "${writing:-no}" = no ] || [ "$finish_code" -eq 0 ] || remove_partial_copies # files.sh
-    [ ! -f "$store/ticket" ] || [ "$lock_taken" = no ] || release_drain_turn "$finish_code" # drain.sh
+    [ ! -f "$store/ticket" ] || [ "$lock_taken" = no ] || release_drain_slot "$finish_code" # drain.sh
     rm -rf "$work"
     [ "$lock_taken" = no ] || rm -rf "$store/lock"
     exit "$finish_code"

@@ -130,7 +130,7 @@ check_cut_short() {
     [ -n "$cut_short" ] || return 0
     for end in "$from" "$cut_short"; do
         old_etcd=$(field_of "$end" ETCD_VERSION 2>/dev/null)
-        [ "$old_etcd" = "$(installed_field ETCD_VERSION)" ] || check_step etcd-upgrade etcd "$old_etcd" "$ETCD_VERSION"
+        [ "$old_etcd" = "$(installed_field ETCD_VERSION)" ] || check_version_step etcd-upgrade etcd "$old_etcd" "$ETCD_VERSION"
     done
 }
 

@@ -106,9 +106,9 @@ restart_api_server_in_time() {
         return
     fi
     echo kube-apiserver.service >"$work/restarts"
-    dry_run=no turn_limit=0
+    dry_run=no slot_wait=0
     : >"$work/failures"
-    take_turn
+    take_rollout_slot
     say "<5>kube-apiserver has run for $age days: restarting it, before the certificate in its memory ends"
     note "restarted kube-apiserver.service after $age days"
     systemctl restart kube-apiserver.service || die 1 "systemctl restart kube-apiserver.service failed"

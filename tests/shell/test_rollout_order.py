@@ -1,4 +1,4 @@
-"""Whose turn it is: quorum, API servers, versions; each host asks the others itself."""
+"""The rollout order: each host asks the others about quorum, API servers and versions."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ from support.shells import TEMPLATES, Sh
 
 SCRIPT = """
 set -u
-work={work} here={work} dry_run=no turn_limit=0
+work={work} here={lib}/.. dry_run=no slot_wait=0
 NODE=m1 ADDRESS=192.0.2.1 API_PORT=6443 KUBERNETES_VERSION=1.21.3 ETCD_VERSION=3.4.23
 KUBELET_ROOT=/var/lib/kubelet ENDPOINT=https://192.0.2.9:8443 UNITS='etcd.service kube-apiserver.service'
 NODES='m1|192.0.2.1|etcd,control-plane m2|192.0.2.2|etcd,control-plane m3|192.0.2.3|etcd,control-plane w1|192.0.2.4|worker'
@@ -56,7 +56,9 @@ def ask(
     return done.stdout
 
 
-def test_a_host_that_restarts_nothing_of_others_has_its_turn(sh: Sh, tmp_path: Path) -> None:
+def test_a_host_that_restarts_nothing_that_others_need_does_not_wait(
+    sh: Sh, tmp_path: Path
+) -> None:
     assert ask(sh, tmp_path, "check_turn", due="kube-proxy", healthy="", versions="") == ""
 
 
@@ -66,11 +68,11 @@ def test_a_host_that_restarts_nothing_of_others_has_its_turn(sh: Sh, tmp_path: P
         ("192.0.2.2 192.0.2.3", ""),
         (
             "192.0.2.3",
-            "FAILURE turn: etcd would lose its quorum: of the 2 other members 1 are healthy",
+            "FAILURE turn: etcd would lose quorum: only 1 of the 2 other members are healthy",
         ),
         (
             "192.0.2.1",
-            "FAILURE turn: etcd would lose its quorum: of the 2 other members 0 are healthy",
+            "FAILURE turn: etcd would lose quorum: only 0 of the 2 other members are healthy",
         ),
     ],
 )
@@ -80,7 +82,7 @@ def test_etcd_keeps_its_quorum(sh: Sh, tmp_path: Path, healthy: str, said: str) 
 
 
 def list_members(*client_urls: str) -> str:
-    """What a member answers to /members; one without a URL never served."""
+    """The answer of a member to /members; a member without a client URL never started."""
     rows = [
         {"id": number, "peerURLs": [f"https://192.0.2.{number}:2380"], "name": f"m{number}"}
         | ({"clientURLs": [url]} if url else {})
@@ -95,18 +97,18 @@ OF_THREE = [f"https://192.0.2.{number}:2379" for number in (1, 2, 3)]
 @pytest.mark.parametrize(
     ("members", "healthy", "said"),
     [
-        # planned are three; the others are not installed yet, and this one is the cluster
+        # three are planned; the others are not installed yet
         (OF_THREE[:1], "", ""),
-        # the second was added: without it there is no quorum, and nothing that could be helped
+        # the second was added: two members never have a quorum without one of them
         (OF_THREE[:2], "192.0.2.2", ""),
-        # the third was added and never ran: it is counted, and answers nobody
-        ([*OF_THREE[:2], ""], "192.0.2.2", "FAILURE turn: etcd would lose its quorum: of the 2 other members 1 are healthy"),
-        # one that is planned no more still counts for as long as it is a member
+        # the third was added and never started: it counts as unhealthy
+        ([*OF_THREE[:2], ""], "192.0.2.2", "FAILURE turn: etcd would lose quorum: only 1 of the 2 other members are healthy"),
+        # a member that is no longer in cluster.yaml still counts
         ([*OF_THREE, "https://192.0.2.8:2379", "https://192.0.2.9:2379"], "192.0.2.2 192.0.2.3 192.0.2.8", ""),
-        (OF_THREE, "192.0.2.2", "FAILURE turn: etcd would lose its quorum: of the 2 other members 1 are healthy"),
+        (OF_THREE, "192.0.2.2", "FAILURE turn: etcd would lose quorum: only 1 of the 2 other members are healthy"),
     ],
 )  # fmt: skip
-def test_members_are_those_that_there_are_and_not_those_that_are_planned(
+def test_quorum_is_computed_from_the_actual_members_not_from_the_planned_ones(
     sh: Sh, tmp_path: Path, members: list[str], healthy: str, said: str
 ) -> None:
     found = ask(
@@ -118,8 +120,8 @@ def test_members_are_those_that_there_are_and_not_those_that_are_planned(
 NONE = "192.0.2.2= 192.0.2.3="
 ALONE = "m1|192.0.2.1|etcd,control-plane w1|192.0.2.4|worker"
 AS_PLANNED = "m1|192.0.2.1|etcd,control-plane m2|192.0.2.2|etcd,control-plane m3|192.0.2.3|etcd,control-plane"
-BOTH_SILENT = "FAILURE turn: no other API server answers: the cluster would be without one"
-TOO_OLD = "FAILURE turn: the API server of m2 is 1.19.16, more than one minor from 1.21.3"
+BOTH_SILENT = "FAILURE turn: no other API server answers: the cluster would have none"
+TOO_OLD = "FAILURE turn: the API server of m2 has version 1.19.16, more than one minor version from 1.21.3"
 
 
 @pytest.mark.parametrize(
@@ -132,7 +134,7 @@ TOO_OLD = "FAILURE turn: the API server of m2 is 1.19.16, more than one minor fr
         (AS_PLANNED.replace("m3|192.0.2.3|etcd,control-plane", "m3|192.0.2.3|worker"), NONE, BOTH_SILENT),
     ],
 )  # fmt: skip
-def test_api_servers_that_are_only_planned_are_not_waited_for(
+def test_an_api_server_that_is_not_installed_yet_is_not_waited_for(
     sh: Sh, tmp_path: Path, nodes: str, versions: str, said: str
 ) -> None:
     found = ask(sh, tmp_path, "check_turn", due="kube-apiserver", versions=versions, nodes=nodes)
@@ -144,11 +146,13 @@ def test_api_servers_that_are_only_planned_are_not_waited_for(
     [
         (THREE, ""),
         ("192.0.2.2=1.21.3 192.0.2.3=", ""),
-        ("192.0.2.2= 192.0.2.3=", "FAILURE turn: no other API server answers: the cluster would be without one"),
-        ("192.0.2.2=1.19.16 192.0.2.3=1.20.2", "FAILURE turn: the API server of m2 is 1.19.16, more than one minor from 1.21.3"),
+        ("192.0.2.2= 192.0.2.3=", "FAILURE turn: no other API server answers: the cluster would have none"),
+        ("192.0.2.2=1.19.16 192.0.2.3=1.20.2", "FAILURE turn: the API server of m2 has version 1.19.16, more than one minor version from 1.21.3"),
     ],
 )  # fmt: skip
-def test_another_api_server_goes_on(sh: Sh, tmp_path: Path, versions: str, said: str) -> None:
+def test_another_api_server_must_answer_and_have_a_supported_version(
+    sh: Sh, tmp_path: Path, versions: str, said: str
+) -> None:
     found = ask(sh, tmp_path, "check_turn", due="kube-apiserver", versions=versions)
     assert found.partition("\n")[0] == said
 
@@ -157,13 +161,13 @@ def test_another_api_server_goes_on(sh: Sh, tmp_path: Path, versions: str, said:
     ("units", "versions", "said"),
     [
         ("kubelet.service", "192.0.2.1=1.21.0 192.0.2.2=1.21.0 192.0.2.3=1.20.2",
-         "FAILURE turn: an API server is older than this kubelet: that of m3 is 1.20.2; control planes come before workers"),
+         "FAILURE turn: the API server of m3 has version 1.20.2, older than this kubelet: install control planes before workers"),
         ("kubelet.service", "192.0.2.1=1.21.0 192.0.2.2=1.21.0 192.0.2.3=1.21.3", ""),
         ("kubelet.service", "192.0.2.1=1.22.0 192.0.2.2= 192.0.2.3=1.22.0", ""),
         ("kubelet.service", "", ""),
     ],
 )  # fmt: skip
-def test_workers_come_after_control_planes(
+def test_workers_wait_for_control_planes(
     sh: Sh, tmp_path: Path, units: str, versions: str, said: str
 ) -> None:
     found = ask(
@@ -173,23 +177,23 @@ def test_workers_come_after_control_planes(
     assert found.partition("\n")[0] == said
 
 
-OF_BOTH = f"UNITS='kube-apiserver.service kubelet.service' NODES='{AS_PLANNED.replace(',control-plane', ',control-plane,worker')}"
+COMBINED = f"UNITS='kube-apiserver.service kubelet.service' NODES='{AS_PLANNED.replace(',control-plane', ',control-plane,worker')}"
 
 
-def test_a_host_of_both_waits_for_control_planes_without_a_kubelet_only(
+def test_a_combined_host_waits_only_for_control_planes_without_a_kubelet(
     sh: Sh, tmp_path: Path
 ) -> None:
-    found = ask(sh, tmp_path, "check_turn", due="kubelet", more=f"{OF_BOTH}'")
+    found = ask(sh, tmp_path, "check_turn", due="kubelet", more=f"{COMBINED}'")
     assert found == ""
     found = ask(
         sh, tmp_path, "check_turn", due="kubelet", versions="192.0.2.2=1.20.2 192.0.2.8=1.20.2",
-        more=f"{OF_BOTH} m4|192.0.2.8|control-plane'",
+        more=f"{COMBINED} m4|192.0.2.8|control-plane'",
     )  # fmt: skip
-    assert "FAILURE turn: an API server is older than this kubelet: that of m4 is 1.20.2" in found
+    assert "FAILURE turn: the API server of m4 has version 1.20.2, older than this kubelet" in found
 
 
-NEWER = "FAILURE turn: kubelets are newer than an API server of {} may serve: {}; first those nodes go back: install.sh --rollback there"
-OLDER = "FAILURE turn: kubelets are more than {} minors older than an API server of {}: {}; first upgrade those nodes, or delete them where they are no more"
+NEWER = "FAILURE turn: kubelets must not be newer than API server {}: {}; first run install.sh --rollback on those nodes"
+OLDER = "FAILURE turn: kubelets must not be more than {} minor versions older than API server {}: {}; first upgrade those nodes, or delete them if they no longer exist"
 
 
 @pytest.mark.parametrize(
@@ -200,10 +204,10 @@ OLDER = "FAILURE turn: kubelets are more than {} minors older than an API server
         ("1.27.1 1.28.0", "w1|v1.25.0", ""),
         ("1.27.1 1.28.0", "w1|v1.24.0", OLDER.format(3, "1.28.0", "w1 (v1.24.0)")),
         ("1.22.0 1.21.3", "m1|v1.22.0 w1|v1.22.0 w2|v1.21.3", NEWER.format("1.21.3", "w1 (v1.22.0)")),
-        ("1.21.0 1.21.3", "w1|v1.22.0", ""),  # nothing becomes worse
+        ("1.21.0 1.21.3", "w1|v1.22.0", ""),  # same minor version as before
     ],
 )  # fmt: skip
-def test_an_api_server_goes_with_the_kubelets_that_there_are(
+def test_an_api_server_is_not_upgraded_beyond_the_supported_skew_of_kubelets(
     sh: Sh, tmp_path: Path, step: str, kubelets: str, said: str
 ) -> None:
     installed, version = step.split()
@@ -215,20 +219,20 @@ def test_an_api_server_goes_with_the_kubelets_that_there_are(
     assert found.partition("\n")[0] == said
 
 
-def test_kubelets_that_go_back_with_their_api_servers_are_not_waited_for(
+def test_kubelets_that_are_rolled_back_with_their_api_servers_are_not_waited_for(
     sh: Sh, tmp_path: Path
 ) -> None:
-    more = f"kubectl() {{ echo 'm2|v1.22.0'; }}; {OF_BOTH}'"
+    more = f"kubectl() {{ echo 'm2|v1.22.0'; }}; {COMBINED}'"
     assert (
         ask(sh, tmp_path, "check_turn", due="kube-apiserver", installed="1.22.0", more=more) == ""
     )
 
 
-def test_it_waits_for_its_turn(sh: Sh, tmp_path: Path) -> None:
-    more = "turn_limit=900; sleep() { HEALTHY='192.0.2.2 192.0.2.3'; }"
+def test_it_waits_for_its_rollout_slot(sh: Sh, tmp_path: Path) -> None:
+    more = "slot_wait=900; sleep() { HEALTHY='192.0.2.2 192.0.2.3'; }"
     said = ask(sh, tmp_path, "check_turn; echo done", due="etcd", healthy="", more=more)
     assert said == (
-        "  waiting for this host's turn: etcd would lose its quorum: of the 2 other members 0 are healthy\ndone\n"
+        "  waiting for this host's rollout slot: etcd would lose quorum: only 0 of the 2 other members are healthy\ndone\n"
     )
 
 
@@ -238,33 +242,31 @@ def test_it_waits_for_its_turn(sh: Sh, tmp_path: Path) -> None:
         ("1.21.0", "3.4.23", ""),
         ("1.20.2", "3.4.1", ""),
         ("", "", ""),
-        ("1.18.4", "3.4.23", "build and install each minor in turn: 1.18.4, 1.19, 1.20, 1.21.3"),
-        ("1.22.0", "3.4.23", "FAILURE upgrade: this host has Kubernetes 1.22.0, and this bundle has 1.21.3: no minor is taken back"),
-        ("1.21.3", "3.2.1", "build and install each minor in turn: 3.2.1, 3.3, 3.4.23"),
-        ("1.21.3", "3.5.0", "FAILURE etcd-upgrade: this host has etcd 3.5.0, and this bundle has 3.4.23: no minor is taken back"),
+        ("1.18.4", "3.4.23", "build and install one minor version after another: 1.18.4, 1.19, 1.20, 1.21.3"),
+        ("1.22.0", "3.4.23", "FAILURE upgrade: this host has Kubernetes 1.22.0, and this bundle has 1.21.3: the minor version cannot be downgraded"),
+        ("1.21.3", "3.2.1", "build and install one minor version after another: 3.2.1, 3.3, 3.4.23"),
+        ("1.21.3", "3.5.0", "FAILURE etcd-upgrade: this host has etcd 3.5.0, and this bundle has 3.4.23: the minor version cannot be downgraded"),
     ],
 )  # fmt: skip
-def test_one_minor_after_another(
+def test_an_upgrade_is_one_minor_version_at_a_time(
     sh: Sh, tmp_path: Path, installed: str, etcd: str, said: str
 ) -> None:
     found = ask(sh, tmp_path, "check_upgrade", installed=installed, etcd=etcd)
     assert found == "" if said == "" else said in found
 
 
-def test_a_generation_may_go_back_a_minor_of_kubernetes_but_not_of_etcd(
-    sh: Sh, tmp_path: Path
-) -> None:
+def test_a_rollback_may_downgrade_kubernetes_but_not_etcd(sh: Sh, tmp_path: Path) -> None:
     more = "is_generation() { true; }"
     assert ask(sh, tmp_path, "check_upgrade", installed="1.22.0", more=more) == ""
-    assert "no minor is taken back" in ask(
+    assert "the minor version cannot be downgraded" in ask(
         sh, tmp_path, "check_upgrade", etcd="3.5.0", installed="", more=more
     )
 
 
-# etcdctl as it is asked for a lock: it wants its files, and a quorum.
+# A stand-in for `etcdctl lock`: its files must exist, and there must be a quorum.
 ETCDCTL = """
 . {lib}/preflight/checks.sh
-add_failure() {{ if is_skipped "$1"; then warn "$1: $2 (overruled)" 2>&1; else echo "  $1: $2" >>"$work/failures"; fi; }}
+add_failure() {{ if is_skipped "$1"; then warn "$1: $2 (skipped)" 2>&1; else echo "  $1: $2" >>"$work/failures"; fi; }}
 skipped='{skipped}'
 exec 2>&1
 sleep() {{ command sleep 0.1; }}
@@ -272,10 +274,10 @@ sleep() {{ command sleep 0.1; }}
 etcdctl() {{
     for option; do case $option in --cacert=* | --cert=* | --key=*) [ -f "${{option#*=}}" ] || {{ echo "open ${{option#*=}}"; return 1; }} ;; esac; done
     [ "{quorum}" = yes ] || {{ echo "context deadline exceeded"; return 1; }}
-    echo held >"$work/turn"
+    echo held >"$work/slot"
 }}
 : >"$work/failures"
-take_turn
+take_rollout_slot
 """
 OWN_HOSTS = "e1|192.0.2.1|etcd e2|192.0.2.2|etcd e3|192.0.2.3|etcd m1|192.0.2.4|control-plane m2|192.0.2.5|control-plane"
 ON_E1 = f"NODE=e1 UNITS=etcd.service NODES='{OWN_HOSTS}'"
@@ -299,19 +301,19 @@ def lock(sh: Sh, work: Path, host: str, *, files: str, skipped: str = "", quorum
 
 
 @pytest.mark.parametrize(("host", "files"), [(ON_E1, "etcd"), (ON_M1, "kubernetes")])
-def test_the_lock_is_asked_for_with_what_the_host_has(
+def test_the_lock_uses_the_certificates_that_the_host_has(
     sh: Sh, tmp_path: Path, host: str, files: str
 ) -> None:
     said = lock(sh, tmp_path, host, files=files)
     assert said.splitlines()[1:] == ["TAKEN"]
 
 
-def test_without_a_quorum_there_is_no_lock_and_it_can_be_done_without(
+def test_without_a_quorum_there_is_no_lock_unless_the_check_is_skipped(
     sh: Sh, tmp_path: Path
 ) -> None:
     assert "TAKEN" not in lock(sh, tmp_path, ON_E1, files="etcd", quorum="no")
     said = lock(sh, tmp_path, ON_E1, files="etcd", quorum="no", skipped=" turn ")
-    assert "warning: turn: another host has the turn, or etcd does not answer: " in said
+    assert "warning: turn: another host holds the rollout slot, or etcd does not answer: " in said
     assert said.endswith("TAKEN\n")
 
 
@@ -321,10 +323,10 @@ def test_without_a_quorum_there_is_no_lock_and_it_can_be_done_without(
         ("192.0.2.1=3.5.10 192.0.2.2=3.5.10 192.0.2.3=", ""),
         ("192.0.2.1=3.6.0 192.0.2.2=3.5.10 192.0.2.3=3.5.11", ""),
         ("192.0.2.1=3.5.10 192.0.2.2=3.5.9 192.0.2.3=",
-         "FAILURE turn: etcd on e2 is 3.5.9, and older than 3.5.10: members of etcd come before control planes"),
+         "FAILURE turn: etcd on e2 has version 3.5.9, older than 3.5.10: install etcd members before control planes"),
     ],
 )  # fmt: skip
-def test_control_planes_come_after_etcd_on_hosts_of_its_own(
+def test_control_planes_wait_for_etcd_on_separate_hosts(
     sh: Sh, tmp_path: Path, etcd: str, said: str
 ) -> None:
     found = ask(
