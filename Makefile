@@ -42,7 +42,7 @@ test-others:
 test-lab:
 	@mkdir -p .lab
 	@echo "the lab's tests run at the same time as the others; their output follows at the end (tail -f .lab/output)"
-	@$(PYTHON) -m pytest tests/lab -m "not long" --durations=20 >.lab/output 2>&1; code=$$?; cat .lab/output; exit $$code
+	@$(PYTHON) -m pytest tests/lab -m "not long" -n 2 --dist loadgroup --durations=20 >.lab/output 2>&1; code=$$?; cat .lab/output; exit $$code
 
 test-long: venv lab ## run the lab's longest tests: upgrades under load, 30 kills and power cuts, growth, rotation (80 min)
 	$(PYTHON) -m pytest tests/lab -m long

@@ -1,20 +1,97 @@
-"""Five hosts, built and installed once for all tests of the lab; the files run in their order."""
+"""The hosts that the lab's tests share, the order of its files, and what runs side by side."""
 
-import os
 import shutil
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
-from support.lab import CACHE, FIGURES, PROJECT, Cluster, Host, build, hosts_sh
+from support.lab import (
+    CACHE,
+    FIGURES,
+    PROJECT,
+    Cluster,
+    Host,
+    build,
+    hosts_sh,
+    shared_lab,
+    side_by_side,
+)
+from xdist.scheduler import LoadScopeScheduling
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a file's tests run, and why there."""
+
+    lane: str
+    reason: str
+
+
+# The files of a lane run in this order, on hosts that no other lane touches.
+FIVE_HOSTS, ONE_HOST = "five-hosts", "one-host"
+ORDER = {
+    "test_build": Place(FIVE_HOSTS, "fills the cache of builds, and makes the bundles of the five hosts"),
+    "test_preflight": Place(FIVE_HOSTS, "needs hosts that have nothing installed"),
+    "test_cluster": Place(FIVE_HOSTS, "the first installation, whose time it measures"),
+    "test_failures": Place(FIVE_HOSTS, "needs the running cluster, and leaves it healthy"),
+    "test_restore": Place(FIVE_HOSTS, "replaces the data of etcd, and leaves the cluster healthy"),
+    "test_certificates": Place(FIVE_HOSTS, "renews what the first build issued"),
+    "test_rotation": Place(FIVE_HOSTS, "replaces the CAs; a renewal before it has more to replace"),
+    "test_upgrade": Place(FIVE_HOSTS, "leaves hosts of two versions"),
+    "test_uninstall": Place(FIVE_HOSTS, "leaves the hosts empty, so nothing can follow"),
+    "test_killed_install": Place(ONE_HOST, "has its own host"),
+    "test_generations": Place(ONE_HOST, "has its own host"),
+    "test_runtime_change": Place(ONE_HOST, "has its own host"),
+    "test_nodes_join_and_leave": Place(ONE_HOST, "has its own six hosts, the most at a time"),
+}  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.lab)
+    files = {path.stem for path in HERE.glob("test_*.py")}
+    if files != ORDER.keys():
+        raise pytest.UsageError(
+            f"tests/lab/conftest.py: ORDER and the files differ in {sorted(files ^ ORDER.keys())}"
+        )
+    places = list(ORDER)
+    lab = [item for item in items if HERE in item.path.parents]
+    for item in lab:
+        item.add_marker(pytest.mark.lab)
+    lab.sort(key=lambda item: places.index(item.path.stem))
+    items[:] = [item for item in items if HERE not in item.path.parents] + lab
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """Give each worker of `pytest -n 2` a lane.
+
+    pytest-xdist's own groups do not work with pytest 9: they change an attribute that is gone.
+    """
+    return Lanes(config, log)
+
+
+class Lanes(LoadScopeScheduling):
+    """Keep the files of a lane in one worker, in their order."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        place = ORDER.get(Path(nodeid.partition("::")[0]).stem)
+        return place.lane if place else super()._split_scope(nodeid)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand the figures of a lane to the process that reports."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["figures"] = FIGURES
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    FIGURES.extend(getattr(node, "workeroutput", {}).get("figures", ()))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -25,8 +102,18 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest.fixture(scope="session")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The lab's network with no host of an earlier run, shared by the lanes."""
+    base = tmp_path_factory.getbasetemp()
+    # a worker of xdist has a directory of its own in the run's
+    shared = base.parent if base.name.startswith("popen-") else base
+    with shared_lab(shared):
+        yield
+
+
+@pytest.fixture(scope="session")
 def lab_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the example's cluster.yaml and the lab's image archives beside it."""
+    """A directory with the example's cluster.yaml and links to the lab's image archives."""
     directory = tmp_path_factory.mktemp("cluster")
     (directory / ".lab").mkdir()
     for made in ("images", "packages"):
@@ -43,33 +130,52 @@ def product_cache() -> Path:
 
 
 @pytest.fixture(scope="session")
-def cluster(lab_directory: Path, product_cache: Path) -> Iterator[Cluster]:
-    """The example's five hosts, booted, with their bundles unpacked and nothing installed."""
-    description = lab_directory / "examples" / "lab.yaml"
-    build(description, lab_directory / "dist", cache=product_cache)
-    nodes = yaml.safe_load(description.read_text())["nodes"]
-    hosts = {node["name"]: Host(node["name"], node["address"]) for node in nodes}
-    hosts_sh("down")
-    hosts_sh("up", *(f"{host.name}={host.address}" for host in hosts.values()))
-    made = Cluster(directory=lab_directory, hosts=hosts)
-    made.before = {name: host.list_files() for name, host in hosts.items()}
-    with ThreadPoolExecutor(5) as pool:
-        list(pool.map(lambda host: host.unpack(made.bundle(host)), hosts.values()))
-    yield made
-    if "BUNDLER_KEEP_LAB" not in os.environ:
-        hosts_sh("down")
+def lab_bundles(lab_directory: Path, product_cache: Path) -> Path:
+    """The bundles of the example's five hosts."""
+    build(
+        lab_directory / "examples" / "lab.yaml", lab_directory / "dist", cache=product_cache,
+        environment={"TZ": "UTC", "LC_ALL": "C"},
+    )  # fmt: skip
+    return lab_directory / "dist"
 
 
 @pytest.fixture(scope="session")
-def running(cluster: Cluster) -> Cluster:
-    """The five hosts with everything installed and ready, whichever tests ran before."""
-    absent = [
+def cluster(lab_directory: Path, lab_bundles: Path, network: None) -> Cluster:
+    """The example's five hosts, booted, with their bundles unpacked and nothing installed."""
+    nodes = yaml.safe_load((lab_directory / "examples" / "lab.yaml").read_text())["nodes"]
+    hosts = {node["name"]: Host(node["name"], node["address"]) for node in nodes}
+    hosts_sh("up", *(f"{host.name}={host.address}" for host in hosts.values()))
+    made = Cluster(directory=lab_directory, hosts=hosts)
+    made.before = dict(zip(hosts, side_by_side(Host.list_files, hosts.values()), strict=True))
+    side_by_side(lambda host: host.unpack(lab_bundles / f"lab-{host.name}.tar.gz"), hosts.values())
+    return made
+
+
+@pytest.fixture
+def empty_cluster(cluster: Cluster) -> Cluster:
+    """The five hosts before anything is installed."""
+    assert cluster.first_install is None, "these tests must run before the installation"
+    return cluster
+
+
+@pytest.fixture(scope="session")
+def installed(cluster: Cluster) -> Cluster:
+    """The five hosts after install.sh ran on all of them at once, and a green verify.sh."""
+    cluster.install_first()
+    return cluster
+
+
+@pytest.fixture(scope="module")
+def running(installed: Cluster) -> Cluster:
+    """The five hosts, ready: a host that an earlier file uninstalled is installed again."""
+    missing = [
         host
-        for host in cluster.hosts.values()
+        for host in installed.hosts.values()
         if host.run("test -f /opt/k8s/bundle/node.env", check=False).returncode
     ]
-    with ThreadPoolExecutor(5) as pool:
-        list(pool.map(lambda host: host.run(f"/root/lab-{host.name}/install.sh"), absent))
-    verified = cluster.verify()
-    assert verified.returncode == 0, verified.stdout
-    return cluster
+    if missing:
+        side_by_side(lambda host: host.run(f"/root/lab-{host.name}/install.sh"), missing)
+    if missing or not installed.is_green:
+        verified = installed.verify()
+        assert verified.returncode == 0, verified.stdout
+    return installed

@@ -1,5 +1,6 @@
-"""Builds with real artifacts: the same bytes every time, and no secret where it does not belong."""
+"""Builds with real artifacts: the same bytes every time, and only the secrets that a node needs."""
 
+import functools
 import hashlib
 import re
 import shutil
@@ -17,20 +18,10 @@ def digests(directory: Path) -> dict[str, str]:
     }
 
 
-@pytest.fixture(scope="module")
-def first(lab_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    output = tmp_path_factory.mktemp("first")
-    build(
-        lab_directory / "examples" / "lab.yaml", output,
-        cache=tmp_path_factory.mktemp("cache"),
-        environment={"TZ": "UTC", "LC_ALL": "C"},
-    )  # fmt: skip
-    return output
-
-
-def test_two_builds_from_clean_caches_give_the_same_bytes_wherever_and_however_they_run(
-    first: Path, lab_directory: Path, tmp_path: Path
+def test_a_build_from_a_clean_cache_gives_the_same_bytes_in_another_environment(
+    lab_bundles: Path, lab_directory: Path, tmp_path: Path
 ) -> None:
+    """The bundles of the lab come from the cache of former runs, where there is one."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     build(
@@ -38,20 +29,21 @@ def test_two_builds_from_clean_caches_give_the_same_bytes_wherever_and_however_t
         environment={"TZ": "Pacific/Kiritimati", "LC_ALL": "C.UTF-8", "LANG": "de_DE.UTF-8"},
         umask=0o077, cwd=elsewhere,
     )  # fmt: skip
-    assert digests(tmp_path / "second") == digests(first)
+    assert digests(tmp_path / "second") == digests(lab_bundles)
     shutil.rmtree(tmp_path / "cache")
 
 
-def test_sha256sums_names_every_tarball_with_its_digest(first: Path) -> None:
-    lines = (first / "SHA256SUMS").read_text().splitlines()
+def test_sha256sums_names_every_tarball_with_its_digest(lab_bundles: Path) -> None:
+    lines = (lab_bundles / "SHA256SUMS").read_text().splitlines()
     listed = {name: digest for digest, name in (line.split("  ") for line in lines)}
-    found = digests(first)
+    found = digests(lab_bundles)
     del found["SHA256SUMS"]
     assert listed == found
     assert sum(name.endswith(".tar.gz") for name in listed) == 5
     assert "RUNBOOK.md" in listed
 
 
+@functools.cache  # two tests read the same bundles
 def read_small_files(path: Path) -> dict[str, tuple[int, bytes]]:
     files = {}
     with tarfile.open(path) as tar:
@@ -64,8 +56,8 @@ def read_small_files(path: Path) -> dict[str, tuple[int, bytes]]:
     return files
 
 
-def state_keys(directory: Path) -> dict[str, bytes]:
-    """Every private key of the state directory, by its place."""
+def read_state_keys(directory: Path) -> dict[str, bytes]:
+    """Map the directory of every private key in the state directory to the key."""
     state = directory / "examples" / "lab.state" / "pki"
     return {
         str(path.parent.relative_to(state)): path.read_bytes().strip()
@@ -83,12 +75,14 @@ def state_keys(directory: Path) -> dict[str, bytes]:
         ("master1", r"etcd-ca|front-proxy-ca"),
     ],
 )
-def test_a_bundle_holds_no_key_that_its_node_has_no_use_for(
-    first: Path, lab_directory: Path, node: str, forbidden: str
+def test_a_bundle_holds_only_the_private_keys_that_its_node_needs(
+    lab_bundles: Path, lab_directory: Path, node: str, forbidden: str
 ) -> None:
-    files = read_small_files(first / f"lab-{node}.tar.gz")
+    files = read_small_files(lab_bundles / f"lab-{node}.tar.gz")
     keys = {
-        name: key for name, key in state_keys(lab_directory).items() if re.search(forbidden, name)
+        name: key
+        for name, key in read_state_keys(lab_directory).items()
+        if re.search(forbidden, name)
     }
     assert keys
     everything = b"\n".join(content for _, content in files.values())
@@ -100,11 +94,11 @@ def test_a_bundle_holds_no_key_that_its_node_has_no_use_for(
 
 
 @pytest.mark.parametrize("node", ["master1", "worker1"])
-def test_every_secret_of_a_bundle_is_for_root_only(first: Path, node: str) -> None:
+def test_only_root_can_read_a_secret_of_a_bundle(lab_bundles: Path, node: str) -> None:
     marks = (b"PRIVATE KEY", b"client-key-data", b"token-secret", b"    token: ")
     secrets = {
         name: mode
-        for name, (mode, content) in read_small_files(first / f"lab-{node}.tar.gz").items()
+        for name, (mode, content) in read_small_files(lab_bundles / f"lab-{node}.tar.gz").items()
         if any(mark in content for mark in marks) and not name.endswith((".sh", "MANIFEST"))
     }
     assert len(secrets) >= 2

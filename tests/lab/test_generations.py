@@ -1,4 +1,4 @@
-"""A bundle that is not well is left again by the host itself; a power cut leaves the one or the other."""
+"""A host rolls back a bundle whose units fail; a power cut leaves one generation or the other."""
 
 import random
 import time
@@ -23,12 +23,13 @@ from support.stamped import OLD, stamp, use
 WENT_BACK = 5
 LIMIT = 180  # seconds until a host is healthy again
 INSTALLS, UPGRADES = 6, 24  # kills and power cuts, in `make test-long`
+QUICK = "--settle 3"  # for runs that do not test how long units must last
 SEED = 20261123
 PATCH = "1.20.9"
 FIND = (
     "for p in /proc/[0-9]*; do case \"$(tr '\\0' ' ' <$p/cmdline 2>/dev/null)\" in"
     " *sh' /'*'/install.sh '*)"
-)  # of each install.sh that runs
+)  # finds each running install.sh
 LEFTOVERS = "lock* switch unfinished restart-pending reload-pending generations/*.* *.new"
 
 REWRITE = """
@@ -41,13 +42,13 @@ cd {directory} && awk '{{ print $4 }}' MANIFEST | xargs -r stat -c '%a %s %n' |
 
 @dataclass(frozen=True)
 class Site:
-    """The host with generation 1 installed, and its bundle's directory there."""
+    """The host with generation 1 installed, and the directory of its bundle there."""
 
     host: Host
     bundle: str
 
-    def spoil(self, command: str) -> str:
-        """Another bundle: this one with a change to its files, and a manifest that agrees."""
+    def make_bundle(self, command: str) -> str:
+        """Copy the bundle, change its files, and write a manifest that agrees."""
         directory = "/root/other"
         self.host.run(
             f"rm -rf {directory}; cp -r {self.bundle} {directory}; cd {directory}; {command}"
@@ -60,15 +61,15 @@ class Site:
         assert done.returncode == 0, f"{what}: {done.stdout}"
 
     def installed(self) -> dict[str, str]:
-        """path → type, mode, owner and digest of all that is where the bundle has files, strangers too."""
+        """List every file in the directories where the bundle has files, unknown files too."""
         recorded = self.host.output("cut -d' ' -f2 /var/lib/bundler/files | sort -u").split()
         roots = tuple({"/".join(path.split("/")[:3]) + "/" for path in recorded})
         assert all(root.startswith(("/etc/", "/opt/")) for root in roots)
         files = self.host.list_files(INSTALLED)
-        return {path: what for path, what in files.items() if path.startswith(roots)}
+        return {path: facts for path, facts in files.items() if path.startswith(roots)}
 
     def leftovers(self) -> str:
-        """What only a run that goes on may have."""
+        """List state that only a running install.sh may have."""
         return self.host.output(
             f"cd /var/lib/bundler && ls -d {LEFTOVERS} 2>&1 | grep -v 'No such file' || :"
         )
@@ -81,14 +82,14 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def site(lab_directory: Path, product_cache: Path) -> Iterator[Site]:
+def site(lab_directory: Path, product_cache: Path, network: None) -> Iterator[Site]:
     description = lab_directory / "examples" / "again.yaml"
     description.write_text(SOLO.replace("solo", "again").replace("172.30.20.31", "172.30.20.32"))
     build(description, lab_directory / "again", cache=product_cache)
     host = Host("again", "172.30.20.32")
     hosts_sh("up", f"{host.name}={host.address}")
     directory = host.unpack(lab_directory / "again" / "again-again.tar.gz")
-    host.run(f"{directory}/install.sh")
+    host.run(f"{directory}/install.sh {QUICK} --ready-within 300")
     made = Site(host=host, bundle=directory)
     made.check_green()
     yield made
@@ -107,34 +108,34 @@ FAULTS = [
     ),
     pytest.param(
         "echo garbage >rootfs/opt/k8s/bin/kube-scheduler", "kube-scheduler",
-        id="a-program-that-is-none", marks=pytest.mark.long,
+        id="a-file-that-is-not-a-program", marks=pytest.mark.long,
     ),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("fault", "telling"), FAULTS)
-def test_a_host_goes_back_by_itself(site: Site, fault: str, telling: str) -> None:
+@pytest.mark.parametrize(("fault", "reason"), FAULTS)
+def test_a_host_rolls_back_by_itself(site: Site, fault: str, reason: str) -> None:
     before = site.installed()
-    directory = site.spoil(fault)
-    begun = time.monotonic()
+    directory = site.make_bundle(fault)
+    start = time.monotonic()
     done = site.host.run(f"{directory}/install.sh", check=False)
-    taken = time.monotonic() - begun
+    taken = time.monotonic() - start
     assert done.returncode == WENT_BACK, done.stdout
-    assert telling in done.stdout
+    assert reason in done.stdout
     assert "going back to generation 1" in done.stdout
     assert site.installed() == before
     site.check_green()
-    assert time.monotonic() - begun < LIMIT
+    assert time.monotonic() - start < LIMIT
     assert site.host.output(f"{site.bundle}/install.sh").strip() == "again: nothing to do"
-    FIGURES.append(f"back from {telling}: {taken:.0f} s")
+    FIGURES.append(f"rollback from {reason}: {taken:.0f} s")
 
 
-def test_the_next_generation_and_back(site: Site) -> None:
+def test_a_host_goes_to_the_next_generation_and_rolls_back(site: Site) -> None:
     before = site.installed()
-    directory = site.spoil("echo '# another' >>rootfs/etc/kubernetes/kubelet-config.yaml")
-    assert "kubelet.service" in site.host.output(f"{directory}/install.sh")
+    directory = site.make_bundle("echo '# another' >>rootfs/etc/kubernetes/kubelet-config.yaml")
+    assert "kubelet.service" in site.host.output(f"{directory}/install.sh {QUICK}")
     site.check_green()
-    said = site.host.output("/opt/k8s/bundle/install.sh --rollback")
+    said = site.host.output(f"/opt/k8s/bundle/install.sh --rollback {QUICK}")
     assert "All units are ready." in said
     assert site.installed() == before
     listed = site.host.output("/opt/k8s/bundle/install.sh --list").splitlines()
@@ -142,8 +143,8 @@ def test_the_next_generation_and_back(site: Site) -> None:
     site.check_green()
 
 
-def start(site: Site, command: str) -> None:
-    """Run it on the host, and do not wait."""
+def start_command(site: Site, command: str) -> None:
+    """Start a command on the host and return at once."""
     docker("exec", "-d", site.host.container, "sh", "-c", f"{command} >/root/said 2>&1")
 
 
@@ -161,53 +162,56 @@ def restart_without_power(site: Site) -> None:
     )
 
 
-def cut_power(site: Site, command: str, after: float, *, whole_host: bool) -> bool:
-    """Run it on the host; kill it, or the host, that many seconds later. Was it still at work?"""
-    start(site, command)
+def interrupt(site: Site, command: str, after: float, *, whole_host: bool) -> bool:
+    """Run a command on the host, and kill it or the host after some seconds; return if it still ran."""
+    start_command(site, command)
     time.sleep(after)
-    at_work = site.is_installing()
+    was_running = site.is_installing()
     if whole_host:
         restart_without_power(site)
     else:
         site.host.run(f"{FIND} kill -KILL ${{p#/proc/}} ;; esac; done")
-    return at_work
+    return was_running
 
 
 def check_hits(hits: list[bool], what: str) -> None:
-    """Most of the moments were within a run, whose length varies."""
+    """Check that most kills hit a running install.sh, since the length of a run varies."""
     FIGURES.append(
-        f"{what}: {len(hits)} kills and power cuts, {sum(hits)} amid an install.sh at work"
+        f"{what}: {len(hits)} kills and power cuts, {sum(hits)} of them while install.sh ran"
     )
     assert sum(hits) >= len(hits) / 2
 
 
-def check_one_or_the_other(site: Site, trees: dict[str, dict[str, str]]) -> None:
-    """After a power cut: no mixture, and nobody had to do anything."""
+def check_one_generation(site: Site, trees: dict[str, dict[str, str]]) -> None:
+    """Check after a power cut that the files are those of one generation, without a manual step."""
     assert site.host.run("cat /var/lib/bundler/switch", check=False).returncode != 0
     found = site.installed()
     assert found in trees.values(), [differences(tree, found) for tree in trees.values()]
 
 
-def go_through_points(site: Site, other: str, count: int) -> None:
-    """Kills and power cuts at moments of a fixed seed, spread over the way to the other bundle and back."""
+def interrupt_changes(site: Site, other: str, count: int, share: float = 1) -> None:
+    """Kill installs of two bundles by turns, at moments of a fixed seed.
+
+    The moments are in the first `share` of the time that an install takes.
+    """
     directories = {"one": site.bundle, "two": other}
     trees = {}
     for name, directory in directories.items():
-        begun = time.monotonic()
-        site.host.run(f"{directory}/install.sh")
-        length = time.monotonic() - begun  # of the way to the other, at the end
+        start = time.monotonic()
+        site.host.run(f"{directory}/install.sh {QUICK}")
+        length = time.monotonic() - start  # in the end, of the install of the other bundle
         trees[name] = site.installed()
     assert trees["one"] != trees["two"]
     dice = random.Random(SEED)
     at, hits = "two", []
     for point in range(count):
         goal = "one" if at == "two" else "two"
-        moment = dice.uniform(0.2, length)
+        moment = dice.uniform(0.2, length * share)
         whole_host = bool(point % 2)
-        command = f"{directories[goal]}/install.sh"
-        hits.append(cut_power(site, command, moment, whole_host=whole_host))
+        command = f"{directories[goal]}/install.sh {QUICK}"
+        hits.append(interrupt(site, command, moment, whole_host=whole_host))
         if whole_host:
-            check_one_or_the_other(site, trees)
+            check_one_generation(site, trees)
         done = site.host.run(command, check=False)
         what = (
             f"{'power cut' if whole_host else 'kill'} {point} after {moment:.1f} s of {length:.0f}"
@@ -219,29 +223,30 @@ def go_through_points(site: Site, other: str, count: int) -> None:
         at = goal
     check_hits(hits, "to another bundle and back")
     if at != "one":
-        site.host.run(f"{site.bundle}/install.sh")
+        site.host.run(f"{site.bundle}/install.sh {QUICK}")
 
 
-def test_a_kill_and_a_power_cut_amid_a_change(site: Site) -> None:
-    other = site.spoil(
+def test_a_kill_and_a_power_cut_during_a_change(site: Site) -> None:
+    other = site.make_bundle(
         "for u in rootfs/etc/systemd/system/kube*.service; do echo '# two' >>$u; done;"
         " echo '# two' >>rootfs/etc/kubernetes/kubelet-config.yaml"
     )
-    go_through_points(site, other, 2)
+    # early moments: a run that is shorter than the measured one must be hit too
+    interrupt_changes(site, other, 2, share=0.6)
 
 
 def test_a_power_cut_before_the_first_file_moves(site: Site) -> None:
-    """What lies beside its place is gone after the boot, and nobody ran anything."""
+    """The next boot removes the new files, which no rename has put in place."""
     before = site.installed()
-    other = site.spoil("echo '# another' >>rootfs/etc/kubernetes/kubelet-config.yaml")
+    other = site.make_bundle("echo '# another' >>rootfs/etc/kubernetes/kubelet-config.yaml")
     held = 'case "$*" in *switch.new*) : >/root/held/now; sleep 300 ;; esac; exec /bin/mv "$@"'
     site.host.run(
         f"rm -rf /root/held; mkdir /root/held; printf '#!/bin/sh\n%s\n' '{held}' >/root/held/mv;"
         " chmod 755 /root/held/mv"
     )
-    start(site, f"PATH=/root/held:$PATH {other}/install.sh")
+    start_command(site, f"PATH=/root/held:$PATH {other}/install.sh")
     wait_for(
-        "all files are beside their places",
+        "all new files are written, and none is in its place",
         lambda: site.host.run("test -f /root/held/now", check=False).returncode == 0,
         seconds=60,
     )
@@ -255,7 +260,7 @@ def test_a_power_cut_before_the_first_file_moves(site: Site) -> None:
 
 @pytest.fixture
 def next_patch(site: Site, lab_directory: Path, tmp_path: Path) -> str:
-    """Its bundle's directory on the host."""
+    """The directory on the host of a bundle with the next patch version."""
     description = lab_directory / "examples" / "again.yaml"
     text = description.read_text()
     description.write_text(text.replace(OLD, PATCH))
@@ -269,26 +274,26 @@ def next_patch(site: Site, lab_directory: Path, tmp_path: Path) -> str:
 
 
 @pytest.mark.long
-def test_kills_and_power_cuts_amid_upgrades(site: Site, next_patch: str) -> None:
-    """To the next patch of Kubernetes and back: all its programs are others."""
-    go_through_points(site, next_patch, UPGRADES)
+def test_kills_and_power_cuts_during_upgrades(site: Site, next_patch: str) -> None:
+    """The next patch version of Kubernetes and back: every program changes."""
+    interrupt_changes(site, next_patch, UPGRADES)
 
 
 @pytest.mark.long
-def test_kills_and_power_cuts_amid_first_installs(site: Site) -> None:
-    """Packages, files, units, images: on a host that has nothing of it."""
+def test_kills_and_power_cuts_during_first_installs(site: Site) -> None:
+    """Packages, files, units and images, on a host that has none of them."""
     uninstall = "/opt/k8s/bundle/uninstall.sh --yes --purge-data --remove-packages"
     install = f"{site.bundle}/install.sh"
     before = site.installed()
     site.host.run(uninstall)
-    begun = time.monotonic()
+    start = time.monotonic()
     site.host.run(install)
-    length = time.monotonic() - begun
+    length = time.monotonic() - start
     dice, hits = random.Random(SEED), []
     for point in range(INSTALLS):
         site.host.run(uninstall)
         moment = dice.uniform(0.2, length)
-        hits.append(cut_power(site, install, moment, whole_host=bool(point % 2)))
+        hits.append(interrupt(site, install, moment, whole_host=bool(point % 2)))
         done = site.host.run(install, check=False)
         what = (
             f"{'power cut' if point % 2 else 'kill'} {point} after {moment:.1f} s of {length:.0f}"

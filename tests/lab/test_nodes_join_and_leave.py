@@ -1,13 +1,22 @@
-"""A cluster grows from one control plane and one worker to three of each, loses one, and shrinks again."""
+"""A cluster grows from one control plane and one worker to three of each, loses one, and shrinks."""
 
 import json
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from support.lab import FIGURES, SOLO, Host, Kubectl, build, docker, hosts_sh, wait_for
+from support.lab import (
+    FIGURES,
+    SOLO,
+    Host,
+    Kubectl,
+    build,
+    docker,
+    hosts_sh,
+    side_by_side,
+    wait_for,
+)
 
 from bundler.upgrade.rollout import make_upgrade_plan
 
@@ -21,7 +30,7 @@ ADDRESSES = {
     "w2": "172.30.20.52",
     "w3": "172.30.20.53",
 }
-SMALL, WHOLE = ("cp1", "w1"), tuple(ADDRESSES)
+SMALL, FULL = ("cp1", "w1"), tuple(ADDRESSES)
 ONE = "  - {name: solo, address: 172.30.20.31, roles: [etcd, control-plane, worker]}\n"
 
 
@@ -35,7 +44,7 @@ def describe(names: tuple[str, ...]) -> str:
 
 @dataclass
 class Site:
-    """The hosts, and the directory with cluster.yaml and its builds."""
+    """The hosts, and the directory of cluster.yaml and its builds."""
 
     directory: Path
     cache: Path
@@ -51,17 +60,16 @@ class Site:
         hosts_sh("boot", f"{name}={ADDRESSES[name]}")
 
     def install(self, dist: Path, names: tuple[str, ...]) -> None:
-        """All side by side, each waiting for its turn."""
+        """Install all hosts side by side; each waits for its rollout slot."""
 
         def one(name: str) -> str:
             directory = self.hosts[name].unpack(dist / f"grow-{name}.tar.gz")
             return self.hosts[name].run(f"{directory}/install.sh --wait 10m", timeout=900).stdout
 
-        with ThreadPoolExecutor(len(names)) as pool:
-            list(pool.map(one, names))
+        side_by_side(one, names)
 
     def check(self, *, members: int, nodes: int, on: str = "cp1") -> None:
-        """verify.sh is green, and so many members and nodes are there."""
+        """Check that verify.sh is green, and the number of etcd members and nodes."""
         done = self.hosts[on].run("/opt/k8s/bundle/verify.sh", check=False, timeout=400)
         assert done.returncode == 0, done.stdout
         assert f"{members} of {members} members healthy" in done.stdout
@@ -70,7 +78,7 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def site(lab_directory: Path, product_cache: Path) -> Iterator[Site]:
+def site(lab_directory: Path, product_cache: Path, network: None) -> Iterator[Site]:
     made = Site(
         directory=lab_directory, cache=product_cache,
         hosts={name: Host(name, address) for name, address in ADDRESSES.items()},
@@ -82,15 +90,15 @@ def site(lab_directory: Path, product_cache: Path) -> Iterator[Site]:
         docker("rm", "-fv", host.container)
 
 
-def test_it_begins_small(site: Site) -> None:
+def test_a_small_cluster_is_healthy(site: Site) -> None:
     site.check(members=1, nodes=1)
 
 
-def test_it_grows_and_changes_on_others_only_what_must(site: Site) -> None:
-    dist = site.build("grow-whole", WHOLE)
+def test_growth_restarts_only_the_units_that_must_know_new_hosts(site: Site) -> None:
+    dist = site.build("grow-full", FULL)
     plan = make_upgrade_plan(site.directory / "grow-small", dist)
     steps = {host.name: host for stage in plan.stages for host in stage.hosts}
-    assert {name for name, step in steps.items() if step.kind == "install"} == set(WHOLE) - set(
+    assert {name for name, step in steps.items() if step.kind == "install"} == set(FULL) - set(
         SMALL
     )
     assert {restart.unit for restart in steps["w1"].restarts} <= {
@@ -98,26 +106,26 @@ def test_it_grows_and_changes_on_others_only_what_must(site: Site) -> None:
         "kube-pod-routes.service",  # routes to the new workers
     }
     assert "etcd.service" not in {restart.unit for restart in steps["cp1"].restarts}
-    for name in set(WHOLE) - set(SMALL):
+    for name in set(FULL) - set(SMALL):
         site.boot(name)
-    etcd_began = site.hosts["cp1"].unit_starts()["etcd.service"]
-    kubelet_began = site.hosts["w1"].unit_starts()["kubelet.service"]
-    site.install(dist, WHOLE)
+    etcd_start = site.hosts["cp1"].unit_starts()["etcd.service"]
+    kubelet_start = site.hosts["w1"].unit_starts()["kubelet.service"]
+    site.install(dist, FULL)
     site.check(members=3, nodes=3)
-    assert site.hosts["cp1"].unit_starts()["etcd.service"] == etcd_began
-    assert site.hosts["w1"].unit_starts()["kubelet.service"] == kubelet_began
+    assert site.hosts["cp1"].unit_starts()["etcd.service"] == etcd_start
+    assert site.hosts["w1"].unit_starts()["kubelet.service"] == kubelet_start
 
 
 def test_a_dead_control_plane_is_replaced_by_a_new_host_of_its_name(site: Site) -> None:
     host = site.hosts["cp3"]
     docker("rm", "-fv", host.container)
     site.boot("cp3")
-    site.install(site.directory / "grow-whole", ("cp3",))
+    site.install(site.directory / "grow-full", ("cp3",))
     site.check(members=3, nodes=3, on="cp3")
 
 
-def test_hosts_leave_and_the_cluster_goes_on(site: Site) -> None:
-    left = WHOLE
+def test_the_cluster_keeps_working_while_hosts_leave(site: Site) -> None:
+    left = FULL
     for name in ("w3", "w2", "cp3", "cp2"):
         said = site.hosts[name].output("/opt/k8s/bundle/uninstall.sh --leave --yes --purge-data")
         assert "goes on without" in said, said
@@ -125,7 +133,7 @@ def test_hosts_leave_and_the_cluster_goes_on(site: Site) -> None:
         site.install(site.build(f"without-{name}", left), left)
         workers = sum(other.startswith("w") for other in left)
         wait_for(
-            "tokens of those that left are gone",
+            "the tokens of hosts that left are deleted",
             lambda workers=workers: len(list_tokens(site)) == workers,  # type: ignore[misc]
             seconds=60,
         )

@@ -1,4 +1,4 @@
-"""Each check before the installation fails when it should, and then nothing on the host changes."""
+"""Each preflight check refuses an unfit host, and a refused install.sh changes nothing."""
 
 import pytest
 from support.lab import Cluster
@@ -11,19 +11,19 @@ def install_fails(
     node: str,
     name: str,
     prepare: str,
-    mend: str,
+    repair: str,
     prefix: str = "",
     options: str = "",
 ) -> str:
-    """Run install.sh on a host that is made unfit; its output."""
+    """Make a host unfit, run install.sh, repair the host; return the output."""
     host = cluster.hosts[node]
     if prepare:
         host.run(prepare)
     before = host.list_files()
     done = host.run(f"{prefix} /root/lab-{node}/install.sh {options}", check=False)
     after = host.list_files()
-    if mend:
-        host.run(mend)
+    if repair:
+        host.run(repair)
     assert done.returncode == 3, done.stdout
     assert f"{name}: " in done.stdout
     assert "fix: " in done.stdout
@@ -32,44 +32,45 @@ def install_fails(
     return done.stdout
 
 
+BUNDLE = "/root/lab-worker1"  # /root is not in the listings that are compared
 LISTENER = "perl -MIO::Socket::INET -e '$s = IO::Socket::INET->new(LocalPort => 6443, Listen => 1) or die; sleep'"
 NO_STREAM = "echo 'exit 1' >/usr/sbin/nginx; chmod 755 /usr/sbin/nginx"
 NO_PACKAGES = "--skip-preflight packages"
 CASES = [
-    # node, check, what makes the host unfit, what mends it, options of install.sh
+    # node, check, what makes the host unfit, what repairs it, options of install.sh
     ("worker1", "commands", "", "", NO_PACKAGES),
     ("master1", "ports", f"{LISTENER} >/dev/null 2>&1 & echo $! >/tmp/listener; sleep 1", "kill $(cat /tmp/listener)", ""),
-    ("worker1", "manifest", "echo >>/root/lab-worker1/rootfs/etc/docker/daemon.json", "tar -xzf /root/lab-worker1.tar.gz -C /root", ""),
-    ("worker1", "manifest", "rm /root/lab-worker1/rootfs/opt/k8s/images/*/index.json", "tar -xzf /root/lab-worker1.tar.gz -C /root", ""),
-    ("worker1", "manifest", "echo >/root/lab-worker1/rootfs/etc/stranger", "rm /root/lab-worker1/rootfs/etc/stranger", ""),
-    ("worker1", "manifest", "rm /root/lab-worker1/packages/conntrack_*", "tar -xzf /root/lab-worker1.tar.gz -C /root", ""),
+    ("worker1", "manifest", f"cp -a {BUNDLE}/rootfs/etc/docker/daemon.json /root/saved; echo >>{BUNDLE}/rootfs/etc/docker/daemon.json", f"mv /root/saved {BUNDLE}/rootfs/etc/docker/daemon.json", ""),
+    ("worker1", "manifest", f"cd {BUNDLE}/rootfs/opt/k8s/images; tar -cf /root/saved */index.json; rm */index.json", f"tar -xf /root/saved -C {BUNDLE}/rootfs/opt/k8s/images; rm /root/saved", ""),
+    ("worker1", "manifest", f"echo >{BUNDLE}/rootfs/etc/unknown", f"rm {BUNDLE}/rootfs/etc/unknown", ""),
+    ("worker1", "manifest", f"mkdir /root/saved; mv {BUNDLE}/packages/conntrack_* /root/saved", f"mv /root/saved/* {BUNDLE}/packages/; rmdir /root/saved", ""),
     ("master1", "space", "mount -t tmpfs -o size=20m tmpfs /opt", "umount /opt", ""),
     ("master1", "nginx-stream", NO_STREAM, "rm /usr/sbin/nginx", NO_PACKAGES),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("node", "name", "prepare", "mend", "options"),
+    ("node", "name", "prepare", "repair", "options"),
     CASES,
     ids=[f"{c[1]}-{i}" for i, c in enumerate(CASES)],
 )
-def test_an_unfit_host_is_refused_and_left_as_it_is(
-    cluster: Cluster, node: str, name: str, prepare: str, mend: str, options: str
+def test_an_unfit_host_is_refused_and_not_changed(
+    empty_cluster: Cluster, node: str, name: str, prepare: str, repair: str, options: str
 ) -> None:
-    install_fails(cluster, node, name, prepare, mend, options=options)
+    install_fails(empty_cluster, node, name, prepare, repair, options=options)
 
 
-def test_a_clock_before_the_certificates_is_refused(cluster: Cluster) -> None:
-    install_fails(cluster, "worker1", "clock", "", "", prefix=f"faketime {DATE_BEFORE}")
+def test_a_clock_before_the_certificates_is_refused(empty_cluster: Cluster) -> None:
+    install_fails(empty_cluster, "worker1", "clock", "", "", prefix=f"faketime {DATE_BEFORE}")
 
 
-def test_a_clock_after_the_certificates_is_refused(cluster: Cluster) -> None:
-    install_fails(cluster, "worker1", "clock", "", "", prefix="faketime 2060-01-01")
+def test_a_clock_after_the_certificates_is_refused(empty_cluster: Cluster) -> None:
+    install_fails(empty_cluster, "worker1", "clock", "", "", prefix="faketime 2060-01-01")
 
 
-def test_another_hosts_bundle_is_refused(cluster: Cluster) -> None:
-    host = cluster.hosts["worker2"]
-    directory = host.unpack(cluster.bundle(cluster.hosts["worker1"]))
+def test_another_hosts_bundle_is_refused(empty_cluster: Cluster) -> None:
+    host = empty_cluster.hosts["worker2"]
+    directory = host.unpack(empty_cluster.bundle(empty_cluster.hosts["worker1"]))
     before = host.list_files()
     done = host.run(f"{directory}/install.sh", check=False)
     assert done.returncode == 3
@@ -78,9 +79,9 @@ def test_another_hosts_bundle_is_refused(cluster: Cluster) -> None:
     host.run(f"rm -rf {directory} {directory}.tar.gz")
 
 
-def test_all_failures_are_told_at_once(cluster: Cluster) -> None:
+def test_all_failures_are_reported_at_once(empty_cluster: Cluster) -> None:
     said = install_fails(
-        cluster, "worker1", "commands",
+        empty_cluster, "worker1", "commands",
         "mount -t tmpfs -o size=20m tmpfs /opt", "umount /opt",
         prefix=f"faketime {DATE_BEFORE}", options=NO_PACKAGES,
     )  # fmt: skip
@@ -88,8 +89,8 @@ def test_all_failures_are_told_at_once(cluster: Cluster) -> None:
         assert f"  {name}: " in said
 
 
-def test_a_check_may_be_overruled_by_name(cluster: Cluster) -> None:
-    host = cluster.hosts["worker1"]
+def test_a_check_can_be_skipped_by_name(empty_cluster: Cluster) -> None:
+    host = empty_cluster.hosts["worker1"]
     done = host.run(
         "faketime 2020-01-01 /root/lab-worker1/install.sh --skip-preflight clock --dry-run"
     )
@@ -100,8 +101,8 @@ def test_a_check_may_be_overruled_by_name(cluster: Cluster) -> None:
     )
 
 
-def test_a_dry_run_says_what_would_change_and_changes_nothing(cluster: Cluster) -> None:
-    host = cluster.hosts["worker1"]
+def test_a_dry_run_says_what_would_change_and_changes_nothing(empty_cluster: Cluster) -> None:
+    host = empty_cluster.hosts["worker1"]
     before = host.list_files()
     said = host.output("/root/lab-worker1/install.sh --dry-run")
     assert "/opt/k8s/bin/kubelet" in said

@@ -1,14 +1,12 @@
-"""All three members of etcd lose their data: a snapshot brings every object back, on all of them."""
+"""All three etcd members lose their data, and a snapshot restores every object."""
 
 import json
 import shlex
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from support.lab import FIGURES, Cluster, Host, wait_for
+from support.lab import FIGURES, Cluster, Host, side_by_side, wait_for
 
-NAMESPACE = "bulk"
 RESTORE = "/opt/k8s/bundle/restore.sh"
 KUBECTL = "/opt/k8s/bin/kubectl --kubeconfig /etc/kubernetes/admin.kubeconfig"
 WRITE = """
@@ -23,10 +21,10 @@ rm -rf /tmp/bulk
 """
 
 
-def read_objects(cluster: Cluster) -> dict[str, str]:
-    """Every ConfigMap of the test: its UID and what it says."""
+def read_objects(cluster: Cluster, namespace: str) -> dict[str, str]:
+    """Map every ConfigMap of the test to its UID and content."""
     found = json.loads(
-        cluster.kubectl(f"-n {NAMESPACE} get configmaps --field-selector metadata.name!=kube-root-ca.crt -o json")
+        cluster.kubectl(f"-n {namespace} get configmaps --field-selector metadata.name!=kube-root-ca.crt -o json")
     )  # fmt: skip
     return {
         item["metadata"]["name"]: f"{item['metadata']['uid']} {item['data']['number']}"
@@ -34,24 +32,23 @@ def read_objects(cluster: Cluster) -> dict[str, str]:
     }
 
 
-def write_objects(cluster: Cluster, count: int) -> dict[str, str]:
-    cluster.kubectl(f"create namespace {NAMESPACE}")
-    command = WRITE.format(count=count, namespace=NAMESPACE, kubectl=KUBECTL)
+def write_objects(cluster: Cluster, namespace: str, count: int) -> dict[str, str]:
+    cluster.kubectl(f"create namespace {namespace}")
+    command = WRITE.format(count=count, namespace=namespace, kubectl=KUBECTL)
     cluster.masters[0].run(command, timeout=900)
-    written = read_objects(cluster)
+    written = read_objects(cluster, namespace)
     assert len(written) == count
     return written
 
 
 def lose_everything(cluster: Cluster) -> None:
-    """As on hosts that boot with empty disks: etcd runs, and has nothing."""
-    with ThreadPoolExecutor(3) as pool:
-        list(pool.map(lambda host: host.run("systemctl stop etcd"), cluster.masters))
-        list(pool.map(lambda host: host.run("rm -rf /var/lib/etcd"), cluster.masters))
-        list(pool.map(lambda host: host.run("systemctl --no-block start etcd"), cluster.masters))
+    """Delete etcd's data on every host, as if the hosts booted with empty disks."""
+    for command in ("stop etcd", "", "--no-block start etcd"):
+        text = f"systemctl {command}" if command else "rm -rf /var/lib/etcd"
+        side_by_side(lambda host, text=text: host.run(text), cluster.masters)
     for host in cluster.masters:
         wait_for(
-            f"{host.name} says that its data are gone",
+            f"{host.name} reports that its data is missing",
             lambda host=host: "this host has been a member" in host.output("journalctl -u etcd -n 5 -o cat"),  # type: ignore[misc]
             seconds=60,
         )  # fmt: skip
@@ -59,35 +56,36 @@ def lose_everything(cluster: Cluster) -> None:
 
 
 def restore_all(cluster: Cluster, snapshot: str) -> tuple[float, float]:
-    """The procedure of docs/guides/backup.md; seconds until the API serves again, and until all is done."""
+    """Follow docs/guides/backup.md; return the seconds until the API serves, and until the end."""
     first, *others = cluster.masters
-    begun = time.monotonic()
+    start = time.monotonic()
     said = first.output(f"{RESTORE} --yes {shlex.quote(snapshot)}")
     assert "is a cluster of this member alone" in said
-    serves = time.monotonic() - begun
+    serves = time.monotonic() - start
     for host in others:
         host.run(f"{RESTORE} --join --yes")
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(restart_watchers, cluster.workers))
-    return serves, time.monotonic() - begun
+    side_by_side(restart_watchers, cluster.workers)
+    return serves, time.monotonic() - start
 
 
 def restart_watchers(worker: Host) -> None:
-    """etcd 3.4.23 counts revisions from the snapshot's on: who watches would wait for old ones."""
+    """Restart clients that watch: etcd 3.4.23 continues at the snapshot's revision, below theirs."""
     worker.run("systemctl restart kubelet kube-proxy")
 
 
-def go_through(cluster: Cluster, count: int) -> None:
-    """Write, back up, lose all, restore, compare."""
-    before = write_objects(cluster, count)
+def check_restore(cluster: Cluster, count: int) -> None:
+    """Write objects, take a snapshot, lose all data, restore, compare."""
+    cluster.is_green = False
+    namespace = f"bulk-{count}"
+    before = write_objects(cluster, namespace, count)
     first = cluster.masters[0]
     first.run("systemctl start etcd-backup.service")
     snapshot = first.output("ls -d /var/backups/etcd/*.db | tail -n 1").strip()
-    cluster.kubectl(f"-n {NAMESPACE} create configmap later --from-literal=number=x")
+    cluster.kubectl(f"-n {namespace} create configmap later --from-literal=number=x")
     lose_everything(cluster)
     serves, total = restore_all(cluster, snapshot)
-    after = read_objects(cluster)
-    assert after == before  # `later` was after the snapshot
+    after = read_objects(cluster, namespace)
+    assert after == before  # `later` is newer than the snapshot
     FIGURES.append(
         f"restore of {count} objects ({int(first.output(f'stat -c %s {snapshot}')) >> 20} MiB): the API served after"
         f" {serves:.0f} s, all three members and workers were done after {total:.0f} s"
@@ -100,13 +98,13 @@ def go_through(cluster: Cluster, count: int) -> None:
             "--cert=/etc/etcd/pki/healthcheck-client.crt --key=/etc/etcd/pki/healthcheck-client.key member list"
         ).splitlines()
         assert len(members) == len(cluster.masters)
-    cluster.kubectl(f"delete namespace {NAMESPACE} --timeout=300s")
+    cluster.kubectl(f"delete namespace {namespace} --wait=false")
     for host in cluster.masters:
         host.run("rm -rf /var/lib/etcd/member.before-restore-*")
 
 
-def test_snapshots_are_taken_by_a_timer_and_kept_for_root_only(running: Cluster) -> None:
-    for host in running.masters:
+def test_a_timer_takes_snapshots_that_only_root_can_read(running: Cluster) -> None:
+    def check(host: Host) -> None:
         assert "etcd-backup.timer" in host.output("systemctl list-timers --no-legend")
         host.run("systemctl start etcd-backup.service")
         assert host.output("stat -c %a /var/backups/etcd").strip() == "700"
@@ -117,9 +115,11 @@ def test_snapshots_are_taken_by_a_timer_and_kept_for_root_only(running: Cluster)
         host.run("cd /var/backups/etcd && sha256sum -c *.sha256")
         assert host.run("grep -l 'PRIVATE KEY' /var/backups/etcd/*.db", check=False).returncode == 1
 
+    side_by_side(check, running.masters)
 
-def test_a_copy_is_refused_where_nothing_is_mounted(running: Cluster) -> None:
-    """The bundle's own setting cannot be changed here: its copy is, with another node.env."""
+
+def test_a_copy_is_refused_when_its_target_is_not_mounted(running: Cluster) -> None:
+    """Use a copy of the bundle with another node.env: the installed one stays as it is."""
     host = running.masters[0]
     host.run(
         "rm -rf /root/copy /mnt/copies; cp -r /opt/k8s/bundle /root/copy; mkdir -p /mnt/copies;"
@@ -136,17 +136,17 @@ def test_a_copy_is_refused_where_nothing_is_mounted(running: Cluster) -> None:
     )
 
 
-def test_a_healthy_cluster_is_not_restored_by_mistake(running: Cluster) -> None:
+def test_a_restore_is_refused_while_etcd_has_a_quorum(running: Cluster) -> None:
     host = running.masters[1]
     refused = host.run(f"{RESTORE} --yes $(ls -d /var/backups/etcd/*.db | tail -n 1)", check=False)
     assert refused.returncode == 3
     assert "etcd has a quorum" in refused.stdout
 
 
-def test_every_object_comes_back_when_all_three_lost_their_data(running: Cluster) -> None:
-    go_through(running, 300)
+def test_a_restore_brings_back_every_object(running: Cluster) -> None:
+    check_restore(running, 300)
 
 
 @pytest.mark.long
-def test_ten_thousand_objects_come_back(running: Cluster) -> None:
-    go_through(running, 10_000)
+def test_a_restore_brings_back_ten_thousand_objects(running: Cluster) -> None:
+    check_restore(running, 10_000)

@@ -1,4 +1,4 @@
-"""A host goes from Docker to containerd, as Kubernetes 1.24 asks, and back."""
+"""A host changes from Docker to containerd, as Kubernetes 1.24 requires, and back."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ DOCKER = "runtime: {engine: docker, version: 20.10.24}"
 
 @dataclass(frozen=True)
 class Site:
-    """The host, and its two bundles' directories there."""
+    """The host, and the directories of its two bundles there."""
 
     host: Host
     bundles: dict[str, str]
@@ -23,14 +23,14 @@ class Site:
     def check(self, runtime: str) -> None:
         done = self.host.run("/opt/k8s/bundle/verify.sh", check=False, timeout=400)
         assert done.returncode == 0, done.stdout
-        told = self.host.output(
+        reported = self.host.output(
             "/opt/k8s/bin/kubectl --kubeconfig /etc/kubernetes/admin.kubeconfig"
             " get nodes -o jsonpath='{.items[*].status.nodeInfo.containerRuntimeVersion}'"
         )
-        assert told.startswith(f"{runtime}://")
+        assert reported.startswith(f"{runtime}://")
 
     def shims(self) -> set[str]:
-        """The sockets that shims of containers serve: each runtime has a directory of its own."""
+        """List the sockets of container shims; each runtime has a directory of its own."""
         text = self.host.output(
             "for p in /proc/[0-9]*; do tr '\\0' ' ' <$p/cmdline 2>/dev/null; echo; done | grep containerd-shim || true"
         )
@@ -42,7 +42,7 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def site(lab_directory: Path, product_cache: Path) -> Iterator[Site]:
+def site(lab_directory: Path, product_cache: Path, network: None) -> Iterator[Site]:
     host = Host("change", "172.30.20.33")
     hosts_sh("up", f"{host.name}={host.address}")
     description = lab_directory / "examples" / "change.yaml"
@@ -59,7 +59,7 @@ def site(lab_directory: Path, product_cache: Path) -> Iterator[Site]:
     docker("rm", "-fv", host.container)
 
 
-def test_containerd_takes_over_and_docker_leaves_nothing_running(site: Site) -> None:
+def test_containerd_replaces_docker_and_no_docker_process_remains(site: Site) -> None:
     site.check("docker")
     site.host.run("/opt/k8s/bundle/verify.sh --keep --only pods-running", timeout=400)
     assert any("docker" in socket for socket in site.shims())
@@ -71,7 +71,7 @@ def test_containerd_takes_over_and_docker_leaves_nothing_running(site: Site) -> 
     site.check("containerd")
 
 
-def test_and_back(site: Site) -> None:
+def test_a_rollback_returns_to_docker(site: Site) -> None:
     said = site.host.output("/opt/k8s/bundle/install.sh --rollback")
     assert "containerd.service goes" in said
     assert not [socket for socket in site.shims() if socket == "/run/containerd/containerd.sock"]

@@ -1,12 +1,16 @@
-"""The lab as tests see it: hosts that are containers running systemd, on a network with no way out."""
+"""The lab's hosts: containers that run systemd, on a network without a route to the internet."""
 
+import fcntl
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 PROJECT = Path(__file__).parents[2]
 CACHE = Path(os.environ.get("BUNDLER_LAB_CACHE") or Path.home() / ".cache" / "bundler-lab")
@@ -14,9 +18,9 @@ NETWORK = os.environ.get("LAB_NETWORK", "bundlerlab")
 HOSTS_SH = PROJECT / "scripts" / "lab" / "hosts.sh"
 
 FIGURES: list[str] = []
-"""What tests measured on the way; shown at the end, and asserted nowhere but where a test says so."""
+"""What tests measured; printed at the end of the run."""
 
-# What a running system writes by itself, whatever is installed.
+# What a running system writes by itself, with or without a bundle.
 LIVE = [
     "/proc",
     "/sys",
@@ -39,8 +43,8 @@ LIVE = [
     "/var/www",  # Debian's nginx leaves its page behind even when it is purged
 ]
 
-# Where only install.sh and its like write: to be looked at while programs run, whose files come and
-# go below /var amid a search.
+# Only bundler's scripts write here. A listing of running hosts is limited to these: elsewhere in /var
+# files come and go during the search.
 INSTALLED = ("/etc", "/opt", "/usr", "/var/lib/bundler")
 
 
@@ -67,7 +71,7 @@ extra:
   kube-proxy: {config: {conntrack: {maxPerCore: 0}}}
   kubelet: {config: {evictionHard: {nodefs.available: 1Gi, imagefs.available: 1Gi}, imageGCHighThresholdPercent: 100}}
 """
-"""One host that is a whole cluster; tests replace its name and address where several need one."""
+"""A cluster of one host; tests replace its name and address for a host of their own."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,7 @@ class Host:
         return self.run(command).stdout
 
     def unpack(self, bundle: Path) -> str:
-        """Copy a tarball to the host and unpack it there; its directory."""
+        """Copy a tarball to the host and unpack it there; return its directory."""
         name = bundle.name.removesuffix(".tar.gz")
         self.run(f"rm -rf /root/{name}* && mkdir -p /root")
         docker("cp", str(bundle), f"{self.container}:/root/{bundle.name}")
@@ -106,9 +110,9 @@ class Host:
         return f"/root/{name}"
 
     def list_files(self, roots: tuple[str, ...] = ("/", "/var", "/opt")) -> dict[str, str]:
-        """path → type, mode, owner and (of files) digest, for what does not change by itself.
+        """Map each path to its type, mode, owner and (for a file) digest, without LIVE.
 
-        All of a host that is at rest; INSTALLED of one where programs run.
+        Pass INSTALLED for a host where the cluster runs.
         """
         prune = " -o ".join(f"-path {path}" for path in LIVE)
         listing = self.output(
@@ -125,7 +129,7 @@ class Host:
         return files
 
     def unit_starts(self) -> dict[str, str]:
-        """Unit → when it was started, for the units of the bundle."""
+        """Map each unit of the bundle to when it was started, and its state."""
         text = self.output(
             ". /opt/k8s/bundle/node.env; for u in $UNITS; do echo $u $(systemctl show -p "
             "ExecMainStartTimestampMonotonic --value $u) $(systemctl is-active $u); done"
@@ -134,7 +138,7 @@ class Host:
 
 
 def differences(before: dict[str, str], after: dict[str, str]) -> dict[str, tuple[str, str]]:
-    """path → what it was and what it is, of every file that is not as it was."""
+    """Map every path that differs to its former and its present value."""
     paths = sorted(before.keys() | after.keys())
     both = {path: (before.get(path, "absent"), after.get(path, "absent")) for path in paths}
     return {path: pair for path, pair in both.items() if pair[0] != pair[1]}
@@ -156,11 +160,13 @@ class Kubectl:
 
 @dataclass
 class Cluster:
-    """What the tests share."""
+    """The five hosts of the example, and what tests know about them."""
 
-    directory: Path  # cluster.yaml, its state and dist/
+    directory: Path  # examples/lab.yaml, its state directory, and dist/
     hosts: dict[str, Host]
     before: dict[str, dict[str, str]] = field(default_factory=dict)  # files before any install
+    first_install: float | None = None  # seconds until verify.sh was green
+    is_green: bool = False  # the last verify.sh passed
 
     @property
     def dist(self) -> Path:
@@ -182,7 +188,28 @@ class Cluster:
         return Kubectl(self.masters[0])
 
     def verify(self, host: Host | None = None) -> subprocess.CompletedProcess[str]:
-        return (host or self.masters[0]).run("/opt/k8s/bundle/verify.sh", check=False, timeout=400)
+        done = (host or self.masters[0]).run("/opt/k8s/bundle/verify.sh", check=False, timeout=400)
+        self.is_green = done.returncode == 0
+        return done
+
+    def install_first(self) -> None:
+        """Run install.sh on all hosts at once, then verify.sh; measure both."""
+        start = time.monotonic()
+        self.first_install = 0.0
+        runs = side_by_side(
+            lambda host: host.run(f"/root/lab-{host.name}/install.sh", check=False),
+            self.hosts.values(),
+        )
+        installed = time.monotonic() - start
+        for host, run in zip(self.hosts.values(), runs, strict=True):
+            assert run.returncode == 0, f"{host.name}: {run.stdout}"
+        verified = self.verify()
+        assert verified.returncode == 0, verified.stdout
+        self.first_install = time.monotonic() - start
+        FIGURES.append(
+            f"install.sh on five hosts: {installed:.0f} s; to a green verify.sh:"
+            f" {self.first_install:.0f} s"
+        )
 
 
 def docker(*arguments: str) -> str:
@@ -192,15 +219,51 @@ def docker(*arguments: str) -> str:
 
 
 def hosts_sh(*arguments: str) -> None:
-    done = subprocess.run([HOSTS_SH, *arguments], capture_output=True, text=True, check=False)
+    """Run scripts/lab/hosts.sh; one call at a time, because lanes share the network."""
+    with locked(CACHE / "hosts.lock"):
+        done = subprocess.run([HOSTS_SH, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def shared_lab(directory: Path) -> Iterator[None]:
+    """Remove the hosts of earlier runs before the first lane, and all hosts after the last.
+
+    The lanes of a run count themselves in `directory`. BUNDLER_KEEP_LAB keeps the hosts.
+    """
+    count, lock = directory / "lanes", directory / "lanes.lock"
+    with locked(lock):
+        if not count.exists():
+            hosts_sh("down")
+            count.write_text("0")
+        count.write_text(str(int(count.read_text()) + 1))
+    yield
+    with locked(lock):
+        left = int(count.read_text()) - 1
+        count.write_text(str(left))
+        if not left and "BUNDLER_KEEP_LAB" not in os.environ:
+            hosts_sh("down")
+
+
+def side_by_side(work: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+    """Do the work on all items at once; return the results in their order."""
+    items = list(items)
+    with ThreadPoolExecutor(len(items)) as pool:
+        return list(pool.map(work, items))
 
 
 def build(
     description: Path, output: Path, *, cache: Path, environment: Mapping[str, str] | None = None,
     arguments: tuple[str, ...] = (), umask: int = 0o022, cwd: Path | None = None,
 ) -> None:  # fmt: skip
-    """Run `bundler build` with the lab's mirror and pins, as a user would."""
+    """Run `bundler build` offline with the lab's mirror and pins."""
     command = [
         str(Path(sys.executable).parent / "bundler"), "build", "-c", str(description), "-o", str(output), "--cache", str(cache),
         "--mirror", str(CACHE / "mirror"), "--pins", str(CACHE / "pins.yaml"), "--offline", *arguments,
@@ -213,9 +276,9 @@ def build(
 
 
 def wait_for(what: str, holds: Callable[[], object], *, seconds: float, pause: float = 1) -> float:
-    """Wait until it holds; how long that took."""
-    begun = time.monotonic()
+    """Wait until `holds` returns true; return the seconds that this took."""
+    start = time.monotonic()
     while not holds():
-        assert time.monotonic() - begun < seconds, f"after {seconds} s still not so: {what}"
+        assert time.monotonic() - start < seconds, f"not within {seconds} s: {what}"
         time.sleep(pause)
-    return time.monotonic() - begun
+    return time.monotonic() - start
