@@ -4,6 +4,7 @@ import re
 import runpy
 import shlex
 import subprocess
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -97,6 +98,21 @@ def test_pages_that_the_code_names_exist() -> None:
         if not (PROJECT / page).is_file()
     ]
     assert missing == []
+
+
+@pytest.mark.slow
+def test_the_site_loads_nothing_from_a_network_and_its_search_knows_the_guides(
+    tmp_path: Path,
+) -> None:
+    site = tmp_path / "site"
+    subprocess.run([sys.executable, PROJECT / "scripts" / "site.py", site], check=True)
+    loading = re.compile(r"<(?:script|link|img|iframe)\b[^>]*(?:src|href)=[\"']?(?:https?:)?//")
+    html = sorted(site.rglob("*.html"))
+    assert len(html) > 40
+    assert [page for page in html if loading.search(page.read_text(encoding="utf-8"))] == []
+    css = re.compile(r"url\([\"']?(?:https?:)?//|@import")
+    assert [page for page in site.rglob("*.css") if css.search(page.read_text())] == []
+    assert "apparmor" in (site / "searchindex.js").read_text(encoding="utf-8")
 
 
 # ---- commands
@@ -279,6 +295,22 @@ def test_the_testing_page_names_what_tests_skip_in_their_words() -> None:
     assert len(reasons) == len(skips) > 10
     page = (DOCS / "development" / "testing.md").read_text()
     assert [reason for reason in reasons if reason not in page] == []
+
+
+def test_the_architecture_page_names_every_package() -> None:
+    page = (PROJECT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    folders = sorted((PROJECT / "bundler").glob("*/__init__.py"))
+    assert len(folders) > 10
+    assert [path.parent.name for path in folders if f"| `{path.parent.name}/` |" not in page] == []
+
+
+def test_files_that_the_architecture_page_names_exist() -> None:
+    page = (PROJECT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    named = re.findall(r"`((?:bundler|templates)/[\w./-]+)`", page)
+    assert len(named) > 5
+    placeholders = re.compile(r"[A-Z]{4}")  # OVERLAY, PATH
+    missing = [path for path in named if not (PROJECT / path).exists()]
+    assert [path for path in missing if not placeholders.search(path)] == []
 
 
 def test_the_readme_is_short() -> None:
