@@ -225,7 +225,7 @@ def _check_nodes(cluster: Cluster) -> Iterator[Problem]:
                 path=(*where, "name"), text="every host is localhost: choose another name"
             )
         if len(set(node.roles)) < len(node.roles):
-            yield Problem(path=(*where, "roles"), text="lists a role twice")
+            yield Problem(path=(*where, "roles"), text="lists a role twice: keep one")
         if not is_host_address(node.address):
             yield Problem(
                 path=(*where, "address"), text=f"{node.address} cannot be a host's address"

@@ -207,7 +207,7 @@ RUNTIME_PATHS: tuple[Row, ...] = (
     ("/run/flannel", Role.WORKER, "flannel"),
     ("/etc/cni/net.d/10-flannel.conflist", Role.WORKER, "flannel"),
 )
-"""Paths that programs create at run time; uninstall.sh removes those that are new since install."""
+"""Paths that programs create at run time; uninstall.sh removes those created after install."""
 
 
 def select(

@@ -19,7 +19,7 @@ from bundler.formats.image_references import full_name, parse_reference, reposit
 
 WHY_NEEDED = {
     "pause": "every pod's sandbox runs it",
-    "coredns": "it is the cluster's DNS server (`dns: {provider: none}` needs none)",
+    "coredns": "it is the cluster's DNS server; or set `dns: {provider: none}`",
     "metrics-server": "the key metrics_server is set",
 }
 
@@ -74,7 +74,7 @@ def check_images(cluster: Cluster) -> Iterator[Problem]:
     for index, image in enumerate(cluster.images):
         where = ("images", index)
         if counted[full_name(image.ref), image.arch] > 1:
-            yield Problem(path=(*where, "ref"), text=f"{image.ref} is listed twice")
+            yield Problem(path=(*where, "ref"), text=f"{image.ref} is listed twice: keep one")
         if parse_reference(image.ref).tag in {None, "latest"}:
             text = (
                 f"{image.ref} has no fixed tag, by which hosts recognize an image: use NAME:TAG"

@@ -134,9 +134,9 @@ class ControlPlane(Model):
 
     endpoint: HostPort | None = Field(
         default=None,
-        description="HOST:PORT under which all clients reach the API. Default: port 6443 of the"
-        " only control-plane node; with `kind: node-local` 127.0.0.1:8443. Required with two or"
-        " more control-plane nodes. Example: `192.0.2.100:8443`.",
+        description="HOST:PORT under which all clients reach the API; required with a load balancer"
+        " other than `kind: node-local`. Default: port 6443 of the only control-plane node; with"
+        " `kind: node-local` 127.0.0.1:8443. Example: `192.0.2.100:8443`.",
     )
     load_balancer: LoadBalancer | None = Field(
         default=None,
