@@ -13,7 +13,7 @@ from urllib.parse import urlsplit, urlunsplit
 from packageurl import PackageURL
 
 from bundler.catalog import Artifact
-from bundler.catalog.licences import find_project, is_published_by_project
+from bundler.catalog.licences import find_upstream_project, is_published_by_project
 from bundler.cluster.plan import ClusterPlan, NodePlan
 from bundler.cluster.schema import Role
 from bundler.formats.image_references import DOCKER_HUB
@@ -82,9 +82,9 @@ def _list_artifacts(
     for component, members in sorted(programs.items()):
         artifact = taken.artifacts[component, node.arch]
         entry = entries.get((LockKind.ARTIFACT, component, node.arch))
-        is_vouched = entry is not None and entry.origin in UPSTREAMS_WORD
-        is_release = is_published_by_project(artifact, is_vouched=is_vouched)
-        project = find_project(component) if is_release else None
+        is_confirmed = entry is not None and entry.origin in UPSTREAMS_WORD
+        is_release = is_published_by_project(artifact, is_confirmed=is_confirmed)
+        project = find_upstream_project(component) if is_release else None
         yield Item(
             kind=ItemKind.ARTIFACT,
             name=component,
@@ -105,7 +105,7 @@ def _make_program(
     artifact: Artifact, fetched: FetchedFile, tree: Tree, *, is_release: bool
 ) -> Item:
     name = fetched.path.rpartition("/")[2]
-    project = find_project(artifact.component, name)
+    project = find_upstream_project(artifact.component, name)
     return Item(
         kind=ItemKind.PROGRAM,
         name=name,

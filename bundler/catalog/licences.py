@@ -14,7 +14,7 @@ from bundler.catalog import Artifact, artifact_url, find_artifact
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Project:
+class UpstreamProject:
     """The project of a program."""
 
     repository: str
@@ -22,17 +22,17 @@ class Project:
     licence: str  # an SPDX identifier
 
 
-def find_project(component: str, program: str = "") -> Project | None:
+def find_upstream_project(component: str, program: str = "") -> UpstreamProject | None:
     """The project of a component, or of one of its programs; None without a row."""
     rows = _projects()
     return rows.get((component, program)) or rows.get((component, ""))
 
 
-def is_published_by_project(artifact: Artifact, *, is_vouched: bool) -> bool:
+def is_published_by_project(artifact: Artifact, *, is_confirmed: bool) -> bool:
     """Whether the file is known to be its project's own release.
 
     It is if the catalog has its digest, or if it comes from upstream's URL and upstream's checksum
-    or signature confirms it (`is_vouched`).
+    or signature confirms it (`is_confirmed`).
     """
     key = artifact.component, artifact.version, artifact.arch
     pinned = find_artifact(*key)
@@ -40,14 +40,14 @@ def is_published_by_project(artifact: Artifact, *, is_vouched: bool) -> bool:
         artifact.algorithm,
         artifact.digest,
     )
-    return is_pinned or (is_vouched and artifact.url == artifact_url(*key))
+    return is_pinned or (is_confirmed and artifact.url == artifact_url(*key))
 
 
 @cache
-def _projects() -> dict[tuple[str, str], Project]:
+def _projects() -> dict[tuple[str, str], UpstreamProject]:
     text = (files(__package__) / "licences.tsv").read_text(encoding="utf-8")
     return {
-        (row["component"], row["program"]): Project(
+        (row["component"], row["program"]): UpstreamProject(
             repository=row["repository"],
             is_versioned=row["version"] == "same",
             licence=row["licence"],

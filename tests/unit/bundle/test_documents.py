@@ -41,7 +41,7 @@ from bundler.bundle.sbom import SBOM, make_sbom
 from bundler.cache.segments import COMPRESSOR
 from bundler.cache.store import Cache
 from bundler.catalog import COMPONENTS
-from bundler.catalog.licences import find_project, is_published_by_project
+from bundler.catalog.licences import find_upstream_project, is_published_by_project
 from bundler.cluster.loader import load_cluster
 from bundler.cluster.plan import ClusterPlan, make_plan
 from bundler.downloads import update_lock
@@ -388,11 +388,12 @@ def test_upstreams_address_alone_does_not_make_a_file_upstreams(plan: ClusterPla
         if digest == "own":
             artifact = replace(artifact, digest="0" * 64)
         found[digest] = [
-            is_published_by_project(artifact, is_vouched=is_vouched) for is_vouched in (False, True)
+            is_published_by_project(artifact, is_confirmed=is_confirmed)
+            for is_confirmed in (False, True)
         ]
     assert found == {"own": [False, True], "upstreams": [True, True]}
     elsewhere = replace(artifact, digest="0" * 64, url="https://files.example/etcd.tar.gz")
-    assert not is_published_by_project(elsewhere, is_vouched=True)
+    assert not is_published_by_project(elsewhere, is_confirmed=True)
 
 
 @pytest.mark.parametrize(
@@ -421,7 +422,7 @@ def test_a_version_that_the_address_contradicts_is_not_claimed(
 
 
 def test_every_component_of_the_catalogue_has_a_project() -> None:
-    without = [component for component in COMPONENTS if not find_project(component)]
+    without = [component for component in COMPONENTS if not find_upstream_project(component)]
     assert without == ["docker"]  # its archive holds programs of several
 
 
