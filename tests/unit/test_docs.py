@@ -82,19 +82,14 @@ def test_every_page_is_in_the_sidebar_of_the_site() -> None:
 
 
 def test_pages_that_the_code_names_exist() -> None:
-    names = subprocess.run(
-        ["git", "ls-files", "-z", "bundler", "templates", "scripts", "tests", "Makefile"],
-        cwd=PROJECT,
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout.split("\0")
-    texts = ((name, PROJECT / name) for name in names if name and "golden" not in name)
+    folders = ("bundler/", "templates/", "scripts/", "tests/", "Makefile")
     missing = [
         (name, page)
-        for name, path in texts
-        if path.is_file()
-        for page in re.findall(r"(?<![\w/])docs/[\w/-]+\.md\b", path.read_text(errors="replace"))
+        for name in tracked_files()
+        if name.startswith(folders) and not name.startswith("tests/golden/")
+        for page in re.findall(
+            r"(?<![\w/])docs/[\w/-]+\.md\b", (PROJECT / name).read_text(errors="replace")
+        )
         if not (PROJECT / page).is_file()
     ]
     assert missing == []
@@ -113,6 +108,22 @@ def test_the_site_loads_nothing_from_a_network_and_its_search_knows_the_guides(
     css = re.compile(r"url\([\"']?(?:https?:)?//|@import")
     assert [page for page in site.rglob("*.css") if css.search(page.read_text())] == []
     assert "apparmor" in (site / "searchindex.js").read_text(encoding="utf-8")
+
+
+@cache
+def tracked_files() -> tuple[str, ...]:
+    listing = ["git", "ls-files", "-z"]
+    done = subprocess.run(listing, cwd=PROJECT, check=True, capture_output=True, text=True)
+    return tuple(name for name in done.stdout.split("\0") if (PROJECT / name).is_file())
+
+
+@pages
+def test_scripts_tests_and_tables_that_a_page_names_exist(page: Path) -> None:
+    names = {name.rpartition("/")[2].removesuffix(".j2") for name in tracked_files()}
+    text = page.read_text(encoding="utf-8")
+    named = set(re.findall(r"(?<![\w.-])([A-Za-z][\w-]*\.(?:sh|py|tsv|awk))\b", text))
+    generated = {"images.tsv", "conf.py", "NAME.awk", "hot_reload.tsv"}
+    assert sorted(named - names - generated) == []
 
 
 # ---- commands
@@ -156,9 +167,14 @@ def split_commands(line: str) -> Iterator[list[str]]:
         yield command
 
 
+@cache
+def command_line() -> Any:
+    return typer.main.get_command(app)
+
+
 def find_faults(words: list[str]) -> str | None:
     """What is wrong with a `bundler` command."""
-    command: Any = typer.main.get_command(app)
+    command = command_line()
     rest = words[1:]
     while hasattr(command, "commands"):
         options = known_options(command)
