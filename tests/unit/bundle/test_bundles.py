@@ -1,11 +1,11 @@
 """What is in a directory of bundles, and what is not: digests, manifests, images."""
 
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.command import run_bundler
 from support.descriptions import write_archive, write_upstream
 
 from bundler.bundle.signing import generate_key, load_public_key, load_signing_key
@@ -47,8 +47,8 @@ def make(tmp_path: Path) -> Callable[..., Path]:
 
 
 def verify(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [Path(sys.executable).parent / "bundler", "verify", str(directory), *arguments],
+    return run_bundler(
+        ["verify", str(directory), *arguments],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
 

@@ -21,6 +21,7 @@ from google.protobuf.json_format import Parse, ParseDict
 from in_toto_attestation.predicates.provenance.v1 import provenance_pb2
 from in_toto_attestation.v1 import statement_pb2
 from in_toto_attestation.v1.statement import Statement
+from support.command import run_bundler
 from support.descriptions import EXAMPLE, write_description, write_upstream
 
 from bundler.bundle.inspect import BundleReport, inspect
@@ -88,9 +89,7 @@ def master(lab: Path) -> BundleReport:
 
 
 def run_inspect(bundle: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(
-        [BUNDLER, "inspect", bundle, *arguments], capture_output=True, check=False
-    )
+    return run_bundler(["inspect", bundle, *arguments], capture_output=True, check=False)
 
 
 def flatten(components: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:

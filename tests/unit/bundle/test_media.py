@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from support.command import run_bundler
 from support.projects import open_plan
 from support.small_builds import SmallSite, make_site, read_manifest, unpack
 
@@ -58,8 +59,8 @@ def site(built: SmallSite, tmp_path: Path) -> SmallSite:
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [Path(sys.executable).parent / "bundler", *map(str, arguments)],
+    return run_bundler(
+        [*map(str, arguments)],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
 

@@ -2,7 +2,6 @@
 
 import base64
 import subprocess
-import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,6 +11,7 @@ import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import pkcs12
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from support.command import run_bundler
 
 PINS = Path(__file__).parents[2] / "golden" / "pins.yaml"
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -20,8 +20,8 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture
 def bundler(description: Path, tmp_path: Path) -> Run:
     def run(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [Path(sys.executable).parent / "bundler", "admin", *arguments, "--pins", str(PINS)],
+        return run_bundler(
+            ["admin", *arguments, "--pins", str(PINS)],
             cwd=description.parent, capture_output=True, text=True, check=False, input=stdin,
         )  # fmt: skip
 

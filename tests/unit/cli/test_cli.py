@@ -4,11 +4,11 @@ import errno
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.command import run_bundler
 
 from bundler.cli import app as cli
 
@@ -19,8 +19,8 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture
 def bundler(description: Path, tmp_path: Path) -> Run:
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [Path(sys.executable).parent / "bundler", *arguments],
+        return run_bundler(
+            [*arguments],
             cwd=description.parent, capture_output=True, text=True, check=False,
             env={"BUNDLER_CACHE": str(tmp_path / "cache"), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
         )  # fmt: skip

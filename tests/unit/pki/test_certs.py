@@ -3,12 +3,12 @@
 import base64
 import json
 import subprocess
-import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from support.command import run_bundler
 from support.projects import open_plan
 
 from bundler.bundle.pack import pack
@@ -38,8 +38,8 @@ def bundles(description: Path, tmp_path: Path) -> dict[str, Path]:
 @pytest.fixture
 def bundler(description: Path) -> Run:
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [Path(sys.executable).parent / "bundler", "certs", "list", *arguments],
+        return run_bundler(
+            ["certs", "list", *arguments],
             cwd=description.parent, capture_output=True, text=True, check=False,
         )  # fmt: skip
 

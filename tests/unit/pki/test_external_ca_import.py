@@ -4,13 +4,13 @@ import base64
 import json
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from cryptography import x509
+from support.command import run_bundler
 from support.external_ca_cases import AUTHORITIES, Site, make_own_site
 from support.offline_root import OfflineRoot, openssl
 from support.pki_cases import make_plan
@@ -224,8 +224,8 @@ def test_a_lost_authority_is_not_replaced_by_one_that_is_given(site: Site) -> No
 @pytest.fixture
 def bundler(description: Path) -> Run:
     def run(*words: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [Path(sys.executable).parent / "bundler", *map(str, words), "--pins", PINS],
+        done = run_bundler(
+            [*map(str, words), "--pins", PINS],
             cwd=description.parent, capture_output=True, text=True, check=False, input="",
         )  # fmt: skip
         assert done.returncode == code, done.stderr
@@ -236,8 +236,8 @@ def bundler(description: Path) -> Run:
 
 
 def list_certificates(description: Path, *words: str) -> str:
-    return subprocess.run(
-        [Path(sys.executable).parent / "bundler", "certs", "list", *words],
+    return run_bundler(
+        ["certs", "list", *words],
         cwd=description.parent, capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
 

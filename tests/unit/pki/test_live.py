@@ -5,7 +5,6 @@ import shutil
 import socket
 import ssl
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,6 +16,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from support.authority import Authority
+from support.command import run_bundler
 from support.pki_cases import make_plan
 
 from bundler.cluster.loader import load_cluster
@@ -227,8 +227,8 @@ def bundler(description: Path, site: ClusterPlan) -> Run:
     assert site.name == "lab"
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [Path(sys.executable).parent / "bundler", "certs", "check", *arguments],
+        return run_bundler(
+            ["certs", "check", *arguments],
             cwd=description.parent, capture_output=True, text=True, check=False,
         )  # fmt: skip
 

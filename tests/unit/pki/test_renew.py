@@ -5,13 +5,13 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from cryptography import x509
+from support.command import run_bundler
 from support.pki_cases import NOW, make_plan
 from support.small_builds import SmallSite, make_site
 
@@ -233,8 +233,8 @@ def site(tmp_path: Path) -> SmallSite:
 
 
 def run(site: SmallSite, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [Path(sys.executable).parent / "bundler", *arguments, *site.arguments],
+    return run_bundler(
+        [*arguments, *site.arguments],
         cwd=site.directory, capture_output=True, text=True, check=False,
     )  # fmt: skip
 
@@ -287,8 +287,8 @@ def test_the_command_says_what_it_would_do_and_what_goes_together(site: SmallSit
 def test_the_archive_is_not_listed(site: SmallSite) -> None:
     site.build()
     run(site, "certs", "renew", "admin")
-    listed = subprocess.run(
-        [Path(sys.executable).parent / "bundler", "certs", "list", "--json"],
+    listed = run_bundler(
+        ["certs", "list", "--json"],
         cwd=site.directory, capture_output=True, text=True, check=True,
     )  # fmt: skip
     rows = json.loads(listed.stdout)

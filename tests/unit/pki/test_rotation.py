@@ -4,13 +4,13 @@ import json
 import shlex
 import shutil
 import subprocess
-import sys
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
+from support.command import run_bundler
 from support.pki_cases import NOW, make_plan
 from support.small_builds import SmallSite, make_site
 
@@ -279,8 +279,8 @@ def site(tmp_path: Path) -> SmallSite:
 
 
 def run(site: SmallSite, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [Path(sys.executable).parent / "bundler", *arguments, *site.arguments],
+    return run_bundler(
+        [*arguments, *site.arguments],
         cwd=site.directory, capture_output=True, text=True, check=False,
     )  # fmt: skip
 
@@ -353,14 +353,14 @@ def test_what_cannot_be_built_is_refused_before_the_state_changes(site: SmallSit
 
 
 def run_bare(site: SmallSite, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [Path(sys.executable).parent / "bundler", *words],
+    return run_bundler(
+        [*words],
         cwd=site.directory, capture_output=True, text=True, check=False,
     )  # fmt: skip
 
 
 def run_list(site: SmallSite) -> str:
-    return subprocess.run(
-        [Path(sys.executable).parent / "bundler", "certs", "list", "--json"],
+    return run_bundler(
+        ["certs", "list", "--json"],
         cwd=site.directory, capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip

@@ -2,11 +2,10 @@
 
 import os
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from support.command import run_bundler
 
 from bundler.errors import (
     BundlerError,
@@ -144,8 +143,8 @@ def test_the_commands(state: Path, tmp_path: Path) -> None:
         (["import", f"{tmp_path}/b", "--state", f"{tmp_path}/back"], 0),
         (["import", f"{tmp_path}/b", "--state", f"{tmp_path}/back"], 6),
     ):
-        command = [Path(sys.executable).parent / "bundler", "state", *arguments]
-        done = subprocess.run(
+        command = ["state", *arguments]
+        done = run_bundler(
             [*command, "--passphrase-file", secret], capture_output=True, text=True, check=False
         )
         assert done.returncode == code, done.stderr

@@ -3,11 +3,11 @@
 import gzip
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from support.bundles import Files, write_bundle
+from support.command import run_bundler
 
 from bundler.bundle.inventory import Item, ItemKind
 from bundler.bundle.sbom import SBOM
@@ -22,7 +22,6 @@ from bundler.upgrade.text import (
     mask,
 )
 
-BUNDLER = Path(sys.executable).parent / "bundler"
 KEY = "-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n"
 LAYERS = tuple(Item(kind=ItemKind.LAYER, name=n, digest=f"sha256:{n * 64}") for n in "abc")
 
@@ -75,9 +74,7 @@ def compare_items(
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [BUNDLER, "diff", *map(str, arguments)], capture_output=True, text=True, check=False
-    )
+    return run_bundler(["diff", *map(str, arguments)], capture_output=True, text=True, check=False)
 
 
 # --- files

@@ -1,19 +1,16 @@
 """bundler plan: from one build to another, by the rules that install.sh goes by."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from support.bundles import write_bundle
+from support.command import run_bundler
 from support.small_builds import SmallSite, make_site
 
 from bundler.bundle.layout import Media
 from bundler.errors import ConfigError
 from bundler.upgrade.rollout import HostStep, UpgradePlan, make_upgrade_plan
-
-BUNDLER = Path(sys.executable).parent / "bundler"
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +39,8 @@ def host_of(rollout: UpgradePlan, name: str) -> HostStep:
 def test_the_same_build_changes_nothing(site: SmallSite) -> None:
     rollout = make_upgrade_plan(site.directory / "first", site.directory / "first")
     assert {host.kind for stage in rollout.stages for host in stage.hosts} == {"nothing"}
-    done = subprocess.run(
-        [BUNDLER, "plan", site.directory / "first", site.directory / "first"],
+    done = run_bundler(
+        ["plan", site.directory / "first", site.directory / "first"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert done.stdout == "cluster small: the same on all 3 hosts\n"
@@ -133,8 +130,8 @@ def test_hosts_come_and_go(site: SmallSite) -> None:
     assert [host.name for host in less.leaving] == ["three"]
     more = make_upgrade_plan(dist, site.directory / "first")
     assert host_of(more, "three").kind == "install"
-    done = subprocess.run(
-        [BUNDLER, "plan", site.directory / "first", dist],
+    done = run_bundler(
+        ["plan", site.directory / "first", dist],
         capture_output=True,
         text=True,
         check=True,
@@ -143,8 +140,8 @@ def test_hosts_come_and_go(site: SmallSite) -> None:
 
 
 def test_machines_are_told_the_same(site: SmallSite) -> None:
-    command = [BUNDLER, "plan", "--json", site.directory / "first", site.directory / "first"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    command = ["plan", "--json", site.directory / "first", site.directory / "first"]
+    done = run_bundler(command, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["stages"][0]["hosts"][0]["name"] == "one"
 
 
