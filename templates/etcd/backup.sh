@@ -1,21 +1,21 @@
 #!/bin/sh
-# Take a snapshot of etcd's data from this host's member, and keep the newest ones.
+# Take a snapshot of etcd from the member on this host, and keep the newest snapshots.
 #
 # Usage: backup.sh [OPTION...]              as root, on a host with etcd; etcd-backup.timer runs it
 #
-#   --list        list the snapshots here, the newest first, then end
-#   --dry-run     say what would be done, and do nothing
-#   --help
+#   --list        list the snapshots of this host, newest first, then exit
+#   --dry-run     show what would be done; change nothing
+#   --help        show this text
 #
-# Where to, how many are kept and where copies go is etcd.backup in cluster.yaml (below: BACKUP_* in
-# node.env). A snapshot is TIME_CLUSTER_NODE_ETCD-VERSION_rREVISION.db, its SHA-256 beside it; the time
-# is UTC. Only one that etcd's own tool finds whole gets that name. It holds every object of Kubernetes,
-# Secrets encrypted, and no key of any kind: to read them again the encryption key is needed, which is
-# in the state directory and on control planes. restore.sh takes it back in.
-# Copies go only to where something is mounted, and snapshots only to where there is room: neither
-# fills the disk of the system.
-# Exit code: 0 done, 1 no snapshot could be taken or copied, 2 wrong usage, 3 it cannot begin.
-# DESTDIR, when set, is put before the paths of installed files.
+# etcd.backup in cluster.yaml sets the directory, how many snapshots are kept, and where copies go
+# (BACKUP_* in node.env). A snapshot is named TIME_CLUSTER_NODE_ETCD-VERSION_rREVISION.db, with the time in
+# UTC; its SHA-256 is in a file next to it. A snapshot gets this name only if etcd's own tool accepts it.
+# It has every Kubernetes object; Secrets are encrypted, and it has no private key. To restore it, the
+# encryption key is needed too: it is in the state directory and on control planes. See restore.sh.
+# No disk is filled: a copy is made only if a file system is mounted at its target, and no snapshot is taken
+# if there is too little free space.
+# Exit code: 0 done, 1 no snapshot was taken or copied, 2 wrong usage, 3 it cannot run on this host now.
+# DESTDIR, if set, is prepended to the paths of installed files.
 # shellcheck disable=SC2034,SC2153,SC2154 # the parts in lib/ share the variables
 set -u
 umask 077
@@ -25,23 +25,29 @@ PATH=$prefix/opt/k8s/bin:${PATH:-}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr
 export LC_ALL PATH
 here=$(cd "$(dirname "$0")" && pwd -P) || exit 2
 for part in core/common etcd; do
-    # shellcheck disable=SC1090 # the files beside this one
+    # shellcheck disable=SC1090 # the files of the bundle
     . "$here/lib/$part.sh" || exit 2
 done
-RESERVE=65536 # KiB that stay free, whatever is kept
+RESERVE=65536 # KiB that stay free on the disk
 
 main() {
     parse_options "$@"
     load_node
     [ -n "$BACKUP_DIRECTORY" ] || die 3 "$NODE has no etcd"
     directory=$prefix$BACKUP_DIRECTORY copies=${BACKUP_COPY_TO:+$prefix$BACKUP_COPY_TO} failed=no
-    if [ "$listing" = yes ]; then list_snapshots; exit 0; fi
+    if [ "$listing" = yes ]; then
+        list_snapshots
+        exit 0
+    fi
     is_staged || [ "$(id -u)" -eq 0 ] || die 3 "run it as root"
     make_work_dir
-    if [ "$dry_run" = yes ]; then print_plan; exit 0; fi
+    if [ "$dry_run" = yes ]; then
+        print_dry_run
+        exit 0
+    fi
     open_directory
     take_snapshot
-    keep_newest "$directory"
+    remove_old_snapshots "$directory"
     [ -z "$copies" ] || copy_snapshot
     rm -rf "$part"
     [ "$failed" = no ] || exit 1
@@ -53,72 +59,94 @@ parse_options() {
         case $option in
             --list) listing=yes ;;
             --dry-run) dry_run=yes ;;
-            --help | -h) print_help "$here/backup.sh"; exit 0 ;;
+            --help | -h)
+                print_help "$here/backup.sh"
+                exit 0
+                ;;
             *) usage_error "unknown option $option" ;;
         esac
     done
 }
 
-# Of this cluster and this host, the newest first; names begin with the time.
-own_snapshots() { for each in "$1"/[0-9]*Z_"${CLUSTER}_${NODE}"_*_r[0-9]*.db; do [ ! -f "$each" ] || printf '%s\n' "${each##*/}"; done | sort -r; }
+# own_snapshots DIRECTORY: the names of this host's snapshots, newest first (a name begins with the time).
+own_snapshots() {
+    for snapshot in "$1"/[0-9]*Z_"${CLUSTER}_${NODE}"_*_r[0-9]*.db; do
+        [ ! -f "$snapshot" ] || printf '%s\n' "${snapshot##*/}"
+    done | sort -r
+}
 
 list_snapshots() {
-    [ -n "$(own_snapshots "$directory")" ] || { say "no snapshot is in $directory"; return; }
+    names=$(own_snapshots "$directory")
+    if [ -z "$names" ]; then
+        say "there is no snapshot in $directory"
+        return
+    fi
     printf '%-17s %-8s %-12s %-8s %s\n' TIME ETCD REVISION MIB FILE
-    own_snapshots "$directory" | while IFS=_ read -r time cluster node version revision; do
-        name=${time}_${cluster}_${node}_${version}_$revision
+    printf '%s\n' "$names" | while IFS=_ read -r time cluster node version revision; do
+        path=$directory/${time}_${cluster}_${node}_${version}_$revision
         revision=${revision#r}
-        printf '%-17s %-8s %-12s %-8s %s\n' "$time" "$version" "${revision%.db}" "$(($(wc -c <"$directory/$name") / 1048576))" "$directory/$name"
+        printf '%-17s %-8s %-12s %-8s %s\n' \
+            "$time" "$version" "${revision%.db}" "$(($(wc -c <"$path") / 1048576))" "$path"
     done
 }
 
-print_plan() {
-    say "take     a snapshot from $(own_endpoint) into $directory (free there: $(($(free_space "$directory") / 1024)) MiB; the database has $(($(database_size) / 1024)) MiB)"
+print_dry_run() {
+    say "take     a snapshot from $(own_endpoint) into $directory" \
+        "(free: $(($(free_space "$directory") / 1024)) MiB; size of the database: $(($(database_size) / 1024)) MiB)"
     own_snapshots "$directory" | awk -v keep="$BACKUP_KEEP" 'NR >= keep' | sed "s|^|remove   $directory/|"
-    [ -z "$copies" ] || if is_mounted "$copies"; then say "copy     it to $copies"; else say "FAIL     nothing is mounted on $copies: it would not be copied"; fi
+    if [ -n "$copies" ]; then
+        if is_mounted "$copies"; then
+            say "copy     it to $copies"
+        else
+            say "FAIL     nothing is mounted on $copies: no copy would be made"
+        fi
+    fi
     say "Dry run: nothing was changed."
 }
 
-# KiB of the database; 0 where the member does not answer.
+# KiB of the database; 0 if the member does not answer.
 database_size() {
     size=$(etcd_at "$(own_endpoint)" endpoint status -w json 2>/dev/null | sed -n 's/.*"dbSize":\([0-9]*\).*/\1/p')
     echo $((${size:-0} / 1024))
 }
 
-# What is half done lies in .part, which names its owner: one that a kill left behind is known.
+# Unfinished files are in .part, which names the process that works on them: after a kill the next run
+# finds that the process is gone and removes them.
 open_directory() {
-    { mkdir -p "$directory" && chmod 0700 "$directory"; } || die 1 "cannot make $directory"
+    { mkdir -p "$directory" && chmod 0700 "$directory"; } || die 1 "cannot create $directory"
     part=$directory/.part
     if ! mkdir "$part" 2>/dev/null; then
-        read -r owner begun 2>/dev/null <"$part/owner" && [ "$begun" = "$(process_start "$owner")" ] &&
+        read -r owner owner_start 2>/dev/null <"$part/owner" && [ "$owner_start" = "$(process_start "$owner")" ] &&
             die 3 "another backup.sh is running (process $owner)"
         rm -rf "$part"
-        mkdir "$part" || die 1 "cannot make $part"
+        mkdir "$part" || die 1 "cannot create $part"
     fi
     printf '%s %s\n' $$ "$(process_start $$)" >"$part/owner"
-    has_room "$directory" || give_up "$reason"
+    has_space "$directory" || give_up "$reason"
 }
 
-# has_room PATH: for one more snapshot; else reason says why not.
-has_room() {
-    room=$(free_space "$1") needed=$(($(database_size) * 11 / 10 + RESERVE))
-    [ "$room" -lt "$needed" ] || return 0
-    reason="$1 has $((room / 1024)) MiB free, and the next snapshot needs $((needed / 1024)): keep fewer (etcd.backup.keep), or choose another directory"
+# has_space DIRECTORY: is there space for one more snapshot? If not, reason says how much is missing.
+has_space() {
+    free=$(free_space "$1") needed=$(($(database_size) * 11 / 10 + RESERVE))
+    [ "$free" -lt "$needed" ] || return 0
+    reason="$1 has $((free / 1024)) MiB free, the next snapshot needs $((needed / 1024)) MiB:"
+    reason="$reason keep fewer snapshots (etcd.backup.keep), or choose another directory"
     return 1
 }
 
 take_snapshot() {
-    begun=$(now)
+    snapshot_start=$(now)
     ETCD_TIMEOUT=1800 etcd_at "$(own_endpoint)" snapshot save "$part/snapshot.db" >"$work/save.log" 2>&1 ||
-        give_up "no snapshot: $(tail -n 1 "$work/save.log")"
-    facts=$(read_snapshot "$part/snapshot.db")
-    [ -n "$facts" ] || give_up "the snapshot is not whole: $(tail -n 1 "$work/status.log")"
-    # shellcheck disable=SC2086 # four words
-    set -- $facts
+        give_up "etcdctl snapshot save failed: $(tail -n 1 "$work/save.log")"
+    status=$(read_snapshot "$part/snapshot.db")
+    [ -n "$status" ] || give_up "the snapshot is damaged: $(tail -n 1 "$work/status.log")"
+    # shellcheck disable=SC2086 # hash, revision, keys, bytes
+    set -- $status
     name=$(date -u +%Y%m%dT%H%M%SZ)_${CLUSTER}_${NODE}_${ETCD_VERSION}_r$2.db
     digest=$(print_digest <"$part/snapshot.db")
-    place_snapshot "$part/snapshot.db" "$directory" || give_up "cannot write $directory/$name"
-    say "$directory/$name: revision $2, $3 keys, $(($(wc -c <"$directory/$name") / 1024)) KiB, in $(($(now) - begun)) s"
+    store_snapshot "$part/snapshot.db" "$directory" || give_up "cannot write $directory/$name"
+    say "$directory/$name: revision $2, $3 keys, $(($(wc -c <"$directory/$name") / 1024)) KiB," \
+        "in $(($(now) - snapshot_start)) s"
 }
 
 give_up() {
@@ -126,41 +154,42 @@ give_up() {
     die 1 "$1"
 }
 
-# place_snapshot FILE DIRECTORY: its digest first, so that no snapshot is without one.
-place_snapshot() {
-    printf '%s  %s\n' "$digest" "$name" >"$2/$name.sha256.part" && sync && mv -f "$2/$name.sha256.part" "$2/$name.sha256" &&
-        chmod 0600 "$1" && mv -f "$1" "$2/$name"
+# store_snapshot FILE DIRECTORY: move it to its name. The digest is written first: no snapshot is without one.
+store_snapshot() {
+    printf '%s  %s\n' "$digest" "$name" >"$2/$name.sha256.part" && sync &&
+        mv -f "$2/$name.sha256.part" "$2/$name.sha256" && chmod 0600 "$1" && mv -f "$1" "$2/$name"
 }
 
-keep_newest() {
+# remove_old_snapshots DIRECTORY: and the files that a killed run left.
+remove_old_snapshots() {
     own_snapshots "$1" | awk -v keep="$BACKUP_KEEP" 'NR > keep' | while read -r old; do
         rm -f "$1/$old" "$1/$old.sha256"
-        say "removed $1/$old: $BACKUP_KEEP are kept"
+        say "removed $1/$old: the newest $BACKUP_KEEP are kept"
     done
-    # what a kill left
     for orphan in "$1"/*_"${CLUSTER}_${NODE}"_*.sha256; do [ -f "${orphan%.sha256}" ] || rm -f "$orphan"; done
     rm -f "$1"/*_"${CLUSTER}_${NODE}"_*.part
 }
 
-# The local snapshot stays, whatever becomes of the copy.
+# If the copy fails, the local snapshot is kept and the exit code is 1.
 copy_snapshot() {
-    [ -d "$copies/." ] # what is mounted on demand
+    [ -d "$copies/." ] # makes an automount mount it
     if ! is_mounted "$copies"; then
-        fail "nothing is mounted on $copies: $name was not copied there, so as not to fill the system's disk"
-    elif ! has_room "$copies"; then
-        fail "$reason"
-    elif ! { cp "$directory/$name" "$copies/$name.part" && sync && [ "$(print_digest <"$copies/$name.part")" = "$digest" ]; }; then
+        report_failure "nothing is mounted on $copies: $name was not copied, so that the system's disk is not filled"
+    elif ! has_space "$copies"; then
+        report_failure "$reason"
+    elif ! { cp "$directory/$name" "$copies/$name.part" && sync &&
+        [ "$(print_digest <"$copies/$name.part")" = "$digest" ]; }; then
         rm -f "$copies/$name.part"
-        fail "$name could not be copied to $copies whole"
-    elif ! place_snapshot "$copies/$name.part" "$copies"; then
-        fail "cannot write $copies/$name"
+        report_failure "cannot copy $name to $copies: the copy is incomplete or damaged"
+    elif ! store_snapshot "$copies/$name.part" "$copies"; then
+        report_failure "cannot write $copies/$name"
     else
         say "copied to $copies/$name"
-        keep_newest "$copies"
+        remove_old_snapshots "$copies"
     fi
 }
 
-fail() {
+report_failure() {
     failed=yes
     printf 'backup.sh: %s\n' "$*" >&2
 }

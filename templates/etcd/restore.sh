@@ -1,29 +1,28 @@
 #!/bin/sh
-# Bring etcd back out of a snapshot, when its quorum is lost: on one member, then on the others.
+# Restore etcd from a snapshot after quorum loss: first on one member, then on the others.
 #
-# Usage: restore.sh [OPTION...] SNAPSHOT    as root, on one host with etcd: a new cluster of this
-#                                           member alone, with the snapshot's data
-#        restore.sh [OPTION...] --from-member   the same from this member's own data, when its disk
-#                                           is well and only the others are lost: newer than any snapshot
-#        restore.sh [OPTION...] --join      then, on each other host with etcd, one after another: its
-#                                           old data aside, and in as a new member
+# Usage: restore.sh [OPTION...] SNAPSHOT        as root, on one host with etcd: start a new etcd cluster
+#                                               of this member only, with the data of the snapshot
+#        restore.sh [OPTION...] --from-member   the same with this member's own data, if its disk is
+#                                               intact and only the others are lost: newer than a snapshot
+#        restore.sh [OPTION...] --join          then on each other host with etcd, one after another:
+#                                               back up its old data and join as a new member
 #
-#   --yes               do it; without, it is only said what would be done
-#   --dry-run           say it, though --yes is given
-#   --replace-healthy   restore although the cluster has a quorum: all that was written since the
-#                       snapshot is given up. The other members must be stopped first, or they would
-#                       go on as the old cluster beside the new one
-#   --within SECONDS    how long to wait until etcd and the API server are well (default 180)
-#   --help
+#   --yes               do it; without it, only show what would be done
+#   --dry-run           show what would be done, even with --yes
+#   --replace-healthy   restore although the cluster has a quorum: everything written since the snapshot
+#                       is lost. Stop the other members first; else they continue as the old cluster
+#   --within SECONDS    how long to wait until etcd and the API server are healthy (default 180)
+#   --help              show this text
 #
-# Nothing is deleted: the data as they were are in DATA/member.before-restore-TIME, and are yours to
-# remove. The new cluster has IDs of its own, so that members of the old one can never talk to it. A
-# run that was cut short is finished by the same command, and given up for another one; until then
+# No data is deleted: the old data is in DATA/member.before-restore-TIME; remove it when you no longer need
+# it. The new cluster has new IDs, so that members of the old one cannot connect to it.
+# To resume an interrupted run, run the same command again; a different command abandons it. Until then
 # etcd does not start.
-# kube-apiserver, kube-controller-manager and kube-scheduler are stopped meanwhile and started again,
-# since what they remember is no more. docs/guides/backup.md has the whole procedure.
-# Exit code: 0 done, 1 failed after changes began (run it again), 2 wrong usage, 3 nothing was changed.
-# DESTDIR, when set, is put before the paths of installed files.
+# kube-apiserver, kube-controller-manager and kube-scheduler are restarted, because their caches have the old
+# data. docs/guides/backup.md has the complete procedure.
+# Exit code: 0 done, 1 failed after changes (run it again), 2 wrong usage, 3 nothing was changed.
+# DESTDIR, if set, is prepended to the paths of installed files.
 # shellcheck disable=SC2034,SC2153,SC2154 # the parts in lib/ share the variables
 set -u
 umask 077
@@ -33,30 +32,30 @@ PATH=$prefix/opt/k8s/bin:${PATH:-}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr
 export LC_ALL PATH
 here=$(cd "$(dirname "$0")" && pwd -P) || exit 2
 for part in core/common core/https etcd transaction/ready; do
-    # shellcheck disable=SC1090 # the files beside this one
+    # shellcheck disable=SC1090 # the files of the bundle
     . "$here/lib/$part.sh" || exit 2
 done
 
-# What this host has of them, in the order in which they start.
+# In the order in which they start; a host may have none of them.
 CLIENTS='kube-apiserver.service kube-controller-manager.service kube-scheduler.service'
 
 main() {
     parse_options "$@"
-    check_place
+    check_host
     make_work_dir
     read_progress
     "check_$mode"
-    print_plan
-    [ "$sure$dry_run" = yesno ] || { say "Nothing was changed$([ "$dry_run" = yes ] || echo ': --yes does it')."; exit "$([ "$dry_run" = yes ] && echo 0 || echo 3)"; }
+    print_actions
+    end_dry_run
     take_lock
-    begin
+    start_restore
     stop_units
     "prepare_$mode"
-    put_in_place
+    move_into_place
     start_etcd
     start_clients
     rm -f "$progress"
-    note "restore.sh: $mode done; old data in $aside"
+    note "restore.sh: $mode done; old data in $old_data"
     "print_next_$mode"
 }
 
@@ -71,194 +70,249 @@ parse_options() {
             --from-member) set_mode member ;;
             --within)
                 case ${2:-} in '' | *[!0-9]*) usage_error "--within needs a number of seconds" ;; esac
-                limit=$2; shift ;;
-            --help | -h) print_help "$here/restore.sh"; exit 0 ;;
+                limit=$2
+                shift
+                ;;
+            --help | -h)
+                print_help "$here/restore.sh"
+                exit 0
+                ;;
             -*) usage_error "unknown option $1" ;;
-            *) set_mode snapshot; snapshot=$1 ;;
+            *)
+                set_mode snapshot
+                snapshot=$1
+                ;;
         esac
         shift
     done
-    [ -n "$mode" ] || usage_error "give the snapshot, --from-member or --join"
+    [ -n "$mode" ] || usage_error "give a snapshot, --from-member or --join"
 }
 
 set_mode() {
-    [ -z "$mode" ] || usage_error "give one snapshot, or --from-member, or --join"
+    [ -z "$mode" ] || usage_error "give only one of: a snapshot, --from-member, --join"
     mode=$1
 }
 
-check_place() {
+check_host() {
     is_staged || [ "$(id -u)" -eq 0 ] || die 3 "run it as root"
     load_node
-    [ -n "$ETCD_DATA" ] || die 3 "$NODE has no etcd: run it on one of: $ETCD_ENDPOINTS"
+    [ -n "$ETCD_DATA" ] || die 3 "$NODE has no etcd: run it on a host of one of: $ETCD_ENDPOINTS"
     data=$prefix$ETCD_DATA wal=${ETCD_WAL:+$prefix$ETCD_WAL} peer=https://$ADDRESS:2380
-    [ -x "$prefix/opt/k8s/libexec/etcd-start.sh" ] || die 3 "etcd is not installed here: install this node's bundle first (install.sh)"
+    [ -x "$prefix/opt/k8s/libexec/etcd-start.sh" ] ||
+        die 3 "etcd is not installed on this host: install this node's bundle first (install.sh)"
     units=''
-    for unit in etcd.service $CLIENTS; do case " $UNITS " in *" $unit "*) units="$units $unit" ;; esac; done
+    for unit in etcd.service $CLIENTS; do
+        case " $UNITS " in *" $unit "*) units="$units${units:+ }$unit" ;; esac
+    done
 }
 
-# "MODE TIME SOURCE STEP" in /var/lib/bundler/restore, from before the first change to the end:
-#   begun     units are stopped, nothing is moved
-#   made      what etcd is to start with is whole in DATA/restoring
-#   placed    it is in its place
-# etcd-start.sh starts nothing before `placed`.
+# /var/lib/bundler/restore has "MODE TIME SOURCE STEP" from before the first change to the end. The steps:
+#   begun     units are stopped, no data is moved
+#   made      the new data is complete in DATA/restoring
+#   placed    the new data is in its place
+# etcd-start.sh does not start etcd before `placed`.
 read_progress() {
-    progress=$store/restore step=none stopped=$units
+    progress=$store/restore step=none stop_list=$units
     stamp=$(date -u +%Y%m%dT%H%M%SZ)
-    source=$(if [ "$mode" = snapshot ] && [ -f "$snapshot" ]; then print_digest <"$snapshot"; else echo "$mode"; fi)
-    if read -r was_mode was_stamp was_source was_step 2>/dev/null <"$progress" && [ "$was_mode $was_source" = "$mode $source" ]; then
-        stamp=$was_stamp step=$was_step
-        say "going on with what was begun at $stamp"
-        [ "$step" != placed ] || leave_etcd_alone
+    source=$mode
+    if [ "$mode" = snapshot ] && [ -f "$snapshot" ]; then source=$(print_digest <"$snapshot"); fi
+    if read -r old_mode old_stamp old_source old_step 2>/dev/null <"$progress" &&
+        [ "$old_mode $old_source" = "$mode $source" ]; then
+        stamp=$old_stamp step=$old_step
+        say "resuming the restore that was started at $stamp"
+        [ "$step" != placed ] || skip_etcd_data
     fi
-    aside=$data/member.before-restore-$stamp new=$data/restoring wal_aside=${wal:+$wal.before-restore-$stamp}
+    old_data=$data/member.before-restore-$stamp new=$data/restoring old_wal=${wal:+$wal.before-restore-$stamp}
 }
 
-# Its data are what they are to be; only its clients start anew.
-leave_etcd_alone() { step=placed stopped=$(printf '%s' "$units" | sed 's/ etcd\.service//'); }
+# The data is already as it must be: do not stop etcd, only restart its clients.
+skip_etcd_data() {
+    step=placed
+    stop_list=$(printf '%s' "$units" | sed 's/etcd\.service *//')
+}
+
 set_step() {
     step=$1
-    { printf '%s %s %s %s\n' "$mode" "$stamp" "$source" "$step" >"$progress.new" && sync && mv -f "$progress.new" "$progress"; } || die 1 "cannot write $progress"
+    { printf '%s %s %s %s\n' "$mode" "$stamp" "$source" "$step" >"$progress.new" && sync &&
+        mv -f "$progress.new" "$progress"; } || die 1 "cannot write $progress"
 }
 
 check_snapshot() {
-    [ -f "$snapshot" ] || die 3 "$snapshot is not there"
+    [ -f "$snapshot" ] || die 3 "$snapshot does not exist"
     snapshot=$(cd "$(dirname "$snapshot")" && pwd -P)/${snapshot##*/}
-    case $snapshot in "$data"/*) die 3 "$snapshot lies in etcd's own directory, which is about to be moved: copy it elsewhere first (for a member's data: --from-member)" ;; esac
+    case $snapshot in
+        "$data"/*)
+            die 3 "$snapshot is in the data directory of etcd, which is about to be moved: copy it elsewhere first" \
+                "(to use the data of this member: --from-member)"
+            ;;
+    esac
     if [ -f "$snapshot.sha256" ]; then
-        [ "$(cut -d' ' -f1 "$snapshot.sha256")" = "$(print_digest <"$snapshot")" ] || die 3 "$snapshot is not what $snapshot.sha256 says: damaged or altered; take another"
+        [ "$(cut -d' ' -f1 "$snapshot.sha256")" = "$(print_digest <"$snapshot")" ] ||
+            die 3 "$snapshot does not match $snapshot.sha256: it is damaged or altered; use another snapshot"
     else
-        warn "there is no $snapshot.sha256: that it is unaltered only etcd's own digest in it can tell"
+        warn "$snapshot.sha256 does not exist: only the digest inside the snapshot can be checked"
     fi
     facts=$(read_snapshot "$snapshot")
-    [ -n "$facts" ] || die 3 "$snapshot is no whole snapshot: $(tail -n 1 "$work/status.log")"
-    check_room "$(wc -c <"$snapshot")"
+    [ -n "$facts" ] || die 3 "$snapshot is not a complete snapshot: $(tail -n 1 "$work/status.log")"
+    check_space "$(wc -c <"$snapshot")"
     check_quorum
 }
 
 check_member() {
-    [ "$step" != none ] || [ -f "$data/member/snap/db" ] || die 3 "$data has no data of a member: give a snapshot"
+    [ "$step" != none ] || [ -f "$data/member/snap/db" ] ||
+        die 3 "$data has no data of a member: restore a snapshot instead"
     facts='- as-it-is as-it-is'
-    [ "$step" != none ] || check_room "$(wc -c <"$data/member/snap/db")"
+    [ "$step" != none ] || check_space "$(wc -c <"$data/member/snap/db")"
     check_quorum
 }
 
-check_room() {
+# check_space BYTES: the old data is kept, so there must be space for the new data and more.
+check_space() {
     needed=$(($1 * 2 / 1024 + 262144))
-    [ "$(free_space "$data")" -ge "$needed" ] || die 3 "$data has $(($(free_space "$data") / 1024)) MiB free, and $((needed / 1024)) are needed: what was there is kept"
+    [ "$(free_space "$data")" -ge "$needed" ] ||
+        die 3 "$data has $(($(free_space "$data") / 1024)) MiB free, $((needed / 1024)) MiB are needed" \
+            "(the old data is kept)"
 }
 
-# A quorum that is there has newer data than any snapshot; others that are one go on without us.
+# A cluster with a quorum has newer data than any snapshot; and if the other members have a quorum without
+# this one, they would continue as a second cluster.
 check_quorum() {
     [ "$step" = none ] || return 0
     healthy='' others=0
     for endpoint in $ETCD_ENDPOINTS; do
-        is_quorate "$endpoint" || continue
-        healthy="$healthy $endpoint"
+        has_quorum "$endpoint" || continue
+        healthy="$healthy${healthy:+ }$endpoint"
         [ "$endpoint" = "$(own_endpoint)" ] || others=$((others + 1))
     done
     [ -n "$healthy" ] || return 0
-    [ "$replace" = yes ] || die 3 "etcd has a quorum (${healthy# }), and newer data than the snapshot: a member alone is mended with --join; --replace-healthy gives up what was written since"
+    [ "$replace" = yes ] ||
+        die 3 "etcd has a quorum ($healthy) and newer data than the snapshot: to repair a single member use --join;" \
+            "--replace-healthy gives up what was written since the snapshot"
     # shellcheck disable=SC2086 # a list of endpoints
     set -- $ETCD_ENDPOINTS
-    [ "$others" -lt $(($# / 2 + 1)) ] || die 3 "the others are a quorum without this member, and would go on as the old cluster: stop etcd and kube-apiserver there first (systemctl stop kube-apiserver etcd)"
+    [ "$others" -lt $(($# / 2 + 1)) ] ||
+        die 3 "the other members have a quorum without this member and would continue as the old cluster:" \
+            "stop etcd and kube-apiserver there first (systemctl stop kube-apiserver etcd)"
 }
 
-# Only a cluster that can take a member in; and not the one that this member is in already, or on its
-# way in, since etcd-start.sh joins by itself where there are no data.
+# There must be a cluster that can take this member. If this member is in it already, or etcd-start.sh is
+# about to join it (which it does if there is no data), the data stays.
 check_join() {
     [ "$step" != placed ] || return 0
-    check_begun=$(now)
-    until find_way; do
-        [ $(($(now) - check_begun)) -lt "${PATIENCE:-20}" ] ||
-            die 3 "no other member has a quorum to join ($(other_endpoints | tr '\n' ' ')): restore.sh SNAPSHOT on one of them first"
+    check_start=$(now)
+    until find_member_to_join; do
+        [ $(($(now) - check_start)) -lt "${PATIENCE:-20}" ] ||
+            die 3 "no other member has a quorum to join ($(other_endpoints | tr '\n' ' ')):" \
+                "run restore.sh SNAPSHOT on one of them first"
         sleep 1
     done
     [ "$step" = none ] || return 0
-    # Whether it serves is asked before who is in its cluster: one that comes up meanwhile is no stranger.
+    # The own quorum is checked before the members: a member that starts in between is then seen as a member.
     own_quorum=no
-    ! is_quorate "$(own_endpoint)" || own_quorum=yes
+    ! has_quorum "$(own_endpoint)" || own_quorum=yes
     view "$(own_endpoint)" | awk '{ print $1 }' >"$work/own-ids"
     view "$via" | awk '{ print $1 }' >"$work/ids"
-    if grep -qxFf "$work/own-ids" "$work/ids" || { is_counted_in "$via" && ! has_log; }; then
-        say "etcd here is a member of the cluster of $via already, or about to be"
-        leave_etcd_alone
+    if grep -qxFf "$work/own-ids" "$work/ids" || { is_unstarted_member_of "$via" && ! has_log; }; then
+        say "etcd on this host is already a member of the cluster of $via, or is joining it"
+        skip_etcd_data
     elif [ "$own_quorum" = yes ]; then
-        { [ -s "$work/own-ids" ] && [ -s "$work/ids" ]; } || die 3 "etcd here or at $via does not say who is in its cluster: run it again"
-        die 3 "etcd here has a quorum of its own, and $via is of another cluster: two clusters run"
+        { [ -s "$work/own-ids" ] && [ -s "$work/ids" ]; } ||
+            die 3 "cannot read the members of etcd on this host or at $via: run it again"
+        die 3 "etcd on this host has a quorum of its own, and $via is in another cluster: two clusters are running"
     fi
 }
 
-# Sets via: a member with a quorum, or one whose cluster lacks but this host, which it has taken in.
-find_way() {
+# Sets via: a member with a quorum, or one whose cluster has added this host and waits only for its start.
+find_member_to_join() {
     for via in $(other_endpoints); do
-        if { is_counted_in "$via" && ! has_log; } || is_quorate "$via"; then return 0; fi
+        if { is_unstarted_member_of "$via" && ! has_log; } || has_quorum "$via"; then return 0; fi
     done
     via=''
     return 1
 }
 
-has_log() { for log in "${wal:-$data/member/wal}"/*.wal; do [ ! -f "$log" ] || return 0; done; return 1; }
-
-# is_counted_in CLIENT-URL: does that member, by its own view, know this host as one that never served?
-is_counted_in() { view "$1" | grep -q " $peer -\$"; }
-
-print_plan() {
-    # shellcheck disable=SC2086 # words
-    set -- ${facts:-}
-    say "stop     $(printf '%s\n' "$stopped" | sed 's/^ //')"
-    [ "$step" = placed ] || [ ! -d "$data/member" ] || is_moved || say "keep     $data/member as $aside${wal_aside:+, $wal as $wal_aside}"
-    [ "$step" = placed ] || case $mode in
-        snapshot) say "restore  $snapshot (revision $2, $3 keys) as a cluster of $NODE alone${RESTORE_FLAGS:+, with $RESTORE_FLAGS}" ;;
-        member) say "restore  the data of this member as a cluster of $NODE alone${RESTORE_FLAGS:+, with $RESTORE_FLAGS}" ;;
-        join) say "join     the cluster of ${via:-which it was begun with} as a new member, with its data" ;;
-    esac
-    say "start    $(printf '%s\n' "$units" | sed 's/^ //')"
+has_log() {
+    for log in "${wal:-$data/member/wal}"/*.wal; do [ ! -f "$log" ] || return 0; done
+    return 1
 }
 
-begin() {
+# is_unstarted_member_of CLIENT-URL: is this host in that member's list, as one that never started?
+is_unstarted_member_of() { view "$1" | grep -q " $peer -\$"; }
+
+print_actions() {
+    # shellcheck disable=SC2086 # hash, revision, keys
+    set -- ${facts:-}
+    cluster="a new cluster of $NODE only${RESTORE_FLAGS:+, with $RESTORE_FLAGS}"
+    say "stop     $stop_list"
+    if [ "$step" != placed ]; then
+        [ ! -d "$data/member" ] || is_moved || say "keep     $data/member as $old_data${old_wal:+, $wal as $old_wal}"
+        case $mode in
+            snapshot) say "restore  $snapshot (revision $2, $3 keys) as $cluster" ;;
+            member) say "restore  the data of this member as $cluster" ;;
+            join) say "join     the cluster of ${via:-the interrupted run} as a new member, with its data" ;;
+        esac
+    fi
+    say "start    $units"
+}
+
+# Exit here, unless --yes is given and --dry-run is not.
+end_dry_run() {
+    if [ "$dry_run" = yes ]; then
+        say "Nothing was changed."
+        exit 0
+    elif [ "$sure" = no ]; then
+        say "Nothing was changed: give --yes to do it."
+        exit 3
+    fi
+}
+
+start_restore() {
     [ "$step" != none ] || set_step begun
-    note "restore.sh: $mode begun, $source"
+    note "restore.sh: $mode started, $source"
 }
 
 # In reverse order.
 stop_units() {
-    backwards=''
-    for unit in $stopped; do backwards="$unit $backwards"; done
-    [ -n "$backwards" ] || return 0
-    say "  stopping $backwards"
+    reversed=''
+    for unit in $stop_list; do reversed="$unit${reversed:+ }$reversed"; done
+    [ -n "$reversed" ] || return 0
+    say "  stopping $reversed"
     # shellcheck disable=SC2086 # a list of units
-    systemctl stop $backwards || die 1 "systemctl stop failed"
+    systemctl stop $reversed || die 1 "systemctl stop failed"
 }
 
 prepare_snapshot() { [ "$step" != begun ] || make_data "$snapshot"; }
 
 prepare_member() {
     [ "$step" = begun ] || return 0
-    [ -n "$(read_snapshot "$data/member/snap/db")" ] || die 1 "$data/member/snap/db is damaged: $(tail -n 1 "$work/status.log"); restore a snapshot"
-    make_data "$data/member/snap/db" --skip-hash-check # a digest is in snapshots only
+    [ -n "$(read_snapshot "$data/member/snap/db")" ] ||
+        die 1 "$data/member/snap/db is damaged: $(tail -n 1 "$work/status.log"); restore a snapshot instead"
+    make_data "$data/member/snap/db" --skip-hash-check # only snapshots have a digest
 }
 
-# It may have joined by itself a moment before it was stopped. The cluster counts on it then: its data
-# must stay where without it there is no quorum, and elsewhere it must not be a member any more, since
-# one that comes back without what it has confirmed harms the others.
+# etcd-start.sh may have joined the cluster just before it was stopped, so that the cluster has no quorum
+# without this member: then its data stays. Otherwise the old member is removed from the cluster, because a
+# member that comes back without data that it has acknowledged breaks consistency.
 prepare_join() {
     [ "$step" = begun ] || return 0
-    prepare_begun=$(now)
-    until is_quorate "$via"; do
+    prepare_start=$(now)
+    until has_quorum "$via"; do
         if view "$via" | grep -q " $peer "; then
-            say "  without this member the cluster of $via has no quorum: it is one of it already"
+            say "  the cluster of $via has no quorum without this member: it has already joined"
             set_step placed
             return 0
         fi
-        [ $(($(now) - prepare_begun)) -lt "$limit" ] || die 1 "the cluster of $via has lost its quorum: the same command again goes on"
+        [ $(($(now) - prepare_start)) -lt "$limit" ] ||
+            die 1 "the cluster of $via has lost its quorum: run the same command again to resume"
         sleep 1
     done
     listed=$(etcd_at "$via" member list -w simple | awk -F', ' -v url="$peer" '$4 == url { print $1 }')
-    [ -z "$listed" ] || [ ! -d "$data/member" ] || etcd_at "$via" member remove "$listed" >/dev/null || die 1 "the cluster of $via does not give up the old member $listed: run it again"
+    [ -z "$listed" ] || [ ! -d "$data/member" ] || etcd_at "$via" member remove "$listed" >/dev/null ||
+        die 1 "cannot remove the old member $listed from the cluster of $via: run it again"
     set_step made
 }
 
-# make_data SNAPSHOT [OPTION...]: beside its place, whole before anything moves.
+# make_data SNAPSHOT [OPTION...]: the new data next to its place; complete before anything is moved.
 make_data() {
     from=$1
     shift
@@ -266,36 +320,39 @@ make_data() {
     # shellcheck disable=SC2086 # flags
     ETCDCTL_API=3 "$SNAPSHOT_TOOL" snapshot restore "$from" --name="$NODE" --initial-cluster="$NODE=$peer" \
         --initial-advertise-peer-urls="$peer" --initial-cluster-token="$CLUSTER-restored-$stamp" --data-dir="$new" \
-        ${wal:+--wal-dir="$wal.restoring"} $RESTORE_FLAGS "$@" >"$work/restore.log" 2>&1 || die 1 "the snapshot cannot be restored: $(tail -n 1 "$work/restore.log")"
+        ${wal:+--wal-dir="$wal.restoring"} $RESTORE_FLAGS "$@" >"$work/restore.log" 2>&1 ||
+        die 1 "cannot restore $from: $(tail -n 1 "$work/restore.log")"
     sync
     set_step made
 }
 
-# Each move by itself is whole, and is not done twice. The member comes last: with it etcd has data.
-put_in_place() {
+# Each move is atomic and is not repeated. The member directory is last: with it etcd has data.
+move_into_place() {
     [ "$step" = made ] || return 0
-    [ "$mode" != join ] || rm -rf "$new" ${wal:+"$wal.restoring"} # of a restore that was given up
-    if [ -n "$wal" ] && is_awaited "$wal.restoring"; then
-        [ ! -d "$wal" ] || rmdir "$wal" 2>/dev/null || [ -e "$wal_aside" ] || move "$wal" "$wal_aside"
+    [ "$mode" != join ] || rm -rf "$new" ${wal:+"$wal.restoring"} # of an abandoned restore
+    if [ -n "$wal" ] && is_not_moved "$wal.restoring"; then
+        [ ! -d "$wal" ] || rmdir "$wal" 2>/dev/null || [ -e "$old_wal" ] || move "$wal" "$old_wal"
         [ ! -d "$wal.restoring" ] || move "$wal.restoring" "$wal"
     fi
-    if [ -d "$data/member" ] && [ ! -e "$aside" ] && is_awaited "$new/member"; then move "$data/member" "$aside"; fi
+    if [ -d "$data/member" ] && [ ! -e "$old_data" ] && is_not_moved "$new/member"; then
+        move "$data/member" "$old_data"
+    fi
     if [ -d "$new/member" ]; then move "$new/member" "$data/member"; fi
     rm -rf "$new"
     sync
     set_step placed
 }
 
-# is_awaited NEW: are the data in its place still the old ones? NEW is gone when it has been moved there.
-is_awaited() { [ "$mode" = join ] || [ -d "$1" ]; }
-is_moved() { [ "$step" = made ] && ! is_awaited "$new/member"; }
+# is_not_moved NEW: is the old data still in its place? NEW does not exist any more once it is moved there.
+is_not_moved() { [ "$mode" = join ] || [ -d "$1" ]; }
+is_moved() { [ "$step" = made ] && ! is_not_moved "$new/member"; }
 
 move() { mv "$1" "$2" || die 1 "cannot move $1 to $2"; }
 
 start_etcd() {
     say "  starting etcd"
     systemctl --no-block start etcd.service || die 1 "systemctl start etcd.service failed"
-    await "etcd" is_quorate "$(own_endpoint)"
+    await etcd has_quorum "$(own_endpoint)"
 }
 
 start_clients() {
@@ -309,29 +366,39 @@ start_clients() {
 
 # await WHAT COMMAND...
 await() {
-    what=$1 await_begun=$(now)
+    what=$1 await_start=$(now)
     shift
     until "$@" >/dev/null 2>&1; do
-        [ $(($(now) - await_begun)) -lt "$limit" ] ||
-            die 1 "$what is not well after $limit s: journalctl -u etcd -u kube-apiserver -n 50; the same command again goes on waiting"
+        [ $(($(now) - await_start)) -lt "$limit" ] ||
+            die 1 "$what is not healthy after $limit s: see journalctl -u etcd -u kube-apiserver -n 50;" \
+                "run the same command again to keep waiting"
         sleep 1
     done
-    say "  $what is well ($(($(now) - await_begun)) s)"
+    say "  $what is healthy ($(($(now) - await_start)) s)"
 }
 
 print_next_snapshot() {
-    say "$NODE: etcd has the snapshot's data, and is a cluster of this member alone. Now, in this order:"
-    for endpoint in $(other_endpoints); do say "  on the host of $endpoint: /opt/k8s/bundle/restore.sh --join --yes"; done
+    say "$NODE: etcd has the restored data and is a cluster of this member only. Next, in this order:"
+    for endpoint in $(other_endpoints); do
+        say "  on the host of $endpoint: /opt/k8s/bundle/restore.sh --join --yes"
+    done
     say "  on control planes without etcd: systemctl restart kube-apiserver kube-controller-manager kube-scheduler"
     if [ -n "$RESTORE_FLAGS" ]; then
-        say "  (workers notice by themselves: revisions go on where nobody has seen one)"
+        say "  (workers need no restart: the revision is higher than any that they have seen)"
     else
-        say "  on every worker: systemctl restart kubelet kube-proxy (this etcd counts revisions from the snapshot's on: who watches would not see them)"
-        say "  and once: kubectl -n kube-system rollout restart deployment, and whatever else watches the API from a pod"
+        say "  on every worker: systemctl restart kubelet kube-proxy (this etcd version continues with the snapshot's" \
+            "revision, so watches would miss changes)"
+        say "  once: kubectl -n kube-system rollout restart deployment, and all other pods that watch the API"
     fi
-    say "  last: /opt/k8s/bundle/verify.sh. When all is well the old data may go: rm -r $aside${wal_aside:+ $wal_aside}"
+    say "  last: /opt/k8s/bundle/verify.sh. If all checks pass, the old data can be removed:" \
+        "rm -r $old_data${old_wal:+ $old_wal}"
 }
+
 print_next_member() { print_next_snapshot; }
-print_next_join() { say "$NODE: etcd is a member again. When all is well the old data may go: rm -rf $aside${wal_aside:+ $wal_aside}"; }
+
+print_next_join() {
+    say "$NODE: etcd is a member again. If all is well, the old data can be removed:" \
+        "rm -rf $old_data${old_wal:+ $old_wal}"
+}
 
 main "$@"

@@ -1,4 +1,4 @@
-"""Members of etcd that begin, join, are replaced and come back: real processes, real certificates."""
+"""Members of etcd that create a cluster, join, are replaced and return: real processes and certificates."""
 
 import shutil
 
@@ -7,20 +7,20 @@ from support.etcd_hosts import Site, wait_for, wait_ready
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
-def test_three_begin_a_cluster_in_any_order(site: Site, order: tuple[int, ...]) -> None:
+def test_three_members_create_a_cluster_in_any_order(site: Site, order: tuple[int, ...]) -> None:
     members = site.build("m1", "m2", "m3")
     for index in order[:2]:
         members[index].start()
     wait_ready(members[index] for index in order[:2])
     last = members[order[2]]
-    last.start()  # the others are a cluster by now, which lists it though it never ran
+    last.start()  # the others are a cluster that lists it, although it never started
     wait_ready([last])
     assert set(last.members()) == {"m1", "m2", "m3"}
-    assert any("beginning a new one" in line for line in members[order[0]].said)
-    assert any(line.startswith("joining the cluster as one of") for line in last.said)
+    assert any("creating a new one" in line for line in members[order[0]].said)
+    assert any(line.startswith("joining the cluster ") for line in last.said)
 
 
-def test_three_begin_a_cluster_at_once(site: Site) -> None:
+def test_three_members_create_a_cluster_at_once(site: Site) -> None:
     members = site.build("m1", "m2", "m3")
     for member in members:
         member.start()
@@ -30,7 +30,7 @@ def test_three_begin_a_cluster_at_once(site: Site) -> None:
     assert all(member.list_keys() == members[0].list_keys() for member in members)
 
 
-def test_one_grows_to_three_and_none_restarts(site: Site) -> None:
+def test_a_cluster_grows_from_one_to_three_without_a_restart(site: Site) -> None:
     (first,) = site.build("m1")
     first.start()
     wait_ready([first])
@@ -41,7 +41,7 @@ def test_one_grows_to_three_and_none_restarts(site: Site) -> None:
     members = site.build("m1", "m2", "m3")
     assert (first.root / "etc/systemd/system/etcd.service").read_text() == unit
     for member in members[1:]:
-        member.start()  # both at once: etcd takes one after the other
+        member.start()  # both at once: etcd adds one after the other
     wait_ready(members, seconds=90)
     assert set(first.members()) == {"m1", "m2", "m3"}
     assert members[2].list_keys() == first.list_keys() != {}
@@ -54,8 +54,8 @@ def test_one_grows_to_three_and_none_restarts(site: Site) -> None:
     assert members[1].list_keys() == members[2].list_keys() != {}
 
 
-def test_who_was_added_never_begins_a_cluster(site: Site) -> None:
-    """The one that has the data is down while the others are installed."""
+def test_an_added_member_never_creates_a_cluster(site: Site) -> None:
+    """The member with the data is down while the others are installed."""
     (first,) = site.build("m1")
     first.start()
     wait_ready([first])
@@ -66,7 +66,7 @@ def test_who_was_added_never_begins_a_cluster(site: Site) -> None:
         member.start()
         wait_for("it waits", lambda said=member: said.said)  # type: ignore[misc]
         assert member.said == [
-            "waiting: this member was added to a cluster, of which no member answers"
+            "waiting: this member was added to a cluster, and no member of it answers"
         ]
         assert not (member.data / "member").exists()
     first.start()
@@ -74,7 +74,7 @@ def test_who_was_added_never_begins_a_cluster(site: Site) -> None:
     assert members[2].list_keys() == first.list_keys() != {}
 
 
-def test_a_host_whose_disk_was_lost_is_a_new_member(site: Site) -> None:
+def test_a_host_that_lost_its_disk_joins_as_a_new_member(site: Site) -> None:
     members = site.build("m1", "m2", "m3")
     for member in members:
         member.start()
@@ -83,18 +83,18 @@ def test_a_host_whose_disk_was_lost_is_a_new_member(site: Site) -> None:
     lost = members[1]
     before = members[0].etcdctl("member", "list")
     lost.lose_disk()
-    members[0].etcdctl("put", "written", "meanwhile")
+    members[0].etcdctl("put", "written", "in between")
     lost.start()
     wait_ready([lost])
     after = members[0].etcdctl("member", "list")
     assert set(members[0].members()) == {"m1", "m2", "m3"}
     assert len(set(after.splitlines()) - set(before.splitlines())) == 1
     assert lost.list_keys() == members[0].list_keys() != {}
-    assert any("its data are gone: removing it" in line for line in lost.said)
+    assert any("its data is lost: removing it" in line for line in lost.said)
 
 
-def test_without_a_quorum_nobody_begins_anew(site: Site) -> None:
-    """Two of three lost their disks: what the third has must not be outvoted by two that are empty."""
+def test_without_a_quorum_no_member_creates_a_new_cluster(site: Site) -> None:
+    """Two of three lost their disks: two empty members must not outvote the data of the third."""
     members = site.build("m1", "m2", "m3")
     for member in members:
         member.start()
@@ -106,12 +106,12 @@ def test_without_a_quorum_nobody_begins_anew(site: Site) -> None:
         member.start()
     for member in members[1:]:
         wait_for("it says so", lambda said=member: said.said)  # type: ignore[misc]
-        wait_for("it waits", lambda said=member: "it has no quorum" in said.said[-1])  # type: ignore[misc]
+        wait_for("it waits", lambda said=member: "has no quorum" in said.said[-1])  # type: ignore[misc]
         assert not (member.data / "member").exists()
 
 
-def test_a_host_that_has_been_a_member_begins_nothing_anew(site: Site) -> None:
-    """All data directories are gone, and the hosts know that there were some."""
+def test_a_host_that_was_a_member_does_not_create_a_new_cluster(site: Site) -> None:
+    """All data directories are lost, and the hosts have a record that they were members."""
     members = site.build("m1", "m2", "m3")
     for member in members:
         member.start()
@@ -126,8 +126,8 @@ def test_a_host_that_has_been_a_member_begins_nothing_anew(site: Site) -> None:
         assert not (member.data / "member").exists()
 
 
-def test_kills_between_every_two_steps_of_joining(site: Site) -> None:
-    """Killed before the list, after the removal, after the addition, and right after etcd's start."""
+def test_joining_completes_after_a_kill_at_any_step(site: Site) -> None:
+    """Killed before the list, after the removal, after the addition, and right after the start of etcd."""
     members = site.build("m1", "m2", "m3")
     for member in members:
         member.start()
@@ -140,7 +140,7 @@ def test_kills_between_every_two_steps_of_joining(site: Site) -> None:
     real.unlink()
     real.write_text(
         "#!/bin/sh\n"
-        # after each change the caller (timeout's parent, etcd-start.sh) dies, once for each kind
+        # after each kind of change, once, the caller (the parent of timeout: etcd-start.sh) is killed
         f'{target} "$@"; code=$?\n'
         f'case " $* " in *" member remove "*) kind=remove ;; *" member add "*) kind=add ;; *" get "*) kind=get ;; *) exit $code ;; esac\n'
         f'[ ! -e {lost.root}/killed-$kind ] || exit $code\n'
@@ -165,7 +165,7 @@ def test_kills_between_every_two_steps_of_joining(site: Site) -> None:
     assert set(lost.members()) == {"m1", "m2", "m3"}
 
 
-def test_a_database_without_its_log_is_kept_aside(site: Site) -> None:
+def test_a_database_without_its_log_is_backed_up(site: Site) -> None:
     members = site.build("m1", "m2", "m3", wal_dir="/var/lib/etcd-wal")
     for member in members:
         member.start()

@@ -1,4 +1,4 @@
-"""Snapshots, and a lost quorum brought back out of one: real members, the real scripts."""
+"""Snapshots, and restoring after quorum loss: real members of etcd, the real scripts."""
 
 import hashlib
 import re
@@ -37,7 +37,7 @@ def three(site: Site) -> list[Member]:
     return members
 
 
-def test_a_snapshot_is_whole_named_and_for_root_only(three: list[Member]) -> None:
+def test_a_snapshot_is_complete_named_and_readable_by_root_only(three: list[Member]) -> None:
     snapshot = back_up(three[1])
     assert re.fullmatch(r"\d{8}T\d{6}Z_life_m2_3\.4\.23_r\d+\.db", snapshot.name)
     assert snapshot.stat().st_mode & 0o777 == 0o600
@@ -55,7 +55,7 @@ def test_a_snapshot_is_whole_named_and_for_root_only(three: list[Member]) -> Non
     assert planned.startswith("take     a snapshot from https://")
 
 
-def test_a_lost_quorum_comes_back_with_every_object(three: list[Member]) -> None:
+def test_all_objects_are_restored_after_quorum_loss(three: list[Member]) -> None:
     first, *others = three
     before = first.list_keys()
     snapshot = back_up(first)
@@ -64,7 +64,7 @@ def test_a_lost_quorum_comes_back_with_every_object(three: list[Member]) -> None
         member.stop()
         shutil.rmtree(member.data)
     for member in others:
-        member.start()  # as at a boot: they wait, and must not begin anything
+        member.start()  # as at boot: they wait and must not create a cluster
 
     assert run(first, "restore.sh", snapshot).returncode == 3  # not without --yes
     assert not first.data.exists()
@@ -84,8 +84,8 @@ def test_a_lost_quorum_comes_back_with_every_object(three: list[Member]) -> None
     assert not (first.root / "var/lib/bundler/restore").exists()
 
 
-def test_two_lost_disks_and_the_newer_data_of_the_third(three: list[Member]) -> None:
-    """--from-member; and the others' old data are aside, not gone."""
+def test_the_newer_data_of_the_only_intact_member_is_restored(three: list[Member]) -> None:
+    """With --from-member; the old data is kept."""
     first, second, third = three
     back_up(first)
     first.etcdctl("put", "after", "the snapshot")
@@ -102,8 +102,8 @@ def test_two_lost_disks_and_the_newer_data_of_the_third(three: list[Member]) -> 
     assert [path.name for path in first.data.glob("member.before-restore-*/snap/db")] == ["db"]
 
 
-def test_old_members_that_still_run_are_not_talked_to(three: list[Member]) -> None:
-    """One of three is restored while an old one runs; its data are kept when it joins."""
+def test_old_members_that_still_run_cannot_connect(three: list[Member]) -> None:
+    """One of three is restored while an old one runs; the old data is kept when that one joins."""
     first, second, third = three
     snapshot = back_up(first)
     before = first.list_keys()
@@ -121,15 +121,15 @@ def test_old_members_that_still_run_are_not_talked_to(three: list[Member]) -> No
     assert third.list_keys() == before
 
 
-def test_who_has_joined_by_itself_a_moment_before_keeps_its_data(three: list[Member]) -> None:
-    """The cluster would have no quorum without it, and nobody to take it in anew."""
+def test_a_member_that_has_just_joined_keeps_its_data(three: list[Member]) -> None:
+    """Without it the cluster has no quorum, so that it could not be added again."""
     first, second, third = three
     snapshot = back_up(first)
     before = first.list_keys()
     for member in three:
         member.lose_disk()
     assert run(first, "restore.sh", "--yes", snapshot).returncode == 0
-    mv = second.root / "bin/mv"  # by which the first thing is written down
+    mv = second.root / "bin/mv"  # the first step is recorded with mv
     mv.write_text(
         f"#!/bin/sh\nrm {mv}\n{second.root}/bin/systemctl start etcd\n"
         f'for i in $(seq 100); do [ "$({second.root}/bin/systemctl is-active etcd)" = active ] || sleep 0.3; done\n'
@@ -138,22 +138,22 @@ def test_who_has_joined_by_itself_a_moment_before_keeps_its_data(three: list[Mem
     mv.chmod(0o755)
     done = run(second, "restore.sh", "--join", "--yes")
     assert done.returncode == 0, done.stderr + second.log[-2000:]
-    assert "it is one of it already" in done.stdout
+    assert "it has already joined" in done.stdout
     assert not list(second.data.glob("member.before-restore-*"))
     third.start()
     wait_ready(three)
     assert [member.list_keys() for member in three] == [before] * 3
 
 
-def test_who_joins_while_it_is_asked_is_no_cluster_of_its_own(three: list[Member]) -> None:
-    """It is up just after the question whether it is: the next answer names the same cluster."""
+def test_a_member_that_joins_during_the_check_is_not_a_second_cluster(three: list[Member]) -> None:
+    """It starts just after the check whether it runs: the next answer names the same cluster."""
     first, second, third = three
     snapshot = back_up(first)
     before = first.list_keys()
     for member in three:
         member.lose_disk()
     assert run(first, "restore.sh", "--yes", snapshot).returncode == 0
-    openssl = second.root / "bin/openssl"  # by which members are asked
+    openssl = second.root / "bin/openssl"  # members are asked with openssl
     openssl.write_text(
         f"#!/bin/sh\ntrap : TERM\n"  # https_get gives it two seconds
         f'case "$*" in *{second.address}*) ;; *) exec {shutil.which("openssl")} "$@" ;; esac\n'
@@ -164,14 +164,14 @@ def test_who_joins_while_it_is_asked_is_no_cluster_of_its_own(three: list[Member
     done = run(second, "restore.sh", "--join", "--yes")
     assert not openssl.exists()
     assert done.returncode == 0, done.stderr + second.log[-2000:]
-    assert re.search("is a member of the cluster of|it is one of it already", done.stdout)
+    assert re.search("is already a member of the cluster of|it has already joined", done.stdout)
     assert not list(second.data.glob("member.before-restore-*"))
     third.start()
     wait_ready(three)
     assert [member.list_keys() for member in three] == [before] * 3
 
 
-def test_a_healthy_quorum_is_not_given_up_by_mistake(three: list[Member]) -> None:
+def test_a_healthy_quorum_is_not_replaced_by_mistake(three: list[Member]) -> None:
     first, *others = three
     snapshot = back_up(first)
     before = first.list_keys()
@@ -182,7 +182,7 @@ def test_a_healthy_quorum_is_not_given_up_by_mistake(three: list[Member]) -> Non
     assert (refused.returncode, "a quorum without this member" in refused.stderr) == (3, True)
     assert "kube-apiserver" not in (first.root / "run/calls").read_text().partition("stop")[2]
     again = run(others[0], "restore.sh", "--join")
-    assert "is a member of the cluster of" in again.stdout
+    assert "is already a member of the cluster of" in again.stdout
     for member in others:
         member.stop()
     done = run(first, "restore.sh", "--yes", "--replace-healthy", snapshot)
@@ -203,7 +203,7 @@ def test_damaged_snapshots_are_refused(three: list[Member], tmp_path: Path) -> N
     Path(f"{altered}.sha256").unlink()
     altered.write_bytes(snapshot.read_bytes()[:5000])
     done = run(first, "restore.sh", "--yes", altered)
-    assert (done.returncode, "is no whole snapshot" in done.stderr) == (3, True)
+    assert (done.returncode, "is not a complete snapshot" in done.stderr) == (3, True)
     done = run(first, "restore.sh", "--yes", first.data / "member/snap/db")
     assert (done.returncode, "--from-member" in done.stderr) == (3, True)
     assert (first.data / "member/wal").is_dir()
@@ -220,7 +220,7 @@ exec {program} "$@"
 
 
 def restore_killed(member: Member, snapshot: Path, program: str, at: int, *, done: bool) -> int:
-    """restore.sh, killed at the at-th call of a program: before it, or when that is done."""
+    """Kill restore.sh at the at-th call of a program: before the call, or after it."""
     real = member.root / "bin" / f"real-{program}"
     killer = member.root / "bin" / program
     if killer.exists():
@@ -240,7 +240,7 @@ def restore_killed(member: Member, snapshot: Path, program: str, at: int, *, don
     return code
 
 
-def test_a_restore_killed_at_any_step_is_finished_by_the_next(site: Site) -> None:
+def test_a_restore_killed_at_any_step_is_resumed_by_the_next(site: Site) -> None:
     (member,) = site.build("m1", wal_dir="/var/lib/etcd-wal")
     member.start()
     wait_ready([member])
@@ -260,14 +260,14 @@ def kill_and_finish(member: Member, snapshot: Path, program: str, at: int, *, do
     what = f"{program} {at}"
     assert restore_killed(member, snapshot, program, at, done=done) == -9, what
     member.systemctl("stop", "etcd")
-    member.systemctl("start", "etcd")  # as a boot would
+    member.systemctl("start", "etcd")  # as at boot
     again = run(member, "restore.sh", "--yes", "--replace-healthy", snapshot)
     assert again.returncode == 0, f"{what}: {again.stderr}{member.log[-1500:]}"
     assert not (member.root / "var/lib/bundler/restore").exists()
 
 
 def make_two(site: Site) -> tuple[Member, Member, dict[str, str], Path]:
-    """Two members whose logs are elsewhere, their keys, and a snapshot."""
+    """Two members with a separate WAL directory, their keys, and a snapshot."""
     first, second = members = site.build("m1", "m2", wal_dir="/var/lib/etcd-wal")
     for member in members:
         member.start()
@@ -281,8 +281,8 @@ def lose_disks(member: Member) -> None:
     shutil.rmtree(member.root / "var/lib/etcd-wal")
 
 
-def test_what_was_restored_to_a_new_disk_is_not_taken_for_old_data(site: Site) -> None:
-    """Killed when the log is in its place, and when all is and it is not written down yet."""
+def test_restored_data_on_a_new_disk_is_not_mistaken_for_old_data(site: Site) -> None:
+    """Killed when the log is in its place, and when all is in its place but that is not recorded yet."""
     first, second, before, snapshot = make_two(site)
     second.stop()
     for at in (3, 4):
@@ -292,7 +292,7 @@ def test_what_was_restored_to_a_new_disk_is_not_taken_for_old_data(site: Site) -
         assert not list(first.data.parent.glob("**/*.before-restore-*"))
 
 
-def test_a_restore_given_up_for_joining_leaves_no_data_of_its_own(site: Site) -> None:
+def test_an_abandoned_restore_leaves_no_data_when_the_member_joins(site: Site) -> None:
     first, second, before, snapshot = make_two(site)
     for member in (first, second):
         lose_disks(member)

@@ -1,4 +1,4 @@
-"""backup.sh on a host whose etcdctl is a stand-in: what is kept, what is copied, and what is refused."""
+"""backup.sh on a host with a stand-in for etcdctl: what is kept, copied and refused."""
 
 import hashlib
 import re
@@ -72,7 +72,7 @@ class BackupHost:
         return sorted(path.name for path in (self.root / place).glob("*.db"))
 
     def age(self, count: int, node: str = "lab_m1") -> list[str]:
-        """Snapshots of earlier days, as backup.sh names them."""
+        """Create snapshots of earlier days, as backup.sh names them."""
         self.directory.mkdir(parents=True, exist_ok=True)
         names = [f"202601{day + 1:02}T000000Z_{node}_3.4.23_r{day}.db" for day in range(count)]
         for name in names:
@@ -86,14 +86,16 @@ def host(sh: Sh, tmp_path: Path) -> BackupHost:
     return BackupHost(sh, tmp_path)
 
 
-def test_the_newest_are_kept_and_others_left_alone(host: BackupHost) -> None:
+def test_the_newest_snapshots_are_kept_and_those_of_other_hosts_not_touched(
+    host: BackupHost,
+) -> None:
     old = host.age(4)
-    strangers = [*host.age(2, node="lab_m2"), *host.age(1, node="other_m1")]
+    others = [*host.age(2, node="lab_m2"), *host.age(1, node="other_m1")]
     code, said = host.run(keep=3)
     assert code == 0, said
     kept = host.snapshots()
     new = [name for name in kept if "_r4711" in name]
-    assert kept == sorted([*old[2:], *strangers, *new])
+    assert kept == sorted([*old[2:], *others, *new])
     assert re.fullmatch(r"\d{8}T\d{6}Z_lab_m1_3\.4\.23_r4711\.db", new[0])
     content = (host.directory / new[0]).read_bytes()
     assert (host.directory / f"{new[0]}.sha256").read_text() == (
@@ -106,13 +108,13 @@ def test_the_newest_are_kept_and_others_left_alone(host: BackupHost) -> None:
     assert [line.split()[2] for line in listed[1:]] == ["4711", "3", "2"]
 
 
-def test_a_copy_goes_only_to_where_something_is_mounted(host: BackupHost) -> None:
+def test_a_copy_is_made_only_on_a_mounted_file_system(host: BackupHost) -> None:
     (host.root / "mnt/nas").mkdir(parents=True)
     code, said = host.run(copy_to="/mnt/nas", mounted=False)
     assert code == 1
     assert "nothing is mounted on" in said
     assert host.snapshots("mnt/nas") == []
-    assert len(host.snapshots()) == 1  # the local one stays
+    assert len(host.snapshots()) == 1  # the local snapshot is kept
     assert "FAIL     nothing is mounted on" in host.run("--dry-run", copy_to="/mnt/nas")[1]
 
     code, said = host.run(copy_to="/mnt/nas", mounted=True)
@@ -124,9 +126,9 @@ def test_a_copy_goes_only_to_where_something_is_mounted(host: BackupHost) -> Non
 
 
 @pytest.mark.parametrize(
-    ("mark", "reason"), [("refuses", "no leader"), ("damaged", "is not whole: Error: integrity")]
+    ("mark", "reason"), [("refuses", "no leader"), ("damaged", "is damaged: Error: integrity")]
 )
-def test_what_is_no_snapshot_is_not_kept_and_costs_no_older_one(
+def test_a_failed_snapshot_is_not_kept_and_no_older_one_is_removed(
     host: BackupHost, mark: str, reason: str
 ) -> None:
     old = host.age(5)
@@ -138,19 +140,19 @@ def test_what_is_no_snapshot_is_not_kept_and_costs_no_older_one(
     assert not (host.directory / ".part").exists()
 
 
-def test_a_full_disk_is_told_before_and_nothing_is_written(host: BackupHost) -> None:
+def test_a_full_disk_is_reported_before_anything_is_written(host: BackupHost) -> None:
     old = host.age(2)
     code, said = host.run(size=10**15)
     assert code == 1
-    assert "MiB free, and the next snapshot needs" in said
+    assert "MiB free, the next snapshot needs" in said
     assert host.snapshots() == old
     assert "snapshot save" not in (host.work / "calls").read_text()
 
 
-def test_what_a_kill_left_is_cleared_away_and_who_runs_is_respected(host: BackupHost) -> None:
+def test_files_of_a_killed_run_are_removed_and_a_running_one_is_respected(host: BackupHost) -> None:
     part = host.directory / ".part"
     part.mkdir(parents=True)
-    (part / "owner").write_text("1 99999999999\n")  # another process has that number now
+    (part / "owner").write_text("1 99999999999\n")  # another process has this id now
     (part / "snapshot.db").write_text("half")
     (host.directory / "20260101T000000Z_lab_m1_3.4.23_r1.db.sha256").write_text("x")
     code, said = host.run()
@@ -166,7 +168,7 @@ def test_what_a_kill_left_is_cleared_away_and_who_runs_is_respected(host: Backup
     assert (code, "another backup.sh is running (process 1)" in said) == (3, True)
 
 
-def test_the_tool_for_snapshots_is_the_one_that_this_etcd_brings(host: BackupHost) -> None:
+def test_the_snapshot_tool_of_the_installed_etcd_is_used(host: BackupHost) -> None:
     assert host.run(tool="etcdutl")[0] == 0
     calls = (host.work / "calls").read_text().splitlines()
     assert any(
@@ -175,7 +177,7 @@ def test_the_tool_for_snapshots_is_the_one_that_this_etcd_brings(host: BackupHos
     assert any(call.startswith("etcdutl snapshot status") for call in calls)
 
 
-def test_help_wrong_usage_and_hosts_without_etcd(host: BackupHost) -> None:
+def test_help_wrong_usage_and_a_host_without_etcd(host: BackupHost) -> None:
     assert "Usage: backup.sh" in host.run("--help")[1]
     assert host.run("--lost")[0] == 2
     code, said = host.run(directory="")

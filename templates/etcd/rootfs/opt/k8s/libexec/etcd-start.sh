@@ -1,34 +1,33 @@
 #!/bin/sh
-# Start etcd as the member that it is; where it has no data yet, as what the other members say.
+# Start etcd. If this host has no data yet, the other members decide whether it creates a cluster or joins.
 #
-# Usage: etcd-start.sh FLAG...              by etcd.service; it ends as /opt/k8s/bin/etcd FLAG...
+# Usage: etcd-start.sh FLAG...              run by etcd.service; it ends with exec /opt/k8s/bin/etcd FLAG...
 #
-#   with data             it just starts
-#   nobody answers        founders begin the new cluster together; who was added later waits
-#   others begin a        so does this one
-#     new cluster too
-#   a cluster answers     it joins: as the member that is listed and never ran, else as a new one; a
-#                         member of its name or address that did run, and whose data are gone, is
-#                         removed first
-#   it answers, but has   it waits: only a quorum may say who is a member
-#     no quorum
+#   it has data                     start with that data
+#   no member answers               the initial members create the cluster together; a member that was added
+#                                   later waits
+#   others create a cluster too     create it together
+#   a cluster answers               join it: as the listed member that never started, else as a new member. A
+#                                   member with this name or address that has run, and whose data is lost, is
+#                                   removed first
+#   a cluster without quorum        wait: only a quorum may change the members
 #
-# /etc/etcd/members.tsv has the planned members. They are no flags of the unit, so that one more of
-# them is no reason to restart the others: members that run know one another from their data.
+# /etc/etcd/members.tsv has the planned members. They are not flags of the unit, so that a new member does not
+# restart the others: running members know each other from their data.
 #
-# What etcd would do by itself is not enough. Started with --initial-cluster-state=new and no data it
-# asks the others too, and ends with "has already been bootstrapped", but only where one answers that
-# knows the member under the ID of the first day. A member that was replaced has another ID; members
-# that came later have none; and where nobody answers it begins. Two hosts of three that lost their
-# disks would so be a quorum of a new and empty cluster, beside the one that still has the data.
-# Hence two things that etcd does not know: who founded the cluster (members.tsv), and that this host
-# has been a member (/var/lib/bundler/etcd-member, once etcd was ready).
+# Why etcd's own logic is not enough: with --initial-cluster-state=new and no data, etcd asks the others and
+# stops with "has already been bootstrapped", but only if one answers that knows this member under its first
+# ID. A replaced member has another ID, a member that was added later has none, and if no member answers, etcd
+# creates a cluster. Two of three hosts that lost their disks would be a quorum of a new, empty cluster, in
+# addition to the one that has the data. So this script uses two facts that etcd does not have: the initial
+# members (members.tsv), and that this host was a member (/var/lib/bundler/etcd-member, written once etcd was
+# ready).
 #
-# A kill at any moment is healed by the next start: every step is decided anew from what the cluster
-# says then. Of two members that join at once etcd takes one, and the other tries again.
+# After a kill at any moment the next start completes the work: every step is decided from what the cluster
+# reports then. If two members join at once, etcd adds one, and the other tries again.
 #
-# DESTDIR    put before the paths of installed files
-# PAUSE      seconds between two looks (default 5)
+# DESTDIR    prepended to the paths of installed files
+# PAUSE      seconds between two tries (default 5)
 set -u
 LC_ALL=C
 prefix=${DESTDIR:-}
@@ -38,29 +37,30 @@ planned=$prefix/etc/etcd/members.tsv
 pki=$prefix/etc/etcd/pki
 restoring=$prefix/var/lib/bundler/restore
 was_member=$prefix/var/lib/bundler/etcd-member
-told=''
+libexec=$prefix/opt/k8s/libexec
+last_message=''
 # shellcheck source=/dev/null # a part of the installed bundle
 . "$prefix/opt/k8s/bundle/lib/core/https.sh" || exit 1
 
 main() {
     read_flags "$@"
     while is_restoring; do
-        say "waiting: a restore was cut short: run the same restore.sh again"
+        say "waiting: a restore was interrupted: run the same restore.sh again"
         sleep "${PAUSE:-5}"
     done
     if has_log; then
-        state=new cluster=$(list_founders) # etcd reads neither: its data tell
+        state=new cluster=$(list_initial_members) # etcd ignores both if it has data
     else
-        set_aside
+        back_up_database
         until decide; do sleep "${PAUSE:-5}"; done
     fi
     exec etcd "$@" --initial-cluster="$cluster" --initial-cluster-state="$state"
 }
 
-# Each line once, until it is another.
+# Print a message, unless it is the same as the last one.
 say() {
-    [ "$told" != "$*" ] || return 0
-    told=$*
+    [ "$last_message" != "$*" ] || return 0
+    last_message=$*
     echo "etcd-start.sh: $*" >&2
 }
 
@@ -79,80 +79,76 @@ read_flags() {
     exit 2
 }
 
-# Data that are half in place: restore.sh says when they are whole.
+# restore.sh writes its steps to this file; before "placed" the data is incomplete.
 is_restoring() { [ -f "$restoring" ] && ! grep -q ' placed$' "$restoring"; }
 
-# It is by its log that etcd knows whether it has been a member (wal.Exist); the directory is there
-# after a start that failed, too.
+# etcd too decides by its log whether it has been a member (wal.Exist). The directory alone exists after a
+# failed start, too.
 has_log() {
     for log in "${wal_dir:-$data_dir/member/wal}"/*.wal; do [ ! -f "$log" ] || return 0; done
     return 1
 }
 
-# A database whose log is lost fits nothing that the cluster would send. etcd makes one of some 20 KB
-# before it knows whether it can start.
-set_aside() {
+# A database without its log cannot be used by a joining member: back it up. etcd creates one of about 20 KB
+# before it knows whether it can start; that one is not kept.
+back_up_database() {
     database=$data_dir/member/snap/db
     [ -f "$database" ] && [ "$(wc -c <"$database")" -gt 65536 ] || return 0
-    say "$data_dir has a database, but its log is gone: it is kept in $data_dir/member.without-log"
+    say "$data_dir has a database without its log: it is moved to $data_dir/member.without-log"
     rm -rf "$data_dir/member.without-log"
     mv "$data_dir/member" "$data_dir/member.without-log" || exit 1
 }
 
-# Sets state and cluster; or says what is waited for.
+# Set state and cluster, or say what this host waits for and return 1.
 decide() {
-    survey
+    ask_members
     if [ "$clusters" -gt 1 ]; then
-        say "two clusters answer: $via and others. Which one is right no program can know: stop etcd on the hosts of the other"
+        say "two clusters answer: $via and others. Decide which one is right, and stop etcd on the hosts of the other"
         return 1
     fi
-    if [ -n "$quorate" ]; then join; elif [ -n "$formed" ]; then join_without_quorum; else found; fi
+    if [ -n "$quorate" ]; then join; elif [ -n "$formed" ]; then join_without_quorum; else create; fi
 }
 
-# Views of the cluster, lines of "ID NAME PEER-URLS CLIENT-URLS" with a - where there is nothing:
-#   formed    of one that knows of members that have served, so that there was a quorum once
-#   quorate   of one that can read with a quorum right now; via is its client URL
-#   strange   the peer URL of one that begins a cluster of other members
-survey() {
-    formed='' quorate='' via='' strange='' clusters=0
+# Ask all planned members. Sets views of the cluster, lines of "ID NAME PEER-URLS CLIENT-URLS", with - for
+# nothing:
+#   formed     of a member that knows members that have started: there was a quorum once
+#   quorate    of a member that can read with a quorum now; via is its client URL
+# and clusters: how many clusters with a quorum answer; unexpected: the peer URL of a member that creates a
+# cluster of other members.
+ask_members() {
+    formed='' quorate='' via='' unexpected='' clusters=0
     # shellcheck disable=SC2013 # a word a line
     for other in $(awk -F'\t' -v url="$peer_url" '$2 != url { print $2 "|" $3 }' "$planned"); do
         view=$(ask_peer "${other%|*}")
         [ -n "$view" ] || continue
         if ! printf '%s\n' "$view" | awk '$4 != "-" { found = 1 } END { exit !found }'; then
-            is_founding "$view" || strange=${other%|*}
+            has_only_initial_members "$view" || unexpected=${other%|*}
             continue
         fi
         formed=$view
-        view=$(ask_quorum "${other#*|}") || continue
+        view=$(ask_with_quorum "${other#*|}") || continue
         has_common_member "$quorate" "$view" || clusters=$((clusters + 1))
         quorate=$view via=${other#*|}
     done
 }
 
-# ask_peer PEER-URL: in its own view, which every member gives from its start on. etcd keeps these
-# connections open for 5 s, so the time is always used up; but to be slow is not to be silent: on
-# silence a new cluster may be begun.
+# ask_peer PEER-URL: the view of this member, which it gives from its start on. etcd does not close the
+# connection for 5 s, so each call takes the two seconds. A slow member must not be taken for a missing one
+# (a new cluster might be created), so there is a second, longer try.
 ask_peer() {
     peer=${1#https://}
-    # shellcheck disable=SC2034 # by https_get
+    # shellcheck disable=SC2034 # read by https_get
     for HTTPS_TIMEOUT in 2 8; do
-        answer=$(https_get "${peer%:*}" "${peer##*:}" /members "$pki/ca.crt" "$pki/peer.crt" "$pki/peer.key" | awk 'NR == 1 && $1 != 200 { exit } NR > 1 && /\]$/')
+        answer=$(https_get "${peer%:*}" "${peer##*:}" /members "$pki/ca.crt" "$pki/peer.crt" "$pki/peer.key" |
+            awk 'NR == 1 && $1 != 200 { exit } NR > 1 && /\]$/')
         [ -z "$answer" ] || break
     done
-    printf '%s\n' "$answer" | tr '{' '\n' | awk '
-            function value(key) {
-                if (!match($0, "\"" key "\":(\\[[^]]*\\]|\"[^\"]*\"|[0-9]+)")) return "-"
-                text = substr($0, RSTART + length(key) + 3, RLENGTH - length(key) - 3)
-                gsub(/[]["]/, "", text)
-                return text == "" ? "-" : text
-            }
-            /"id":/ { print value("id"), value("name"), value("peerURLs"), value("clientURLs") }'
+    printf '%s\n' "$answer" | tr '{' '\n' | awk -f "$libexec/etcd-members.awk"
 }
 
-# ask_quorum CLIENT-URL: a read needs a quorum, and brings this member up to date; before 3.5 the list
-# of members by itself does neither.
-ask_quorum() {
+# ask_with_quorum CLIENT-URL: the view of this member after a read, which needs a quorum and makes the member
+# catch up. Before etcd 3.5 the list of members alone does neither.
+ask_with_quorum() {
     etcdctl_at "$1" get bundler/quorum --keys-only >/dev/null 2>&1 || return 1
     list=$(etcdctl_at "$1" member list -w simple 2>/dev/null) || return 1
     printf '%s\n' "$list" | awk -F', ' 'NF >= 4 { print $1, $3 == "" ? "-" : $3, $4, $5 == "" ? "-" : $5 }'
@@ -161,78 +157,100 @@ ask_quorum() {
 etcdctl_at() {
     endpoint=$1
     shift
-    ETCDCTL_API=3 timeout 12 etcdctl --endpoints="$endpoint" --cacert="$pki/ca.crt" --cert="$pki/healthcheck-client.crt" \
-        --key="$pki/healthcheck-client.key" --dial-timeout=3s --command-timeout=8s "$@"
+    ETCDCTL_API=3 timeout 12 etcdctl --endpoints="$endpoint" --cacert="$pki/ca.crt" \
+        --cert="$pki/healthcheck-client.crt" --key="$pki/healthcheck-client.key" \
+        --dial-timeout=3s --command-timeout=8s "$@"
 }
 
-# Two views of one cluster; of nothing and a first one: no.
+# has_common_member VIEW VIEW: do both views have a member ID in common? False if one is empty.
 has_common_member() {
-    printf '%s\n' "$1" '' "$2" | awk 'NF == 0 { second = 1; next } !second { known[$1] = 1; next } $1 in known { found = 1 } END { exit !found }'
+    printf '%s\n' "$1" '' "$2" | awk '
+        NF == 0 { second = 1; next }
+        !second { known[$1] = 1; next }
+        $1 in known { found = 1 }
+        END { exit !found }'
 }
 
-# Are these the founders, and nobody else?
-is_founding() {
-    [ "$(printf '%s\n' "$1" | awk '{ print $3 }' | sort)" = "$(awk -F'\t' '$4 == "founder" { print $2 }' "$planned" | sort)" ]
+# has_only_initial_members VIEW: are its members exactly the initial ones?
+has_only_initial_members() {
+    [ "$(printf '%s\n' "$1" | awk '{ print $3 }' | sort)" = \
+        "$(awk -F'\t' '$4 == "founder" { print $2 }' "$planned" | sort)" ]
 }
 
-list_founders() { awk -F'\t' '$4 == "founder" { printf "%s%s=%s", comma, $1, $2; comma = "," }' "$planned"; }
+# The initial members are marked "founder" in the fourth column: NAME=PEER-URL,NAME=PEER-URL
+list_initial_members() {
+    awk -F'\t' '$4 == "founder" { printf "%s%s=%s", comma, $1, $2; comma = "," }' "$planned"
+}
 
-# Nobody knows of a cluster that has served.
-found() {
-    if [ -n "$strange" ]; then
-        say "waiting: $strange begins a cluster of other members than $planned names: are all bundles of one build?"
-    elif ! list_founders | tr ',' '\n' | grep -qxF "$name=$peer_url"; then
-        say "waiting: this member was added to a cluster, of which no member answers"
+# No member knows of a cluster that has started.
+create() {
+    if [ -n "$unexpected" ]; then
+        say "waiting: $unexpected creates a cluster of other members than those in $planned:" \
+            "install bundles of the same build on all hosts"
+    elif ! list_initial_members | tr ',' '\n' | grep -qxF "$name=$peer_url"; then
+        say "waiting: this member was added to a cluster, and no member of it answers"
     elif [ -f "$was_member" ]; then
-        say "this host has been a member, and its data in $data_dir are gone: it joins as soon as others are a quorum." \
-            "If all are lost: /opt/k8s/bundle/restore.sh; if nothing is to be kept: rm $was_member"
+        say "waiting: this host was a member, and its data in $data_dir is lost:" \
+            "it joins as soon as others have a quorum. If all data is lost: /opt/k8s/bundle/restore.sh; if no data is to be kept: rm $was_member"
     else
-        say "no cluster answers: beginning a new one with $(list_founders)"
-        state=new cluster=$(list_founders)
+        say "no cluster answers: creating a new one with $(list_initial_members)"
+        state=new cluster=$(list_initial_members)
         return 0
     fi
     return 1
 }
 
-# A cluster serves: it is changed, or is as it must be.
+# A cluster with a quorum answers: change its members, if needed, and join.
 join() {
-    stale=$(printf '%s\n' "$quorate" | awk -v name="$name" -v url="$peer_url" '($3 == url && $4 != "-") || ($3 != url && $2 == name) { print $1; exit }')
+    stale=$(printf '%s\n' "$quorate" | awk -v name="$name" -v url="$peer_url" '
+        ($3 == url && $4 != "-") || ($3 != url && $2 == name) { print $1; exit }')
     if [ -n "$stale" ]; then
-        say "member $stale of $via was this host, and its data are gone: removing it"
+        say "member $stale of $via was this host, and its data is lost: removing it"
         change member remove "$stale"
-        return 1 # decide anew: it is not listed now
+        return 1 # decide again: it is not listed any more
     fi
     if ! is_listed "$quorate"; then
         say "adding this host to the cluster of $via"
         change member add "$name" --peer-urls="$peer_url" || return 1
     fi
-    take_part "$quorate"
+    set_cluster "$quorate"
 }
 
-# A cluster that has no quorum cannot be changed. Where this member is what it lacks (it was added or
-# counted in, and never ran), its start is what everybody waits for.
+# A cluster without a quorum cannot be changed. If this member is listed and never started, it must start:
+# the quorum may need it.
 join_without_quorum() {
-    if is_listed "$formed" -; then take_part "$formed"; return; fi
-    say "waiting: a cluster answers, but it has no quorum, and only a quorum may take this host in: start its other members (if they are lost: /opt/k8s/bundle/restore.sh)"
+    if is_listed "$formed" -; then
+        set_cluster "$formed"
+        return
+    fi
+    say "waiting: a cluster answers, but has no quorum, and only a quorum can add this host:" \
+        "start its other members (if they are lost: /opt/k8s/bundle/restore.sh)"
     return 1
 }
 
 # is_listed VIEW [CLIENT-URLS]
-is_listed() { printf '%s\n' "$1" | awk -v url="$peer_url" -v client="${2:-}" '$3 == url && (client == "" || $4 == client) { found = 1 } END { exit !found }'; }
+is_listed() {
+    printf '%s\n' "$1" | awk -v url="$peer_url" -v client="${2:-}" '
+        $3 == url && (client == "" || $4 == client) { found = 1 }
+        END { exit !found }'
+}
 
-# What etcd wants to hear: the members that are there, and this one, each under a name of its own.
-take_part() {
+# set_cluster VIEW: etcd needs the existing members and this one, each with a unique name.
+set_cluster() {
     state=existing
     cluster=$(printf '%s\n' "$1" | awk -v name="$name" -v url="$peer_url" '
         $3 == url { next }
-        { n = split($3, urls, ","); for (i = 1; i <= n; i++) printf "%s=%s,", $2 == "-" || $2 == name ? $1 : $2, urls[i] }
+        {
+            n = split($3, urls, ",")
+            for (i = 1; i <= n; i++) printf "%s=%s,", ($2 == "-" || $2 == name ? $1 : $2), urls[i]
+        }
         END { printf "%s=%s", name, url }')
-    say "joining the cluster as one of $cluster"
+    say "joining the cluster with $cluster"
 }
 
 change() {
     reason=$(etcdctl_at "$via" "$@" 2>&1 >/dev/null) && return
-    say "the cluster does not take it yet ($1 $2): $(printf '%s\n' "$reason" | sed -n '$p')"
+    say "the cluster refused ($1 $2), trying again: $(printf '%s\n' "$reason" | sed -n '$p')"
     return 1
 }
 
