@@ -129,7 +129,7 @@ def _check_containerd(runtime: Containerd, minor: str) -> Iterator[Problem]:
 
 
 def _holds_certificates(path: Path) -> bool:
-    """Certificates and no private key: every user of a host can read this file there."""
+    """Whether the file has certificates only: every user of a host can read it, so no key."""
     try:
         return set(re.findall(r"-----BEGIN ([A-Z0-9 ]+)-----", path.read_text())) == {"CERTIFICATE"}
     except (OSError, UnicodeDecodeError):
