@@ -3,10 +3,10 @@
 cp          copy the finished tarballs
 bundler     build the lab with a warm cache
 tar czf     the plain way: one `tar czf` for each node's unpacked tree
-+200        build the lab with 200 workers more, warm cache
++200        build the lab with 200 additional workers, warm cache
 
-Bounds hold for the median of several rounds' ratios, so that what else the machine does is shared.
-Exit code 1 where one is broken.
+Bounds are for the median ratio of several rounds, so that other load counts for both sides.
+Exit code 1 if a bound is exceeded.
 """
 
 import os
@@ -30,21 +30,21 @@ MEMORY = 300  # MiB
 
 def measure(*command: object, cwd: Path | None = None) -> tuple[float, int]:
     """Seconds, and the command's peak memory in MiB."""
-    begun = time.monotonic()
+    started = time.monotonic()
     process = subprocess.Popen([str(word) for word in command], stdout=subprocess.DEVNULL, cwd=cwd)
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         sys.exit(f"failed: {' '.join(map(str, command))}")
-    return time.monotonic() - begun, usage.ru_maxrss >> 10
+    return time.monotonic() - started, usage.ru_maxrss >> 10
 
 
 def judge(
     what: str, figure: float, allowed: float, unit: str = "", *, at_least: bool = False
 ) -> bool:
-    """Print a figure beside what is allowed; whether it holds."""
+    """Print a figure next to its bound; return whether the bound holds."""
     holds = figure >= allowed if at_least else figure <= allowed
     bound = f"allowed: at {'least' if at_least else 'most'} {allowed:g}{unit}"
-    print(f"{what:44}{figure:8.2f}{unit}   {bound}{'' if holds else '   BROKEN'}")
+    print(f"{what:44}{figure:8.2f}{unit}   {bound}{'' if holds else '   EXCEEDED'}")
     return holds
 
 
@@ -104,7 +104,7 @@ def main() -> int:
 
 
 def build_large(description: Path, work: Path, warm: float) -> None:
-    """200 workers more: keys are made in the first run, the second is what a rebuild costs."""
+    """200 additional workers: the first run makes keys, the second shows what a rebuild costs."""
     first, _ = build(description, work / "large", work / "cache")
     large, memory = build(description, work / "large", work / "cache")
     total = size_of(work / "large")

@@ -1,10 +1,10 @@
-"""What fetching costs beside curl and sha256sum, in one run (make bench).
+"""What fetching costs compared with curl and sha256sum, in one run (make bench).
 
 curl + sha256sum    `curl -o /dev/null`, then `sha256sum` of the same file
 bundler fetch       the whole command: download, verify, flush to the disk, into the cache
 
 From a server on loopback, which sends a file of 1.5 GB as fast as the kernel can.
-Exit code 1 where a bound is broken.
+Exit code 1 if a bound is exceeded.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from pathlib import Path
 from bench import BUNDLER, PROJECT, judge, measure
 
 sys.path.insert(0, str(PROJECT / "tests"))
-from descriptions import write_description, write_upstream
+from support.descriptions import write_description, write_upstream
 
 SIZE = 1_500_000_000
 ROUNDS = 5
@@ -52,7 +52,7 @@ def serve(directory: Path) -> str:
 
 
 def write_inputs(work: Path, url: str, digest: str) -> list[object]:
-    """A cluster one of whose upstream files is the large one; the command that fetches it."""
+    """Write a cluster whose etcd is the large file; return the command that fetches it."""
     description = write_description(work)
     pins = json.loads(write_upstream(work, description).read_text())
     pins["artifacts"]["etcd/amd64"] = {"url": url, "sha256": digest}
@@ -72,7 +72,7 @@ def main() -> int:
         url = f"{serve(work / 'served')}/large"
         command = write_inputs(work, url, digest)
         plain, fetched, memory = [], [], 0
-        for _ in range(ROUNDS):  # by turns, so that what else the machine does is shared
+        for _ in range(ROUNDS):  # alternating, so that other load on the machine counts for both
             curl, _ = measure("curl", "-s", "-o", "/dev/null", url)
             plain.append(curl + measure("sha256sum", file)[0])
             seconds, peak = measure(*command, "--cache", work / "cache")

@@ -2,10 +2,10 @@
 # Prepare a machine: the virtual environment, and the packages that the tests use.
 #
 #   setup.sh venv      .venv with bundler, editable, and its development tools
-#   setup.sh check     what `make check` needs besides
+#   setup.sh check     what `make check` needs in addition
 #   setup.sh lab       what the lab needs: Docker, artifacts, the image of its hosts
 #
-# As root on Debian missing packages are installed; elsewhere it says which they are.
+# As root on Debian it installs missing packages; elsewhere it names them.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 project=$(dirname "$here")
@@ -33,7 +33,7 @@ main() {
     esac
 }
 
-# Made beside its place, so that one that was cut short is made anew.
+# The copy of pyproject.toml is written last: an unfinished environment is made again.
 make_venv() {
     cmp -s "$project/pyproject.toml" "$project/.venv/.pyproject.toml" && return 0
     python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "Python 3.11 or newer is needed, not $(python3 --version)"

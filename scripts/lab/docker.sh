@@ -1,9 +1,9 @@
 #!/bin/sh
-# Make sure that a Docker daemon answers.
+# Ensure that a Docker daemon answers.
 #
 #   docker.sh up     use the daemon that runs; else, as root on Debian, install and start one
 #
-# The daemon's log is <lab cache>/dockerd.log. A start heals what an earlier run left behind.
+# The daemon's log is <lab cache>/dockerd.log. A start removes what an earlier run left.
 set -eu
 . "$(dirname "$0")/common.sh"
 
@@ -15,13 +15,13 @@ main() {
     is_root || fail "no Docker daemon answers: start Docker, or add yourself to the group docker"
     [ -e /etc/debian_version ] || fail "no Docker daemon answers: install and start Docker"
     need dockerd:docker.io iptables:iptables
-    heal_leftovers
+    remove_leftovers
     start_daemon
 }
 
 # A daemon that was killed leaves its pid file, its containerd, and mounts behind. A container whose
 # root is still mounted can never be removed: "driver failed to remove root filesystem: device or resource busy".
-heal_leftovers() {
+remove_leftovers() {
     if [ -d /run/systemd/system ]; then return 0; fi
     pkill -x dockerd 2>/dev/null || true
     pkill -x containerd 2>/dev/null || true

@@ -52,7 +52,7 @@ ensure_image() {
 }
 
 # Internal: Docker gives it no route and no masquerading. Its isolation also drops pods' packets
-# between hosts (addresses outside the subnet) while bridges call iptables, hence DOCKER-USER.
+# between hosts (addresses outside the subnet) while bridges call iptables, so DOCKER-USER accepts them.
 ensure_network() {
     docker network inspect "$LAB_NETWORK" >/dev/null 2>&1 ||
         docker network create --internal --subnet "$LAB_SUBNET" -o com.docker.network.bridge.name="$LAB_NETWORK" "$LAB_NETWORK" >/dev/null
@@ -84,7 +84,7 @@ boot() {
     fi
 }
 
-# Every capability but SYS_RESOURCE, which this machine may not hand on.
+# Every capability except SYS_RESOURCE, which this machine may not grant.
 capabilities() {
     echo CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE \
         NET_BIND_SERVICE NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT \
