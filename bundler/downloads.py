@@ -19,15 +19,15 @@ from bundler.sources.lock import write_lock
 from bundler.sources.lock_update import (
     LockChange,
     first_uses,
-    list_beside,
+    list_sidecar_urls,
     make_lock,
     propose_artifacts,
     refuse_first_uses,
 )
 from bundler.sources.mirrors import parse_mirror
-from bundler.sources.packages.resolve import has_url, propose_packages
+from bundler.sources.packages.resolve import is_fetched_entry, propose_packages
 from bundler.sources.resolved import Resolved
-from bundler.sources.sidecars import recall_beside
+from bundler.sources.sidecars import find_cached_sidecars
 from bundler.sources.transport import make_session
 
 
@@ -58,7 +58,7 @@ def update_lock(
         update = {_normalize_image(name, plan) for name in update}
         proposals = [
             *propose_artifacts(plan, options, now),
-            *propose_images(plan, make_puller(inputs, progress, anew=True), now),
+            *propose_images(plan, make_puller(inputs, progress, refresh=True), now),
             *propose_packages(plan, old, update, options, now),
         ]
         new, changes = make_lock(
@@ -88,7 +88,7 @@ def list_local_digests(project: Project, resolved: Resolved) -> frozenset[str]:
     packages = resolved.packages or ()
     layers = (layer for image in open_files(project.plan).values() for layer in image.layers)
     return frozenset((
-        *(entry.digest.partition(":")[2] for entry in packages if not has_url(entry)),
+        *(entry.digest.partition(":")[2] for entry in packages if not is_fetched_entry(entry)),
         *(layer.descriptor.hexadecimal for layer in layers),
     ))  # fmt: skip
 
@@ -126,7 +126,7 @@ def make_fetch_options(inputs: Inputs, progress: DownloadProgress) -> FetchOptio
 
 
 def _list_files_with_url(resolved: Resolved) -> tuple[Artifact, ...]:
-    packages = (from_entry(e, e.evidence) for e in resolved.packages or () if has_url(e))
+    packages = (from_entry(e, e.evidence) for e in resolved.packages or () if is_fetched_entry(e))
     return (*resolved.artifacts.values(), *packages)
 
 
@@ -134,8 +134,8 @@ def _list_sidecars(project: Project, resolved: Resolved) -> Iterator[Artifact]:
     """Checksums and signatures that upstream publishes next to its files."""
     keys = project.cluster.upstream_keys
     for artifact in resolved.artifacts.values():
-        for url in list_beside(artifact, keys.get(artifact.component)):
-            yield from recall_beside(artifact, url, project.inputs.cache)
+        for url in list_sidecar_urls(artifact, keys.get(artifact.component)):
+            yield from find_cached_sidecars(artifact, url, project.inputs.cache)
 
 
 def _normalize_image(name: str, plan: ClusterPlan) -> str:

@@ -14,8 +14,7 @@ from bundler.errors import ConfigError
 from bundler.paths import default_state
 from bundler.sources.download import PARALLEL_DOWNLOADS
 from bundler.sources.images.registry import RegistryOptions
-from bundler.sources.lock import Lock, parse_lock
-from bundler.sources.lock_update import lock_path
+from bundler.sources.lock import Lock, lock_path, parse_lock
 from bundler.sources.resolved import Resolved, resolve_sources
 
 

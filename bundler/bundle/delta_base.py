@@ -8,7 +8,7 @@ from bundler.bundle.inspect import NODE_ENV, read_facts, read_front
 from bundler.cluster.schema import Cluster
 from bundler.errors import ConfigError
 from bundler.formats.bundle_archives import explain_damage
-from bundler.formats.volumes import volumes_of
+from bundler.formats.volumes import list_volumes
 from bundler.render.bundle_manifest import BundleManifest, ContentSource, parse_manifest
 from bundler.render.tree import MANIFEST
 
@@ -53,7 +53,7 @@ def _load(
     elif path.is_dir():
         for each in [node] if node else nodes:
             yield from _find_in(path, f"{cluster}-{each}", each)
-    elif not path.is_file() and not volumes_of(path):
+    elif not path.is_file() and not list_volumes(path):
         raise ConfigError(f"--since {argument}: there is no such file or directory", hint=HOW)
     elif not path.is_file() or _is_gzip(path):
         manifest, found = read_front(path)
@@ -74,7 +74,7 @@ def _agree(argument: str, node: str, found: str) -> str:
 def _find_in(directory: Path, bundle: str, node: str) -> Iterator[tuple[str, BundleManifest]]:
     """A node's bundle in a directory of them: packed, unpacked, or rendered."""
     tarball = directory / f"{bundle}.tar.gz"
-    if tarball.is_file() or volumes_of(tarball):
+    if tarball.is_file() or list_volumes(tarball):
         yield node, read_front(tarball)[0]
         return
     for folder in (directory / bundle, directory / node):

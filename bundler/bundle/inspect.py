@@ -11,11 +11,11 @@ from bundler.bundle.shared_payload import payload_name
 from bundler.bundle.signing import SIGNATURE
 from bundler.errors import OutputError
 from bundler.formats.bundle_archives import (
-    Hashing,
     explain_damage,
+    read_tar_gz,
     read_text,
-    read_zipped,
 )
+from bundler.formats.digests import HashingReader
 from bundler.render.bundle_manifest import (
     BundleManifest,
     ContentSource,
@@ -71,8 +71,8 @@ def inspect(path: Path, *, keep: int = 0) -> BundleReport:
     seen: dict[str, tuple[int, int, str]] = {}
     texts: dict[str, bytes] = {}
     with explain_damage(path):
-        for name, mode, content in read_zipped(path):
-            reader = Hashing(content)
+        for name, mode, content in read_tar_gz(path):
+            reader = HashingReader(content)
             texts.pop(name, None)  # of two members with one name the last counts, as for tar
             if name in KEPT:
                 texts[name] = read_text(reader)
@@ -98,7 +98,7 @@ def read_front(path: Path) -> tuple[BundleManifest, str]:
     """A bundle's manifest and its node's name, without reading the large files behind them."""
     node = ""
     with explain_damage(path):
-        for name, _, content in read_zipped(path):
+        for name, _, content in read_tar_gz(path):
             if name == NODE_ENV:
                 node = read_facts(read_text(content).decode()).get("NODE", "")
             if name == MANIFEST:

@@ -21,7 +21,7 @@ from bundler.files import (
 from bundler.formats.volumes import (
     DIGESTS,
     Written,
-    whole_name,
+    joined_name,
     write_pieces,
 )
 from bundler.paths import RESOURCES
@@ -92,7 +92,7 @@ def _note_strangers(output: Path, cluster: str, known: set[str]) -> None:
     """Bundles of nodes that left the plan lie about until somebody takes them away."""
     ours = re.compile(rf"(?:{re.escape(cluster)}-.+\.tar\.gz|{PAYLOAD.pattern})(?:{DIGESTS})?")
     names = {path.name for path in output.iterdir()} - known
-    for name in sorted({whole_name(name) for name in names}):
+    for name in sorted({joined_name(name) for name in names}):
         if ours.fullmatch(name):
             log.warning(
                 f"{output / name} is not of this build: an earlier one's? It is not in {SUMS}"

@@ -19,12 +19,12 @@ from bundler.cache.payload import Payload, read_segment
 from bundler.cache.segments import compress, padding
 from bundler.errors import OutputError
 from bundler.formats.bundle_archives import (
-    Hashing,
     explain_damage,
     list_files,
-    read_plain,
+    read_tar,
     read_text,
 )
+from bundler.formats.digests import HashingReader
 
 END = bytes(2 * tarfile.BLOCKSIZE)
 SUMS = "SHA256SUMS"
@@ -94,8 +94,8 @@ def inspect_shared(path: Path) -> SharedReport:
     sums: dict[str, str] = {}
     identity, files, faults = "", set(), []
     with explain_damage(path):
-        for name, _, content in read_plain(path):
-            reader = Hashing(content)
+        for name, _, content in read_tar(path):
+            reader = HashingReader(content)
             if name == SUMS:
                 text = read_text(reader)
                 identity = hashlib.sha256(text).hexdigest()
@@ -113,12 +113,13 @@ def inspect_shared(path: Path) -> SharedReport:
     return SharedReport(identity=identity, files=frozenset(files), faults=tuple(faults))
 
 
-def _read_member(member: Hashing, where: Path) -> str:
+def _read_member(member: HashingReader, where: Path) -> str:
     """The digest of the one file that a member holds; nothing where it cannot be read."""
     try:
         with explain_damage(where), gzip.open(cast("IO[bytes]", member)) as unzipped:
             held = [
-                Hashing(file).finish() for _, _, file in list_files(cast("IO[bytes]", unzipped))
+                HashingReader(file).finish()
+                for _, _, file in list_files(cast("IO[bytes]", unzipped))
             ]
     except OutputError:
         return ""

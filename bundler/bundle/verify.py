@@ -18,9 +18,9 @@ from bundler.bundle.output import (
 )
 from bundler.bundle.shared_payload import SharedReport, inspect_shared, payload_name
 from bundler.bundle.signing import SUMS_SIGNATURE, is_signed_by, load_public_key
-from bundler.cache.stamps import hash_file
 from bundler.errors import OutputError
-from bundler.formats.volumes import DIGESTS, whole_name
+from bundler.formats.digests import hash_file
+from bundler.formats.volumes import DIGESTS, joined_name
 from bundler.render.bundle_manifest import BundleManifest, ContentSource
 
 BUNDLE = ".tar.gz"
@@ -55,7 +55,7 @@ def verify(directory: Path, trusted: tuple[Path, ...] = ()) -> Iterator[Verdict]
     sums = _parse_sums(text, directory / SUMS)
     wholes: dict[str, list[str]] = {}
     for name in sorted(sums):
-        wholes.setdefault(whole_name(name), []).append(name)
+        wholes.setdefault(joined_name(name), []).append(name)
     payloads: dict[str, SharedReport] = {}
     # payload files first: bundles ask what is in them
     for whole in sorted(wholes, key=lambda name: (not PAYLOAD.fullmatch(name), name)):

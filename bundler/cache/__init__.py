@@ -1,10 +1,10 @@
-"""The cache on the builder: upstream files by digest, and what is made of them once.
+"""The cache on the builder: upstream files by digest, and what is made from them once.
 
-store.py     where files are, and who holds them
-marks.py     what a file was when it was last read whole
-memory.py    what names were seen to mean
-payload.py   large files, compressed once for all bundles
-segments.py  where those lie
-care.py      read again, and what nothing needs taken away
-media.py     exported and imported as one file
+store.py        the directory, its files and its locks
+stamps.py       the state of a file when it was last read and checked
+refs.py         names and the digests that they stood for: image tags, URLs
+payload.py      large files, compressed once for all bundles
+segments.py     the compressed files of payload.py
+maintenance.py  verify and prune
+archive.py      export and import as one tar file
 """

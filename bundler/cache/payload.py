@@ -1,4 +1,4 @@
-"""Large files as compressed tar segments: made once, kept by content, laid into N bundles."""
+"""Large files as compressed tar segments: made once, stored by digest, copied into N bundles."""
 
 import gzip
 import hashlib
@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from bundler.cache.segments import (
     BLOCK,
@@ -23,6 +22,7 @@ from bundler.cache.store import Cache
 from bundler.catalog import Artifact
 from bundler.errors import ArtifactError
 from bundler.files import write_atomically
+from bundler.formats.digests import hash_next
 from bundler.formats.tar_safety import (
     BadMemberError,
     iter_members,
@@ -36,7 +36,7 @@ COPY = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Payload:
-    """A large file: what it is, and where its compressed segment lies."""
+    """A large file: its digest, its size, and the path of its compressed segment."""
 
     sha256: str
     size: int
@@ -51,9 +51,10 @@ def ensure_file(path: Path, cache: Cache) -> Payload:
 def ensure_part(
     path: Path, offset: int, size: int, cache: Cache, *, known: str | None = None
 ) -> Payload:
-    """The payload of some bytes of a file; it is read for its digest, unless that is `known`."""
+    """The payload of a range of a file, which is read for its digest unless that is `known`."""
     with path.open("rb") as file:
-        digest = known or _hash_part(file, offset, size)
+        file.seek(offset)
+        digest = known or hash_next(file, size).hexdigest()
         if not has_segment(cache, digest):
             file.seek(offset)
             make_segment(file, size, cache, digest)
@@ -63,11 +64,11 @@ def ensure_part(
 def ensure_members(
     artifact: Artifact, archive: Path, names: Sequence[str], cache: Cache
 ) -> dict[str, Payload]:
-    """The payloads of an upstream tarball's members; the archive is read only if one is missing.
+    """The payloads of members of an upstream archive, which is read only if one is missing.
 
-    Raises ArtifactError where a member is missing, is no plain file, or the archive is damaged.
+    Raises ArtifactError if a member is missing or not a regular file, or the archive is damaged.
     """
-    found = {name: _recall(artifact, name, cache) for name in names}
+    found = {name: _find_payload(artifact, name, cache) for name in names}
     missing = {name for name, payload in found.items() if payload is None}
     if missing:
         with cache.lock(f"members-{artifact.digest}", label=artifact.label):
@@ -75,32 +76,34 @@ def ensure_members(
     return {name: payload for name, payload in found.items() if payload is not None}
 
 
-def recall_contents(artifact: Artifact, cache: Cache) -> set[str]:
-    """The SHA-256 of what was ever laid into bundles of an upstream file: itself, or members."""
+def list_contents(artifact: Artifact, cache: Cache) -> set[str]:
+    """The SHA-256 of all that bundles ever took from an upstream file: the file, or its members."""
     found = (cache.root / MEMBERS / artifact.digest).glob("*.json")
     records = (_read_record(path) for path in found)
     return {artifact.digest, *(digest for digest, _ in filter(None, records))}
 
 
 def read_payload(payload: Payload) -> Iterator[bytes]:
-    """The content again, decompressed, in pieces; ArtifactError where its segment is damaged."""
+    """The content, decompressed, in pieces; ArtifactError if its segment is damaged."""
     left = payload.size
     with _explain_damage(payload), gzip.open(payload.segment) as file:
         while left and (chunk := file.read(min(CHUNK, left))):
             left -= len(chunk)
             yield chunk
-        if left or len(file.read(BLOCK)) != -payload.size % BLOCK:  # its end, checksum included
-            raise EOFError("not as long as its content")
+        if (
+            left or len(file.read(BLOCK)) != -payload.size % BLOCK
+        ):  # to its end, which has the checksum
+            raise EOFError("it does not have the length of its content")
 
 
 def read_head(payload: Payload, length: int) -> bytes:
-    """The content's first bytes."""
+    """The first bytes of the content."""
     with _explain_damage(payload), gzip.open(payload.segment) as file:
         return file.read(min(length, payload.size))
 
 
 def read_segment(payload: Payload) -> Iterator[bytes]:
-    """The content as it is laid into bundles, compressed, in pieces."""
+    """The compressed content, as bundles have it, in pieces."""
     with _explain_damage(payload), payload.segment.open("rb") as segment:
         while chunk := segment.read(COPY):
             yield chunk
@@ -112,21 +115,14 @@ def _explain_damage(payload: Payload) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise ArtifactError(
-            f"{payload.segment} went while it was needed", hint="was the cache pruned? Build again"
+            f"{payload.segment} was removed during the build",
+            hint="did bundler cache prune run? Build again",
         ) from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ArtifactError(
-            f"{payload.segment} is damaged: {error}", hint="find out why: bundler cache verify"
+            f"{payload.segment} is damaged: {error}",
+            hint="check the cache: bundler cache verify; then build again",
         ) from error
-
-
-def _hash_part(file: BinaryIO, offset: int, size: int) -> str:
-    hasher = hashlib.sha256()
-    file.seek(offset)
-    while size and (chunk := file.read(min(CHUNK, size))):
-        hasher.update(chunk)
-        size -= len(chunk)
-    return hasher.hexdigest()
 
 
 def _read_members(
@@ -136,14 +132,14 @@ def _read_members(
     found = {}
     try:
         with open_tar(archive) as tar:
-            # to its end, though all may be found before: a second file of one name may follow
+            # to the end even if all are found: a second file with the same name may follow
             for member in iter_members(tar, unpack_limit(archive.stat().st_size)):
                 name = member.name.removeprefix("./")
                 if name not in left:
                     continue
                 file = tar.extractfile(member) if member.isreg() else None
                 if file is None:
-                    raise ArtifactError(f"{artifact.label}: {name} is no plain file")
+                    raise ArtifactError(f"{artifact.label}: {name} is not a regular file")
                 digest = make_segment(file, member.size, cache, None)  # type: ignore[arg-type]
                 found[name] = Payload(
                     sha256=digest, size=member.size, segment=segment_path(cache, digest)
@@ -151,22 +147,22 @@ def _read_members(
                 left.discard(name)
     except BadMemberError as error:
         raise ArtifactError(
-            f"{artifact.label}: {artifact.url} is no archive to trust: {error}",
-            hint="find out who made it, and take another, with its digest under `artifacts`",
+            f"{artifact.label}: the archive {artifact.url} is refused: {error}",
+            hint="find out who made it; then pin another file under `artifacts` in cluster.yaml",
         ) from error
     except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
-        raise ArtifactError(f"{artifact.label}: a damaged archive: {error}") from error
+        raise ArtifactError(f"{artifact.label}: the archive is damaged: {error}") from error
     if left:
         raise ArtifactError(
-            f"{artifact.label}: {artifact.url} holds no {', '.join(sorted(left))}",
-            hint="check that the version and the URL belong together",
+            f"{artifact.label}: {artifact.url} does not contain {', '.join(sorted(left))}",
+            hint="check that the URL is for this version",
         )
-    for name, payload in found.items():  # only now: what is recorded is never looked at again
-        _remember(artifact, name, payload, cache)
+    for name, payload in found.items():  # last: an archive with a record is not checked again
+        _write_record(artifact, name, payload, cache)
     return found
 
 
-def _recall(artifact: Artifact, name: str, cache: Cache) -> Payload | None:
+def _find_payload(artifact: Artifact, name: str, cache: Cache) -> Payload | None:
     record = _read_record(_member_path(artifact, name, cache))
     if record is None or not has_segment(cache, record[0]):
         return None
@@ -175,7 +171,7 @@ def _recall(artifact: Artifact, name: str, cache: Cache) -> Payload | None:
 
 
 def _read_record(path: Path) -> tuple[str, int] | None:
-    """The digest and size of a member; None where nobody noted them."""
+    """The digest and size of a member, or None if there is no record."""
     try:
         record = json.loads(path.read_bytes())
         return str(record["sha256"]), int(record["size"])
@@ -183,7 +179,7 @@ def _read_record(path: Path) -> tuple[str, int] | None:
         return None
 
 
-def _remember(artifact: Artifact, name: str, payload: Payload, cache: Cache) -> None:
+def _write_record(artifact: Artifact, name: str, payload: Payload, cache: Cache) -> None:
     record = json.dumps({"sha256": payload.sha256, "size": payload.size}).encode()
     write_atomically(_member_path(artifact, name, cache), record)
 

@@ -1,6 +1,6 @@
-"""What names were seen to mean: tags of images, and URLs of documents that nobody pins.
+"""Names and the digests that they stood for: tags of images, and URLs of files without a pin.
 
-<folder>/<sha256 of the name>.json of the cache   the name, and the digest of the file it gave
+The cache stores each as <folder>/<sha256 of the name>.json: the name, and the digest of its file.
 """
 
 import hashlib
@@ -13,33 +13,33 @@ from bundler.files import write_atomically
 TAGS = "references"
 DOCUMENTS = "documents"
 IMPORTED = "documents-imported"
-"""Folders; what was imported is what another builder saw, on the word of who carried it."""
+"""Folders. IMPORTED has what another builder saw: an import adds it, and nothing verifies it."""
 
 
-def remember(folder: str, name: str, digest: str, cache: Cache) -> None:
-    """Keep what a name means today; `digest` is `sha256:…`."""
+def write_ref(folder: str, name: str, digest: str, cache: Cache) -> None:
+    """Store what a name stands for today; `digest` is `sha256:…`."""
     record = {"name": name, "digest": digest}
     write_atomically(_path(folder, name, cache), json.dumps(record).encode())
 
 
-def recall(folder: str, name: str, cache: Cache) -> str | None:
-    """What a name was seen to mean; None where it never was."""
+def read_ref(folder: str, name: str, cache: Cache) -> str | None:
+    """The stored digest of a name, or None."""
     return _read(_path(folder, name, cache))[1]
 
 
-def list_names(folder: str, cache: Cache) -> dict[str, str]:
+def list_refs(folder: str, cache: Cache) -> dict[str, str]:
     """Every name and its digest, sorted."""
     records = map(_read, cache.directory(folder).glob("*.json"))
     return {name: digest for name, digest in sorted(records) if name and digest}
 
 
-def forget(folder: str, name: str, cache: Cache) -> None:
-    """Know nothing of a name."""
+def remove_ref(folder: str, name: str, cache: Cache) -> None:
+    """Remove what is stored for a name."""
     _path(folder, name, cache).unlink(missing_ok=True)
 
 
 def _read(path: Path) -> tuple[str, str | None]:
-    """A record's name and digest; none where it cannot be read."""
+    """The name and digest of a record; empty if it cannot be read."""
     try:
         record = json.loads(path.read_bytes())
         return str(record.get("name", "")), str(record["digest"])

@@ -1,11 +1,11 @@
-"""Compressed tar segments in the cache: each made once, and used for as long as it is unaltered.
+"""Compressed tar segments in the cache: each is made once and used while it is unaltered.
 
-A segment is a file's content with the zeros that pad it to tar's blocks, as one or more gzip
-members. Gzip members may follow one another (RFC 1952, 2.2), so a bundle is a concatenation of
-segments, and no bundle costs a compression. libdeflate is used because its output depends on
-its version alone, not on the processor or on what zlib the builder's Python was linked with.
+A segment is a file's content and the zeros that pad it to tar's blocks, as one or more gzip
+members. Gzip members may be concatenated (RFC 1952, 2.2), so a bundle is a concatenation of
+segments and needs no compression. The compressor is libdeflate, because its output depends only on
+its version, not on the processor or on the zlib of the builder's Python.
 
-    segments/COMPRESSOR/DIGEST    by the digest of the content; its own digest is in its mark
+    segments/COMPRESSOR/DIGEST    DIGEST is that of the content; the segment's own is in its stamp
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 import deflate
 
-from bundler.cache.stamps import is_unaltered, read_pin, write_mark
+from bundler.cache.stamps import is_unaltered, read_pin, write_stamp
 from bundler.cache.store import Cache
 from bundler.errors import ArtifactError
 from bundler.files import TEMPORARY, explain_disk_faults
@@ -32,24 +32,24 @@ THREADS = os.cpu_count() or 1
 
 
 def compress(data: bytes) -> bytes:
-    """One gzip member without name and time."""
+    """One gzip member, without name and time."""
     return bytes(deflate.gzip_compress(data, LEVEL))
 
 
 def padding(size: int) -> bytes:
-    """The zeros that fill tar's last block."""
+    """The zeros that fill the last block of tar."""
     return bytes(-size % BLOCK)
 
 
 def segment_path(cache: Cache, digest: str) -> Path:
-    """Where the segment of a content is, or will be."""
+    """Where the segment of a content is, or will be; `digest` is the SHA-256 of the content."""
     return cache.directory(SEGMENTS, COMPRESSOR) / digest
 
 
 def has_segment(cache: Cache, digest: str) -> bool:
-    """Whether the segment of a content is there as it was made.
+    """Whether the segment of a content is there and unaltered.
 
-    One without a mark is not: who made it was interrupted.
+    A segment without a stamp does not count: the run that made it was interrupted.
     """
     path = segment_path(cache, digest)
     pin = read_pin(path)
@@ -60,7 +60,7 @@ def has_segment(cache: Cache, digest: str) -> bool:
 
 
 def list_segments(cache: Cache) -> list[Path]:
-    """Every segment, those of other versions' compressors included, sorted."""
+    """Every segment, sorted; also those of other compressor versions."""
     found = cache.directory(SEGMENTS).glob("*/*")
     return sorted(path for path in found if not path.name.startswith("."))
 
@@ -81,19 +81,19 @@ def make_segment(file: BinaryIO, size: int, cache: Cache, expected: str | None) 
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-    write_mark(directory / digest, f"sha256:{own}")
+    write_stamp(directory / digest, f"sha256:{own}")
     return digest
 
 
 def _check_unchanged(digest: str, expected: str | None) -> None:
     if expected is not None and digest != expected:
-        raise ArtifactError("a file changed while it was read: build again")
+        raise ArtifactError("a file changed while it was read", hint="build again")
 
 
 def _compress_stream(file: BinaryIO, size: int, out: BinaryIO) -> tuple[str, str]:
-    """The digests of what is read, and of what is written.
+    """The digests of the content that is read and of the segment that is written.
 
-    Chunks are compressed side by side and written in order; at most a few are in memory.
+    Chunks are compressed in parallel and written in order; only a few are in memory.
     """
     content, own = hashlib.sha256(), hashlib.sha256()
     running: deque[Future[bytes]] = deque()

@@ -1,65 +1,60 @@
-"""What a file of the cache was when it was last read whole, so that a warm build reads none again.
+"""The state of a cached file when it was last read and checked, so that a warm build skips that.
 
-`.NAME.mark` beside NAME holds its digest, and what changes when a file is altered or replaced. The
-change time is among that: nobody sets it back, as copying tools do with the time of the content.
+The stamp of NAME is the file `.NAME.mark` in the same directory. It holds the digest, and the
+fields of stat(2) that change when a file is altered or replaced. The change time is one of them:
+copying tools restore the modification time, but nothing can set the change time.
 """
 
-import hashlib
 import json
 from pathlib import Path
 
 from bundler.files import write_atomically
+from bundler.formats.digests import hash_file
 
 
-def mark_path(path: Path) -> Path:
-    """Where the mark of a file is."""
+def stamp_path(path: Path) -> Path:
+    """Where the stamp of a file is."""
     return path.with_name(f".{path.name}.mark")
 
 
-def write_mark(path: Path, pin: str) -> None:
-    """Note that a file is what its pin (`sha256:…`) says."""
-    _write(path, pin, look(path))
+def write_stamp(path: Path, pin: str) -> None:
+    """Record that a file has the digest of its pin (`sha256:…`)."""
+    _write(path, pin, read_stat(path))
 
 
 def read_pin(path: Path) -> str | None:
-    """The pin that a file had when it was last read; None where nobody noted it."""
+    """The pin that a file had when it was last read, or None if there is no stamp."""
     return _read(path)[0]
 
 
 def is_unaltered(path: Path, pin: str) -> bool:
-    """Whether a file is what its pin says; it is read where its mark does not vouch for it.
+    """Whether a file has the digest of its pin; the file is read only if its stamp is outdated.
 
     Raises FileNotFoundError.
     """
-    seen = look(path)  # before it is read: what is altered meanwhile is not vouched for
-    if _read(path) == (pin, seen):
+    stat = read_stat(path)  # before the file is read: a change during that must not be recorded
+    if _read(path) == (pin, stat):
         return True
     algorithm, _, digest = pin.partition(":")
     if hash_file(path, algorithm) != digest:
         return False
-    _write(path, pin, seen)
+    _write(path, pin, stat)
     return True
 
 
-def hash_file(path: Path, algorithm: str) -> str:
-    """The digest of a file, in bounded memory."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
-
-
-def look(path: Path) -> list[int]:
-    """What changes when a file is altered or replaced; raises OSError."""
+def read_stat(path: Path) -> list[int]:
+    """The fields that change when a file is altered or replaced; raises OSError."""
     status = path.stat()
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
 
 def _read(path: Path) -> tuple[str | None, object]:
     try:
-        mark = json.loads(mark_path(path).read_bytes())
-        return str(mark["pin"]), mark["seen"]
+        stamp = json.loads(stamp_path(path).read_bytes())
+        return str(stamp["pin"]), stamp["seen"]
     except (OSError, ValueError, KeyError, TypeError):
         return None, None
 
 
-def _write(path: Path, pin: str, seen: list[int]) -> None:
-    write_atomically(mark_path(path), json.dumps({"pin": pin, "seen": seen}).encode())
+def _write(path: Path, pin: str, stat: list[int]) -> None:
+    write_atomically(stamp_path(path), json.dumps({"pin": pin, "seen": stat}).encode())

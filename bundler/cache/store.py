@@ -1,11 +1,11 @@
-"""The cache: upstream files by digest, and the compressed segments that bundles are laid from.
+"""The cache directory: upstream files by digest, and the compressed segments of bundles.
 
-blobs/<algorithm>/<digest>       whole files, verified when they were put there
-partial/<algorithm>-<digest>     an interrupted download, to be resumed
-quarantine/…                     what was not what its pin says; kept for a look, never used
-members/                         which content each member of an archive is, see payload.py
+blobs/<algorithm>/<digest>       complete files, verified when they are added
+partial/<algorithm>-<digest>     an interrupted download, which the next run resumes
+quarantine/…                     files with a wrong digest: kept for inspection, never used
+members/                         the digest of each member of an archive, see payload.py
 segments/                        see segments.py
-references/, documents…/         see memory.py
+references/, documents…/         see refs.py
 """
 
 import fcntl
@@ -17,19 +17,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bundler import log
-from bundler.cache.stamps import is_unaltered, mark_path, write_mark
+from bundler.cache.stamps import is_unaltered, stamp_path, write_stamp
 from bundler.files import explain_disk_faults
 
 CHUNK = 1 << 20
-POLL = 0.1  # seconds between two looks at a lock that is held
+POLL = 0.1  # seconds between two attempts to get a lock that is held
 
 
 class Cache:
-    """A directory that several bundlers may use at once."""
+    """A directory that several runs of bundler may use at the same time."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root.absolute()  # apt and dnf do not take it from where bundler runs
-        self._held: set[str] = set()  # locks of this run
+        self.root = root.absolute()  # apt and dnf run in another directory
+        self._held: set[str] = set()  # names of the locks that this run holds
 
     def directory(self, *names: str) -> Path:
         """A directory below the root, made on first use."""
@@ -39,15 +39,15 @@ class Cache:
         return path
 
     def blob_path(self, algorithm: str, digest: str) -> Path:
-        """Where the whole file of that digest is, or will be."""
+        """Where the complete file with that digest is, or will be."""
         return self.directory("blobs", algorithm) / digest
 
     def partial_path(self, algorithm: str, digest: str) -> Path:
-        """Where a download of it stands so far."""
+        """Where the bytes of an unfinished download are."""
         return self.directory("partial") / f"{algorithm}-{digest}"
 
     def has_blob(self, algorithm: str, digest: str) -> bool:
-        """Whether the verified file is there; one that was altered since is put aside."""
+        """Whether the verified file is there; a file that was altered since is quarantined."""
         path = self.blob_path(algorithm, digest)
         if not path.is_file():
             return False
@@ -56,11 +56,11 @@ class Cache:
                 return True
             self.quarantine(path, "altered")
         except FileNotFoundError:
-            pass  # another run put it aside, or took it away
+            pass  # another run quarantined or removed it
         return False
 
     def adopt(self, path: Path, algorithm: str, digest: str) -> Path:
-        """Make a verified file the blob of its digest, at once."""
+        """Move a verified file to its place among the blobs, atomically."""
         target = self.blob_path(algorithm, digest)
         with explain_disk_faults(target):
             descriptor = os.open(path, os.O_RDONLY)
@@ -69,20 +69,20 @@ class Cache:
             finally:
                 os.close(descriptor)
             path.replace(target)
-        write_mark(target, f"{algorithm}:{digest}")
+        write_stamp(target, f"{algorithm}:{digest}")
         return target
 
     def remove_blob(self, algorithm: str, digest: str) -> None:
-        """Take a file away; the caller holds its lock."""
+        """Remove a file; the caller holds its lock."""
         path = self.blob_path(algorithm, digest)
-        mark_path(path).unlink(missing_ok=True)
+        stamp_path(path).unlink(missing_ok=True)
         path.unlink(missing_ok=True)
 
     def quarantine(self, path: Path, reason: str) -> Path:
-        """Put a file aside, under a name that says why and when."""
+        """Move a file to the quarantine; its new name has the reason and the time."""
         stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
         target = self.directory("quarantine") / f"{path.name}.{reason}.{stamp}"
-        mark_path(path).unlink(missing_ok=True)
+        stamp_path(path).unlink(missing_ok=True)
         path.replace(target)
         return target
 
@@ -90,9 +90,9 @@ class Cache:
     def lock(
         self, name: str, *, label: str = "", pause: Callable[[float], None] = time.sleep
     ) -> Iterator[None]:
-        """Alone for one digest: a second bundler waits and then finds the file.
+        """Hold the lock for one digest: a second run waits for it and then finds the file.
 
-        `label` is what the user knows it by. `pause` waits some seconds, or raises to give up.
+        `label` is the name in messages. `pause` waits some seconds, or raises to give up.
         """
         path = self.directory("locks") / name
         with explain_disk_faults(path):
@@ -116,5 +116,5 @@ class Cache:
             else:
                 return
             if attempt == 1 and name not in self._held:
-                log.info(f"  {label or name}: another run is at it, and is waited for")
+                log.info(f"  {label or name}: waiting for another run of bundler")
             pause(POLL)

@@ -12,7 +12,7 @@ from bundler.bundle.layout import Layout, Media
 from bundler.bundle.output import PAYLOAD
 from bundler.bundle.shared_payload import inspect_shared
 from bundler.bundle.verify import Verdict
-from bundler.formats.volumes import parse_size, whole_name
+from bundler.formats.volumes import joined_name, parse_size
 from bundler.render.bundle_manifest import BundleManifest, ContentSource
 
 LayoutOption = Annotated[
@@ -104,7 +104,7 @@ def describe_source(manifest: BundleManifest, path: str) -> str:
 
 def is_payload(path: Path) -> bool:
     """Whether this is the name of a payload file, or of one of its volumes."""
-    return PAYLOAD.fullmatch(whole_name(path.name)) is not None
+    return PAYLOAD.fullmatch(joined_name(path.name)) is not None
 
 
 def print_payload(path: Path, *, as_json: bool) -> None:

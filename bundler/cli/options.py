@@ -19,7 +19,7 @@ from bundler.sources.download import PARALLEL_DOWNLOADS
 from bundler.sources.images.credentials import login_file, read_logins
 from bundler.sources.images.registry import RegistryOptions
 from bundler.sources.mirrors import parse_mirror
-from bundler.sources.transport import CONNECTIONS, load_authorities
+from bundler.sources.transport import CONNECTIONS, make_tls_context
 
 MOST_JOBS = CONNECTIONS
 
@@ -123,7 +123,7 @@ def make_inputs(
     log.set_quiet(quiet)
     for text in mirror or ():
         parse_mirror(text)
-    load_authorities(ca_file)
+    make_tls_context(ca_file)
     return Inputs(
         description=config,
         cache=Cache(cache or default_cache()),

@@ -1,1 +1,13 @@
-"""File formats that bundler reads and writes: images, tar archives, volumes, untrusted text."""
+"""File formats that bundler reads and writes.
+
+tar_safety.py        opens every tar archive, with tarsafe and limits
+bundle_archives.py   bundles as tar streams, in bounded memory
+image_archives.py    images from docker save, OCI archives and directories
+image_manifests.py   indices, manifests and configurations of images
+image_references.py  registry, repository, tag and digest
+stored_images.py     an image on the builder's disk
+volumes.py           files that are split into numbered volumes
+digests.py           digest algorithms, and hashing of files and streams
+program_machine.py   the CPU architecture of a program
+safe_parse.py        JSON, YAML and URLs from others
+"""

@@ -1,10 +1,9 @@
-"""Reading tarballs as streams, in bounded memory.
+"""Read bundles as tar streams, in bounded memory.
 
-Whoever reads does so inside `explain_damage`, since most damage shows when contents are read.
+Callers read inside `explain_damage`, because most damage shows when contents are read.
 """
 
 import gzip
-import hashlib
 import posixpath
 import tarfile
 import zlib
@@ -14,37 +13,37 @@ from pathlib import Path
 from typing import IO, cast
 
 from bundler.errors import OutputError
-from bundler.formats.tar_safety import BadMemberError, iter_members, open_tar
-from bundler.formats.volumes import open_whole
+from bundler.formats.digests import HashingReader
+from bundler.formats.tar_safety import SHOWN, BadMemberError, iter_members, open_tar
+from bundler.formats.volumes import open_joined
 
-CHUNK = 1 << 20
-MOST_TEXT = 4 << 20
-"""Bytes of a manifest or list of digests; a larger one is none."""
+MAX_TEXT = 4 << 20
+"""Bytes of a manifest or a list of digests."""
 
 
-def read_zipped(path: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
-    """Each plain file of a .tar.gz or of its volumes: path, mode, content.
+def read_tar_gz(path: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
+    """Each regular file of a .tar.gz or of its volumes: path, mode, content.
 
-    The path is the one below the first folder.
+    The path starts below the archive's top folder.
     """
-    with open_whole(path) as file, gzip.open(file) as unzipped:
+    with open_joined(path) as file, gzip.open(file) as unzipped:
         yield from list_files(cast("IO[bytes]", unzipped))
 
 
-def read_plain(path: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
-    """The same of a .tar."""
-    with open_whole(path) as file:
+def read_tar(path: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
+    """Each regular file of a .tar or of its volumes, as `read_tar_gz` yields them."""
+    with open_joined(path) as file:
         yield from list_files(file)
 
 
 def list_files(stream: IO[bytes]) -> Iterator[tuple[str, int, IO[bytes]]]:
-    """The plain files of an opened tarball; each is to be read before the next.
+    """The regular files of an open tar stream; read each before you ask for the next.
 
-    Bundles hold nothing else but directories, all below one folder: BadMemberError at anything
-    else. (With two folders a file of the one would be told for that of the other.)
+    A bundle holds only files and directories, all below one folder. BadMemberError at anything
+    else: with two folders, a file of one could be reported as a file of the other.
     """
     folder = ""
-    # not "r|gz": tarfile's own reader ends with the first of a file's gzip members
+    # not "r|gz": tarfile's own reader stops after the first of a file's gzip members
     with open_tar(mode="r|", fileobj=stream) as tar:
         for member in iter_members(tar):
             if not member.isreg() and not member.isdir():
@@ -52,55 +51,35 @@ def list_files(stream: IO[bytes]) -> Iterator[tuple[str, int, IO[bytes]]]:
             top, slash, below = posixpath.normpath(member.name).partition("/")
             folder = folder or top
             if top != folder:
-                raise BadMemberError(f"{member.name[:200]!r} is beside {folder[:200]!r}, not below")
+                raise BadMemberError(
+                    f"{member.name[:SHOWN]!r} is not in the folder {folder[:SHOWN]!r}"
+                )
             content = tar.extractfile(member) if member.isreg() else None
             if content is not None:
                 yield (below if slash else top), member.mode, content
 
 
-def read_text(content: "IO[bytes] | Hashing") -> bytes:
-    """A small file whole; OutputError where it is not small."""
-    text = content.read(MOST_TEXT + 1)
-    if len(text) > MOST_TEXT:
-        raise OutputError("it holds a list of more than 4 MiB")
+def read_text(content: IO[bytes] | HashingReader) -> bytes:
+    """A small file; OutputError if it is larger than MAX_TEXT."""
+    text = content.read(MAX_TEXT + 1)
+    if len(text) > MAX_TEXT:
+        raise OutputError(f"the bundle's list of files is larger than {MAX_TEXT >> 20} MiB")
     return text
-
-
-class Hashing:
-    """A stream that is hashed while it is read."""
-
-    def __init__(self, content: IO[bytes]) -> None:
-        self._content = content
-        self._hasher = hashlib.sha256()
-        self.size = 0
-
-    def read(self, size: int = -1) -> bytes:
-        """At most `size` bytes."""
-        data = self._content.read(size)
-        self._hasher.update(data)
-        self.size += len(data)
-        return data
-
-    def finish(self) -> str:
-        """The digest of the whole stream, whatever of it was asked for."""
-        while self.read(CHUNK):
-            pass
-        return self._hasher.hexdigest()
 
 
 @contextmanager
 def explain_damage(path: Path) -> Iterator[None]:
-    """Turn what a damaged file raises into an OutputError that names it."""
+    """Turn the errors of a damaged archive into an OutputError that names the file."""
     try:
         yield
     except BadMemberError as error:
         raise OutputError(
-            f"{path}: no bundle of bundler's: {error}",
-            hint="do not unpack it; copy it anew from where it was built",
+            f"{path}: not a bundle from bundler: {error}",
+            hint="do not unpack it; copy it again from where it was built",
         ) from error
     except gzip.BadGzipFile as error:
         raise OutputError(f"{path}: not a gzip file") from error
     except OSError as error:
         raise OutputError(f"{path}: {error.strerror or error}") from error
     except (tarfile.TarError, EOFError, zlib.error) as error:
-        raise OutputError(f"{path}: damaged or cut off: {error}") from error
+        raise OutputError(f"{path}: damaged or incomplete: {error}") from error

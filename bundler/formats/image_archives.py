@@ -1,10 +1,9 @@
-"""Images out of files: archives of `docker save`, OCI archives, and directories of either.
+"""Read images from files: archives of `docker save`, OCI archives, and directories of both.
 
-Nothing is unpacked: layers are read where they lie. Names in an archive are only looked up among
-its own plain files, so that none can lead elsewhere.
+Nothing is unpacked: layers are read from the archive. A name in an archive is only looked up among
+the archive's own regular files, so it cannot lead to another file of the builder.
 """
 
-import hashlib
 import posixpath
 import tarfile
 from collections.abc import Iterator, Mapping
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bundler.errors import ArtifactError
+from bundler.formats.digests import hash_next
 from bundler.formats.image_manifests import (
     FROM_DAEMON,
     INDICES,
@@ -38,12 +38,12 @@ OCI_INDEX_FILE = "index.json"
 NAME_ANNOTATIONS = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
 GZIP = b"\x1f\x8b"
 Files = Mapping[str, Place]
-"""The plain files of an archive or a directory, by normal name."""
+"""The regular files of an archive or a directory, by normalized name."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """An image that a file holds: an entry of index.json, or of manifest.json."""
+    """An image in an archive: an entry of index.json or of manifest.json."""
 
     names: tuple[str, ...]  # full names, digests, or (OCI) a tag alone
     entry: Mapping[str, Any]
@@ -51,7 +51,7 @@ class _Found:
 
 
 def open_image(path: Path, reference: Reference, arch: str) -> StoredImage:
-    """The image of that name for that machine; ArtifactError says what the file holds instead."""
+    """The image with that name and architecture; ArtifactError lists what the file holds."""
     try:
         return _open_image(path, reference, arch)
     except OSError as error:  # bad media
@@ -63,10 +63,10 @@ def _open_image(path: Path, reference: Reference, arch: str) -> StoredImage:
     found = tuple(_list_images(files, path))
     chosen = [image for image in found if _is_named(image, reference)]
     if not chosen:
-        held = ", ".join(name for image in found for name in image.names) or "no reference at all"
+        held = ", ".join(name for image in found for name in image.names) or "no named image"
         raise ArtifactError(
             f"{path}: does not hold {_show(reference)}; it holds {held}",
-            hint=f"docker save -o FILE {reference.name}; or without `file` it is fetched",
+            hint=f"save it with: docker save -o FILE {reference.name}; or remove `file`",
         )
     machines = []
     for image in chosen:
@@ -78,15 +78,15 @@ def _open_image(path: Path, reference: Reference, arch: str) -> StoredImage:
         )
         if stored.architecture == arch:
             return stored
-        machines.append(stored.architecture or "an unknown machine")
+        machines.append(stored.architecture or "an unknown architecture")
     raise ArtifactError(
-        f"{_show(reference)} in {path} is for {', '.join(dict.fromkeys(machines))}, and nodes are"
-        f" {arch}: give one archive for each, marked `arch:`"
+        f"{_show(reference)} in {path} is for {', '.join(dict.fromkeys(machines))}, but nodes are"
+        f" {arch}: give one archive for each architecture, with `arch:`"
     )
 
 
 def list_files(path: Path) -> Files:
-    """Every plain file of an archive or a directory; ArtifactError where it is neither."""
+    """Every regular file of an archive or a directory; ArtifactError if it is neither."""
     try:
         files = _list_directory(path) if path.is_dir() else _list_archive(path)
     except BadMemberError as error:
@@ -95,15 +95,14 @@ def list_files(path: Path) -> Files:
         ) from error
     except (tarfile.TarError, EOFError) as error:
         raise ArtifactError(
-            f"{path}: not a whole, uncompressed tar archive ({error})",
-            hint=f"make it anew: {FROM_DAEMON} (gunzip it if it is compressed)",
+            f"{path}: not a complete, uncompressed tar archive ({error})",
+            hint=f"make it again: {FROM_DAEMON} (gunzip it if it is compressed)",
         ) from error
     except OSError as error:
         raise ArtifactError(f"{path}: {error.strerror or error}") from error
     if DOCKER_INDEX not in files and OCI_INDEX_FILE not in files:
         raise ArtifactError(
-            f"{path}: holds neither manifest.json nor index.json, so no images of docker save or"
-            " of OCI",
+            f"{path}: has neither manifest.json (docker save) nor index.json (OCI)",
             hint=f"make it with: {FROM_DAEMON}",
         )
     return files
@@ -126,19 +125,19 @@ def _list_archive(path: Path) -> Files:
             name = posixpath.normpath(member.name)
             if member.isreg():
                 files[name] = Place(path=path, offset=member.offset_data, size=member.size)
-            elif member.issym():  # docker save, for a layer that comes again
+            elif member.issym():  # docker save writes one for a layer that occurs twice
                 links[name] = posixpath.join(posixpath.dirname(name), member.linkname)
             elif member.islnk():
                 links[name] = member.linkname
         end = archive.offset
     if path.stat().st_size < end:
-        raise EOFError("it ends early")
+        raise EOFError("the file ends early")
     targets = {name: posixpath.normpath(target) for name, target in links.items()}
     return files | {name: files[target] for name, target in targets.items() if target in files}
 
 
 def _list_images(files: Files, path: Path) -> Iterator[_Found]:
-    """What index.json and manifest.json name; the first keeps the digests of registries."""
+    """The images in index.json and manifest.json; index.json first: it keeps digests."""
     where = str(path)
     try:
         if OCI_INDEX_FILE in files:
@@ -151,17 +150,17 @@ def _list_images(files: Files, path: Path) -> Iterator[_Found]:
                 names = tuple(full_name(tag) for tag in entry["RepoTags"] or ())
                 yield _Found(names, entry, is_docker=True)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ArtifactError(f"{path}: its list of images does not describe it ({error})") from error
+        raise ArtifactError(f"{path}: its list of images is invalid ({error})") from error
 
 
 def _name_of(annotations: Mapping[str, str]) -> tuple[str, ...]:
-    """The full name, or the tag alone that some tools write."""
+    """The full name, or only the tag, which is all that some tools write."""
     name = next((annotations[key] for key in NAME_ANNOTATIONS if annotations.get(key)), "")
     return (full_name(name) if "/" in name or ":" in name else name,) if name else ()
 
 
 def _is_named(image: _Found, reference: Reference) -> bool:
-    """By digest if there is one, which `docker save` does not keep; else by name."""
+    """Compare the digest if the reference has one (`docker save` loses it), else the name."""
     if reference.digest:
         return reference.digest in image.names
     return reference.name in image.names or (reference.tag or "") in image.names
@@ -191,8 +190,8 @@ def _find_blob(files: Files, descriptor: Descriptor, where: str) -> Place:
     name = f"blobs/sha256/{descriptor.hexadecimal}"
     if name not in files:
         raise ArtifactError(
-            f"{where}: its archive lacks {descriptor.digest}",
-            hint="save the image again, for every machine that nodes are of",
+            f"{where}: {descriptor.digest} is missing in the archive",
+            hint="save the image again, for every architecture that nodes have",
         )
     return files[name]
 
@@ -200,7 +199,7 @@ def _find_blob(files: Files, descriptor: Descriptor, where: str) -> Place:
 def _read_blob(files: Files, descriptor: Descriptor, where: str) -> bytes:
     content = _read_document(_find_blob(files, descriptor, where), where)
     if digest_of(content) != descriptor.digest:
-        raise ArtifactError(f"{where}: {descriptor.digest} in its archive is damaged")
+        raise ArtifactError(f"{where}: {descriptor.digest} in the archive is damaged")
     return content
 
 
@@ -210,12 +209,14 @@ def _read_docker(files: Files, entry: Mapping[str, Any], where: str) -> StoredIm
         places = [files[posixpath.normpath(name)] for name in entry["Layers"]]
     except (KeyError, TypeError) as error:
         raise ArtifactError(
-            f"{where}: its manifest.json does not describe the archive ({error} is not in it)"
+            f"{where}: its manifest.json does not match the archive ({error} is missing)"
         ) from error
     architecture_of(config, where)
     diff_ids = diff_ids_of(config, where)
     if len(diff_ids) != len(places):
-        raise ArtifactError(f"{where}: its manifest.json does not describe the archive")
+        raise ArtifactError(
+            f"{where}: manifest.json has {len(places)} layers, the configuration {len(diff_ids)}"
+        )
     layers = tuple(
         Layer(descriptor=_describe_layer(place, diff_id), place=place, is_verified=False)
         for place, diff_id in zip(places, diff_ids, strict=True)
@@ -225,18 +226,14 @@ def _read_docker(files: Files, entry: Mapping[str, Any], where: str) -> StoredIm
 
 
 def _describe_layer(place: Place, diff_id: str) -> Descriptor:
-    """A plain layer's digest is in the configuration; that of a compressed one has to be found."""
+    """A layer's descriptor; the configuration has the digest only of an uncompressed layer."""
     with place.path.open("rb") as file:
         file.seek(place.offset)
         if file.read(len(GZIP)) != GZIP:
             return Descriptor(OCI_LAYER, diff_id, place.size)
         file.seek(place.offset)
-        hasher = hashlib.sha256()
-        left = place.size
-        while left and (chunk := file.read(min(1 << 20, left))):
-            hasher.update(chunk)
-            left -= len(chunk)
-    return Descriptor(OCI_LAYER_GZIP, f"sha256:{hasher.hexdigest()}", place.size)
+        digest = hash_next(file, place.size).hexdigest()
+    return Descriptor(OCI_LAYER_GZIP, f"sha256:{digest}", place.size)
 
 
 def _read_json(files: Files, name: str, where: str) -> Any:
@@ -245,5 +242,5 @@ def _read_json(files: Files, name: str, where: str) -> Any:
 
 def _read_document(place: Place, where: str) -> bytes:
     if place.size > MAX_DOCUMENT:
-        raise ArtifactError(f"{where}: a document of more than {MAX_DOCUMENT >> 20} MiB")
+        raise ArtifactError(f"{where}: has a document of more than {MAX_DOCUMENT >> 20} MiB")
     return place.read()

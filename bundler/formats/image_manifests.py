@@ -1,4 +1,4 @@
-"""The JSON documents of images: indices and manifests, in OCI's form and in Docker's.
+"""The JSON documents of images: indices and manifests, in OCI and Docker format.
 
 Source: https://github.com/opencontainers/image-spec, manifest.md and image-index.md;
 https://distribution.github.io/distribution/spec/manifest-v2-2/
@@ -32,7 +32,7 @@ FROM_DAEMON = "docker save -o FILE REFERENCE"
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
-    """What a document says of a blob: type, digest, size in bytes."""
+    """A reference to a blob: media type, digest, size in bytes."""
 
     media_type: str
     digest: str  # sha256:…
@@ -46,9 +46,9 @@ class Descriptor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageManifest:
-    """One image for one machine."""
+    """One image for one architecture."""
 
-    content: bytes  # the document as it was served; its digest is the image's
+    content: bytes  # the document as served; its digest is the digest of the image
     media_type: str
     config: Descriptor
     layers: tuple[Descriptor, ...]
@@ -65,19 +65,19 @@ def digest_of(content: bytes) -> str:
 
 
 def media_type_of(content: bytes, where: str, served_as: str = "") -> str:
-    """What kind of document it is: as it says itself, else as it was served; empty for neither."""
+    """The document's own media type, else the one it was served with; empty if both are unknown."""
     document = _read(content, where)
     stated = document.get("mediaType") or served_as.partition(";")[0].strip()
     if stated in INDICES + MANIFESTS:
         return str(stated)
-    # OCI's documents need not name their type
+    # in OCI documents the media type is optional
     if document.get("schemaVersion") != 2:
         return ""
     return OCI_INDEX if "manifests" in document else OCI_MANIFEST if "config" in document else ""
 
 
 def parse_manifest(content: bytes, media_type: str, where: str) -> ImageManifest:
-    """A manifest; ArtifactError, naming `where` it is from, if hosts could not load the image."""
+    """A manifest; ArtifactError if hosts could not load the image. `where` is for messages."""
     document = _read(content, where)
     try:
         manifest = ImageManifest(
@@ -87,52 +87,52 @@ def parse_manifest(content: bytes, media_type: str, where: str) -> ImageManifest
             layers=tuple(_read_descriptor(layer) for layer in document["layers"]),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise ArtifactError(f"{where}: no manifest of an image ({error})") from error
+        raise ArtifactError(f"{where}: not an image manifest ({error})") from error
     for layer in manifest.layers:
         if layer.media_type not in PLAIN_LAYERS + GZIP_LAYERS:
             raise ArtifactError(
-                f"{where}: has a layer of the type {layer.media_type}, which Docker before 23 and"
+                f"{where}: has a layer of type {layer.media_type}, which Docker before 23 and"
                 " containerd before 1.5 cannot unpack",
-                hint=f"give it as an archive: {FROM_DAEMON}",
+                hint=f"save it as an archive and use that: {FROM_DAEMON}",
             )
     return manifest
 
 
 def choose_manifest(content: bytes, arch: str, where: str) -> Descriptor:
-    """The manifest of an index for linux on `arch`; ArtifactError says what there is instead."""
+    """The manifest in an index for linux/`arch`; ArtifactError lists the platforms there are."""
     document = _read(content, where)
     found: dict[str, Descriptor] = {}
     try:
         for entry in document["manifests"]:
             platform = entry.get("platform") or {}
             name = f"{platform.get('os')}/{platform.get('architecture')}"
-            # the first is what container runtimes take; arm64's only variant is v8
+            # container runtimes use the first match; arm64 has only the variant v8
             found.setdefault(name, _read_descriptor(entry))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ArtifactError(f"{where}: no index of images ({error})") from error
+        raise ArtifactError(f"{where}: not an image index ({error})") from error
     if (chosen := found.get(f"linux/{arch}")) is None:
         known = sorted(name for name in found if "unknown" not in name and "None" not in name)
         raise ArtifactError(
             f"{where}: is not published for linux/{arch}, only for {', '.join(known) or 'nothing'}",
-            hint="choose another tag, or give an image of your own with `file:` and `arch:`",
+            hint="choose another tag, or use an image file with `file:` and `arch:`",
         )
     return chosen
 
 
 def architecture_of(config: bytes, where: str) -> str:
-    """The machine that an image's configuration names, in Go's spelling."""
+    """The architecture in an image's configuration, in Go's spelling."""
     return str(_read(config, where).get("architecture", ""))
 
 
 def diff_ids_of(config: bytes, where: str) -> tuple[str, ...]:
-    """The digests of the layers unpacked, `sha256:…`."""
+    """The digests of the uncompressed layers, `sha256:…`."""
     try:
         digests = tuple(_read(config, where)["rootfs"]["diff_ids"])
         if all(DIGEST.fullmatch(digest) for digest in digests):
             return digests
     except (KeyError, TypeError) as error:
-        raise ArtifactError(f"{where}: its configuration names no layers") from error
-    raise ArtifactError(f"{where}: its configuration names layers that are none: {digests}")
+        raise ArtifactError(f"{where}: the image configuration has no rootfs.diff_ids") from error
+    raise ArtifactError(f"{where}: the image configuration has invalid diff_ids: {digests}")
 
 
 def dump(document: Any) -> bytes:
@@ -141,7 +141,7 @@ def dump(document: Any) -> bytes:
 
 
 def describe(descriptor: Descriptor) -> dict[str, Any]:
-    """A descriptor as it is written in documents."""
+    """A descriptor as it is in documents."""
     return {
         "mediaType": descriptor.media_type,
         "digest": descriptor.digest,
@@ -150,7 +150,7 @@ def describe(descriptor: Descriptor) -> dict[str, Any]:
 
 
 def make_manifest(config: bytes, layers: tuple[Descriptor, ...]) -> ImageManifest:
-    """The manifest of an image that came without one, as out of `docker save`."""
+    """A manifest for an image that has none, such as one from `docker save`."""
     described = Descriptor(OCI_CONFIG, digest_of(config), len(config))
     content = dump(
         {
@@ -166,9 +166,9 @@ def make_manifest(config: bytes, layers: tuple[Descriptor, ...]) -> ImageManifes
 def _read_descriptor(entry: dict[str, Any]) -> Descriptor:
     digest, size = entry["digest"], entry["size"]
     if not DIGEST.fullmatch(digest):
-        raise ValueError(f"{digest} is no sha256 digest")
+        raise ValueError(f"{digest} is not a sha256 digest")
     if not isinstance(size, int) or size < 0:
-        raise ValueError(f"{size} is no size")
+        raise ValueError(f"{size} is not a size")
     return Descriptor(str(entry["mediaType"]), str(digest), size)
 
 
@@ -176,7 +176,7 @@ def _read(content: bytes, where: str) -> dict[str, Any]:
     try:
         document = read_json(content)
     except ValueError as error:
-        raise ArtifactError(f"{where}: no JSON ({error})") from error
+        raise ArtifactError(f"{where}: not JSON ({error})") from error
     if not isinstance(document, dict):
-        raise ArtifactError(f"{where}: no JSON object")
+        raise ArtifactError(f"{where}: not a JSON object")
     return document

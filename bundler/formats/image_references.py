@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 DOCKER_HUB = "docker.io"
 HOSTS = {DOCKER_HUB: "registry-1.docker.io"}
-"""Where a registry answers, if elsewhere than under its name."""
+"""Registry → the host that serves it, if the names differ."""
 
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
@@ -29,7 +29,7 @@ class Reference:
 
     @property
     def name(self) -> str:
-        """`docker.io/library/nginx:1.22`: how container runtimes know it, digest or not."""
+        """`docker.io/library/nginx:1.22`: the name in container runtimes, without the digest."""
         return f"{self.registry}/{self.repository}:{self.tag or 'latest'}"
 
     @property
@@ -39,12 +39,12 @@ class Reference:
 
     @property
     def wanted(self) -> str:
-        """What a registry is asked for: the digest, else the tag."""
+        """The digest if there is one, else the tag: what bundler requests from a registry."""
         return self.digest or self.tag or "latest"
 
     @property
     def url(self) -> str:
-        """Where upstream serves the manifest, whatever mirror is asked before."""
+        """Where upstream serves the manifest; mirrors are not considered."""
         host = HOSTS.get(self.registry, self.registry)
         return f"https://{host}/v2/{self.repository}/manifests/{self.wanted}"
 
@@ -53,7 +53,7 @@ def parse_reference(text: str) -> Reference:
     """The parts of a reference; ValueError says what is wrong."""
     name, at, digest = text.partition("@")
     if at and not _DIGEST.fullmatch(digest):
-        raise ValueError("has no digest behind @: sha256: and 64 hexadecimal digits")
+        raise ValueError("must have a digest after @: sha256: and 64 hexadecimal digits")
     first, slash, rest = name.partition("/")
     if slash and ("." in first or ":" in first or first == "localhost"):
         registry, path = first, rest
@@ -63,14 +63,14 @@ def parse_reference(text: str) -> Reference:
     if registry == DOCKER_HUB and "/" not in repository:
         repository = f"library/{repository}"
     if not _REGISTRY.fullmatch(registry):
-        raise ValueError(f"has no host name before the first /: {registry!r}")
+        raise ValueError(f"must have a host name before the first /, not {registry!r}")
     if not _REPOSITORY.fullmatch(repository) or len(registry) + len(repository) >= MAX_NAME:
         raise ValueError(
-            f"has no repository such as library/nginx: {repository!r} (lower-case letters, digits,"
-            " and - _ . / between them)"
+            f"must have a repository such as library/nginx, not {repository!r} (lower-case letters"
+            " and digits, with - _ . / between them)"
         )
     if colon and not _TAG.fullmatch(tag):
-        raise ValueError(f"has no tag such as 1.22: {tag!r}")
+        raise ValueError(f"must have a tag such as 1.22, not {tag!r}")
     return Reference(
         registry=registry, repository=repository, tag=tag or None, digest=digest or None
     )

@@ -1,4 +1,4 @@
-"""For which machine a program is made, by its first bytes (elf(5), Linux' elf-em.h)."""
+"""Find the CPU architecture of a program from its first bytes (elf(5), Linux' elf-em.h)."""
 
 SCRIPT = "a script"
 MACHINES = {
@@ -11,15 +11,15 @@ MACHINES = {
 }
 MACHINE_OFFSET = 18
 HEAD = MACHINE_OFFSET + 2
-"""How many bytes tell it."""
+"""Bytes that `read_machine` needs."""
 
 
 def read_machine(head: bytes) -> str:
-    """`amd64`, `arm64` …; SCRIPT for one; words for people where it is no program."""
+    """`amd64`, `arm64` …; SCRIPT for a script; for anything else a phrase for a message."""
     if head.startswith(b"#!"):
         return SCRIPT
     if not head.startswith(b"\x7fELF") or len(head) < HEAD:
-        return "no Linux program"
+        return "not a Linux program"
     field = head[MACHINE_OFFSET:HEAD]
     number = int.from_bytes(field, "little" if head[5] == 1 else "big")
     return MACHINES.get(number, f"for another machine (ELF {number})")

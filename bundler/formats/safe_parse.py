@@ -1,4 +1,4 @@
-"""What others wrote, taken apart so that whatever is wrong with it is a ValueError."""
+"""Parse JSON, YAML and URLs from others: everything that is wrong with them is a ValueError."""
 
 import json
 from typing import Any
@@ -8,27 +8,27 @@ import yaml
 
 
 def split_url(url: str) -> SplitResult:
-    """The parts of a URL; ValueError where it cannot be asked, or leads to no path."""
+    """The parts of a URL; ValueError if it has no host or its path is not possible on disk."""
     parts = urlsplit(url)
-    host, _ = parts.hostname, parts.port  # what is no port is a ValueError of its own
+    host, _ = parts.hostname, parts.port  # a bad port is a ValueError of urllib's
     if parts.scheme in {"http", "https"} and not host:
-        raise ValueError("the URL names no host")
+        raise ValueError("the URL has no host")
     if "\0" in unquote(parts.path):
-        raise ValueError("the URL holds %00, which no path can")
+        raise ValueError("the URL contains %00, which no path can")
     return parts
 
 
 def check_url(url: str) -> str:
-    """The URL, for models; ValueError says to the user what it must be."""
+    """The URL, for models; ValueError tells the user what it must be."""
     try:
         split_url(url)
     except ValueError as error:
-        raise ValueError(f"must be a URL that can be asked: {error}") from error
+        raise ValueError(f"must be a valid URL: {error}") from error
     return url
 
 
 def read_json(content: bytes) -> Any:
-    """A JSON document, nested no deeper than Python reads it."""
+    """A JSON document; ValueError also if it is nested deeper than Python can read."""
     try:
         return json.loads(content)
     except RecursionError:
@@ -36,7 +36,7 @@ def read_json(content: bytes) -> Any:
 
 
 def read_yaml(text: str) -> Any:
-    """A YAML document, nested no deeper than Python reads it; dates and numbers that are none."""
+    """A YAML document; ValueError also for invalid dates and numbers, and for deep nesting."""
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:

@@ -1,4 +1,4 @@
-"""An image as it lies on the builder's disk, wherever it came from."""
+"""An image on the builder's disk, from a registry or from a file."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +13,14 @@ from bundler.formats.image_manifests import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Some bytes of a file."""
+    """A range of bytes in a file."""
 
     path: Path
     offset: int
     size: int
 
     def read(self) -> bytes:
-        """All of them; for documents, which are small."""
+        """All of the bytes; for documents, which are small."""
         with self.path.open("rb") as file:
             file.seek(self.offset)
             return file.read(self.size)
@@ -28,16 +28,16 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
-    """A layer, and where its bytes are."""
+    """A layer and where its bytes are stored."""
 
     descriptor: Descriptor
     place: Place
-    is_verified: bool  # it is in the cache, so known to be what its digest says
+    is_verified: bool  # it comes from the cache, which checked its digest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredImage:
-    """One image for one machine, whole."""
+    """One complete image for one architecture."""
 
     manifest: ImageManifest
     config: bytes
@@ -45,10 +45,10 @@ class StoredImage:
 
     @property
     def image_id(self) -> str:
-        """`sha256:…` of the configuration: what runtimes know an image by."""
+        """`sha256:…` of the configuration: the image ID of container runtimes."""
         return digest_of(self.config)
 
     @property
     def architecture(self) -> str:
-        """In Go's spelling, which is Kubernetes'."""
+        """In Go's spelling, which Kubernetes uses too."""
         return architecture_of(self.config, self.image_id)

@@ -1,6 +1,6 @@
-"""Files in numbered volumes: NAME.001, NAME.002 …, and NAME.sha256, which names each one's digest.
+"""Files in numbered volumes: NAME.001, NAME.002 …, and NAME.sha256 with the digest of each.
 
-`cat NAME.0* >NAME` joins them, and join.sh does so after it has told every bad volume by its name.
+`cat NAME.0* >NAME` joins them. join.sh joins them too, and first lists every damaged volume.
 """
 
 import hashlib
@@ -24,8 +24,8 @@ from bundler.files import (
     write_atomically,
 )
 
-MOST = 99
-"""Volumes of one file: `NAME.0*` finds them all, in order."""
+MAX_VOLUMES = 99
+"""Volumes of one file, so that `NAME.0*` matches all of them in order."""
 
 DIGESTS = ".sha256"
 NUMBER = re.compile(r"\.[0-9]{3}$")
@@ -43,12 +43,12 @@ class Written:
 
 
 def parse_size(text: str) -> int:
-    """Bytes of `4.4G` (10⁹), `650M`, `4095MiB` (2²⁰) …; ConfigError where it is no size."""
+    """Bytes of `4.4G` (10⁹), `650M`, `4095MiB` (2²⁰) …; ConfigError if it is not a size."""
     match = SIZE.fullmatch(text)
     size = int(Decimal(match[1]) * UNITS[match[2]]) if match else 0
     if not size:
         raise ConfigError(
-            f"--split {text}: not a size", hint="such as 4.4G or 650M (powers of 1000), or 4095MiB"
+            f"--split {text}: not a size", hint="use 4.4G or 650M (powers of 1000), or 4095MiB"
         )
     return size
 
@@ -56,13 +56,14 @@ def parse_size(text: str) -> int:
 def write_pieces(
     pieces: Iterable[bytes], target: Path, *, limit: int | None = None, mode: int = 0o600
 ) -> tuple[Written, ...]:
-    """Write one file, or volumes of at most `limit` bytes and their digests where it is larger.
+    """Write one file; if it is larger than `limit` bytes, write volumes and their digests.
 
-    They appear when all are whole. A kill amid that leaves no digests, which join.sh and the next
-    run understand. What another split left of `target` is removed. Returns what was written, the
-    file of digests last; ConfigError where it would be more than MOST volumes.
+    The files appear when all of them are complete. If the process is killed while it renames them,
+    the file of digests is missing; join.sh and the next run handle that. Volumes of an earlier
+    split of `target` are removed. Returns the files written, the file of digests last. Raises
+    ConfigError if there would be more than MAX_VOLUMES volumes.
     """
-    whole = hashlib.sha256()
+    total = hashlib.sha256()
     parts: list[tuple[Path, str, int]] = []
     temporaries: list[Path] = []
     with explain_disk_faults(target):
@@ -75,34 +76,34 @@ def write_pieces(
                 with os.fdopen(descriptor, "wb") as out:
                     os.fchmod(descriptor, mode)
                     digest = _copy(
-                        (piece for _, piece in group), out, whole.update if limit else None
+                        (piece for _, piece in group), out, total.update if limit else None
                     )
                     parts.append((Path(name), digest, out.tell()))
-            return _put_in_place(parts, target, whole.hexdigest())
+            return _put_in_place(parts, target, total.hexdigest())
         except BaseException:
             for temporary in temporaries:
                 temporary.unlink(missing_ok=True)
             raise
 
 
-def volumes_of(target: Path) -> list[Path]:
-    """The volumes of a file that lie beside it, in order."""
+def list_volumes(target: Path) -> list[Path]:
+    """The volumes of a file, in order; they are in the same directory."""
     found = target.parent.glob(f"{target.name}.[0-9][0-9][0-9]")
     return sorted(path for path in found if NUMBER.search(path.name))
 
 
-def whole_name(name: str) -> str:
-    """What a volume is a part of; any other name as it is."""
+def joined_name(name: str) -> str:
+    """The name of the file that a volume is part of; any other name unchanged."""
     return NUMBER.sub("", name)
 
 
-def open_whole(path: Path) -> BinaryIO:
-    """A file, or its volumes as if they were joined; a volume's path means its whole file.
+def open_joined(path: Path) -> BinaryIO:
+    """Open a file, or its volumes as one stream; the path of a volume means the complete file.
 
-    Raises OutputError where neither is there, or where the numbers have a gap.
+    Raises FileNotFoundError if there is neither, OutputError if a volume is missing.
     """
-    target = path.with_name(whole_name(path.name))
-    volumes = [] if target.is_file() else volumes_of(target)
+    target = path.with_name(joined_name(path.name))
+    volumes = [] if target.is_file() else list_volumes(target)
     if not volumes:
         return target.open("rb")
     for number, volume in enumerate(volumes, 1):
@@ -112,7 +113,7 @@ def open_whole(path: Path) -> BinaryIO:
 
 
 class _Joined(io.RawIOBase):
-    """Several files read one after another."""
+    """Several files, read one after another."""
 
     def __init__(self, paths: list[Path]) -> None:
         self._left = list(paths)
@@ -139,7 +140,7 @@ class _Joined(io.RawIOBase):
 
 
 def _cut(pieces: Iterable[bytes], limit: int | None) -> Iterator[tuple[int, memoryview]]:
-    """The same bytes, each with the number of its volume."""
+    """The same bytes in order, each piece with the number of its volume."""
     number, room = 1, limit
     for piece in pieces:
         view = memoryview(piece)
@@ -152,28 +153,28 @@ def _cut(pieces: Iterable[bytes], limit: int | None) -> Iterator[tuple[int, memo
 
 
 def _check_number(number: int, target: Path, limit: int | None) -> None:
-    if number > MOST:
+    if number > MAX_VOLUMES:
         raise ConfigError(
-            f"{target.name} needs more than {MOST} volumes of {limit} bytes",
-            hint="choose larger volumes with --split",
+            f"{target.name} needs more than {MAX_VOLUMES} volumes of {limit} bytes",
+            hint="use larger volumes with --split",
         )
 
 
 def _copy(
-    pieces: Iterable[memoryview], out: BinaryIO, tap: Callable[[memoryview], None] | None
+    pieces: Iterable[memoryview], out: BinaryIO, also: Callable[[memoryview], None] | None
 ) -> str:
     hasher = hashlib.sha256()
     for piece in pieces:
         hasher.update(piece)
-        if tap:
-            tap(piece)
+        if also:
+            also(piece)
         out.write(piece)
     out.flush()
     return hasher.hexdigest()
 
 
 def _put_in_place(
-    parts: list[tuple[Path, str, int]], target: Path, whole: str
+    parts: list[tuple[Path, str, int]], target: Path, total: str
 ) -> tuple[Written, ...]:
     digests = target.with_name(target.name + DIGESTS)
     places = [target]
@@ -186,11 +187,11 @@ def _put_in_place(
     for place, (temporary, sha256, size) in zip(places, parts, strict=True):
         temporary.replace(place)
         written.append(Written(path=place, sha256=sha256, size=size))
-    for other in {target, *volumes_of(target)}.difference(places):
+    for other in {target, *list_volumes(target)}.difference(places):
         other.unlink(missing_ok=True)
     if len(parts) > 1:
         lines = [f"{part.sha256}  {part.path.name}\n" for part in written]
-        text = "".join([*lines, f"{whole}  {target.name}\n"]).encode()
+        text = "".join([*lines, f"{total}  {target.name}\n"]).encode()
         write_atomically(digests, text, mode=0o644)
         sha256 = hashlib.sha256(text).hexdigest()
         written.append(Written(path=digests, sha256=sha256, size=len(text)))

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from cryptography import x509
 
 from bundler.errors import ConfigError, PkiError
-from bundler.formats.bundle_archives import explain_damage, read_zipped
+from bundler.formats.bundle_archives import explain_damage, read_tar_gz
 from bundler.pki.external_ca.extensions import find_extension
 from bundler.pki.external_ca.origins import (
     CHAIN,
@@ -106,7 +106,7 @@ def list_bundle(path: Path, now: datetime) -> tuple[CertificateEntry, ...]:
     """
     found = []
     with explain_damage(path):
-        for name, _, content in read_zipped(path):
+        for name, _, content in read_tar_gz(path):
             if not name.endswith((".crt", *EMBEDDED)):
                 continue
             text = content.read(MAX_SIZE + 1)

@@ -1,15 +1,16 @@
-"""What others publish: which files, under which digests, on whose word, and how they come here.
+"""Download what others publish, check it, and pin it in the lock.
 
-artifacts.py         which files a plan needs
-lock.py              cluster.lock.yaml
-locking.py           how a lock comes about, and what has drifted
-signatures.py        upstream's signatures
-sigstore_bundles.py  the same, of sigstore
-beside.py            digests and signatures that lie beside a file
-fetch.py             files into the cache: mirrors in order, then upstream
-download.py          one file from one source
-transport.py         HTTP as downloads use it
-mirrors.py           where else a file may be had
-faults.py            what may pass, and what will not
-machine.py           for which machine a program is made
+artifacts.py         which upstream files a cluster needs, with which digests
+lock.py              cluster.lock.yaml: its format, read and write
+lock_update.py       make and update the lock; report drift
+fetch.py             files into the cache: mirrors in order, then upstream; parallel
+download.py          one file from one source, resumed and hashed
+retries.py           which errors are retried, how often and when
+transport.py         HTTP sessions: TLS, proxies, redirects
+mirrors.py           mirrors, and the order of sources for a URL
+sidecars.py          digests and signatures that upstream publishes next to a file
+signatures.py        check upstream signatures (OpenPGP, cosign, sigstore)
+sigstore_bundles.py  check sigstore bundles
+images/              container images from registries
+packages/            OS packages from apt and dnf repositories
 """

@@ -1,7 +1,7 @@
-"""Which upstream files a plan needs, and under which digests.
+"""Which upstream files a cluster needs, and their digests.
 
-A digest comes from the lock if there is one, which must agree with what cluster.yaml and the
-catalogue say; else from cluster.yaml, else from the catalogue. Nothing without one is used.
+If there is a lock, digests come from it, and it must agree with cluster.yaml and the catalog.
+Otherwise they come from cluster.yaml or the catalog. A file without a digest is never used.
 """
 
 from collections.abc import Iterator, Mapping
@@ -23,15 +23,15 @@ from bundler.sources.lock import Lock, LockEntry, LockKind
 from bundler.sources.signatures import describe_trust
 
 Needs = dict[tuple[str, str], tuple[str, ...]]
-"""(component, architecture) → the members of its archive that some node takes."""
+"""(component, architecture) → the members of its archive that nodes use."""
 Artifacts = Mapping[tuple[str, str], Artifact]
-"""(component, architecture) → its file."""
+"""(component, architecture) → the file."""
 
 FROM_USER = "artifacts in cluster.yaml"
 
 
 def list_needs(plan: ClusterPlan) -> Needs:
-    """What all nodes together take out of upstream archives."""
+    """The members of upstream archives that all nodes together use."""
     needs: dict[tuple[str, str], dict[str, None]] = {}
     for node in plan.nodes:
         for fetched in list_fetched(plan, node):
@@ -40,9 +40,9 @@ def list_needs(plan: ClusterPlan) -> Needs:
 
 
 def choose_artifacts(plan: ClusterPlan) -> Artifacts:
-    """The file behind each need as cluster.yaml and the catalogue say; some without a digest.
+    """The file for each need, from cluster.yaml and the catalog; some have no digest.
 
-    Raises ArtifactError where one pin would serve two architectures.
+    Raises ArtifactError if one pin is used for two architectures.
     """
     versions = _choose_versions(plan)
     pins = plan.cluster.artifacts
@@ -68,9 +68,9 @@ def choose_artifacts(plan: ClusterPlan) -> Artifacts:
 def resolve_artifacts(
     plan: ClusterPlan, lock: Lock | None = None, path: Path | None = None
 ) -> Artifacts:
-    """The pinned file behind each need; ArtifactError says how to pin those without.
+    """The pinned file for each need; ArtifactError explains how to pin the others.
 
-    What somebody must have signed is used as a lock says that he did, and not otherwise.
+    A component with `upstream_keys` needs a lock, because only `bundler lock` checks signatures.
     `path` is where the lock was read, for messages.
     """
     chosen = choose_artifacts(plan)
@@ -79,22 +79,22 @@ def resolve_artifacts(
         return _resolve_locked(chosen, trusts, lock, path or Path("cluster.lock.yaml"))
     if unchecked := [chosen[key].label for key, trust in trusts.items() if trust]:
         raise ArtifactError(
-            f"{', '.join(unchecked)}: upstream_keys says who signs it, and without a lock nobody"
-            " has checked that",
-            hint="check it, and write the lock, with: bundler lock",
+            f"{', '.join(unchecked)}: upstream_keys requires a signature, and without a lock it is"
+            " not checked",
+            hint="check the signature and write the lock with: bundler lock",
         )
     missing = [_explain_missing(artifact) for artifact in chosen.values() if not artifact.digest]
     if missing:
         raise ArtifactError(
             "\n".join(missing),
-            hint="bundler uses nothing that is not pinned: take the digest from upstream's release"
-            " page, over a way that you trust, and add it to cluster.yaml; or run bundler lock",
+            hint="bundler uses only pinned files: take the digest from upstream's release page,"
+            " over a connection that you trust, and add it to cluster.yaml; or run bundler lock",
         )
     return chosen
 
 
 def find_trust(plan: ClusterPlan, artifact: Artifact) -> str:
-    """Who must have signed a file, as `upstream_keys` says; empty where it says nothing."""
+    """The signer that `upstream_keys` requires for a file; empty if it requires none."""
     key = plan.cluster.upstream_keys.get(artifact.component)
     return describe_trust(artifact.component, artifact.version, key) if key else ""
 
@@ -110,7 +110,7 @@ def _resolve_locked(
             entry.explain_drift(artifact.version, artifact.url, artifact.pin)
             or entry.explain_trust(trusts[component, arch])
             if entry
-            else "is not in it"
+            else "is missing in the lock"
         )
         if drift:
             faults.setdefault(component, []).append(f"{path}: {component} ({arch}) {drift}")
@@ -119,14 +119,14 @@ def _resolve_locked(
     if faults:
         raise ArtifactError(
             "\n".join(line for lines in faults.values() for line in lines),
-            hint="see what changed and why; then renew the entries with:"
+            hint="check what changed and why; then update the entries with:"
             f" bundler lock {' '.join(f'--update {name}' for name in faults)}",
         )
     return found
 
 
 def from_entry(entry: LockEntry, source: str) -> Artifact:
-    """An entry as a file to fetch."""
+    """A lock entry as a file to fetch."""
     algorithm, _, digest = entry.digest.partition(":")
     return Artifact(
         component=entry.name,
@@ -166,7 +166,7 @@ def _from_pin(component: str, version: str, arch: str, pin: Pin) -> Artifact:
 
 
 def _check_single(component: str, plan: ClusterPlan, pin: Pin) -> Iterator[str]:
-    """One digest is of one file, so of one architecture."""
+    """A digest is of one file, so it fits one architecture only."""
     arches = sorted({node.arch for node in plan.nodes})
     if len(arches) > 1:
         digest = (pin.sha512 or pin.sha256 or pin.url or "")[:12]
@@ -178,7 +178,7 @@ def _check_single(component: str, plan: ClusterPlan, pin: Pin) -> Iterator[str]:
 
 def _explain_missing(artifact: Artifact) -> str:
     close = closest_versions(artifact.component, artifact.version, artifact.arch)
-    near = f"; pinned versions near it: {', '.join(close)}" if close else ""
+    near = f"; similar pinned versions: {', '.join(close)}" if close else ""
     return (
         f"{artifact.component} {artifact.version} ({artifact.arch}) has no built-in pin{near}."
         " To pin it:\n"

@@ -1,4 +1,4 @@
-"""Upstream files into the cache: mirrors in order, then upstream; verified while streaming."""
+"""Fetch upstream files into the cache: from mirrors in order, then upstream; verify each."""
 
 import dataclasses
 import hashlib
@@ -13,48 +13,48 @@ from bundler import log
 from bundler.catalog import Artifact, closest_versions
 from bundler.errors import ArtifactError
 from bundler.sources.download import (
-    MOST_BYTES,
+    MAX_BYTES,
     FetchOptions,
     NoProgress,
     Progress,
     receive,
 )
-from bundler.sources.download_errors import NotHereError, NowhereError, StoppedError
 from bundler.sources.mirrors import list_sources, show_url
+from bundler.sources.retries import NotFoundError, SourceError, StoppedError
 
 __all__ = [
     "FetchOptions",
     "NoProgress",
     "Progress",
-    "ask_each",
     "ensure_artifact",
     "ensure_artifacts",
-    "ensure_by",
+    "ensure_blob",
+    "fetch_from",
     "fetch_unpinned",
     "run_jobs",
-    "take_file",
+    "try_sources",
 ]
 
-SOON = 0.5  # seconds that running jobs have to end by themselves
+GRACE = 0.5  # seconds that running jobs have to end by themselves
 Result = TypeVar("Result")
 
 
 def ensure_artifacts(artifacts: Sequence[Artifact], options: FetchOptions) -> dict[Artifact, Path]:
-    """Every file, verified, in the cache; all failures in one ArtifactError."""
+    """Fetch every file, verified, into the cache; one ArtifactError lists all failures."""
     wanted = list(dict.fromkeys(artifacts))
     calls = [partial(ensure_artifact, artifact, options) for artifact in wanted]
     return dict(zip(wanted, run_jobs(calls, options), strict=True))
 
 
 def run_jobs(calls: Iterable[Callable[[], Result]], options: FetchOptions) -> list[Result]:
-    """What each call returns, `options.jobs` of them at a time; all ArtifactErrors as one.
+    """Run the calls, `options.jobs` at a time; return their results in order.
 
-    Any other fault, such as a full disk or an interrupt, stops the downloads that are running.
+    One ArtifactError has the messages of all ArtifactErrors. Any other error, such as a full disk
+    or an interrupt, stops the running downloads.
     """
     results: list[Result] = []
     failures: list[ArtifactError] = []
-    # its threads are daemons: one that hears nothing, such as for a server that says nothing, is
-    # left behind, and holds nobody up
+    # the pool's threads are daemons: one that waits for a silent server does not delay the exit
     with ThreadPool(options.jobs) as pool:
         jobs = [pool.apply_async(_run, (call, options)) for call in calls]
         try:
@@ -65,7 +65,7 @@ def run_jobs(calls: Iterable[Callable[[], Result]], options: FetchOptions) -> li
                     failures.append(error)
         except BaseException:
             options.stop.set()
-            _wait_for(jobs, SOON)
+            _wait_for(jobs, GRACE)
             raise
     if failures:
         hints = dict.fromkeys(error.hint for error in failures if error.hint)
@@ -77,39 +77,40 @@ def run_jobs(calls: Iterable[Callable[[], Result]], options: FetchOptions) -> li
 
 
 def ensure_artifact(artifact: Artifact, options: FetchOptions) -> Path:
-    """One file: from the cache, or the first source that has it.
+    """One file: from the cache, or from the first source that has it.
 
-    A source that serves other bytes than the pin says stops everything: that must be seen.
+    If a source serves bytes that do not match the pin, no other source is tried: the user must see
+    that.
     """
-    take = partial(take_file, artifact, options)
-    return ensure_by(artifact, options, lambda: _ask(artifact, options, take))
+    fetch = partial(fetch_from, artifact, options)
+    return ensure_blob(artifact, options, lambda: _try_all(artifact, options, fetch))
 
 
-def ensure_by(artifact: Artifact, options: FetchOptions, bring: Callable[[], Path]) -> Path:
-    """One file from the cache; else what `bring` puts there, while no other run does."""
+def ensure_blob(artifact: Artifact, options: FetchOptions, download: Callable[[], Path]) -> Path:
+    """One file from the cache; if it is missing, `download` adds it while this run has the lock."""
     cache = options.cache
     name = f"{artifact.algorithm}-{artifact.digest}"
     with cache.lock(name, label=artifact.label, pause=options.pause):
         if cache.has_blob(artifact.algorithm, artifact.digest):
             return cache.blob_path(artifact.algorithm, artifact.digest)
-        return bring()
+        return download()
 
 
 def fetch_unpinned(
-    artifact: Artifact, options: FetchOptions, most: int = MOST_BYTES
+    artifact: Artifact, options: FetchOptions, most: int = MAX_BYTES
 ) -> tuple[Artifact, Path]:
-    """A file whose digest nobody has said, and what it turned out to be: for `bundler lock`.
+    """Fetch a file without a known digest, for `bundler lock`; return it with its digest.
 
-    It has `most` bytes at the most.
+    It may have at most `most` bytes.
     """
     name = hashlib.sha256(artifact.url.encode()).hexdigest()
     path = options.cache.partial_path("unpinned", name)
     with options.cache.lock(f"unpinned-{name}", label=artifact.label, pause=options.pause):
-        return _ask(artifact, options, partial(_discover, artifact, options, path, most))
+        return _try_all(artifact, options, partial(_fetch_any, artifact, options, path, most))
 
 
 def _wait_for(jobs: Iterable[AsyncResult[Any]], seconds: float) -> None:
-    """Give all of them together that time."""
+    """Wait for all jobs together for at most that time."""
     end = time.monotonic() + seconds
     for job in jobs:
         job.wait(max(0.0, end - time.monotonic()))
@@ -127,70 +128,79 @@ def _run(call: Callable[[], Result], options: FetchOptions) -> Result:
         raise
 
 
-def _ask(artifact: Artifact, options: FetchOptions, take: Callable[[str], Result]) -> Result:
+def _try_all(artifact: Artifact, options: FetchOptions, fetch: Callable[[str], Result]) -> Result:
     sources = list_sources(artifact.url, options.mirrors, offline=options.offline)
-    return ask_each(artifact.label, sources, take, lambda _: _hint(artifact, options))
+    return try_sources(artifact.label, sources, fetch, lambda _: _hint(artifact, options))
 
 
-def ask_each(
+def try_sources(
     label: str,
     sources: Iterable[str],
-    take: Callable[[str], Result],
-    hint: Callable[[Mapping[str, NotHereError]], str],
+    fetch: Callable[[str], Result],
+    hint: Callable[[Mapping[str, SourceError]], str],
 ) -> Result:
-    """What `take` makes of the first source that has the file; ArtifactError where none has.
+    """Call `fetch` with each source until one has the file; ArtifactError if none has.
 
-    NowhereError where all of them work. `hint` is given why each source has not.
+    NotFoundError if all sources work and none has the file. `hint` makes the hint from the error
+    of each source.
     """
-    tried: dict[str, NotHereError] = {}
+    tried: dict[str, SourceError] = {}
     for source in sources:
         for where, reason in list(tried.items())[-1:]:
             if not reason.is_absent:
-                log.warning(f"{label}: {where}: {reason}; the next source is asked")
+                log.warning(f"{label}: {where}: {reason}; trying the next source")
         try:
-            return take(source)
-        except NotHereError as reason:
+            return fetch(source)
+        except SourceError as reason:
             tried[show_url(source)] = reason
-    lines = "\n".join(f"  {where}: {reason}" for where, reason in tried.items()) or "  no source"
+    lines = (
+        "\n".join(f"  {where}: {reason}" for where, reason in tried.items())
+        or "  no source is configured"
+    )
     hints = dict.fromkeys(reason.hint for reason in tried.values() if reason.hint)
-    fault = NowhereError if all(r.is_absent for r in tried.values()) else ArtifactError
-    raise fault(f"{label} cannot be had:\n{lines}", hint="; ".join((*hints, hint(tried))))
+    kind = NotFoundError if all(r.is_absent for r in tried.values()) else ArtifactError
+    raise kind(
+        f"{label}: no source has the file:\n{lines or '  no source is configured'}",
+        hint="; ".join((*hints, hint(tried))),
+    )
 
 
 def _hint(artifact: Artifact, options: FetchOptions) -> str:
     if options.offline:
-        return "give a directory that holds it with --mirror DIR, or build once without --offline"
+        return (
+            "give a directory that has the file with --mirror DIR, or build once without --offline"
+        )
     close = closest_versions(artifact.component, artifact.version, artifact.arch)
-    near = f"; pinned versions near it: {', '.join(close)}" if close else ""
-    return f"check the version and the network, or give --mirror DIR or URL{near}"
+    near = f"; similar pinned versions: {', '.join(close)}" if close else ""
+    return f"check the version and the network, or use --mirror DIR or URL{near}"
 
 
-def take_file(artifact: Artifact, options: FetchOptions, source: str) -> Path:
-    """The file as its pin says, in the cache."""
+def fetch_from(artifact: Artifact, options: FetchOptions, source: str) -> Path:
+    """Download one file from one source into the cache; ArtifactError if the pin differs."""
     path = options.cache.partial_path(artifact.algorithm, artifact.digest)
     is_resumed = path.exists()
     found = receive(artifact, source, path, options)
     if found != artifact.digest and is_resumed:
-        # its beginning came from an earlier run, or from another source: this one is not to blame
+        # the first bytes are from an earlier run or another source: download all from this one
         path.unlink()
         found = receive(artifact, source, path, options)
     if found != artifact.digest:
-        aside = options.cache.quarantine(path, "wrong-digest")
+        quarantined = options.cache.quarantine(path, "wrong-digest")
         raise ArtifactError(
-            f"{artifact.label} from {show_url(source)} is not what its pin says:\n"
+            f"{artifact.label} from {show_url(source)} does not match its pin:\n"
             f"  expected {artifact.pin} ({artifact.source})\n"
             f"  found    {artifact.algorithm}:{found}\n"
-            f"  the file is kept aside, and not used: {aside}",
+            f"  the file is quarantined and not used: {quarantined}",
             hint="find out who changed it before you trust the source or change the pin",
         )
     return options.cache.adopt(path, artifact.algorithm, artifact.digest)
 
 
-def _discover(
+def _fetch_any(
     artifact: Artifact, options: FetchOptions, path: Path, most: int, source: str
 ) -> tuple[Artifact, Path]:
-    """The file, whatever it is, in the cache."""
-    path.unlink(missing_ok=True)  # of which version, nobody knows
+    """Download the file into the cache; its digest is not known before."""
+    path.unlink(missing_ok=True)  # an earlier download may be of another version
     digest = receive(artifact, source, path, options, most)
     found = dataclasses.replace(artifact, digest=digest, source=show_url(source))
     return found, options.cache.adopt(path, artifact.algorithm, digest)

@@ -1,7 +1,7 @@
-"""cluster.lock.yaml: what exactly crosses the gate, and on whose word.
+"""The lock, cluster.lock.yaml: its format, and how it is read and written.
 
-One entry a file: each upstream artifact, image and OS package with its URL, size and digest, where
-the digest came from, and when. A build that has a lock uses nothing else.
+It has one entry for each upstream artifact, image and OS package: URL, size, digest, where the
+digest comes from, and when it was locked. A build with a lock uses nothing else.
 """
 
 from collections.abc import Iterator
@@ -18,13 +18,13 @@ from bundler.files import write_atomically
 from bundler.formats.safe_parse import check_url, read_yaml
 
 HEADING = """\
-# What `bundler build` takes, byte for byte. Written by `bundler lock`; keep it beside cluster.yaml,
-# under version control. `origin` says on whose word a digest is believed; first-use is nobody's.
+# The exact files that `bundler build` uses. Written by `bundler lock`; keep it next to cluster.yaml
+# in version control. `origin` is the trust source of a digest; first-use means nobody checked it.
 """
 
 
 class LockKind(StrEnum):
-    """What an entry is, which is also who knows how to fetch it."""
+    """The kind of an entry, which decides how it is fetched."""
 
     ARTIFACT = "artifact"
     IMAGE = "image"
@@ -32,7 +32,7 @@ class LockKind(StrEnum):
 
 
 class TrustSource(StrEnum):
-    """On whose word a digest is believed, the best first."""
+    """The trust source of a digest, the best first."""
 
     UPSTREAM_SIGNATURE = "upstream-signature"
     CATALOG = "catalog"
@@ -44,9 +44,9 @@ class TrustSource(StrEnum):
 class LockEntry(BaseModel):
     """One file that the builder fetches.
 
-    `name` is the component (`etcd`), the image's normalized reference, or the package's name; it is
-    unique together with `kind` and `arch`. An image's digest is its manifest's for that machine;
-    `index` is that of the index of all machines by which the manifest was chosen, if there was one.
+    `name` is the component (`etcd`), the normalized reference of the image, or the name of the
+    package; it is unique together with `kind` and `arch`. The digest of an image is that of its
+    manifest for the architecture; `index` is the digest of the multi-architecture index, if any.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -54,52 +54,52 @@ class LockEntry(BaseModel):
     kind: LockKind
     name: str
     version: str
-    arch: str  # amd64 | arm64; a package for every machine: all
+    arch: str  # amd64 | arm64; all for packages that fit every architecture
     url: Annotated[str, AfterValidator(check_url)]
-    size: Annotated[int, Field(ge=0)]  # bytes; of an image: its manifest, configuration and layers
+    size: Annotated[int, Field(ge=0)]  # bytes; an image: manifest, configuration and layers
     digest: Annotated[str, Field(pattern=r"^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$")]
     index: Annotated[str | None, Field(pattern=r"^sha256:[0-9a-f]{64}$")] = None
     origin: TrustSource
-    evidence: str  # the document or key that says so
-    trust: str | None = None  # whom `upstream_keys` believed when the signature was checked
-    locked: datetime  # when, UTC
+    evidence: str  # the document or key that confirms the digest
+    trust: str | None = None  # the signer of `upstream_keys` when the signature was checked
+    locked: datetime  # UTC
 
     @property
     def key(self) -> tuple[LockKind, str, str]:
-        """What tells entries apart."""
+        """What is unique for each entry."""
         return self.kind, self.name, self.arch
 
     def explain_drift(self, version: str, url: str, digest: str) -> str:
-        """How this differs from what is needed now, in words; empty where it does not.
+        """How the entry differs from what is needed now; empty if it does not.
 
-        An empty `digest` is one that nobody has stated.
+        An empty `digest` means that none is known.
         """
         if self.version != version:
-            return f"is locked as {self.version}, and {version} is needed now"
+            return f"is locked as {self.version}, but {version} is needed now"
         if self.url != url:
-            return f"is locked from {self.url}, and would now come from {url}"
+            return f"is locked from {self.url}, but its URL is now {url}"
         if digest and self.digest != digest:
-            return f"is locked as {self.digest}, and its pin now says {digest}"
+            return f"is locked as {self.digest}, but its pin is now {digest}"
         return ""
 
     def explain_trust(self, trust: str) -> str:
-        """Why nobody has checked that whom `trust` says signed it; empty where that was checked.
+        """Why the entry does not prove that `trust` signed the file; empty if it does.
 
-        An empty `trust` is that of a file without an upstream key.
+        An empty `trust` means that the file has no upstream key.
         """
         if trust and self.origin is not TrustSource.UPSTREAM_SIGNATURE:
-            return f"is locked on the word of {self.origin}, and upstream_keys says who signs it"
+            return f"is locked by {self.origin}, but upstream_keys requires a signature"
         if trust and self.trust != trust:
-            was = self.trust or "a key that it does not name"
-            return f"was checked against {was}, and upstream_keys now says {trust}"
+            was = self.trust or "an unknown key"
+            return f"was checked with {was}, but upstream_keys now requires {trust}"
         return ""
 
 
 class Lock(BaseModel):
-    """The whole file.
+    """The complete file.
 
-    `base` is `packages.base` as it was when packages were resolved: what they need of these
-    packages is not among the entries. None where the cluster has no `packages`.
+    `base` is `packages.base` when the packages were resolved: dependencies in these packages have
+    no entries. None if the cluster has no `packages`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -119,12 +119,12 @@ class Lock(BaseModel):
 
 
 def read_lock(path: Path) -> Lock:
-    """Read a lock file; raises ConfigError."""
+    """Read a lock; ConfigError if it is missing or invalid."""
     try:
         content = path.read_bytes()
     except OSError as error:
         raise ConfigError(
-            f"{path}: {error.strerror}", hint="make one with: bundler lock"
+            f"{path}: {error.strerror}", hint="create it with: bundler lock"
         ) from error
     return parse_lock(content, path)
 
@@ -139,7 +139,7 @@ def parse_lock(content: bytes, path: Path) -> Lock:
         )
         raise ConfigError(faults, hint=_HINT) from error
     except ValueError as error:
-        raise ConfigError(f"{path}: no YAML: {error}", hint=_HINT) from error
+        raise ConfigError(f"{path}: not YAML: {error}", hint=_HINT) from error
     keys = [entry.key for entry in lock.entries]
     if twice := {key for key in keys if keys.count(key) > 1}:
         names = ", ".join(" ".join(key) for key in sorted(twice))
@@ -148,7 +148,7 @@ def parse_lock(content: bytes, path: Path) -> Lock:
 
 
 def write_lock(lock: Lock, path: Path) -> None:
-    """Write a lock, sorted, so that a version control system shows what changed and no more."""
+    """Write a lock, sorted, so that a diff shows only what changed."""
     entries = sorted(lock.entries, key=lambda entry: entry.key)
     data = lock.model_copy(update={"entries": tuple(entries)}).model_dump(
         mode="json", exclude_none=True
@@ -157,4 +157,9 @@ def write_lock(lock: Lock, path: Path) -> None:
     write_atomically(path, (HEADING + text).encode(), mode=0o644)
 
 
-_HINT = "take it from version control again, or make it anew with: bundler lock"
+_HINT = "restore it from version control, or create it again with: bundler lock"
+
+
+def lock_path(config: Path) -> Path:
+    """`cluster.lock.yaml` next to `cluster.yaml`."""
+    return config.with_suffix(".lock.yaml")

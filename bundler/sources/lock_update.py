@@ -1,14 +1,13 @@
-"""How a lock comes about: what the cluster needs, on whose word, and what has drifted since.
+"""Make and update the lock: what the cluster needs, the trust source of each digest, and drift.
 
-Entries that still say what the cluster needs are kept as they are; one that would become another
-is renewed only when it is named, so that a change is a decision.
+An entry that still matches is kept. An entry that would change is updated only if `--update` names
+it, so that every change is a decision.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
-from pathlib import Path
 from typing import Literal, TypedDict
 
 from bundler.catalog import Artifact, checksum_url
@@ -25,7 +24,7 @@ from bundler.sources.lock import (
     LockKind,
     TrustSource,
 )
-from bundler.sources.sidecars import DIGEST, fetch_beside
+from bundler.sources.sidecars import DIGEST, fetch_sidecar
 from bundler.sources.signatures import check_signature, describe_trust, list_signatures
 
 EVERYTHING = "all"
@@ -35,25 +34,25 @@ HEXADECIMAL = set("0123456789abcdef")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proposal:
-    """One file that the cluster needs; `settle` finds out what exactly it is, now."""
+    """One file that the cluster needs; `make_entry` finds out its exact digest and size now."""
 
     kind: LockKind
     name: str
     version: str
     arch: str
     url: str
-    digest: str  # as an entry's; empty where only `settle` will know
-    settle: Callable[[], LockEntry]
-    trust: str = ""  # who must have signed it, where somebody says so
+    digest: str  # as in an entry; empty if only `make_entry` finds it
+    make_entry: Callable[[], LockEntry]
+    trust: str = ""  # the signer that `upstream_keys` requires
 
     @property
     def names(self) -> set[str]:
-        """What `--update` may say to mean it."""
+        """The values of `--update` that select it."""
         return {self.name, f"{self.kind}s", EVERYTHING}
 
 
 class Identity(TypedDict):
-    """What a file's proposal and its entry say alike."""
+    """The fields that a proposal and its entry have in common."""
 
     name: str
     version: str
@@ -63,7 +62,7 @@ class Identity(TypedDict):
 
 
 def identify(artifact: Artifact) -> Identity:
-    """A file as proposals and entries name it."""
+    """The common fields for a file."""
     return {
         "name": artifact.component,
         "version": artifact.version,
@@ -75,30 +74,27 @@ def identify(artifact: Artifact) -> Identity:
 
 @dataclass(frozen=True, slots=True)
 class LockChange:
-    """What became of one entry."""
+    """What happened to one entry."""
 
     what: Literal["added", "renewed", "kept", "dropped"]
     entry: LockEntry
 
 
-def lock_path(description: Path) -> Path:
-    """`cluster.lock.yaml` beside `cluster.yaml`."""
-    return description.with_suffix(".lock.yaml")
-
-
 def propose_artifacts(
     plan: ClusterPlan, options: FetchOptions, now: datetime
 ) -> Iterator[Proposal]:
-    """Every upstream file of a plan."""
+    """Every upstream file of a cluster."""
     for artifact in choose_artifacts(plan).values():
         key = plan.cluster.upstream_keys.get(artifact.component)
-        settle = partial(settle_artifact, artifact, options, now, key)
+        make_entry = partial(lock_artifact, artifact, options, now, key)
         trust = find_trust(plan, artifact)
-        yield Proposal(kind=LockKind.ARTIFACT, **identify(artifact), settle=settle, trust=trust)
+        yield Proposal(
+            kind=LockKind.ARTIFACT, **identify(artifact), make_entry=make_entry, trust=trust
+        )
 
 
-def call_all(calls: list[Callable[[], LockEntry]]) -> list[LockEntry]:
-    """What each returns, one after another."""
+def run_each(calls: list[Callable[[], LockEntry]]) -> list[LockEntry]:
+    """Run the calls one after another; return their results."""
     return [call() for call in calls]
 
 
@@ -107,59 +103,59 @@ def make_lock(
     old: Lock | None,
     proposals: Iterable[Proposal],
     update: Collection[str],
-    settle: Callable[[list[Callable[[], LockEntry]]], list[LockEntry]] = call_all,
+    run: Callable[[list[Callable[[], LockEntry]]], list[LockEntry]] = run_each,
 ) -> tuple[Lock, tuple[LockChange, ...]]:
-    """The new lock, and what became of each entry of both.
+    """The new lock, and what happened to each entry of the old and the new one.
 
-    `update` names the entries that may become others, all of a kind (`packages`), or `all`.
-    `settle` calls what settles proposals, perhaps several at a time. Raises ArtifactError where an
-    entry has drifted that is not named, and where a name is no entry's, before anything is settled.
+    `update` names the entries that may change: names, a kind (`packages`), or `all`. `run` runs
+    `make_entry` of the proposals, perhaps in parallel. Raises ArtifactError before that if an entry
+    has drifted that `update` does not name, or if a name in `update` is unknown.
     """
     left = {entry.key: entry for entry in old.entries} if old else {}
     names = {entry.name for entry in left.values()} | {f"{kind}s" for kind in LockKind}
     kept: list[LockEntry] = []
-    fresh: list[tuple[Proposal, LockEntry | None]] = []
+    new: list[tuple[Proposal, LockEntry | None]] = []
     drift: dict[str, list[str]] = {}
     for proposal in proposals:
         names.add(proposal.name)
         entry = left.pop((proposal.kind, proposal.name, proposal.arch), None)
         if entry is None or not proposal.names.isdisjoint(update):
-            fresh.append((proposal, entry))
+            new.append((proposal, entry))
         elif difference := entry.explain_drift(proposal.version, proposal.url, proposal.digest):
             drift.setdefault(proposal.name, []).append(
                 f"{proposal.name} ({proposal.arch}) {difference}"
             )
         elif entry.explain_trust(proposal.trust):
-            fresh.append((proposal, entry))
+            new.append((proposal, entry))
         else:
             kept.append(entry)
     _refuse(drift, set(update) - names - {EVERYTHING}, names)
-    settled = settle([proposal.settle for proposal, _ in fresh])
-    for (proposal, was), now in zip(fresh, settled, strict=True):
+    made = run([proposal.make_entry for proposal, _ in new])
+    for (proposal, was), now in zip(new, made, strict=True):
         if was and was.digest != now.digest and proposal.names.isdisjoint(update):
             drift.setdefault(was.name, []).append(
-                f"{was.name} ({was.arch}) is locked as {was.digest}, and now is {now.digest}"
+                f"{was.name} ({was.arch}) is locked as {was.digest}, but is now {now.digest}"
             )
     _refuse(drift, set(), names)
     changes = [LockChange("kept", entry) for entry in kept]
-    changes += [_compare(was, now) for (_, was), now in zip(fresh, settled, strict=True)]
+    changes += [_compare(was, now) for (_, was), now in zip(new, made, strict=True)]
     changes += [LockChange("dropped", entry) for entry in left.values()]
     entries = tuple(change.entry for change in changes if change.what != "dropped")
     base = tuple(sorted(set(cluster.packages.base))) if cluster.packages else None
     return Lock(cluster=cluster.name, base=base, entries=entries), tuple(changes)
 
 
-def _refuse(drift: dict[str, list[str]], strangers: set[str], names: set[str]) -> None:
+def _refuse(drift: dict[str, list[str]], unknown: set[str], names: set[str]) -> None:
     if drift:
         raise ArtifactError(
             "\n".join(line for lines in drift.values() for line in lines),
-            hint="if that is what you want: bundler lock "
+            hint="to accept these changes: bundler lock "
             + " ".join(f"--update {name}" for name in drift),
         )
-    if strangers:
+    if unknown:
         raise ArtifactError(
-            f"--update {', '.join(sorted(strangers))}: the cluster needs nothing of that name",
-            hint=f"it needs {', '.join(sorted(names))}; or say --update {EVERYTHING}",
+            f"--update {', '.join(sorted(unknown))}: the cluster needs nothing with that name",
+            hint=f"names: {', '.join(sorted(names))}; or use --update {EVERYTHING}",
         )
 
 
@@ -171,12 +167,12 @@ def _compare(was: LockEntry | None, now: LockEntry) -> LockChange:
 
 
 def first_uses(lock: Lock) -> tuple[LockEntry, ...]:
-    """Entries whose digest nobody vouches for."""
+    """Entries whose digest was only seen on first use: nobody checked it."""
     return tuple(entry for entry in lock.entries if entry.origin is TrustSource.FIRST_USE)
 
 
 def refuse_first_uses(lock: Lock) -> None:
-    """ArtifactError that names every entry whose digest was only seen on first use."""
+    """Raise an ArtifactError that lists every entry with the trust source first-use."""
     if found := first_uses(lock):
         lines = (
             f"{entry.name} {entry.version} ({entry.arch}): its digest was only seen on first use"
@@ -184,18 +180,18 @@ def refuse_first_uses(lock: Lock) -> None:
         )
         raise ArtifactError(
             "\n".join(lines),
-            hint="take the digest from upstream over a way that you trust and put it under"
-            " `artifacts` in cluster.yaml (an image's: into its ref, NAME:TAG@sha256:…), then run"
-            " bundler lock; or do without --strict",
+            hint="take the digest from upstream over a connection that you trust and add it to"
+            " cluster.yaml, under `artifacts` (for an image, to its ref: NAME:TAG@sha256:…); then"
+            " run bundler lock; or omit --strict",
         )
 
 
-def settle_artifact(
+def lock_artifact(
     artifact: Artifact, options: FetchOptions, now: datetime, key: UpstreamKey | None = None
 ) -> LockEntry:
-    """Bring one upstream file into the cache, and say on whose word it is believed.
+    """Fetch one upstream file into the cache and make its lock entry with the trust source.
 
-    With a `key` upstream must have signed it, whoever else says what it is.
+    With a `key`, upstream must have signed the file, in addition to any other trust source.
     """
     if artifact.digest:
         path = ensure_artifact(artifact, options)
@@ -208,7 +204,7 @@ def settle_artifact(
         origin, evidence = TrustSource.UPSTREAM_CHECKSUM, artifact.source
     else:
         artifact, path = fetch_unpinned(artifact, options)
-        origin, evidence = TrustSource.FIRST_USE, "nobody: what the URL gave"
+        origin, evidence = TrustSource.FIRST_USE, "first use: what the URL served"
     trust = None
     if key is not None:
         origin = TrustSource.UPSTREAM_SIGNATURE
@@ -225,8 +221,8 @@ def settle_artifact(
     )
 
 
-def list_beside(artifact: Artifact, key: UpstreamKey | None) -> Iterator[str]:
-    """The URL of every document that `settle_artifact` may ask for, beside the file's own."""
+def list_sidecar_urls(artifact: Artifact, key: UpstreamKey | None) -> Iterator[str]:
+    """The URLs of the digests and signatures that `lock_artifact` may request for a file."""
     if where := checksum_url(artifact):
         yield where[1]
     if key is not None:
@@ -234,19 +230,19 @@ def list_beside(artifact: Artifact, key: UpstreamKey | None) -> Iterator[str]:
 
 
 def _find_checksum(artifact: Artifact, options: FetchOptions) -> Artifact | None:
-    """The artifact with the digest that upstream publishes beside it, or None."""
+    """The artifact with the digest that upstream publishes next to it, or None."""
     where = checksum_url(artifact)
     if where is None:
         return None
     algorithm, url = where
-    content = fetch_beside(artifact, DIGEST, url, options)
+    content = fetch_sidecar(artifact, DIGEST, url, options)
     name = artifact.url.rpartition("/")[2]
     digest = read_checksum(content or b"", name, algorithm)
     return replace(artifact, algorithm=algorithm, digest=digest, source=url) if digest else None
 
 
 def read_checksum(content: bytes, name: str, algorithm: str) -> str | None:
-    """The digest of `name` in a file as sha256sum writes it, or the only word of the file."""
+    """The digest of `name` in the output of sha256sum, or the only word of a file."""
     lines = [line.split() for line in content.decode(errors="replace").splitlines()]
     found = [words[0] for words in lines if len(words) == 2 and words[1].lstrip("*") == name]
     if [len(words) for words in lines if words] == [1]:

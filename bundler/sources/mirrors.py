@@ -1,4 +1,4 @@
-"""Mirrors: where else than upstream a file may be had, for every host or for one."""
+"""Mirrors: other places than upstream for a file, for every upstream host or for one."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -9,6 +9,7 @@ from bundler.errors import ConfigError
 from bundler.formats.safe_parse import split_url
 
 WEB = ("http://", "https://")
+HINT = "use DIR, URL, HOST=DIR or HOST=URL"
 HOST = re.compile(r"(?P<host>[A-Za-z0-9.-]+(:[0-9]+)?)=(?P<base>.*)", re.DOTALL)
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 SHOWN = re.compile(r"(?P<scheme>https?://)([^/?#]*@)?(?P<rest>[^?#]*)")
@@ -16,10 +17,10 @@ SHOWN = re.compile(r"(?P<scheme>https?://)([^/?#]*@)?(?P<rest>[^?#]*)")
 
 @dataclass(frozen=True, slots=True)
 class Mirror:
-    """A directory or URL; for every upstream host, or only for `host`.
+    """A directory or URL, for every upstream host or only for `host`.
 
-    For every host it holds files as `<base>/<upstream host>/<upstream path>`, for one as
-    `<base>/<upstream path>`.
+    A mirror for every host has files as `<base>/<upstream host>/<upstream path>`, a mirror for one
+    host as `<base>/<upstream path>`.
     """
 
     base: str
@@ -27,18 +28,16 @@ class Mirror:
 
 
 def parse_mirror(text: str) -> Mirror:
-    """`DIR`, `URL` or `HOST=DIR|URL`; ConfigError where it is none of them."""
+    """`DIR`, `URL` or `HOST=DIR|URL`; ConfigError for anything else."""
     match = HOST.fullmatch(text)
     host, base = (match["host"].lower(), match["base"]) if match else ("", text)
     if not base:
-        raise ConfigError(
-            f"--mirror {text!r}: no directory or URL", hint="give DIR, URL, or HOST=DIR or HOST=URL"
-        )
+        raise ConfigError(f"--mirror {text!r}: not a directory or URL", hint=HINT)
     if not base.startswith(WEB):
         if SCHEME.match(base):
             raise ConfigError(
                 f"--mirror {text}: neither a directory nor an http or https URL",
-                hint="give DIR, URL, or HOST=DIR or HOST=URL",
+                hint=HINT,
             )
         return Mirror(base, host)
     try:
@@ -49,9 +48,9 @@ def parse_mirror(text: str) -> Mirror:
 
 
 def list_sources(url: str, mirrors: Sequence[Mirror], *, offline: bool) -> Iterator[str]:
-    """Where to look for an upstream file, in order: URLs and paths of files.
+    """The sources of an upstream file in order: URLs and paths.
 
-    First the mirrors of its own host, then those of every host, then upstream; with `offline` only
+    First the mirrors for its host, then those for every host, then upstream; with `offline` only
     directories.
     """
     parts = urlsplit(url)
@@ -69,9 +68,9 @@ def list_sources(url: str, mirrors: Sequence[Mirror], *, offline: bool) -> Itera
 
 
 def show_url(url: str) -> str:
-    """A URL for messages and logs: without a password, and without a query, which may sign.
+    """A URL for messages and logs, without the password and the query, which may hold secrets.
 
-    It need not be one that can be taken apart.
+    Invalid URLs are allowed.
     """
     match = SHOWN.match(url)
     return match["scheme"] + match["rest"] if match else url

@@ -1,11 +1,11 @@
-"""Upstream's signatures, checked before a file's digest is believed on upstream's word.
+"""Check upstream signatures, before an upstream digest is trusted.
 
-OpenPGP by Sequoia (pysequoia): detached signatures by a certificate that the user gives. cosign:
-the signature by the certificate's key, and the certificate by an authority that the user gives
-(Fulcio's), for the identity that upstream signs as. The certificate lives for minutes, so it is
-judged at its own time; that the signature was made then, only the transparency log can prove.
-sigstore: a bundle that holds that proof, by sigstore's own library with the trusted root that the
-user gives, without a network.
+OpenPGP, with Sequoia (pysequoia): detached signatures by a certificate that the user gives.
+cosign: the signature must be by the certificate's key, and the certificate by a CA that the user
+gives (Fulcio), for the identity that upstream signs as. Such a certificate is valid for minutes, so
+it is checked at its own time. Only the transparency log proves that the signature is from then.
+sigstore: a bundle that includes that proof, checked offline by sigstore's own library with the
+trusted root that the user gives.
 
 Sources: RFC 9580; sigstore's Fulcio certificate specification (1.3.6.1.4.1.57264.1).
 """
@@ -26,17 +26,17 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 from pysequoia import Cert, Sig
 from pysequoia import verify as verify_openpgp
 
-from bundler.cache.stamps import hash_file
 from bundler.catalog import Artifact
 from bundler.catalog.signatures import Scheme, Signed, find_signed
 from bundler.cluster.inputs import UpstreamKey
 from bundler.errors import ArtifactError, ConfigError
+from bundler.formats.digests import hash_file
 from bundler.sources.fetch import FetchOptions
 from bundler.sources.sidecars import (
     CERTIFICATE,
     SIGNATURE,
     SidecarKind,
-    fetch_beside,
+    fetch_sidecar,
 )
 
 ISSUER = x509.ObjectIdentifier("1.3.6.1.4.1.57264.1.8")
@@ -46,54 +46,54 @@ PGP_PUBLIC = b"-----BEGIN PGP PUBLIC KEY BLOCK-----"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Vouched:
-    """Who signed a file."""
+class VerifiedSignature:
+    """The signer of a file."""
 
     signer: str  # a fingerprint, or an identity
     url: str  # of the signature
 
     @property
     def evidence(self) -> str:
-        """As the lock says it."""
+        """The text for the lock."""
         return f"{self.signer}: {self.url}"
 
 
-class _BadError(Exception):
-    """Why a signature is not what it must be."""
+class _BadSignatureError(Exception):
+    """Why a signature is invalid."""
 
 
 def check_signature(
     artifact: Artifact, path: Path, key: UpstreamKey, options: FetchOptions
-) -> Vouched:
-    """Who signed the file at `path`; ArtifactError where nobody did whom the user believes.
+) -> VerifiedSignature:
+    """The signer of the file at `path`; ArtifactError if the signature is missing or invalid.
 
-    ConfigError where the user's key cannot be read, or the version is from before upstream signed.
+    ConfigError if the user's key cannot be read, or upstream does not sign this version.
     """
     signed = _choose_signed(artifact.component, artifact.version, key)
     url = signed.signature.format(url=artifact.url)
     signature = _fetch(artifact, SIGNATURE, url, options)
     try:
         signer = _CHECKS[signed.scheme](artifact, path, key, signed, signature, options)
-    except _BadError as error:
+    except _BadSignatureError as error:
         raise ArtifactError(
-            f"{artifact.label}: its signature does not hold: {error}\n  {url}",
-            hint="find out who changed the file, the signature or the key before you take it",
+            f"{artifact.label}: the signature is not valid: {error}\n  {url}",
+            hint="find out who changed the file, the signature or the key before you use it",
         ) from error
-    return Vouched(signer=signer, url=url)
+    return VerifiedSignature(signer=signer, url=url)
 
 
 def list_signatures(artifact: Artifact, key: UpstreamKey) -> tuple[str, ...]:
-    """The URLs of what `check_signature` asks for."""
+    """The URLs that `check_signature` requests."""
     signed = _choose_signed(artifact.component, artifact.version, key)
     urls = (signed.signature, signed.certificate if signed.scheme is Scheme.COSIGN else "")
     return tuple(url.format(url=artifact.url) for url in urls if url)
 
 
 def describe_trust(component: str, version: str, key: UpstreamKey) -> str:
-    """Whom `key` believes, in words that are others for any other key: the lock keeps them.
+    """A text that identifies the trusted key, for the lock; it differs for every other key.
 
-    `openpgp sha256:…` with the digest of the key's file; of certificates also whom they must name.
-    ConfigError as `check_signature` raises it.
+    `openpgp sha256:…` has the digest of the key file. With certificates, the text also has the
+    identity and the issuer. Raises ConfigError as `check_signature` does.
     """
     signed = _choose_signed(component, version, key)
     digest = hashlib.sha256(_read_key(getattr(key, signed.scheme))).hexdigest()
@@ -102,13 +102,13 @@ def describe_trust(component: str, version: str, key: UpstreamKey) -> str:
 
 
 def _choose_signed(component: str, version: str, key: UpstreamKey) -> Signed:
-    """How upstream signs that version, where the user says nothing else."""
+    """How upstream signs that version; the user's settings take precedence."""
     scheme = next(scheme for scheme in Scheme if getattr(key, scheme))
     signed = find_signed(component, version, scheme)
     if signed is None:
         raise ConfigError(
-            f"upstream_keys.{component}: {version} is not signed so by upstream",
-            hint="take the key out; the digest is then believed on the word of others",
+            f"upstream_keys.{component}: upstream does not sign {version} with {scheme}",
+            hint="remove the key; the digest then has another trust source",
         )
     return replace(
         signed,
@@ -120,11 +120,11 @@ def _choose_signed(component: str, version: str, key: UpstreamKey) -> Signed:
 
 
 def _fetch(artifact: Artifact, kind: SidecarKind, url: str, options: FetchOptions) -> bytes:
-    content = fetch_beside(artifact, kind, url, options)
+    content = fetch_sidecar(artifact, kind, url, options)
     if content is None:
         raise ArtifactError(
-            f"{artifact.label}: upstream_keys says who signs it, and nothing is at {url}",
-            hint=f"{kind.instead}, or take the key out",
+            f"{artifact.label}: upstream_keys requires a signature, but there is no file at {url}",
+            hint=f"{kind.instead}, or remove the key",
         )
     return content
 
@@ -132,48 +132,48 @@ def _fetch(artifact: Artifact, kind: SidecarKind, url: str, options: FetchOption
 def _check_openpgp(
     _: Artifact, path: Path, key: UpstreamKey, __: Signed, signature: bytes, ___: FetchOptions
 ) -> str:
-    """The fingerprint of the certificate that signed."""
+    """The fingerprint of the certificate that made the signature."""
     certificates = _read_openpgp(key.openpgp)
     try:
         found = verify_openpgp(
             file=str(path), store=lambda _: certificates, signature=Sig.from_bytes(signature)
         )
     except Exception as error:
-        raise _BadError(str(error).partition("\n")[0]) from error
+        raise _BadSignatureError(str(error).partition("\n")[0]) from error
     if not found.valid_sigs:
-        raise _BadError(f"no key of {key.openpgp} made it")
+        raise _BadSignatureError(f"no key in {key.openpgp} made it")
     return f"OpenPGP {found.valid_sigs[0].certificate}"
 
 
 def _read_openpgp(path: Path | None) -> list[Cert]:
-    """Every certificate of a file, which may be several armoured ones, or a keyring."""
+    """Every certificate in a file: one or several armoured ones, or a keyring."""
     content = _read_key(path)
     blocks = content.split(PGP_PUBLIC)
     parts = [PGP_PUBLIC + block for block in blocks[1:]] if len(blocks) > 2 else [content]
     try:
         return [cert for part in parts for cert in Cert.split_bytes(part)]
     except Exception as error:
-        raise ConfigError(f"{path}: no OpenPGP certificate") from error
+        raise ConfigError(f"{path}: not an OpenPGP certificate") from error
 
 
 def _check_cosign(
     artifact: Artifact, path: Path, key: UpstreamKey, signed: Signed, signature: bytes,
     options: FetchOptions,
 ) -> str:  # fmt: skip
-    """The identity whose certificate's key signed."""
+    """The identity in the certificate whose key made the signature."""
     _check_named(artifact, signed)
     url = signed.certificate.format(url=artifact.url)
     leaf = _read_leaf(_fetch(artifact, CERTIFICATE, url, options))
-    _check_leaf(leaf, _read_authorities(key.cosign), signed)
+    _check_leaf(leaf, _read_cas(key.cosign), signed)
     public = leaf.public_key()
     if not isinstance(public, ec.EllipticCurvePublicKey):
-        raise _BadError("its certificate has no key of an elliptic curve")
+        raise _BadSignatureError("its certificate has no elliptic-curve key")
     try:
         raw = base64.b64decode(signature, validate=False)
         digest = bytes.fromhex(hash_file(path, "sha256"))
         public.verify(raw, digest, ec.ECDSA(Prehashed(hashes.SHA256())))
     except (InvalidSignature, binascii.Error) as error:
-        raise _BadError("the certificate's key did not make it") from error
+        raise _BadSignatureError("it was not made by the key of its certificate") from error
     return f"cosign {signed.identity}"
 
 
@@ -181,75 +181,81 @@ def _check_sigstore(
     artifact: Artifact, path: Path, key: UpstreamKey, signed: Signed, signature: bytes,
     _: FetchOptions,
 ) -> str:  # fmt: skip
-    """The identity that signed, as the transparency log has it."""
+    """The identity that signed, as recorded in the transparency log."""
     _check_named(artifact, signed)
-    # here, since it takes longer to load than all the rest of bundler
+    # imported here: it takes longer to load than the rest of bundler
     from bundler.sources.sigstore_bundles import BadBundleError, check_bundle  # noqa: PLC0415
 
     try:
         check_bundle(signature, path, _read_key(key.sigstore), signed.identity, signed.issuer)
     except BadBundleError as error:
-        raise _BadError(str(error)) from error
+        raise _BadSignatureError(str(error)) from error
     except ValueError as error:
-        raise ConfigError(f"{key.sigstore}: no trusted root of sigstore's: {error}") from error
+        raise ConfigError(f"{key.sigstore}: not a trusted root of sigstore: {error}") from error
     return f"sigstore {signed.identity}"
 
 
 def _check_named(artifact: Artifact, signed: Signed) -> None:
     if not signed.identity or not signed.issuer:
         raise ConfigError(
-            f"upstream_keys.{artifact.component}: whom must the certificate name?",
-            hint=f"give `identity:` and `issuer:` beside `{signed.scheme}:`",
+            f"upstream_keys.{artifact.component}: the identity and the issuer are missing",
+            hint=f"add `identity:` and `issuer:` next to `{signed.scheme}:`",
         )
 
 
 def _read_leaf(content: bytes) -> x509.Certificate:
-    """cosign writes the PEM as it is, or once more in base64."""
+    """The certificate; cosign writes PEM, or PEM that is encoded in base64 again."""
     try:
         pem = content if content.lstrip().startswith(PEM) else base64.b64decode(content)
         return x509.load_pem_x509_certificate(pem)
     except (ValueError, binascii.Error) as error:
-        raise _BadError("what lies beside it is no certificate") from error
+        raise _BadSignatureError("the certificate file next to it is not a certificate") from error
 
 
-def _check_leaf(
-    leaf: x509.Certificate, authorities: Sequence[x509.Certificate], signed: Signed
-) -> None:
-    """Issued by one of them, at its own time, to sign code, for that identity."""
+def _check_leaf(leaf: x509.Certificate, cas: Sequence[x509.Certificate], signed: Signed) -> None:
+    """Check the issuer at the certificate's own time, the code signing usage and the identity."""
     at = leaf.not_valid_before_utc
-    if not any(_issued(leaf, authority) for authority in authorities):
-        raise _BadError(f"no authority that you gave issued its certificate at {at:%Y-%m-%d}")
+    if not any(_is_issued_by(leaf, ca) for ca in cas):
+        raise _BadSignatureError(
+            f"none of the CAs in upstream_keys issued its certificate of {at:%Y-%m-%d}"
+        )
     try:
         extensions = leaf.extensions
         usage = extensions.get_extension_for_oid(ExtensionOID.EXTENDED_KEY_USAGE).value
         names = extensions.get_extension_for_oid(ExtensionOID.SUBJECT_ALTERNATIVE_NAME).value
     except (x509.ExtensionNotFound, ValueError) as error:
-        raise _BadError("its certificate does not say what it is for, or whose it is") from error
+        raise _BadSignatureError(
+            "its certificate has no extended key usage or no identity"
+        ) from error
     assert isinstance(usage, x509.ExtendedKeyUsage)  # noqa: S101 - narrows the type
     assert isinstance(names, x509.SubjectAlternativeName)  # noqa: S101 - narrows the type
     if ExtendedKeyUsageOID.CODE_SIGNING not in usage:
-        raise _BadError("its certificate is not for signing")
+        raise _BadSignatureError("its certificate is not for code signing")
     found = {str(name.value) for name in names}
     if signed.identity not in found:
-        raise _BadError(f"it is {', '.join(sorted(found))}'s, and not {signed.identity}'s")
+        raise _BadSignatureError(
+            f"its certificate is for {', '.join(sorted(found))}, not for {signed.identity}"
+        )
     if signed.issuer not in (issuers := _issuers(extensions)):
-        raise _BadError(f"{', '.join(issuers) or 'nobody'} vouches for it, not {signed.issuer}")
+        raise _BadSignatureError(
+            f"its identity is issued by {', '.join(issuers) or 'nobody'}, not by {signed.issuer}"
+        )
 
 
-def _issued(leaf: x509.Certificate, authority: x509.Certificate) -> bool:
+def _is_issued_by(leaf: x509.Certificate, ca: x509.Certificate) -> bool:
     at = leaf.not_valid_before_utc
-    if not authority.not_valid_before_utc <= at <= authority.not_valid_after_utc:
+    if not ca.not_valid_before_utc <= at <= ca.not_valid_after_utc:
         return False
     try:
-        constraints = authority.extensions.get_extension_for_class(x509.BasicConstraints).value
-        leaf.verify_directly_issued_by(authority)
+        constraints = ca.extensions.get_extension_for_class(x509.BasicConstraints).value
+        leaf.verify_directly_issued_by(ca)
     except (x509.ExtensionNotFound, ValueError, TypeError, InvalidSignature):
         return False
     return constraints.ca
 
 
 def _issuers(extensions: x509.Extensions) -> list[str]:
-    """Who vouched for the identity: a UTF8String in the newer extension, text in the older."""
+    """The issuers of the identity: a UTF8String in the new extension, text in the old one."""
     found = []
     for oid, skipped in ((ISSUER, 2), (ISSUER_RAW, 0)):
         try:
@@ -261,11 +267,11 @@ def _issuers(extensions: x509.Extensions) -> list[str]:
     return found
 
 
-def _read_authorities(path: Path | None) -> list[x509.Certificate]:
+def _read_cas(path: Path | None) -> list[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(_read_key(path))
     except ValueError as error:
-        raise ConfigError(f"{path}: no certificates in PEM: {error}") from error
+        raise ConfigError(f"{path}: no certificates in PEM format: {error}") from error
 
 
 def _read_key(path: Path | None) -> bytes:

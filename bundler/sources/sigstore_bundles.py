@@ -1,4 +1,4 @@
-"""sigstore's bundles, checked by sigstore's own library without a network.
+"""Check sigstore bundles with sigstore's own library, without a network.
 
 Source: https://github.com/sigstore/protobuf-specs: sigstore_bundle.proto, sigstore_trustroot.proto
 """
@@ -12,17 +12,17 @@ from sigstore.verify import Verifier, policy
 from sigstore_models.common.v1 import HashAlgorithm
 from sigstore_models.trustroot.v1 import TrustedRoot as TrustedRootDocument
 
-from bundler.cache.stamps import hash_file
+from bundler.formats.digests import hash_file
 
 
 class BadBundleError(Exception):
-    """Why a bundle proves nothing."""
+    """Why a bundle does not prove the signature."""
 
 
 def check_bundle(content: bytes, path: Path, root: bytes, identity: str, issuer: str) -> None:
-    """Whether the bundle proves that `identity` signed the file, and that the log has it.
+    """Check that the bundle proves that `identity` signed the file and that the log has an entry.
 
-    `root` is a trusted_root.json. Raises BadBundleError, or ValueError where `root` is none.
+    `root` is a trusted_root.json. Raises BadBundleError, or ValueError if `root` is invalid.
     """
     try:
         verifier = Verifier(trusted_root=TrustedRoot(TrustedRootDocument.from_json(root)))

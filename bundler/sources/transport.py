@@ -1,7 +1,7 @@
-"""HTTP as downloads use it: proxies of the environment, private authorities, rules for redirects.
+"""HTTP sessions for downloads: proxies, private CAs, and rules for redirects.
 
-A session takes HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY, and ~/.netrc, as `requests` does.
-Certificates are always checked: nothing here, and no option, turns that off.
+A session uses HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY and ~/.netrc, as `requests` does.
+Certificates are always verified: no option turns that off.
 """
 
 import ssl
@@ -21,37 +21,37 @@ from bundler.formats.safe_parse import split_url
 from bundler.sources.mirrors import WEB, show_url
 
 TIMEOUT = (15, 60)  # seconds: to connect, and between two chunks
-MOST_REDIRECTS = 10
+MAX_REDIRECTS = 10
 CONNECTIONS = 32  # kept open to one host
 
 
 class RedirectRefusedError(Exception):
-    """A redirect that is not followed, and why."""
+    """A redirect that is not followed, with the reason."""
 
 
 class Session(requests.Session):
-    """A session that follows no redirect by itself: `open_url` does, and has rules."""
+    """A session that does not follow redirects; `open_url` does, by its own rules."""
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002
-        """None: requests would read a redirect's whole body, however long it is."""
+        """None: requests would read the complete body of a redirect, which may be large."""
         return None
 
 
 def make_session(ca_file: Path | None = None) -> Session:
-    """Threads may share it. Believes the authorities in `ca_file` beside the public ones.
+    """A session that threads may share; it trusts the CAs in `ca_file` and the public ones.
 
-    Raises ConfigError where `ca_file` holds no certificate.
+    Raises ConfigError if `ca_file` holds no certificate.
     """
     session = Session()
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-    adapter = _Adapter(load_authorities(ca_file))
+    adapter = _Adapter(make_tls_context(ca_file))
     for scheme in WEB:
         session.mount(scheme, adapter)
     return session
 
 
-def load_authorities(ca_file: Path | None) -> ssl.SSLContext:
-    """What servers are checked against; requests adds the public authorities to it."""
+def make_tls_context(ca_file: Path | None) -> ssl.SSLContext:
+    """A TLS context that trusts the CAs in `ca_file`; requests adds the public CAs to it."""
     context = create_urllib3_context()
     if ca_file is None:
         return context
@@ -59,8 +59,8 @@ def load_authorities(ca_file: Path | None) -> ssl.SSLContext:
         context.load_verify_locations(cafile=ca_file)
     except ssl.SSLError as error:
         raise ConfigError(
-            f"--ca-file {ca_file}: no certificate in PEM form ({error.reason or error})",
-            hint="it must hold lines -----BEGIN CERTIFICATE-----; convert DER with:"
+            f"--ca-file {ca_file}: no certificate in PEM format ({error.reason or error})",
+            hint="the file must have lines -----BEGIN CERTIFICATE-----; convert DER with:"
             " openssl x509 -inform DER -in FILE -out FILE.pem",
         ) from error
     except OSError as error:
@@ -72,10 +72,10 @@ def load_authorities(ca_file: Path | None) -> ssl.SSLContext:
 def open_url(
     session: requests.Session, url: str, headers: Mapping[str, str], trail: list[str]
 ) -> Iterator[requests.Response]:
-    """Ask for a URL; the answer, whose body is yet to be read.
+    """Request a URL and follow redirects; the caller reads the body of the answer.
 
-    `trail` is filled with each URL that was asked, so that a fault can name the right one. Raises
-    RedirectRefusedError, and what `requests` raises.
+    Each URL that is requested is added to `trail`, for messages. Raises RedirectRefusedError, and
+    what `requests` raises.
     """
     trail.append(url)
     while True:
@@ -88,7 +88,7 @@ def open_url(
 
 
 def _find_target(session: requests.Session, response: requests.Response, base: str) -> str | None:
-    """Where an answer redirects to; None where it does not."""
+    """The URL that an answer redirects to, or None."""
     try:
         target = requests.Session.get_redirect_target(session, response)
         if target is not None:
@@ -97,34 +97,34 @@ def _find_target(session: requests.Session, response: requests.Response, base: s
     except ValueError as error:
         shown = show_url(response.headers["Location"]).partition("?")[0][:200]
         raise RedirectRefusedError(
-            f"redirects to {shown!r}, which is no web address ({error})"
+            f"redirects to {shown!r}, which is not a web address ({error})"
         ) from error
     return target
 
 
 def _check_redirect(trail: list[str], target: str) -> str:
-    """The target, if it may be followed.
+    """The target of a redirect that is followed; else RedirectRefusedError.
 
-    To another host as to the same one, but never from https to anything else.
+    Redirects to other hosts are followed, but never from https to plain http.
     """
     shown = show_url(target)
     if not target.startswith(WEB):
-        raise RedirectRefusedError(f"redirects to {shown[:200]!r}, which is no web address")
+        raise RedirectRefusedError(f"redirects to {shown[:200]!r}, which is not a web address")
     if trail[-1].startswith("https:") and not target.startswith("https:"):
         raise RedirectRefusedError(
-            f"redirects from https to {shown}: plain http would take the protection away, and is"
-            " not followed"
+            f"redirects from https to {shown}: plain http is not protected, so the redirect is not"
+            " followed"
         )
     if target in trail:
         circle = " → ".join(show_url(url) for url in (*trail[trail.index(target) :], target))
         raise RedirectRefusedError(f"redirects in a circle: {circle}")
-    if len(trail) > MOST_REDIRECTS:
-        raise RedirectRefusedError(f"redirects more than {MOST_REDIRECTS} times")
+    if len(trail) > MAX_REDIRECTS:
+        raise RedirectRefusedError(f"redirects more than {MAX_REDIRECTS} times")
     return target
 
 
 class _Adapter(HTTPAdapter):
-    """Connections, direct ones and through proxies, that are checked against one context."""
+    """Connections, direct and through proxies, that verify servers with one TLS context."""
 
     def __init__(self, context: ssl.SSLContext) -> None:
         self._context = context
@@ -135,13 +135,13 @@ class _Adapter(HTTPAdapter):
         super().init_poolmanager(*arguments, ssl_context=self._context, **words)
 
     def cert_verify(self, *arguments: Any, **words: Any) -> None:
-        """As the base class, which asks for the file that the environment names."""
+        """As the base class, which reads the CA file that the environment names."""
         try:
             super().cert_verify(*arguments, **words)  # type: ignore[no-untyped-call]
         except OSError as error:
             raise ConfigError(
-                f"no file or directory of public authorities: {error}",
-                hint="put the variables REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE right, or unset them",
+                f"the file or directory of CA certificates is missing: {error}",
+                hint="correct or unset the variables REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE",
             ) from error
 
     def proxy_manager_for(self, proxy: str, **words: Any) -> Any:

@@ -16,8 +16,8 @@ from bundler.bundle.provenance import PROVENANCE
 from bundler.bundle.sbom import SBOM
 from bundler.errors import OutputError
 from bundler.files import SECRET_MODE
-from bundler.formats.bundle_archives import Hashing
-from bundler.formats.volumes import open_whole, whole_name
+from bundler.formats.digests import HashingReader
+from bundler.formats.volumes import joined_name, open_joined
 from bundler.render.bundle_manifest import ManifestEntry
 from bundler.upgrade.change import BundleChange, What
 from bundler.upgrade.components import compare_components
@@ -161,7 +161,7 @@ def _compare_signatures(before: BundleReport, after: BundleReport) -> Iterator[B
 def _list_bundles(directory: Path) -> Mapping[str, Path]:
     """Tarballs by name, in one file or in volumes."""
     try:
-        names = {whole_name(path.name) for path in directory.iterdir()}
+        names = {joined_name(path.name) for path in directory.iterdir()}
     except OSError as error:
         raise OutputError(f"{directory}: {error.strerror or error}") from error
     found = {name: directory / name for name in names if name.endswith(BUNDLE)}
@@ -175,8 +175,8 @@ def _list_bundles(directory: Path) -> Mapping[str, Path]:
 
 def _hash(path: Path) -> str:
     try:
-        with open_whole(path) as file:
-            return Hashing(file).finish()
+        with open_joined(path) as file:
+            return HashingReader(file).finish()
     except OSError as error:
         raise OutputError(f"{path}: {error.strerror or error}") from error
 

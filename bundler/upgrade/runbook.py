@@ -8,7 +8,7 @@ from bundler.bundle.layout import Layout, Media
 from bundler.bundle.output import RUNBOOK
 from bundler.cluster.plan import ClusterPlan, NodePlan
 from bundler.cluster.schema import Role
-from bundler.formats.volumes import DIGESTS, Written, whole_name
+from bundler.formats.volumes import DIGESTS, Written, joined_name
 from bundler.overlays.templating import compile_template
 from bundler.paths import RESOURCES
 
@@ -72,7 +72,7 @@ def make_runbook(
         whole: sorted(files, key=lambda file: file.path.name)
         for whole, files in groupby(
             sorted(written, key=lambda file: file.path.name),
-            lambda file: whole_name(file.path.name.removesuffix(DIGESTS)),
+            lambda file: joined_name(file.path.name.removesuffix(DIGESTS)),
         )
     }
     return (

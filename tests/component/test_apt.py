@@ -22,9 +22,9 @@ from bundler.sources.lock import (
     LockEntry,
     LockKind,
     TrustSource,
+    lock_path,
     read_lock,
 )
-from bundler.sources.lock_update import lock_path
 from bundler.sources.packages.resolve import resolve_packages
 
 pytestmark = needs_apt

@@ -1,4 +1,4 @@
-"""Who the builder is to a registry: the user's own logins, as `docker login` keeps them.
+"""Registry logins of the user, as `docker login` stores them.
 
 Source: https://docs.docker.com/reference/cli/docker/login/ (config.json, `auths`)
 """
@@ -16,12 +16,12 @@ from bundler.formats.image_references import DOCKER_HUB, HOSTS
 from bundler.formats.safe_parse import read_json
 
 DOCKER_HUB_LOGIN = "index.docker.io"
-"""Under which Docker keeps its own registry's login."""
+"""The key of the Docker Hub login in config.json."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Login:
-    """A name with a password, or a token to get tokens with."""
+    """A user name with a password, or a refresh token."""
 
     user: str = field(default="", repr=False)
     password: str = field(default="", repr=False)
@@ -45,7 +45,7 @@ def login_file(environment: Mapping[str, str], home: Path) -> Path:
 
 
 def read_logins(path: Path) -> Logins:
-    """Every login that the file holds itself; ConfigError, without its content, where it is bad."""
+    """Every login in the file; ConfigError, without the file's content, if it is invalid."""
     try:
         document: dict[str, Any] = read_json(path.read_bytes())
         return {
@@ -59,13 +59,13 @@ def read_logins(path: Path) -> Logins:
         raise ConfigError(f"{path}: {error.strerror or error}") from error
     except (ValueError, AttributeError, TypeError, binascii.Error):
         raise ConfigError(
-            f"{path}: no file of logins as docker login writes it",
-            hint="log in anew (docker login), or name another file with REGISTRY_AUTH_FILE",
+            f"{path}: not a docker configuration file with logins",
+            hint="log in again (docker login), or set REGISTRY_AUTH_FILE to another file",
         ) from None
 
 
 def _read_login(entry: Mapping[str, str]) -> Login | None:
-    """None for an entry whose secret is kept by a helper program."""
+    """The login of an entry; None if a credential helper has the secret."""
     decoded = base64.b64decode(entry.get("auth") or "", validate=True).decode()
     user, _, password = decoded.rstrip("\0").partition(":")
     user, password = entry.get("username") or user, entry.get("password") or password
@@ -74,6 +74,6 @@ def _read_login(entry: Mapping[str, str]) -> Login | None:
 
 
 def _host_of(name: str) -> str:
-    """`https://index.docker.io/v1/` and `registry.example/team` are keys, too."""
+    """The host in a key, which may be `https://index.docker.io/v1/` or `registry.example/team`."""
     host = urlsplit(name if "://" in name else f"//{name}").netloc
     return HOSTS[DOCKER_HUB] if host in {DOCKER_HUB_LOGIN, DOCKER_HUB} else host

@@ -1,4 +1,4 @@
-"""Which images a plan's nodes load."""
+"""Which images the nodes load."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ Images = dict[tuple[str, str], StoredImage]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Needed:
-    """An image that some node of that machine loads."""
+    """An image that nodes of that architecture load."""
 
     image: Image
     reference: Reference
@@ -21,7 +21,7 @@ class Needed:
 
 
 def list_needed(plan: ClusterPlan) -> tuple[Needed, ...]:
-    """Every image, once for each machine that needs it."""
+    """Every image, once for each architecture that needs it."""
     found = {
         (image.ref, node.arch.value): Needed(
             image=image, reference=parse_reference(image.ref), arch=node.arch.value

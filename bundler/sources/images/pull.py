@@ -1,4 +1,4 @@
-"""Images of registries into the cache: documents, configuration and layers, each by its digest."""
+"""Pull images from registries into the cache: manifests, configurations and layers by digest."""
 
 import threading
 from collections.abc import Iterable
@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from bundler.cache.refs import TAGS, recall, remember
+from bundler.cache.refs import TAGS, read_ref, write_ref
 from bundler.cache.store import Cache
 from bundler.catalog import Artifact
 from bundler.errors import ArtifactError
@@ -25,28 +25,27 @@ from bundler.formats.image_manifests import (
 from bundler.formats.image_references import Reference
 from bundler.formats.stored_images import Layer, Place, StoredImage
 from bundler.sources.download import FetchOptions
-from bundler.sources.download_errors import NotHereError
 from bundler.sources.fetch import (
-    ask_each,
-    ensure_by,
+    ensure_blob,
+    fetch_from,
     run_jobs,
-    take_file,
+    try_sources,
 )
 from bundler.sources.images.registry import (
     Document,
     RegistryOptions,
     Repository,
-    hint_at,
     list_repositories,
-    retry,
+    make_hint,
 )
+from bundler.sources.retries import SourceError
 
 ALGORITHM = "sha256"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WantedImage:
-    """One image for one machine: by a digest that is known, or by what its tag means."""
+    """One image for one architecture: by a known digest, or by its tag."""
 
     reference: Reference
     arch: str
@@ -63,43 +62,43 @@ class Pulled:
     """An image in the cache."""
 
     wanted: WantedImage
-    served: str  # the digest that the tag stood for: of an index, or of the manifest itself
+    served: str  # the digest that the tag stands for: of an index or of the manifest
     image: StoredImage
-    files: tuple[Artifact, ...]  # every blob of it, documents included
+    files: tuple[Artifact, ...]  # all of its blobs, including documents
 
 
 class Puller:
-    """Reads images; each repository is spoken to by one client, with its token."""
+    """Pulls images, with one client and token for each repository."""
 
     def __init__(
-        self, options: FetchOptions, registries: RegistryOptions, *, anew: bool = False
+        self, options: FetchOptions, registries: RegistryOptions, *, refresh: bool = False
     ) -> None:
-        """`anew`: ask what tags mean today, whatever they were seen to mean before."""
-        self._anew = anew and not options.offline
+        """`refresh`: resolve tags at the registry, even if the cache has their digests."""
+        self._refresh = refresh and not options.offline
         self._options = options
         self._registries = registries
         self._lock = threading.Lock()
         self._repositories: dict[str, tuple[Repository, ...]] = {}
 
     def pull(self, wanted: Iterable[WantedImage]) -> tuple[Pulled, ...]:
-        """Every image, whole, in the cache; all failures in one ArtifactError."""
+        """Pull every image into the cache; one ArtifactError lists all failures."""
         images = tuple(wanted)
         manifests = run_jobs(
             [partial(self._find_manifest, image) for image in images], self._options
         )
-        wished = {
+        downloads = {
             blob.digest: partial(self._ensure_blob, image, blob)
             for image, (_, manifest) in zip(images, manifests, strict=True)
             for blob in _list_blobs(image, manifest)
         }
-        run_jobs(wished.values(), self._options)
+        run_jobs(downloads.values(), self._options)
         return tuple(
             _assemble(image, served, manifest, self._options.cache)
             for image, (served, manifest) in zip(images, manifests, strict=True)
         )
 
     def _find_manifest(self, wanted: WantedImage) -> tuple[str, ImageManifest]:
-        """The digest that was served, and the manifest for the machine."""
+        """The digest that was served, and the manifest for the architecture."""
         served = wanted.digest or self._resolve(wanted)
         content = self._ensure_document(wanted, served)
         media_type = media_type_of(content, wanted.label)
@@ -110,57 +109,57 @@ class Puller:
         return served, parse_manifest(content, media_type, wanted.label)
 
     def _resolve(self, wanted: WantedImage) -> str:
-        """What the tag stands for: as it was first seen, so that builds are repeatable."""
-        known = recall(TAGS, wanted.reference.name, self._options.cache)
-        if known and not self._anew:
+        """The digest that a tag stands for; the first one stays, so that builds are repeatable."""
+        known = read_ref(TAGS, wanted.reference.name, self._options.cache)
+        if known and not self._refresh:
             return known
-        content = self._ask(wanted, wanted.reference.tag or "latest")
+        content = self._download_document(wanted, wanted.reference.tag or "latest")
         digest = store_document(content, self._options.cache)
-        remember(TAGS, wanted.reference.name, digest, self._options.cache)
+        write_ref(TAGS, wanted.reference.name, digest, self._options.cache)
         return digest
 
     def _ensure_document(self, wanted: WantedImage, digest: str) -> bytes:
         cache = self._options.cache
         if (content := read_document(digest, cache)) is not None:
             return content
-        content = self._ask(wanted, digest)
+        content = self._download_document(wanted, digest)
         store_document(content, cache)
         return content
 
-    def _ask(self, wanted: WantedImage, name: str) -> bytes:
-        """A manifest or index from the first repository that has it, checked."""
+    def _download_document(self, wanted: WantedImage, name: str) -> bytes:
+        """Download a manifest or index from the first repository that has it, and check it."""
         if self._options.offline:
-            raise missing_image(wanted)
+            raise not_in_cache(wanted)
 
-        def take(repository: Repository) -> bytes:
+        def download(repository: Repository) -> bytes:
             served = repository.read(f"manifests/{name}")
-            wished = name if name.startswith(f"{ALGORITHM}:") else served.digest
-            _check_document(served, wished, f"{repository.base}/manifests/{name}")
+            expected = name if name.startswith(f"{ALGORITHM}:") else served.digest
+            _check_document(served, expected, f"{repository.base}/manifests/{name}")
             return served.content
 
         reference = wanted.reference
         repositories = {r.base: r for r in self._find_repositories(reference)}
-        return ask_each(
+        return try_sources(
             reference.name,
             repositories,
-            lambda base: retry(partial(take, repositories[base]), self._options),
-            partial(hint_at, reference, tuple(repositories.values()), self._options),
+            lambda base: self._options.retry(partial(download, repositories[base])),
+            partial(make_hint, reference, tuple(repositories.values()), self._options),
         )
 
     def _ensure_blob(self, wanted: WantedImage, blob: Artifact) -> None:
-        def bring() -> Path:
+        def download() -> Path:
             if self._options.offline:
-                raise missing_image(wanted)
+                raise not_in_cache(wanted)
             path = f"blobs/{blob.pin}"
             sources = {f"{r.base}/{path}": r for r in self._find_repositories(wanted.reference)}
-            return ask_each(
+            return try_sources(
                 blob.label,
                 sources,
-                lambda url: take_file(blob, replace(self._options, session=sources[url]), url),
-                lambda _: "try again: what came is kept",
+                lambda url: fetch_from(blob, replace(self._options, session=sources[url]), url),
+                lambda _: "run it again: finished files are kept",
             )
 
-        ensure_by(blob, self._options, bring)
+        ensure_blob(blob, self._options, download)
 
     def _find_repositories(self, reference: Reference) -> tuple[Repository, ...]:
         key = f"{reference.registry}/{reference.repository}"
@@ -172,8 +171,8 @@ class Puller:
 
 
 def list_cached(wanted: WantedImage, cache: Cache) -> tuple[Artifact, ...]:
-    """The files of an image as far as the cache knows them; only the first where it does not."""
-    served = wanted.digest or recall(TAGS, wanted.reference.name, cache)
+    """The files of an image, as far as the cache has its documents."""
+    served = wanted.digest or read_ref(TAGS, wanted.reference.name, cache)
     if served is None:
         return ()
     files = [_as_document(wanted, served)]
@@ -189,7 +188,7 @@ def list_cached(wanted: WantedImage, cache: Cache) -> tuple[Artifact, ...]:
 
 
 def read_document(digest: str, cache: Cache) -> bytes | None:
-    """A document out of the cache; None where it is not there, or was altered."""
+    """A document from the cache, or None if it is missing or was altered."""
     hexadecimal = digest.partition(":")[2]
     with cache.lock(f"{ALGORITHM}-{hexadecimal}"):
         if not cache.has_blob(ALGORITHM, hexadecimal):
@@ -198,7 +197,7 @@ def read_document(digest: str, cache: Cache) -> bytes | None:
 
 
 def store_document(content: bytes, cache: Cache) -> str:
-    """Put a document into the cache; its digest."""
+    """Store a document in the cache; return its digest."""
     digest = digest_of(content)
     hexadecimal = digest.partition(":")[2]
     with cache.lock(f"{ALGORITHM}-{hexadecimal}"):
@@ -209,22 +208,22 @@ def store_document(content: bytes, cache: Cache) -> str:
     return digest
 
 
-def missing_image(wanted: WantedImage) -> ArtifactError:
-    """Offline, and the cache has it not."""
+def not_in_cache(wanted: WantedImage) -> ArtifactError:
+    """The error for an image that is missing in the cache when bundler is offline."""
     return ArtifactError(
         f"{wanted.label} is not in the cache",
-        hint="bring it there with bundler fetch (or bundler lock) where there is a network, and"
-        " carry it with bundler cache export; or give it as a file: docker save -o FILE"
+        hint="run bundler fetch (or bundler lock) on a machine with a network and carry the cache"
+        " over with bundler cache export; or use an image file: docker save -o FILE"
         f" {wanted.reference.name}, and `file: FILE` under `images`",
     )
 
 
-def _check_document(served: Document, wished: str, where: str) -> None:
-    """It is what was asked for, or what the registry says that it is; and it can be read."""
+def _check_document(served: Document, expected: str, where: str) -> None:
+    """Check that a document has the expected digest and is an image manifest or index."""
     found = digest_of(served.content)
-    if wished.startswith(f"{ALGORITHM}:") and found != wished:
+    if expected.startswith(f"{ALGORITHM}:") and found != expected:
         raise ArtifactError(
-            f"{where} is not what its digest says:\n  expected {wished}\n  found    {found}",
+            f"{where} does not match its digest:\n  expected {expected}\n  found    {found}",
             hint="find out who changed it before you trust the registry",
         )
     try:
@@ -232,8 +231,8 @@ def _check_document(served: Document, wished: str, where: str) -> None:
     except ArtifactError:
         known = ""
     if not known:
-        what = served.media_type or "something"
-        raise NotHereError(f"gives {what}, and no image manifest of schema 2")
+        what = served.media_type or "an unknown document"
+        raise SourceError(f"served {what}, not an image manifest of schema 2")
 
 
 def _list_blobs(wanted: WantedImage, manifest: ImageManifest) -> list[Artifact]:
@@ -260,24 +259,24 @@ def _as_artifact(wanted: WantedImage, what: str, blob: Descriptor) -> Artifact:
 
 
 def _as_document(wanted: WantedImage, digest: str) -> Artifact:
-    """A manifest or an index, whose size nobody has stated."""
+    """A manifest or an index, whose size is unknown."""
     return replace(_as_artifact(wanted, "manifest", Descriptor("", digest, 0)), size=None)
 
 
 def _assemble(wanted: WantedImage, served: str, manifest: ImageManifest, cache: Cache) -> Pulled:
-    """All of it is in the cache by now."""
+    """The image from its files, which are all in the cache."""
     config = _blob_path(manifest.config.hexadecimal, cache).read_bytes()
     architecture = architecture_of(config, wanted.label)
     if architecture != wanted.arch:
         raise ArtifactError(
-            f"{wanted.reference.name} is for {architecture or 'no machine that it names'},"
-            f" and nodes are {wanted.arch}",
-            hint="choose another tag, or give an image of your own with `file:` and `arch:`",
+            f"{wanted.reference.name} is for {architecture or 'an unknown architecture'},"
+            f" but nodes are {wanted.arch}",
+            hint="choose another tag, or use an image file with `file:` and `arch:`",
         )
     layers = tuple(
         Layer(
             descriptor=layer,
-            place=_whole(_blob_path(layer.hexadecimal, cache)),
+            place=_all_of(_blob_path(layer.hexadecimal, cache)),
             is_verified=True,
         )
         for layer in manifest.layers
@@ -291,7 +290,7 @@ def _assemble(wanted: WantedImage, served: str, manifest: ImageManifest, cache: 
     return Pulled(wanted=wanted, served=served, image=image, files=files)
 
 
-def _whole(path: Path) -> Place:
+def _all_of(path: Path) -> Place:
     return Place(path=path, offset=0, size=path.stat().st_size)
 
 

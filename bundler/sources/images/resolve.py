@@ -1,4 +1,4 @@
-"""Which images a plan takes out of registries and files, and under which digests."""
+"""Which images a cluster uses from registries and files, and their digests."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -19,14 +19,14 @@ from bundler.sources.lock import (
 )
 from bundler.sources.lock_update import Proposal
 
-IN_DESCRIPTION = "images in cluster.yaml"
-NOBODY = "nobody: what the registry gave for the tag"
+IN_CONFIGURATION = "images in cluster.yaml"
+FROM_TAG = "first use: what the registry served for the tag"
 
 
 def list_wanted(plan: ClusterPlan, lock: Lock | None, path: Path) -> tuple[WantedImage, ...]:
-    """What is fetched from registries; with a lock, what it says and nothing else.
+    """The images to pull from registries; with a lock, by the digests in the lock.
 
-    Raises ArtifactError where the lock and cluster.yaml disagree; `path` is the lock's.
+    Raises ArtifactError if the lock and cluster.yaml differ; `path` is that of the lock.
     """
     wanted = []
     faults: dict[str, str] = {}
@@ -36,20 +36,20 @@ def list_wanted(plan: ClusterPlan, lock: Lock | None, path: Path) -> tuple[Wante
         if entry and (drift := entry.explain_drift(_version(reference), reference.url, "")):
             faults[reference.name] = f"{path}: {reference.name} ({arch}) {drift}"
         elif lock and entry is None:
-            faults[reference.name] = f"{path}: {reference.name} ({arch}) is not in it"
+            faults[reference.name] = f"{path}: {reference.name} ({arch}) is missing in the lock"
         digest = entry.digest if entry else reference.digest
         wanted.append(WantedImage(reference=reference, arch=arch, digest=digest))
     if faults:
         raise ArtifactError(
             "\n".join(faults.values()),
-            hint="see what changed and why; then renew the entries with:"
+            hint="check what changed and why; then update the entries with:"
             f" bundler lock {' '.join(f'--update {name}' for name in faults)}",
         )
     return tuple(wanted)
 
 
 def gather_images(plan: ClusterPlan, wanted: tuple[WantedImage, ...], puller: Puller) -> Images:
-    """Every image of a plan, out of its file, or in the cache."""
+    """Every image of the cluster, from its file or from the cache."""
     images = open_files(plan)
     for pulled in puller.pull(wanted):
         images[pulled.wanted.reference.name, pulled.wanted.arch] = pulled.image
@@ -57,7 +57,7 @@ def gather_images(plan: ClusterPlan, wanted: tuple[WantedImage, ...], puller: Pu
 
 
 def open_files(plan: ClusterPlan) -> Images:
-    """Every image that cluster.yaml gives as a file."""
+    """Every image that is a file in cluster.yaml."""
     return {
         (needed.reference.name, needed.arch): open_image(
             needed.image.file, needed.reference, needed.arch
@@ -68,7 +68,7 @@ def open_files(plan: ClusterPlan) -> Images:
 
 
 def propose_images(plan: ClusterPlan, puller: Puller, now: datetime) -> Iterator[Proposal]:
-    """Every image that is fetched, for the lock."""
+    """A proposal for the lock for every image that is pulled."""
     for needed in _list_fetched(plan):
         reference = needed.reference
         yield Proposal(
@@ -77,8 +77,8 @@ def propose_images(plan: ClusterPlan, puller: Puller, now: datetime) -> Iterator
             version=_version(reference),
             arch=needed.arch,
             url=reference.url,
-            digest="",  # the reference's own may be an index's; it is in the URL
-            settle=partial(_settle, needed, puller, now),
+            digest="",  # the digest in the reference may be that of an index; the URL has it
+            make_entry=partial(_make_entry, needed, puller, now),
         )
 
 
@@ -90,8 +90,8 @@ def _version(reference: Reference) -> str:
     return reference.tag or ""
 
 
-def _settle(needed: Needed, puller: Puller, now: datetime) -> LockEntry:
-    """Bring an image into the cache as the registry has it today."""
+def _make_entry(needed: Needed, puller: Puller, now: datetime) -> LockEntry:
+    """Pull an image into the cache as the registry has it today, and make its lock entry."""
     reference = needed.reference
     wanted = WantedImage(reference=reference, arch=needed.arch, digest=reference.digest)
     (pulled,) = puller.pull((wanted,))
@@ -108,6 +108,6 @@ def _settle(needed: Needed, puller: Puller, now: datetime) -> LockEntry:
         digest=manifest.digest,
         index=pulled.served if pulled.served != manifest.digest else None,
         origin=TrustSource.USER if is_pinned else TrustSource.FIRST_USE,
-        evidence=IN_DESCRIPTION if is_pinned else NOBODY,
+        evidence=IN_CONFIGURATION if is_pinned else FROM_TAG,
         locked=now,
     )

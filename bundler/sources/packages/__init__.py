@@ -1,1 +1,11 @@
-"""The hosts' operating system's packages: which, from where, and what they need."""
+"""Resolve and download the OS packages that hosts need.
+
+resolve.py       package files from the lock, from repositories or from a directory
+repositories.py  apt repositories from cluster.yaml or from the builder's configuration
+apt.py           resolve packages with apt
+dnf.py           resolve packages with dnf
+dnf_solve.py     the part that runs in dnf's own Python
+debs.py          read .deb files
+rpms.py          read .rpm files and check their signatures
+files.py         package files and their installation order
+"""

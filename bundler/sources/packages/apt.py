@@ -1,7 +1,7 @@
-"""apt with a root of its own: which packages a set of names means on a host of another release.
+"""Resolve Debian packages with apt in a separate root, for hosts of another release.
 
-Nothing of the builder's own apt is used but its program: lists, status, keys, sources and settings
-lie in the cache, and apt checks every signature itself.
+Only the programs of the builder's apt are used. Lists, status, keys, sources and settings are in
+the cache, and apt checks every signature itself.
 """
 
 import os
@@ -18,8 +18,8 @@ from bundler.errors import ArtifactError
 from bundler.files import write_atomically
 from bundler.sources.packages.repositories import AptRepositories
 
-TIMEOUT = 900  # seconds that one call of apt may take
-DEPTH = 5  # how far a chain of packages that cannot be had is followed
+TIMEOUT = 900  # seconds for one call of apt
+DEPTH = 5  # how far a chain of uninstallable packages is followed
 ESSENTIAL = re.compile(r"^Essential: yes$|^Priority: required$", re.MULTILINE)
 URI_LINE = re.compile(r"'(?P<url>[^']+)' (?P<file>\S+) (?P<size>\d+)")
 UNMET = re.compile(r"^ \S+ : ")
@@ -29,7 +29,7 @@ KEPT_SETTINGS = re.compile(
     r'|Check-Valid-Until|Check-Date|Retries)) "[^"]+";$',
     re.MULTILINE,
 )
-"""What the builder's administrator has decided about its own sources."""
+"""Settings of the builder's apt that apply to its own sources."""
 
 SETTINGS = """\
 Dir "{root}";
@@ -59,13 +59,13 @@ Acquire::AllowDowngradeToInsecureRepositories "false";
 Acquire::Languages "none";
 Debug::NoLocking "true";
 """
-# The root's directory is for its owner only, so apt's own user could not read it. The cache's lock
-# keeps others out.
+# Sandbox::User is root because only the owner can read the root's directory. NoLocking is safe
+# because the cache's lock excludes other runs.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundPackage:
-    """One package of a closure, as the signed index has it."""
+    """One resolved package, from the signed index."""
 
     name: str
     version: str
@@ -77,17 +77,17 @@ class FoundPackage:
 
 
 class AptRoot:
-    """A root of apt's for one release and architecture."""
+    """A separate apt root for one release and architecture."""
 
     def __init__(self, root: Path, repositories: AptRepositories, arch: str) -> None:
         """Prepare the directory `root`, which the caller has locked.
 
-        Raises ArtifactError where the machine has no apt.
+        Raises ArtifactError if apt is missing.
         """
         if shutil.which("apt-get") is None:
             raise ArtifactError(
-                "packages are resolved by apt, which this machine does not have",
-                hint="run bundler lock on Debian or Ubuntu, or give the files: packages.dir",
+                "apt is missing on this machine; it resolves Debian packages",
+                hint="run bundler lock on Debian or Ubuntu, or set packages.dir",
             )
         self.root = root
         self.repositories = repositories
@@ -103,23 +103,24 @@ class AptRoot:
         write_atomically(root / "status", b"")
 
     def update(self) -> None:
-        """Bring the signed indices up to date; ArtifactError where one is not what it must be."""
+        """Update the signed indices; ArtifactError if one is missing or not validly signed."""
         done = self._run("apt-get", "update", "-q")
         if done.returncode:
             raise ArtifactError(
-                f"the package lists cannot be had or believed:\n{_faults(done)}",
-                hint="check packages.mirror and the network; where a signature is not accepted,"
-                " packages.keyring; a snapshot whose date has passed wants packages.frozen",
+                f"the package lists cannot be downloaded or verified:\n{_read_errors(done)}",
+                hint="check packages.mirror and the network; if a signature is not accepted, check"
+                " packages.keyring; for a snapshot that has expired, set packages.frozen",
             )
 
     def has_lists(self) -> bool:
-        """Whether an earlier update left indices."""
+        """Whether there are indices from an earlier run."""
         return any((self.root / "lists").glob("*Release"))
 
     def set_base(self, more: Sequence[str]) -> None:
-        """Take the minimal installation and `more` for installed.
+        """Treat the minimal installation and `more` as installed.
 
-        Minimal is what is essential or of priority `required`, with what it needs.
+        A minimal installation has the packages that are essential or of priority `required`, and
+        their dependencies.
         """
         available = self._call("apt-cache", "dumpavail").split("\n\n")
         minimal = [_field(text, "Package") for text in available if ESSENTIAL.search(text)]
@@ -130,9 +131,9 @@ class AptRoot:
         write_atomically(self.root / "status", status.encode())
 
     def find(self, names: Sequence[str]) -> tuple[FoundPackage, ...]:
-        """The names, and what they need beyond the base; sorted by name.
+        """The packages and their dependencies outside the base, sorted by name.
 
-        Raises ArtifactError that says which cannot be had, and why.
+        Raises ArtifactError with the packages that cannot be resolved, and the reasons.
         """
         if not names:
             return ()
@@ -156,53 +157,54 @@ class AptRoot:
             )  # fmt: skip
         return tuple(sorted(found, key=lambda package: package.name))
 
-    def _resolve(self, how: str, names: Sequence[str]) -> str:
-        done = self._install(how, *names)
+    def _resolve(self, option: str, names: Sequence[str]) -> str:
+        done = self._install(option, *names)
         if done.returncode:
             lines = [line for name in names for line in self._explain_one(name)]
             raise ArtifactError(
-                "these packages cannot be brought together:\n"
-                + "\n".join(lines or self._explain(done)),
-                hint="correct packages.names, add or base; or the mirror lacks a suite or a"
-                " component, or is in the midst of an update",
+                "these packages cannot be resolved:\n" + "\n".join(lines or self._explain(done)),
+                hint="correct packages.names, packages.add or packages.base; check that the mirror"
+                " has every suite and component and is not being updated",
             )
         return done.stdout
 
     def _explain_one(self, name: str) -> Iterator[str]:
-        """Why a package cannot be had, whatever else is wanted; nothing where it can."""
+        """Why a package alone cannot be resolved; nothing if it can."""
         done = self._install("--simulate", name)
         if done.returncode and not name.startswith("-"):
-            yield f"  {name} cannot be had:"
+            yield f"  {name} cannot be resolved:"
             yield from (f"  {line}" for line in self._explain(done))
 
     def _explain(self, done: "subprocess.CompletedProcess[str]") -> Iterator[str]:
-        """apt's own words; where it only says that a package is not going to be, why not that."""
-        asked: set[str] = set()
+        """apt's reasons, also for dependencies that are 'not going to be installed'."""
+        checked: set[str] = set()
         waiting = [(done, 1)]
         while waiting:
             answer, depth = waiting.pop(0)
             lines = [line.rstrip() for line in answer.stdout.splitlines()]
             begin = next((i for i, line in enumerate(lines) if UNMET.match(line)), len(lines))
-            told = [line.strip() for line in lines[begin:] if line.startswith(" ")]
-            yield from (f"{'  ' * depth}{line}" for line in told or [_faults(answer).strip()])
-            for name in NOT_GOING.findall("\n".join(told)):
+            reasons = [line.strip() for line in lines[begin:] if line.startswith(" ")]
+            yield from (
+                f"{'  ' * depth}{line}" for line in reasons or [_read_errors(answer).strip()]
+            )
+            for name in NOT_GOING.findall("\n".join(reasons)):
                 why = self._install("--simulate", name)
-                if why.returncode and name not in asked and depth < DEPTH:
+                if why.returncode and name not in checked and depth < DEPTH:
                     waiting.append((why, depth + 1))
-                asked.add(name)
+                checked.add(name)
 
     def _install(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         return self._run("apt-get", "install", "--no-remove", *arguments)
 
     def _show(self, names: Sequence[str]) -> list[str]:
-        """The stanzas of packages (`name` or `name=version`) in the index, one each."""
+        """The index stanza of each package (`name` or `name=version`)."""
         if not names:
             return []
         text = self._call("apt-cache", "show", "--no-all-versions", *names)
         return [stanza for stanza in text.split("\n\n") if stanza.strip()]
 
     def _indices(self, names: Sequence[str]) -> dict[tuple[str, str], list[list[str]]]:
-        """(name, version) → URI, and suite and component, of every index that has it."""
+        """(name, version) → URI and suite/component of every index that has it."""
         found: dict[tuple[str, str], list[list[str]]] = {}
         for line in self._call("apt-cache", "madison", *names).splitlines():
             row = [part.strip() for part in line.split("|")]
@@ -213,7 +215,7 @@ class AptRoot:
     def _call(self, *command: str) -> str:
         done = self._run(*command)
         if done.returncode:
-            raise ArtifactError(f"{command[0]} {command[1]} failed:\n{_faults(done)}")
+            raise ArtifactError(f"{command[0]} {command[1]} failed:\n{_read_errors(done)}")
         return done.stdout
 
     def _run(self, *command: str) -> "subprocess.CompletedProcess[str]":
@@ -225,25 +227,25 @@ class AptRoot:
             )  # fmt: skip
         except subprocess.TimeoutExpired as error:
             raise ArtifactError(
-                f"{' '.join(command[:2])} did not end within {TIMEOUT} s",
+                f"{' '.join(command[:2])} did not finish within {TIMEOUT} s",
                 hint="check the mirror and the network",
             ) from error
 
 
 def _index_of(url: str, indices: list[list[str]]) -> str:
-    """The suite and component that a file comes from: its repository's first that has it."""
+    """The suite/component of a file: the first index of its repository that has it."""
     _, index = max(indices, key=lambda one: url.startswith(f"{one[0].rstrip('/')}/"))
     return index
 
 
 def _own_settings() -> str:
-    """Proxies and the like, as the builder's own apt has them."""
+    """Proxies and similar settings of the builder's apt."""
     done = subprocess.run(["apt-config", "dump"], capture_output=True, text=True, check=False)
     return "".join(f"{match[0]}\n" for match in KEPT_SETTINGS.finditer(done.stdout))
 
 
-def _faults(done: "subprocess.CompletedProcess[str]") -> str:
-    """apt's errors and warnings, without their marks."""
+def _read_errors(done: "subprocess.CompletedProcess[str]") -> str:
+    """apt's errors and warnings, without the prefixes E: and W:."""
     lines = [line for line in done.stderr.splitlines() if line.startswith(("E: ", "W: "))]
     return "\n".join(f"  {line[3:].strip()}" for line in dict.fromkeys(lines)) or (
         f"  exit code {done.returncode}"

@@ -1,4 +1,4 @@
-""".deb files: what they say of themselves.
+"""Read the control fields of .deb files.
 
 Source: deb-control(5), Debian policy 7 (relationships between packages).
 """
@@ -10,7 +10,7 @@ from email.parser import HeaderParser
 from functools import cache
 from pathlib import Path
 
-from bundler.cache.stamps import look
+from bundler.cache.stamps import read_stat
 from bundler.errors import ArtifactError
 from bundler.sources.packages.files import PackageFile, PackageNeed
 
@@ -27,39 +27,39 @@ ALTERNATIVE = re.compile(
     r"(?P<name>[a-z0-9][a-z0-9+.-]*)(:\w+)?\s*(\(\s*(?P<op>[<>=]+)\s*(?P<version>[^\s)]+)\s*\))?"
 )
 OPERATORS = {"<<": "lt", "<=": "le", "=": "eq", ">=": "ge", ">>": "gt", "<": "le", ">": "ge"}
-"""As dpkg --compare-versions has them."""
+"""Operator → its name in dpkg --compare-versions."""
 
 
 def read_deb(path: Path) -> PackageFile:
-    """What a .deb file says; ArtifactError where it is none, or this machine has no dpkg-deb."""
+    """Read a .deb file; ArtifactError if it is not one, or dpkg-deb is missing."""
     try:
-        seen = tuple(look(path))
+        stat = tuple(read_stat(path))
     except OSError as error:
-        raise ArtifactError(f"{path}: no Debian package: {error.strerror}") from error
-    return _read_once(path, seen)
+        raise ArtifactError(f"{path}: not a Debian package: {error.strerror}") from error
+    return _read_once(path, stat)
 
 
 @cache
-def _read_once(path: Path, _seen: tuple[int, ...]) -> PackageFile:
-    """A run asks for the lock's sake, and to lay the files into bundles."""
+def _read_once(path: Path, _stat: tuple[int, ...]) -> PackageFile:
+    """Read a file once in a run: for the lock, and again for the bundles."""
     try:
         done = subprocess.run(
             ["dpkg-deb", "--field", str(path), *FIELDS], capture_output=True, text=True, check=False
         )
     except FileNotFoundError as error:
         raise ArtifactError(
-            "packages are read with dpkg-deb, which this machine does not have",
+            "dpkg-deb is missing on this machine; it reads Debian packages",
             hint="install dpkg (Debian, Ubuntu, Fedora, Arch and Homebrew have it)",
         ) from error
     fields = HeaderParser().parsestr(done.stdout)
     if done.returncode or not all(fields.get(name) for name in FIELDS[:3]):
         reason = done.stderr.strip().partition("\n")[0].removeprefix("dpkg-deb: error: ")
-        raise ArtifactError(f"{path}: no Debian package: {reason or 'its control file is odd'}")
+        raise ArtifactError(f"{path}: not a Debian package: {reason or 'invalid control file'}")
     name, version, arch = (fields[key] for key in FIELDS[:3])
     size = fields.get("Installed-Size", "")
     return PackageFile(
         path=path,
-        # as apt names it
+        # the name that apt uses
         file_name=f"{name}_{version.replace(':', '%3a')}_{arch}.deb",
         name=name,
         version=version,
@@ -79,7 +79,7 @@ def _read_once(path: Path, _seen: tuple[int, ...]) -> PackageFile:
 
 
 def parse_relations(text: str) -> Iterator[tuple[PackageNeed, ...]]:
-    """`a (>= 1) | b, c` → a tuple of alternatives for each comma-separated part."""
+    """`a (>= 1) | b, c` → a tuple of alternatives for each part between commas."""
     for part in text.split(","):
         group = []
         for alternative in part.split("|"):

@@ -1,8 +1,8 @@
-"""dnf with a root of its own: which RPM packages a set of names means on a host of another release.
+"""Resolve RPM packages with dnf in a separate root, for hosts of another release.
 
-dnf's solver is asked by its own Python (dnf_solve.py). Nothing of the builder is used but the
-programs and, where the builder runs the same distribution, its repositories. What repositories
-say is not believed: every package file must be signed by the distribution's key (rpms.py).
+dnf_solve.py calls the solver in dnf's own Python. Only the programs of the builder are used, and
+its repositories if it runs the same distribution. The metadata of repositories is not trusted:
+every package file must be signed by the distribution's key (rpms.py).
 """
 
 import json
@@ -22,7 +22,7 @@ from bundler.sources.packages.apt import FoundPackage
 from bundler.sources.packages.repositories import OS_RELEASE, read_os
 from bundler.sources.packages.rpms import ARCHITECTURES
 
-TIMEOUT = 900  # seconds that one call of dnf may take
+TIMEOUT = 900  # seconds for one call of dnf
 REPOSITORIES = Path("/etc/yum.repos.d")
 SOLVER = Path(__file__).with_name("dnf_solve.py")
 MACHINES = {Arch.AMD64: "x86_64", Arch.ARM64: "aarch64"}
@@ -31,10 +31,10 @@ MACHINES = {Arch.AMD64: "x86_64", Arch.ARM64: "aarch64"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DnfRepositories:
-    """All that packages are resolved against, and the key that must have signed them."""
+    """The repositories that packages are resolved with, and the key that must sign them."""
 
     addresses: tuple[str, ...]
-    directory: Path | None  # of the builder's own configuration
+    directory: Path | None  # of the builder's configuration
     keyring: Path
 
     @property
@@ -46,20 +46,20 @@ class DnfRepositories:
 def find_rpm_repositories(
     packages: Packages, *, directory: Path = REPOSITORIES, os_release: Path = OS_RELEASE
 ) -> DnfRepositories:
-    """Where the packages of `packages.os` are; ArtifactError where nothing says so."""
+    """The repositories of `packages.os`; ArtifactError if none is configured."""
     release = RELEASES[packages.os]
     keyring = packages.keyring or Path(release.family.keyring.format(codename=release.codename))
     if not keyring.is_file():
         raise ArtifactError(
-            f"{keyring} is missing: nothing would tell {packages.os}'s packages from others",
-            hint="name the distribution's public key (ASCII armour) in packages.keyring",
+            f"{keyring} is missing: it is needed to verify the packages of {packages.os}",
+            hint="set packages.keyring to the distribution's public key (ASCII armour)",
         )
     is_own = not packages.mirror and read_os(os_release).partition(".")[0] == packages.os
     if not packages.mirror and not is_own:
         raise ArtifactError(
-            f"nothing says where {packages.os}'s packages are: this machine is configured for"
-            " another distribution, or for none",
-            hint="give packages.mirror, a list of directories that hold repodata/, such as"
+            f"no repository of {packages.os} is known: this machine is configured for another"
+            " distribution or has no sources",
+            hint="set packages.mirror, a list of directories that have repodata/, such as"
             " https://mirror.example/rocky/9/BaseOS/$basearch/os",
         )
     return DnfRepositories(
@@ -68,16 +68,16 @@ def find_rpm_repositories(
 
 
 class DnfRoot:
-    """A root of dnf's for one release and architecture."""
+    """A separate dnf root for one release and architecture."""
 
     def __init__(self, root: Path, repositories: DnfRepositories, release: str, arch: Arch) -> None:
-        """`root` is a directory that the caller locked; ArtifactError where there is no dnf 4."""
+        """`root` is a directory that the caller locked; ArtifactError if there is no dnf 4."""
         self.root, self.repositories = root, repositories
         self.release, self.machine = release, MACHINES[arch]
         self.interpreter = _find_interpreter()
 
     def has_lists(self) -> bool:
-        """Whether an earlier run left metadata."""
+        """Whether there is metadata from an earlier run."""
         return any((self.root / "cache").glob("*.solv")) or any(
             (self.root / "cache").glob("*/repodata/repomd.xml")
         )
@@ -85,24 +85,25 @@ class DnfRoot:
     def find(
         self, names: Sequence[str], base: Sequence[str], *, offline: bool
     ) -> tuple[FoundPackage, ...]:
-        """The names, and what they need beyond a minimal installation and `base`; by name.
+        """The packages and their dependencies outside a minimal installation and `base`, by name.
 
-        Raises ArtifactError with dnf's reasons where one cannot be had.
+        Raises ArtifactError with dnf's reasons if a package cannot be resolved.
         """
         if not names:
             return ()
-        wish = {
+        request = {
             "root": str(self.root), "arch": self.machine, "release": self.release, "base": [*base],
             "minimal": MINIMAL_RPM, "names": [*names], "offline": offline,
             "addresses": self.repositories.addresses,
             "reposdir": [str(self.repositories.directory or self.root / "none")],
         }  # fmt: skip
-        answer = self._ask(wish)
+        answer = self._solve(request)
         if "error" in answer:
             raise ArtifactError(
-                f"these packages cannot be brought together:\n{_indent(answer['error'])}",
-                hint="correct packages.names, add or base; or packages.mirror lacks a repository"
-                " (BaseOS, AppStream, EPEL …), or cannot be reached",
+                f"these packages cannot be resolved:\n{_indent(answer['error'])}",
+                hint="correct packages.names, packages.add or packages.base; check that"
+                " packages.mirror can be reached and has every repository (BaseOS, AppStream,"
+                " EPEL …)",
             )
         return tuple(
             FoundPackage(
@@ -112,15 +113,15 @@ class DnfRoot:
             for one in answer["found"]
         )  # fmt: skip
 
-    def _ask(self, wish: dict[str, object]) -> dict[str, Any]:
-        try:  # -I: not this very module under the name dnf
+    def _solve(self, request: dict[str, object]) -> dict[str, Any]:
+        try:  # -I: the solver must not import this directory's dnf.py as dnf
             done = subprocess.run(
-                [self.interpreter, "-I", SOLVER], input=json.dumps(wish), capture_output=True,
+                [self.interpreter, "-I", SOLVER], input=json.dumps(request), capture_output=True,
                 text=True, check=False, timeout=TIMEOUT, env={**os.environ, "LC_ALL": "C.UTF-8"},
             )  # fmt: skip
         except subprocess.TimeoutExpired as error:
             raise ArtifactError(
-                f"dnf did not end within {TIMEOUT} s", hint="check the mirror and the network"
+                f"dnf did not finish within {TIMEOUT} s", hint="check the mirror and the network"
             ) from error
         try:
             answer: dict[str, Any] = json.loads(done.stdout)
@@ -133,20 +134,20 @@ class DnfRoot:
 
 
 def _find_interpreter() -> str:
-    """The Python that dnf itself runs with, as the program's first line has it."""
+    """The Python of dnf, from the first line of the program."""
     program = shutil.which("dnf-3") or shutil.which("dnf")
     if program is None:
         raise ArtifactError(
-            "RPM packages are resolved by dnf, which this machine does not have",
-            hint="install dnf 4 and rpm (Debian and Ubuntu have both), or give the files:"
-            " packages.dir",
+            "dnf is missing on this machine; it resolves RPM packages",
+            hint="install dnf 4 and rpm (Debian and Ubuntu have both), or download the packages"
+            " yourself and set packages.dir",
         )
     with Path(program).open("rb") as stream:
         words = stream.readline(200).decode(errors="replace").removeprefix("#!").split()
     if not words or "python" not in words[0]:
         raise ArtifactError(
-            f"{program} is not dnf 4, whose Python module resolves packages",
-            hint="install dnf 4 (package python3-dnf), or give the files: packages.dir",
+            f"{program} is not dnf 4; its Python module resolves packages",
+            hint="install dnf 4 (package python3-dnf), or set packages.dir",
         )
     return words[0]
 

@@ -1,4 +1,4 @@
-"""Run by dnf's own Python (3.6 or newer), not by bundler's: what a set of names means to dnf 4.
+"""Resolve packages with dnf 4; runs in dnf's own Python (3.6 or newer), not in bundler's.
 
 Reads one JSON document on stdin and writes one on stdout: {"found": [...]} or {"error": TEXT}.
 Source: https://dnf.readthedocs.io/en/latest/api.html
@@ -23,20 +23,20 @@ DIRECTORIES = (
 
 
 def main() -> None:
-    wish = json.load(sys.stdin)
+    request = json.load(sys.stdin)
     with os.fdopen(os.dup(1), "w") as answer:
-        os.dup2(2, 1)  # whatever dnf says is no answer
+        os.dup2(2, 1)  # dnf's own output goes to stderr
         try:
-            json.dump({"found": solve(wish)}, answer)
+            json.dump({"found": solve(request)}, answer)
         except dnf.exceptions.Error as error:
             json.dump({"error": str(error)}, answer)
 
 
-def solve(wish: Any) -> Any:
-    """The packages that the names need beyond the base, and the names themselves."""
-    base = open_base(wish)
-    known = [name for name in wish["minimal"] if base.sack.query().filter(name=name)]
-    minimal = {package.name for package in install(base, wish["base"] + known)}
+def solve(request: Any) -> Any:
+    """The packages with these names, and their dependencies outside the base."""
+    base = open_base(request)
+    known = [name for name in request["minimal"] if base.sack.query().filter(name=name)]
+    minimal = {package.name for package in install(base, request["base"] + known)}
     return [
         {
             "name": package.name,
@@ -47,40 +47,40 @@ def solve(wish: Any) -> Any:
             "digest": f"{hawkey.chksum_name(package.chksum[0])}:{package.chksum[1].hex()}",
             "index": package.reponame,
         }
-        for package in sorted(install(base, wish["base"] + known + wish["names"]))
-        if package.name not in minimal or package.name in wish["names"]
+        for package in sorted(install(base, request["base"] + known + request["names"]))
+        if package.name not in minimal or package.name in request["names"]
     ]
 
 
-def open_base(wish: Any) -> Any:
-    """The repositories' packages for one machine, and nothing installed."""
+def open_base(request: Any) -> Any:
+    """dnf with the repositories for one architecture, and nothing installed."""
     base = dnf.Base()
     conf = base.conf
     for option, name in DIRECTORIES:
-        directory = Path(wish["root"], name)
+        directory = Path(request["root"], name)
         directory.mkdir(parents=True, exist_ok=True)
         setattr(conf, option, str(directory))
     conf.ignorearch = True
-    conf.arch = wish["arch"]
-    conf.substitutions["releasever"] = wish["release"]
+    conf.arch = request["arch"]
+    conf.substitutions["releasever"] = request["release"]
     conf.install_weak_deps = False
     conf.best = conf.strict = True
     conf.pluginpath = conf.varsdir = []
-    conf.reposdir = wish["reposdir"]
-    conf.cacheonly = wish["offline"]
+    conf.reposdir = request["reposdir"]
+    conf.cacheonly = request["offline"]
     base.read_all_repos()
-    for number, address in enumerate(wish["addresses"]):
+    for number, address in enumerate(request["addresses"]):
         base.repos.add_new_repo(f"mirror-{number + 1}", conf, baseurl=[address])
     for repo in base.repos.iter_enabled():
         repo.skip_if_unavailable = False
-        repo.metadata_expire = -1 if wish["offline"] else 0
+        repo.metadata_expire = -1 if request["offline"] else 0
     base.fill_sack(load_system_repo=False)
-    base.sack.add_excludes(base.sack.query().filter(arch__neq=[wish["arch"], "noarch"]))
+    base.sack.add_excludes(base.sack.query().filter(arch__neq=[request["arch"], "noarch"]))
     return base
 
 
 def install(base: Any, names: Any) -> Any:
-    """What an empty host would get."""
+    """The packages that dnf would install on an empty host."""
     base.reset(goal=True)
     for name in names:
         base.install(name)

@@ -1,4 +1,4 @@
-"""Package files of a distribution, and in which order those that a node wants are installed."""
+"""Package files, and the order in which a node installs them."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackageNeed:
-    """A package by name, and how its version must compare; `op` is empty where any will do."""
+    """A package that another one needs; `op` is empty if any version is accepted."""
 
     name: str
     op: str = ""
@@ -15,39 +15,39 @@ class PackageNeed:
 
     @property
     def text(self) -> str:
-        """`name` or `name:ge:1.2`, as install.sh reads it."""
+        """`name` or `name:ge:1.2`, the format of install.sh."""
         return f"{self.name}:{self.op}:{self.version}" if self.op else self.name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackageFile:
-    """A file and what it says of itself; `arch` in Kubernetes' spelling, or `all`."""
+    """A package file and its control fields; `arch` in Kubernetes' spelling, or `all`."""
 
     path: Path
-    file_name: str  # as its distribution names it
+    file_name: str  # the name in the distribution
     name: str
     version: str
     arch: str
-    kilobytes: int  # when installed
-    needs: tuple[tuple[PackageNeed, ...], ...]  # each group: any one of these
+    kilobytes: int  # installed size
+    needs: tuple[tuple[PackageNeed, ...], ...]  # each group: alternatives
     provides: tuple[PackageNeed, ...]
 
 
 def select_files(wanted: Collection[str], files: Iterable[PackageFile]) -> tuple[PackageFile, ...]:
-    """The wanted packages and what they need of the others, each after what it needs.
+    """The wanted packages and their dependencies among `files`, each after its dependencies.
 
-    What no package is or provides is taken to be on the host: install.sh looks.
+    A dependency that no file provides is expected on the host; install.sh checks that.
     """
     by_name = {file.name: file for file in files}
     chosen: dict[str, PackageFile] = {}
-    begun: set[str] = set()
+    started: set[str] = set()
 
     def add(name: str) -> None:
-        if name in begun:
+        if name in started:  # dependencies may be circular
             return
-        begun.add(name)
+        started.add(name)
         for group in by_name[name].needs:
-            if found := _first_bringing(group, by_name):
+            if found := _find_provider(group, by_name):
                 add(found)
         chosen[name] = by_name[name]
 
@@ -57,7 +57,7 @@ def select_files(wanted: Collection[str], files: Iterable[PackageFile]) -> tuple
     return tuple(chosen.values())
 
 
-def _first_bringing(group: tuple[PackageNeed, ...], by_name: Mapping[str, PackageFile]) -> str:
+def _find_provider(group: tuple[PackageNeed, ...], by_name: Mapping[str, PackageFile]) -> str:
     for need in group:
         if need.name in by_name:
             return need.name
@@ -74,8 +74,8 @@ def _providers(need: PackageNeed, by_name: Mapping[str, PackageFile]) -> list[st
 def render_list(files: tuple[PackageFile, ...], pairs: tuple[str, ...]) -> str:
     """The list that install.sh reads, in the order of installation.
 
-    A line a package: file, name, version, architecture, kilobytes when installed, why it is there,
-    and what it needs. `why` is `wanted`, `wanted:COMMAND` (needless where the host has that) or
+    One line for each package: file, name, version, architecture, installed kilobytes, reason and
+    needs. The reason is `wanted`, `wanted:COMMAND` (not installed if the host has the command) or
     `needed`. Needs are separated by commas, alternatives by `|`.
     """
     by_name = {file.name: file for file in files}
@@ -91,7 +91,7 @@ def render_list(files: tuple[PackageFile, ...], pairs: tuple[str, ...]) -> str:
 
 
 def _render_needs(file: PackageFile, by_name: Mapping[str, PackageFile]) -> str:
-    """In words; who provides a virtual name in the bundle is one more alternative."""
+    """The needs as text; a package of the bundle that provides a need is another alternative."""
 
     def spell(group: tuple[PackageNeed, ...]) -> str:
         more = (

@@ -1,4 +1,4 @@
-"""Which repositories packages come from: cluster.yaml's, or the builder's own configuration.
+"""The apt repositories for packages: from cluster.yaml, or from the builder's configuration.
 
 Source: sources.list(5), apt.conf(5).
 """
@@ -24,25 +24,25 @@ SCHEMES = ("http://", "https://", "file:/")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackageSource:
-    """One repository: the suites of a distribution below a URI."""
+    """One repository: suites of a distribution at a URI."""
 
     uri: str
     suites: tuple[str, ...]
     components: tuple[str, ...]
-    signed_by: str = ""  # a keyring's path, as the builder's configuration has it
+    signed_by: str = ""  # path of a keyring, from the builder's configuration
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AptRepositories:
-    """All that packages are resolved against, and the keyring that must have signed it."""
+    """The repositories that packages are resolved with, and the keyring that must sign them."""
 
     sources: tuple[PackageSource, ...]
     keyring: Path
-    is_own: bool  # the builder's own configuration, so its settings of apt hold too
+    is_own: bool  # from the builder's configuration, whose apt settings apply too
     frozen: bool
 
     def render(self, arch: str) -> str:
-        """As apt reads them (deb822 style)."""
+        """The sources in deb822 format, for apt."""
         return "\n".join(
             f"Types: deb\nURIs: {source.uri}\nSuites: {' '.join(source.suites)}\n"
             f"Components: {' '.join(source.components)}\nArchitectures: {arch}\n"
@@ -59,13 +59,13 @@ class AptRepositories:
 def find_repositories(
     packages: Packages, *, apt: Path = APT, os_release: Path = OS_RELEASE
 ) -> AptRepositories:
-    """Where the packages of `packages.os` are; ArtifactError where nothing says so."""
+    """The repositories of `packages.os`; ArtifactError if none is configured."""
     release = RELEASES[packages.os]
     keyring = packages.keyring or KEYRINGS / f"{release.family.keyring}.gpg"
     if not keyring.is_file():
         raise ArtifactError(
-            f"{keyring} is missing: nothing would tell {packages.os}'s packages from others",
-            hint=f"install {release.family.keyring_package}, or name the file in packages.keyring",
+            f"{keyring} is missing: it is needed to verify the packages of {packages.os}",
+            hint=f"install {release.family.keyring_package}, or set packages.keyring",
         )
     sources = tuple(_from_mirrors(packages, release))
     is_own = not sources
@@ -73,9 +73,9 @@ def find_repositories(
         sources = tuple(_from_builder(packages, release, apt, os_release))
     if not sources:
         raise ArtifactError(
-            f"nothing says where {packages.os}'s packages are: this machine is configured for"
-            " another distribution, or for none",
-            hint="give packages.mirror, such as [http://mirror.example/debian,"
+            f"no repository of {packages.os} is known: this machine is configured for another"
+            " distribution or has no sources",
+            hint="set packages.mirror, such as [http://mirror.example/debian,"
             f' "http://mirror.example/debian-security {release.codename}-security"]',
         )
     return AptRepositories(sources=sources, keyring=keyring, is_own=is_own, frozen=packages.frozen)
@@ -94,9 +94,9 @@ def _from_mirrors(packages: Packages, release: Release) -> Iterator[PackageSourc
 def _from_builder(
     packages: Packages, release: Release, apt: Path, os_release: Path
 ) -> Iterator[PackageSource]:
-    """The builder's own sources, with the target's suites in the place of the builder's.
+    """The builder's own sources, with the suites of the target release instead of the builder's.
 
-    Other people's repositories are told by their suites, components and keyrings.
+    Third-party repositories are recognized by their suites, components and keyrings, and skipped.
     """
     own = RELEASES.get(read_os(os_release))
     if own is None or own.family != release.family:
@@ -111,13 +111,13 @@ def _from_builder(
     for source in read_sources(apt):
         suites = tuple(renamed[suite] for suite in source.suites if suite in renamed)
         components = tuple(name for name in packages.components if name in source.components)
-        stranger = source.signed_by and own.family.keyring not in source.signed_by
-        if suites and components and not stranger and source.uri.startswith(SCHEMES):
+        is_third_party = source.signed_by and own.family.keyring not in source.signed_by
+        if suites and components and not is_third_party and source.uri.startswith(SCHEMES):
             yield PackageSource(uri=source.uri, suites=suites, components=components)
 
 
 def read_os(path: Path) -> str:
-    """`debian-12`, from os-release(5); empty where the file does not say."""
+    """`debian-12`, from os-release(5); empty if the file cannot be read."""
     try:
         pairs = (line.partition("=") for line in path.read_text(encoding="utf-8").splitlines())
     except OSError:
@@ -127,7 +127,7 @@ def read_os(path: Path) -> str:
 
 
 def read_sources(apt: Path) -> Iterator[PackageSource]:
-    """Every source of binary packages that a machine's apt is configured with."""
+    """Every source of binary packages in an apt configuration."""
     parts = sorted((apt / "sources.list.d").glob("*"))
     for path in (apt / "sources.list", *parts):
         if path.is_file() and path.suffix == ".list":

@@ -1,4 +1,4 @@
-"""Which package files a cluster's hosts need: resolved against signed indices, or as locked."""
+"""Which package files the hosts need: from the lock, or resolved with signed indices."""
 
 from collections.abc import Collection, Iterable, Iterator
 from datetime import UTC, datetime
@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 
 from bundler import log
-from bundler.cache.stamps import hash_file
 from bundler.cache.store import Cache
 from bundler.cluster.inputs import Packages
 from bundler.cluster.os_packages import (
@@ -18,6 +17,7 @@ from bundler.cluster.os_packages import (
 from bundler.cluster.plan import ClusterPlan
 from bundler.cluster.values import Arch
 from bundler.errors import ArtifactError
+from bundler.formats.digests import hash_file
 from bundler.sources.artifacts import from_entry
 from bundler.sources.fetch import FetchOptions, ensure_artifact, ensure_artifacts
 from bundler.sources.lock import (
@@ -35,19 +35,21 @@ from bundler.sources.packages.repositories import find_repositories
 from bundler.sources.packages.rpms import read_rpm
 
 GROUP = "packages"
-"""`bundler lock --update packages` resolves them all anew."""
+"""`bundler lock --update packages` resolves all packages again."""
 FROM_DIRECTORY = "packages.dir in cluster.yaml"
 LOCAL = "file:"
+"""The URL prefix of files in packages.dir."""
 
 
 def resolve_packages(
     plan: ClusterPlan, cache: Cache, now: datetime, *, offline: bool = False
 ) -> tuple[LockEntry, ...]:
-    """An entry for every package file that some node's host may lack.
+    """An entry for every package file that may be missing on a host.
 
-    Against the distribution's own indices for the release and the nodes' architectures, or what
-    `packages.dir` holds. Nothing is fetched but indices. Raises ArtifactError where a package
-    cannot be had (with apt's or dnf's reasons), or where signatures do not hold.
+    The files are those in `packages.dir`, or the packages are resolved with the distribution's
+    indices for the release and the nodes' architectures. Only indices are downloaded. Raises
+    ArtifactError with the reasons of apt or dnf if a package cannot be resolved, or if a signature
+    is not valid.
     """
     packages = plan.cluster.packages
     if packages is None:
@@ -68,12 +70,12 @@ def resolve_packages(
 def gather_packages(
     plan: ClusterPlan, entries: tuple[LockEntry, ...] | None, options: FetchOptions
 ) -> tuple[PackageFile, ...]:
-    """Every package file for the hosts, verified: those of the lock, or resolved now for None."""
+    """Every package file for the hosts, verified: from the lock, or resolved now if None."""
     packages = plan.cluster.packages
     if packages is None:
         return ()
     if entries is None:
-        with log.step(f"resolving packages of {packages.os}, because no lock says which"):
+        with log.step(f"resolving packages of {packages.os}, because there is no lock"):
             now = datetime.now(UTC).replace(microsecond=0)
             entries = resolve_packages(plan, options.cache, now, offline=options.offline)
     with log.step(f"{len(entries)} packages of {packages.os}"):
@@ -83,7 +85,7 @@ def gather_packages(
 def check_locked(plan: ClusterPlan, lock: Lock | None, path: Path) -> tuple[LockEntry, ...] | None:
     """The packages of the lock, or None if there is no lock or the cluster has no packages.
 
-    Raises ArtifactError if cluster.yaml asks for other packages; `path` is the lock's.
+    Raises ArtifactError if they are not what cluster.yaml needs; `path` is that of the lock.
     """
     packages = plan.cluster.packages
     if packages is None or lock is None:
@@ -91,7 +93,7 @@ def check_locked(plan: ClusterPlan, lock: Lock | None, path: Path) -> tuple[Lock
     if faults := list(dict.fromkeys(_find_drift(plan, packages, lock))):
         raise ArtifactError(
             "\n".join(f"{path}: {fault}" for fault in faults),
-            hint=f"see what changed and why; then: bundler lock --update {GROUP}",
+            hint=f"check what changed and why; then run: bundler lock --update {GROUP}",
         )
     return tuple(lock.of(LockKind.PACKAGE))
 
@@ -103,10 +105,10 @@ def propose_packages(
     options: FetchOptions,
     now: datetime,
 ) -> Iterator[Proposal]:
-    """Every package as `bundler lock` takes it: the old ones while they still serve.
+    """A proposal for the lock for every package; locked packages are kept while they match.
 
-    The distribution's indices move on daily; they are asked only where cluster.yaml wants something
-    that is not locked, or where `update` names a package.
+    The distribution's indices change daily. They are used only if cluster.yaml needs a package that
+    is not locked, or if `update` names a package.
     """
     kept = list(old.of(LockKind.PACKAGE)) if old else []
     packages = plan.cluster.packages
@@ -118,33 +120,33 @@ def propose_packages(
     for entry in kept:
         same = identify(from_entry(entry, entry.evidence))
         yield Proposal(
-            kind=LockKind.PACKAGE, **same, settle=partial(_settle, entry, packages, options)
+            kind=LockKind.PACKAGE, **same, make_entry=partial(_check_file, entry, packages, options)
         )
 
 
-def _settle(entry: LockEntry, packages: Packages, options: FetchOptions) -> LockEntry:
-    """Bring the file into the cache and look at it, as for every entry that is new in a lock."""
+def _check_file(entry: LockEntry, packages: Packages, options: FetchOptions) -> LockEntry:
+    """Fetch the file of a new entry into the cache and check that it is what the entry says."""
     if entry.origin is not TrustSource.USER:
         _read(entry, ensure_artifact(from_entry(entry, entry.evidence), options), packages)
     return entry
 
 
-def has_url(entry: LockEntry) -> bool:
-    """Whether it is fetched; hand-picked files lie beside cluster.yaml."""
+def is_fetched_entry(entry: LockEntry) -> bool:
+    """Whether the file is downloaded; files of packages.dir are on the builder."""
     return not entry.url.startswith(LOCAL)
 
 
 def ensure_packages(
     plan: ClusterPlan, entries: Iterable[LockEntry], options: FetchOptions
 ) -> tuple[PackageFile, ...]:
-    """Every entry's file, verified, and read; ArtifactError where one is not what it must be."""
+    """The file of every entry, verified and read; ArtifactError if one is not what it must be."""
     entries = tuple(entries)
     packages = plan.cluster.packages
     directory = packages.dir if packages else None
     paths = {
         entry: directory / entry.url.removeprefix(LOCAL)
         for entry in entries
-        if directory and not has_url(entry)
+        if directory and not is_fetched_entry(entry)
     }
     artifacts = {
         entry: from_entry(entry, entry.evidence) for entry in entries if entry not in paths
@@ -160,13 +162,13 @@ def _read(entry: LockEntry, path: Path, packages: Packages | None) -> PackageFil
         raise ArtifactError(
             f"{entry.url} is {file.name} {file.version} ({file.arch}),"
             f" not {entry.name} {entry.version} ({entry.arch})",
-            hint=f"renew the entry: bundler lock --update {entry.name}",
+            hint=f"update the entry: bundler lock --update {entry.name}",
         )
     return file
 
 
 def _read_file(path: Path, packages: Packages | None, *, is_fetched: bool) -> PackageFile:
-    """As its distribution's tools read it; what came from a repository must be signed."""
+    """Read a file with the tools of its distribution; an .rpm from a repository must be signed."""
     if packages is None or manager_of(packages.os) == "dpkg":
         return read_deb(path)
     return read_rpm(path, find_rpm_repositories(packages).keyring if is_fetched else None)
@@ -175,7 +177,7 @@ def _read_file(path: Path, packages: Packages | None, *, is_fetched: bool) -> Pa
 def _resolve_by_apt(
     names: list[str], packages: Packages, arch: Arch, cache: Cache, now: datetime, offline: bool
 ) -> Iterator[LockEntry]:
-    """The closure of what the nodes of one architecture want."""
+    """The packages for the nodes of one architecture, with their dependencies."""
     repositories = find_repositories(packages)
     name = f"{packages.os}-{arch}"
     with cache.lock(f"apt-{name}", label=f"packages of {name}"):
@@ -183,10 +185,7 @@ def _resolve_by_apt(
         if repositories.is_local or not offline:
             apt.update()
         elif not apt.has_lists():
-            raise ArtifactError(
-                f"--offline: the package lists of {packages.os} ({arch}) were never fetched",
-                hint="run once without --offline, give a mirror as file:/…, or make a lock",
-            )
+            raise _no_lists(packages, arch)
         apt.set_base(packages.base)
         found = apt.find(names)
     for package in found:
@@ -197,26 +196,30 @@ def _resolve_by_apt(
 def _resolve_by_dnf(
     names: list[str], packages: Packages, arch: Arch, cache: Cache, now: datetime, offline: bool
 ) -> Iterator[LockEntry]:
-    """The same; each file's own signature is checked whenever it is read."""
+    """As _resolve_by_apt; the signature of each file is checked whenever it is read."""
     repositories = find_rpm_repositories(packages)
     name = f"{packages.os}-{arch}"
     with cache.lock(f"dnf-{name}", label=f"packages of {name}"):
         release = RELEASES[packages.os].codename
         root = DnfRoot(cache.directory("dnf", name), repositories, release, arch)
-        if offline and not repositories.is_local and not root.has_lists():
-            raise ArtifactError(
-                f"--offline: the package lists of {packages.os} ({arch}) were never fetched",
-                hint="run once without --offline, give a mirror as file:/…, or make a lock",
-            )
-        is_closed = offline and not repositories.is_local
-        found = root.find(names, packages.base, offline=is_closed)
+        is_offline = offline and not repositories.is_local
+        if is_offline and not root.has_lists():
+            raise _no_lists(packages, arch)
+        found = root.find(names, packages.base, offline=is_offline)
     for package in found:
         where = f"signed package of {package.index}, {repositories.keyring.name}"
         yield _make_entry(package, f"{packages.os}: {where}", now)
 
 
 RESOLVERS = {"dpkg": _resolve_by_apt, "rpm": _resolve_by_dnf}
-"""Package manager → who knows its repositories."""
+"""Package manager → the function that resolves its packages."""
+
+
+def _no_lists(packages: Packages, arch: Arch) -> ArtifactError:
+    return ArtifactError(
+        f"--offline: the package lists of {packages.os} ({arch}) are not in the cache",
+        hint="run once without --offline, use a mirror file:/…, or create a lock",
+    )
 
 
 def _make_entry(package: FoundPackage, evidence: str, now: datetime) -> LockEntry:
@@ -244,8 +247,8 @@ def _entries_of_directory(
         file = _read_file(path, packages, is_fetched=False)
         if file.arch not in {*machines, "all"}:
             raise ArtifactError(
-                f"{path} is for {file.arch}, and nodes are {', '.join(sorted(machines))}",
-                hint="take it away, or bring the file for the nodes' machine",
+                f"{path} is for {file.arch}, but nodes are {', '.join(sorted(machines))}",
+                hint="replace it with the file for the architecture of the nodes",
             )
         if other := seen.get((file.name, file.arch)):
             raise ArtifactError(
@@ -265,29 +268,29 @@ def _entries_of_directory(
             locked=now,
         )
     if not seen:
-        raise ArtifactError(f"{directory} holds no {suffix} file", hint="put them there")
+        raise ArtifactError(f"{directory} has no {suffix} file", hint="put the packages there")
 
 
 def _find_drift(plan: ClusterPlan, packages: Packages, lock: Lock) -> Iterator[str]:
-    """How locked packages differ from what cluster.yaml asks for now."""
+    """How the locked packages differ from what cluster.yaml needs now."""
     entries = tuple(lock.of(LockKind.PACKAGE))
     locked, base = (set(names or ()) for names in (lock.base, packages.base))
     for name in sorted(locked ^ base):
-        said = "was" if name in locked else "was not"
-        yield f"{name} {said} in packages.base when packages were resolved"
+        was = "was" if name in locked else "was not"
+        yield f"{name} {was} in packages.base when packages were resolved"
     for entry in entries:
         locked_for = entry.evidence.partition(":")[0]
         if locked_for != packages.os:
-            yield f"{entry.name} is {locked_for}'s, and the hosts are {packages.os}"
+            yield f"{entry.name} is for {locked_for}, but the hosts are {packages.os}"
         if entry.url.startswith(LOCAL) and packages.dir is None and "/" not in entry.url:
-            yield f"{entry.name} is locked out of packages.dir, which is not given any more"
+            yield f"{entry.name} is locked from packages.dir, which is no longer set"
     if packages.dir is not None:
         yield from _find_drift_of_files(plan, packages.dir, packages, entries)
     for node in plan.nodes:
         there = {entry.name for entry in entries if entry.arch in {node.arch, "all"}}
         for pair in wanted_pairs(plan, node):
             if name_of(pair) not in there:
-                yield f"{name_of(pair)} ({node.arch}) is not in it"
+                yield f"{name_of(pair)} ({node.arch}) is missing in the lock"
 
 
 def _find_drift_of_files(
@@ -299,9 +302,9 @@ def _find_drift_of_files(
     for entry in _entries_of_directory(plan, directory, packages, never):
         here[entry.key] = entry
         if entry.key not in locked:
-            yield f"{directory / entry.url.removeprefix(LOCAL)} is not in it"
+            yield f"{directory / entry.url.removeprefix(LOCAL)} is missing in the lock"
     for key, entry in locked.items():
         if key not in here:
-            yield f"{entry.name} {entry.version} is in it, and not in {directory}"
+            yield f"{entry.name} {entry.version} is in the lock, but not in {directory}"
         elif here[key].digest != entry.digest:
-            yield f"{entry.name} is locked as {entry.digest}, and the file is {here[key].digest}"
+            yield f"{entry.name} is locked as {entry.digest}, but the file is {here[key].digest}"

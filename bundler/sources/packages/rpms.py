@@ -1,4 +1,4 @@
-""".rpm files: what they say of themselves, and who signed them.
+"""Read the headers of .rpm files and check their signatures.
 
 Source: rpm(8), rpmkeys(8); https://rpm-software-management.github.io/rpm/manual/dependencies.html
 """
@@ -18,16 +18,16 @@ FACTS = (
     "[needs %{REQUIRENAME}\\n][provides %{PROVIDENAME}\\n][provides %{FILENAMES}\\n]"
 )
 PLAIN = re.compile(r"[^\s:|,]+")
-"""Capabilities that LIST can hold; the others, rich ones among them, are rpm's to see on hosts."""
+"""Capabilities that the list of packages can hold; rpm checks the others on hosts."""
 PROGRAMS = re.compile(r"/(?:usr/)?s?bin/|/etc/")
-"""Files that packages need by their paths."""
+"""Files that packages may require by path."""
 SIGNED = re.compile(r": .*\bsignatures\b.* OK$|: .*\bpgp\b.* OK$", re.MULTILINE)
 
 
 def read_rpm(path: Path, keyring: Path | None = None) -> PackageFile:
-    """What an .rpm file says; with `keyring`, one that it did not sign is refused.
+    """Read an .rpm file; with `keyring`, check that one of its keys signed the file.
 
-    Raises ArtifactError where it is none, or this machine has no rpm.
+    Raises ArtifactError if the file is invalid or not signed, or rpm is missing.
     """
     if keyring is not None:
         _check_signature(path, keyring)
@@ -35,12 +35,12 @@ def read_rpm(path: Path, keyring: Path | None = None) -> PackageFile:
     lines = [line.partition(" ")[::2] for line in done.stdout.splitlines()]
     facts = [text for kind, text in lines if kind == "fact"]
     if done.returncode or len(facts) != 4:
-        reason = (done.stderr.strip().splitlines() or ["it is none"])[-1]
-        raise ArtifactError(f"{path}: no RPM package: {reason}")
+        reason = (done.stderr.strip().splitlines() or ["no header"])[-1]
+        raise ArtifactError(f"{path}: not an RPM package: {reason}")
     name, version, machine, size = facts
-    version = version.removeprefix("0:")  # no epoch, as dnf writes it
+    version = version.removeprefix("0:")  # epoch 0 is left out, as dnf does
     if machine not in ARCHITECTURES:
-        raise ArtifactError(f"{path}: {name} is for {machine}, which no node is")
+        raise ArtifactError(f"{path}: {name} is for {machine}, but no node is")
     provides = {text for kind, text in lines if kind == "provides"}
     needs = dict.fromkeys(text for kind, text in lines if kind == "needs")
     return PackageFile(
@@ -51,7 +51,7 @@ def read_rpm(path: Path, keyring: Path | None = None) -> PackageFile:
         arch=ARCHITECTURES[machine],
         kilobytes=int(size) >> 10,
         needs=tuple(
-            (PackageNeed(name=text),) for text in needs if _is_told(text) and text not in provides
+            (PackageNeed(name=text),) for text in needs if _is_listed(text) and text not in provides
         ),
         provides=tuple(
             PackageNeed(name=text)
@@ -61,8 +61,8 @@ def read_rpm(path: Path, keyring: Path | None = None) -> PackageFile:
     )
 
 
-def _is_told(capability: str) -> bool:
-    """Not what rpm has built in, nor what only rpm can judge."""
+def _is_listed(capability: str) -> bool:
+    """Whether a capability is in the list: not built into rpm, and not an expression."""
     return bool(PLAIN.fullmatch(capability)) and not capability.startswith(("rpmlib(", "("))
 
 
@@ -73,12 +73,12 @@ def _check_signature(path: Path, keyring: Path) -> None:
             reason = taken.stderr.strip().partition("\n")[0]
             raise ArtifactError(f"{keyring}: not a public key as rpm reads it: {reason}")
         done = _run("rpmkeys", "--dbpath", database, "--checksig", str(path))
-    # A file without a signature is "digests OK", too.
+    # rpmkeys prints "digests OK" for a file without a signature, too
     if done.returncode or not SIGNED.search(done.stdout):
         said = done.stdout.strip().rpartition(": ")[2] or done.stderr.strip()
         raise ArtifactError(
             f"{path} is not signed by {keyring.name} ({said})",
-            hint="take the distribution's own files; packages.keyring names who must have signed",
+            hint="use the distribution's own files, or set packages.keyring to their key",
         )
 
 
@@ -90,6 +90,6 @@ def _run(*command: str) -> "subprocess.CompletedProcess[str]":
         )  # fmt: skip
     except FileNotFoundError as error:
         raise ArtifactError(
-            f"RPM packages are read with {command[0]}, which this machine does not have",
-            hint="install rpm (Debian and Ubuntu have it, too)",
+            f"{command[0]} is missing on this machine; it reads RPM packages",
+            hint="install rpm (Debian and Ubuntu have it too)",
         ) from error

@@ -21,7 +21,7 @@ from bundler.bundle.signing import generate_key
 from bundler.bundle.verify import compare, verify
 from bundler.cache.payload import Payload
 from bundler.errors import ConfigError, OutputError
-from bundler.formats.volumes import open_whole
+from bundler.formats.volumes import open_joined
 from bundler.project import load
 from bundler.render.bundle_manifest import (
     ContentSource,
@@ -104,7 +104,7 @@ def test_volumes_join_to_the_whole_bundles_and_verify_without_being_joined(
     built: SmallSite,
 ) -> None:
     directory = built.directory / "volumes"
-    with open_whole(directory / "small-one.tar.gz") as file:
+    with open_joined(directory / "small-one.tar.gz") as file:
         assert file.read() == (built.directory / "dist/small-one.tar.gz").read_bytes()
     subprocess.run(["sha256sum", "--quiet", "-c", "SHA256SUMS"], cwd=directory, check=True)
     assert "join.sh" in (directory / "SHA256SUMS").read_text()

@@ -20,8 +20,8 @@ from support.misbehaving_server import make_artifact
 
 from bundler.cache.store import Cache
 from bundler.errors import ArtifactError
-from bundler.sources.download_errors import StoppedError
 from bundler.sources.fetch import FetchOptions, ensure_artifact, ensure_artifacts
+from bundler.sources.retries import StoppedError
 
 BUNDLER = Path(sys.executable).parent / "bundler"
 SOON = 5  # seconds: far less than any time-out of a connection

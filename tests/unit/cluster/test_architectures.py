@@ -136,6 +136,6 @@ def test_a_node_refers_only_to_images_of_its_architecture(
 
 def test_a_file_that_is_not_a_program_has_no_architecture() -> None:
     assert read_machine(b"#!/bin/sh\n") == SCRIPT
-    assert read_machine(b"<html>") == "no Linux program"
-    assert read_machine(b"") == "no Linux program"
+    assert read_machine(b"<html>") == "not a Linux program"
+    assert read_machine(b"") == "not a Linux program"
     assert read_machine(b"\x7fELF\x02\x02" + bytes(12) + (22).to_bytes(2, "big")) == "s390x"

@@ -19,7 +19,7 @@ from bundler.cache.payload import ensure_members
 from bundler.cache.store import Cache
 from bundler.errors import ArtifactError, OutputError
 from bundler.formats import tar_safety
-from bundler.formats.bundle_archives import explain_damage, read_zipped
+from bundler.formats.bundle_archives import explain_damage, read_tar_gz
 from bundler.formats.tar_safety import BadMemberError, open_tar
 
 Member = tuple[str, bytes, str]  # name, type, what it links to or holds
@@ -75,7 +75,7 @@ def test_a_bundle_with_such_a_member_is_refused(tmp_path: Path, fault: str) -> N
 
 def list_names(archive: Path) -> list[str]:
     with explain_damage(archive):
-        return [name for name, _, _ in read_zipped(archive)]
+        return [name for name, _, _ in read_tar_gz(archive)]
 
 
 TARSAFE_REFUSES = ("path with", "absolute", "leads out", "a device")

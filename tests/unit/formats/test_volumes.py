@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bundler.errors import ConfigError, OutputError
-from bundler.formats.volumes import open_whole, parse_size, write_pieces
+from bundler.formats.volumes import open_joined, parse_size, write_pieces
 
 CONTENT = os.urandom(10_000)
 PIECES = [CONTENT[:1], CONTENT[1:4000], b"", CONTENT[4000:4001], CONTENT[4001:]]
@@ -62,7 +62,7 @@ def test_volumes_are_full_and_joined_they_are_the_file(tmp_path: Path, limit: in
     )
     assert done.stdout == CONTENT
     for name in ("x.tar.gz", "x.tar.gz.001"):
-        with open_whole(tmp_path / name) as file:
+        with open_joined(tmp_path / name) as file:
             assert file.read() == CONTENT
     lines = (tmp_path / "x.tar.gz.sha256").read_text().splitlines()
     assert lines[-1] == f"{hashlib.sha256(CONTENT).hexdigest()}  x.tar.gz"
@@ -91,7 +91,7 @@ def test_a_volume_that_is_missing_is_named(tmp_path: Path) -> None:
     write_pieces(PIECES, tmp_path / "x", limit=3_000)
     (tmp_path / "x.002").unlink()
     with pytest.raises(OutputError, match=r"x\.002: missing"):
-        open_whole(tmp_path / "x")
+        open_joined(tmp_path / "x")
 
 
 KILLED = """
@@ -138,7 +138,7 @@ def test_a_run_killed_at_any_moment_leaves_no_set_that_passes_for_whole(
     remove_leftovers(tmp_path)
     write_pieces(PIECES, target, limit=3_000)
     assert list_names(tmp_path) == ["x.001", "x.002", "x.003", "x.004", "x.sha256"]
-    with open_whole(target) as file:
+    with open_joined(target) as file:
         assert file.read() == CONTENT
 
 

@@ -26,7 +26,7 @@ from bundler.sources.fetch import (
     fetch_unpinned,
 )
 from bundler.sources.mirrors import parse_mirror
-from bundler.sources.sidecars import DIGEST, fetch_beside
+from bundler.sources.sidecars import DIGEST, fetch_sidecar
 
 
 @pytest.fixture
@@ -350,7 +350,7 @@ def test_a_file_that_nobody_vouches_for_is_never_put_together_from_two_answers(
 
 def fetch_digests(server: Server, options: FetchOptions) -> bytes | None:
     url = server.url + PATH
-    return fetch_beside(make_artifact(url), DIGEST, url, options)
+    return fetch_sidecar(make_artifact(url), DIGEST, url, options)
 
 
 @pytest.mark.parametrize("status", [401, 403, 451, 503])

@@ -23,7 +23,7 @@ from bundler.sources.mirrors import (
     parse_mirror,
     show_url,
 )
-from bundler.sources.transport import MOST_REDIRECTS, make_session
+from bundler.sources.transport import MAX_REDIRECTS, make_session
 
 HERE: list[x509.GeneralName] = [x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
@@ -274,8 +274,8 @@ def test_more_redirects_than_anybody_needs_are_refused(
 ) -> None:
     server.redirects = {f"/{i}": f"/{i + 1}" for i in range(99)}
     found = refusal(server, options, "/0")
-    assert f"redirects more than {MOST_REDIRECTS} times" in found.message
-    assert len(server.requests) == MOST_REDIRECTS + 1
+    assert f"redirects more than {MAX_REDIRECTS} times" in found.message
+    assert len(server.requests) == MAX_REDIRECTS + 1
 
 
 def test_a_fault_behind_a_redirect_names_where_it_led(

@@ -18,8 +18,7 @@ from bundler.errors import ArtifactError, ConfigError
 from bundler.pipeline import build
 from bundler.project import Inputs
 from bundler.sources.images.registry import RegistryOptions
-from bundler.sources.lock import LockEntry, LockKind, read_lock
-from bundler.sources.lock_update import lock_path
+from bundler.sources.lock import LockEntry, LockKind, lock_path, read_lock
 
 PAUSE = "registry.k8s.io/pause:3.9"
 SITE = """\

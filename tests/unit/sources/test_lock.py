@@ -23,9 +23,10 @@ from bundler.sources.lock import (
     Lock,
     LockKind,
     TrustSource,
+    lock_path,
     read_lock,
 )
-from bundler.sources.lock_update import lock_path, read_checksum, settle_artifact
+from bundler.sources.lock_update import lock_artifact, read_checksum
 
 SHA256, SHA512 = "ab" * 32, "cd" * 64
 
@@ -150,9 +151,9 @@ def test_who_can_make_upstreams_digest_fail_makes_no_first_use(
         with pytest.raises(
             ArtifactError, match=f"the digest of etcd .*\n.*HTTP {status}"
         ) as caught:
-            settle_artifact(artifact, options, datetime.now(UTC))
+            lock_artifact(artifact, options, datetime.now(UTC))
         assert "pin the file's digest under `artifacts`" in (caught.value.hint or "")
-        assert settle_artifact(artifact, options, datetime.now(UTC)).origin is TrustSource.FIRST_USE
+        assert lock_artifact(artifact, options, datetime.now(UTC)).origin is TrustSource.FIRST_USE
 
 
 def test_a_digest_list_is_remembered_but_not_on_the_word_of_who_carried_it(

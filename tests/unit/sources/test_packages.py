@@ -28,8 +28,7 @@ from bundler.downloads import update_lock
 from bundler.errors import ArtifactError, BundlerError, ConfigError
 from bundler.pipeline import build
 from bundler.project import Inputs, check
-from bundler.sources.lock import TrustSource, read_lock
-from bundler.sources.lock_update import lock_path
+from bundler.sources.lock import TrustSource, lock_path, read_lock
 from bundler.sources.packages import apt
 from bundler.sources.packages.debs import parse_relations, read_deb
 from bundler.sources.packages.files import (

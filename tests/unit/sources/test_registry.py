@@ -22,7 +22,6 @@ from support.registries import (
 from bundler.cache.store import Cache
 from bundler.errors import ArtifactError, ConfigError
 from bundler.formats.image_references import parse_reference
-from bundler.sources.download_errors import NotHereError
 from bundler.sources.fetch import FetchOptions
 from bundler.sources.images.credentials import Login, login_file, read_logins
 from bundler.sources.images.pull import (
@@ -32,6 +31,7 @@ from bundler.sources.images.pull import (
     list_cached,
 )
 from bundler.sources.images.registry import MAX_TOKEN, RegistryOptions, Repository
+from bundler.sources.retries import SourceError
 
 
 class Clock(threading.Event):
@@ -425,7 +425,7 @@ def test_a_token_is_not_fetched_without_tls_for_a_registry_with_it(
     repository = Repository(
         "https://registry.example/v2/app", Login(user="me", password="x"), options.session
     )
-    with pytest.raises(NotHereError, match="without TLS: refused"):
+    with pytest.raises(SourceError, match="without TLS: refused"):
         repository._authorize(f'Bearer realm="http://{registry.host}/token"')
     assert registry.requests == []
 
@@ -477,7 +477,7 @@ def test_a_tag_stays_what_it_was_until_it_is_asked_anew(
     assert pull(registry, options).image.image_id == old.image_id
     how = RegistryOptions(insecure=frozenset({registry.host}))
     wanted = pull(registry, options).wanted
-    (pulled,) = Puller(options, how, anew=True).pull([wanted])
+    (pulled,) = Puller(options, how, refresh=True).pull([wanted])
     assert pulled.image.image_id == new.image_id
     assert pull(registry, options).image.image_id == new.image_id
 

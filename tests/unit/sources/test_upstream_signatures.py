@@ -20,16 +20,15 @@ from support.sigstore_instance import Sigstore, make_key
 from bundler.cache.archive import export_blobs, import_blobs, list_blobs
 from bundler.cache.maintenance import prune_cache
 from bundler.cache.refs import DOCUMENTS, IMPORTED, list_names
-from bundler.cache.stamps import hash_file
 from bundler.cache.store import Cache
 from bundler.catalog import Artifact
 from bundler.catalog.signatures import Scheme, find_signed
 from bundler.downloads import list_files, update_lock
 from bundler.errors import ArtifactError, BundlerError, ConfigError
+from bundler.formats.digests import hash_file
 from bundler.pipeline import build
 from bundler.project import Inputs, check, load, resolve
-from bundler.sources.lock import LockKind, TrustSource, read_lock
-from bundler.sources.lock_update import lock_path
+from bundler.sources.lock import LockKind, TrustSource, lock_path, read_lock
 
 ETCD = "etcd/amd64"
 IDENTITY, GOOGLE = "releaser@example.org", "https://accounts.example"

@@ -1,0 +1,156 @@
+"""Retryable and permanent download errors: which is which, how often to retry, and when.
+
+A retryable error (a lost connection, HTTP 503) is retried at the same source: up to ATTEMPTS times
+in a row, with a pause that doubles each time or that the server states. A permanent one (HTTP 404,
+a bad certificate) is not retried; the caller tries the next source. Only this module decides that.
+"""
+
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import requests
+from requests.utils import get_environ_proxies, select_proxy
+from urllib3.exceptions import HTTPError, IncompleteRead, InvalidHeader
+from urllib3.util import Retry
+
+from bundler.errors import ArtifactError
+from bundler.sources.mirrors import show_url
+from bundler.sources.transport import RedirectRefusedError
+
+ATTEMPTS = 4  # in a row without progress
+FIRST_WAIT = 1.0  # seconds before the second attempt; doubled each time
+MAX_WAIT = 120.0  # seconds that a server may ask to wait; longer is permanent
+RETRYABLE_STATUSES = {408, 425, 429, 500, 502, 503, 504}
+"""HTTP statuses that are retried. Every other 4xx and 5xx is permanent."""
+ABSENT_STATUSES = {404, 410}
+"""HTTP statuses that mean that the server works and does not have the file."""
+
+ONE_YEAR = 365 * 24 * 3600.0  # seconds
+HINT_CA = (
+    "if a private CA signed the certificate of that server, or of a TLS-inspecting proxy, give the"
+    " CA certificate with --ca-file; check the clock of this machine, too"
+)
+Answer = TypeVar("Answer")
+
+
+class RetryableError(Exception):
+    """An error that a retry may solve; `wait` is the number of seconds that the server asks for."""
+
+    def __init__(self, reason: str, *, wait: float | None = None, hint: str = "") -> None:
+        super().__init__(reason)
+        self.wait = wait
+        self.hint = hint
+
+
+class SourceError(Exception):
+    """A permanent error of one source; the next source may have the file."""
+
+    def __init__(self, reason: str, *, hint: str = "", is_absent: bool = False) -> None:
+        super().__init__(reason)
+        self.hint = hint
+        self.is_absent = is_absent  # the source works and does not have the file
+
+
+class NotFoundError(ArtifactError):
+    """All sources work, and none of them has the file."""
+
+
+class StoppedError(ArtifactError):
+    """The run ends: another download failed fatally, or the user interrupted it."""
+
+
+def retry(
+    attempt: Callable[[], Answer],
+    *,
+    first_wait: float,
+    pause: Callable[[float], None],
+    has_progress: Callable[[], bool] = lambda: False,
+    report: Callable[[RetryableError, float], None] = lambda _, __: None,
+) -> Answer:
+    """Call `attempt` until it succeeds; SourceError if its errors are permanent or too many.
+
+    `pause` waits some seconds, or raises StoppedError. If `has_progress` is true after an error,
+    the count of attempts starts again. `report` is told each error that is retried, and the wait.
+    """
+    wait, failed = first_wait, 0
+    while True:
+        try:
+            return attempt()
+        except RetryableError as error:
+            failed += 1
+            if has_progress():
+                wait, failed = first_wait, 0
+            seconds = wait if error.wait is None else error.wait
+            if failed == ATTEMPTS:
+                raise SourceError(str(error), hint=error.hint) from error
+            if seconds > MAX_WAIT:
+                raise SourceError(f"{error}, and asks to wait {seconds:.0f} s") from error
+            report(error, seconds)
+        pause(seconds)
+        wait *= 2
+
+
+@contextmanager
+def classify_errors(url: str, trail: list[str]) -> Iterator[None]:
+    """Turn what a request raises into SourceError or RetryableError.
+
+    `trail` has the URLs that were requested, so that the message names the one that failed.
+    """
+    try:
+        yield
+    except (
+        requests.RequestException, HTTPError, ConnectionError, RedirectRefusedError, ValueError,
+    ) as error:  # fmt: skip
+        redirected = f"redirected to {show_url(trail[-1])}: " if len(trail) > 1 else ""
+        raise _classify(error, redirected, trail[-1] if trail else url) from error
+
+
+def _classify(error: Exception, redirected: str, url: str) -> Exception:
+    if isinstance(error, requests.HTTPError):
+        return _classify_status(error.response, redirected)
+    if isinstance(error, RedirectRefusedError | ValueError):  # an invalid URL or answer
+        is_answer = not isinstance(
+            error, RedirectRefusedError | requests.RequestException | HTTPError
+        )
+        what = "invalid answer: " if is_answer else ""
+        return SourceError(f"{redirected}{what}{_shorten(error)}")
+    *_, cause = _causes(error)
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return SourceError(f"{redirected}TLS failed ({_shorten(cause)})", hint=HINT_CA)
+    if isinstance(cause, IncompleteRead):
+        return RetryableError(f"{redirected}the connection ended {cause.expected} bytes early")
+    if isinstance(error, requests.exceptions.ProxyError):
+        proxy = select_proxy(url, get_environ_proxies(url)) or ""
+        return RetryableError(
+            f"{redirected}the proxy {show_url(proxy)} failed: {_shorten(cause)}",
+            hint="check the variables HTTPS_PROXY, HTTP_PROXY and NO_PROXY",
+        )
+    return RetryableError(f"{redirected}{_shorten(cause)}")
+
+
+def _classify_status(response: requests.Response, redirected: str) -> Exception:
+    status = response.status_code
+    reason = f"{redirected}HTTP {status} {response.reason}"
+    if status not in RETRYABLE_STATUSES:
+        return SourceError(reason, is_absent=status in ABSENT_STATUSES)
+    try:
+        wait = Retry().get_retry_after(response.raw)
+    except (InvalidHeader, ValueError, OverflowError):
+        wait = None
+    wait = None if wait is None else min(wait, ONE_YEAR)  # the header may have many digits
+    return RetryableError(reason, wait=wait)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and its causes; the last one says what really happened."""
+    while error is not None:
+        yield error
+        inner = (error.__cause__, error.__context__, *error.args, getattr(error, "reason", None))
+        error = next((found for found in inner if isinstance(found, BaseException)), None)
+
+
+def _shorten(error: BaseException) -> str:
+    text = str(error) or type(error).__name__
+    return text if len(text) < 200 else f"{text[:197]}..."
