@@ -108,9 +108,9 @@ def warn_about_first_uses(project: Project, resolved: Resolved) -> None:
         )
 
 
-def make_puller(inputs: Inputs, progress: DownloadProgress, *, anew: bool = False) -> Puller:
+def make_puller(inputs: Inputs, progress: DownloadProgress, *, refresh: bool = False) -> Puller:
     """Make what pulls images into the cache."""
-    return Puller(make_fetch_options(inputs, progress), inputs.registries, anew=anew)
+    return Puller(make_fetch_options(inputs, progress), inputs.registries, refresh=refresh)
 
 
 def make_fetch_options(inputs: Inputs, progress: DownloadProgress) -> FetchOptions:

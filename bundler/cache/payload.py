@@ -121,7 +121,7 @@ def _explain_damage(payload: Payload) -> Iterator[None]:
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ArtifactError(
             f"{payload.segment} is damaged: {error}",
-            hint="check the cache: bundler cache verify; then build again",
+            hint="quarantine it with: bundler cache verify; then build again",
         ) from error
 
 

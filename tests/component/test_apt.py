@@ -83,7 +83,7 @@ def resolve(description: Path) -> dict[tuple[str, str], LockEntry]:
     return {(entry.name, entry.arch): entry for entry in found}
 
 
-def test_the_closure_is_what_goes_beyond_the_minimal_installation(
+def test_dependencies_outside_the_minimal_installation_are_resolved(
     describe: Callable[..., Path], mirror: Path
 ) -> None:
     found = resolve(describe())
@@ -97,7 +97,7 @@ def test_the_closure_is_what_goes_beyond_the_minimal_installation(
     assert chrony.evidence == "debian-12: Packages of bookworm/main, keyring.gpg"
 
 
-def test_a_cache_that_is_named_from_here_serves_as_well(
+def test_a_relative_path_of_the_cache_works(
     describe: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -106,7 +106,7 @@ def test_a_cache_that_is_named_from_here_serves_as_well(
     assert {entry.name for entry in found} == {"chrony", "libedit", "tzdata"}
 
 
-def test_evidence_is_the_index_that_the_file_comes_from(
+def test_the_evidence_is_the_index_of_the_file(
     describe: Callable[..., Path], mirror: Path, signer: Signer
 ) -> None:
     """A version of the main pool that a suite elsewhere has, too, as security updates do."""
@@ -121,24 +121,24 @@ def test_evidence_is_the_index_that_the_file_comes_from(
         assert chrony.evidence == f"debian-12: Packages of {suite}/main, keyring.gpg"
 
 
-def test_hosts_that_have_more_need_less(describe: Callable[..., Path]) -> None:
+def test_packages_in_base_are_not_resolved(describe: Callable[..., Path]) -> None:
     assert sorted(resolve(describe(base=["libedit"]))) == [("chrony", "amd64"), ("tzdata", "all")]
 
 
-def test_a_package_of_the_minimal_installation_comes_when_it_is_named(
+def test_a_package_of_the_minimal_installation_is_included_if_it_is_named(
     describe: Callable[..., Path],
 ) -> None:
     assert ("libc", "amd64") in resolve(describe(add=["libc"]))
 
 
-def test_another_distributions_release_is_resolved_likewise(
+def test_a_release_of_another_distribution_is_resolved(
     describe: Callable[..., Path], mirror: Path, signer: Signer
 ) -> None:
     write_repository(mirror, signer, ("noble", "noble-updates", "noble-security"))
     assert ("chrony", "amd64") in resolve(describe(os="ubuntu-24.04"))
 
 
-def test_each_machine_has_a_closure_of_its_own(describe: Callable[..., Path]) -> None:
+def test_each_architecture_is_resolved_separately(describe: Callable[..., Path]) -> None:
     assert sorted(resolve(describe(arch="arm64"))) == [
         ("chrony", "amd64"), ("chrony", "arm64"), ("libedit", "amd64"), ("tzdata", "all"),
     ]  # fmt: skip
@@ -156,7 +156,7 @@ def test_each_machine_has_a_closure_of_its_own(describe: Callable[..., Path]) ->
         ({"os": "ubuntu-24.04"}, r"noble"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_had_is_told_with_the_reason(
+def test_an_unresolvable_package_is_reported_with_the_reason(
     describe: Callable[..., Path], packages: dict[str, object], expected: str
 ) -> None:
     with pytest.raises(ArtifactError, match=expected) as caught:
@@ -164,14 +164,14 @@ def test_what_cannot_be_had_is_told_with_the_reason(
     assert caught.value.hint
 
 
-def test_only_the_named_keyring_is_believed(describe: Callable[..., Path]) -> None:
+def test_only_the_configured_keyring_is_trusted(describe: Callable[..., Path]) -> None:
     with make_signer() as stranger:
         description = describe(keyring=str(stranger.keyring))
         with pytest.raises(ArtifactError, match="NO_PUBKEY"):
             resolve(description)
 
 
-def test_an_index_that_is_not_what_was_signed_is_refused(
+def test_an_index_that_differs_from_the_signed_one_is_refused(
     describe: Callable[..., Path], mirror: Path
 ) -> None:
     index = mirror / "dists/bookworm/main/binary-amd64/Packages.gz"
@@ -180,7 +180,7 @@ def test_an_index_that_is_not_what_was_signed_is_refused(
         resolve(describe())
 
 
-def test_metadata_whose_time_has_passed_is_refused_unless_the_mirror_is_frozen(
+def test_expired_metadata_is_refused_unless_the_mirror_is_frozen(
     describe: Callable[..., Path], mirror: Path, signer: Signer
 ) -> None:
     write_repository(mirror, signer, SUITES, valid_until="Fri, 02 Jan 2026 00:00:00 UTC")
@@ -197,7 +197,7 @@ def make_inputs(description: Path) -> Inputs:
     )  # fmt: skip
 
 
-def test_hosts_that_have_less_than_when_it_was_locked_get_a_lock_anew(
+def test_a_smaller_base_than_in_the_lock_needs_a_new_lock(
     describe: Callable[..., Path],
 ) -> None:
     inputs = make_inputs(describe(base=["libedit"]))
@@ -218,7 +218,7 @@ def test_hosts_that_have_less_than_when_it_was_locked_get_a_lock_anew(
         build(inputs, inputs.description.parent / "dist")
 
 
-def test_a_locked_build_takes_what_is_locked_though_the_mirror_moved_on(
+def test_a_locked_build_uses_the_locked_files_after_the_mirror_changed(
     describe: Callable[..., Path], mirror: Path, signer: Signer
 ) -> None:
     inputs = make_inputs(describe())
@@ -237,7 +237,7 @@ def test_a_locked_build_takes_what_is_locked_though_the_mirror_moved_on(
     assert versions["chrony"] == "1:4.4-1"
 
 
-def test_a_file_that_is_not_what_is_locked_is_refused(
+def test_a_file_that_differs_from_the_lock_is_refused(
     describe: Callable[..., Path], mirror: Path
 ) -> None:
     inputs = make_inputs(describe())
@@ -251,11 +251,15 @@ def test_a_file_that_is_not_what_is_locked_is_refused(
         build(fresh, inputs.description.parent / "dist")
 
 
-def test_a_lock_without_what_is_asked_for_now_is_refused(describe: Callable[..., Path]) -> None:
+def test_a_lock_without_a_package_that_is_needed_now_is_refused(
+    describe: Callable[..., Path],
+) -> None:
     inputs = make_inputs(describe())
     update_lock(inputs, [])
     describe(names=["chrony", "libreadline"])
-    with pytest.raises(ArtifactError, match=r"libreadline \(amd64\) is not in it") as caught:
+    with pytest.raises(
+        ArtifactError, match=r"libreadline \(amd64\) is missing in the lock"
+    ) as caught:
         build(inputs, inputs.description.parent / "dist")
     assert "bundler lock --update packages" in (caught.value.hint or "")
     describe(os="debian-13")

@@ -82,7 +82,7 @@ def resolve(description: Path) -> dict[tuple[str, str], LockEntry]:
     return {(entry.name, entry.arch): entry for entry in found}
 
 
-def test_the_closure_is_what_goes_beyond_the_minimal_installation(
+def test_dependencies_outside_the_minimal_installation_are_resolved(
     describe: Callable[..., Path], repository: Path
 ) -> None:
     found = resolve(describe())
@@ -96,7 +96,7 @@ def test_the_closure_is_what_goes_beyond_the_minimal_installation(
     assert chrony.evidence == "rocky-9: signed package of mirror-1, RPM-GPG-KEY-test"
 
 
-def test_a_cache_that_is_named_from_here_serves_as_well(
+def test_a_relative_path_of_the_cache_works(
     describe: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -105,17 +105,17 @@ def test_a_cache_that_is_named_from_here_serves_as_well(
     assert {entry.name for entry in found} == {"chrony", "libedit", "tzdata"}
 
 
-def test_hosts_that_have_more_need_less(describe: Callable[..., Path]) -> None:
+def test_packages_in_base_are_not_resolved(describe: Callable[..., Path]) -> None:
     assert sorted(resolve(describe(base=["libedit"]))) == [("chrony", "amd64"), ("tzdata", "all")]
 
 
-def test_a_package_of_the_minimal_installation_comes_when_it_is_named(
+def test_a_package_of_the_minimal_installation_is_included_if_it_is_named(
     describe: Callable[..., Path],
 ) -> None:
     assert ("glibc", "amd64") in resolve(describe(add=["glibc"]))
 
 
-def test_each_machine_has_a_closure_of_its_own(describe: Callable[..., Path]) -> None:
+def test_each_architecture_is_resolved_separately(describe: Callable[..., Path]) -> None:
     assert sorted(resolve(describe(arch="arm64"))) == [
         ("chrony", "amd64"), ("chrony", "arm64"), ("libedit", "amd64"), ("tzdata", "all"),
     ]  # fmt: skip
@@ -131,7 +131,7 @@ def test_each_machine_has_a_closure_of_its_own(describe: Callable[..., Path]) ->
         ({"mirror": ["file:///nowhere/at/all"]}, r"(?s)brought together.*mirror-1"),
     ],
 )
-def test_what_cannot_be_had_is_told_with_the_reason(
+def test_an_unresolvable_package_is_reported_with_the_reason(
     describe: Callable[..., Path], packages: dict[str, object], expected: str
 ) -> None:
     with pytest.raises(ArtifactError, match=expected) as caught:
@@ -147,7 +147,7 @@ def make_inputs(description: Path) -> Inputs:
     )  # fmt: skip
 
 
-def test_a_bundle_carries_the_files_and_what_they_need_of_one_another(
+def test_a_bundle_has_the_packages_and_their_dependencies(
     describe: Callable[..., Path],
 ) -> None:
     inputs = make_inputs(describe())
@@ -171,7 +171,7 @@ def test_a_bundle_carries_the_files_and_what_they_need_of_one_another(
     assert "pkg:rpm/rocky/chrony@1:4.5-1" in components.replace("%3A", ":")
 
 
-def test_only_what_the_named_key_signed_is_believed(
+def test_only_packages_signed_by_the_configured_key_are_accepted(
     describe: Callable[..., Path], tmp_path: Path, repository: Path, signer: RpmSigner
 ) -> None:
     with make_rpm_signer() as stranger:
@@ -187,7 +187,7 @@ def test_only_what_the_named_key_signed_is_believed(
         update_lock(inputs, [])
 
 
-def test_hand_picked_files_serve_as_well(describe: Callable[..., Path], tmp_path: Path) -> None:
+def test_files_in_packages_dir_can_be_used(describe: Callable[..., Path], tmp_path: Path) -> None:
     write_rpm(tmp_path / "site/rpms", "mine", "2.0-3", Requires="other-thing")
     write_rpm(tmp_path / "site/rpms", "helper", Provides="other-thing")
     path = describe()

@@ -92,7 +92,7 @@ def check_whole(upstream: Upstream, printed: str) -> None:
         assert digest == f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
 
 
-def test_a_fetch_killed_twenty_times_ends_whole(upstream: Upstream, tmp_path: Path) -> None:
+def test_a_fetch_that_is_killed_twenty_times_completes(upstream: Upstream, tmp_path: Path) -> None:
     command = prepare(upstream, tmp_path, 30_000_000)
     total = sum(map(len, upstream.contents.values()))
 
@@ -111,7 +111,7 @@ def test_a_fetch_killed_twenty_times_ends_whole(upstream: Upstream, tmp_path: Pa
     print(f"killed {KILLS} times: {upstream.sent / total:.3f} times the bytes")
 
 
-def test_two_fetches_at_once_share_what_each_brings(upstream: Upstream, tmp_path: Path) -> None:
+def test_two_parallel_fetches_share_their_downloads(upstream: Upstream, tmp_path: Path) -> None:
     command = prepare(upstream, tmp_path, 4_000_000)
     runs = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     printed = [run.communicate()[0] for run in runs]
@@ -140,7 +140,7 @@ def test_an_interrupted_fetch_ends_soon_without_a_traceback(
     assert "Traceback" not in said
 
 
-def test_memory_is_bounded_whatever_the_files(upstream: Upstream, tmp_path: Path) -> None:
+def test_memory_is_bounded_for_large_files(upstream: Upstream, tmp_path: Path) -> None:
     upstream.pause = 0
     command = prepare(upstream, tmp_path, 150_000_000)
     assert sum(map(len, upstream.contents.values())) > 450_000_000

@@ -52,7 +52,7 @@ def missing(host: MinimalHost) -> list[str]:
 
 
 @pytest.mark.parametrize("os_name", ["debian-11", "debian-12", "debian-13"])
-def test_a_minimal_host_gets_what_it_lacks_without_a_network_and_gives_it_back(
+def test_a_minimal_host_gets_missing_packages_offline_and_uninstall_removes_them(
     os_name: str, tmp_path: Path
 ) -> None:
     repositories = require_repositories(os_name)
@@ -89,7 +89,7 @@ def test_a_minimal_host_gets_what_it_lacks_without_a_network_and_gives_it_back(
         assert not host.run("ls -d /var/lib/bundler", check=False).stdout.startswith("/var")
 
 
-def test_a_killed_installation_is_finished_by_the_next(tmp_path: Path) -> None:
+def test_a_killed_installation_is_finished_by_the_next_run(tmp_path: Path) -> None:
     repositories = require_repositories("debian-12")
     bundle = make_bundle(tmp_path, "debian-12")
     with boot("debian-12", repositories, "master1") as host:

@@ -285,7 +285,7 @@ def read_bundle(tarball: Path, directory: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in blobs.glob("*")}
 
 
-def test_images_are_locked_built_and_the_same_without_the_registry(
+def test_images_are_locked_and_built_and_a_build_without_the_registry_is_identical(
     run: Run, site: Path, program: Program, tmp_path: Path
 ) -> None:
     locked = run("lock")
@@ -321,7 +321,9 @@ def test_images_are_locked_built_and_the_same_without_the_registry(
     assert run("build", "--strict", "-o", f"{site}/strict").returncode == 3
 
 
-def test_the_cache_carries_images_to_a_builder_without_a_network(run: Run, site: Path) -> None:
+def test_a_builder_without_a_network_gets_images_from_an_imported_cache(
+    run: Run, site: Path
+) -> None:
     assert run("lock").returncode == 0
     fetched = run("fetch", cache="other")
     assert fetched.returncode == 0, fetched.stderr
@@ -345,7 +347,7 @@ def test_the_cache_carries_images_to_a_builder_without_a_network(run: Run, site:
     assert built.returncode == 0, built.stderr
 
 
-def test_a_tag_that_moved_is_taken_only_when_it_is_named(
+def test_a_moved_tag_is_pulled_only_if_update_names_it(
     run: Run, site: Path, program: Program
 ) -> None:
     assert run("lock").returncode == 0
@@ -362,7 +364,7 @@ def test_a_tag_that_moved_is_taken_only_when_it_is_named(
     assert all(sha256(image.manifest) in text for image in newer)
 
 
-def test_a_digest_in_the_description_is_the_users_word_and_drift_is_refused(
+def test_a_digest_in_cluster_yaml_has_the_trust_source_user_and_drift_is_refused(
     run: Run, site: Path, program: Program
 ) -> None:
     assert run("lock").returncode == 0
@@ -380,7 +382,9 @@ def test_a_digest_in_the_description_is_the_users_word_and_drift_is_refused(
     assert run("build", "-o", f"{site}/dist").returncode == 0
 
 
-def test_what_cannot_be_had_is_explained(run: Run, site: Path, program: Program) -> None:
+def test_a_missing_image_is_reported_with_the_reason(
+    run: Run, site: Path, program: Program
+) -> None:
     offline = run("build", "--offline", "-o", f"{site}/dist")
     assert offline.returncode == 3
     assert "is not in the cache" in offline.stderr

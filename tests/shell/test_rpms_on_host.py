@@ -157,7 +157,7 @@ def test_packages_are_for_their_release_alone(host: FakeHost, release: str, foun
     assert f"packages are for rocky-9 on amd64, this host is {found}" in done.stderr
 
 
-def test_a_killed_installation_is_finished_by_the_next(host: FakeHost) -> None:
+def test_a_killed_installation_is_finished_by_the_next_run(host: FakeHost) -> None:
     host.mark("kill-install")
     assert host.install("--packages-only").returncode != 0
     assert host.has("root/var/lib/bundler/packages-begun")

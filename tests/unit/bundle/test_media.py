@@ -471,7 +471,7 @@ def test_a_second_folder_in_a_bundle_does_not_hide_the_first(site: SmallSite) ->
     sign_off(path.parent)
     done = run("verify", path.parent, "--public", site.directory / "public")
     assert done.returncode == 6
-    assert "'x/install.sh' is beside 'small-one', not below" in done.stderr
+    assert "'x/install.sh' is not in the folder 'small-one'" in done.stderr
 
 
 @pytest.mark.parametrize("name", ["join.sh", "extra.deb", "small-zzz.tar", "folder/"])

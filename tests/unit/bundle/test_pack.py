@@ -117,7 +117,7 @@ def test_a_pack_that_fails_leaves_nothing(tree: Tree, tmp_path: Path) -> None:
     big = tree["rootfs/opt/big"].content
     assert not isinstance(big, bytes)
     big.segment.unlink()
-    with pytest.raises(ArtifactError, match="went while it was needed"):
+    with pytest.raises(ArtifactError, match="was removed during the build"):
         pack(tree, "x", tmp_path / "out.tar.gz", mtime=0)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["big", "cache", "empty"]
 
@@ -167,7 +167,7 @@ def test_a_member_that_is_not_there_is_named(tmp_path: Path, cache: Cache) -> No
     archive = tmp_path / "up.tar.gz"
     artifact = make_upstream(archive, {"a": b"1"})
     for names in (["a", "c", "b"], ["a", "c", "b"]):  # the second build knows no more
-        with pytest.raises(ArtifactError, match=r"holds no b, c"):
+        with pytest.raises(ArtifactError, match=r"does not contain b, c"):
             ensure_members(artifact, archive, names, cache)
     assert not list(cache.root.glob("members/*/*"))
 
@@ -221,5 +221,5 @@ def test_inspect_notices_a_bundle_that_was_cut_off(tree: Tree, tmp_path: Path) -
     pack(tree, "x", tmp_path / "x.tar.gz", mtime=0)
     whole = (tmp_path / "x.tar.gz").read_bytes()
     (tmp_path / "x.tar.gz").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(OutputError, match="damaged or cut off"):
+    with pytest.raises(OutputError, match="damaged or incomplete"):
         inspect(tmp_path / "x.tar.gz")

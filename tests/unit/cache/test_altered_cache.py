@@ -77,7 +77,7 @@ def ensure_program(tmp_path: Path, cache: Cache) -> Payload:
     return ensure_members(artifact, archive, ["program"], cache)["program"]
 
 
-def test_an_altered_segment_of_a_file_is_made_anew(tmp_path: Path, cache: Cache) -> None:
+def test_an_altered_segment_of_a_file_is_made_again(tmp_path: Path, cache: Cache) -> None:
     payload = ensure_file(make_file(tmp_path), cache)
     whole = payload.segment.read_bytes()
     flip(payload.segment)
@@ -85,13 +85,13 @@ def test_an_altered_segment_of_a_file_is_made_anew(tmp_path: Path, cache: Cache)
     assert payload.segment.read_bytes() == whole
 
 
-def test_an_altered_segment_of_a_member_is_made_anew(tmp_path: Path, cache: Cache) -> None:
+def test_an_altered_segment_of_a_member_is_made_again(tmp_path: Path, cache: Cache) -> None:
     payload = ensure_program(tmp_path, cache)
     flip(payload.segment)
     assert b"".join(read_payload(ensure_program(tmp_path, cache))) == CONTENT
 
 
-def test_a_segment_that_nobody_vouches_for_is_made_anew(tmp_path: Path, cache: Cache) -> None:
+def test_a_segment_without_a_stamp_is_made_again(tmp_path: Path, cache: Cache) -> None:
     payload = ensure_program(tmp_path, cache)
     for mark in payload.segment.parent.glob(".*.mark"):
         mark.unlink()
@@ -99,7 +99,7 @@ def test_a_segment_that_nobody_vouches_for_is_made_anew(tmp_path: Path, cache: C
     assert b"".join(read_payload(ensure_program(tmp_path, cache))) == CONTENT
 
 
-def test_a_segment_that_was_only_copied_is_not_made_anew(
+def test_a_segment_that_was_only_copied_is_not_made_again(
     tmp_path: Path, cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     payload = ensure_program(tmp_path, cache)
@@ -117,7 +117,7 @@ def test_a_segment_that_was_only_copied_is_not_made_anew(
 
 
 @pytest.mark.parametrize("where", [0, 12, 200, -5], ids=["head", "block", "body", "length"])
-def test_a_segment_that_is_damaged_amid_a_build_is_told(
+def test_a_segment_that_is_damaged_during_a_build_is_reported(
     tmp_path: Path, cache: Cache, where: int
 ) -> None:
     path = tmp_path / "file"
@@ -128,10 +128,10 @@ def test_a_segment_that_is_damaged_amid_a_build_is_told(
     payload.segment.write_bytes(content)
     with pytest.raises(ArtifactError, match="is damaged") as caught:
         list(read_payload(payload))
-    assert caught.value.hint == "find out why: bundler cache verify"
+    assert caught.value.hint == "quarantine it with: bundler cache verify; then build again"
 
 
-def test_a_blob_that_was_altered_behind_its_time_is_put_aside(cache: Cache) -> None:
+def test_a_blob_that_was_altered_with_its_time_restored_is_quarantined(cache: Cache) -> None:
     blob = adopt(cache)
     assert cache.has_blob("sha256", DIGEST)
     flip(blob)
@@ -139,7 +139,7 @@ def test_a_blob_that_was_altered_behind_its_time_is_put_aside(cache: Cache) -> N
     assert [path.name[:64] for path in (cache.root / "quarantine").iterdir()] == [DIGEST]
 
 
-def test_a_blob_that_another_run_puts_aside_first_is_just_not_there(
+def test_a_blob_that_another_run_quarantines_first_counts_as_missing(
     cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flip(adopt(cache))
@@ -153,7 +153,7 @@ def test_a_blob_that_another_run_puts_aside_first_is_just_not_there(
     assert not cache.has_blob("sha256", DIGEST)
 
 
-def test_a_document_is_read_while_no_other_run_can_take_it_away(
+def test_a_document_is_read_while_the_lock_prevents_its_removal(
     cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     adopt(cache)
@@ -169,19 +169,19 @@ def test_a_document_is_read_while_no_other_run_can_take_it_away(
     assert locked == [f"sha256-{DIGEST}"]
 
 
-def test_an_export_beside_which_a_file_is_pruned_says_so(
+def test_an_export_reports_a_file_that_is_pruned_during_it(
     tmp_path: Path, cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     adopt(cache)
     blobs = list_blobs(cache)
     monkeypatch.setattr("bundler.cache.archive.list_blobs", lambda _: blobs)
     cache.remove_blob("sha256", DIGEST)
-    with pytest.raises(ArtifactError, match="taken out of the cache while it was exported"):
+    with pytest.raises(ArtifactError, match="removed from the cache during the export"):
         export_blobs(cache, tmp_path / "x.tar", None)
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]
 
 
-def test_what_another_run_finishes_meanwhile_is_no_leftover(
+def test_a_file_that_another_run_finishes_is_not_a_leftover(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Path, "rglob", lambda *_: iter([tmp_path / ".tmp-finished"]))
@@ -202,7 +202,7 @@ def test_verify_reads_segments_too(tmp_path: Path, cache: Cache) -> None:
     assert b"".join(read_payload(ensure_program(tmp_path, cache))) == CONTENT
 
 
-def test_prune_takes_segments_of_what_is_not_needed(tmp_path: Path, cache: Cache) -> None:
+def test_prune_removes_segments_that_are_not_needed(tmp_path: Path, cache: Cache) -> None:
     needed, _ = make_archive(tmp_path)
     kept = ensure_program(tmp_path, cache).segment
     given, other = tmp_path / "given", tmp_path / "other"
@@ -223,7 +223,7 @@ def test_prune_takes_segments_of_what_is_not_needed(tmp_path: Path, cache: Cache
     assert len(list(kept.parent.glob(".*"))) == 2  # and no marks of what is gone
 
 
-def test_prune_takes_what_was_left_a_day_ago(tmp_path: Path, cache: Cache) -> None:
+def test_prune_removes_leftovers_that_are_a_day_old(tmp_path: Path, cache: Cache) -> None:
     needed, _ = make_archive(tmp_path)
     half = cache.partial_path("sha256", needed.digest)
     useless = cache.partial_path("sha256", DIGEST)
@@ -244,7 +244,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> SmallSite:
     return found
 
 
-def test_prune_keeps_what_is_needed_of_images_in_files(site: SmallSite) -> None:
+def test_prune_keeps_segments_of_image_files(site: SmallSite) -> None:
     cache = site.inputs.cache
     adopt(cache)
     before = segments.list_segments(cache)

@@ -42,7 +42,9 @@ def run(*arguments: object) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
-def test_an_export_is_the_same_bytes_and_imports_whole(cache: Cache, tmp_path: Path) -> None:
+def test_two_exports_are_identical_and_an_import_has_every_file(
+    cache: Cache, tmp_path: Path
+) -> None:
     export_blobs(cache, tmp_path / "a.tar", None)
     export_blobs(cache, tmp_path / "b.tar", None)
     assert (tmp_path / "a.tar").read_bytes() == (tmp_path / "b.tar").read_bytes()
@@ -58,7 +60,7 @@ def test_an_export_of_an_altered_file_is_refused_and_leaves_nothing(
 ) -> None:
     digest = hashlib.sha256(CONTENTS[0]).hexdigest()
     cache.blob_path("sha256", digest).write_bytes(b"eno")
-    with pytest.raises(ArtifactError, match="not what its name says"):
+    with pytest.raises(ArtifactError, match="does not have the digest in its name"):
         export_blobs(cache, tmp_path / "a.tar", None)
     assert not list(tmp_path.glob("*.tar*")) + list(tmp_path.glob(".tmp*"))
 
@@ -85,11 +87,11 @@ ONE = f"bundler-cache/sha256/{hashlib.sha256(b'one').hexdigest()}"
         ([(ONE, b"", tarfile.SYMTYPE)], "a link that leads out"),
         ([(ONE, b"", tarfile.LNKTYPE)], "a link that leads out"),
         ([(ONE, b"", tarfile.CHRTYPE)], "a device"),
-        ([(ONE, b"", tarfile.DIRTYPE)], "no file of a cache"),
-        ([(ONE[:-1], b"one", tarfile.REGTYPE)], "no file of a cache"),
-        ([(f"{ONE}/x", b"one", tarfile.REGTYPE)], "no file of a cache"),
+        ([(ONE, b"", tarfile.DIRTYPE)], "not a file of a cache"),
+        ([(ONE[:-1], b"one", tarfile.REGTYPE)], "not a file of a cache"),
+        ([(f"{ONE}/x", b"one", tarfile.REGTYPE)], "not a file of a cache"),
         ([(ONE, b"one", tarfile.REGTYPE)] * 2, "in the archive twice"),
-        ([(ONE, b"eno", tarfile.REGTYPE)], "not what its name says; kept aside"),
+        ([(ONE, b"eno", tarfile.REGTYPE)], "does not have that digest; quarantined"),
         ([(ONE.replace("256", "512") + ONE[-64:], b"", tarfile.REGTYPE)], "not in its index"),
         ([], "1 files of its index are missing"),
     ],
@@ -108,7 +110,7 @@ ONE = f"bundler-cache/sha256/{hashlib.sha256(b'one').hexdigest()}"
         "missing",
     ],
 )
-def test_an_import_takes_nothing_that_is_not_what_it_says(
+def test_an_import_refuses_members_that_an_export_does_not_write(
     tmp_path: Path, members: list[tuple[str, bytes, bytes]], expected: str
 ) -> None:
     write_tar(tmp_path / "x.tar", *members)
@@ -127,7 +129,7 @@ def test_an_import_takes_nothing_that_is_not_what_it_says(
         (b"", tarfile.DIRTYPE),
     ],
 )
-def test_an_import_that_cannot_say_which_url_gave_what_is_refused(
+def test_an_import_with_invalid_documents_is_refused(
     tmp_path: Path, content: bytes, kind: bytes
 ) -> None:
     documents = ("bundler-cache/DOCUMENTS", content, kind)
@@ -137,21 +139,25 @@ def test_an_import_that_cannot_say_which_url_gave_what_is_refused(
 
 
 @pytest.mark.parametrize("cut", [0, 100, 700, 1024, 2048, 3000, 6000])
-def test_an_import_of_half_an_export_says_so(cache: Cache, tmp_path: Path, cut: int) -> None:
+def test_an_import_of_an_incomplete_export_is_refused(
+    cache: Cache, tmp_path: Path, cut: int
+) -> None:
     export_blobs(cache, tmp_path / "a.tar", None)
     (tmp_path / "a.tar").write_bytes((tmp_path / "a.tar").read_bytes()[:cut])
     other = Cache(tmp_path / "other")
-    with pytest.raises(BundlerError, match=r"no whole|not what its name says|no export"):
+    with pytest.raises(
+        BundlerError, match=r"not a complete|does not have that digest|not an exported cache"
+    ):
         list(import_blobs(other, tmp_path / "a.tar"))
     assert all(other.has_blob(blob.algorithm, blob.digest) for blob in list_blobs(other))
 
 
-def test_an_import_of_nothing_says_so(tmp_path: Path) -> None:
+def test_an_import_of_a_missing_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"x\.tar: No such file"):
         list(import_blobs(Cache(tmp_path / "cache"), tmp_path / "x.tar"))
 
 
-def test_an_import_of_a_directory_or_from_bad_media_says_so(tmp_path: Path) -> None:
+def test_an_import_of_a_directory_or_from_bad_media_is_reported(tmp_path: Path) -> None:
     cache = Cache(tmp_path / "cache")
     with pytest.raises(ArtifactError, match="Is a directory"):
         list(import_blobs(cache, tmp_path))
@@ -160,15 +166,17 @@ def test_an_import_of_a_directory_or_from_bad_media_says_so(tmp_path: Path) -> N
         list(import_blobs(cache, bad))
 
 
-@pytest.mark.parametrize(("target", "expected"), [("no/x.tar", "no directory"), ("", "directory")])
-def test_an_export_to_where_no_file_can_be_says_so(
+@pytest.mark.parametrize(
+    ("target", "expected"), [("no/x.tar", "not a directory"), ("", "directory")]
+)
+def test_an_export_to_an_invalid_path_is_refused(
     cache: Cache, tmp_path: Path, target: str, expected: str
 ) -> None:
     with pytest.raises(OutputError, match=expected):
         export_blobs(cache, tmp_path / target, None)
 
 
-def test_an_export_from_bad_media_says_so(
+def test_an_export_from_bad_media_is_reported(
     cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     blob = cache.blob_path("sha256", hashlib.sha256(CONTENTS[1]).hexdigest())
@@ -181,7 +189,7 @@ def test_an_export_from_bad_media_says_so(
     assert not list(tmp_path.glob("*.tar*")) + list(tmp_path.glob(".tmp*"))
 
 
-def test_verify_puts_an_altered_file_aside(cache: Cache) -> None:
+def test_verify_quarantines_an_altered_file(cache: Cache) -> None:
     assert run("cache", "verify", "--cache", cache.root).exit_code == 0
     digest = hashlib.sha256(CONTENTS[0]).hexdigest()
     cache.blob_path("sha256", digest).write_bytes(b"eno")
@@ -194,7 +202,7 @@ def test_verify_puts_an_altered_file_aside(cache: Cache) -> None:
     assert len(list_blobs(cache)) == 3
 
 
-def test_what_was_fetched_crosses_and_what_is_not_needed_goes(tmp_path: Path) -> None:
+def test_a_cache_is_exported_imported_and_pruned_for_a_cluster(tmp_path: Path) -> None:
     description = write_description(tmp_path)
     pins = write_upstream(tmp_path, description)
     common = ("-c", description, "--pins", pins)
@@ -222,7 +230,7 @@ def test_what_was_fetched_crosses_and_what_is_not_needed_goes(tmp_path: Path) ->
     assert sorted(line.split()[1] for line in listed.stdout.splitlines()) == names
 
 
-def test_an_export_of_what_is_missing_names_it(tmp_path: Path) -> None:
+def test_an_export_lists_missing_files(tmp_path: Path) -> None:
     description = write_description(tmp_path)
     pins = write_upstream(tmp_path, description)
     result = run(
@@ -234,7 +242,7 @@ def test_an_export_of_what_is_missing_names_it(tmp_path: Path) -> None:
     assert not (tmp_path / "x.tar").exists()
 
 
-def test_prune_without_a_description_takes_nothing(cache: Cache) -> None:
+def test_prune_without_a_configuration_removes_nothing(cache: Cache) -> None:
     result = run("cache", "prune", "--cache", cache.root)
     assert isinstance(result.exception, BundlerError)
     assert len(list_blobs(cache)) == 4

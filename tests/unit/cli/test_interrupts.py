@@ -94,7 +94,7 @@ def test_a_fetch_ends_soon_behind_servers_that_say_no_more_and_another_runs_lock
         connections[0].recv(1000)
         connections[0].sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf of it")
         assert process.stderr is not None
-        assert any("another run is at it" in line for line in process.stderr)
+        assert any("waiting for another run" in line for line in process.stderr)
         said = interrupt(process)
         for connection in connections:
             connection.close()
@@ -120,7 +120,7 @@ def test_who_waits_for_another_run_says_once_for_what(
 
         monkeypatch.setattr("bundler.cache.store.log.info", hear)
         assert ensure_artifact(artifact, options).read_bytes() == b"wanted"
-    assert said == [f"  {artifact.label}: another run is at it, and is waited for"]
+    assert said == [f"  {artifact.label}: waiting for another run of bundler"]
 
 
 def test_who_waits_for_another_thread_of_the_same_run_says_nothing(

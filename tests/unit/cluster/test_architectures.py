@@ -83,7 +83,7 @@ def test_a_program_of_the_wrong_architecture_fails_the_build(mixed: Path, tmp_pa
 
 def test_an_image_of_the_wrong_architecture_is_refused(mixed: Path) -> None:
     mixed.write_text(MIXED.replace("pause-arm64.tar", "pause-amd64.tar"))
-    with pytest.raises(ConfigError, match=r"is for amd64, and nodes are arm64: give one archive"):
+    with pytest.raises(ConfigError, match=r"is for amd64, but nodes are arm64: give one archive"):
         load_cluster(mixed)
 
 

@@ -55,20 +55,20 @@ def cache(tmp_path: Path) -> Cache:
 
 
 @pytest.mark.parametrize("fault", BAD)
-def test_an_upstream_archive_with_such_a_member_is_refused(
+def test_an_upstream_archive_with_a_bad_member_is_refused(
     tmp_path: Path, cache: Cache, fault: str
 ) -> None:
     archive = write_tar(tmp_path / "up.tar.gz", *BAD[fault])
-    with pytest.raises(ArtifactError, match="is no archive to trust") as caught:
+    with pytest.raises(ArtifactError, match="is refused") as caught:
         read_program(archive, cache)
     assert fault in caught.value.message
     assert "https://a.example/up.tar.gz" in caught.value.message
 
 
 @pytest.mark.parametrize("fault", BAD)
-def test_a_bundle_with_such_a_member_is_refused(tmp_path: Path, fault: str) -> None:
+def test_a_bundle_with_a_bad_member_is_refused(tmp_path: Path, fault: str) -> None:
     archive = write_tar(tmp_path / "bundle.tar.gz", *BAD[fault])
-    with pytest.raises(OutputError, match="no bundle of bundler's") as caught:
+    with pytest.raises(OutputError, match="not a bundle from bundler") as caught:
         list_names(archive)
     assert fault in caught.value.message
 
@@ -102,7 +102,7 @@ def test_bundlers_own_checks_refuse_a_bad_member_without_tarsafe(
 ) -> None:
     archive = write_tar(tmp_path / "up.tar.gz", *BAD[fault])
     monkeypatch.setattr(tar_safety, "_ask_tarsafe", lambda member: "")
-    with pytest.raises(ArtifactError, match="is no archive to trust"):
+    with pytest.raises(ArtifactError, match="is refused"):
         read_program(archive, cache)
 
 
@@ -152,15 +152,13 @@ def test_only_one_module_opens_tar_archives() -> None:
     assert found == ["tar_safety.py"]
 
 
-def test_a_bundle_with_a_link_is_refused_wherever_it_leads(tmp_path: Path) -> None:
+def test_a_bundle_with_any_link_is_refused(tmp_path: Path) -> None:
     archive = write_tar(tmp_path / "bundle.tar.gz", ("top/link", tarfile.SYMTYPE, "program"))
     with pytest.raises(OutputError, match="'top/link' is a link"):
         list_names(archive)
 
 
-def test_links_and_directories_that_stay_inside_are_nothing_bad(
-    tmp_path: Path, cache: Cache
-) -> None:
+def test_links_and_directories_inside_an_archive_are_allowed(tmp_path: Path, cache: Cache) -> None:
     archive = write_tar(
         tmp_path / "up.tar.gz",
         ("./", tarfile.DIRTYPE, ""), ("top/", tarfile.DIRTYPE, ""), ("top/", tarfile.DIRTYPE, ""),
@@ -204,7 +202,7 @@ def test_a_gzip_bomb_is_refused_before_it_is_unpacked(
     assert not list((tmp_path / "cache").glob("segments/*/*"))
 
 
-def test_what_stays_below_the_ratio_is_no_bomb(tmp_path: Path, cache: Cache) -> None:
+def test_an_archive_below_the_ratio_is_unpacked(tmp_path: Path, cache: Cache) -> None:
     archive = write_bomb(tmp_path / "zeros.tgz", 64 << 20, lambda member: None)
     digest = hashlib.sha256(bytes(64 << 20)).hexdigest()
     artifact = make_artifact("https://a.example/up.tar.gz", archive.read_bytes())
@@ -212,7 +210,7 @@ def test_what_stays_below_the_ratio_is_no_bomb(tmp_path: Path, cache: Cache) -> 
 
 
 @pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
-def test_a_header_that_would_fill_the_memory_is_refused(tmp_path: Path, kind: bytes) -> None:
+def test_a_huge_header_is_refused_without_reading_it(tmp_path: Path, kind: bytes) -> None:
     """In a process of its own, whose peak of memory is its own."""
     bomb = write_bomb(tmp_path / "up.tgz", 400 << 20, lambda member: setattr(member, "type", kind))
     code = (
@@ -237,7 +235,7 @@ def test_a_header_that_would_fill_the_memory_is_refused(tmp_path: Path, kind: by
 
 
 @pytest.mark.parametrize("ending", ["bz2", "xz"])
-def test_an_archive_that_is_damaged_is_told_whatever_packed_it(
+def test_a_damaged_archive_is_reported_for_every_compression(
     tmp_path: Path, cache: Cache, ending: str
 ) -> None:
     archive = tmp_path / f"up.tar.{ending}"
@@ -249,5 +247,5 @@ def test_an_archive_that_is_damaged_is_told_whatever_packed_it(
     data = bytearray(archive.read_bytes())
     data[len(data) // 2] ^= 0xFF
     archive.write_bytes(data)
-    with pytest.raises(ArtifactError, match="damaged archive"):
+    with pytest.raises(ArtifactError, match="the archive is damaged"):
         read_program(archive, cache)

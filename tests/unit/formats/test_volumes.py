@@ -37,13 +37,13 @@ def test_sizes_are_decimal_or_binary(text: str, size: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "G", "4,4G", "4.4T", "-1", "0", "0.4", "4.4 G", "4g", "1e9"])
-def test_what_is_no_size_is_refused(text: str) -> None:
+def test_an_invalid_size_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="not a size"):
         parse_size(text)
 
 
 @pytest.mark.parametrize("limit", [None, 10_000, 10_001])
-def test_what_fits_stays_one_file(tmp_path: Path, limit: int | None) -> None:
+def test_a_file_that_fits_is_not_split(tmp_path: Path, limit: int | None) -> None:
     (written,) = write_pieces(PIECES, tmp_path / "x.tar.gz", limit=limit)
     assert list_names(tmp_path) == ["x.tar.gz"]
     assert (tmp_path / "x.tar.gz").read_bytes() == CONTENT
@@ -52,7 +52,7 @@ def test_what_fits_stays_one_file(tmp_path: Path, limit: int | None) -> None:
 
 
 @pytest.mark.parametrize("limit", [9_999, 5_000, 3_333, 4_000, 1_000, 102])
-def test_volumes_are_full_and_joined_they_are_the_file(tmp_path: Path, limit: int) -> None:
+def test_volumes_are_full_and_give_the_file_when_joined(tmp_path: Path, limit: int) -> None:
     written = write_pieces(PIECES, tmp_path / "x.tar.gz", limit=limit)
     volumes = written[:-1]
     assert [volume.size for volume in volumes[:-1]] == [limit] * (len(volumes) - 1)
@@ -70,14 +70,14 @@ def test_volumes_are_full_and_joined_they_are_the_file(tmp_path: Path, limit: in
     subprocess.run(["sha256sum", "--quiet", "-c", "volumes"], cwd=tmp_path, check=True)
 
 
-def test_more_volumes_than_their_numbers_sort_are_refused(tmp_path: Path) -> None:
+def test_more_than_99_volumes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="more than 99 volumes of 101 bytes"):
         write_pieces(PIECES, tmp_path / "x", limit=101)
     assert list_names(tmp_path) == []
 
 
 @pytest.mark.parametrize("limit", [None, 3_000, 6_000])
-def test_nothing_of_another_split_stays(tmp_path: Path, limit: int | None) -> None:
+def test_volumes_of_an_earlier_split_are_removed(tmp_path: Path, limit: int | None) -> None:
     for former in (1_000, None, 2_000):
         write_pieces(PIECES, tmp_path / "x", limit=former)
         write_pieces(PIECES, tmp_path / "x", limit=limit)
@@ -87,7 +87,7 @@ def test_nothing_of_another_split_stays(tmp_path: Path, limit: int | None) -> No
         assert list_names(tmp_path) == sorted(["fresh", *list_names(fresh)])
 
 
-def test_a_volume_that_is_missing_is_named(tmp_path: Path) -> None:
+def test_a_missing_volume_is_named(tmp_path: Path) -> None:
     write_pieces(PIECES, tmp_path / "x", limit=3_000)
     (tmp_path / "x.002").unlink()
     with pytest.raises(OutputError, match=r"x\.002: missing"):
@@ -119,7 +119,7 @@ write_pieces(pieces(), target, limit=3000)
 
 
 @pytest.mark.parametrize("moment", range(1, 18))
-def test_a_run_killed_at_any_moment_leaves_no_set_that_passes_for_whole(
+def test_a_run_killed_at_any_moment_leaves_no_set_that_looks_complete(
     tmp_path: Path, moment: int
 ) -> None:
     target = tmp_path / "x"
@@ -142,7 +142,7 @@ def test_a_run_killed_at_any_moment_leaves_no_set_that_passes_for_whole(
         assert file.read() == CONTENT
 
 
-def test_a_disk_fault_in_a_later_volume_leaves_the_old_ones_alone(tmp_path: Path) -> None:
+def test_a_disk_error_in_a_later_volume_does_not_change_the_old_ones(tmp_path: Path) -> None:
     write_pieces(PIECES, tmp_path / "x", limit=3_000)
     before = {name: (tmp_path / name).read_bytes() for name in list_names(tmp_path)}
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -58,9 +58,11 @@ def test_a_file_is_fetched_once_and_then_found_in_the_cache(
     assert len(server.requests) == 1
 
 
-def test_a_wrong_digest_is_put_aside_and_never_used(server: Server, options: FetchOptions) -> None:
+def test_a_file_with_a_wrong_digest_is_quarantined_and_never_used(
+    server: Server, options: FetchOptions
+) -> None:
     artifact = make_artifact(server.url + PATH, b"something else")
-    with pytest.raises(ArtifactError, match="is not what its pin says") as caught:
+    with pytest.raises(ArtifactError, match="does not match its pin") as caught:
         ensure_artifact(artifact, options)
     assert artifact.digest in caught.value.message
     assert hashlib.sha256(CONTENT).hexdigest() in caught.value.message
@@ -90,7 +92,7 @@ def test_a_download_of_an_earlier_run_is_resumed(server: Server, options: FetchO
 
 
 @pytest.mark.parametrize("leftover", [CONTENT, CONTENT + b"more"], ids=["whole", "too long"])
-def test_a_leftover_as_long_as_the_file_is_no_trap(
+def test_a_wrong_partial_file_of_the_full_length_is_downloaded_again(
     server: Server, options: FetchOptions, leftover: bytes
 ) -> None:
     artifact = make_artifact(server.url + PATH)
@@ -98,7 +100,7 @@ def test_a_leftover_as_long_as_the_file_is_no_trap(
     assert ensure_artifact(artifact, options).read_bytes() == CONTENT
 
 
-def test_a_server_that_ignores_ranges_sends_all_again(
+def test_a_file_is_downloaded_again_from_a_server_that_ignores_ranges(
     server: Server, options: FetchOptions
 ) -> None:
     server.takes_ranges = False
@@ -106,19 +108,19 @@ def test_a_server_that_ignores_ranges_sends_all_again(
     assert ensure_artifact(make_artifact(server.url + PATH), options).read_bytes() == CONTENT
 
 
-def test_a_busy_server_is_asked_again(server: Server, options: FetchOptions) -> None:
+def test_a_busy_server_is_retried(server: Server, options: FetchOptions) -> None:
     server.statuses = [503, 429]
     assert ensure_artifact(make_artifact(server.url + PATH), options).read_bytes() == CONTENT
     assert len(server.requests) == 3
 
 
-def test_a_file_that_is_not_there_is_asked_for_once(server: Server, options: FetchOptions) -> None:
+def test_a_missing_file_is_requested_once(server: Server, options: FetchOptions) -> None:
     with pytest.raises(ArtifactError, match="HTTP 404"):
         ensure_artifact(make_artifact(server.url + "/none"), options)
     assert len(server.requests) == 1
 
 
-def test_mirrors_are_asked_in_order_and_before_upstream(
+def test_mirrors_are_tried_in_order_before_upstream(
     server: Server, options: FetchOptions, tmp_path: Path
 ) -> None:
     artifact = make_artifact("https://upstream.invalid" + PATH)
@@ -142,20 +144,20 @@ def test_offline_opens_no_connection(
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     artifact = make_artifact(server.url + PATH)
-    with pytest.raises(ArtifactError, match="cannot be had") as caught:
+    with pytest.raises(ArtifactError, match="no source has the file") as caught:
         ensure_artifact(artifact, with_mirrors(options, server.url, "/nowhere", offline=True))
     assert "--mirror DIR" in (caught.value.hint or "")
     assert server.requests == []
 
 
-def test_all_failures_are_told_at_once(server: Server, options: FetchOptions) -> None:
+def test_all_failures_are_reported_at_once(server: Server, options: FetchOptions) -> None:
     artifacts = [make_artifact(f"{server.url}/none{i}", str(i).encode()) for i in range(3)]
     with pytest.raises(ArtifactError) as caught:
         ensure_artifacts(artifacts, options)
     assert [f"none{i}" in caught.value.message for i in range(3)] == [True] * 3
 
 
-def test_a_cached_file_that_was_altered_is_noticed_and_fetched_again(
+def test_an_altered_file_in_the_cache_is_downloaded_again(
     server: Server, options: FetchOptions
 ) -> None:
     artifact = make_artifact(server.url + PATH)
@@ -166,7 +168,7 @@ def test_a_cached_file_that_was_altered_is_noticed_and_fetched_again(
     assert len(list((options.cache.root / "quarantine").iterdir())) == 1
 
 
-def test_two_at_once_fetch_once(server: Server, options: FetchOptions) -> None:
+def test_two_runs_download_a_file_once(server: Server, options: FetchOptions) -> None:
     artifact = make_artifact(server.url + PATH)
     with ThreadPoolExecutor(4) as pool:
         paths = list(pool.map(lambda _: ensure_artifact(artifact, options), range(4)))
@@ -174,7 +176,7 @@ def test_two_at_once_fetch_once(server: Server, options: FetchOptions) -> None:
     assert len(server.requests) == 1
 
 
-def test_a_disk_that_fills_up_is_told_with_what_is_needed_and_leaves_no_file_in_use(
+def test_a_disk_that_fills_up_is_reported_with_the_bytes_needed_and_leaves_no_file_in_use(
     server: Server, options: FetchOptions
 ) -> None:
     artifact = make_artifact(server.url + PATH)
@@ -189,7 +191,7 @@ def test_a_disk_that_fills_up_is_told_with_what_is_needed_and_leaves_no_file_in_
     assert ensure_artifact(artifact, options).read_bytes() == CONTENT
 
 
-def test_a_disk_that_is_too_small_is_told_before_anything_is_written(
+def test_a_disk_that_is_too_small_is_reported_before_anything_is_written(
     server: Server, options: FetchOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     artifact = make_artifact(server.url + PATH)
@@ -208,7 +210,7 @@ def test_a_full_disk_stops_the_other_downloads(server: Server, options: FetchOpt
     assert len(server.requests) < 20
 
 
-def test_an_unreachable_server_names_what_was_tried_and_versions_near_it(
+def test_an_unreachable_server_is_reported_with_the_sources_and_similar_versions(
     options: FetchOptions,
 ) -> None:
     with pytest.raises(BundlerError) as caught:
@@ -222,7 +224,7 @@ def make_stated(server: Server, size: int, content: bytes = CONTENT) -> Any:
 
 
 @pytest.mark.parametrize("size", [len(CONTENT) - 1, len(CONTENT) + 1], ids=["longer", "shorter"])
-def test_a_source_that_states_another_length_is_refused_before_a_byte_is_taken(
+def test_a_source_that_states_another_length_is_refused_before_the_download(
     server: Server, options: FetchOptions, size: int
 ) -> None:
     with pytest.raises(ArtifactError, match=f"expected {size} bytes") as caught:
@@ -232,18 +234,18 @@ def test_a_source_that_states_another_length_is_refused_before_a_byte_is_taken(
     assert list((options.cache.root / "partial").iterdir()) == []
 
 
-def test_a_source_that_states_no_length_is_stopped_at_the_stated_size(
+def test_a_download_without_a_stated_length_is_stopped_at_the_pinned_size(
     server: Server, options: FetchOptions
 ) -> None:
     server.states_length = False
     server.content = CONTENT * 10
     artifact = make_stated(server, 1_000_000)
-    with pytest.raises(ArtifactError, match="more, and nothing beyond that was taken"):
+    with pytest.raises(ArtifactError, match="more bytes; they were not read"):
         ensure_artifact(artifact, options)
     assert options.cache.partial_path("sha256", artifact.digest).stat().st_size <= 1_000_000
 
 
-def test_a_connection_that_ends_early_without_a_stated_length_is_gone_on_with(
+def test_a_connection_that_ends_early_without_a_stated_length_is_resumed(
     server: Server, options: FetchOptions
 ) -> None:
     server.states_length = False
@@ -253,14 +255,16 @@ def test_a_connection_that_ends_early_without_a_stated_length_is_gone_on_with(
     assert [bool(wanted) for _, wanted in server.requests] == [False, True]
 
 
-def test_a_file_in_chunks_is_whole_or_gone_on_with(server: Server, options: FetchOptions) -> None:
+def test_a_chunked_download_that_ends_early_is_resumed(
+    server: Server, options: FetchOptions
+) -> None:
     server.chunks = 100_000
     server.cut_after = [2_000_000]
     assert ensure_artifact(make_artifact(server.url + PATH), options).read_bytes() == CONTENT
     assert [wanted for _, wanted in server.requests] == [None, "bytes=2000000-"]
 
 
-def test_a_file_that_a_server_calls_compressed_is_taken_as_it_lies_there(
+def test_a_file_with_a_content_encoding_is_stored_without_decoding(
     server: Server, options: FetchOptions
 ) -> None:
     server.content = gzip.compress(CONTENT)
@@ -280,15 +284,17 @@ def test_a_mirror_on_disk_of_another_length_is_refused(
         ensure_artifact(artifact, with_mirrors(options, str(tmp_path / "mirror")))
 
 
-def test_a_wrong_digest_at_the_last_byte_is_noticed(server: Server, options: FetchOptions) -> None:
+def test_a_file_that_differs_in_the_last_byte_is_refused(
+    server: Server, options: FetchOptions
+) -> None:
     server.content = CONTENT[:-1] + b"!"
     artifact = make_stated(server, len(CONTENT))
-    with pytest.raises(ArtifactError, match="is not what its pin says"):
+    with pytest.raises(ArtifactError, match="does not match its pin"):
         ensure_artifact(artifact, options)
     assert not options.cache.has_blob("sha256", artifact.digest)
 
 
-def test_a_source_is_not_blamed_for_a_beginning_that_came_from_elsewhere(
+def test_a_wrong_partial_file_from_another_source_is_downloaded_again(
     server: Server, options: FetchOptions
 ) -> None:
     artifact = make_artifact(server.url + PATH)
@@ -297,7 +303,7 @@ def test_a_source_is_not_blamed_for_a_beginning_that_came_from_elsewhere(
     assert [wanted for _, wanted in server.requests] == ["bytes=3000000-", None]
 
 
-def test_a_leftover_that_is_whole_is_taken_without_a_request(
+def test_a_complete_partial_file_is_used_without_a_request(
     server: Server, options: FetchOptions
 ) -> None:
     artifact = make_stated(server, len(CONTENT))
@@ -306,7 +312,7 @@ def test_a_leftover_that_is_whole_is_taken_without_a_request(
     assert server.requests == []
 
 
-def test_a_server_that_sends_another_part_is_asked_for_all(
+def test_a_file_is_downloaded_again_if_the_server_sends_another_part(
     server: Server, options: FetchOptions
 ) -> None:
     server.part_from = 7
@@ -316,7 +322,7 @@ def test_a_server_that_sends_another_part_is_asked_for_all(
     assert [wanted for _, wanted in server.requests] == ["bytes=3000000-", None]
 
 
-def test_a_link_that_breaks_often_gets_there_as_long_as_each_attempt_brings_something(
+def test_a_connection_that_breaks_often_finishes_while_each_attempt_makes_progress(
     server: Server, options: FetchOptions
 ) -> None:
     server.content = CONTENT * 3
@@ -326,15 +332,15 @@ def test_a_link_that_breaks_often_gets_there_as_long_as_each_attempt_brings_some
     assert len(server.requests) > 8
 
 
-def test_a_server_that_never_sends_more_is_given_up(server: Server, options: FetchOptions) -> None:
+def test_a_server_without_progress_is_given_up(server: Server, options: FetchOptions) -> None:
     server.takes_ranges = False
     server.cut_after = [2_000_000] * 99
-    with pytest.raises(ArtifactError, match="cannot be had"):
+    with pytest.raises(ArtifactError, match="no source has the file"):
         ensure_artifact(make_artifact(server.url + PATH), options)
     assert len(server.requests) == 5  # four in a row that brought nothing new
 
 
-def test_a_file_that_nobody_vouches_for_is_never_put_together_from_two_answers(
+def test_a_file_without_a_pin_is_never_assembled_from_two_answers(
     server: Server, options: FetchOptions
 ) -> None:
     server.cut_after = [2_000_000]
@@ -354,7 +360,7 @@ def fetch_digests(server: Server, options: FetchOptions) -> bytes | None:
 
 
 @pytest.mark.parametrize("status", [401, 403, 451, 503])
-def test_a_fault_is_no_word_that_upstream_publishes_no_digest(
+def test_an_error_does_not_mean_that_upstream_publishes_no_digest(
     server: Server, options: FetchOptions, status: int
 ) -> None:
     server.statuses = [status] * 9
@@ -364,7 +370,7 @@ def test_a_fault_is_no_word_that_upstream_publishes_no_digest(
 
 
 @pytest.mark.parametrize("status", [404, 410])
-def test_a_server_that_works_may_say_that_upstream_publishes_no_digest(
+def test_http_404_means_that_upstream_publishes_no_digest(
     server: Server, options: FetchOptions, status: int
 ) -> None:
     server.statuses = [status]
@@ -372,7 +378,7 @@ def test_a_server_that_works_may_say_that_upstream_publishes_no_digest(
 
 
 @pytest.mark.parametrize("status", [403, 503])
-def test_what_a_url_once_gave_is_taken_where_its_server_fails(
+def test_a_sidecar_is_used_from_the_cache_if_its_server_fails(
     server: Server, options: FetchOptions, status: int
 ) -> None:
     server.content = b"ab" * 32
@@ -386,9 +392,7 @@ def test_what_a_url_once_gave_is_taken_where_its_server_fails(
     assert fetch_digests(server, options) == server.content
 
 
-def test_what_is_remembered_and_was_altered_since_is_not_taken(
-    server: Server, options: FetchOptions
-) -> None:
+def test_an_altered_sidecar_in_the_cache_is_not_used(server: Server, options: FetchOptions) -> None:
     server.content = b"ab" * 32
     assert fetch_digests(server, options) == server.content
     digest = hashlib.sha256(server.content).hexdigest()
@@ -396,7 +400,7 @@ def test_what_is_remembered_and_was_altered_since_is_not_taken(
     assert fetch_digests(server, replace(options, offline=True)) is None
 
 
-def test_a_list_of_digests_that_never_ends_is_not_read_to_its_end(
+def test_a_list_of_digests_that_is_too_large_is_not_read_completely(
     server: Server, options: FetchOptions
 ) -> None:
     server.states_length = False
@@ -408,17 +412,17 @@ def test_a_list_of_digests_that_never_ends_is_not_read_to_its_end(
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 451])
-def test_no_other_status_of_4xx_is_asked_again(
+def test_other_4xx_statuses_are_not_retried(
     server: Server, options: FetchOptions, status: int
 ) -> None:
     server.statuses = [status] * 9
     with pytest.raises(ArtifactError, match=f"HTTP {status}") as caught:
         ensure_artifact(make_artifact(server.url + PATH), options)
     assert len(server.requests) == 1
-    assert "pinned versions near it: 3.4.23" in (caught.value.hint or "")
+    assert "similar pinned versions: 3.4.23" in (caught.value.hint or "")
 
 
-def test_a_server_that_says_when_is_asked_then(server: Server, options: FetchOptions) -> None:
+def test_a_server_is_retried_when_it_asks_for_it(server: Server, options: FetchOptions) -> None:
     server.statuses = [429, 503]
     server.headers = {"Retry-After": "1"}
     begun = time.monotonic()
@@ -426,27 +430,27 @@ def test_a_server_that_says_when_is_asked_then(server: Server, options: FetchOpt
     assert 2 <= time.monotonic() - begun < 20
 
 
-def test_a_server_that_asks_to_wait_too_long_is_left(
+def test_a_server_that_asks_to_wait_too_long_is_not_retried(
     server: Server, options: FetchOptions, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server.statuses = [503]
     server.headers = {"Retry-After": format_datetime(datetime.now(UTC) + timedelta(hours=1))}
-    with pytest.raises(ArtifactError, match=r"HTTP 503 .*, which asks to wait 3[56]\d\d s"):
+    with pytest.raises(ArtifactError, match=r"HTTP 503 .*, and asks to wait 3[56]\d\d s"):
         ensure_artifact(make_artifact(server.url + PATH), options)
     assert len(server.requests) == 1
 
 
-def test_jobs_is_how_many_files_come_at_once(options: FetchOptions) -> None:
+def test_jobs_limits_the_parallel_downloads(options: FetchOptions) -> None:
     with running() as server:
         server.pause = 0.1
         artifacts = [make_artifact(server.url + PATH, bytes([i])) for i in range(6)]
-        with pytest.raises(ArtifactError, match="is not what its pin says"):
+        with pytest.raises(ArtifactError, match="does not match its pin"):
             ensure_artifacts(artifacts, replace(options, jobs=3))
         assert server.most_at_once == 3
         assert len(server.requests) == 6
 
 
-def test_a_directory_that_may_not_be_read_is_named_and_the_next_source_asked(
+def test_an_unreadable_directory_is_reported_and_the_next_source_is_tried(
     server: Server, options: FetchOptions, tmp_path: Path
 ) -> None:
     directory = tmp_path / "mirror" / f"127.0.0.1:{server.port}" / "v1"

@@ -65,7 +65,7 @@ def find_pause(inputs: Inputs) -> LockEntry:
     return entry
 
 
-def test_an_image_that_nobody_named_is_fetched_and_its_tag_is_warned_of(
+def test_an_image_without_a_digest_is_pulled_with_a_warning_about_its_tag(
     inputs: Inputs, registry: Registry, capsys: pytest.CaptureFixture[str]
 ) -> None:
     build(inputs, inputs.description.parent / "dist")
@@ -78,7 +78,7 @@ def test_an_image_that_nobody_named_is_fetched_and_its_tag_is_warned_of(
     assert (inputs.description.parent / "dist/SHA256SUMS").read_bytes() == sums
 
 
-def test_the_lock_holds_the_machines_manifest_and_the_index(
+def test_the_lock_has_the_manifest_of_the_architecture_and_the_index(
     inputs: Inputs, registry: Registry
 ) -> None:
     update_lock(inputs, ())
@@ -95,7 +95,7 @@ def test_the_lock_holds_the_machines_manifest_and_the_index(
 
 
 @pytest.mark.parametrize("update", [PAUSE, "images", "all"])
-def test_a_moved_tag_is_taken_only_when_it_is_named(
+def test_a_moved_tag_is_used_only_if_update_names_it(
     inputs: Inputs, registry: Registry, update: str
 ) -> None:
     update_lock(inputs, ())
@@ -110,7 +110,7 @@ def test_a_moved_tag_is_taken_only_when_it_is_named(
     assert find_pause(inputs).digest == sha256(newer.manifest)
 
 
-def test_an_image_that_the_lock_lacks_or_has_otherwise_is_refused(
+def test_an_image_that_is_missing_or_different_in_the_lock_is_refused(
     inputs: Inputs, registry: Registry
 ) -> None:
     update_lock(inputs, ())
@@ -120,14 +120,14 @@ def test_an_image_that_the_lock_lacks_or_has_otherwise_is_refused(
     with pytest.raises(ArtifactError) as caught:
         build(inputs, inputs.description.parent / "dist")
     assert "pause:3.9 (amd64) is locked from" in caught.value.message
-    assert "docker.io/library/nginx:1.22 (amd64) is not in it" in caught.value.message
+    assert "docker.io/library/nginx:1.22 (amd64) is missing in the lock" in caught.value.message
     assert f"--update {PAUSE} --update docker.io/library/nginx:1.22" in (caught.value.hint or "")
     inputs.description.write_text(SITE + f'images: [{{ref: "{PAUSE}@{digest}"}}]\n')
     update_lock(inputs, (PAUSE,))
     assert (find_pause(inputs).origin, find_pause(inputs).index) == ("user", digest)
 
 
-def test_a_lock_of_an_altered_document_is_brought_again(inputs: Inputs) -> None:
+def test_an_altered_document_in_the_cache_is_downloaded_again(inputs: Inputs) -> None:
     update_lock(inputs, ())
     digest = find_pause(inputs).digest.removeprefix("sha256:")
     inputs.cache.blob_path("sha256", digest).write_bytes(b"altered")
@@ -151,7 +151,7 @@ def test_mirrors_of_registries_are_checked(tmp_path: Path, given: str, expected:
     assert "hunter2" not in f"{caught.value.message}{caught.value.hint}"
 
 
-def test_logins_are_read_only_when_a_registry_is_asked(
+def test_logins_are_read_only_if_a_registry_is_used(
     inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "bad.json").write_text("{")

@@ -63,7 +63,7 @@ def describe(inputs: Inputs, *update: str) -> dict[str, str]:
     return {change.entry.name: change.what for change in update_lock(inputs, update)}
 
 
-def test_a_lock_holds_what_the_mirror_gave_and_on_whose_word(inputs: Inputs) -> None:
+def test_a_lock_has_the_files_of_the_mirror_and_their_trust_source(inputs: Inputs) -> None:
     assert set(describe(inputs).values()) == {"added"}
     entry = find_etcd(inputs)
     file = Path(inputs.mirrors[0]) / entry["url"].removeprefix("https://")
@@ -86,7 +86,7 @@ def test_a_dry_run_writes_no_lock(inputs: Inputs) -> None:
     assert not lock_path(inputs.description).exists()
 
 
-def test_a_digest_that_nobody_states_is_marked_and_strict_refuses_it(inputs: Inputs) -> None:
+def test_a_digest_without_a_trust_source_is_first_use_and_strict_refuses_it(inputs: Inputs) -> None:
     rewrite_pins(inputs, sha256=None)
     with pytest.raises(ArtifactError, match="has no built-in pin"):
         check(inputs)
@@ -100,7 +100,7 @@ def test_a_digest_that_nobody_states_is_marked_and_strict_refuses_it(inputs: Inp
         update_lock(strict, ())
 
 
-def test_strict_wants_a_lock(inputs: Inputs) -> None:
+def test_strict_needs_a_lock(inputs: Inputs) -> None:
     strict = Inputs(**{name: getattr(inputs, name) for name in Inputs.__slots__} | {"strict": True})
     with pytest.raises(ConfigError, match="--strict needs a lock"):
         check(strict)
@@ -116,7 +116,7 @@ def test_strict_wants_a_lock(inputs: Inputs) -> None:
         (None, "first-use"),
     ],
 )
-def test_upstreams_own_digest_is_taken_where_it_is_published(
+def test_a_digest_that_upstream_publishes_is_used(
     inputs: Inputs, published: str | None, origin: str
 ) -> None:
     assert inputs.pins is not None
@@ -139,7 +139,7 @@ def test_upstreams_own_digest_is_taken_where_it_is_published(
 
 
 @pytest.mark.parametrize("status", [403, 503])
-def test_who_can_make_upstreams_digest_fail_makes_no_first_use(
+def test_a_failing_digest_url_does_not_cause_a_first_use(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
     with running() as server:
@@ -156,12 +156,10 @@ def test_who_can_make_upstreams_digest_fail_makes_no_first_use(
         assert lock_artifact(artifact, options, datetime.now(UTC)).origin is TrustSource.FIRST_USE
 
 
-def test_a_digest_list_is_remembered_but_not_on_the_word_of_who_carried_it(
+def test_a_digest_list_is_used_from_the_cache_but_not_from_an_imported_one(
     inputs: Inputs, tmp_path: Path
 ) -> None:
-    test_upstreams_own_digest_is_taken_where_it_is_published(
-        inputs, "{digest}\n", "upstream-checksum"
-    )
+    test_a_digest_that_upstream_publishes_is_used(inputs, "{digest}\n", "upstream-checksum")
     carried = Cache(tmp_path / "carried")
     export_blobs(inputs.cache, tmp_path / "x.tar", None)
     list(import_blobs(carried, tmp_path / "x.tar"))
@@ -172,13 +170,11 @@ def test_a_digest_list_is_remembered_but_not_on_the_word_of_who_carried_it(
     assert find_etcd(inputs)["origin"] == "upstream-checksum"
 
 
-def test_a_file_that_is_not_what_upstream_publishes_is_refused(inputs: Inputs) -> None:
-    test_upstreams_own_digest_is_taken_where_it_is_published(
-        inputs, "{digest}\n", "upstream-checksum"
-    )
+def test_a_file_that_differs_from_the_published_digest_is_refused(inputs: Inputs) -> None:
+    test_a_digest_that_upstream_publishes_is_used(inputs, "{digest}\n", "upstream-checksum")
     url = find_etcd(inputs)["url"].removeprefix("https://")
     (Path(inputs.mirrors[0]) / url).parent.joinpath("SHA256SUMS").write_text(SHA256)
-    with pytest.raises(ArtifactError, match="is not what its pin says"):
+    with pytest.raises(ArtifactError, match="does not match its pin"):
         update_lock(inputs, ("etcd",))
 
 
@@ -186,11 +182,11 @@ def test_a_file_that_is_not_what_upstream_publishes_is_refused(inputs: Inputs) -
     ("changes", "expected"),
     [
         ({"url": "https://upstream.example/other"}, "is locked from .*other"),
-        ({"sha256": SHA256}, f"is locked as .*its pin now says sha256:{SHA256}"),
-        ({"sha256": None, "sha512": SHA512}, "its pin now says sha512"),
+        ({"sha256": SHA256}, f"is locked as .*its pin is now sha256:{SHA256}"),
+        ({"sha256": None, "sha512": SHA512}, "its pin is now sha512"),
     ],
 )
-def test_drift_is_refused_by_build_and_lock_until_it_is_named(
+def test_build_and_lock_refuse_drift_until_update_names_it(
     inputs: Inputs, changes: dict[str, object], expected: str
 ) -> None:
     update_lock(inputs, ())
@@ -202,7 +198,7 @@ def test_drift_is_refused_by_build_and_lock_until_it_is_named(
         assert "bundler lock --update etcd" in caught.value.hint
 
 
-def test_another_version_is_drift_until_it_is_named(inputs: Inputs) -> None:
+def test_another_version_is_drift_until_update_names_it(inputs: Inputs) -> None:
     update_lock(inputs, ())
     old = find_etcd(inputs)
     path = lock_path(inputs.description)
@@ -226,13 +222,15 @@ def test_what_the_cluster_no_longer_needs_is_dropped(inputs: Inputs) -> None:
     assert read_lock(path).find(LockKind.ARTIFACT, "flanneld", "amd64") is None
 
 
-def test_an_entry_that_is_missing_is_refused_by_build(inputs: Inputs) -> None:
+def test_build_refuses_a_missing_entry(inputs: Inputs) -> None:
     update_lock(inputs, ())
     path = lock_path(inputs.description)
     data = yaml.safe_load(path.read_text())
     data["entries"] = [e for e in data["entries"] if e["name"] != "etcd"]
     path.write_text(yaml.safe_dump(data))
-    with pytest.raises(ArtifactError, match=r"cluster\.lock\.yaml: etcd \(amd64\) is not in it"):
+    with pytest.raises(
+        ArtifactError, match=r"cluster\.lock\.yaml: etcd \(amd64\) is missing in the lock"
+    ):
         check(inputs)
     assert describe(inputs)["etcd"] == "added"
 
@@ -246,17 +244,17 @@ def test_an_unknown_name_is_refused(inputs: Inputs) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("lock: [", "no YAML"),
+        ("lock: [", "not YAML"),
         ("\xff", "lock: Input should be"),
         ("lock: 2\ncluster: x\nentries: []\n", "lock: Input should be 1"),
         ("lock: 1\ncluster: x\nentries: [{kind: thing}]\n", "entries.0.kind"),
         ("lock: 1\ncluster: x\nentries: []\nmore: 1\n", "more: Extra inputs"),
-        ("lock: 1\ncluster: x\nentries: [{locked: 2024-99-99}]\n", "no YAML: month must be"),
-        (f"lock: 1\ncluster: x\nentries: [{{size: {'9' * 5000}}}]\n", "no YAML: Exceeds"),
-        ("[" * 1000, "no YAML: nested too deeply"),
+        ("lock: 1\ncluster: x\nentries: [{locked: 2024-99-99}]\n", "not YAML: month must be"),
+        (f"lock: 1\ncluster: x\nentries: [{{size: {'9' * 5000}}}]\n", "not YAML: Exceeds"),
+        ("[" * 1000, "not YAML: nested too deeply"),
         (
             "lock: 1\ncluster: x\nentries: [{url: 'https://[bad'}]\n",
-            "entries.0.url: .*must be a URL",
+            "entries.0.url: .*must be a valid URL",
         ),
     ],
 )
@@ -276,7 +274,7 @@ def test_two_entries_for_one_file_are_refused(inputs: Inputs) -> None:
         check(inputs)
 
 
-def test_the_command_prints_an_entry_a_line(inputs: Inputs) -> None:
+def test_the_command_prints_one_line_for_each_entry(inputs: Inputs) -> None:
     from bundler.cli.app import app
 
     arguments = ["lock", "-q", "-c", str(inputs.description), "--offline", "--pins"]
@@ -297,7 +295,7 @@ def test_the_command_prints_an_entry_a_line(inputs: Inputs) -> None:
     assert {entry.origin for entry in lock.entries} == {TrustSource.USER}
 
 
-def test_a_checksum_file_that_names_two_digests_says_nothing() -> None:
+def test_a_checksum_file_with_two_digests_is_not_used() -> None:
     text = f"{SHA256}  x\n{'ef' * 32}  x\n".encode()
     assert read_checksum(text, "x", "sha256") is None
     assert read_checksum(f"{SHA256}  x\n".encode(), "x", "sha512") is None

@@ -63,12 +63,14 @@ def wanted(description: Path, node: str, *brought: str) -> tuple[str, ...]:
     return wanted_pairs(plan, next(n for n in plan.nodes if n.name == node), brought)
 
 
-def test_without_the_key_no_package_is_carried(description: Path) -> None:
+def test_without_packages_in_cluster_yaml_no_package_is_bundled(description: Path) -> None:
     assert wanted(description, "master1") == ()
     assert resolve_packages(plan_of(description), Cache(description), datetime.now(UTC)) == ()
 
 
-def test_roles_and_choices_decide_what_a_node_wants(describe: Callable[..., Path]) -> None:
+def test_roles_and_settings_decide_which_packages_a_node_needs(
+    describe: Callable[..., Path],
+) -> None:
     assert wanted(describe(), "master1") == (
         "ip:iproute2", "openssl:openssl", "nginx:nginx", "keepalived:keepalived",
         "nginx-stream:libnginx-mod-stream",
@@ -78,19 +80,19 @@ def test_roles_and_choices_decide_what_a_node_wants(describe: Callable[..., Path
     assert not any("nginx" in pair or "nftables" in pair for pair in worker)
 
 
-def test_a_release_may_have_another_name_for_it(describe: Callable[..., Path]) -> None:
+def test_a_package_may_have_another_name_in_a_release(describe: Callable[..., Path]) -> None:
     assert "nginx:nginx-light" in wanted(describe(os="debian-11"), "master1")
     assert "nginx:nginx" in wanted(describe(os="debian-13"), "master1")
 
 
-def test_what_preflight_asks_for_is_in_the_table_or_in_every_installation() -> None:
+def test_every_command_of_preflight_is_in_the_table_or_in_a_minimal_installation() -> None:
     asked = {pair for pair, _, _ in (*COMMANDS, *COMMANDS_WANTED)}
     assert asked - {row[0] for row in ROWS} == {"mount:mount", "nsenter:util-linux"}
     assert {pair.partition(":")[2] for pair in asked} >= MINIMAL
     assert {"nginx", "nginx-light", "keepalived"} <= set(QUIET_UNITS)
 
 
-def test_named_packages_go_to_the_roles_that_ask_for_them_and_others_to_all(
+def test_named_packages_go_to_the_roles_that_need_them_and_others_to_all_nodes(
     describe: Callable[..., Path],
 ) -> None:
     description = describe(names=["nginx-light", "keepalived", "ipset", "chrony"], add=["vim"])
@@ -116,7 +118,7 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("packages", "expected"), FAULTS)
-def test_faults_of_the_description_are_told_at_their_place(
+def test_errors_in_packages_are_reported_with_their_place_in_cluster_yaml(
     describe: Callable[..., Path], packages: dict[str, object], expected: str
 ) -> None:
     with pytest.raises(ConfigError, match=expected):
@@ -175,7 +177,9 @@ def find(builder: Path, **packages: object) -> tuple[PackageSource, ...]:
     return find_repositories(made, apt=builder / "apt", os_release=builder / "os-release").sources
 
 
-def test_the_builders_sources_serve_other_releases_of_its_distribution(builder: Path) -> None:
+def test_the_builders_sources_are_used_for_other_releases_of_its_distribution(
+    builder: Path,
+) -> None:
     assert find(builder, os="debian-13") == (
         PackageSource(uri="http://mirror.example/debian", suites=("trixie", "trixie-updates"), components=("main",)),
         PackageSource(uri="http://mirror.example/debian-security", suites=("trixie-security",), components=("main",)),
@@ -184,7 +188,7 @@ def test_the_builders_sources_serve_other_releases_of_its_distribution(builder: 
 
 
 def test_another_distribution_needs_a_mirror(builder: Path) -> None:
-    with pytest.raises(ArtifactError, match="nothing says where ubuntu-24.04's") as caught:
+    with pytest.raises(ArtifactError, match="no repository of ubuntu-24.04 is known") as caught:
         find(builder, os="ubuntu-24.04")
     assert "packages.mirror" in (caught.value.hint or "")
     (builder / "os-release").unlink()
@@ -192,7 +196,7 @@ def test_another_distribution_needs_a_mirror(builder: Path) -> None:
         find(builder, os="debian-12")
 
 
-def test_mirrors_are_taken_with_their_suites_or_the_distributions_own(builder: Path) -> None:
+def test_mirrors_have_their_own_suites_or_those_of_the_distribution(builder: Path) -> None:
     mirror = ("http://a.example/debian", "http://a.example/security bookworm-security")
     assert [source.suites for source in find(builder, os="debian-12", mirror=mirror)] == [
         ("bookworm", "bookworm-updates"), ("bookworm-security",),
@@ -201,7 +205,7 @@ def test_mirrors_are_taken_with_their_suites_or_the_distributions_own(builder: P
     assert ubuntu[0].suites == ("jammy", "jammy-updates", "jammy-security")
 
 
-def test_a_missing_keyring_is_told_with_the_package_that_has_it(
+def test_a_missing_keyring_is_reported_with_the_package_that_has_it(
     builder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bundler.sources.packages.repositories.KEYRINGS", builder)
@@ -226,19 +230,19 @@ def test_every_source_is_signed_and_only_a_frozen_one_may_be_old(builder: Path) 
     assert "Check-Valid-Until: no\n" in find_repositories(frozen).render("arm64")
 
 
-def test_a_builder_without_apt_is_told_what_else_there_is(
+def test_a_builder_without_apt_is_told_to_set_packages_dir(
     builder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keyring = builder / "keyring.gpg"
     keyring.write_bytes(b"")
     packages = Packages(os="debian-12", mirror=("file:/srv",), keyring=keyring)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(ArtifactError, match="which this machine does not have") as caught:
+    with pytest.raises(ArtifactError, match="apt is missing on this machine") as caught:
         apt.AptRoot(tmp_path / "apt", find_repositories(packages), "amd64")
     assert "packages.dir" in (caught.value.hint or "")
 
 
-def test_only_what_concerns_downloads_is_taken_of_the_builders_settings(
+def test_only_download_settings_are_used_from_the_builders_apt(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     dump = (
@@ -276,7 +280,7 @@ def make_deb(name: str, needs: str = "", provides: str = "", version: str = "1")
     )  # fmt: skip
 
 
-def test_a_nodes_share_is_what_it_wants_and_what_that_needs_in_order() -> None:
+def test_a_node_gets_its_packages_and_their_dependencies_in_order() -> None:
     debs = [
         make_deb("nginx", "libc6, nginx-common (= 1)", "httpd, nginx-abi-1"),
         make_deb("nginx-common", "adduser | base"),
@@ -291,7 +295,7 @@ def test_a_nodes_share_is_what_it_wants_and_what_that_needs_in_order() -> None:
     assert {deb.name for deb in select_files(["ring"], debs)} == {"ring", "ring2"}
 
 
-def test_the_list_says_why_each_is_there_and_what_it_needs() -> None:
+def test_the_list_has_the_reason_and_the_needs_of_each_package() -> None:
     debs = (
         make_deb("nginx", "libc6 (>= 2.36), me", "nginx-abi-1, me", version="2:1"),
         make_deb("stream", "nginx-abi-1, a | b (>= 2)"),
@@ -305,7 +309,7 @@ def test_the_list_says_why_each_is_there_and_what_it_needs() -> None:
 
 
 @needs_dpkg_deb
-def test_a_file_is_read_as_its_control_file_says(tmp_path: Path) -> None:
+def test_a_package_is_read_from_its_control_file(tmp_path: Path) -> None:
     path = write_deb(
         tmp_path, "chrony", "1:4.3-2", Pre_Depends="dpkg (>= 1.17)", Depends="libc6, dpkg (>= 1.17)",
         Provides="time-daemon (= 1)", Installed_Size="700",
@@ -318,21 +322,21 @@ def test_a_file_is_read_as_its_control_file_says(tmp_path: Path) -> None:
 
 
 @needs_dpkg_deb
-def test_what_is_no_package_is_told(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_package_is_reported(tmp_path: Path) -> None:
     (tmp_path / "odd.deb").write_bytes(b"no archive")
-    with pytest.raises(ArtifactError, match=r"odd.deb: no Debian package: unexpected end"):
+    with pytest.raises(ArtifactError, match=r"odd.deb: not a Debian package: unexpected end"):
         read_deb(tmp_path / "odd.deb")
 
 
 def test_reading_needs_dpkg_deb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "any.deb").touch()
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(ArtifactError, match="dpkg-deb, which this machine does not have"):
+    with pytest.raises(ArtifactError, match="dpkg-deb is missing on this machine"):
         read_deb(tmp_path / "any.deb")
 
 
-def test_a_file_that_went_is_told(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match=r"any.deb: no Debian package: No such file"):
+def test_a_missing_package_file_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"any.deb: not a Debian package: No such file"):
         read_deb(tmp_path / "any.deb")
 
 
@@ -371,7 +375,7 @@ def build_names(inputs: Inputs, node: str) -> list[str]:
     ]
 
 
-def test_hand_picked_files_go_to_the_nodes_that_want_them(inputs: Inputs) -> None:
+def test_files_in_packages_dir_go_to_the_nodes_that_need_them(inputs: Inputs) -> None:
     assert build_names(inputs, "master1") == [
         "LIST", "chrony_1%3a4.3_amd64.deb", "libedit_1.0_amd64.deb", "nginx_1.0_amd64.deb",
     ]  # fmt: skip
@@ -380,7 +384,7 @@ def test_hand_picked_files_go_to_the_nodes_that_want_them(inputs: Inputs) -> Non
     ]  # fmt: skip
 
 
-def test_hand_picked_files_are_locked_on_the_users_word(inputs: Inputs) -> None:
+def test_files_in_packages_dir_are_locked_with_the_trust_source_user(inputs: Inputs) -> None:
     changes = [c for c in update_lock(inputs, []) if c.entry.kind == "package"]
     assert {(c.what, c.entry.origin, c.entry.url) for c in changes} >= {
         ("added", TrustSource.USER, "file:nginx_1.0_amd64.deb")
@@ -391,15 +395,15 @@ def test_hand_picked_files_are_locked_on_the_users_word(inputs: Inputs) -> None:
     assert "nginx_1.0_amd64.deb" in build_names(inputs, "master1")
 
 
-@pytest.mark.parametrize("fault", ["is not in it", "and not in", "the file is sha256"])
-def test_hand_picked_files_that_changed_since_they_were_locked_are_refused(
+@pytest.mark.parametrize("fault", ["is missing in the lock", "but not in", "the file is sha256"])
+def test_files_in_packages_dir_that_changed_after_the_lock_are_refused(
     inputs: Inputs, fault: str
 ) -> None:
     update_lock(inputs, [])
     directory = inputs.description.parent / "debs"
-    if fault == "is not in it":
+    if fault == "is missing in the lock":
         write_deb(directory, "stranger")
-    elif fault == "and not in":
+    elif fault == "but not in":
         (directory / "nginx_1.0_amd64.deb").unlink()
     else:
         write_deb(directory, "nginx", Depends="libedit")
@@ -408,30 +412,30 @@ def test_hand_picked_files_that_changed_since_they_were_locked_are_refused(
     assert "bundler lock --update packages" in (caught.value.hint or "")
 
 
-def test_hand_picked_files_must_be_there_and_be_one_of_a_kind(inputs: Inputs) -> None:
+def test_packages_dir_must_have_exactly_one_file_for_each_package(inputs: Inputs) -> None:
     directory = inputs.description.parent / "debs"
     write_deb(directory, "nginx", "2.0")
     with pytest.raises(ArtifactError, match=r"are both nginx \(amd64\)"):
         build(inputs, inputs.description.parent / "dist")
     shutil.rmtree(directory)
     directory.mkdir()
-    with pytest.raises(ArtifactError, match="holds no .deb file"):
+    with pytest.raises(ArtifactError, match="has no .deb file"):
         build(inputs, inputs.description.parent / "dist")
 
 
-def test_a_hand_picked_file_for_a_machine_that_no_node_is_is_refused(inputs: Inputs) -> None:
+def test_a_file_in_packages_dir_for_another_architecture_is_refused(inputs: Inputs) -> None:
     directory = inputs.description.parent / "debs"
     write_deb(directory, "tzdata", Architecture="all")
     update_lock(inputs, [])
     write_deb(directory, "chrony", "1:4.3", Architecture="arm64")
     for use in (check, lambda inputs: update_lock(inputs, ["packages"])):
         with pytest.raises(
-            ArtifactError, match=r"chrony_1%3a4\.3_arm64\.deb is for arm64, and nodes"
+            ArtifactError, match=r"chrony_1%3a4\.3_arm64\.deb is for arm64, but nodes"
         ):
             use(inputs)
 
 
-def test_a_named_package_that_no_file_brings_is_told(
+def test_a_named_package_without_a_file_is_reported(
     inputs: Inputs, describe: Callable[..., Path]
 ) -> None:
     describe(dir="debs", names=["nginx", "vim"])

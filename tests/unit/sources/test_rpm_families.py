@@ -34,7 +34,7 @@ def make_cluster(release: str, **packages: object) -> Cluster:
 
 
 @pytest.mark.parametrize("release", RPM_RELEASES)
-def test_roles_ask_for_the_familys_own_names(release: str) -> None:
+def test_roles_need_packages_by_the_names_of_the_family(release: str) -> None:
     plan = make_plan(make_cluster(release))
     names = {name_of(pair) for pair in wanted_pairs(plan, plan.nodes[0])}
     assert names >= {
@@ -76,19 +76,19 @@ def test_a_builder_of_the_same_release_has_its_own_repositories(builder: Path) -
     assert find_rpm_repositories(packages(keyring=key, mirror=["file:/a"])).is_local
 
 
-def test_what_is_missing_is_told_with_what_to_do(
+def test_a_missing_tool_or_repository_is_reported_with_the_fix(
     builder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(ArtifactError, match="RPM-GPG-KEY-Rocky-9 is missing") as caught:
         find_rpm_repositories(packages())
     assert "packages.keyring" in (caught.value.hint or "")
     (builder / "os-release").write_text("ID=debian\nVERSION_ID=12\n")
-    with pytest.raises(ArtifactError, match="nothing says where rocky-9's packages are") as caught:
+    with pytest.raises(ArtifactError, match="no repository of rocky-9 is known") as caught:
         find_rpm_repositories(packages(keyring=builder / "key"), os_release=builder / "os-release")
     assert "$basearch" in (caught.value.hint or "")
     repositories = find_rpm_repositories(packages(keyring=builder / "key", mirror=["file:/a"]))
     monkeypatch.setenv("PATH", str(builder))
-    with pytest.raises(ArtifactError, match="resolved by dnf, which this machine does not have"):
+    with pytest.raises(ArtifactError, match="dnf is missing on this machine"):
         DnfRoot(builder, repositories, "9", Arch.AMD64)
     (builder / "dnf").write_bytes(b"\x7fELF")
     (builder / "dnf").chmod(0o755)
@@ -98,7 +98,7 @@ def test_what_is_missing_is_told_with_what_to_do(
         read_rpm(builder / "a.rpm")
 
 
-def test_a_dnf_that_fails_is_told(builder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_dnf_is_reported(builder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (builder / "python").write_text("#!/bin/sh\necho no module named dnf >&2\nexit 1\n")
     (builder / "dnf").write_text(f"#!{builder}/python\n")
     for name in ("python", "dnf"):
@@ -116,5 +116,7 @@ def test_a_dnf_that_fails_is_told(builder: Path, monkeypatch: pytest.MonkeyPatch
         ("rpmlib(FileDigests)", False), ("(a or b)", False), ("font(:lang=en)", False),
     ],
 )  # fmt: skip
-def test_what_lists_cannot_hold_is_left_to_rpm(capability: str, is_told: bool) -> None:
-    assert rpms._is_told(capability) is is_told
+def test_capabilities_that_a_list_cannot_hold_are_left_to_rpm(
+    capability: str, is_told: bool
+) -> None:
+    assert rpms._is_listed(capability) is is_told

@@ -19,7 +19,7 @@ from support.sigstore_instance import Sigstore, make_key
 
 from bundler.cache.archive import export_blobs, import_blobs, list_blobs
 from bundler.cache.maintenance import prune_cache
-from bundler.cache.refs import DOCUMENTS, IMPORTED, list_names
+from bundler.cache.refs import DOCUMENTS, IMPORTED, list_refs
 from bundler.cache.store import Cache
 from bundler.catalog import Artifact
 from bundler.catalog.signatures import Scheme, find_signed
@@ -92,7 +92,7 @@ def sign_file(key: Tsk, content: bytes) -> bytes:
 # OpenPGP
 
 
-def test_a_signature_is_recorded_with_who_made_it(site: Site) -> None:
+def test_the_lock_records_the_signer_of_a_signature(site: Site) -> None:
     key = Tsk.generate("etcd <etcd@example.org>")
     site.beside(".asc", sign_file(key, site.file.read_bytes()))
     site.believe_cert(key.extract_certificate())
@@ -115,18 +115,18 @@ def test_one_of_several_certificates_is_enough(site: Site) -> None:
         assert site.lock("etcd")[0] is TrustSource.UPSTREAM_SIGNATURE
 
 
-def test_a_key_that_is_given_later_is_asked_at_the_next_lock(site: Site) -> None:
+def test_a_key_that_is_added_later_is_checked_by_the_next_lock(site: Site) -> None:
     assert site.lock()[0] is TrustSource.USER
     key = Tsk.generate("etcd <etcd@example.org>")
     site.believe_cert(key.extract_certificate())
-    with pytest.raises(ArtifactError, match=r"nothing is at https://.*\.asc"):
+    with pytest.raises(ArtifactError, match=r"there is no file at https://.*\.asc"):
         site.lock()
     site.beside(".sig", sign_file(key, site.file.read_bytes()))
     site.believe_cert(key.extract_certificate(), signature="{url}.sig")
     assert site.lock()[0] is TrustSource.UPSTREAM_SIGNATURE
 
 
-def test_nothing_is_built_of_what_upstream_must_sign_before_a_lock_says_that_it_did(
+def test_a_build_refuses_a_component_with_a_key_until_a_lock_has_its_signature(
     site: Site,
 ) -> None:
     signature, cert = wrong_key(Tsk.generate("etcd"), site.file.read_bytes())
@@ -136,16 +136,18 @@ def test_nothing_is_built_of_what_upstream_must_sign_before_a_lock_says_that_it_
     strict = replace(site.inputs, strict=True)
     for inputs in (site.inputs, strict):
         for use in (check, list_needed, lambda given: build(given, site.directory / "dist")):
-            with pytest.raises(ArtifactError, match="etcd .* is locked on the word of user") as why:
+            with pytest.raises(ArtifactError, match="etcd .* is locked by user") as why:
                 use(inputs)
             assert "bundler lock --update etcd" in (why.value.hint or "")
     lock_path(site.inputs.description).unlink()
-    with pytest.raises(ArtifactError, match="etcd .*: upstream_keys says who signs it") as caught:
+    with pytest.raises(
+        ArtifactError, match="etcd .*: upstream_keys requires a signature"
+    ) as caught:
         check(site.inputs)
     assert "bundler lock" in (caught.value.hint or "")
 
 
-def test_another_key_makes_the_old_word_worthless(site: Site) -> None:
+def test_a_lock_checked_with_another_key_is_refused(site: Site) -> None:
     keys = [Tsk.generate(f"{number} <{number}@example.org>") for number in range(2)]
     certs = [key.extract_certificate() for key in keys]
     site.beside(".asc", sign_file(keys[0], site.file.read_bytes()))
@@ -155,10 +157,10 @@ def test_another_key_makes_the_old_word_worthless(site: Site) -> None:
     assert hash_file(site.directory / "key.asc", "sha256").encode() in before
 
     site.believe_cert(certs[1])
-    with pytest.raises(ArtifactError, match=r"etcd .* was checked against openpgp sha256:") as why:
+    with pytest.raises(ArtifactError, match=r"etcd .* was checked with openpgp sha256:") as why:
         check(site.inputs)
     assert "bundler lock --update etcd" in (why.value.hint or "")
-    with pytest.raises(ArtifactError, match="its signature does not hold"):
+    with pytest.raises(ArtifactError, match="the signature is not valid"):
         site.lock()
     assert lock_path(site.inputs.description).read_bytes() == before
 
@@ -167,7 +169,7 @@ def test_another_key_makes_the_old_word_worthless(site: Site) -> None:
     check(site.inputs)
 
 
-def test_a_lock_from_before_it_named_the_key_is_renewed(site: Site) -> None:
+def test_a_lock_without_the_key_of_a_signature_is_updated(site: Site) -> None:
     key = Tsk.generate("etcd <etcd@example.org>")
     site.beside(".asc", sign_file(key, site.file.read_bytes()))
     site.believe_cert(key.extract_certificate())
@@ -175,13 +177,13 @@ def test_a_lock_from_before_it_named_the_key_is_renewed(site: Site) -> None:
     path = lock_path(site.inputs.description)
     lines = [line for line in path.read_text().splitlines() if "trust:" not in line]
     path.write_text("\n".join(lines))
-    with pytest.raises(ArtifactError, match="was checked against a key that it does not name"):
+    with pytest.raises(ArtifactError, match="was checked with an unknown key"):
         check(site.inputs)
     site.lock()
     check(site.inputs)
 
 
-def test_a_file_that_became_another_is_not_locked_because_a_key_was_given(site: Site) -> None:
+def test_a_changed_file_is_drift_even_if_a_key_was_added(site: Site) -> None:
     pins = json.loads((site.directory / "pins.yaml").read_text())
     del pins["artifacts"][ETCD]["sha256"]
     (site.directory / "pins.yaml").write_text(json.dumps(pins))
@@ -191,7 +193,7 @@ def test_a_file_that_became_another_is_not_locked_because_a_key_was_given(site: 
     site.beside(".asc", sign_file(key, site.file.read_bytes()))
     site.believe_cert(key.extract_certificate())
     with pytest.raises(
-        ArtifactError, match=r"etcd \(amd64\) is locked as .* now is sha256:"
+        ArtifactError, match=r"etcd \(amd64\) is locked as .* is now sha256:"
     ) as why:
         site.lock()
     assert "bundler lock --update etcd" in (why.value.hint or "")
@@ -226,13 +228,13 @@ def no_signature(key: Tsk, _: bytes) -> tuple[bytes, Cert]:
 
 
 @pytest.mark.parametrize("make", [wrong_key, other_file, expired, revoked, no_signature])
-def test_a_bad_signature_stops_and_writes_no_lock(
+def test_an_invalid_signature_is_refused_and_no_lock_is_written(
     site: Site, make: Callable[[Tsk, bytes], tuple[bytes, Cert]]
 ) -> None:
     signature, cert = make(Tsk.generate("etcd <etcd@example.org>"), site.file.read_bytes())
     site.beside(".asc", signature)
     site.believe_cert(cert)
-    with pytest.raises(ArtifactError, match=r"etcd .*: its signature does not hold: ."):
+    with pytest.raises(ArtifactError, match=r"etcd .*: the signature is not valid: ."):
         site.lock()
     assert not lock_path(site.inputs.description).exists()
 
@@ -284,7 +286,7 @@ def sign_like_cosign(
 
 
 @pytest.mark.parametrize("is_raw", [False, True])
-def test_an_identity_that_an_authority_vouched_for_is_recorded(site: Site, is_raw: bool) -> None:
+def test_the_lock_records_the_identity_in_a_certificate(site: Site, is_raw: bool) -> None:
     sign_like_cosign(site, is_raw=is_raw)
     origin, evidence = site.lock()
     assert origin is TrustSource.UPSTREAM_SIGNATURE
@@ -294,22 +296,30 @@ def test_an_identity_that_an_authority_vouched_for_is_recorded(site: Site, is_ra
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"identity": "mallory@example.org"}, "it is mallory@example.org's, and not"),
-        ({"issuer": "https://mallory.example"}, "https://mallory.example vouches for it"),
-        ({"usage": ExtendedKeyUsageOID.SERVER_AUTH}, "not for signing"),
-        ({"content": b"another file"}, "the certificate's key did not make it"),
-        ({"days": 5000}, "no authority that you gave issued its certificate"),
+        (
+            {"identity": "mallory@example.org"},
+            "its certificate is for mallory@example.org, not for",
+        ),
+        (
+            {"issuer": "https://mallory.example"},
+            "its identity is issued by https://mallory.example",
+        ),
+        ({"usage": ExtendedKeyUsageOID.SERVER_AUTH}, "not for code signing"),
+        ({"content": b"another file"}, "not made by the key of its certificate"),
+        ({"days": 5000}, "none of the CAs in upstream_keys issued its certificate"),
     ],
     ids=["identity", "issuer", "usage", "file", "time"],
 )
-def test_a_bad_certificate_stops(site: Site, changes: dict[str, object], why: str) -> None:
+def test_an_invalid_certificate_is_refused(
+    site: Site, changes: dict[str, object], why: str
+) -> None:
     sign_like_cosign(site, **changes)  # type: ignore[arg-type]
-    with pytest.raises(ArtifactError, match=f"its signature does not hold: .*{why}"):
+    with pytest.raises(ArtifactError, match=f"the signature is not valid: .*{why}"):
         site.lock()
     assert not lock_path(site.inputs.description).exists()
 
 
-def test_another_identity_makes_the_old_word_worthless(site: Site) -> None:
+def test_a_lock_checked_with_another_identity_is_refused(site: Site) -> None:
     sign_like_cosign(site)
     site.lock()
     check(site.inputs)
@@ -318,11 +328,11 @@ def test_another_identity_makes_the_old_word_worthless(site: Site) -> None:
         check(site.inputs)
 
 
-def test_another_authority_is_not_believed(site: Site) -> None:
+def test_a_certificate_from_another_ca_is_not_trusted(site: Site) -> None:
     sign_like_cosign(site)
     other, _ = make_authority()
     (site.directory / "fulcio.pem").write_bytes(other.public_bytes(serialization.Encoding.PEM))
-    with pytest.raises(ArtifactError, match="no authority that you gave"):
+    with pytest.raises(ArtifactError, match="none of the CAs in upstream_keys"):
         site.lock()
 
 
@@ -337,7 +347,7 @@ def sign_with_sigstore(site: Site, sigstore: Sigstore, **changes: str | bytes) -
     site.believe(sigstore=f"{site.directory}/root.json", identity=IDENTITY, issuer=GOOGLE)
 
 
-def test_a_bundle_proves_who_signed_and_that_the_log_has_it(site: Site) -> None:
+def test_a_sigstore_bundle_proves_the_signer_and_the_log_entry(site: Site) -> None:
     sign_with_sigstore(site, Sigstore())
     origin, evidence = site.lock()
     assert origin is TrustSource.UPSTREAM_SIGNATURE
@@ -355,32 +365,32 @@ def test_a_bundle_proves_who_signed_and_that_the_log_has_it(site: Site) -> None:
     ],
     ids=["identity", "issuer", "file", "log"],
 )
-def test_a_bundle_that_proves_something_else_stops(
+def test_a_sigstore_bundle_for_another_file_or_identity_is_refused(
     site: Site, changes: dict[str, str | bytes], why: str
 ) -> None:
     sign_with_sigstore(site, Sigstore(), **changes)
-    with pytest.raises(ArtifactError, match=f"its signature does not hold: .*{why}"):
+    with pytest.raises(ArtifactError, match=f"the signature is not valid: .*{why}"):
         site.lock()
     assert not lock_path(site.inputs.description).exists()
 
 
 @pytest.mark.parametrize("service", ["authority", "certificates_log", "log"])
-def test_each_service_of_another_sigstore_is_a_stranger(site: Site, service: str) -> None:
+def test_no_service_of_another_sigstore_instance_is_trusted(site: Site, service: str) -> None:
     sigstore = Sigstore()
     sign_with_sigstore(site, replace(sigstore, **{service: make_key()}))
     (site.directory / "root.json").write_bytes(sigstore.trusted_root())
-    with pytest.raises(ArtifactError, match="its signature does not hold"):
+    with pytest.raises(ArtifactError, match="the signature is not valid"):
         site.lock()
 
 
-def test_what_is_no_bundle_stops(site: Site) -> None:
+def test_an_invalid_sigstore_bundle_is_refused(site: Site) -> None:
     sign_with_sigstore(site, Sigstore())
     site.beside(".sigstore.json", b"{}")
-    with pytest.raises(ArtifactError, match="its signature does not hold"):
+    with pytest.raises(ArtifactError, match="the signature is not valid"):
         site.lock()
 
 
-def test_kubernetes_releases_are_known_by_whom_they_name() -> None:
+def test_kubernetes_releases_are_recognized_by_their_signing_identity() -> None:
     row = find_signed("kubernetes-server", "1.31.2", Scheme.SIGSTORE)
     assert row is not None
     assert row.identity == "krel-staging@k8s-releng-prod.iam.gserviceaccount.com"
@@ -397,7 +407,7 @@ def sign_openpgp(site: Site) -> None:
 
 
 @pytest.mark.parametrize(("sign_it", "count"), [(sign_openpgp, 1), (sign_like_cosign, 2)])
-def test_what_was_verified_is_verified_again_out_of_the_cache_and_of_one_that_it_was_carried_to(
+def test_signatures_are_verified_again_offline_from_the_cache_and_from_an_imported_one(
     site: Site, sign_it: Callable[[Site], None], count: int
 ) -> None:
     sign_it(site)
@@ -415,8 +425,8 @@ def test_what_was_verified_is_verified_again_out_of_the_cache_and_of_one_that_it
         assert Site(inputs, site.directory).lock() == expected
 
     assert len(prune_cache(site.inputs.cache, ())) == len(needed)
-    assert list_names(DOCUMENTS, site.inputs.cache) == {}
-    assert len(list_names(IMPORTED, carried.cache)) == count
+    assert list_refs(DOCUMENTS, site.inputs.cache) == {}
+    assert len(list_refs(IMPORTED, carried.cache)) == count
 
 
 # what users can do wrong
@@ -431,22 +441,24 @@ def test_what_was_verified_is_verified_again_out_of_the_cache_and_of_one_that_it
         ({"sigstore": "nowhere.json"}, "site/nowhere.json: no such file"),
     ],
 )
-def test_a_key_that_cannot_be_meant_is_refused(site: Site, key: dict[str, str], why: str) -> None:
+def test_an_upstream_key_that_fits_no_component_is_refused(
+    site: Site, key: dict[str, str], why: str
+) -> None:
     site.believe(**key)
     with pytest.raises(ConfigError, match=why):
         site.lock()
 
 
-def test_a_file_that_is_no_key_is_named(site: Site) -> None:
+def test_a_key_file_that_is_invalid_is_reported(site: Site) -> None:
     site.beside(".asc", b"")
     (site.directory / "text").write_text("no key\n")
     for scheme in ("openpgp", "cosign", "sigstore"):
         site.believe(**{scheme: f"{site.directory}/text", "identity": "a", "issuer": "b"})
-        with pytest.raises(BundlerError, match=r"text|nothing is at"):
+        with pytest.raises(BundlerError, match=r"text|there is no file at"):
             site.lock()
 
 
-def test_rows_know_since_when_upstream_signs() -> None:
+def test_the_catalog_has_the_first_version_that_upstream_signs() -> None:
     row = find_signed("kubernetes-server", "1.31.2", Scheme.COSIGN)
     assert row is not None
     assert row.identity.startswith("krel-staging@")
