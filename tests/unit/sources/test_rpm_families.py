@@ -94,7 +94,7 @@ def test_a_missing_tool_or_repository_is_reported_with_the_fix(
     (builder / "dnf").chmod(0o755)
     with pytest.raises(ArtifactError, match="dnf is not dnf 4"):
         DnfRoot(builder, repositories, "9", Arch.AMD64)
-    with pytest.raises(ArtifactError, match="read with rpm, which this machine does not have"):
+    with pytest.raises(ArtifactError, match="rpm is missing on this machine"):
         read_rpm(builder / "a.rpm")
 
 

@@ -324,7 +324,7 @@ def test_a_lock_checked_with_another_identity_is_refused(site: Site) -> None:
     site.lock()
     check(site.inputs)
     site.believe(cosign=f"{site.directory}/fulcio.pem", identity="other@example.org", issuer=GOOGLE)
-    with pytest.raises(ArtifactError, match=f"{IDENTITY} by {GOOGLE}, and .*other@example.org by"):
+    with pytest.raises(ArtifactError, match=f"{IDENTITY} by {GOOGLE}, but .*other@example.org by"):
         check(site.inputs)
 
 
