@@ -49,7 +49,7 @@ def lose_everything(cluster: Cluster) -> None:
     for host in cluster.masters:
         wait_for(
             f"{host.name} reports that its data is missing",
-            lambda host=host: "this host has been a member" in host.output("journalctl -u etcd -n 5 -o cat"),  # type: ignore[misc]
+            lambda host=host: "this host was a member" in host.output("journalctl -u etcd -n 5 -o cat"),  # type: ignore[misc]
             seconds=60,
         )  # fmt: skip
         assert host.run("ls /var/lib/etcd/member", check=False).returncode != 0
@@ -60,7 +60,7 @@ def restore_all(cluster: Cluster, snapshot: str) -> tuple[float, float]:
     first, *others = cluster.masters
     start = time.monotonic()
     said = first.output(f"{RESTORE} --yes {shlex.quote(snapshot)}")
-    assert "is a cluster of this member alone" in said
+    assert "is a cluster of this member only" in said
     serves = time.monotonic() - start
     for host in others:
         host.run(f"{RESTORE} --join --yes")

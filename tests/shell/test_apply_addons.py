@@ -1,4 +1,4 @@
-"""apply-addons.sh: what it waits for, what it says, and that it ends only when all is applied."""
+"""apply-addons.sh: what it waits for, what it prints, and that it ends when all is applied."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,16 +12,16 @@ Run = Callable[..., tuple[int, list[str], list[str]]]
 
 
 def pem(name: str) -> str:
-    """As a certificate looks, on several lines."""
+    """Text in the form of a certificate, on several lines."""
     body = "\n".join(name[0] * 4 for _ in range(3))
     return f"-----BEGIN CERTIFICATE-----\n{body}\n{name}=\n-----END CERTIFICATE-----\n"
 
 
 @pytest.fixture
 def run(sh: Sh, tmp_path: Path) -> Run:
-    """Run with a kubectl of these answers: (exit code, what was said, the calls of kubectl).
+    """Run with a kubectl of these answers: (exit code, output, the calls of kubectl).
 
-    In the answers $n is the number of that kind of call. Nothing really sleeps.
+    In the answers $n is the number of that kind of call. `sleep` returns at once.
     """
     (tmp_path / "etc/kubernetes/addons").mkdir(parents=True)
     (tmp_path / "etc/kubernetes/pki").mkdir()
@@ -32,17 +32,17 @@ def run(sh: Sh, tmp_path: Path) -> Run:
         ready: str = "echo ok",
         health: str = "echo ok",
         apply: str = ":",
-        told: str = ":",
+        published: str = ":",
         **environment: str,
     ) -> tuple[int, list[str], list[str]]:
         write_program(
             tmp_path / "bin/kubectl",
             f"""echo "$*" >>{tmp_path}/calls
-case " $* " in *" /readyz "*) kind=readyz ;; *" /healthz "*) kind=healthz ;; *" configmap "*) kind=told ;; *) kind=apply ;; esac
+case " $* " in *" /readyz "*) kind=readyz ;; *" /healthz "*) kind=healthz ;; *" configmap "*) kind=published ;; *) kind=apply ;; esac
 echo >>{tmp_path}/$kind
 n=$(($(wc -l <{tmp_path}/$kind)))
 [ "$n" -lt 20 ] || {{ kill "$(cat {tmp_path}/pid)"; exit 1; }}
-case $kind in readyz) {ready} ;; healthz) {health} ;; told) {told} ;; apply) {apply} ;; esac
+case $kind in readyz) {ready} ;; healthz) {health} ;; published) {published} ;; apply) {apply} ;; esac
 """,
         )
         write_program(tmp_path / "bin/sleep", f'echo "$*" >>{tmp_path}/sleeps\n')
@@ -66,10 +66,10 @@ def test_without_addons_there_is_nothing_to_apply(run: Run, tmp_path: Path) -> N
     (tmp_path / "etc/kubernetes/addons").rmdir()
     code, said, calls = run()
     assert (code, calls) == (0, [])
-    assert said == [f"there is no directory {tmp_path}/etc/kubernetes/addons: nothing to apply"]
+    assert said == [f"nothing to apply: there is no directory {tmp_path}/etc/kubernetes/addons"]
 
 
-def test_a_ready_api_gets_the_whole_directory_once(run: Run, tmp_path: Path) -> None:
+def test_the_whole_directory_is_applied_once(run: Run, tmp_path: Path) -> None:
     code, said, calls = run(apply="echo a created; echo b unchanged; echo c configured")
     addons = f"{tmp_path}/etc/kubernetes/addons"
     assert (code, said) == (0, ["a created", "c configured", f"applied all manifests in {addons}"])
@@ -79,12 +79,12 @@ def test_a_ready_api_gets_the_whole_directory_once(run: Run, tmp_path: Path) -> 
     assert not any("--server" in call for call in calls)
 
 
-def test_what_it_waits_for_is_said_once_per_reason(run: Run, tmp_path: Path) -> None:
+def test_each_reason_for_waiting_is_printed_once(run: Run, tmp_path: Path) -> None:
     ready = (
         'case $n in 1 | 2 | 3) echo refused; exit 1 ;; 4) echo "etcd failed" ;; *) echo ok ;; esac'
     )
     apply = '[ "$n" -gt 2 ] || { echo "x unchanged"; echo "y: conflict" >&2; exit 1; }'
-    code, said, _ = run(
+    code, said, calls = run(
         ready=ready, apply=apply, health="echo refused; exit 1", API_LOCAL="https://a:1"
     )
     addons = f"{tmp_path}/etc/kubernetes/addons"
@@ -95,16 +95,15 @@ def test_what_it_waits_for_is_said_once_per_reason(run: Run, tmp_path: Path) -> 
         f"waiting for the manifests in {addons} to be accepted: y: conflict",
         f"applied all manifests in {addons}",
     ]
+    assert all("--server https://a:1" in call for call in calls)
 
 
-def test_pauses_grow_to_their_limit(run: Run, tmp_path: Path) -> None:
+def test_pauses_grow_up_to_the_limit(run: Run, tmp_path: Path) -> None:
     run(ready='[ "$n" -gt 6 ] && echo ok', health="exit 1", MAX_PAUSE="7")
     assert (tmp_path / "sleeps").read_text().split() == ["2", "4", "6", "7", "7", "7"]
 
 
-def test_an_api_that_says_it_is_not_ready_is_not_asked_for_its_health(
-    run: Run, tmp_path: Path
-) -> None:
+def test_healthz_is_not_used_if_readyz_reports_not_ready(run: Run, tmp_path: Path) -> None:
     unready = 'echo "Error from server (InternalError): [-]informer-sync failed" >&2; exit 1'
     code, said, calls = run(ready=f'[ "$n" -gt 1 ] && echo ok || {{ {unready}; }}')
     assert code == 0
@@ -113,7 +112,7 @@ def test_an_api_that_says_it_is_not_ready_is_not_asked_for_its_health(
     assert not any("/healthz" in call for call in calls)
 
 
-def test_before_readyz_there_was_healthz(run: Run) -> None:
+def test_without_readyz_healthz_is_used(run: Run) -> None:
     code, _, calls = run(ready=NOT_FOUND)
     assert code == 0
     assert [call.split()[-1] for call in calls[:2]] == ["/readyz", "/healthz"]
@@ -131,37 +130,40 @@ def test_revoked_tokens_are_deleted(run: Run, tmp_path: Path) -> None:
     )
 
 
-def test_where_no_token_is_revoked_none_is_deleted(run: Run, tmp_path: Path) -> None:
+def test_without_revoked_tokens_nothing_is_deleted(run: Run, tmp_path: Path) -> None:
     (tmp_path / "etc/kubernetes/revoked-tokens").write_text("# of nodes that have left\n")
     _, _, calls = run()
     assert not any("delete" in call for call in calls)
 
 
 @pytest.mark.parametrize(
-    ("told", "forgets"),
+    ("published", "is_deleted"),
     [
-        ("", False),  # 1.14 to 1.16 write it anew by themselves, and it may not be there yet
+        ("", False),  # 1.14 to 1.16 write it when they start, and it may not exist yet
         (pem("new") + pem("old") + "\n" + pem("proxy"), False),
         (pem("old") + "\n", False),
         (pem("new") + pem("former") + "\n" + pem("proxy"), True),
         (pem("new") + "\n" + pem("other"), True),
     ],
 )
-def test_authorities_that_are_believed_no_more_are_forgotten(
-    run: Run, tmp_path: Path, told: str, forgets: bool
+def test_the_configmap_is_deleted_if_it_has_a_ca_that_is_no_longer_trusted(
+    run: Run, tmp_path: Path, published: str, is_deleted: bool
 ) -> None:
-    (tmp_path / "answer").write_text(told)
+    (tmp_path / "answer").write_text(published)
     code, _, calls = run(
-        told=f'case "$*" in *get*) cat {tmp_path}/answer ;; *) echo deleted ;; esac'
+        published=f'case "$*" in *get*) cat {tmp_path}/answer ;; *) echo deleted ;; esac'
     )
     assert code == 0
     about = [call.partition("-n kube-system ")[2].split(" -o ")[0] for call in calls[2:]]
     name = "configmap extension-apiserver-authentication --ignore-not-found"
-    assert about == [f"get {name}", *([f"delete {name}"] if forgets else [])]
+    assert about == [f"get {name}", *([f"delete {name}"] if is_deleted else [])]
 
 
-def test_it_waits_until_it_knows_whom_extension_servers_believe(run: Run) -> None:
-    told = '[ "$n" -gt 1 ] || { echo refused >&2; exit 1; }'
-    code, said, _ = run(told=told)
+def test_it_waits_until_the_configmap_can_be_read(run: Run) -> None:
+    published = '[ "$n" -gt 1 ] || { echo refused >&2; exit 1; }'
+    code, said, _ = run(published=published)
     assert code == 0
-    assert said[-1] == "waiting for authorities that are believed no more to be forgotten: refused"
+    assert (
+        said[-1]
+        == "waiting for removed CAs to be deleted from extension-apiserver-authentication: refused"
+    )

@@ -1,4 +1,4 @@
-"""approve-csrs.sh: only a planned kubelet's own name and address are approved, all else is told."""
+"""approve-csrs.sh: only a planned worker's own name and address are approved, other requests are reported."""
 
 import base64
 import subprocess
@@ -16,7 +16,7 @@ SCRIPT = TEMPLATES / "control-plane/rootfs/opt/k8s/libexec/approve-csrs.sh"
 
 @pytest.fixture
 def look(sh: Sh, tmp_path: Path) -> Callable[[str], tuple[str, str]]:
-    """Let the script look once at pending requests: (what it said, what it approved)."""
+    """Run the script once on pending requests: (its output, what it approved)."""
     (tmp_path / "etc/kubernetes").mkdir(parents=True)
     (tmp_path / "etc/kubernetes/nodes.tsv").write_text(
         "worker1\t172.30.20.21\nworker2\t172.30.20.22\n"
@@ -40,13 +40,13 @@ def look(sh: Sh, tmp_path: Path) -> Callable[[str], tuple[str, str]]:
 Look = Callable[[str], tuple[str, str]]
 
 
-def test_a_planned_kubelets_own_request_is_approved(look: Look) -> None:
+def test_the_request_of_a_planned_kubelet_is_approved(look: Look) -> None:
     said, approved = look(format_request(make_request()))
     assert said == "approved csr-1: node worker1, address 172.30.20.21\n"
     assert "certificate approve csr-1" in approved
 
 
-def test_newer_kubelets_ask_without_key_encipherment(look: Look) -> None:
+def test_a_request_without_key_encipherment_is_approved(look: Look) -> None:
     _, approved = look(format_request(make_request(), usages='["digital signature""server auth"]'))
     assert "csr-1" in approved
 
@@ -57,12 +57,12 @@ REFUSED = [
     ("a name more", format_request(make_request(dns=("worker1", "kubernetes")))),
     ("another name", format_request(make_request(dns=("worker2",)))),
     ("no name at all", format_request(make_request(dns=(), addresses=()))),
-    ("an authority", format_request(make_request(extra=x509.BasicConstraints(ca=True, path_length=None)))),
+    ("a CA", format_request(make_request(extra=x509.BasicConstraints(ca=True, path_length=None)))),
     ("another node's subject", format_request(make_request("system:node:worker2"))),
     ("an administrator's subject", format_request(make_request(organization="system:masters"))),
-    ("a node out of plan", format_request(make_request("system:node:worker9", dns=("worker9",)), user='"system:node:worker9"')),
+    ("a node that is not planned", format_request(make_request("system:node:worker9", dns=("worker9",)), user='"system:node:worker9"')),
     ("another requester", format_request(make_request(), user='"system:node:worker2"')),
-    ("no node", format_request(make_request(), user='"admin"')),
+    ("not a node", format_request(make_request(), user='"admin"')),
     ("a group that is not the nodes'", format_request(make_request(), groups='["system:authenticated"]')),
     ("a usage more", format_request(make_request(), usages='["client auth""digital signature""key encipherment""server auth"]')),
     ("a usage less", format_request(make_request(), usages='["digital signature"]')),
@@ -76,7 +76,7 @@ REFUSED = [
 @pytest.mark.parametrize(
     "pending", [case[1] for case in REFUSED], ids=[case[0] for case in REFUSED]
 )
-def test_what_does_not_fit_the_plan_is_left_pending_and_told(look: Look, pending: str) -> None:
+def test_other_requests_stay_pending_and_are_reported(look: Look, pending: str) -> None:
     said, approved = look(pending)
     assert approved == ""
     assert said.startswith("refused csr-1: ")
@@ -92,7 +92,7 @@ def test_a_request_that_was_altered_is_refused(look: Look) -> None:
     assert "refused" in said
 
 
-def test_client_certificates_are_not_its_affair(look: Look) -> None:
+def test_requests_for_client_certificates_are_ignored(look: Look) -> None:
     signer = '"kubernetes.io/kube-apiserver-client-kubelet"'
     usages = '["client auth""digital signature""key encipherment"]'
     assert look(
@@ -100,19 +100,19 @@ def test_client_certificates_are_not_its_affair(look: Look) -> None:
     ) == ("", "")
 
 
-def test_before_signers_had_names_usages_tell(look: Look) -> None:
+def test_without_a_signer_name_the_usages_decide(look: Look) -> None:
     _, approved = look(format_request(make_request(), signer="-"))
     assert "csr-1" in approved
 
 
-def test_an_api_that_does_not_answer_is_told(sh: Sh, tmp_path: Path) -> None:
+def test_an_api_that_does_not_answer_is_reported(sh: Sh, tmp_path: Path) -> None:
     write_program(tmp_path / "bin/kubectl", "echo 'connection refused' >&2; exit 1\n")
     done = sh(SCRIPT, "--once", DESTDIR=str(tmp_path), PATH=f"{tmp_path}/bin:/usr/bin:/bin")
     assert done.returncode == 1
     assert done.stdout == "cannot list the requests: connection refused\n"
 
 
-def test_a_refusal_is_told_once_while_it_lasts(tmp_path: Path, look: Look) -> None:
+def test_a_refusal_is_reported_once(tmp_path: Path, look: Look) -> None:
     (tmp_path / "pending").write_text(format_request(make_request(dns=("worker2",))))
     with subprocess.Popen(
         ["sh", SCRIPT], stdout=subprocess.PIPE, text=True,

@@ -1,4 +1,4 @@
-"""approve-csrs.sh against requests that are made to mislead it, and over many looks."""
+"""approve-csrs.sh with forged requests, and as a service over many checks."""
 
 import base64
 import ipaddress
@@ -53,7 +53,7 @@ def to_pem(der: bytes) -> bytes:
 
 
 def with_wrong_signature(pem: bytes) -> bytes:
-    """The same request, its signature by another key: everything but that is as it should be."""
+    """The same request with a signature of another key; everything else is valid."""
     ours = x509.load_pem_x509_csr(pem)
     other = x509.load_pem_x509_csr(make_request())
     der = ours.public_bytes(serialization.Encoding.DER)
@@ -70,7 +70,7 @@ def with_wrong_signature(pem: bytes) -> bytes:
 
 @pytest.fixture
 def host(tmp_path: Path) -> Path:
-    """A root with a plan and a kubectl that lists `pending` and takes approvals."""
+    """A root directory with nodes.tsv, and a kubectl that lists `pending` and records approvals."""
     (tmp_path / "etc/kubernetes").mkdir(parents=True)
     (tmp_path / "etc/kubernetes/nodes.tsv").write_text(PLAN)
     (tmp_path / "approved").write_text("")
@@ -91,7 +91,7 @@ esac
 
 @pytest.fixture
 def look(sh: Sh, host: Path) -> Callable[[str], tuple[str, str]]:
-    """Let the script look once: (what it said, what it approved)."""
+    """Run the script once: (its output, what it approved)."""
 
     def run(pending: str) -> tuple[str, str]:
         (host / "pending").write_text(pending)
@@ -117,7 +117,7 @@ Look = Callable[[str], tuple[str, str]]
     ],
     ids=["name and address", "address first", "name alone", "address alone", "RSA key"],
 )
-def test_nothing_beyond_name_and_address_is_approved(look: Look, der: bytes) -> None:
+def test_a_request_for_name_and_address_only_is_approved(look: Look, der: bytes) -> None:
     said, approved = look(format_request(to_pem(der)))
     assert said == "approved csr-1: node worker1, address 172.30.20.21\n"
     assert approved.count("certificate approve csr-1") == 1
@@ -126,13 +126,13 @@ def test_nothing_beyond_name_and_address_is_approved(look: Look, der: bytes) -> 
 GOOD = make_request()
 FORGED = [
     ("upper-case name", to_pem(forge([x509.DNSName("Worker1"), ADDRESS])), "DNS:Worker1"),
-    ("the name twice", to_pem(forge([DNS, DNS, ADDRESS])), "it asks for"),
-    ("a wildcard", to_pem(forge([x509.DNSName("*"), ADDRESS])), "it asks for"),
+    ("the name twice", to_pem(forge([DNS, DNS, ADDRESS])), "it requests"),
+    ("a wildcard", to_pem(forge([x509.DNSName("*"), ADDRESS])), "it requests"),
     ("an e-mail address", to_pem(forge([DNS, ADDRESS, x509.RFC822Name("a@b")])), "email:a@b"),
     ("a URI", to_pem(forge([DNS, ADDRESS, x509.UniformResourceIdentifier("spiffe://x")])), "URI:"),
-    ("the address as a name", to_pem(forge([x509.DNSName("172.30.20.21")])), "it asks for"),
-    ("critical names", to_pem(forge([DNS, ADDRESS], critical=True)), "it asks for"),
-    ("a challenge password", to_pem(forge([DNS, ADDRESS], password=True)), "it asks for"),
+    ("the address as a name", to_pem(forge([x509.DNSName("172.30.20.21")])), "it requests"),
+    ("critical names", to_pem(forge([DNS, ADDRESS], critical=True)), "it requests"),
+    ("a challenge password", to_pem(forge([DNS, ADDRESS], password=True)), "it requests"),
     (
         "one more part of the subject",
         to_pem(
@@ -159,7 +159,7 @@ FORGED = [
     ),
     ("a signature by another key", with_wrong_signature(GOOD), "not signed with its own key"),
     ("text before the block", b"x\n" + GOOD, "not exactly one PEM block"),
-    ("text behind the block", GOOD + b"x\n", "not exactly one PEM block"),
+    ("text after the block", GOOD + b"x\n", "not exactly one PEM block"),
     ("two blocks", GOOD + GOOD, "not exactly one PEM block"),
     ("a header in the block", GOOD.replace(BEGIN, BEGIN + b"A: b\n\n"), "not exactly one"),
     ("line ends of Windows", GOOD.replace(b"\n", b"\r\n"), "not exactly one PEM block"),
@@ -171,9 +171,7 @@ FORGED = [
 @pytest.mark.parametrize(
     ("pem", "reason"), [case[1:] for case in FORGED], ids=[case[0] for case in FORGED]
 )
-def test_forgeries_are_refused_for_what_is_wrong_with_them(
-    look: Look, pem: bytes, reason: str
-) -> None:
+def test_a_forged_request_is_refused_with_the_reason(look: Look, pem: bytes, reason: str) -> None:
     said, approved = look(format_request(pem))
     assert approved == ""
     assert said.startswith("refused csr-1: ")
@@ -182,10 +180,12 @@ def test_forgeries_are_refused_for_what_is_wrong_with_them(
 
 
 @pytest.mark.parametrize("name", ["1e1", "010", "10.0"])
-def test_a_name_that_is_equal_only_as_a_number_is_not_in_the_plan(look: Look, name: str) -> None:
+def test_a_name_that_is_equal_only_as_a_number_is_not_planned(
+    look: Look, host: Path, name: str
+) -> None:
     pem = make_request(f"system:node:{name}", dns=(name,), addresses=("172.30.20.30",))
     said, approved = look(format_request(pem, user=f'"system:node:{name}"'))
-    assert said == f"refused csr-1: the node {name} is not in the plan\n"
+    assert said == f"refused csr-1: the node {name} is not in {host}/etc/kubernetes/nodes.tsv\n"
     assert approved == ""
 
 
@@ -198,13 +198,15 @@ def test_a_node_whose_name_is_a_number_is_approved(look: Look) -> None:
 @pytest.mark.parametrize(
     "groups", ['["x\\"system:nodes\\""]', '["system:nodes2"]', '["xsystem:nodes"]', "[]"]
 )
-def test_a_group_that_only_contains_the_nodes_name_is_not_it(look: Look, groups: str) -> None:
+def test_a_group_that_only_contains_system_nodes_in_its_name_is_refused(
+    look: Look, groups: str
+) -> None:
     said, approved = look(format_request(GOOD, groups=groups))
     assert approved == ""
     assert "is not in the group system:nodes" in said
 
 
-def test_each_request_of_a_list_is_judged_for_itself(look: Look) -> None:
+def test_each_request_of_a_list_is_decided_alone(look: Look) -> None:
     bad = format_request(make_request(dns=("worker2",))).replace("csr-1", "csr-bad")
     said, approved = look(bad + "\n" + format_request(GOOD) + bad.replace("csr-bad", "csr-worse"))
     assert [row.split(":")[0] for row in said.splitlines()] == [
@@ -217,9 +219,9 @@ def test_each_request_of_a_list_is_judged_for_itself(look: Look) -> None:
 
 @pytest.fixture(params=SHELLS, ids=[shell[0] for shell in SHELLS])
 def watcher(request: pytest.FixtureRequest, host: Path) -> Iterator[Callable[[], list[str]]]:
-    """The script as a service; each call waits for two more whole looks and tells what was said.
+    """The script as a service; each call waits for two more complete checks and returns the log.
 
-    A look is counted when it begins: the first of four may have begun before the call, and the
+    A check is counted when it starts: the first of four may have started before the call, and the
     last has not ended.
     """
     log = host / "log"
@@ -244,12 +246,12 @@ def watcher(request: pytest.FixtureRequest, host: Path) -> Iterator[Callable[[],
 
 
 def put(host: Path, pending: str) -> None:
-    """Replace the list in one step: the script reads it all the time."""
+    """Replace the list atomically: the script reads it all the time."""
     (host / "new").write_text(pending)
     (host / "new").rename(host / "pending")
 
 
-def test_a_refusal_is_logged_once_and_again_only_when_it_comes_back(
+def test_a_refusal_is_logged_once_and_again_if_the_request_comes_back(
     host: Path, watcher: Callable[[], list[str]]
 ) -> None:
     bad = format_request(make_request(dns=("worker2",)))
@@ -261,7 +263,7 @@ def test_a_refusal_is_logged_once_and_again_only_when_it_comes_back(
     assert [row.split(":")[0] for row in watcher()[2:]] == ["refused csr-1"]
 
 
-def test_an_approval_that_fails_is_logged_once_and_tried_again(
+def test_a_failed_approval_is_logged_once_and_tried_again(
     host: Path, watcher: Callable[[], list[str]]
 ) -> None:
     (host / "broken").write_text("")

@@ -1,35 +1,10 @@
-"""The small helpers: apply-addons.sh and pod-routes.sh."""
+"""pod-routes.sh, and directories that install.sh creates."""
 
 from pathlib import Path
 
 from support.shells import TEMPLATES, Sh, write_program
 
-APPLY = TEMPLATES / "control-plane/rootfs/opt/k8s/libexec/apply-addons.sh"
 ROUTES = TEMPLATES / "network-static/rootfs/opt/k8s/libexec/pod-routes.sh"
-
-
-def test_addons_are_tried_until_the_api_takes_them(sh: Sh, tmp_path: Path) -> None:
-    (tmp_path / "etc/kubernetes/addons").mkdir(parents=True)
-    write_program(
-        tmp_path / "bin/kubectl",
-        f"""echo "$*" >>{tmp_path}/calls
-n=$(wc -l <{tmp_path}/calls)
-[ "$n" -gt 3 ] || {{ echo "refused"; exit 1; }}
-case " $* " in *" --raw "*) echo ok ;; *) echo "clusterrole/x created"; echo "clusterrole/y unchanged" ;; esac
-""",
-    )
-    path = f"{tmp_path}/bin:/usr/bin:/bin"
-    done = sh(
-        APPLY, DESTDIR=str(tmp_path), PATH=path, MAX_PAUSE="0", API_LOCAL="https://192.0.2.1:6443"
-    )
-    assert done.returncode == 0
-    lines = done.stdout.splitlines()
-    assert lines[0].startswith(
-        "waiting for the API server https://192.0.2.1:6443 to be ready: refused"
-    )
-    assert "clusterrole/x created" in lines
-    assert not any("unchanged" in said for said in lines)
-    assert "--server https://192.0.2.1:6443" in (tmp_path / "calls").read_text()
 
 
 TABLE = "# a comment\npod-cidr\t10.200.0.0/16\nown\t10.200.0.0/24\nroute\t10.200.1.0/24\t192.0.2.2\nroute\t10.200.2.0/24\t192.0.2.3\n"
@@ -53,7 +28,9 @@ def run_routes(sh: Sh, tmp_path: Path, action: str, table: str, present: str = "
     return (tmp_path / "calls").read_text().splitlines()
 
 
-def test_routes_lead_to_every_other_worker_and_stale_ones_go(sh: Sh, tmp_path: Path) -> None:
+def test_every_other_worker_gets_a_route_and_stale_routes_are_deleted(
+    sh: Sh, tmp_path: Path
+) -> None:
     present = "10.200.1.0/24 via 192.0.2.2 dev eth0 \n10.200.9.0/24 via 192.0.2.9 dev eth0 \n"
     calls = run_routes(sh, tmp_path, "up", TABLE, present)
     assert "ip route replace 10.200.1.0/24 via 192.0.2.2 proto 112" in calls
@@ -68,7 +45,7 @@ def test_routes_lead_to_every_other_worker_and_stale_ones_go(sh: Sh, tmp_path: P
     assert "iptables -w -t filter -I FORWARD -d 10.200.0.0/16 -j ACCEPT" in calls
 
 
-def test_a_node_without_pods_gets_routes_and_no_rules(sh: Sh, tmp_path: Path) -> None:
+def test_a_node_without_pods_gets_routes_but_no_rules(sh: Sh, tmp_path: Path) -> None:
     calls = run_routes(
         sh, tmp_path, "up", "pod-cidr\t10.200.0.0/16\nroute\t10.200.1.0/24\t192.0.2.2\n"
     )
@@ -76,21 +53,21 @@ def test_a_node_without_pods_gets_routes_and_no_rules(sh: Sh, tmp_path: Path) ->
     assert not any(call.startswith("iptables") for call in calls)
 
 
-def test_down_takes_everything_away(sh: Sh, tmp_path: Path) -> None:
+def test_down_removes_routes_and_rules(sh: Sh, tmp_path: Path) -> None:
     calls = run_routes(sh, tmp_path, "down", TABLE)
     assert "ip -4 route flush proto 112" in calls
     assert len([call for call in calls if " -D " in call]) == 3
 
 
-def test_a_wrong_action_is_refused(sh: Sh) -> None:
+def test_an_unknown_action_is_refused(sh: Sh) -> None:
     assert sh(ROUTES, "sideways").returncode == 2
 
 
-def test_a_directory_at_the_root_of_the_file_system_is_made(sh: Sh, tmp_path: Path) -> None:
+def test_a_directory_at_the_root_of_the_file_system_is_created(sh: Sh, tmp_path: Path) -> None:
     script = tmp_path / "make.sh"
     script.write_text(
         f"set -u; prefix=; store={tmp_path}\n. {TEMPLATES}/common/lib/transaction/files.sh\n"
-        'mkdir() { echo "mkdir $*"; }\nmake_directory /bundler-is-not-here/k8s\n'
+        'mkdir() { echo "mkdir $*"; }\nensure_directory /bundler-is-not-here/k8s\n'
     )
     done = sh(script)
     assert done.returncode == 0, done.stderr

@@ -50,7 +50,7 @@ def test_it_says_why_a_unit_is_restarted_and_what_that_interrupts(site: Site) ->
     at = said.index("restart  kubelet.service")
     why, meanwhile = (line.strip() for line in said[at:].splitlines()[1:3])
     assert why == f"because of /{CONFIG}"
-    assert meanwhile == "meanwhile, up to 20 s: pods run on; none is started or stopped"
+    assert meanwhile == "meanwhile, up to 20 s: pods keep running; none is started or stopped"
     assert "kube-proxy.service" not in said
 
 

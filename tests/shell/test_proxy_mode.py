@@ -1,4 +1,4 @@
-"""kube-proxy's file before each start: the mode that was asked for, or iptables, and a word about it."""
+"""kube-proxy-mode.sh: the configured mode, or iptables with a message if the host does not support it."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ FILE = "bindAddress: 192.0.2.1\nipvs:\n  scheduler: rr\nmode: {mode}\n"
         ("nftables", "6.1.0", [], False, "iptables"),
     ],
 )
-def test_the_mode_is_one_that_the_host_has(
+def test_the_mode_is_one_that_the_host_supports(
     sh: Sh,
     tmp_path: Path,
     wanted: str,
@@ -41,4 +41,4 @@ def test_the_mode_is_one_that_the_host_has(
     done = sh(SCRIPT, DESTDIR=str(tmp_path), PATH=f"{tmp_path}/bin:/usr/bin:/bin")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run/kube-proxy/config.yaml").read_text() == FILE.format(mode=expected)
-    assert ("works in iptables mode" in done.stderr) == (wanted != expected)
+    assert ("uses iptables mode" in done.stderr) == (wanted != expected)

@@ -83,7 +83,7 @@ def test_a_setting_restarts_the_units_that_read_it(site: SmallSite) -> None:
         "kubelet.service",
         ("/etc/kubernetes/kubelet-config.yaml",),
     )
-    assert restart.interruption == "up to 20 s: pods run on; none is started or stopped"
+    assert restart.interruption == "up to 20 s: pods keep running; none is started or stopped"
     assert (host.is_drained, host.one_way, host.versions) == (False, "", ())
 
 

@@ -191,7 +191,8 @@ create() {
         say "waiting: this member was added to a cluster, and no member of it answers"
     elif [ -f "$was_member" ]; then
         say "waiting: this host was a member, and its data in $data_dir is lost:" \
-            "it joins as soon as others have a quorum. If all data is lost: /opt/k8s/bundle/restore.sh; if no data is to be kept: rm $was_member"
+            "it joins as soon as others have a quorum." \
+            "If all data is lost: /opt/k8s/bundle/restore.sh; if no data is to be kept: rm $was_member"
     else
         say "no cluster answers: creating a new one with $(list_initial_members)"
         state=new cluster=$(list_initial_members)

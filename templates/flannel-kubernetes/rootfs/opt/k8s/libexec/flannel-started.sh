@@ -1,16 +1,19 @@
 #!/bin/sh
-# flannel runs: describe this node's part of its network to CNI.
+# After the start of flannel: write the CNI configuration for this node's subnet.
 #
-# /run/flannel/subnet.env says which subnet the node has. DESTDIR is put before the paths of files.
+# The subnet is in /run/flannel/subnet.env. DESTDIR is prepended to the paths of files.
 set -eu
 subnet_file=${DESTDIR:-}/run/flannel/subnet.env
 target=${DESTDIR:-}/etc/cni/net.d/10-flannel.conflist
 
 value_of() { sed -n "s/^$1=//p" "$subnet_file"; }
 
-# 10.200.3.1/24, the bridge's own address → 10.200.3.0/24
+# 10.200.3.1/24 (the address of the bridge) → 10.200.3.0/24
 subnet=$(value_of FLANNEL_SUBNET | awk -F'[./]' '{ printf "%s.%s.%s.%s/%s\n", $1, $2, $3, $4 - 1, $5 }')
-[ -n "$subnet" ] || { echo "$subnet_file names no subnet" >&2; exit 1; }
+[ -n "$subnet" ] || {
+    echo "$subnet_file has no FLANNEL_SUBNET" >&2
+    exit 1
+}
 mkdir -p "${target%/*}"
 cat >"$target.new" <<CONFLIST
 {

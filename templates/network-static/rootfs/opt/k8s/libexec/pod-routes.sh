@@ -1,20 +1,23 @@
 #!/bin/sh
-# Route each worker's pod subnet to that worker, and let pods out of the cluster.
+# Route the pod subnet of each worker to that worker, and masquerade packets of pods that leave the cluster.
 #
 # Usage: pod-routes.sh up|down
 #
-# /etc/kubernetes/pod-routes.tsv says what: `pod-cidr CIDR`, on a worker `own SUBNET`, and
-# `route SUBNET ADDRESS` for every other worker, set apart by tabs. Routes carry protocol 112, so
-# that those of workers that are gone are known, and removed.
+# /etc/kubernetes/pod-routes.tsv has the lines `pod-cidr CIDR`, on a worker `own SUBNET`, and for every other
+# worker `route SUBNET ADDRESS`, separated by tabs. The routes have protocol 112, so that routes of removed
+# workers are found and deleted.
 set -eu
 table=${DESTDIR:-}/etc/kubernetes/pod-routes.tsv
 protocol=112
 
 main() {
     case ${1:-} in
-        up) drop_stale_routes && add_routes && for_each_rule add_rule ;;
-        down) for_each_rule drop_rule && drop_all_routes ;;
-        *) echo "usage: pod-routes.sh up|down" >&2; exit 2 ;;
+        up) delete_stale_routes && add_routes && for_each_rule add_rule ;;
+        down) for_each_rule delete_rule && delete_all_routes ;;
+        *)
+            echo "usage: pod-routes.sh up|down" >&2
+            exit 2
+            ;;
     esac
 }
 
@@ -26,15 +29,15 @@ add_routes() {
     done
 }
 
-drop_stale_routes() {
+delete_stale_routes() {
     ip -4 route show proto "$protocol" | while read -r subnet _; do
         column route 2 | grep -qxF "$subnet" || ip route del "$subnet" proto "$protocol"
     done
 }
 
-drop_all_routes() { ip -4 route flush proto "$protocol" 2>/dev/null || true; }
+delete_all_routes() { ip -4 route flush proto "$protocol" 2>/dev/null || true; }
 
-# Pods' packets pass FORWARD whatever its policy; what leaves the cluster carries the node's address.
+# FORWARD must accept packets of pods, whatever its policy; packets that leave the cluster get the node's address.
 for_each_rule() {
     own=$(column own 2)
     [ -n "$own" ] || return 0
@@ -50,7 +53,7 @@ add_rule() {
     iptables -w -t "$rule_table" -C "$chain" "$@" 2>/dev/null || iptables -w -t "$rule_table" -I "$chain" "$@"
 }
 
-drop_rule() {
+delete_rule() {
     rule_table=$1 chain=$2
     shift 2
     while iptables -w -t "$rule_table" -D "$chain" "$@" 2>/dev/null; do :; done

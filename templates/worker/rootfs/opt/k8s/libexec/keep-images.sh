@@ -1,7 +1,7 @@
 #!/bin/sh
-# Load the images of the bundle that the container runtime has lost: the kubelet takes unused ones
-# away when a disk is nearly full, and nothing can be pulled here. What is there is not loaded again.
-# The timer kube-images calls it.
+# Load images of the bundle that the container runtime no longer has: the kubelet removes unused images when
+# a disk is nearly full, and no image can be pulled on this host. Existing images are not loaded again.
+# The timer kube-images runs it.
 # shellcheck disable=SC2034,SC2154 # the parts in lib/ share the variables
 set -u
 LC_ALL=C
@@ -18,7 +18,10 @@ main() {
     load_node
     read_images
     wait_limit=60
-    if is_locked; then say "install.sh or uninstall.sh is running (process $(lock_owner)): left to it"; return; fi
+    if is_locked; then
+        say "install.sh or uninstall.sh is running (process $(lock_owner)): nothing to do"
+        return
+    fi
     load_images
     say "$(printf '%s\n' "$IMAGES" | wc -w | tr -d ' ') images, $loaded of them loaded again"
 }

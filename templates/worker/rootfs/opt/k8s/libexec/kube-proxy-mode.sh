@@ -1,21 +1,21 @@
 #!/bin/sh
-# Before kube-proxy starts: its file, in a mode that this host has.
+# Write kube-proxy's configuration before it starts, with a mode that this host supports.
 #
-# Old kube-proxies fall back to iptables by themselves where the kernel has no IPVS, newer ones end
-# (seen with 1.28), and none falls back from nftables. Here all do, and say so in the journal;
-# verify.sh shows the mode. DESTDIR is put before the paths of files.
+# Old versions of kube-proxy fall back to iptables if the kernel has no IPVS; newer ones exit (seen with 1.28),
+# and no version falls back from nftables. This script falls back in both cases and says so in the journal;
+# verify.sh shows the mode. DESTDIR is prepended to the paths of files.
 set -eu
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 source=${DESTDIR:-}/etc/kubernetes/kube-proxy-config.yaml
 target=${DESTDIR:-}/run/kube-proxy/config.yaml
 
-# The file is there when the kernel has IPVS, as a module or built in.
+# The file exists if the kernel has IPVS, as a module or built in.
 has_ipvs() {
     modprobe -a ip_vs ip_vs_rr ip_vs_wrr ip_vs_sh 2>/dev/null || true
     [ -e "${DESTDIR:-}/proc/net/ip_vs" ]
 }
 
-# kube-proxy wants Linux 5.13 and the program nft.
+# kube-proxy needs Linux 5.13 and the program nft.
 has_nftables() {
     uname -r | awk -F. '{ exit !($1 > 5 || $1 == 5 && $2 + 0 >= 13) }' && nft list tables >/dev/null 2>&1
 }
@@ -26,6 +26,6 @@ case $wanted in
     ipvs) has_ipvs || mode=iptables ;;
     nftables) has_nftables || mode=iptables ;;
 esac
-[ "$mode" = "$wanted" ] || echo "this host has no $wanted: kube-proxy works in iptables mode" >&2
+[ "$mode" = "$wanted" ] || echo "this host does not support $wanted: kube-proxy uses iptables mode" >&2
 sed "s/^mode: .*/mode: $mode/" "$source" >"$target.new"
 mv -f "$target.new" "$target"
