@@ -76,7 +76,7 @@ def known_gates(minor: str) -> dict[str, Gate]:
 
 
 def is_within(since: str | None, until: str | None, minor: str) -> bool:
-    """Whether the minor is in the span; an end that is None or empty is open."""
+    """Whether the minor is in the span; an empty or missing end is open."""
     return (not since or key_of(since) <= key_of(minor)) and (
         not until or key_of(minor) < key_of(until)
     )

@@ -218,14 +218,14 @@ def select(
         dict.fromkeys(
             name
             for name, role, feature in rows
-            if (role is None or role in roles) and has_feature(feature, features)
+            if (not role or role in roles) and has_feature(feature, features)
         )
     )
 
 
 def has_feature(wanted: str | None, features: Collection[str]) -> bool:
     """Whether every part of `a+b` is among the features; always for None."""
-    return wanted is None or all(part in features for part in wanted.split("+"))
+    return not wanted or all(part in features for part in wanted.split("+"))
 
 
 def row_for(rows: Mapping[str, Value], minor: str) -> Value:

@@ -1,4 +1,4 @@
-"""Checks of `extra`: no flag or field that bundler must set itself, or that the program lacks.
+"""Checks of `extra`: no flag or field that bundler sets itself or that the program does not have.
 
 The kubelet and kube-proxy only log a warning about an unknown field; bundler refuses it.
 """
@@ -91,7 +91,7 @@ def _check_gates(
     for name, value in gates.items():
         text = str(value).lower()
         gate = known.get(name)
-        if gate is None and name not in GATES_OF_ALL:
+        if not gate and name not in GATES_OF_ALL:
             minors = [m for m in MINORS if name in known_gates(m)]
             hint = _hint(name, known, minors)
             yield Problem(path=where, text=f"Kubernetes {minor} has no feature gate {name}{hint}")

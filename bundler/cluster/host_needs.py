@@ -117,7 +117,7 @@ means).
 
 def sysctls(node: NodePlan) -> tuple[Sysctl, ...]:
     """The kernel settings of a node."""
-    return tuple(row for row in SYSCTLS if row.role is None or node.has(row.role))
+    return tuple(row for row in SYSCTLS if not row.role or node.has(row.role))
 
 
 def open_ports(plan: ClusterPlan, node: NodePlan, ports: Iterable[int]) -> tuple[str, ...]:

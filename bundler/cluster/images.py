@@ -49,7 +49,7 @@ def find_use(cluster: Cluster, use: str, arch: str | None = None) -> tuple[Image
     return tuple(
         image
         for image in cluster.images
-        if is_for(image, use) and (arch is None or image.arch in {None, arch})
+        if is_for(image, use) and (not arch or image.arch in {None, arch})
     )
 
 
@@ -114,7 +114,7 @@ def _check_archive(
     cluster: Cluster, image: Image, where: tuple[str | int, ...]
 ) -> Iterator[Problem]:
     """An archive without the image, or without it for some worker's architecture."""
-    if image.file is None:
+    if not image.file:
         return
     for arch in [image.arch.value] if image.arch else _worker_arches(cluster):
         try:

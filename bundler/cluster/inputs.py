@@ -66,7 +66,7 @@ class Pin(Model):
             digest = getattr(self, name)
             if digest is not None and not (len(digest) == length and HEX.fullmatch(digest)):
                 raise ValueError(f"{name} must be {length} lower-case hexadecimal digits")
-        if self.url is None and self.sha256 is None and self.sha512 is None:
+        if not (self.url or self.sha256 or self.sha512):
             raise ValueError("needs a url, a sha256 or a sha512")
         return self
 

@@ -67,7 +67,7 @@ class Key:
 
 def list_children(key: Key | None) -> tuple[Key, ...]:
     """The keys of an object; None: the keys at the top of cluster.yaml."""
-    if key is None:
+    if not key:
         return tuple(_keys_of(Cluster, "", ""))
     several = len(key.models) > 1
     return tuple(
@@ -78,7 +78,7 @@ def list_children(key: Key | None) -> tuple[Key, ...]:
 
 
 def find_keys(path: str) -> tuple[Key, ...]:
-    """The key with that path, once for each variant; ConfigError if there is none."""
+    """The key with that path, once for each variant; ConfigError for an unknown path."""
     wanted = re.sub(r"\[\w*\]", "", path)  # nodes[0].roles
     found = tuple(
         key

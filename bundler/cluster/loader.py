@@ -58,7 +58,7 @@ def load_cluster(path: Path, pins: Path | None = None) -> Loaded:
     """Read cluster.yaml, with pins in place of its `artifacts`; ConfigError lists every error."""
     document = _read(path)
     data = dict(document.data)
-    pins_document = None if pins is None else _read_pins(pins)
+    pins_document = _read_pins(pins) if pins else None
     if pins_document:
         added = pins_document.data["artifacts"]
         data["artifacts"] = {**(data.get("artifacts") or {}), **added}

@@ -70,14 +70,14 @@ def check_endpoint(cluster: Cluster) -> Iterator[Problem]:
     if isinstance(balancer, NodeLocal):
         yield from _check_node_local(cluster)
         return
-    if endpoint is None:
+    if not endpoint:
         if len(planes) > 1 or balancer is not None:
             text = "endpoint is missing: give HOST:PORT under which clients reach the API"
             yield Problem(path=("control_plane",), text=text)
         return
     host, _, port = endpoint.rpartition(":")
     address = _address(host)
-    if address is None and not _looks_like_name(host):
+    if not address and not _looks_like_name(host):
         yield Problem(path=where, text=f"{host} is not an IPv4 address or DNS name")
         return
     if address is not None:
@@ -131,7 +131,7 @@ def _check_virtual_address(
 ) -> Iterator[Problem]:
     where = ("control_plane", "endpoint")
     balancers = cluster.having(Role.LOAD_BALANCER)
-    if address is None:
+    if not address:
         text = "must be an IPv4 address: keepalived cannot move a name"
         yield Problem(path=where, text=text)
     for node in cluster.nodes:

@@ -138,10 +138,10 @@ def wanted_pairs(
     `dir_names` are the packages in `packages.dir`: all are wanted unless `packages.names` is set.
     """
     packages = plan.cluster.packages
-    if packages is None:
+    if not packages:
         return ()
     own = select(ROWS, node.roles, plan.features)
-    if packages.names is None and packages.dir is None:
+    if packages.names is None and not packages.dir:
         chosen = tuple(_rename(pair, packages.os) for pair in own)
     else:
         names = dir_names if packages.names is None else packages.names
@@ -169,7 +169,7 @@ def name_of(pair: str) -> str:
 def check_packages(cluster: Cluster) -> Iterator[Problem]:
     """Problems of `packages` that cluster.yaml and its files show."""
     packages = cluster.packages
-    if packages is None:
+    if not packages:
         return
     where = ("packages", "os")
     family = packages.os.partition("-")[0]

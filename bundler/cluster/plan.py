@@ -100,7 +100,7 @@ def features_of(cluster: Cluster) -> frozenset[str]:
         feature
         for feature, is_chosen in {
             runtime.engine: True,
-            "dockershim": isinstance(runtime, Docker) and runtime.cri_dockerd is None,
+            "dockershim": isinstance(runtime, Docker) and not runtime.cri_dockerd,
             _docker_shim(cluster): True,
             "cri-dockerd": isinstance(runtime, Docker) and runtime.cri_dockerd is not None,
             "crictl": "crictl" in runtime_versions(cluster),
@@ -144,9 +144,9 @@ def make_plan(cluster: Cluster) -> ClusterPlan:
     """The desired state, without the pod subnets, which the state directory assigns."""
     endpoint = cluster.control_plane.endpoint
     is_local = isinstance(cluster.control_plane.load_balancer, NodeLocal)
-    if endpoint is None and is_local:
+    if not endpoint and is_local:
         endpoint = NODE_LOCAL_ENDPOINT
-    if endpoint is None:
+    if not endpoint:
         first = next(node for node in cluster.nodes if Role.CONTROL_PLANE in node.roles)
         endpoint = f"{first.address}:{API_PORT}"
     host, _, port = endpoint.rpartition(":")
@@ -195,7 +195,7 @@ def runtime_versions(cluster: Cluster) -> dict[str, str]:
     """Component → version of the runtime's components: of cluster.yaml, or the minor's default."""
     runtime, minor = cluster.runtime, minor_of(cluster.kubernetes.version)
     versions: dict[str, str | None] = {"crictl": runtime.crictl}
-    if runtime.crictl is None and (isinstance(runtime, Containerd) or runtime.cri_dockerd):
+    if not runtime.crictl and (isinstance(runtime, Containerd) or runtime.cri_dockerd):
         versions["crictl"] = default_version("crictl", minor)
     if isinstance(runtime, Docker):
         versions |= {"docker": runtime.version, "cri-dockerd": runtime.cri_dockerd}
