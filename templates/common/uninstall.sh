@@ -46,6 +46,7 @@ main() {
     if ! is_staged; then stop_units; fi
     remove_runtime
     rm -f "$prefix$TEXTFILE_DIR/bundler-certificates.prom"
+    remove_temporary_files
     while read -r path; do remove_file "$path" || failed="$failed $path"; done <"$work/files"
     if ! is_staged; then
         systemctl daemon-reload

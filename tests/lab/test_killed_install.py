@@ -30,9 +30,10 @@ done
 
 POINTS = [
     # what, program, only with these arguments, at which call, before the kill
-    ("while a file is copied", "cp", "", 30, 'head -c 1000 /dev/zero >"$(eval echo \\${$#})";'),
-    ("between two file replacements", "mv", ".bundler-new", 20, ""),
-    ("after a file was replaced", "mv", ".bundler-new", 10, 'mv "$@";'),
+    ("while a file is copied", "cp", ".bundler-new", 5, 'head -c 1000 /dev/zero >"$(eval echo \\${$#})${1##*/}";'),
+    ("between two directories", "mv", ".bundler-new", 8, ""),
+    ("between two files of a directory", "mv", ".bundler-new", 2, 'mv -f "$2" "$(eval echo \\${$#})";'),
+    ("after the files of a directory were replaced", "mv", ".bundler-new", 5, 'mv "$@";'),
     ("before daemon-reload", "systemctl", "daemon-reload", 1, ""),
     ("before the units are enabled", "systemctl", " enable ", 1, ""),
     ("between two restarts", "systemctl", " restart ", 4, ""),

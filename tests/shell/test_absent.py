@@ -159,11 +159,11 @@ def test_a_bad_payload_is_refused_before_anything_changes(
     code, said = host.install("old-split", "--payload", payload)
     assert code == 3, said
     expected = {
-        "no payload": "is no payload",
-        "volume": "is no payload (or a volume of one)",
+        "no payload": "is not a payload",
+        "volume": "is not a payload (or it is one volume of it)",
         "sums altered": "is damaged",
     }
-    assert expected.get(fault, "is damaged or cut off; in it are bad or missing: ") in said
+    assert expected.get(fault, "is damaged or truncated; bad or missing files in it: ") in said
     assert host.tree() == {}
 
 
@@ -179,7 +179,7 @@ def test_a_member_that_was_altered_in_the_unpacked_payload_is_named(
     )
     (tmp_path / payload.stem / f"{kubelet}.tar.gz").write_bytes(b"evil")
     code, said = host.install("old-split", "--payload", tmp_path)
-    assert (code, "bad or missing: rootfs/opt/k8s/bin/kubelet" in said) == (3, True)
+    assert (code, "bad or missing files in it: rootfs/opt/k8s/bin/kubelet" in said) == (3, True)
     assert host.tree() == {}
 
 
@@ -219,7 +219,7 @@ def test_a_delta_goes_onto_a_host_that_was_installed_in_another_way(host: Host) 
 
 def test_a_delta_is_refused_where_its_base_is_not(host: Host) -> None:
     code, said = host.install("delta")
-    assert (code, "and none is installed here" in said) == (3, True)
+    assert (code, "and no bundle is installed here" in said) == (3, True)
     assert host.tree() == {}
     assert host.install("old")[0] == 0
     manifest = host.root / "opt/k8s/bundle/MANIFEST"

@@ -10,7 +10,7 @@ from support.generation_site import Site, patch_install_script, plant_killer
 from support.shells import Sh
 from support.trees import rewrite_manifest
 
-STEP = "etcd goes from 3.4.23 to 3.5.9, which it does not take back: this generation stays"
+STEP = "etcd goes from 3.4.23 to 3.5.9 and cannot go back: this generation stays"
 UNIT = "etc/systemd/system/etcd.service"
 
 
@@ -51,9 +51,9 @@ def test_a_step_is_said_and_a_snapshot_taken_before_anything_is_changed(site: Si
     site.host.mark("outcome", "failed")
     done = site.install(2)
     assert done.returncode == 4, done.stdout + done.stderr
-    assert done.stdout.index(STEP) < done.stdout.index("a snapshot of its data is in")
+    assert done.stdout.index(STEP) < done.stdout.index("a snapshot of etcd's data is in")
     assert (site.store / "snapshots/before-3.5.9.db").read_text().endswith("# 1\n")
-    assert "generation 2 is not well, and stays: etcd does not go back" in done.stdout
+    assert "generation 2 is not healthy, and stays: etcd cannot go back" in done.stdout
     assert (site.current(), site.states()["2"]) == ("2", "failed")
 
 
@@ -75,5 +75,5 @@ def test_a_kill_amid_a_step_does_not_make_it_one_that_goes_back(site: Site) -> N
     assert (site.store / "switch").read_text() == "1 3 forward\n"
     done = site.install(3)
     assert STEP in done.stdout
-    assert "generation 3 is not well, and stays: etcd does not go back" in done.stdout
+    assert "generation 3 is not healthy, and stays: etcd cannot go back" in done.stdout
     assert (done.returncode, site.current()) == (4, "3")

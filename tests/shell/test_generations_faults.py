@@ -14,7 +14,7 @@ from support.generation_site import (
     plant_failure,
     plant_killer,
 )
-from support.shells import Sh
+from support.shells import Sh, write_program
 from support.trees import rewrite_manifest
 
 from bundler.bundle.signing import (
@@ -89,7 +89,7 @@ def test_a_plan_that_another_run_overtook_is_made_anew(site: Site) -> None:
     rewrite_manifest(overtaken)
     done = site.install(2)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "another run changed this host meanwhile: it is looked at again" in done.stdout
+    assert "another run changed this host in the meantime: checking it again" in done.stdout
     assert (site.root / CONFIG).read_text() == "number: 1\n"
     assert site.install(2).stdout == "worker1: nothing to do\n"
 
@@ -100,7 +100,7 @@ def test_a_damaged_generation_is_mended_before_it_is_left(site: Site) -> None:
     (site.store / "generations/1/rootfs" / KEY).unlink()
     plant_failure(site.bundles[1])
     done = site.install(2)
-    assert "generation 1 was damaged, and is mended" in done.stdout
+    assert "generation 1 was damaged, and is repaired" in done.stdout
     assert done.returncode == WENT_BACK, done.stdout + done.stderr
     assert (site.root / CONFIG).read_text() == "number: 1\n"
 
@@ -112,7 +112,7 @@ def test_where_no_way_leads_back_nothing_is_begun(site: Site) -> None:
     before = site.installed()
     refused = site.install(2)
     assert refused.returncode == 3, refused.stdout
-    assert "generation 1 is damaged, so this change could not be taken back" in refused.stderr
+    assert "so this host could not roll back" in refused.stderr
     assert (site.installed(), (site.store / "switch").exists()) == (before, False)
     path = kill_at(site.host, "systemctl", "daemon-reload")
     site.install(2, "--no-rollback", PATH=path)
@@ -175,6 +175,26 @@ def test_what_a_power_cut_left_beside_its_place_is_gone_after_the_boot(site: Sit
     assert site.install(1).stdout == "worker1: nothing to do\n"
 
 
+def test_a_kill_between_two_renames_of_a_directory_is_undone_at_boot(site: Site) -> None:
+    site.install(1)
+    before = site.installed()
+    killers = site.host.directory / "killers"
+    write_program(
+        killers / "mv",
+        'case "$*" in *etc/kubernetes/.bundler-new*) /bin/mv -f "$2" "${2%.bundler-new/*}"\n'
+        '    kill -KILL $PPID; exit 1 ;; esac\nexec /bin/mv "$@"\n',
+    )
+    killed = site.install(2, PATH=f"{killers}:{site.host.directory}/bin:/usr/bin:/bin")
+    assert killed.returncode in {-9, 137}
+    changed = [path for path, facts in site.installed().items() if before.get(path) != facts]
+    assert len({CONFIG, KEY} & set(changed)) == 1
+    done = site.boot()
+    assert done
+    assert done.returncode == 0, done.stderr
+    assert (site.current(), site.installed()) == ("1", before)
+    assert not list(site.root.rglob("*.bundler-*"))
+
+
 def test_secrets_that_are_replaced_or_given_up_are_overwritten(site: Site) -> None:
     site.install(1)
     with (site.root / KEY).open("rb") as replaced:
@@ -216,8 +236,9 @@ def test_room_is_needed_for_the_generation_too(site: Site) -> None:
     site.store.mkdir(parents=True)
     site.host.program(
         "df",
-        'case $* in */var/lib/bundler/) on="51300 99% /var/lib" ;; *) on="9999999 1% /" ;; esac\n'
-        'printf "Filesystem\\nany 1 1 %s\\n" "$on"',
+        "shift; echo Filesystem\n"
+        "for each; do case $each in */var/lib/bundler/) echo any 1 1 51300 99% /var/lib ;;"
+        " *) echo any 1 1 9999999 1% / ;; esac; done",
     )
     refused = site.install(1)
     assert refused.returncode == 3

@@ -80,7 +80,7 @@ def test_a_file_changed_by_hand_is_kept_and_put_right(sh: Sh, trees: Path, root:
     sh(trees / "worker1" / "install.sh", DESTDIR=str(root))
     (root / "etc/docker/daemon.json").write_text("changed by hand\n")
     done = sh(trees / "worker1" / "install.sh", DESTDIR=str(root))
-    assert "/etc/docker/daemon.json had been changed by hand" in done.stdout
+    assert "/etc/docker/daemon.json was changed by hand" in done.stdout
     kept = list((root / "var/lib/bundler/modified/etc/docker").iterdir())
     assert [path.read_text() for path in kept] == ["changed by hand\n"]
     assert "data-root" in (root / "etc/docker/daemon.json").read_text()
@@ -137,7 +137,7 @@ def test_what_no_bundle_holds_is_refused_without_a_key_too(sh: Sh, trees: Path, 
     done = sh(bundle / "install.sh", DESTDIR=str(root))
     assert done.returncode == 3
     for path in ("MANIFEST", "rootfs/etc/pipe"):
-        assert f"    {path}: no plain file\n" in done.stderr
+        assert f"    {path}: not a regular file\n" in done.stderr
     assert list_tree(root) == {}
 
 
@@ -159,8 +159,8 @@ def test_a_dry_run_names_every_file_and_changes_nothing(sh: Sh, trees: Path, roo
         (["--wait", "soon"], 2, "--wait needs a time"),
         (["--wait"], 2, "--wait needs a time"),
         (["--ready-within", "soon"], 2, "--ready-within needs a number"),
-        (["--skip-preflight", "manifest"], 2, "no check that may be overruled"),
-        (["--skip-preflight"], 2, "no check that may be overruled"),
+        (["--skip-preflight", "manifest"], 2, "not a check that may be skipped"),
+        (["--skip-preflight"], 2, "not a check that may be skipped"),
     ],
 )
 def test_options_are_explained_and_checked(

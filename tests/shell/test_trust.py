@@ -106,8 +106,8 @@ def test_an_option_that_means_trust_is_never_passed_over(
     for arguments, expected in (
         ([f"--trust={ours}"], f"unknown option --trust={ours}"),
         (["--trusted", ours], "unknown option --trusted"),
-        (["--trust", ours, "--trust", str(keys)], f"a public key, and {keys} is none"),
-        (["--trust", str(keys / "nowhere.pub")], "nowhere.pub is none"),
+        (["--trust", ours, "--trust", str(keys)], f"a public key: {keys} is not a file"),
+        (["--trust", str(keys / "nowhere.pub")], "nowhere.pub is not a file"),
     ):
         code, said = version(*arguments)
         assert (code, expected in said, "evil" in said) == (2, True, False), said
@@ -162,7 +162,7 @@ def test_no_link_stands_for_what_was_signed(
     (bundle / path).symlink_to(keys / "elsewhere")
     code, said = version("--trust", str(keys / "ours.pub"))
     assert code == 3
-    assert f"no plain file:\n./{path}\n" in said
+    assert f"these are not regular files:\n./{path}\n" in said
 
 
 def test_what_was_not_signed_is_not_there(
@@ -171,7 +171,7 @@ def test_what_was_not_signed_is_not_there(
     trust = ("--trust", str(keys / "ours.pub"))
     pipe = bundle / "rootfs/etc/pipe"
     os.mkfifo(pipe)
-    assert "no plain file:\n./rootfs/etc/pipe\n" in version(*trust)[1]
+    assert "these are not regular files:\n./rootfs/etc/pipe\n" in version(*trust)[1]
     pipe.unlink()
     (bundle / "rootfs/etc/docker/daemon.json").unlink()
     (bundle / "more").mkdir()

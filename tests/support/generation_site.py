@@ -61,7 +61,7 @@ class Site:
         return {
             path: facts
             for path, facts in list_tree(self.root).items()
-            if not path.startswith("var/lib/bundler") and not path.endswith(".bundler-new")
+            if not path.startswith("var/lib/bundler") and "/.bundler-new/" not in path
         }
 
     def states(self) -> dict[str, str]:

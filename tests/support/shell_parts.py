@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 TEMPLATES = Path(__file__).parents[2] / "templates"
-ENVIRONMENT = frozenset({"DESTDIR", "HOME", "LC_ALL", "PATH", "HTTPS_TIMEOUT", "ETCD_TIMEOUT"})
+ENVIRONMENT = frozenset(
+    {"DESTDIR", "HOME", "LC_ALL", "PATH", "PWD", "HTTPS_TIMEOUT", "ETCD_TIMEOUT"}
+)
 PARTS_LOOP = re.compile(r"^for part in ((?:.*\\\n)*.*); do\n(?:.*\n)*?.*/lib/", re.MULTILINE)
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 

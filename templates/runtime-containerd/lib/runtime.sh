@@ -8,7 +8,10 @@ runtime_unit=containerd.service
 ctr_pods() { ctr -n k8s.io "$@"; }
 
 ready_runtime() {
-    answer=$(ctr_pods images ls -q 2>&1) || { printf '%s\n' "$answer" | sed -n '$p'; return 1; }
+    answer=$(ctr_pods images ls -q 2>&1) || {
+        printf '%s\n' "$answer" | sed -n '$p'
+        return 1
+    }
 }
 
 # image_id REFERENCE: the digest of its configuration; nothing where it is not there.

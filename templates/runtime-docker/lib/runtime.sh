@@ -6,7 +6,10 @@
 runtime_unit=docker.service
 
 ready_runtime() {
-    answer=$(docker version --format '{{.Server.Version}}' 2>&1) || { printf '%s\n' "$answer" | sed -n '$p'; return 1; }
+    answer=$(docker version --format '{{.Server.Version}}' 2>&1) || {
+        printf '%s\n' "$answer" | sed -n '$p'
+        return 1
+    }
 }
 
 # image_id REFERENCE: the digest of its configuration; nothing where it is not there.

@@ -44,7 +44,11 @@ https_status() {
 # The most telling line of what openssl wrote (file $1) before it ended with exit status $2.
 https_reason() {
     # busybox's timeout says 143 where others say 124.
-    case $2 in 124 | 143) echo "no answer within ${HTTPS_TIMEOUT:-10} s"; return ;; esac
+    case $2 in 124 | 143)
+        echo "no answer within ${HTTPS_TIMEOUT:-10} s"
+        return
+        ;;
+    esac
     awk '
         function keep(text) { if (reason == "") reason = text }
         /^verify error/ { sub(/^verify error:(num=[0-9]+:)?/, ""); keep("certificate: " $0) }

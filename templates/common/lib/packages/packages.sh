@@ -68,7 +68,10 @@ has_command() {
 # What is needed needs others in turn: the list grows while it is read.
 resolve_dependencies() {
     at=1
-    while name=$(sed -n "${at}p" "$work/needed"); [ -n "$name" ]; do
+    while
+        name=$(sed -n "${at}p" "$work/needed")
+        [ -n "$name" ]
+    do
         at=$((at + 1))
         awk -v name="$name" '$2 == name && $7 != "-" { gsub(",", "\n", $7); print $7 }' "$here/packages/LIST" >"$work/groups"
         while read -r group; do

@@ -44,7 +44,7 @@ list_preflight() {
 }
 
 may_skip() { [ -n "$1" ] && print_preflight | grep -q -e "^$1|yes|" -e "^$1|advice|"; }
-is_skipped() { case $skipped in *" $1 "*) ;; *) return 1 ;; esac; }
+is_skipped() { case $skipped in *" $1 "*) ;; *) return 1 ;; esac }
 
 run_preflight() {
     : >"$work/failures"
@@ -73,7 +73,10 @@ refuse_host() {
 
 # add_failure NAME WHAT FIX
 add_failure() {
-    if is_skipped "$1"; then warn "$1: $2 (overruled)"; return; fi
+    if is_skipped "$1"; then
+        warn "$1: $2 (overruled)"
+        return
+    fi
     printf '  %s: %s\n    fix: %s\n' "$1" "$2" "$3" >>"$work/failures"
 }
 
@@ -172,39 +175,48 @@ try_nginx_stream() {
     answer=$(nginx -t -c "$work/nginx.conf" 2>&1)
 }
 
-# What is new or changed is written beside what is there, so its whole size is needed; and what the
-# generation holds, but for large files: those of the other generations it shares, and its own are
-# shared with what is installed, where that is on the same file system.
+# New files are written before the old ones go, so their whole size is needed, and that of the generation. Large
+# files need no space of their own where the generation, or another one, has them on the same file system.
 check_space() {
-    large=$LARGE
-    if is_staged; then large=0; fi
-    {
-        is_staged || sum_generation_size
-        awk -v large="$large" '{ path = $6; sub(/\/[^\/]*$/, "", path); sum[path " " (large && $4 >= large)] += $4 } END { for (path in sum) printf "%d %s\n", sum[path] / 1024 + 1, path }' "$work/changes"
-        awk '{ sum += $5 } END { if (sum) printf "%d /usr\n", sum }' "$work/packages"
-        is_staged || list_missing_images | while IFS='|' read -r name _; do
-            awk -F '\t' -v name="$name" -v path="${DATA_PATHS##* }" '$1 == name { print $4, path }' "$here/lib/images.tsv"
-        done
-    } | while read -r kilobytes path shared; do
-        df -Pk "$(nearest_directory "$prefix$path")/" | awk -v need="$kilobytes" -v shared="${shared:-0}" 'NR == 2 { print $6, $4, need, shared }'
-    done | awk '$4 == "kept" { kept = $1 } $4 == 1 && $1 == kept { next }
-        { free[$1] = $2; need[$1] += $3 } END { for (m in need) if (need[m] > 0) print m, free[m], need[m] + 51200 }' >"$work/space"
+    list_needed_space >"$work/needs"
+    set --
+    while read -r _ path _; do set -- "$@" "$(nearest_directory "$prefix$path")/"; done <"$work/needs"
+    [ $# -gt 0 ] || return 0
+    df -Pk "$@" >"$work/df"
+    awk -f "$here/lib/preflight/sum-space.awk" "$work/needs" "$work/df" >"$work/space" ||
+        add_failure space "df does not report the free space of every directory" "find out why: df -Pk $*"
     while read -r mount free need; do
-        [ "$free" -ge "$need" ] || add_failure space "$mount has $((free / 1024)) MiB free, $((need / 1024)) MiB are needed" "free some space there"
+        [ "$free" -ge "$need" ] ||
+            add_failure space "$mount has $((free / 1024)) MiB free, $((need / 1024)) MiB are needed" "free some space there"
     done <"$work/space"
 }
 
-# "kilobytes path kept" of the generation that this bundle will be.
+# "kilobytes path [1|kept]", a line each: see sum-space.awk.
+list_needed_space() {
+    large=$LARGE
+    if is_staged; then large=0; else sum_generation_size; fi
+    awk -v large="$large" '
+        { path = $6; sub(/\/[^\/]*$/, "", path); sum[path " " (large && $4 >= large)] += $4 }
+        END { for (path in sum) printf "%d %s\n", sum[path] / 1024 + 1, path }' "$work/changes"
+    [ ! -s "$work/packages" ] || awk '{ sum += $5 } END { if (sum) printf "%d /usr\n", sum }' "$work/packages"
+    is_staged || list_missing_images | while IFS='|' read -r name _; do
+        awk -F '\t' -v name="$name" -v path="${DATA_PATHS##* }" '$1 == name { print $4, path }' "$here/lib/images.tsv"
+    done
+}
+
+# "kilobytes path kept" of the generation that this bundle becomes, without the files that it shares with others.
 sum_generation_size() {
     for number in $(list_numbers); do
         awk -v large="$LARGE" '!/^#/ && $3 >= large { print $1 }' "$generations/$number/MANIFEST"
-        [ "$(identity_of "$generations/$number")" != "$(identity_of "$here")" ] || print_files "$here/MANIFEST" | awk '{ print $1 }'
+        [ "$(identity_of "$generations/$number")" != "$(identity_of "$here")" ] ||
+            awk '!/^#/ { print $1 }' "$here/MANIFEST"
     done >"$work/shared"
-    print_files "$here/MANIFEST" |
-        awk -v path=/var/lib/bundler 'FILENAME == ARGV[1] { shared[$1] = 1; next } !($1 in shared) && $4 !~ /^packages\// { sum += $3 } END { printf "%d %s kept\n", sum / 1024, path }' "$work/shared" -
+    awk -v path=/var/lib/bundler 'FILENAME == ARGV[1] { shared[$1] = 1; next }
+        !/^#/ && !($1 in shared) && $4 !~ /^packages\// { sum += $3 }
+        END { printf "%d %s kept\n", sum / 1024, path }' "$work/shared" "$here/MANIFEST"
 }
 
-# The path, or what is above it and there; DESTDIR itself may be yet to be made.
+# The path, or the closest existing directory above it; DESTDIR may not exist yet.
 nearest_directory() {
     place=$1
     while [ ! -d "$place" ]; do

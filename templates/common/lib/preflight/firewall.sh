@@ -19,7 +19,7 @@ check_firewall() {
 # told WHAT COMMANDS
 told() { [ -z "$2" ] || add_advice firewall "$1, and lacks rules that this node needs" "$2"; }
 
-has_unit() { case " $UNITS " in *" $1 "*) ;; *) return 1 ;; esac; }
+has_unit() { case " $UNITS " in *" $1 "*) ;; *) return 1 ;; esac }
 
 # "kind value": tcp and udp PORTS that must come in, a protocol's NUMBER, a CIDR from which everything
 # must come in, a CIDR from and to which packets must be forwarded.
@@ -82,7 +82,10 @@ list_missing_iptables_rules() {
             yes-*-tcp | yes-*-udp) print_missing_rule INPUT -p "$kind" --dport "$(printf '%s' "$value" | tr - :)" ;;
             yes-*-protocol) print_missing_rule INPUT -p "$value" ;;
             yes-*-from) print_missing_rule INPUT -s "$value" ;;
-            *-yes-forward) print_missing_rule FORWARD -s "$value"; print_missing_rule FORWARD -d "$value" ;;
+            *-yes-forward)
+                print_missing_rule FORWARD -s "$value"
+                print_missing_rule FORWARD -d "$value"
+                ;;
         esac
     done <"$work/rules" | append_command "# and save them as this host saves its rules (netfilter-persistent save, service iptables save)"
 }

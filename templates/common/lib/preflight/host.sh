@@ -43,7 +43,10 @@ check_selinux() {
 # As the host's policy has it: cp gives new files the context of their directory.
 label_files() {
     has_selinux && command -v restorecon >/dev/null 2>&1 || return 0
-    { awk '{ print $5 }' "$work/entries"; cat "$store/dirs" 2>/dev/null; } | sed "s|^|$prefix|" | xargs -r restorecon -F ||
+    {
+        awk '{ print $5 }' "$work/entries"
+        cat "$store/dirs" 2>/dev/null
+    } | sed "s|^|$prefix|" | xargs -r restorecon -F ||
         warn "restorecon could not label every file"
 }
 

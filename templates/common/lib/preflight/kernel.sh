@@ -38,7 +38,7 @@ is_unsettable() {
     [ ! -f "$(sysctl_path "${1%%[>=]*}")" ] || grep -qxF "${1%%[>=]*}=$value" "$store/sysctls" 2>/dev/null
 }
 
-is_required_sysctl() { case " $SYSCTLS " in *" $1 "*) ! is_skipped sysctls ;; *) return 1 ;; esac; }
+is_required_sysctl() { case " $SYSCTLS " in *" $1 "*) ! is_skipped sysctls ;; *) return 1 ;; esac }
 
 # The value before is recorded first, for uninstall.sh.
 set_sysctls() {
@@ -51,7 +51,10 @@ set_sysctls() {
             grep -q "^$key=" "$store/sysctls" 2>/dev/null || printf '%s=%s\n' "$key" "$value" >>"$store/sysctls"
             printf '%s\n' "${setting##*=}" 2>/dev/null >"$file"
         fi
-        if holds "$setting"; then note "set $setting"; continue; fi
+        if holds "$setting"; then
+            note "set $setting"
+            continue
+        fi
         ! is_required_sysctl "$setting" || die 1 "cannot set $setting, without which pods' packets go astray: mend that and run install.sh again"
         refused="$refused $setting"
     done
@@ -69,7 +72,10 @@ check_sysctls() {
 # Opened, and nothing written: busybox's -w says yes to root wherever it is.
 can_set_sysctl() {
     file=$(sysctl_path "${1%%=*}")
-    if [ -f "$file" ]; then (: >>"$file") 2>/dev/null; return; fi
+    if [ -f "$file" ]; then
+        (: >>"$file") 2>/dev/null
+        return
+    fi
     case $1 in net.bridge.*) ! has_module br_netfilter && modprobe -n -q br_netfilter 2>/dev/null ;; *) return 1 ;; esac
 }
 
@@ -97,7 +103,10 @@ list_swap_units() {
 turn_swap_off() {
     list_unwanted_swaps >"$work/swaps"
     list_swap_units >"$work/swap-units"
-    { sed 's/^/device /' "$work/swaps"; sed 's/^/unit /' "$work/swap-units"; } | while read -r line; do
+    {
+        sed 's/^/device /' "$work/swaps"
+        sed 's/^/unit /' "$work/swap-units"
+    } | while read -r line; do
         grep -qxF "$line" "$store/swap" 2>/dev/null || printf '%s\n' "$line" >>"$store/swap"
     done
     while read -r unit; do

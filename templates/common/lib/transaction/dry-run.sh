@@ -6,9 +6,12 @@
 
 SHOWN=262144 # bytes of a file whose lines are shown
 
-print_plan() {
+print_host_diff() {
     case $report in
-        json) print_plan_json; return ;;
+        json)
+            print_host_diff_json
+            return
+            ;;
         plan) print_heading ;;
     esac
     while read -r kind sha mode size source path; do
@@ -71,17 +74,33 @@ list_settings() {
 # Of one line of $work/changes, in the variables of that name: the lines that differ, or why none is shown.
 explain_change() {
     [ "$kind" = changed ] || return 0
-    if [ "$mode" = 0600 ]; then echo "(holds a secret: not shown)"; return; fi
-    case $path in /opt/k8s/bundle/MANIFEST | /opt/k8s/bundle/lib/*.json) echo "(follows from the other files)"; return ;; esac
-    if [ "$sha" = "$(print_digest <"$prefix$path")" ]; then echo "(the same content: mode or owner differ)"; return; fi
+    if [ "$mode" = 0600 ]; then
+        echo "(holds a secret: not shown)"
+        return
+    fi
+    case $path in /opt/k8s/bundle/MANIFEST | /opt/k8s/bundle/lib/*.json)
+        echo "(follows from the other files)"
+        return
+        ;;
+    esac
+    if [ "$sha" = "$(print_digest <"$prefix$path")" ]; then
+        echo "(the same content: mode or owner differ)"
+        return
+    fi
     if [ ! -f "$here/$source" ] || ! is_text "$prefix$path" || ! is_text "$here/$source"; then
         echo "(a program or other data: $(wc -c <"$prefix$path" | tr -d ' ') bytes become $size)"
         return
     fi
-    if ! command -v diff >/dev/null 2>&1; then echo "(this host has no diff: compare $here/$source)"; return; fi
+    if ! command -v diff >/dev/null 2>&1; then
+        echo "(this host has no diff: compare $here/$source)"
+        return
+    fi
     print_readable "$prefix$path" >"$work/before"
     print_readable "$here/$source" >"$work/after"
-    if diff -U 1 "$work/before" "$work/after" >"$work/diff"; then echo "(only in what is masked)"; return; fi
+    if diff -U 1 "$work/before" "$work/after" >"$work/diff"; then
+        echo "(only in what is masked)"
+        return
+    fi
     sed 1,2d "$work/diff"
 }
 
@@ -100,11 +119,12 @@ explain_step() {
         restart)
             say "because of $(list_causes "$2" | awk 'NR <= 3 { printf "%s%s", (NR > 1 ? ", " : ""), $0 } END { if (NR > 3) printf " and %d more", NR - 3; if (NR == 0) printf "a run that was cut short" }')"
             systemctl -q is-active "$2" 2>/dev/null || return 0
-            say "meanwhile, $(unit_field "$2" Interruption)" ;;
+            say "meanwhile, $(unit_field "$2" Interruption)"
+            ;;
     esac
 }
 
-print_plan_json() {
+print_host_diff_json() {
     printf '{"cluster":%s,"node":%s,"address":%s,"nothing_to_do":%s,\n "generation":%s,"kubernetes":{"installed":%s,"bundle":%s},"bundle":%s,\n' \
         "$(json_string "$CLUSTER")" "$(json_string "$NODE")" "$(json_string "$ADDRESS")" \
         "$(if has_nothing_to_do; then echo true; else echo false; fi)" "$(json_number "$(current_generation)")" \
@@ -112,7 +132,10 @@ print_plan_json() {
         "$(json_string "$(print_files "$here/MANIFEST" | print_digest)")"
     printf ' "not_ready":%s,\n' "$(sed -n 's/^  \([a-z]\)/\1/p' "$work/failures" | json_lines)"
     printf ' "files":[%s],\n' "$(list_json_files | join_json)"
-    if is_staged; then printf ' "staged":true}\n'; return; fi
+    if is_staged; then
+        printf ' "staged":true}\n'
+        return
+    fi
     printf ' "packages":%s,\n "steps":[%s],\n "units":[%s],\n "settings":[%s]}\n' \
         "$(print_packages | json_lines)" \
         "$(list_steps | list_json_pairs | join_json)" \
@@ -120,7 +143,7 @@ print_plan_json() {
         "$(list_settings | list_json_pairs | join_json)"
 }
 
-json_number() { case $1 in '' | *[!0-9]*) echo null ;; *) echo "$1" ;; esac; }
+json_number() { case $1 in '' | *[!0-9]*) echo null ;; *) echo "$1" ;; esac }
 join_json() { awk '{ printf "%s\n  %s", (NR > 1 ? "," : ""), $0 }'; }
 
 list_json_files() {

@@ -1,20 +1,24 @@
-# Files into place, so that a kill at any moment leaves something that the next run finishes.
+# Install files so that a kill at any moment leaves a state that the next run completes.
 # needs: LARGE generations here prefix store to work
 # sets: noted_at writing
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
 #
-# /var/lib/bundler (0700):
-#   files             "sha256 path" of what is installed, written before the first file moves
-#   dirs              directories that install.sh made, written before each is made
-#   existed           paths that programs make while they run, and that were there before
+# Each changed file is copied to DIRECTORY/.bundler-new/NAME, and renamed to DIRECTORY/NAME when all copies are
+# complete: one cp and one mv for all files of a directory. A replaced secret stays in DIRECTORY/.bundler-old until it
+# is overwritten. Bundler before this version wrote NAME.bundler-new and NAME.bundler-old.
+#
+# State files in /var/lib/bundler (0700):
+#   files             "sha256 path" of the installed files, written before the first file is renamed
+#   dirs              directories that install.sh created, written before they are created
+#   existed           paths that programs create while they run, and that were there before
 #   replaced/PATH     a file that was there before bundler's
-#   modified/PATH.*   a file of bundler's that somebody had changed
-#   restart-pending/  a mark for each unit that must be restarted, made before its files move
+#   modified/PATH.*   a file of bundler's that somebody changed
+#   restart-pending/  a file for each unit that must be restarted, created before its files are renamed
 #   reload-pending    systemd must read its unit files again
 #   sysctls           "key=value" of kernel settings, as they were before
 #   swap              "device PATH" and "unit NAME": swap that was turned off, units that were masked
 #   etcd-member       etcd was ready here once: an empty data directory means that the data are lost
-#   unfinished        a run that did not come to its end
+#   unfinished        a run did not complete
 #   journal           what was done, and when
 
 install_files() {
@@ -24,140 +28,225 @@ install_files() {
     list_recorded_files >"$work/files.before"
     back_up_unknown_files
     record_files
-    : >"$work/copies"
-    each_change put_beside
-    set_modes || die 1 "cannot set modes and owners of the new files: mend that and run install.sh again"
-    check_copies "$prefix/"
+    remove_temporary_files # of a killed run
+    group_changes
+    ensure_directories
+    write_new_files || die 1 "cannot write the new files: fix that and run install.sh again"
+    set_modes || die 1 "cannot set modes and owners of the new files: fix that and run install.sh again"
+    check_new_files
     back_up_modified_files
-    if ! is_staged; then start_switch; stop_former_runtime; fi
+    if ! is_staged; then
+        start_switch
+        stop_former_runtime
+    fi
     mark_restarts
-    noted_at=$(print_time)
-    each_change move_into_place
-    noted_at=''
+    move_new_files
     remove_stale_files
     remove_temporary_files
-    # Programs make the rest of these paths by themselves; what is above must go with them.
-    for path in $DATA_PATHS $RUNTIME_PATHS; do
-        ensure_directory "$prefix${path%/*}" || die 1 "cannot make ${path%/*}"
-    done
     sync
     awk '{ print $1, $5 }' "$work/entries" >"$store/files.new" || die 1 "cannot write $store/files.new"
     mv -f "$store/files.new" "$store/files" || die 1 "cannot write $store/files"
     if is_staged; then rm -rf "$store/unfinished" "$store/restart-pending" "$store/reload-pending"; fi
 }
 
-each_change() {
-    while read -r kind sha mode size source path; do
-        target=$prefix$path
-        "$1" || die 1 "cannot write $path: mend that and run install.sh again"
-    done <"$work/changes"
-}
-
-# Of the paths that programs make while they run: those that are there already, and so not ours.
+# Paths that programs create while they run, and that exist already: uninstall.sh keeps them.
 list_existing() {
     for path in $RUNTIME_PATHS; do [ ! -e "$prefix$path" ] || printf '%s\n' "$path"; done
+}
+
+# Old and new files: after a kill uninstall.sh too knows every file.
+record_files() {
+    awk '{ print $1, $5 }' "$work/entries" | sort -u "$work/files.before" - >"$store/files.new" ||
+        die 1 "cannot write $store/files.new"
+    mv -f "$store/files.new" "$store/files" || die 1 "cannot write $store/files"
+}
+
+group_changes() {
+    large=$LARGE
+    if is_staged; then large=0; fi
+    awk -v large="$large" -v work="$work" -f "$here/lib/transaction/group-by-directory.awk" \
+        "$work/changes" >"$work/groups"
+}
+
+# each_group FUNCTION: FUNCTION NAME..., with the variables number, how, directory and source.
+each_group() {
+    while read -r number how directory source names; do
+        # shellcheck disable=SC2086 # names have no spaces
+        "$1" $names || return 1
+    done <"$work/groups"
+}
+
+# Create missing directories. Those above the paths that programs create themselves are included.
+ensure_directories() {
+    {
+        while read -r _ _ parent _; do list_missing_directories "$parent"; done <"$work/groups"
+        for path in $DATA_PATHS $RUNTIME_PATHS; do list_missing_directories "${path%/*}"; done
+    } | sort -u >"$work/directories" # parents before what is in them
+    [ -s "$work/directories" ] || return 0
+    cat "$work/directories" >>"$store/dirs" || die 1 "cannot write $store/dirs"
+    (cd "$prefix/" && sed 's/^/./' "$work/directories" | xargs mkdir -m 0755) || die 1 "cannot create directories"
+}
+
+# list_missing_directories PATH: it and those above it.
+list_missing_directories() {
+    missing=$1
+    while [ -n "$missing" ] && [ ! -d "$prefix$missing" ]; do
+        printf '%s\n' "$missing"
+        missing=${missing%/*}
+    done
+}
+
+# Nobody but root can read the new files until their modes are set.
+write_new_files() {
+    : >"$work/linked"
+    awk '{ print "." $3 "/.bundler-new" }' "$work/groups" | sort -u >"$work/new-directories"
+    (cd "$prefix/" && xargs -r mkdir -m 0700 <"$work/new-directories") || return 1
+    umask 077
+    each_group write_group
+    written=$?
+    umask 022
+    return "$written"
+}
+
+write_group() {
+    new=$prefix$directory/.bundler-new source=${source#./}
+    if [ "$how" = link ]; then link_group "$@"; fi
+    for name; do
+        shift
+        if [ -e "$new/$name" ]; then
+            printf '%s\n' "$directory/$name" >>"$work/linked" || return 1
+        elif [ "$how" != last ] && [ -f "$here/$source$name" ]; then
+            set -- "$@" "$here/$source$name"
+        else
+            copy_bundle_file "$source$name" "$new/$name" || return 1
+        fi
+    done
+    [ $# -eq 0 ] || cp "$@" "$new/"
+}
+
+# A large file shares its blocks with the generation's, unless that is on another file system: then it is copied.
+link_group() {
+    for name; do
+        shift
+        set -- "$@" "$generations/$to/$source$name"
+    done
+    ln "$@" "$new/" 2>/dev/null || :
+}
+
+# One program for all files of a mode. mode.MODE lists them.
+set_modes() (
+    cd "$prefix/" || exit 1
+    awk -v work="$work" '{ path = $6; sub(/[^\/]*$/, ".bundler-new/&", path); print "." path >(work "/mode." $3) }' \
+        "$work/changes"
+    for list in "$work"/mode.*; do
+        [ -f "$list" ] || continue
+        is_staged || xargs chown 0:0 <"$list" || exit 1
+        xargs chmod "${list##*.}" <"$list" || exit 1
+    done
+)
+
+check_new_files() {
+    awk 'FILENAME == ARGV[1] { linked[$1] = 1; next }
+        !($6 in linked) { path = $6; sub(/[^\/]*$/, ".bundler-new/&", path); print $2, "." path }' \
+        "$work/linked" "$work/changes" >"$work/copies"
+    check_copies "$prefix/"
+}
+
+# check_copies DIRECTORY: the copies have the digests of MANIFEST, even if the bundle changed since it was checked.
+check_copies() {
+    faults=$(list_damaged_files "$1" "$work/copies")
+    [ -z "$faults" ] || die 1 "these copies differ from MANIFEST, and were not installed:
+$(printf '%s\n' "$faults" | sed 's|/\.bundler-new/|/|')
+    fix: find out what else writes to $here, or whether the disk fails, and run install.sh again"
 }
 
 mark_restarts() {
     mkdir -p "$store/restart-pending"
     while read -r unit; do : >"$store/restart-pending/$unit"; done <"$work/restarts"
-    grep -q '/etc/systemd/system/' "$work/touched" && : >"$store/reload-pending"
-    return 0
+    [ -z "$(list_changes_below /etc/systemd/system/)" ] || : >"$store/reload-pending"
 }
 
-# Old and new together: what a crash leaves half done is all known, to uninstall.sh too.
-record_files() {
-    awk '{ print $1, $5 }' "$work/entries" | sort -u "$work/files.before" - >"$store/files.new" || die 1 "cannot write $store/files.new"
-    mv -f "$store/files.new" "$store/files" || die 1 "cannot write $store/files"
+# A program that reads a file finds the old or the new one, complete.
+move_new_files() {
+    noted_at=$(print_time)
+    link_old_secrets
+    each_group move_group || die 1 "cannot move the new files to $directory: fix that and run install.sh again"
+    noted_at=''
 }
 
-# All files are beside their places before the first is moved: the moment between is short.
-put_beside() {
-    ensure_directory "${target%/*}" || return 1
-    if [ -e "$target.bundler-new" ] || [ -L "$target.bundler-new" ]; then # of a run that was killed
-        wipe_secrets "$target.bundler-new"
-        rm -f "$target.bundler-new"
-    fi
-    if ! share_blocks; then
-        (umask 077 && provide "$source" "$target.bundler-new") || return 1
-        printf '%s %s\n' "$sha" ".$path.bundler-new" >>"$work/copies" || return 1
-    fi
+move_group() {
+    for name; do
+        shift
+        set -- "$@" "$prefix$directory/.bundler-new/$name"
+    done
+    mv -f "$@" "$prefix$directory/" || return 1
+    while read -r line; do note "$line"; done <"$work/group.$number"
 }
 
-# Of all files beside their places, a program for each mode and not for each file.
-set_modes() {
-    (
-        cd "$prefix/" || exit 1
-        is_staged || awk '{ print "." $6 ".bundler-new" }' "$work/changes" | xargs -r chown 0:0 || exit 1
-        awk '{ print $3 }' "$work/changes" | sort -u | while read -r mode; do
-            awk -v mode="$mode" '$3 == mode { print "." $6 ".bundler-new" }' "$work/changes" | xargs -r chmod "$mode" || exit 1
-        done
-    )
+# A second name for each secret that is replaced, so that it can be overwritten afterwards.
+link_old_secrets() {
+    set --
+    while read -r _ _ _ _ _ path; do set -- "$@" "$prefix$path"; done <"$work/changes"
+    find_secrets "$@" >"$work/old-secrets"
+    while read -r secret; do
+        old=${secret%/*}/.bundler-old
+        [ -d "$old" ] || mkdir -m 0700 "$old" || die 1 "cannot create $old"
+        ln -f "$secret" "$old/" 2>/dev/null
+    done <"$work/old-secrets"
 }
 
-# check_copies DIRECTORY: they are what MANIFEST says, whatever became of the bundle since it was looked at.
-check_copies() {
-    faults=$(list_faults_below "$1" <"$work/copies")
-    [ -z "$faults" ] || die 1 "what was copied is not what MANIFEST says any more, and was not put in its place:
-$faults
-    fix: look who else writes to $here, or what is wrong with the disk, and run install.sh again"
-}
-
-# A large file need not be on the disk twice; it cannot be shared between file systems.
-share_blocks() { ! is_staged && [ "$size" -ge "$LARGE" ] && ln "$generations/$to/$source" "$target.bundler-new" 2>/dev/null; }
-
-# A reader sees the old file or the new one, whole. A secret that goes is overwritten afterwards.
-move_into_place() {
-    [ ! -f "$target" ] || [ -z "$(find_secrets "$target")" ] || ln -f "$target" "$target.bundler-old" 2>/dev/null
-    mv -f "$target.bundler-new" "$target" || return 1
-    [ ! -f "$target.bundler-old" ] || wipe_secrets "$target.bundler-old"
-    note "$kind $path $sha"
-}
-
-# Of a run that was killed.
+# Copies that are not installed hold secrets and take up space.
 remove_temporary_files() {
-    list_recorded_files | awk -v prefix="$prefix" '{ print prefix $2 ".bundler-new"; print prefix $2 ".bundler-old" }' | sort -u >"$work/beside"
-    while read -r beside; do [ ! -f "$beside" ] || wipe_secrets "$beside"; done <"$work/beside"
-    xargs -r rm -f <"$work/beside"
+    list_temporary_files | sort -u >"$work/temporary"
+    set --
+    while read -r each; do set -- "$@" "$each"; done <"$work/temporary"
+    [ $# -gt 0 ] || return 0
+    wipe_secrets "$@"
+    rm -rf "$@"
 }
 
-# Of a run that failed: they take room, and hold secrets.
+list_temporary_files() {
+    list_recorded_files | while read -r _ path; do
+        path=$prefix$path
+        for each in "${path%/*}/.bundler-new" "${path%/*}/.bundler-old" "$path.bundler-new" "$path.bundler-old"; do
+            if [ -e "$each" ] || [ -L "$each" ]; then printf '%s\n' "$each"; fi
+        done
+    done
+}
+
+# Of a run that failed.
 remove_partial_copies() {
     remove_temporary_files
-    for each in "$generations"/*.part; do wipe_secrets "$each"; rm -rf "$each"; done
+    for each in "$generations"/*.part; do
+        [ -e "$each" ] || continue
+        wipe_secrets "$each"
+        rm -rf "$each"
+    done
 }
 
-# What is above /data is the empty name, and there.
-ensure_directory() {
-    [ -z "$1" ] || [ -d "$1" ] && return 0
-    ensure_directory "${1%/*}" || return 1
-    printf '%s\n' "${1#"$prefix"}" >>"$store/dirs"
-    mkdir -m 0755 "$1"
-}
-
-# What was there before bundler's file; kept before the path is recorded as bundler's.
+# Back up the host's own files before bundler's path is recorded: uninstall.sh restores them.
 back_up_unknown_files() {
-    awk 'FILENAME == ARGV[1] { known[$2] = 1; next } !($6 in known) { print $6 }' "$work/files.before" "$work/changes" >"$work/strangers"
+    awk 'FILENAME == ARGV[1] { known[$2] = 1; next }
+        !($6 in known) { print $6 }' "$work/files.before" "$work/changes" >"$work/unknown"
     while read -r path; do
         target=$prefix$path
-        [ ! -e "$target" ] && [ ! -L "$target" ] || back_up_file "$store/replaced$path" || die 1 "cannot keep $path"
-    done <"$work/strangers"
+        [ ! -e "$target" ] && [ ! -L "$target" ] || back_up_file "$store/replaced$path" || die 1 "cannot back up $path"
+    done <"$work/unknown"
 }
 
-# A file of bundler's that somebody changed is kept too.
+# Back up a file of bundler's that somebody changed.
 back_up_modified_files() {
-    (cd "$prefix/" && awk '{ print "." $6 }' "$work/changes" | print_file_digests) | awk '
-        FILENAME == ARGV[1] { known[$2] = 1; ours[$1 " " $2] = 1; next }
-        FILENAME == ARGV[2] { ours[$2 " " $6] = 1; next }
-        { path = substr($2, 2) }
-        path in known && !(($1 " " path) in ours) { print path }' "$work/files.before" "$work/changes" - >"$work/modified"
+    [ -s "$work/files.before" ] || return 0
+    (cd "$prefix/" && awk '{ print "." $6 }' "$work/changes" | print_file_digests) |
+        awk -f "$here/lib/transaction/modified-files.awk" "$work/files.before" "$work/changes" - >"$work/modified"
     while read -r path; do
         target=$prefix$path
-        say "  $path had been changed by hand; that version is kept in $store/modified"
-        back_up_file "$store/modified$path.$(date -u +%Y%m%dT%H%M%SZ)" || die 1 "cannot keep $path"
+        say "  $path was changed by hand; that version is backed up in $store/modified"
+        back_up_file "$store/modified$path.$(date -u +%Y%m%dT%H%M%SZ)" || die 1 "cannot back up $path"
     done <"$work/modified"
 }
 
+# back_up_file COPY: of the file `target`.
 back_up_file() {
     [ ! -e "$1" ] || return 0
     mkdir -p "${1%/*}" && cp -Pp "$target" "$1.part" && mv -f "$1.part" "$1"
@@ -173,22 +262,33 @@ remove_stale_files() {
     done <"$work/removed"
 }
 
-# find_secrets PATH: files of root's alone in it; not those whose content is to stay elsewhere.
-find_secrets() { [ ! -e "$1" ] || find "$1" -type f -perm 0600 -links 1 2>/dev/null; }
-
-# wipe_secrets PATH: overwritten before they go, as far as the file system writes in place.
-wipe_secrets() {
-    find_secrets "$1" | while read -r secret; do
-        shred -u "$secret" 2>/dev/null || { head -c "$(wc -c <"$secret")" /dev/zero >"$secret.zero" && cat "$secret.zero" 1<>"$secret"; rm -f "$secret" "$secret.zero"; }
+# find_secrets PATH...: files that only root can read, and that have no second name by which they stay.
+find_secrets() {
+    for each; do
+        shift
+        [ ! -e "$each" ] || set -- "$@" "$each"
     done
+    [ $# -eq 0 ] || find "$@" -type f -perm 0600 -links 1 2>/dev/null
 }
 
-# remove_file PATH: and what was there before bundler's comes back.
+# wipe_secrets PATH...: overwrite and remove them, as far as the file system writes in place.
+wipe_secrets() {
+    find_secrets "$@" >"$work/secrets"
+    set --
+    while read -r secret; do set -- "$@" "$secret"; done <"$work/secrets"
+    [ $# -eq 0 ] || shred -u "$@" 2>/dev/null || for secret; do overwrite_secret "$secret"; done
+}
+
+overwrite_secret() {
+    [ -f "$1" ] || return 0
+    head -c "$(wc -c <"$1")" /dev/zero >"$1.zero" && cat "$1.zero" 1<>"$1"
+    rm -f "$1" "$1.zero"
+}
+
+# remove_file PATH: a file that was there before bundler's is restored.
 remove_file() {
-    for each in "$prefix$1" "$prefix$1.bundler-new" "$prefix$1.bundler-old"; do
-        wipe_secrets "$each"
-        rm -f "$each" || return 1
-    done
+    wipe_secrets "$prefix$1"
+    rm -f "$prefix$1" || return 1
     if [ -e "$store/replaced$1" ] || [ -L "$store/replaced$1" ]; then
         mv -f "$store/replaced$1" "$prefix$1"
     fi

@@ -1,116 +1,153 @@
-# Generations: each bundle that was installed here is kept, so that the host can go back to it.
+# Generations: the host keeps each bundle that was installed, and can roll back to it.
 # needs: go_back here outcome prefix returned_from skipped store work
 # sets: LARGE generations to unready_units well_before writing
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
 #
 # /var/lib/bundler:
-#   generations/N/       a bundle as it was unpacked, without its packages (0700)
+#   generations/N/       an unpacked bundle without its packages (0700)
 #   generations/N/state  healthy, unproven (it waits for other hosts) or failed; since when
 #   current              the N whose files are installed
-#   snapshots/           of etcd's data, from before a step that etcd does not take back
-#   switch               "FROM TO back|forward", from before the first file moves until TO has proved to be well
+#   snapshots/           of etcd's data, from before an etcd upgrade that cannot be undone
+#   switch               "FROM TO back|forward": exists from before the first file is renamed until TO is healthy
 #
-# A generation is a bundle like any other: going back is running its own install.sh. While `switch`
-# is there files may be mixed; when the host boots so bundler-recover.service goes back to FROM, or
-# on to TO where etcd forbids going back. Where a run did not come so far (`unfinished`, files.sh) it
-# takes away what lies beside the files of `current`.
+# A generation is a bundle: to roll back is to run its install.sh. While `switch` exists, the host may have files of
+# both; bundler-recover.service then returns to FROM at boot, or goes on to TO where etcd forbids to go back. For a run
+# that did not get that far (`unfinished`, files.sh) it removes the new files that were not installed yet.
 
 GENERATIONS_KEPT=2
 LARGE=1048576 # bytes from which a file shares its blocks with the same file of another generation
 
-# Without symbolic links: the store may lie on another disk, and `here` says so.
+# Without symbolic links, like `here`: the state directory may be on another disk.
 generations=$(cd "$store/generations" 2>/dev/null && pwd -P) || generations=$store/generations
 
-# A number, and no more: 0 is none.
-read_number() { sed -n '1s/^\([0-9][0-9]*\)$/\1/p' "$1" 2>/dev/null; }
-current_generation() { read_number "$store/current"; }
+current_generation() {
+    read -r current_number 2>/dev/null <"$store/current" || return 0
+    case $current_number in '' | *[!0-9]*) ;; *) printf '%s\n' "$current_number" ;; esac
+}
 is_generation() { [ "${here%/*}" = "$generations" ]; }
-list_numbers() { for each in "$generations"/*/state; do [ ! -f "$each" ] || basename "${each%/state}"; done | grep -x '[0-9]*' | sort -n; }
-state_of() { sed -n '1s/ .*//p' "$generations/$1/state" 2>/dev/null; }
+list_numbers() {
+    for each in "$generations"/*/state; do
+        [ -f "$each" ] || continue
+        each=${each%/state}
+        each=${each##*/}
+        case $each in *[!0-9]*) ;; *) printf '%s\n' "$each" ;; esac
+    done | sort -n
+}
+state_of() {
+    read -r each_state _ 2>/dev/null <"$generations/$1/state" || return 0
+    printf '%s\n' "$each_state"
+}
 is_healthy() { [ "$(state_of "$1")" = healthy ]; }
 identity_of() { print_files "$1/MANIFEST" | print_digest; }
-field_of() { sed -n "s/^$2='\(.*\)'\$/\1/p" "$generations/$1/node.env"; }
+field_of() { text_field "$generations/$1/node.env" "$2"; }
 
 write_line() { { printf '%s\n' "$2" >"$1.new" && mv -f "$1.new" "$1"; } || die 1 "cannot write $1"; }
 set_state() { write_line "$generations/$1/state" "$2 $(print_time)"; }
 
-# Sets `to`: the bundle as a generation of this host; the same bundle is the same generation.
+# Set `to`: the number of the generation for this bundle. The same bundle is the same generation.
 save_generation() {
-    if is_generation; then to=${here##*/}; return; fi
-    own=$(identity_of "$here")
-    for to in $(list_numbers); do
-        [ "$(identity_of "$generations/$to")" != "$own" ] || { is_intact "$to" && return; break; }
-        to=''
+    if is_generation; then
+        to=${here##*/}
+        return
+    fi
+    identity=$(identity_of "$here")
+    newest=0 to=''
+    for number in $(list_numbers); do
+        newest=$number
+        [ "$(identity_of "$generations/$number")" != "$identity" ] || to=$number
     done
-    [ -n "${to:-}" ] || to=$(($(list_numbers | sed -n '$p') + 1))
+    [ -z "$to" ] || ! is_intact "$to" || return 0
+    to=${to:-$((newest + 1))}
     remove_partial_copies
     writing=yes
     part=$generations/$to.part
-    (umask 077 && mkdir -p "$part") || die 1 "cannot make $part"
-    keep_files || die 1 "cannot write $part: mend that and run install.sh again"
+    (umask 077 && mkdir -p "$part") || die 1 "cannot create $part"
+    copy_bundle || die 1 "cannot write $part: fix that and run install.sh again"
     wipe_secrets "$generations/$to"
     rm -rf "${generations:?}/$to"
-    mv "$part" "$generations/$to" || die 1 "cannot make $generations/$to"
+    mv "$part" "$generations/$to" || die 1 "cannot create $generations/$to"
     set_state "$to" unproven
 }
 
 is_intact() { [ -s "$generations/$1/MANIFEST" ] && [ -z "$(list_damaged "$1")" ]; }
-kept_files() { print_files "$1/MANIFEST" | awk '$4 !~ /^packages\//'; }
+list_kept_files() { awk '!/^#/ && $4 !~ /^packages\//' "$1/MANIFEST"; }
 
-# list_damaged N: "sha256 mode size path" of what is not in that generation as it should be.
+# list_damaged N: "sha256 mode size path" of the generation's files that are missing or differ from its MANIFEST.
 list_damaged() {
-    kept_files "$generations/$1" >"$work/kept-files"
+    list_kept_files "$generations/$1" >"$work/kept-files"
     (cd "$generations/$1" && awk '{ print $4 }' "$work/kept-files" | print_file_digests) |
-        awk 'FILENAME == ARGV[1] { actual[$2] = $1; next } actual[$4] != $1' - "$work/kept-files"
+        awk 'FILENAME == ARGV[1] { actual[$2] = $1; next } actual["*" $4] != $1' - "$work/kept-files"
 }
 
-# Before the first file moves: FROM must be there to go back to. What is damaged of it is taken from
-# where it is installed.
+# Before the first file is renamed: it must be possible to return to FROM. Its damaged files are repaired from the
+# installed ones.
 check_rollback_target() {
     [ "$from" != 0 ] && [ "$from" != "$to" ] && [ "$way$returned_from" = back ] || return 0
     ! is_intact "$from" || return 0
     list_damaged "$from" >"$work/damaged"
     while read -r sha mode _ path; do repair_kept_file; done <"$work/damaged"
-    ! is_intact "$from" || { say "  generation $from was damaged, and is mended"; return 0; }
-    [ "$go_back" = no ] || die 3 "generation $from is damaged, so this change could not be taken back ($(list_damaged "$from" | awk 'NR <= 3 { printf "%s ", $4 }')); nothing was changed (--no-rollback goes on all the same)"
+    if is_intact "$from"; then
+        say "  generation $from was damaged, and is repaired"
+        return
+    fi
+    [ "$go_back" = no ] || die 3 "generation $from is damaged ($(list_damaged "$from" |
+        awk 'NR <= 3 { printf "%s ", $4 }')), so this host could not roll back; nothing was changed. \
+--no-rollback continues without that"
     way=forward
 }
 
 repair_kept_file() {
-    case $path in rootfs/*) mended=$prefix${path#rootfs} ;; *) mended=$prefix/opt/k8s/bundle/$path ;; esac
-    [ -f "$mended" ] && [ "$(print_digest <"$mended")" = "$sha" ] || return 0
-    part=$generations/mended.part # not in the generation, where nothing is that its MANIFEST does not name
-    (umask 077 && cp "$mended" "$part") && chmod "$mode" "$part" && mv -f "$part" "$generations/$from/$path"
+    case $path in rootfs/*) intact=$prefix${path#rootfs} ;; *) intact=$prefix/opt/k8s/bundle/$path ;; esac
+    [ -f "$intact" ] && [ "$(print_digest <"$intact")" = "$sha" ] || return 0
+    part=$generations/repaired.part # not in the generation, which contains only what its MANIFEST names
+    (umask 077 && cp "$intact" "$part") && chmod "$mode" "$part" && mv -f "$part" "$generations/$from/$path"
 }
 
-# What an earlier generation has too is not written again where it is large, if it is still that; what
-# this bundle leaves out comes from where install.sh would take it.
-keep_files() {
-    kept_files "$here" >"$work/kept-files"
-    for number in $(list_numbers); do
-        print_files "$generations/$number/MANIFEST" | awk -v n="$number" -v large=$LARGE '$3 >= large { print $1, $4, n }'
-    done >"$work/twins"
-    awk 'FILENAME == ARGV[1] { twin[$1 " " $2] = $3; next }
-        { key = $1 " " $4; print (key in twin ? twin[key] : 0), $1, $4 }' "$work/twins" "$work/kept-files" >"$work/kept-from"
-    awk '{ print $3 }' "$work/kept-from" | sed 's|^|/|; s|/[^/]*$||' | sort -u | sed "s|^|$part|" | xargs mkdir -p -m 0700 || return 1
-    : >"$work/copies"
-    : >"$work/carried-here"
-    while read -r number sha path; do
-        if [ "$number" != 0 ] && ln "$generations/$number/$path" "$part/$path" 2>/dev/null; then
-            [ "$(print_digest <"$part/$path")" != "$sha" ] || continue
-            rm -f "$part/$path"
+# Copy the bundle to `part`. Large files of other generations are linked if they are still intact. Files that the
+# bundle does not contain come from the installed files or the payload.
+copy_bundle() {
+    list_kept_files "$here" >"$work/kept-files"
+    link_large_files || return 1
+    : >"$work/bundled"
+    while read -r _ path; do
+        if [ -f "$here/$path" ]; then
+            printf '%s\n' "$path" >>"$work/bundled" || return 1
+        else
+            copy_bundle_file "$path" "$part/$path" || return 1
         fi
-        printf '%s %s\n' "$sha" "$path" >>"$work/copies" || return 1
-        if [ -f "$here/$path" ]; then printf '%s\n' "$path" >>"$work/carried-here"; else provide "$path" "$part/$path" || return 1; fi
-    done <"$work/kept-from"
-    tar -cf - -C "$here" -T "$work/carried-here" | tar -xf - -C "$part" || return 1
+    done <"$work/copies"
+    tar -cf - -C "$here" -T "$work/bundled" | tar -xf - -C "$part" || return 1
     check_copies "$part"
     cp "$here/MANIFEST" "$part/" || return 1
     [ ! -f "$here/MANIFEST.sig" ] || cp "$here/MANIFEST.sig" "$part/"
 }
 
-# Sets `from`, the generation that was last in place and whole, however often a run was cut short
-# since; and `cut_short` and `way` where one was. What etcd began once it does not take back.
+# Create the directories of `part`, link what other generations have, and list in `copies` what is to be copied.
+link_large_files() {
+    for number in $(list_numbers); do
+        awk -v n="$number" -v large=$LARGE '!/^#/ && $3 >= large { print $1, $4, n }' "$generations/$number/MANIFEST"
+    done >"$work/twins"
+    awk 'FILENAME == ARGV[1] { twin[$1 " " $2] = $3; next }
+        { key = $1 " " $4; print (key in twin ? twin[key] : 0), $1, $4 }' "$work/twins" "$work/kept-files" >"$work/sources"
+    (cd "$part" && sed 's|^[^ ]* [^ ]* |./|; s|/[^/]*$||' "$work/sources" | sort -u | xargs mkdir -p -m 0700) || return 1
+    : >"$work/copies"
+    : >"$work/links"
+    while read -r number sha path; do
+        list=$work/copies
+        [ "$number" = 0 ] || ! ln "$generations/$number/$path" "$part/$path" 2>/dev/null || list=$work/links
+        printf '%s %s\n' "$sha" "$path" >>"$list" || return 1
+    done <"$work/sources"
+    [ -s "$work/links" ] || return 0
+    (cd "$part" && awk '{ print $2 }' "$work/links" | print_file_digests) |
+        awk 'FILENAME == ARGV[1] { actual[$2] = $1; next } actual["*" $2] != $1' - "$work/links" >"$work/damaged-links"
+    while read -r sha path; do
+        rm -f "$part/$path"
+        printf '%s %s\n' "$sha" "$path" >>"$work/copies" || return 1
+    done <"$work/damaged-links"
+}
+
+# Set `from`: the generation that was installed completely before any run that was interrupted since. If one was, set
+# `cut_short` to the generation that it was installing, and `way`.
 read_switch() {
     from=$(current_generation) cut_short='' way=back
     [ ! -f "$store/switch" ] || read -r from cut_short way <"$store/switch"
@@ -119,51 +156,57 @@ read_switch() {
 
 start_switch() {
     [ -z "$cut_short" ] || [ -n "$returned_from" ] ||
-        say "  an earlier run was cut short between the generations $from and $cut_short; now the host goes to $to"
+        say "  an earlier run was interrupted between generations $from and $cut_short; this run installs generation $to"
     write_line "$store/switch" "$from $to $way"
     switching=yes
     sync
 }
 
-# Amid a change that was cut short etcd may have run in either version.
+# After an interrupted run etcd may have run in either version.
 check_cut_short() {
     [ -n "$cut_short" ] || return 0
     for end in "$from" "$cut_short"; do
-        old_etcd=$(field_of "$end" ETCD_VERSION 2>/dev/null)
-        [ "$old_etcd" = "$(installed_field ETCD_VERSION)" ] || check_version_step etcd-upgrade etcd "$old_etcd" "$ETCD_VERSION"
+        old_etcd=$(field_of "$end" ETCD_VERSION)
+        [ "$old_etcd" = "$(installed_field ETCD_VERSION)" ] ||
+            check_version_step etcd-upgrade etcd "$old_etcd" "$ETCD_VERSION"
     done
 }
 
-# What must be known before a new minor of etcd is begun; nothing where it is none.
+# What to know before an upgrade to a new minor of etcd; nothing where this is not one.
 etcd_step() {
-    if [ -n "$cut_short" ]; then old_etcd=$(field_of "$from" ETCD_VERSION 2>/dev/null); else old_etcd=$(installed_field ETCD_VERSION); fi
-    [ -n "$old_etcd" ] && [ -n "$ETCD_VERSION" ] && [ "$(minor "$old_etcd")" != "$(minor "$ETCD_VERSION")" ] || return 0
-    echo "etcd goes from $old_etcd to $ETCD_VERSION, which it does not take back: this generation stays, however it turns out"
+    old_etcd=$(if [ -n "$cut_short" ]; then field_of "$from" ETCD_VERSION; else installed_field ETCD_VERSION; fi)
+    [ -n "$old_etcd" ] && [ -n "$ETCD_VERSION" ] || return 0
+    [ "$(minor "$old_etcd")" != "$(minor "$ETCD_VERSION")" ] || return 0
+    echo "etcd goes from $old_etcd to $ETCD_VERSION and cannot go back: this generation stays, even if it is not healthy"
 }
 
-# etcd writes its data anew for a new minor, and the old one cannot read them then. A run that was cut
-# short took its snapshot before it began; etcd may have gone on since, or not answer.
+# A new minor of etcd converts its data, and the old one cannot read them then. An interrupted run took its snapshot
+# before that; etcd may have run since, or not answer.
 prepare_etcd_upgrade() {
     [ -n "$(etcd_step)" ] || return 0
     say "  $(etcd_step)"
     way=forward
-    if [ -n "$cut_short" ] && [ "$(minor "$(field_of "$cut_short" ETCD_VERSION)")" = "$(minor "$ETCD_VERSION")" ]; then return; fi
+    if [ -n "$cut_short" ] && [ "$(minor "$(field_of "$cut_short" ETCD_VERSION)")" = "$(minor "$ETCD_VERSION")" ]; then
+        return
+    fi
     snapshot=$store/snapshots/before-$ETCD_VERSION.db
     mkdir -p "$store/snapshots"
     if ! save_snapshot >"$work/snapshot.log" 2>&1; then
         tail -n 2 "$work/snapshot.log" >&2
         die 3 "no snapshot of etcd could be taken, so nothing was changed"
     fi
-    say "  a snapshot of its data is in $snapshot"
+    say "  a snapshot of etcd's data is in $snapshot"
 }
 
 save_snapshot() {
-    ETCDCTL_API=3 etcdctl --endpoints="https://$ADDRESS:2379" --cacert=/etc/etcd/pki/ca.crt \
-        --cert=/etc/etcd/pki/healthcheck-client.crt --key=/etc/etcd/pki/healthcheck-client.key snapshot save "$snapshot" &&
+    pki=/etc/etcd/pki
+    ETCDCTL_API=3 etcdctl --endpoints="https://$ADDRESS:2379" --cacert=$pki/ca.crt --cert=$pki/healthcheck-client.crt \
+        --key=$pki/healthcheck-client.key snapshot save "$snapshot" &&
         ETCDCTL_API=3 etcdctl snapshot status "$snapshot"
 }
 
-# Are the units of the installed generation well? Then it is one to go back to, and the new one has no excuse.
+# Whether the units of the installed generation are ready: then the host can go back to it, and a unit that fails in
+# the new generation fails because of that.
 check_current_generation() {
     well_before=no
     [ "$from" != 0 ] && [ -z "$cut_short" ] || return 0
@@ -174,12 +217,18 @@ check_current_generation() {
     is_healthy "$from" || [ ! -f "$generations/$from/state" ] || set_state "$from" healthy
 }
 
-# After the wait: the new generation stays, or the host goes back to where it was well.
+# After the wait: the new generation stays, or the host goes back to the previous one.
 finish_switch() {
     case $outcome in
         ready) set_state "$to" healthy ;;
-        pending) [ "$well_before" = no ] || go_back_to_previous; set_state "$to" unproven ;;
-        failed) go_back_to_previous; set_state "$to" failed ;;
+        pending)
+            [ "$well_before" = no ] || go_back_to_previous
+            set_state "$to" unproven
+            ;;
+        failed)
+            go_back_to_previous
+            set_state "$to" failed
+            ;;
     esac
     switching=no
     write_line "$store/current" "$to"
@@ -189,27 +238,33 @@ finish_switch() {
     prune_generations $GENERATIONS_KEPT
 }
 
-# The install.sh of the generation before takes over this process, and with it the lock. Nothing
-# happens where there is none that was well.
+# The install.sh of the previous generation replaces this process and keeps its lock. Nothing happens where no
+# previous generation was healthy.
 go_back_to_previous() {
     if [ "$from" = "$to" ] || ! is_healthy "$from"; then return 0; fi
     case $go_back$way in
         yesback) ;;
-        no*) say "$NODE: generation $to is not well; --no-rollback keeps it"; return 0 ;;
-        *) say "$NODE: generation $to is not well, and stays: etcd does not go back"; return 0 ;;
+        no*)
+            say "$NODE: generation $to is not healthy; --no-rollback keeps it"
+            return 0
+            ;;
+        *)
+            say "$NODE: generation $to is not healthy, and stays: etcd cannot go back"
+            return 0
+            ;;
     esac
     switching=no
-    (set_state "$to" failed) # on a full disk too the way back is tried
-    say "$NODE: generation $to is not well: going back to generation $from"
+    (set_state "$to" failed) # the host goes back even if its disk is full
+    say "$NODE: generation $to is not healthy: going back to generation $from"
     note "went back from generation $to to $from"
-    # This host's turn is kept: its lock ends with this process, and this file (rollout-order.sh).
+    # The rollout slot is kept: the lock in etcd ends with this process, or when this file goes (rollout-order.sh).
     if [ -f "$work/turn" ]; then find "$work" -type f ! -name turn -exec rm -f {} +; else rm -rf "$work"; fi
     trap - EXIT
     # shellcheck disable=SC2046 # a list of options
     exec /bin/sh "$generations/$from/install.sh" --returned-from "$to" $(list_skip_options)
 }
 
-# What was overruled stays so on the way back, where the generation before knows of it.
+# The same checks are skipped by the previous generation's install.sh, if it has them.
 list_skip_options() {
     for check in $skipped; do
         # preflight.sh: where bundles of bundler before 0.1.0 have their checks
@@ -218,11 +273,11 @@ list_skip_options() {
     done
 }
 
-# At boot, before the units: files are those of FROM again, and nothing waits.
+# At boot, before the units start: install the files of FROM again, and do not wait.
 recover() {
     install_files
     systemctl daemon-reload
-    # The boot did not count on units that were disabled amid the change.
+    # systemd does not start units at boot that the interrupted run had disabled.
     for unit in $(list_disabled_units); do
         systemctl -q enable "$unit" || warn "$unit could not be enabled"
         systemctl --no-block start "$unit" || warn "$unit could not be started"
@@ -231,32 +286,37 @@ recover() {
     write_line "$store/current" "$to"
     rm -f "$store/switch"
     note "recovered generation $to at boot"
-    say "$NODE: the host stopped amid a change; generation $to is in place again"
+    say "$NODE: the host stopped during a change; generation $to is installed again"
 }
 
-# Nothing is to be done, and what waited for other hosts, or took longer than it might, is well by now.
+# With nothing to do: a generation that waited for other hosts, or took too long, may be healthy by now.
 update_current_state() {
-    at=$(current_generation)
-    case $(state_of "$at") in unproven | failed) ;; *) return 0 ;; esac
+    current=$(current_generation)
+    case $(state_of "$current") in unproven | failed) ;; *) return 0 ;; esac
     unready_units=$UNITS
     update_unready_units >/dev/null
-    [ -n "$unready_units" ] || set_state "$at" healthy
+    [ -n "$unready_units" ] || set_state "$current" healthy
 }
 
 list_generations() {
-    [ -n "$(list_numbers)" ] || { say "no generation is installed here"; return; }
+    if [ -z "$(list_numbers)" ]; then
+        say "no generation is installed here"
+        return
+    fi
     printf '%-4s %-9s %-20s %-10s %-10s %s\n' N STATE SINCE KUBERNETES BUNDLER IDENTITY
     for number in $(list_numbers); do
         mark=''
         [ "$number" != "$(current_generation)" ] || mark='*'
         read -r state since <"$generations/$number/state"
         printf '%-4s %-9s %-20s %-10s %-10s %.16s\n' "$number$mark" "$state" "$since" \
-            "$(field_of "$number" KUBERNETES_VERSION)" "$(field_of "$number" TOOL_VERSION)" "$(identity_of "$generations/$number")"
+            "$(field_of "$number" KUBERNETES_VERSION)" "$(field_of "$number" TOOL_VERSION)" \
+            "$(identity_of "$generations/$number")"
     done
-    [ ! -f "$store/switch" ] || say "a change from generation $(sed 's/ / to /' "$store/switch") was cut short: run install.sh again"
+    [ ! -f "$store/switch" ] ||
+        say "a change from generation $(sed 's/ / to /' "$store/switch") was interrupted: run install.sh again"
 }
 
-# rollback [N]: to that generation, by default the newest other one that was well.
+# rollback [N]: to that generation, by default the newest other one that was healthy.
 rollback() {
     wanted=$1
     current=$(current_generation)
@@ -264,7 +324,7 @@ rollback() {
         for number in $(list_numbers); do
             [ "$number" = "$current" ] || ! is_healthy "$number" || wanted=$number
         done
-        [ -n "$wanted" ] || die 3 "no other generation here was ever well (see --list)"
+        [ -n "$wanted" ] || die 3 "no other generation here was ever healthy (see --list)"
     fi
     [ -f "$generations/$wanted/install.sh" ] || die 2 "there is no generation $wanted here (see --list)"
     say "going to generation $wanted"
@@ -272,32 +332,36 @@ rollback() {
     exec /bin/sh "$generations/$wanted/install.sh" "$@"
 }
 
-# What holds authorities that the installed generation believes no more (bundler certs rotate): going
-# back there would take this host out of the cluster, and nothing of them is to stay.
+# Remove generations with CAs that the installed one does not trust any more (bundler certs rotate): with them this
+# host could not join the cluster, and their secrets are to be removed.
 prune_untrusted_generations() {
-    believed=$(text_field "$generations/$to/state.env" AUTHORITIES_BELIEVED)
-    [ -n "$believed" ] || return 0
+    trusted=$(text_field "$generations/$to/state.env" AUTHORITIES_BELIEVED)
+    [ -n "$trusted" ] || return 0
     for number in $(list_numbers); do
         [ "$number" != "$to" ] || continue
         former=$(text_field "$generations/$number/state.env" AUTHORITIES_BELIEVED)
-        for unit in ${former:--}; do
-            has_word "$believed" "$unit" || { prune_generation "$number"; break; }
+        for ca in ${former:--}; do
+            has_word "$trusted" "$ca" || {
+                prune_generation "$number"
+                break
+            }
         done
     done
 }
 
-# prune_generations KEEP: the newest stay, what is installed among them, one to go back to, and both
-# ends of a change that was cut short.
+# prune_generations KEEP: the newest ones stay, the installed one, one to roll back to, and both of an interrupted
+# change.
 prune_generations() {
     read_switch
-    newest_well=''
+    newest_healthy=''
+    current=$(current_generation)
     for number in $(list_numbers); do
-        [ "$number" = "$(current_generation)" ] || ! is_healthy "$number" || newest_well=$number
+        [ "$number" = "$current" ] || ! is_healthy "$number" || newest_healthy=$number
     done
     surplus=$(($(list_numbers | count_lines) - $1))
     for number in $(list_numbers); do
         [ "$surplus" -gt 0 ] || break
-        case $number in "$(current_generation)" | "$newest_well" | "$from" | "$cut_short") continue ;; esac
+        case $number in "$current" | "$newest_healthy" | "$from" | "$cut_short") continue ;; esac
         prune_generation "$number"
         surplus=$((surplus - 1))
     done

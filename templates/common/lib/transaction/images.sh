@@ -47,7 +47,10 @@ load_image() {
 
 list_lost_blobs() {
     while read -r digest; do
-        [ -f "$prefix/opt/k8s/images/blobs/sha256/$digest" ] || { echo "$digest is gone: run install.sh of the bundle"; return; }
+        [ -f "$prefix/opt/k8s/images/blobs/sha256/$digest" ] || {
+            echo "$digest is gone: run install.sh of the bundle"
+            return
+        }
     done <"$prefix/opt/k8s/images/$1/blobs"
 }
 
@@ -68,7 +71,10 @@ write_archive() {
 wait_for_runtime() {
     tried=0
     until reason=$(is_settled "$runtime_unit" && ready_runtime); do
-        [ "$tried" -lt "$wait_limit" ] || { show_journal "$runtime_unit"; die 1 "$runtime_unit is not ready after $wait_limit s: $reason"; }
+        [ "$tried" -lt "$wait_limit" ] || {
+            show_journal "$runtime_unit"
+            die 1 "$runtime_unit is not ready after $wait_limit s: $reason"
+        }
         [ $((tried % 15)) -ne 10 ] || say "  waiting for $runtime_unit ($tried s): $reason"
         sleep 1
         tried=$((tried + 1))

@@ -6,13 +6,19 @@
 
 ready_active() {
     state=$(unit_state "$1")
-    [ "$state" = active ] || { echo "systemd says ${state:-nothing}"; return 1; }
+    [ "$state" = active ] || {
+        echo "systemd says ${state:-nothing}"
+        return 1
+    }
 }
 
 # check_url HOST PORT PATH CA [CERT KEY]: 200, or the reason.
 check_url() {
     status=$(HTTPS_TIMEOUT=4 https_status "$@")
-    [ "$status" = 200 ] || { echo "https://$1:$2$3 gives ${status#000 }"; return 1; }
+    [ "$status" = 200 ] || {
+        echo "https://$1:$2$3 gives ${status#000 }"
+        return 1
+    }
 }
 
 # A member that runs and lacks a quorum has done its part.
@@ -28,14 +34,21 @@ api_server_answers() {
     set -- "$1" "${API_LOCAL##*:}" /etc/kubernetes/pki
     set -- "$1" "$2" "$3/ca.crt" "$3/apiserver-kubelet-client.crt" "$3/apiserver-kubelet-client.key"
     reason=$(check_url "$1" "$2" /readyz "$3" "$4" "$5") && return
-    case $reason in *' 403' | *' 404') check_url "$1" "$2" /healthz "$3" "$4" "$5"; return ;; esac
+    case $reason in *' 403' | *' 404')
+        check_url "$1" "$2" /healthz "$3" "$4" "$5"
+        return
+        ;;
+    esac
     echo "$reason"
     return 1
 }
 
 ready_kube_apiserver() {
     reason=$(api_server_answers "$ADDRESS") && return
-    if has_etcd; then echo "$reason"; return 1; fi
+    if has_etcd; then
+        echo "$reason"
+        return 1
+    fi
     echo "no etcd member is healthy yet"
     return 2
 }
@@ -69,7 +82,10 @@ ready_kube_apply() {
 # is_listening PORT
 is_listening() {
     list_listening_ports | awk -v port="$(printf '%04X' "$1")" '$1 == port { found = 1 } END { exit !found }' ||
-        { echo "nothing listens on port $1"; return 1; }
+        {
+            echo "nothing listens on port $1"
+            return 1
+        }
 }
 
 ready_kube_nginx() { ready_active "$1" && is_listening "${ENDPOINT##*:}"; }
@@ -83,11 +99,20 @@ has_endpoint() {
 # The kubelet asks for its own Node, with the certificate that it was given.
 ready_kubelet() {
     ready_active "$1" || return 1
-    has_endpoint || { echo "the API does not answer at $ENDPOINT yet"; return 2; }
+    has_endpoint || {
+        echo "the API does not answer at $ENDPOINT yet"
+        return 2
+    }
     identity=$KUBELET_ROOT/pki/kubelet-client-current.pem
-    [ -f "$identity" ] || { echo "the control plane has not given it a certificate yet"; return 2; }
+    [ -f "$identity" ] || {
+        echo "the control plane has not given it a certificate yet"
+        return 2
+    }
     HTTPS_TIMEOUT=5 https_get "${host%:*}" "${host##*:}" "/api/v1/nodes/$NODE" /etc/kubernetes/pki/ca.crt "$identity" "$identity" |
-        tr -d ' \n' | grep -q '{"type":"Ready","status":"True"' || { echo "the node is not Ready yet"; return 1; }
+        tr -d ' \n' | grep -q '{"type":"Ready","status":"True"' || {
+        echo "the node is not Ready yet"
+        return 1
+    }
 }
 
 # flannel has this node's subnet; it keeps them in the API, or in etcd.
@@ -112,7 +137,10 @@ has_flannel_etcd() {
 
 ready_kube_proxy() {
     reason=$(ready_active "$1" && is_listening 10256) && return
-    has_endpoint && { echo "$reason"; return 1; }
+    has_endpoint && {
+        echo "$reason"
+        return 1
+    }
     echo "the API does not answer at $ENDPOINT yet"
     return 2
 }

@@ -91,14 +91,20 @@ is_failing_for_good() {
 # A unit that systemd has yet to restart may still answer, for the last time.
 is_settled() {
     systemctl list-jobs --no-legend 2>/dev/null | awk -v unit="$1" '$2 == unit { found = 1 } END { exit found }' ||
-        { echo "systemd is still starting it"; return 2; }
+        {
+            echo "systemd is still starting it"
+            return 2
+        }
 }
 
 # A unit that starts again and again looks well between two ends.
 is_stable() {
     since=$(systemctl show -p ActiveEnterTimestampMonotonic "$1" 2>/dev/null | sed 's/.*=//')
     lasted=$(awk -v since="${since:-0}" '{ print int($1 - since / 1000000) }' /proc/uptime)
-    [ "$lasted" -ge "$settle" ] || { echo "it has run for $lasted s only, and must do so for $settle s"; return 1; }
+    [ "$lasted" -ge "$settle" ] || {
+        echo "it has run for $lasted s only, and must do so for $settle s"
+        return 1
+    }
 }
 
 update_unready_units() {
@@ -108,7 +114,10 @@ update_unready_units() {
         check=ready_$(unit_field "$unit" Ready | tr - _)
         reason=$("$check" "$unit" && is_settled "$unit" && is_stable "$unit")
         case $? in
-            0) say "  ready    $unit ($(($(now) - wait_begun)) s)"; continue ;;
+            0)
+                say "  ready    $unit ($(($(now) - wait_begun)) s)"
+                continue
+                ;;
             2) printf 'pending %s: %s\n' "$unit" "$reason" >>"$work/reasons" ;;
             *) printf 'FAILED  %s: %s\n' "$unit" "$reason" >>"$work/reasons" ;;
         esac
