@@ -258,7 +258,7 @@ go_back_to_previous() {
     say "$NODE: generation $to is not healthy: going back to generation $from"
     note "went back from generation $to to $from"
     # The rollout slot is kept: the lock in etcd ends with this process, or when this file goes (rollout-order.sh).
-    if [ -f "$work/turn" ]; then find "$work" -type f ! -name turn -exec rm -f {} +; else rm -rf "$work"; fi
+    if [ -f "$work/slot" ]; then find "$work" -type f ! -name slot -exec rm -f {} +; else rm -rf "$work"; fi
     trap - EXIT
     # shellcheck disable=SC2046 # a list of options
     exec /bin/sh "$generations/$from/install.sh" --returned-from "$to" $(list_skip_options)
