@@ -1,17 +1,15 @@
-"""Bundles: trees packed, signed, described, read and verified.
+"""Bundles: packed, described, signed, inspected and verified.
 
-pack.py        tree → tarball
-arrange.py     whole, split, or as a change
-since.py       what is on the hosts already
-shared.py      what nodes share, once
-volumes.py     numbered volumes for small media
-output.py      the directory that a build writes
-signing.py     signatures over manifests
-verify.py      a directory of bundles, checked
-inspect.py     one bundle, checked
-archives.py    tarballs as streams
-documents.py   the two documents in each bundle
-inventory.py   what others made of it
-sbom.py        CycloneDX
-provenance.py  in-toto, SLSA
+layout.py           which files of a node a tarball holds: all, without shared ones, or a delta
+delta_base.py       `build --since`: what is already on the hosts
+pack.py             a tree of files as a tarball
+shared_payload.py   payload-DIGEST.tar: the files that nodes share, once
+output.py           the directory that a build writes
+signing.py          signatures over manifests and SHA256SUMS
+documents.py        the SBOM and the provenance of each bundle
+inventory.py        the items of other projects that both documents list
+sbom.py             CycloneDX
+provenance.py       in-toto statement, SLSA predicate
+inspect.py          one bundle, checked against its manifest
+verify.py           a directory of bundles, checked against SHA256SUMS, and `verify --public`
 """

@@ -1,4 +1,4 @@
-"""What is on the hosts already: the manifests that `build --since` makes a change to."""
+"""`build --since`: the manifests of the bundles that hosts already have."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,7 +20,9 @@ HOW = (
 
 
 def load_bases(arguments: Sequence[str], cluster: Cluster) -> dict[str, BundleManifest]:
-    """node → what it has; ConfigError where an argument says nothing about any node.
+    """Map each node to the manifest of its installed bundle.
+
+    Raises ConfigError for an argument without a bundle of this cluster's nodes.
 
     An argument is a directory of bundles, unpacked or not; a bundle; or [NODE=]MANIFEST.
     """
@@ -28,17 +30,25 @@ def load_bases(arguments: Sequence[str], cluster: Cluster) -> dict[str, BundleMa
     bases: dict[str, BundleManifest] = {}
     for argument in arguments:
         found = dict(_load(argument, cluster.name, nodes))
-        strangers = sorted(found.keys() - set(nodes))
-        if strangers or not found:
-            why = f"it is of {', '.join(strangers)}" if strangers else "it holds no bundle"
-            raise ConfigError(f"--since {argument}: {why}, of no node of {cluster.name}", hint=HOW)
+        unknown = sorted(found.keys() - set(nodes))
+        if unknown:
+            raise ConfigError(
+                f"--since {argument}: {cluster.name} has no node {', '.join(unknown)}", hint=HOW
+            )
+        if not found:
+            raise ConfigError(
+                f"--since {argument}: holds no bundle for a node of {cluster.name}", hint=HOW
+            )
         for node, manifest in found.items():
             if ContentSource.STATE in manifest.absent.values():
-                raise ConfigError(f"--since {argument}: made by --public-only", hint=HOW)
+                raise ConfigError(
+                    f"--since {argument}: was built with --public-only, which is not installed",
+                    hint=HOW,
+                )
             bases[node] = manifest
     for node in nodes:
         if arguments and node not in bases:
-            log.info(f"  {node}: no earlier bundle was given, so its new one is whole")
+            log.info(f"  {node}: --since names no bundle of it, so its new bundle is complete")
     return bases
 
 
@@ -54,25 +64,27 @@ def _load(
         for each in [node] if node else nodes:
             yield from _find_in(path, f"{cluster}-{each}", each)
     elif not path.is_file() and not list_volumes(path):
-        raise ConfigError(f"--since {argument}: there is no such file or directory", hint=HOW)
+        raise ConfigError(f"--since {argument}: no such file or directory", hint=HOW)
     elif not path.is_file() or _is_gzip(path):
         manifest, found = read_front(path)
         yield _agree(argument, node, found), manifest
     elif node or len(nodes) == 1:
         yield node or nodes[0], _read_manifest(path)
     else:
-        raise ConfigError(f"--since {argument}: of which node is it?", hint=HOW)
+        raise ConfigError(
+            f"--since {argument}: the manifest does not name its node; give NODE=MANIFEST", hint=HOW
+        )
 
 
 def _agree(argument: str, node: str, found: str) -> str:
-    """The node that a bundle names itself; ConfigError where the argument names another."""
+    """Return the node that a bundle names; raise ConfigError if the argument names another."""
     if node and found and node != found:
-        raise ConfigError(f"--since {argument}: it is of {found}", hint=HOW)
+        raise ConfigError(f"--since {argument}: is the bundle of {found}", hint=HOW)
     return found or node
 
 
 def _find_in(directory: Path, bundle: str, node: str) -> Iterator[tuple[str, BundleManifest]]:
-    """A node's bundle in a directory of them: packed, unpacked, or rendered."""
+    """Find a node's bundle in a directory of bundles: packed, unpacked, or rendered."""
     tarball = directory / f"{bundle}.tar.gz"
     if tarball.is_file() or list_volumes(tarball):
         yield node, read_front(tarball)[0]

@@ -1,4 +1,4 @@
-"""The two documents in each bundle that say what is in it, and out of what it was made."""
+"""The two documents in each bundle: the SBOM, and the provenance."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -26,20 +26,20 @@ def make_describer(
 
     `inputs` are the user's files by name, each with its SHA-256.
     """
-    taken = BuildInputs(artifacts=artifacts, images=images, locked=tuple(locked))
-    return lambda node, tree: _make_documents(plan, node, tree, taken, inputs, mtime)
+    build = BuildInputs(artifacts=artifacts, images=images, locked=tuple(locked))
+    return lambda node, tree: _make_documents(plan, node, tree, build, inputs, mtime)
 
 
 def _make_documents(
     plan: ClusterPlan,
     node: NodePlan,
     tree: Tree,
-    taken: BuildInputs,
+    build: BuildInputs,
     inputs: Mapping[str, str],
     mtime: int,
 ) -> Iterator[File]:
-    """The SBOM of the tree as it is, then the provenance of the tree with the SBOM."""
-    items = list_items(plan, node, tree, taken)
+    """Yield the SBOM of the tree, then the provenance of the tree and the SBOM."""
+    items = list_items(plan, node, tree, build)
     names = {"cluster": plan.name, "node": node.name}
     facts = {
         **names,

@@ -1,4 +1,4 @@
-"""What a finished bundle says about itself, checked file by file against its manifest."""
+"""Read a bundle, and check every file against its manifest."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -36,14 +36,14 @@ FACTS = (
     "TOOL_VERSION",
     "UNITS",
 )
-"""The lines of node.env worth showing."""
+"""The settings of node.env that a report shows."""
 KEPT = frozenset({MANIFEST, SIGNATURE, "node.env", SBOM, PROVENANCE})
-"""The files whose content every report has."""
+"""Files whose content every report keeps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BundleReport:
-    """A bundle's facts, files, and every fault found."""
+    """The facts and files of a bundle, and every fault that was found."""
 
     facts: dict[str, str]
     entries: tuple[ManifestEntry, ...]
@@ -51,20 +51,21 @@ class BundleReport:
     manifest: bytes = b""
     signature: bytes | None = None
     parsed: BundleManifest = field(default_factory=lambda: BundleManifest(entries=(), identity=""))
-    texts: Mapping[str, bytes] = field(default_factory=dict)  # of KEPT, and those asked for
+    texts: Mapping[str, bytes] = field(default_factory=dict)  # KEPT, and small files on request
 
 
 def read_document(path: Path, report: BundleReport, name: str) -> bytes:
-    """The SBOM or the provenance of a bundle; OutputError where it has none."""
+    """Return the SBOM or the provenance of a bundle; raise OutputError if it is missing."""
     if name not in report.texts:
         raise OutputError(
-            f"{path}: holds no {name}", hint="it was made by an older bundler: build it anew"
+            f"{path}: {name} is missing",
+            hint="an older version of bundler built it: build it again",
         )
     return report.texts[name]
 
 
 def inspect(path: Path, *, keep: int = 0) -> BundleReport:
-    """Read a bundle, or its volumes, from beginning to end; OutputError where it is none at all.
+    """Read a complete bundle, or its volumes; raise OutputError if it is not a bundle.
 
     The report has the content of every file of up to `keep` bytes.
     """
@@ -73,7 +74,7 @@ def inspect(path: Path, *, keep: int = 0) -> BundleReport:
     with explain_damage(path):
         for name, mode, content in read_tar_gz(path):
             reader = HashingReader(content)
-            texts.pop(name, None)  # of two members with one name the last counts, as for tar
+            texts.pop(name, None)  # the last of two members with the same name counts, as for tar
             if name in KEPT:
                 texts[name] = read_text(reader)
             elif keep and len(begin := reader.read(keep + 1)) <= keep:
@@ -81,7 +82,7 @@ def inspect(path: Path, *, keep: int = 0) -> BundleReport:
             digest = reader.finish()
             seen[name] = (mode, reader.size, digest)
     if MANIFEST not in texts:
-        raise OutputError(f"{path}: no bundle: it holds no {MANIFEST}")
+        raise OutputError(f"{path}: not a bundle: {MANIFEST} is missing")
     manifest = parse_manifest(texts[MANIFEST], f"{path}: {MANIFEST}")
     return BundleReport(
         facts=read_facts(texts.get(NODE_ENV, b"").decode()) | _carried_facts(manifest),
@@ -95,7 +96,7 @@ def inspect(path: Path, *, keep: int = 0) -> BundleReport:
 
 
 def read_front(path: Path) -> tuple[BundleManifest, str]:
-    """A bundle's manifest and its node's name, without reading the large files behind them."""
+    """Return a bundle's manifest and node name without reading the large files after them."""
     node = ""
     with explain_damage(path):
         for name, _, content in read_tar_gz(path):
@@ -103,30 +104,26 @@ def read_front(path: Path) -> tuple[BundleManifest, str]:
                 node = read_facts(read_text(content).decode()).get("NODE", "")
             if name == MANIFEST:
                 return parse_manifest(read_text(content), f"{path}: {MANIFEST}"), node
-    raise OutputError(f"{path}: no bundle: it holds no {MANIFEST}")
+    raise OutputError(f"{path}: not a bundle: {MANIFEST} is missing")
 
 
 def read_facts(text: str) -> dict[str, str]:
-    """The lines of a node.env that FACTS names."""
+    """Return the settings of a node.env that FACTS names."""
     lines = (line.partition("=") for line in text.splitlines() if not line.startswith("#"))
     return {key: value.strip("'") for key, _, value in lines if key in FACTS}
 
 
 def _carried_facts(manifest: BundleManifest) -> dict[str, str]:
-    """How many files are elsewhere, and where."""
+    """Count the files that the bundle leaves out, by where they are."""
     count = Counter(manifest.absent.values())
     facts = {}
     if manifest.base:
-        facts["BASE"] = (
-            f"{manifest.base} ({count[ContentSource.BASE]} files of it stay as they are)"
-        )
+        facts["BASE"] = f"{manifest.base} (the host keeps {count[ContentSource.BASE]} files of it)"
     if manifest.payload:
         name = payload_name(manifest.payload)
-        facts["PAYLOAD"] = f"{name}.tar ({count[ContentSource.PAYLOAD]} files out of it)"
+        facts["PAYLOAD"] = f"{name}.tar (holds {count[ContentSource.PAYLOAD]} files of this bundle)"
     if count[ContentSource.STATE]:
-        facts["PUBLIC_ONLY"] = (
-            f"{count[ContentSource.STATE]} files of the whole bundle are left out"
-        )
+        facts["PUBLIC_ONLY"] = f"{count[ContentSource.STATE]} files with secrets are left out"
     return facts
 
 
@@ -138,7 +135,7 @@ def _compare(manifest: BundleManifest, seen: dict[str, tuple[int, int, str]]) ->
         if entry.path not in seen:
             faults.append(f"{entry.path}: missing")
         elif seen[entry.path] != (entry.mode, entry.size, entry.sha256):
-            faults.append(f"{entry.path}: not what the manifest says")
+            faults.append(f"{entry.path}: differs from the manifest")
     carried = {entry.path for entry in manifest.entries} - set(manifest.absent)
     listed = carried | {MANIFEST, SIGNATURE}
     faults += [f"{name}: not in the manifest" for name in sorted(seen) if name not in listed]

@@ -1,6 +1,6 @@
-"""What a bundle holds that somebody else made, and where each thing came from.
+"""The upstream files, images and packages in a bundle, and where each came from.
 
-One row of SOURCES for each kind; SBOM and provenance are two renderings of the same items.
+SOURCES has one function for each kind. The SBOM and the provenance list the same items.
 """
 
 import re
@@ -24,15 +24,15 @@ from bundler.sources.artifacts import Artifacts
 from bundler.sources.images.needed import Images, Needed, list_needed
 from bundler.sources.lock import LockEntry, LockKind, TrustSource
 
-UPSTREAMS_WORD = frozenset({TrustSource.UPSTREAM_SIGNATURE, TrustSource.UPSTREAM_CHECKSUM})
+UPSTREAM_SOURCES = frozenset({TrustSource.UPSTREAM_SIGNATURE, TrustSource.UPSTREAM_CHECKSUM})
 PURL_TYPES = {".deb": "deb", ".rpm": "rpm"}
 VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 
 class ItemKind(StrEnum):
-    """What an item is."""
+    """The kind of an item."""
 
-    ARTIFACT = "artifact"  # a file of upstream's, of which programs are taken
+    ARTIFACT = "artifact"  # an upstream file that programs are extracted from
     PROGRAM = "program"
     IMAGE = "image"
     LAYER = "layer"
@@ -41,48 +41,48 @@ class ItemKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """One thing in a bundle. What is empty is not known."""
+    """One thing in a bundle; an empty field is not known."""
 
     kind: ItemKind
     name: str
     version: str = ""
     arch: str = ""
-    digest: str  # sha256:… or sha512:…; of an image: of its configuration; of a layer: as carried
+    digest: str  # sha256:… or sha512:…; an image: of its configuration; a layer: as packed
     path: str = ""  # in the bundle
-    url: str = ""  # without what may be a secret in it
+    url: str = ""  # without user, password and query
     purl: str = ""
     licence: str = ""  # SPDX, as its project declares it
-    evidence: str = ""  # on whose word the digest is believed
+    evidence: str = ""  # the trust source of the digest
     parts: tuple["Item", ...] = ()  # programs of an artifact, layers of an image
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildInputs:
-    """What a build took for all nodes together."""
+    """What a build uses for all nodes."""
 
     artifacts: Artifacts
     images: Images
-    locked: tuple[LockEntry, ...] = ()  # of the lock, where there is one
+    locked: tuple[LockEntry, ...] = ()  # entries of the lock file, if there is one
 
 
 def list_items(
-    plan: ClusterPlan, node: NodePlan, tree: Tree, taken: BuildInputs
+    plan: ClusterPlan, node: NodePlan, tree: Tree, build: BuildInputs
 ) -> tuple[Item, ...]:
-    """Every item of a node's bundle, in the order of SOURCES."""
-    return tuple(item for source in SOURCES for item in source(plan, node, tree, taken))
+    """List every item of a node's bundle, in the order of SOURCES."""
+    return tuple(item for source in SOURCES for item in source(plan, node, tree, build))
 
 
 def _list_artifacts(
-    plan: ClusterPlan, node: NodePlan, tree: Tree, taken: BuildInputs
+    plan: ClusterPlan, node: NodePlan, tree: Tree, build: BuildInputs
 ) -> Iterator[Item]:
-    entries = {entry.key: entry for entry in taken.locked}
+    entries = {entry.key: entry for entry in build.locked}
     programs: dict[str, list[FetchedFile]] = {}
     for fetched in list_fetched(plan, node):
         programs.setdefault(fetched.component, []).append(fetched)
     for component, members in sorted(programs.items()):
-        artifact = taken.artifacts[component, node.arch]
+        artifact = build.artifacts[component, node.arch]
         entry = entries.get((LockKind.ARTIFACT, component, node.arch))
-        is_confirmed = entry is not None and entry.origin in UPSTREAMS_WORD
+        is_confirmed = entry is not None and entry.origin in UPSTREAM_SOURCES
         is_release = is_published_by_project(artifact, is_confirmed=is_confirmed)
         project = find_upstream_project(component) if is_release else None
         yield Item(
@@ -118,13 +118,13 @@ def _make_program(
 
 
 def _known_version(artifact: Artifact) -> str:
-    """The version; nothing where a user's pin has an address that names only others."""
+    """Return the version, or "" if the address in a user's pin names only other versions."""
     named = VERSION.findall(urlsplit(artifact.url).path)
     return artifact.version if not named or artifact.version in named else ""
 
 
 def _artifact_purl(artifact: Artifact, repository: str) -> str:
-    """pkg:github where the file is its project's own release, else pkg:generic (purl-spec)."""
+    """Make a purl: pkg:github for a release of the project, else pkg:generic (purl-spec)."""
     if repository:
         owner, _, name = repository.lower().partition("/")
         return PackageURL("github", owner, name, f"v{artifact.version}").to_string()
@@ -137,13 +137,13 @@ def _artifact_purl(artifact: Artifact, repository: str) -> str:
     return PackageURL("generic", None, artifact.component, version, qualifiers).to_string()
 
 
-def _list_images(plan: ClusterPlan, node: NodePlan, _: Tree, taken: BuildInputs) -> Iterator[Item]:
-    entries = {entry.key: entry for entry in taken.locked}
+def _list_images(plan: ClusterPlan, node: NodePlan, _: Tree, build: BuildInputs) -> Iterator[Item]:
+    entries = {entry.key: entry for entry in build.locked}
     for needed in list_needed(plan) if node.has(Role.WORKER) else ():
         if needed.arch != node.arch:
             continue
         reference = needed.reference
-        image = taken.images[reference.name, needed.arch]
+        image = build.images[reference.name, needed.arch]
         entry = entries.get((LockKind.IMAGE, reference.name, needed.arch))
         repository = f"{reference.registry}/{reference.repository}"
         yield Item(
@@ -172,11 +172,11 @@ def _image_evidence(needed: Needed, entry: LockEntry | None) -> str:
     if entry and needed.image.file is None:
         return f"{entry.origin}: {entry.evidence}"
     is_stated = needed.image.file or needed.reference.digest
-    return "images in cluster.yaml" if is_stated else "first-use: what the registry gave"
+    return "images in cluster.yaml" if is_stated else "first-use: what the registry returned"
 
 
 def _image_purl(repository: str, image_id: str) -> str:
-    """pkg:docker by the image's id, which purl-spec prefers to tags, since those move."""
+    """Make a pkg:docker purl with the image's id, which purl-spec prefers, since tags move."""
     registry, _, path = repository.partition("/")
     namespace, _, name = path.rpartition("/")
     where = {} if registry == DOCKER_HUB else {"repository_url": registry}
@@ -184,10 +184,10 @@ def _image_purl(repository: str, image_id: str) -> str:
 
 
 def _list_packages(
-    plan: ClusterPlan, _: NodePlan, tree: Tree, taken: BuildInputs
+    plan: ClusterPlan, _: NodePlan, tree: Tree, build: BuildInputs
 ) -> Iterator[Item]:
-    """Locked packages whose very file is in the bundle."""
-    locked = {entry.digest: entry for entry in taken.locked if entry.kind is LockKind.PACKAGE}
+    """List the locked packages whose file is in the bundle."""
+    locked = {entry.digest: entry for entry in build.locked if entry.kind is LockKind.PACKAGE}
     for file in tree:
         if entry := locked.get(f"sha256:{file.sha256}"):
             yield Item(
@@ -208,7 +208,7 @@ def _list_packages(
 
 
 def _package_purl(entry: LockEntry, release: str, kind: str) -> str:
-    """pkg:deb or pkg:rpm with the distribution as namespace (purl-spec)."""
+    """Make a pkg:deb or pkg:rpm purl with the distribution as namespace (purl-spec)."""
     where = {"arch": entry.arch, "distro": release}
     namespace = release.partition("-")[0]
     return PackageURL(kind, namespace, entry.name, entry.version, where).to_string()
@@ -219,10 +219,10 @@ SOURCES: tuple[Callable[[ClusterPlan, NodePlan, Tree, BuildInputs], Iterator[Ite
     _list_images,
     _list_packages,
 )
-"""Where items come from, one row a kind."""
+"""One function for each kind of item."""
 
 
 def _without_secrets(url: str) -> str:
-    """Without user, password and query, any of which may hold a token."""
+    """Remove user, password and query, any of which may hold a token."""
     parts = urlsplit(url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

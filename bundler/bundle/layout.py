@@ -1,4 +1,4 @@
-"""How a node's tree is carried: whole, without what its base has, without what nodes share."""
+"""Which files a node's tarball holds: all, without its base's, or without shared ones."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,41 +19,39 @@ class Layout(StrEnum):
     """Where the large files of a dist directory are."""
 
     FULL = "full"  # in each node's tarball
-    SPLIT = "split"  # in one payload file beside small node tarballs
+    SPLIT = "split"  # in one payload file; the node tarballs are small
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Media:
-    """How `build` writes its result."""
+    """How a build writes its output."""
 
     layout: Layout = Layout.FULL
-    split: int | None = None  # bytes of the largest file; None: as large as they are
+    split: int | None = None  # bytes of the largest file; None: no limit
     since: tuple[str, ...] = ()  # see load_bases
     public_only: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what does not go together."""
+        """Refuse options that exclude each other."""
         if self.public_only and self.since:
-            raise ConfigError(
-                "--public-only and --since do not go together: it is of whole bundles"
-            )
+            raise ConfigError("--public-only and --since exclude each other: choose one")
 
     @property
     def mode(self) -> int:
-        """Of the nodes' tarballs: whole ones hold private keys."""
+        """File mode of node tarballs: those with private keys are for their owner only."""
         return PUBLIC_MODE if self.public_only else SECRET_MODE
 
 
 def is_shareable(file: File) -> bool:
-    """Whether install.sh takes this file out of a payload file: programs and images' layers."""
+    """Whether install.sh can read this file from a payload file: programs and image layers."""
     return isinstance(file.content, Payload) and file.path.startswith(INSTALLED)
 
 
 def is_in_base(file: File, base: BundleManifest | None) -> bool:
     """Whether a host that has `base` has this large file.
 
-    A program or a layer of an image is where it was installed, and a package of the operating
-    system's was installed from. install.sh checks that none is wanted again.
+    The host has programs and image layers at their installed paths, and it installed the
+    packages. install.sh checks that no package is needed again.
     """
     if base is None or not isinstance(file.content, Payload):
         return False
@@ -68,10 +66,10 @@ def arrange(
     payload: str | None = None,
     absent: Mapping[str, ContentSource] | None = None,
 ) -> Tree:
-    """The tree as its tarball carries it, with a manifest that says where all else comes from.
+    """Make the tree that a tarball holds; its manifest says where all other files come from.
 
-    `payload` is the identity of the payload file that has every large file which no base has;
-    `absent` names what is not in the tree to begin with.
+    `payload` is the identity of the payload file with every large file that is in no base;
+    `absent` names files that the tree does not have.
     """
     missing = dict(absent or {})
     carried = []
@@ -88,6 +86,6 @@ def arrange(
         base=base.identity if base and ContentSource.BASE in sources else None,
         payload=payload if ContentSource.PAYLOAD in sources else None,
     )
-    whole = tree[MANIFEST]
-    manifest = header + whole.content if isinstance(whole.content, bytes) else header
-    return Tree([*carried, File(path=MANIFEST, mode=0o644, content=manifest, origin=whole.origin)])
+    full = tree[MANIFEST]
+    manifest = header + full.content if isinstance(full.content, bytes) else header
+    return Tree([*carried, File(path=MANIFEST, mode=0o644, content=manifest, origin=full.origin)])

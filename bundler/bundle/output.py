@@ -1,4 +1,4 @@
-"""The directory that a build writes: opened without sums, closed with sums that are true."""
+"""The directory that a build writes; SHA256SUMS is written last, when all files are complete."""
 
 import hashlib
 import re
@@ -34,7 +34,7 @@ PAYLOAD = re.compile(r"payload-[0-9a-f]+\.tar")
 
 
 def open_output(output: Path) -> None:
-    """Make the directory, and take away what says that it is whole."""
+    """Create the directory, and remove the files that mark a complete build."""
     ensure_directory(output)
     with explain_disk_faults(output):
         remove_leftovers(output)
@@ -45,8 +45,8 @@ def open_output(output: Path) -> None:
 def write_shared(
     files: Iterable[File], output: Path, split: int | None
 ) -> tuple[str, tuple[Written, ...]]:
-    """Write the payload file of the layout `split`; its identity, and what was written."""
-    with log.step("packing what nodes share"):
+    """Write the payload file of the layout `split`; return its identity and the files."""
+    with log.step("packing the files that nodes share"):
         shared = make_shared(f.content for f in files if isinstance(f.content, Payload))
         target = output / f"{shared.name}.tar"
         return shared.identity, write_pieces(
@@ -61,9 +61,9 @@ def close_output(
     runbook: bytes | None,
     key: EllipticCurvePrivateKey | None,
 ) -> tuple[Written, ...]:
-    """Write join.sh where there are volumes, the runbook, and SHA256SUMS last, signed with a key.
+    """Write join.sh (if there are volumes), the runbook, and SHA256SUMS last, signed if `key`.
 
-    Returns every file that SHA256SUMS names.
+    Return every file that SHA256SUMS names.
     """
     everything = [*files]
     if any(file.path.name.endswith(DIGESTS) for file in files):
@@ -74,12 +74,12 @@ def close_output(
     if key:
         write_atomically(output / SUMS_SIGNATURE, sign(key, sums), mode=0o644)
     write_atomically(output / SUMS, sums, mode=0o644)
-    _note_strangers(output, cluster, {file.path.name for file in everything})
+    _warn_of_other_files(output, cluster, {file.path.name for file in everything})
     return tuple(everything)
 
 
 def join_script() -> bytes:
-    """join.sh, as it lies beside volumes."""
+    """Return join.sh, the script that joins volumes."""
     return (RESOURCES / JOIN).read_bytes()
 
 
@@ -88,12 +88,10 @@ def _write(path: Path, content: bytes, *, mode: int) -> Written:
     return Written(path=path, sha256=hashlib.sha256(content).hexdigest(), size=len(content))
 
 
-def _note_strangers(output: Path, cluster: str, known: set[str]) -> None:
-    """Bundles of nodes that left the plan lie about until somebody takes them away."""
+def _warn_of_other_files(output: Path, cluster: str, known: set[str]) -> None:
+    """Warn of bundles of earlier builds, which stay until somebody deletes them."""
     ours = re.compile(rf"(?:{re.escape(cluster)}-.+\.tar\.gz|{PAYLOAD.pattern})(?:{DIGESTS})?")
     names = {path.name for path in output.iterdir()} - known
     for name in sorted({joined_name(name) for name in names}):
         if ours.fullmatch(name):
-            log.warning(
-                f"{output / name} is not of this build: an earlier one's? It is not in {SUMS}"
-            )
+            log.warning(f"{output / name} is not part of this build, and not in {SUMS}: delete it")

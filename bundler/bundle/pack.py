@@ -1,4 +1,4 @@
-"""Tree → tarball: tar members in a fixed order, laid from segments that are compressed already."""
+"""Write a tree as a tarball: tar members in a fixed order, from segments compressed before."""
 
 import tarfile
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ FIRST = (
     "MANIFEST",
     "MANIFEST.sig",
 )
-"""What `tar -tzf … | head` shows."""
+"""The first members of a tarball, so that `tar -tzf … | head` shows them."""
 
 END = bytes(2 * tarfile.BLOCKSIZE)
 
@@ -29,17 +29,17 @@ END = bytes(2 * tarfile.BLOCKSIZE)
 def pack(
     tree: Tree, name: str, target: Path, mtime: int, *, split: int | None = None, mode: int = 0o600
 ) -> tuple[Written, ...]:
-    """Write the tarball of `tree`, whose members all lie below `name`/; what was written.
+    """Write the tarball of `tree`, with all members below `name`/; return the files.
 
     The same tree gives the same bytes: sorted members, owner 0, no names, one time, and gzip
-    headers without name and time. The target appears whole or not at all; where it is larger than
-    `split` bytes, as volumes. It is for its owner only, since bundles hold private keys.
+    headers without name and time. The target is written completely or not at all, in
+    volumes if it is larger than `split` bytes. Only its owner can read it: it holds private keys.
     """
     return write_pieces(_pieces(tree, name, mtime), target, limit=split, mode=mode)
 
 
 def _pieces(tree: Tree, name: str, mtime: int) -> Iterator[bytes]:
-    """The small files as one gzip member at the front, then each large one's segment."""
+    """Yield the small files as one gzip member, then the segment of each large file."""
     small = [file for file in tree if isinstance(file.content, bytes)]
     large = [file for file in tree if isinstance(file.content, Payload)]
     front = [_directory_header(name, mtime)]

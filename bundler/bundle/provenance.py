@@ -1,7 +1,7 @@
-"""Out of what a bundle was made: an in-toto statement with a SLSA provenance predicate.
+"""The provenance of a bundle: an in-toto statement with a SLSA provenance predicate.
 
-Sources: in-toto/attestation spec/v1, slsa.dev/spec/v1.0/provenance. The statement is not signed by
-itself: the bundle's manifest holds its digest, and the signature is over the manifest.
+Sources: in-toto/attestation spec/v1, slsa.dev/spec/v1.0/provenance. The statement has no signature
+of its own: the bundle's manifest holds its digest, and the manifest is signed.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://slsa.dev/provenance/v1"
 BUILDER = "pkg:generic/bundler-k8s"
 BUILD = f"{BUILDER}#build/v1"
-"""The kind of build: `bundler build`, whose parameters are those of `make_provenance`."""
+"""The build type of `bundler build`; its parameters are those of `make_provenance`."""
 CODE = frozenset({".py", ".tsv", ".yaml"})
 
 Digests = dict[str, str]
@@ -35,12 +35,11 @@ def make_provenance(
     tree: Tree,
     mtime: int,
 ) -> bytes:
-    """The statement about the files of `tree`.
+    """Make the statement about the files of `tree`.
 
-    `names` say which cluster and node it is; `inputs` are the user's files, by name, with their
-    sha256. Subjects are all files but the secret ones, of which not even a digest leaves the
-    bundle with this statement. What comes after it cannot be a subject: the statement itself, and
-    the manifest, which has the statement's digest.
+    `names` are the cluster and the node; `inputs` maps the user's files to their sha256. The
+    subjects are all files without secrets: a digest of a secret must not leave the bundle. The
+    statement itself and the manifest, which holds its digest, cannot be subjects.
     """
     subject = [
         {"name": file.path, "digest": {"sha256": file.sha256}}
@@ -57,7 +56,7 @@ def make_provenance(
                 "buildType": BUILD,
                 "externalParameters": {**names, "inputs": given},
                 "internalParameters": {"compressor": COMPRESSOR, "mtime": mtime},
-                "resolvedDependencies": [*list_own(), *map(_describe, _list_taken(items))],
+                "resolvedDependencies": [*list_program(), *map(_describe, _list_inputs(items))],
             },
             "runDetails": {"builder": {"id": BUILDER, "version": {"bundler": __version__}}},
         },
@@ -66,7 +65,7 @@ def make_provenance(
 
 
 def hash_directory(files: Iterable[tuple[str, Path]]) -> str:
-    """in-toto's `dirHash` of files by name: Go's Hash1, in hexadecimal."""
+    """Hash files by name as in-toto's `dirHash`: Go's Hash1, in hexadecimal."""
     lines = (
         f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {name}\n"
         for name, path in sorted(files, key=lambda file: file[0].encode())
@@ -75,8 +74,8 @@ def hash_directory(files: Iterable[tuple[str, Path]]) -> str:
 
 
 @cache
-def list_own() -> tuple[dict[str, str | Digests], ...]:
-    """bundler itself: its code with the catalogue, and the templates."""
+def list_program() -> tuple[dict[str, str | Digests], ...]:
+    """List bundler itself: its code with the catalog, and the templates."""
     package, templates = PACKAGE, templates_directory()
     code = (path for path in package.rglob("*") if path.suffix in CODE)
     outside = (path for path in code if not path.is_relative_to(package / "_templates"))
@@ -97,13 +96,13 @@ def _by_name(root: Path, paths: Iterable[Path] | None = None) -> Iterator[tuple[
             yield path.relative_to(root).as_posix(), path
 
 
-def _list_taken(items: Sequence[Item]) -> Iterator[Item]:
-    """What was fetched or handed in; programs and layers are parts of it."""
+def _list_inputs(items: Sequence[Item]) -> Iterator[Item]:
+    """List the files that the build downloaded or was given; their parts are not inputs."""
     return (item for item in items if item.kind not in {ItemKind.PROGRAM, ItemKind.LAYER})
 
 
 def _describe(item: Item) -> dict[str, str | Digests]:
-    """A resource descriptor: where it is from, and what it must be."""
+    """Make a resource descriptor: the source of an item, and its digest."""
     algorithm, _, digest = item.digest.partition(":")
     words = (item.name, item.version, f"({item.arch})" if item.arch else "")
     return {

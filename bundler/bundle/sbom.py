@@ -1,6 +1,6 @@
 """The bundle's items as a software bill of materials: CycloneDX, JSON (cyclonedx.org).
 
-The same items give the same bytes: the serial number is of what the document says, and its time is
+The same items give the same bytes: the serial number is derived from the content, and the time is
 that of the tarball's members.
 """
 
@@ -45,7 +45,7 @@ _UNNUMBERED = UUID(int=0)
 
 
 def make_sbom(name: str, facts: Mapping[str, str], items: Sequence[Item], mtime: int) -> bytes:
-    """The document of the bundle `name`; `facts` become properties, `mtime` is in epoch seconds."""
+    """Make the SBOM of the bundle `name`; `facts` become properties, `mtime` is epoch seconds."""
     bundle = Component(
         name=name,
         type=ComponentType.APPLICATION,
@@ -68,7 +68,7 @@ def make_sbom(name: str, facts: Mapping[str, str], items: Sequence[Item], mtime:
 
 
 def _make_tool(reference: str) -> Component:
-    """bundler, as what made the bundle, and as the author of the scripts and units in it."""
+    """Describe bundler: the tool that built the bundle, and the author of its scripts."""
     return Component(
         name=TOOL,
         version=__version__,
@@ -79,10 +79,10 @@ def _make_tool(reference: str) -> Component:
     )
 
 
-def _make_component(item: Item, whole: str) -> Component:
-    """A component with its parts below it; `whole` is the reference of what it is a part of."""
+def _make_component(item: Item, parent: str) -> Component:
+    """Make a component with its parts below it; `parent` is the reference that contains it."""
     algorithm, _, digest = item.digest.partition(":")
-    reference = "/".join(part for part in (whole, item.kind, item.path or item.name) if part)
+    reference = "/".join(part for part in (parent, item.kind, item.path or item.name) if part)
     return Component(
         name=item.name,
         version=item.version or None,

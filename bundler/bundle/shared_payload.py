@@ -1,10 +1,10 @@
-"""payload-DIGEST.tar: what nodes share, once, for the layout `split`.
+"""payload-DIGEST.tar: the files that nodes share, once, for the layout `split`.
 
     payload-DIGEST/SHA256SUMS        of the members below; its own digest is the payload's identity
-    payload-DIGEST/SHA256.tar.gz     one file, by the digest of its content; its segment as it is
+    payload-DIGEST/SHA256.tar.gz     one file, named by the digest of its content
 
-Members are whole tarballs of one file named SHA256, so plain tar takes a single file out of the
-payload without reading the others, and any directory that it was unpacked to is as good.
+Each member is a tarball of one file named SHA256: plain tar extracts one file without reading the
+others, and install.sh also accepts a directory to which the payload was unpacked.
 """
 
 import gzip
@@ -34,29 +34,29 @@ SHORT = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shared:
-    """A payload file that is yet to be written."""
+    """The contents of a payload file that is not yet written."""
 
-    members: tuple[tuple[Payload, int], ...]  # and the member's size
+    members: tuple[tuple[Payload, int], ...]  # with the size of the member
     sums: bytes
 
     @property
     def identity(self) -> str:
-        """What the manifests of node tarballs call it by."""
+        """The digest by which manifests of node tarballs name it."""
         return hashlib.sha256(self.sums).hexdigest()
 
     @property
     def name(self) -> str:
-        """The directory in the tarball; the file's name without .tar."""
+        """The directory in the tarball, and the file name without .tar."""
         return payload_name(self.identity)
 
 
 def payload_name(identity: str) -> str:
-    """payload-DIGEST, with as many digits as a file name bears."""
+    """Return payload-DIGEST with a short digest, as in file names."""
     return f"payload-{identity[:SHORT]}"
 
 
 def make_shared(payloads: Iterable[Payload]) -> Shared:
-    """Each content once, sorted by digest; every segment is read."""
+    """Collect each content once, sorted by digest; this reads every segment."""
     members, lines = [], []
     unique = {payload.sha256: payload for payload in payloads}
     for _, payload in sorted(unique.items()):
@@ -70,7 +70,7 @@ def make_shared(payloads: Iterable[Payload]) -> Shared:
 
 
 def shared_pieces(shared: Shared) -> Iterator[bytes]:
-    """The payload file's bytes: the same for the same contents, wherever it is built."""
+    """Yield the bytes of the payload file: the same for the same contents."""
     yield _header(f"{shared.name}/{SUMS}", len(shared.sums)) + shared.sums
     yield padding(len(shared.sums))
     for payload, size in shared.members:
@@ -82,15 +82,15 @@ def shared_pieces(shared: Shared) -> Iterator[bytes]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SharedReport:
-    """A payload file that was read."""
+    """The contents of a payload file, and every fault that was found."""
 
     identity: str
-    files: frozenset[str]  # digests of the contents that are whole
+    files: frozenset[str]  # digests of the intact contents
     faults: tuple[str, ...]
 
 
 def inspect_shared(path: Path) -> SharedReport:
-    """Read a payload file, or its volumes, to its end; OutputError where it is none at all."""
+    """Read a complete payload file, or its volumes; raise OutputError if it is not one."""
     sums: dict[str, str] = {}
     identity, files, faults = "", set(), []
     with explain_damage(path):
@@ -104,17 +104,17 @@ def inspect_shared(path: Path) -> SharedReport:
                 continue
             held = _read_member(reader, path / name)
             if reader.finish() != sums.pop(name, None) or f"{held}.tar.gz" != name:
-                faults.append(f"{name}: not what {SUMS} says")
+                faults.append(f"{name}: differs from {SUMS}")
             else:
                 files.add(held)
     if not identity:
-        raise OutputError(f"{path}: no payload: it holds no {SUMS}")
+        raise OutputError(f"{path}: not a payload: {SUMS} is missing")
     faults += [f"{name}: missing" for name in sorted(sums)]
     return SharedReport(identity=identity, files=frozenset(files), faults=tuple(faults))
 
 
 def _read_member(member: HashingReader, where: Path) -> str:
-    """The digest of the one file that a member holds; nothing where it cannot be read."""
+    """Return the digest of the one file in a member, or "" if it cannot be read."""
     try:
         with explain_damage(where), gzip.open(cast("IO[bytes]", member)) as unzipped:
             held = [

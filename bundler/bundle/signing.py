@@ -19,9 +19,9 @@ _ALGORITHM = ec.ECDSA(hashes.SHA256(), deterministic_signing=True)
 
 
 def generate_key(path: Path) -> Path:
-    """Write PATH (0600) and PATH's .pub; the public key's path.
+    """Write PATH (0600) and the public key next to it (.pub); return the path of the public key.
 
-    OutputError where one exists, where both would be one file, or where neither can be written.
+    Raises OutputError if one exists, if both names are the same, or if writing fails.
     """
     public = _public_path(path)
     key = ec.generate_private_key(ec.SECP256R1())
@@ -36,33 +36,38 @@ def generate_key(path: Path) -> Path:
     with explain_disk_faults(path):
         for target in (path, public):
             if target.exists():
-                raise OutputError(f"{target}: exists already, and keys are never overwritten")
+                raise OutputError(
+                    f"{target}: exists; bundler does not overwrite keys",
+                    hint="choose another name, or move the old pair away",
+                )
         write_atomically(path, private_pem)
         write_atomically(public, public_pem, mode=0o644)
     return public
 
 
 def _public_path(path: Path) -> Path:
-    """PATH with .pub in the place of its suffix; OutputError where that is PATH itself."""
+    """Replace the suffix of PATH with .pub; raise OutputError if that is PATH itself."""
     if not path.name:
-        raise OutputError(f"{path}: names no file", hint=_HOW)
-    if path.suffix.lower() == ".pub":  # some file systems do not tell X.PUB from x.pub
+        raise OutputError(f"{path}: is not a file name", hint=_HOW)
+    if path.suffix.lower() == ".pub":  # some file systems ignore case
         raise OutputError(
-            f"{path}: is the public key's name, and the private key would be overwritten by it",
+            f"{path}: .pub is for the public key, which would overwrite the private key",
             hint=f"name the private key: bundler keygen {path.with_suffix('.key')}",
         )
     return path.with_suffix(".pub")
 
 
 def load_signing_key(path: Path) -> ec.EllipticCurvePrivateKey:
-    """The private key; ConfigError where it is open to others, or no P-256 key."""
+    """Load a private key; raise ConfigError if others can read it, or it is not a P-256 key."""
     data = _read(path)
     if path.stat().st_mode & 0o077:
-        raise ConfigError(f"{path}: open to other users", hint=f"chmod 600 {path}")
+        raise ConfigError(
+            f"{path}: other users can read this private key", hint=f"chmod 600 {path}"
+        )
     try:
         key = serialization.load_pem_private_key(data, password=None)
     except (ValueError, TypeError) as error:
-        raise ConfigError(f"{path}: no private key in PEM ({error})", hint=_HOW) from error
+        raise ConfigError(f"{path}: not a private key in PEM ({error})", hint=_HOW) from error
     except UnsupportedAlgorithm as error:
         raise _not_p256(path) from error
     if not isinstance(key, ec.EllipticCurvePrivateKey) or key.curve.name != "secp256r1":
@@ -71,11 +76,11 @@ def load_signing_key(path: Path) -> ec.EllipticCurvePrivateKey:
 
 
 def load_public_key(path: Path) -> ec.EllipticCurvePublicKey:
-    """A public key; ConfigError where it is none of P-256."""
+    """Load a public key; raise ConfigError if it is not a P-256 key."""
     try:
         key = serialization.load_pem_public_key(_read(path))
     except (ValueError, TypeError) as error:
-        raise ConfigError(f"{path}: no public key in PEM", hint=_HOW) from error
+        raise ConfigError(f"{path}: not a public key in PEM", hint=_HOW) from error
     except UnsupportedAlgorithm as error:
         raise _not_p256(path) from error
     if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != "secp256r1":
@@ -84,12 +89,12 @@ def load_public_key(path: Path) -> ec.EllipticCurvePublicKey:
 
 
 def sign(key: ec.EllipticCurvePrivateKey, data: bytes) -> bytes:
-    """A DER signature; the same for the same key and data."""
+    """Return a DER signature, the same for the same key and data."""
     return key.sign(data, _ALGORITHM)
 
 
 def is_signed_by(key: ec.EllipticCurvePublicKey, data: bytes, signature: bytes) -> bool:
-    """Whether the key's owner signed exactly these bytes."""
+    """Whether `signature` is of these bytes and by this key."""
     try:
         key.verify(signature, data, _ALGORITHM)
     except InvalidSignature:

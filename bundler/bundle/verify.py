@@ -1,4 +1,4 @@
-"""A directory of bundles, checked on any machine: SHA256SUMS, manifests, and who signed them."""
+"""Check a directory of bundles on any machine: SHA256SUMS, manifests and signatures."""
 
 import re
 from collections import Counter
@@ -30,67 +30,67 @@ SUMS_LINE = re.compile(r"([0-9a-f]{64})  ([^/]+)")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """One file of the directory, its volumes taken together: what it holds, and every fault."""
+    """The result for one file, or for the volumes of one file: what it holds, and every fault."""
 
     name: str
-    files: int = 0  # that it holds itself
+    files: int = 0  # in it
     faults: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()  # what people must look at
-    elsewhere: Mapping[ContentSource, int] = field(
-        default_factory=dict
-    )  # files that it does not bring
+    notes: tuple[str, ...] = ()  # for a person to check
+    # files that it leaves out
+    elsewhere: Mapping[ContentSource, int] = field(default_factory=dict)
     manifest: BundleManifest | None = None  # of a bundle
 
 
 def verify(directory: Path, trusted: tuple[Path, ...] = ()) -> Iterator[Verdict]:
-    """Each file that SHA256SUMS names, and each that it does not; OutputError without sums.
+    """Check each file of the directory; raise OutputError if SHA256SUMS is missing.
 
-    With `trusted` public keys, sums and manifests must be signed by one of them.
+    With `trusted` public keys, one of them must have signed SHA256SUMS and the manifests.
     """
     keys = tuple(load_public_key(path) for path in trusted)
     text = _read_sums(directory)
     if keys and not _is_trusted(keys, text, _read_signature(directory / SUMS_SIGNATURE)):
-        yield Verdict(name=SUMS, faults=(f"{SUMS}: no trusted key signed it",))
+        yield Verdict(name=SUMS, faults=(f"{SUMS}: not signed by a trusted key",))
         return
     sums = _parse_sums(text, directory / SUMS)
-    wholes: dict[str, list[str]] = {}
+    volumes: dict[str, list[str]] = {}  # by the name of the joined file
     for name in sorted(sums):
-        wholes.setdefault(joined_name(name), []).append(name)
+        volumes.setdefault(joined_name(name), []).append(name)
     payloads: dict[str, SharedReport] = {}
-    # payload files first: bundles ask what is in them
-    for whole in sorted(wholes, key=lambda name: (not PAYLOAD.fullmatch(name), name)):
-        faults = tuple(_check_digests(directory, wholes[whole], sums))
+    # payload files first: the check of a bundle needs their contents
+    for joined in sorted(volumes, key=lambda name: (not PAYLOAD.fullmatch(name), name)):
+        faults = tuple(_check_digests(directory, volumes[joined], sums))
         if faults:
-            yield Verdict(name=whole, faults=faults)
-        elif PAYLOAD.fullmatch(whole):
-            payloads[whole] = inspect_shared(directory / whole)
-            yield _judge_payload(whole, payloads[whole])
-        elif whole.endswith(BUNDLE):
-            yield _judge_bundle(directory / whole, keys, payloads)
+            yield Verdict(name=joined, faults=faults)
+        elif PAYLOAD.fullmatch(joined):
+            payloads[joined] = inspect_shared(directory / joined)
+            yield _judge_payload(joined, payloads[joined])
+        elif joined.endswith(BUNDLE):
+            yield _judge_bundle(directory / joined, keys, payloads)
         else:
-            yield Verdict(name=whole, files=1)
+            yield Verdict(name=joined, files=1)
     for name in sorted({path.name for path in directory.iterdir()} - {SUMS, SUMS_SIGNATURE}):
         if name not in sums:
             yield Verdict(name=name, faults=(f"{name}: not in {SUMS}",))
 
 
 def compare(
-    directory: Path, whole: Sequence[Verdict], public: Sequence[Verdict]
+    directory: Path, complete: Sequence[Verdict], public: Sequence[Verdict]
 ) -> Iterator[Verdict]:
-    """Each file of `directory`, of which `whole` tells: is it one that the second person made?
+    """Compare the bundles of `directory` with those that a second person built without secrets.
 
-    A bundle must say of every file what the one without secrets says, and may have more only where
-    that one's manifest says that it is left out. What is in payload files is in the bundles'
-    manifests; what has no like is named.
+    `complete` are the results of `verify` for `directory`, `public` those of the second build. A
+    bundle must have every file of the second build, and may add only the files which the manifest
+    there names as left out. Payload files are covered by the manifests. A file that the second
+    build does not have is a fault.
     """
     theirs = {
         verdict.name.removesuffix(PUBLIC) + BUNDLE: verdict.manifest
         for verdict in public
         if verdict.name.endswith(PUBLIC) and verdict.manifest
     }
-    for name in sorted(theirs.keys() - {verdict.name for verdict in whole if verdict.manifest}):
-        yield Verdict(name=name, faults=(f"{name}: there is no such bundle, or it has faults",))
-    for verdict in whole:
+    for name in sorted(theirs.keys() - {verdict.name for verdict in complete if verdict.manifest}):
+        yield Verdict(name=name, faults=(f"{name}: this bundle is missing, or has faults",))
+    for verdict in complete:
         name, manifest = verdict.name, verdict.manifest
         if manifest and name in theirs:
             yield Verdict(
@@ -104,14 +104,14 @@ def compare(
         elif name == RUNBOOK:
             yield Verdict(
                 name=name,
-                notes=(f"{name}: nobody can make it without the keys: read it, then follow it",),
+                notes=(f"{name}: cannot be compared: it depends on secrets; read it first",),
             )
         elif not PAYLOAD.fullmatch(name) and not name.endswith(DIGESTS) and not verdict.faults:
-            yield Verdict(name=name, faults=(f"{name}: is nothing that the second person made",))
+            yield Verdict(name=name, faults=(f"{name}: the second build does not have it",))
 
 
-def _compare(name: str, whole: BundleManifest, public: BundleManifest) -> Iterator[str]:
-    ours = {entry.path: entry for entry in whole.entries}
+def _compare(name: str, complete: BundleManifest, public: BundleManifest) -> Iterator[str]:
+    ours = {entry.path: entry for entry in complete.entries}
     theirs = {entry.path: entry for entry in public.entries}
     for path, entry in theirs.items():
         if path not in ours:
@@ -119,7 +119,7 @@ def _compare(name: str, whole: BundleManifest, public: BundleManifest) -> Iterat
         elif ours[path] != entry:
             yield f"{name}: {path}: differs from the one in the bundle without secrets"
     for path in ours.keys() - theirs.keys() - public.absent.keys():
-        yield f"{name}: {path}: no secret, and not in the bundle without secrets"
+        yield f"{name}: {path}: is not a secret, but is missing in the bundle without secrets"
 
 
 def _read_sums(directory: Path) -> bytes:
@@ -129,21 +129,21 @@ def _read_sums(directory: Path) -> bytes:
     except (OSError, UnicodeDecodeError) as error:
         raise OutputError(
             f"{directory / SUMS}: cannot be read",
-            hint="give the directory that `bundler build -o` wrote; a build that was cut short"
-            " leaves no sums: build again",
+            hint="give the directory that `bundler build -o` wrote; if the build was interrupted,"
+            " build again",
         ) from error
     return text
 
 
 def _parse_sums(text: bytes, path: Path) -> dict[str, str]:
-    """name → digest."""
+    """Map file names to digests."""
     lines = text.decode().splitlines()
     matches = [SUMS_LINE.fullmatch(line) for line in lines]
     sums = {match[2]: match[1] for match in matches if match}
     if not lines or len(sums) != len(lines):
         raise OutputError(
-            f"{path}: not a list that `bundler build` wrote",
-            hint="copy it anew from where it was built, or build again",
+            f"{path}: `bundler build` did not write this list",
+            hint="copy it again from where it was built, or build again",
         )
     return sums
 
@@ -162,13 +162,13 @@ def _check_digests(directory: Path, names: list[str], sums: Mapping[str, str]) -
         if not path.is_file():
             yield f"{name}: missing"
         elif (found := hash_file(path, "sha256")) != sums[name]:
-            yield f"{name}: its digest is {found[:16]}…, not {sums[name][:16]}…: copy it anew"
+            yield f"{name}: its digest is {found[:16]}…, not {sums[name][:16]}…: copy it again"
 
 
 def _judge_payload(name: str, report: SharedReport) -> Verdict:
     faults = tuple(f"{name}: {fault}" for fault in report.faults)
     if f"{payload_name(report.identity)}.tar" != name:
-        faults += (f"{name}: is {payload_name(report.identity)}",)
+        faults += (f"{name}: holds {payload_name(report.identity)}",)
     return Verdict(name=name, files=len(report.files), faults=faults)
 
 
@@ -179,11 +179,13 @@ def _judge_bundle(
     manifest = report.parsed
     faults = [f"{path.name}: {fault}" for fault in report.faults]
     if keys and not _is_trusted(keys, report.manifest, report.signature):
-        faults.append(f"{path.name}: no trusted key signed its manifest")
+        faults.append(f"{path.name}: its manifest is not signed by a trusted key")
     if manifest.payload:
         payload = payloads.get(f"{payload_name(manifest.payload)}.tar")
         if payload is None or payload.identity != manifest.payload:
-            faults.append(f"{path.name}: {payload_name(manifest.payload)}.tar is not here, or bad")
+            faults.append(
+                f"{path.name}: {payload_name(manifest.payload)}.tar is missing or damaged"
+            )
         else:
             faults += [
                 f"{path.name}: {entry.path}: not in {payload_name(manifest.payload)}.tar"

@@ -10,11 +10,11 @@ import typer
 
 from bundler import log
 from bundler.errors import BundlerError
-from bundler.upgrade.change import BundleChange, What
+from bundler.upgrade.change import BundleChange, ChangeKind
 from bundler.upgrade.diff import Pair, compare_pair, pair_bundles
 
 DIFFER, FAULT = 1, 2
-SIGNS = {What.ADDED: "+", What.REMOVED: "-", What.CHANGED: "~"}
+SIGNS = {ChangeKind.ADDED: "+", ChangeKind.REMOVED: "-", ChangeKind.CHANGED: "~"}
 
 
 def diff_command(

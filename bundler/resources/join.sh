@@ -1,19 +1,19 @@
 #!/bin/sh
 # Join the volumes that `bundler build --split` wrote, after checking each.
 #
-# Usage: join.sh [OPTION...] [NAME...]      NAME is the whole file's, as lab-master1.tar.gz; without
-#                                           one, every file that has volumes beside this script
+# Usage: join.sh [OPTION...] [NAME...]      NAME is the joined file, as lab-master1.tar.gz; without
+#                                           NAME, every file with volumes next to this script
 #
-#   --check    check the volumes only, and join nothing
-#   --help
+#   --check    only check the volumes
+#   --help     print this text
 #
-# Volumes are NAME.001, NAME.002 …; NAME.sha256 holds their digests and, last, that of the whole.
-# Put the volumes of all media into one directory, with NAME.sha256 and this script. Without it:
-# cat NAME.0* >NAME. The volumes stay; so there must be room for NAME beside them.
-# Exit code: 0 done, 1 a volume is bad or missing (each is named) or NAME cannot be written,
+# Volumes are NAME.001, NAME.002 …; NAME.sha256 holds their digests and, last, the digest of NAME.
+# Copy the volumes of all media into one directory, with NAME.sha256 and this script. To join them
+# by hand: cat NAME.0* >NAME. The volumes are kept, so the disk needs space for NAME too.
+# Exit code: 0 done, 1 a volume is damaged or missing (each is named) or NAME cannot be written,
 # 2 wrong usage.
 set -u
-umask 077 # what is joined holds private keys
+umask 077 # the joined file holds private keys
 LC_ALL=C
 export LC_ALL
 
@@ -28,14 +28,14 @@ main() {
             *) argument=${argument%.sha256}; set -- "$@" "${argument%.[0-9][0-9][0-9]}" ;;
         esac
     done
-    # Without an argument the volumes are beside the script.
+    # Without an argument, join the volumes next to the script.
     [ $# -gt 0 ] || for digests in "$(dirname "$0")"/*.sha256; do
         [ ! -f "$digests" ] || set -- "$@" "${digests%.sha256}"
     done
-    [ $# -gt 0 ] || usage_error "there are no volumes here (NAME.sha256)"
+    [ $# -gt 0 ] || usage_error "no volumes (NAME.sha256) next to join.sh: copy them here, or give NAME"
     failed=0
     for path in "$@"; do
-        # in its own directory, so that digests and volumes have plain names
+        # in the directory of the volumes: the digest file has names without directories
         (cd "$(dirname "$path")" && join "${path##*/}") || failed=1
     done
     exit "$failed"
@@ -48,9 +48,9 @@ usage_error() {
 
 fault() { echo "join.sh: $*" >&2; }
 
-# join NAME, in the directory where its volumes are.
+# join NAME: runs in the directory of its volumes.
 join() {
-    [ -f "$1.sha256" ] || { fault "$1.sha256: missing: it comes with the volumes; a build that was cut short has none"; return 1; }
+    [ -f "$1.sha256" ] || { fault "$1.sha256: missing: copy it from the media; if they do not have it, the build was interrupted"; return 1; }
     volumes=$(awk -v name="$1." 'index($2, name) == 1 { print $2 }' "$1.sha256")
     case $volumes:$(digest_in "$1") in
         :* | *:) fault "$1.sha256: damaged: copy it again"; return 1 ;;
@@ -58,18 +58,18 @@ join() {
     check_volumes "$1" || return 1
     # shellcheck disable=SC2086 # a list of names without spaces
     set -- "$1" $volumes
-    if [ "$check_only" = yes ]; then echo "$1: $(($# - 1)) volumes, all well"; return 0; fi
+    if [ "$check_only" = yes ]; then echo "$1: all $(($# - 1)) volumes are intact"; return 0; fi
     part=$1.part
     trap 'rm -f "$part"' EXIT
     trap 'exit 1' HUP INT TERM
     # shellcheck disable=SC2086
-    cat $volumes >"$part" || { fault "$1: cannot be written: is there room for it beside the volumes?"; exit 1; }
-    [ "$(print_digest "$part")" = "$(digest_in "$1")" ] || { fault "$1: joined, its digest is not the one in $1.sha256"; exit 1; }
+    cat $volumes >"$part" || { fault "$1: cannot be written: check the free space of this file system"; exit 1; }
+    [ "$(print_digest "$part")" = "$(digest_in "$1")" ] || { fault "$1: the digest of the joined file differs from $1.sha256: copy the volumes again"; exit 1; }
     mv -f "$part" "$1" || exit 1
     echo "$1: joined from $(($# - 1)) volumes"
 }
 
-# check_volumes NAME: every bad volume is told; and one of another split, which `cat` would join too.
+# check_volumes NAME: report every bad volume, and each of another split, which `cat` would join too.
 check_volumes() {
     bad=0
     for volume in $volumes; do
@@ -77,17 +77,17 @@ check_volumes() {
             fault "$volume: missing"
             bad=1
         elif [ "$(print_digest "$volume")" != "$(digest_in "$1" "$volume")" ]; then
-            fault "$volume: altered or damaged: copy it again"
+            fault "$volume: damaged: copy it again"
             bad=1
         fi
     done
     for volume in "$1".[0-9][0-9][0-9]; do
-        [ ! -f "$volume" ] || [ -n "$(digest_in "$1" "$volume")" ] || fault "warning: $volume is of another split, and left out"
+        [ ! -f "$volume" ] || [ -n "$(digest_in "$1" "$volume")" ] || fault "warning: $volume is of another split and is not used"
     done
     return "$bad"
 }
 
-# digest_in NAME [FILE]: what NAME.sha256 says of a file; of NAME itself without one.
+# digest_in NAME [FILE]: the digest of FILE, or of NAME, in NAME.sha256.
 digest_in() { awk -v name="${2:-$1}" '$2 == name { print $1 }' "$1.sha256"; }
 print_digest() { sha256sum <"$1" | cut -d' ' -f1; }
 

@@ -1,9 +1,9 @@
-"""From one build to another: what differs, and in which order hosts take it.
+"""From one build to another: what differs, and the order in which hosts are updated.
 
-change.py      a difference that can be told
-diff.py        between two bundles
-components.py  in their SBOMs
-text.py        in text files, secrets masked
-rollout.py     host by host
+change.py      one difference
+diff.py        `bundler diff`: the differences of two bundles
+components.py  the differences of their SBOMs
+text.py        the differences of text files, with secrets masked
+rollout.py     `bundler plan`: the changes of each host, in rollout order
 runbook.py     dist/RUNBOOK.md
 """

@@ -1,11 +1,11 @@
-"""The differences that `bundler diff` tells of."""
+"""The differences that `bundler diff` reports."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
 
-class What(StrEnum):
-    """What became of a thing on the way from A to B."""
+class ChangeKind(StrEnum):
+    """The kind of a difference between A and B."""
 
     ADDED = "added"
     REMOVED = "removed"
@@ -14,11 +14,11 @@ class What(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BundleChange:
-    """One difference; `before` and `after` are words about the thing in A and in B."""
+    """One difference; `before` and `after` describe the thing in A and in B."""
 
     section: str  # facts, components, images, packages, files, signature, tarball, bundles
-    what: What
+    what: ChangeKind
     name: str
     before: str = ""
     after: str = ""
-    text: tuple[str, ...] = ()  # of a text file: the lines of a unified diff, secrets masked
+    text: tuple[str, ...] = ()  # lines of a unified diff of a text file, secrets masked

@@ -1,4 +1,4 @@
-"""Which components two bundles' SBOMs tell apart: upstream files, programs, images, packages."""
+"""Compare the SBOMs of two bundles: upstream files, programs, images, packages."""
 
 import json
 from collections import Counter
@@ -9,7 +9,7 @@ from typing import Any
 from bundler.bundle.inspect import BundleReport
 from bundler.bundle.sbom import PROPERTIES, SBOM
 from bundler.errors import OutputError
-from bundler.upgrade.change import BundleChange, What
+from bundler.upgrade.change import BundleChange, ChangeKind
 
 SECTIONS = {
     "artifact": "components",
@@ -18,14 +18,14 @@ SECTIONS = {
     "image": "images",
     "package": "packages",
 }
-"""Where a kind of component is told of; kinds that are not here are parts of others."""
+"""The section that reports a kind of component; other kinds are parts of these."""
 
 Key = tuple[str, str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Component:
-    """A component of an SBOM, as far as it is compared."""
+    """The fields of an SBOM component that are compared."""
 
     kind: str
     name: str
@@ -33,12 +33,12 @@ class Component:
     path: str
     version: str
     digest: str
-    whole: Key | None  # what it was taken out of
+    parent: Key | None  # the component that contains it
     parts: tuple[str, ...]  # names of the layers of an image
 
     @property
     def key(self) -> Key:
-        """What stays when the version changes."""
+        """The fields that stay when the version changes."""
         return self.kind, self.path if self.kind == "program" else self.name, self.arch
 
     @property
@@ -48,10 +48,10 @@ class Component:
 
 
 def compare_components(before: BundleReport, after: BundleReport) -> Iterator[BundleChange]:
-    """Each component that is not the same, in words.
+    """Yield each component that differs.
 
-    Nothing where only one bundle has an SBOM: that this file was added says so. A program is told
-    of by itself only where what it was taken out of is the same.
+    If only one bundle has an SBOM, yield nothing: the SBOM is listed as an added file. A program
+    is reported only if the component that contains it is the same.
     """
     if SBOM not in before.texts or SBOM not in after.texts:
         return
@@ -63,22 +63,22 @@ def compare_components(before: BundleReport, after: BundleReport) -> Iterator[Bu
             continue
         changed.add(key)
         first = (old or new)[0]
-        if first.whole not in changed:
-            yield from _tell(old, new)
+        if first.parent not in changed:
+            yield from _list_changes(old, new)
 
 
 def read_components(report: BundleReport) -> tuple[Component, ...]:
-    """Every component of a bundle's SBOM, parts after their wholes; OutputError where it is odd."""
+    """Read every component of a bundle's SBOM; raise OutputError if it is not bundler's."""
     try:
         document = json.loads(report.texts[SBOM])
         return tuple(_walk(document.get("components", ()), None))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise OutputError(
-            f"{report.facts.get('NODE', 'a bundle')}: {SBOM} is no SBOM of bundler's"
+            f"{report.facts.get('NODE', 'a bundle')}: {SBOM}: bundler did not write this SBOM"
         ) from error
 
 
-def _walk(components: list[dict[str, Any]], whole: Key | None) -> Iterator[Component]:
+def _walk(components: list[dict[str, Any]], parent: Key | None) -> Iterator[Component]:
     for each in components:
         properties = {p["name"]: str(p["value"]) for p in each.get("properties", ())}
         kind = properties.get(f"{PROPERTIES}kind", "")
@@ -93,7 +93,7 @@ def _walk(components: list[dict[str, Any]], whole: Key | None) -> Iterator[Compo
             path=properties.get(f"{PROPERTIES}path", ""),
             version=str(each.get("version", "")),
             digest=" ".join(hashes),
-            whole=whole,
+            parent=parent,
             parts=tuple(str(part["name"]) for part in parts),
         )
         if kind in SECTIONS:
@@ -112,13 +112,13 @@ def _identify(components: tuple[Component, ...]) -> Counter[tuple[str, str]]:
     return Counter((component.version, component.digest) for component in components)
 
 
-def _tell(old: tuple[Component, ...], new: tuple[Component, ...]) -> Iterator[BundleChange]:
-    """One thing that became another is a change; where there are several, each comes or goes."""
+def _list_changes(old: tuple[Component, ...], new: tuple[Component, ...]) -> Iterator[BundleChange]:
+    """Report one component that changed; with several of one name, additions and removals."""
     section, name = SECTIONS[(old or new)[0].kind], (old or new)[0].label
     if len(old) == len(new) == 1:
         yield BundleChange(
             section=section,
-            what=What.CHANGED,
+            what=ChangeKind.CHANGED,
             name=name,
             before=_describe(old[0], new[0]),
             after=_describe(new[0], old[0]) + _count_layers(old[0], new[0]),
@@ -128,15 +128,15 @@ def _tell(old: tuple[Component, ...], new: tuple[Component, ...]) -> Iterator[Bu
     for component in old:
         if (component.version, component.digest) not in right:
             before = component.version or _short(component.digest)
-            yield BundleChange(section=section, what=What.REMOVED, name=name, before=before)
+            yield BundleChange(section=section, what=ChangeKind.REMOVED, name=name, before=before)
     for component in new:
         if (component.version, component.digest) not in left:
             after = component.version or _short(component.digest)
-            yield BundleChange(section=section, what=What.ADDED, name=name, after=after)
+            yield BundleChange(section=section, what=ChangeKind.ADDED, name=name, after=after)
 
 
 def _describe(component: Component, other: Component) -> str:
-    """The version, or what tells it from another of the same version."""
+    """Return the version, and the digest if both have the same version."""
     if component.version != other.version:
         return component.version or "unknown"
     return f"{component.version} {_short(component.digest)}".strip()

@@ -1,7 +1,6 @@
-"""What differs between two bundles, as changes that can be told in words.
+"""List the differences of two bundles.
 
-Each bundle is read to its end and held against its own manifest first, so that what is compared is
-what is there.
+Each bundle is first read completely and checked against its own manifest.
 """
 
 import stat
@@ -19,18 +18,18 @@ from bundler.files import SECRET_MODE
 from bundler.formats.digests import HashingReader
 from bundler.formats.volumes import joined_name, open_joined
 from bundler.render.bundle_manifest import ManifestEntry
-from bundler.upgrade.change import BundleChange, What
+from bundler.upgrade.change import BundleChange, ChangeKind
 from bundler.upgrade.components import compare_components
 from bundler.upgrade.text import TEXT_LIMIT, diff_texts
 
 BUNDLE = ".tar.gz"
 DERIVED = frozenset({SBOM, PROVENANCE})
-"""Files that follow from the others: they change with them, and their text says nothing new."""
+"""Files that are derived from the others; the text of their changes adds nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """Two bundles to compare; None: there is no such one."""
+    """Two bundles to compare; None if one does not exist."""
 
     name: str
     before: Path | None
@@ -38,9 +37,9 @@ class Pair:
 
 
 def pair_bundles(before: Path, after: Path) -> tuple[Pair, ...]:
-    """Two tarballs; or those of two directories by their names; or one and its like in the other.
+    """Pair two tarballs, the tarballs of two directories by name, or one and its namesake.
 
-    OutputError where there is nothing to compare.
+    Raises OutputError if there is nothing to compare.
     """
     if not before.is_dir() and not after.is_dir():
         return (Pair(name=after.name, before=before, after=after),)
@@ -54,13 +53,13 @@ def pair_bundles(before: Path, after: Path) -> tuple[Pair, ...]:
 
 
 def compare_pair(pair: Pair, *, text: bool = False) -> tuple[BundleChange, ...]:
-    """Every difference of two bundles; nothing where they are the same, byte for byte.
+    """List every difference of two bundles; nothing if they have the same bytes.
 
-    With `text` changed text files come with their lines. OutputError where one cannot be read or
-    is not what its manifest says.
+    With `text`, the changed lines of text files too. Raises OutputError if a bundle cannot be read
+    or differs from its manifest.
     """
     if pair.before is None or pair.after is None:
-        what = What.ADDED if pair.before is None else What.REMOVED
+        what = ChangeKind.ADDED if pair.before is None else ChangeKind.REMOVED
         return (BundleChange(section="bundles", what=what, name=pair.name),)
     with ThreadPoolExecutor(2) as pool:
         paths = pair.before, pair.after
@@ -71,9 +70,9 @@ def compare_pair(pair: Pair, *, text: bool = False) -> tuple[BundleChange, ...]:
     return compare_reports(before, after, text=text) or (
         BundleChange(
             section="tarball",
-            what=What.CHANGED,
+            what=ChangeKind.CHANGED,
             name="the bytes of the tarball",
-            after="every file is the same: members' times, their order or compression differ",
+            after="every file is the same; the time, order or compression of members differs",
         ),
     )
 
@@ -81,7 +80,7 @@ def compare_pair(pair: Pair, *, text: bool = False) -> tuple[BundleChange, ...]:
 def compare_reports(
     before: BundleReport, after: BundleReport, *, text: bool = False
 ) -> tuple[BundleChange, ...]:
-    """Every difference of what two bundles hold."""
+    """List every difference of the contents of two bundles."""
     return (
         *_compare_facts(before, after),
         *compare_components(before, after),
@@ -96,7 +95,7 @@ def _compare_facts(before: BundleReport, after: BundleReport) -> Iterator[Bundle
         if old != new:
             name = key.lower().replace("_", " ")
             yield BundleChange(
-                section="facts", what=What.CHANGED, name=name, before=old or "none",
+                section="facts", what=ChangeKind.CHANGED, name=name, before=old or "none",
                 after=new or "none",
             )  # fmt: skip
 
@@ -109,7 +108,7 @@ def _compare_files(
     for path in sorted(ours.keys() | theirs.keys()):
         old, new = ours.get(path), theirs.get(path)
         if old is None or new is None:
-            what = What.ADDED if old is None else What.REMOVED
+            what = ChangeKind.ADDED if old is None else ChangeKind.REMOVED
             yield BundleChange(
                 section="files", what=what, name=path, before=_describe(old), after=_describe(new)
             )
@@ -120,7 +119,7 @@ def _compare_files(
 
 
 def _describe(entry: ManifestEntry | None) -> str:
-    """Mode and size; of a secret file the mode alone."""
+    """Return mode and size; for a secret file only the mode."""
     if entry is None:
         return ""
     mode = f"{stat.S_IMODE(entry.mode):04o}"
@@ -134,7 +133,12 @@ def _describe_change(
     if before == after:
         after = "other content"
     return BundleChange(
-        section="files", what=What.CHANGED, name=new.path, before=before, after=after, text=lines
+        section="files",
+        what=ChangeKind.CHANGED,
+        name=new.path,
+        before=before,
+        after=after,
+        text=lines,
     )
 
 
@@ -146,20 +150,20 @@ def _diff_file(path: str, before: BundleReport, after: BundleReport) -> tuple[st
 
 
 def _compare_signatures(before: BundleReport, after: BundleReport) -> Iterator[BundleChange]:
-    """Only what the manifests do not explain."""
+    """Report the signature, unless it differs only because the manifest does."""
     old, new = before.signature, after.signature
     is_other = before.manifest == after.manifest and old != new
     if (old is None) != (new is None) or is_other:
         words = {True: "not signed", False: "signed"}
         yield BundleChange(
-            section="signature", what=What.CHANGED, name="the manifest's signature",
+            section="signature", what=ChangeKind.CHANGED, name="the manifest's signature",
             before=words[old is None], after=words[new is None] if old is None or new is None
             else "signed with another key",
         )  # fmt: skip
 
 
 def _list_bundles(directory: Path) -> Mapping[str, Path]:
-    """Tarballs by name, in one file or in volumes."""
+    """Map names to tarballs, each in one file or in volumes."""
     try:
         names = {joined_name(path.name) for path in directory.iterdir()}
     except OSError as error:
@@ -167,7 +171,7 @@ def _list_bundles(directory: Path) -> Mapping[str, Path]:
     found = {name: directory / name for name in names if name.endswith(BUNDLE)}
     if not found:
         raise OutputError(
-            f"{directory}: holds no bundle (*{BUNDLE})",
+            f"{directory}: no bundle (*{BUNDLE}) in this directory",
             hint="give the directory that `bundler build -o` wrote, or a node's tarball",
         )
     return found
@@ -187,7 +191,7 @@ def _read(path: Path, *, keep: int) -> BundleReport:
         more = len(report.faults) - 1
         others = f", and {more} more fault{'s' if more > 1 else ''}" if more else ""
         raise OutputError(
-            f"{path}: {report.faults[0]}{others}: it cannot be compared",
-            hint=f"see all of them with: bundler inspect {path}",
+            f"{path}: {report.faults[0]}{others}; a damaged bundle cannot be compared",
+            hint=f"list all faults with: bundler inspect {path}",
         )
     return report

@@ -1,8 +1,8 @@
-"""From one build to another: which hosts change, in which order, and what each change interrupts.
+"""`bundler plan`: which hosts a new build changes, in which order, and what that interrupts.
 
-The rules are install.sh's own (templates/common/lib/transaction/host-diff.sh), read from the same
-files: a unit is restarted when a path that its RestartOn names is touched, and a node is
-drained when one of its DrainOn is.
+The rules are those of install.sh (templates/common/lib/transaction/host-diff.sh), read from the
+same unit files: a unit restarts if a path in its RestartOn changes, and a node is drained if a path
+in a DrainOn changes.
 """
 
 import configparser
@@ -16,13 +16,13 @@ from bundler.cluster.schema import Role
 from bundler.errors import ConfigError, OutputError
 from bundler.render.bundle_manifest import ManifestEntry
 from bundler.upgrade.diff import Pair, pair_bundles
-from bundler.upgrade.runbook import WAVES, is_late, wave_of
+from bundler.upgrade.runbook import GROUPS, group_of, is_late
 from bundler.upgrade.text import TEXT_LIMIT
 
 ROOTFS = "rootfs"
 UNIT_FILES = "rootfs/etc/systemd/system/"
 STEPPED = {"KUBERNETES_VERSION": "Kubernetes", "ETCD_VERSION": "etcd"}
-"""Facts of which one minor follows another, and none is taken back."""
+"""Programs that are upgraded one minor at a time, and never downgraded by a minor."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,13 +30,13 @@ class Restart:
     """A unit that is restarted on a host."""
 
     unit: str
-    because: tuple[str, ...]  # installed paths that are touched
-    interruption: str  # `up to 5 s: what is away meanwhile`
+    because: tuple[str, ...]  # installed paths that change
+    interruption: str  # `up to 5 s: what is not available`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostStep:
-    """What happens on one host."""
+    """The changes on one host."""
 
     name: str
     address: str
@@ -46,15 +46,15 @@ class HostStep:
     removed: tuple[str, ...] = ()
     restarts: tuple[Restart, ...] = ()
     started: tuple[str, ...] = ()  # units that are new
-    stopped: tuple[str, ...] = ()  # units that go
+    stopped: tuple[str, ...] = ()  # units that are removed
     is_drained: bool = False
     versions: tuple[str, ...] = ()  # `Kubernetes 1.20.2 → 1.20.3`
-    one_way: str = ""  # what cannot be taken back
+    one_way: str = ""  # why a rollback is not possible
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutStage:
-    """Hosts of which the next stage waits for all."""
+    """A group of hosts; the next group starts after all of them are done."""
 
     title: str
     how: str
@@ -63,23 +63,26 @@ class RolloutStage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpgradePlan:
-    """The whole way from one directory of bundles to another."""
+    """All steps from one directory of bundles to another."""
 
     cluster: str
-    leaving: tuple[HostStep, ...]  # hosts that have no bundle any more
+    leaving: tuple[HostStep, ...]  # hosts without a bundle in the new build
     stages: tuple[RolloutStage, ...]
 
 
 def make_upgrade_plan(before: Path, after: Path) -> UpgradePlan:
-    """What `after`, installed over `before`, changes on each host, in the order of the runbook.
+    """List what `after`, installed over `before`, changes on each host, in the runbook's order.
 
-    ConfigError where they are of two clusters, or where a minor is skipped or taken back;
-    OutputError where a bundle cannot be read or is not what its manifest says.
+    Raises ConfigError for bundles of two clusters and for a skipped or downgraded minor;
+    OutputError if a bundle cannot be read or differs from its manifest.
     """
     pairs = [(pair, *_read_pair(pair)) for pair in pair_bundles(before, after)]
     reports = [report for _, *both in pairs for report in both if report]
     if len(names := {report.facts.get("CLUSTER", "") for report in reports}) > 1:
-        raise ConfigError(f"these are bundles of {len(names)} clusters: {', '.join(sorted(names))}")
+        raise ConfigError(
+            f"the bundles belong to {len(names)} clusters ({', '.join(sorted(names))});"
+            " give two builds of one cluster"
+        )
     _check_versions([(old, new) for _, old, new in pairs if old and new])
     stages: dict[int, list[HostStep]] = {}
     leaving = []
@@ -89,12 +92,12 @@ def make_upgrade_plan(before: Path, after: Path) -> UpgradePlan:
             leaving.append(_describe(old, "leave"))
             continue
         step = _compare(old, new) if old else _describe(new, "install")
-        stages.setdefault(wave_of(_roles_of(new)), []).append(step)
+        stages.setdefault(group_of(_roles_of(new)), []).append(step)
     return UpgradePlan(
         cluster=next(iter(names), ""),
         leaving=tuple(leaving),
         stages=tuple(
-            RolloutStage(title=WAVES[at][0], how=WAVES[at][1], hosts=tuple(stages[at]))
+            RolloutStage(title=GROUPS[at][0], how=GROUPS[at][1], hosts=tuple(stages[at]))
             for at in sorted(stages)
         ),
     )
@@ -110,13 +113,13 @@ def _read(path: Path | None) -> BundleReport | None:
     report = inspect(path, keep=TEXT_LIMIT)
     if report.faults:
         raise OutputError(
-            f"{path}: {report.faults[0]}", hint=f"see all of it with: bundler inspect {path}"
+            f"{path}: {report.faults[0]}", hint=f"list all faults with: bundler inspect {path}"
         )
     return report
 
 
 def _check_versions(pairs: list[tuple[BundleReport, BundleReport]]) -> None:
-    """One minor after another: https://kubernetes.io/releases/version-skew-policy/."""
+    """Check that no minor is skipped: https://kubernetes.io/releases/version-skew-policy/."""
     faults = []
     for old, new in pairs:
         for fact, program in STEPPED.items():
@@ -125,11 +128,13 @@ def _check_versions(pairs: list[tuple[BundleReport, BundleReport]]) -> None:
             if step > 1:
                 path = [f"{other.partition('.')[0]}.{_minor(one) + n}" for n in range(1, step)]
                 faults.append(
-                    f"{program} goes from {one} to {other}, {step} minors at once;"
-                    f" build and install each in turn: {', '.join((one, *path, other))}"
+                    f"{program} {one} to {other} skips a minor; build and install these one after"
+                    f" another: {', '.join((*path, other))}"
                 )
             elif step < 0:
-                faults.append(f"{program} goes from {one} back to {other}: no minor is taken back")
+                faults.append(
+                    f"{program} {one} to {other}: a downgrade to an earlier minor is not supported"
+                )
     if faults:
         raise ConfigError("\n".join(dict.fromkeys(faults)))
 
@@ -178,15 +183,15 @@ def _compare(before: BundleReport, after: BundleReport) -> HostStep:
             for fact, program in STEPPED.items()
             if (one := before.facts.get(fact, "")) != (other := after.facts.get(fact, ""))
         ),
-        one_way=f"etcd writes its data anew for {etcd[0]}, and {etcd[1]} cannot read them then:"
-        " a snapshot is taken first"
+        one_way=f"etcd {etcd[0]} converts its data, which {etcd[1]} cannot read afterwards;"
+        " install.sh takes a snapshot first"
         if is_one_way
         else "",
     )
 
 
 def _installed(report: BundleReport) -> Mapping[str, ManifestEntry]:
-    """By the path on the host; the packages of its system are another matter."""
+    """Map paths on the host to entries, without the packages of the operating system."""
     return {
         entry.path.removeprefix(ROOTFS)
         if entry.path.startswith(f"{ROOTFS}/")
@@ -199,7 +204,7 @@ def _installed(report: BundleReport) -> Mapping[str, ManifestEntry]:
 def _list_restarts(
     before: BundleReport, after: BundleReport, touched: tuple[str, ...]
 ) -> Iterator[tuple[Restart, bool]]:
-    """Each unit of the later bundle that is touched; and whether the node is drained for it."""
+    """Yield each unit of the new bundle that restarts, and whether the node is drained for it."""
     for unit in after.facts.get("UNITS", "").split():
         fields = _read_unit(unit, after, before)
         watched = (f"/etc/systemd/system/{unit}", *fields.get("RestartOn", "").split())
@@ -214,7 +219,7 @@ def _list_restarts(
 
 
 def _read_unit(unit: str, *reports: BundleReport) -> Mapping[str, str]:
-    """The section X-Bundler; a delta leaves out the unit files that stay."""
+    """Read the section X-Bundler of a unit; a delta leaves out unit files that stay."""
     for report in reports:
         if text := report.texts.get(UNIT_FILES + unit):
             parser = configparser.RawConfigParser(strict=False, delimiters=("=",))
@@ -224,6 +229,6 @@ def _read_unit(unit: str, *reports: BundleReport) -> Mapping[str, str]:
             parser.read_string(content[at:] if at >= 0 else "")
             return dict(parser["X-Bundler"]) if at >= 0 else {}
     raise OutputError(
-        f"{unit}: neither bundle brings this unit's file",
-        hint="compare whole bundles, not changes to others (--since)",
+        f"{unit}: the file of this unit is in neither bundle",
+        hint="give complete bundles, not deltas (--since)",
     )

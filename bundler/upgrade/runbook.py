@@ -1,4 +1,4 @@
-"""dist/RUNBOOK.md: what to carry where, what to run there in order, what to read back aloud."""
+"""dist/RUNBOOK.md: which file goes to which host, the commands there, and digests to read aloud."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -12,46 +12,51 @@ from bundler.formats.volumes import DIGESTS, Written, joined_name
 from bundler.overlays.templating import compile_template
 from bundler.paths import RESOURCES
 
-SPOKEN = 4  # groups of four characters of a digest: enough to be read back aloud
+SPOKEN = 4  # groups of four characters of a digest that people read aloud
 
-IN_TURN = "a new cluster: in any order; one that runs: one by one, or `--wait` gives each its turn"
-WAVES = (
-    ("Members of etcd", IN_TURN),
-    ("Control planes", IN_TURN),
-    ("Workers", "after the control planes, as many at a time as the cluster can do without"),
+ONE_BY_ONE = (
+    "in a new cluster in any order; in a running cluster one by one, or all at once with `--wait`,"
+    " which waits for the rollout slot"
 )
-"""In which order hosts are installed: a title, and how."""
-DECIDING = {Role.CONTROL_PLANE: 1, Role.WORKER: 2, Role.ETCD: 0, Role.LOAD_BALANCER: 1}
-"""The first of these that a node has says its wave. A worker comes after the control planes,
-whatever else it is; with node-local load balancers each is one of them too."""
+GROUPS = (
+    ("etcd members", ONE_BY_ONE),
+    ("Control planes", ONE_BY_ONE),
+    ("Workers", "after the control planes; several at a time, if the cluster has the capacity"),
+)
+"""The rollout order: the title of each group of hosts, and how to install it."""
+GROUP_OF_ROLE = {Role.CONTROL_PLANE: 1, Role.WORKER: 2, Role.ETCD: 0, Role.LOAD_BALANCER: 1}
+"""The index in GROUPS of a node: that of its first role here. A worker comes after the control
+planes, also with other roles: with node-local load balancers every worker has that role too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wave:
-    """Hosts that are installed at one time."""
+class RolloutGroup:
+    """Hosts of which all are installed before those of the next group."""
 
     title: str
     how: str
     nodes: tuple[NodePlan, ...]
 
 
-def make_waves(plan: ClusterPlan) -> tuple[Wave, ...]:
-    """Every node in the wave of its roles; waves without a node are left out."""
+def make_groups(plan: ClusterPlan) -> tuple[RolloutGroup, ...]:
+    """Assign every node to the group of its roles; leave out empty groups."""
     nodes = sorted(plan.nodes, key=lambda node: is_late(node.roles))
-    waves = (
-        Wave(title=title, how=how, nodes=tuple(n for n in nodes if wave_of(n.roles) == index))
-        for index, (title, how) in enumerate(WAVES)
+    groups = (
+        RolloutGroup(
+            title=title, how=how, nodes=tuple(n for n in nodes if group_of(n.roles) == index)
+        )
+        for index, (title, how) in enumerate(GROUPS)
     )
-    return tuple(wave for wave in waves if wave.nodes)
+    return tuple(group for group in groups if group.nodes)
 
 
-def wave_of(roles: Collection[Role]) -> int:
-    """The place in WAVES of a node with these roles."""
-    return next(wave for role, wave in DECIDING.items() if role in roles)
+def group_of(roles: Collection[Role]) -> int:
+    """Return the index in GROUPS of a node with these roles."""
+    return next(group for role, group in GROUP_OF_ROLE.items() if role in roles)
 
 
 def is_late(roles: Collection[Role]) -> bool:
-    """Whether others of its wave go first: control planes that have no kubelet do."""
+    """Whether others of the group go first: control planes without a kubelet do."""
     return Role.WORKER in roles
 
 
@@ -63,14 +68,14 @@ def make_runbook(
     *,
     signed: bool,
 ) -> bytes:
-    """The runbook of a build, as Markdown; the same build gives the same bytes.
+    """Render the runbook of a build as Markdown; the same build gives the same bytes.
 
-    `deltas` names the nodes whose bundle is a change to an earlier one.
+    `deltas` names the nodes whose bundle is a delta to an earlier one.
     """
     text = (RESOURCES / f"{RUNBOOK}.j2").read_text()
     files = {
-        whole: sorted(files, key=lambda file: file.path.name)
-        for whole, files in groupby(
+        joined: sorted(files, key=lambda file: file.path.name)
+        for joined, files in groupby(
             sorted(written, key=lambda file: file.path.name),
             lambda file: joined_name(file.path.name.removesuffix(DIGESTS)),
         )
@@ -79,19 +84,19 @@ def make_runbook(
         compile_template(text)
         .render(
             plan=plan,
-            waves=make_waves(plan),
+            groups=make_groups(plan),
             files=files,
             payload=next((name for name in files if name.startswith("payload-")), ""),
             is_split=media.layout is Layout.SPLIT,
             deltas=deltas,
             signed=signed,
-            spoken=speak,
+            spoken=group_digits,
             first=plan.having(Role.CONTROL_PLANE)[0],
         )
         .encode()
     )
 
 
-def speak(digest: str) -> str:
-    """The first characters of a digest in groups that one person reads and another repeats."""
+def group_digits(digest: str) -> str:
+    """Return the first characters of a digest in groups, for reading aloud."""
     return " ".join(digest[4 * at : 4 * at + 4] for at in range(SPOKEN))

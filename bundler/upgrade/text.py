@@ -1,17 +1,17 @@
-"""Text files line by line, with everything masked that might be a secret."""
+"""Compare text files line by line, and mask everything that may be a secret."""
 
 import difflib
 import hashlib
 import re
 
 TEXT_LIMIT = 256 << 10
-"""Bytes of a file; longer ones are not shown line by line."""
-ONLY_MASKED = "(only in what is masked)"
-ONLY_LINE_ENDS = "(only in how lines end)"
+"""Files with more bytes are not compared line by line."""
+ONLY_MASKED = "(only masked text differs)"
+ONLY_LINE_ENDS = "(only line endings differ)"
 
 NAMES = r"client-key-data|token|token-secret|tls\.key|password|passwd|secret|auth"
 MASKS = (
-    # what YAML, JSON, TOML, and flags call a secret: the rest of the line, and YAML's blocks
+    # secrets by their names in YAML, JSON, TOML and flags: the rest of the line, and YAML blocks
     (
         re.compile(rf"(?im)^([ \t-]*[\"']?(?:{NAMES})[\"']?:)[ \t]*[|>].*\n(?:[ \t]+.*(?:\n|\Z))+"),
         "\\1 [masked]\n",
@@ -21,7 +21,7 @@ MASKS = (
         r"\1[masked]",
     ),
     (re.compile(r"(?im)(\bauth_pass[ \t]+|\bauthorization:[ \t]*\w+[ \t]+)\S+"), r"\1[masked]"),
-    # a bootstrap token, a JSON web token, a password in an address
+    # a bootstrap token, a JSON web token, a password in a URL
     (re.compile(r"\b[a-z0-9]{6}\.[a-z0-9]{16}\b"), "[masked]"),
     (re.compile(r"\beyJ[\w-]+\.[\w-]+\.[\w-]*"), "[masked]"),
     (re.compile(r"(?<=://)[^/\s@]+(?=@)"), "[masked]"),
@@ -30,7 +30,7 @@ PEM = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----.*?(?:-----END \1-----|\Z)", re.D
 
 
 def diff_texts(before: bytes, after: bytes) -> tuple[str, ...]:
-    """The lines of a unified diff without its heading; nothing where one is no text.
+    """Return the lines of a unified diff without its heading; nothing if a file is not text.
 
     Private keys and tokens are masked, other PEM blocks are shown by their digests.
     """
@@ -43,7 +43,7 @@ def diff_texts(before: bytes, after: bytes) -> tuple[str, ...]:
 
 
 def mask(text: str) -> str:
-    """The text without secrets."""
+    """Replace the secrets in a text."""
     text = PEM.sub(_mask_pem, text)
     for pattern, replacement in MASKS:
         text = pattern.sub(replacement, text)

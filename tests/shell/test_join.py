@@ -6,19 +6,20 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from support.shells import TEMPLATES, Sh
+from support.shells import Sh
 
 from bundler.formats.volumes import write_pieces
+from bundler.paths import RESOURCES
 
 CONTENT = bytes(range(256)) * 40
 
 
 @pytest.fixture
 def volumes(tmp_path: Path) -> Path:
-    """join.sh, and two files in volumes."""
+    """A directory with join.sh and the volumes of two files."""
     directory = tmp_path / "usb disk"
     directory.mkdir()
-    shutil.copy(TEMPLATES / "media/join.sh", directory)
+    shutil.copy(RESOURCES / "join.sh", directory)
     for name in ("lab-one.tar.gz", "lab-two.tar.gz"):
         write_pieces([name.encode(), CONTENT], directory / name, limit=3_000)
     return directory
@@ -36,7 +37,7 @@ def test_all_files_are_joined_for_their_owner_only(sh: Sh, volumes: Path) -> Non
 
 
 @pytest.mark.parametrize("name", ["lab-one.tar.gz", "lab-one.tar.gz.003", "lab-one.tar.gz.sha256"])
-def test_one_file_is_joined_where_it_is_named(sh: Sh, volumes: Path, name: str) -> None:
+def test_one_file_is_joined_in_its_directory(sh: Sh, volumes: Path, name: str) -> None:
     assert sh(volumes / "join.sh", str(volumes / name)).returncode == 0
     assert (volumes / "lab-one.tar.gz").is_file()
     assert not (volumes / "lab-two.tar.gz").exists()
@@ -48,7 +49,7 @@ def test_every_bad_volume_is_named_and_nothing_is_joined(sh: Sh, volumes: Path) 
     done = sh(volumes / "join.sh")
     assert done.returncode == 1
     assert "lab-one.tar.gz.001: missing\n" in done.stderr
-    assert "lab-one.tar.gz.003: altered or damaged" in done.stderr
+    assert "lab-one.tar.gz.003: damaged: copy it again" in done.stderr
     assert "lab-one.tar.gz.002" not in done.stderr
     assert not (volumes / "lab-one.tar.gz").exists()
     assert (volumes / "lab-two.tar.gz").is_file()
@@ -57,11 +58,11 @@ def test_every_bad_volume_is_named_and_nothing_is_joined(sh: Sh, volumes: Path) 
 def test_a_check_joins_nothing_and_writes_nothing(sh: Sh, volumes: Path) -> None:
     before = sorted(volumes.iterdir())
     done = sh(volumes / "join.sh", "--check")
-    assert (done.returncode, "lab-two.tar.gz: 4 volumes, all well" in done.stdout) == (0, True)
+    assert (done.returncode, "lab-two.tar.gz: all 4 volumes are intact" in done.stdout) == (0, True)
     assert sorted(volumes.iterdir()) == before
 
 
-def test_a_volume_of_another_split_is_told_and_left_out(sh: Sh, volumes: Path) -> None:
+def test_a_volume_of_another_split_is_reported_and_not_used(sh: Sh, volumes: Path) -> None:
     shutil.copy(volumes / "lab-one.tar.gz.001", volumes / "lab-one.tar.gz.005")
     done = sh(volumes / "join.sh", str(volumes / "lab-one.tar.gz"))
     assert done.returncode == 0
@@ -87,14 +88,14 @@ def test_without_the_digests_nothing_is_joined(
     assert not (volumes / "lab-one.tar.gz").exists()
 
 
-def test_a_full_disk_leaves_nothing_half_joined(
+def test_a_full_disk_leaves_no_partial_file(
     sh: Sh, volumes: Path, request: pytest.FixtureRequest
 ) -> None:
     shell = request.node.callspec.params["sh"]
     limited = f'trap "" XFSZ; ulimit -f 8; exec {" ".join(shell)} "{volumes}/join.sh" "{volumes}/lab-one.tar.gz"'
     done = subprocess.run(["bash", "-c", limited], capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "is there room for it" in done.stderr
+    assert "check the free space" in done.stderr
     assert not list(volumes.glob("lab-one.tar.gz.part"))
     assert not (volumes / "lab-one.tar.gz").exists()
 
@@ -110,7 +111,7 @@ def test_options_are_explained_and_checked(
     assert (done.returncode, expected in done.stdout + done.stderr) == (code, True)
 
 
-def test_where_there_are_no_volumes_it_says_so(sh: Sh, tmp_path: Path) -> None:
-    shutil.copy(TEMPLATES / "media/join.sh", tmp_path)
+def test_missing_volumes_are_reported(sh: Sh, tmp_path: Path) -> None:
+    shutil.copy(RESOURCES / "join.sh", tmp_path)
     done = sh(tmp_path / "join.sh")
-    assert (done.returncode, "there are no volumes here" in done.stderr) == (2, True)
+    assert (done.returncode, "no volumes (NAME.sha256) next to join.sh" in done.stderr) == (2, True)

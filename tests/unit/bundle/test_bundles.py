@@ -1,4 +1,4 @@
-"""What is in a directory of bundles, and what is not: digests, manifests, images."""
+"""`bundler verify` of a directory of bundles, signatures, and keys."""
 
 import subprocess
 from collections.abc import Callable
@@ -53,7 +53,7 @@ def verify(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]
     )  # fmt: skip
 
 
-def test_a_whole_directory_is_well(make: Callable[..., Path]) -> None:
+def test_a_complete_directory_passes(make: Callable[..., Path]) -> None:
     done = verify(make())
     assert (done.returncode, len(done.stdout.splitlines())) == (0, 3), done.stderr
     assert "ok  RUNBOOK.md  " in done.stdout
@@ -72,13 +72,13 @@ def test_each_bad_bundle_is_named(make: Callable[..., Path]) -> None:
     assert "strange.tar.gz: not in SHA256SUMS" in done.stderr
 
 
-def test_without_sums_it_says_what_to_do(tmp_path: Path) -> None:
+def test_a_directory_without_sha256sums_is_reported_with_a_hint(tmp_path: Path) -> None:
     done = verify(tmp_path)
     assert done.returncode == 6
     assert "build again" in done.stderr
 
 
-def test_an_image_that_nothing_brings_fails_the_build_with_its_place(
+def test_an_image_that_the_bundle_does_not_have_fails_the_build_with_its_place(
     make: Callable[..., Path], tmp_path: Path
 ) -> None:
     sandbox = "{plugins: {io.containerd.cri.v1.images: {pinned_images: {sandbox: 'mine/pause:9'}}}}"
@@ -109,32 +109,32 @@ def test_signed_bundles_are_the_same_bytes_twice_and_verify_by_openssl(
     assert verify(directory).returncode == 0
 
 
-def test_unsigned_and_strangers_bundles_are_refused(
+def test_unsigned_bundles_and_unknown_signers_are_refused(
     make: Callable[..., Path], tmp_path: Path
 ) -> None:
     ours, theirs = (generate_key(tmp_path / f"{name}.key") for name in ("ours", "theirs"))
     done = verify(make(), "--trust", str(ours))
-    assert (done.returncode, "no trusted key signed it" in done.stderr) == (6, True)
+    assert (done.returncode, "not signed by a trusted key" in done.stderr) == (6, True)
     directory = make(sign=tmp_path / "theirs.key")
     assert verify(directory, "--trust", str(ours)).returncode == 6
     assert verify(directory, "--trust", str(ours), "--trust", str(theirs)).returncode == 0
 
 
-def test_keys_are_for_their_owner_and_never_overwritten(tmp_path: Path) -> None:
+def test_private_keys_are_for_their_owner_and_not_overwritten(tmp_path: Path) -> None:
     key = tmp_path / "release.key"
     generate_key(key)
     assert key.stat().st_mode & 0o777 == 0o600
-    with pytest.raises(OutputError, match="never overwritten"):
+    with pytest.raises(OutputError, match="does not overwrite keys"):
         generate_key(key)
     key.chmod(0o644)
-    with pytest.raises(ConfigError, match="open to other users"):
+    with pytest.raises(ConfigError, match="other users can read this private key"):
         load_signing_key(key)
-    with pytest.raises(ConfigError, match="no private key in PEM"):
+    with pytest.raises(ConfigError, match="not a private key in PEM"):
         load_signing_key(_write(tmp_path / "no.key", "nothing"))
 
 
-def test_a_key_is_never_named_as_its_public_half(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="is the public key's name") as caught:
+def test_a_private_key_cannot_have_the_name_of_a_public_key(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=".pub is for the public key") as caught:
         generate_key(tmp_path / "release.pub")
     assert f"bundler keygen {tmp_path}/release.key" in (caught.value.hint or "")
     assert list(tmp_path.iterdir()) == []
@@ -143,13 +143,13 @@ def test_a_key_is_never_named_as_its_public_half(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
-        (".", "names no file"),
+        (".", "is not a file name"),
         ("nowhere/x.key", "No such file or directory"),
         ("file/x.key", "Not a directory"),
         ("x" * 300, "File name too long"),
     ],
 )
-def test_a_key_that_cannot_be_written_is_told_with_what_to_do(
+def test_a_key_that_cannot_be_written_is_reported_with_a_hint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, expected: str
 ) -> None:
     monkeypatch.chdir(tmp_path)

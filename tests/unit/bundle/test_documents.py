@@ -35,7 +35,7 @@ from bundler.bundle.provenance import (
     PREDICATE,
     PROVENANCE,
     hash_directory,
-    list_own,
+    list_program,
     make_provenance,
 )
 from bundler.bundle.sbom import SBOM, make_sbom
@@ -179,7 +179,9 @@ def test_the_sbom_has_every_program_and_image_with_the_digest_of_its_file(
     assert pause["purl"] == f"pkg:docker/pause@sha256:{image_id}?repository_url=registry.k8s.io"
 
 
-def test_a_bundle_names_only_what_it_holds(master: BundleReport, worker: BundleReport) -> None:
+def test_an_sbom_names_only_what_the_bundle_holds(
+    master: BundleReport, worker: BundleReport
+) -> None:
     names = [
         {c["name"] for c in flatten(json.loads(r.texts[SBOM])["components"]).values()}
         for r in (master, worker)
@@ -190,7 +192,7 @@ def test_a_bundle_names_only_what_it_holds(master: BundleReport, worker: BundleR
     assert not {"etcd", "kube-apiserver"} & names[1]
 
 
-def test_the_sbom_says_who_made_it_when_and_of_what(
+def test_the_sbom_names_its_tool_time_and_subject(
     lab: Path, master: BundleReport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     document = json.loads(master.texts[SBOM])
@@ -213,7 +215,7 @@ def test_the_sbom_says_who_made_it_when_and_of_what(
     assert dated["serialNumber"] != document["serialNumber"]
 
 
-def test_the_statement_is_one_for_in_totos_own_reader(worker: BundleReport) -> None:
+def test_in_totos_reader_accepts_the_statement(worker: BundleReport) -> None:
     message = Parse(worker.texts[PROVENANCE], statement_pb2.Statement())
     statement = Statement.copy_from_pb(message)
     statement.validate()
@@ -225,7 +227,7 @@ def test_the_statement_is_one_for_in_totos_own_reader(worker: BundleReport) -> N
 
 
 @pytest.mark.parametrize("node", ["master1", "worker1"])
-def test_subjects_are_all_files_but_the_secret_ones(lab: Path, node: str) -> None:
+def test_subjects_are_all_files_without_secrets(lab: Path, node: str) -> None:
     report = inspect(lab / "dist" / f"lab-{node}.tar.gz")
     statement = json.loads(report.texts[PROVENANCE])
     subjects = {s["name"]: s["digest"]["sha256"] for s in statement["subject"]}
@@ -239,7 +241,7 @@ def test_subjects_are_all_files_but_the_secret_ones(lab: Path, node: str) -> Non
     assert not [digest for digest in secrets if digest in text]
 
 
-def test_inputs_are_the_users_files_and_what_was_fetched(lab: Path) -> None:
+def test_inputs_are_the_users_files_and_the_downloads(lab: Path) -> None:
     inputs = inputs_of(lab)
     update_lock(inputs, [])
     lock = lab / "site" / "cluster.lock.yaml"
@@ -273,7 +275,7 @@ def test_inspect_prints_a_document_byte_by_byte_and_nothing_else(
     assert run_inspect(bundle, "--sbom", "--json").returncode == 2
 
 
-def test_a_bundle_without_documents_says_how_to_get_them(lab: Path, tmp_path: Path) -> None:
+def test_a_bundle_without_documents_is_reported_with_a_hint(lab: Path, tmp_path: Path) -> None:
     older = tmp_path / "older.tar.gz"
     with (
         tarfile.open(lab / "dist" / "lab-worker1.tar.gz") as old,
@@ -292,8 +294,8 @@ def test_a_bundle_without_documents_says_how_to_get_them(lab: Path, tmp_path: Pa
                 new.addfile(member, content)
     done = run_inspect(older, "--sbom")
     assert (done.returncode, done.stdout) == (6, b"")
-    assert b"holds no sbom.cdx.json" in done.stderr
-    assert b"build it anew" in done.stderr
+    assert b"sbom.cdx.json is missing" in done.stderr
+    assert b"build it again" in done.stderr
     assert run_inspect(older).returncode == 0
 
 
@@ -348,7 +350,7 @@ def make_items(
     return list_items(plan, plan.nodes[0], tree, taken)
 
 
-def test_upstreams_own_releases_have_a_licence_and_a_github_purl(plan: ClusterPlan) -> None:
+def test_upstream_releases_have_a_licence_and_a_github_purl(plan: ClusterPlan) -> None:
     items = {item.name: item for item in make_items(plan, make_tree(plan))}
     etcd = items["etcd"]
     assert etcd.purl == f"pkg:github/etcd-io/etcd@v{plan.etcd_version}"
@@ -379,7 +381,7 @@ def test_a_file_from_elsewhere_has_no_licence_and_its_address_no_password(
     assert_valid(make_sbom("solo-one", {}, items, 0))
 
 
-def test_upstreams_address_alone_does_not_make_a_file_upstreams(plan: ClusterPlan) -> None:
+def test_an_upstream_address_alone_does_not_make_an_upstream_release(plan: ClusterPlan) -> None:
     """The lab's Kubernetes has upstream's address, a user's pin, and bytes of somebody's own."""
     found = {}
     for digest in ("own", "upstreams"):
@@ -508,7 +510,7 @@ def test_two_images_with_the_same_layer_make_a_valid_sbom() -> None:
 # --- digests of directories
 
 
-def test_a_directorys_digest_is_that_of_gos_hash1(tmp_path: Path) -> None:
+def test_the_digest_of_a_directory_is_gos_hash1(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     for name in ("a", "b/c", "b.d"):
         (tmp_path / name).write_text(f"content of {name}")
@@ -520,9 +522,9 @@ def test_a_directorys_digest_is_that_of_gos_hash1(tmp_path: Path) -> None:
     assert hash_directory(reversed(files)) == expected.stdout.split()[0]
 
 
-def test_bundlers_own_code_and_templates_are_dependencies() -> None:
-    names = [own["name"] for own in list_own()]
+def test_bundlers_code_and_templates_are_dependencies() -> None:
+    names = [own["name"] for own in list_program()]
     assert names == ["bundler", "templates"]
     root = EXAMPLE.parents[1] / "templates"
     files = [(p.relative_to(root).as_posix(), p) for p in root.rglob("*") if p.is_file()]
-    assert list_own()[1]["digest"] == {"dirHash": hash_directory(files)}
+    assert list_program()[1]["digest"] == {"dirHash": hash_directory(files)}

@@ -1,4 +1,4 @@
-"""Ways of carrying: volumes, the layout `split`, deltas, and bundles without secrets."""
+"""Media: volumes, the layout `split`, deltas, and bundles without secrets."""
 
 import hashlib
 import io
@@ -76,7 +76,7 @@ def faults_of(directory: Path) -> list[str]:
 # manifests
 
 
-def test_a_manifest_is_read_back_with_where_everything_is() -> None:
+def test_a_manifest_is_read_back_with_the_source_of_every_file() -> None:
     lines = b"ab 0755 12 rootfs/x\ncd 0644 1 node.env\n"
     header = make_header(
         {"rootfs/x": ContentSource.BASE, "images/1": ContentSource.PAYLOAD}, base="12", payload="34"
@@ -92,7 +92,7 @@ def test_a_manifest_is_read_back_with_where_everything_is() -> None:
 
 
 @pytest.mark.parametrize("content", [b"nothing", b"# from-moon x", b"ab 9 12 x", b"\xff", b"# x"])
-def test_what_is_no_manifest_is_refused(content: bytes) -> None:
+def test_a_file_that_is_not_a_manifest_is_refused(content: bytes) -> None:
     with pytest.raises(OutputError, match="not a bundle's MANIFEST"):
         parse_manifest(content, "a test")
 
@@ -100,7 +100,7 @@ def test_what_is_no_manifest_is_refused(content: bytes) -> None:
 # volumes
 
 
-def test_volumes_join_to_the_whole_bundles_and_verify_without_being_joined(
+def test_volumes_join_to_the_bundles_and_verify_without_joining(
     built: SmallSite,
 ) -> None:
     directory = built.directory / "volumes"
@@ -130,7 +130,7 @@ def test_inspect_reads_volumes(built: SmallSite) -> None:
     assert re.search(r"^node +one$", done.stdout, re.MULTILINE)
 
 
-def test_a_build_without_volumes_takes_the_former_ones_away(site: SmallSite) -> None:
+def test_a_build_without_volumes_removes_former_volumes(site: SmallSite) -> None:
     site.build("volumes")
     names = {path.name for path in (site.directory / "volumes").iterdir()}
     assert names == {f"small-{n}.tar.gz" for n in ("one", "two", "three")} | {
@@ -139,16 +139,14 @@ def test_a_build_without_volumes_takes_the_former_ones_away(site: SmallSite) -> 
     }
 
 
-def test_a_bad_size_is_refused_before_anything_is_done(site: SmallSite) -> None:
+def test_a_bad_size_is_refused_before_the_build_starts(site: SmallSite) -> None:
     done = run("build", *site.arguments, "-o", site.directory / "new", "--split", "4,4G")
     assert (done.returncode, "--split 4,4G: not a size" in done.stderr) == (2, True)
     assert not (site.directory / "new").exists()
 
 
 @pytest.mark.parametrize("moment", [0.8, 1.0, 1.2, 1.4])
-def test_a_build_killed_at_any_moment_is_finished_by_the_next(
-    site: SmallSite, moment: float
-) -> None:
+def test_the_next_build_completes_one_that_was_killed(site: SmallSite, moment: float) -> None:
     output = site.directory / "volumes"
     command = [Path(sys.executable).parent / "bundler", "build", *site.arguments, "-o", output]
     options = ["--split", "3K", "--layout", "split"]
@@ -213,7 +211,7 @@ def test_split_is_the_same_bytes_twice_and_its_payload_needs_no_state(site: Smal
     assert not (first / "small.state").exists()
 
 
-def test_verify_tells_a_damaged_absent_or_other_payload(site: SmallSite) -> None:
+def test_verify_reports_a_damaged_missing_or_other_payload(site: SmallSite) -> None:
     directory = site.directory / "shared"
     (payload,) = directory.glob("payload-*.tar")
     whole = payload.read_bytes()
@@ -222,10 +220,10 @@ def test_verify_tells_a_damaged_absent_or_other_payload(site: SmallSite) -> None
     payload.unlink()
     faults = "\n".join(faults_of(directory))
     assert f"{payload.name}: missing" in faults
-    assert f"small-one.tar.gz: {payload.name} is not here, or bad" in faults
+    assert f"small-one.tar.gz: {payload.name} is missing or damaged" in faults
 
 
-def test_verify_looks_into_the_payload_not_only_at_its_digest(site: SmallSite) -> None:
+def test_verify_checks_the_members_of_a_payload(site: SmallSite) -> None:
     directory = site.directory / "shared"
     (payload,) = directory.glob("payload-*.tar")
     before = hashlib.sha256(payload.read_bytes()).hexdigest()
@@ -237,11 +235,11 @@ def test_verify_looks_into_the_payload_not_only_at_its_digest(site: SmallSite) -
     after = hashlib.sha256(content).hexdigest()
     (directory / "SHA256SUMS").write_text(sums.replace(before, after))
     faults = "\n".join(faults_of(directory))
-    assert re.search(r"payload-\w+\.tar: \w{64}\.tar\.gz: not what SHA256SUMS says", faults)
+    assert re.search(r"payload-\w+\.tar: \w{64}\.tar\.gz: differs from SHA256SUMS", faults)
     assert re.search(r"small-one\.tar\.gz: \S+: not in payload-", faults)
 
 
-def test_inspect_reads_a_payload_and_says_where_a_bundles_files_are(site: SmallSite) -> None:
+def test_inspect_reads_a_payload_and_names_the_source_of_files(site: SmallSite) -> None:
     directory = site.directory / "shared"
     (payload,) = directory.glob("payload-*.tar")
     done = run("inspect", payload, "--json")
@@ -251,7 +249,7 @@ def test_inspect_reads_a_payload_and_says_where_a_bundles_files_are(site: SmallS
     done = run("inspect", directory / "small-one.tar.gz")
     assert re.search(r"rootfs/opt/k8s/bin/kubelet \(in the payload\)$", done.stdout, re.MULTILINE)
     assert re.search(
-        r"^payload +payload-\w+\.tar \(\d+ files out of it\)$", done.stdout, re.MULTILINE
+        r"^payload +payload-\w+\.tar \(holds \d+ files of this bundle\)$", done.stdout, re.MULTILINE
     )
     listed = json.loads(run("inspect", directory / "small-one.tar.gz", "--json").stdout)
     sources = listed["elsewhere"]
@@ -262,10 +260,10 @@ def test_inspect_reads_a_payload_and_says_where_a_bundles_files_are(site: SmallS
     assert done.returncode == 6
 
 
-def test_an_older_payload_in_the_directory_is_told(site: SmallSite) -> None:
+def test_an_older_payload_in_the_directory_is_reported(site: SmallSite) -> None:
     done = run("build", *site.arguments, "-o", site.directory / "shared", "--layout", "split")
     assert done.returncode == 0, done.stderr
-    assert re.search(r"payload-\w+\.tar is not of this build", done.stderr)
+    assert re.search(r"payload-\w+\.tar is not part of this build", done.stderr)
     assert len(list((site.directory / "shared").glob("payload-*.tar"))) == 2
 
 
@@ -278,7 +276,7 @@ def test_split_layout_in_volumes(site: SmallSite) -> None:
 # deltas
 
 
-def test_a_delta_carries_what_changed_and_names_what_it_changes(built: SmallSite) -> None:
+def test_a_delta_holds_what_changed_and_names_its_base(built: SmallSite) -> None:
     delta, whole, old = (built.directory / name for name in ("changed", "changed-whole", "dist"))
     manifest = read_manifest(delta / "small-one.tar.gz")
     assert files_of(manifest) == read_manifest(whole / "small-one.tar.gz")
@@ -295,7 +293,7 @@ def test_a_delta_carries_what_changed_and_names_what_it_changes(built: SmallSite
     assert faults_of(delta) == []
 
 
-def test_packages_that_the_base_had_are_left_out_of_a_delta(tmp_path: Path) -> None:
+def test_a_delta_leaves_out_packages_of_its_base(tmp_path: Path) -> None:
     def package(digest: str) -> File:
         content = Payload(sha256=digest, size=9, segment=tmp_path)
         return File(path="packages/one_1_amd64.deb", mode=0o644, content=content, origin="")
@@ -307,7 +305,7 @@ def test_packages_that_the_base_had_are_left_out_of_a_delta(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("form", ["directory", "bundle", "unpacked", "NODE=MANIFEST", "volumes"])
-def test_the_base_is_given_in_many_forms(site: SmallSite, tmp_path: Path, form: str) -> None:
+def test_a_base_can_be_given_in_many_forms(site: SmallSite, tmp_path: Path, form: str) -> None:
     bundle = unpack(site.directory / "dist/small-two.tar.gz", tmp_path)
     given = {
         "directory": site.directory / "dist",
@@ -326,26 +324,28 @@ def test_the_base_is_given_in_many_forms(site: SmallSite, tmp_path: Path, form: 
     ("given", "expected"),
     [
         ("nowhere", "no such file or directory"),
-        ("cache", "it holds no bundle"),
-        ("pause.tar", "of which node is it"),
+        ("cache", "holds no bundle"),
+        ("pause.tar", "does not name its node"),
         ("two=pause.tar", "not a bundle's MANIFEST"),
-        ("foreign", "it is of stranger"),
-        ("public", "it holds no bundle"),
-        ("public/small-one.public.tar.gz", "made by --public-only"),
-        ("one=dist/small-two.tar.gz", "it is of two"),
+        ("other", "has no node unknown"),
+        ("public", "holds no bundle"),
+        ("public/small-one.public.tar.gz", "was built with --public-only"),
+        ("one=dist/small-two.tar.gz", "is the bundle of two"),
     ],
 )
-def test_what_is_no_base_is_refused(site: SmallSite, given: str, expected: str) -> None:
-    (site.directory / "foreign").mkdir()
-    (site.directory / "foreign/MANIFEST").write_text("ab 0644 1 x\n")
-    (site.directory / "foreign/node.env").write_text("NODE='stranger'\n")
+def test_a_file_that_is_not_a_base_is_refused(site: SmallSite, given: str, expected: str) -> None:
+    (site.directory / "other").mkdir()
+    (site.directory / "other/MANIFEST").write_text("ab 0644 1 x\n")
+    (site.directory / "other/node.env").write_text("NODE='unknown'\n")
     node, equals, name = given.rpartition("=")
     with pytest.raises((ConfigError, OutputError), match=expected):
         site.build("new", Media(since=(f"{node}{equals}{site.directory / name}",)))
     assert not (site.directory / "new").exists()
 
 
-def test_a_delta_of_a_delta_names_the_same_base_as_one_of_the_whole(site: SmallSite) -> None:
+def test_a_delta_of_a_delta_names_the_base_of_a_delta_of_the_complete_bundle(
+    site: SmallSite,
+) -> None:
     site.change("kubernetes-server")
     one = site.build("a", Media(since=(str(site.directory / "changed"),)))
     two = site.build("b", Media(since=(str(site.directory / "changed-whole"),)))
@@ -382,7 +382,7 @@ def test_public_bundles_hold_no_secret_and_need_no_state(site: SmallSite) -> Non
         assert not (bundle / "state.env").exists()
 
 
-def test_the_whole_bundles_say_the_same_of_every_public_file(built: SmallSite) -> None:
+def test_complete_and_public_bundles_have_the_same_public_files(built: SmallSite) -> None:
     done = run("verify", built.directory / "dist", "--public", built.directory / "public")
     assert done.returncode == 0, done.stderr
     assert (
@@ -418,7 +418,7 @@ def sign_off(directory: Path) -> None:
     (directory / "SHA256SUMS").write_text("".join(lines))
 
 
-def test_what_somebody_slipped_into_the_whole_bundles_is_found(site: SmallSite) -> None:
+def test_a_file_added_to_complete_bundles_is_found(site: SmallSite) -> None:
     assert faults_beside(site.directory / "changed-whole", site.directory / "public") == [
         f"small-one.tar.gz: rootfs/opt/k8s/bin/{name}: differs from the one in the bundle without secrets"
         for name in ("etcd", "etcdctl", "etcdutl")
@@ -427,7 +427,7 @@ def test_what_somebody_slipped_into_the_whole_bundles_is_found(site: SmallSite) 
     assert done.returncode == 6
 
 
-def test_nothing_of_a_directory_is_left_uncompared(site: SmallSite) -> None:
+def test_every_file_of_a_directory_is_compared(site: SmallSite) -> None:
     whole, public = site.directory / "volumes", site.directory / "public"
     assert faults_beside(whole, public) == []
     with (whole / "join.sh").open("a") as script:
@@ -436,25 +436,25 @@ def test_nothing_of_a_directory_is_left_uncompared(site: SmallSite) -> None:
     (whole / "extra.sh").write_text("evil")
     sign_off(whole)
     assert sorted(faults_beside(whole, public)) == [
-        f"{name}: is nothing that the second person made"
+        f"{name}: the second build does not have it"
         for name in ("extra.sh", "join.sh", "small-four.tar.gz")
     ]
     done = run("verify", whole, "--public", public)
-    assert "RUNBOOK.md: nobody can make it without the keys" in done.stderr
+    assert "RUNBOOK.md: cannot be compared" in done.stderr
 
 
 def test_bundles_are_not_compared_with_themselves(built: SmallSite) -> None:
     dist = built.directory / "dist"
     assert faults_beside(dist, dist) == [
-        f"small-{node}.tar.gz: is nothing that the second person made"
+        f"small-{node}.tar.gz: the second build does not have it"
         for node in ("one", "three", "two")
     ]
     assert compare(dist, (), tuple(verify(built.directory / "public")))
     (missing, *_) = compare(dist, (), tuple(verify(built.directory / "public")))
-    assert missing.faults == ("small-one.tar.gz: there is no such bundle, or it has faults",)
+    assert missing.faults == ("small-one.tar.gz: this bundle is missing, or has faults",)
 
 
-def test_a_second_folder_in_a_bundle_does_not_hide_the_first(site: SmallSite) -> None:
+def test_a_second_directory_in_a_bundle_does_not_hide_the_first(site: SmallSite) -> None:
     """tar unpacks both; whoever drops folders' names would see the honest file only."""
     path = site.directory / "dist/small-one.tar.gz"
     with tarfile.open(path) as old:
@@ -475,7 +475,7 @@ def test_a_second_folder_in_a_bundle_does_not_hide_the_first(site: SmallSite) ->
 
 
 @pytest.mark.parametrize("name", ["join.sh", "extra.deb", "small-zzz.tar", "folder/"])
-def test_what_lies_beside_and_is_in_no_list_is_a_fault(site: SmallSite, name: str) -> None:
+def test_a_file_that_is_not_in_sha256sums_is_a_fault(site: SmallSite, name: str) -> None:
     stranger = site.directory / "dist" / name
     if name.endswith("/"):
         stranger.mkdir()
@@ -485,13 +485,13 @@ def test_what_lies_beside_and_is_in_no_list_is_a_fault(site: SmallSite, name: st
 
 
 @pytest.mark.parametrize("text", ["", "garbage\n", f"{64 * 'a'}  ../x\n", f"{64 * 'a'} x\n"])
-def test_what_is_no_list_of_digests_is_refused(tmp_path: Path, text: str) -> None:
+def test_a_file_that_is_not_a_list_of_digests_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "SHA256SUMS").write_text(text)
-    with pytest.raises(OutputError, match="not a list that `bundler build` wrote"):
+    with pytest.raises(OutputError, match="`bundler build` did not write this list"):
         faults_of(tmp_path)
 
 
-def test_a_file_more_or_less_is_found_too(tmp_path: Path) -> None:
+def test_an_added_or_missing_file_is_found(tmp_path: Path) -> None:
     from bundler.bundle.verify import Verdict
 
     public = parse_manifest(b"# from-state secret\nab 0644 1 x\nab 0644 1 y\n", "public")
@@ -503,16 +503,16 @@ def test_a_file_more_or_less_is_found_too(tmp_path: Path) -> None:
     )
     assert verdict.faults == (
         "a.tar.gz: y: only in the bundle without secrets",
-        "a.tar.gz: evil: no secret, and not in the bundle without secrets",
+        "a.tar.gz: evil: is not a secret, but is missing in the bundle without secrets",
     )
 
 
-def test_public_only_and_since_do_not_go_together(site: SmallSite) -> None:
+def test_public_only_and_since_exclude_each_other(site: SmallSite) -> None:
     done = run("build", *site.arguments, "--public-only", "--since", site.directory / "dist")
-    assert (done.returncode, "do not go together" in done.stderr) == (2, True)
+    assert (done.returncode, "exclude each other" in done.stderr) == (2, True)
 
 
-def test_every_name_of_the_state_is_unknown_without_it(
+def test_no_name_from_the_state_is_needed_without_it(
     site: SmallSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with open_plan(load(site.inputs).cluster, site.inputs) as (plan, secrets):
@@ -555,7 +555,7 @@ def test_signatures_cover_volumes_payloads_and_deltas(site: SmallSite) -> None:
     ],
     ids=["whole", "volumes", "split", "since", "public"],
 )
-def test_a_dry_run_says_what_would_be_written(
+def test_a_dry_run_names_the_files_that_a_build_would_write(
     site: SmallSite, arguments: list[str], expected: list[str]
 ) -> None:
     output = site.directory / "new"

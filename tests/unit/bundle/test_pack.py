@@ -1,4 +1,4 @@
-"""Trees and tarballs: what goes in comes out, in the same bytes every time."""
+"""Trees and tarballs: the same tree gives the same bytes, and reads back the same."""
 
 import gzip
 import hashlib
@@ -93,7 +93,7 @@ def test_the_same_tree_gives_the_same_bytes_in_any_order_and_under_any_umask(
     assert (tmp_path / "1.tar.gz").read_bytes() == (tmp_path / "2.tar.gz").read_bytes()
 
 
-def test_a_tarball_holds_secrets_and_is_for_its_owner_only(tree: Tree, tmp_path: Path) -> None:
+def test_only_its_owner_can_read_a_tarball(tree: Tree, tmp_path: Path) -> None:
     pack(tree, "x", tmp_path / "x.tar.gz", mtime=0)
     assert (tmp_path / "x.tar.gz").stat().st_mode & 0o777 == 0o600
 
@@ -113,7 +113,7 @@ def test_a_large_file_is_compressed_once(
     assert b"".join(read_payload(first)) == BIG
 
 
-def test_a_pack_that_fails_leaves_nothing(tree: Tree, tmp_path: Path) -> None:
+def test_a_failed_pack_leaves_no_file(tree: Tree, tmp_path: Path) -> None:
     big = tree["rootfs/opt/big"].content
     assert not isinstance(big, bytes)
     big.segment.unlink()
@@ -163,7 +163,7 @@ def test_members_of_an_upstream_archive_become_payloads(tmp_path: Path, cache: C
     )
 
 
-def test_a_member_that_is_not_there_is_named(tmp_path: Path, cache: Cache) -> None:
+def test_a_missing_member_is_named(tmp_path: Path, cache: Cache) -> None:
     archive = tmp_path / "up.tar.gz"
     artifact = make_upstream(archive, {"a": b"1"})
     for names in (["a", "c", "b"], ["a", "c", "b"]):  # the second build knows no more
@@ -172,7 +172,7 @@ def test_a_member_that_is_not_there_is_named(tmp_path: Path, cache: Cache) -> No
     assert not list(cache.root.glob("members/*/*"))
 
 
-def test_a_damaged_upstream_archive_is_told(tmp_path: Path, cache: Cache) -> None:
+def test_a_damaged_upstream_archive_is_reported(tmp_path: Path, cache: Cache) -> None:
     archive = tmp_path / "up.tar.gz"
     artifact = make_upstream(archive, {"a": BIG})
     archive.write_bytes(archive.read_bytes()[:1000])
@@ -180,7 +180,7 @@ def test_a_damaged_upstream_archive_is_told(tmp_path: Path, cache: Cache) -> Non
         ensure_members(artifact, archive, ["a"], cache)
 
 
-def test_inspect_finds_every_file_as_the_manifest_says(tree: Tree, tmp_path: Path) -> None:
+def test_inspect_finds_no_fault_in_an_intact_bundle(tree: Tree, tmp_path: Path) -> None:
     pack(tree, "x", tmp_path / "x.tar.gz", mtime=0)
     report = inspect(tmp_path / "x.tar.gz")
     assert report.faults == ()
@@ -188,7 +188,7 @@ def test_inspect_finds_every_file_as_the_manifest_says(tree: Tree, tmp_path: Pat
     assert len(report.entries) == 5
 
 
-def test_inspect_names_what_was_tampered_with(tree: Tree, tmp_path: Path) -> None:
+def test_inspect_names_every_altered_file(tree: Tree, tmp_path: Path) -> None:
     pack(tree, "x", tmp_path / "x.tar.gz", mtime=0)
     subprocess.run(["tar", "-xzf", tmp_path / "x.tar.gz", "-C", tmp_path], check=True)
     (tmp_path / "x/node.env").write_text("NODE='two'\n")
@@ -196,7 +196,7 @@ def test_inspect_names_what_was_tampered_with(tree: Tree, tmp_path: Path) -> Non
     (tmp_path / "x/stranger").write_text("")
     subprocess.run(["tar", "-czf", tmp_path / "y.tar.gz", "-C", tmp_path, "x"], check=True)
     assert inspect(tmp_path / "y.tar.gz").faults == (
-        "node.env: not what the manifest says",
+        "node.env: differs from the manifest",
         "rootfs/etc/empty: missing",
         "stranger: not in the manifest",
     )
@@ -211,13 +211,15 @@ def test_inspect_names_what_was_tampered_with(tree: Tree, tmp_path: Path) -> Non
     ],
     ids=["no-gzip", "no-tar", "empty"],  # gzip writes the time: an id of it differs between workers
 )
-def test_inspect_refuses_what_is_no_bundle(tmp_path: Path, content: bytes, expected: str) -> None:
+def test_inspect_refuses_a_file_that_is_not_a_bundle(
+    tmp_path: Path, content: bytes, expected: str
+) -> None:
     (tmp_path / "x").write_bytes(content)
     with pytest.raises(OutputError, match=expected):
         inspect(tmp_path / "x")
 
 
-def test_inspect_notices_a_bundle_that_was_cut_off(tree: Tree, tmp_path: Path) -> None:
+def test_inspect_notices_a_truncated_bundle(tree: Tree, tmp_path: Path) -> None:
     pack(tree, "x", tmp_path / "x.tar.gz", mtime=0)
     whole = (tmp_path / "x.tar.gz").read_bytes()
     (tmp_path / "x.tar.gz").write_bytes(whole[: len(whole) // 2])

@@ -1,4 +1,4 @@
-"""bundler diff: what it tells of two bundles, what it never shows, and its exit codes."""
+"""`bundler diff`: what it reports, which secrets it never shows, and its exit codes."""
 
 import gzip
 import json
@@ -12,7 +12,7 @@ from support.command import run_bundler
 from bundler.bundle.inventory import Item, ItemKind
 from bundler.bundle.sbom import SBOM
 from bundler.errors import OutputError
-from bundler.upgrade.change import BundleChange, What
+from bundler.upgrade.change import BundleChange, ChangeKind
 from bundler.upgrade.diff import Pair, compare_pair, pair_bundles
 from bundler.upgrade.text import (
     ONLY_LINE_ENDS,
@@ -84,7 +84,7 @@ def test_the_same_bytes_are_no_change(tmp_path: Path) -> None:
     assert compare_files(tmp_path, {"a": (0o644, b"1")}, {"a": (0o644, b"1")}) == ()
 
 
-def test_files_come_go_and_change(tmp_path: Path) -> None:
+def test_files_are_added_removed_and_changed(tmp_path: Path) -> None:
     changes = compare_files(
         tmp_path,
         {
@@ -101,16 +101,16 @@ def test_files_come_go_and_change(tmp_path: Path) -> None:
         },
     )
     assert [(c.section, c.what, c.name, c.before, c.after) for c in changes] == [
-        ("files", What.ADDED, "come", "", "0755, 3 bytes"),
-        ("files", What.REMOVED, "gone", "0644, 2 bytes", ""),
-        ("files", What.CHANGED, "mode", "0644, 1 bytes", "0755, 1 bytes"),
-        ("files", What.CHANGED, "size", "0644, 1 bytes", "0644, 2 bytes"),
-        ("files", What.CHANGED, "text", "0644, 1 bytes", "other content"),
+        ("files", ChangeKind.ADDED, "come", "", "0755, 3 bytes"),
+        ("files", ChangeKind.REMOVED, "gone", "0644, 2 bytes", ""),
+        ("files", ChangeKind.CHANGED, "mode", "0644, 1 bytes", "0755, 1 bytes"),
+        ("files", ChangeKind.CHANGED, "size", "0644, 1 bytes", "0644, 2 bytes"),
+        ("files", ChangeKind.CHANGED, "text", "0644, 1 bytes", "other content"),
     ]
 
 
 @pytest.mark.parametrize("modes", [(0o600, 0o600), (0o600, 0o644), (0o644, 0o600)])
-def test_of_a_secret_file_only_that_it_differs_is_told(
+def test_a_changed_secret_file_is_reported_without_content(
     tmp_path: Path, modes: tuple[int, int]
 ) -> None:
     changes = compare_files(
@@ -124,14 +124,14 @@ def test_of_a_secret_file_only_that_it_differs_is_told(
     assert f"{modes[0]:04o}" in changes[0].before
 
 
-def test_secret_files_that_come_or_go_are_told_without_their_size(tmp_path: Path) -> None:
+def test_added_and_removed_secret_files_are_reported_without_their_size(tmp_path: Path) -> None:
     changes = compare_files(tmp_path, {"s": (0o600, b"1")}, {"t": (0o600, b"1")})
     assert [(c.name, c.before, c.after) for c in changes] == [
         ("s", "0600, secret", ""), ("t", "", "0600, secret"),
     ]  # fmt: skip
 
 
-def test_text_is_shown_only_when_it_is_asked_for(tmp_path: Path) -> None:
+def test_text_is_shown_only_on_request(tmp_path: Path) -> None:
     before, after = {"f": (0o644, b"a\nb\n")}, {"f": (0o644, b"a\nc\n")}
     assert compare_files(tmp_path, before, after)[0].text == ()
     changes = compare_files(tmp_path, before, after, text=True)
@@ -141,7 +141,7 @@ def test_text_is_shown_only_when_it_is_asked_for(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"\0binary", b"\xff\xfe", b"x" * (TEXT_LIMIT + 1)], ids=["nul", "bytes", "long"]
 )
-def test_what_is_no_text_or_too_long_is_not_shown(tmp_path: Path, content: bytes) -> None:
+def test_binary_and_long_files_are_not_shown(tmp_path: Path, content: bytes) -> None:
     changes = compare_files(
         tmp_path, {"f": (0o644, content)}, {"f": (0o644, content + b"y")}, text=True
     )
@@ -192,15 +192,15 @@ def test_secrets_are_masked_wherever_they_are(line: str) -> None:
         "https://registry.example:5000/v2", "secretName: x",
     ],
 )  # fmt: skip
-def test_what_is_no_secret_stays_readable(line: str) -> None:
+def test_text_without_secrets_is_not_masked(line: str) -> None:
     assert mask(line) == line
 
 
-def test_a_change_of_secrets_alone_says_no_more_than_that() -> None:
+def test_a_change_of_secrets_alone_is_reported_without_them() -> None:
     assert diff_texts(KEY.format("1").encode(), KEY.format("2").encode()) == (ONLY_MASKED,)
 
 
-def test_other_line_ends_are_told() -> None:
+def test_other_line_endings_are_reported() -> None:
     assert diff_texts(b"a\nb\n", b"a\r\nb\n") == (ONLY_LINE_ENDS,)
     assert diff_texts(b"a\n", b"a") == (ONLY_LINE_ENDS,)
 
@@ -217,7 +217,7 @@ def test_certificates_are_shown_by_their_digests() -> None:
 # --- facts, components, images
 
 
-def test_facts_are_told(tmp_path: Path) -> None:
+def test_facts_are_reported(tmp_path: Path) -> None:
     newer = "NODE='one'\nKUBERNETES_VERSION='1.20.15'\nARCH='arm64'\n"
     changes = compare(
         write_bundle(tmp_path / "a.tar.gz", {}), write_bundle(tmp_path / "b.tar.gz", {}, env=newer)
@@ -235,14 +235,14 @@ def test_a_new_version_is_one_change_with_its_programs(tmp_path: Path) -> None:
     ]
 
 
-def test_other_bytes_of_the_same_version_are_told_by_digest(tmp_path: Path) -> None:
+def test_other_bytes_of_the_same_version_are_reported_by_digest(tmp_path: Path) -> None:
     assert compare_items(tmp_path, (make_artifact("3.4.13", "a"),), (make_artifact("3.4.13", "b"),)) == [
         ("components", "changed", "etcd (amd64)", "3.4.13 sha256:aaaaaaaaaaaa…",
          "3.4.13 sha256:bbbbbbbbbbbb…"),
     ]  # fmt: skip
 
 
-def test_a_program_that_is_not_of_its_artifact_any_more_is_told(tmp_path: Path) -> None:
+def test_a_program_that_differs_from_its_artifact_is_reported(tmp_path: Path) -> None:
     before = make_artifact("3.4.13", "a", ("etcd", "1"))
     after = make_artifact("3.4.13", "a", ("etcd", "2"), ("etcdctl", "3"))
     assert compare_items(tmp_path, (before,), (after,)) == [
@@ -252,7 +252,7 @@ def test_a_program_that_is_not_of_its_artifact_any_more_is_told(tmp_path: Path) 
     ]  # fmt: skip
 
 
-def test_images_are_told_with_the_layers_that_stay(tmp_path: Path) -> None:
+def test_images_are_reported_with_the_layers_that_stay(tmp_path: Path) -> None:
     more = (*LAYERS[:2], Item(kind=ItemKind.LAYER, name="d", digest=f"sha256:{'d' * 64}"))
     assert compare_items(tmp_path, (make_image("3.2", "a"),), (make_image("3.3", "b", more),)) == [
         (
@@ -268,7 +268,7 @@ def test_images_are_told_with_the_layers_that_stay(tmp_path: Path) -> None:
     ]
 
 
-def test_of_two_tags_of_one_image_each_comes_or_goes(tmp_path: Path) -> None:
+def test_two_tags_of_one_image_are_added_or_removed_each(tmp_path: Path) -> None:
     one, two, three = make_image("1", "a"), make_image("2", "b"), make_image("3", "c")
     assert compare_items(tmp_path, (one, two), (two, three)) == [
         ("images", "removed", "registry.k8s.io/pause (amd64)", "1", ""),
@@ -280,20 +280,20 @@ def test_bundles_without_an_sbom_are_compared_by_their_files(tmp_path: Path) -> 
     changes = compare(
         write_bundle(tmp_path / "a.tar.gz", {}, None), write_bundle(tmp_path / "b.tar.gz", {})
     )
-    assert [(c.section, c.what, c.name) for c in changes] == [("files", What.ADDED, SBOM)]
+    assert [(c.section, c.what, c.name) for c in changes] == [("files", ChangeKind.ADDED, SBOM)]
 
 
 @pytest.mark.parametrize("sbom", [b"no JSON", b"[]", b'{"components": [{}]}', b'{"components": 7}'])
-def test_an_sbom_that_is_none_is_a_fault(tmp_path: Path, sbom: bytes) -> None:
+def test_a_file_that_is_not_an_sbom_is_a_fault(tmp_path: Path, sbom: bytes) -> None:
     bad = write_bundle(tmp_path / "a.tar.gz", {SBOM: (0o644, sbom)}, None)
-    with pytest.raises(OutputError, match="is no SBOM of bundler's"):
+    with pytest.raises(OutputError, match="bundler did not write this SBOM"):
         compare(bad, write_bundle(tmp_path / "b.tar.gz", {}))
 
 
 # --- signatures and tarballs
 
 
-def test_signatures_are_told_where_the_manifests_do_not_explain_them(tmp_path: Path) -> None:
+def test_signatures_are_reported_if_the_manifests_are_the_same(tmp_path: Path) -> None:
     plain, ours, theirs = (
         write_bundle(tmp_path / f"{name.decode() or 'plain'}.tar.gz", {}, signature=name)
         for name in (b"", b"ours", b"theirs")
@@ -309,7 +309,7 @@ def test_signatures_are_told_where_the_manifests_do_not_explain_them(tmp_path: P
     ]
 
 
-def test_other_bytes_with_the_same_files_are_told(tmp_path: Path) -> None:
+def test_other_bytes_with_the_same_files_are_reported(tmp_path: Path) -> None:
     changes = compare(
         write_bundle(tmp_path / "a.tar.gz", {}), write_bundle(tmp_path / "b.tar.gz", {}, mtime=9)
     )
@@ -327,7 +327,7 @@ def test_directories_are_compared_by_the_names_of_bundles(tmp_path: Path) -> Non
     assert [
         [(c.what, c.section, c.name) for c in compare_pair(pair)] for pair in pair_bundles(a, b)
     ] == [
-        [(What.REMOVED, "bundles", "x.tar.gz")], [], [(What.ADDED, "bundles", "z.tar.gz")],
+        [(ChangeKind.REMOVED, "bundles", "x.tar.gz")], [], [(ChangeKind.ADDED, "bundles", "z.tar.gz")],
     ]  # fmt: skip
     for pair in (*pair_bundles(a / "y.tar.gz", b), *pair_bundles(a, b / "y.tar.gz")):
         assert (pair.before, pair.after) == (a / "y.tar.gz", b / "y.tar.gz")
@@ -347,7 +347,7 @@ def test_exit_codes_are_those_of_diff(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_faults_have_exit_code_2_and_say_what_to_do(tmp_path: Path) -> None:
+def test_faults_have_exit_code_2_and_a_hint(tmp_path: Path) -> None:
     good = write_bundle(tmp_path / "good.tar.gz", {"f": (0o644, b"1" * 4096)})
     (tmp_path / "cut.tar.gz").write_bytes(good.read_bytes()[:-60])
     (tmp_path / "text.tar.gz").write_text("no archive")
@@ -357,7 +357,7 @@ def test_faults_have_exit_code_2_and_say_what_to_do(tmp_path: Path) -> None:
     for name, words in {
         "cut.tar.gz": "damaged or cut off",
         "text.tar.gz": "not a gzip file",
-        "altered.tar.gz": "f: not what the manifest says",
+        "altered.tar.gz": "f: differs from the manifest",
         "missing.tar.gz": "No such file",
         "empty": "No such file",
     }.items():
@@ -366,11 +366,11 @@ def test_faults_have_exit_code_2_and_say_what_to_do(tmp_path: Path) -> None:
         assert words in done.stderr
         assert "Traceback" not in done.stderr
     assert "bundler inspect" in run(good, tmp_path / "altered.tar.gz").stderr
-    assert "holds no bundle" in run(tmp_path / "empty", tmp_path).stderr
+    assert "no bundle (*.tar.gz) in this directory" in run(tmp_path / "empty", tmp_path).stderr
     assert run(good).returncode == 2
 
 
-def test_json_says_the_same_for_machines(tmp_path: Path) -> None:
+def test_json_has_the_same_changes(tmp_path: Path) -> None:
     one = write_bundle(tmp_path / "a" / "lab-one.tar.gz", {"f": (0o644, b"1\n")})
     two = write_bundle(tmp_path / "b" / "lab-one.tar.gz", {"f": (0o644, b"2\n")})
     done = run(one, two, "--json", "--text")
@@ -386,7 +386,7 @@ def test_json_says_the_same_for_machines(tmp_path: Path) -> None:
     assert json.loads(run(one, one, "--json").stdout)[0]["same"] is True
 
 
-def test_a_strangers_bundle_cannot_send_commands_to_the_terminal(tmp_path: Path) -> None:
+def test_a_bundle_cannot_send_commands_to_the_terminal(tmp_path: Path) -> None:
     one = write_bundle(tmp_path / "a.tar.gz", {"f": (0o644, b"1\n")})
     two = write_bundle(
         tmp_path / "b.tar.gz", {"f": (0o644, b"\x1b]0;owned\x07\r2\n"), "g\x1b[2J": (0o644, b"")}

@@ -1,4 +1,4 @@
-"""bundler plan: from one build to another, by the rules that install.sh goes by."""
+"""`bundler plan`: the steps from one build to another, by the rules of install.sh."""
 
 import json
 from pathlib import Path
@@ -54,7 +54,7 @@ def test_control_planes_come_before_workers(site: SmallSite) -> None:
     ]
 
 
-def test_members_of_etcd_on_hosts_of_their_own_come_before_control_planes(tmp_path: Path) -> None:
+def test_dedicated_etcd_hosts_come_before_control_planes(tmp_path: Path) -> None:
     roles = {
         "a": "control-plane", "b": "etcd", "c": "etcd load-balancer", "d": "worker",
         "e": "etcd control-plane", "f": "etcd worker", "g": "worker load-balancer",
@@ -65,7 +65,7 @@ def test_members_of_etcd_on_hosts_of_their_own_come_before_control_planes(tmp_pa
         write_bundle(tmp_path / f"dist/lab-{name}.tar.gz", {}, env=env)
     stages = make_upgrade_plan(tmp_path / "dist", tmp_path / "dist").stages
     assert [(stage.title, "".join(host.name for host in stage.hosts)) for stage in stages] == [
-        ("Members of etcd", "bc"),
+        ("etcd members", "bc"),
         ("Control planes", "aeZ"),
         ("Workers", "dfg"),
     ]
@@ -123,7 +123,7 @@ def test_another_container_runtime_drains_the_node(tmp_path: Path) -> None:
     assert (host.restarts, host.is_drained) == ((), True)
 
 
-def test_hosts_come_and_go(site: SmallSite) -> None:
+def test_hosts_are_added_and_removed(site: SmallSite) -> None:
     fewer = ("  - {name: three, address: 192.0.2.3, roles: [worker]}\n", "")
     dist = rebuild(site, "fewer", fewer)
     less = make_upgrade_plan(site.directory / "first", dist)
@@ -139,13 +139,13 @@ def test_hosts_come_and_go(site: SmallSite) -> None:
     assert "three (192.0.2.3): /opt/k8s/bundle/uninstall.sh --leave" in done.stdout
 
 
-def test_machines_are_told_the_same(site: SmallSite) -> None:
+def test_json_has_the_same_plan(site: SmallSite) -> None:
     command = ["plan", "--json", site.directory / "first", site.directory / "first"]
     done = run_bundler(command, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["stages"][0]["hosts"][0]["name"] == "one"
 
 
-def test_changes_to_a_build_can_be_planned(site: SmallSite) -> None:
+def test_a_delta_can_be_planned(site: SmallSite) -> None:
     extra = (
         "dns: {provider: none}",
         "dns: {provider: none}\nextra: {kubelet: {config: {maxPods: 98}}}",
@@ -167,12 +167,12 @@ def test_changes_to_a_build_can_be_planned(site: SmallSite) -> None:
         (
             "1.36.2",
             "1.38.0",
-            "2 minors at once; build and install each in turn: 1.36.2, 1.37, 1.38.0",
+            "1.36.2 to 1.38.0 skips a minor; build and install these one after another: 1.37, 1.38.0",
         ),
-        ("1.36.2", "1.35.9", "goes from 1.36.2 back to 1.35.9: no minor is taken back"),
+        ("1.36.2", "1.35.9", "1.36.2 to 1.35.9: a downgrade to an earlier minor is not supported"),
     ],
 )
-def test_minors_are_taken_one_by_one(tmp_path: Path, old: str, new: str, said: str) -> None:
+def test_minors_are_upgraded_one_by_one(tmp_path: Path, old: str, new: str, said: str) -> None:
     env = "NODE='one'\nCLUSTER='lab'\nROLES='worker'\nKUBERNETES_VERSION='{}'\n"
     write_bundle(tmp_path / "a/lab-one.tar.gz", {}, env=env.format(old))
     write_bundle(tmp_path / "b/lab-one.tar.gz", {}, env=env.format(new))
@@ -180,17 +180,17 @@ def test_minors_are_taken_one_by_one(tmp_path: Path, old: str, new: str, said: s
         make_upgrade_plan(tmp_path / "a", tmp_path / "b")
 
 
-def test_etcd_is_told_to_go_one_way(tmp_path: Path) -> None:
+def test_a_minor_of_etcd_is_reported_as_one_way(tmp_path: Path) -> None:
     env = "NODE='one'\nCLUSTER='lab'\nROLES='etcd'\nETCD_VERSION='{}'\n"
     write_bundle(tmp_path / "a/lab-one.tar.gz", {}, env=env.format("3.4.23"))
     write_bundle(tmp_path / "b/lab-one.tar.gz", {}, env=env.format("3.5.1"))
     host = host_of(make_upgrade_plan(tmp_path / "a", tmp_path / "b"), "one")
-    assert host.one_way.startswith("etcd writes its data anew for 3.5.1, and 3.4.23 cannot read")
+    assert host.one_way.startswith("etcd 3.5.1 converts its data, which 3.4.23 cannot read")
 
 
-def test_bundles_of_two_clusters_are_no_way(tmp_path: Path) -> None:
+def test_bundles_of_two_clusters_are_refused(tmp_path: Path) -> None:
     for name in ("a", "b"):
         env = f"NODE='one'\nCLUSTER='{name}'\nROLES='etcd'\n"
         write_bundle(tmp_path / name / "lab-one.tar.gz", {}, env=env)
-    with pytest.raises(ConfigError, match="bundles of 2 clusters: a, b"):
+    with pytest.raises(ConfigError, match=r"belong to 2 clusters \(a, b\)"):
         make_upgrade_plan(tmp_path / "a", tmp_path / "b")

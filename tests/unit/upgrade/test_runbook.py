@@ -1,4 +1,4 @@
-"""The runbook names every file, every host in its order, and commands that are there."""
+"""The runbook names every file, every host in rollout order, and commands that exist."""
 
 import hashlib
 import re
@@ -18,7 +18,7 @@ from bundler.pipeline import build
     [Media(), Media(split=20000), Media(layout=Layout.SPLIT), Media(layout=Layout.SPLIT, split=9000)],
     ids=["full", "volumes", "split", "split-volumes"],
 )  # fmt: skip
-def test_every_file_is_named_with_what_its_digest_begins_with(tmp_path: Path, media: Media) -> None:
+def test_every_file_is_named_with_the_start_of_its_digest(tmp_path: Path, media: Media) -> None:
     dist = make_site(tmp_path / "site").build("dist", media)
     text = (dist / "RUNBOOK.md").read_text()
     said = dict(re.findall(r"^\| (\S+) \|.*\| `([0-9a-f ]+)` \|$", text, re.MULTILINE))
@@ -41,7 +41,7 @@ def test_control_planes_come_before_workers(tmp_path: Path) -> None:
     assert places[0] < text.index("### Workers") < places[1]
 
 
-def test_the_same_build_has_the_same_runbook_and_a_change_says_so(tmp_path: Path) -> None:
+def test_the_same_build_has_the_same_runbook_and_a_delta_is_named(tmp_path: Path) -> None:
     site = make_site(tmp_path / "site")
     first = (site.build("first") / "RUNBOOK.md").read_bytes()
     assert (site.build("second") / "RUNBOOK.md").read_bytes() == first
@@ -49,7 +49,7 @@ def test_the_same_build_has_the_same_runbook_and_a_change_says_so(tmp_path: Path
     lines = read_manifest(tmp_path / "site/first/small-one.tar.gz")
     (tmp_path / "MANIFEST").write_text("".join(f"{line}\n" for line in lines))
     text = (site.build("delta", delta) / "RUNBOOK.md").read_text()
-    assert text.count("a change to the bundle that is installed there") == 1
+    assert text.count("a delta to the installed bundle") == 1
 
 
 def test_a_signed_build_is_installed_with_trust(tmp_path: Path) -> None:
