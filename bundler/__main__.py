@@ -1,19 +1,19 @@
-"""Where the program begins: an interrupt is a line and an exit code from the first moment on."""
+"""The entry point of the program: handles an interrupt from the first moment on."""
 
 import os
 import signal
 from types import FrameType
 
-INTERRUPTED = 130
+from bundler.errors import INTERRUPTED
 
 
 def main() -> None:
-    """Load all the rest, which takes a while, and run it."""
-    # who started it may have it ignore interrupts
+    """Import the command line, which takes a while, and run it."""
+    # a parent process may have told us to ignore interrupts
     is_heard = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if is_heard:
-        # not as an exception, which what is being loaded might take for its own
-        signal.signal(signal.SIGINT, _end)
+        # an exception during an import could be caught by the imported module
+        signal.signal(signal.SIGINT, _exit_at_once)
     from bundler.cli.app import main as run  # noqa: PLC0415
 
     if is_heard:
@@ -21,8 +21,8 @@ def main() -> None:
     run()
 
 
-def _end(_number: int, _frame: FrameType | None) -> None:
-    os.write(2, b"error: interrupted before anything was begun\n")
+def _exit_at_once(_number: int, _frame: FrameType | None) -> None:
+    os.write(2, b"error: interrupted; nothing was done yet\n")
     os._exit(INTERRUPTED)
 
 

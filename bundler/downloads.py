@@ -14,18 +14,18 @@ from bundler.project import Inputs, Project, load, resolve
 from bundler.sources.artifacts import from_entry
 from bundler.sources.fetch import FetchOptions, ensure_artifacts, run_jobs
 from bundler.sources.images.pull import Puller, list_cached
-from bundler.sources.images.resolve import open_files, propose_images
-from bundler.sources.lock import write_lock
+from bundler.sources.images.resolve import propose_images
+from bundler.sources.images.wanted import open_files
+from bundler.sources.lock import first_uses, refuse_first_uses, write_lock
 from bundler.sources.lock_update import (
     LockChange,
-    first_uses,
     list_sidecar_urls,
     make_lock,
     propose_artifacts,
-    refuse_first_uses,
 )
 from bundler.sources.mirrors import parse_mirror
-from bundler.sources.packages.resolve import is_fetched_entry, propose_packages
+from bundler.sources.packages.locked import is_fetched_entry
+from bundler.sources.packages.resolve import propose_packages
 from bundler.sources.resolved import Resolved
 from bundler.sources.sidecars import find_cached_sidecars
 from bundler.sources.transport import make_session

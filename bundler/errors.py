@@ -1,8 +1,11 @@
-"""One hierarchy of errors: every fault a user can meet, with its exit code and its fix."""
+"""The hierarchy of errors: each problem that a user can meet, with its exit code and its fix."""
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells use it: 128 + SIGINT."""
 
 
 class BundlerError(Exception):
-    """A fault to show to the user: what was expected, what was found, and in `hint` what to do."""
+    """An error to show to the user: what was expected and found, and in `hint` what to do."""
 
     exit_code = 1
 
@@ -13,30 +16,30 @@ class BundlerError(Exception):
 
 
 class ConfigError(BundlerError):
-    """The cluster description is wrong; `message` holds every fault, one a line."""
+    """cluster.yaml or the command line is wrong; `message` has one problem per line."""
 
     exit_code = 2
 
 
 class ArtifactError(BundlerError):
-    """An upstream file or image cannot be had, or is not what its pin says."""
+    """An upstream file or image is not available, or does not match its digest."""
 
     exit_code = 3
 
 
 class PkiError(BundlerError):
-    """Keys, certificates or tokens in the state directory are missing, unreadable or at odds."""
+    """Keys, certificates or tokens in the state directory are missing, unreadable or conflict."""
 
     exit_code = 4
 
 
 class TemplateError(BundlerError):
-    """A template or an overlay of the product is wrong."""
+    """A template or an overlay of bundler is wrong."""
 
     exit_code = 5
 
 
 class OutputError(BundlerError):
-    """The result cannot be written: no space, no permission, an existing file in the way."""
+    """The result cannot be written (space, permissions, existing files), or a check failed."""
 
     exit_code = 6

@@ -1,4 +1,4 @@
-"""Writing files so that a crash at any moment leaves the old one or the new one, whole."""
+"""Write files so that a crash at any moment leaves either the old file or the new one, complete."""
 
 import errno
 import os
@@ -18,7 +18,7 @@ SECRET_MODE = 0o600
 LEFTOVER_AGE = 24 * 3600.0  # seconds
 """Unfinished files of another run that are younger may still be in use."""
 TEMPORARY = ".tmp-"
-"""Prefix of everything unfinished; what a killed run left is removed by the next."""
+"""Prefix of unfinished files; the next run removes those of a killed run."""
 KINDS = {
     stat.S_IFDIR: "a directory",
     stat.S_IFLNK: "a symbolic link",
@@ -30,16 +30,16 @@ KINDS = {
 
 
 def write_atomically(path: Path, content: bytes, mode: int = SECRET_MODE) -> None:
-    """Write `content` beside `path`, flush it to disk, rename it into place."""
+    """Write `content` to a temporary file, flush it to disk, and rename it to `path`."""
     with open_atomically(path, mode) as file:
         file.write(content)
 
 
 @contextmanager
 def open_atomically(path: Path, mode: int = SECRET_MODE) -> Iterator[BinaryIO]:
-    """A file to write beside `path`, which is flushed and renamed into place if nothing fails.
+    """Yield a temporary file, which is flushed and renamed to `path` if nothing fails.
 
-    Raises OutputError where something is there that is no plain file.
+    Raises OutputError if `path` exists and is not a regular file.
     """
     with explain_disk_faults(path):
         check_replaceable(path)
@@ -58,9 +58,9 @@ def open_atomically(path: Path, mode: int = SECRET_MODE) -> Iterator[BinaryIO]:
 
 
 def check_replaceable(path: Path) -> None:
-    """OutputError where something is at `path` that a file must not replace: /dev/null, say.
+    """Raise OutputError if `path` exists and is not a regular file, such as /dev/null.
 
-    Links are among that: /dev/stdout is one.
+    Symbolic links are refused too, because /dev/stdout is one.
     """
     try:
         kind = stat.S_IFMT(path.lstat().st_mode)
@@ -68,8 +68,8 @@ def check_replaceable(path: Path) -> None:
         return
     if kind != stat.S_IFREG:
         raise OutputError(
-            f"{path} is {KINDS.get(kind, 'no plain file')}, which a file would replace",
-            hint="name a plain file, or one that is not there yet",
+            f"{path} is {KINDS.get(kind, 'not a regular file')}: bundler does not replace it",
+            hint="choose a regular file, or a path that does not exist",
         )
 
 
@@ -80,7 +80,7 @@ def ensure_directory(path: Path) -> None:
 
 
 def write_directory_atomically(path: Path, files: Mapping[str, bytes]) -> None:
-    """Make the directory `path` with these files (0600) appear at once, or not at all."""
+    """Create the directory `path` with these files (0600): all at once, or not at all."""
     with explain_disk_faults(path):
         temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=path.parent))
         try:
@@ -94,14 +94,14 @@ def write_directory_atomically(path: Path, files: Mapping[str, bytes]) -> None:
 
 
 def remove_leftovers(directory: Path, older_than: float = 0) -> None:
-    """Remove what killed runs left unfinished below `directory`; `older_than` in seconds.
+    """Remove the unfinished files of killed runs below `directory`.
 
-    Where others may be at work at the same time, an age tells their files from leftovers.
+    `older_than` (seconds) protects the files of other runs that may still be working.
     """
     for leftover in directory.rglob(f"{TEMPORARY}*"):
         try:
             age = time.time() - leftover.lstat().st_mtime
-        except FileNotFoundError:  # another run has finished it
+        except FileNotFoundError:  # another run finished it
             continue
         if age < older_than:
             continue
@@ -112,7 +112,7 @@ def remove_leftovers(directory: Path, older_than: float = 0) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """Flush a directory, so that a rename in it survives a power cut."""
+    """Flush a directory to disk, so that a rename in it survives a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -122,9 +122,10 @@ def sync_directory(path: Path) -> None:
 
 @contextmanager
 def reserve(path: Path, size: int, done: int = 0) -> Iterator[None]:
-    """For writing a file of `size` bytes, `done` of them there: a full disk is an OutputError.
+    """Raise OutputError if the disk is too full for a file of `size` bytes, `done` of them written.
 
-    It says what is needed and what is free, beforehand where that is known.
+    Checks before the body runs, and again if writing fails. The error has the space that is needed
+    and the space that is free.
     """
     if size - done > shutil.disk_usage(path.parent).free:
         raise _disk_full(path, size - done)
@@ -139,23 +140,22 @@ def reserve(path: Path, size: int, done: int = 0) -> Iterator[None]:
 
 def _disk_full(path: Path, needed: int) -> OutputError:
     free = shutil.disk_usage(path.parent).free
-    need = f"{needed} bytes more are needed" if needed > 0 else "more space is needed"
+    need = f"{needed} more bytes are needed" if needed > 0 else "more space is needed"
     return OutputError(
         f"cannot write {path}: {os.strerror(errno.ENOSPC)}: {need}, {free} are free",
-        hint="free some space, or choose another directory with --cache; what is here already is"
-        " gone on with",
+        hint="free some space, or choose another directory with --cache; the download resumes",
     )
 
 
 @contextmanager
 def explain_disk_faults(path: Path) -> Iterator[None]:
-    """Turn what a disk or a user has caused into an OutputError that names the path."""
+    """Turn an OSError from the disk or its permissions into an OutputError that names the path."""
     hints = {
-        errno.ENOENT: "make its directory first",
-        errno.ENOTDIR: "a file is where a directory should be: choose another name",
+        errno.ENOENT: "create its directory first",
+        errno.ENOTDIR: "a parent is a file, not a directory: choose another path",
         errno.ENAMETOOLONG: "choose a shorter name",
-        errno.EISDIR: "a directory is where a file should be: choose another name",
-        errno.EEXIST: "a file is where a directory should be: choose another name",
+        errno.EISDIR: "the path is a directory: choose another path",
+        errno.EEXIST: "a file has this name: choose another path",
         errno.ENOSPC: "free some space, or choose another directory",
         errno.EDQUOT: "your quota is used up: free some space, or choose another directory",
         errno.EFBIG: "the file size limit (ulimit -f) is too small",

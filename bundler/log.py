@@ -1,18 +1,22 @@
-"""What the user sees while it works: everything on stderr, so that stdout can be piped."""
+"""Messages for the user. All go to stderr, so that stdout can be piped."""
 
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from rich.console import Console
+if TYPE_CHECKING:
+    from rich.console import Console
 
-_console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+WARNING = "warning: "
+
+_console: "Console | None" = None
 _quiet = False
 
 
 def set_quiet(quiet: bool) -> None:
-    """Leave out everything but warnings and errors."""
+    """Show only warnings and errors."""
     global _quiet  # noqa: PLW0603 - one process, one terminal
     _quiet = quiet
 
@@ -24,36 +28,49 @@ def is_quiet() -> bool:
 
 def is_terminal() -> bool:
     """Whether stderr is a terminal."""
-    return _console.is_terminal
+    return console().is_terminal
 
 
-def console() -> Console:
-    """The console on stderr, for progress bars."""
+def console() -> "Console":
+    """Return the console on stderr. It is made on first use, because rich is slow to import."""
+    global _console  # noqa: PLW0603 - one process, one terminal
+    if _console is None:
+        from rich.console import Console  # noqa: PLC0415
+
+        _console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
     return _console
 
 
 def info(text: str) -> None:
-    """One line of progress."""
+    """Show a line of progress."""
     if not _quiet:
-        _console.print(text)
+        console().print(text)
 
 
 def warning(text: str) -> None:
-    """One line that the user should act on some day."""
-    _console.print(f"warning: {text}", style="yellow")
+    """Show something that the user should fix, but that does not stop the command."""
+    console().print(f"{WARNING}{text}", style="yellow")
+
+
+def note(text: str, indent: str = "") -> None:
+    """Show a line that is a warning if it starts with `warning: `."""
+    if text.startswith(WARNING):
+        warning(text.removeprefix(WARNING))
+    else:
+        info(f"{indent}{text}")
 
 
 def error(text: str, hint: str | None = None) -> None:
-    """The reason for giving up, and the fix."""
-    _console.print(f"error: {text}", style="red")
+    """Show why the command fails, and the fix."""
+    console().print(f"error: {text}", style="red")
     if hint:
-        _console.print(f"  fix: {hint}")
+        console().print(f"  fix: {hint}")
     sys.stderr.flush()
 
 
 @contextmanager
 def step(text: str) -> Iterator[None]:
-    """Say what is being done, and at the end how long it took."""
+    """Show what is done now, and at its end how long it took."""
     started = time.monotonic()
     info(f"• {text}")
     yield

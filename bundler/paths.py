@@ -1,22 +1,22 @@
-"""Where things are: the templates, the cache, the state directory."""
+"""Paths of the templates, the cache and the state directory."""
 
 import os
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent
-"""Where bundler's own code is."""
+"""The directory of bundler's own code."""
 RESOURCES = PACKAGE / "resources"
-"""Templates of files that accompany bundles and are not part of one."""
+"""Templates of files that accompany bundles but are not in one."""
 
 
 def templates_directory() -> Path:
-    """Beside the package in a checkout, inside it in an installed wheel."""
+    """Return templates/ next to the package in a checkout, or inside it in an installed wheel."""
     inside = PACKAGE / "_templates"
     return inside if inside.is_dir() else PACKAGE.parent / "templates"
 
 
 def default_cache() -> Path:
-    """$BUNDLER_CACHE, or bundler/ below $XDG_CACHE_HOME or ~/.cache."""
+    """Return $BUNDLER_CACHE, or bundler/ in $XDG_CACHE_HOME or ~/.cache."""
     if chosen := os.environ.get("BUNDLER_CACHE"):
         return Path(chosen)
     base = os.environ.get("XDG_CACHE_HOME")
@@ -24,5 +24,5 @@ def default_cache() -> Path:
 
 
 def default_state(description: Path, cluster: str) -> Path:
-    """<cluster>.state beside cluster.yaml."""
+    """Return NAME.state next to cluster.yaml."""
     return description.absolute().parent / f"{cluster}.state"

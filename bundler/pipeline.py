@@ -42,7 +42,6 @@ from bundler.sources.resolved import Resolved
 from bundler.state.directory import open_state
 from bundler.upgrade.runbook import make_runbook
 
-WARNING = "warning: "
 PARALLEL_BUNDLES = 2
 DEFAULT_MEDIA = Media()
 
@@ -178,10 +177,7 @@ def open_secrets(project: Project) -> Iterator[Secrets]:
         with log.step(f"keys and certificates in {state.directory}"):
             pki = ensure_pki(state, plan, datetime.now(UTC))
             for note in pki.notes:
-                if note.startswith(WARNING):
-                    log.warning(note.removeprefix(WARNING))
-                else:
-                    log.info(f"  {note}")
+                log.note(note, indent="  ")
         yield Secrets(
             pki=pki,
             pod_subnets=pod_subnets,

@@ -1,4 +1,4 @@
-"""Running downloads on the terminal: bars where there is one, lines where there is none."""
+"""The progress of downloads: bars on a terminal, lines elsewhere."""
 
 import time
 from collections.abc import Callable
@@ -19,11 +19,11 @@ from rich.progress import (
 from bundler import log
 
 MEBIBYTE = 1 << 20
-EVERY = 10.0  # seconds between two lines on one download
+LINE_INTERVAL = 10.0  # seconds between two lines of one download
 
 
 class DownloadProgress:
-    """Shows downloads while it is entered; satisfies fetch.Progress."""
+    """Shows downloads while it is entered; implements download.Progress."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -53,7 +53,7 @@ class DownloadProgress:
         self._bars.stop()
 
     def start(self, name: str, total: int | None, done: int) -> None:
-        """A download of `total` bytes, `done` of them already here."""
+        """Show a new download of `total` bytes, `done` of which are here already."""
         if log.is_terminal():
             self._tasks[name] = self._bars.add_task(name, total=total, completed=done)
             return
@@ -61,22 +61,22 @@ class DownloadProgress:
         resumed = f", resumed at {done / MEBIBYTE:.1f} MiB" if done else ""
         log.info(f"  {name}{size}{resumed}")
         now = self._clock()
-        self._lines[name] = _Lines(total=total, begun=now, shown=now, first=done, done=done)
+        self._lines[name] = _Lines(total=total, started=now, shown=now, first=done, done=done)
 
     def advance(self, name: str, count: int) -> None:
-        """`count` more bytes."""
+        """Add `count` bytes."""
         if name in self._tasks:
             self._bars.advance(self._tasks[name], count)
             return
         lines = self._lines[name]
         lines.done += count
         now = self._clock()
-        if now - lines.shown >= EVERY:
+        if now - lines.shown >= LINE_INTERVAL:
             lines.shown = now
             log.info(f"  {name}: {lines.describe(now)}")
 
     def finish(self, name: str) -> None:
-        """It ended, well or not."""
+        """End the download, complete or not."""
         if name in self._tasks:
             self._bars.remove_task(self._tasks.pop(name))
             return
@@ -86,20 +86,20 @@ class DownloadProgress:
 
 @dataclass(slots=True)
 class _Lines:
-    """One download where there is no terminal."""
+    """The progress of one download without a terminal."""
 
     total: int | None  # bytes
-    begun: float  # seconds
+    started: float  # seconds
     shown: float
-    first: int  # bytes that were here before
+    first: int  # bytes that were here before it started
     done: int
 
     def speed(self, now: float) -> float:
-        """Bytes a second."""
-        return (self.done - self.first) / max(now - self.begun, 0.001)
+        """Compute bytes per second."""
+        return (self.done - self.first) / max(now - self.started, 0.001)
 
     def describe(self, now: float) -> str:
-        """`12.0 of 48.0 MiB, 1.2 MiB/s, 30 s left`."""
+        """Format `12.0 of 48.0 MiB, 1.2 MiB/s, 30 s left`."""
         speed = self.speed(now)
         text = f"{self.done / MEBIBYTE:.1f}"
         if self.total:
@@ -110,8 +110,8 @@ class _Lines:
         return text
 
     def sum_up(self, now: float) -> str:
-        """`48.0 MiB in 40.0 s, 1.2 MiB/s`, or at which byte it stopped."""
-        got = f"{(self.done - self.first) / MEBIBYTE:.1f} MiB in {now - self.begun:.1f} s"
+        """Format `48.0 MiB in 40.0 s, 1.2 MiB/s`, or the byte at which it stopped."""
+        got = f"{(self.done - self.first) / MEBIBYTE:.1f} MiB in {now - self.started:.1f} s"
         if self.total and self.done < self.total:
             return f"stopped at byte {self.done}, {got}"
         return f"{got}, {self.speed(now) / MEBIBYTE:.1f} MiB/s"

@@ -12,8 +12,8 @@ from bundler.cluster.plan import ClusterPlan, make_plan
 from bundler.cluster.schema import Cluster
 from bundler.errors import ConfigError
 from bundler.paths import default_state
-from bundler.sources.download import PARALLEL_DOWNLOADS
-from bundler.sources.images.registry import RegistryOptions
+from bundler.sources.images.options import RegistryOptions
+from bundler.sources.limits import PARALLEL_DOWNLOADS
 from bundler.sources.lock import Lock, lock_path, parse_lock
 from bundler.sources.resolved import Resolved, resolve_sources
 

@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 from bundler.cli.app import app
+from bundler.cli.lazy import ExamplesCommand, LazyCommand
 from bundler.cluster.keys import Key, list_children
 
 DIRECTORY = Path(__file__).parents[1] / "docs" / "reference"
@@ -108,6 +109,8 @@ def make_cli_page() -> str:
 
 
 def _list_commands(command: TyperCommand | TyperGroup, path: str) -> Iterator[str]:
+    if isinstance(command, LazyCommand):
+        command = command.load()
     yield _describe_command(command, path)
     if isinstance(command, TyperGroup):
         for name, inner in command.commands.items():
@@ -122,6 +125,8 @@ def _describe_command(command: TyperCommand | TyperGroup, path: str) -> str:
     lines = [f"## {path}", "", f"`{' '.join([path, '[OPTIONS]', *arguments])}`", ""]
     if text := inspect.cleandoc(command.help or ""):
         lines += [text, ""]
+    if isinstance(command, ExamplesCommand) and command.examples:
+        lines += ["```sh", *command.examples, "```", ""]
     rows = [
         f"| `{_cell(_show_name(parameter))}` | {_describe_parameter(parameter)} |"
         for parameter in parameters

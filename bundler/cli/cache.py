@@ -1,4 +1,4 @@
-"""`bundler cache …`: upstream files on their way to another builder, looked after, taken away."""
+"""`bundler cache …`: maintenance of the cache, and its transport to another builder."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,30 +21,25 @@ from bundler.downloads import list_files, list_local_digests
 from bundler.errors import ConfigError
 from bundler.project import Project, load, resolve
 
-app = typer.Typer(no_args_is_help=True, help="Upstream files that the builder keeps.")
 Configs = Annotated[
     list[Path] | None,
-    typer.Option("-c", "--config", help="A cluster description. May be repeated."),
+    typer.Option("-c", "--config", help="A cluster.yaml. May be repeated."),
 ]
 
 
-@app.callback()
-def _root() -> None:
-    """Upstream files that the builder keeps: by digest, whole and checked."""
-
-
-@app.command("list")
 def list_command(cache: CachePath = None) -> None:
-    """Print every file: digest and size in bytes."""
+    """List every file with its digest and size.
+
+    The size is in bytes.
+    """
     for blob in list_blobs(_open(cache)):
-        _show(blob)
+        _print_file(blob)
 
 
-@app.command("verify")
 def verify_command(cache: CachePath = None) -> None:
-    """Read every file again, and what was made of it; one that was altered is put aside.
+    """Read every file again and quarantine those that were altered.
 
-    Exit code 3 then.
+    That includes the compressed segments that builds reuse. Exit code 3 if a file was altered.
     """
     failed = False
     for file, good in verify_cache(_open(cache)):
@@ -52,59 +47,59 @@ def verify_command(cache: CachePath = None) -> None:
         failed |= not good
     if failed:
         log.error(
-            "altered files were put aside",
-            "bring them again with: bundler fetch; the next build makes segments anew",
+            "altered files were moved to the cache's quarantine",
+            "download them again with: bundler fetch; the next build compresses them again",
         )
         raise typer.Exit(3)
 
 
-@app.command("export")
 def export_command(
     target: Annotated[Path, typer.Argument(help="The tar file to write.")],
     config: Configs = None,
     pins: Pins = None,
     cache: CachePath = None,
 ) -> None:
-    """Write files into one tar file, for a builder without a network: all, or what -c needs.
+    """Write files into one tar archive, for a builder without a network.
 
-    The same files give the same bytes. Names in it are digests: the other side checks each.
+    Exports all files, or only those that the given cluster.yaml files need (-c). The same files
+    give the same bytes. `bundler cache import` checks the digest of each file.
     """
     needed = [
         file
         for project in _load_all(config or [], pins, cache)
         for file in list_files(project, resolve(project))
     ]
-    only = needed if config else None
-    for blob in export_blobs(_open(cache), target, only):
-        _show(blob)
+    for blob in export_blobs(_open(cache), target, needed if config else None):
+        _print_file(blob)
 
 
-@app.command("import")
 def import_command(
-    source: Annotated[Path, typer.Argument(help="What `bundler cache export` wrote.")],
+    source: Annotated[Path, typer.Argument(help="A file that `bundler cache export` wrote.")],
     cache: CachePath = None,
 ) -> None:
-    """Take the files of an export into the cache, each once its digest is known to hold."""
+    """Import the files of an exported archive, after checking each digest.
+
+    Prints size and digest of each file.
+    """
     for blob in import_blobs(_open(cache), source):
-        _show(blob)
+        _print_file(blob)
 
 
-@app.command("prune")
 def prune_command(
     config: Configs = None,
     pins: Pins = None,
     cache: CachePath = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would go, and take nothing away.")
+        bool, typer.Option("--dry-run", help="Show what would be deleted; delete nothing.")
     ] = False,
 ) -> None:
-    """Take away every file that none of the descriptions needs; print what went.
+    """Delete every file that no given cluster.yaml needs.
 
-    With it go the segments that were made of it, and what was put aside, or begun and not needed,
-    if that is a day ago.
+    Also deletes the compressed segments of these files, and quarantined and unfinished files that
+    are older than a day. Prints what was deleted.
     """
     if not config:
-        raise ConfigError("prune needs to know what to keep", hint="give -c cluster.yaml")
+        raise ConfigError("no cluster.yaml is given: prune would delete everything", hint="give -c")
     needed: list[Artifact] = []
     local: set[str] = set()
     for project in _load_all(config, pins, cache):
@@ -112,7 +107,7 @@ def prune_command(
         needed += list_files(project, resolved)
         local |= list_local_digests(project, resolved)
     for file in prune_cache(_open(cache), needed, local, dry_run=dry_run):
-        _show(file)
+        _print_file(file)
 
 
 def _open(cache: Path | None) -> Cache:
@@ -124,5 +119,5 @@ def _load_all(configs: list[Path], pins: Path | None, cache: Path | None) -> Ite
         yield load(make_inputs(config, pins=pins, cache=cache, offline=True))
 
 
-def _show(file: Blob | Part) -> None:
+def _print_file(file: Blob | Part) -> None:
     print(f"{file.size:>12}  {file.name}")

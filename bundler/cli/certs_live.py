@@ -1,4 +1,4 @@
-"""`bundler certs check --live`: what servers really show, judged by the state directory."""
+"""`bundler certs check --live`: the certificates that servers present, compared with the state."""
 
 import json
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ import typer
 from cryptography import x509
 
 from bundler import log
-from bundler.cli.options import CLUSTER_YAML, Description, Json, StatePath, Warn
+from bundler.cli.options import CLUSTER_YAML, Description, Json, State, Warn
 from bundler.cluster.loader import load_cluster
 from bundler.cluster.plan import ClusterPlan, make_plan
 from bundler.errors import ConfigError, PkiError
@@ -28,7 +28,7 @@ from bundler.pki.live import (
 from bundler.pki.rotation_stages import NEXT, PREVIOUS
 from bundler.state.directory import RESTORE, heal_state
 
-PARALLEL = 16
+PARALLEL_CONNECTIONS = 16
 
 
 def check_command(
@@ -36,59 +36,58 @@ def check_command(
         list[str] | None,
         typer.Argument(
             metavar="[HOST:PORT]...",
-            help="Which servers; HOST may be a node's name. Default: every one of the plan.",
+            help="The servers to check; HOST may be the name of a node. Default: all servers.",
         ),
     ] = None,
     live: Annotated[
-        bool, typer.Option("--live", help="Ask the servers themselves, now, over the network.")
+        bool, typer.Option("--live", help="Connect to the servers over the network. Required.")
     ] = False,
     authority: Annotated[
         Path | None,
         typer.Option(
-            "--ca", metavar="PEM", help="Believe this authority; needs no state directory."
+            "--ca", metavar="PEM", help="Trust this CA instead of the CAs in the state directory."
         ),
     ] = None,
     config: Description = CLUSTER_YAML,
-    state: StatePath = None,
+    state: State = None,
     warn: Warn = None,
     as_json: Json = False,
 ) -> None:
-    """Ask servers for their certificates, and compare with what they should be.
+    """Connect to the servers of the cluster and check their certificates.
 
-    `bundler certs check --live` asks every TLS server of the plan (etcd, API servers, controller
-    managers, schedulers, kubelets, the endpoint), `bundler certs check --live HOST:PORT` one.
-    Nothing is shown to them: no key and no client certificate is needed.
+    Checks every TLS server of the cluster: etcd, API servers, controller managers, schedulers,
+    kubelets and the endpoint. No key and no client certificate is sent.
 
-    A server is well if its certificate has not ended, names the host, was signed by the authority
-    of the state directory (directly, or by intermediates that the server shows), and is the very
-    one of the state directory. The last does not go for kubelets, whose certificates are their own.
-    On a machine without the state, --ca FILE says whom to believe; the certificate itself is then
-    not compared.
+    A certificate is valid if it has not ended, names the host, is signed by a CA of the state
+    directory (directly, or through intermediates that the server sends), and is the certificate in
+    the state directory. Kubelets make their own certificates, so that for them the last check is
+    left out. It is also left out with --ca, which needs no state directory.
 
-    Exit code 1 if any is not well, does not answer, or has fewer days left than --warn.
+    Exit code 1 if a certificate is not valid, a server does not answer, or a certificate ends
+    sooner than --warn.
     """
     if not live:
         raise ConfigError(
-            "say --live: servers are asked over the network",
-            hint="bundler certs list reads the state directory or a bundle",
+            "--live is missing: this command connects to servers over the network",
+            hint="add --live; bundler certs list shows the state directory or a bundle",
         )
     days = parse_days("--warn", warn) if warn else None
     now = datetime.now(UTC)
     cluster = load_cluster(config).cluster
     plan = make_plan(cluster)
     if authority:
-        believed: dict[str, tuple[x509.Certificate, ...]] = {
+        trusted: dict[str, tuple[x509.Certificate, ...]] = {
             name: (_load(authority),) for name in declarations.list_authorities(plan)
         }
         known: dict[str, x509.Certificate] = {}
     else:
-        believed, known = _load_state(state or default_state(config, cluster.name), plan)
+        trusted, known = _load_state(state or default_state(config, cluster.name), plan)
     chosen = [find_endpoint(text, plan) for text in endpoints or ()] or [*list_endpoints(plan)]
 
     def check(endpoint: Endpoint) -> Finding:
-        return check_endpoint(endpoint, believed, known, now)
+        return check_endpoint(endpoint, trusted, known, now)
 
-    with ThreadPoolExecutor(PARALLEL) as pool:
+    with ThreadPoolExecutor(PARALLEL_CONNECTIONS) as pool:
         findings = tuple(pool.map(check, chosen))
     if as_json:
         print(json.dumps([_as_row(finding, now) for finding in findings], indent=2))
@@ -96,7 +95,7 @@ def check_command(
         _print(findings, now, days)
     late = [f for f in findings if days is not None and _days_left(f, now) < days]
     bad = [f for f in findings if f.faults]
-    log.info(f"{len(findings)} servers asked, {len(bad)} not well, {len(late)} end too soon")
+    log.info(f"{len(findings)} servers checked, {len(bad)} failed, {len(late)} end too soon")
     if bad or late:
         raise typer.Exit(1)
 
@@ -104,7 +103,7 @@ def check_command(
 def _load_state(
     directory: Path, plan: ClusterPlan
 ) -> tuple[dict[str, tuple[x509.Certificate, ...]], dict[str, x509.Certificate]]:
-    """The authorities that are believed, and every certificate by its name."""
+    """Load the trusted CAs, and every certificate by name."""
     check_is_state(directory)
     heal_state(directory)
     known = {
@@ -114,7 +113,7 @@ def _load_state(
     for name in declarations.list_authorities(plan):
         if f"pki/{name}" not in known:
             raise PkiError(f"{directory / 'pki' / name / 'cert.pem'}: missing", hint=RESTORE)
-    believed = {
+    trusted = {
         name: tuple(
             known[path]
             for path in (f"pki/{name}", f"pki/{NEXT}/{name}", f"pki/{PREVIOUS}/{name}")
@@ -122,7 +121,7 @@ def _load_state(
         )
         for name in declarations.list_authorities(plan)
     }
-    return believed, known
+    return trusted, known
 
 
 def _load(path: Path) -> x509.Certificate:
@@ -131,11 +130,11 @@ def _load(path: Path) -> x509.Certificate:
     except OSError as error:
         raise PkiError(f"{path}: {error.strerror}") from error
     except ValueError as error:
-        raise PkiError(f"{path}: not a certificate in PEM") from error
+        raise PkiError(f"{path}: not a PEM certificate") from error
 
 
 def _days_left(finding: Finding, now: datetime) -> int:
-    """0 where no certificate came: that is a fault already."""
+    """Return 0 if the server sent no certificate; that is a fault of its own."""
     return (finding.certificate.not_valid_after_utc - now).days if finding.certificate else 0
 
 

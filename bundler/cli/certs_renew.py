@@ -1,4 +1,4 @@
-"""`bundler certs renew`: certificates made anew, and the small bundles that bring them to hosts."""
+"""`bundler certs renew`: new certificates, and the small bundles that bring them to the hosts."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -9,7 +9,7 @@ import typer
 from bundler import log
 from bundler.cli.carry import change_and_build, check_together
 from bundler.cli.media import SinceOption
-from bundler.cli.options import Json, Output, SigningKey, with_inputs
+from bundler.cli.options import DeltaOutput, Json, SigningKey, with_inputs
 from bundler.cluster.loader import load_cluster
 from bundler.cluster.plan import make_plan
 from bundler.errors import ConfigError
@@ -31,48 +31,45 @@ def renew_command(
         list[str] | None,
         typer.Argument(
             metavar="[NAME]...",
-            help="As `bundler certs list` prints them behind each end, such as"
-            " pki/nodes/master1/apiserver; `pki/` may be left out, and `*` stands for anything.",
+            help="Names as `bundler certs list` prints them, such as pki/nodes/master1/apiserver."
+            " `pki/` may be left out, and `*` matches anything.",
         ),
     ] = None,
     everything: Annotated[
-        bool, typer.Option("--all", help="Every certificate, but not the authorities.")
+        bool, typer.Option("--all", help="Renew every certificate except the CAs.")
     ] = False,
     expiring: Annotated[
         str | None,
-        typer.Option("--expiring", metavar="DAYS", help="All that end sooner, such as 90d."),
+        typer.Option(
+            "--expiring", metavar="DAYS", help="Renew all that end sooner than this, such as 90d."
+        ),
     ] = None,
     keep_keys: Annotated[
-        bool, typer.Option("--keep-keys", help="New certificates for the same private keys.")
+        bool, typer.Option("--keep-keys", help="Renew the certificates for the same private keys.")
     ] = False,
     since: SinceOption = None,
-    output: Output = None,
+    output: DeltaOutput = None,
     sign: SigningKey = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be made anew, and change nothing.")
+        bool, typer.Option("--dry-run", help="Show what would be renewed; change nothing.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Make certificates anew, with new validity and new keys.
+    """Renew certificates, with new keys.
 
-    The whole way, for instance two months before the end:
+    1. bundler certs renew --expiring 90d --since dist/ -o renewal/: renews them in the state
+    directory, and builds small bundles: deltas to those in dist/. Without --since and -o, only the
+    state changes, and the next `bundler build` contains the new certificates.
 
-    1. `bundler certs renew --expiring 90d --since dist/ -o renewal/` makes them anew in the state
-    directory and builds the small bundles that bring them: changes to those in dist/, without the
-    programs and images. Without --since and -o only the state changes, and any later `bundler
-    build` brings them.
-
-    2. Carry renewal/ in, and run install.sh on each host as ever (control planes one by one, or
-    with --wait 15m). It restarts only what cannot reread its files: see
+    2. Copy the bundles to the hosts and run install.sh on each host (control planes one by one, or
+    with --wait 15m). It restarts only the services that cannot reload their certificates: see
     docs/guides/certificates.md.
 
-    3. `bundler certs check --live` shows from outside that the new ones are served.
+    3. bundler certs check --live: shows whether the servers use the new certificates.
 
-    What was replaced is kept in STATE/archive/TIME. Authorities are not renewed here, since
-    everybody must come to believe a new one before anybody shows it. The service accounts' key is
-    no certificate and does not end.
-
-    Kubelets renew their own certificates by themselves.
+    The replaced files are kept in STATE/archive/TIME. This command does not renew CAs: use `bundler
+    certs rotate`. The service account key has no certificate and does not end. Kubelets renew their
+    own certificates.
     """
     now = datetime.now(UTC)
     selection = _make_selection(names, expiring, now, everything=everything)
@@ -84,18 +81,17 @@ def renew_command(
     if dry_run or not planned:
         _print_renewals(planned, as_json=as_json)
         log.info(
-            f"{len(planned)} certificates would be made anew; nothing was changed"
+            f"{len(planned)} certificates would be renewed; nothing was changed"
             if planned
-            else "no certificate is to be made anew"
+            else "no certificate needs renewal"
         )
         return
 
     def change() -> None:
         renewals = renew(state, plan, selection, now, keep_keys=keep_keys)
         _print_renewals(renewals, as_json=as_json)
-        log.info(
-            f"{len(renewals)} certificates renewed; the old ones are in {archive_of(state, now)}"
-        )
+        archive = archive_of(state, now)
+        log.info(f"{len(renewals)} certificates renewed; the old ones are in {archive}")
 
     change_and_build(change, inputs, since, output, sign)
 
@@ -105,7 +101,10 @@ def _make_selection(
 ) -> Selection:
     days = parse_days("--expiring", expiring) if expiring else None
     if sum((bool(names), everything, days is not None)) != 1:
-        raise ConfigError("give names, --all or --expiring DAYS", hint="bundler certs list")
+        raise ConfigError(
+            "give either names, or --all, or --expiring DAYS",
+            hint="bundler certs list shows the names",
+        )
     before = now + timedelta(days=days) if days is not None else None
     return Selection(names=tuple(names or ()), everything=everything, before=before)
 
@@ -123,11 +122,11 @@ def _print_renewals(renewals: tuple[Renewal, ...], *, as_json: bool) -> None:
         print(json.dumps(rows, indent=2))
     else:
         for r in renewals:
-            old = f"{r.old_end:%Y-%m-%d}" if r.old_end else "lost"
+            old = f"{r.old_end:%Y-%m-%d}" if r.old_end else "missing"
             print(f"{old:10} → {r.new_end:%Y-%m-%d}  {r.name}")
     short = [r for r in renewals if r.is_cut_short]
     if short:
         log.warning(
-            f"{len(short)} of them end on {min(r.new_end for r in short):%Y-%m-%d}, with their"
-            " authority, and before the days of pki.days"
+            f"{len(short)} of them end on {min(r.new_end for r in short):%Y-%m-%d}, sooner than"
+            " pki.days says, because their CA ends then"
         )

@@ -1,4 +1,4 @@
-"""`bundler certs rotate`: new authorities by stages, and the bundles that bring each of them."""
+"""`bundler certs rotate`: new CAs in stages, and the bundles that bring each stage to the hosts."""
 
 import json
 from datetime import UTC, datetime
@@ -10,7 +10,7 @@ import typer
 from bundler import log
 from bundler.cli.carry import change_and_build, check_together
 from bundler.cli.media import SinceOption
-from bundler.cli.options import Json, Output, SigningKey, with_inputs
+from bundler.cli.options import DeltaOutput, Json, SigningKey, with_inputs
 from bundler.cluster.loader import load_cluster
 from bundler.cluster.plan import make_plan
 from bundler.paths import default_state
@@ -32,37 +32,38 @@ def rotate_command(
     inputs: Inputs,
     step: Annotated[
         StepName | None,
-        typer.Argument(metavar="[trust|issue|drop|abandon]", help="Default: say where it stands."),
+        typer.Argument(
+            metavar="[trust|issue|drop|abandon]", help="Default: show the current stage."
+        ),
     ] = None,
     since: SinceOption = None,
-    output: Output = None,
+    output: DeltaOutput = None,
     sign: SigningKey = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")
+        bool, typer.Option("--dry-run", help="Show what would be done; change nothing.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Replace the cluster's authorities by new ones, in three stages, without downtime.
+    """Replace the CAs of the cluster in three stages, without downtime.
 
-    1. `bundler certs rotate trust --since dist/ -o trust/` makes new authorities, which sign
-    nothing yet, and the bundles with which every host believes both. Install them everywhere, in
-    any order; then restart the pods that talk to the API server.
+    1. bundler certs rotate trust --since dist/ -o trust/: creates new CAs, which sign nothing yet,
+    and the bundles that make every host trust both the old and the new CAs. Install them on all
+    hosts, in any order. Then restart the pods that connect to the API server.
 
-    2. `bundler certs rotate issue --since trust/ -o issue/` makes every certificate anew, signed by
-    the new ones. Install the bundles on every host, control planes first.
+    2. bundler certs rotate issue --since trust/ -o issue/: renews every certificate, signed by the
+    new CAs. Install the bundles on all hosts, control planes first.
 
-    3. `bundler certs rotate drop --since issue/ -o drop/`: nobody believes the former ones any
-    more. Install the bundles everywhere; hosts prune earlier generations, which hold the former
-    authorities.
+    3. bundler certs rotate drop --since issue/ -o drop/: no host trusts the old CAs any more.
+    Install the bundles on all hosts. Prune earlier generations on the hosts, because they contain
+    the old CAs.
 
-    install.sh asks the other hosts and refuses a stage for as long as one lacks the stage before
-    (with --wait 15m it waits for it). `bundler certs rotate abandon` leads back from the first
-    stage. Without --since and -o only the state directory changes, and any later `bundler build`
-    brings it. What was replaced is kept in STATE/archive/TIME.
+    install.sh asks the other hosts, and refuses a stage while a host has not installed the stage
+    before it (with --wait 15m it waits for that host). `bundler certs rotate abandon` goes back
+    from the first stage. Without --since and -o, only the state changes, and the next `bundler
+    build` contains the new CAs. The replaced files are kept in STATE/archive/TIME.
 
-    Without an argument: where the cluster stands, and what comes next.
-
-    Authorities of your own come from where they came from: see docs/guides/external-ca.md.
+    Without an argument, shows the current stage and the next step. This command cannot rotate CAs
+    of an external PKI: see docs/guides/external-ca.md.
     """
     now = datetime.now(UTC)
     check_together(since, output)

@@ -1,4 +1,4 @@
-"""`bundler diff`: prints changes in words or as JSON, with diff(1)'s exit codes."""
+"""`bundler diff`: the changes as text or JSON, with the exit codes of diff(1)."""
 
 import dataclasses
 import json
@@ -9,29 +9,32 @@ from typing import Annotated
 import typer
 
 from bundler import log
+from bundler.cli.options import Json
 from bundler.errors import BundlerError
 from bundler.upgrade.change import BundleChange, ChangeKind
 from bundler.upgrade.diff import Pair, compare_pair, pair_bundles
 
-DIFFER, FAULT = 1, 2
+DIFFERENT, FAILED = 1, 2
 SIGNS = {ChangeKind.ADDED: "+", ChangeKind.REMOVED: "-", ChangeKind.CHANGED: "~"}
 
 
 def diff_command(
-    before: Annotated[Path, typer.Argument(metavar="A", help="A tarball, or a dist directory.")],
-    after: Annotated[Path, typer.Argument(metavar="B", help="Another.")],
+    before: Annotated[
+        Path, typer.Argument(metavar="A", help="A tarball, or a directory of bundles.")
+    ],
+    after: Annotated[Path, typer.Argument(metavar="B", help="The one to compare it with.")],
     text: Annotated[
         bool,
-        typer.Option("--text", help="Show the lines of text files that differ, secrets masked."),
+        typer.Option("--text", help="Show the changed lines of text files; secrets are redacted."),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    as_json: Json = False,
 ) -> None:
-    """Say what differs between two bundles, or two directories of them.
+    """Show the differences between two bundles, or two directories of bundles.
 
-    That is: versions and other facts, components, images, files with mode and size. Of files that
-    hold secrets it is only said that they differ. Each bundle must be what its manifest says.
+    Compares versions and other facts, components, images, and all files with mode and size. For
+    files with secrets it only shows that they differ. Each bundle must match its manifest.
 
-    Exit codes as of diff(1): 0 the same bytes, 1 different, 2 fault.
+    Exit codes, as for diff(1): 0 same bytes, 1 different, 2 error.
     """
     try:
         found = []
@@ -39,18 +42,18 @@ def diff_command(
             changes = compare_pair(pair, text=text)
             found.append((pair, changes))
             if not as_json:
-                print("\n".join(map(_printable, _tell(pair, changes))))
+                print("\n".join(map(_make_printable, _format_changes(pair, changes))))
     except BundlerError as error:
         log.error(error.message, error.hint)
-        raise typer.Exit(FAULT) from error
+        raise typer.Exit(FAILED) from error
     if as_json:
         print(json.dumps([_as_data(pair, changes) for pair, changes in found], indent=2))
     if any(changes for _, changes in found):
-        raise typer.Exit(DIFFER)
+        raise typer.Exit(DIFFERENT)
 
 
-def _tell(pair: Pair, changes: tuple[BundleChange, ...]) -> Iterator[str]:
-    """A heading for the pair, one for each section, and a line for each change."""
+def _format_changes(pair: Pair, changes: tuple[BundleChange, ...]) -> Iterator[str]:
+    """Yield a heading for the pair, one for each section, and a line for each change."""
     if not changes:
         yield f"same  {pair.name}"
         return
@@ -65,8 +68,8 @@ def _tell(pair: Pair, changes: tuple[BundleChange, ...]) -> Iterator[str]:
         yield from (f"        {line}" for line in change.text)
 
 
-def _printable(line: str) -> str:
-    """Without what a terminal would obey: what is compared may be anybody's."""
+def _make_printable(line: str) -> str:
+    """Escape control characters: a bundle from an unknown source must not control the terminal."""
     return "".join(c if c.isprintable() or c == "\t" else f"\\x{ord(c):02x}" for c in line)
 
 

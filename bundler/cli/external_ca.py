@@ -1,4 +1,4 @@
-"""`bundler certs request` and `bundler certs import`: the site's own PKI signs."""
+"""`bundler certs request` and `bundler certs import`: an external CA signs."""
 
 import json
 from collections.abc import Iterator
@@ -14,12 +14,13 @@ from bundler import log
 from bundler.cli.options import (
     CLUSTER_YAML,
     Description,
+    Json,
     Pins,
     State,
+    ask_secret,
     make_inputs,
     shown,
 )
-from bundler.cluster.plan import ClusterPlan
 from bundler.errors import ConfigError
 from bundler.pki.external_ca.csr_files import INDEX, digest_of, write_requests
 from bundler.pki.external_ca.import_ca import import_authority
@@ -27,70 +28,76 @@ from bundler.pki.external_ca.import_signed import import_signed
 from bundler.pki.external_ca.report import ImportReport
 from bundler.pki.external_ca.requests import ensure_requests
 from bundler.project import check
-from bundler.state.directory import State as OpenState
+from bundler.state.directory import State as StateDirectory
 from bundler.state.directory import open_state
-
-WARNING = "warning: "
-
-Json = Annotated[bool, typer.Option("--json", help="For machines.")]
 
 
 def request_command(
     output: Annotated[
-        Path, typer.Option("-o", "--output", help="The directory to write: new, or of before.")
+        Path,
+        typer.Option(
+            "-o", "--output", help="The directory to write: new, empty, or of earlier requests."
+        ),
     ] = Path("requests"),
     authority: Annotated[
         list[str] | None,
         typer.Option(
             "--authority",
             metavar="NAME",
-            help="Only this authority (kubernetes-ca, etcd-ca, front-proxy-ca); bundler makes the "
-            "others itself. With --leaves: kubelet-ca, beside all certificates. May be repeated.",
+            help="Only this CA (kubernetes-ca, etcd-ca, front-proxy-ca); bundler makes the others"
+            " itself. With --leaves: kubelet-ca, in addition to all certificates. May be repeated.",
         ),
     ] = None,
     leaves: Annotated[
         bool,
         typer.Option(
             "--leaves",
-            help="A request for each certificate of the cluster, so that no key of its authorities "
-            "is ever here. Read docs/guides/external-ca.md first.",
+            help="Write a request for each certificate of the cluster, so that no CA key is ever on"
+            " the builder. Read docs/guides/external-ca.md first.",
         ),
     ] = False,
     everything: Annotated[
         bool,
-        typer.Option("--all", help="Also for what is signed already, for the same keys: renewal."),
+        typer.Option(
+            "--all", help="Include certificates that are signed already, to renew them; same keys."
+        ),
     ] = False,
     config: Description = CLUSTER_YAML,
     pins: Pins = None,
     state: State = None,
     as_json: Json = False,
 ) -> None:
-    """Write requests (CSRs) for a PKI whose root's key is elsewhere.
+    """Write certificate signing requests (CSRs) for an external CA.
 
-    Makes the keys in the state directory, where they stay, and writes NAME.csr, NAME.ext (the
-    extensions, for openssl), README.txt (the commands for the one who signs) and request.json.
-    By default the three authorities are asked for, as intermediates: bundler signs under them.
+    Creates the keys in the state directory, where they stay. Writes NAME.csr, NAME.ext (the
+    extensions, for openssl), README.txt (the commands for the person who signs) and request.json.
+    By default it requests three intermediate CAs, with which bundler then signs.
 
-    Asking again gives the same requests until `bundler certs import` has taken what came back. A
-    build waits until then.
+    Running it again writes the same requests until `bundler certs import` has imported the signed
+    certificates. Until then `bundler build` refuses to run.
     """
     now = datetime.now(UTC)
-    plan, directory = _find(config, pins, state)
-    with open_state(directory) as opened:
+    project = check(make_inputs(config, pins=pins, state=state))
+    with open_state(project.state_path) as opened:
         wanted = ensure_requests(
-            opened, plan, now, authorities=tuple(authority or ()), leaves=leaves, again=everything
+            opened,
+            project.plan,
+            now,
+            authorities=tuple(authority or ()),
+            leaves=leaves,
+            again=everything,
         )
         if wanted:
-            write_requests(wanted, plan, output)
+            write_requests(wanted, project.plan, output)
     if as_json:
         print((output / INDEX).read_text() if wanted else json.dumps({"requests": []}), end="")
         return
     if not wanted:
-        log.info("everything is signed: there is nothing to ask for (--all asks anew)")
+        log.info("every certificate is signed: there is nothing to request (--all renews them)")
     for one in wanted:
         print(f"{digest_of(one)}  {shown(output / f'{one.name}.csr')}")
     if wanted:
-        log.info(f"{shown(output)}: carry it to who signs; README.txt says what is to be done")
+        log.info(f"Next: take {shown(output)} to the CA; its README.txt has the commands")
 
 
 def import_command(
@@ -98,130 +105,119 @@ def import_command(
         list[Path] | None,
         typer.Argument(
             metavar="FILE|DIRECTORY…",
-            help="Signed certificates and those above them (PEM, DER, PKCS#7), whatever their "
-            "names.",
+            help="Signed certificates and the CAs above them (PEM, DER or PKCS#7), with any names.",
         ),
     ] = None,
     root: Annotated[
         Path | None,
-        typer.Option("--root", metavar="PEM", help="The root with which every chain must end."),
+        typer.Option("--root", metavar="PEM", help="The root CA that every chain must end with."),
     ] = None,
     authority: Annotated[
         str | None,
         typer.Option(
             "--authority",
             metavar="NAME",
-            help="Instead: take this authority from files, with its key.",
+            help="Import this CA with its key (--cert and --key).",
         ),
     ] = None,
     cert: Annotated[
-        Path | None, typer.Option("--cert", metavar="PEM", help="The authority's certificate.")
+        Path | None, typer.Option("--cert", metavar="PEM", help="The certificate of that CA.")
     ] = None,
     key: Annotated[
-        Path | None, typer.Option("--key", metavar="PEM", help="Its private key.")
+        Path | None, typer.Option("--key", metavar="PEM", help="The private key of that CA.")
     ] = None,
     chain: Annotated[
         Path | None,
-        typer.Option("--chain", metavar="PEM", help="The certificates above it, up to the root."),
+        typer.Option("--chain", metavar="PEM", help="The CAs above that CA, up to the root."),
     ] = None,
     passphrase_file: Annotated[
         Path | None,
         typer.Option(
-            "--passphrase-file", help="Its first line opens an encrypted key; else it is asked."
+            "--passphrase-file",
+            help="Read the passphrase of the key from the first line of this file. Default: ask for"
+            " it if the key is encrypted.",
         ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check, and take nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check the files; import nothing.")
+    ] = False,
     config: Description = CLUSTER_YAML,
     pins: Pins = None,
     state: State = None,
     as_json: Json = False,
 ) -> None:
-    """Take what the site's PKI signed, or an authority that it gives with its key.
+    """Import certificates that an external CA signed, or a CA with its key.
 
-    Every certificate is checked against the plan: key, chain up to the root, subject, usages,
-    names, validity. All faults are told at once, and either all are taken or none.
-
-    bundler certs import signed/ --root root.crt
-
-    bundler certs import --authority kubernetes-ca --cert ca.crt --key ca.key --chain root.crt
+    Checks every certificate against the cluster: key, chain up to the root, subject, usages, names
+    and validity. Reports all problems at once. Imports either all certificates or none.
     """
     now = datetime.now(UTC)
-    plan, directory = _find(config, pins, state)
+    project = check(make_inputs(config, pins=pins, state=state))
+    plan, directory = project.plan, project.state_path
     if authority:
         if files or root or not cert:
-            raise ConfigError("--authority goes with --cert, --key and --chain, and no other files")
+            raise ConfigError("use --authority with --cert, --key and --chain, and without files")
         with _open(directory, dry_run=dry_run) as opened:
             report = import_authority(
                 opened, plan, authority, now, certificate=cert, key=key, chain=chain,
-                ask=lambda: _ask(passphrase_file), dry_run=dry_run,
+                ask=lambda: ask_secret(passphrase_file, "Passphrase of the key"), dry_run=dry_run,
             )  # fmt: skip
     else:
         if not files or cert or key or chain:
             raise ConfigError(
-                "name the files or the directory that came back",
-                hint="or, for an authority with its key: --authority NAME --cert PEM --key PEM",
+                "give the signed certificates, as files or a directory",
+                hint="or, for a CA with its key: --authority NAME --cert PEM --key PEM",
             )
         with _open(directory, dry_run=dry_run) as opened:
             report = import_signed(opened, plan, files, now, root=root, dry_run=dry_run)
-    _show(report, directory, dry_run=dry_run, as_json=as_json)
+    if as_json:
+        print(json.dumps(_as_data(report, dry_run=dry_run), indent=2))
+    else:
+        _print(report, directory, dry_run=dry_run)
 
 
 @contextmanager
-def _open(directory: Path, *, dry_run: bool) -> Iterator[OpenState]:
-    """The state, locked; a dry run makes none."""
+def _open(directory: Path, *, dry_run: bool) -> Iterator[StateDirectory]:
+    """Lock the state directory; a dry run does not create it."""
     if dry_run and not directory.is_dir():
-        yield OpenState(directory)
+        yield StateDirectory(directory)
         return
     with open_state(directory) as opened:
         yield opened
 
 
-def _find(config: Path, pins: Path | None, state: Path | None) -> tuple[ClusterPlan, Path]:
-    project = check(make_inputs(config, pins=pins, state=state))
-    return project.plan, project.state_path
-
-
-def _ask(file: Path | None) -> str:
-    if file is None:
-        return str(typer.prompt("Passphrase of the key", hide_input=True, err=True))
-    try:
-        return file.read_text(encoding="utf-8").partition("\n")[0]
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: cannot be read as text") from error
-
-
-def _show(report: ImportReport, directory: Path, *, dry_run: bool, as_json: bool) -> None:
-    roots = [
+def _list_roots(report: ImportReport) -> list[tuple[str, str]]:
+    return [
         (root.subject.rfc4514_string(), root.fingerprint(hashes.SHA256()).hex(":").upper())
         for root in report.roots
     ]
-    if as_json:
-        rows = [
-            {
-                "name": one.name,
-                "file": str(one.path),
-                "subject": one.certificate.subject.rfc4514_string(),
-                "issuer": one.certificate.issuer.rfc4514_string(),
-                "not_after": one.certificate.not_valid_after_utc.isoformat(),
-            }
-            for one in report.taken
-        ]
-        found = {
-            "taken": not dry_run,
-            "certificates": rows,
-            "roots": [{"subject": name, "sha256": digest} for name, digest in roots],
-            "notes": report.notes,
+
+
+def _as_data(report: ImportReport, *, dry_run: bool) -> dict[str, object]:
+    rows = [
+        {
+            "name": one.name,
+            "file": str(one.path),
+            "subject": one.certificate.subject.rfc4514_string(),
+            "issuer": one.certificate.issuer.rfc4514_string(),
+            "not_after": one.certificate.not_valid_after_utc.isoformat(),
         }
-        print(json.dumps(found, indent=2))
-        return
+        for one in report.taken
+    ]
+    return {
+        "taken": not dry_run,
+        "certificates": rows,
+        "roots": [{"subject": name, "sha256": digest} for name, digest in _list_roots(report)],
+        "notes": report.notes,
+    }
+
+
+def _print(report: ImportReport, directory: Path, *, dry_run: bool) -> None:
     for note in report.notes:
-        if note.startswith(WARNING):
-            log.warning(note.removeprefix(WARNING))
-        else:
-            log.info(note)
+        log.note(note)
     for one in report.taken:
         print(f"{one.name:32} ends {one.certificate.not_valid_after_utc:%Y-%m-%d}  {one.path}")
-    for name, digest in roots:
-        log.info(f"root: {name}\n  SHA-256 {digest}\n  compare it with what its owner reads to you")
-    what = "good; nothing was taken (--dry-run)" if dry_run else f"taken into {shown(directory)}"
-    log.info(f"{len(report.taken)} certificates: {what}")
+    for name, digest in _list_roots(report):
+        log.info(f"root: {name}\n  SHA-256 {digest}\n  compare it with that of its owner")
+    done = "valid; nothing was imported (--dry-run)" if dry_run else f"in {shown(directory)}"
+    log.info(f"{len(report.taken)} certificates: {done}")

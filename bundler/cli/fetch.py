@@ -1,4 +1,4 @@
-"""`bundler fetch` and `bundler lock`: what crosses the gate, before anything is built."""
+"""`bundler fetch` and `bundler lock`: downloads without a build."""
 
 from typing import Annotated
 
@@ -11,15 +11,16 @@ from bundler.project import Inputs
 
 @with_inputs("state")
 def fetch_command(inputs: Inputs) -> None:
-    """Bring every file that cluster.yaml needs from outside into the cache, and check its digest.
+    """Download every file that cluster.yaml needs into the cache.
 
-    Upstream's files, images of registries, and the OS packages that cluster.lock.yaml names.
+    That is: upstream files, images from registries, and the OS packages in cluster.lock.yaml. Each
+    must match its digest. Downloads run in parallel, and an interrupted download resumes. No keys
+    are created and nothing is built. `bundler cache export` packs the files for a builder without a
+    network.
 
-    Several at once; a download that was cut short goes on where it stopped, and what is whole is
-    not read again. No keys are made and nothing is built: `bundler cache export` then carries the
-    files to a builder without a network. Proxies come from HTTPS_PROXY, HTTP_PROXY and NO_PROXY.
+    HTTPS_PROXY, HTTP_PROXY and NO_PROXY are used.
 
-    Prints one line a file on stdout: digest, size, path in the cache.
+    Prints one line per file: digest, size, path in the cache.
     """
     for artifact, path in downloads.fetch(inputs):
         print(f"{artifact.pin}  {path.stat().st_size:>12}  {shown(path)}")
@@ -32,24 +33,25 @@ def lock_command(
         list[str] | None,
         typer.Option(
             "--update",
-            help="Renew this entry, such as etcd, all of a kind (`packages`), or `all`. May be "
-            "repeated.",
+            metavar="NAME",
+            help="Renew this entry, such as etcd, or all of one kind (`packages`), or `all`. May be"
+            " repeated.",
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would change, and write no lock.")
+        bool, typer.Option("--dry-run", help="Show the changes; write no lock.")
     ] = False,
 ) -> None:
-    """Write cluster.lock.yaml: the exact URL, size and digest of all that a build takes.
+    """Write cluster.lock.yaml: the URL, size and digest of every file that a build takes.
 
-    Each entry says on whose word its digest is believed: `catalog` (built in, with its source),
-    `user` (cluster.yaml), `upstream-checksum` (the file that upstream publishes beside it) or
-    `first-use` (nobody: what the URL gave). From then on `build` takes nothing else, and refuses
-    when cluster.yaml asks for something else.
+    With a lock, `bundler build` takes exactly these files, and fails if cluster.yaml needs others.
+    An entry changes only if --update names it. The files are downloaded into the cache.
 
-    An entry that is in the lock stays as it is until --update names it. Files come into the cache.
-    Prints one line an entry on stdout: what became of it, name, version, architecture, origin,
-    digest.
+    Each entry names the trust source of its digest: `catalog` (built in), `user` (cluster.yaml),
+    `upstream-signature`, `upstream-checksum` (the checksum file that upstream publishes), or
+    `first-use` (no source: the digest of the first download).
+
+    Prints one line per entry: change, name, version, architecture, trust source, digest.
     """
     for change in downloads.update_lock(inputs, update or [], dry_run=dry_run):
         entry = change.entry

@@ -1,6 +1,5 @@
-"""Options that say how `build` writes its result, and what a dry run says of that."""
+"""The options for the form of the bundles, and the messages about them."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +9,6 @@ import typer
 from bundler import log
 from bundler.bundle.layout import Layout, Media
 from bundler.bundle.output import PAYLOAD
-from bundler.bundle.shared_payload import inspect_shared
 from bundler.bundle.verify import Verdict
 from bundler.formats.volumes import joined_name, parse_size
 from bundler.render.bundle_manifest import BundleManifest, ContentSource
@@ -19,9 +17,9 @@ LayoutOption = Annotated[
     Layout,
     typer.Option(
         "--layout",
-        help="`full`: one self-contained tarball per node. `split`: what nodes share goes once into"
-        " payload-DIGEST.tar, with small tarballs beside it; on the host, "
-        "`install.sh --payload FILE|DIR`.",
+        help="`full`: each tarball is complete. `split`: small tarballs, and one"
+        " payload-DIGEST.tar with the files that nodes share; on the host: `install.sh --payload"
+        " FILE|DIR`.",
     ),
 ]
 SplitOption = Annotated[
@@ -29,9 +27,9 @@ SplitOption = Annotated[
     typer.Option(
         "--split",
         metavar="SIZE",
-        help="Write files larger than this as volumes NAME.001 … with join.sh. In bytes, or with"
-        " K, M, G (powers of 1000) or KiB, MiB, GiB (powers of 1024): 4.4G fits a DVD, 4095MiB a"
-        " FAT32 medium.",
+        help="Split larger files into volumes NAME.001, NAME.002 …, with join.sh. In bytes, or with"
+        " K, M, G (powers of 1000) or KiB, MiB, GiB (powers of 1024): 4.4G fits on a DVD, 4095MiB"
+        " on FAT32.",
     ),
 ]
 SinceOption = Annotated[
@@ -39,30 +37,31 @@ SinceOption = Annotated[
     typer.Option(
         "--since",
         metavar="[NODE=]OLD",
-        help="Leave out programs and images that hosts have already: OLD is the directory of the"
-        " bundles that they carry, one of these, or NODE=MANIFEST with a host's"
-        " /opt/k8s/bundle/MANIFEST. May be repeated.",
+        help="Build deltas: leave out programs and images that the hosts already have. OLD is the"
+        " directory of their bundles, or one bundle, or NODE=MANIFEST with the file"
+        " /opt/k8s/bundle/MANIFEST of that host. May be repeated.",
     ),
 ]
 PublicOnlyOption = Annotated[
     bool,
     typer.Option(
         "--public-only",
-        help="Only what is no secret and needs no state directory, so that a second person can"
-        " make the same and compare: `bundler verify DIST --public DIR`.",
+        help="Build only the files that are not secret. This needs no state directory, so that a"
+        " second person can build and compare them: `bundler verify DIST --public DIR`.",
     ),
 ]
-ELSEWHERE = {
+WHERE = {
     ContentSource.BASE: "on the host",
     ContentSource.PAYLOAD: "in the payload",
     ContentSource.STATE: "left out",
 }
+"""Where a file is that its bundle does not contain."""
 
 
 def make_media(
     layout: Layout, split: str | None, since: list[str] | None, *, public_only: bool
 ) -> Media:
-    """The options as values; ConfigError where a size is none."""
+    """Make the value of these options; raises ConfigError for a wrong size."""
     return Media(
         layout=layout,
         split=parse_size(split) if split is not None else None,
@@ -74,21 +73,21 @@ def make_media(
 def describe_files(
     output: Path, bundles: tuple[str, ...], bases: Mapping[str, BundleManifest], media: Media
 ) -> list[str]:
-    """What a dry run says that a build would write, a line each."""
-    volumes = f"; volumes .001 … and join.sh where larger than {media.split} bytes"
+    """List the files that a build would write, one line each."""
+    volumes = f"; in volumes .001 … with join.sh if larger than {media.split} bytes"
     lines = [f"{output}/payload-DIGEST.tar"] if media.layout is Layout.SPLIT else []
     for name in bundles:
         base = bases.get(name)
-        change = f", a change to the bundle {base.identity[:16]}" if base else ""
-        lines.append(f"{output / name}.tar.gz{change}")
+        delta = f", a delta to the bundle {base.identity[:16]}" if base else ""
+        lines.append(f"{output / name}.tar.gz{delta}")
     return [f"write   {line}{volumes if media.split else ''}" for line in lines]
 
 
 def next_step(media: Media) -> str:
-    """What to do with the result of a build."""
+    """Say what to do with the result of a build."""
     if media.public_only:
-        return "Next: compare it with the bundles to be carried: bundler verify DIST --public DIR"
-    unpack = "unpack it there" if media.split is None else "./join.sh it, unpack it there"
+        return "Next: compare it with the bundles for the hosts: bundler verify DIST --public DIR"
+    unpack = "unpack it there" if media.split is None else "join it with ./join.sh, unpack it there"
     payload = " --payload FILE" if media.layout is Layout.SPLIT else ""
     return (
         f"Next: copy each tarball to its host, compare it with SHA256SUMS, {unpack}, and run"
@@ -97,9 +96,9 @@ def next_step(media: Media) -> str:
 
 
 def describe_source(manifest: BundleManifest, path: str) -> str:
-    """Where a file is that its bundle does not bring."""
+    """Say where a file is that its bundle does not contain; empty if the bundle contains it."""
     source = manifest.absent.get(path)
-    return f" ({ELSEWHERE[source]})" if source else ""
+    return f" ({WHERE[source]})" if source else ""
 
 
 def is_payload(path: Path) -> bool:
@@ -107,30 +106,14 @@ def is_payload(path: Path) -> bool:
     return PAYLOAD.fullmatch(joined_name(path.name)) is not None
 
 
-def print_payload(path: Path, *, as_json: bool) -> None:
-    """What `inspect` says of a payload file; exit code 6 where it has faults."""
-    report = inspect_shared(path)
-    files = sorted(report.files)
-    if as_json:
-        facts = {"PAYLOAD": report.identity}
-        print(json.dumps({"facts": facts, "files": files, "faults": report.faults}, indent=2))
-    else:
-        print("\n".join([f"{'payload':20}{report.identity}", *files]))
-    for fault in report.faults:
-        log.error(fault)
-    if report.faults:
-        raise typer.Exit(6)
-    log.info(f"{len(files)} files, all as their digests say")
-
-
 def print_verdicts(word: str, verdicts: Iterable[Verdict]) -> Iterator[Verdict]:
-    """Each verdict as it comes: on stdout where all is well, its faults on stderr."""
+    """Print each verdict as soon as it is known: success on stdout, problems on stderr."""
     for verdict in verdicts:
         for fault in verdict.faults:
             log.error(fault)
         for note in verdict.notes:
             log.warning(note)
         if not verdict.faults and not verdict.notes:
-            more = (f", {n} {ELSEWHERE[source]}" for source, n in sorted(verdict.elsewhere.items()))
+            more = (f", {n} {WHERE[source]}" for source, n in sorted(verdict.elsewhere.items()))
             print(f"{word}  {verdict.name}  {verdict.files} files{''.join(more)}")
         yield verdict

@@ -1,4 +1,4 @@
-"""Options that several commands share, and the inputs that they make."""
+"""The options that several commands share, and the inputs that they make."""
 
 import functools
 import inspect
@@ -15,31 +15,36 @@ from bundler.errors import ConfigError
 from bundler.formats.safe_parse import split_url
 from bundler.paths import default_cache
 from bundler.project import Inputs
-from bundler.sources.download import PARALLEL_DOWNLOADS
 from bundler.sources.images.credentials import login_file, read_logins
-from bundler.sources.images.registry import RegistryOptions
+from bundler.sources.images.options import RegistryOptions
+from bundler.sources.limits import MAX_PARALLEL_DOWNLOADS, PARALLEL_DOWNLOADS
 from bundler.sources.mirrors import parse_mirror
-from bundler.sources.transport import CONNECTIONS, make_tls_context
 
-MOST_JOBS = CONNECTIONS
+CLUSTER_YAML = Path("cluster.yaml")
 
 Description = Annotated[
-    Path, typer.Option("-c", "--config", help="The cluster description.", show_default=True)
+    Path, typer.Option("-c", "--config", help="The cluster.yaml.", show_default=True)
 ]
-StatePath = Annotated[Path | None, typer.Option("--state", help="As for build.")]
-Json = Annotated[bool, typer.Option("--json", help="For machines.")]
-Output = Annotated[
-    Path | None, typer.Option("-o", "--output", help="With --since: where bundles go.")
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+SigningKey = Annotated[
+    Path | None,
+    typer.Option("--sign", help="Sign the bundles with this private key.", metavar="KEY"),
 ]
-SigningKey = Annotated[Path | None, typer.Option("--sign", help="As for build.", metavar="KEY")]
+DeltaOutput = Annotated[
+    Path | None,
+    typer.Option("-o", "--output", help="The directory for the new bundles, with --since."),
+]
 Warn = Annotated[
-    str | None, typer.Option("--warn", help="Exit code 1 if one has fewer days left, such as 60d.")
+    str | None,
+    typer.Option(
+        "--warn", metavar="DAYS", help="Exit with code 1 if one ends sooner than this, such as 60d."
+    ),
 ]
 CachePath = Annotated[
     Path | None,
     typer.Option(
         "--cache",
-        help="Where upstream files are kept. Default: $BUNDLER_CACHE or ~/.cache/bundler.",
+        help="The cache of downloaded files. Default: $BUNDLER_CACHE or ~/.cache/bundler.",
     ),
 ]
 Mirrors = Annotated[
@@ -47,9 +52,9 @@ Mirrors = Annotated[
     typer.Option(
         "--mirror",
         metavar="[HOST=]DIR|URL",
-        help="Directory or URL that holds each file as MIRROR/HOST/PATH; with HOST= it "
-        "serves that upstream host only, as MIRROR/PATH. Asked in the order given, HOST='s own "
-        "first, and then upstream. May be repeated.",
+        help="Take files from this directory or URL, where they are at MIRROR/HOST/PATH. With HOST="
+        " it serves only that upstream host, at MIRROR/PATH. Mirrors are tried in the given order,"
+        " those with HOST= first, then upstream. May be repeated.",
     ),
 ]
 RegistryMirrors = Annotated[
@@ -57,8 +62,8 @@ RegistryMirrors = Annotated[
     typer.Option(
         "--registry-mirror",
         metavar="REGISTRY=URL",
-        help="Ask URL for images of REGISTRY (docker.io, registry.k8s.io, …) first. http:// means "
-        "without TLS. May be repeated.",
+        help="Try URL first for images of REGISTRY (docker.io, registry.k8s.io, …). http:// means"
+        " without TLS. May be repeated.",
     ),
 ]
 InsecureRegistries = Annotated[
@@ -66,8 +71,7 @@ InsecureRegistries = Annotated[
     typer.Option(
         "--insecure-registry",
         metavar="HOST[:PORT]",
-        help="Speak to this registry without TLS; digests are checked all the same. May be "
-        "repeated.",
+        help="Connect to this registry without TLS. Digests are still checked. May be repeated.",
     ),
 ]
 CaFile = Annotated[
@@ -75,34 +79,36 @@ CaFile = Annotated[
     typer.Option(
         "--ca-file",
         metavar="PEM",
-        help="Certificates of private authorities that servers and proxies are believed by, beside "
-        "the public ones.",
+        help="CA certificates to trust for servers and proxies, in addition to the system's.",
     ),
 ]
 Jobs = Annotated[
-    int, typer.Option("--jobs", "-j", min=1, max=MOST_JOBS, help="Downloads at a time.")
+    int,
+    typer.Option(
+        "--jobs", "-j", min=1, max=MAX_PARALLEL_DOWNLOADS, help="Number of parallel downloads."
+    ),
 ]
 Offline = Annotated[bool, typer.Option("--offline", help="Never open a network connection.")]
 Pins = Annotated[
     Path | None,
-    typer.Option("--pins", help="A YAML file whose `artifacts` are put over cluster.yaml's."),
+    typer.Option("--pins", help="A YAML file with `artifacts` that replace those in cluster.yaml."),
 ]
 State = Annotated[
     Path | None,
     typer.Option(
         "--state",
-        help="Keys, certificates and tokens: **secret, keep and back up**. "
-        "Default: NAME.state beside cluster.yaml.",
+        help="The state directory: keys, certificates and tokens. It is secret; back it up."
+        " Default: NAME.state next to cluster.yaml.",
     ),
 ]
 Strict = Annotated[
     bool,
     typer.Option(
-        "--strict", help="Refuse a digest that was only seen on first use, and to do without lock."
+        "--strict",
+        help="Require a lock, and a trust source other than first use for every digest in it.",
     ),
 ]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Only warnings and errors.")]
-CLUSTER_YAML = Path("cluster.yaml")
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Show only warnings and errors.")]
 
 
 def make_inputs(
@@ -119,11 +125,14 @@ def make_inputs(
     strict: Strict = False,
     quiet: Quiet = False,
 ) -> Inputs:
-    """What a command was told, with defaults; ConfigError where it cannot be meant."""
+    """Make the inputs from the options; raises ConfigError for an option that is wrong."""
     log.set_quiet(quiet)
     for text in mirror or ():
         parse_mirror(text)
-    make_tls_context(ca_file)
+    if ca_file is not None:
+        from bundler.sources.transport import make_tls_context  # noqa: PLC0415 - slow to import
+
+        make_tls_context(ca_file)
     return Inputs(
         description=config,
         cache=Cache(cache or default_cache()),
@@ -139,7 +148,7 @@ def make_inputs(
 
 
 def repeat_options(inputs: Inputs) -> list[str]:
-    """The options that give these inputs once more; those that are as by default are left out."""
+    """List the options that give the same inputs again, without those that have defaults."""
     given = [
         *(("--mirror", mirror) for mirror in inputs.mirrors),
         *(
@@ -163,7 +172,7 @@ def repeat_options(inputs: Inputs) -> list[str]:
 
 
 def _make_registries(mirrors: list[str], insecure: list[str]) -> RegistryOptions:
-    """How registries are reached, with the user's own logins."""
+    """Make the options for registries, with the user's logins from docker login."""
     found: dict[str, tuple[str, ...]] = {}
     for given in mirrors:
         registry, _, url = given.partition("=")
@@ -173,13 +182,13 @@ def _make_registries(mirrors: list[str], insecure: list[str]) -> RegistryOptions
             raise ConfigError(f"--registry-mirror {registry}=…: {error}") from error
         if parts.username or parts.password:
             raise ConfigError(
-                f"--registry-mirror {registry}=…: a login does not belong into arguments",
-                hint=f"log in: docker login {parts.hostname}",
+                f"--registry-mirror {registry}=…: the URL must not contain a login",
+                hint=f"log in with: docker login {parts.hostname}",
             )
         if not registry or parts.scheme not in {"http", "https"} or not parts.hostname:
             raise ConfigError(
                 f"--registry-mirror {given}: must be REGISTRY=URL",
-                hint="such as docker.io=https://mirror.example",
+                hint="for example docker.io=https://mirror.example",
             )
         found[registry] = (*found.get(registry, ()), url)
     return RegistryOptions(
@@ -190,7 +199,7 @@ def _make_registries(mirrors: list[str], insecure: list[str]) -> RegistryOptions
 
 
 def with_inputs(*left_out: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command every option of `make_inputs` but some, in place of its argument `inputs`."""
+    """Replace the argument `inputs` of a command by the options of `make_inputs`, except some."""
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         own = inspect.signature(command, eval_str=True)
@@ -209,7 +218,7 @@ def with_inputs(*left_out: str) -> Callable[[Callable[..., None]], Callable[...,
         for name, option in own.parameters.items():
             options += shared if name == "inputs" else [option]
         options = [o.replace(kind=inspect.Parameter.KEYWORD_ONLY) for o in options]
-        # what Typer reads
+        # Typer reads both
         run.__signature__ = own.replace(parameters=options)  # type: ignore[attr-defined]
         run.__annotations__ = {option.name: option.annotation for option in options}
         return run
@@ -217,8 +226,18 @@ def with_inputs(*left_out: str) -> Callable[[Callable[..., None]], Callable[...,
     return decorate
 
 
+def ask_secret(file: Path | None, prompt: str, *, confirm: bool = False) -> str:
+    """Read the first line of the file, or ask for the secret on the terminal."""
+    if file is None:
+        return str(typer.prompt(prompt, hide_input=True, confirmation_prompt=confirm, err=True))
+    try:
+        return file.read_text(encoding="utf-8").partition("\n")[0]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: cannot be read as text: {error}") from error
+
+
 def shown(path: Path) -> Path:
-    """Relative where that is shorter to read."""
+    """Make the path relative to the working directory if it is below it."""
     try:
         return path.relative_to(Path.cwd())
     except ValueError:

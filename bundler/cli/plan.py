@@ -1,4 +1,4 @@
-"""`bundler plan`: prints how to come from one build to another, host by host."""
+"""`bundler plan`: how to upgrade a cluster from one build to another, host by host."""
 
 import dataclasses
 import json
@@ -8,38 +8,45 @@ from typing import Annotated
 
 import typer
 
+from bundler.cli.options import Json
 from bundler.upgrade.rollout import HostStep, UpgradePlan, make_upgrade_plan
 
 
 def plan_command(
-    before: Annotated[Path, typer.Argument(metavar="OLD", help="The dist that is installed.")],
-    after: Annotated[Path, typer.Argument(metavar="NEW", help="The dist to install.")],
-    files: Annotated[bool, typer.Option("--files", help="Name each file, too.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    before: Annotated[
+        Path, typer.Argument(metavar="OLD", help="The directory of the installed bundles.")
+    ],
+    after: Annotated[
+        Path, typer.Argument(metavar="NEW", help="The directory of the bundles to install.")
+    ],
+    files: Annotated[bool, typer.Option("--files", help="Also list each changed file.")] = False,
+    as_json: Json = False,
 ) -> None:
-    """Say what installing NEW over OLD changes: hosts in order, restarts, interruptions, drains.
+    """Show what an upgrade from OLD to NEW changes on each host, in rollout order.
 
-    The rules are those of install.sh, whose `--plan` says the same of one host with what it really
-    has. A skipped minor is refused, with the path to take. `bundler diff --text` shows what is in
-    the files.
+    Shows the order of the hosts, the restarts with their interruptions, and the nodes to drain. An
+    upgrade that skips a Kubernetes minor is refused, with the minors to go through.
 
-    Exit codes: 0 done, whether anything changes or not; 2 refused; 6 a bundle cannot be read.
+    `install.sh --plan` shows the same on one host, compared with its real files. `bundler diff
+    --text` shows the changed lines.
+
+    Exit codes: 0 success, with or without changes; 2 refused; 6 a bundle is not readable.
     """
     rollout = make_upgrade_plan(before, after)
     if as_json:
         print(json.dumps(dataclasses.asdict(rollout), indent=2))
     else:
-        print("\n".join(_tell(rollout, files=files)))
+        print("\n".join(_format_plan(rollout, files=files)))
 
 
-def _tell(rollout: UpgradePlan, *, files: bool) -> Iterator[str]:
+def _format_plan(rollout: UpgradePlan, *, files: bool) -> Iterator[str]:
     hosts = [host for stage in rollout.stages for host in stage.hosts]
     if not rollout.leaving and all(host.kind == "nothing" for host in hosts):
-        yield f"cluster {rollout.cluster}: the same on all {len(hosts)} hosts"
+        yield f"cluster {rollout.cluster}: nothing changes on all {len(hosts)} hosts"
         return
     yield f"cluster {rollout.cluster}"
     if rollout.leaving:
-        yield "\nLeaving: on each, before anything else"
+        yield "\nHosts that leave the cluster: run this on each, before anything else"
         for host in rollout.leaving:
             yield f"  {host.name} ({host.address}): /opt/k8s/bundle/uninstall.sh --leave"
     number = 0
@@ -48,7 +55,7 @@ def _tell(rollout: UpgradePlan, *, files: bool) -> Iterator[str]:
         for host in stage.hosts:
             number += 1
             yield f"  {number}. {host.name} ({host.address}): {_summarize(host)}"
-            yield from (f"       {line}" for line in _explain(host, files=files))
+            yield from (f"       {line}" for line in _list_changes(host, files=files))
 
 
 def _summarize(host: HostStep) -> str:
@@ -59,11 +66,11 @@ def _summarize(host: HostStep) -> str:
     return "; ".join((*host.versions, f"files: {files}"))
 
 
-def _explain(host: HostStep, *, files: bool) -> Iterator[str]:
+def _list_changes(host: HostStep, *, files: bool) -> Iterator[str]:
     if host.one_way:
         yield f"one way  {host.one_way}"
     if host.is_drained:
-        yield "drain    this node's pods go to other nodes first"
+        yield "drain    the pods of this node move to other nodes first"
     yield from (f"stop     {unit}" for unit in host.stopped)
     yield from (f"start    {unit}" for unit in host.started)
     width = max((len(restart.unit) for restart in host.restarts), default=0)

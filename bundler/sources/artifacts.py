@@ -20,7 +20,7 @@ from bundler.cluster.plan import ClusterPlan, choose_flannel, runtime_versions
 from bundler.errors import ArtifactError
 from bundler.overlays.files import list_fetched
 from bundler.sources.lock import Lock, LockEntry, LockKind
-from bundler.sources.signatures import describe_trust
+from bundler.sources.trust import describe_trust
 
 Needs = dict[tuple[str, str], tuple[str, ...]]
 """(component, architecture) → the members of its archive that nodes use."""

@@ -20,6 +20,7 @@ from bundler.catalog import Artifact
 from bundler.errors import ArtifactError
 from bundler.files import reserve
 from bundler.formats.digests import hash_file, hash_next
+from bundler.sources.limits import PARALLEL_DOWNLOADS
 from bundler.sources.mirrors import WEB, Mirror, show_url
 from bundler.sources.retries import (
     FIRST_WAIT,
@@ -32,7 +33,6 @@ from bundler.sources.retries import (
 )
 from bundler.sources.transport import Session, make_session, open_url
 
-PARALLEL_DOWNLOADS = 4
 PROGRESS = 1 << 20  # bytes that an attempt must add so that the count of attempts starts again
 RECEIVED = 1 << 18  # bytes that are received and written at a time: a kill -9 loses no more
 MAX_BYTES = 16 << 30  # of a file of unknown size

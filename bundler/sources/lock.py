@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from bundler.errors import ConfigError
+from bundler.errors import ArtifactError, ConfigError
 from bundler.files import write_atomically
 from bundler.formats.safe_parse import check_url, read_yaml
 
@@ -163,3 +163,23 @@ _HINT = "restore it from version control, or create it again with: bundler lock"
 def lock_path(config: Path) -> Path:
     """`cluster.lock.yaml` next to `cluster.yaml`."""
     return config.with_suffix(".lock.yaml")
+
+
+def first_uses(lock: Lock) -> tuple[LockEntry, ...]:
+    """Entries whose digest was only seen on first use: nobody checked it."""
+    return tuple(entry for entry in lock.entries if entry.origin is TrustSource.FIRST_USE)
+
+
+def refuse_first_uses(lock: Lock) -> None:
+    """Raise an ArtifactError that lists every entry with the trust source first-use."""
+    if found := first_uses(lock):
+        lines = (
+            f"{entry.name} {entry.version} ({entry.arch}): its digest was only seen on first use"
+            for entry in found
+        )
+        raise ArtifactError(
+            "\n".join(lines),
+            hint="take the digest from upstream over a connection that you trust and add it to"
+            " cluster.yaml, under `artifacts` (for an image, to its ref: NAME:TAG@sha256:…); then"
+            " run bundler lock; or omit --strict",
+        )

@@ -25,7 +25,8 @@ from bundler.sources.lock import (
     TrustSource,
 )
 from bundler.sources.sidecars import DIGEST, fetch_sidecar
-from bundler.sources.signatures import check_signature, describe_trust, list_signatures
+from bundler.sources.signatures import check_signature, list_signatures
+from bundler.sources.trust import describe_trust
 
 EVERYTHING = "all"
 FROM_CATALOGUE = "catalog: "
@@ -164,26 +165,6 @@ def _compare(was: LockEntry | None, now: LockEntry) -> LockChange:
         return LockChange("added", now)
     same = now.model_copy(update={"locked": was.locked}) == was
     return LockChange("kept", was) if same else LockChange("renewed", now)
-
-
-def first_uses(lock: Lock) -> tuple[LockEntry, ...]:
-    """Entries whose digest was only seen on first use: nobody checked it."""
-    return tuple(entry for entry in lock.entries if entry.origin is TrustSource.FIRST_USE)
-
-
-def refuse_first_uses(lock: Lock) -> None:
-    """Raise an ArtifactError that lists every entry with the trust source first-use."""
-    if found := first_uses(lock):
-        lines = (
-            f"{entry.name} {entry.version} ({entry.arch}): its digest was only seen on first use"
-            for entry in found
-        )
-        raise ArtifactError(
-            "\n".join(lines),
-            hint="take the digest from upstream over a connection that you trust and add it to"
-            " cluster.yaml, under `artifacts` (for an image, to its ref: NAME:TAG@sha256:…); then"
-            " run bundler lock; or omit --strict",
-        )
 
 
 def lock_artifact(

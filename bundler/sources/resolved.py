@@ -6,11 +6,9 @@ from pathlib import Path
 from bundler.cluster.plan import ClusterPlan
 from bundler.errors import ConfigError
 from bundler.sources.artifacts import Artifacts, resolve_artifacts
-from bundler.sources.images.pull import WantedImage
-from bundler.sources.images.resolve import list_wanted
-from bundler.sources.lock import Lock, LockEntry
-from bundler.sources.lock_update import refuse_first_uses
-from bundler.sources.packages.resolve import check_locked
+from bundler.sources.images.wanted import WantedImage, list_wanted
+from bundler.sources.lock import Lock, LockEntry, refuse_first_uses
+from bundler.sources.packages.locked import check_locked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,9 +12,8 @@ Sources: RFC 9580; sigstore's Fulcio certificate specification (1.3.6.1.4.1.5726
 
 import base64
 import binascii
-import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
@@ -27,7 +26,7 @@ from pysequoia import Cert, Sig
 from pysequoia import verify as verify_openpgp
 
 from bundler.catalog import Artifact
-from bundler.catalog.signatures import Scheme, Signed, find_signed
+from bundler.catalog.signatures import Scheme, Signed
 from bundler.cluster.inputs import UpstreamKey
 from bundler.errors import ArtifactError, ConfigError
 from bundler.formats.digests import hash_file
@@ -38,6 +37,7 @@ from bundler.sources.sidecars import (
     SidecarKind,
     fetch_sidecar,
 )
+from bundler.sources.trust import choose_signed, read_key
 
 ISSUER = x509.ObjectIdentifier("1.3.6.1.4.1.57264.1.8")
 ISSUER_RAW = x509.ObjectIdentifier("1.3.6.1.4.1.57264.1.1")
@@ -69,7 +69,7 @@ def check_signature(
 
     ConfigError if the user's key cannot be read, or upstream does not sign this version.
     """
-    signed = _choose_signed(artifact.component, artifact.version, key)
+    signed = choose_signed(artifact.component, artifact.version, key)
     url = signed.signature.format(url=artifact.url)
     signature = _fetch(artifact, SIGNATURE, url, options)
     try:
@@ -84,39 +84,9 @@ def check_signature(
 
 def list_signatures(artifact: Artifact, key: UpstreamKey) -> tuple[str, ...]:
     """The URLs that `check_signature` requests."""
-    signed = _choose_signed(artifact.component, artifact.version, key)
+    signed = choose_signed(artifact.component, artifact.version, key)
     urls = (signed.signature, signed.certificate if signed.scheme is Scheme.COSIGN else "")
     return tuple(url.format(url=artifact.url) for url in urls if url)
-
-
-def describe_trust(component: str, version: str, key: UpstreamKey) -> str:
-    """A text that identifies the trusted key, for the lock; it differs for every other key.
-
-    `openpgp sha256:…` has the digest of the key file. With certificates, the text also has the
-    identity and the issuer. Raises ConfigError as `check_signature` does.
-    """
-    signed = _choose_signed(component, version, key)
-    digest = hashlib.sha256(_read_key(getattr(key, signed.scheme))).hexdigest()
-    named = f" {signed.identity} by {signed.issuer}" if signed.scheme is not Scheme.OPENPGP else ""
-    return f"{signed.scheme} sha256:{digest}{named}"
-
-
-def _choose_signed(component: str, version: str, key: UpstreamKey) -> Signed:
-    """How upstream signs that version; the user's settings take precedence."""
-    scheme = next(scheme for scheme in Scheme if getattr(key, scheme))
-    signed = find_signed(component, version, scheme)
-    if signed is None:
-        raise ConfigError(
-            f"upstream_keys.{component}: upstream does not sign {version} with {scheme}",
-            hint="remove the key; the digest then has another trust source",
-        )
-    return replace(
-        signed,
-        signature=key.signature or signed.signature,
-        certificate=key.certificate or signed.certificate,
-        identity=key.identity or signed.identity,
-        issuer=key.issuer or signed.issuer,
-    )
 
 
 def _fetch(artifact: Artifact, kind: SidecarKind, url: str, options: FetchOptions) -> bytes:
@@ -147,7 +117,7 @@ def _check_openpgp(
 
 def _read_openpgp(path: Path | None) -> list[Cert]:
     """Every certificate in a file: one or several armoured ones, or a keyring."""
-    content = _read_key(path)
+    content = read_key(path)
     blocks = content.split(PGP_PUBLIC)
     parts = [PGP_PUBLIC + block for block in blocks[1:]] if len(blocks) > 2 else [content]
     try:
@@ -187,7 +157,7 @@ def _check_sigstore(
     from bundler.sources.sigstore_bundles import BadBundleError, check_bundle  # noqa: PLC0415
 
     try:
-        check_bundle(signature, path, _read_key(key.sigstore), signed.identity, signed.issuer)
+        check_bundle(signature, path, read_key(key.sigstore), signed.identity, signed.issuer)
     except BadBundleError as error:
         raise _BadSignatureError(str(error)) from error
     except ValueError as error:
@@ -269,16 +239,9 @@ def _issuers(extensions: x509.Extensions) -> list[str]:
 
 def _read_cas(path: Path | None) -> list[x509.Certificate]:
     try:
-        return x509.load_pem_x509_certificates(_read_key(path))
+        return x509.load_pem_x509_certificates(read_key(path))
     except ValueError as error:
         raise ConfigError(f"{path}: no certificates in PEM format: {error}") from error
-
-
-def _read_key(path: Path | None) -> bytes:
-    try:
-        return path.read_bytes() if path else b""
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or error}") from error
 
 
 _Check = Callable[[Artifact, Path, UpstreamKey, Signed, bytes, FetchOptions], str]

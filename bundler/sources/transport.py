@@ -18,11 +18,11 @@ from urllib3.util import create_urllib3_context
 
 from bundler.errors import ConfigError
 from bundler.formats.safe_parse import split_url
+from bundler.sources.limits import MAX_PARALLEL_DOWNLOADS
 from bundler.sources.mirrors import WEB, show_url
 
 TIMEOUT = (15, 60)  # seconds: to connect, and between two chunks
 MAX_REDIRECTS = 10
-CONNECTIONS = 32  # kept open to one host
 
 
 class RedirectRefusedError(Exception):
@@ -128,7 +128,7 @@ class _Adapter(HTTPAdapter):
 
     def __init__(self, context: ssl.SSLContext) -> None:
         self._context = context
-        super().__init__(pool_maxsize=CONNECTIONS)
+        super().__init__(pool_maxsize=MAX_PARALLEL_DOWNLOADS)
 
     def init_poolmanager(self, *arguments: Any, **words: Any) -> None:
         """As the base class, with the context."""

@@ -136,7 +136,7 @@ def test_an_interrupted_fetch_ends_soon_without_a_traceback(
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=20)  # all of it would take longer
     assert process.returncode == 130
-    assert "the next run goes on from there" in said
+    assert "the next run resumes" in said
     assert "Traceback" not in said
 
 

@@ -15,6 +15,7 @@ import typer.main
 import yaml
 
 from bundler.cli.app import app
+from bundler.cli.lazy import LazyCommand
 
 PROJECT = Path(__file__).parents[2]
 DOCS = PROJECT / "docs"
@@ -184,7 +185,7 @@ def find_faults(words: list[str]) -> str | None:
         found = command.commands.get(name)
         if found is None:
             return f"no command {name}"
-        command = found
+        command = found.load() if isinstance(found, LazyCommand) else found
         rest = rest[rest.index(name) + 1 :]
     options = known_options(command)
     for word in rest:

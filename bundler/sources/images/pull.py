@@ -31,30 +31,17 @@ from bundler.sources.fetch import (
     run_jobs,
     try_sources,
 )
+from bundler.sources.images.options import RegistryOptions
 from bundler.sources.images.registry import (
     Document,
-    RegistryOptions,
     Repository,
     list_repositories,
     make_hint,
 )
+from bundler.sources.images.wanted import WantedImage
 from bundler.sources.retries import SourceError
 
 ALGORITHM = "sha256"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WantedImage:
-    """One image for one architecture: by a known digest, or by its tag."""
-
-    reference: Reference
-    arch: str
-    digest: str | None  # sha256:… of a manifest or an index
-
-    @property
-    def label(self) -> str:
-        """`registry.k8s.io/pause:3.9 (amd64)`."""
-        return f"{self.reference.name} ({self.arch})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,8 +7,8 @@ https://distribution.github.io/distribution/spec/auth/token/
 import difflib
 import re
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,7 +24,8 @@ from bundler.formats.image_manifests import (
 from bundler.formats.image_references import HOSTS, Reference
 from bundler.formats.safe_parse import read_json, split_url
 from bundler.sources.download import FetchOptions
-from bundler.sources.images.credentials import Login, Logins
+from bundler.sources.images.credentials import Login
+from bundler.sources.images.options import RegistryOptions
 from bundler.sources.retries import SourceError, classify_errors
 from bundler.sources.transport import TIMEOUT, Session, open_url
 
@@ -33,15 +34,6 @@ CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
 CLIENT = "bundler"
 TOKEN = re.compile(r"[!-~]+")  # the characters that a header may have
 MAX_TOKEN = 1 << 20  # bytes of the answer of a token server
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RegistryOptions:
-    """How the builder reaches registries; nothing of it is in a bundle."""
-
-    mirrors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # registry → URLs
-    insecure: frozenset[str] = frozenset()  # registries without TLS
-    logins: Callable[[], Logins] = field(default=dict, repr=False)  # called when a login is needed
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,6 @@ from bundler.cluster.os_packages import (
 from bundler.cluster.plan import ClusterPlan
 from bundler.cluster.values import Arch
 from bundler.errors import ArtifactError
-from bundler.formats.digests import hash_file
 from bundler.sources.artifacts import from_entry
 from bundler.sources.fetch import FetchOptions, ensure_artifact, ensure_artifacts
 from bundler.sources.lock import (
@@ -31,13 +30,16 @@ from bundler.sources.packages.apt import AptRoot, FoundPackage
 from bundler.sources.packages.debs import read_deb
 from bundler.sources.packages.dnf import DnfRoot, find_rpm_repositories
 from bundler.sources.packages.files import PackageFile
+from bundler.sources.packages.locked import (
+    GROUP,
+    LOCAL,
+    find_drift,
+    is_fetched_entry,
+    list_directory,
+)
 from bundler.sources.packages.repositories import find_repositories
 from bundler.sources.packages.rpms import read_rpm
 
-GROUP = "packages"
-"""`bundler lock --update packages` resolves all packages again."""
-FROM_DIRECTORY = "packages.dir in cluster.yaml"
-LOCAL = "file:"
 """The URL prefix of files in packages.dir."""
 
 
@@ -55,7 +57,7 @@ def resolve_packages(
     if packages is None:
         return ()
     if packages.dir is not None:
-        return tuple(_entries_of_directory(plan, packages.dir, packages, now))
+        return tuple(list_directory(plan, packages.dir, packages, now))
     found = {}
     for arch in sorted({node.arch for node in plan.nodes}):
         names = sorted(
@@ -82,22 +84,6 @@ def gather_packages(
         return ensure_packages(plan, entries, options)
 
 
-def check_locked(plan: ClusterPlan, lock: Lock | None, path: Path) -> tuple[LockEntry, ...] | None:
-    """The packages of the lock, or None if there is no lock or the cluster has no packages.
-
-    Raises ArtifactError if they are not what cluster.yaml needs; `path` is that of the lock.
-    """
-    packages = plan.cluster.packages
-    if packages is None or lock is None:
-        return None
-    if faults := list(dict.fromkeys(_find_drift(plan, packages, lock))):
-        raise ArtifactError(
-            "\n".join(f"{path}: {fault}" for fault in faults),
-            hint=f"check what changed and why; then run: bundler lock --update {GROUP}",
-        )
-    return tuple(lock.of(LockKind.PACKAGE))
-
-
 def propose_packages(
     plan: ClusterPlan,
     old: Lock | None,
@@ -115,7 +101,7 @@ def propose_packages(
     named = {entry.name for entry in kept} | {GROUP, EVERYTHING}
     if packages is None:
         return
-    if not old or not named.isdisjoint(update) or any(_find_drift(plan, packages, old)):
+    if not old or not named.isdisjoint(update) or any(find_drift(plan, packages, old)):
         kept = list(resolve_packages(plan, options.cache, now, offline=options.offline))
     for entry in kept:
         same = identify(from_entry(entry, entry.evidence))
@@ -129,11 +115,6 @@ def _check_file(entry: LockEntry, packages: Packages, options: FetchOptions) -> 
     if entry.origin is not TrustSource.USER:
         _read(entry, ensure_artifact(from_entry(entry, entry.evidence), options), packages)
     return entry
-
-
-def is_fetched_entry(entry: LockEntry) -> bool:
-    """Whether the file is downloaded; files of packages.dir are on the builder."""
-    return not entry.url.startswith(LOCAL)
 
 
 def ensure_packages(
@@ -235,76 +216,3 @@ def _make_entry(package: FoundPackage, evidence: str, now: datetime) -> LockEntr
         evidence=evidence,
         locked=now,
     )
-
-
-def _entries_of_directory(
-    plan: ClusterPlan, directory: Path, packages: Packages, now: datetime
-) -> Iterator[LockEntry]:
-    seen: dict[tuple[str, str], Path] = {}
-    suffix = {"dpkg": ".deb", "rpm": ".rpm"}[manager_of(packages.os)]
-    machines = {node.arch.value for node in plan.nodes}
-    for path in sorted(directory.glob(f"*{suffix}")):
-        file = _read_file(path, packages, is_fetched=False)
-        if file.arch not in {*machines, "all"}:
-            raise ArtifactError(
-                f"{path} is for {file.arch}, but nodes are {', '.join(sorted(machines))}",
-                hint="replace it with the file for the architecture of the nodes",
-            )
-        if other := seen.get((file.name, file.arch)):
-            raise ArtifactError(
-                f"{path} and {other} are both {file.name} ({file.arch})", hint="keep one of them"
-            )
-        seen[file.name, file.arch] = path
-        yield LockEntry(
-            kind=LockKind.PACKAGE,
-            name=file.name,
-            version=file.version,
-            arch=file.arch,
-            url=f"{LOCAL}{path.name}",
-            size=path.stat().st_size,
-            digest=f"sha256:{hash_file(path, 'sha256')}",
-            origin=TrustSource.USER,
-            evidence=f"{packages.os}: {FROM_DIRECTORY}",
-            locked=now,
-        )
-    if not seen:
-        raise ArtifactError(f"{directory} has no {suffix} file", hint="put the packages there")
-
-
-def _find_drift(plan: ClusterPlan, packages: Packages, lock: Lock) -> Iterator[str]:
-    """How the locked packages differ from what cluster.yaml needs now."""
-    entries = tuple(lock.of(LockKind.PACKAGE))
-    locked, base = (set(names or ()) for names in (lock.base, packages.base))
-    for name in sorted(locked ^ base):
-        was = "was" if name in locked else "was not"
-        yield f"{name} {was} in packages.base when packages were resolved"
-    for entry in entries:
-        locked_for = entry.evidence.partition(":")[0]
-        if locked_for != packages.os:
-            yield f"{entry.name} is for {locked_for}, but the hosts are {packages.os}"
-        if entry.url.startswith(LOCAL) and packages.dir is None and "/" not in entry.url:
-            yield f"{entry.name} is locked from packages.dir, which is no longer set"
-    if packages.dir is not None:
-        yield from _find_drift_of_files(plan, packages.dir, packages, entries)
-    for node in plan.nodes:
-        there = {entry.name for entry in entries if entry.arch in {node.arch, "all"}}
-        for pair in wanted_pairs(plan, node):
-            if name_of(pair) not in there:
-                yield f"{name_of(pair)} ({node.arch}) is missing in the lock"
-
-
-def _find_drift_of_files(
-    plan: ClusterPlan, directory: Path, packages: Packages, entries: Collection[LockEntry]
-) -> Iterator[str]:
-    locked = {entry.key: entry for entry in entries}
-    here = {}
-    never = datetime.min.replace(tzinfo=UTC)
-    for entry in _entries_of_directory(plan, directory, packages, never):
-        here[entry.key] = entry
-        if entry.key not in locked:
-            yield f"{directory / entry.url.removeprefix(LOCAL)} is missing in the lock"
-    for key, entry in locked.items():
-        if key not in here:
-            yield f"{entry.name} {entry.version} is in the lock, but not in {directory}"
-        elif here[key].digest != entry.digest:
-            yield f"{entry.name} is locked as {entry.digest}, but the file is {here[key].digest}"

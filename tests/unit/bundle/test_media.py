@@ -550,7 +550,7 @@ def test_signatures_cover_volumes_payloads_and_deltas(site: SmallSite) -> None:
             ["--layout", "split"],
             ["write   DIST/payload-DIGEST.tar", "write   DIST/small-one.tar.gz"],
         ),
-        (["--since", "OLD"], ["write   DIST/small-one.tar.gz, a change to the bundle "]),
+        (["--since", "OLD"], ["write   DIST/small-one.tar.gz, a delta to the bundle "]),
         (["--public-only"], ["write   DIST/small-one.public.tar.gz"]),
     ],
     ids=["whole", "volumes", "split", "since", "public"],

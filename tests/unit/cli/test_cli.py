@@ -43,7 +43,7 @@ def test_check_accepts_the_example_and_writes_nothing(bundler: Run, description:
     done = bundler("check", "--pins", str(PINS))
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
-    assert "no fault found" in done.stderr
+    assert "no problems found" in done.stderr
     assert [path.name for path in description.parent.iterdir()] == ["cluster.yaml"]
 
 

@@ -98,7 +98,7 @@ def test_a_fetch_ends_soon_behind_servers_that_say_no_more_and_another_runs_lock
         said = interrupt(process)
         for connection in connections:
             connection.close()
-    assert "the next run goes on from there" in said
+    assert "the next run resumes" in said
 
 
 def without_proxies() -> dict[str, str]:
@@ -168,7 +168,7 @@ def test_an_interrupt_while_the_program_is_loaded_is_a_line(
         assert process.stdout is not None
         assert process.stdout.readline() == "loading\n"
         said = interrupt(process)
-    assert said == "error: interrupted before anything was begun\n"
+    assert said == "error: interrupted; nothing was done yet\n"
 
 
 def test_who_is_told_to_ignore_interrupts_does(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from bundler import log
-from bundler.progress import EVERY, DownloadProgress
+from bundler.progress import LINE_INTERVAL, DownloadProgress
 
 MIB = 1 << 20
 
@@ -25,7 +25,7 @@ def test_without_a_terminal_lines_say_how_far_how_fast_and_how_long(console: io.
     with DownloadProgress(lambda: now[0]) as progress:
         progress.start("etcd", 50 * MIB, 10 * MIB)
         for _ in range(4):
-            now[0] += EVERY / 2
+            now[0] += LINE_INTERVAL / 2
             progress.advance("etcd", 10 * MIB)
         progress.finish("etcd")
     assert console.getvalue().splitlines() == [
@@ -56,7 +56,7 @@ def test_many_small_steps_make_few_lines(console: io.StringIO) -> None:
         now[0] += 0.01
         progress.advance("etcd", 1000)
     progress.finish("etcd")
-    assert len(console.getvalue().splitlines()) <= 2 + 100 / EVERY
+    assert len(console.getvalue().splitlines()) <= 2 + 100 / LINE_INTERVAL
 
 
 def test_on_a_terminal_there_are_bars_with_speed_and_time_left(

@@ -184,7 +184,7 @@ def test_a_disk_that_fills_up_is_reported_with_the_bytes_needed_and_leaves_no_fi
     partial.symlink_to("/dev/full")  # every write to it fails as on a full disk
     with pytest.raises(OutputError, match="No space left") as caught:
         ensure_artifact(artifact, options)
-    assert f"{len(CONTENT)} bytes more are needed" in caught.value.message
+    assert f"{len(CONTENT)} more bytes are needed" in caught.value.message
     assert " are free" in caught.value.message
     assert not options.cache.has_blob("sha256", artifact.digest)
     partial.unlink()
@@ -197,7 +197,7 @@ def test_a_disk_that_is_too_small_is_reported_before_anything_is_written(
     artifact = make_artifact(server.url + PATH)
     real = shutil.disk_usage
     monkeypatch.setattr(shutil, "disk_usage", lambda path: real(path)._replace(free=1000))
-    with pytest.raises(OutputError, match="5120000 bytes more are needed, 1000 are free"):
+    with pytest.raises(OutputError, match="5120000 more bytes are needed, 1000 are free"):
         ensure_artifact(artifact, options)
     assert list((options.cache.root / "partial").iterdir()) == []
 

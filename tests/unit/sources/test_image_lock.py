@@ -142,7 +142,7 @@ def test_an_altered_document_in_the_cache_is_downloaded_again(inputs: Inputs) ->
         ("docker.io", "must be REGISTRY=URL"),
         ("docker.io=mirror.example", "must be REGISTRY=URL"),
         ("=https://mirror.example", "must be REGISTRY=URL"),
-        ("docker.io=https://me:hunter2@mirror.example", "does not belong into arguments"),
+        ("docker.io=https://me:hunter2@mirror.example", "must not contain a login"),
     ],
 )
 def test_mirrors_of_registries_are_checked(tmp_path: Path, given: str, expected: str) -> None:

@@ -43,7 +43,7 @@ def test_the_same_build_changes_nothing(site: SmallSite) -> None:
         ["plan", site.directory / "first", site.directory / "first"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert done.stdout == "cluster small: the same on all 3 hosts\n"
+    assert done.stdout == "cluster small: nothing changes on all 3 hosts\n"
 
 
 def test_control_planes_come_before_workers(site: SmallSite) -> None:

@@ -1,0 +1,95 @@
+"""`bundler inspect`: a bundle or a payload file, and the documents in a bundle."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bundler import log
+from bundler.bundle.inspect import BundleReport, read_document
+from bundler.bundle.inspect import inspect as read_bundle
+from bundler.bundle.provenance import PROVENANCE
+from bundler.bundle.sbom import SBOM
+from bundler.bundle.shared_payload import inspect_shared
+from bundler.cli.media import describe_source, is_payload
+from bundler.cli.options import Json
+from bundler.errors import ConfigError
+
+
+def inspect_command(
+    bundle: Annotated[
+        Path, typer.Argument(help="The tarball of a node, a payload file, or a volume of either.")
+    ],
+    as_json: Json = False,
+    sbom: Annotated[
+        bool, typer.Option("--sbom", help="Print the SBOM (CycloneDX, JSON) and nothing else.")
+    ] = False,
+    provenance: Annotated[
+        bool,
+        typer.Option(
+            "--provenance", help="Print the SLSA provenance (in-toto, JSON) and nothing else."
+        ),
+    ] = False,
+) -> None:
+    """Show the contents of a bundle, after checking every file against its manifest.
+
+    A payload file (--layout split) is checked against its own list of digests.
+
+    Exit code 6 if a check fails.
+    """
+    if as_json + sbom + provenance > 1:
+        raise ConfigError("give only one of --json, --sbom and --provenance")
+    if is_payload(bundle):
+        if sbom or provenance:
+            raise ConfigError(f"{bundle}: a payload file has no documents; see the nodes' tarballs")
+        _print_payload(bundle, as_json=as_json)
+        return
+    report = read_bundle(bundle)
+    if sbom or provenance:
+        document = read_document(bundle, report, SBOM if sbom else PROVENANCE)
+        print(document.decode(), end="")
+    elif as_json:
+        print(json.dumps(_as_data(report), indent=2))
+    else:
+        for key, value in report.facts.items():
+            print(f"{key.lower().replace('_', ' '):20}{value}")
+        for entry in report.entries:
+            print(
+                f"{entry.mode:04o} {entry.size:>12} {entry.sha256[:16]} {entry.path}"
+                f"{describe_source(report.parsed, entry.path)}"
+            )
+    _exit_on_faults(report.faults)
+    log.info(f"{len(report.entries)} files, all match the manifest")
+
+
+def _as_data(report: BundleReport) -> dict[str, object]:
+    files = [
+        {"path": e.path, "mode": f"{e.mode:04o}", "size": e.size, "sha256": e.sha256}
+        for e in report.entries
+    ]
+    return {
+        "facts": report.facts,
+        "files": files,
+        "elsewhere": report.parsed.absent,
+        "faults": report.faults,
+    }
+
+
+def _print_payload(path: Path, *, as_json: bool) -> None:
+    report = inspect_shared(path)
+    files = sorted(report.files)
+    if as_json:
+        facts = {"PAYLOAD": report.identity}
+        print(json.dumps({"facts": facts, "files": files, "faults": report.faults}, indent=2))
+    else:
+        print("\n".join([f"{'payload':20}{report.identity}", *files]))
+    _exit_on_faults(report.faults)
+    log.info(f"{len(files)} files, all match their digests")
+
+
+def _exit_on_faults(faults: tuple[str, ...]) -> None:
+    for fault in faults:
+        log.error(fault)
+    if faults:
+        raise typer.Exit(6)

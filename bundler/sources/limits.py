@@ -1,0 +1,4 @@
+"""How many downloads run in parallel."""
+
+PARALLEL_DOWNLOADS = 4
+MAX_PARALLEL_DOWNLOADS = 32
