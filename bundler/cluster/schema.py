@@ -59,8 +59,8 @@ class Kubernetes(Model):
 
     version: Version = Field(
         default="1.20.2",
-        description="The version of Kubernetes, 1.14 to 1.36. Other components get the version that"
-        " belongs to this minor unless their own key says otherwise. Example: `1.36.2`.",
+        description="The version of Kubernetes, 1.14 to 1.36. Most other components get the version"
+        " that belongs to this minor unless their own key says otherwise. Example: `1.36.2`.",
     )
     kubelet_root: HostPath = Field(
         default="/var/lib/kubelet",
@@ -266,8 +266,8 @@ class Cluster(Model):
     )
     runtime: Runtime = Field(
         default=Docker(),
-        description="The container runtime of the workers. Which keys it has depends on `engine`."
-        " Example: `{engine: containerd}`.",
+        description="The container runtime of the workers: Docker by default. Its other keys depend"
+        " on `engine`. Example: `{engine: containerd}`.",
     )
     network: Network = Field(
         default=Network(), description="Addresses inside the cluster, and the pod network."

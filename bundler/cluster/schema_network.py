@@ -110,8 +110,8 @@ class NodeLocal(Model):
     """nginx on the loopback address of every node; no virtual address."""
 
     kind: Literal["node-local"] = Field(
-        description="`node-local`: nginx on the loopback address of every node forwards to the API"
-        " servers. The network needs no virtual address."
+        description="`node-local`: nginx on the loopback address of every control-plane node and"
+        " worker forwards to the API servers. The network needs no virtual address."
     )
 
 
