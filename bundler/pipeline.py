@@ -28,8 +28,8 @@ from bundler.errors import ConfigError
 from bundler.files import LEFTOVER_AGE, ensure_directory, remove_leftovers
 from bundler.formats.volumes import Written
 from bundler.overlays.templating import make_unknown
+from bundler.pki.cluster_pki import ensure_pki
 from bundler.pki.external_ca.pending import check_signed
-from bundler.pki.store import ensure_pki
 from bundler.progress import DownloadProgress
 from bundler.project import Inputs, Project, load, resolve
 from bundler.render.bundle_manifest import BundleManifest, ContentSource
@@ -173,7 +173,7 @@ def open_secrets(project: Project) -> Iterator[Secrets]:
         pod_subnets = state.ensure_pod_subnets(
             _list_subnet_owners(project.cluster), network.pod_cidr, network.pod_subnet_prefix
         )
-        founders = state.ensure_etcd_founders([node.name for node in plan.having(Role.ETCD)])
+        founders = state.ensure_initial_etcd_members([node.name for node in plan.having(Role.ETCD)])
         with log.step(f"keys and certificates in {state.directory}"):
             pki = ensure_pki(state, plan, datetime.now(UTC))
             for note in pki.notes:
@@ -289,7 +289,7 @@ def _choose_mtime(secrets: Secrets | None) -> int:
     """Choose SOURCE_DATE_EPOCH, or else the start of the CA's validity: the same in every build."""
     chosen = os.environ.get("SOURCE_DATE_EPOCH")
     if chosen is None:
-        authority = secrets.pki.authorities["kubernetes-ca"] if secrets else None
+        authority = secrets.pki.cas["kubernetes-ca"] if secrets else None
         return int(authority.not_before.timestamp()) if authority else 0
     if not chosen.isdigit():
         raise ConfigError(f"SOURCE_DATE_EPOCH is {chosen!r}: must be a number of seconds")

@@ -12,12 +12,12 @@ import typer
 from bundler.cli.options import CLUSTER_YAML, Description, Json, State, Warn
 from bundler.cluster.loader import load_cluster
 from bundler.paths import default_state
-from bundler.pki.certs import (
+from bundler.pki.inventory import (
     CertificateEntry,
-    Request,
-    list_bundle,
+    PendingRequest,
+    list_bundle_certificates,
     list_requests,
-    list_state,
+    list_state_certificates,
     parse_days,
 )
 
@@ -45,12 +45,12 @@ def list_command(
     """
     days = parse_days("--warn", warn) if warn else None
     now = datetime.now(UTC)
-    requests: tuple[Request, ...] = ()
+    requests: tuple[PendingRequest, ...] = ()
     if bundle is not None:
-        entries = list_bundle(bundle, now)
+        entries = list_bundle_certificates(bundle, now)
     else:
         directory = state or default_state(config, load_cluster(config).cluster.name)
-        entries = list_state(directory, now)
+        entries = list_state_certificates(directory, now)
         requests = list_requests(directory)
     if as_json:
         print(json.dumps(_as_data(entries, requests), indent=2))
@@ -61,7 +61,7 @@ def list_command(
 
 
 def _as_data(
-    entries: Sequence[CertificateEntry], requests: Sequence[Request]
+    entries: Sequence[CertificateEntry], requests: Sequence[PendingRequest]
 ) -> list[dict[str, object]]:
     certificates: list[dict[str, object]] = [
         {
@@ -82,7 +82,7 @@ def _as_data(
 
 
 def _print(
-    entries: Sequence[CertificateEntry], requests: Sequence[Request], days: int | None
+    entries: Sequence[CertificateEntry], requests: Sequence[PendingRequest], days: int | None
 ) -> None:
     for entry in entries:
         mark = "!" if days is not None and entry.days_left < days else " "

@@ -17,8 +17,8 @@ from bundler.cluster.plan import ClusterPlan, make_plan
 from bundler.errors import ConfigError, PkiError
 from bundler.paths import default_state
 from bundler.pki import declarations
-from bundler.pki.certs import check_is_state, parse_days
 from bundler.pki.endpoints import find_endpoint, list_endpoints
+from bundler.pki.inventory import check_is_state, parse_days
 from bundler.pki.live import (
     Endpoint,
     Finding,
@@ -26,7 +26,7 @@ from bundler.pki.live import (
     list_names,
 )
 from bundler.pki.rotation_stages import NEXT, PREVIOUS
-from bundler.state.directory import RESTORE, heal_state
+from bundler.state.directory import RESTORE, recover_state
 
 PARALLEL_CONNECTIONS = 16
 
@@ -77,7 +77,7 @@ def check_command(
     plan = make_plan(cluster)
     if authority:
         trusted: dict[str, tuple[x509.Certificate, ...]] = {
-            name: (_load(authority),) for name in declarations.list_authorities(plan)
+            name: (_load(authority),) for name in declarations.list_ca_names(plan)
         }
         known: dict[str, x509.Certificate] = {}
     else:
@@ -105,12 +105,12 @@ def _load_state(
 ) -> tuple[dict[str, tuple[x509.Certificate, ...]], dict[str, x509.Certificate]]:
     """Load the trusted CAs, and every certificate by name."""
     check_is_state(directory)
-    heal_state(directory)
+    recover_state(directory)
     known = {
         path.parent.relative_to(directory).as_posix(): _load(path)
         for path in sorted((directory / "pki").rglob("cert.pem"))
     }
-    for name in declarations.list_authorities(plan):
+    for name in declarations.list_ca_names(plan):
         if f"pki/{name}" not in known:
             raise PkiError(f"{directory / 'pki' / name / 'cert.pem'}: missing", hint=RESTORE)
     trusted = {
@@ -119,7 +119,7 @@ def _load_state(
             for path in (f"pki/{name}", f"pki/{NEXT}/{name}", f"pki/{PREVIOUS}/{name}")
             if path in known
         )
-        for name in declarations.list_authorities(plan)
+        for name in declarations.list_ca_names(plan)
     }
     return trusted, known
 

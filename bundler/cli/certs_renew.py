@@ -14,11 +14,11 @@ from bundler.cluster.loader import load_cluster
 from bundler.cluster.plan import make_plan
 from bundler.errors import ConfigError
 from bundler.paths import default_state
-from bundler.pki.certs import parse_days
+from bundler.pki.inventory import parse_days
 from bundler.pki.renew import (
     Renewal,
     Selection,
-    archive_of,
+    get_archive_path,
     renew,
 )
 from bundler.project import Inputs
@@ -90,7 +90,7 @@ def renew_command(
     def change() -> None:
         renewals = renew(state, plan, selection, now, keep_keys=keep_keys)
         _print_renewals(renewals, as_json=as_json)
-        archive = archive_of(state, now)
+        archive = get_archive_path(state, now)
         log.info(f"{len(renewals)} certificates renewed; the old ones are in {archive}")
 
     change_and_build(change, inputs, since, output, sign)

@@ -77,8 +77,8 @@ def rotate_command(
 
     def take_step(*, dry_run: bool) -> None:
         change = rotate(state, plan, name, now, dry_run=dry_run)
-        facts = {"step": name, "says": change.says, "dry_run": dry_run}
-        print(json.dumps(facts, indent=2) if as_json else "\n".join(change.says))
+        facts = {"step": name, "says": change.messages, "dry_run": dry_run}
+        print(json.dumps(facts, indent=2) if as_json else "\n".join(change.messages))
 
     if dry_run:
         take_step(dry_run=True)
@@ -86,4 +86,4 @@ def rotate_command(
         return
     check_step(state, plan, name)
     change_and_build(lambda: take_step(dry_run=False), inputs, since, output, sign)
-    log.info(f"Then: {find_step(name).then}")
+    log.info(f"Then: {find_step(name).next_action}")

@@ -22,10 +22,10 @@ from bundler.cli.options import (
     shown,
 )
 from bundler.errors import ConfigError
-from bundler.pki.external_ca.csr_files import INDEX, digest_of, write_requests
-from bundler.pki.external_ca.import_ca import import_authority
+from bundler.pki.external_ca.csr_files import INDEX, get_request_digest, write_requests
+from bundler.pki.external_ca.import_ca import import_ca
+from bundler.pki.external_ca.import_report import ImportReport
 from bundler.pki.external_ca.import_signed import import_signed
-from bundler.pki.external_ca.report import ImportReport
 from bundler.pki.external_ca.requests import ensure_requests
 from bundler.project import check
 from bundler.state.directory import State as StateDirectory
@@ -83,7 +83,7 @@ def request_command(
             opened,
             project.plan,
             now,
-            authorities=tuple(authority or ()),
+            cas=tuple(authority or ()),
             leaves=leaves,
             again=everything,
         )
@@ -95,7 +95,7 @@ def request_command(
     if not wanted:
         log.info("every certificate is signed: there is nothing to request (--all renews them)")
     for one in wanted:
-        print(f"{digest_of(one)}  {shown(output / f'{one.name}.csr')}")
+        print(f"{get_request_digest(one)}  {shown(output / f'{one.name}.csr')}")
     if wanted:
         log.info(f"Next: take {shown(output)} to the CA; its README.txt has the commands")
 
@@ -158,7 +158,7 @@ def import_command(
         if files or root or not cert:
             raise ConfigError("use --authority with --cert, --key and --chain, and without files")
         with _open(directory, dry_run=dry_run) as opened:
-            report = import_authority(
+            report = import_ca(
                 opened, plan, authority, now, certificate=cert, key=key, chain=chain,
                 ask=lambda: ask_secret(passphrase_file, "Passphrase of the key"), dry_run=dry_run,
             )  # fmt: skip
@@ -202,7 +202,7 @@ def _as_data(report: ImportReport, *, dry_run: bool) -> dict[str, object]:
             "issuer": one.certificate.issuer.rfc4514_string(),
             "not_after": one.certificate.not_valid_after_utc.isoformat(),
         }
-        for one in report.taken
+        for one in report.imported
     ]
     return {
         "taken": not dry_run,
@@ -215,9 +215,9 @@ def _as_data(report: ImportReport, *, dry_run: bool) -> dict[str, object]:
 def _print(report: ImportReport, directory: Path, *, dry_run: bool) -> None:
     for note in report.notes:
         log.note(note)
-    for one in report.taken:
+    for one in report.imported:
         print(f"{one.name:32} ends {one.certificate.not_valid_after_utc:%Y-%m-%d}  {one.path}")
     for name, digest in _list_roots(report):
         log.info(f"root: {name}\n  SHA-256 {digest}\n  compare it with that of its owner")
     done = "valid; nothing was imported (--dry-run)" if dry_run else f"in {shown(directory)}"
-    log.info(f"{len(report.taken)} certificates: {done}")
+    log.info(f"{len(report.imported)} certificates: {done}")

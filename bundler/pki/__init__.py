@@ -1,17 +1,19 @@
-"""Keys and certificates: what the cluster needs, how it is issued, kept, renewed and replaced.
+"""Keys and certificates: what the cluster needs, how it is issued, stored, renewed and rotated.
 
-declarations.py  one declaration for each certificate
-issuing.py       keys and certificates made; no file is touched
-pairs.py         a key and its certificate as two files
-store.py         reuse or create, in the state directory: the whole
-leaves.py        the same of what authorities sign
-kubeconfig.py    kubeconfigs with everything embedded
-certs.py         certificates as they are, and when they end
-renew.py         made anew before they end
-rereads.py       who rereads which without a restart
-rotation.py      new authorities by stages
-stages.py        how far that is
-endpoints.py     which server shows which certificate
-live.py          certificates as servers show them
-own/             bring your own PKI
+declarations.py       one declaration for each certificate
+issuing.py            create keys and issue certificates; does not access files
+key_pairs.py          a key and its certificate as two files
+ca_certificates.py    load or create the CAs, and the secrets that exist before any certificate
+leaf_certificates.py  load, issue and write the certificates that the CAs sign
+cluster_pki.py        the complete PKI of a cluster, loaded or created
+kubeconfig.py         kubeconfigs with embedded certificates
+user_access.py        kubeconfigs for users, and the administrator's identity as PKCS#12
+inventory.py          list certificates and their ends
+renew.py              renew certificates before they end
+hot_reload.py         which program reloads which file without a restart
+rotation.py           replace the CAs in stages
+rotation_stages.py    the current stage of a rotation
+endpoints.py          which server presents which certificate
+live.py               check the certificates that servers present
+external_ca/          CAs and certificates from the site's own PKI
 """

@@ -1,4 +1,4 @@
-"""The cluster's certificates: one declaration each, and what each says; no file is touched."""
+"""One declaration for each certificate of the cluster, and its content; does not access files."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,12 +17,11 @@ CLIENT = ExtendedKeyUsageOID.CLIENT_AUTH
 KUBERNETES_CA = "kubernetes-ca"
 ETCD_CA = "etcd-ca"
 FRONT_PROXY_CA = "front-proxy-ca"
-AUTHORITIES = (ETCD_CA, FRONT_PROXY_CA, KUBERNETES_CA)
+CA_NAMES = (ETCD_CA, FRONT_PROXY_CA, KUBERNETES_CA)
 KUBELET_CA = "kubelet-ca"
-"""Signs kubelets' certificates; there only if the key of kubernetes-ca is elsewhere."""
-NEW_AUTHORITIES = (
-    "the cluster needs new authorities: build with a new, empty state directory and install every"
-    " node anew"
+"""Signs kubelet certificates; exists only if the key of kubernetes-ca is elsewhere."""
+NEW_CAS_HINT = (
+    "the cluster needs new CAs: build with a new, empty state directory and reinstall every node"
 )
 
 
@@ -30,13 +29,13 @@ NEW_AUTHORITIES = (
 class CertificateSpec:
     """One certificate that the cluster needs.
 
-    With `roles`, every node that holds one of them has its own, and `names` gives its SANs;
-    without, the whole cluster shares one. A `common_name` of None is the node's name. With
-    `feature`, only clusters that have chosen it need the certificate.
+    With `roles`, each node with one of them has its own certificate, and `names` returns its SANs.
+    Without `roles`, the whole cluster shares one. A `common_name` of None is the node's name. With
+    `feature`, only clusters that use the feature have the certificate.
     """
 
     name: str
-    authority: str
+    ca: str
     common_name: str | None
     organization: str | None = None
     usages: tuple[x509.ObjectIdentifier, ...]
@@ -47,7 +46,7 @@ class CertificateSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Content:
-    """What a certificate says: if an existing one says something else, it is issued anew."""
+    """The content of a certificate: one whose content is outdated is issued again."""
 
     common_name: str
     organization: str | None
@@ -56,7 +55,7 @@ class Content:
 
 
 def _apiserver_names(plan: ClusterPlan, _node: NodePlan | None) -> tuple[SanName, ...]:
-    """Every name under which a client may reach any API server: the same on each of them."""
+    """Every name and address of every API server: the same SANs on each of them."""
     masters = plan.having(Role.CONTROL_PLANE)
     return _unique(
         plan.service_ip,
@@ -73,14 +72,14 @@ def _apiserver_names(plan: ClusterPlan, _node: NodePlan | None) -> tuple[SanName
 
 
 def _own_names(_plan: ClusterPlan, node: NodePlan | None) -> tuple[SanName, ...]:
-    """The names of one host, for what listens on its own address and on loopback."""
+    """The names of one host, for servers on its address and on loopback."""
     if node is None:
-        raise ValueError("a certificate that the cluster shares has no host's names")
+        raise ValueError("a certificate that the whole cluster shares has no node names")
     return _unique(node.name, "localhost", node.address, IPv4Address("127.0.0.1"))
 
 
 def _metrics_server_names(plan: ClusterPlan, _node: NodePlan | None) -> tuple[SanName, ...]:
-    """The Service's names: the API server's aggregator checks the first one that is a full name."""
+    """The names of the Service, through which the API server's aggregator connects."""
     service = "metrics-server.kube-system.svc"
     return (service, f"{service}.{plan.cluster.network.dns_domain}")
 
@@ -89,14 +88,14 @@ def _client(
     name: str,
     common_name: str,
     *,
-    authority: str = KUBERNETES_CA,
+    ca: str = KUBERNETES_CA,
     organization: str | None = None,
     feature: str | None = None,
 ) -> CertificateSpec:
     return CertificateSpec(
         feature=feature,
         name=name,
-        authority=authority,
+        ca=ca,
         common_name=common_name,
         organization=organization,
         usages=(CLIENT,),
@@ -106,7 +105,7 @@ def _client(
 def _server(name: str, common_name: str) -> CertificateSpec:
     return CertificateSpec(
         name=name,
-        authority=KUBERNETES_CA,
+        ca=KUBERNETES_CA,
         common_name=common_name,
         usages=(SERVER,),
         roles=(Role.CONTROL_PLANE,),
@@ -115,10 +114,10 @@ def _server(name: str, common_name: str) -> CertificateSpec:
 
 
 def _etcd_member(name: str) -> CertificateSpec:
-    # A member is its own client: etcd's gRPC gateway dials with the server's certificate.
+    # clientAuth too: etcd's gRPC gateway connects to its own member with the server certificate
     return CertificateSpec(
         name=name,
-        authority=ETCD_CA,
+        ca=ETCD_CA,
         common_name=None,
         usages=(SERVER, CLIENT),
         roles=(Role.ETCD,),
@@ -132,22 +131,20 @@ CERTIFICATES = (
     _server("scheduler-server", "kube-scheduler"),
     _etcd_member("etcd-server"),
     _etcd_member("etcd-peer"),
-    _client("etcd-healthcheck-client", "kube-etcd-healthcheck-client", authority=ETCD_CA),
-    _client("apiserver-etcd-client", "kube-apiserver-etcd-client", authority=ETCD_CA),
+    _client("etcd-healthcheck-client", "kube-etcd-healthcheck-client", ca=ETCD_CA),
+    _client("apiserver-etcd-client", "kube-apiserver-etcd-client", ca=ETCD_CA),
     _client("apiserver-kubelet-client", "kube-apiserver-kubelet-client"),
-    _client("front-proxy-client", "aggregator", authority=FRONT_PROXY_CA),
+    _client("front-proxy-client", "aggregator", ca=FRONT_PROXY_CA),
     _client("controller-manager", "system:kube-controller-manager"),
     _client("scheduler", "system:kube-scheduler"),
     _client("kube-proxy", "system:kube-proxy"),
     _client("csr-approver", "bundler:csr-approver"),
     _client("admin", "kubernetes-admin", organization="system:masters"),
     _client("flannel", "bundler:flannel", feature="flannel-kubernetes"),
-    _client(
-        "flannel-etcd-client", "flannel-etcd-client", authority=ETCD_CA, feature="flannel-etcd"
-    ),
+    _client("flannel-etcd-client", "flannel-etcd-client", ca=ETCD_CA, feature="flannel-etcd"),
     CertificateSpec(
         name="metrics-server",
-        authority=KUBERNETES_CA,
+        ca=KUBERNETES_CA,
         common_name="metrics-server",
         usages=(SERVER,),
         names=_metrics_server_names,
@@ -157,29 +154,29 @@ CERTIFICATES = (
 
 
 def list_certificates(plan: ClusterPlan) -> tuple[CertificateSpec, ...]:
-    """The declarations that hold for the cluster."""
+    """The declarations that apply to the cluster."""
     return tuple(spec for spec in CERTIFICATES if has_feature(spec.feature, plan.features))
 
 
-def authority_of(spec: CertificateSpec, plan: ClusterPlan) -> str:
-    """Who signs it: its own authority, or the only one that the cluster has."""
-    return spec.authority if spec.authority in list_authorities(plan) else KUBERNETES_CA
+def get_ca_name(spec: CertificateSpec, plan: ClusterPlan) -> str:
+    """The CA that signs the certificate: the declared one, or the only one of the cluster."""
+    return spec.ca if spec.ca in list_ca_names(plan) else KUBERNETES_CA
 
 
-def list_authorities(plan: ClusterPlan) -> tuple[str, ...]:
-    """The cluster's authorities, in the order in which they are made."""
-    return AUTHORITIES if plan.cluster.pki.authorities == "separate" else (KUBERNETES_CA,)
+def list_ca_names(plan: ClusterPlan) -> tuple[str, ...]:
+    """The CAs of the cluster, in the order in which they are created."""
+    return CA_NAMES if plan.cluster.pki.authorities == "separate" else (KUBERNETES_CA,)
 
 
 def list_owners(spec: CertificateSpec, plan: ClusterPlan) -> tuple[NodePlan | None, ...]:
-    """The nodes that have a certificate of their own; None alone where the cluster shares one."""
+    """The nodes that have their own certificate; only None if the whole cluster shares one."""
     if not spec.roles:
         return (None,)
     return tuple(node for node in plan.nodes if any(node.has(role) for role in spec.roles))
 
 
 def make_content(spec: CertificateSpec, plan: ClusterPlan, node: NodePlan | None) -> Content:
-    """What the declared certificate must say in this cluster, for this node if it is a node's."""
+    """The required content of a declared certificate in this cluster, for `node` if it has one."""
     common_name = spec.common_name or (node.name if node else spec.name)
     return Content(
         common_name=common_name,
@@ -190,7 +187,7 @@ def make_content(spec: CertificateSpec, plan: ClusterPlan, node: NodePlan | None
 
 
 def read_content(certificate: x509.Certificate) -> Content:
-    """What an existing certificate says."""
+    """The content of an existing certificate."""
     names: list[SanName] = []
     usages: list[str] = []
     for extension in certificate.extensions:
@@ -209,7 +206,7 @@ def read_content(certificate: x509.Certificate) -> Content:
 
 
 def explain_change(found: Content, wanted: Content) -> str | None:
-    """Why the one is not the other, for people; None if they say the same (in whatever order)."""
+    """The differences as text; None if both are the same, in any order."""
     reasons = []
     if found.common_name != wanted.common_name:
         reasons.append(f"its name changed from {found.common_name} to {wanted.common_name}")

@@ -1,4 +1,4 @@
-"""Every TLS server of the plan, and which certificate it shows."""
+"""Every TLS server of the plan, and the certificate that it presents."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,52 +13,52 @@ from bundler.pki.live import Endpoint
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """A port that every node of a role serves over TLS."""
+    """A TLS port of every node of a role."""
 
     role: Role
     port: int
     program: str
-    certificate: str | None  # by its name in the table of certificates; None: the program's own
-    authority: str
+    certificate: str | None  # its name in declarations.py; None: the program gets its own
+    ca: str
     file: str  # its path on the host
 
 
 SERVERS = (
     Server(
         role=Role.ETCD, port=2379, program="etcd, for clients", certificate="etcd-server",
-        authority=declarations.ETCD_CA,
+        ca=declarations.ETCD_CA,
         file="/etc/etcd/pki/server.crt",
     ),
     Server(
         role=Role.ETCD, port=2380, program="etcd, for members", certificate="etcd-peer",
-        authority=declarations.ETCD_CA,
+        ca=declarations.ETCD_CA,
         file="/etc/etcd/pki/peer.crt",
     ),
     Server(
         role=Role.CONTROL_PLANE, port=API_PORT, program="kube-apiserver", certificate="apiserver",
-        authority=declarations.KUBERNETES_CA,
+        ca=declarations.KUBERNETES_CA,
         file="/etc/kubernetes/pki/apiserver.crt",
     ),
     Server(
         role=Role.CONTROL_PLANE, port=10257, program="kube-controller-manager",
-        certificate="controller-manager-server", authority=declarations.KUBERNETES_CA,
+        certificate="controller-manager-server", ca=declarations.KUBERNETES_CA,
         file="/etc/kubernetes/pki/controller-manager.crt",
     ),
     Server(
         role=Role.CONTROL_PLANE, port=10259, program="kube-scheduler",
-        certificate="scheduler-server", authority=declarations.KUBERNETES_CA,
+        certificate="scheduler-server", ca=declarations.KUBERNETES_CA,
         file="/etc/kubernetes/pki/scheduler.crt",
     ),
     Server(
         role=Role.WORKER, port=10250, program="kubelet", certificate=None,
-        authority=declarations.KUBERNETES_CA,
+        ca=declarations.KUBERNETES_CA,
         file="{kubelet_root}/pki/kubelet-server-current.pem",
     ),
 )  # fmt: skip
 
 
 def list_endpoints(plan: ClusterPlan) -> Iterator[Endpoint]:
-    """Each server of each node, and the endpoint where it can be asked from afar."""
+    """Each server of each node, and the API endpoint if clients reach it over the network."""
     for node in plan.nodes:
         for server in SERVERS:
             if node.has(server.role):
@@ -68,12 +68,12 @@ def list_endpoints(plan: ClusterPlan) -> Iterator[Endpoint]:
             host=plan.endpoint_host,
             port=plan.endpoint_port,
             title="the API's endpoint",
-            authority=_authority(declarations.KUBERNETES_CA, plan),
+            ca=_get_ca_name(declarations.KUBERNETES_CA, plan),
         )
 
 
 def list_serving(plan: ClusterPlan, node: NodePlan) -> tuple[str, ...]:
-    """What each server of a node should show, as its scripts read it: `PORT|FILE`."""
+    """The certificate file of each server of a node, as `PORT|FILE` for the host's scripts."""
     root = plan.cluster.kubernetes.kubelet_root
     return tuple(
         f"{server.port}|{server.file.format(kubelet_root=root)}"
@@ -83,10 +83,10 @@ def list_serving(plan: ClusterPlan, node: NodePlan) -> tuple[str, ...]:
 
 
 def find_endpoint(text: str, plan: ClusterPlan) -> Endpoint:
-    """`HOST:PORT` as what the plan says of it, else as any server; a node's name is its address."""
+    """Parse `HOST:PORT`: a server of the plan, or any other; node names become addresses."""
     host, colon, port = text.rpartition(":")
     if not colon or not host or not port.isdigit() or not 0 < int(port) < 1 << 16:
-        raise ConfigError(f"{text}: must be HOST:PORT, such as 192.0.2.10:6443")
+        raise ConfigError(f"{text}: expected HOST:PORT, such as 192.0.2.10:6443")
     address = next((str(node.address) for node in plan.nodes if node.name == host), host)
     for endpoint in list_endpoints(plan):
         if (endpoint.host, endpoint.port) == (address, int(port)):
@@ -99,17 +99,17 @@ def _make_endpoint(plan: ClusterPlan, node: NodePlan, server: Server) -> Endpoin
         host=str(node.address),
         port=server.port,
         title=f"{server.program} on {node.name}",
-        authority=_authority(server.authority, plan),
+        ca=_get_ca_name(server.ca, plan),
         certificate=f"pki/nodes/{node.name}/{server.certificate}" if server.certificate else None,
     )
 
 
 def _is_a_node(host: str, port: int, plan: ClusterPlan) -> bool:
-    """Whether the endpoint is an API server itself, which is in the list by its own name."""
+    """Whether the endpoint is the address of a control plane node, which is in the list already."""
     nodes = plan.having(Role.CONTROL_PLANE)
     return port == API_PORT and any(str(node.address) == host for node in nodes)
 
 
-def _authority(name: str, plan: ClusterPlan) -> str:
-    """Who signs in this cluster, which may have one authority for all."""
-    return name if name in declarations.list_authorities(plan) else declarations.KUBERNETES_CA
+def _get_ca_name(name: str, plan: ClusterPlan) -> str:
+    """The CA of that name; kubernetes-ca if the cluster has a single CA."""
+    return name if name in declarations.list_ca_names(plan) else declarations.KUBERNETES_CA

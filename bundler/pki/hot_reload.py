@@ -1,9 +1,9 @@
-"""Which program rereads which of its certificates by itself, and so need not be restarted for it.
+"""Hot reload: which program reloads which of its certificate files without a restart.
 
-catalog/rereads.tsv: component, path, the first version that rereads it (empty: none does), and
-where that is to be seen. Programs take up a certificate with its key: both files are rows. What
-is an authority's counts as read once: several readers in one program seldom all reread it, and one
-that believes the old authority only would be worse than a restart.
+catalog/hot_reload.tsv: component, path, the first version that reloads the file (empty: no version
+does), and the source of that fact. A program reloads a certificate together with its key, so both
+files are rows. CA files are listed as not reloaded: a program has several readers of them, and if
+one reader kept only the old CA, that would be worse than a restart.
 """
 
 import csv
@@ -17,31 +17,31 @@ from bundler.cluster.settings import version_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reread:
-    """One file that a program reads: a path, or the beginning of some."""
+class HotReloadRow:
+    """One file that a program reads: a path, or a path prefix."""
 
     component: str
     path: str
-    since: str | None  # Kubernetes' minor, or the component's own version
+    since: str | None  # Kubernetes minor, or the component's own version
     source: str
 
 
-def list_read_once(cluster: Cluster, component: str) -> tuple[str, ...]:
-    """The files that the component's version reads when it starts, and never again."""
+def list_files_read_at_start(cluster: Cluster, component: str) -> tuple[str, ...]:
+    """The files that this version of the component reads only when it starts."""
     version = version_of(cluster, component)
     return tuple(
         row.path
-        for row in list_rereads()
-        if row.component == component and not _is_reread(row, version)
+        for row in list_hot_reload_rows()
+        if row.component == component and not _is_reloaded(row, version)
     )
 
 
 @cache
-def list_rereads() -> tuple[Reread, ...]:
-    """The whole table."""
-    text = (files("bundler.catalog") / "rereads.tsv").read_text(encoding="utf-8")
+def list_hot_reload_rows() -> tuple[HotReloadRow, ...]:
+    """Read the complete table."""
+    text = (files("bundler.catalog") / "hot_reload.tsv").read_text(encoding="utf-8")
     return tuple(
-        Reread(
+        HotReloadRow(
             component=row["component"],
             path=row["path"],
             since=row["since"] or None,
@@ -51,5 +51,5 @@ def list_rereads() -> tuple[Reread, ...]:
     )
 
 
-def _is_reread(row: Reread, version: str) -> bool:
+def _is_reloaded(row: HotReloadRow, version: str) -> bool:
     return row.since is not None and key_of(row.since) <= key_of(version)

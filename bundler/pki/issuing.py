@@ -1,9 +1,9 @@
-"""Keys and certificates made: how each declaration is issued; no file is touched.
+"""Create keys and issue certificates; does not access files.
 
-Key files are written in the traditional forms ("EC PRIVATE KEY", "RSA PRIVATE KEY"), the ones that
-every reader from Kubernetes 1.14 to 1.36 takes: client-go's util/keyutil/key.go also takes PKCS#8
-private keys, but its ParsePublicKeysPEM (--service-account-key-file) reads an EC private key in
-the traditional form only; crypto/tls and cfssl's helpers (the CSR signer of 1.14) take both.
+Keys are encoded in the traditional formats ("EC PRIVATE KEY", "RSA PRIVATE KEY"), because every
+reader from Kubernetes 1.14 to 1.36 accepts them: client-go's util/keyutil/key.go also accepts
+PKCS#8 private keys, but its ParsePublicKeysPEM (--service-account-key-file) reads EC private keys
+in the traditional format only; crypto/tls and cfssl's helpers (the CSR signer of 1.14) accept both.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from cryptography.x509.oid import NameOID
 
 from bundler.errors import PkiError
 from bundler.pki.declarations import (
-    NEW_AUTHORITIES,
+    NEW_CAS_HINT,
     Content,
     SanName,
     read_content,
@@ -29,36 +29,42 @@ PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 KeyKind = Literal["ecdsa-p256", "rsa-2048"]
 BACKDATE = timedelta(minutes=5)
-"""Hosts whose clock is a little behind the builder's accept a new certificate all the same; the
-signer of kube-controller-manager backdates by the same (pkg/controller/certificates/signer)."""
+"""So that hosts whose clock is slightly behind accept a new certificate; kube-controller-manager
+backdates by the same (pkg/controller/certificates/signer)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Issuer:
-    """A certificate authority in memory."""
+    """A CA certificate and its key."""
 
     certificate: x509.Certificate
     key: PrivateKey
 
 
 def make_key(kind: KeyKind) -> PrivateKey:
-    """A new private key of the kind that cluster.yaml's pki.key names."""
+    """Generate a private key of the kind that pki.key in cluster.yaml selects."""
     if kind == "rsa-2048":
         return rsa.generate_private_key(public_exponent=65537, key_size=2048)
     return ec.generate_private_key(ec.SECP256R1())
 
 
-def issue_authority(
-    name: str, cluster: str, key: PrivateKey, now: datetime, days: int, *, unit: str | None = None
+def issue_ca(
+    name: str,
+    cluster: str,
+    key: PrivateKey,
+    now: datetime,
+    days: int,
+    *,
+    rotation_id: str | None = None,
 ) -> x509.Certificate:
-    """A self-signed authority that may sign leaves only; valid for `days` from now.
+    """Issue a self-signed CA that may sign leaves only; valid for `days` from `now`.
 
-    `unit` tells it from others of its name (stages.py).
+    `rotation_id` distinguishes it from earlier CAs of the same name (rotation_stages.py).
     """
-    subject = make_name(name, cluster, unit)
+    subject = make_name(name, cluster, rotation_id)
     not_before, not_after = _validity(now, days)
     builder = _builder(subject, subject, key.public_key(), not_before, not_after)
-    for extension in list_authority_extensions():
+    for extension in list_ca_extensions():
         builder = builder.add_extension(extension, critical=True)
     return builder.sign(key, hashes.SHA256())
 
@@ -66,28 +72,28 @@ def issue_authority(
 def issue(
     content: Content, key: PublicKey, issuer: Issuer, now: datetime, days: int
 ) -> x509.Certificate:
-    """A leaf for `key`, valid for `days` from `now` (aware, UTC) but never beyond its issuer.
+    """Issue a leaf for `key`, valid for `days` from `now` (UTC) but no longer than its issuer.
 
-    It starts five minutes before `now`, rounded down to the minute: see BACKDATE.
+    It is valid from five minutes before `now`, rounded down to the minute: see BACKDATE.
     Raises PkiError if the issuer itself is not valid now.
     """
-    authority = issuer.certificate
-    _check_issuer_valid(authority, now)
+    ca = issuer.certificate
+    _check_issuer_valid(ca, now)
     not_before, not_after = _validity(now, days)
     builder = _builder(
         make_name(content.common_name, content.organization),
-        authority.subject,
+        ca.subject,
         key,
-        max(not_before, authority.not_valid_before_utc),
-        min(not_after, authority.not_valid_after_utc),
+        max(not_before, ca.not_valid_before_utc),
+        min(not_after, ca.not_valid_after_utc),
     ).add_extension(_authority_key_identifier(issuer), critical=False)
     for extension, is_critical in list_leaf_extensions(content, key):
         builder = builder.add_extension(extension, critical=is_critical)
     return builder.sign(issuer.key, hashes.SHA256())
 
 
-def list_authority_extensions() -> tuple[x509.ExtensionType, ...]:
-    """What makes a certificate one that may sign leaves only; all of it critical."""
+def list_ca_extensions() -> tuple[x509.ExtensionType, ...]:
+    """The extensions of a CA that may sign leaves only; all are critical."""
     constraints = x509.BasicConstraints(ca=True, path_length=0)
     return constraints, _key_usage(signs_certificates=True)
 
@@ -95,7 +101,7 @@ def list_authority_extensions() -> tuple[x509.ExtensionType, ...]:
 def list_leaf_extensions(
     content: Content, key: PublicKey
 ) -> Iterator[tuple[x509.ExtensionType, bool]]:
-    """What a leaf says beside its subject, and whether that is critical."""
+    """The extensions of a leaf, and whether each is critical."""
     yield x509.BasicConstraints(ca=False, path_length=None), True
     yield _key_usage(enciphers_keys=isinstance(key, rsa.RSAPublicKey)), True
     usages = [x509.ObjectIdentifier(usage) for usage in content.usages]
@@ -111,7 +117,7 @@ def encode_certificate(certificate: x509.Certificate) -> bytes:
 
 
 def encode_private_key(key: PrivateKey) -> bytes:
-    """The key as PEM, not encrypted, in its traditional form (see the module's docstring)."""
+    """The key as unencrypted PEM in the traditional format (see the module docstring)."""
     return key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.TraditionalOpenSSL,
@@ -127,7 +133,7 @@ def encode_public_key(key: PublicKey) -> bytes:
 
 
 def get_key_kind(key: PublicKey) -> str:
-    """The kind of a key, in the spelling of cluster.yaml's pki.key."""
+    """The kind of a key, spelled as pki.key in cluster.yaml."""
     if isinstance(key, rsa.RSAPublicKey):
         return f"rsa-{key.key_size}"
     return "ecdsa-p256" if isinstance(key.curve, ec.SECP256R1) else f"ecdsa-{key.curve.name}"
@@ -138,18 +144,18 @@ def _validity(now: datetime, days: int) -> tuple[datetime, datetime]:
     return minute - BACKDATE, minute + timedelta(days=days)
 
 
-def _check_issuer_valid(authority: x509.Certificate, now: datetime) -> None:
-    name = read_content(authority).common_name
-    if now < authority.not_valid_before_utc:
+def _check_issuer_valid(ca: x509.Certificate, now: datetime) -> None:
+    name = read_content(ca).common_name
+    if now < ca.not_valid_before_utc:
         raise PkiError(
-            f"{name} is valid from {authority.not_valid_before_utc:%Y-%m-%d %H:%M} UTC,"
-            f" but this machine's clock says {now:%Y-%m-%d %H:%M} UTC",
-            hint="set the clock of this machine",
+            f"{name} is valid from {ca.not_valid_before_utc:%Y-%m-%d %H:%M} UTC,"
+            f" but the clock of this machine shows {now:%Y-%m-%d %H:%M} UTC",
+            hint="correct the clock of this machine",
         )
-    if now >= authority.not_valid_after_utc:
+    if now >= ca.not_valid_after_utc:
         raise PkiError(
-            f"{name} ended on {authority.not_valid_after_utc:%Y-%m-%d}, and cannot sign any more",
-            hint=NEW_AUTHORITIES,
+            f"{name} ended on {ca.not_valid_after_utc:%Y-%m-%d} and can no longer sign",
+            hint=NEW_CAS_HINT,
         )
 
 
@@ -193,11 +199,13 @@ def _authority_key_identifier(issuer: Issuer) -> x509.AuthorityKeyIdentifier:
     return x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.key.public_key())
 
 
-def make_name(common_name: str, organization: str | None, unit: str | None = None) -> x509.Name:
-    """A subject as Kubernetes reads it: the user's name, and the group."""
+def make_name(
+    common_name: str, organization: str | None, organizational_unit: str | None = None
+) -> x509.Name:
+    """A subject. Kubernetes reads the common name as the user and the organization as a group."""
     parts = (
         (NameOID.ORGANIZATION_NAME, organization),
-        (NameOID.ORGANIZATIONAL_UNIT_NAME, unit),
+        (NameOID.ORGANIZATIONAL_UNIT_NAME, organizational_unit),
         (NameOID.COMMON_NAME, common_name),
     )
     return x509.Name([x509.NameAttribute(oid, text) for oid, text in parts if text])

@@ -1,7 +1,7 @@
-"""A private key and its certificate as two files of the state directory: read, check, write."""
+"""Read, check and write a private key and its certificate in the state directory."""
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
@@ -14,17 +14,15 @@ from bundler.errors import PkiError
 from bundler.pki import declarations, issuing
 from bundler.state.directory import RESTORE, State
 
-RENEW = (
+REISSUE_HINT = (
     "restore it from your backup of the state directory, or delete this cert.pem (never key.pem):"
-    " it is issued anew for the same key"
+    " it is issued again for the same key"
 )
-
-
 NODES = "nodes"
 
 
 def leaf_directory(root: Path, spec: declarations.CertificateSpec, node: NodePlan | None) -> Path:
-    """Where a certificate and its key live below the state's pki/ (`root`)."""
+    """The directory of a certificate and its key; `root` is pki/ of the state directory."""
     return root.joinpath(*((NODES, node.name) if node else ()), spec.name)
 
 
@@ -40,7 +38,7 @@ class KeyPair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredPair:
-    """A pair as found on disk, parsed."""
+    """A pair of the state directory, parsed."""
 
     key: issuing.PrivateKey
     certificate: x509.Certificate
@@ -48,19 +46,19 @@ class StoredPair:
 
     @property
     def issuer(self) -> issuing.Issuer:
-        """The pair as one that signs others."""
+        """The pair as the issuer of other certificates."""
         return issuing.Issuer(certificate=self.certificate, key=self.key)
 
 
 def load_pair(directory: Path, state: State, *, hint: str = RESTORE) -> StoredPair:
-    """Read `directory`/{cert.pem,key.pem}; raises PkiError, with `hint` if cert.pem is at fault."""
+    """Read `directory`/{cert.pem,key.pem}; raises PkiError, with `hint` if cert.pem is damaged."""
     key, key_pem = load_key(directory, state)
     path = directory / "cert.pem"
     certificate_pem = state.read_file(path)
     try:
         certificate = x509.load_pem_x509_certificate(certificate_pem)
         fits = certificate.public_key() == key.public_key()
-        declarations.read_content(certificate)  # its extensions can be read, too
+        declarations.read_content(certificate)  # raises if an extension is malformed
     except (ValueError, UnsupportedAlgorithm) as error:
         raise PkiError(f"{path}: not a certificate in PEM", hint=hint) from error
     if not fits:
@@ -78,15 +76,13 @@ def load_pair(directory: Path, state: State, *, hint: str = RESTORE) -> StoredPa
 
 
 def load_key(directory: Path, state: State) -> tuple[issuing.PrivateKey, bytes]:
-    """Read `directory`/key.pem: the key, and its PEM; raises PkiError."""
+    """Read `directory`/key.pem; returns the key and its PEM. Raises PkiError."""
     path = directory / "key.pem"
     key_pem = state.read_file(path)
     try:
         key = load_pem_private_key(key_pem, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise PkiError(
-            f"{path}: not a private key in PEM without a password", hint=RESTORE
-        ) from error
+        raise PkiError(f"{path}: not an unencrypted private key in PEM", hint=RESTORE) from error
     if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
         raise PkiError(f"{path}: expected an ECDSA or RSA key", hint=RESTORE)
     return key, key_pem
@@ -95,9 +91,14 @@ def load_key(directory: Path, state: State) -> tuple[issuing.PrivateKey, bytes]:
 def write_pair(
     directory: Path, key: issuing.PrivateKey, certificate: x509.Certificate, state: State
 ) -> None:
-    """Make `directory` with the pair in it, whole or not at all."""
+    """Create `directory` with the pair, atomically."""
     files = {
         "key.pem": issuing.encode_private_key(key),
         "cert.pem": issuing.encode_certificate(certificate),
     }
     state.write_directory(directory, files)
+
+
+def get_warning_time(pair: KeyPair, usual: timedelta) -> timedelta:
+    """How long before its end to warn: at most a third of the lifetime, for short certificates."""
+    return min(usual, (pair.not_after - pair.not_before) / 3)

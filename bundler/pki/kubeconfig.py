@@ -1,4 +1,4 @@
-"""Render kubeconfig files with everything embedded, so that one file is all a client needs."""
+"""Render kubeconfig files with embedded certificates, so that a client needs one file only."""
 
 import base64
 from collections.abc import Mapping
@@ -9,25 +9,25 @@ from bundler.pki.key_pairs import KeyPair
 
 
 def render_kubeconfig(
-    *, cluster: str, server: str, authority_pem: bytes, user: str, client: KeyPair
+    *, cluster: str, server: str, ca_pem: bytes, user: str, client: KeyPair
 ) -> bytes:
-    """A kubeconfig (YAML) for `user` who shows a client certificate at `server` (a URL)."""
+    """A kubeconfig (YAML) for `user` with a client certificate; `server` is a URL."""
     credentials = {
         "client-certificate-data": _encode(client.certificate_pem),
         "client-key-data": _encode(client.key_pem),
     }
-    return _render(cluster, server, authority_pem, user, credentials)
+    return _render(cluster, server, ca_pem, user, credentials)
 
 
 def render_token_kubeconfig(
-    *, cluster: str, server: str, authority_pem: bytes, user: str, token: str
+    *, cluster: str, server: str, ca_pem: bytes, user: str, token: str
 ) -> bytes:
-    """A kubeconfig (YAML) for `user` who shows a bearer token at `server` (a URL)."""
-    return _render(cluster, server, authority_pem, user, {"token": token})
+    """A kubeconfig (YAML) for `user` with a bearer token; `server` is a URL."""
+    return _render(cluster, server, ca_pem, user, {"token": token})
 
 
 def _render(
-    cluster: str, server: str, authority_pem: bytes, user: str, credentials: Mapping[str, str]
+    cluster: str, server: str, ca_pem: bytes, user: str, credentials: Mapping[str, str]
 ) -> bytes:
     context = f"{user}@{cluster}"
     document = {
@@ -38,7 +38,7 @@ def _render(
                 "name": cluster,
                 "cluster": {
                     "server": server,
-                    "certificate-authority-data": _encode(authority_pem),
+                    "certificate-authority-data": _encode(ca_pem),
                 },
             }
         ],

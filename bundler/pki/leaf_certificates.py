@@ -1,6 +1,6 @@
-"""The certificates below the authorities: what is there, what is outdated, what is written."""
+"""Leaf certificates: load them, find the outdated ones, issue and write them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -11,15 +11,16 @@ from bundler.cluster.plan import ClusterPlan, NodePlan
 from bundler.errors import PkiError
 from bundler.pki import declarations, issuing
 from bundler.pki.external_ca.origins import (
-    SIGN_AGAIN,
-    Authority,
+    SIGN_AGAIN_HINT,
+    CertificateAuthority,
 )
-from bundler.pki.external_ca.pending import HAVE_SIGNED, explain_lacking
+from bundler.pki.external_ca.pending import GET_SIGNED_HINT, explain_pending
 from bundler.pki.key_pairs import (
     NODES,
-    RENEW,
+    REISSUE_HINT,
     KeyPair,
     StoredPair,
+    get_warning_time,
     leaf_directory,
     load_key,
     load_pair,
@@ -33,7 +34,7 @@ RENEW_AND_BUILD = "bundler certs renew --expiring 90d, then build again and inst
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leaf:
-    """One certificate of the plan: where it lives, what it must say, and what is there already."""
+    """One leaf certificate of the plan: its directory, required content and stored files."""
 
     spec: declarations.CertificateSpec
     node: NodePlan | None
@@ -52,7 +53,7 @@ class Leaf:
 
 
 def load_leaves(state: State, plan: ClusterPlan) -> tuple[Leaf, ...]:
-    """Every certificate of the plan, with what there is of it; all faults are raised at once."""
+    """Load every leaf certificate of the plan; raises PkiError with all faults at once."""
     leaves: list[Leaf] = []
     faults: list[PkiError] = []
     for spec in declarations.list_certificates(plan):
@@ -85,36 +86,39 @@ def _load_leaf(
         return None, None
     if not (directory / "cert.pem").exists():
         return load_key(directory, state)[0], None
-    stored = load_pair(directory, state, hint=RENEW)
+    stored = load_pair(directory, state, hint=REISSUE_HINT)
     return stored.key, stored
 
 
 def check_signable(
     leaves: tuple[Leaf, ...],
     reasons: dict[Path, str],
-    authorities: dict[str, Authority],
+    cas: Mapping[str, CertificateAuthority],
     plan: ClusterPlan,
 ) -> None:
-    """Raise PkiError, naming all, where certificates are needed that only others can sign."""
-    lacking = tuple(
+    """Raise PkiError with every certificate that is needed and whose CA key is elsewhere."""
+    pending = tuple(
         f"{leaf.title} ({reasons[leaf.directory]})"
         for leaf in leaves
-        if leaf.directory in reasons
-        and not authorities[declarations.authority_of(leaf.spec, plan)].key
+        if leaf.directory in reasons and not cas[declarations.get_ca_name(leaf.spec, plan)].key
     )
-    if lacking:
-        raise PkiError(explain_lacking(lacking), hint=HAVE_SIGNED)
+    if pending:
+        raise PkiError(explain_pending(pending), hint=GET_SIGNED_HINT)
 
 
 def explain_reissues(
-    leaves: tuple[Leaf, ...], authorities: dict[str, Authority], plan: ClusterPlan, *, now: datetime
+    leaves: tuple[Leaf, ...],
+    cas: Mapping[str, CertificateAuthority],
+    plan: ClusterPlan,
+    *,
+    now: datetime,
 ) -> dict[Path, str]:
-    """Why which certificate is issued anew; raises PkiError for others that ended."""
+    """The reason for each leaf that is issued again; raises PkiError for others that have ended."""
     reasons: dict[Path, str] = {}
     ended: list[PkiError] = []
     for leaf in leaves:
-        authority = declarations.authority_of(leaf.spec, plan)
-        reason = explain_outdated(leaf, authority, authorities[authority])
+        ca = declarations.get_ca_name(leaf.spec, plan)
+        reason = explain_outdated(leaf, ca, cas[ca])
         if reason:
             reasons[leaf.directory] = reason
         elif leaf.stored and leaf.stored.pair.not_after <= now:
@@ -122,23 +126,23 @@ def explain_reissues(
                 PkiError(
                     f"{leaf.directory / 'cert.pem'}: {leaf.title} ended on"
                     f" {leaf.stored.pair.not_after:%Y-%m-%d}",
-                    hint=RENEW_AND_BUILD if authorities[authority].key else SIGN_AGAIN,
+                    hint=RENEW_AND_BUILD if cas[ca].key else SIGN_AGAIN_HINT,
                 )
             )
     _raise_all(ended)
     return reasons
 
 
-def explain_outdated(leaf: Leaf, name: str, authority: Authority) -> str | None:
-    """Why a certificate that is there is issued anew; None if it is well, or not there yet."""
+def explain_outdated(leaf: Leaf, name: str, ca: CertificateAuthority) -> str | None:
+    """Why an existing certificate is issued again; None if it is current or does not exist yet."""
     if leaf.key is None:
-        return None  # it is new
+        return None  # new
     if leaf.stored is None:
-        return "its cert.pem was not there"
+        return "its cert.pem was missing"
     try:
-        leaf.stored.certificate.verify_directly_issued_by(authority.certificate)
+        leaf.stored.certificate.verify_directly_issued_by(ca.certificate)
     except (ValueError, TypeError, InvalidSignature):
-        return f"another {name} than the present one signed it"
+        return f"it was not signed by the current {name}"
     return declarations.explain_change(
         declarations.read_content(leaf.stored.certificate), leaf.content
     )
@@ -147,7 +151,7 @@ def explain_outdated(leaf: Leaf, name: str, authority: Authority) -> str | None:
 def write_leaf(
     leaf: Leaf, issuer: issuing.Issuer, state: State, plan: ClusterPlan, *, now: datetime
 ) -> KeyPair:
-    """Issue it, for its key where it has one, and put it into the state directory."""
+    """Issue the certificate, for its existing key if there is one, and store it."""
     key = leaf.key or issuing.make_key(plan.cluster.pki.key)
     certificate = issuing.issue(leaf.content, key.public_key(), issuer, now, plan.cluster.pki.days)
     if leaf.key:
@@ -160,8 +164,8 @@ def write_leaf(
     return load_pair(leaf.directory, state).pair
 
 
-def note_written(leaves: tuple[Leaf, ...], reasons: dict[Path, str]) -> Iterator[str]:
-    """What was made, and what was made anew and why: a line each."""
+def note_issued(leaves: tuple[Leaf, ...], reasons: dict[Path, str]) -> Iterator[str]:
+    """Yield a line for each owner of new certificates and each certificate issued again."""
     created: dict[str, list[str]] = {}
     for leaf in leaves:
         if leaf.key is None:
@@ -170,11 +174,11 @@ def note_written(leaves: tuple[Leaf, ...], reasons: dict[Path, str]) -> Iterator
         yield f"certificates of {owner}: created {', '.join(names)}"
     for leaf in leaves:
         if leaf.directory in reasons:
-            yield f"{leaf.title}: reissued, because {reasons[leaf.directory]}"
+            yield f"{leaf.title}: issued again, because {reasons[leaf.directory]}"
 
 
-def note_other_keys(leaves: tuple[Leaf, ...], plan: ClusterPlan) -> Iterator[str]:
-    """Keys of another kind than new ones would have."""
+def note_other_key_kinds(leaves: tuple[Leaf, ...], plan: ClusterPlan) -> Iterator[str]:
+    """Yield a line if keys differ in kind from what pki.key selects for new keys."""
     kind = plan.cluster.pki.key
     others = [
         leaf.title
@@ -183,49 +187,47 @@ def note_other_keys(leaves: tuple[Leaf, ...], plan: ClusterPlan) -> Iterator[str
     ]
     if others:
         yield (
-            f"pki.key is {kind}, which counts for new keys only: {len(others)} existing keys of"
-            f" another kind stay as they are ({others[0]} …)"
+            f"pki.key is {kind}, which applies to new keys only: {len(others)} existing keys of"
+            f" another kind are kept ({others[0]} …)"
         )
 
 
-def note_cut_short(
+def note_shortened(
     leaves: tuple[Leaf, ...],
     reasons: dict[Path, str],
-    authorities: dict[str, Authority],
+    cas: Mapping[str, CertificateAuthority],
     plan: ClusterPlan,
     now: datetime,
 ) -> Iterator[str]:
-    """No certificate outlives its authority: say so where new ones are shorter for it."""
+    """Yield a warning where new certificates end early because their CA ends."""
     days = plan.cluster.pki.days
     new = {
-        declarations.authority_of(leaf.spec, plan)
+        declarations.get_ca_name(leaf.spec, plan)
         for leaf in leaves
         if leaf.stored is None or leaf.directory in reasons
     }
-    for name, authority in authorities.items():
-        if name in new and authority.pair.not_after - now < timedelta(days=days - 1):
+    for name, ca in cas.items():
+        if name in new and ca.pair.not_after - now < timedelta(days=days - 1):
             yield (
-                f"warning: {name} ends on {authority.pair.not_after:%Y-%m-%d}, and its new"
-                f" certificates with it: sooner than the {days} days of pki.days"
+                f"warning: {name} and its new certificates end on {ca.pair.not_after:%Y-%m-%d}:"
+                f" sooner than the {days} days of pki.days"
             )
 
 
 def note_ending(
-    leaves: tuple[Leaf, ...], pairs: dict[Path, KeyPair], now: datetime, kubernetes: Authority
+    leaves: tuple[Leaf, ...],
+    pairs: dict[Path, KeyPair],
+    now: datetime,
+    kubernetes: CertificateAuthority,
 ) -> Iterator[str]:
-    """What ends soon, and how it is renewed."""
+    """Yield a warning, with the fix, for each certificate that ends soon."""
     for leaf in leaves:
         pair = pairs[leaf.directory]
         if pair.not_after - now < get_warning_time(pair, LEAF_WARNING):
             yield (
                 f"warning: {leaf.title} ends on {pair.not_after:%Y-%m-%d}; to renew it,"
-                f" {RENEW_AND_BUILD if kubernetes.key else SIGN_AGAIN}"
+                f" {RENEW_AND_BUILD if kubernetes.key else SIGN_AGAIN_HINT}"
             )
-
-
-def get_warning_time(pair: KeyPair, usual: timedelta) -> timedelta:
-    """How long before its end to warn: not from the first day on if it is meant to be short."""
-    return min(usual, (pair.not_after - pair.not_before) / 3)
 
 
 def _raise_all(faults: list[PkiError]) -> None:

@@ -1,9 +1,9 @@
-"""Certificates as servers show them: a TLS handshake from here, and what is wrong with what came.
+"""Fetch the certificates that TLS servers present, and check them.
 
-No client certificate is shown. In TLS 1.2 a server's certificates come in the clear, so they are
-read out of what it sent (RFC 5246, 6.2.1 and 7.4), though one that insists on a client certificate
-(etcd's members do) then ends the handshake. Only servers that refuse TLS 1.2 are asked by TLS 1.3,
-where a client ends the handshake before the server refuses.
+The client presents no certificate. TLS 1.2 transmits server certificates unencrypted, so they are
+read from the received bytes (RFC 5246, 6.2.1 and 7.4) even if the server then refuses the handshake
+because it requires a client certificate, as etcd does. TLS 1.3 is used only for servers that refuse
+TLS 1.2: there the client finishes the handshake before the server can refuse it.
 """
 
 import socket
@@ -14,30 +14,31 @@ from datetime import datetime
 from ipaddress import IPv4Address
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from bundler.errors import BundlerError
+from bundler.pki.external_ca.chains import is_issued_by
+from bundler.pki.external_ca.extensions import find_extension
 
 TIMEOUT = 5.0  # seconds, for the connection and for each answer
-MOST = 1 << 20  # bytes of a handshake
+MAX_SIZE = 1 << 20  # bytes of a handshake
 HANDSHAKE_RECORD = 22
 CERTIFICATE_MESSAGE = 11
 
 
 class UnreachableError(BundlerError):
-    """No certificate came; the message says why."""
+    """The server sent no certificate; the message has the reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """A server, and what it should show."""
+    """A server, and the certificate that it should present."""
 
     host: str
     port: int
     title: str = ""  # such as `kube-apiserver of master1`
-    authority: str | None = None  # who must have signed it; None: any that is believed
-    certificate: str | None = None  # its name in the state directory, where it is of there
+    ca: str | None = None  # that must have signed it; None: any trusted CA
+    certificate: str | None = None  # its name in the state directory, if it is from there
 
     @property
     def address(self) -> str:
@@ -47,7 +48,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """What an endpoint showed, and every fault of it."""
+    """The certificate that an endpoint presented, and its faults."""
 
     endpoint: Endpoint
     certificate: x509.Certificate | None
@@ -57,26 +58,26 @@ class Finding:
 
 def check_endpoint(
     endpoint: Endpoint,
-    authorities: Mapping[str, Sequence[x509.Certificate]],
+    cas: Mapping[str, Sequence[x509.Certificate]],
     known: Mapping[str, x509.Certificate],
     now: datetime,
 ) -> Finding:
-    """Ask a server for its certificate and judge it.
+    """Fetch the certificate of a server and check it.
 
-    `authorities` are those that are believed (several while new ones come in), `known` the state's
-    certificates, both by name.
+    `cas` are the trusted CAs (more than one during a rotation) and `known` the certificates of the
+    state directory, both by name.
     """
     try:
         chain = fetch_chain(endpoint.host, endpoint.port)
     except UnreachableError as error:
         return Finding(endpoint=endpoint, certificate=None, known_as=None, faults=(error.message,))
-    shown = fingerprint(chain[0])
-    known_as = next((name for name, own in known.items() if fingerprint(own) == shown), None)
+    found = fingerprint(chain[0])
+    known_as = next((name for name, own in known.items() if fingerprint(own) == found), None)
     return Finding(
         endpoint=endpoint,
         certificate=chain[0],
         known_as=known_as,
-        faults=tuple(_find_faults(endpoint, chain, authorities, known, known_as, now)),
+        faults=tuple(_find_faults(endpoint, chain, cas, known, known_as, now)),
     )
 
 
@@ -86,37 +87,34 @@ def fingerprint(certificate: x509.Certificate) -> str:
 
 
 def list_names(certificate: x509.Certificate) -> tuple[str, ...]:
-    """The SANs as text."""
-    try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        return ()
-    return tuple(str(name.value) for name in names)
+    """The subject alternative names as text."""
+    names = find_extension(certificate, x509.SubjectAlternativeName)
+    return tuple(str(name.value) for name in names or ())
 
 
 def fetch_chain(host: str, port: int) -> tuple[x509.Certificate, ...]:
-    """The certificates that a server shows, its own first; UnreachableError where none came."""
+    """The certificates that a server presents, its own first; raises UnreachableError if none."""
     try:
-        encoded = _ask(host, port, ssl.TLSVersion.TLSv1_2) or _ask(
+        encoded = _fetch(host, port, ssl.TLSVersion.TLSv1_2) or _fetch(
             host, port, ssl.TLSVersion.TLSv1_3
         )
     except OSError as error:
         raise UnreachableError(f"no answer: {error.strerror or error}") from error
-    except ValueError as error:  # of idna, and of ssl for what begins with a dot
-        raise UnreachableError(f"{host} is no host's name: {error}") from error
+    except ValueError as error:  # from idna, and from ssl for a name that begins with a dot
+        raise UnreachableError(f"{host} is not a host name: {error}") from error
     if not encoded:
-        raise UnreachableError("no certificate came: is it TLS that is spoken there?")
+        raise UnreachableError("the server sent no certificate; is it a TLS server?")
     try:
         return tuple(x509.load_der_x509_certificate(one) for one in encoded)
     except ValueError as error:
-        raise UnreachableError("what came is no certificate") from error
+        raise UnreachableError("the server sent a malformed certificate") from error
 
 
-def _ask(host: str, port: int, version: ssl.TLSVersion) -> list[bytes]:
-    """The server's certificates (DER) in a handshake of that version; of TLS 1.3 only its own."""
+def _fetch(host: str, port: int, version: ssl.TLSVersion) -> list[bytes]:
+    """The certificates (DER) of a handshake of that version; with TLS 1.3 only the server's own."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE  # what is shown is judged here, whatever it is
+    context.verify_mode = ssl.CERT_NONE  # _find_faults checks the certificate instead
     context.minimum_version = context.maximum_version = version
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     tls = context.wrap_bio(incoming, outgoing, server_hostname=None if _is_ip(host) else host)
@@ -131,9 +129,9 @@ def _ask(host: str, port: int, version: ssl.TLSVersion) -> list[bytes]:
 def _shake_hands(
     tls: ssl.SSLObject, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, connection: socket.socket
 ) -> tuple[bytes, bool]:
-    """All bytes that the server sent, and whether the handshake came to its end."""
+    """All bytes that the server sent, and whether the handshake completed."""
     received = b""
-    while len(received) < MOST:
+    while len(received) < MAX_SIZE:
         try:
             tls.do_handshake()
         except ssl.SSLWantReadError:
@@ -154,7 +152,7 @@ def _shake_hands(
 
 
 def _read_certificates(received: bytes) -> Iterator[bytes]:
-    """The DER certificates of the first Certificate message in records of TLS up to 1.2."""
+    """The DER certificates of the first Certificate message (TLS 1.2 or earlier)."""
     messages = b"".join(_list_records(received))
     while len(messages) >= 4:
         kind, size = messages[0], int.from_bytes(messages[1:4], "big")
@@ -169,7 +167,7 @@ def _read_certificates(received: bytes) -> Iterator[bytes]:
 
 
 def _list_records(received: bytes) -> Iterator[bytes]:
-    """The contents of handshake records, each behind type, version and length."""
+    """The contents of handshake records; each has a header with type, version and length."""
     while len(received) >= 5:
         kind, size = received[0], int.from_bytes(received[3:5], "big")
         if kind != HANDSHAKE_RECORD:
@@ -181,7 +179,7 @@ def _list_records(received: bytes) -> Iterator[bytes]:
 def _find_faults(
     endpoint: Endpoint,
     chain: Sequence[x509.Certificate],
-    authorities: Mapping[str, Sequence[x509.Certificate]],
+    cas: Mapping[str, Sequence[x509.Certificate]],
     known: Mapping[str, x509.Certificate],
     known_as: str | None,
     now: datetime,
@@ -191,40 +189,32 @@ def _find_faults(
         yield f"ended on {leaf.not_valid_after_utc:%Y-%m-%d}"
     if leaf.not_valid_before_utc > now:
         yield f"is not valid before {leaf.not_valid_before_utc:%Y-%m-%d %H:%M} UTC"
-    wanted = [endpoint.authority] if endpoint.authority else list(authorities)
-    believed = [authority for name in wanted for authority in authorities[name]]
-    if not any(_ends_in(chain, authority) for authority in believed):
+    wanted = [endpoint.ca] if endpoint.ca else list(cas)
+    trusted = [ca for name in wanted for ca in cas[name]]
+    if not any(_ends_in(chain, ca) for ca in trusted):
         issuer = leaf.issuer.rfc4514_string()
-        yield f"signed by {issuer}, which is not the {' or '.join(wanted)} that is believed"
+        yield f"signed by {issuer}, which is not the trusted {' or '.join(wanted)}"
     names = list_names(leaf)
     if endpoint.host not in names:
-        yield f"does not name {endpoint.host}, but {', '.join(names) or 'no host at all'}"
+        yield f"is not valid for {endpoint.host}; its names: {', '.join(names) or 'none'}"
     if endpoint.certificate and endpoint.certificate in known and known_as != endpoint.certificate:
         yield (
-            f"is not {endpoint.certificate} of the state directory: the host has another bundle, or"
-            " its program has not reread the file"
+            f"is not {endpoint.certificate} of the state directory: the host has another bundle"
+            " installed, or the program has not reloaded the file"
         )
 
 
-def _ends_in(chain: Sequence[x509.Certificate], authority: x509.Certificate) -> bool:
-    """Whether the authority signed the first, or one that signed it, by the others of the chain."""
-    at, others = chain[0], list(chain[1:])
+def _ends_in(chain: Sequence[x509.Certificate], ca: x509.Certificate) -> bool:
+    """Whether the CA signed the first certificate of the chain, directly or through the others."""
+    current, others = chain[0], list(chain[1:])
     while True:
-        if _is_signed_by(at, authority):
+        if is_issued_by(current, ca):
             return True
-        above = next((other for other in others if _is_signed_by(at, other)), None)
-        if above is None:
+        issuer = next((other for other in others if is_issued_by(current, other)), None)
+        if issuer is None:
             return False
-        others.remove(above)
-        at = above
-
-
-def _is_signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
-    try:
-        certificate.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature):
-        return False
-    return True
+        others.remove(issuer)
+        current = issuer
 
 
 def _is_ip(host: str) -> bool:

@@ -1,11 +1,10 @@
-"""Certificates made anew in the state directory before they end; nothing that was there is lost.
+"""Renew certificates of the state directory before they end; the old ones are archived.
 
     archive/<time>/pki/<name>/{cert.pem,key.pem}      what was replaced, and when (UTC)
 
-First the old pair is copied there, whole. Then the new one is put in its place: with the same key
-by replacing cert.pem; with a new key by replacing the directory, which takes two renames. A run
-that is killed between them leaves none, and the next build makes one, as for every pair that is
-not there; so does the same command again.
+The old pair is copied to the archive first. Then the new one replaces it: with the same key only
+cert.pem is replaced; with a new key the directory is replaced, which takes two renames. If a run is
+killed between the renames, the pair is missing, and the same command or the next build issues it.
 """
 
 import fnmatch
@@ -21,42 +20,42 @@ from bundler.cluster.plan import ClusterPlan
 from bundler.errors import ConfigError, PkiError
 from bundler.files import TEMPORARY
 from bundler.pki import declarations, issuing
-from bundler.pki.certs import check_is_state
-from bundler.pki.external_ca.origins import SIGN_AGAIN
+from bundler.pki.ca_certificates import SERVICE_ACCOUNT
+from bundler.pki.external_ca.origins import SIGN_AGAIN_HINT
+from bundler.pki.inventory import check_is_state
 from bundler.pki.key_pairs import load_pair, write_pair
 from bundler.pki.leaf_certificates import Leaf, load_leaves
-from bundler.pki.store import SERVICE_ACCOUNT
 from bundler.state.directory import State, open_state
 
 ARCHIVE = "archive"
 ROOT = "pki/"
-WHY_NOT_AUTHORITY = (
-    "is an authority: what it signed is believed by every host and every pod, so a new one comes in"
-    " by stages and not by renewal: bundler certs rotate --help"
+WHY_CAS_ARE_ROTATED = (
+    "is a CA, which every host and pod trusts: a CA is replaced in stages, not renewed; see"
+    " bundler certs rotate --help"
 )
 WHY_NOT_SERVICE_ACCOUNT = (
-    "is no certificate but the key that signs service accounts' tokens: it does not end, and with"
-    " another one every token that pods hold would be refused at once"
+    "is not a certificate but the key that signs service account tokens: it does not end, and with"
+    " a new key the API server would refuse every token that pods hold"
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """Which certificates are meant."""
+    """The certificates to renew."""
 
-    names: tuple[str, ...] = ()  # as `bundler certs list` prints them; * and ? stand for others
+    names: tuple[str, ...] = ()  # as printed by `bundler certs list`, with the wildcards * and ?
     everything: bool = False
-    before: datetime | None = None  # all that end earlier
+    before: datetime | None = None  # also those that end earlier
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Renewal:
-    """One certificate that was made anew, or would be."""
+    """One certificate that was renewed, or that a dry run would renew."""
 
     name: str  # its path below the state directory
-    old_end: datetime | None  # None: it was lost, as by a run that was killed
+    old_end: datetime | None  # None: it was missing, for example after a killed run
     new_end: datetime
-    is_cut_short: bool  # by its authority's end
+    is_cut_short: bool  # it ends early because its CA ends
 
 
 def renew(
@@ -68,9 +67,9 @@ def renew(
     keep_keys: bool = False,
     dry_run: bool = False,
 ) -> tuple[Renewal, ...]:
-    """Make the chosen certificates of a state directory anew, sorted by name.
+    """Renew the selected certificates of a state directory; returns them sorted by name.
 
-    Raises ConfigError for names that are none or may not be renewed, before anything is written.
+    Raises ConfigError for names that are unknown or not renewable, before anything is written.
     """
     check_is_state(directory)
     with open_state(directory) as state:
@@ -84,21 +83,21 @@ def renew(
         renewals = []
         for name in chosen:
             leaf = leaves[name]
-            issuer = issuers[declarations.authority_of(leaf.spec, plan)]
+            issuer = issuers[declarations.get_ca_name(leaf.spec, plan)]
             renewals.append(_preview(name, leaf, issuer, plan, now))
             if not dry_run:
-                archive(leaf.directory, state, now)
+                archive_pair(leaf.directory, state, now)
                 _replace(leaf, issuer, state, plan, now, keep_key=keep_keys)
     return tuple(renewals)
 
 
-def archive_of(directory: Path, now: datetime) -> Path:
-    """Where a renewal of that moment keeps what it replaced."""
+def get_archive_path(directory: Path, now: datetime) -> Path:
+    """The directory in which a renewal at that time archives the old pairs."""
     return directory / ARCHIVE / f"{now:%Y%m%dT%H%M%SZ}"
 
 
 def _is_archived(leaf: Leaf, state: State) -> bool:
-    """Whether it was there once; a build makes what never was."""
+    """Whether the certificate existed before; new ones are issued by a build."""
     return any((state.directory / ARCHIVE).glob(f"*/{_name_of(leaf, state)}"))
 
 
@@ -110,12 +109,12 @@ def _select(leaves: Mapping[str, Leaf], selection: Selection, plan: ClusterPlan)
     chosen = set(leaves) if selection.everything else set()
     faults: list[str] = []
     hints: list[str] = []
-    for given in selection.names:
-        fault = _explain_refusal(given, plan)
-        found = fnmatch.filter(leaves, _full_name(given))
+    for pattern in selection.names:
+        fault = _explain_refusal(pattern, plan)
+        found = fnmatch.filter(leaves, _full_name(pattern))
         if fault or not found:
-            faults.append(fault or f"{given}: the cluster has no certificate of this name")
-            hints += [] if fault else _suggest(given, leaves)
+            faults.append(fault or f"{pattern}: the cluster has no certificate of this name")
+            hints += [] if fault else _suggest(pattern, leaves)
         chosen.update(found)
     if faults:
         raise ConfigError("\n".join(faults), hint="; ".join(dict.fromkeys(hints)) or None)
@@ -128,36 +127,36 @@ def _select(leaves: Mapping[str, Leaf], selection: Selection, plan: ClusterPlan)
     return sorted(chosen)
 
 
-def _full_name(given: str) -> str:
-    return given if given.startswith(ROOT) else ROOT + given
+def _full_name(pattern: str) -> str:
+    return pattern if pattern.startswith(ROOT) else ROOT + pattern
 
 
-def _explain_refusal(given: str, plan: ClusterPlan) -> str | None:
-    """Why something of the state's may not be renewed; None for what may."""
-    name = _full_name(given).removeprefix(ROOT).rstrip("/")
+def _explain_refusal(pattern: str, plan: ClusterPlan) -> str | None:
+    """Why a name is not renewable; None if it is."""
+    name = _full_name(pattern).removeprefix(ROOT).rstrip("/")
     if name == SERVICE_ACCOUNT:
-        return f"{given} {WHY_NOT_SERVICE_ACCOUNT}"
-    return f"{given} {WHY_NOT_AUTHORITY}" if name in declarations.list_authorities(plan) else None
+        return f"{pattern} {WHY_NOT_SERVICE_ACCOUNT}"
+    return f"{pattern} {WHY_CAS_ARE_ROTATED}" if name in declarations.list_ca_names(plan) else None
 
 
-def _suggest(given: str, names: Collection[str]) -> Iterator[str]:
-    close = get_close_matches(_full_name(given), names, n=1)
-    yield f"did you mean {close[0]}?" if close else "bundler certs list prints the names"
+def _suggest(pattern: str, names: Collection[str]) -> Iterator[str]:
+    close = get_close_matches(_full_name(pattern), names, n=1)
+    yield f"did you mean {close[0]}?" if close else "see bundler certs list for the names"
 
 
 def _load_issuers(
     state: State, leaves: Sequence[Leaf], plan: ClusterPlan, now: datetime
 ) -> dict[str, issuing.Issuer]:
     issuers = {}
-    for name in sorted({declarations.authority_of(leaf.spec, plan) for leaf in leaves}):
+    for name in sorted({declarations.get_ca_name(leaf.spec, plan) for leaf in leaves}):
         directory = state.directory / "pki" / name
         if not (directory / "key.pem").exists():
-            raise PkiError(f"{name} signs elsewhere: its key is not here", hint=SIGN_AGAIN)
+            raise PkiError(f"{name}: its key is not in this state directory", hint=SIGN_AGAIN_HINT)
         stored = load_pair(directory, state)
         if stored.pair.not_after <= now:
             raise PkiError(
-                f"{name} ended on {stored.pair.not_after:%Y-%m-%d}, and cannot sign any more",
-                hint=declarations.NEW_AUTHORITIES,
+                f"{name} ended on {stored.pair.not_after:%Y-%m-%d} and can no longer sign",
+                hint=declarations.NEW_CAS_HINT,
             )
         issuers[name] = stored.issuer
     return issuers
@@ -176,16 +175,16 @@ def _preview(
     )
 
 
-def archive(directory: Path, state: State, now: datetime) -> None:
-    """Copy a pair, or what there is of it, as one, before anything is done to it."""
+def archive_pair(directory: Path, state: State, now: datetime) -> None:
+    """Copy a pair (or the file of it that exists) to the archive, atomically."""
     names = [name for name in ("cert.pem", "key.pem") if (directory / name).exists()]
     if not names:
         return
-    target = archive_of(state.directory, now) / directory.relative_to(state.directory)
-    at = state.directory
+    target = get_archive_path(state.directory, now) / directory.relative_to(state.directory)
+    parent = state.directory
     for part in target.parent.relative_to(state.directory).parts:
-        at /= part
-        state.make_directory(at)
+        parent /= part
+        state.make_directory(parent)
     files = {name: state.read_file(directory / name) for name in names}
     if not target.is_dir():
         state.write_directory(target, files)
@@ -208,8 +207,8 @@ def _replace(
     if leaf.key is None:
         write_pair(leaf.directory, key, certificate, state)
         return
-    # a name that open_state removes where a kill leaves it behind
-    away = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=leaf.directory.parent))
-    leaf.directory.rename(away / leaf.directory.name)
+    # open_state removes directories with this prefix that a killed run leaves
+    old = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=leaf.directory.parent))
+    leaf.directory.rename(old / leaf.directory.name)
     write_pair(leaf.directory, key, certificate, state)
-    shutil.rmtree(away)
+    shutil.rmtree(old)

@@ -1,13 +1,14 @@
-"""New authorities in place of the old, by stages: nobody ever meets what it does not believe.
+"""Replace the CAs in stages, so that no host meets a certificate that it does not trust.
 
-    trust     new ones are made; hosts believe both, the old sign           pki/next/
-    issue     the new sign, and every certificate is made anew              pki/previous/
-    drop      hosts believe the new ones only
-    abandon   back from `trust`: the new ones go, having signed nothing
+    trust     create new CAs; hosts trust both, the old ones sign                  pki/next/
+    issue     the new CAs sign, and every certificate is issued again              pki/previous/
+    drop      hosts trust the new CAs only
+    abandon   back from `trust`: remove the new CAs, which have signed nothing
 
-Each stage is one change of the state directory (all of it or nothing, whenever a run is killed);
-what it replaces is copied to archive/<time>/ first. A bundle of a stage is refused by install.sh
-until every other host has the stage before (templates/common/lib/coordination/rollout-order.sh).
+Each step changes the state directory in one transaction, so that a killed run applies all of it or
+nothing. What a step replaces is copied to archive/<time>/ first. install.sh refuses the bundle of a
+stage until every other host has the stage before it
+(templates/common/lib/coordination/rollout-order.sh).
 """
 
 from collections.abc import Callable, Mapping
@@ -19,123 +20,124 @@ from pathlib import Path
 from bundler.cluster.plan import ClusterPlan
 from bundler.errors import ConfigError, PkiError
 from bundler.pki import declarations, issuing
-from bundler.pki.certs import check_is_state
-from bundler.pki.external_ca.origins import Authority, CaOrigin, load_authority
+from bundler.pki.external_ca.origins import CaOrigin, CertificateAuthority, load_ca
+from bundler.pki.inventory import check_is_state
 from bundler.pki.key_pairs import StoredPair, load_pair
 from bundler.pki.leaf_certificates import load_leaves
-from bundler.pki.renew import archive
+from bundler.pki.renew import archive_pair
 from bundler.pki.rotation_stages import (
     NEXT,
     PREVIOUS,
     RotationStage,
     read_stage,
 )
-from bundler.state.directory import State, heal_state, open_state
-from bundler.state.transaction import write_together
+from bundler.state.directory import State, open_state, recover_state
+from bundler.state.transaction import write_transaction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RotationChange:
-    """What a step does to the state directory."""
+    """The changes of a step to the state directory."""
 
-    says: tuple[str, ...]  # a line each
+    messages: tuple[str, ...]  # one line each
     written: Mapping[str, bytes] = field(repr=False)  # by path below the state directory
     removed: tuple[str, ...] = ()
     replaced: tuple[str, ...] = ()  # directories that are copied to the archive first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """One step: where it leads from, what it does, and what is to be done then."""
+class RotationStep:
+    """One command of `bundler certs rotate`."""
 
     name: str
-    after: RotationStage
-    does: Callable[[State, ClusterPlan, datetime], RotationChange]
-    then: str
+    requires: RotationStage  # the stage that the state directory must be in
+    make_change: Callable[[State, ClusterPlan, datetime], RotationChange]
+    next_action: str  # what the user does after the step
 
 
 def describe_stage(directory: Path) -> str:
-    """Where a state directory stands, and what comes next."""
+    """Describe the stage of a state directory and the next steps."""
     check_is_state(directory)
-    heal_state(directory)
+    recover_state(directory)
     return _describe(read_stage(directory))
 
 
 def _describe(stage: RotationStage) -> str:
-    steps = {step.name for step in STEPS if step.after is stage}
-    done = next((step.then for step in STEPS if step.name == stage.value), "")
+    action = next((step.next_action for step in STEPS if step.name == stage.value), "")
+    commands = (f"bundler certs rotate {step.name}" for step in STEPS if step.requires is stage)
     return (
-        f"stage {stage.value}: {done or 'one set of authorities signs, and is believed'}; next: "
-        + (" or ".join(f"bundler certs rotate {step.name}" for step in STEPS if step.name in steps))
+        f"stage {stage.value}: {action or 'one set of CAs signs and is trusted'}; next:"
+        f" {' or '.join(commands)}"
     )
 
 
 def rotate(
     directory: Path, plan: ClusterPlan, name: str, now: datetime, *, dry_run: bool = False
 ) -> RotationChange:
-    """Carry out a step; raises ConfigError where it is not its turn, PkiError for faults."""
+    """Run a step; raises ConfigError if the stage does not allow it, PkiError for other faults."""
     check_is_state(directory)
     step = find_step(name)
     with open_state(directory) as state:
-        _check_turn(step, state, plan)
-        change = step.does(state, plan, now)
+        _check_order(step, state, plan)
+        change = step.make_change(state, plan, now)
         if not dry_run:
             for path in change.replaced:
-                archive(directory / path, state, now)
-            write_together(directory, change.written, change.removed)
+                archive_pair(directory / path, state, now)
+            write_transaction(directory, change.written, change.removed)
             _remove_empty(directory / "pki")
     return change
 
 
 def check_step(directory: Path, plan: ClusterPlan, name: str) -> None:
-    """Raise what `rotate` would before it makes anything."""
+    """Raise the errors that `rotate` raises before it changes anything."""
     check_is_state(directory)
     with open_state(directory) as state:
-        _check_turn(find_step(name), state, plan)
+        _check_order(find_step(name), state, plan)
 
 
-def find_step(name: str) -> Step:
-    """The step of that name."""
+def find_step(name: str) -> RotationStep:
+    """Return the step of that name."""
     return next(step for step in STEPS if step.name == name)
 
 
-def _check_turn(step: Step, state: State, plan: ClusterPlan) -> None:
+def _check_order(step: RotationStep, state: State, plan: ClusterPlan) -> None:
     stage = read_stage(state.directory)
-    if stage is not step.after:
+    if stage is not step.requires:
         raise ConfigError(
-            f"certs rotate {step.name} comes after the stage {step.after.value}, and the state"
-            f" directory is in the stage {stage.value}",
+            f"certs rotate {step.name} requires stage {step.requires.value}, but the state"
+            f" directory is in stage {stage.value}",
             hint=_describe(stage),
         )
-    _check_own(state, plan)
+    _check_made_by_bundler(state, plan)
 
 
-def _check_own(state: State, plan: ClusterPlan) -> None:
-    """Only what bundler made does it replace."""
-    for name in declarations.list_authorities(plan):
-        found = load_authority(state.directory / "pki" / name, state)
+def _check_made_by_bundler(state: State, plan: ClusterPlan) -> None:
+    """Raise PkiError for external CAs: bundler replaces only CAs that it made."""
+    for name in declarations.list_ca_names(plan):
+        found = load_ca(state.directory / "pki" / name, state)
         if found.origin is not CaOrigin.MADE:
             raise PkiError(
-                f"{name} is your own: its successor comes from where it came from",
-                hint="import a certificate that was renewed for the same key and name: "
-                "docs/guides/external-ca.md",
+                f"{name} is an external CA: bundler cannot rotate it",
+                hint="import a certificate that was renewed for the same key and name:"
+                " docs/guides/external-ca.md",
             )
 
 
 def _trust(_state: State, plan: ClusterPlan, now: datetime) -> RotationChange:
-    unit = f"{now:%Y%m%dT%H%M%SZ}"
+    rotation_id = f"{now:%Y%m%dT%H%M%SZ}"
     days = plan.cluster.pki.ca_days
     written: dict[str, bytes] = {}
-    says = []
-    for name in declarations.list_authorities(plan):
+    messages = []
+    for name in declarations.list_ca_names(plan):
         key = issuing.make_key(plan.cluster.pki.key)
-        certificate = issuing.issue_authority(name, plan.name, key, now, days, unit=unit)
+        certificate = issuing.issue_ca(name, plan.name, key, now, days, rotation_id=rotation_id)
         written[f"pki/{NEXT}/{name}/cert.pem"] = issuing.encode_certificate(certificate)
         written[f"pki/{NEXT}/{name}/key.pem"] = issuing.encode_private_key(key)
-        says.append(
-            f"{name}: a new one is made ({unit}), ends {certificate.not_valid_after_utc:%Y-%m-%d}"
+        messages.append(
+            f"{name}: created a new CA ({rotation_id}), ends on"
+            f" {certificate.not_valid_after_utc:%Y-%m-%d}"
         )
-    return RotationChange(says=tuple(says), written=written)
+    return RotationChange(messages=tuple(messages), written=written)
 
 
 def _issue(state: State, plan: ClusterPlan, now: datetime) -> RotationChange:
@@ -144,8 +146,8 @@ def _issue(state: State, plan: ClusterPlan, now: datetime) -> RotationChange:
     removed: list[str] = []
     replaced: list[str] = []
     issuers: dict[str, StoredPair] = {}
-    for name in declarations.list_authorities(plan):
-        old, new = _load_both(name, state)
+    for name in declarations.list_ca_names(plan):
+        old, new = _load_current_and_next(name, state)
         issuers[name] = new
         written[f"pki/{PREVIOUS}/{name}/cert.pem"] = old.pair.certificate_pem
         written[f"pki/{name}/cert.pem"] = new.pair.certificate_pem
@@ -155,7 +157,7 @@ def _issue(state: State, plan: ClusterPlan, now: datetime) -> RotationChange:
     leaves = load_leaves(state, plan)
     for leaf in leaves:
         place = leaf.directory.relative_to(state.directory).as_posix()
-        issuer = issuers[declarations.authority_of(leaf.spec, plan)].issuer
+        issuer = issuers[declarations.get_ca_name(leaf.spec, plan)].issuer
         key = issuing.make_key(plan.cluster.pki.key)
         certificate = issuing.issue(
             leaf.content, key.public_key(), issuer, now, plan.cluster.pki.days
@@ -164,19 +166,19 @@ def _issue(state: State, plan: ClusterPlan, now: datetime) -> RotationChange:
         written[f"{place}/key.pem"] = issuing.encode_private_key(key)
         if (root.parent / place).is_dir():
             replaced.append(place)
-    says = (
-        *(f"{name}: the new one signs, the former is still believed" for name in issuers),
-        f"{len(leaves)} certificates made anew, with new keys",
+    messages = (
+        *(f"{name}: the new CA signs, the previous one is still trusted" for name in issuers),
+        f"issued {len(leaves)} certificates again, with new keys",
     )
     return RotationChange(
-        says=says, written=written, removed=tuple(removed), replaced=tuple(replaced)
+        messages=messages, written=written, removed=tuple(removed), replaced=tuple(replaced)
     )
 
 
 def _drop(state: State, _plan: ClusterPlan, _now: datetime) -> RotationChange:
-    names = _list_in(state, PREVIOUS)
+    names = _list_cas_in(state, PREVIOUS)
     return RotationChange(
-        says=tuple(f"{name}: the former one is believed no more" for name in names),
+        messages=tuple(f"{name}: the previous CA is no longer trusted" for name in names),
         written={},
         removed=tuple(f"pki/{PREVIOUS}/{name}/cert.pem" for name in names),
         replaced=tuple(f"pki/{PREVIOUS}/{name}" for name in names),
@@ -184,9 +186,9 @@ def _drop(state: State, _plan: ClusterPlan, _now: datetime) -> RotationChange:
 
 
 def _abandon(state: State, _plan: ClusterPlan, _now: datetime) -> RotationChange:
-    names = _list_in(state, NEXT)
+    names = _list_cas_in(state, NEXT)
     return RotationChange(
-        says=tuple(f"{name}: the new one is given up, having signed nothing" for name in names),
+        messages=tuple(f"{name}: removed the new CA, which has signed nothing" for name in names),
         written={},
         removed=tuple(
             f"pki/{NEXT}/{name}/{file}.pem" for name in names for file in ("cert", "key")
@@ -196,48 +198,48 @@ def _abandon(state: State, _plan: ClusterPlan, _now: datetime) -> RotationChange
 
 
 STEPS = (
-    Step(
+    RotationStep(
         name="trust",
-        after=RotationStage.SETTLED,
-        does=_trust,
-        then="install the bundles of this stage on every host, in any order; then restart the pods"
-        " that talk to the API server, which believe what they read when they began",
+        requires=RotationStage.SETTLED,
+        make_change=_trust,
+        next_action="install the bundles of this stage on every host, in any order; then restart"
+        " the pods that use the API server, because they read its CA only when they start",
     ),
-    Step(
+    RotationStep(
         name="issue",
-        after=RotationStage.TRUST,
-        does=_issue,
-        then="install the bundles of this stage on every host, control planes first; kubelets get"
-        " new certificates then",
+        requires=RotationStage.TRUST,
+        make_change=_issue,
+        next_action="install the bundles of this stage on every host, control planes first;"
+        " kubelets then get new certificates",
     ),
-    Step(
+    RotationStep(
         name="drop",
-        after=RotationStage.ISSUE,
-        does=_drop,
-        then="install the bundles of this stage on every host, in any order; earlier generations"
-        " are pruned there, as they hold the former authorities",
+        requires=RotationStage.ISSUE,
+        make_change=_drop,
+        next_action="install the bundles of this stage on every host, in any order; this prunes"
+        " earlier generations, which hold the previous CAs",
     ),
-    Step(
+    RotationStep(
         name="abandon",
-        after=RotationStage.TRUST,
-        does=_abandon,
-        then="install the bundles on every host that has those of the stage trust",
+        requires=RotationStage.TRUST,
+        make_change=_abandon,
+        next_action="install the bundles on every host that has bundles of stage trust",
     ),
 )
-"""Every step, in their order."""
+"""Every step, in order."""
 
 
-def _load_both(name: str, state: State) -> tuple[Authority, StoredPair]:
+def _load_current_and_next(name: str, state: State) -> tuple[CertificateAuthority, StoredPair]:
     root = state.directory / "pki"
-    return load_authority(root / name, state), load_pair(root / NEXT / name, state)
+    return load_ca(root / name, state), load_pair(root / NEXT / name, state)
 
 
-def _list_in(state: State, stage: str) -> list[str]:
+def _list_cas_in(state: State, stage: str) -> list[str]:
     return sorted(path.parent.name for path in (state.directory / "pki" / stage).glob("*/cert.pem"))
 
 
 def _remove_empty(root: Path) -> None:
-    """What a stage leaves of directories; one that holds anything stays."""
+    """Remove the empty directories that a step leaves."""
     for stage in (NEXT, PREVIOUS):
         for directory in (*(root / stage).glob("*"), root / stage):
             with suppress(OSError):

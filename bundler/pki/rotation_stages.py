@@ -1,11 +1,11 @@
-"""How far the cluster's new authorities are, as the state directory has it (see rotation.py).
+"""The stage of a CA rotation, as recorded in the state directory (see rotation.py).
 
-    pki/<authority>/                    who signs
-    pki/next/<authority>/               believed by everybody, signs nothing yet: stage `trust`
-    pki/previous/<authority>/cert.pem   signed until then, still believed: stage `issue`
+    pki/<ca>/                    the CA that signs
+    pki/next/<ca>/               stage `trust`: trusted by all hosts, does not sign yet
+    pki/previous/<ca>/cert.pem   stage `issue`: no longer signs, is still trusted
 
-Two authorities of one name are told apart by OU, the time at which a rotation began; those of a
-cluster's first build have none.
+The rotation id, the start time of a rotation, distinguishes CAs of the same name. It is the OU of
+the CA's subject. CAs of the first build have none.
 """
 
 from enum import StrEnum
@@ -20,12 +20,12 @@ from bundler.state.directory import RESTORE, State
 
 NEXT = "next"
 PREVIOUS = "previous"
-FIRST = "-"
-"""Stands for the unit of authorities that have none."""
+NO_ROTATION_ID = "-"
+"""The rotation id of CAs from the first build."""
 
 
 class RotationStage(StrEnum):
-    """Which stage of a rotation is the last that was begun."""
+    """The current stage of a rotation."""
 
     SETTLED = "settled"
     TRUST = "trust"
@@ -33,25 +33,25 @@ class RotationStage(StrEnum):
 
 
 def read_stage(directory: Path) -> RotationStage:
-    """Of a state directory; PkiError where it holds what no stage leaves."""
+    """Read the stage of a state directory; raises PkiError if the files match no stage."""
     found = {name: any((directory / "pki" / name).glob("*/cert.pem")) for name in (NEXT, PREVIOUS)}
     if all(found.values()):
-        raise PkiError(f"{directory / 'pki'}: both {NEXT} and {PREVIOUS} are there", hint=RESTORE)
+        raise PkiError(f"{directory / 'pki'}: has both {NEXT} and {PREVIOUS}", hint=RESTORE)
     if found[NEXT]:
         return RotationStage.TRUST
     return RotationStage.ISSUE if found[PREVIOUS] else RotationStage.SETTLED
 
 
-def load_beside(name: str, state: State) -> tuple[x509.Certificate, ...]:
-    """Who is believed beside the authority that signs: the next one or the previous one."""
+def load_other_trusted_cas(name: str, state: State) -> tuple[x509.Certificate, ...]:
+    """The CAs that are trusted in addition to the signing one: the next or the previous one."""
     paths = (state.directory / "pki" / stage / name / "cert.pem" for stage in (NEXT, PREVIOUS))
     return tuple(_load(path, state) for path in paths if path.exists())
 
 
-def unit_of(certificate: x509.Certificate) -> str:
-    """When its rotation began, as its OU says."""
+def get_rotation_id(certificate: x509.Certificate) -> str:
+    """The rotation id of a CA, from its OU."""
     values = certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATIONAL_UNIT_NAME)
-    return str(values[0].value) if values else FIRST
+    return str(values[0].value) if values else NO_ROTATION_ID
 
 
 def _load(path: Path, state: State) -> x509.Certificate:

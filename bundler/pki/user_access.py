@@ -13,14 +13,14 @@ from cryptography.hazmat.primitives.serialization import (
 from bundler.cluster.plan import ClusterPlan
 from bundler.errors import ConfigError, PkiError
 from bundler.pki import declarations, issuing
+from bundler.pki.cluster_pki import Pki
 from bundler.pki.key_pairs import KeyPair
 from bundler.pki.kubeconfig import render_kubeconfig
-from bundler.pki.store import Pki
 
 RESERVED = "system:"
 """Prefix of Kubernetes' own users and groups, which people must not have."""
 
-SHORTEST_PASSWORD = 8
+MIN_PASSWORD = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,8 +49,8 @@ def make_user_kubeconfig(
     The certificate cannot be revoked before it ends, so keep `days` short. Raises PkiError if the
     key of the CA is not in the state directory.
     """
-    authority = pki.authorities[declarations.KUBERNETES_CA]
-    if not authority.key_pem:
+    ca = pki.cas[declarations.KUBERNETES_CA]
+    if not ca.key_pem:
         raise PkiError(
             f"the key of {declarations.KUBERNETES_CA} is not in the state directory, so bundler"
             " cannot sign certificates",
@@ -64,7 +64,7 @@ def make_user_kubeconfig(
         usages=(declarations.CLIENT.dotted_string,),
         names=(),
     )
-    certificate = issuing.issue(content, key.public_key(), _make_issuer(authority), now, days)
+    certificate = issuing.issue(content, key.public_key(), _make_issuer(ca), now, days)
     pair = KeyPair(
         certificate_pem=issuing.encode_certificate(certificate),
         key_pem=issuing.encode_private_key(key),
@@ -74,7 +74,7 @@ def make_user_kubeconfig(
     text = render_kubeconfig(
         cluster=plan.name,
         server=plan.endpoint,
-        authority_pem=pki.servers_anchors,
+        ca_pem=pki.trust.servers,
         user=name,
         client=pair,
     )
@@ -83,8 +83,8 @@ def make_user_kubeconfig(
 
 def check_password(password: str) -> None:
     """Raise ConfigError for a short password."""
-    if len(password) < SHORTEST_PASSWORD:
-        raise ConfigError(f"the password has less than {SHORTEST_PASSWORD} characters")
+    if len(password) < MIN_PASSWORD:
+        raise ConfigError(f"the password has less than {MIN_PASSWORD} characters")
 
 
 def make_admin_pkcs12(pki: Pki, plan: ClusterPlan, password: str) -> bytes:
@@ -94,7 +94,7 @@ def make_admin_pkcs12(pki: Pki, plan: ClusterPlan, password: str) -> bytes:
         f"admin@{plan.name}".encode(),
         _load_key(pair.key_pem),
         x509.load_pem_x509_certificate(pair.certificate_pem),
-        x509.load_pem_x509_certificates(pki.servers_anchors),
+        x509.load_pem_x509_certificates(pki.trust.servers),
         BestAvailableEncryption(password.encode()),
     )
 

@@ -46,12 +46,12 @@ from bundler.cluster.schema import Cluster, Role
 from bundler.cluster.settings import make_config, make_flags
 from bundler.formats.image_references import full_name
 from bundler.overlays.templating import compile_template, json_line, make_unknown
+from bundler.pki.cluster_pki import Pki
 from bundler.pki.declarations import KUBELET_CA
 from bundler.pki.endpoints import list_serving
-from bundler.pki.hot_reload import list_read_once
+from bundler.pki.hot_reload import list_files_read_at_start
 from bundler.pki.key_pairs import KeyPair
 from bundler.pki.kubeconfig import render_kubeconfig, render_token_kubeconfig
-from bundler.pki.store import Pki
 
 BUNDLE_FORMAT = 1
 PEOPLE = ("admin",)
@@ -160,7 +160,7 @@ def make_context(plan: ClusterPlan, node: NodePlan, secrets: Secrets | None) -> 
         return compile_template(text).render(context)
 
     context["flags"] = lambda component: make_flags(plan.cluster, component, render)
-    context["read_once"] = lambda component: list_read_once(cluster, component)
+    context["read_once"] = lambda component: list_files_read_at_start(cluster, component)
     context["config"] = lambda component: make_config(plan.cluster, component, render)
     unknown = {name: make_unknown(name) for name in STATE_NAMES}
     from_state = _from_state(plan, node, secrets) if secrets else unknown
@@ -171,7 +171,7 @@ def _from_state(plan: ClusterPlan, node: NodePlan, secrets: Secrets) -> dict[str
     """The values of STATE_NAMES; functions are called by the names of tables' rows."""
     pki = secrets.pki
     pairs = [*pki.nodes.get(node.name, {}).values(), *pki.cluster.values()]
-    authorities = {**pki.authorities, KUBELET_CA: pki.kubelet_authority}
+    authorities = {**pki.cas, KUBELET_CA: pki.kubelet_ca}
 
     def pair(name: str) -> KeyPair:
         return authorities.get(name) or pki.cluster.get(name) or pki.nodes[node.name][name]
@@ -181,7 +181,7 @@ def _from_state(plan: ClusterPlan, node: NodePlan, secrets: Secrets) -> dict[str
             render_kubeconfig(
                 cluster=plan.name,
                 server=server,
-                authority_pem=pki.servers_anchors if name in PEOPLE else pki.endpoint_anchors,
+                ca_pem=pki.trust.servers if name in PEOPLE else pki.trust.api,
                 user=user,
                 client=pair(name),
             )
@@ -191,17 +191,17 @@ def _from_state(plan: ClusterPlan, node: NodePlan, secrets: Secrets) -> dict[str
 
     def bootstrap_kubeconfig() -> str:
         return render_token_kubeconfig(
-            cluster=plan.name, server=plan.endpoint, authority_pem=pki.endpoint_anchors,
+            cluster=plan.name, server=plan.endpoint, ca_pem=pki.trust.api,
             user="kubelet-bootstrap", token=secrets.tokens[node.name],
         ).decode().rstrip()  # fmt: skip
 
     return {
         "tokens": secrets.tokens,
         "revoked_tokens": secrets.revoked_tokens,
-        "anchors": lambda name: pki.anchors[name].decode().rstrip(),
-        "servers_anchors": pki.servers_anchors.decode().rstrip(),
-        "authority_signs": pki.signs,
-        "authorities_believed": pki.believed,
+        "anchors": lambda name: pki.trust.by_ca[name].decode().rstrip(),
+        "servers_anchors": pki.trust.servers.decode().rstrip(),
+        "authority_signs": pki.signing_rotation_id,
+        "authorities_believed": pki.trusted_rotation_ids,
         "encryption_key": secrets.encryption_key,
         "etcd_founders": secrets.etcd_founders,
         "not_before": max(int(pair.not_before.timestamp()) for pair in pairs),

@@ -1,6 +1,6 @@
-"""The state directory: what is made once for a cluster and reused ever after.
+"""The state directory: secrets and allocations that are created once for a cluster and then reused.
 
-directory.py  its files, read and written
-together.py   several of them that change as one
-archive.py    all of it as one encrypted file
+directory.py    its files
+transaction.py  change several of its files at once
+archive.py      export and import it as one encrypted file
 """

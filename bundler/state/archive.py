@@ -1,9 +1,9 @@
-"""The state directory as one encrypted file: a backup, or the way to another builder.
+"""Export and import the state directory as one encrypted file, for backups and other builders.
 
-    bundler-state 1                          a line that says what this is
-    {"kdf": "scrypt", "n": …, …}             a line of JSON: how the key follows from the passphrase
+    bundler-state 1                          the file type
+    {"kdf": "scrypt", "n": …, …}             how to derive the key from the passphrase, in JSON
     …                                        AES-256-GCM of a gzipped tar; both lines are its
-                                             associated data, so that none of them can be changed
+                                             associated data, so that a change to them is detected
 
 Sources: RFC 7914 (scrypt), NIST SP 800-38D (GCM).
 """
@@ -32,52 +32,55 @@ from bundler.formats.tar_safety import BadMemberError, iter_members, open_tar
 from bundler.state.directory import open_state
 
 MAGIC = b"bundler-state 1"
-SHORTEST_PASSPHRASE = 12  # characters
+MIN_PASSPHRASE = 12  # characters
 COST = {"n": 1 << 17, "r": 8, "p": 1}
-MOST_COST = 1 << 20
-"""Of n: what a file asks for beyond this is no file of ours, and would take all memory."""
-NONCE = 12  # bytes
-LARGEST = 64 << 20  # bytes of a state directory
+MAX_N = 1 << 20
+"""A file with a larger scrypt n is not from bundler, and would exhaust the memory."""
+NONCE_SIZE = 12  # bytes
+MAX_SIZE = 64 << 20  # bytes of an exported state directory
 
 
 def export_state(directory: Path, output: Path, passphrase: str) -> int:
-    """Write the whole state directory, encrypted; how many files it has.
+    """Write the complete state directory, encrypted; returns the number of files.
 
-    ConfigError for a short passphrase, OutputError where the output exists already, PkiError where
-    the directory is no state.
+    Raises ConfigError for a short passphrase, OutputError if the output exists already, PkiError if
+    the directory is not a state directory.
     """
-    if len(passphrase) < SHORTEST_PASSPHRASE:
-        raise ConfigError(f"the passphrase is shorter than {SHORTEST_PASSPHRASE} characters")
+    if len(passphrase) < MIN_PASSPHRASE:
+        raise ConfigError(f"the passphrase is shorter than {MIN_PASSPHRASE} characters")
     if output.exists():
-        raise OutputError(f"{output}: exists already", hint="name another file with -o")
+        raise OutputError(f"{output}: already exists", hint="choose another file with -o")
     if not output.parent.is_dir():
-        raise OutputError(f"{output}: there is no directory {output.parent}", hint="make it first")
+        raise OutputError(
+            f"{output}: the directory {output.parent} does not exist", hint="create it first"
+        )
     if not (directory / "pki").is_dir():
-        raise PkiError(f"{directory}: no state directory: it holds no pki", hint="see --state")
+        raise PkiError(f"{directory}: not a state directory (it has no pki/)", hint="set --state")
     with open_state(directory):
-        paths = [path for path in sorted(directory.rglob("*")) if _is_kept(path)]
+        paths = [path for path in sorted(directory.rglob("*")) if _is_exported(path)]
         files = {path.relative_to(directory).as_posix(): path.read_bytes() for path in paths}
     salt = base64.b64encode(secrets.token_bytes(16)).decode()
     header = MAGIC + b"\n" + json.dumps({"kdf": "scrypt", **COST, "salt": salt}).encode() + b"\n"
-    nonce = secrets.token_bytes(NONCE)
+    nonce = secrets.token_bytes(NONCE_SIZE)
     content = (
         header + nonce + AESGCM(_derive(passphrase, header)).encrypt(nonce, _pack(files), header)
     )
-    if len(content) > LARGEST:
+    if len(content) > MAX_SIZE:
         raise OutputError(
-            f"{directory}: larger than the {LARGEST >> 20} MiB that an exported state may be",
-            hint="take away what is no part of it; archive/ holds what renewals replaced",
+            f"{directory}: larger than {MAX_SIZE >> 20} MiB, the limit of an exported state",
+            hint="remove files that do not belong to it, or old entries of archive/ (certificates"
+            " that renewals replaced)",
         )
     write_atomically(output, content)
     return len(files)
 
 
 def import_state(file: Path, directory: Path, passphrase: str) -> int:
-    """Make the state directory out of such a file; how many files it has.
+    """Create the state directory from an exported file; returns the number of files.
 
-    It appears whole or not at all; keys that a killed import left beside it go first. OutputError
-    where one is there already, or the file is none of ours; PkiError where the passphrase is wrong
-    or the file was altered: nobody can tell which.
+    The directory appears completely or not at all; keys of a killed import are removed first.
+    Raises OutputError if the directory exists already or the file is not an exported state,
+    PkiError if the passphrase is wrong or the file was changed (it is impossible to tell which).
     """
     temporary = directory.parent / f"{TEMPORARY}import-{directory.name}"
     shutil.rmtree(temporary, ignore_errors=True)
@@ -85,13 +88,13 @@ def import_state(file: Path, directory: Path, passphrase: str) -> int:
         is_taken = directory.exists() and any(directory.iterdir())
     if is_taken:
         raise OutputError(
-            f"{directory}: exists already, and a state is never overwritten",
-            hint="move it away first, or name another with --state",
+            f"{directory}: already exists, and a state directory is never overwritten",
+            hint="move it away first, or choose another directory with --state",
         )
     header, content = _read(file)
     key = _derive(passphrase, header)
     try:
-        packed = AESGCM(key).decrypt(content[:NONCE], content[NONCE:], header)
+        packed = AESGCM(key).decrypt(content[:NONCE_SIZE], content[NONCE_SIZE:], header)
     except (InvalidTag, ValueError) as error:
         raise PkiError(f"{file}: the passphrase is wrong, or the file is damaged") from error
     files = _unpack(packed)
@@ -114,21 +117,21 @@ def import_state(file: Path, directory: Path, passphrase: str) -> int:
     return len(files)
 
 
-def _is_kept(path: Path) -> bool:
+def _is_exported(path: Path) -> bool:
     return path.is_file() and path.name != ".lock" and not path.name.startswith(TEMPORARY)
 
 
 def _read(file: Path) -> tuple[bytes, bytes]:
-    """The two lines at the beginning, and what is encrypted."""
+    """The two header lines, and the encrypted content."""
     try:
-        if file.stat().st_size > LARGEST:
-            raise OutputError(f"{file}: too large for an exported state")
+        if file.stat().st_size > MAX_SIZE:
+            raise OutputError(f"{file}: larger than {MAX_SIZE >> 20} MiB: not an exported state")
         content = file.read_bytes()
     except OSError as error:
         raise OutputError(f"{file}: {error.strerror or error}") from error
     parts = content.split(b"\n", 2)
     if len(parts) != 3 or parts[0] != MAGIC:
-        raise OutputError(f"{file}: no state that bundler exported")
+        raise OutputError(f"{file}: not a file of bundler state export")
     return parts[0] + b"\n" + parts[1] + b"\n", parts[2]
 
 
@@ -136,16 +139,16 @@ def _derive(passphrase: str, header: bytes) -> bytes:
     try:
         facts = json.loads(header.split(b"\n")[1])
         salt, cost = base64.b64decode(facts["salt"]), {name: int(facts[name]) for name in COST}
-        kdf = Scrypt(salt=salt, length=32, **cost) if _is_payable(cost) else None
+        kdf = Scrypt(salt=salt, length=32, **cost) if _is_affordable(cost) else None
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         kdf = None
     if kdf is None:
-        raise OutputError("the file's second line is not bundler's: it is damaged")
+        raise OutputError("the second line of the file is damaged")
     return kdf.derive(passphrase.encode())
 
 
-def _is_payable(cost: Mapping[str, int]) -> bool:
-    return 1 < cost["n"] <= MOST_COST and 0 < cost["r"] <= 32 and 0 < cost["p"] <= 16
+def _is_affordable(cost: Mapping[str, int]) -> bool:
+    return 1 < cost["n"] <= MAX_N and 0 < cost["r"] <= 32 and 0 < cost["p"] <= 16
 
 
 def _pack(files: dict[str, bytes]) -> bytes:
@@ -159,7 +162,7 @@ def _pack(files: dict[str, bytes]) -> bytes:
 
 
 def _unpack(packed: bytes) -> dict[str, bytes]:
-    """It was authenticated, so whoever wrote it knew the passphrase; still no path leads out."""
+    """The files of the tar; paths are checked although the content is authenticated."""
     files = {}
     try:
         with open_tar(mode="r:gz", fileobj=io.BytesIO(packed)) as archive:

@@ -1,15 +1,15 @@
-"""The state directory: what is made once for a cluster and reused ever after, on disk.
+"""The state directory on disk: what is created once for a cluster and then reused.
 
-    .lock                       held while a build reads or writes here
+    .lock                       locked while a build reads or writes
     encryption-key              32 random bytes in base64, for Secrets in etcd
     allocations.yaml            which pod subnet each worker has
-    etcd-founders               the members of etcd that begin the cluster, a name a line
+    etcd-founders               the initial members of etcd, one name per line
     tokens/<node>               the bootstrap token of each worker's kubelet
-    pki/                        see pki/store.py
+    pki/                        see pki/cluster_pki.py
     archive/                    see pki/renew.py and pki/rotation.py
 
-Directories are 0700 and files 0600. A file or directory appears whole or not at all: it is written
-under a name that begins with `.tmp-`, synced, and renamed; what a killed run left is removed.
+Directories are 0700 and files 0600. Files and directories are written atomically: under a name that
+begins with `.tmp-`, synced, then renamed. What a killed run leaves is removed.
 """
 
 import base64
@@ -36,37 +36,35 @@ from bundler.files import (
     write_atomically,
     write_directory_atomically,
 )
-from bundler.state.transaction import CHANGE, finish_change
+from bundler.state.transaction import CHANGE, finish_transaction
 
 TOKEN = re.compile(r"[a-z0-9]{6}\.[a-z0-9]{16}")
 TOKEN_ALPHABET = string.ascii_lowercase + string.digits
 RESTORE = (
-    "restore it from your backup of the state directory; do not delete it: running clusters depend"
-    " on what it held"
+    "restore it from your backup of the state directory; do not delete it: the running cluster"
+    " depends on its content"
 )
-ALLOCATIONS_HEADER = (
-    "# Pod subnets, given out once and for ever. Written by bundler; do not edit.\n"
-)
+ALLOCATIONS_HEADER = "# Pod subnets, which never change. Written by bundler; do not edit.\n"
 _log = logging.getLogger(__name__)
 
 
 class State:
-    """An open, locked state directory; made by `open_state`."""
+    """An open, locked state directory; created by `open_state`."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
 
     def ensure_encryption_key(self) -> str:
-        """The key that encrypts Secrets in etcd: 32 bytes in base64.
+        """Load or create the key that encrypts Secrets in etcd: 32 bytes in base64.
 
-        Raises PkiError if it is missing though certificates exist: a new key could not read the
-        Secrets of the cluster that runs.
+        Raises PkiError if it is missing although certificates exist: with a new key, the running
+        cluster could not read its Secrets.
         """
         path = self.directory / "encryption-key"
         if not path.exists():
             if has_entries(self.directory / "pki"):
                 raise PkiError(
-                    f"{path}: missing, but certificates made after it exist", hint=RESTORE
+                    f"{path}: missing, but certificates, which are made later, exist", hint=RESTORE
                 )
             self.write_file(path, base64.b64encode(secrets.token_bytes(32)) + b"\n")
         text = self.read_file(path).strip()
@@ -79,7 +77,7 @@ class State:
         return text.decode()
 
     def ensure_tokens(self, nodes: Iterable[str]) -> dict[str, str]:
-        """The bootstrap token (`<6 characters>.<16 characters>`) of each node named."""
+        """Load or create the bootstrap token (`<6 characters>.<16 characters>`) of each node."""
         directory = self.directory / "tokens"
         self.make_directory(directory)
         files = [path for path in sorted(directory.iterdir()) if not path.name.startswith(".")]
@@ -91,7 +89,7 @@ class State:
                 raise PkiError(
                     f"{directory / name}: has the same token as {other}, but each node needs its"
                     " own",
-                    hint="delete the one that was copied; the next build makes a new token",
+                    hint="delete the copy; the next build creates a new token",
                 )
         wanted = tuple(nodes)
         for name in wanted:
@@ -102,7 +100,7 @@ class State:
         return {name: tokens[name] for name in wanted}
 
     def list_revoked_tokens(self, nodes: Iterable[str]) -> tuple[str, ...]:
-        """The identifiers (no secrets) of the tokens of nodes that are none of these any more."""
+        """The ids (not secret) of the tokens of nodes that are not in `nodes` any more."""
         directory = self.directory / "tokens"
         gone = sorted({path.name for path in directory.iterdir()} - set(nodes))
         return tuple(
@@ -112,10 +110,11 @@ class State:
     def ensure_pod_subnets(
         self, names: Iterable[str], pod_cidr: IPv4Network, prefix: int
     ) -> dict[str, IPv4Network]:
-        """The pod subnet (`/prefix` out of `pod_cidr`) of each worker named; it never changes.
+        """Load or allocate the pod subnet (`/prefix` of `pod_cidr`) of each worker.
 
-        A node that is gone keeps its subnet for as long as others are free, so that no new node
-        meets stale routes to an old one. Raises ConfigError if the range changed or is full.
+        A subnet never changes. The subnet of a removed node is reused only when no other is free,
+        so that stale routes do not lead to a new node. Raises ConfigError if the range changed or
+        is full.
         """
         path = self.directory / "allocations.yaml"
         known = self._read_allocations(path, pod_cidr, prefix)
@@ -131,12 +130,13 @@ class State:
             self.write_file(path, text.encode())
         return {name: allocations[name] for name in wanted}
 
-    def ensure_etcd_founders(self, names: Sequence[str]) -> tuple[str, ...]:
-        """Which of these members of etcd begin the cluster; others only ever join it.
+    def ensure_initial_etcd_members(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Load or record the initial members of etcd; other members only join the cluster.
 
-        They are those of the first build. In a state from before this was written down: those that
-        have certificates. To be called before certificates are made. When no founder is left all
-        of these are: a cluster that would be set up anew could not begin else.
+        The initial members are those of the first build. If an older bundler made the state, they
+        are those that have certificates, so call this before certificates are created. If none of
+        them is left, all members of `names` become initial members: otherwise a cluster that is
+        installed again could not start.
         """
         path = self.directory / "etcd-founders"
         if path.exists():
@@ -144,17 +144,17 @@ class State:
         else:
             nodes = self.directory / "pki" / "nodes"
             known = [name for name in names if (nodes / name / "etcd-peer").is_dir()]
-        founders = tuple(name for name in names if name in known) or tuple(names)
-        if not path.exists() or not set(founders) & set(known):
-            self.write_file(path, "".join(f"{name}\n" for name in founders).encode())
-        return founders
+        members = tuple(name for name in names if name in known) or tuple(names)
+        if not path.exists() or not set(members) & set(known):
+            self.write_file(path, "".join(f"{name}\n" for name in members).encode())
+        return members
 
     def read_file(self, path: Path) -> bytes:
-        """The bytes of a file of the state; refused if others than its owner may read it."""
+        """Read a file of the state; raises PkiError if other users can access it."""
         try:
             if path.stat().st_mode & 0o077:
                 raise PkiError(
-                    f"{path}: open to other users (mode {_get_mode(path)}), expected 0600",
+                    f"{path}: accessible to other users (mode {_get_mode(path)}), expected 0600",
                     hint=f"chmod -R go= {self.directory}",
                 )
             return path.read_bytes()
@@ -162,22 +162,22 @@ class State:
             raise PkiError(f"{path}: missing", hint=RESTORE) from error
         except OSError as error:
             raise PkiError(
-                f"{path}: cannot be read: {error.strerror}",
+                f"{path}: cannot read: {error.strerror}",
                 hint="run as the owner of the state directory, or restore the file",
             ) from error
 
     def write_file(self, path: Path, data: bytes) -> None:
-        """Put a file in place as a whole, 0600; what was there before stays if that fails."""
+        """Write a file atomically (0600); if that fails, the old file stays."""
         with _explain_write_errors(path):
             write_atomically(path, data)
 
     def write_directory(self, path: Path, files: Mapping[str, bytes]) -> None:
-        """Put a new directory with files in place as a whole (0700, 0600)."""
+        """Create a directory with files atomically (0700, 0600)."""
         with _explain_write_errors(path):
             write_directory_atomically(path, files)
 
     def make_directory(self, path: Path) -> None:
-        """Make a directory of the state (0700) if it is not there."""
+        """Create a directory of the state (0700) if it does not exist."""
         with _explain_write_errors(path):
             path.mkdir(mode=0o700, exist_ok=True)
 
@@ -186,8 +186,8 @@ class State:
         if not TOKEN.fullmatch(token):
             raise PkiError(
                 f"{path}: expected a bootstrap token such as abcdef.0123456789abcdef",
-                hint="restore it from your backup of the state directory; if there is none, delete"
-                " the file: the next build makes a new token, which only new joins need",
+                hint="restore it from your backup of the state directory, or delete the file: the"
+                " next build creates a new token, which only new joins need",
             )
         return token
 
@@ -201,13 +201,13 @@ class State:
             found = (IPv4Network(document["pod_cidr"]), int(document["pod_subnet_prefix"]))
             nodes = {str(name): IPv4Network(text) for name, text in document["nodes"].items()}
         except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise PkiError(f"{path}: not what bundler wrote there", hint=RESTORE) from error
+            raise PkiError(f"{path}: the file is damaged", hint=RESTORE) from error
         if found != (pod_cidr, prefix):
             raise ConfigError(
-                f"network.pod_cidr is {pod_cidr} in /{prefix} subnets, but the nodes have theirs"
-                f" out of {found[0]} in /{found[1]} subnets since the first build",
+                f"network.pod_cidr is {pod_cidr} with /{prefix} subnets, but since the first build"
+                f" the nodes have /{found[1]} subnets of {found[0]}",
                 hint=f"set network.pod_cidr: {found[0]} and network.pod_subnet_prefix: {found[1]};"
-                f" if nothing of this cluster was ever installed, delete {path} instead",
+                f" if no node of this cluster was ever installed, delete {path} instead",
             )
         subnets = set(nodes.values())
         if len(subnets) != len(nodes) or any(
@@ -221,18 +221,18 @@ class State:
 
 @contextmanager
 def open_state(path: Path, *, notify: Callable[[str], None] = _log.warning) -> Iterator[State]:
-    """Open, and if need be make, a state directory, alone: other builds wait until it is closed.
+    """Open a state directory exclusively, create it if needed; other builds wait until it closes.
 
-    `notify` gets one line if another build is being waited for. Raises PkiError if the directory
-    is open to other users, OutputError if it cannot be made or locked.
+    `notify` gets one line if this build has to wait for another. Raises PkiError if other users can
+    access the directory, OutputError if it cannot be created or locked.
     """
     with _explain_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.mkdir(mode=0o700, exist_ok=True)
     if path.stat().st_mode & 0o077:
         raise PkiError(
-            f"{path}: holds the keys of the cluster, but is open to other users"
-            f" (mode {_get_mode(path)})",
+            f"{path}: holds the keys of the cluster, but is accessible to other users"
+            f" (mode {_get_mode(path)}), expected 0700",
             hint=f"chmod -R go= {path}",
         )
     with _explain_write_errors(path / ".lock"):
@@ -242,21 +242,21 @@ def open_state(path: Path, *, notify: Callable[[str], None] = _log.warning) -> I
         with _explain_write_errors(path / ".lock"):
             _lock(descriptor, path, notify)
             remove_leftovers(path)
-            finish_change(path)
+            finish_transaction(path)
         yield State(path)
     finally:
         os.close(descriptor)
 
 
-def heal_state(path: Path) -> None:
-    """Finish a change that a killed run laid down, for those who read without the lock."""
+def recover_state(path: Path) -> None:
+    """Finish the transaction of a killed run, for callers that read without the lock."""
     if (path / CHANGE).is_dir():
         with open_state(path):
             pass
 
 
 def has_entries(directory: Path) -> bool:
-    """Whether the directory exists and holds anything but what a killed run left."""
+    """Whether the directory exists and holds more than temporary files of a killed run."""
     return directory.is_dir() and any(
         not entry.name.startswith(TEMPORARY) for entry in directory.iterdir()
     )
@@ -266,7 +266,7 @@ def _lock(descriptor: int, path: Path, notify: Callable[[str], None]) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        notify(f"{path} is in use by another build; waiting until that ends")
+        notify(f"{path} is in use by another build; waiting for it to finish")
         fcntl.flock(descriptor, fcntl.LOCK_EX)
 
 
@@ -276,26 +276,26 @@ def _allocate(
     if prefix < pod_cidr.prefixlen:
         raise ConfigError(
             f"network.pod_subnet_prefix {prefix} is wider than network.pod_cidr {pod_cidr}",
-            hint=f"take a prefix from {pod_cidr.prefixlen} up",
+            hint=f"set network.pod_subnet_prefix to {pod_cidr.prefixlen} or more",
         )
     allocations = dict(known)
     used = set(known.values())
-    fresh = (net for net in pod_cidr.subnets(new_prefix=prefix) if net not in used)
-    gone = iter([name for name in known if name not in wanted])
+    free = (net for net in pod_cidr.subnets(new_prefix=prefix) if net not in used)
+    removed = iter([name for name in known if name not in wanted])
     for name in wanted:
         if name in allocations:
             continue
-        subnet = next(fresh, None)
+        subnet = next(free, None)
         if subnet is None:
-            former = next(gone, None)
-            if former is None:
+            removed_node = next(removed, None)
+            if removed_node is None:
                 raise ConfigError(
                     f"network.pod_cidr {pod_cidr} holds {2 ** (prefix - pod_cidr.prefixlen)} pod"
                     f" subnets of /{prefix}, but there are {len(wanted)} workers",
-                    hint="a new cluster: widen network.pod_cidr or raise network.pod_subnet_prefix;"
-                    " a running one: neither can change any more",
+                    hint="new cluster: enlarge network.pod_cidr or raise network.pod_subnet_prefix;"
+                    " running cluster: neither can change",
                 )
-            subnet = allocations.pop(former)
+            subnet = allocations.pop(removed_node)
         allocations[name] = subnet
     return allocations
 
@@ -318,6 +318,6 @@ def _explain_write_errors(path: Path) -> Iterator[None]:
             yield
     except OSError as error:
         raise OutputError(
-            f"{path}: cannot be written: {error.strerror}",
+            f"{path}: cannot write: {error.strerror}",
             hint="run as the owner of the state directory",
         ) from error

@@ -1,7 +1,7 @@
-"""Several files of a directory that change as one: all of them, or none, whenever a run is killed.
+"""Change several files of a directory in one transaction: all or nothing, even if a run is killed.
 
-What is to change is laid down in a directory that appears by one rename (from then on the change
-holds); then every file is put in its place. A run that is killed amid that is finished by the next.
+The new files are first written to a directory that appears with one rename, which commits the
+change. Then every file is moved into place. If a run is killed in between, the next one finishes.
 """
 
 import json
@@ -23,21 +23,21 @@ CHANGE = ".change"
 INDEX = "index.json"
 
 
-def write_together(
+def write_transaction(
     directory: Path, files: Mapping[str, bytes], removed: Collection[str] = ()
 ) -> None:
-    """Write files (0600, by their paths below `directory`) and remove others, as one change."""
-    finish_change(directory)
+    """Write files (0600, by path below `directory`) and remove others, in one transaction."""
+    finish_transaction(directory)
     index = {"files": list(files), "removed": list(removed)}
     contents = {str(number): content for number, content in enumerate(files.values())}
     write_directory_atomically(
         directory / CHANGE, {**contents, INDEX: json.dumps(index, indent=2).encode()}
     )
-    finish_change(directory)
+    finish_transaction(directory)
 
 
-def finish_change(directory: Path) -> None:
-    """Carry out what `write_together` laid down; nothing where there is nothing."""
+def finish_transaction(directory: Path) -> None:
+    """Finish a committed transaction; does nothing if there is none."""
     change = directory / CHANGE
     if not change.is_dir():
         return
@@ -47,7 +47,7 @@ def finish_change(directory: Path) -> None:
         removed = [directory / name for name in index["removed"]]
     except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
         raise PkiError(
-            f"{change}: not what bundler wrote there",
+            f"{change}: its index is damaged",
             hint="restore the state directory from its backup",
         ) from error
     with explain_disk_faults(change):
@@ -56,7 +56,7 @@ def finish_change(directory: Path) -> None:
             write_atomically(target, source.read_bytes())
         for path in removed:
             path.unlink(missing_ok=True)
-        # out of the way by one rename, so that nobody ever finds half of it
+        # one rename removes it, so that no run finds a part of it
         done = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=directory))
         change.rename(done)
         sync_directory(directory)

@@ -1,4 +1,4 @@
-"""Real etcd and Kubernetes under a site's own PKI: who gets in, and above all who does not."""
+"""Real etcd and Kubernetes with an external CA: which clients are accepted and which rejected."""
 
 import base64
 import json
@@ -59,7 +59,7 @@ def site(
         signers = {"root": root.file}
         if mode == "leaves":
             names = ("kubernetes_ca", "etcd_ca", "front_proxy_ca")
-            signers |= {name: root.authority(f"own {name}") for name in names}
+            signers |= {name: root.issue_ca(f"own {name}") for name in names}
         root.follow(directory / "requests", **signers)
         issuers = [file for name, file in signers.items() if name != "root"]
         import_signed(
@@ -79,58 +79,58 @@ def site(
 
 
 @pytest.fixture(scope="module")
-def stranger(site: Site) -> Path:
-    """Another intermediate of the same root, which serves somebody else."""
-    return site.root.authority("another department")
+def other_intermediate(site: Site) -> Path:
+    """Another intermediate of the same root, which is not for this cluster."""
+    return site.root.issue_ca("another department")
 
 
-def sign_under_the_cluster(site: Site, authority: str, name: str, subject: str) -> Path:
-    """The same certificate as a stranger's, from the cluster's own authority: it must get in."""
-    issuer = site.root.directory / f"own-{authority}.crt"
+def sign_under_the_cluster(site: Site, ca: str, name: str, subject: str) -> Path:
+    """The same certificate from the CA of the cluster, which must be accepted."""
+    issuer = site.root.directory / f"own-{ca}.crt"
     if site.mode == "leaves":
-        issuer = site.root.directory / f"own {authority.replace('-', '_')}.crt"
+        issuer = site.root.directory / f"own {ca.replace('-', '_')}.crt"
     else:
-        state = site.host.root.parents[1] / "own.state/pki" / authority
+        state = site.host.root.parents[1] / "own.state/pki" / ca
         issuer.write_bytes((state / "cert.pem").read_bytes())
         issuer.with_suffix(".key").write_bytes((state / "key.pem").read_bytes())
     return site.root.issue(name, subject, CLIENT, issuer=issuer)
 
 
 def add_chain(client: Path, *above: Path) -> Path:
-    """A client's certificate as it is sent with those above it: what a server may build on."""
+    """A client certificate with its issuers, which a server might use to build a chain."""
     chain = client.with_name(f"{client.stem} with chain.crt")
     chain.write_bytes(b"".join(file.read_bytes() for file in (client, *above)))
     chain.with_suffix(".key").write_bytes(client.with_suffix(".key").read_bytes())
     return chain
 
 
-def test_a_client_of_another_intermediate_of_the_root_is_nobody_to_the_api_server(
-    site: Site, stranger: Path
+def test_the_api_server_rejects_a_client_of_another_intermediate(
+    site: Site, other_intermediate: Path
 ) -> None:
     ca = site.host.pki / "ca-servers.crt"
-    theirs = site.root.issue("their admin", ADMIN, CLIENT, issuer=stranger)
+    theirs = site.root.issue("their admin", ADMIN, CLIENT, issuer=other_intermediate)
     status, answer = site.host.ask("/api/v1/namespaces", trusting(ca, theirs))
     assert (status, answer["reason"]) == (401, "Unauthorized")
 
-    # it may send the chain up to the root along: still nobody
-    chain = add_chain(theirs, stranger, site.root.file)
+    # also with the complete chain up to the root
+    chain = add_chain(theirs, other_intermediate, site.root.file)
     assert site.host.ask("/api/v1/namespaces", trusting(ca, chain))[0] == 401
 
     ours = sign_under_the_cluster(site, "kubernetes-ca", "our admin", ADMIN)
     assert site.host.ask("/api/v1/namespaces", trusting(ca, ours))[0] == 200
 
 
-def test_a_client_that_the_root_itself_signed_is_nobody_either(site: Site) -> None:
+def test_the_api_server_rejects_a_client_that_the_root_signed(site: Site) -> None:
     theirs = site.root.issue("admin of the root", ADMIN, CLIENT)
     status, _ = site.host.ask("/api", trusting(site.host.pki / "ca-servers.crt", theirs))
     assert status == 401
 
 
-def test_etcd_refuses_a_client_of_another_intermediate_of_the_root(
-    site: Site, stranger: Path
+def test_etcd_rejects_a_client_of_another_intermediate(
+    site: Site, other_intermediate: Path
 ) -> None:
-    theirs = site.root.issue("their etcd client", ETCD_CLIENT, CLIENT, issuer=stranger)
-    chain = add_chain(theirs, stranger, site.root.file)
+    theirs = site.root.issue("their etcd client", ETCD_CLIENT, CLIENT, issuer=other_intermediate)
+    chain = add_chain(theirs, other_intermediate, site.root.file)
     done = site.host.etcdctl("get", "/registry", "--prefix", "--keys-only", cert=chain)
     assert done.returncode != 0
     assert "certificate signed by unknown authority" in site.host.log("etcd")
@@ -140,19 +140,19 @@ def test_etcd_refuses_a_client_of_another_intermediate_of_the_root(
     assert "/registry/namespaces/default" in done.stdout
 
 
-def test_etcd_refuses_clients_of_the_clusters_other_authorities(site: Site) -> None:
+def test_etcd_rejects_clients_of_the_other_cas_of_the_cluster(site: Site) -> None:
     client = site.host.pki / "apiserver-kubelet-client.crt"
     assert site.host.etcdctl("endpoint", "health", cert=client).returncode != 0
 
 
-def test_who_knows_the_root_alone_believes_the_servers(site: Site) -> None:
+def test_a_client_that_trusts_only_the_root_accepts_the_servers(site: Site) -> None:
     admin = sign_under_the_cluster(site, "kubernetes-ca", "an admin", ADMIN)
     status, answer = site.host.ask("/version", trusting(site.root.file, admin))
     assert (status, answer["gitVersion"]) == (200, "v1.20.2")
     assert site.host.etcdctl("endpoint", "health", ca=site.root.file).returncode == 0
 
 
-def test_programs_that_need_a_root_find_it_where_pods_look_and_nowhere_else(site: Site) -> None:
+def test_only_the_file_for_pods_includes_the_root(site: Site) -> None:
     site.host.ask("/version", trusting(site.host.pki / "ca-servers.crt"))
     site.host.ask("/version", trusting(site.host.pki / "ca.crt", partial=True))
     with pytest.raises(ssl.SSLCertVerificationError, match="unable to get"):
@@ -170,7 +170,7 @@ def read_text(path: Path) -> str:
     return path.read_text(errors="replace") if path.stat().st_size < 1 << 20 else ""
 
 
-def test_the_hosts_scripts_believe_an_intermediate(site: Site, tmp_path: Path) -> None:
+def test_scripts_of_the_host_trust_an_intermediate(site: Site, tmp_path: Path) -> None:
     pki, etcd = site.host.pki, site.host.root / "etc/etcd/pki"
     script = tmp_path / "ask.sh"
     client = pki / "apiserver-kubelet-client"
@@ -188,14 +188,14 @@ def test_the_hosts_scripts_believe_an_intermediate(site: Site, tmp_path: Path) -
         assert bad.startswith("000 certificate: unable to get")
 
 
-def test_the_controller_manager_signs_for_kubelets_and_gives_pods_what_they_check_by(
+def test_the_controller_manager_signs_for_kubelets_and_publishes_the_cas_for_pods(
     site: Site, tmp_path: Path
 ) -> None:
     host = site.host
     host.start("kube-controller-manager")
     roots = "jsonpath={.data.ca\\.crt}"
     host.wait(
-        "pods' authorities are published",
+        "the CAs for pods are published",
         lambda: host.kubectl(
             "get", "configmap", "kube-root-ca.crt", "-n", "default", "-o", roots, check=False
         ).strip() == (host.pki / "ca-servers.crt").read_text().strip(),
@@ -221,21 +221,21 @@ def test_the_controller_manager_signs_for_kubelets_and_gives_pods_what_they_chec
     certificate = base64.b64decode(host.kubectl("get", "csr", "kubelet", "-o", signed))
     (tmp_path / "kubelet.crt").write_bytes(certificate)
 
-    # the API server knows the kubelet by it, and it verifies against what is believed here
+    # the API server authenticates the kubelet, and the trusted CAs verify its certificate
     status, _ = host.ask(
         "/api/v1/nodes/one", trusting(host.pki / "ca-servers.crt", tmp_path / "kubelet.crt")
     )
-    assert status == 404  # allowed to ask; there is no such Node object
+    assert status == 404  # authorized; the Node object does not exist
     openssl("verify", "-partial_chain", "-CAfile", host.pki / "ca.crt", tmp_path / "kubelet.crt")
     issuer = openssl("x509", "-in", tmp_path / "kubelet.crt", "-noout", "-issuer")
     assert ("kubelet-ca" in issuer) == (site.mode == "leaves")
-    if site.mode == "leaves":  # etcd and the front proxy do not know that authority
+    if site.mode == "leaves":  # the other CAs do not verify it
         for other in (host.pki / "etcd-ca.crt", host.pki / "front-proxy-ca.crt"):
             with pytest.raises(AssertionError, match="unable to get"):
                 openssl("verify", "-partial_chain", "-CAfile", other, tmp_path / "kubelet.crt")
 
 
-def test_in_a_bundle_is_no_key_of_an_authority_but_the_one_that_signs_for_kubelets(
+def test_a_bundle_holds_only_the_ca_key_that_signs_for_kubelets(
     site: Site,
 ) -> None:
     keys = {path.relative_to(site.host.root).as_posix() for path in site.host.root.rglob("ca*.key")}

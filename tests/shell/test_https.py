@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from cryptography import x509
-from support.authority import Authority
+from support.ca import CertificateAuthority
 from support.https_servers import serve
 from support.offline_root import OfflineRoot
 from support.shells import TEMPLATES, Sh
@@ -23,14 +23,14 @@ Ask = Callable[..., str]
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     """Two authorities' files and the ports of servers."""
     directory = tmp_path_factory.mktemp("site")
-    ours, other = Authority(directory, "ours"), Authority(directory, "other")
+    ours, other = CertificateAuthority(directory, "ours"), CertificateAuthority(directory, "other")
     here: list[x509.GeneralName] = [
         x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
         x509.DNSName("localhost"),
     ]
     good = ours.issue("good", here)
     root = OfflineRoot(directory / "bank")
-    middle = root.authority("middle")
+    middle = root.issue_ca("middle")
     names = "extendedKeyUsage=serverAuth\nsubjectAltName=IP:127.0.0.1"
     bare = root.issue("bare", "/CN=bare", names, issuer=middle)
     chained = bare.with_name("chained.crt")

@@ -1,4 +1,4 @@
-"""kube-certs.sh: when certificates end, and the restart before the one in the API server's memory does."""
+"""kube-certs.sh: report the ends of certificates, and restart servers in time."""
 
 import os
 import re
@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
-from support.pems import KEY, make_pem
+from support.expiring_certificates import KEY, make_pem
 from support.shells import TEMPLATES, Sh, write_program
 
 SCRIPT = TEMPLATES / "certificates/rootfs/opt/k8s/libexec/kube-certs.sh"
 TEXTFILES = "var/lib/prometheus/node-exporter"
 
-# API servers answer if their address is in $fake/healthy; what servers show is $fake/served-PORT.
+# API servers answer if their address is in $fake/healthy; servers present $fake/served-PORT.
 INSTEAD = """
 fake={fake} live={fake}/live
 https_get() {{
@@ -27,13 +27,13 @@ served_certificate() {{ cat "$fake/served-$1${{2:+-$2}}" 2>/dev/null; }}
 """
 SYSTEMCTL = """
 case $* in
-    'show -p ExecMainStartTimestampMonotonic kube-apiserver.service') echo "ExecMainStartTimestampMonotonic=$(cat {fake}/began)" ;;
+    'show -p ExecMainStartTimestampMonotonic kube-apiserver.service') echo "ExecMainStartTimestampMonotonic=$(cat {fake}/started)" ;;
     '-q is-active kube-apiserver.service') ;;
     restart*) echo "$*" >>{fake}/restarted ;;
     *) exit 1 ;;
 esac
 """
-# What `etcdctl lock NAME -- COMMAND` does when nobody else has the lock.
+# Behaves like `etcdctl lock NAME -- COMMAND` if the lock is free.
 ETCDCTL = """
 [ ! -e {fake}/held-by-another ] || {{ sleep 60; exit 1; }}
 while [ "$1" != -- ]; do shift; done
@@ -45,7 +45,7 @@ exec "$@"
 
 @dataclass(frozen=True)
 class Site:
-    """A host's folders."""
+    """The directories of a host."""
 
     sh: Sh
     fake: Path
@@ -73,11 +73,11 @@ class Site:
         return target
 
     def age(self, days: float) -> None:
-        """The API server has run that long, on a host that was up a day before."""
+        """Set the age of the API server process; the host started one day earlier."""
         uptime = (days + 1) * 86400
         (self.fake / "live/proc").mkdir(parents=True, exist_ok=True)
         (self.fake / "live/proc/uptime").write_text(f"{uptime:.2f} 1.00\n")
-        (self.fake / "began").write_text(f"{86400 * 10**6}\n")
+        (self.fake / "started").write_text(f"{86400 * 10**6}\n")
 
     def restarts(self) -> list[str]:
         file = self.fake / "restarted"
@@ -113,19 +113,19 @@ def worker(sh: Sh, trees: Path, tmp_path: Path) -> Site:
     ("days", "lifetime", "level"),
     [(100, 365, 6), (59, 365, 4), (13, 365, 3), (5, 14, 6), (4, 14, 6), (3, 14, 3)],
 )
-def test_each_certificate_is_told_as_loudly_as_it_must(
+def test_the_log_priority_depends_on_the_days_left(
     worker: Site, days: int, lifetime: int, level: int
 ) -> None:
     worker.put("etc/kubernetes/pki/ca.crt", make_pem("the ca", days, lifetime=lifetime))
     assert worker.say() == [f"<{level}>{days} days left: /etc/kubernetes/pki/ca.crt (CN=the ca)"]
 
 
-def test_what_has_ended_is_told_as_that(worker: Site) -> None:
+def test_an_ended_certificate_is_reported(worker: Site) -> None:
     worker.put("etc/kubernetes/pki/ca.crt", make_pem("the ca", -2))
     assert worker.say() == ["<3>ended: /etc/kubernetes/pki/ca.crt (CN=the ca)"]
 
 
-def test_every_place_is_looked_at_and_kubelets_have_time(worker: Site) -> None:
+def test_certificates_of_every_kind_of_file_are_reported(worker: Site) -> None:
     encoded = subprocess.run(
         ["openssl", "base64", "-A"], input=make_pem("system:kube-proxy", 200), capture_output=True,
         check=True,
@@ -155,10 +155,10 @@ def test_every_place_is_looked_at_and_kubelets_have_time(worker: Site) -> None:
         "<6>300 days left: /etc/etcd/pki/peer.crt (CN=one)",
         "<6>40 days left: " + current + " (O=system:nodes,CN=system:node:worker1)",
     ]
-    assert "<3>no certificate can be read in /etc/etcd/pki/broken.crt" in said
+    assert "<3>/etc/etcd/pki/broken.crt: holds no readable certificate" in said
 
 
-def test_metrics_are_whole_and_only_where_somebody_reads_them(worker: Site) -> None:
+def test_metrics_are_written_only_if_the_directory_exists(worker: Site) -> None:
     pem = make_pem('a "b" c', 100)
     worker.put("etc/kubernetes/pki/ca.crt", pem)
     worker.say()
@@ -179,7 +179,7 @@ def test_metrics_are_whole_and_only_where_somebody_reads_them(worker: Site) -> N
     ]
 
 
-def test_one_series_has_one_value_the_one_that_ends_first(worker: Site) -> None:
+def test_of_certificates_with_one_subject_the_first_to_end_is_a_metric(worker: Site) -> None:
     (worker.root / TEXTFILES).mkdir(parents=True)
     early, late = make_pem("the ca", 50), make_pem("the ca", 500)
     worker.put("etc/kubernetes/pki/ca.crt", late + early)
@@ -197,7 +197,7 @@ def test_one_series_has_one_value_the_one_that_ends_first(worker: Site) -> None:
         ("master3", 305.9, False), ("master3", 306.1, True),
     ],
 )  # fmt: skip
-def test_the_api_server_restarts_in_time_each_on_a_day_of_its_own(
+def test_each_api_server_restarts_in_time_on_its_own_day(
     sh: Sh, trees: Path, tmp_path: Path, node: str, days: float, *, is_restarted: bool
 ) -> None:
     if node == "master3":
@@ -222,21 +222,21 @@ def test_the_api_server_restarts_in_time_each_on_a_day_of_its_own(
     else:
         assert site.restarts() == []
         assert said[-1].startswith(
-            f"<6>kube-apiserver has run for {int(days)} days; it is restarted"
+            f"<6>kube-apiserver has run for {int(days)} days; it will be restarted"
         )
 
 
-def test_it_stays_while_another_one_is_away(master: Site) -> None:
+def test_an_api_server_is_not_restarted_while_another_is_down(master: Site) -> None:
     master.age(320)
     (master.fake / "healthy").write_text("172.30.20.11\n172.30.20.12\n")
     assert master.say()[-1] == (
-        "<4>kube-apiserver has run for 320 days and is to be restarted, but that of master3 is not"
-        " ready (https://172.30.20.13:6443/readyz gives no answer): it stays until that answers"
+        "<4>kube-apiserver has run for 320 days and is due for a restart, but kube-apiserver of"
+        " master3 is not ready (https://172.30.20.13:6443/readyz gives no answer): waiting for it"
     )
     assert master.restarts() == []
 
 
-def test_a_server_that_does_not_come_back_is_a_failure(master: Site) -> None:
+def test_an_api_server_that_does_not_become_ready_is_a_failure(master: Site) -> None:
     master.age(320)
     (master.fake / "healthy").write_text("172.30.20.12\n172.30.20.13\n")
     done = master.run()
@@ -245,7 +245,7 @@ def test_a_server_that_does_not_come_back_is_a_failure(master: Site) -> None:
     assert master.restarts() == ["restart kube-apiserver.service"]
 
 
-def test_nothing_is_restarted_while_install_sh_is_at_work(master: Site) -> None:
+def test_nothing_is_restarted_while_install_sh_runs(master: Site) -> None:
     master.age(320)
     lock = master.root / "var/lib/bundler/lock"
     lock.mkdir()
@@ -255,7 +255,7 @@ def test_nothing_is_restarted_while_install_sh_is_at_work(master: Site) -> None:
     assert master.restarts() == []
 
 
-def test_what_the_server_shows_has_the_last_word(master: Site) -> None:
+def test_the_presented_loopback_certificate_decides(master: Site) -> None:
     served = master.fake / "served-6443-apiserver-loopback-client"
     served.write_bytes(make_pem("apiserver-loopback-client@1700000000", 80))
     said = master.say()
@@ -266,14 +266,14 @@ def test_what_the_server_shows_has_the_last_word(master: Site) -> None:
     served.write_bytes(make_pem("apiserver-loopback-client@1700000000", 10))
     master.say()
     assert master.restarts() == ["restart kube-apiserver.service"]
-    # a server that knows no such name shows its usual certificate, which is not that
+    # a server without this SNI name presents its usual certificate
     (master.fake / "restarted").unlink()
     served.write_bytes(make_pem("kube-apiserver", 10))
     assert not [line for line in master.say() if "memory" in line]
     assert master.restarts() == []
 
 
-def test_a_server_with_another_certificate_than_its_file_is_told(master: Site) -> None:
+def test_a_server_that_presents_an_old_certificate_is_reported(master: Site) -> None:
     file = master.put("etc/etcd/pki/server.crt", make_pem("master1", 300))
     (master.fake / "served-2379").write_bytes(make_pem("master1", 20))
     assert not [line for line in master.say() if "shows another" in line]  # changed just now
@@ -288,7 +288,7 @@ def test_a_server_with_another_certificate_than_its_file_is_told(master: Site) -
 
 
 @pytest.mark.parametrize(("code", "restarts"), [(0, ["restart kubelet.service"]), (1, [])])
-def test_a_kubelet_of_a_former_authority_is_restarted(
+def test_a_kubelet_with_certificates_of_a_previous_ca_is_restarted(
     worker: Site, code: int, restarts: list[str]
 ) -> None:
     program = worker.root / "opt/k8s/libexec/kubelet-authorities.sh"

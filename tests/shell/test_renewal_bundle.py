@@ -1,4 +1,4 @@
-"""What a bundle with new certificates restarts: only what does not reread its files by itself."""
+"""A bundle with renewed certificates restarts only programs that do not reload their files."""
 
 import shutil
 from pathlib import Path
@@ -12,7 +12,7 @@ PKI = "rootfs/etc/kubernetes/pki"
 ETCD = "rootfs/etc/etcd/pki"
 
 
-REREAD = [
+HOT_RELOADED = [
     f"{PKI}/{name}.{kind}"
     for name in (
         "apiserver",
@@ -30,20 +30,20 @@ REREAD = [
     "rootfs/etc/kubernetes/csr-approver.kubeconfig",
     "rootfs/etc/kubernetes/admin.kubeconfig",
 ]
-"""What nothing restarts for in Kubernetes 1.20 with etcd 3.4."""
+"""Files that cause no restart with Kubernetes 1.20 and etcd 3.4."""
 
 
 @pytest.mark.parametrize(
     ("names", "restarted"),
     [
-        (REREAD, []),
+        (HOT_RELOADED, []),
         ([f"{ETCD}/ca.crt"], ["etcd"]),
         ([f"{PKI}/etcd-ca.crt", f"{PKI}/sa.key"], ["kube-apiserver", "kube-controller-manager"]),
         ([f"{PKI}/front-proxy-ca.crt"], ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-apply"]),
         (["rootfs/etc/kubernetes/scheduler.kubeconfig"], ["kube-scheduler"]),
     ],
 )  # fmt: skip
-def test_only_what_does_not_reread_is_restarted_and_asks_for_its_turn(
+def test_only_units_without_hot_reload_are_restarted_in_rollout_order(
     sh: Sh, trees: Path, tmp_path: Path, names: list[str], restarted: list[str]
 ) -> None:
     old = trees / "master1"
@@ -59,7 +59,7 @@ def test_only_what_does_not_reread_is_restarted_and_asks_for_its_turn(
     for unit in (old / "rootfs/etc/systemd/system").iterdir():
         renewed.mark(f"active/{unit.name}")
         renewed.mark(f"enabled/{unit.name}")
-    # no other host answers here: who would restart what others need is refused, the rest is not
+    # no other host answers, so restarts of shared servers are refused
     needs_turn = {"etcd", "kube-apiserver"} & set(restarted)
     said = renewed.install("--dry-run")
     assert ("turn: " in said.stderr) is bool(needs_turn)

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 from cryptography import x509
-from support.authority import Authority
+from support.ca import CertificateAuthority
+from support.expiring_certificates import make_pem
 from support.https_servers import serve
-from support.pems import make_pem
 from support.shells import TEMPLATES, Sh, write_program
 
 COMMON = TEMPLATES / "common"
@@ -43,7 +43,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     """A TLS server that is not ready: it closes the connection at /readyz."""
     directory = tmp_path_factory.mktemp("api")
-    authority = Authority(directory, "ours")
+    authority = CertificateAuthority(directory, "ours")
     server = serve(authority.issue("server", [x509.DNSName("localhost")]))
     yield {"port": server.server_port, "ca": authority.file, "admin": authority.issue("admin", [])}
     server.shutdown()

@@ -1,4 +1,4 @@
-"""One host's etcd, API server and controller manager as processes, started as its units say."""
+"""Run etcd, API server and controller manager of one host as processes, as in its units."""
 
 import http.client
 import json
@@ -28,17 +28,17 @@ INSTALLED = ("/etc/kubernetes", "/etc/etcd", "/var/lib/", "/var/log/", "/opt/k8s
 
 
 def find_programs(directory: Path) -> Path:
-    """A folder with the lab's etcd, etcdctl and Kubernetes."""
+    """A directory with etcd, etcdctl and Kubernetes of the lab."""
     archives = sorted(
         LAB_CACHE.glob("mirror/github.com/etcd-io/etcd/releases/download/*/*amd64.tar.gz")
     )
     built = sorted(LAB_CACHE.glob("build/kubernetes-*/kube-apiserver"))
     if not archives or not built:
         pytest.skip(
-            f"programs under a PKI of one's own cannot run: no etcd or Kubernetes below {LAB_CACHE} (make lab)"
+            f"an external CA cluster needs etcd and Kubernetes below {LAB_CACHE} (make lab)"
         )
     directory.mkdir(parents=True, exist_ok=True)
-    # the lab's own archive; tarfile's filters are not in every Python 3.11
+    # tar, because tarfile's filters are not in every Python 3.11
     extract = ["tar", "-xzf", archives[-1], "-C", directory, "--strip-components=1"]
     subprocess.run([*extract, "--wildcards", "*/etcd", "*/etcdctl"], check=True)
     for name in PROGRAMS:
@@ -63,7 +63,7 @@ def describe(address: str, **pki: object) -> dict[str, Any]:
 
 @dataclass
 class Host:
-    """What a bundle installs, below a folder, and the processes that run there."""
+    """The files that a bundle installs, below a directory, and the processes that run there."""
 
     root: Path
     address: str
@@ -72,7 +72,7 @@ class Host:
 
     @classmethod
     def install(cls, directory: Path, programs: Path, description: dict[str, Any]) -> "Host":
-        """Out of the state beside cluster.yaml in `directory`."""
+        """Render from the state directory next to cluster.yaml in `directory`."""
         cluster = Cluster.model_validate(description)
         inputs = Inputs(description=directory / "cluster.yaml", cache=Cache(directory / "cache"))
         with open_plan(cluster, inputs) as (plan, secrets):
@@ -91,7 +91,7 @@ class Host:
         return self.root / "etc/kubernetes/pki"
 
     def start(self, unit: str) -> None:
-        """The command of its unit, with paths below the folder."""
+        """Run the command of the unit, with paths below the directory."""
         text = (self.root / f"etc/systemd/system/{unit}.service").read_text().replace("\\\n", " ")
         line = next(line for line in text.splitlines() if line.startswith("ExecStart="))
         words = [self.place(word) for word in shlex.split(line.removeprefix("ExecStart="))]
@@ -121,11 +121,13 @@ class Host:
         return (self.root / f"{unit}.log").read_text(errors="replace")[-3000:]
 
     def wait(self, what: str, holds: Callable[[], object], seconds: float = 90) -> None:
-        begun = time.monotonic()
+        started = time.monotonic()
         while not holds():
             for process in self.running:
                 assert process.poll() is None, self.log(Path(process.args[0]).name)
-            assert time.monotonic() - begun < seconds, f"after {seconds} s still not so: {what}"
+            assert time.monotonic() - started < seconds, (
+                f"after {seconds} s still waiting for: {what}"
+            )
             time.sleep(0.3)
 
     def etcdctl(
@@ -154,7 +156,7 @@ class Host:
         return done.stdout
 
     def ask(self, path: str, context: ssl.SSLContext) -> tuple[int, dict[str, Any]]:
-        """Status and answer of the API server."""
+        """Send a request to the API server; returns status and answer."""
         connection = http.client.HTTPSConnection(self.address, 6443, context=context, timeout=10)
         connection.request("GET", path)
         answer = connection.getresponse()
@@ -164,7 +166,7 @@ class Host:
 
 
 def trusting(file: Path, client: Path | None = None, *, partial: bool = False) -> ssl.SSLContext:
-    """As OpenSSL programs are: an intermediate alone is no anchor, unless they say so."""
+    """A TLS context like that of OpenSSL programs: only with `partial` an intermediate is trusted."""
     context = ssl.create_default_context(cafile=str(file))
     context.verify_flags &= ~ssl.VERIFY_X509_PARTIAL_CHAIN & ~ssl.VERIFY_X509_STRICT
     if partial:

@@ -1,4 +1,4 @@
-"""A site's own PKI, kept with the openssl command line: a root, authorities under it, signatures."""
+"""An external PKI that uses the openssl command line: a root, intermediate CAs, signatures."""
 
 import re
 import shlex
@@ -18,7 +18,7 @@ def openssl(*words: str | Path, cwd: Path | None = None) -> str:
 
 
 class OfflineRoot:
-    """Its files lie in a directory: NAME.crt and NAME.key."""
+    """A root CA in a directory, with the files NAME.crt and NAME.key."""
 
     def __init__(
         self, directory: Path, name: str = "root", subject: str = "/O=Bank/CN=Bank Root",
@@ -33,11 +33,18 @@ class OfflineRoot:
             "-subj", subject, "-addext", CONSTRAINTS, "-addext", SIGNS,
         )  # fmt: skip
 
-    def authority(
+    @classmethod
+    def load(cls, directory: Path, name: str = "root") -> "OfflineRoot":
+        """Open an existing root."""
+        root = cls.__new__(cls)
+        root.directory, root.file = directory, directory / f"{name}.crt"
+        return root
+
+    def issue_ca(
         self, name: str, *, issuer: Path | None = None, extensions: str = "", key: str = "ec",
         days: int = 3650,
     ) -> Path:  # fmt: skip
-        """An intermediate: name.crt, beside it name.key."""
+        """Issue an intermediate CA: name.crt and name.key."""
         lines = extensions or f"{CONSTRAINTS},pathlen:0\n{SIGNS}"
         return self.issue(name, f"/O=Bank/CN={name}", lines, issuer=issuer, key=key, days=days)
 
@@ -45,7 +52,7 @@ class OfflineRoot:
         self, name: str, subject: str, extensions: str, *, issuer: Path | None = None,
         key: str = "ec", days: int = 365,
     ) -> Path:  # fmt: skip
-        """Any certificate with a new key."""
+        """Issue a certificate with a new key."""
         base, issuer = self.directory / name, issuer or self.file
         kind = {
             "ec": ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"],
@@ -62,7 +69,7 @@ class OfflineRoot:
     def sign(
         self, request: Path, extensions: str, *, issuer: Path | None = None, days: int = 365
     ) -> Path:
-        """The certificate beside a request."""
+        """Sign a request; the certificate is in the same directory."""
         issuer = issuer or self.file
         file = request.with_suffix(".conf")
         file.write_text(f"subjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n{extensions}\n")
@@ -74,7 +81,7 @@ class OfflineRoot:
         return request.with_suffix(".crt")
 
     def follow(self, requests: Path, **signers: Path) -> None:
-        """Do what README.txt says, word for word, having put in the paths that it asks for."""
+        """Run the commands of README.txt unchanged, with the paths of the signers filled in."""
         text = (requests / "README.txt").read_text()
         lines = [
             line for line in text.splitlines() if re.match(r"openssl |[A-Z_]+=/path/to/", line)

@@ -1,15 +1,17 @@
-"""Bring your own PKI: authorities given as files, or certificates signed where the root's key is.
+"""External CA: CAs imported from files, or certificates signed by the site's own PKI.
 
-origins.py      where an authority comes from, and how the state directory keeps it
-chains.py       from a certificate up to its root
-rules.py        what an authority and a leaf must be, so that Kubernetes and etcd take them
-constraints.py  name constraints of authorities
-reading.py      certificates and keys out of files in the forms that PKI departments hand out
-signers.py      who signs in a state, decided once
-requests.py     what is to be signed elsewhere, and the requests for it (PKCS#10)
-paperwork.py    requests, extensions and instructions as files for the one who signs
-importing.py    what came back, checked against the plan, into the state: all or nothing
-given.py        an authority that is given as files
-report.py       what an import took, and what people should know of it
-lacking.py      what a build waits for
+origins.py            the origin of each CA, and its files in the state directory
+chains.py             the issuers of a certificate up to its root
+rules.py              requirements on CA and leaf certificates
+constraints.py        name constraints of CAs
+extensions.py         access to extensions by class
+certificate_files.py  certificates and keys in the formats that PKI departments deliver
+signers.py            who signs in a state directory, decided once
+requests.py           keys and certificate requests (PKCS#10)
+purposes.py           the purpose of each certificate
+csr_files.py          requests, extensions and instructions as files for the signer
+import_ca.py          import a CA from files
+import_signed.py      import signed certificates
+import_report.py      the result of an import, with warnings
+pending.py            certificates that a build still waits for
 """

@@ -1,8 +1,8 @@
-"""Name constraints: which names the certificates below an authority may carry.
+"""Name constraints: the names that certificates below a CA may have.
 
-Read as Go's crypto/x509 does (RFC 5280, 4.2.1.10): what excludes wins; a kind of name that nothing
-permits or excludes is free; a DNS constraint holds for itself and all below it, one that begins
-with a dot for what is below it only.
+They are read as by Go's crypto/x509 (RFC 5280, 4.2.1.10): an exclusion wins; a kind of name without
+constraints is allowed; a DNS constraint matches the domain and its subdomains, one that begins with
+a dot only the subdomains.
 """
 
 from collections.abc import Collection, Iterator
@@ -11,24 +11,24 @@ from ipaddress import IPv4Address, IPv4Network
 from cryptography import x509
 
 from bundler.pki.declarations import SanName
-from bundler.pki.external_ca.extensions import find_extension, name_of
+from bundler.pki.external_ca.extensions import find_extension, get_display_name
 
-UNDERSTOOD = (x509.DNSName, x509.IPAddress, x509.RFC822Name, x509.UniformResourceIdentifier)
-"""Kinds that Go understands; with another one, a critical extension ends in a refusal."""
+SUPPORTED_KINDS = (x509.DNSName, x509.IPAddress, x509.RFC822Name, x509.UniformResourceIdentifier)
+"""Kinds that Go supports; it refuses a critical extension with any other kind."""
 
 
-def list_refused_names(
-    authorities: Collection[x509.Certificate], names: Collection[SanName]
+def check_name_constraints(
+    cas: Collection[x509.Certificate], names: Collection[SanName]
 ) -> Iterator[str]:
-    """A sentence for each authority whose constraints refuse some of the names."""
-    for authority in authorities:
-        constraints = find_extension(authority, x509.NameConstraints)
+    """Yield a fault for each CA whose constraints refuse one of the names."""
+    for ca in cas:
+        constraints = find_extension(ca, x509.NameConstraints)
         if constraints is None:
             continue
         refused = [str(name) for name in names if not _is_allowed(name, constraints)]
         if refused:
             yield (
-                f"the name constraints of {name_of(authority)} refuse"
+                f"the name constraints of {get_display_name(ca)} refuse"
                 f" {', '.join(dict.fromkeys(refused))}, which the cluster's certificates need"
             )
 

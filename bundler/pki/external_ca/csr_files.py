@@ -1,11 +1,11 @@
-"""Requests as files for the one who signs: with extensions, commands, and what each is for.
+"""Write certificate requests as files for the person who signs them.
 
     NAME.csr        the request
-    NAME.ext        what openssl takes no notice of in a request: the extensions, for -extfile
-    README.txt      what to do, command by command
-    request.json    all of it for other tools; written last
+    NAME.ext        the extensions, for -extfile: openssl ignores those in the request
+    README.txt      instructions, command by command
+    request.json    the same for other tools; written last
 
-Nothing here is secret.
+None of these files is secret.
 """
 
 import hashlib
@@ -32,9 +32,9 @@ ROOT = "ROOT"
 
 
 def write_requests(wanted: Sequence[SigningRequest], plan: ClusterPlan, directory: Path) -> None:
-    """Write everything into `directory`; files of an earlier request that are none now go.
+    """Write all files into `directory`; remove files of an earlier run that are obsolete.
 
-    OutputError where the directory holds somebody else's files.
+    Raises OutputError if the directory holds other files.
     """
     files = make_files(wanted, plan)
     ensure_directory(directory)
@@ -47,7 +47,7 @@ def write_requests(wanted: Sequence[SigningRequest], plan: ClusterPlan, director
 
 
 def make_files(wanted: Sequence[SigningRequest], plan: ClusterPlan) -> dict[str, bytes]:
-    """Name → content, the index last."""
+    """The files by name; the index is last."""
     files: dict[str, bytes] = {}
     for one in wanted:
         files[f"{one.name}.csr"] = one.request_pem
@@ -61,7 +61,7 @@ def make_files(wanted: Sequence[SigningRequest], plan: ClusterPlan) -> dict[str,
             plan=plan,
             rows=rows,
             signers=signers,
-            is_leaves=any(one.authority for one in wanted),
+            is_leaves=any(one.ca for one in wanted),
         )
         .encode()
     )
@@ -71,7 +71,7 @@ def make_files(wanted: Sequence[SigningRequest], plan: ClusterPlan) -> dict[str,
 
 
 def make_extensions(wanted: SigningRequest) -> bytes:
-    """For `openssl x509 -req -extfile`."""
+    """The extensions file for `openssl x509 -req -extfile`."""
     rows = {
         "basicConstraints": f"critical, {_constraints(wanted)}",
         "keyUsage": f"critical, {', '.join(_key_usages(wanted))}",
@@ -83,18 +83,18 @@ def make_extensions(wanted: SigningRequest) -> bytes:
     return "".join(f"{name} = {value}\n" for name, value in rows.items() if value).encode()
 
 
-def digest_of(wanted: SigningRequest) -> str:
-    """SHA-256 of the request's file, to be read aloud."""
+def get_request_digest(wanted: SigningRequest) -> str:
+    """SHA-256 of the request file, which the signer compares by phone."""
     return hashlib.sha256(wanted.request_pem).hexdigest()
 
 
 def _describe(wanted: SigningRequest) -> dict[str, object]:
     return {
         "name": wanted.name,
-        "kind": "leaf" if wanted.authority else "authority",
+        "kind": "leaf" if wanted.ca else "authority",
         "file": f"{wanted.name}.csr",
-        "sha256": digest_of(wanted),
-        "signed_by": wanted.authority or "the root, or an authority under it",
+        "sha256": get_request_digest(wanted),
+        "signed_by": wanted.ca or "the root, or a CA below it",
         "subject": {
             "organization": wanted.content.organization,
             "common_name": wanted.content.common_name,
@@ -104,7 +104,7 @@ def _describe(wanted: SigningRequest) -> dict[str, object]:
         "extended_key_usages": describe_usages(wanted.content.usages),
         "names": _names(wanted),
         "days": wanted.days,
-        "why": wanted.why,
+        "why": wanted.purpose,
         "command": _make_command(wanted),
     }
 
@@ -119,16 +119,16 @@ def _make_command(wanted: SigningRequest) -> str:
 
 
 def _variable(wanted: SigningRequest) -> str:
-    """The shell's variable with the signer's certificate."""
-    return wanted.authority.upper().replace("-", "_") if wanted.authority else ROOT
+    """The shell variable that holds the path of the signer's certificate."""
+    return wanted.ca.upper().replace("-", "_") if wanted.ca else ROOT
 
 
 def _constraints(wanted: SigningRequest) -> str:
-    return "CA:FALSE" if wanted.authority else "CA:TRUE, pathlen:0"
+    return "CA:FALSE" if wanted.ca else "CA:TRUE, pathlen:0"
 
 
 def _key_usages(wanted: SigningRequest) -> list[str]:
-    if wanted.authority is None:
+    if wanted.ca is None:
         return ["keyCertSign", "cRLSign"]
     enciphers = isinstance(wanted.key, rsa.RSAPublicKey)
     return ["digitalSignature", "keyEncipherment"] if enciphers else ["digitalSignature"]
@@ -142,7 +142,7 @@ def _names(wanted: SigningRequest) -> list[str]:
 
 
 def _read_earlier(directory: Path) -> set[str]:
-    """The files that an earlier request wrote there."""
+    """The names of the files that an earlier run wrote."""
     if not any(directory.iterdir()):
         return set()
     try:
@@ -150,7 +150,7 @@ def _read_earlier(directory: Path) -> set[str]:
         names = [str(row["name"]) for row in rows]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise OutputError(
-            f"{directory} holds other files than requests",
-            hint="name a new or empty directory with -o",
+            f"{directory}: holds files that are not certificate requests",
+            hint="choose a new or empty directory with -o",
         ) from error
     return {f"{name}.{suffix}" for name in names if "/" not in name for suffix in ("csr", "ext")}

@@ -1,4 +1,4 @@
-"""Extensions of certificates and requests, by their class; and names for people."""
+"""Read an extension of a certificate or request by its class, and names for messages."""
 
 from typing import TypeVar
 
@@ -11,14 +11,14 @@ Value = TypeVar("Value", bound=x509.ExtensionType)
 def find_extension(
     holder: x509.Certificate | x509.CertificateSigningRequest, kind: type[Value]
 ) -> Value | None:
-    """The value of its extension of that kind, if it has one."""
+    """The value of the extension of that kind, or None."""
     for extension in holder.extensions:
         if isinstance(extension.value, kind):
             return extension.value
     return None
 
 
-def name_of(certificate: x509.Certificate) -> str:
-    """The common name, or the whole subject where there is none."""
+def get_display_name(certificate: x509.Certificate) -> str:
+    """The common name, or the complete subject if there is none."""
     names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     return str(names[0].value) if names else certificate.subject.rfc4514_string() or "(no name)"

@@ -1,6 +1,6 @@
-"""What others signed, checked against the plan and put into the state.
+"""Import externally signed certificates: check them against the plan, write them into the state.
 
-All faults are told at once, and either everything is taken or nothing.
+All faults are reported at once. Either everything is imported or nothing.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -13,49 +13,52 @@ from cryptography import x509
 from bundler.cluster.plan import ClusterPlan
 from bundler.errors import PkiError
 from bundler.pki import issuing
+from bundler.pki.external_ca.certificate_files import (
+    FoundCertificate,
+    find_certificates,
+    read_certificates,
+)
 from bundler.pki.external_ca.chains import (
     Chain,
+    check_chain,
     find_chain,
     has_same_key,
-    is_authority,
+    is_ca,
+    is_complete,
     is_renewal,
-    is_whole,
-    list_faults,
 )
-from bundler.pki.external_ca.extensions import name_of
+from bundler.pki.external_ca.extensions import get_display_name
+from bundler.pki.external_ca.import_report import (
+    ImportedCertificate,
+    ImportReport,
+    warn_of_ca,
+    warn_of_leaf,
+)
 from bundler.pki.external_ca.origins import (
     CHAIN,
     REQUEST,
     encode_all,
-    load_authority,
-)
-from bundler.pki.external_ca.reading import FoundCertificate, find_certificates, read_certificates
-from bundler.pki.external_ca.report import (
-    ImportedCertificate,
-    ImportReport,
-    note_authority,
-    note_leaf,
+    load_ca,
 )
 from bundler.pki.external_ca.requests import SigningRequest, list_outstanding
 from bundler.pki.external_ca.rules import (
-    check_authority,
+    check_ca,
     check_leaf,
-    explain_twin,
+    explain_shared_key,
     make_needs,
 )
 from bundler.state.directory import State
-from bundler.state.transaction import write_together
+from bundler.state.transaction import write_transaction
 
-ASK_ANEW = (
-    "have what is wrong signed anew (request.json and NAME.ext of `bundler certs request` say what"
-    " each must be), and import all again: nothing was taken"
+SIGN_CORRECTLY_HINT = (
+    "nothing was imported; have the wrong certificates signed again (request.json and NAME.ext of"
+    " `bundler certs request` list what each must contain), then import all of them again"
 )
-"""The fix of most faults."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Match:
-    """A request, the certificate that came back, and those above it."""
+    """A request, the signed certificate, and its issuers."""
 
     wanted: SigningRequest
     found: FoundCertificate
@@ -66,31 +69,31 @@ def import_signed(
     state: State, plan: ClusterPlan, paths: Sequence[Path], now: datetime, *,
     root: Path | None = None, dry_run: bool = False,
 ) -> ImportReport:  # fmt: skip
-    """Take the certificates for all outstanding requests, whatever their files are called.
+    """Import the certificates of all outstanding requests; file names do not matter.
 
-    Chains must end with a root, which is `root` if that is given. Raises PkiError with every fault.
+    Each chain must end with a root: with `root`, if that is set. Raises PkiError with every fault.
     """
     wanted = list_outstanding(state, plan, now)
     if not wanted:
         raise PkiError(
-            "no request is outstanding: there is nothing to import",
-            hint="`bundler certs request -o DIR` makes requests",
+            "there is nothing to import: no request is outstanding",
+            hint="create requests with `bundler certs request -o DIR`",
         )
     found, faults = find_certificates(paths)
     roots = read_certificates(root) if root else ()
     pool = tuple(dict.fromkeys((*roots, *(one.certificate for one in found))))
     matches, unmatched = _match(wanted, found, pool, now)
-    signers, at_odds = _find_issuing(matches, state, plan, now)
+    signers, mismatches = _find_issuing_cas(matches, state, plan, now)
     for match in matches:
         faults += _list_faults(match, state, plan, roots, now)
-    faults += (*unmatched, *at_odds)
+    faults += (*unmatched, *mismatches)
     if faults:
-        raise PkiError("\n".join(dict.fromkeys(faults)), hint=ASK_ANEW)
+        raise PkiError("\n".join(dict.fromkeys(faults)), hint=SIGN_CORRECTLY_HINT)
     if not dry_run:
         files, removed = _make_change(matches, signers, state)
-        write_together(state.directory, files, removed)
+        write_transaction(state.directory, files, removed)
     return ImportReport(
-        taken=tuple(
+        imported=tuple(
             ImportedCertificate(
                 name=one.wanted.name, path=one.found.path, certificate=one.found.certificate
             )
@@ -99,7 +102,7 @@ def import_signed(
         roots=tuple(dict.fromkeys(_top(match) for match in matches)),
         notes=(
             *_list_notes(matches, signers, plan, now),
-            *_list_strangers(found, matches),
+            *_list_unknown(found, matches),
         ),
     )
 
@@ -110,16 +113,16 @@ def _match(
     pool: Collection[x509.Certificate],
     now: datetime,
 ) -> tuple[tuple[_Match, ...], list[str]]:
-    """By their keys, whatever the files' names; and what is lacking or there twice."""
+    """Match certificates to requests by key; return the matches, and a fault for each mismatch."""
     matched: list[_Match] = []
     faults = []
     for one in wanted:
         mine = {f.certificate: f for f in found if f.certificate.public_key() == one.key}
         if not mine:
-            faults.append(f"{one.name}: none of the certificates is for the key of its request")
+            faults.append(f"{one.name}: no certificate has the key of its request")
         elif len(mine) > 1:
             files = ", ".join(str(f.path) for f in mine.values())
-            faults.append(f"{one.name}: more than one certificate for its key ({files}): leave one")
+            faults.append(f"{one.name}: more than one certificate has its key ({files}): keep one")
         else:
             certificate, answer = next(iter(mine.items()))
             chain = find_chain(certificate, pool, now)
@@ -136,85 +139,87 @@ def _list_faults(
 ) -> Iterator[str]:
     wanted, certificate, chain = match.wanted, match.found.certificate, match.chain
     head = f"{match.found.path} ({wanted.name}): "
-    if wanted.authority is None:
+    if wanted.ca is None:
         needs = make_needs(plan, wanted.name)
-        for fault in check_authority(certificate, chain, needs, now):
+        for fault in check_ca(certificate, chain, needs, now):
             yield head + fault
         for fault in _list_changed(wanted.directory, certificate, state):
             yield head + fault
     else:
         for fault in check_leaf(certificate, wanted.content, now):
             yield head + fault
-    for fault in list_faults(certificate, chain, now):
+    for fault in check_chain(certificate, chain, now):
         yield head + fault
-    if not is_whole(certificate, chain):
+    if not is_complete(certificate, chain):
         yield (
-            f"{head}the certificate of {_top(match).issuer.rfc4514_string()} is lacking: give all"
-            " up to the root"
+            f"{head}the certificate of {_top(match).issuer.rfc4514_string()} is missing: import"
+            " the complete chain up to the root"
         )
     elif not chain:
-        yield f"{head}it is signed by its own key, not by your PKI"
+        yield f"{head}it is self-signed, not signed by your PKI"
     elif roots and chain[-1] not in roots:
-        yield f"{head}its chain ends with {name_of(chain[-1])}, which is not the one of --root"
+        top = get_display_name(chain[-1])
+        yield f"{head}its chain ends with {top}, which is not the certificate of --root"
 
 
 def _top(match: _Match) -> x509.Certificate:
     return match.chain[-1] if match.chain else match.found.certificate
 
 
-def _find_issuing(
+def _find_issuing_cas(
     matches: Iterable[_Match], state: State, plan: ClusterPlan, now: datetime
 ) -> tuple[dict[str, Chain], list[str]]:
-    """Which authority signs the leaves of each of the plan's, with those above it; and faults."""
+    """Find the CA (and its issuers) that signs the leaves of each CA of the plan; and faults."""
     root = state.directory / "pki"
     signers: dict[str, Chain] = {}
     faults: list[str] = []
     for match in matches:
-        name = match.wanted.authority
+        name = match.wanted.ca
         if name is None or not match.chain:
             continue
         known = signers.setdefault(name, match.chain)
         if known[0] != match.chain[0]:
             faults.append(
-                f"{match.found.path} ({match.wanted.name}): signed by {name_of(match.chain[0])},"
-                f" but others of {name} by {name_of(known[0])}: one authority must sign them all"
+                f"{match.found.path} ({match.wanted.name}): signed by"
+                f" {get_display_name(match.chain[0])}, but other certificates of {name} are signed"
+                f" by {get_display_name(known[0])}: one CA must sign all of them"
             )
-    for name, (authority, *above) in signers.items():
-        head = f"{name_of(authority)}, which signs for {name}: "
+    for name, (ca, *above) in signers.items():
+        head = f"{get_display_name(ca)}, which signs for {name}: "
         needs = make_needs(plan, name)
-        faults += [head + fault for fault in check_authority(authority, above, needs, now)]
-        faults += [head + fault for fault in _list_changed(root / name, authority, state)]
+        faults += [head + fault for fault in check_ca(ca, above, needs, now)]
+        faults += [head + fault for fault in _list_changed(root / name, ca, state)]
         for other, chain in signers.items():
-            if other < name and has_same_key(chain[0], authority):
-                faults.append(head + explain_twin(other))
+            if other < name and has_same_key(chain[0], ca):
+                faults.append(head + explain_shared_key(other))
     return signers, faults
 
 
-def _list_changed(directory: Path, authority: x509.Certificate, state: State) -> Iterator[str]:
-    """A renewed certificate of the same authority is well; another authority is not."""
+def _list_changed(directory: Path, ca: x509.Certificate, state: State) -> Iterator[str]:
+    """Yield a fault if the CA is not a renewal of the one in `directory`."""
     if (directory / "cert.pem").exists():
-        present = load_authority(directory, state).certificate
-        if not is_renewal(authority, present):
+        present = load_ca(directory, state).certificate
+        if not is_renewal(ca, present):
             yield (
-                f"until now it was {present.subject.rfc4514_string()}, and hosts believe no other:"
-                " name and key of an authority must stay"
+                f"it is not the current CA {present.subject.rfc4514_string()}: hosts trust only"
+                " that one, so the name and key of the CA must stay the same"
             )
 
 
 def _make_change(
     matches: Iterable[_Match], signers: Mapping[str, Chain], state: State
 ) -> tuple[dict[str, bytes], list[str]]:
-    """The files to write and to remove, by their paths in the state."""
+    """The files to write and the files to remove, by path in the state directory."""
     files: dict[str, bytes] = {}
     removed: list[str] = []
     for match in matches:
         place = match.wanted.directory.relative_to(state.directory).as_posix()
         files[f"{place}/cert.pem"] = issuing.encode_certificate(match.found.certificate)
-        if match.wanted.authority is None:
+        if match.wanted.ca is None:
             files[f"{place}/{CHAIN}"] = encode_all(match.chain)
         removed.append(f"{place}/{REQUEST}")
-    for name, (authority, *above) in signers.items():
-        files[f"pki/{name}/cert.pem"] = issuing.encode_certificate(authority)
+    for name, (ca, *above) in signers.items():
+        files[f"pki/{name}/cert.pem"] = issuing.encode_certificate(ca)
         if above:
             files[f"pki/{name}/{CHAIN}"] = encode_all(above)
         else:
@@ -222,12 +227,13 @@ def _make_change(
     return files, removed
 
 
-def _list_strangers(found: Sequence[FoundCertificate], matches: Sequence[_Match]) -> Iterator[str]:
-    """Certificates that answer no request; that authorities too many are given does no harm."""
+def _list_unknown(found: Sequence[FoundCertificate], matches: Sequence[_Match]) -> Iterator[str]:
+    """Yield a note for each leaf that matches no request; extra CA certificates are harmless."""
     answers = {match.found.certificate for match in matches}
     for one in found:
-        if one.certificate not in answers and not is_authority(one.certificate):
-            yield f"{one.path}: {name_of(one.certificate)} answers no request of this cluster"
+        if one.certificate not in answers and not is_ca(one.certificate):
+            name = get_display_name(one.certificate)
+            yield f"{one.path}: {name} matches no request of this cluster"
 
 
 def _list_notes(
@@ -235,9 +241,9 @@ def _list_notes(
 ) -> Iterator[str]:
     for match in matches:
         wanted, certificate = match.wanted, match.found.certificate
-        if wanted.authority is None:
-            yield from note_authority(wanted.name, certificate, match.chain, plan, now)
+        if wanted.ca is None:
+            yield from warn_of_ca(wanted.name, certificate, match.chain, plan, now)
         else:
-            yield from note_leaf(wanted.name, certificate, signers[wanted.authority][0])
-    for name, (authority, *above) in signers.items():
-        yield from note_authority(name, authority, tuple(above), plan, now)
+            yield from warn_of_leaf(wanted.name, certificate, signers[wanted.ca][0])
+    for name, (ca, *above) in signers.items():
+        yield from warn_of_ca(name, ca, tuple(above), plan, now)

@@ -1,13 +1,13 @@
-"""Where an authority comes from, and how the state directory keeps it.
+"""The origin of each CA, and its files in the state directory.
 
-    pki/<authority>/cert.pem     the authority itself: the anchor of all trust in the cluster
-    pki/<authority>/key.pem      not there if its certificates are signed elsewhere
-    pki/<authority>/chain.pem    those above it, the nearest first, as far as they were given
-    pki/<authority>/origin       a word; not there if bundler made the authority itself
-    pki/…/request.pem            a request for a signature that has not come back yet
+    pki/<ca>/cert.pem     the CA certificate: the trust anchor of the cluster
+    pki/<ca>/key.pem      absent if certificates are signed elsewhere
+    pki/<ca>/chain.pem    the issuers of the CA, nearest first, as far as they were imported
+    pki/<ca>/origin       a CaOrigin; absent if bundler made the CA
+    pki/…/request.pem     a request whose certificate has not been imported yet
 
-Programs of the cluster believe the authority alone, never the root above it: a client certificate
-that another authority of the same root signed for system:masters must not open this cluster.
+Programs of the cluster trust the CA only, never the root above it: otherwise a client certificate
+for system:masters from another CA below the same root would be an administrator of this cluster.
 """
 
 from collections.abc import Iterable
@@ -27,102 +27,99 @@ from bundler.state.directory import RESTORE, State
 ORIGIN = "origin"
 CHAIN = "chain.pem"
 REQUEST = "request.pem"
-SIGN_AGAIN = (
-    "have it signed anew for the same key: `bundler certs request --all`, then `bundler certs"
+SIGN_AGAIN_HINT = (
+    "have it signed again for the same key: `bundler certs request --all`, then `bundler certs"
     " import`"
 )
 
 
 class CaOrigin(StrEnum):
-    """Who made an authority, and where its key is."""
+    """Who made a CA, and where its key is."""
 
-    MADE = "made"
-    IMPORTED = "imported"
-    REQUESTED = "requested"
-    ELSEWHERE = "elsewhere"
+    MADE = "made"  # by bundler
+    IMPORTED = "imported"  # certificate and key come from files
+    REQUESTED = "requested"  # the key is here, the certificate is signed elsewhere
+    ELSEWHERE = "elsewhere"  # the key is elsewhere; each certificate is signed there
 
 
-IMPORT_AGAIN = (
-    "have it renewed for the same key and name, and take that: `bundler certs import --authority"
-    " NAME --cert PEM`"
-)
-RENEWALS = {
-    CaOrigin.MADE: declarations.NEW_AUTHORITIES,
-    CaOrigin.IMPORTED: IMPORT_AGAIN,
-    CaOrigin.REQUESTED: SIGN_AGAIN,
-    CaOrigin.ELSEWHERE: "have it renewed where its key is, then every certificate under it:"
-    " `bundler certs request --all`, `bundler certs import`",
+RENEWAL_HINTS = {
+    CaOrigin.MADE: declarations.NEW_CAS_HINT,
+    CaOrigin.IMPORTED: "have it renewed for the same key and name, then import the certificate:"
+    " `bundler certs import --authority NAME --cert PEM`",
+    CaOrigin.REQUESTED: SIGN_AGAIN_HINT,
+    CaOrigin.ELSEWHERE: "have it and every certificate below it renewed by the PKI that holds its"
+    " key: `bundler certs request --all`, then `bundler certs import`",
 }
-"""What to do about an authority that ends."""
+"""How to renew or replace a CA before it ends."""
 
 DESCRIPTIONS = {
     CaOrigin.MADE: "",
-    CaOrigin.IMPORTED: "own authority, given as files",
-    CaOrigin.REQUESTED: "own authority, signed elsewhere for a key made here",
-    CaOrigin.ELSEWHERE: "own authority, whose key is elsewhere",
+    CaOrigin.IMPORTED: "external CA, imported from files",
+    CaOrigin.REQUESTED: "external CA, signed elsewhere for a key made here",
+    CaOrigin.ELSEWHERE: "external CA, whose key is elsewhere",
 }
-"""What `bundler certs list` says of an authority."""
+"""The note of a CA in `bundler certs list`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Authority:
-    """An authority of the state directory, parsed."""
+class CertificateAuthority:
+    """A CA of the state directory, parsed."""
 
     certificate: x509.Certificate
-    pair: KeyPair  # its key is empty if it is elsewhere
+    pair: KeyPair  # without a key if that is elsewhere
     key: issuing.PrivateKey | None
     issuers: tuple[x509.Certificate, ...]
     origin: CaOrigin
 
     @property
     def issuer(self) -> issuing.Issuer:
-        """The authority as one that signs others."""
+        """The CA as the issuer of other certificates."""
         if self.key is None:
-            raise PkiError("the key of this authority is elsewhere", hint=SIGN_AGAIN)
+            raise PkiError("the key of this CA is elsewhere", hint=SIGN_AGAIN_HINT)
         return issuing.Issuer(certificate=self.certificate, key=self.key)
 
     @property
     def intermediates_pem(self) -> bytes:
-        """What a server shows beside its own certificate, for those who know the root alone."""
+        """The CAs below the root, which servers send for clients that trust only the root."""
         above = (self.certificate, *self.issuers)
         return encode_all(one for one in above if not is_self_issued(one))
 
     @property
-    def whole_pem(self) -> bytes:
-        """Itself and all above it, for those who cannot trust anything but a root."""
+    def full_chain_pem(self) -> bytes:
+        """The CA and all its issuers, for clients that can only trust a root."""
         return encode_all((self.certificate, *self.issuers))
 
 
 def encode_all(certificates: Iterable[x509.Certificate]) -> bytes:
-    """Certificates as PEM, one after another."""
+    """The certificates as concatenated PEM."""
     return b"".join(map(issuing.encode_certificate, certificates))
 
 
 def read_origin(directory: Path) -> CaOrigin:
-    """Of the authority that lives there; raises PkiError for a word that is not known."""
+    """The origin of the CA in `directory`; raises PkiError for an unknown value."""
     path = directory / ORIGIN
     if not path.exists():
         return CaOrigin.MADE
-    word = path.read_text(errors="replace").strip()
-    if word not in set(CaOrigin):
-        raise PkiError(f"{path}: not what bundler wrote there", hint=RESTORE)
-    return CaOrigin(word)
+    value = path.read_text(errors="replace").strip()
+    if value not in set(CaOrigin):
+        raise PkiError(f"{path}: unknown origin; the file is damaged", hint=RESTORE)
+    return CaOrigin(value)
 
 
-def is_elsewhere(state: State) -> bool:
-    """Whether the certificates of this cluster are signed elsewhere, each of them."""
+def is_signed_elsewhere(state: State) -> bool:
+    """Whether every certificate of this cluster is signed elsewhere."""
     return read_origin(state.directory / "pki" / declarations.KUBERNETES_CA) is CaOrigin.ELSEWHERE
 
 
-def load_authority(directory: Path, state: State) -> Authority:
-    """Read an authority; raises PkiError if something is missing, unreadable or at odds."""
+def load_ca(directory: Path, state: State) -> CertificateAuthority:
+    """Read a CA; raises PkiError if a file is missing, unreadable or inconsistent."""
     origin = read_origin(directory)
     issuers: tuple[x509.Certificate, ...] = ()
     if (directory / CHAIN).exists():
         issuers = _load_certificates(directory / CHAIN, state)
     if origin is CaOrigin.ELSEWHERE:
         certificate = _load_certificates(directory / "cert.pem", state)[0]
-        return Authority(
+        return CertificateAuthority(
             certificate=certificate,
             pair=KeyPair(
                 certificate_pem=issuing.encode_certificate(certificate),
@@ -135,7 +132,7 @@ def load_authority(directory: Path, state: State) -> Authority:
             origin=origin,
         )
     stored = load_pair(directory, state)
-    return Authority(
+    return CertificateAuthority(
         certificate=stored.certificate,
         pair=stored.pair,
         key=stored.key,
@@ -148,7 +145,7 @@ def _load_certificates(path: Path, state: State) -> tuple[x509.Certificate, ...]
     try:
         found = tuple(x509.load_pem_x509_certificates(state.read_file(path)))
         for certificate in found:
-            declarations.read_content(certificate)  # its extensions can be read, too
+            declarations.read_content(certificate)  # raises if an extension is malformed
     except (ValueError, UnsupportedAlgorithm) as error:
         raise PkiError(f"{path}: not a certificate in PEM", hint=RESTORE) from error
     return found

@@ -1,4 +1,4 @@
-"""What a build cannot begin without: certificates that others sign and that are not here yet."""
+"""Certificates that are signed elsewhere and not imported yet: a build needs them first."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,29 +9,30 @@ from bundler.pki import declarations
 from bundler.pki.external_ca.origins import ORIGIN, CaOrigin, read_origin
 from bundler.pki.key_pairs import leaf_directory
 
-HAVE_SIGNED = (
-    "have the requests signed (`bundler certs request -o DIR` writes them, as often as you like),"
-    " then take what comes back with `bundler certs import DIR`"
+GET_SIGNED_HINT = (
+    "have the requests signed (`bundler certs request -o DIR` writes them, also repeatedly), then"
+    " import the signed certificates with `bundler certs import DIR`"
 )
-SHOWN = 8
+MAX_SHOWN = 8
 
 
 def check_signed(state: Path, plan: ClusterPlan) -> None:
-    """Raise PkiError, naming all, if the state waits for certificates that others sign."""
-    lacking = tuple(_list_lacking(state / "pki", plan))
-    if lacking:
-        raise PkiError(explain_lacking(lacking), hint=HAVE_SIGNED)
+    """Raise PkiError with every certificate that is signed elsewhere and not imported yet."""
+    pending = tuple(_list_pending(state / "pki", plan))
+    if pending:
+        raise PkiError(explain_pending(pending), hint=GET_SIGNED_HINT)
 
 
-def explain_lacking(titles: tuple[str, ...]) -> str:
-    """What is waited for, for people."""
-    more = f" and {len(titles) - SHOWN} more" if len(titles) > SHOWN else ""
-    what = "a certificate that is" if len(titles) == 1 else f"{len(titles)} certificates that are"
-    return f"the cluster waits for {what} signed elsewhere: {', '.join(titles[:SHOWN])}{more}"
+def explain_pending(titles: tuple[str, ...]) -> str:
+    """The message that lists the certificates that are not imported yet."""
+    more = f" and {len(titles) - MAX_SHOWN} more" if len(titles) > MAX_SHOWN else ""
+    what = "1 certificate" if len(titles) == 1 else f"{len(titles)} certificates"
+    names = ", ".join(titles[:MAX_SHOWN])
+    return f"{what} that must be signed elsewhere: not imported yet: {names}{more}"
 
 
-def _list_lacking(root: Path, plan: ClusterPlan) -> Iterator[str]:
-    for name in (*declarations.list_authorities(plan), declarations.KUBELET_CA):
+def _list_pending(root: Path, plan: ClusterPlan) -> Iterator[str]:
+    for name in (*declarations.list_ca_names(plan), declarations.KUBELET_CA):
         if (root / name / ORIGIN).exists() and not (root / name / "cert.pem").exists():
             yield name
     if read_origin(root / declarations.KUBERNETES_CA) is CaOrigin.ELSEWHERE:

@@ -1,10 +1,10 @@
-"""What is to be signed elsewhere: keys made here, and the requests (PKCS#10) for them.
+"""Create keys and certificate requests (PKCS#10) for certificates that are signed elsewhere.
 
-Either the authorities (each becomes an intermediate of the site's root, and bundler issues under
-it), or every certificate of the plan (then no key of an authority is here but the one that signs
-kubelets' certificates, which the cluster itself must be able to do).
+Either the CAs are signed elsewhere: each becomes an intermediate below the site's root, and bundler
+issues the certificates below it. Or every certificate is signed elsewhere: then the state holds no
+CA key except that of kubelet-ca, because the cluster itself must sign kubelet certificates.
 
-A request is kept until its certificate comes back, so that asking again gives the same bytes.
+A request is kept until its certificate is imported, so that a second run writes the same bytes.
 """
 
 from collections.abc import Collection, Iterator
@@ -21,11 +21,11 @@ from bundler.pki import declarations, issuing
 from bundler.pki.external_ca.origins import (
     REQUEST,
     CaOrigin,
-    is_elsewhere,
-    load_authority,
+    is_signed_elsewhere,
+    load_ca,
     read_origin,
 )
-from bundler.pki.external_ca.purposes import WHY
+from bundler.pki.external_ca.purposes import PURPOSES
 from bundler.pki.external_ca.signers import decide_signers
 from bundler.pki.key_pairs import load_key
 from bundler.pki.leaf_certificates import Leaf, explain_outdated, load_leaves
@@ -36,34 +36,34 @@ SOON = timedelta(days=30)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SigningRequest:
-    """A certificate that somebody else is to sign."""
+    """A request for a certificate that is signed elsewhere."""
 
     name: str  # of its files
     directory: Path
-    authority: str | None  # who is to sign it; None: it is an authority, to be signed by the root
+    ca: str | None  # that signs it; None: it is a CA itself, signed by the root
     content: declarations.Content
     days: int
-    why: str
+    purpose: str
     key: issuing.PublicKey
     request: x509.CertificateSigningRequest
 
     @property
     def request_pem(self) -> bytes:
-        """The request as it is handed over."""
+        """The request as the signer receives it."""
         return self.request.public_bytes(serialization.Encoding.PEM)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Target:
-    """Something of the plan that others can sign."""
+    """A certificate of the plan that can be signed elsewhere."""
 
     name: str
     directory: Path
-    authority: str | None
+    ca: str | None
     content: declarations.Content
     days: int
-    why: str
-    is_due: bool = True  # it is not here, is not what the plan says, or ends soon
+    purpose: str
+    is_due: bool = True  # missing, different from the plan, or near its end
 
     @property
     def has_request(self) -> bool:
@@ -75,17 +75,17 @@ def ensure_requests(
     plan: ClusterPlan,
     now: datetime,
     *,
-    authorities: Collection[str] = (),
+    cas: Collection[str] = (),
     leaves: bool = False,
     again: bool = False,
 ) -> tuple[SigningRequest, ...]:
-    """The requests for what is not signed yet; with `again` also for what is, for the same keys.
+    """Create the requests for unsigned certificates; with `again` for all, with the same keys.
 
-    `authorities` are those that others shall sign, by default all of the plan; with `leaves` others
-    sign every certificate. Once decided, a state stays with it. Raises PkiError where the state has
-    authorities that bundler made.
+    `cas` are the CAs that are signed elsewhere, by default all of the plan; with `leaves` every
+    certificate is signed elsewhere. A state directory keeps the first choice. Raises PkiError if
+    the state has CAs that bundler made.
     """
-    decide_signers(state, plan, now, authorities=authorities, leaves=leaves)
+    decide_signers(state, plan, now, cas=cas, leaves=leaves)
     return tuple(
         _ensure_request(target, state, plan)
         for target in _list_targets(state, plan, now)
@@ -94,7 +94,7 @@ def ensure_requests(
 
 
 def list_outstanding(state: State, plan: ClusterPlan, now: datetime) -> tuple[SigningRequest, ...]:
-    """What was asked for and has not come back; nothing is made."""
+    """The requests whose certificates are not imported yet; creates nothing."""
     return tuple(
         _ensure_request(target, state, plan, write=False)
         for target in _list_targets(state, plan, now)
@@ -103,54 +103,54 @@ def list_outstanding(state: State, plan: ClusterPlan, now: datetime) -> tuple[Si
 
 
 def _list_targets(state: State, plan: ClusterPlan, now: datetime) -> Iterator[_Target]:
-    """What of the plan others sign, given who signs in this state."""
+    """The certificates of the plan that are signed elsewhere in this state."""
     root = state.directory / "pki"
-    for name in (*declarations.list_authorities(plan), declarations.KUBELET_CA):
+    for name in (*declarations.list_ca_names(plan), declarations.KUBELET_CA):
         if read_origin(root / name) is CaOrigin.REQUESTED:
             yield _Target(
                 name=name,
                 directory=root / name,
-                authority=None,
+                ca=None,
                 content=declarations.Content(
                     common_name=name, organization=plan.name, usages=(), names=()
                 ),
                 days=plan.cluster.pki.ca_days,
-                why=WHY[name],
-                is_due=_is_authority_due(root / name, state, now),
+                purpose=PURPOSES[name],
+                is_due=_is_ca_due(root / name, state, now),
             )
-    if is_elsewhere(state):
+    if is_signed_elsewhere(state):
         for leaf in load_leaves(state, plan):
             yield _Target(
                 name=f"{leaf.node.name}.{leaf.spec.name}" if leaf.node else leaf.spec.name,
                 directory=leaf.directory,
-                authority=declarations.authority_of(leaf.spec, plan),
+                ca=declarations.get_ca_name(leaf.spec, plan),
                 content=leaf.content,
                 days=plan.cluster.pki.days,
-                why=WHY[leaf.spec.name],
+                purpose=PURPOSES[leaf.spec.name],
                 is_due=_is_leaf_due(leaf, state, plan, now),
             )
 
 
-def _is_authority_due(directory: Path, state: State, now: datetime) -> bool:
+def _is_ca_due(directory: Path, state: State, now: datetime) -> bool:
     if not (directory / "cert.pem").exists():
         return True
-    return load_authority(directory, state).pair.not_after - now < SOON
+    return load_ca(directory, state).pair.not_after - now < SOON
 
 
 def _is_leaf_due(leaf: Leaf, state: State, plan: ClusterPlan, now: datetime) -> bool:
     if leaf.stored is None or leaf.stored.pair.not_after - now < SOON:
         return True
-    name = declarations.authority_of(leaf.spec, plan)
-    authority = load_authority(state.directory / "pki" / name, state)
-    return explain_outdated(leaf, name, authority) is not None
+    name = declarations.get_ca_name(leaf.spec, plan)
+    ca = load_ca(state.directory / "pki" / name, state)
+    return explain_outdated(leaf, name, ca) is not None
 
 
 def _ensure_request(
     target: _Target, state: State, plan: ClusterPlan, *, write: bool = True
 ) -> SigningRequest:
-    """Its request: the one that is kept if it still says what the plan does, else a new one."""
+    """The stored request if it still matches the plan, else a new one."""
     if not target.directory.is_dir():
-        if target.directory.parent.parent != state.directory:  # a node's
+        if target.directory.parent.parent != state.directory:  # below pki/nodes
             state.make_directory(target.directory.parent.parent)
             state.make_directory(target.directory.parent)
         key = issuing.make_key(plan.cluster.pki.key)
@@ -158,16 +158,16 @@ def _ensure_request(
     key = load_key(target.directory, state)[0]
     path = target.directory / REQUEST
     request = _load_request(path, state) if path.exists() else None
-    if request is None or (write and not _says(request, target, key.public_key())):
+    if request is None or (write and not _matches(request, target, key.public_key())):
         request = _make_request(target, key)
         state.write_file(path, request.public_bytes(serialization.Encoding.PEM))
     return SigningRequest(
         name=target.name,
         directory=target.directory,
-        authority=target.authority,
+        ca=target.ca,
         content=target.content,
         days=target.days,
-        why=target.why,
+        purpose=target.purpose,
         key=key.public_key(),
         request=request,
     )
@@ -178,7 +178,8 @@ def _load_request(path: Path, state: State) -> x509.CertificateSigningRequest:
         return x509.load_pem_x509_csr(state.read_file(path))
     except ValueError as error:
         raise PkiError(
-            f"{path}: not a request in PEM", hint=f"delete it, and ask again; or {RESTORE}"
+            f"{path}: not a certificate request in PEM",
+            hint=f"delete it and run bundler certs request again; or {RESTORE}",
         ) from error
 
 
@@ -189,7 +190,10 @@ def _make_request(target: _Target, key: issuing.PrivateKey) -> x509.CertificateS
     return builder.sign(key, hashes.SHA256())
 
 
-def _says(request: x509.CertificateSigningRequest, target: _Target, key: issuing.PublicKey) -> bool:
+def _matches(
+    request: x509.CertificateSigningRequest, target: _Target, key: issuing.PublicKey
+) -> bool:
+    """Whether a stored request still asks for what the plan needs."""
     wanted = [
         (value.public_bytes(), is_critical) for value, is_critical in _list_extensions(target, key)
     ]
@@ -206,8 +210,8 @@ def _subject(target: _Target) -> x509.Name:
 def _list_extensions(
     target: _Target, key: issuing.PublicKey
 ) -> Iterator[tuple[x509.ExtensionType, bool]]:
-    if target.authority is None:
-        for extension in issuing.list_authority_extensions():
+    if target.ca is None:
+        for extension in issuing.list_ca_extensions():
             yield extension, True
     else:
         yield from issuing.list_leaf_extensions(target.content, key)

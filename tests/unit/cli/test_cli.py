@@ -120,7 +120,7 @@ def test_a_new_master_reissues_only_what_must_change_and_says_so(
     ).read_bytes()
     description.write_text(text)
     done = bundler(*arguments)
-    assert "apiserver of master1: reissued" in done.stderr
+    assert "apiserver of master1: issued again" in done.stderr
     assert "certificates of master3: created" in done.stderr
     assert "kube-proxy" not in done.stderr
     assert (

@@ -32,7 +32,7 @@ from bundler.cluster.components import MINORS, PROXY_MODES, RUNTIMES
 from bundler.cluster.plan import ClusterPlan, make_plan
 from bundler.cluster.schema import Cluster
 from bundler.cluster.settings import list_flags, make_config, make_flags
-from bundler.pki.store import Pki, ensure_pki
+from bundler.pki.cluster_pki import Pki, ensure_pki
 from bundler.render.context import Secrets
 from bundler.render.node import render_node
 from bundler.state.directory import open_state

@@ -1,10 +1,10 @@
-"""What is in a kubeconfig, read back as YAML."""
+"""The content of kubeconfigs, read back as YAML."""
 
 import base64
 
 import pytest
 import yaml
-from support.pki_cases import NOW
+from support.pki_plans import NOW
 
 from bundler.pki.key_pairs import KeyPair
 from bundler.pki.kubeconfig import render_kubeconfig, render_token_kubeconfig
@@ -16,9 +16,7 @@ CLIENT = KeyPair(
 
 
 def render(user="system:kube-scheduler"):
-    return render_kubeconfig(
-        cluster="lab", server=SERVER, authority_pem=b"authority\n", user=user, client=CLIENT
-    )
+    return render_kubeconfig(cluster="lab", server=SERVER, ca_pem=b"CA\n", user=user, client=CLIENT)
 
 
 def get(data):
@@ -38,7 +36,7 @@ def test_everything_is_embedded(name):
     cluster, user = get(render(name))
     assert cluster == {
         "server": SERVER,
-        "certificate-authority-data": base64.b64encode(b"authority\n").decode(),
+        "certificate-authority-data": base64.b64encode(b"CA\n").decode(),
     }
     assert user["name"] == name
     assert base64.b64decode(user["user"]["client-certificate-data"]) == CLIENT.certificate_pem
@@ -46,28 +44,28 @@ def test_everything_is_embedded(name):
     assert len(user["user"]) == 2
 
 
-def test_a_token_takes_the_place_of_the_certificate():
+def test_a_token_kubeconfig_has_a_token_and_no_certificate():
     data = render_token_kubeconfig(
         cluster="lab",
         server=SERVER,
-        authority_pem=b"authority\n",
+        ca_pem=b"CA\n",
         user="kubelet-bootstrap",
         token="abcdef.0123456789abcdef",
     )
     assert get(data)[1]["user"] == {"token": "abcdef.0123456789abcdef"}
 
 
-def test_a_token_of_digits_stays_text():
+def test_a_token_of_digits_is_not_read_as_a_number():
     data = render_token_kubeconfig(
         cluster="lab",
         server=SERVER,
-        authority_pem=b"authority\n",
+        ca_pem=b"CA\n",
         user="kubelet-bootstrap",
         token="123456.0123456789012345",
     )
     assert get(data)[1]["user"] == {"token": "123456.0123456789012345"}
 
 
-def test_the_same_input_gives_the_same_bytes_one_field_a_line():
+def test_the_output_is_deterministic_with_one_field_per_line():
     assert render() == render()
     assert len(render().splitlines()) == 19

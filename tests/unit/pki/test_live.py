@@ -1,4 +1,4 @@
-"""bundler certs check --live: what a server shows, whatever it asks of its clients, and its faults."""
+"""bundler certs check --live: fetch the certificate of a server and report its faults."""
 
 import json
 import shutil
@@ -15,14 +15,15 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from support.authority import Authority
+from support.ca import CertificateAuthority
 from support.command import run_bundler
-from support.pki_cases import make_plan
+from support.pki_plans import make_plan
 
 from bundler.cluster.loader import load_cluster
 from bundler.cluster.plan import ClusterPlan
 from bundler.cluster.plan import make_plan as make_real_plan
 from bundler.errors import ConfigError
+from bundler.pki.cluster_pki import ensure_pki
 from bundler.pki.endpoints import find_endpoint, list_endpoints
 from bundler.pki.live import (
     Endpoint,
@@ -30,7 +31,6 @@ from bundler.pki.live import (
     check_endpoint,
     fetch_chain,
 )
-from bundler.pki.store import ensure_pki
 from bundler.state.directory import open_state
 
 LOOPBACK = [x509.IPAddress(IPv4Address("127.0.0.1"))]
@@ -40,16 +40,16 @@ V2, V3 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 @contextmanager
 def serve(
     certificate: Path, key: Path, *, version: ssl.TLSVersion | None = None,
-    client_authority: Path | None = None, port: int = 0,
+    client_ca: Path | None = None, port: int = 0,
 ) -> Iterator[int]:  # fmt: skip
-    """A TLS server on loopback; with `client_authority` it insists on a client certificate."""
+    """A TLS server on loopback; with `client_ca` it requires a client certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     if version:
         context.minimum_version = context.maximum_version = version
-    if client_authority:
+    if client_ca:
         context.verify_mode = ssl.CERT_REQUIRED
-        context.load_verify_locations(client_authority)
+        context.load_verify_locations(client_ca)
     listener = socket.create_server(("", port))
 
     def answer() -> None:
@@ -76,33 +76,35 @@ def load(path: Path) -> x509.Certificate:
 
 
 @pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path, "authority")
+def ca(tmp_path: Path) -> CertificateAuthority:
+    return CertificateAuthority(tmp_path, "ca")
 
 
-@pytest.mark.parametrize("insists", [False, True])
+@pytest.mark.parametrize("requires_client", [False, True])
 @pytest.mark.parametrize("version", [V2, V3])
-def test_the_certificate_is_seen_without_showing_one(
-    authority: Authority, version: ssl.TLSVersion, *, insists: bool
+def test_the_certificate_is_fetched_without_a_client_certificate(
+    ca: CertificateAuthority, version: ssl.TLSVersion, *, requires_client: bool
 ) -> None:
-    file = authority.issue("server", LOOPBACK)
-    client = authority.file if insists else None
-    with serve(file, file.with_suffix(".key"), version=version, client_authority=client) as port:
+    file = ca.issue("server", LOOPBACK)
+    client = ca.file if requires_client else None
+    with serve(file, file.with_suffix(".key"), version=version, client_ca=client) as port:
         assert fetch_chain("127.0.0.1", port)[0] == load(file)
 
 
-def test_intermediates_lead_to_the_root(authority: Authority, tmp_path: Path) -> None:
+def test_intermediates_complete_the_chain_to_the_root(
+    ca: CertificateAuthority, tmp_path: Path
+) -> None:
     (tmp_path / "below").mkdir()
-    below = Authority(tmp_path / "below", "intermediate")
-    signed = authority.issue("intermediate-signed", [])
+    below = CertificateAuthority(tmp_path / "below", "intermediate")
+    signed = ca.issue("intermediate-signed", [])
     # the intermediate's own key, signed by the root
-    root_key, authority_key = authority.key, below.key
-    certificate = load(authority.file)
+    root_key, intermediate_key = ca.key, below.key
+    certificate = load(ca.file)
     builder = (
         x509.CertificateBuilder()
         .subject_name(load(below.file).subject)
         .issuer_name(certificate.subject)
-        .public_key(authority_key.public_key())
+        .public_key(intermediate_key.public_key())
         .serial_number(7)
         .not_valid_before(certificate.not_valid_before_utc)
         .not_valid_after(certificate.not_valid_after_utc)
@@ -116,35 +118,35 @@ def test_intermediates_lead_to_the_root(authority: Authority, tmp_path: Path) ->
     chain = tmp_path / "chain.crt"
     chain.write_bytes(leaf.read_bytes() + signed.read_bytes())
     with serve(chain, leaf.with_suffix(".key")) as port:
-        endpoint = Endpoint(host="127.0.0.1", port=port, authority="root")
+        endpoint = Endpoint(host="127.0.0.1", port=port, ca="root")
         found = check_endpoint(endpoint, {"root": (certificate,)}, {}, datetime.now(UTC))
     assert found.faults == ()
     with serve(leaf, leaf.with_suffix(".key")) as port:
-        endpoint = Endpoint(host="127.0.0.1", port=port, authority="root")
+        endpoint = Endpoint(host="127.0.0.1", port=port, ca="root")
         found = check_endpoint(endpoint, {"root": (certificate,)}, {}, datetime.now(UTC))
-    assert found.faults == ("signed by CN=intermediate, which is not the root that is believed",)
+    assert found.faults == ("signed by CN=intermediate, which is not the trusted root",)
 
 
-def test_every_fault_is_told(authority: Authority, tmp_path: Path) -> None:
+def test_every_fault_is_reported(ca: CertificateAuthority, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
-    other = Authority(tmp_path / "other", "other")
+    other = CertificateAuthority(tmp_path / "other", "other")
     file = other.issue("server", [x509.DNSName("elsewhere")])
     with serve(file, file.with_suffix(".key")) as port:
         endpoint = Endpoint(
-            host="127.0.0.1", port=port, authority="own", certificate="pki/nodes/a/apiserver"
+            host="127.0.0.1", port=port, ca="own", certificate="pki/nodes/a/apiserver"
         )
-        known = {"pki/nodes/a/apiserver": load(authority.issue("mine", LOOPBACK))}
+        known = {"pki/nodes/a/apiserver": load(ca.issue("mine", LOOPBACK))}
         later = datetime.now(UTC) + timedelta(days=3)
-        found = check_endpoint(endpoint, {"own": (load(authority.file),)}, known, later)
+        found = check_endpoint(endpoint, {"own": (load(ca.file),)}, known, later)
     assert len(found.faults) == 4
     ended, signed, named, stale = found.faults
     assert ended.startswith("ended on ")
-    assert signed == "signed by CN=other, which is not the own that is believed"
-    assert named == "does not name 127.0.0.1, but elsewhere"
+    assert signed == "signed by CN=other, which is not the trusted own"
+    assert named == "is not valid for 127.0.0.1; its names: elsewhere"
     assert stale.startswith("is not pki/nodes/a/apiserver of the state directory")
 
 
-def test_who_does_not_answer_or_speaks_no_tls_is_told(tmp_path: Path) -> None:
+def test_a_closed_port_and_a_server_without_tls_are_reported(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     with pytest.raises(UnreachableError, match="no answer: Connection refused"):
@@ -161,22 +163,22 @@ def test_who_does_not_answer_or_speaks_no_tls_is_told(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=speak, args=(listener,))
         thread.start()
-        with pytest.raises(UnreachableError, match="is it TLS"):
+        with pytest.raises(UnreachableError, match="is it a TLS server"):
             fetch_chain("127.0.0.1", listener.getsockname()[1])
         thread.join()
 
 
 @pytest.mark.parametrize("host", ["a..b", ".foo", "a" * 80])
-def test_what_can_be_no_hosts_name_is_told(host: str) -> None:
-    with pytest.raises(UnreachableError, match="is no host's name"):
+def test_an_invalid_host_name_is_reported(host: str) -> None:
+    with pytest.raises(UnreachableError, match="is not a host name"):
         fetch_chain(host, 443)
 
 
-def test_every_server_of_the_plan_is_known_with_what_it_shows() -> None:
+def test_every_server_of_the_plan_has_its_expected_certificate() -> None:
     endpoints = {e.address: e for e in list_endpoints(make_plan())}
     assert len(endpoints) == 2 * 5 + 1 + 1
     peer = endpoints["172.30.20.12:2380"]
-    assert (peer.certificate, peer.authority) == ("pki/nodes/master2/etcd-peer", "etcd-ca")
+    assert (peer.certificate, peer.ca) == ("pki/nodes/master2/etcd-peer", "etcd-ca")
     assert endpoints["172.30.20.21:10250"].certificate is None
     assert endpoints["172.30.20.250:8443"].title == "the API's endpoint"
     alone = make_plan(masters=1, endpoint="172.30.20.11")
@@ -184,16 +186,16 @@ def test_every_server_of_the_plan_is_known_with_what_it_shows() -> None:
         "172.30.20.11:6443"
     ) == 1
     single = {e.address: e for e in list_endpoints(make_plan(authorities="single"))}
-    assert single["172.30.20.12:2380"].authority == "kubernetes-ca"
+    assert single["172.30.20.12:2380"].ca == "kubernetes-ca"
 
 
-def test_an_endpoint_is_found_by_a_nodes_name_too() -> None:
+def test_an_endpoint_is_found_by_node_name() -> None:
     plan = make_plan()
     assert find_endpoint("master2:6443", plan) == find_endpoint("172.30.20.12:6443", plan)
     assert find_endpoint("master2:6443", plan).certificate == "pki/nodes/master2/apiserver"
     assert find_endpoint("elsewhere:443", plan) == Endpoint(host="elsewhere", port=443)
     for wrong in ("master1", ":6443", "master1:x", "master1:70000"):
-        with pytest.raises(ConfigError, match="must be HOST:PORT"):
+        with pytest.raises(ConfigError, match="expected HOST:PORT"):
             find_endpoint(wrong, plan)
 
 
@@ -202,18 +204,18 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="module")
 def own_address() -> str:
-    """This machine's: no node may have one of loopback. Nothing is sent to find it out."""
+    """An address of this machine, as nodes may not have loopback addresses; sends no packet."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("192.0.2.1", 9))
         except OSError:
-            pytest.skip("servers cannot be asked live: this machine has no address but loopback's")
+            pytest.skip("live checks need an address of this machine besides loopback")
         return str(probe.getsockname()[0])
 
 
 @pytest.fixture
 def site(description: Path, own_address: str) -> ClusterPlan:
-    """A state for the example, as if its first master were this machine."""
+    """A state for the example cluster; its first master has the address of this machine."""
     text = description.read_text().replace("172.30.20.11", own_address)
     description.write_text(text)
     plan = make_real_plan(load_cluster(description).cluster)
@@ -235,7 +237,7 @@ def bundler(description: Path, site: ClusterPlan) -> Run:
     return run
 
 
-def test_the_command_judges_by_the_state(bundler: Run, description: Path) -> None:
+def test_the_command_checks_against_the_state(bundler: Run, description: Path) -> None:
     pki = description.parent / "lab.state/pki"
     own = pki / "nodes/master1/scheduler-server"
     with serve(own / "cert.pem", own / "key.pem", port=10259):
@@ -247,7 +249,7 @@ def test_the_command_judges_by_the_state(bundler: Run, description: Path) -> Non
         assert row["days_left"] in {363, 364, 365}
         assert bundler("--live", "127.0.0.1:10259", "--warn", "400d").returncode == 1
         assert bundler("--live", "127.0.0.1:10259").returncode == 0
-        # a machine without the state: whom to believe is given
+        # without the state directory, --ca selects the trusted CA
         shutil.move(pki.parent, description.parent / "away")
         assert bundler("--live", "127.0.0.1:10259").returncode == 4
         ca = description.parent / "away/pki/kubernetes-ca/cert.pem"
@@ -256,7 +258,7 @@ def test_the_command_judges_by_the_state(bundler: Run, description: Path) -> Non
         assert bundler("--live", "127.0.0.1:10259", "--ca", str(wrong)).returncode == 1
 
 
-def test_a_server_with_the_old_certificate_is_found(bundler: Run, description: Path) -> None:
+def test_a_server_with_the_old_certificate_is_reported(bundler: Run, description: Path) -> None:
     own = description.parent / "lab.state/pki/nodes/master1/scheduler-server"
     old = description.parent / "old"
     shutil.copytree(own, old)
@@ -270,7 +272,7 @@ def test_a_server_with_the_old_certificate_is_found(bundler: Run, description: P
     assert done.stdout.startswith("!")
 
 
-def test_asking_is_said_out_loud(bundler: Run) -> None:
+def test_servers_are_contacted_only_with_live(bundler: Run) -> None:
     assert bundler().returncode == 2
     assert bundler("127.0.0.1:6443").returncode == 2
     assert bundler("--live", "127.0.0.1").returncode == 2

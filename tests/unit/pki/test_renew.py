@@ -1,4 +1,4 @@
-"""Certificates are made anew, nothing of the old is lost, and a kill at any moment heals."""
+"""Renewal of certificates: old ones are archived, and a kill at any moment is recovered."""
 
 import hashlib
 import json
@@ -12,18 +12,18 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from support.command import run_bundler
-from support.pki_cases import NOW, make_plan
+from support.pki_plans import NOW, make_plan
 from support.small_builds import SmallSite, make_site
 
 from bundler.bundle.inspect import inspect
 from bundler.errors import ConfigError, PkiError
+from bundler.pki.cluster_pki import ensure_pki
 from bundler.pki.renew import (
     Renewal,
     Selection,
-    archive_of,
+    get_archive_path,
     renew,
 )
-from bundler.pki.store import ensure_pki
 from bundler.state.directory import open_state
 
 LATER = NOW + timedelta(days=300)
@@ -58,13 +58,13 @@ def changed(before: dict[str, bytes], after: dict[str, bytes]) -> set[str]:
     return {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
 
 
-def test_the_named_get_new_keys_and_validity_and_the_old_are_kept(state: Path) -> None:
+def test_named_certificates_are_renewed_and_the_old_ones_archived(state: Path) -> None:
     before = read_all(state)
     done = renew(state, PLAN, choose("pki/nodes/master1/apiserver", "admin"), LATER)
     assert [r.name for r in done] == ["pki/admin", "pki/nodes/master1/apiserver"]
     assert done[0].old_end < done[0].new_end
     after = read_all(state)
-    kept = archive_of(state, LATER)
+    kept = get_archive_path(state, LATER)
     assert kept.name == "20261229T050607Z"
     for name in ("pki/admin", "pki/nodes/master1/apiserver"):
         for file in ("cert.pem", "key.pem"):
@@ -83,7 +83,7 @@ def test_the_named_get_new_keys_and_validity_and_the_old_are_kept(state: Path) -
         assert ensure_pki(opened, PLAN, LATER).notes == ()
 
 
-def test_keys_stay_when_that_is_asked_for(state: Path) -> None:
+def test_keep_keys_replaces_only_the_certificate(state: Path) -> None:
     before = read_all(state)
     renew(state, PLAN, choose("admin"), LATER, keep_keys=True)
     after = read_all(state)
@@ -92,7 +92,7 @@ def test_keys_stay_when_that_is_asked_for(state: Path) -> None:
     }
 
 
-def test_globs_and_ends_choose_too_and_authorities_are_never_among_them(state: Path) -> None:
+def test_patterns_and_ends_select_certificates_but_never_cas(state: Path) -> None:
     every = renew(state, PLAN, choose(everything=True), LATER, dry_run=True)
     assert len(every) == 19
     assert not [r for r in every if r.name.endswith("-ca") or "service-account" in r.name]
@@ -111,7 +111,7 @@ def test_a_dry_run_writes_nothing(state: Path) -> None:
     assert read_all(state) == before
 
 
-def test_what_has_ended_can_still_be_renewed(state: Path) -> None:
+def test_ended_certificates_can_be_renewed(state: Path) -> None:
     late = NOW + timedelta(days=400)
     done = renew(state, PLAN, choose(before=late), late)
     assert len(done) == 19
@@ -120,43 +120,43 @@ def test_what_has_ended_can_still_be_renewed(state: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "says"),
+    ("name", "message"),
     [
-        ("kubernetes-ca", "comes in by stages"),
-        ("pki/etcd-ca", "comes in by stages"),
-        ("service-account", "every token that pods hold would be refused"),
+        ("kubernetes-ca", "a CA is replaced in stages"),
+        ("pki/etcd-ca", "a CA is replaced in stages"),
+        ("service-account", "would refuse every token that pods hold"),
         ("nodes/master9/apiserver", "the cluster has no certificate of this name"),
     ],
 )
-def test_what_may_not_or_cannot_be_renewed_is_refused_before_anything_is_written(
-    state: Path, name: str, says: str
+def test_unknown_and_unrenewable_names_are_refused_before_anything_is_written(
+    state: Path, name: str, message: str
 ) -> None:
     before = read_all(state)
-    with pytest.raises(ConfigError, match=says):
+    with pytest.raises(ConfigError, match=message):
         renew(state, PLAN, choose("admin", name), LATER)
     assert read_all(state) == before
 
 
-def test_a_typing_error_is_told_with_what_was_meant(state: Path) -> None:
+def test_a_typing_error_gets_a_suggestion(state: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         renew(state, PLAN, choose("nodes/master1/apisever"), LATER)
     assert caught.value.hint == "did you mean pki/nodes/master1/apiserver?"
 
 
-def test_no_state_is_made(tmp_path: Path) -> None:
-    with pytest.raises(PkiError, match="no state directory"):
+def test_no_state_directory_is_created(tmp_path: Path) -> None:
+    with pytest.raises(PkiError, match="not a state directory"):
         renew(tmp_path / "none", PLAN, choose(everything=True), LATER)
     assert not (tmp_path / "none").exists()
 
 
-def test_an_authority_that_ended_signs_nothing(state: Path) -> None:
+def test_an_ended_ca_signs_nothing(state: Path) -> None:
     before = read_all(state)
     with pytest.raises(PkiError, match="ended on 2036"):
         renew(state, PLAN, choose(everything=True), NOW + timedelta(days=3651))
     assert read_all(state) == before
 
 
-def test_what_an_authority_cuts_short_is_known(state: Path) -> None:
+def test_a_renewal_reports_an_end_that_its_ca_shortens(state: Path) -> None:
     late = NOW + timedelta(days=3500)
     done = renew(state, PLAN, choose("admin"), late)
     assert done == (
@@ -170,7 +170,7 @@ def test_what_an_authority_cuts_short_is_known(state: Path) -> None:
 
 
 CHANGES = ("rename", "replace", "rmdir", "unlink", "mkdir")
-"""What os does to the directory tree; a kill before each of these is a moment of its own."""
+"""Functions of os that change the directory tree; the test kills before each call of them."""
 
 
 def die_before(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,7 +193,7 @@ def die_before(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("keep_keys", [False, True])
-def test_a_kill_before_each_single_step_heals(
+def test_a_kill_before_any_step_is_recovered(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, keep_keys: bool
 ) -> None:
     before = read_all(made)
@@ -208,7 +208,7 @@ def test_a_kill_before_each_single_step_heals(
             renew(path, PLAN, choose(*names), LATER, keep_keys=keep_keys)
             os._exit(0)
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        if code != 0:  # the command itself, run again, comes to its end; so does a build, below
+        if code != 0:  # the same command completes it; so does a build, below
             other = Path(shutil.copytree(path, tmp_path / f"again{step}"))
             again = renew(other, PLAN, choose(*names), AFTER, keep_keys=keep_keys)
             assert [one.name for one in again] == ["pki/admin", "pki/nodes/master2/etcd-peer"]
@@ -269,11 +269,11 @@ def test_one_command_renews_and_builds_the_small_bundles(site: SmallSite) -> Non
         "rootfs/etc/kubernetes/pki/apiserver.crt",
         "rootfs/etc/kubernetes/pki/apiserver.key",
     }
-    # and from then on every build has them, byte by byte
+    # every later build has them, byte for byte
     assert digests(site.build("third")) == digests(site.build("fourth"))
 
 
-def test_the_command_says_what_it_would_do_and_what_goes_together(site: SmallSite) -> None:
+def test_the_command_has_a_dry_run_and_refuses_conflicting_options(site: SmallSite) -> None:
     site.build()
     before = read_all(site.directory / "small.state")
     said = run(site, "certs", "renew", "--all", "--dry-run", "--json")
@@ -297,13 +297,11 @@ def test_the_archive_is_not_listed(site: SmallSite) -> None:
     assert (datetime.fromisoformat(rows[0]["not_after"]) - datetime.now(UTC)).days > 300
 
 
-def test_what_a_kill_took_away_is_renewed_by_all_and_by_its_end_as_well(
-    made: Path, tmp_path: Path
-) -> None:
+def test_a_certificate_lost_by_a_kill_is_renewed(made: Path, tmp_path: Path) -> None:
     path = Path(shutil.copytree(made, tmp_path / "state"))
     renew(path, PLAN, choose("admin"), LATER)
     shutil.rmtree(path / "pki/admin")
-    shutil.rmtree(path / "pki/kube-proxy")  # was never renewed: a build makes it
+    shutil.rmtree(path / "pki/kube-proxy")  # was never renewed: a build issues it
     for selection in (choose(everything=True), choose(before=LATER)):
         found = {one.name: one for one in renew(path, PLAN, selection, AFTER, dry_run=True)}
         assert found["pki/admin"].old_end is None

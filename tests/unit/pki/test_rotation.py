@@ -1,4 +1,4 @@
-"""New authorities come in by stages; each stage is whole, and nothing that was replaced is lost."""
+"""CA rotation in stages: each step is atomic, and replaced files are archived."""
 
 import json
 import shlex
@@ -11,7 +11,7 @@ import pytest
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from support.command import run_bundler
-from support.pki_cases import NOW, make_plan
+from support.pki_plans import NOW, make_plan
 from support.small_builds import SmallSite, make_site
 
 from bundler.bundle.inspect import inspect
@@ -19,20 +19,20 @@ from bundler.cli import certs_live as cli_live
 from bundler.cluster.plan import ClusterPlan
 from bundler.errors import ConfigError, PkiError
 from bundler.pki import issuing
-from bundler.pki.certs import list_state
-from bundler.pki.renew import archive_of
+from bundler.pki.cluster_pki import Pki, ensure_pki
+from bundler.pki.inventory import list_state_certificates
+from bundler.pki.renew import get_archive_path
 from bundler.pki.rotation import describe_stage, rotate
 from bundler.pki.rotation_stages import RotationStage, read_stage
-from bundler.pki.store import Pki, ensure_pki
 from bundler.state import transaction
 from bundler.state.directory import open_state
 
 TRUST = NOW + timedelta(days=300)
 ISSUE = TRUST + timedelta(days=1)
 DROP = TRUST + timedelta(days=2)
-UNIT = "20261229T050607Z"
+ROTATION_ID = "20261229T050607Z"
 PLAN = make_plan()
-AUTHORITIES = ("etcd-ca", "front-proxy-ca", "kubernetes-ca")
+CA_NAMES = ("etcd-ca", "front-proxy-ca", "kubernetes-ca")
 
 
 def read_all(path: Path) -> dict[str, bytes]:
@@ -63,9 +63,9 @@ def certificates(pem: bytes) -> list[x509.Certificate]:
     return x509.load_pem_x509_certificates(pem)
 
 
-def is_signed_by(leaf: bytes, authority: bytes) -> bool:
+def is_signed_by(leaf: bytes, ca: bytes) -> bool:
     try:
-        certificates(leaf)[0].verify_directly_issued_by(certificates(authority)[0])
+        certificates(leaf)[0].verify_directly_issued_by(certificates(ca)[0])
     except (ValueError, InvalidSignature):
         return False
     return True
@@ -79,96 +79,97 @@ def all_leaves(made: Pki) -> dict[str, bytes]:
     }
 
 
-def test_to_trust_makes_new_ones_that_sign_nothing(state: Path) -> None:
+def test_trust_creates_new_cas_that_sign_nothing(state: Path) -> None:
     before, old = read_all(state), load(state)
     change = rotate(state, PLAN, "trust", TRUST)
-    assert [line.partition(":")[0] for line in change.says] == list(AUTHORITIES)
+    assert [line.partition(":")[0] for line in change.messages] == list(CA_NAMES)
     after, made = read_all(state), load(state)
     assert {path for path in after if path not in before} == {
-        f"pki/next/{name}/{file}.pem" for name in AUTHORITIES for file in ("cert", "key")
+        f"pki/next/{name}/{file}.pem" for name in CA_NAMES for file in ("cert", "key")
     }
     assert all(after[path] == content for path, content in before.items())
     assert all_leaves(made) == all_leaves(old)
-    for name in AUTHORITIES:
-        present, new = certificates(made.anchors[name])
-        assert issuing.encode_certificate(present) == old.anchors[name]
-        assert new.subject.rfc4514_string() == f"CN={name},OU={UNIT},O=lab"
-        assert made.authorities[name].certificate_pem == old.authorities[name].certificate_pem
-    for pem in (made.servers_anchors, made.endpoint_anchors):
-        assert certificates(pem) == certificates(made.anchors["kubernetes-ca"])
-    assert (made.signs, made.believed) == ("-", ("-", UNIT))
-    assert (old.signs, old.believed) == ("-", ("-",))
+    for name in CA_NAMES:
+        present, new = certificates(made.trust.by_ca[name])
+        assert issuing.encode_certificate(present) == old.trust.by_ca[name]
+        assert new.subject.rfc4514_string() == f"CN={name},OU={ROTATION_ID},O=lab"
+        assert made.cas[name].certificate_pem == old.cas[name].certificate_pem
+    for pem in (made.trust.servers, made.trust.api):
+        assert certificates(pem) == certificates(made.trust.by_ca["kubernetes-ca"])
+    assert (made.signing_rotation_id, made.trusted_rotation_ids) == ("-", ("-", ROTATION_ID))
+    assert (old.signing_rotation_id, old.trusted_rotation_ids) == ("-", ("-",))
     assert any("stage trust" in note for note in made.notes)
     for path in (state / "pki/next").rglob("*"):
         assert path.stat().st_mode & 0o077 == 0
 
 
-def test_to_issue_makes_every_certificate_anew_and_still_believes_the_former(state: Path) -> None:
+def test_issue_reissues_every_certificate_and_still_trusts_the_previous_cas(state: Path) -> None:
     rotate(state, PLAN, "trust", TRUST)
     before = read_all(state)
-    old, new = load(state), {name: before[f"pki/next/{name}/cert.pem"] for name in AUTHORITIES}
+    old, new = load(state), {name: before[f"pki/next/{name}/cert.pem"] for name in CA_NAMES}
     rotate(state, PLAN, "issue", ISSUE)
     made, after = load(state), read_all(state)
     assert not (state / "pki/next").exists()
-    for name in AUTHORITIES:
-        assert made.authorities[name].certificate_pem == new[name]
-        assert made.anchors[name] == new[name] + old.authorities[name].certificate_pem
+    for name in CA_NAMES:
+        assert made.cas[name].certificate_pem == new[name]
+        assert made.trust.by_ca[name] == new[name] + old.cas[name].certificate_pem
         assert after[f"pki/{name}/key.pem"] == before[f"pki/next/{name}/key.pem"]
     assert sorted(after[p] for p in after if "previous" in p) == sorted(
-        before[f"pki/{name}/cert.pem"] for name in AUTHORITIES
+        before[f"pki/{name}/cert.pem"] for name in CA_NAMES
     )
-    assert (made.signs, made.believed) == (UNIT, (UNIT, "-"))
-    former = all_leaves(old)
+    assert (made.signing_rotation_id, made.trusted_rotation_ids) == (
+        ROTATION_ID,
+        (ROTATION_ID, "-"),
+    )
+    previous = all_leaves(old)
     for name, leaf in all_leaves(made).items():
-        signer = next(n for n in AUTHORITIES if is_signed_by(former[name], old.authorities[n].certificate_pem))  # fmt: skip
+        signer = next(n for n in CA_NAMES if is_signed_by(previous[name], old.cas[n].certificate_pem))  # fmt: skip
         assert is_signed_by(leaf, new[signer])
-        assert certificates(leaf)[0].public_key() != certificates(former[name])[0].public_key()
-        assert certificates(leaf)[0].subject == certificates(former[name])[0].subject
-    kept = read_all(archive_of(state, ISSUE))
+        assert certificates(leaf)[0].public_key() != certificates(previous[name])[0].public_key()
+        assert certificates(leaf)[0].subject == certificates(previous[name])[0].subject
+    kept = read_all(get_archive_path(state, ISSUE))
     gone = {
         p: before[p] for p in before if before[p] != after.get(p) and not p.startswith("pki/next")
     }
     assert gone.items() <= kept.items()
-    assert len(gone) == 2 * (len(former) + len(AUTHORITIES))
+    assert len(gone) == 2 * (len(previous) + len(CA_NAMES))
 
 
-def test_to_drop_leaves_the_new_ones_alone(state: Path) -> None:
+def test_drop_keeps_only_the_new_cas(state: Path) -> None:
     for step, when in (("trust", TRUST), ("issue", ISSUE), ("drop", DROP)):
         rotate(state, PLAN, step, when)
     made = load(state)
     assert read_stage(state) is RotationStage.SETTLED
     assert not (state / "pki/previous").exists()
-    for name in AUTHORITIES:
-        assert certificates(made.anchors[name]) == certificates(
-            made.authorities[name].certificate_pem
-        )
-    assert (made.signs, made.believed) == (UNIT, (UNIT,))
+    for name in CA_NAMES:
+        assert certificates(made.trust.by_ca[name]) == certificates(made.cas[name].certificate_pem)
+    assert (made.signing_rotation_id, made.trusted_rotation_ids) == (ROTATION_ID, (ROTATION_ID,))
     assert made.notes == ()
-    kept = archive_of(state, DROP)
-    assert sorted(p.parent.name for p in kept.rglob("cert.pem")) == list(AUTHORITIES)
-    rotate(state, PLAN, "trust", DROP)  # and so on, as often as one likes
-    assert load(state).believed == (UNIT, f"{DROP:%Y%m%dT%H%M%SZ}")
+    kept = get_archive_path(state, DROP)
+    assert sorted(p.parent.name for p in kept.rglob("cert.pem")) == list(CA_NAMES)
+    rotate(state, PLAN, "trust", DROP)  # a further rotation can follow
+    assert load(state).trusted_rotation_ids == (ROTATION_ID, f"{DROP:%Y%m%dT%H%M%SZ}")
 
 
-def test_to_abandon_is_as_if_nothing_had_been(state: Path) -> None:
+def test_abandon_restores_the_state_before_trust(state: Path) -> None:
     before = read_all(state)
     rotate(state, PLAN, "trust", TRUST)
     rotate(state, PLAN, "abandon", ISSUE)
     assert {p: c for p, c in read_all(state).items() if not p.startswith("archive/")} == before
     assert read_stage(state) is RotationStage.SETTLED
-    assert len(list(archive_of(state, ISSUE).rglob("*.pem"))) == 6
+    assert len(list(get_archive_path(state, ISSUE).rglob("*.pem"))) == 6
 
 
-def test_a_single_authority_stands_for_all(tmp_path: Path) -> None:
+def test_a_single_ca_can_be_rotated(tmp_path: Path) -> None:
     plan, state = make_plan(authorities="single", key="rsa-2048"), tmp_path / "state"
     load(state, NOW, plan)
     rotate(state, plan, "trust", TRUST)
     rotate(state, plan, "issue", ISSUE)
     made = load(state, ISSUE, plan)
-    for name in AUTHORITIES:
-        assert len(certificates(made.anchors[name])) == 2
+    for name in CA_NAMES:
+        assert len(certificates(made.trust.by_ca[name])) == 2
     assert all(
-        is_signed_by(leaf, made.authorities["kubernetes-ca"].certificate_pem)
+        is_signed_by(leaf, made.cas["kubernetes-ca"].certificate_pem)
         for leaf in all_leaves(made).values()
     )
 
@@ -186,7 +187,7 @@ def test_a_single_authority_stands_for_all(tmp_path: Path) -> None:
         (("trust", "issue"), "abandon"),
     ],
 )
-def test_what_is_out_of_turn_is_refused_and_says_what_comes_next(
+def test_a_step_out_of_order_is_refused_with_the_next_step(
     state: Path, done: tuple[str, ...], step: str
 ) -> None:
     for name in done:
@@ -205,12 +206,12 @@ def test_a_dry_run_changes_nothing(state: Path, step: str) -> None:
     for name in {"trust": (), "issue": ("trust",), "drop": ("trust", "issue")}[step]:
         rotate(state, PLAN, name, TRUST)
     before = read_all(state)
-    assert rotate(state, PLAN, step, ISSUE, dry_run=True).says
+    assert rotate(state, PLAN, step, ISSUE, dry_run=True).messages
     assert read_all(state) == before
 
 
 @pytest.mark.parametrize("moment", range(1, 12, 2))
-def test_a_kill_amid_a_stage_leaves_all_of_it_or_nothing(
+def test_a_kill_during_a_step_is_completed_by_the_next_command(
     state: Path, monkeypatch: pytest.MonkeyPatch, moment: int
 ) -> None:
     rotate(state, PLAN, "trust", TRUST)
@@ -231,17 +232,20 @@ def test_a_kill_amid_a_stage_leaves_all_of_it_or_nothing(
     described = shutil.copytree(state, state.parent / "described")
     assert describe_stage(described).startswith("stage issue: ")
     read = shutil.copytree(state, state.parent / "read")
-    assert not [e for e in list_state(read, ISSUE) if e.path.startswith("pki/next")]
+    assert not [e for e in list_state_certificates(read, ISSUE) if e.path.startswith("pki/next")]
     asked = shutil.copytree(state, state.parent / "asked")
-    believed, _ = cli_live._load_state(asked, PLAN)
-    assert len(believed["etcd-ca"]) == 2
-    made = load(state)  # the next run of anything finishes it
+    trusted, _ = cli_live._load_state(asked, PLAN)
+    assert len(trusted["etcd-ca"]) == 2
+    made = load(state)  # the next command finishes it
     assert read_stage(state) is RotationStage.ISSUE
-    assert (made.signs, made.believed) == (UNIT, (UNIT, "-"))
-    assert not any("reissued" in note for note in made.notes)
+    assert (made.signing_rotation_id, made.trusted_rotation_ids) == (
+        ROTATION_ID,
+        (ROTATION_ID, "-"),
+    )
+    assert not any("issued again" in note for note in made.notes)
 
 
-def test_a_kill_while_it_is_laid_down_leaves_nothing(
+def test_a_kill_before_the_commit_changes_nothing(
     state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = read_all(state)
@@ -255,21 +259,21 @@ def test_a_kill_while_it_is_laid_down_leaves_nothing(
     assert read_all(state) == before
 
 
-def test_ones_own_authorities_are_not_replaced(tmp_path: Path) -> None:
+def test_external_cas_are_not_rotated(tmp_path: Path) -> None:
     state = tmp_path / "state"
     load(state, NOW)
     (state / "pki/kubernetes-ca/origin").write_text("imported\n")
     (state / "pki/kubernetes-ca/origin").chmod(0o600)
-    with pytest.raises(PkiError, match="kubernetes-ca is your own") as refused:
+    with pytest.raises(PkiError, match="kubernetes-ca is an external CA") as refused:
         rotate(state, PLAN, "trust", TRUST)
     assert "external-ca.md" in str(refused.value.hint)
-    assert (load(state).signs, load(state).believed) == ("", ())
+    assert (load(state).signing_rotation_id, load(state).trusted_rotation_ids) == ("", ())
 
 
-def test_where_two_stages_are_mixed_nothing_is_done(state: Path) -> None:
+def test_a_state_with_files_of_two_stages_is_refused(state: Path) -> None:
     rotate(state, PLAN, "trust", TRUST)
     shutil.copytree(state / "pki/next", state / "pki/previous")
-    with pytest.raises(PkiError, match="both next and previous are there"):
+    with pytest.raises(PkiError, match="has both next and previous"):
         rotate(state, PLAN, "issue", ISSUE)
 
 
@@ -307,15 +311,15 @@ def test_each_stage_is_one_command_with_its_small_bundles(site: SmallSite) -> No
     }
     assert counts == {"trust": [2, 1], "issue": [2, 1], "drop": [1, 1]}
     said = [texts[step]["state.env"].decode().splitlines()[-2:] for step in texts]
-    unit = said[-1][0].split("'")[1]
+    rotation_id = said[-1][0].split("'")[1]
     assert said == [
-        ["AUTHORITY_SIGNS='-'", f"AUTHORITIES_BELIEVED='- {unit}'"],
-        [f"AUTHORITY_SIGNS='{unit}'", f"AUTHORITIES_BELIEVED='{unit} -'"],
-        [f"AUTHORITY_SIGNS='{unit}'", f"AUTHORITIES_BELIEVED='{unit}'"],
+        ["AUTHORITY_SIGNS='-'", f"AUTHORITIES_BELIEVED='- {rotation_id}'"],
+        [f"AUTHORITY_SIGNS='{rotation_id}'", f"AUTHORITIES_BELIEVED='{rotation_id} -'"],
+        [f"AUTHORITY_SIGNS='{rotation_id}'", f"AUTHORITIES_BELIEVED='{rotation_id}'"],
     ]
 
 
-def test_without_a_step_it_says_where_the_cluster_stands(site: SmallSite) -> None:
+def test_without_a_step_the_command_prints_the_stage(site: SmallSite) -> None:
     site.build()
     assert run(site, "certs", "rotate").stdout.startswith("stage settled: ")
     run(site, "certs", "rotate", "trust")
@@ -326,8 +330,7 @@ def test_without_a_step_it_says_where_the_cluster_stands(site: SmallSite) -> Non
     assert "pki/next/kubernetes-ca" in {row["path"] for row in listed}
 
 
-def test_what_cannot_be_built_is_refused_before_the_state_changes(site: SmallSite) -> None:
-    """And where it fails all the same, it is said how the change is brought."""
+def test_impossible_builds_are_refused_before_the_state_changes(site: SmallSite) -> None:
     site.build()
     before = read_all(site.directory / "small.state")
     (site.directory / "file").write_text("")
@@ -341,7 +344,9 @@ def test_what_cannot_be_built_is_refused_before_the_state_changes(site: SmallSit
             assert done.returncode == code, (wrong, done.stderr)
             assert "Traceback" not in done.stderr
             assert read_all(site.directory / "small.state") == before
-    (site.directory / "new/small-one.tar.gz").mkdir(parents=True)  # only writing meets it
+    (site.directory / "new/small-one.tar.gz").mkdir(
+        parents=True
+    )  # found only when the bundle is written
     done = run(site, "certs", "rotate", "trust", "--since", "dist", "-o", "new")
     assert (done.returncode, "the state has changed" in done.stderr) == (6, True)
     assert run(site, "certs", "rotate").stdout.startswith("stage trust: ")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from support.authority import Authority
+from support.ca import CertificateAuthority
 from support.descriptions import write_description, write_upstream
 from support.misbehaving_server import CONTENT, PATH, Server, make_artifact, running
 from typer.testing import CliRunner, Result
@@ -49,12 +49,12 @@ def other() -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("authority"), "ours")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
+    return CertificateAuthority(tmp_path_factory.mktemp("authority"), "ours")
 
 
 @pytest.fixture
-def secure(authority: Authority) -> Iterator[Server]:
+def secure(authority: CertificateAuthority) -> Iterator[Server]:
     with running(authority.issue("good", HERE)) as told:
         yield told
 
@@ -185,7 +185,7 @@ def test_a_download_is_resumed_through_a_redirect(
 
 
 def test_a_redirect_from_https_to_http_is_refused(
-    secure: Server, server: Server, options: FetchOptions, authority: Authority
+    secure: Server, server: Server, options: FetchOptions, authority: CertificateAuthority
 ) -> None:
     secure.redirects = {PATH: server.url + PATH}
     found = refusal(secure, replace(options, session=make_session(authority.file)))
@@ -298,7 +298,7 @@ def test_an_unknown_ca_is_reported_with_the_fix(secure: Server, options: FetchOp
 
 
 def test_a_server_is_trusted_with_ca_file(
-    secure: Server, options: FetchOptions, authority: Authority
+    secure: Server, options: FetchOptions, authority: CertificateAuthority
 ) -> None:
     trusting = replace(options, session=make_session(authority.file))
     artifact = make_artifact(secure.url + PATH)
@@ -311,7 +311,7 @@ def test_a_server_is_trusted_with_ca_file(
 )
 def test_an_invalid_certificate_is_refused_even_with_ca_file(
     options: FetchOptions,
-    authority: Authority,
+    authority: CertificateAuthority,
     name: str,
     days: int,
     names: list[x509.GeneralName],
@@ -361,7 +361,10 @@ def test_plain_http_goes_through_the_proxy_of_the_environment(
 
 
 def test_https_goes_through_a_tunnel_and_is_verified_end_to_end(
-    secure: Server, options: FetchOptions, authority: Authority, monkeypatch: pytest.MonkeyPatch
+    secure: Server,
+    options: FetchOptions,
+    authority: CertificateAuthority,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     artifact = make_artifact(secure.url + PATH)
     with running(is_proxy=True) as proxy:
@@ -431,7 +434,7 @@ def test_every_command_that_downloads_has_the_same_options_and_checks_them(
 
 
 def test_fetch_uses_the_mirror_of_each_host(
-    tmp_path: Path, secure: Server, authority: Authority
+    tmp_path: Path, secure: Server, authority: CertificateAuthority
 ) -> None:
     description = write_description(tmp_path)
     pins = write_upstream(tmp_path, description)

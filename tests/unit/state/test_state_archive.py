@@ -1,4 +1,4 @@
-"""The exported state: whole, encrypted, authenticated, and never over another."""
+"""state export and import: complete, encrypted, authenticated, never overwriting."""
 
 import os
 import stat
@@ -39,7 +39,9 @@ def contents(directory: Path) -> dict[str, str]:
     }
 
 
-def test_what_is_exported_comes_back_for_its_owner_only(state: Path, tmp_path: Path) -> None:
+def test_an_import_restores_the_exported_files_for_the_owner_only(
+    state: Path, tmp_path: Path
+) -> None:
     file = tmp_path / "backup"
     assert export_state(state, file, PASSPHRASE) == 3
     assert b"secret" not in file.read_bytes()
@@ -53,19 +55,19 @@ def test_what_is_exported_comes_back_for_its_owner_only(state: Path, tmp_path: P
     }
 
 
-def test_what_could_not_be_imported_is_not_exported(
+def test_a_state_that_is_too_large_to_import_is_not_exported(
     state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bundler.state.archive.LARGEST", 100)
+    monkeypatch.setattr("bundler.state.archive.MAX_SIZE", 100)
     with pytest.raises(OutputError, match="larger than"):
         export_state(state, tmp_path / "backup", PASSPHRASE)
     assert not (tmp_path / "backup").exists()
 
 
-def test_paths_that_cannot_be_are_faults(state: Path, tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="there is no directory") as caught:
+def test_impossible_paths_and_a_truncated_file_are_reported(state: Path, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="does not exist") as caught:
         export_state(state, tmp_path / "none/backup", PASSPHRASE)
-    assert caught.value.hint == "make it first"
+    assert caught.value.hint == "create it first"
     file = tmp_path / "backup"
     export_state(state, file, PASSPHRASE)
     for target in (file, file / "below"):
@@ -77,18 +79,18 @@ def test_paths_that_cannot_be_are_faults(state: Path, tmp_path: Path) -> None:
         import_state(file, tmp_path / "new", PASSPHRASE)
 
 
-def test_nothing_is_overwritten(state: Path, tmp_path: Path) -> None:
+def test_existing_files_and_directories_are_not_overwritten(state: Path, tmp_path: Path) -> None:
     file = tmp_path / "backup"
     export_state(state, file, PASSPHRASE)
-    with pytest.raises(OutputError, match="exists already"):
+    with pytest.raises(OutputError, match="already exists"):
         export_state(state, file, PASSPHRASE)
     with pytest.raises(OutputError, match="never overwritten"):
         import_state(file, state, PASSPHRASE)
-    with pytest.raises(OutputError, match="there is no directory"):
+    with pytest.raises(OutputError, match="does not exist"):
         export_state(state, tmp_path / "nowhere/backup", PASSPHRASE)
 
 
-def test_keys_that_a_killed_import_left_go_with_the_next(state: Path, tmp_path: Path) -> None:
+def test_the_next_import_removes_keys_of_a_killed_one(state: Path, tmp_path: Path) -> None:
     file, back = tmp_path / "backup", tmp_path / "into" / "lab.state"
     export_state(state, file, PASSPHRASE)
     child = os.fork()
@@ -106,7 +108,7 @@ def test_keys_that_a_killed_import_left_go_with_the_next(state: Path, tmp_path: 
 
 
 @pytest.mark.parametrize("at", [20, 70, -1, -40])
-def test_every_altered_byte_is_noticed(state: Path, tmp_path: Path, at: int) -> None:
+def test_every_changed_byte_is_detected(state: Path, tmp_path: Path, at: int) -> None:
     file = tmp_path / "backup"
     export_state(state, file, PASSPHRASE)
     content = bytearray(file.read_bytes())
@@ -118,16 +120,18 @@ def test_every_altered_byte_is_noticed(state: Path, tmp_path: Path, at: int) -> 
     assert {path.name for path in tmp_path.iterdir()} == {"backup", "lab.state"}
 
 
-def test_a_wrong_passphrase_a_short_one_and_other_files(state: Path, tmp_path: Path) -> None:
+def test_wrong_and_short_passphrases_and_other_files_are_refused(
+    state: Path, tmp_path: Path
+) -> None:
     file = tmp_path / "backup"
     with pytest.raises(ConfigError, match="shorter than 12"):
         export_state(state, file, "short")
     export_state(state, file, PASSPHRASE)
     with pytest.raises(PkiError, match="the passphrase is wrong"):
         import_state(file, tmp_path / "back", "another passphrase")
-    with pytest.raises(OutputError, match="no state that bundler exported"):
+    with pytest.raises(OutputError, match="not a file of bundler state export"):
         import_state(state / "encryption-key", tmp_path / "back", PASSPHRASE)
-    with pytest.raises(PkiError, match="no state directory"):
+    with pytest.raises(PkiError, match="not a state directory"):
         export_state(tmp_path, tmp_path / "other", PASSPHRASE)
     costly = file.read_bytes().replace(b'"n": 131072', b'"n": 1073741824')
     (tmp_path / "costly").write_bytes(costly)
@@ -135,7 +139,7 @@ def test_a_wrong_passphrase_a_short_one_and_other_files(state: Path, tmp_path: P
         import_state(tmp_path / "costly", tmp_path / "back", PASSPHRASE)
 
 
-def test_the_commands(state: Path, tmp_path: Path) -> None:
+def test_the_export_and_import_commands(state: Path, tmp_path: Path) -> None:
     secret = tmp_path / "passphrase"
     secret.write_text(f"{PASSPHRASE}\n")
     for arguments, code in (

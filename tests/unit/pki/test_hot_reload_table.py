@@ -1,4 +1,4 @@
-"""Which change of which certificate restarts what: every file that a program reads has its row."""
+"""The hot reload table: every certificate file that a program reads has a row."""
 
 import re
 from pathlib import Path
@@ -7,10 +7,10 @@ import pytest
 
 from bundler.cluster.schema import Cluster
 from bundler.cluster.settings import list_fields, list_flags
-from bundler.pki.hot_reload import list_read_once, list_rereads
+from bundler.pki.hot_reload import list_files_read_at_start, list_hot_reload_rows
 
 SECRET = re.compile(r"/etc/\S*(?:/pki/\S+|\.kubeconfig)")
-WRITTEN_BY_ITSELF = "/etc/kubernetes/kubelet.kubeconfig"
+WRITTEN_BY_KUBELET = "/etc/kubernetes/kubelet.kubeconfig"
 
 
 def make_cluster(version: str, etcd: str | None = None) -> Cluster:
@@ -30,25 +30,25 @@ def make_cluster(version: str, etcd: str | None = None) -> Cluster:
 )
 def test_every_certificate_and_kubeconfig_of_the_flags_has_a_row(component: str) -> None:
     named = {path for row in list_flags(component) for path in SECRET.findall(row.value)}
-    rows = tuple(row.path for row in list_rereads() if row.component == component)
-    assert named - {WRITTEN_BY_ITSELF} == {
+    rows = tuple(row.path for row in list_hot_reload_rows() if row.component == component)
+    assert named - {WRITTEN_BY_KUBELET} == {
         path for path in named if any(path.startswith(row) for row in rows)
     }
     assert named
 
 
-def test_those_of_configuration_files_have_one_too() -> None:
+def test_every_certificate_and_kubeconfig_of_configuration_files_has_a_row() -> None:
     for component, path in (
         ("kubelet", "/etc/kubernetes/pki/ca.crt"),
         ("kube-proxy", "/etc/kubernetes/kube-proxy.kubeconfig"),
     ):
         named = SECRET.findall(str(list_fields(component, "1.20")).replace("'", " "))
         assert set(named) == {path}
-        assert path in list_read_once(make_cluster("1.20.2"), component)
+        assert path in list_files_read_at_start(make_cluster("1.20.2"), component)
 
 
 @pytest.mark.parametrize(
-    ("component", "last_that_does_not", "first", "path"),
+    ("component", "last_without", "first", "path"),
     [
         ("kube-apiserver", "1.16.15", "1.17.0", "/etc/kubernetes/pki/apiserver.crt"),
         ("kube-apiserver", "1.17.17", "1.18.0", "/etc/kubernetes/pki/apiserver-kubelet-client.key"),
@@ -57,37 +57,39 @@ def test_those_of_configuration_files_have_one_too() -> None:
         ("kube-scheduler", "1.16.15", "1.17.0", "/etc/kubernetes/pki/scheduler.key"),
     ],
 )  # fmt: skip
-def test_a_restart_is_due_until_the_minor_that_rereads(
-    component: str, last_that_does_not: str, first: str, path: str
+def test_a_restart_is_needed_before_the_minor_that_reloads(
+    component: str, last_without: str, first: str, path: str
 ) -> None:
-    assert path in list_read_once(make_cluster(last_that_does_not), component)
-    assert path not in list_read_once(make_cluster(first), component)
+    assert path in list_files_read_at_start(make_cluster(last_without), component)
+    assert path not in list_files_read_at_start(make_cluster(first), component)
 
 
-def test_etcds_own_version_counts_for_etcd() -> None:
-    for version, is_read_once in (("3.3.3", True), ("3.3.4", False), ("3.4.23", False)):
-        once = list_read_once(make_cluster("1.14.2", version), "etcd")
-        assert ("/etc/etcd/pki/server.crt" in once) is is_read_once
+def test_etcd_rows_use_the_etcd_version() -> None:
+    for version, only_at_start in (("3.3.3", True), ("3.3.4", False), ("3.4.23", False)):
+        once = list_files_read_at_start(make_cluster("1.14.2", version), "etcd")
+        assert ("/etc/etcd/pki/server.crt" in once) is only_at_start
         assert "/etc/etcd/pki/ca.crt" in once
 
 
 @pytest.mark.parametrize("minor", range(14, 37))
-def test_authorities_tokens_and_embedded_certificates_are_always_read_once(minor: int) -> None:
+def test_cas_token_keys_and_kubeconfigs_are_read_only_at_start(minor: int) -> None:
     cluster = make_cluster(f"1.{minor}.0")
-    for row in list_rereads():
+    for row in list_hot_reload_rows():
         if re.search(
             r"ca(-signing|-servers)?\.crt$|/sa\.|ca\.key$|(manager|scheduler|proxy|flannel)\.kubeconfig$",
             row.path,
         ):
-            assert row.path in list_read_once(cluster, row.component), row.path
+            assert row.path in list_files_read_at_start(cluster, row.component), row.path
 
 
-def test_every_row_says_where_that_is_to_be_seen() -> None:
-    assert all(len(row.source) > 10 for row in list_rereads())
-    assert len({(row.component, row.path) for row in list_rereads()}) == len(list_rereads())
+def test_every_row_has_a_source_and_is_unique() -> None:
+    assert all(len(row.source) > 10 for row in list_hot_reload_rows())
+    assert len({(row.component, row.path) for row in list_hot_reload_rows()}) == len(
+        list_hot_reload_rows()
+    )
 
 
-def test_no_unit_file_names_a_certificate_beside_the_table() -> None:
+def test_no_unit_file_lists_a_certificate_instead_of_the_table() -> None:
     for unit in (Path(__file__).parents[3] / "templates").rglob("etc/systemd/system/*.service*"):
         for line in unit.read_text().splitlines():
             if line.startswith("RestartOn="):

@@ -1,7 +1,7 @@
-"""Real programs (Kubernetes 1.20.2, etcd 3.4) take up new certificates without a restart.
+"""Real programs (Kubernetes 1.20.2, etcd 3.4) reload new certificates without a restart.
 
-One host that is a folder and an address of loopback: etcd, kube-apiserver, kube-controller-manager
-and kube-scheduler run with the flags and files of its rendered bundle. Then its files change.
+One host is a directory and a loopback address: etcd, kube-apiserver, kube-controller-manager and
+kube-scheduler run with the flags and files of its rendered bundle. Then the files change.
 """
 
 import http.client
@@ -29,10 +29,10 @@ from cryptography import x509
 from bundler.cluster.plan import ClusterPlan, make_plan
 from bundler.cluster.schema import Cluster
 from bundler.pki import declarations, issuing
+from bundler.pki.cluster_pki import ensure_pki
 from bundler.pki.key_pairs import load_pair
 from bundler.pki.live import fetch_chain
 from bundler.pki.renew import Selection, renew
-from bundler.pki.store import ensure_pki
 from bundler.render.context import Secrets
 from bundler.render.node import render_node
 from bundler.render.tree import write_tree
@@ -42,12 +42,12 @@ LAB_CACHE = Path(os.environ.get("BUNDLER_LAB_CACHE") or Path.home() / ".cache/bu
 MIRROR = LAB_CACHE / "mirror"
 NUMBERS = itertools.count(os.getpid() * 89 % 60000)
 PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
-A_MINUTE = 75  # seconds: they read their files every minute
+RELOAD_TIME = 75  # seconds; the programs read their files every minute
 
 
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the lab's programs."""
+    """A directory with the programs of the lab."""
     directory = tmp_path_factory.mktemp("programs")
     found = (
         *MIRROR.glob("github.com/etcd-io/etcd/releases/download/*/*amd64.tar.gz"),
@@ -60,22 +60,20 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     member.name = Path(member.name).name
                     opened.extract(member, directory)
     if not all((directory / name).exists() for name in PROGRAMS):
-        pytest.skip(
-            f"rereading programs cannot run: no etcd or no Kubernetes 1.20.2 below {MIRROR} (make lab)"
-        )
+        pytest.skip(f"hot reload needs etcd and Kubernetes 1.20.2 below {MIRROR} (make lab)")
     return directory
 
 
 def wait_for(what: str, holds: Callable[[], object], seconds: float = 60) -> None:
-    begun = time.monotonic()
+    started = time.monotonic()
     while not holds():
-        assert time.monotonic() - begun < seconds, f"after {seconds} s still not so: {what}"
+        assert time.monotonic() - started < seconds, f"after {seconds} s still waiting for: {what}"
         time.sleep(0.5)
 
 
 @dataclass
 class Host:
-    """The folder of a host, its state directory, and what runs there."""
+    """The directory of a host, its state directory, and its processes."""
 
     directory: Path
     programs: Path
@@ -99,7 +97,7 @@ class Host:
         return make_plan(cluster)
 
     def write(self) -> None:
-        """What the node's bundle would install; files of a running host are exchanged one by one."""
+        """Install the files of the node's bundle; changed files of a running host are replaced."""
         with open_state(self.directory / "state") as state:
             made = ensure_pki(state, self.plan, datetime.now(UTC))
             secrets = Secrets(
@@ -112,7 +110,7 @@ class Host:
         write_tree(tree, new)
         config = new / "rootfs/etc/kubernetes/scheduler-config.yaml"
         text = config.read_text().replace("/etc/", f"{self.root}/etc/")
-        # who loses its lease on a busy machine ends, and nobody starts it again here
+        # without leader election: a scheduler that loses its lease on a busy machine would exit
         config.write_text(text.replace("leaderElect: true", "leaderElect: false"))
         for file in sorted((new / "rootfs").rglob("*")):
             target = self.root / file.relative_to(new / "rootfs")
@@ -130,7 +128,9 @@ class Host:
             flags = [flag.replace(f"={place}", f"={self.root}{place}") for flag in flags]
         if name == "etcd":
             flags = [f.replace(",https://127.0.0.1:2379", "") for f in flags]
-            flags.append(f"--initial-cluster=one=https://{self.address}:2380")  # etcd-start.sh's
+            flags.append(
+                f"--initial-cluster=one=https://{self.address}:2380"
+            )  # as in etcd-start.sh
         flags = [f.replace("--leader-elect=true", "--leader-elect=false") for f in flags]
         with (self.directory / f"{name}.log").open("ab") as log:
             self.running[name] = subprocess.Popen(
@@ -157,13 +157,13 @@ class Host:
     def file(self, path: str) -> Path:
         return self.root / path
 
-    def shows(self, port: int, path: str) -> bool:
-        """Whether the server on that port shows the certificate in that file."""
+    def presents(self, port: int, path: str) -> bool:
+        """Whether the server on that port presents the certificate of that file."""
         own = x509.load_pem_x509_certificate(self.file(path).read_bytes())
         return fetch_chain(self.address, port)[0] == own
 
     def request(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
-        """As the administrator."""
+        """Send a request as the administrator."""
         state = self.directory / "state/pki"
         context = ssl.create_default_context(cafile=state / "kubernetes-ca/cert.pem")
         context.load_cert_chain(state / "admin/cert.pem", state / "admin/key.pem")
@@ -213,7 +213,7 @@ def host(programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[H
         made.stop()
 
 
-def test_servers_show_new_certificates_without_a_restart(host: Host) -> None:
+def test_servers_present_new_certificates_without_a_restart(host: Host) -> None:
     pids = host.pids()
     files = {
         2379: "etc/etcd/pki/server.crt",
@@ -222,13 +222,15 @@ def test_servers_show_new_certificates_without_a_restart(host: Host) -> None:
         10257: "etc/kubernetes/pki/controller-manager.crt",
         10259: "etc/kubernetes/pki/scheduler.crt",
     }
-    wait_for("all serve", lambda: all(host.shows(port, path) for port, path in files.items()))
+    wait_for("all serve", lambda: all(host.presents(port, path) for port, path in files.items()))
     host.renew("nodes/one/*")
-    assert host.shows(2379, files[2379])  # at once: etcd reads at each handshake
-    assert host.shows(2380, files[2380])
+    assert host.presents(2379, files[2379])  # immediately: etcd reads the file at each handshake
+    assert host.presents(2380, files[2380])
     for port in (6443, 10257, 10259):
         wait_for(
-            f"{port} shows it", lambda port=port: host.shows(port, files[port]), seconds=A_MINUTE
+            f"{port} presents it",
+            lambda port=port: host.presents(port, files[port]),
+            seconds=RELOAD_TIME,
         )
     assert host.can_write()
     assert host.pids() == pids
@@ -236,7 +238,7 @@ def test_servers_show_new_certificates_without_a_restart(host: Host) -> None:
 
 @dataclass(frozen=True)
 class Kubelet:
-    """A stand-in that remembers who asked it."""
+    """A fake kubelet that records client certificates."""
 
     callers: list[bytes]
     port: int
@@ -246,13 +248,13 @@ class Kubelet:
 def serve_kubelet(host: Host) -> Iterator[Kubelet]:
     state = host.directory / "state"
     with open_state(state) as opened:
-        authority = load_pair(state / "pki/kubernetes-ca", opened).issuer
+        ca = load_pair(state / "pki/kubernetes-ca", opened).issuer
     key = issuing.make_key("ecdsa-p256")
     content = declarations.Content(
         common_name="system:node:two", organization="system:nodes",
         usages=(declarations.SERVER.dotted_string,), names=(IPv4Address(host.address),),
     )  # fmt: skip
-    certificate = issuing.issue(content, key.public_key(), authority, datetime.now(UTC), 1)
+    certificate = issuing.issue(content, key.public_key(), ca, datetime.now(UTC), 1)
     files = host.directory / "kubelet.crt", host.directory / "kubelet.key"
     files[0].write_bytes(issuing.encode_certificate(certificate))
     files[1].write_bytes(issuing.encode_private_key(key))
@@ -297,7 +299,7 @@ def add_node(host: Host, port: int) -> None:
     assert host.request("PATCH", "/api/v1/nodes/two/status", status)[0] == 200
 
 
-def test_kubelets_and_aggregated_apis_see_the_new_client_certificates(host: Host) -> None:
+def test_kubelets_and_aggregated_apis_get_the_new_client_certificates(host: Host) -> None:
     pids = host.pids()
     with serve_kubelet(host) as kubelet:
         add_node(host, kubelet.port)
@@ -315,25 +317,27 @@ def test_kubelets_and_aggregated_apis_see_the_new_client_certificates(host: Host
         new = x509.load_pem_x509_certificate(file.read_bytes())
         assert new != old
         wait_for(
-            "the kubelet sees it", lambda: x509.load_der_x509_certificate(ask()) == new, seconds=10
+            "the kubelet gets the new certificate",
+            lambda: x509.load_der_x509_certificate(ask()) == new,
+            seconds=10,
         )
     text = 'Loaded a new cert/key pair for "aggregator-proxy-cert::'
     wait_for(
         "the aggregator has the new one",
         lambda: host.log("kube-apiserver").count(text) > 0 and
         host.log("kube-apiserver").count('"aggregator-proxy-cert::') > loaded,
-        seconds=A_MINUTE,
+        seconds=RELOAD_TIME,
     )  # fmt: skip
     assert host.pids() == pids
 
 
-def test_etcd_is_shown_the_new_client_certificate(host: Host) -> None:
-    """etcd comes back believing another authority for clients: only who reread its file gets in."""
+def test_the_api_server_presents_its_new_client_certificate_to_etcd(host: Host) -> None:
+    """etcd restarts with another client CA: only a client that has reloaded its file can connect."""
     pid = host.running["kube-apiserver"].pid
     other = issuing.make_key("ecdsa-p256")
-    authority = issuing.issue_authority("etcd-ca", "real", other, datetime.now(UTC), 10)
+    ca = issuing.issue_ca("etcd-ca", "real", other, datetime.now(UTC), 10)
     trusted = host.file("etc/etcd/pki/ca.crt")
-    trusted.write_bytes(issuing.encode_certificate(authority))
+    trusted.write_bytes(issuing.encode_certificate(ca))
     host.stop("etcd")
     host.start("etcd")
     time.sleep(3)
@@ -341,7 +345,7 @@ def test_etcd_is_shown_the_new_client_certificate(host: Host) -> None:
     key = issuing.make_key("ecdsa-p256")
     spec = next(s for s in declarations.CERTIFICATES if s.name == "apiserver-etcd-client")
     content = declarations.make_content(spec, host.plan, None)
-    issuer = issuing.Issuer(certificate=authority, key=other)
+    issuer = issuing.Issuer(certificate=ca, key=other)
     certificate = issuing.issue(content, key.public_key(), issuer, datetime.now(UTC), 5)
     for name, data in (
         ("crt", issuing.encode_certificate(certificate)),
@@ -354,8 +358,8 @@ def test_etcd_is_shown_the_new_client_certificate(host: Host) -> None:
     assert host.running["kube-apiserver"].pid == pid
 
 
-def test_the_certificate_in_the_servers_memory_is_shown_to_who_asks_for_it(host: Host) -> None:
-    """kube-certs.sh relies on it (lib/core/certificates.sh, served_certificate)."""
+def test_the_api_server_presents_its_loopback_certificate_for_its_sni_name(host: Host) -> None:
+    """kube-certs.sh depends on this (lib/core/certificates.sh, served_certificate)."""
     done = subprocess.run(
         ["openssl", "s_client", "-connect", f"{host.address}:6443", "-servername", "apiserver-loopback-client"],
         input=b"", capture_output=True, check=False,

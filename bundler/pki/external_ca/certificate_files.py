@@ -1,6 +1,6 @@
-"""Certificates and keys out of files, in the forms that PKI departments hand them out.
+"""Read certificates and keys from files, in the formats that PKI departments deliver.
 
-Certificates: PEM (one or many, with text around them), DER, PKCS#7 of either kind (.p7b).
+Certificates: PEM (one or more, with text around them), DER, PKCS#7 as PEM or DER (.p7b).
 Keys: PEM or DER, PKCS#8 or traditional, encrypted or not.
 """
 
@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 from bundler.errors import PkiError
 from bundler.pki import declarations, issuing
 
-LARGEST = 1 << 20  # bytes of a file
+MAX_SIZE = 1 << 20  # bytes of a file
 SUFFIXES = (".cer", ".crt", ".der", ".p7b", ".p7c", ".pem")
 BEGIN = b"-----BEGIN "
 BEGIN_CERTIFICATE = b"-----BEGIN CERTIFICATE-----"
@@ -30,24 +30,24 @@ BEGIN_PKCS7 = b"-----BEGIN PKCS7-----"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundCertificate:
-    """A certificate and the file that it was in."""
+    """A certificate and the file that holds it."""
 
     path: Path
     certificate: x509.Certificate
 
 
 def read_certificates(path: Path) -> tuple[x509.Certificate, ...]:
-    """Every certificate of a file; PkiError where there is none or it cannot be read."""
+    """Every certificate of a file; raises PkiError if there is none or the file is unreadable."""
     found = _parse_certificates(path, _read(path))
     if not found:
-        raise PkiError(f"{path}: no certificate in it (PEM, DER and PKCS#7 are read)")
+        raise PkiError(f"{path}: holds no certificate (supported formats: PEM, DER, PKCS#7)")
     return found
 
 
 def find_certificates(paths: Iterable[Path]) -> tuple[tuple[FoundCertificate, ...], list[str]]:
-    """Those of all files, and of the files in directories that have any; and all faults.
+    """The certificates of files and directories, and every fault.
 
-    In a directory, other files than certificates are nobody's fault: requests lie there, too.
+    In a directory, files of other kinds are no fault: requests may be in the same directory.
     """
     found: list[FoundCertificate] = []
     faults: list[str] = []
@@ -68,7 +68,7 @@ def find_certificates(paths: Iterable[Path]) -> tuple[tuple[FoundCertificate, ..
 
 
 def read_private_key(path: Path, ask: Callable[[], str]) -> issuing.PrivateKey:
-    """An ECDSA or RSA key; `ask` is called for the passphrase of an encrypted one."""
+    """Read an ECDSA or RSA key; `ask` returns the passphrase if the key is encrypted."""
     content = _read(path)
     load = load_pem_private_key if BEGIN in content else load_der_private_key
     try:
@@ -78,8 +78,8 @@ def read_private_key(path: Path, ask: Callable[[], str]) -> issuing.PrivateKey:
             key = load(content, ask().encode())
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise PkiError(
-            f"{path}: not a private key that can be read, or the passphrase is wrong",
-            hint=f"openssl pkey -in {path} -noout tells whether openssl can read it",
+            f"{path}: not a readable private key, or the passphrase is wrong",
+            hint=f"check whether openssl can read it: openssl pkey -in {path} -noout",
         ) from error
     if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
         raise PkiError(f"{path}: expected an ECDSA or RSA key")
@@ -87,7 +87,7 @@ def read_private_key(path: Path, ask: Callable[[], str]) -> issuing.PrivateKey:
 
 
 def _may_be_other(file: Path) -> bool:
-    """In a directory: whether it may well be something else than a certificate."""
+    """Whether a file of a directory may be something other than a certificate."""
     if file.suffix.lower() not in SUFFIXES:
         return True
     content = _read(file)
@@ -96,24 +96,24 @@ def _may_be_other(file: Path) -> bool:
 
 def _read(path: Path) -> bytes:
     try:
-        if path.stat().st_size > LARGEST:
-            raise PkiError(f"{path}: too large for certificates and keys")
+        if path.stat().st_size > MAX_SIZE:
+            raise PkiError(f"{path}: larger than {MAX_SIZE >> 20} MiB, too large for a certificate")
         return path.read_bytes()
     except OSError as error:
-        raise PkiError(f"{path}: cannot be read: {error.strerror}") from error
+        raise PkiError(f"{path}: cannot read: {error.strerror}") from error
 
 
 def _parse_certificates(path: Path, content: bytes) -> tuple[x509.Certificate, ...]:
-    """Those that are there, each wholly readable; none where the file is something else."""
+    """Parse the certificates of a file completely; empty if it holds something else."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of forms that are odd; what counts is checked by us
+        warnings.simplefilter("ignore")  # about unusual encodings; rules.py checks what matters
         try:
             found = tuple(_load(content))
             for certificate in found:
-                declarations.read_content(certificate)  # its extensions can be read, too
+                declarations.read_content(certificate)  # raises if an extension is malformed
                 certificate.public_key()
         except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-            raise PkiError(f"{path}: a certificate in it cannot be read: {error}") from error
+            raise PkiError(f"{path}: holds a certificate that cannot be read: {error}") from error
     return found
 
 
@@ -122,7 +122,7 @@ def _load(content: bytes) -> Iterable[x509.Certificate]:
         return x509.load_pem_x509_certificates(content)
     if BEGIN_PKCS7 in content:
         return pkcs7.load_pem_pkcs7_certificates(content)
-    if not content.startswith(b"\x30"):  # an ASN.1 sequence, with which both forms of DER begin
+    if not content.startswith(b"\x30"):  # ASN.1 sequence: both DER formats begin with it
         return ()
     try:
         return (x509.load_der_x509_certificate(content),)

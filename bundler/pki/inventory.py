@@ -1,4 +1,4 @@
-"""Certificates as they are: every one of a state directory or of a bundle, and when it ends."""
+"""List the certificates and pending requests of a state directory or bundle, and when they end."""
 
 import base64
 import binascii
@@ -12,21 +12,21 @@ from cryptography import x509
 
 from bundler.errors import ConfigError, PkiError
 from bundler.formats.bundle_archives import explain_damage, read_tar_gz
-from bundler.pki.external_ca.extensions import find_extension
 from bundler.pki.external_ca.origins import (
     CHAIN,
     DESCRIPTIONS,
     REQUEST,
     read_origin,
 )
-from bundler.state.directory import heal_state
+from bundler.pki.live import list_names
+from bundler.state.directory import recover_state
 
-MAX_SIZE = 1 << 20  # bytes of a file that can hold certificates
+MAX_SIZE = 1 << 20  # bytes; larger files hold no certificates
 EMBEDDED = {
     ".kubeconfig": re.compile(r"^ *client-certificate-data: (\S+)$", re.MULTILINE),
-    ".yaml": re.compile(r"^ *tls\.crt: (\S{32,})$", re.MULTILINE),  # a Secret, as metrics-server's
+    ".yaml": re.compile(r"^ *tls\.crt: (\S{32,})$", re.MULTILINE),  # a Secret (metrics-server)
 }
-"""Files that hold certificates among other things, in base64."""
+"""Files that embed certificates in base64."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,30 +38,30 @@ class CertificateEntry:
     issuer: str
     names: tuple[str, ...]
     not_after: datetime
-    days_left: int  # negative: ended
-    note: str = ""  # of the user's own PKI: what it is and where it comes from
+    days_left: int  # negative if it has ended
+    note: str = ""  # the origin of an external CA
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """A certificate that was asked for elsewhere and has not come back."""
+class PendingRequest:
+    """A request whose signed certificate is not imported yet."""
 
     path: str
     subject: str
 
 
 def parse_days(option: str, text: str) -> int:
-    """The number in `60d` or `60`; ConfigError, naming the option, where it is none."""
+    """Parse `60d` or `60`; raises ConfigError that names the option."""
     match = re.fullmatch(r"(\d{1,5})d?", text)
     if not match:
-        raise ConfigError(f"{option} {text}: must be a number of days such as 60d")
+        raise ConfigError(f"{option} {text}: expected a number of days, such as 60d")
     return int(match[1])
 
 
-def list_state(directory: Path, now: datetime) -> tuple[CertificateEntry, ...]:
-    """Every certificate that a state directory uses, the soonest end first; nothing is created."""
+def list_state_certificates(directory: Path, now: datetime) -> tuple[CertificateEntry, ...]:
+    """Every certificate of a state directory, the earliest end first; creates nothing."""
     check_is_state(directory)
-    heal_state(directory)
+    recover_state(directory)
     found = []
     for path in sorted((directory / "pki").rglob("cert.pem")):
         try:
@@ -72,37 +72,38 @@ def list_state(directory: Path, now: datetime) -> tuple[CertificateEntry, ...]:
             chain = path.with_name(CHAIN)
             if chain.exists():
                 above = _describe(str(place / CHAIN), chain.read_bytes(), now)
-                found += [replace(entry, note=f"above {place.name}") for entry in above]
+                found += [replace(entry, note=f"issuer of {place.name}") for entry in above]
         except OSError as error:
             raise PkiError(f"{path}: {error.strerror}") from error
     return _sorted(found)
 
 
 def check_is_state(directory: Path) -> None:
-    """Raise PkiError where no build has made a state directory."""
+    """Raise PkiError if `directory` is not a state directory that a build made."""
     if not (directory / "pki").is_dir():
         raise PkiError(
-            f"{directory}: no state directory", hint="give it with --state, or build once"
+            f"{directory}: not a state directory (it has no pki/)",
+            hint="set --state, or run bundler build first",
         )
 
 
-def list_requests(directory: Path) -> tuple[Request, ...]:
-    """Every request of a state directory whose certificate has not come back."""
+def list_requests(directory: Path) -> tuple[PendingRequest, ...]:
+    """Every pending request of a state directory."""
     found = []
     for path in sorted((directory / "pki").rglob(REQUEST)):
         try:
             request = x509.load_pem_x509_csr(path.read_bytes())
         except (OSError, ValueError) as error:
-            raise PkiError(f"{path}: not a request in PEM") from error
+            raise PkiError(f"{path}: not a certificate request in PEM") from error
         place = str(path.parent.relative_to(directory))
-        found.append(Request(path=place, subject=request.subject.rfc4514_string()))
+        found.append(PendingRequest(path=place, subject=request.subject.rfc4514_string()))
     return tuple(found)
 
 
-def list_bundle(path: Path, now: datetime) -> tuple[CertificateEntry, ...]:
-    """Every certificate of a bundle or of its volumes, the soonest end first.
+def list_bundle_certificates(path: Path, now: datetime) -> tuple[CertificateEntry, ...]:
+    """Every certificate of a bundle or of its volumes, the earliest end first.
 
-    Those in kubeconfigs and Secrets are among them.
+    Certificates in kubeconfigs and Secrets are included.
     """
     found = []
     with explain_damage(path):
@@ -127,7 +128,7 @@ def _find_pem(name: str, content: bytes) -> Iterator[bytes]:
 
 
 def _describe(path: str, pem: bytes, now: datetime) -> list[CertificateEntry]:
-    """Every certificate of a file: servers show those above them, too."""
+    """Every certificate of a file: server certificate files also hold intermediate CAs."""
     try:
         certificates = x509.load_pem_x509_certificates(pem)
     except ValueError as error:
@@ -137,17 +138,12 @@ def _describe(path: str, pem: bytes, now: datetime) -> list[CertificateEntry]:
             path=path,
             subject=certificate.subject.rfc4514_string(),
             issuer=certificate.issuer.rfc4514_string(),
-            names=_list_names(certificate),
+            names=list_names(certificate),
             not_after=certificate.not_valid_after_utc,
             days_left=(certificate.not_valid_after_utc - now).days,
         )
         for certificate in certificates
     ]
-
-
-def _list_names(certificate: x509.Certificate) -> tuple[str, ...]:
-    names = find_extension(certificate, x509.SubjectAlternativeName)
-    return tuple(str(name.value) for name in names or ())
 
 
 def _sorted(entries: list[CertificateEntry]) -> tuple[CertificateEntry, ...]:

@@ -1,4 +1,4 @@
-"""A certificate authority for servers on loopback."""
+"""A CA for servers on loopback."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,13 +15,13 @@ SIGNS = x509.KeyUsage(
 )  # fmt: skip
 
 
-class Authority:
-    """A certificate authority that lives in a directory."""
+class CertificateAuthority:
+    """A CA that lives in a directory."""
 
     def __init__(self, directory: Path, name: str) -> None:
         self.directory, self.name = directory, name
         self.key = ec.generate_private_key(ec.SECP256R1())
-        self.file = self.issue(name, [], is_authority=True)
+        self.file = self.issue(name, [], is_ca=True)
 
     def issue(
         self,
@@ -29,10 +29,10 @@ class Authority:
         alternatives: list[x509.GeneralName],
         *,
         days: int = 1,
-        is_authority: bool = False,
+        is_ca: bool = False,
     ) -> Path:
-        """The file name.crt, beside it name.key."""
-        key = self.key if is_authority else ec.generate_private_key(ec.SECP256R1())
+        """Issue a certificate: name.crt and name.key."""
+        key = self.key if is_ca else ec.generate_private_key(ec.SECP256R1())
         end = datetime.now(UTC) + timedelta(days=days)
         builder = (
             x509.CertificateBuilder()
@@ -42,16 +42,16 @@ class Authority:
             .serial_number(x509.random_serial_number())
             .not_valid_before(end - timedelta(days=30))
             .not_valid_after(end)
-            .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
+            .add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
         )
-        # what Python asks of certificates from 3.13 on
+        # Python 3.13 and later require these identifiers
         signer = x509.SubjectKeyIdentifier.from_public_key(self.key.public_key())
         builder = builder.add_extension(
             x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
         ).add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(signer), critical=False
         )
-        if is_authority:
+        if is_ca:
             builder = builder.add_extension(SIGNS, critical=True)
         if alternatives:
             builder = builder.add_extension(

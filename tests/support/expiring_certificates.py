@@ -1,4 +1,4 @@
-"""Certificates that end when a test says so."""
+"""Certificates with a chosen end."""
 
 from datetime import UTC, datetime, timedelta
 

@@ -1,4 +1,4 @@
-"""What is created, reused, reissued and refused in the state directory's pki/."""
+"""ensure_pki: what it creates, reuses, issues again and refuses in pki/ of the state directory."""
 
 import contextlib
 import multiprocessing
@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from support.paths import TESTS
-from support.pki_cases import NOW, make_plan
+from support.pki_plans import NOW, make_plan
 
 from bundler.cluster.schema import Role
 from bundler.errors import OutputError, PkiError
 from bundler.pki import declarations, issuing
-from bundler.pki.store import ensure_pki
+from bundler.pki.cluster_pki import ensure_pki
 from bundler.state.directory import open_state
 
 MASTER_NAMES = {
@@ -44,7 +44,7 @@ def read_all(path):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A state directory made once; the tests work on copies."""
+    """A state directory that is created once; the tests use copies."""
     path = tmp_path_factory.mktemp("made") / "state"
     ensure(path)
     return path
@@ -55,9 +55,9 @@ def state(made, tmp_path):
     return Path(shutil.copytree(made, tmp_path / "state"))
 
 
-def test_the_first_build_creates_everything_and_says_so(tmp_path):
+def test_the_first_build_creates_everything_and_reports_it(tmp_path):
     made = ensure(tmp_path / "state")
-    assert set(made.authorities) == set(declarations.AUTHORITIES)
+    assert set(made.cas) == set(declarations.CA_NAMES)
     assert {name: set(pairs) for name, pairs in made.nodes.items()} == {
         "master1": MASTER_NAMES,
         "master2": MASTER_NAMES,
@@ -73,7 +73,7 @@ def test_the_first_build_creates_everything_and_says_so(tmp_path):
     )
 
 
-def test_the_second_build_changes_no_byte_and_says_nothing(state):
+def test_the_second_build_changes_no_byte_and_reports_nothing(state):
     before = read_all(state)
     first, second = ensure(state), ensure(state, now=NOW + timedelta(days=100))
     assert first == second
@@ -81,7 +81,7 @@ def test_the_second_build_changes_no_byte_and_says_nothing(state):
     assert read_all(state) == before
 
 
-def test_what_is_in_memory_is_what_is_on_disk(state):
+def test_the_returned_pair_equals_the_files_on_disk(state):
     made = ensure(state)
     directory = state / "pki" / "nodes" / "master1" / "apiserver"
     pair = made.nodes["master1"]["apiserver"]
@@ -108,7 +108,7 @@ def test_every_file_is_0600_and_every_directory_0700_whatever_the_umask(tmp_path
             assert path.stat().st_mode & 0o777 == 0o600, path
 
 
-def test_a_third_control_plane_node_reissues_the_api_servers_and_nothing_else(state):
+def test_a_third_control_plane_node_reissues_only_the_api_server_certificates(state):
     before = read_all(state / "pki")
     made = ensure(state, make_plan(masters=3), NOW + timedelta(days=1))
     after = read_all(state / "pki")
@@ -122,8 +122,8 @@ def test_a_third_control_plane_node_reissues_the_api_servers_and_nothing_else(st
             "certificates of master3: created apiserver, controller-manager-server,"
             " scheduler-server, etcd-server, etcd-peer"
         ),
-        "apiserver of master1: reissued, because SANs gained 172.30.20.13, master3",
-        "apiserver of master2: reissued, because SANs gained 172.30.20.13, master3",
+        "apiserver of master1: issued again, because SANs gained 172.30.20.13, master3",
+        "apiserver of master2: issued again, because SANs gained 172.30.20.13, master3",
     )
 
 
@@ -133,10 +133,10 @@ def test_a_new_worker_changes_no_certificate(state):
     assert read_all(state) == before
 
 
-def test_a_removed_control_plane_node_leaves_the_sans(state):
+def test_a_removed_control_plane_node_is_removed_from_the_sans(state):
     made = ensure(state, make_plan(masters=1))
     assert made.notes == (
-        "apiserver of master1: reissued, because SANs lost 172.30.20.12, master2",
+        "apiserver of master1: issued again, because SANs lost 172.30.20.12, master2",
     )
     assert (state / "pki/nodes/master2/apiserver/key.pem").exists()
 
@@ -146,31 +146,31 @@ def test_a_new_endpoint_reissues_with_the_same_key(state):
     made = ensure(state, make_plan(endpoint="api.example.org"))
     assert made.nodes["master1"]["apiserver"].key_pem == key
     assert made.notes[0] == (
-        "apiserver of master1: reissued, because SANs gained api.example.org"
+        "apiserver of master1: issued again, because SANs gained api.example.org"
         " and SANs lost 172.30.20.250"
     )
 
 
-def test_another_kind_of_key_counts_for_new_keys_only_and_is_told(state):
+def test_a_changed_key_kind_applies_to_new_keys_only_and_is_reported(state):
     before = read_all(state)
     made = ensure(state, make_plan(key="rsa-2048"))
     assert read_all(state) == before
     assert made.notes == (
         (
-            "pki.key is rsa-2048, which counts for new keys only: 19 existing keys of another kind"
-            " stay as they are (apiserver of master1 …)"
+            "pki.key is rsa-2048, which applies to new keys only: 19 existing keys of another"
+            " kind are kept (apiserver of master1 …)"
         ),
     )
 
 
-def test_rsa_keys_are_made_when_asked_for(tmp_path):
+def test_rsa_keys_are_created_if_configured(tmp_path):
     made = ensure(tmp_path / "state", make_plan(masters=1, workers=0, key="rsa-2048"))
-    for pair in (*made.authorities.values(), *made.cluster.values()):
+    for pair in (*made.cas.values(), *made.cluster.values()):
         key = x509.load_pem_x509_certificate(pair.certificate_pem).public_key()
         assert issuing.get_key_kind(key) == "rsa-2048"
 
 
-def test_a_certificate_that_ends_soon_is_warned_of_and_kept(state):
+def test_a_certificate_near_its_end_is_kept_with_a_warning(state):
     before = read_all(state)
     made = ensure(state, now=NOW + timedelta(days=340))
     assert (
@@ -180,12 +180,12 @@ def test_a_certificate_that_ends_soon_is_warned_of_and_kept(state):
     assert read_all(state) == before
 
 
-def test_certificates_meant_to_be_short_are_not_warned_of_from_the_first_day(tmp_path):
+def test_a_short_certificate_causes_no_warning_on_its_first_day(tmp_path):
     made = ensure(tmp_path / "state", make_plan(days=7, ca_days=60))
     assert not [note for note in made.notes if note.startswith("warning")]
 
 
-def test_ended_certificates_are_refused_all_at_once_and_nothing_is_written(state):
+def test_all_ended_certificates_are_reported_at_once_and_nothing_is_written(state):
     before = read_all(state)
     with pytest.raises(PkiError, match="admin of the cluster ended on 2027-03-04") as caught:
         ensure(state, now=NOW + timedelta(days=366))
@@ -195,43 +195,43 @@ def test_ended_certificates_are_refused_all_at_once_and_nothing_is_written(state
     assert read_all(state) == before
 
 
-def test_a_deleted_certificate_is_issued_anew_for_the_same_key(state):
+def test_a_deleted_certificate_is_issued_again_for_the_same_key(state):
     directory = state / "pki/admin"
     key = (directory / "key.pem").read_bytes()
     (directory / "cert.pem").unlink()
     made = ensure(state, now=NOW + timedelta(days=340))
-    assert "admin of the cluster: reissued, because its cert.pem was not there" in made.notes
+    assert "admin of the cluster: issued again, because its cert.pem was missing" in made.notes
     assert made.cluster["admin"].not_after == (NOW + timedelta(days=705)).replace(
         second=0, microsecond=0
     )
     assert (directory / "key.pem").read_bytes() == key
 
 
-def test_an_ended_authority_is_refused_with_the_way_out(state):
+def test_an_ended_ca_is_refused_with_a_hint(state):
     with pytest.raises(PkiError, match=r"etcd-ca ended on 2036-03-01") as caught:
         ensure(state, now=NOW + timedelta(days=3651))
-    assert "new authorities" in caught.value.hint
+    assert "new CAs" in caught.value.hint
 
 
-def test_an_authority_that_ends_soon_is_warned_of(tmp_path):
+def test_a_ca_near_its_end_causes_a_warning(tmp_path):
     made = ensure(tmp_path / "state", make_plan(ca_days=365, days=365))
     made = ensure(tmp_path / "state", make_plan(), NOW + timedelta(days=300))
     assert any(note.startswith("warning: kubernetes-ca ends on 2027-03-04") for note in made.notes)
 
 
 @pytest.mark.parametrize("name", ["etcd-ca", "front-proxy-ca", "kubernetes-ca", "service-account"])
-def test_a_lost_authority_is_never_made_anew(state, name):
+def test_a_lost_ca_is_never_created_again(state, name):
     shutil.rmtree(state / "pki" / name)
     before = read_all(state)
     with pytest.raises(
-        PkiError, match=f"pki/{name}: missing, but what was made after it"
+        PkiError, match=f"pki/{name}: missing, but .*, which is made later, exists"
     ) as caught:
         ensure(state)
     assert caught.value.hint.startswith("restore it from your backup")
     assert read_all(state) == before
 
 
-def test_a_lost_encryption_key_is_never_made_anew(state):
+def test_a_lost_encryption_key_is_never_created_again(state):
     (state / "encryption-key").unlink()
     with pytest.raises(PkiError, match="encryption-key: missing"):
         ensure(state)
@@ -241,17 +241,17 @@ def test_a_lost_encryption_key_is_never_made_anew(state):
 @pytest.mark.parametrize(
     ("file", "message"),
     [
-        ("pki/kubernetes-ca/key.pem", "not a private key in PEM"),
+        ("pki/kubernetes-ca/key.pem", "not an unencrypted private key in PEM"),
         ("pki/kubernetes-ca/cert.pem", "not a certificate in PEM"),
-        ("pki/service-account/key.pem", "not a private key in PEM"),
+        ("pki/service-account/key.pem", "not an unencrypted private key in PEM"),
         ("pki/service-account/pub.pem", "do not belong together"),
         ("pki/admin/cert.pem", "not a certificate in PEM"),
-        ("pki/nodes/master1/etcd-peer/key.pem", "not a private key in PEM"),
+        ("pki/nodes/master1/etcd-peer/key.pem", "not an unencrypted private key in PEM"),
         ("encryption-key", "expected 32 bytes in base64"),
     ],
 )
 @pytest.mark.parametrize("damage", ["empty", "cut", "noise"])
-def test_a_damaged_file_is_named_and_left_alone(state, file, message, damage):
+def test_a_damaged_file_is_reported_and_not_changed(state, file, message, damage):
     path = state / file
     old = path.read_bytes()
     path.write_bytes(
@@ -265,7 +265,7 @@ def test_a_damaged_file_is_named_and_left_alone(state, file, message, damage):
     assert read_all(state) == before
 
 
-def test_every_damaged_pair_is_named_at_once(state):
+def test_all_damaged_pairs_are_reported_at_once(state):
     for name in ("admin", "scheduler"):
         (state / "pki" / name / "key.pem").write_bytes(b"")
     with pytest.raises(PkiError) as caught:
@@ -281,21 +281,21 @@ def test_a_key_of_another_certificate_is_refused(state, name):
         ensure(state)
 
 
-def test_a_leaf_in_the_place_of_an_authority_is_refused(state):
+def test_a_leaf_in_place_of_a_ca_is_refused(state):
     for file in ("cert.pem", "key.pem"):
         shutil.copy(state / "pki/admin" / file, state / "pki/kubernetes-ca" / file)
-    with pytest.raises(PkiError, match="not the certificate of an authority"):
+    with pytest.raises(PkiError, match="not a CA certificate"):
         ensure(state)
 
 
-def test_another_authority_than_the_one_that_signed_reissues_its_leaves(state, tmp_path):
+def test_a_changed_ca_reissues_its_leaves(state, tmp_path):
     ensure(tmp_path / "other", make_plan(masters=1, workers=0))
     shutil.rmtree(state / "pki/front-proxy-ca")
     shutil.copytree(tmp_path / "other/pki/front-proxy-ca", state / "pki/front-proxy-ca")
     assert ensure(state).notes == (
         (
-            "front-proxy-client of the cluster: reissued,"
-            " because another front-proxy-ca than the present one signed it"
+            "front-proxy-client of the cluster: issued again,"
+            " because it was not signed by the current front-proxy-ca"
         ),
     )
 
@@ -305,14 +305,14 @@ def test_the_state_of_another_cluster_is_refused(state):
         ensure(state, make_plan(name="prod"))
 
 
-def test_a_key_that_others_may_read_is_refused(state):
+def test_a_key_that_other_users_can_read_is_refused(state):
     (state / "pki/admin/key.pem").chmod(0o644)
     with pytest.raises(PkiError, match=r"mode 0644") as caught:
         ensure(state)
     assert caught.value.hint == f"chmod -R go= {state}"
 
 
-def test_nodes_named_like_certificates_are_no_trouble(tmp_path):
+def test_nodes_may_be_named_like_certificates(tmp_path):
     plan = make_plan(masters=1, workers=0)
     text = plan.cluster.model_dump(mode="json", by_alias=True)
     assert text["nodes"][0]["name"] == "master1"
@@ -353,7 +353,7 @@ def test_a_full_disk_loses_nothing(state, monkeypatch):
 def test_no_secret_shows_in_a_repr(state):
     made = ensure(state)
     assert "PRIVATE KEY" not in repr(made)
-    for pair in (*made.authorities.values(), *made.cluster.values()):
+    for pair in (*made.cas.values(), *made.cluster.values()):
         assert pair.key_pem.splitlines()[1].decode() not in repr(made)
     assert made.service_account_key.splitlines()[1].decode() not in repr(made)
     with open_state(state) as opened:
@@ -364,9 +364,9 @@ KILLED = """
 import sys
 from pathlib import Path
 sys.path.insert(0, {here!r})
-from bundler.pki.store import ensure_pki
+from bundler.pki.cluster_pki import ensure_pki
 from bundler.state.directory import open_state
-from support.pki_cases import NOW, make_plan
+from support.pki_plans import NOW, make_plan
 print("ready", flush=True)
 with open_state(Path({state!r})) as state:
     ensure_pki(state, make_plan(), NOW)
@@ -374,7 +374,7 @@ with open_state(Path({state!r})) as state:
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.004, 0.01, 0.02, 0.04])
-def test_a_build_killed_at_any_moment_is_finished_by_the_next(tmp_path, delay):
+def test_the_next_build_completes_one_that_was_killed_at_any_moment(tmp_path, delay):
     path = tmp_path / "state"
     code = KILLED.format(here=str(TESTS), state=str(path))
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
@@ -392,7 +392,7 @@ def test_a_build_killed_at_any_moment_is_finished_by_the_next(tmp_path, delay):
 
 
 @pytest.mark.parametrize("number", range(0, 100, 7))
-def test_a_build_that_stops_at_any_rename_is_finished_by_the_next(tmp_path, monkeypatch, number):
+def test_the_next_build_completes_one_that_stopped_at_any_rename(tmp_path, monkeypatch, number):
     path = tmp_path / "state"
     renames = []
 
@@ -425,7 +425,7 @@ def run_ensure(path, results):
     results.put(dict(ensure(Path(path)).cluster))
 
 
-def test_builds_at_once_agree(tmp_path):
+def test_concurrent_builds_return_the_same_pki(tmp_path):
     context = multiprocessing.get_context("fork")
     results = context.Queue()
     path = str(tmp_path / "state")

@@ -1,4 +1,4 @@
-"""What each certificate says, read back with cryptography."""
+"""The content of each issued certificate, read back with cryptography."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -8,7 +8,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-from support.pki_cases import NOW, make_plan
+from support.pki_plans import NOW, make_plan
 
 from bundler.errors import PkiError
 from bundler.pki import declarations, issuing
@@ -20,7 +20,7 @@ CLIENT = ExtendedKeyUsageOID.CLIENT_AUTH
 
 def make_issuer(name=declarations.KUBERNETES_CA, days=3650, now=NOW):
     key = issuing.make_key("ecdsa-p256")
-    return issuing.Issuer(certificate=issuing.issue_authority(name, "lab", key, now, days), key=key)
+    return issuing.Issuer(certificate=issuing.issue_ca(name, "lab", key, now, days), key=key)
 
 
 def issue(name, *, plan=None, node=0, key=None, issuer=None, now=NOW, days=365):
@@ -69,16 +69,16 @@ def test_each_certificate_has_its_name_and_no_more_usages_than_it_needs(
     assert set(get(certificate, x509.ExtendedKeyUsage).value) == usages
 
 
-def test_every_declared_certificate_is_in_the_table_above_once():
+def test_the_table_above_has_every_declared_certificate():
     assert len(SPECS) == len(declarations.CERTIFICATES) == 17
-    assert {spec.authority for spec in declarations.CERTIFICATES} == set(declarations.AUTHORITIES)
+    assert {spec.ca for spec in declarations.CERTIFICATES} == set(declarations.CA_NAMES)
 
 
 def test_only_the_administrator_is_in_system_masters():
     assert [spec.name for spec in declarations.CERTIFICATES if spec.organization] == ["admin"]
 
 
-def test_the_api_server_answers_to_every_name_a_client_may_use():
+def test_the_api_server_certificate_has_every_name_that_clients_use():
     names = get(issue("apiserver"), x509.SubjectAlternativeName).value
     assert set(names.get_values_for_type(x509.IPAddress)) == {
         IPv4Address(text)
@@ -95,13 +95,13 @@ def test_the_api_server_answers_to_every_name_a_client_may_use():
     }
 
 
-def test_an_endpoint_with_a_dns_name_is_a_dns_san():
+def test_an_endpoint_name_becomes_a_dns_san():
     plan = make_plan(endpoint="api.example.org")
     names = get(issue("apiserver", plan=plan), x509.SubjectAlternativeName).value
     assert "api.example.org" in names.get_values_for_type(x509.DNSName)
 
 
-def test_an_endpoint_that_is_a_node_address_is_named_once():
+def test_an_endpoint_that_is_a_node_address_is_one_san():
     plan = make_plan(endpoint="172.30.20.11")
     names = get(issue("apiserver", plan=plan), x509.SubjectAlternativeName).value
     assert names.get_values_for_type(x509.IPAddress).count(IPv4Address("172.30.20.11")) == 1
@@ -123,7 +123,7 @@ def test_a_client_certificate_has_no_sans():
         get(issue("admin"), x509.SubjectAlternativeName)
 
 
-def test_an_authority_signs_leaves_only():
+def test_a_ca_may_sign_leaves_only():
     certificate = make_issuer().certificate
     constraints = get(certificate, x509.BasicConstraints)
     usage = get(certificate, x509.KeyUsage)
@@ -137,7 +137,7 @@ def test_an_authority_signs_leaves_only():
 
 
 @pytest.mark.parametrize(("kind", "enciphers"), [("ecdsa-p256", False), ("rsa-2048", True)])
-def test_a_leaf_is_no_authority_and_its_key_usage_fits_its_key(kind, enciphers):
+def test_a_leaf_is_not_a_ca_and_its_key_usage_matches_its_key(kind, enciphers):
     certificate = issue("apiserver", key=issuing.make_key(kind))
     constraints = get(certificate, x509.BasicConstraints)
     usage = get(certificate, x509.KeyUsage)
@@ -150,15 +150,15 @@ def test_a_leaf_is_no_authority_and_its_key_usage_fits_its_key(kind, enciphers):
     assert issuing.get_key_kind(certificate.public_key()) == kind
 
 
-def test_a_leaf_names_its_authority_by_key():
+def test_a_leaf_identifies_its_ca_by_key():
     issuer = make_issuer()
     certificate = issue("admin", issuer=issuer)
     certificate.verify_directly_issued_by(issuer.certificate)
-    authority = get(issuer.certificate, x509.SubjectKeyIdentifier).value.digest
-    assert get(certificate, x509.AuthorityKeyIdentifier).value.key_identifier == authority
+    ca = get(issuer.certificate, x509.SubjectKeyIdentifier).value.digest
+    assert get(certificate, x509.AuthorityKeyIdentifier).value.key_identifier == ca
 
 
-def test_serial_numbers_are_long_and_never_the_same():
+def test_serial_numbers_are_long_and_unique():
     issuer = make_issuer()
     serials = {issue("admin", issuer=issuer).serial_number for _ in range(20)}
     assert len(serials) == 20
@@ -166,38 +166,38 @@ def test_serial_numbers_are_long_and_never_the_same():
     assert max(serials).bit_length() < 160
 
 
-def test_a_certificate_starts_five_minutes_before_the_present_minute():
+def test_a_certificate_is_valid_from_five_minutes_before_now():
     certificate = issue("admin", issuer=make_issuer(now=NOW - timedelta(days=1)), days=10)
     assert certificate.not_valid_before_utc == datetime(2026, 3, 4, 5, 1, tzinfo=UTC)
     assert certificate.not_valid_after_utc == datetime(2026, 3, 14, 5, 6, tzinfo=UTC)
 
 
-def test_a_leaf_never_outlives_its_authority():
+def test_a_leaf_never_outlives_its_ca():
     issuer = make_issuer(days=100)
     certificate = issue("admin", issuer=issuer, days=365)
     assert certificate.not_valid_after_utc == issuer.certificate.not_valid_after_utc
 
 
-def test_an_ended_authority_signs_nothing():
+def test_an_ended_ca_signs_nothing():
     with pytest.raises(PkiError, match="kubernetes-ca ended on 2026-06-12"):
         issue("admin", issuer=make_issuer(days=100), now=NOW + timedelta(days=101))
 
 
-def test_a_clock_before_the_authority_is_refused():
-    with pytest.raises(PkiError, match="this machine's clock says 2026-03-01") as caught:
+def test_a_clock_before_the_start_of_the_ca_is_refused():
+    with pytest.raises(PkiError, match="the clock of this machine shows 2026-03-01") as caught:
         issue("admin", issuer=make_issuer(), now=datetime(2026, 3, 1, tzinfo=UTC))
-    assert caught.value.hint == "set the clock of this machine"
+    assert caught.value.hint == "correct the clock of this machine"
 
 
 @pytest.mark.parametrize("name", sorted(SPECS))
-def test_reading_a_certificate_gives_back_what_it_was_to_say(name):
+def test_reading_a_certificate_returns_its_declared_content(name):
     plan = make_plan()
     spec = SPECS[name]
     wanted = declarations.make_content(spec, plan, plan.nodes[0] if spec.roles else None)
     assert declarations.explain_change(declarations.read_content(issue(name)), wanted) is None
 
 
-def test_the_order_of_names_is_no_change():
+def test_the_order_of_names_does_not_matter():
     content = declarations.make_content(SPECS["apiserver"], make_plan(), make_plan().nodes[0])
     assert declarations.explain_change(replace(content, names=content.names[::-1]), content) is None
 
@@ -213,7 +213,7 @@ def test_the_order_of_names_is_no_change():
         ({"usages": (CLIENT.dotted_string,)}, "its usages changed"),
     ],
 )
-def test_a_change_is_told_in_words(change, reason):
+def test_a_change_is_described_in_words(change, reason):
     found = declarations.Content(
         common_name="x", organization=None, usages=(SERVER.dotted_string,), names=("a",)
     )
@@ -223,7 +223,7 @@ def test_a_change_is_told_in_words(change, reason):
 @pytest.mark.parametrize(
     ("kind", "header"), [("ecdsa-p256", b"EC PRIVATE KEY"), ("rsa-2048", b"RSA PRIVATE KEY")]
 )
-def test_keys_are_in_the_form_that_every_kubernetes_reads_as_a_public_key_too(kind, header):
+def test_keys_have_the_traditional_format_that_every_kubernetes_reads(kind, header):
     key = issuing.make_key(kind)
     assert issuing.encode_private_key(key).startswith(b"-----BEGIN " + header + b"-----\n")
     assert issuing.encode_public_key(key.public_key()).startswith(b"-----BEGIN PUBLIC KEY-----\n")

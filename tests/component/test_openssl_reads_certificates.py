@@ -1,4 +1,4 @@
-"""openssl reads and verifies everything that the PKI makes."""
+"""openssl reads and verifies every key and certificate of the PKI."""
 
 import re
 import subprocess
@@ -11,7 +11,7 @@ from bundler.cluster.plan import ClusterPlan, NodePlan
 from bundler.cluster.schema import Cluster, Role
 from bundler.cluster.values import Arch
 from bundler.pki import declarations
-from bundler.pki.store import ensure_pki
+from bundler.pki.cluster_pki import ensure_pki
 from bundler.state.directory import open_state
 
 ROLES = (Role.ETCD, Role.CONTROL_PLANE)
@@ -78,7 +78,7 @@ def verify(store, spec, directory, *options):
         "verify",
         "-x509_strict",
         "-CAfile",
-        store / spec.authority / "cert.pem",
+        store / spec.ca / "cert.pem",
         *options,
         store / directory / "cert.pem",
     )
@@ -91,28 +91,28 @@ def read_text(path):
 
 
 @each_leaf
-def test_openssl_verifies_each_certificate_against_its_own_authority(store, spec, directory):
+def test_openssl_verifies_each_certificate_against_its_own_ca(store, spec, directory):
     result = verify(store, spec, directory)
     assert result.returncode == 0, result.stderr
 
 
 @each_leaf
-def test_openssl_refuses_each_certificate_against_the_other_authorities(store, spec, directory):
-    for name in set(declarations.AUTHORITIES) - {spec.authority}:
-        authority = store / name / "cert.pem"
-        result = openssl("verify", "-CAfile", authority, store / directory / "cert.pem")
+def test_openssl_refuses_each_certificate_against_the_other_cas(store, spec, directory):
+    for name in set(declarations.CA_NAMES) - {spec.ca}:
+        ca = store / name / "cert.pem"
+        result = openssl("verify", "-CAfile", ca, store / directory / "cert.pem")
         assert result.returncode != 0
 
 
 @each_leaf
-def test_openssl_takes_each_certificate_for_its_purposes_only(store, spec, directory):
+def test_openssl_accepts_each_certificate_for_its_purposes_only(store, spec, directory):
     for purpose, usage in (("sslserver", declarations.SERVER), ("sslclient", declarations.CLIENT)):
         result = verify(store, spec, directory, "-purpose", purpose)
         assert (result.returncode == 0) == (usage in spec.usages), result.stderr
 
 
 @each_leaf
-def test_openssl_sees_the_constraints_the_usages_and_a_fitting_key(store, spec, directory):
+def test_openssl_finds_constraints_usages_and_the_matching_key(store, spec, directory):
     text = read_text(store / directory / "cert.pem")
     assert re.search(r"Basic Constraints: critical\n\s+CA:FALSE\n", text)
     assert re.search(r"X509v3 Key Usage: critical\n\s+Digital Signature(, Key Enc\w+)?\n", text)
@@ -123,8 +123,8 @@ def test_openssl_sees_the_constraints_the_usages_and_a_fitting_key(store, spec, 
     assert openssl("pkey", "-in", store / directory / "key.pem", "-pubout").stdout == public
 
 
-@pytest.mark.parametrize("name", declarations.AUTHORITIES)
-def test_openssl_sees_an_authority_that_may_sign_leaves_only(store, name):
+@pytest.mark.parametrize("name", declarations.CA_NAMES)
+def test_openssl_finds_that_a_ca_may_sign_leaves_only(store, name):
     text = read_text(store / name / "cert.pem")
     assert re.search(r"Basic Constraints: critical\n\s+CA:TRUE, pathlen:0\n", text)
     assert re.search(r"X509v3 Key Usage: critical\n\s+Certificate Sign, CRL Sign\n", text)
@@ -156,7 +156,7 @@ def test_openssl_reads_the_subject_of_the_administrator(store):
     assert "Subject: CN=kubernetes-admin,O=system:masters" in read_text(store / "admin/cert.pem")
 
 
-def test_openssl_finds_the_service_account_keys_a_pair(store, tmp_path):
+def test_openssl_verifies_signatures_with_the_service_account_key_pair(store, tmp_path):
     directory = store / "service-account"
     public = openssl("pkey", "-in", directory / "key.pem", "-pubout").stdout
     assert public == (directory / "pub.pem").read_text()

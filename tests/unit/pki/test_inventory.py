@@ -1,4 +1,4 @@
-"""bundler certs list: every certificate of the state and of a bundle, and the alarm in good time."""
+"""bundler certs list: every certificate of the state or of a bundle, and warnings before its end."""
 
 import base64
 import json
@@ -15,7 +15,7 @@ from bundler.bundle.pack import pack
 from bundler.cache.store import Cache
 from bundler.cluster.loader import load_cluster
 from bundler.errors import OutputError, PkiError
-from bundler.pki.certs import list_bundle
+from bundler.pki.inventory import list_bundle_certificates
 from bundler.project import Inputs
 from bundler.render.node import render_node
 from bundler.render.tree import File, Tree
@@ -25,7 +25,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def bundles(description: Path, tmp_path: Path) -> dict[str, Path]:
-    """The state made, and each node's bundle without its large files."""
+    """Create the state, and the bundle of each node without its large files."""
     inputs = Inputs(description=description, cache=Cache(tmp_path / "cache"), offline=True)
     made = {}
     with open_plan(load_cluster(description).cluster, inputs) as (plan, secrets):
@@ -46,7 +46,7 @@ def bundler(description: Path) -> Run:
     return run
 
 
-def test_every_certificate_of_the_state_is_listed_soonest_end_first(
+def test_every_certificate_of_the_state_is_listed_by_end(
     bundles: dict[str, Path], bundler: Run, description: Path
 ) -> None:
     assert bundles
@@ -60,7 +60,7 @@ def test_every_certificate_of_the_state_is_listed_soonest_end_first(
     assert 363 <= server["days_left"] <= 365
 
 
-def test_the_alarm_is_an_exit_code(bundles: dict[str, Path], bundler: Run) -> None:
+def test_warn_sets_the_exit_code(bundles: dict[str, Path], bundler: Run) -> None:
     assert bundles
     assert bundler("--warn", "60d").returncode == 0
     late = bundler("--warn", "400")
@@ -69,19 +69,21 @@ def test_the_alarm_is_an_exit_code(bundles: dict[str, Path], bundler: Run) -> No
     assert bundler("--warn", "soon").returncode == 2
 
 
-def test_a_bundle_lists_its_own_and_no_more(bundles: dict[str, Path]) -> None:
-    worker = list_bundle(bundles["worker1"], datetime.now(UTC))
+def test_a_bundle_lists_only_its_own_certificates(bundles: dict[str, Path]) -> None:
+    worker = list_bundle_certificates(bundles["worker1"], datetime.now(UTC))
     assert {entry.path for entry in worker} == {
         "rootfs/etc/kubernetes/pki/ca.crt",
         "rootfs/etc/kubernetes/pki/ca-signing.crt",
         "rootfs/etc/kubernetes/kube-proxy.kubeconfig",
     }
-    master = {entry.path for entry in list_bundle(bundles["master1"], datetime.now(UTC))}
+    master = {
+        entry.path for entry in list_bundle_certificates(bundles["master1"], datetime.now(UTC))
+    }
     assert "rootfs/etc/etcd/pki/peer.crt" in master
     assert "rootfs/etc/kubernetes/admin.kubeconfig" in master
 
 
-def test_secrets_of_a_bundle_are_read_too(
+def test_certificates_in_secrets_of_a_bundle_are_listed(
     bundles: dict[str, Path], description: Path, tmp_path: Path
 ) -> None:
     assert bundles
@@ -92,14 +94,17 @@ def test_secrets_of_a_bundle_are_read_too(
         content = b"data:\n  tls.crt: " + encoded + b"\n  tls.key: c2VjcmV0\n"
         tree = Tree([File(path=path, mode=0o600, content=content, origin="test")])
         pack(tree, "lab", tmp_path / "lab.tar.gz", mtime=0)
-        return [entry.path for entry in list_bundle(tmp_path / "lab.tar.gz", datetime.now(UTC))]
+        return [
+            entry.path
+            for entry in list_bundle_certificates(tmp_path / "lab.tar.gz", datetime.now(UTC))
+        ]
 
     assert list_it(base64.b64encode(pem)) == [path]
     with pytest.raises(PkiError, match="not a certificate in base64"):
         list_it(b"x" * 33)
 
 
-def test_the_list_says_who_signed_and_for_which_names_in_lines_that_fit(
+def test_the_list_shows_issuer_and_names_in_short_lines(
     bundles: dict[str, Path], bundler: Run
 ) -> None:
     assert bundles
@@ -111,17 +116,16 @@ def test_the_list_says_who_signed_and_for_which_names_in_lines_that_fit(
     assert "172.30.20.250" in words
 
 
-def test_nothing_is_made_where_there_is_no_state(bundler: Run, description: Path) -> None:
+def test_nothing_is_created_without_a_state_directory(bundler: Run, description: Path) -> None:
     done = bundler()
     assert done.returncode == 4
-    assert "no state directory" in done.stderr
+    assert "not a state directory" in done.stderr
     assert [path.name for path in description.parent.iterdir()] == ["cluster.yaml"]
 
 
-def test_volumes_are_read_as_the_bundle_that_they_are(bundles: dict[str, Path]) -> None:
-    """They were refused: the reader of certificates knew nothing of volumes."""
+def test_volumes_list_the_same_certificates_as_the_bundle(bundles: dict[str, Path]) -> None:
     whole = bundles["master1"]
-    expected = list_bundle(whole, datetime.now(UTC))
+    expected = list_bundle_certificates(whole, datetime.now(UTC))
     content = whole.read_bytes()
     half = len(content) // 2
     whole.with_name("master1.tar.gz.001").write_bytes(content[:half])
@@ -129,10 +133,12 @@ def test_volumes_are_read_as_the_bundle_that_they_are(bundles: dict[str, Path]) 
     whole.unlink()
     first = [(entry.path, entry.subject) for entry in expected]
     for given in (whole, whole.with_name("master1.tar.gz.002")):
-        assert [(e.path, e.subject) for e in list_bundle(given, datetime.now(UTC))] == first
+        assert [
+            (e.path, e.subject) for e in list_bundle_certificates(given, datetime.now(UTC))
+        ] == first
 
 
-def test_a_file_that_is_no_bundle_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_bundle_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"no")
     with pytest.raises(OutputError):
-        list_bundle(tmp_path / "x", datetime.now(UTC))
+        list_bundle_certificates(tmp_path / "x", datetime.now(UTC))

@@ -1,4 +1,4 @@
-"""Tokens, the encryption key, pod subnets, the lock, and how files are put in place."""
+"""The state directory: tokens, the encryption key, pod subnets, the lock, and atomic writes."""
 
 import base64
 import os
@@ -27,13 +27,13 @@ def allocate(state, *names, cidr=CIDR, prefix=24):
     return {name: str(net) for name, net in state.ensure_pod_subnets(names, cidr, prefix).items()}
 
 
-def test_the_directory_is_made_with_its_parents_and_0700(tmp_path):
+def test_the_directory_is_created_with_its_parents_as_0700(tmp_path):
     path = tmp_path / "a" / "b" / "state"
     with open_state(path):
         assert stat.S_IMODE(path.stat().st_mode) == 0o700
 
 
-def test_a_directory_that_others_may_enter_is_refused(tmp_path):
+def test_a_directory_that_other_users_can_enter_is_refused(tmp_path):
     path = tmp_path / "state"
     path.mkdir(mode=0o755)
     with pytest.raises(PkiError, match=r"mode 0755") as caught, open_state(path):
@@ -41,13 +41,13 @@ def test_a_directory_that_others_may_enter_is_refused(tmp_path):
     assert caught.value.hint == f"chmod -R go= {path}"
 
 
-def test_a_file_in_the_place_of_the_directory_is_refused(tmp_path):
+def test_a_file_in_place_of_the_directory_is_refused(tmp_path):
     (tmp_path / "state").write_text("")
     with pytest.raises(OutputError, match="cannot write"), open_state(tmp_path / "state"):
         pass
 
 
-def test_what_a_killed_run_left_is_removed(tmp_path):
+def test_temporary_files_of_a_killed_run_are_removed(tmp_path):
     path = tmp_path / "state"
     with open_state(path) as state:
         state.ensure_tokens(["worker1"])
@@ -59,7 +59,7 @@ def test_what_a_killed_run_left_is_removed(tmp_path):
     assert sorted(each.name for each in path.rglob("*")) == [".lock", "tokens", "worker1"]
 
 
-def test_the_encryption_key_is_32_random_bytes_made_once(state):
+def test_the_encryption_key_has_32_random_bytes_and_is_created_once(state):
     key = state.ensure_encryption_key()
     assert len(base64.b64decode(key, validate=True)) == 32
     assert state.ensure_encryption_key() == key
@@ -75,14 +75,14 @@ def test_a_damaged_encryption_key_is_refused_and_kept(state):
     assert base64.b64decode(path.read_bytes()) == b"short"
 
 
-def test_an_encryption_key_that_others_may_read_is_refused(state):
+def test_an_encryption_key_that_other_users_can_read_is_refused(state):
     state.ensure_encryption_key()
     (state.directory / "encryption-key").chmod(0o640)
     with pytest.raises(PkiError, match="mode 0640"):
         state.ensure_encryption_key()
 
 
-def test_each_node_has_its_own_token_made_once(state):
+def test_each_node_has_its_own_token_which_is_created_once(state):
     first = state.ensure_tokens(["worker1", "worker2"])
     assert len(set(first.values())) == 2
     assert all(TOKEN.fullmatch(token) for token in first.values())
@@ -92,13 +92,13 @@ def test_each_node_has_its_own_token_made_once(state):
     assert stat.S_IMODE((state.directory / "tokens" / "worker1").stat().st_mode) == 0o600
 
 
-def test_tokens_of_nodes_that_left_are_revoked_by_their_identifiers(state):
+def test_tokens_of_removed_nodes_are_revoked_by_id(state):
     tokens = state.ensure_tokens(["worker1", "worker2", "worker3"])
     assert state.list_revoked_tokens(["worker1", "worker2", "worker3"]) == ()
     assert state.list_revoked_tokens(["worker2"]) == (tokens["worker1"][:6], tokens["worker3"][:6])
 
 
-def test_a_damaged_token_is_named_without_being_shown(state):
+def test_a_damaged_token_is_reported_without_its_value(state):
     state.ensure_tokens(["worker1"])
     (state.directory / "tokens" / "worker1").write_text("secret-but-wrong")
     with pytest.raises(PkiError, match="tokens/worker1: expected a bootstrap token") as caught:
@@ -113,25 +113,25 @@ def test_a_token_copied_to_another_node_is_refused(state):
         state.ensure_tokens(["worker1", "worker2"])
 
 
-def test_the_members_of_the_first_build_are_the_founders_for_ever(state):
-    assert state.ensure_etcd_founders(["a"]) == ("a",)
-    assert state.ensure_etcd_founders(["b", "a", "c"]) == ("a",)
-    assert state.ensure_etcd_founders(["b", "a"]) == ("a",)
+def test_the_members_of_the_first_build_stay_the_initial_members(state):
+    assert state.ensure_initial_etcd_members(["a"]) == ("a",)
+    assert state.ensure_initial_etcd_members(["b", "a", "c"]) == ("a",)
+    assert state.ensure_initial_etcd_members(["b", "a"]) == ("a",)
     assert stat.S_IMODE((state.directory / "etcd-founders").stat().st_mode) == 0o600
 
 
-def test_without_any_founder_left_all_members_are_founders(state):
-    state.ensure_etcd_founders(["a"])
-    assert state.ensure_etcd_founders(["b", "c"]) == ("b", "c")
-    assert state.ensure_etcd_founders(["a", "b", "c"]) == ("b", "c")
+def test_all_members_become_initial_members_if_none_is_left(state):
+    state.ensure_initial_etcd_members(["a"])
+    assert state.ensure_initial_etcd_members(["b", "c"]) == ("b", "c")
+    assert state.ensure_initial_etcd_members(["a", "b", "c"]) == ("b", "c")
 
 
-def test_in_an_older_state_founders_are_those_with_certificates(state):
+def test_in_an_older_state_members_with_certificates_are_initial_members(state):
     (state.directory / "pki/nodes/a/etcd-peer").mkdir(parents=True)
-    assert state.ensure_etcd_founders(["a", "b", "c"]) == ("a",)
+    assert state.ensure_initial_etcd_members(["a", "b", "c"]) == ("a",)
 
 
-def test_pod_subnets_are_given_out_in_order(state):
+def test_pod_subnets_are_allocated_in_order(state):
     assert allocate(state, "worker1", "worker2") == {
         "worker1": "10.200.0.0/24",
         "worker2": "10.200.1.0/24",
@@ -147,7 +147,7 @@ def test_a_pod_subnet_stays_when_nodes_come_and_go(state):
     assert allocate(state, "worker1")["worker1"] == "10.200.0.0/24"
 
 
-def test_the_subnet_of_a_removed_node_is_given_out_only_when_no_other_is_left(state):
+def test_the_subnet_of_a_removed_node_is_reused_only_if_no_other_is_free(state):
     small = IPv4Network("10.200.0.0/22")
     allocate(state, "a", "b", "c", cidr=small)
     assert allocate(state, "b", "c", "d", cidr=small)["d"] == "10.200.3.0/24"
@@ -158,7 +158,7 @@ def test_the_subnet_of_a_removed_node_is_given_out_only_when_no_other_is_left(st
 
 
 @pytest.mark.parametrize(("cidr", "prefix"), [("10.201.0.0/16", 24), ("10.200.0.0/16", 25)])
-def test_a_changed_pod_range_is_refused_with_what_it_was(state, cidr, prefix):
+def test_a_changed_pod_range_is_refused_with_the_old_range(state, cidr, prefix):
     allocate(state, "worker1")
     with pytest.raises(ConfigError, match=r"since the first build") as caught:
         allocate(state, "worker1", cidr=IPv4Network(cidr), prefix=prefix)
@@ -179,7 +179,7 @@ def test_allocations_are_written_only_when_they_change(state):
 
 
 @pytest.mark.parametrize("name", ["1", "0x10", "on", "null", "1e3"])
-def test_node_names_that_yaml_takes_for_something_else_survive(state, name):
+def test_node_names_that_yaml_would_convert_are_kept(state, name):
     assert allocate(state, name) == allocate(state, name)
     assert list(yaml.safe_load((state.directory / "allocations.yaml").read_text())["nodes"]) == [
         name
@@ -227,7 +227,7 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_behind(state, monk
     assert sorted(os.listdir(state.directory)) == [".lock", "encryption-key"]
 
 
-def test_a_second_build_waits_for_the_first_and_says_so(tmp_path):
+def test_a_second_build_waits_for_the_first_and_reports_it(tmp_path):
     path = tmp_path / "state"
     messages, order = [], []
     waiting = threading.Event()
@@ -246,11 +246,11 @@ def test_a_second_build_waits_for_the_first_and_says_so(tmp_path):
         assert waiting.wait(10)
         order.append("first")
     thread.join(10)
-    assert messages == [f"{path} is in use by another build; waiting until that ends"]
+    assert messages == [f"{path} is in use by another build; waiting for it to finish"]
     assert order == ["first", "second"]
 
 
-def test_the_lock_of_a_killed_build_is_no_obstacle(tmp_path):
+def test_the_lock_of_a_killed_build_is_released(tmp_path):
     path = tmp_path / "state"
     code = (
         "import os, sys\nfrom pathlib import Path\nfrom bundler.state.directory import open_state\n"

@@ -1,4 +1,4 @@
-"""Plans for the tests of the PKI, made by hand so that they depend on nothing but the models."""
+"""Cluster plans for the PKI tests, built by hand so that they depend only on the models."""
 
 from datetime import UTC, datetime
 from ipaddress import IPv4Address

@@ -1,4 +1,4 @@
-"""Authorities are replaced by stages: hosts ask each other by handshakes, and what is old goes."""
+"""CA rotation on hosts: TLS handshakes show the stage of other hosts, and old files are removed."""
 
 import base64
 import itertools
@@ -39,22 +39,22 @@ check_turn
 
 
 @dataclass(frozen=True)
-class Authorities:
-    """The cluster's, of the first build and of a rotation, as files."""
+class ClusterCas:
+    """The CAs of a cluster, from the first build and from rotations."""
 
     directory: Path
     issuers: dict[tuple[str, str], issuing.Issuer] = field(default_factory=dict)
 
-    def issuer(self, name: str, unit: str) -> issuing.Issuer:
-        if (name, unit) not in self.issuers:
+    def issuer(self, name: str, rotation_id: str) -> issuing.Issuer:
+        if (name, rotation_id) not in self.issuers:
             key = issuing.make_key("ecdsa-p256")
-            certificate = issuing.issue_authority(
-                name, "lab", key, NOW, 30, unit=None if unit == "-" else unit
+            certificate = issuing.issue_ca(
+                name, "lab", key, NOW, 30, rotation_id=None if rotation_id == "-" else rotation_id
             )
-            self.issuers[name, unit] = issuing.Issuer(certificate=certificate, key=key)
-        return self.issuers[name, unit]
+            self.issuers[name, rotation_id] = issuing.Issuer(certificate=certificate, key=key)
+        return self.issuers[name, rotation_id]
 
-    def issue(self, name: str, unit: str, common_name: str, *, days: int = 30) -> bytes:
+    def issue(self, name: str, rotation_id: str, common_name: str, *, days: int = 30) -> bytes:
         """A certificate and its key, PEM."""
         key = issuing.make_key("ecdsa-p256")
         content = declarations.Content(
@@ -66,35 +66,40 @@ class Authorities:
             names=(IPv4Address("127.0.0.1"),),
         )
         then = NOW if days > 0 else NOW - timedelta(days=40)
-        issuer = self.issuer(name, unit)
+        issuer = self.issuer(name, rotation_id)
         if days <= 0:
-            certificate = issuing.issue_authority(
-                name, "lab", issuer.key, then, 60, unit=None if unit == "-" else unit
+            certificate = issuing.issue_ca(
+                name,
+                "lab",
+                issuer.key,
+                then,
+                60,
+                rotation_id=None if rotation_id == "-" else rotation_id,
             )
             issuer = issuing.Issuer(certificate=certificate, key=issuer.key)
         certificate = issuing.issue(content, key.public_key(), issuer, then, 30)
         return issuing.encode_certificate(certificate) + issuing.encode_private_key(key)
 
-    def believe(self, names: tuple[str, ...], units: str) -> bytes:
+    def encode_cas(self, names: tuple[str, ...], rotation_ids: str) -> bytes:
         return b"".join(
-            issuing.encode_certificate(self.issuer(name, unit).certificate)
+            issuing.encode_certificate(self.issuer(name, rotation_id).certificate)
             for name in names
-            for unit in units.split()
+            for rotation_id in rotation_ids.split()
         )
 
 
 @pytest.fixture(scope="module")
-def authorities(tmp_path_factory: pytest.TempPathFactory) -> Authorities:
-    return Authorities(tmp_path_factory.mktemp("authorities"))
+def cas(tmp_path_factory: pytest.TempPathFactory) -> ClusterCas:
+    return ClusterCas(tmp_path_factory.mktemp("cas"))
 
 
 @dataclass
 class Site:
-    """Servers on loopback addresses of this test's own."""
+    """A host and servers on loopback addresses that only this test uses."""
 
     sh: Sh
     work: Path
-    authorities: Authorities
+    cas: ClusterCas
     version: str
     net: str = field(
         default_factory=lambda: f"127.{random.randint(1, 254)}.{random.randint(0, 254)}"
@@ -102,12 +107,12 @@ class Site:
     servers: list[subprocess.Popen[bytes]] = field(default_factory=list)
     numbers: Iterator[int] = field(default_factory=itertools.count)
 
-    def serve(self, host: int, role: str, signs: str, believed: str) -> None:
-        """A server as that role's, which insists on a client's certificate."""
+    def serve(self, host: int, role: str, signs: str, trusted: str) -> None:
+        """Start a server of the role, which requires a client certificate."""
         name = "etcd-ca" if role == "etcd" else "kubernetes-ca"
         file, others = (self.work / f"{next(self.numbers)}.{kind}" for kind in ("pem", "ca"))
-        file.write_bytes(self.authorities.issue(name, signs, "server"))
-        others.write_bytes(self.authorities.believe((name,), believed))
+        file.write_bytes(self.cas.issue(name, signs, "server"))
+        others.write_bytes(self.cas.encode_cas((name,), trusted))
         address = (f"{self.net}.{host}", PORTS[role])
         self.servers.append(
             subprocess.Popen(
@@ -124,17 +129,17 @@ class Site:
         raise AssertionError(f"{address} does not listen")
 
     def cluster(self, stages: dict[str, tuple[str, str]]) -> None:
-        """m2 and m3 (etcd and control plane) and w1, each with who signs and who is believed."""
-        for name, (signs, believed) in stages.items():
+        """Start m2, m3 (etcd and control plane) and w1 with the CAs that sign and are trusted."""
+        for name, (signs, trusted) in stages.items():
             host = {"m2": 2, "m3": 3, "w1": 4}[name]
             for role in ("worker",) if name == "w1" else ("etcd", "control-plane"):
-                self.serve(host, role, signs, believed)
+                self.serve(host, role, signs, trusted)
 
     def ask(
         self, bundle: tuple[str, str], installed: tuple[str, str] | None, *, is_worker: bool = False,
         is_generation: bool = False,
     ) -> list[str]:  # fmt: skip
-        """What check_turn says on m1, or on a second worker."""
+        """Run check_turn on m1, or on a second worker; returns its output."""
         both = "etcd,control-plane"
         nodes = [f"m{n}|{self.net}.{n}|{both}" for n in ((2, 3) if is_worker else (1, 2, 3))]
         nodes += [f"w1|{self.net}.4|worker"] + ([f"w2|{self.net}.1|worker"] if is_worker else [])
@@ -163,11 +168,11 @@ class Site:
 
 
 @pytest.fixture
-def start(sh: Sh, tmp_path: Path, authorities: Authorities) -> Iterator[Callable[..., Site]]:
+def start(sh: Sh, tmp_path: Path, cas: ClusterCas) -> Iterator[Callable[..., Site]]:
     sites: list[Site] = []
 
     def make(version: str = "-tls1_3") -> Site:
-        sites.append(Site(sh, tmp_path, authorities, version))
+        sites.append(Site(sh, tmp_path, cas, version))
         return sites[-1]
 
     yield make
@@ -178,36 +183,40 @@ def start(sh: Sh, tmp_path: Path, authorities: Authorities) -> Iterator[Callable
 
 
 SETTLED, TRUST, ISSUE, DROP = ("-", "-"), ("-", f"- {NEW}"), (NEW, f"{NEW} -"), (NEW, NEW)
-LACKS = "FAILURE turn: port {} of {} does not trust the CA that signs this bundle's certificates: install the bundle of the previous rotation stage on {} first"
-SHOWS = "FAILURE turn: port {} of {} uses a certificate of a CA that this bundle no longer trusts: install the bundle of the previous rotation stage on {} first"
+NO_TRUST = "FAILURE turn: port {} of {} does not trust the CA that signs this bundle's certificates: install the bundle of the previous rotation stage on {} first"
+OLD_CERTIFICATE = "FAILURE turn: port {} of {} uses a certificate of a CA that this bundle no longer trusts: install the bundle of the previous rotation stage on {} first"
 
 TOO_EARLY = "FAILURE turn: the API server of m3 does not use a certificate of the new CA yet: install control planes before workers"
 
 
 @pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
-def test_who_lacks_the_stage_before_is_found(start: Callable[..., Site], version: str) -> None:
+def test_a_host_without_the_stage_before_is_reported(
+    start: Callable[..., Site], version: str
+) -> None:
     site = start(version)
     site.cluster({"m2": TRUST, "m3": SETTLED, "w1": TRUST})
     assert site.ask(TRUST, SETTLED) == []
-    assert site.ask(ISSUE, TRUST) == [LACKS.format(2379, "m3", "m3")]
-    assert site.ask(DROP, ISSUE) == [SHOWS.format(2379, "m2", "m2")]
+    assert site.ask(ISSUE, TRUST) == [NO_TRUST.format(2379, "m3", "m3")]
+    assert site.ask(DROP, ISSUE) == [OLD_CERTIFICATE.format(2379, "m2", "m2")]
 
 
-def test_a_worker_counts_too(start: Callable[..., Site]) -> None:
+def test_workers_are_checked_too(start: Callable[..., Site]) -> None:
     site = start()
     site.cluster({"m2": ISSUE, "m3": ISSUE, "w1": TRUST})
     assert site.ask(ISSUE, TRUST) == []
-    assert site.ask(DROP, ISSUE) == [SHOWS.format(10250, "w1", "w1")]
+    assert site.ask(DROP, ISSUE) == [OLD_CERTIFICATE.format(10250, "w1", "w1")]
 
 
-def test_when_all_have_it_the_next_stage_may_come(start: Callable[..., Site]) -> None:
+def test_the_next_stage_is_allowed_if_all_hosts_have_the_one_before(
+    start: Callable[..., Site],
+) -> None:
     site = start()
     site.cluster({"m2": ISSUE, "m3": DROP, "w1": ISSUE})
     assert site.ask(DROP, ISSUE) == []
-    assert site.ask(TRUST, ISSUE, is_generation=True) == [LACKS.format(2379, "m3", "m3")]
+    assert site.ask(TRUST, ISSUE, is_generation=True) == [NO_TRUST.format(2379, "m3", "m3")]
 
 
-def test_who_does_not_answer_is_not_guessed(start: Callable[..., Site]) -> None:
+def test_a_host_without_an_answer_is_an_obstacle(start: Callable[..., Site]) -> None:
     site = start()
     site.cluster({"m2": TRUST, "m3": TRUST})
     assert site.ask(ISSUE, TRUST) == [
@@ -215,15 +224,17 @@ def test_who_does_not_answer_is_not_guessed(start: Callable[..., Site]) -> None:
     ]
 
 
-def test_nobody_is_asked_where_authorities_stay(start: Callable[..., Site]) -> None:
-    site = start()  # nobody answers
+def test_no_host_is_contacted_if_the_cas_stay_the_same(start: Callable[..., Site]) -> None:
+    site = start()  # no server runs
     for bundle, installed in (
         (SETTLED, SETTLED), (SETTLED, ("", "")), (DROP, DROP), (DROP, None), (("", ""), SETTLED),
     ):  # fmt: skip
         assert site.ask(bundle, installed) == []
 
 
-def test_a_kubelet_waits_for_those_who_sign_anew(start: Callable[..., Site]) -> None:
+def test_a_worker_waits_for_all_control_planes_to_sign_with_the_new_ca(
+    start: Callable[..., Site],
+) -> None:
     site = start()
     site.cluster({"m2": ISSUE, "m3": TRUST, "w1": TRUST})
     assert site.ask(TRUST, SETTLED, is_worker=True) == []
@@ -247,7 +258,7 @@ EOF
 """
 
 
-def test_names_are_read_as_every_openssl_writes_them(sh: Sh, tmp_path: Path) -> None:
+def test_subjects_are_read_in_every_format_of_openssl(sh: Sh, tmp_path: Path) -> None:
     script = tmp_path / "script.sh"
     script.write_text(UNITS.format(lib=TEMPLATES / "common/lib"))
     assert sh(script).stdout.split() == ["2026T", "-", "2026T", "-", "2026T", "2026T", "2026T", "-"]
@@ -261,13 +272,13 @@ prune_untrusted_generations
 """
 
 
-def test_generations_with_authorities_that_are_believed_no_more_go(sh: Sh, tmp_path: Path) -> None:
-    for number, believed in (("1", None), ("2", "-"), ("3", f"{NEW} -"), ("4", NEW), ("5", NEW)):
+def test_generations_with_untrusted_cas_are_pruned(sh: Sh, tmp_path: Path) -> None:
+    for number, trusted in (("1", None), ("2", "-"), ("3", f"{NEW} -"), ("4", NEW), ("5", NEW)):
         directory = tmp_path / "store/generations" / number
         directory.mkdir(parents=True)
         (directory / "state").write_text("healthy 2026\n")
         (directory / "ca.key").write_text("secret")
-        line = f"AUTHORITIES_BELIEVED='{believed}'\n" if believed else ""
+        line = f"AUTHORITIES_BELIEVED='{trusted}'\n" if trusted else ""
         (directory / "state.env").write_text(line)
     script = tmp_path / "script.sh"
     script.write_text(PRUNE.format(lib=TEMPLATES / "common/lib", work=tmp_path))
@@ -293,11 +304,11 @@ users:
 
 @dataclass(frozen=True)
 class Kubelet:
-    """A worker's files."""
+    """The files of a worker."""
 
     sh: Sh
     root: Path
-    authorities: Authorities
+    cas: ClusterCas
 
     @property
     def kubeconfig(self) -> Path:
@@ -308,25 +319,25 @@ class Kubelet:
         return self.root / "var/lib/kubelet/pki"
 
     def prepare(self, stage: tuple[str, str]) -> None:
-        """The bundle's files of that stage."""
-        signs, believed = stage
+        """Install the bundle files of a stage."""
+        signs, trusted = stage
         etc = self.root / "etc/kubernetes"
         (etc / "pki").mkdir(parents=True, exist_ok=True)
-        (etc / "pki/ca-signing.crt").write_bytes(self.authorities.believe(NAMES[:1], signs))
-        (etc / "bootstrap.kubeconfig").write_text(KUBECONFIG.format(self.encoded(believed)))
+        (etc / "pki/ca-signing.crt").write_bytes(self.cas.encode_cas(NAMES[:1], signs))
+        (etc / "bootstrap.kubeconfig").write_text(KUBECONFIG.format(self.encoded(trusted)))
         env = self.root / "opt/k8s/bundle/node.env"
         env.parent.mkdir(parents=True, exist_ok=True)
         env.write_text("KUBELET_ROOT='/var/lib/kubelet'\n")
 
-    def encoded(self, believed: str) -> str:
-        return base64.b64encode(self.authorities.believe(NAMES[:1], believed)).decode()
+    def encoded(self, trusted: str) -> str:
+        return base64.b64encode(self.cas.encode_cas(NAMES[:1], trusted)).decode()
 
     def join(self, stage: tuple[str, str], *, days: int = 30) -> None:
-        """What the kubelet makes of it."""
+        """Write the files that a kubelet writes when it joins."""
         self.pki.mkdir(parents=True, exist_ok=True)
         for kind in ("client", "server"):
             dated = self.pki / f"kubelet-{kind}-2026-01-01-00-00-00.pem"
-            dated.write_bytes(self.authorities.issue("kubernetes-ca", stage[0], "system:node:w1", days=days))  # fmt: skip
+            dated.write_bytes(self.cas.issue("kubernetes-ca", stage[0], "system:node:w1", days=days))  # fmt: skip
             current = self.pki / f"kubelet-{kind}-current.pem"
             current.unlink(missing_ok=True)
             current.symlink_to(dated)
@@ -350,14 +361,14 @@ class Kubelet:
 
 
 @pytest.fixture
-def kubelet(sh: Sh, tmp_path: Path, authorities: Authorities) -> Kubelet:
-    return Kubelet(sh, tmp_path, authorities)
+def kubelet(sh: Sh, tmp_path: Path, cas: ClusterCas) -> Kubelet:
+    return Kubelet(sh, tmp_path, cas)
 
 
 @pytest.mark.parametrize("days", [30, 0])
-def test_what_is_of_the_authority_that_signs_stays(kubelet: Kubelet, days: int) -> None:
+def test_certificates_of_the_current_ca_are_kept(kubelet: Kubelet, days: int) -> None:
     kubelet.prepare(SETTLED)
-    assert kubelet.start() == ""  # a first start: nothing is there
+    assert kubelet.start() == ""  # the first start: no files yet
     kubelet.join(SETTLED, days=days)
     before = kubelet.files()
     assert kubelet.start() == ""
@@ -366,14 +377,14 @@ def test_what_is_of_the_authority_that_signs_stays(kubelet: Kubelet, days: int) 
 
 
 @pytest.mark.parametrize(("had", "has"), [(SETTLED, TRUST), (ISSUE, DROP)])
-def test_a_kubelet_learns_whom_to_believe(
+def test_a_kubelet_gets_the_trusted_cas_of_the_bundle(
     kubelet: Kubelet, had: tuple[str, str], has: tuple[str, str]
 ) -> None:
     kubelet.prepare(had)
     kubelet.join(had)
     kubelet.prepare(has)
     before = kubelet.files()
-    assert "believes the authorities of bootstrap.kubeconfig" in kubelet.start()
+    assert "now trusts the CAs of bootstrap.kubeconfig" in kubelet.start()
     text = kubelet.kubeconfig.read_text()
     assert text == KUBECONFIG.format(kubelet.encoded(has[1]))
     assert kubelet.kubeconfig.stat().st_mode & 0o777 == 0o600
@@ -384,28 +395,28 @@ def test_a_kubelet_learns_whom_to_believe(
 
 
 @pytest.mark.parametrize("lost", ["client", "server"])
-def test_what_another_authority_signed_goes(kubelet: Kubelet, lost: str) -> None:
+def test_certificates_of_another_ca_are_removed(kubelet: Kubelet, lost: str) -> None:
     kubelet.prepare(TRUST)
     kubelet.join(ISSUE)
     old = kubelet.pki / f"kubelet-{lost}-current.pem"
     old.unlink()
-    old.write_bytes(kubelet.authorities.issue("kubernetes-ca", "-", "system:node:w1"))
+    old.write_bytes(kubelet.cas.issue("kubernetes-ca", "-", "system:node:w1"))
     kubelet.prepare(ISSUE)
     assert kubelet.is_due()
     assert "kubelet.kubeconfig" in kubelet.files()
-    assert "asking for new ones" in kubelet.start()
+    assert "requesting new ones" in kubelet.start()
     assert kubelet.files() == {}
     assert not kubelet.is_due()
 
 
-def test_a_key_counts_and_not_a_name(kubelet: Kubelet) -> None:
+def test_a_ca_with_the_same_name_but_another_key_is_another_ca(kubelet: Kubelet) -> None:
     kubelet.prepare(SETTLED)
     kubelet.join(SETTLED)
     (kubelet.root / "etc/kubernetes/pki/ca-signing.crt").write_bytes(
-        issuing.encode_certificate(make_twin())
+        issuing.encode_certificate(make_ca_with_same_name())
     )
-    assert "asking for new ones" in kubelet.start()
+    assert "requesting new ones" in kubelet.start()
 
 
-def make_twin() -> x509.Certificate:
-    return issuing.issue_authority("kubernetes-ca", "lab", issuing.make_key("ecdsa-p256"), NOW, 30)
+def make_ca_with_same_name() -> x509.Certificate:
+    return issuing.issue_ca("kubernetes-ca", "lab", issuing.make_key("ecdsa-p256"), NOW, 30)

@@ -1,0 +1,164 @@
+"""CA certificates and the secrets that exist before any certificate: load or create them.
+
+    encryption-key                       made first
+    pki/service-account/{key.pem,pub.pem}
+    pki/<ca>/{cert.pem,key.pem}          kubernetes-ca; if separate, etcd-ca and front-proxy-ca too
+
+They are made in this order. A CA that is missing is therefore lost, not new, as soon as anything
+that is made later exists: then the build stops.
+"""
+
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+
+from bundler.cluster.plan import ClusterPlan
+from bundler.errors import PkiError
+from bundler.pki import declarations, issuing
+from bundler.pki.external_ca.constraints import check_name_constraints
+from bundler.pki.external_ca.origins import (
+    ORIGIN,
+    RENEWAL_HINTS,
+    CaOrigin,
+    CertificateAuthority,
+    load_ca,
+)
+from bundler.pki.external_ca.rules import make_needs
+from bundler.pki.key_pairs import get_warning_time, load_key, write_pair
+from bundler.state.directory import RESTORE, State, has_entries
+
+SERVICE_ACCOUNT = "service-account"
+CA_WARNING = timedelta(days=180)
+REPLACEMENT_HINTS = {CaOrigin.MADE: "start its replacement with `bundler certs rotate trust`"}
+
+
+def ensure_first_secrets(state: State, plan: ClusterPlan, notes: list[str]) -> tuple[bytes, bytes]:
+    """Create the encryption key and the service account key; return the latter and its public key.
+
+    The encryption key comes before everything else, so that its loss is always noticed.
+    """
+    state.ensure_encryption_key()
+    state.make_directory(state.directory / "pki")
+    return _ensure_service_account(state, plan, notes)
+
+
+def ensure_cas(
+    state: State, plan: ClusterPlan, *, now: datetime, notes: list[str]
+) -> dict[str, CertificateAuthority]:
+    """Load or create every CA of the cluster, by name."""
+    return {
+        name: _ensure_ca(name, state, plan, now=now, notes=notes)
+        for name in declarations.list_ca_names(plan)
+    }
+
+
+def ensure_kubelet_ca(
+    kubernetes: CertificateAuthority | None,
+    state: State,
+    plan: ClusterPlan,
+    *,
+    now: datetime,
+    notes: list[str],
+) -> CertificateAuthority:
+    """The CA that signs kubelet certificates: kubernetes-ca, or kubelet-ca if its key is absent."""
+    if kubernetes and kubernetes.key:
+        return kubernetes
+    return _ensure_ca(declarations.KUBELET_CA, state, plan, now=now, notes=notes)
+
+
+def check_not_lost(directory: Path, *, after: tuple[str, ...]) -> None:
+    """Raise PkiError if `directory` must have existed before, because something newer exists.
+
+    `after` names the directories that are made earlier, which may exist already.
+    """
+    for other in sorted(directory.parent.iterdir()):
+        if other.name in after or (other / ORIGIN).exists():  # external CAs are imported first
+            continue
+        if has_entries(other):
+            raise PkiError(
+                f"{directory}: missing, but {other.name}, which is made later, exists",
+                hint=RESTORE,
+            )
+
+
+def _ensure_service_account(
+    state: State, plan: ClusterPlan, notes: list[str]
+) -> tuple[bytes, bytes]:
+    directory = state.directory / "pki" / SERVICE_ACCOUNT
+    if not directory.is_dir():
+        check_not_lost(directory, after=())
+        key = issuing.make_key(plan.cluster.pki.key)
+        files = {
+            "key.pem": issuing.encode_private_key(key),
+            "pub.pem": issuing.encode_public_key(key.public_key()),
+        }
+        state.write_directory(directory, files)
+        notes.append("service-account key pair: created")
+    key, key_pem = load_key(directory, state)
+    public_pem = state.read_file(directory / "pub.pem")
+    if issuing.encode_public_key(key.public_key()).split() != public_pem.split():
+        raise PkiError(
+            f"{directory}: key.pem and pub.pem do not belong together",
+            hint=f"restore both from the same backup; {RESTORE}",
+        )
+    return key_pem, public_pem
+
+
+def _ensure_ca(
+    name: str, state: State, plan: ClusterPlan, *, now: datetime, notes: list[str]
+) -> CertificateAuthority:
+    directory = state.directory / "pki" / name
+    if not directory.is_dir():
+        _create_ca(name, directory, state, plan, now=now, notes=notes)
+    ca = load_ca(directory, state)
+    _check_ca(name, directory / "cert.pem", ca, plan, now=now)
+    if ca.pair.not_after - now < get_warning_time(ca.pair, CA_WARNING):
+        hint = REPLACEMENT_HINTS.get(ca.origin, RENEWAL_HINTS[ca.origin])
+        notes.append(
+            f"warning: {name} ends on {ca.pair.not_after:%Y-%m-%d}, and so does every certificate"
+            f" that it signed; {hint}"
+        )
+    return ca
+
+
+def _create_ca(
+    name: str, directory: Path, state: State, plan: ClusterPlan, *, now: datetime, notes: list[str]
+) -> None:
+    order = (*declarations.list_ca_names(plan), declarations.KUBELET_CA)
+    earlier = order[: order.index(name)]
+    check_not_lost(directory, after=(SERVICE_ACCOUNT, *earlier))
+    key = issuing.make_key(plan.cluster.pki.key)
+    certificate = issuing.issue_ca(name, plan.name, key, now, plan.cluster.pki.ca_days)
+    write_pair(directory, key, certificate, state)
+    notes.append(f"{name}: created, ends on {certificate.not_valid_after_utc:%Y-%m-%d}")
+
+
+def _check_ca(
+    name: str, path: Path, ca: CertificateAuthority, plan: ClusterPlan, *, now: datetime
+) -> None:
+    certificate = ca.certificate
+    if not any(
+        isinstance(extension.value, x509.BasicConstraints) and extension.value.ca
+        for extension in certificate.extensions
+    ):
+        raise PkiError(f"{path}: not a CA certificate", hint=RESTORE)
+    content = declarations.read_content(certificate)
+    is_made_by_bundler = ca.origin is CaOrigin.MADE and content.common_name == name
+    if is_made_by_bundler and content.organization not in (None, plan.name):
+        raise PkiError(
+            f"{path}: belongs to the cluster {content.organization}, not to {plan.name}",
+            hint="use one state directory for each cluster, or restore the name in cluster.yaml",
+        )
+    if certificate.not_valid_after_utc <= now:
+        raise PkiError(
+            f"{path}: {name} ended on {certificate.not_valid_after_utc:%Y-%m-%d}",
+            hint=RENEWAL_HINTS[ca.origin],
+        )
+    names = make_needs(plan, name).names
+    refused = tuple(check_name_constraints((certificate, *ca.issuers), names))
+    if refused:
+        raise PkiError(
+            "\n".join(f"{path}: {text}" for text in refused),
+            hint="have the CA signed without these constraints, or rename the hosts",
+        )

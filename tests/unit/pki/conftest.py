@@ -1,0 +1,31 @@
+"""Fixtures that the tests of external CAs share."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from support.external_ca_site import Site, make_site
+from support.offline_root import OfflineRoot
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return make_site(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def signed_leaves(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """A request for every certificate, signed but not imported; tests use copies."""
+    site = make_site(tmp_path_factory.mktemp("signed"))
+    site.request(leaves=True)
+    site.sign()
+    return site
+
+
+@pytest.fixture
+def leaves(signed_leaves: Site, tmp_path: Path) -> Site:
+    """A copy of `signed_leaves` that the test may change."""
+    directory = tmp_path / "copy"
+    shutil.copytree(signed_leaves.directory, directory)
+    root = OfflineRoot.load(directory / "bank")
+    return Site(directory=directory, root=root, plan=signed_leaves.plan)
