@@ -1,17 +1,18 @@
 #!/bin/sh
-# Collect what somebody needs who is to find out from afar what this host lacks, in one tarball.
+# Collect in one tarball what is needed to diagnose a problem of this host from elsewhere.
 #
-# Usage: diagnose.sh [OPTION...]            as root; in /opt/k8s/bundle or in the unpacked bundle
+# Usage: diagnose.sh [OPTION...]            as root, in /opt/k8s/bundle or in the unpacked bundle
 #
-#   -o FILE          where to write it (default ./diagnose-NODE-TIME.tar.gz)
-#   --lines N        how many lines of each unit's journal (default 500)
-#   --help
+#   -o FILE          where to write the tarball (default ./diagnose-NODE-TIME.tar.gz)
+#   --lines N        how many lines of the journal of each unit (default 500)
+#   --help           show this text
 #
-# Units, journals, files as they are installed, kernel, network, packages, certificates' dates and
-# generations; on a control plane nodes, pods and events too. Nothing is changed. Files with secrets
-# are left out but for mode and size, and whatever looks like a key, token or password is masked.
-# Exit code: 0 written, 1 it could not be, 2 wrong usage.
-# DESTDIR, when set, is where files were put.
+# It has the state and journal of units, installed files, kernel, network and package information, dates of
+# certificates, and generations; on a control-plane node also nodes, pods and events. Nothing is changed. Of
+# files with secrets only mode and size are included, and all text that looks like a key, token or password is
+# redacted.
+# Exit code: 0 the tarball is written, 1 it is not, 2 wrong usage.
+# DESTDIR, if set, is prepended to the paths of installed files.
 # shellcheck disable=SC2034,SC2153,SC2154 # the parts in lib/ share the variables
 set -u
 umask 077
@@ -20,10 +21,10 @@ PATH=${PATH:-}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:${DE
 export LC_ALL PATH
 here=$(cd "$(dirname "$0")" && pwd -P) || exit 2
 for part in core/common transaction/payload core/redact transaction/generations; do
-    # shellcheck disable=SC1090 # the files beside this one
+    # shellcheck disable=SC1090 # the files of the bundle
     . "$here/lib/$part.sh" || exit 2
 done
-MOST=1048576 # bytes of one file in the tarball
+MAX_BYTES=1048576 # of one file in the tarball
 
 main() {
     parse_options "$@"
@@ -41,103 +42,141 @@ main() {
     collect_network
     collect_runtime
     collect_cluster
+    redact_secrets
     { tar -czf "$output.part" -C "$work" "$name" && mv -f "$output.part" "$output"; } || die 1 "cannot write $output"
-    say "$output: $(find "$out" -type f | count_lines) files, $(($(wc -c <"$output") / 1024)) KiB. Look through it before you hand it on."
+    say "$output: $(find "$out" -type f | count_lines) files, $(($(wc -c <"$output") / 1024)) KiB." \
+        "Check its content before you pass it on."
 }
 
 parse_options() {
     output='' lines=500
     while [ $# -gt 0 ]; do
         case $1 in
-            -o) [ -n "${2:-}" ] || usage_error "-o needs a file"; output=$2; shift ;;
-            --lines) case ${2:-} in '' | *[!0-9]*) usage_error "--lines needs a number" ;; esac; lines=$2; shift ;;
-            --help | -h) print_help "$here/diagnose.sh"; exit 0 ;;
+            -o)
+                [ -n "${2:-}" ] || usage_error "-o needs a file"
+                output=$2
+                shift
+                ;;
+            --lines)
+                case ${2:-} in '' | *[!0-9]*) usage_error "--lines needs a number" ;; esac
+                lines=$2
+                shift
+                ;;
+            --help | -h)
+                print_help "$here/diagnose.sh"
+                exit 0
+                ;;
             *) usage_error "unknown option $1" ;;
         esac
         shift
     done
 }
 
-# keep FILE COMMAND...: what the command says, masked, and never too much of it.
-keep() {
-    kept=$out/$1
+# save FILE COMMAND...: write the redacted output of the command, at most MAX_BYTES of it.
+save() {
+    saved=$1
     shift
-    mkdir -p "${kept%/*}"
-    timeout 30 "$@" </dev/null 2>&1 | head -c "$MOST" | redact >"$kept"
-    redact_words "$kept" "$work/words"
+    timeout 30 "$@" </dev/null 2>&1 | save_redacted "$saved"
 }
 
-# The secrets of this host, by which they are known wherever they were printed.
+# save_redacted FILE: the same with stdin.
+save_redacted() {
+    [ -d "$out/${1%/*}" ] || [ "${1%/*}" = "$1" ] || mkdir -p "$out/${1%/*}"
+    head -c "$MAX_BYTES" | redact >"$out/$1"
+}
+
+# $work/paths: the installed files; $work/words: the secrets in those that are for root only.
 list_secrets() {
     awk '{ print $2 }' "$store/files" 2>/dev/null | sort -u >"$work/paths"
     {
         sed "s|^|$prefix|" "$work/paths"
         find "$prefix$KUBELET_ROOT/pki" -name '*.pem' 2>/dev/null
-    } | while read -r path; do
-        case $(stat -L -c %a "$path" 2>/dev/null) in 600 | 400) list_secret_words "$path" ;; esac
+    } | xargs -r stat -L -c '%a %n' 2>/dev/null | while read -r mode path; do
+        case $mode in 600 | 400) list_secret_words "$path" ;; esac
     done | sort -u >"$work/words"
 }
 
+# Redact the secrets of this host in all collected files.
+redact_secrets() {
+    grep -rlF -f "$work/words" "$out" >"$work/leaks"
+    while read -r leak; do redact_words "$leak" "$work/words"; done <"$work/leaks"
+}
+
 collect_host() {
-    keep host.txt sh -c 'date -u; uname -a; cat /etc/os-release; cat /proc/uptime /proc/loadavg; head -n 5 /proc/meminfo; df -Pk; cat /proc/swaps; systemctl --version'
-    keep node.env cat "$here/node.env"
+    save host.txt sh -c 'date -u; uname -a; cat /etc/os-release; cat /proc/uptime /proc/loadavg
+        head -n 5 /proc/meminfo; df -Pk; cat /proc/swaps; systemctl --version'
+    save node.env cat "$here/node.env"
     list_generations >"$out/generations.txt"
-    keep bundler-journal.txt tail -n "$lines" "$store/journal"
-    keep packages.txt sh -c 'dpkg-query -W 2>/dev/null || rpm -qa'
-    keep kernel-log.txt sh -c "dmesg | tail -n $lines"
+    save bundler-journal.txt tail -n "$lines" "$store/journal"
+    save packages.txt sh -c 'dpkg-query -W 2>/dev/null || rpm -qa'
+    save kernel-log.txt sh -c "dmesg | tail -n $lines"
     for setting in $SYSCTLS $SYSCTLS_WANTED; do
-        printf '%s (is %s)\n' "$setting" "$(cat "$live/proc/sys/$(printf '%s' "${setting%%[>=]*}" | tr . /)" 2>/dev/null)"
+        file=$live/proc/sys/$(printf '%s' "${setting%%[>=]*}" | tr . /)
+        printf '%s (is %s)\n' "$setting" "$(cat "$file" 2>/dev/null)"
     done >"$out/settings.txt"
 }
 
 collect_units() {
-    keep failed-units.txt systemctl list-units --failed --no-legend
+    save failed-units.txt systemctl list-units --failed --no-legend
     for unit in $BOOT_UNITS $UNITS; do
-        keep "units/$unit.status" systemctl status --no-pager -n 0 "$unit"
-        keep "units/$unit.journal" journalctl -u "$unit" -n "$lines" --no-pager -o short-iso
+        save "units/$unit.status" systemctl status --no-pager -n 0 "$unit"
+        save "units/$unit.journal" journalctl -u "$unit" -n "$lines" --no-pager -o short-iso
     done
 }
 
-# Of the installed files those that are for everybody, and short; of all of them what they are.
+# files.txt has mode, owner, size and time of all installed files; files/ has those that everybody may read,
+# without certificates and keys and without large files.
 collect_files() {
     while read -r path; do
-        [ -f "$prefix$path" ] || { printf 'missing %s\n' "$path"; continue; }
-        stat -c '%a %U:%G %s %y %n' "$prefix$path"
-        case $(stat -c %a "$prefix$path") in 600 | 400) continue ;; esac
-        [ "$(wc -c <"$prefix$path")" -gt "$MOST" ] || case $path in *.crt | *.pub | *.key) ;; *) keep "files$path" cat "$prefix$path" ;; esac
+        [ -f "$prefix$path" ] || printf 'missing %s\n' "$path"
     done <"$work/paths" >"$out/files.txt"
+    sed "s|^|$prefix|" "$work/paths" | xargs -r stat -c '%a %U:%G %s %y %n' >>"$out/files.txt" 2>/dev/null
+    awk -v most="$MAX_BYTES" '
+        $1 != "missing" && $1 != 600 && $1 != 400 && $3 <= most && !/\.(crt|pub|key)$/ { print $NF }
+        ' "$out/files.txt" >"$work/readable"
+    while read -r path; do save_redacted "files${path#"$prefix"}" <"$path"; done <"$work/readable"
 }
 
 collect_certificates() {
-    { cat "$work/paths"; echo "$KUBELET_ROOT/pki/kubelet-client-current.pem"; echo "$KUBELET_ROOT/pki/kubelet-server-current.pem"; } |
-        while read -r path; do
-            case $path in *.crt | *.pem) ;; *) continue ;; esac
-            [ -f "$prefix$path" ] || continue
-            printf '%s\n' "$path"
-            openssl x509 -in "$prefix$path" -noout -subject -issuer -dates 2>&1 | sed 's/^/    /'
-        done >"$out/certificates.txt"
+    {
+        cat "$work/paths"
+        printf '%s\n' "$KUBELET_ROOT/pki/kubelet-client-current.pem" "$KUBELET_ROOT/pki/kubelet-server-current.pem"
+    } | while read -r path; do
+        case $path in *.crt | *.pem) ;; *) continue ;; esac
+        [ -f "$prefix$path" ] || continue
+        printf '%s\n' "$path"
+        openssl x509 -in "$prefix$path" -noout -subject -issuer -dates 2>&1 | sed 's/^/    /'
+    done >"$out/certificates.txt"
 }
 
 collect_network() {
-    keep network.txt sh -c 'ip -d address; ip route show table all; ip neigh; cat /etc/resolv.conf /etc/hosts; cat /proc/net/tcp /proc/net/tcp6'
-    keep firewall.txt sh -c 'iptables-save 2>&1; nft list ruleset 2>&1 | head -n 2000; ipvsadm -ln 2>&1; conntrack -S 2>&1'
+    save network.txt sh -c 'ip -d address; ip route show table all; ip neigh
+        cat /etc/resolv.conf /etc/hosts; cat /proc/net/tcp /proc/net/tcp6'
+    save firewall.txt sh -c 'iptables-save 2>&1; nft list ruleset 2>&1 | head -n 2000
+        ipvsadm -ln 2>&1; conntrack -S 2>&1'
 }
 
 collect_runtime() {
     case " $UNITS " in
-        *' docker.service '*) keep runtime.txt sh -c 'docker version; docker info; docker ps -a; docker images --digests' ;;
-        *' containerd.service '*) keep runtime.txt sh -c 'ctr version; ctr -n k8s.io containers ls; ctr -n k8s.io tasks ls; ctr -n k8s.io images ls' ;;
+        *' docker.service '*)
+            save runtime.txt sh -c 'docker version; docker info; docker ps -a; docker images --digests'
+            ;;
+        *' containerd.service '*)
+            save runtime.txt sh -c 'ctr version; ctr -n k8s.io containers ls; ctr -n k8s.io tasks ls
+                ctr -n k8s.io images ls'
+            ;;
     esac
 }
 
 collect_cluster() {
     admin=$prefix/etc/kubernetes/admin.kubeconfig
     [ -f "$admin" ] || return 0
-    for what in 'nodes -o wide' 'pods -A -o wide' 'events -A --sort-by=.lastTimestamp' 'csr' 'daemonsets,deployments -A -o wide' 'services,endpoints -A -o wide'; do
+    for query in 'nodes -o wide' 'pods -A -o wide' 'events -A --sort-by=.lastTimestamp' 'csr' \
+        'daemonsets,deployments -A -o wide' 'services,endpoints -A -o wide'; do
         # shellcheck disable=SC2086 # words
-        keep "cluster/${what%%[ ,]*}.txt" kubectl --kubeconfig "$admin" --request-timeout=10s get $what
+        save "cluster/${query%%[ ,]*}.txt" kubectl --kubeconfig "$admin" --request-timeout=10s get $query
     done
-    keep cluster/readyz.txt kubectl --kubeconfig "$admin" --request-timeout=10s get --raw '/readyz?verbose'
+    save cluster/readyz.txt kubectl --kubeconfig "$admin" --request-timeout=10s get --raw '/readyz?verbose'
 }
 
 main "$@"

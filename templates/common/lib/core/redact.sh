@@ -38,9 +38,10 @@ redact() {
 }
 
 # list_secret_words FILE: what in a secret file may be a secret, as a word of its own: lines of keys, in
-# base64 too, and tokens. Names have no digits, or are short.
+# base64 too, and tokens. Names have no digits, or are short; paths have dots or dashes.
 list_secret_words() {
-    tr -c 'A-Za-z0-9+/=._\n-' '\n' <"$1" | awk 'length($0) >= 16 && /[0-9]/ && !/-----/' | while read -r word; do
+    tr -c 'A-Za-z0-9+/=._\n-' '\n' <"$1" | awk '
+        !/-----/ && ((length($0) >= 16 && /[0-9]/) || (length($0) >= 40 && !/[._-]/))' | while read -r word; do
         printf '%s\n' "$word"
         case $word in LS0t*) printf '%s' "$word" | base64 -d 2>/dev/null | grep -v -e '-----' ;; esac
     done
