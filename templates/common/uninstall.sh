@@ -1,22 +1,22 @@
 #!/bin/sh
-# Take away from this host exactly what install.sh put there.
+# Remove from this host exactly what install.sh installed.
 #
-# Usage: uninstall.sh [OPTION...]           as root; in the bundle or in /opt/k8s/bundle
+# Usage: uninstall.sh [OPTION...]           as root, in the bundle or in /opt/k8s/bundle
 #
-#   --leave             leave the cluster first: the node is drained and deleted, its member of etcd
-#                       taken out. Without it the others go on counting with this host
-#   --no-drain          with --leave: do not wait until pods have gone to other nodes
-#   --purge-data        remove data too: etcd's, the container runtime's
-#   --remove-packages   remove the packages that install.sh installed (with --purge-data their
-#                       configuration too), but for those that others need by now
-#   --dry-run           say what would be removed, and change nothing
-#   --yes               do not ask
-#   --help
+#   --leave             leave the cluster first: drain and delete the node, remove its etcd member.
+#                       Without it the cluster keeps counting with this host
+#   --no-drain          with --leave: do not wait until pods are evicted
+#   --purge-data        remove data too: of etcd and of the container runtime
+#   --remove-packages   remove the packages that install.sh installed (with --purge-data also their
+#                       configuration), except those that other packages need
+#   --dry-run           show what would be removed; change nothing
+#   --yes               do not ask for confirmation
+#   --help              show this text
 #
-# Files that were there before come back. Data stay unless --purge-data is given.
-# Exit code: 0 done or nothing to do, 1 something could not be removed (run it again), 2 wrong
-# usage, 3 it cannot begin.
-# DESTDIR, when set, is where files were put; no unit is stopped then.
+# Files that existed before the installation are restored. Data is kept unless --purge-data is given.
+# Exit code: 0 done or nothing to do, 1 something could not be removed (run it again), 2 wrong usage, 3 it
+# cannot run on this host now; nothing was changed.
+# DESTDIR, if set, is prepended to the paths of installed files; then no unit is stopped.
 # shellcheck disable=SC2034,SC2154 # the parts in lib/ share the variables
 set -u
 umask 022
@@ -24,22 +24,29 @@ LC_ALL=C
 PATH=${PATH:-}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:${DESTDIR:-}/opt/k8s/bin
 export LC_ALL PATH
 here=$(cd "$(dirname "$0")" && pwd -P) || exit 2
-for part in core/common core/https core/manifest transaction/payload transaction/host-diff coordination/rollout-order coordination/drain transaction/generations transaction/ready transaction/files coordination/leave packages/packages packages/dpkg packages/rpm; do
-    # shellcheck disable=SC1090 # the files beside this one
+for part in core/common transaction/files transaction/generations coordination/drain coordination/leave \
+    packages/packages packages/dpkg packages/rpm; do
+    # shellcheck disable=SC1090 # the files of the bundle
     . "$here/lib/$part.sh" || exit 2
 done
 
-# How to talk to the container runtime, where the node has one.
+# Functions for the container runtime, if the node has one.
 # shellcheck disable=SC1091
 [ ! -f "$here/lib/runtime.sh" ] || . "$here/lib/runtime.sh"
 
 main() {
     parse_options "$@"
-    [ -d "$store" ] || { say "nothing to do: $store is not there, so bundler installed nothing"; exit 0; }
-    check_start
+    if [ ! -d "$store" ]; then
+        say "nothing to do: $store does not exist, so bundler is not installed"
+        exit 0
+    fi
+    check_host
     list_recorded_files | awk '{ print $2 }' | sort -ru >"$work/files"
     [ "$leaving" = no ] || check_leave
-    if [ "$dry_run" = yes ]; then print_plan; exit 0; fi
+    if [ "$dry_run" = yes ]; then
+        print_dry_run
+        exit 0
+    fi
     confirm
     take_lock
     [ "$leaving" = no ] || leave_cluster
@@ -58,7 +65,7 @@ main() {
     fi
     remove_packages
     remove_directories
-    [ -z "$failed" ] || die 1 "could not remove:$failed"
+    [ -z "$failed" ] || die 1 "cannot remove:$failed; run it again"
     remove_store
     say "$NODE: removed $(count_lines <"$work/files") files$kept"
 }
@@ -73,28 +80,33 @@ parse_options() {
             --purge-data) purge=yes ;;
             --remove-packages) packages=remove ;;
             --yes) sure=yes ;;
-            --help | -h) print_help "$here/uninstall.sh"; exit 0 ;;
+            --help | -h)
+                print_help "$here/uninstall.sh"
+                exit 0
+                ;;
             *) usage_error "unknown option $option" ;;
         esac
     done
 }
 
-check_start() {
+check_host() {
     is_staged || [ "$(id -u)" -eq 0 ] || die 3 "run it as root"
     ! is_locked || die 3 "another install.sh or uninstall.sh is running (process $(lock_owner))"
     make_work_dir
     load_node
     installed=$(sed -n "s/^NODE='\(.*\)'$/\1/p" "$prefix/opt/k8s/bundle/node.env" 2>/dev/null)
-    [ -z "$installed" ] || [ "$installed" = "$NODE" ] || die 3 "the host carries $installed, not $NODE: run /opt/k8s/bundle/uninstall.sh"
+    [ -z "$installed" ] || [ "$installed" = "$NODE" ] ||
+        die 3 "the node $installed is installed on this host, not $NODE: run /opt/k8s/bundle/uninstall.sh"
 }
 
-print_plan() {
+print_dry_run() {
     [ "$leaving" = no ] || print_leave
     for unit in $UNITS; do say "stop     $unit"; done
     sed 's/^/remove   /' "$work/files"
     for path in $RUNTIME_PATHS; do [ ! -e "$prefix$path" ] || say "remove   $path"; done
     for path in $DATA_PATHS; do
-        [ ! -e "$prefix$path" ] || if [ "$purge" = yes ]; then say "purge    $path"; else say "keep     $path"; fi
+        [ -e "$prefix$path" ] || continue
+        if [ "$purge" = yes ]; then say "purge    $path"; else say "keep     $path"; fi
     done
     (cd "$store/replaced" 2>/dev/null && find . ! -type d) | sed 's/^\./restore  /'
     installed_packages | sed "s/^/$(printf '%-8s' $packages) package /"
@@ -111,11 +123,11 @@ confirm() {
     case $answer in y | Y | yes) ;; *) die 3 "not confirmed: nothing was changed" ;; esac
 }
 
-# In reverse order; before the runtime goes, the pods.
+# In reverse order; the pods are removed before the container runtime stops.
 stop_units() {
-    backwards=''
-    for unit in $BOOT_UNITS $UNITS; do backwards="$unit $backwards"; done
-    for unit in $backwards; do
+    reversed=''
+    for unit in $BOOT_UNITS $UNITS; do reversed="$unit $reversed"; done
+    for unit in $reversed; do
         [ "$unit" != "${runtime_unit:-}" ] || remove_pods
         systemctl -q disable --now "$unit" 2>/dev/null
         [ "$unit" != kube-proxy.service ] || kube-proxy --cleanup >/dev/null 2>&1
@@ -126,7 +138,7 @@ stop_units() {
     case " $UNITS " in *' flannel.service '*) remove_flannel_rules ;; esac
 }
 
-# flannel's chains and routes, and the rules without chains of its own that older versions make.
+# flannel's chains and routes, and the rules of older versions, which have no chains of their own.
 remove_flannel_rules() {
     for table in filter nat; do
         iptables -w -t "$table" -S 2>/dev/null | grep -e FLANNEL -e " $POD_CIDR " >"$work/rules"
@@ -141,14 +153,23 @@ remove_runtime() {
     for path in $RUNTIME_PATHS; do
         grep -qxF "$path" "$store/existed" 2>/dev/null || paths="$paths $path"
     done
-    if [ "$purge" = yes ]; then paths="$paths $DATA_PATHS"; else
-        for path in $DATA_PATHS; do [ ! -e "$prefix$path" ] || kept="$kept; $path is kept (--purge-data removes it)"; done
+    if [ "$purge" = yes ]; then
+        paths="$paths $DATA_PATHS"
+    else
+        for path in $DATA_PATHS; do
+            [ ! -e "$prefix$path" ] || kept="$kept; $path is kept (--purge-data removes it)"
+        done
     fi
     for path in $paths; do
-        is_staged || awk -v path="$path" '$2 == path || index($2, path "/") == 1 { print $2 }' "$live/proc/self/mounts" | sort -r |
-            while read -r mount; do umount -l "$mount"; done
+        is_staged || unmount_below "$path"
         case $path in /?*/?*) rm -rf "$prefix$path" || failed="$failed $path" ;; esac
     done
+}
+
+# unmount_below PATH: the deepest mount first.
+unmount_below() {
+    awk -v path="$1" '$2 == path || index($2, path "/") == 1 { print $2 }' "$live/proc/self/mounts" | sort -r |
+        while read -r mount; do umount -l "$mount"; done
 }
 
 restore_sysctls() {
@@ -158,7 +179,7 @@ restore_sysctls() {
     done <"$store/sysctls"
 }
 
-# Units first: they know priorities and options. Without a device, swap was off already.
+# Swap units come first, since they have priorities and options. If no device is listed, swap was already off.
 restore_swap() {
     [ -f "$store/swap" ] || return 0
     sed -n 's/^unit //p' "$store/swap" >"$work/swap-units"
@@ -169,29 +190,37 @@ restore_swap() {
     while read -r unit; do systemctl -q start "$unit"; done <"$work/swap-units"
     while read -r device; do
         awk -v device="$device" '$1 == device { found = 1 } END { exit !found }' "$live/proc/swaps" ||
-            swapon "$device" || warn "swap on $device could not be turned on again"
+            swapon "$device" || warn "cannot turn swap on $device on again: swapon $device"
     done <"$work/swaps"
 }
 
 reload_network_manager() {
-    grep -q '^/etc/NetworkManager/' "$work/files" && systemctl -q is-active NetworkManager.service 2>/dev/null || return 0
-    systemctl reload NetworkManager.service
+    grep -q '^/etc/NetworkManager/' "$work/files" || return 0
+    ! systemctl -q is-active NetworkManager.service 2>/dev/null ||
+        systemctl reload NetworkManager.service
 }
 
-# Of the packages that install.sh brought, those that are there.
+# The packages that install.sh installed and that are still installed.
 installed_packages() {
     ! is_staged && [ -f "$store/packages" ] || return 0
-    # the installed bundle may be one that carries none any more
-    [ -n "$PACKAGES_MANAGER" ] || { command -v dpkg >/dev/null 2>&1 && PACKAGES_MANAGER=dpkg; } || PACKAGES_MANAGER=rpm
+    # the installed bundle may be a later one without packages
+    if [ -z "$PACKAGES_MANAGER" ]; then
+        PACKAGES_MANAGER=rpm
+        ! command -v dpkg >/dev/null 2>&1 || PACKAGES_MANAGER=dpkg
+    fi
     packager keep_installed <"$store/packages"
 }
 
-# What others need stays.
+# Packages that other packages need are kept.
 remove_packages() {
     installed_packages >"$work/packages"
-    if [ ! -s "$work/packages" ]; then rm -f "$store/packages"; return; fi
+    if [ ! -s "$work/packages" ]; then
+        rm -f "$store/packages"
+        return
+    fi
     if [ "$packages" = keep ]; then
-        kept="$kept; $(count_lines <"$work/packages") packages that it installed are kept (listed in $store/packages; --remove-packages removes them)"
+        kept="$kept; $(count_lines <"$work/packages") packages that it installed are kept"
+        kept="$kept (listed in $store/packages; --remove-packages removes them)"
         return
     fi
     how=keep
@@ -200,12 +229,20 @@ remove_packages() {
     remove_code=$?
     note "removed packages: $(tr '\n' ' ' <"$work/packages")"
     installed_packages >"$work/packages.left"
-    if [ ! -s "$work/packages.left" ]; then rm -f "$store/packages"; return; fi
-    kept="$kept; packages that others need, or that $PACKAGES_MANAGER could not remove, are kept: $(tr '\n' ' ' <"$work/packages.left")"
-    grep -q 'dependency problems\|depends on\|is needed by' "$work/packages.log" || [ "$remove_code" -eq 0 ] || { tail -n 5 "$work/packages.log" >&2; failed="$failed packages"; }
+    if [ ! -s "$work/packages.left" ]; then
+        rm -f "$store/packages"
+        return
+    fi
+    kept="$kept; packages that others need, or that $PACKAGES_MANAGER could not remove, are kept:"
+    kept="$kept $(tr '\n' ' ' <"$work/packages.left")"
+    if [ "$remove_code" -ne 0 ] &&
+        ! grep -q 'dependency problems\|depends on\|is needed by' "$work/packages.log"; then
+        tail -n 5 "$work/packages.log" >&2
+        failed="$failed packages"
+    fi
 }
 
-# Only directories that install.sh made, and only when nothing is left in them.
+# Only directories that install.sh created, and only if they are empty.
 remove_directories() {
     sort -ru "$store/dirs" 2>/dev/null | while read -r path; do rmdir "$prefix$path" 2>/dev/null; done
 }

@@ -146,14 +146,14 @@ def test_a_run_that_was_killed_is_finished_by_the_next(worker: FakeHost, moment:
 # Kernel settings
 
 
-def test_a_turn_that_a_killed_run_asked_for_is_given_back_by_the_next(worker: FakeHost) -> None:
+def test_the_rollout_slot_of_a_killed_run_is_released_by_the_next(worker: FakeHost) -> None:
     assert worker.install().returncode == 0
     ticket = worker.root / "var/lib/bundler/ticket"
     ticket.write_text("5\n")
     worker.program("kubectl", "exit 1")
     done = worker.install()
     assert (done.returncode, ticket.exists()) == (0, True)
-    assert "others still wait for worker1" in done.stderr
+    assert "other nodes still wait for worker1" in done.stderr
     worker.program("kubectl", "exit 0")
     assert worker.install().returncode == 0
     assert any(call.endswith("annotate node worker1 bundler/turn-") for call in worker.calls)
