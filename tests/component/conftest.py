@@ -1,4 +1,4 @@
-"""What component tests share: hosts with real members of etcd."""
+"""Hosts with real etcd members, which component tests share."""
 
 import itertools
 import os

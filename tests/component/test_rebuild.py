@@ -1,4 +1,4 @@
-"""A second person, on another machine with another Python, gets the same bytes out of the same inputs."""
+"""Another Python in another directory builds the same bytes from the same inputs."""
 
 import glob
 import os
@@ -73,7 +73,7 @@ def test_another_python_elsewhere_builds_the_same_bytes(tmp_path: Path) -> None:
             first.directory / "dist" / name
         ).read_bytes()
 
-    # and without the keys: all that is no secret can be compared
+    # without the keys, all files without secrets can still be compared
     shutil.rmtree(second / "small.state")
     run(theirs, "build", *again, "-o", second / "mine", "--public-only", *SAME, cwd=second)
     said = run(ours, "verify", first.directory / "dist", "--public", second / "mine", cwd=tmp_path)

@@ -1,4 +1,4 @@
-"""The wheel: a bundler installed from it finds its templates, wherever it is run."""
+"""The wheel: a bundler installed from it finds its templates in any directory."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ PINS = PROJECT / "tests" / "golden" / "pins.yaml"
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundler installed with pip, not editable, in an environment of its own."""
+    """A bundler installed with pip from a wheel, in its own environment."""
     directory = tmp_path_factory.mktemp("wheel")
     subprocess.run(
         [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", directory, PROJECT],
@@ -27,7 +27,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory / "venv" / "bin" / "bundler"
 
 
-def test_an_installed_bundler_renders_what_the_checkout_renders(
+def test_an_installed_bundler_renders_the_same_as_the_checkout(
     installed: Path, tmp_path: Path
 ) -> None:
     description = write_description(tmp_path)
@@ -47,10 +47,10 @@ def test_an_installed_bundler_renders_what_the_checkout_renders(
     assert " 0755 " in manifests[0][0]
 
 
-def test_an_installed_bundler_calls_itself_by_the_same_digests_as_the_checkout(
+def test_an_installed_bundler_reports_the_same_digests_as_the_checkout(
     installed: Path,
 ) -> None:
-    program = "from bundler.bundle.provenance import list_own; print(list_own())"
+    program = "from bundler.bundle.provenance import list_program; print(list_program())"
     printed = {
         subprocess.run(
             [python, "-c", program], check=True, cwd="/", capture_output=True, text=True

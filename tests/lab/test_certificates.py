@@ -1,4 +1,4 @@
-"""Every certificate of the five hosts is made anew while clients ask, and the servers show the new ones."""
+"""Every certificate of the five hosts is renewed under load, and the servers use the new ones."""
 
 import json
 import re
@@ -19,7 +19,7 @@ RESTARTED = {
     "master": {"kube-controller-manager.service", "kube-scheduler.service"},
     "worker": {"kube-proxy.service"},
 }
-AUTHORITIES = re.compile(r"ca(-signing|-servers)?\.crt$")
+CA_FILES = re.compile(r"ca(-signing|-servers)?\.crt$")
 TEXTFILES = "/var/lib/prometheus/node-exporter"
 FINGERPRINT = "openssl x509 -noout -fingerprint -sha256"
 LIST = (
@@ -27,7 +27,7 @@ LIST = (
     " for f in $(grep -ls client-certificate-data /etc/kubernetes/*.kubeconfig); do echo $f"
     f" $(sed -n 's/.*client-certificate-data: //p' $f | base64 -d | {FINGERPRINT}); done"
 )
-"""Each certificate of a host, those in kubeconfigs too: its path and its digest."""
+"""Prints the path and the digest of each certificate of a host, also of those in kubeconfigs."""
 
 
 def bundler(cluster: Cluster, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -38,7 +38,7 @@ def bundler(cluster: Cluster, *arguments: str) -> subprocess.CompletedProcess[st
 
 
 def unpack(host: Host, bundle: Path) -> str:
-    """Beside the whole bundle, which later tests want."""
+    """Copy a bundle to the host and keep the full bundle there, which later tests need."""
     host.run("rm -rf /root/renewal && mkdir /root/renewal")
     docker("cp", str(bundle), f"{host.container}:/root/renewal.tar.gz")
     host.run("tar -xzf /root/renewal.tar.gz -C /root/renewal && rm /root/renewal.tar.gz")
@@ -47,7 +47,7 @@ def unpack(host: Host, bundle: Path) -> str:
 
 @dataclass(frozen=True)
 class Renewal:
-    """What was there before, and what was said and asked meanwhile."""
+    """The state before the renewal, and the requests during it."""
 
     cluster: Cluster
     certificates: dict[str, str]  # `host path` → fingerprint
@@ -66,11 +66,11 @@ def list_certificates(cluster: Cluster) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def renewal(running: Cluster, product_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Renewal:  # fmt: skip
-    """Every certificate made anew; control planes one by one, then both workers."""
+    """Renew every certificate: control planes one by one, then both workers."""
     cluster = running
     old_pki = tmp_path_factory.mktemp("old") / "pki"
     subprocess.run(["cp", "-a", cluster.directory / "examples/lab.state/pki", old_pki], check=True)
-    # The administrator's certificate of before: it is valid until it ends, renewed or not.
+    # The former certificate of the administrator stays valid until it expires.
     clients = {
         host.name: Load(
             Api(
@@ -92,7 +92,7 @@ def renewal(running: Cluster, product_cache: Path, tmp_path_factory: pytest.Temp
     directories = {
         host.name: unpack(host, new / f"lab-{host.name}.tar.gz") for host in cluster.hosts.values()
     }
-    begun = time.monotonic()
+    start = time.monotonic()
     with under_load(*clients.values()):
         time.sleep(5)
         for host in cluster.masters:
@@ -104,8 +104,8 @@ def renewal(running: Cluster, product_cache: Path, tmp_path_factory: pytest.Temp
                     cluster.workers,
                 )
             )  # fmt: skip
-        taken = time.monotonic() - begun
-        time.sleep(75)  # API servers read their files every minute
+        taken = time.monotonic() - start
+        time.sleep(75)  # API servers reload their files every minute
     FIGURES.append(f"all certificates renewed on five hosts, one control plane after another: {taken:.0f} s")  # fmt: skip
     sizes = {p.name: p.stat().st_size for p in new.glob("*.tar.gz")}
     return Renewal(cluster, certificates, starts, clients, sizes)
@@ -114,14 +114,14 @@ def renewal(running: Cluster, product_cache: Path, tmp_path_factory: pytest.Temp
 def test_the_bundles_of_a_renewal_are_small(renewal: Renewal) -> None:
     assert len(renewal.sizes) == 5
     FIGURES.append(f"bundles of a renewal: {max(renewal.sizes.values()) // 1024} KiB at most")
-    whole = {path.name: path.stat().st_size for path in renewal.cluster.dist.glob("*.tar.gz")}
-    assert all(size < whole[name] / 20 for name, size in renewal.sizes.items())
+    full = {path.name: path.stat().st_size for path in renewal.cluster.dist.glob("*.tar.gz")}
+    assert all(size < full[name] / 20 for name, size in renewal.sizes.items())
 
 
 def test_at_most_one_request_fails_per_control_plane(renewal: Renewal) -> None:
     for name, client in renewal.clients.items():
         FIGURES.append(
-            f"writes and reads at {name} while all was renewed: {client.done} done,"
+            f"writes and reads at {name} during the renewal: {client.done} done,"
             f" {len(client.failures)} failed"
         )
     for client in renewal.clients.values():
@@ -129,7 +129,7 @@ def test_at_most_one_request_fails_per_control_plane(renewal: Renewal) -> None:
         assert len(client.failures) <= 1, client.failures
 
 
-def test_only_what_does_not_reread_was_restarted(renewal: Renewal) -> None:
+def test_only_units_that_do_not_reload_certificates_are_restarted(renewal: Renewal) -> None:
     for host in renewal.cluster.hosts.values():
         before, after = renewal.starts[host.name], host.unit_starts()
         for unit in NOT_RESTARTED:
@@ -138,16 +138,16 @@ def test_only_what_does_not_reread_was_restarted(renewal: Renewal) -> None:
         assert {unit for unit in after if after[unit] != before[unit]} >= RESTARTED[kind]
 
 
-def test_every_certificate_on_every_host_is_another(renewal: Renewal) -> None:
+def test_every_certificate_on_every_host_is_replaced(renewal: Renewal) -> None:
     after = list_certificates(renewal.cluster)
     assert after.keys() == renewal.certificates.keys()
     same = {path for path in after if after[path] == renewal.certificates[path]}
-    assert {path for path in same if not AUTHORITIES.search(path)} == set()
+    assert {path for path in same if not CA_FILES.search(path)} == set()
     assert same
     assert len(after) - len(same) > 35
 
 
-def test_servers_show_the_new_ones(renewal: Renewal) -> None:
+def test_servers_use_the_new_certificates(renewal: Renewal) -> None:
     done = bundler(renewal.cluster, "certs", "check", "--live", "--json", "--warn", "60d")
     rows = json.loads(done.stdout)
     assert [row for row in rows if row["faults"]] == []
@@ -156,7 +156,7 @@ def test_servers_show_the_new_ones(renewal: Renewal) -> None:
     assert sum(1 for row in rows if row["known_as"]) == 3 * 5 + 1
 
 
-def test_the_cluster_is_well(renewal: Renewal) -> None:
+def test_the_cluster_is_healthy(renewal: Renewal) -> None:
     verified = renewal.cluster.verify()
     assert verified.returncode == 0, verified.stdout
     for host in renewal.cluster.hosts.values():
@@ -164,7 +164,7 @@ def test_the_cluster_is_well(renewal: Renewal) -> None:
         assert done.returncode == 0, done.stdout
 
 
-def test_the_timer_tells_of_every_certificate(renewal: Renewal) -> None:
+def test_the_timer_reports_every_certificate(renewal: Renewal) -> None:
     for host in renewal.cluster.hosts.values():
         count = len(host.output(LIST).splitlines())
         host.run(f"mkdir -p {TEXTFILES} && systemctl start kube-certs.service")
@@ -178,10 +178,10 @@ def test_the_timer_tells_of_every_certificate(renewal: Renewal) -> None:
         assert "days left: /etc/kubernetes/pki/ca.crt" in said
 
 
-def test_a_whole_bundle_of_the_new_state_is_the_same_and_changes_nothing(
+def test_a_full_bundle_of_the_new_state_changes_nothing(
     renewal: Renewal, product_cache: Path
 ) -> None:
-    """Later tests go on from here: dist/ is what hosts carry."""
+    """Later tests need dist/ to hold what is installed."""
     cluster = renewal.cluster
     build(cluster.directory / "examples" / "lab.yaml", cluster.dist, cache=product_cache)
     for host in cluster.hosts.values():

@@ -1,4 +1,4 @@
-"""The authorities of five hosts are replaced by stages: who comes too early is refused, nothing stays."""
+"""The CAs of five hosts are rotated in stages: a stage that comes too early is refused, no old key stays."""
 
 import base64
 import binascii
@@ -20,8 +20,8 @@ from support.lab import CACHE, FIGURES, Cluster, Host, build, wait_for
 pytestmark = pytest.mark.long
 PEM = re.compile(rb"-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----")
 ENCODED = re.compile(rb"[A-Za-z0-9+/]{200,}={0,2}")
-# All of a host but programs and images. etcd's history and its snapshots of before, and the audit
-# log of what kubelets once asked for, hold former certificates, as objects had them; they hold no key.
+# Everything on a host except programs and images. The history and older snapshots of etcd, and the audit
+# log of kubelets' requests, hold former certificates, because objects had them; they hold no key.
 PLACES = "/etc /opt /root /home /srv /run /var"
 LEFT_OUT = (
     "--exclude=bin --exclude=/var/lib/docker --exclude=/var/lib/etcd --exclude=/var/backups/etcd"
@@ -36,24 +36,24 @@ KINDS = (
     "validatingwebhookconfigurations",
     "customresourcedefinitions",
 )
-UNPLANNED = 3  # exit code of an install.sh that is refused
+REFUSED = 3  # exit code of an install.sh that is refused
 
 
 @dataclass
 class Rotation:
-    """The cluster, where each stage's bundles are, and what went on."""
+    """The cluster, the bundles of the last rotation stage, and the keys before the rotation."""
 
     cluster: Cluster
     cache: Path
     dist: Path
-    former_keys: set[bytes]  # as read_keys has them
+    former_keys: set[bytes]  # a line of each, see read_keys
 
     @property
     def pki(self) -> Path:
         return self.cluster.directory / "examples/lab.state/pki"
 
     def rotate(self, step: str) -> None:
-        """On the builder: the stage, and its bundles as a delta of those before."""
+        """On the builder: start a rotation stage, and build its bundles as deltas."""
         cluster = self.cluster
         target = cluster.directory / step
         done = subprocess.run(
@@ -70,7 +70,7 @@ class Rotation:
             list(pool.map(lambda host: self.carry(host, step), cluster.hosts.values()))
 
     def carry(self, host: Host, step: str) -> None:
-        """Beside the bundles of other stages."""
+        """Copy a bundle to the host, next to the bundles of other stages."""
         bundle = self.cluster.directory / step / f"lab-{host.name}.tar.gz"
         host.run(f"rm -rf /root/{step} && mkdir /root/{step}")
         with bundle.open("rb") as stream:
@@ -85,13 +85,13 @@ class Rotation:
     def is_refused(self, step: str, host: Host) -> str:
         before = host.output("cat /var/lib/bundler/current")
         done = host.run(f"/root/{step}/lab-{host.name}/install.sh", check=False)
-        assert done.returncode == UNPLANNED, done.stdout
+        assert done.returncode == REFUSED, done.stdout
         assert host.output("cat /var/lib/bundler/current") == before
         return done.stdout
 
-    def verify(self, step: str, begun: float) -> None:
+    def verify(self, step: str, start: float) -> None:
         wait_for(f"verify.sh after {step}", self.is_green, seconds=240)
-        FIGURES.append(f"new authorities, stage {step}: {time.monotonic() - begun:.0f} s for five hosts, verify.sh included")  # fmt: skip
+        FIGURES.append(f"CA rotation, stage {step}: {time.monotonic() - start:.0f} s for five hosts, verify.sh included")  # fmt: skip
 
     def is_green(self) -> bool:
         return self.cluster.verify().returncode == 0
@@ -105,52 +105,54 @@ def rotation(running: Cluster, product_cache: Path) -> Rotation:
 
 
 def read_keys(pki: Path) -> set[bytes]:
-    """A line of each private key, by which it is known."""
+    """Read one line of each private key, which identifies it."""
     return {path.read_bytes().split(b"\n")[1] for path in pki.rglob("key.pem")}
 
 
-def test_all_but_one_come_to_believe_the_new_ones(rotation: Rotation) -> None:
+def test_all_hosts_but_one_trust_the_new_cas(rotation: Rotation) -> None:
     masters, workers = rotation.cluster.masters, rotation.cluster.workers
     rotation.rotate("trust")
-    begun = time.monotonic()
+    start = time.monotonic()
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda host: rotation.install("trust", host), [*masters, workers[0]]))
-    rotation.verify("trust", begun)
+    rotation.verify("trust", start)
 
 
-def test_no_host_issues_while_another_does_not_believe(rotation: Rotation) -> None:
+def test_no_host_uses_a_new_certificate_before_all_trust_the_new_cas(rotation: Rotation) -> None:
     masters, workers = rotation.cluster.masters, rotation.cluster.workers
     rotation.rotate("issue")
     said = rotation.is_refused("issue", masters[0])
-    assert "port 10250 of worker2 does not believe the authorities that sign in this bundle" in said
+    assert (
+        "port 10250 of worker2 does not trust the CA that signs this bundle's certificates" in said
+    )
     rotation.install("trust", workers[1])
     said = rotation.is_refused("issue", workers[0])
     assert "install control planes before workers" in said
 
 
-def test_everything_is_made_anew_while_the_former_are_believed(rotation: Rotation) -> None:
-    begun = time.monotonic()
+def test_all_certificates_are_replaced_while_the_former_cas_are_trusted(rotation: Rotation) -> None:
+    start = time.monotonic()
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(lambda host: rotation.install("issue", host), rotation.cluster.masters))
         rotation.rotate("drop")
         said = rotation.is_refused("drop", rotation.cluster.masters[0])
-        assert "shows a certificate of an authority that this bundle believes no more" in said
+        assert "uses a certificate of a CA that this bundle no longer trusts" in said
         list(pool.map(lambda host: rotation.install("issue", host), rotation.cluster.workers))
-    rotation.verify("issue", begun)
+    rotation.verify("issue", start)
 
 
-def test_the_former_are_dropped(rotation: Rotation) -> None:
-    begun = time.monotonic()
+def test_the_former_cas_are_removed(rotation: Rotation) -> None:
+    start = time.monotonic()
     with ThreadPoolExecutor(5) as pool:
         list(pool.map(lambda host: rotation.install("drop", host), rotation.cluster.hosts.values()))
-    rotation.verify("drop", begun)
+    rotation.verify("drop", start)
     for host in rotation.cluster.hosts.values():
         done = host.run("/opt/k8s/bundle/verify.sh --node", check=False)
         assert done.returncode == 0, done.stdout
 
 
 def decode(content: bytes) -> bytes:
-    """With what is in it in base64, as in kubeconfigs."""
+    """Add the decoded text of base64 values, as in kubeconfigs."""
     parts = [content]
     for encoded in ENCODED.findall(content):
         with contextlib.suppress(binascii.Error):
@@ -159,12 +161,12 @@ def decode(content: bytes) -> bytes:
 
 
 def list_certificates(content: bytes) -> list[x509.Certificate]:
-    """Those in PEM, and those that are PEM in base64."""
+    """List certificates in PEM, and PEM in base64."""
     return [x509.load_pem_x509_certificate(pem) for pem in PEM.findall(decode(content))]
 
 
 def list_former(content: bytes) -> list[str]:
-    """Certificates of this cluster whose authority, or which, has no unit: those of before."""
+    """List certificates of this cluster whose CA has no OU: those before the rotation."""
     return [
         one.subject.rfc4514_string()
         for one in list_certificates(content)
@@ -173,12 +175,12 @@ def list_former(content: bytes) -> list[str]:
     ]
 
 
-def test_no_host_holds_a_trace_of_the_former(rotation: Rotation) -> None:
+def test_no_host_holds_a_former_certificate_or_key(rotation: Rotation) -> None:
     gone = rotation.former_keys - read_keys(rotation.pki)
     assert len(gone) > 20
     certificates = keys = 0
     for host in rotation.cluster.hosts.values():
-        host.run(f"rm -rf {BUNDLES}")  # what people carried in
+        host.run(f"rm -rf {BUNDLES}")  # the bundles that the test copied
         packed = subprocess.run(
             ["docker", "exec", host.container, "sh", "-c", f"tar -cf - {LEFT_OUT} {PLACES} 2>/dev/null || :"],
             capture_output=True, check=True,
@@ -197,7 +199,7 @@ def test_no_host_holds_a_trace_of_the_former(rotation: Rotation) -> None:
     assert keys > 40
 
 
-def test_neither_does_the_cluster(rotation: Rotation) -> None:
+def test_no_object_of_the_cluster_holds_a_former_certificate(rotation: Rotation) -> None:
     kubectl = rotation.cluster.kubectl
     for kind in KINDS:
         text = kubectl(f"get {kind} -A -o json").replace("\\n", "\n").encode()
@@ -205,7 +207,7 @@ def test_neither_does_the_cluster(rotation: Rotation) -> None:
         assert kind not in {"configmaps", "secrets"} or list_certificates(text)
 
 
-def test_servers_show_the_new_ones_and_later_tests_go_on(rotation: Rotation) -> None:
+def test_servers_use_new_certificates_and_a_full_bundle_changes_nothing(rotation: Rotation) -> None:
     cluster = rotation.cluster
     done = subprocess.run(
         [

@@ -1,7 +1,7 @@
-"""The five hosts go to the next minor under load, and a worker and a control plane go back.
+"""Five hosts are upgraded to the next minor under load, then both workers and a control plane roll back.
 
-The next minor is the same programs stamped with another version (stamped.py): the whole path is
-walked, and Kubernetes' own changes are not seen.
+The next minor consists of the same programs with another version in them (stamped.py): the test
+covers bundler's steps, and no change of Kubernetes itself.
 """
 
 import json
@@ -40,7 +40,7 @@ spec:
         image: nginx:1.22
         imagePullPolicy: Never
         readinessProbe: {{httpGet: {{path: /, port: 80}}, periodSeconds: 1}}
-        # The endpoints of a pod that goes are taken off the nodes while it still answers.
+        # A deleted pod still answers while the nodes remove its endpoints.
         lifecycle: {{preStop: {{exec: {{command: [sleep, "8"]}}}}}}
 ---
 apiVersion: policy/v1beta1
@@ -57,14 +57,14 @@ spec: {{type: NodePort, selector: {{app: web}}, ports: [{{port: 80, nodePort: {N
 
 @dataclass(frozen=True)
 class Line:
-    """What install.sh said, and when."""
+    """A line that install.sh printed, and when."""
 
     at: float
     text: str
 
 
 def install(host: Host, command: str) -> list[Line]:
-    """Run it on the host; the last line is its exit code."""
+    """Run a command on the host; the last line is its exit code."""
     done = host.run(
         f"({command}; echo exit $?) 2>&1 |"
         ' while read -r line; do echo "$(date +%s.%N) $line"; done',
@@ -74,18 +74,18 @@ def install(host: Host, command: str) -> list[Line]:
     return [Line(float(at), text) for at, _, text in pairs]
 
 
-def say(lines: list[Line]) -> str:
+def join_text(lines: list[Line]) -> str:
     return "\n".join(line.text for line in lines)
 
 
-def when(lines: list[Line], words: str) -> float:
-    """The first time that it said this."""
+def find_time(lines: list[Line], words: str) -> float:
+    """When these words were first printed."""
     return next(line.at for line in lines if words in line.text)
 
 
 @pytest.fixture(scope="module")
 def upgraded(running: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """dist of the next minor; the web is up."""
+    """The dist directory of the next minor; the web server runs."""
     mirror = stamp(tmp_path_factory.mktemp("stamped"), NEW)
     description = running.directory / "examples" / "lab.yaml"
     text = description.read_text()
@@ -116,7 +116,7 @@ def versions(cluster: Cluster) -> dict[str, str]:
     return {n["metadata"]["name"]: n["status"]["nodeInfo"]["kubeletVersion"] for n in nodes}
 
 
-def test_all_hosts_upgrade_side_by_side_in_their_order(running: Cluster, upgraded: Path) -> None:
+def test_all_hosts_upgrade_side_by_side_in_rollout_order(running: Cluster, upgraded: Path) -> None:
     for host in running.hosts.values():
         host.unpack(upgraded / f"lab-{host.name}.tar.gz")
     plan = running.workers[0].run("/root/lab-worker1/install.sh --plan", check=False).stdout
@@ -127,7 +127,7 @@ def test_all_hosts_upgrade_side_by_side_in_their_order(running: Cluster, upgrade
     pages = {worker.name: Load(get_page(worker.address, NODE_PORT)) for worker in running.workers}
     with under_load(api, *pages.values()):
         time.sleep(5)
-        begun = time.time()
+        start = time.time()
         with ThreadPoolExecutor(5) as pool:
             said = dict(
                 zip(
@@ -139,10 +139,10 @@ def test_all_hosts_upgrade_side_by_side_in_their_order(running: Cluster, upgrade
                     strict=True,
                 )
             )
-        taken = time.time() - begun
+        taken = time.time() - start
         time.sleep(5)
     for name, lines in said.items():
-        assert lines[-1].text == "exit 0", f"{name}:\n{say(lines)}"
+        assert lines[-1].text == "exit 0", f"{name}:\n{join_text(lines)}"
     check_order(running, said)
     assert versions(running) == {"worker1": f"v{NEW}", "worker2": f"v{NEW}"}
     check_load(api, pages, said)
@@ -158,10 +158,12 @@ def test_all_hosts_upgrade_side_by_side_in_their_order(running: Cluster, upgrade
 
 
 def check_order(cluster: Cluster, said: dict[str, list[Line]]) -> None:
-    """Control planes one after another, then workers one after another."""
+    """Check that control planes came one after another, then workers one after another."""
     spans = {
         name: (
-            when(lines, "is cordoned" if name.startswith("worker") else "waiting until all units"),
+            find_time(
+                lines, "is cordoned" if name.startswith("worker") else "waiting until all units"
+            ),
             lines[-1].at,
         )
         for name, lines in said.items()
@@ -170,12 +172,12 @@ def check_order(cluster: Cluster, said: dict[str, list[Line]]) -> None:
     workers = sorted(spans[host.name] for host in cluster.workers)
     for first, second in (*pairwise(masters), *pairwise(workers)):
         assert first[1] <= second[0] + 1, spans
-    # the last control plane's API server is of the new minor before the first worker goes
+    # the last API server has the new minor before the first worker is drained
     assert masters[-1][0] < workers[0][0], spans
 
 
 def check_load(api: Load, pages: dict[str, Load], said: dict[str, list[Line]]) -> None:
-    """API away for less than 2 s per control-plane host; pages failed only on the drained node."""
+    """Check outages: less than 2 s of the API per control plane; of pages only on a drained node."""
     FIGURES.append(
         f"API under upgrade: {len(api.failures)} of {api.done} failed, outages of "
         f"{', '.join(f'{length:.1f} s' for _, length in api.outages) or 'none'}"
@@ -185,14 +187,14 @@ def check_load(api: Load, pages: dict[str, Load], said: dict[str, list[Line]]) -
         name = max(
             lengths,
             key=lambda n: (
-                when(said[n], "waiting until all units") - 5 <= at,
-                when(said[n], "waiting until all units"),
+                find_time(said[n], "waiting until all units") - 5 <= at,
+                find_time(said[n], "waiting until all units"),
             ),
         )
         lengths[name] += length
     assert all(length < 2 for length in lengths.values()), (lengths, api.failures)
     for name, page in pages.items():
-        begin, end = when(said[name], "is cordoned"), said[name][-1].at
+        begin, end = find_time(said[name], "is cordoned"), said[name][-1].at
         others = [failure for failure in page.failures if not begin <= failure[0] <= end]
         FIGURES.append(
             f"NodePort of {name}: {len(page.failures)} of {page.done} failed, {len(others)} outside of its own drain"
@@ -201,26 +203,28 @@ def check_load(api: Load, pages: dict[str, Load], said: dict[str, list[Line]]) -
 
 
 @pytest.mark.parametrize("name", ["worker1", "worker2", "master1"])
-def test_a_host_goes_back(running: Cluster, upgraded: Path, name: str) -> None:
-    """Workers first: no API server is older than a kubelet."""
+def test_a_host_rolls_back(running: Cluster, upgraded: Path, name: str) -> None:
+    """Roll back workers first, so that no API server is older than a kubelet."""
     assert upgraded.is_dir()
     host = running.hosts[name]
     if name == "worker2":
         lines = install(running.masters[0], "/opt/k8s/bundle/install.sh --rollback")
-        assert lines[-1].text == "exit 3", say(lines)
-        assert f"kubelets are newer than an API server of {OLD} may serve: worker2 (v{NEW})" in say(
+        assert lines[-1].text == "exit 3", join_text(lines)
+        assert f"kubelets must not be newer than API server {OLD}: worker2 (v{NEW})" in join_text(
             lines
         )
     lines = install(host, "/opt/k8s/bundle/install.sh --rollback --wait 5m")
-    assert lines[-1].text == "exit 0", say(lines)
+    assert lines[-1].text == "exit 0", join_text(lines)
     if name.startswith("worker"):
         wait_for(
-            "its kubelet is the earlier one",
+            "its kubelet has the former version",
             lambda: versions(running)[name] == f"v{OLD}",
             seconds=30,
         )
     else:
-        told = json.loads(Kubectl(host)(f"--server https://{host.address}:6443 version -o json"))
-        assert told["serverVersion"]["gitVersion"] == f"v{OLD}"
+        reported = json.loads(
+            Kubectl(host)(f"--server https://{host.address}:6443 version -o json")
+        )
+        assert reported["serverVersion"]["gitVersion"] == f"v{OLD}"
     verified = running.verify(running.hosts["master2"])
     assert verified.returncode == 0, verified.stdout

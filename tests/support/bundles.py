@@ -1,4 +1,4 @@
-"""Small bundles that tests write by hand."""
+"""Small bundles with files that a test chooses."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def write_bundle(
     mtime: int = 0,
     signature: bytes = b"",
 ) -> Path:
-    """A small bundle; with `items` None it has no SBOM."""
+    """Write a small bundle; without an SBOM if `items` is None."""
     everything = {"node.env": (0o644, env.encode()), **files}
     if items is not None:
         everything[SBOM] = (0o644, make_sbom("lab-one", {}, items, 0))

@@ -1,4 +1,4 @@
-"""Hosts that are folders, each with a real member of etcd on a loopback address of its own."""
+"""Directories as hosts, each with a real etcd member on its own loopback address."""
 
 import json
 import os
@@ -27,7 +27,7 @@ FAST = {"heartbeat-interval": 100, "election-timeout": 500}
 
 
 def find_etcd(directory: Path) -> Path:
-    """The folder with the lab's etcd and etcdctl."""
+    """Unpack the lab's etcd and etcdctl; return their directory."""
     archives = sorted(
         LAB_CACHE.glob("mirror/github.com/etcd-io/etcd/releases/download/*/*amd64.tar.gz")
     )
@@ -39,15 +39,15 @@ def find_etcd(directory: Path) -> Path:
 
 
 def wait_for(what: str, holds: Callable[[], object], seconds: float = 40) -> None:
-    begun = time.monotonic()
+    start = time.monotonic()
     while not holds():
-        assert time.monotonic() - begun < seconds, f"after {seconds} s still not so: {what}"
+        assert time.monotonic() - start < seconds, f"not within {seconds} s: {what}"
         time.sleep(0.2)
 
 
 @dataclass(frozen=True)
 class Member:
-    """One host: a folder with what its bundle would install."""
+    """One host: a directory with the files that its bundle installs."""
 
     name: str
     address: str
@@ -63,7 +63,7 @@ class Member:
 
     @property
     def said(self) -> list[str]:
-        """What etcd-start.sh said since the first start."""
+        """The messages of etcd-start.sh since the first start."""
         mark = "etcd-start.sh: "
         return [line.removeprefix(mark) for line in self.log.splitlines() if line.startswith(mark)]
 
@@ -85,14 +85,14 @@ class Member:
         self.systemctl("stop", "etcd")
 
     def kill(self) -> None:
-        """SIGKILL to what runs now; the stand-in for systemd starts it again."""
+        """Send SIGKILL to the running process; stand_in_systemctl.py starts it again."""
         os.kill(int((self.root / "run/pid").read_text()), signal.SIGKILL)
 
     def is_ready(self) -> bool:
         return self.systemctl("is-active", "etcd") == "active"
 
     def lose_disk(self) -> None:
-        """As on a host that was set up anew: the data are gone, and nothing is known of them."""
+        """Delete the data and its record, as on a host that was installed again."""
         self.stop()
         shutil.rmtree(self.data)
         (self.root / "var/lib/bundler/etcd-member").unlink(missing_ok=True)
@@ -111,19 +111,19 @@ class Member:
         return done.stdout
 
     def members(self) -> dict[str, str]:
-        """Name → peer URL, of all that have served."""
+        """Map the names of members that were started to their peer URLs."""
         listed = json.loads(self.etcdctl("member", "list", "-w", "json"))["members"]
         return {m.get("name", ""): m["peerURLs"][0] for m in listed if m.get("clientURLs")}
 
     def list_keys(self) -> dict[str, str]:
-        """Every key with its value."""
+        """Map every key to its value."""
         found = json.loads(self.etcdctl("get", "", "--prefix", "-w", "json")).get("kvs", [])
         return {kv["key"]: kv["value"] for kv in found}
 
 
 @dataclass
 class Site:
-    """A description and the hosts that were made of it; the state directory is one for all builds."""
+    """The hosts of a cluster; all builds use one state directory."""
 
     directory: Path
     programs: Path
@@ -131,7 +131,7 @@ class Site:
     made: dict[str, Member] = field(default_factory=dict)
 
     def build(self, *names: str, **etcd: object) -> list[Member]:
-        """The hosts of a cluster of these members, m1, m2 …, as installed by their bundles."""
+        """Install a cluster of these members (m1, m2 …) from their bundles; return the hosts."""
         cluster = Cluster.model_validate(
             {
                 "apiVersion": "bundler/v1alpha1",

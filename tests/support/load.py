@@ -1,4 +1,4 @@
-"""Clients that ask all the time while something is done to the cluster, and what failed when."""
+"""Clients that send requests all the time, and the times at which requests failed."""
 
 import http.client
 import json
@@ -11,42 +11,42 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 PAUSE = 0.2  # seconds between two requests
-PATIENCE = 2.0  # seconds that a request may take
+TIMEOUT = 2.0  # seconds that a request may take
 
 
 @dataclass
 class Load:
-    """One client; `failures` are (seconds since the epoch, why) in order."""
+    """One client; `failures` are (seconds since the epoch, reason) in order."""
 
     ask: Callable[[int], None]
     done: int = 0
     failures: list[tuple[float, str]] = field(default_factory=list)
     outages: list[tuple[float, float]] = field(default_factory=list)
-    """(begin, length in seconds): from the begin of a request that failed to that of the next that did not."""
+    """(start, length in seconds): from the start of a failed request to that of the next that succeeds."""
     stop: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> None:
         out_since = None
         while not self.stop.is_set():
-            begun = time.time()
+            start = time.time()
             try:
                 self.ask(self.done)
                 self.done += 1
             except (OSError, http.client.HTTPException, AssertionError) as error:
-                self.failures.append((begun, f"{type(error).__name__}: {error}"))
-                out_since = out_since or begun
+                self.failures.append((start, f"{type(error).__name__}: {error}"))
+                out_since = out_since or start
             else:
                 if out_since:
-                    self.outages.append((out_since, begun - out_since))
+                    self.outages.append((out_since, start - out_since))
                 out_since = None
-            self.stop.wait(max(0.0, PAUSE - (time.time() - begun)))
+            self.stop.wait(max(0.0, PAUSE - (time.time() - start)))
         if out_since:
             self.outages.append((out_since, time.time() - out_since))
 
 
 @contextmanager
 def under_load(*loads: Load) -> Iterator[None]:
-    """All of them ask while the block runs."""
+    """Send the requests of all clients while the block runs."""
     threads = [threading.Thread(target=load.run, daemon=True) for load in loads]
     for thread in threads:
         thread.start()
@@ -61,7 +61,7 @@ def under_load(*loads: Load) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Api:
-    """The API as an administrator of the builder reaches it."""
+    """The API, with an administrator's certificate."""
 
     host: str
     port: int
@@ -70,11 +70,11 @@ class Api:
     key: Path
 
     def call(self, method: str, path: str, body: object = None) -> tuple[int, bytes]:
-        """A connection of its own for each request."""
+        """Send a request on a new connection."""
         context = ssl.create_default_context(cafile=str(self.authority))
         context.load_cert_chain(self.certificate, self.key)
         connection = http.client.HTTPSConnection(
-            self.host, self.port, context=context, timeout=PATIENCE
+            self.host, self.port, context=context, timeout=TIMEOUT
         )
         try:
             content = None if body is None else json.dumps(body)
@@ -85,7 +85,7 @@ class Api:
             connection.close()
 
     def write_and_read(self, number: int) -> None:
-        """A ConfigMap `load-N`, and the same back."""
+        """Create the ConfigMap `load-N` and read it again."""
         name, path = f"load-{number}", "/api/v1/namespaces/default/configmaps"
         status, answer = self.call(
             "POST", path, {"metadata": {"name": name}, "data": {"number": str(number)}}
@@ -97,10 +97,10 @@ class Api:
 
 
 def get_page(address: str, port: int) -> Callable[[int], None]:
-    """A client of a NodePort."""
+    """Make a client of a NodePort."""
 
     def ask(_number: int) -> None:
-        connection = http.client.HTTPConnection(address, port, timeout=PATIENCE)
+        connection = http.client.HTTPConnection(address, port, timeout=TIMEOUT)
         try:
             connection.request("GET", "/")
             assert connection.getresponse().status == 200

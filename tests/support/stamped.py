@@ -1,7 +1,7 @@
-"""Another version of Kubernetes for the lab, which has the sources of one only.
+"""Another version of Kubernetes for the lab, which builds only one from source.
 
-Programs say the other version, and are the same otherwise: what the product does at an upgrade is
-seen, and Kubernetes' own changes are not.
+The programs report the other version and are otherwise the same: this tests what bundler does in an
+upgrade, and no change of Kubernetes itself.
 """
 
 import hashlib
@@ -17,8 +17,8 @@ ARCHIVE = "dl.k8s.io/v{}/kubernetes-server-linux-amd64.tar.gz"
 
 
 def stamp(target: Path, version: str) -> Path:
-    """A mirror that has the lab's Kubernetes under another version, of OLD's length; the pins for it."""
-    assert len(version) == len(OLD)  # programs are stamped in place
+    """Make a mirror with the lab's Kubernetes under another version, and pins for it."""
+    assert len(version) == len(OLD)  # the version is replaced in place
     source = CACHE / "mirror" / ARCHIVE.format(OLD)
     archive = target / ARCHIVE.format(version)
     archive.parent.mkdir(parents=True)
@@ -43,5 +43,5 @@ def stamp(target: Path, version: str) -> Path:
 
 
 def use(mirror: Path) -> tuple[str, ...]:
-    """Arguments for `bundler build`."""
+    """Return the arguments of `bundler build` for this mirror."""
     return "--mirror", str(mirror), "--pins", str(mirror / "pins.yaml")

@@ -1,11 +1,11 @@
-"""Stands in for systemctl and systemd on a host that is a folder: it runs the units' real programs.
+"""Replaces systemctl and systemd on a directory that is a host, and runs the programs of its units.
 
     stand_in_systemctl.py ROOT COMMAND [OPTION...] UNIT...
 
-Of a unit file it honours ExecStartPre, ExecStart, ExecStartPost, Type=notify and Restart=on-failure,
-with the folder put before every path, as DESTDIR would. Each start has a process of its own that
-looks after the unit, and says in ROOT/run/units/UNIT what it is: activating, active or inactive.
-Units of programs that the folder does not have (kube-apiserver) are only written down as active.
+It supports ExecStartPre, ExecStart, ExecStartPost, Type=notify and Restart=on-failure of a unit file,
+with ROOT before every path, like DESTDIR. Each start has its own process, which supervises the unit
+and writes its state to ROOT/run/units/UNIT: activating, active or inactive. A unit whose program is
+not in ROOT (kube-apiserver) is only recorded as active.
 """
 
 import os
@@ -31,15 +31,15 @@ def read_unit(root: Path, unit: str) -> dict[str, list[str]]:
     return values
 
 
-def put_below(root: Path, command: str) -> list[str]:
-    """Below the folder; and all members share one 127.0.0.1, which is nobody's then."""
+def relocate(root: Path, command: str) -> list[str]:
+    """Put ROOT before paths, and remove 127.0.0.1, which all members of this machine share."""
     command = command.lstrip("-").replace(",https://127.0.0.1:2379", "")
     command = re.sub(r"(?<![\w/.:])/(opt|etc|var)/", rf"{root}/\1/", command)
     return shlex.split(command)
 
 
 class Supervisor:
-    """One unit, from its start until it is stopped."""
+    """Supervises one unit from its start until it is stopped."""
 
     def __init__(self, root: Path, unit: str) -> None:
         self.root, self.unit = root, unit
@@ -59,7 +59,7 @@ class Supervisor:
         self.child: subprocess.Popen[bytes] | None = None
         self.stopping = False
 
-    def say(self, state: str) -> None:
+    def write_state(self, state: str) -> None:
         (self.root / "run/units" / self.unit).write_text(f"{state} {os.getpid()}\n")
 
     def stop(self, *_: object) -> None:
@@ -69,16 +69,16 @@ class Supervisor:
 
     def run_all(self, key: str) -> None:
         for command in self.values.get(key, []):
-            subprocess.run(put_below(self.root, command), env=self.environment, check=False)
+            subprocess.run(relocate(self.root, command), env=self.environment, check=False)
 
     def run(self) -> None:
         signal.signal(signal.SIGTERM, self.stop)
         while not self.stopping:
-            self.say("activating")
+            self.write_state("activating")
             self.run_all("ExecStartPre")
             log = (self.root / "run/log").open("ab")
             self.child = subprocess.Popen(
-                put_below(self.root, self.values["ExecStart"][-1]),
+                relocate(self.root, self.values["ExecStart"][-1]),
                 env=self.environment, stdout=log, stderr=log,
             )  # fmt: skip
             (self.root / "run/pid").write_text(str(self.child.pid))
@@ -86,7 +86,7 @@ class Supervisor:
             if self.child.wait() == 0:
                 break
             time.sleep(PAUSE)
-        self.say("inactive")
+        self.write_state("inactive")
 
     def watch(self, child: subprocess.Popen[bytes]) -> None:
         while child.poll() is None:
@@ -96,7 +96,7 @@ class Supervisor:
                 continue
             if b"READY=1" in message:
                 self.run_all("ExecStartPost")
-                self.say("active")
+                self.write_state("active")
 
 
 def state_of(root: Path, unit: str) -> tuple[str, int]:
@@ -114,7 +114,7 @@ def start(root: Path, unit: str) -> None:
     (root / "run/units").mkdir(parents=True, exist_ok=True)
     with (root / "run/calls").open("a") as calls:
         calls.write(f"start {unit}\n")
-    program = put_below(root, read_unit(root, unit)["ExecStart"][-1])[0]
+    program = relocate(root, read_unit(root, unit)["ExecStart"][-1])[0]
     if not Path(program).exists():
         (root / "run/units" / unit).write_text("active 1\n")
         return
