@@ -3,6 +3,8 @@
 artifacts.py         which upstream files a cluster needs, with which digests
 lock.py              cluster.lock.yaml: its format, read and write
 lock_update.py       make and update the lock; report drift
+resolved.py          all files, images and packages with their digests, before a download
+payloads.py          all large files fetched, and compressed once
 fetch.py             files into the cache: mirrors in order, then upstream; parallel
 download.py          one file from one source, resumed and hashed
 retries.py           which errors are retried, how often and when

@@ -52,7 +52,7 @@ class Payloads:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FetchedSources:
-    """The same files as they are in the cache or on the builder."""
+    """The fetched files: their paths in the cache or on the builder."""
 
     artifacts: Mapping[Artifact, Path]
     images: Images
@@ -62,7 +62,7 @@ class FetchedSources:
 def fetch_sources(
     plan: ClusterPlan, resolved: Resolved, options: FetchOptions, puller: Puller
 ) -> FetchedSources:
-    """Bring every file into the cache and verify it."""
+    """Fetch every file into the cache and verify it."""
     artifacts = list(resolved.artifacts.values())
     with log.step(f"{len(artifacts)} upstream files"):
         paths = ensure_artifacts(artifacts, options)
@@ -75,7 +75,7 @@ def fetch_sources(
 def ensure_payloads(
     plan: ClusterPlan, resolved: Resolved, fetched: FetchedSources, cache: Cache
 ) -> Payloads:
-    """Compress what is new; raises ArtifactError for a program of the wrong machine."""
+    """Compress new files; ArtifactError if a program is for the wrong architecture."""
     members = _ensure_members(list_needs(plan), resolved.artifacts, fetched.artifacts, cache)
     _check_programs(members, resolved.artifacts)
     images = ensure_layers(fetched.images, cache)
@@ -90,7 +90,7 @@ def ensure_payloads(
 
 
 def ensure_layers(images: Images, cache: Cache) -> ImageFiles:
-    """Make the payload of each layer once; ArtifactError where one is damaged."""
+    """Make the payload of each layer once; ArtifactError if one is damaged."""
     layers = {layer.descriptor.digest: layer for i in images.values() for layer in i.layers}
     return ImageFiles(
         images=images,
@@ -125,7 +125,7 @@ def _ensure_members(
 
 
 def _check_programs(members: Members, artifacts: Artifacts) -> None:
-    """Raise ArtifactError unless every file is a program for its node's machine, or a script."""
+    """ArtifactError unless every file is a script or a program for the architecture of its node."""
     faults = []
     for (component, arch), payloads in members.items():
         for name, payload in payloads.items():

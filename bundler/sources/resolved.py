@@ -1,4 +1,4 @@
-"""Everything that a build takes from outside, each with its digest, before anything is fetched."""
+"""All files, images and packages of a build with their digests, before anything is fetched."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,19 +17,21 @@ class Resolved:
 
     artifacts: Artifacts
     images: tuple[WantedImage, ...]  # from registries
-    packages: tuple[LockEntry, ...] | None  # None: there is no lock that names them
+    packages: tuple[LockEntry, ...] | None  # None: there is no lock
 
 
 def resolve_sources(
     plan: ClusterPlan, lock: Lock | None, lock_path: Path, *, strict: bool = False
 ) -> Resolved:
-    """Resolve files, images and packages as the lock says, or as cluster.yaml says without one.
+    """Resolve files, images and packages from the lock, or from cluster.yaml if there is none.
 
-    Raises ArtifactError where the lock and cluster.yaml disagree or a digest is missing. With
+    Raises ArtifactError if the lock and cluster.yaml differ or a digest is missing. With
     `strict` a lock is required, and so is a trust source for every digest in it.
     """
     if strict and lock is None:
-        raise ConfigError(f"{lock_path}: --strict needs a lock", hint="make one with: bundler lock")
+        raise ConfigError(
+            f"{lock_path}: --strict needs a lock", hint="create it with: bundler lock"
+        )
     if strict and lock is not None:
         refuse_first_uses(lock)
     return Resolved(

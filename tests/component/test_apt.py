@@ -1,4 +1,4 @@
-"""Packages resolved by the real apt, against small repositories that the tests make and sign."""
+"""Packages resolved by the real apt, with small repositories that the tests make and sign."""
 
 import hashlib
 import shutil
@@ -39,7 +39,7 @@ def signer() -> Iterator[Signer]:
 
 @pytest.fixture
 def mirror(tmp_path: Path, signer: Signer) -> Path:
-    """A distribution: libc is its minimal installation, chrony needs a library that needs libc."""
+    """A distribution: libc is the minimal installation, chrony needs a library that needs libc."""
     pool = tmp_path / "repository" / "pool"
     write_deb(pool, "libc", Essential="yes", Priority="required")
     write_deb(pool, "shell", Priority="required", Depends="libreadline")
@@ -60,7 +60,7 @@ def mirror(tmp_path: Path, signer: Signer) -> Path:
 
 @pytest.fixture
 def describe(tmp_path: Path, mirror: Path, signer: Signer) -> Callable[..., Path]:
-    """The example with `packages`, which may be changed; its path."""
+    """Write the example with `packages`, with changes; return its path."""
     path = write_description(tmp_path)
 
     def write(arch: str = "amd64", **packages: object) -> Path:
@@ -109,7 +109,7 @@ def test_a_relative_path_of_the_cache_works(
 def test_the_evidence_is_the_index_of_the_file(
     describe: Callable[..., Path], mirror: Path, signer: Signer
 ) -> None:
-    """A version of the main pool that a suite elsewhere has, too, as security updates do."""
+    """A version that is in the main pool and in a suite elsewhere, as security updates are."""
     security = mirror.parent / "repository-security"
     shutil.copytree(mirror / "pool", security / "pool")
     write_repository(security, signer, ("bookworm-security",))
@@ -165,8 +165,8 @@ def test_an_unresolvable_package_is_reported_with_the_reason(
 
 
 def test_only_the_configured_keyring_is_trusted(describe: Callable[..., Path]) -> None:
-    with make_signer() as stranger:
-        description = describe(keyring=str(stranger.keyring))
+    with make_signer() as other_signer:
+        description = describe(keyring=str(other_signer.keyring))
         with pytest.raises(ArtifactError, match="NO_PUBKEY"):
             resolve(description)
 

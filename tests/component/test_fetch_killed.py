@@ -1,4 +1,4 @@
-"""bundler fetch as processes: killed twenty times, two at once, interrupted, in bounded memory."""
+"""bundler fetch as a process: killed twenty times, two in parallel, interrupted, bounded memory."""
 
 import hashlib
 import json
@@ -17,12 +17,12 @@ import pytest
 from support.descriptions import write_description, write_upstream
 
 PIECE = 1 << 16  # bytes sent at a time
-PAUSE = 0.008  # seconds between them: about 8 MB/s a connection
+PAUSE = 0.008  # seconds between pieces: about 8 MB/s for each connection
 KILLS = 20
 
 
 class Upstream:
-    """A server of a few large files, that counts the bytes that it gives away."""
+    """A server with a few large files that counts the bytes that it sends."""
 
     def __init__(self, contents: dict[str, bytes]) -> None:
         self.sent = 0
@@ -35,7 +35,7 @@ class Upstream:
                 content = upstream.contents[self.path]
                 wanted = self.headers.get("Range")
                 begin = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted else 0
-                # what waits in the kernel at a kill is lost, and no fault of bundler's
+                # bytes in kernel buffers are lost at a kill; bundler cannot avoid that
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, PIECE)
                 self.send_response(206 if wanted else 200)
                 self.send_header("Content-Length", str(len(content) - begin))
@@ -68,7 +68,7 @@ def upstream() -> Iterator[Upstream]:
 
 
 def prepare(upstream: Upstream, directory: Path, size: int) -> list[str | Path]:
-    """A description whose upstream files are `size` random bytes each; the command to fetch it."""
+    """Write a cluster whose upstream files are `size` random bytes; return the fetch command."""
     description = write_description(directory)
     pins = json.loads(write_upstream(directory, description).read_text())
     for number, pin in enumerate(pins["artifacts"].values()):
@@ -83,7 +83,7 @@ def prepare(upstream: Upstream, directory: Path, size: int) -> list[str | Path]:
 
 
 def check_whole(upstream: Upstream, printed: str) -> None:
-    """Every file is there and is what it must be."""
+    """Check that every file is complete and correct."""
     lines = [line.split() for line in printed.splitlines() if line.startswith("sha256:")]
     found = {digest: Path(path) for digest, _, path in lines}
     digests = {hashlib.sha256(content).hexdigest() for content in upstream.contents.values()}
@@ -125,7 +125,7 @@ def test_an_interrupted_fetch_ends_soon_without_a_traceback(
     upstream: Upstream, tmp_path: Path
 ) -> None:
     command = prepare(upstream, tmp_path, 100_000_000)
-    # `env` has what a shell starts in the background hear SIGINT again
+    # `env` enables SIGINT again, which a shell disables for background processes
     process = subprocess.Popen(
         ["env", "--default-signal=INT", *command],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -134,7 +134,7 @@ def test_an_interrupted_fetch_ends_soon_without_a_traceback(
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=20)  # all of it would take longer
+    _, said = process.communicate(timeout=20)  # the complete download would take longer
     assert process.returncode == 130
     assert "the next run resumes" in said
     assert "Traceback" not in said
@@ -144,7 +144,7 @@ def test_memory_is_bounded_for_large_files(upstream: Upstream, tmp_path: Path) -
     upstream.pause = 0
     command = prepare(upstream, tmp_path, 150_000_000)
     assert sum(map(len, upstream.contents.values())) > 450_000_000
-    # of a small process's children: one that this process starts would count its memory, too
+    # measured by a small process: RUSAGE_CHILDREN of this one would include its own memory
     code = (
         "import resource, subprocess, sys\n"
         "subprocess.run(sys.argv[1:], check=True, stdout=sys.stderr)\n"

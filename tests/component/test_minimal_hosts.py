@@ -1,4 +1,4 @@
-"""Packages for real: resolved against the distribution's mirror, installed with the network cut."""
+"""Real packages: resolved with the distribution's mirror, installed without a network."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ INSTALL = "/root/lab-master1/install.sh --skip-preflight address --skip-prefligh
 
 
 def make_bundle(directory: Path, os_name: str) -> Path:
-    """The bundle of a host with every role; its upstream programs are stand-ins."""
+    """The bundle of a host with every role, with stand-ins for upstream programs."""
     description = write_description(directory)
     cluster = yaml.safe_load(description.read_text())
     cluster["packages"] = {"os": os_name}

@@ -1,4 +1,4 @@
-"""Images out of a real registry (Debian's docker-registry) on loopback, with and without tokens."""
+"""Images from a real registry (Debian's docker-registry) on loopback, with and without tokens."""
 
 import base64
 import json
@@ -58,7 +58,7 @@ def encode(content: bytes) -> str:
 
 
 class TokenServer:
-    """Gives tokens that the registry trusts: to pull to who logs in; it counts who asked."""
+    """A token server that the registry trusts; it issues pull tokens for logins and counts requests."""
 
     def __init__(self, directory: Path) -> None:
         self._key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -77,13 +77,13 @@ class TokenServer:
         )
         self.bundle = directory / "token.crt"
         self.bundle.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
-        self.asked: list[str] = []
+        self.scopes: list[str] = []
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 fields = parse_qs(urlsplit(self.path).query)
-                outer.asked.append(fields["scope"][0])
+                outer.scopes.append(fields["scope"][0])
                 login = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
                 if self.headers.get("Authorization") != f"Basic {login}":
                     self.send_error(401)
@@ -125,7 +125,7 @@ class Program:
     log: Path
 
     def push(self, name: str, tag: str, images: list[MadeImage]) -> None:
-        """What `docker push` does."""
+        """Push an image, as `docker push` does."""
         session = requests.Session()
         if self.tokens:
             token = self.tokens.make_token(f"repository:{name}:pull,push")
@@ -133,9 +133,9 @@ class Program:
         base = f"http://{self.host}/v2/{name}"
         for image in images:
             for content in (image.config, *image.blobs):
-                begun = session.post(f"{base}/blobs/uploads/")
-                begun.raise_for_status()
-                where = begun.headers["Location"]
+                started = session.post(f"{base}/blobs/uploads/")
+                started.raise_for_status()
+                where = started.headers["Location"]
                 where += f"{'&' if '?' in where else '?'}digest={sha256(content)}"
                 session.put(where, data=content).raise_for_status()
             self._put(
@@ -156,7 +156,7 @@ class Program:
 
 
 def without_attestation(index: bytes) -> bytes:
-    """The registry takes no index of what it does not have."""
+    """Push the manifests before the index: the registry refuses an index of unknown manifests."""
     document = json.loads(index)
     document["manifests"] = document["manifests"][:-1]
     return json.dumps(document).encode()
@@ -164,7 +164,7 @@ def without_attestation(index: bytes) -> bytes:
 
 @pytest.fixture(params=["open", "token"])
 def program(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Program]:
-    """docker-registry with two images, for two machines each."""
+    """docker-registry with two images, each for two architectures."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         host = f"127.0.0.1:{probe.getsockname()[1]}"
@@ -235,7 +235,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture
 def site(program: Program, tmp_path: Path) -> Path:
-    """A description of a cluster of two machines, whose images are in the registry."""
+    """cluster.yaml of a cluster with two architectures, whose images are in the registry."""
     directory = tmp_path / "site"
     directory.mkdir()
     (directory / "cluster.yaml").write_text(CLUSTER.format(host=program.host))
@@ -247,7 +247,7 @@ def site(program: Program, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(site: Path, program: Program) -> Run:
-    """bundler, with a login; what it says must never hold the password."""
+    """Run bundler with a login; its output must never contain the password."""
 
     def call(
         command: str, *arguments: str, cache: str = "cache", **environment: str
@@ -311,13 +311,13 @@ def test_images_are_locked_and_built_and_a_build_without_the_registry_is_identic
         }
         blobs = read_bundle(site / f"dist/pulled-{node}.tar.gz", tmp_path / "unpacked")
         assert blobs == expected
-        assert len(blobs) == 7  # and not 8: the layer that both share is there once
+        assert len(blobs) == 7  # not 8: the shared layer is there once
     assert read_bundle(site / "dist/pulled-one.tar.gz", tmp_path / "unpacked") == {}
-    asked = program.log.read_text().count("GET /v2/")
+    requested = program.log.read_text().count("GET /v2/")
     again = run("build", "--offline", "-o", f"{site}/again")
     assert again.returncode == 0, again.stderr
     assert (site / "again/SHA256SUMS").read_bytes() == (site / "dist/SHA256SUMS").read_bytes()
-    assert program.log.read_text().count("GET /v2/") == asked
+    assert program.log.read_text().count("GET /v2/") == requested
     assert run("build", "--strict", "-o", f"{site}/strict").returncode == 3
 
 
@@ -394,8 +394,8 @@ def test_a_missing_image_is_reported_with_the_reason(
     missing = run("build", "-o", f"{site}/dist")
     assert missing.returncode == 3
     assert "HTTP 404" in missing.stderr
-    assert "tags near it: 1.22" in missing.stderr
+    assert "similar tags: 1.22" in missing.stderr
     if program.tokens:
-        stranger = run("fetch", REGISTRY_AUTH_FILE="/nonexistent")
-        assert (stranger.returncode, "HTTP 401" in stranger.stderr) == (3, True)
-        assert "docker login" in stranger.stderr
+        unknown = run("fetch", REGISTRY_AUTH_FILE="/nonexistent")
+        assert (unknown.returncode, "HTTP 401" in unknown.stderr) == (3, True)
+        assert "docker login" in unknown.stderr

@@ -1,4 +1,4 @@
-"""Small Debian packages, and repositories of them that are signed with a key of the test's own."""
+"""Small Debian packages, and repositories of them, signed with the test's own key."""
 
 import gzip
 import hashlib
@@ -23,7 +23,7 @@ needs_apt = pytest.mark.skipif(
 
 
 def write_deb(directory: Path, name: str, version: str = "1.0", **fields: str) -> Path:
-    """A package with one file of documentation; `Depends="a"` and so on become fields."""
+    """A package with one documentation file; keywords such as `Depends="a"` become fields."""
     arch = fields.pop("Architecture", "amd64")
     control = {
         "Package": name,
@@ -50,7 +50,7 @@ def write_deb(directory: Path, name: str, version: str = "1.0", **fields: str) -
 
 @dataclass(frozen=True)
 class Signer:
-    """A key pair in a directory of its own, and the public half as a keyring."""
+    """A key pair in a separate directory, and the public key as a keyring."""
 
     home: Path
     keyring: Path
@@ -64,7 +64,9 @@ class Signer:
 
 @contextmanager
 def make_signer() -> Iterator[Signer]:
-    with tempfile.TemporaryDirectory(prefix="k") as directory:  # gpg-agent's socket: a short path
+    with tempfile.TemporaryDirectory(
+        prefix="k"
+    ) as directory:  # the socket of gpg-agent needs a short path
         home = Path(directory)
         signer = Signer(home, home / "keyring.gpg")
         signer.gpg(
@@ -78,7 +80,7 @@ def make_signer() -> Iterator[Signer]:
 def write_repository(
     directory: Path, signer: Signer, suites: tuple[str, ...], valid_until: str = ""
 ) -> None:
-    """Indices of directory/pool for amd64 and arm64, and a signed Release of each suite."""
+    """Write indices of directory/pool for amd64 and arm64, and a signed Release for each suite."""
     for suite in suites:
         dist = directory / "dists" / suite
         sums = []

@@ -1,4 +1,4 @@
-"""A sound description with image archives beside it, for every layer of tests."""
+"""A valid cluster.yaml with image archives, for all kinds of tests."""
 
 import gzip
 import hashlib
@@ -15,7 +15,7 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "lab.yaml"
 
 
 def write_archive(path: Path, reference: str, arch: str = "amd64", change: str = "") -> str:
-    """A docker-save archive with one small image; the image's id. The same bytes every time."""
+    """Write a docker-save archive with one small image, always the same bytes; return the image ID."""
     layer = f"layer of {reference}{change}".encode()
     diff_ids = [f"sha256:{hashlib.sha256(layer).hexdigest()}"]
     config = json.dumps(
@@ -45,10 +45,10 @@ ELF_MACHINES = {"amd64": 62, "arm64": 183}
 
 
 def write_upstream(directory: Path, description: Path) -> Path:
-    """Stand-ins for all upstream files of a description: empty programs of the right machine.
+    """Write stand-ins for all upstream files: empty programs for the right architecture.
 
-    They are the same bytes every time, below directory/mirror, as `--mirror` wants them; the path
-    of their pins.
+    They are always the same bytes, below directory/mirror for `--mirror`. Returns the path of
+    their pins.
     """
     plan = make_plan(load_cluster(description).cluster)
     pins = {}
@@ -79,9 +79,9 @@ def write_upstream(directory: Path, description: Path) -> Path:
 
 
 def write_description(directory: Path) -> Path:
-    """examples/lab.yaml with its image archives, below a directory; its path.
+    """Write examples/lab.yaml with its image archives below a directory; return its path.
 
-    Without its packages of the operating system: those are Debian's own, which the lab brings.
+    It has no `packages`: those are Debian's, and only the lab has them.
     """
     write_archive(directory / ".lab" / "images" / "pause.tar", "registry.k8s.io/pause:3.2")
     write_archive(directory / ".lab" / "images" / "nginx.tar", "nginx:1.22")

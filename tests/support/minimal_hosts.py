@@ -43,7 +43,7 @@ CAPABILITIES = [
     "SETFCAP",
     "NET_BIND_SERVICE",
 ]
-# systemd from 256 on starts on cgroup v1 only when it is asked to
+# systemd 256 and newer starts on cgroup v1 only with this option
 LEGACY = "SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1 systemd.unified_cgroup_hierarchy=0"
 
 
@@ -62,7 +62,7 @@ class MinimalHost:
         return done
 
     def unpack(self, bundle: Path) -> None:
-        """The bundle's tarball, unpacked in /root."""
+        """Unpack the bundle in /root."""
         with bundle.open("rb") as file:
             subprocess.run(
                 ["docker", "exec", "-i", self.container, "tar", "-xz", "-C", "/root"],
@@ -71,7 +71,7 @@ class MinimalHost:
 
 
 def require_repositories(os_name: str) -> AptRepositories:
-    """This machine's own mirror of a release; the test is skipped where it has none."""
+    """The mirror of a release that this machine uses; the test is skipped if there is none."""
     for program in ("docker", "mmdebstrap", "apt-get"):
         if shutil.which(program) is None:
             pytest.skip(f"minimal hosts cannot be made: there is no {program} here")
@@ -95,7 +95,7 @@ def require_repositories(os_name: str) -> AptRepositories:
 
 @contextmanager
 def boot(os_name: str, repositories: AptRepositories, hostname: str) -> Iterator[MinimalHost]:
-    """One host, gone at the end with its image."""
+    """One host, which is removed at the end with its image."""
     name = f"wt-packages-{os_name}-{os.getpid()}"
     subprocess.run(
         ["docker", "import", "--change", 'CMD ["/sbin/init"]', _ensure_root(os_name, repositories), name],
@@ -123,7 +123,7 @@ def boot(os_name: str, repositories: AptRepositories, hostname: str) -> Iterator
 
 
 def _ensure_root(os_name: str, repositories: AptRepositories) -> Path:
-    """A minimal root file system, kept for the next run."""
+    """A minimal root file system, cached for the next run."""
     codename = RELEASES[os_name].codename
     recipe = hashlib.sha256(" ".join(RECIPE).encode()).hexdigest()[:12]
     path = CACHE / "rootfs" / f"minimal-{os_name}-{recipe}.tar"

@@ -1,4 +1,4 @@
-"""Images in the forms that registries and archives have, and a registry that misbehaves as told."""
+"""Images in the formats of registries and archives, and a registry that misbehaves on request."""
 
 import base64
 import gzip
@@ -42,12 +42,12 @@ def make_layer(name: str, content: bytes) -> bytes:
 
 @dataclass
 class MadeImage:
-    """An image as a registry has it: blobs and documents by digest."""
+    """An image in a registry: blobs and documents by digest."""
 
     layers: list[bytes]  # uncompressed
     arch: str = "amd64"
     media_type: str = OCI_MANIFEST
-    extra: dict[str, Any] = field(default_factory=dict)  # into the configuration
+    extra: dict[str, Any] = field(default_factory=dict)  # added to the configuration
 
     def __post_init__(self) -> None:
         self.blobs = [gzip.compress(layer, mtime=0) for layer in self.layers]
@@ -86,12 +86,12 @@ class MadeImage:
 
     @property
     def contents(self) -> dict[str, bytes]:
-        """Every blob, the manifest included."""
+        """Every blob, including the manifest."""
         return {sha256(content): content for content in (self.manifest, self.config, *self.blobs)}
 
 
 def make_index(images: list[MadeImage], media_type: str = OCI_INDEX) -> bytes:
-    """An index of all machines, and an attestation, as registries have them."""
+    """An index of all architectures with an attestation, as registries have."""
     manifests = [
         {
             "mediaType": image.media_type,
@@ -115,7 +115,7 @@ def make_index(images: list[MadeImage], media_type: str = OCI_INDEX) -> bytes:
 
 
 def write_oci_directory(directory: Path, images: dict[str, list[MadeImage]]) -> None:
-    """Name → image, or images of several machines under one index."""
+    """Name → image, or images of several architectures in one index."""
     manifests = []
     (directory / "blobs/sha256").mkdir(parents=True)
     for name, made in images.items():
@@ -138,7 +138,7 @@ def write_oci_directory(directory: Path, images: dict[str, list[MadeImage]]) -> 
 
 
 def pack_directory(directory: Path, target: Path) -> None:
-    """An archive of it."""
+    """An OCI archive of the images."""
     with tarfile.open(target, "w") as tar:
         for path in sorted(directory.rglob("*")):
             tar.add(path, path.relative_to(directory).as_posix(), recursive=False)
@@ -146,27 +146,27 @@ def pack_directory(directory: Path, target: Path) -> None:
 
 @dataclass
 class Registry:
-    """What it serves, how it misbehaves, and what it was asked for."""
+    """What a registry serves, how it misbehaves, and the requests that it got."""
 
     host: str = ""
     manifests: dict[str, tuple[str, bytes]] = field(default_factory=dict)  # NAME/TAG-or-DIGEST
     blobs: dict[str, bytes] = field(default_factory=dict)
     faults: list[tuple[str, int, dict[str, str]]] = field(default_factory=list)
-    """(part of the path, status, headers), each given once."""
+    """(part of the path, status, headers); each is answered once."""
     cut: dict[str, int] = field(default_factory=dict)
     """Blob → bytes after which a connection ends, once."""
-    begins: list[int] = field(default_factory=list)  # where what was sent of blobs began
-    login: str = ""  # user:password that tokens want; empty: anybody gets one
+    begins: list[int] = field(default_factory=list)  # the offsets of blob answers
+    login: str = ""  # user:password for tokens; empty: no login is needed
     wants_token: bool = False
     wants_basic: bool = False
     token: str = "good-token"
     token_pieces: tuple[int, ...] = ()  # lengths; empty: a token's answer is not sent in pieces
     realm: str = ""
-    documents: dict[str, bytes] = field(default_factory=dict)  # part of a path → what it gives
+    documents: dict[str, bytes] = field(default_factory=dict)  # part of a path → content
     requests: list[tuple[str, str]] = field(default_factory=list)  # path, Authorization
 
     def put(self, name: str, tag: str, *images: MadeImage, index_type: str = "") -> str:
-        """Serve an image, or several under one index; the digest of what the tag stands for."""
+        """Serve an image, or several in one index; return the digest that the tag stands for."""
         for image in images:
             self.blobs |= image.contents
             self.manifests[f"{name}/{sha256(image.manifest)}"] = (image.media_type, image.manifest)
@@ -185,7 +185,7 @@ class Registry:
 @contextmanager
 def run_registry() -> Iterator[Registry]:
     """On loopback, without TLS."""
-    told = Registry()
+    state = Registry()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -193,41 +193,41 @@ def run_registry() -> Iterator[Registry]:
         def do_GET(self) -> None:
             url = urlsplit(self.path)
             authorization = self.headers.get("Authorization", "")
-            told.requests.append((self.path, authorization))
-            for fault in told.faults:
+            state.requests.append((self.path, authorization))
+            for fault in state.faults:
                 if fault[0] in self.path:
-                    told.faults.remove(fault)
+                    state.faults.remove(fault)
                     self.answer(fault[1], b"", dict(fault[2]))
                     return
-            for part, content in told.documents.items():
+            for part, content in state.documents.items():
                 if part in f"{url.path}/":
                     self.answer(200, content, {})
                     return
             if url.path == "/token":
                 self.give_token(parse_qs(url.query), authorization)
                 return
-            if told.wants_token and authorization != f"Bearer {told.token}":
+            if state.wants_token and authorization != f"Bearer {state.token}":
                 name = url.path.removeprefix("/v2/").rsplit("/", 2)[0]
-                realm = told.realm or f"http://{told.host}/token"
+                realm = state.realm or f"http://{state.host}/token"
                 challenge = f'Bearer realm="{realm}",service="here",scope="repository:{name}:pull"'
                 self.answer(401, b"", {"WWW-Authenticate": challenge})
                 return
-            wanted = f"Basic {base64.b64encode(told.login.encode()).decode()}"
-            if told.wants_basic and authorization != wanted:
+            wanted = f"Basic {base64.b64encode(state.login.encode()).decode()}"
+            if state.wants_basic and authorization != wanted:
                 self.answer(401, b"", {"WWW-Authenticate": 'Basic realm="here"'})
                 return
             self.serve(url.path)
 
         def give_token(self, fields: dict[str, list[str]], authorization: str) -> None:
-            wanted = f"Basic {base64.b64encode(told.login.encode()).decode()}"
-            if told.login and authorization != wanted:
+            wanted = f"Basic {base64.b64encode(state.login.encode()).decode()}"
+            if state.login and authorization != wanted:
                 self.answer(401, b"", {})
                 return
             assert fields["service"] == ["here"]
             assert fields["scope"][0].startswith("repository:")
-            answer = json.dumps({"token": told.token}).encode()
-            if told.token_pieces:
-                self.answer_in_pieces(answer, told.token_pieces)
+            answer = json.dumps({"token": state.token}).encode()
+            if state.token_pieces:
+                self.answer_in_pieces(answer, state.token_pieces)
             else:
                 self.answer(200, answer, {})
 
@@ -243,13 +243,13 @@ def run_registry() -> Iterator[Registry]:
 
         def serve(self, path: str) -> None:
             name, kind, key = path.removeprefix("/v2/").rsplit("/", 2)
-            if kind == "manifests" and f"{name}/{key}" in told.manifests:
-                media_type, content = told.manifests[f"{name}/{key}"]
+            if kind == "manifests" and f"{name}/{key}" in state.manifests:
+                media_type, content = state.manifests[f"{name}/{key}"]
                 self.answer(200, content, {"Content-Type": media_type})
-            elif kind == "blobs" and key in told.blobs:
-                self.serve_blob(told.blobs[key])
+            elif kind == "blobs" and key in state.blobs:
+                self.serve_blob(state.blobs[key])
             elif kind == "tags":
-                tags = [k.rpartition("/")[2] for k in told.manifests if k.startswith(f"{name}/")]
+                tags = [k.rpartition("/")[2] for k in state.manifests if k.startswith(f"{name}/")]
                 self.answer(200, json.dumps({"name": name, "tags": tags}).encode(), {})
             else:
                 self.answer(404, b'{"errors":[]}', {})
@@ -263,8 +263,8 @@ def run_registry() -> Iterator[Registry]:
                 else {}
             )
             body = content[begin:]
-            told.begins.append(begin)
-            cut = told.cut.pop(sha256(content), len(body))
+            state.begins.append(begin)
+            cut = state.cut.pop(sha256(content), len(body))
             self.answer(206 if begin else 200, body, headers, cut)
 
         def answer(
@@ -285,9 +285,9 @@ def run_registry() -> Iterator[Registry]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    told.host = f"127.0.0.1:{server.server_port}"
+    state.host = f"127.0.0.1:{server.server_port}"
     try:
-        yield told
+        yield state
     finally:
         server.shutdown()
         server.server_close()

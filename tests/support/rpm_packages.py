@@ -1,4 +1,4 @@
-"""Small RPM packages, made by rpmbuild and signed with a key of the test's own, and repositories of them."""
+"""Small RPM packages from rpmbuild, signed with the test's own key, and repositories of them."""
 
 import os
 import shutil
@@ -45,7 +45,7 @@ echo {name} >%{{buildroot}}/usr/share/doc/{name}/text
 
 @dataclass(frozen=True)
 class RpmSigner:
-    """A key pair in a directory of its own, and the public half in ASCII."""
+    """A key pair in a separate directory, and the public key in ASCII armour."""
 
     home: Path
     keyring: Path
@@ -65,7 +65,9 @@ class RpmSigner:
 
 @contextmanager
 def make_rpm_signer() -> Iterator[RpmSigner]:
-    with tempfile.TemporaryDirectory(prefix="k") as directory:  # gpg-agent's socket: a short path
+    with tempfile.TemporaryDirectory(
+        prefix="k"
+    ) as directory:  # the socket of gpg-agent needs a short path
         home = Path(directory)
         signer = RpmSigner(home, home / "RPM-GPG-KEY-test")
         signer.gpg(
@@ -80,7 +82,7 @@ def write_rpm(
     directory: Path, name: str, version: str = "1.0-1", *, arch: str = "x86_64", program: str = "",
     signer: RpmSigner | None = None, more: str = "", **fields: str,
 ) -> Path:  # fmt: skip
-    """A package with one file of documentation, perhaps a program; `Requires="a"` become fields."""
+    """A package with one documentation file and perhaps a program; keywords become fields."""
     epoch, _, rest = version.rpartition(":")
     number, _, release = rest.partition("-")
     directory.mkdir(parents=True, exist_ok=True)
@@ -109,7 +111,7 @@ def write_rpm(
 
 
 def write_rpm_repository(directory: Path) -> None:
-    """Metadata of all packages below a directory."""
+    """Write the metadata of all packages below a directory."""
     subprocess.run(
         ["createrepo_c", "--quiet", "--no-database", "--simple-md-filenames", directory],
         check=True, capture_output=True,

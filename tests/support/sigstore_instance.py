@@ -1,4 +1,4 @@
-"""A sigstore of the tests' own: an authority, a log of its certificates, a transparency log, and a trusted root."""
+"""A test sigstore: a CA, a certificate transparency log, a transparency log, and a trusted root."""
 
 import base64
 import hashlib
@@ -49,7 +49,7 @@ def canonical(document: object) -> bytes:
 class Sigstore:
     """Keys of the three services."""
 
-    authority: Key = field(default_factory=make_key)
+    ca: Key = field(default_factory=make_key)
     certificates_log: Key = field(default_factory=make_key)
     log: Key = field(default_factory=make_key)
 
@@ -62,16 +62,16 @@ class Sigstore:
         return (
             x509.CertificateBuilder()
             .subject_name(self.authority_name).issuer_name(self.authority_name)
-            .public_key(self.authority.public_key()).serial_number(1)
+            .public_key(self.ca.public_key()).serial_number(1)
             .not_valid_before(NOW - timedelta(days=1)).not_valid_after(NOW + timedelta(days=3650))
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(usage, critical=True)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(self.authority.public_key()), critical=False)
-            .sign(self.authority, hashes.SHA256())
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(self.ca.public_key()), critical=False)
+            .sign(self.ca, hashes.SHA256())
         )  # fmt: skip
 
     def trusted_root(self) -> bytes:
-        """As `cosign trusted-root create` writes it."""
+        """The trusted root, in the format of `cosign trusted-root create`."""
 
         def service(url: str, key: Key) -> dict[str, object]:
             return {
@@ -101,10 +101,10 @@ class Sigstore:
         ).encode()  # fmt: skip
 
     def issue(self, key: Key, identity: str, issuer: str) -> x509.Certificate:
-        """A certificate for ten minutes, with the promise of the certificates' log in it."""
+        """A certificate for ten minutes, with an SCT of the certificate transparency log."""
         usage = x509.KeyUsage(True, False, False, False, False, False, False, False, False)
         text = issuer.encode()
-        signer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self.authority.public_key())
+        signer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self.ca.public_key())
         builder = (
             x509.CertificateBuilder()
             .subject_name(x509.Name([])).issuer_name(self.authority_name)
@@ -117,9 +117,9 @@ class Sigstore:
             .add_extension(x509.UnrecognizedExtension(ISSUER_RAW, text), critical=False)
             .add_extension(signer, critical=False)
         )  # fmt: skip
-        tbs = builder.sign(self.authority, hashes.SHA256()).tbs_certificate_bytes
+        tbs = builder.sign(self.ca, hashes.SHA256()).tbs_certificate_bytes
         time = int(NOW.timestamp() * 1000)
-        entry = identifier(self.authority) + len(tbs).to_bytes(3, "big") + tbs
+        entry = identifier(self.ca) + len(tbs).to_bytes(3, "big") + tbs
         signed = struct.pack("!BBQH", 0, 0, time, 1) + entry + b"\0\0"
         signature = sign(self.certificates_log, signed)
         sct = (
@@ -133,10 +133,10 @@ class Sigstore:
         )
         return builder.add_extension(
             x509.UnrecognizedExtension(SCT, octets + promises), critical=False
-        ).sign(self.authority, hashes.SHA256())
+        ).sign(self.ca, hashes.SHA256())
 
     def sign(self, content: bytes, identity: str, issuer: str, *, logged: bytes = b"") -> bytes:
-        """A bundle for a file; `logged` is what the log has instead."""
+        """A bundle for a file; `logged` is the content in the log, if it differs."""
         key = make_key()
         certificate = self.issue(key, identity, issuer)
         pem = certificate.public_bytes(serialization.Encoding.PEM)

@@ -1,4 +1,4 @@
-"""A small cluster with stand-ins for all upstream files, built in every way."""
+"""A small cluster with stand-ins for all upstream files."""
 
 import hashlib
 import io
@@ -47,7 +47,7 @@ class SmallSite:
 
     @property
     def arguments(self) -> list[str]:
-        """The same for the command line."""
+        """The options of the command line for these inputs."""
         return [
             "-c", f"{self.directory}/cluster.yaml", "--cache", f"{self.directory}/cache",
             "--pins", f"{self.directory}/pins.yaml", "--mirror", f"{self.directory}/mirror",
@@ -59,7 +59,7 @@ class SmallSite:
         return self.directory / name
 
     def change(self, component: str) -> None:
-        """Another upstream file of the same names, each program a little longer."""
+        """Replace the upstream files by others with the same names and changed programs."""
         path = next((self.directory / "mirror/upstream.example/amd64").glob(component))
         changed = io.BytesIO()
         with tarfile.open(path) as old, tarfile.open(fileobj=changed, mode="w:gz") as new:
@@ -76,7 +76,7 @@ class SmallSite:
 
 
 def make_site(directory: Path) -> SmallSite:
-    """Ready to build."""
+    """A site that is ready to build."""
     directory.mkdir(parents=True, exist_ok=True)
     write_archive(directory / "pause.tar", "registry.k8s.io/pause:3.10.2")
     write_archive(directory / "nginx.tar", "docker.io/library/nginx:1.22")
@@ -86,14 +86,14 @@ def make_site(directory: Path) -> SmallSite:
 
 
 def unpack(tarball: Path, directory: Path) -> Path:
-    """With the system's tar; the bundle's directory."""
+    """Unpack a bundle with the system's tar; return its directory."""
     directory.mkdir(parents=True, exist_ok=True)
     subprocess.run(["tar", "-xzf", tarball, "-C", directory], check=True)
     return directory / tarball.name.removesuffix(".tar.gz")
 
 
 def read_manifest(tarball: Path) -> list[str]:
-    """The lines of the manifest in a bundle."""
+    """The lines of the manifest of a bundle."""
     name = tarball.name.removesuffix(".tar.gz")
     done = subprocess.run(
         ["tar", "-xzOf", tarball, f"{name}/MANIFEST"], check=True, capture_output=True, text=True

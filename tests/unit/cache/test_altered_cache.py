@@ -1,4 +1,4 @@
-"""What was altered in the cache, or in part taken out of it, reaches no bundle."""
+"""Altered or incomplete files in the cache are never used in a bundle."""
 
 import hashlib
 import io
@@ -39,7 +39,7 @@ def cache(tmp_path: Path) -> Cache:
 
 
 def flip(path: Path) -> None:
-    """One byte amid a file becomes another, and its size and time stay."""
+    """Change one byte in the middle of a file, but not its size and time."""
     before = path.stat()
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 0xFF
@@ -48,7 +48,7 @@ def flip(path: Path) -> None:
 
 
 def adopt(cache: Cache) -> Path:
-    """A blob of the content."""
+    """Add a blob with this content."""
     partial = cache.partial_path("sha256", DIGEST)
     partial.write_bytes(CONTENT)
     return cache.adopt(partial, "sha256", DIGEST)
@@ -79,10 +79,10 @@ def ensure_program(tmp_path: Path, cache: Cache) -> Payload:
 
 def test_an_altered_segment_of_a_file_is_made_again(tmp_path: Path, cache: Cache) -> None:
     payload = ensure_file(make_file(tmp_path), cache)
-    whole = payload.segment.read_bytes()
+    intact = payload.segment.read_bytes()
     flip(payload.segment)
     assert ensure_file(tmp_path / "file", cache) == payload
-    assert payload.segment.read_bytes() == whole
+    assert payload.segment.read_bytes() == intact
 
 
 def test_an_altered_segment_of_a_member_is_made_again(tmp_path: Path, cache: Cache) -> None:
@@ -113,7 +113,7 @@ def test_a_segment_that_was_only_copied_is_not_made_again(
     monkeypatch.setattr(segments, "compress", refuse)
     assert ensure_program(tmp_path, cache) == payload
     monkeypatch.setattr("bundler.cache.stamps.hash_file", refuse)
-    assert ensure_program(tmp_path, cache) == payload  # and from now on it is not even read
+    assert ensure_program(tmp_path, cache) == payload  # from now on it is not read
 
 
 @pytest.mark.parametrize("where", [0, 12, 200, -5], ids=["head", "block", "body", "length"])
@@ -208,33 +208,33 @@ def test_prune_removes_segments_that_are_not_needed(tmp_path: Path, cache: Cache
     given, other = tmp_path / "given", tmp_path / "other"
     given.write_bytes(b"given")
     other.write_bytes(b"other")
-    kept_too, gone = (ensure_file(path, cache).segment for path in (given, other))
-    old = gone.parent.with_name("libdeflate-0-6") / kept.name
+    kept_too, removed = (ensure_file(path, cache).segment for path in (given, other))
+    old = removed.parent.with_name("libdeflate-0-6") / kept.name
     old.parent.mkdir()
     old.write_bytes(b"of another compressor")
     digest = hashlib.sha256(b"given").hexdigest()
     dry = prune_cache(cache, [needed], [digest], dry_run=True)
     assert {part.name for part in dry} == {
-        path.relative_to(cache.root).as_posix() for path in (gone, old)
+        path.relative_to(cache.root).as_posix() for path in (removed, old)
     }
-    assert gone.exists()
+    assert removed.exists()
     assert prune_cache(cache, [needed], [digest]) == dry
     assert segments.list_segments(cache) == sorted([kept, kept_too])
-    assert len(list(kept.parent.glob(".*"))) == 2  # and no marks of what is gone
+    assert len(list(kept.parent.glob(".*"))) == 2  # the stamps of removed files are gone
 
 
 def test_prune_removes_leftovers_that_are_a_day_old(tmp_path: Path, cache: Cache) -> None:
     needed, _ = make_archive(tmp_path)
-    half = cache.partial_path("sha256", needed.digest)
+    partial = cache.partial_path("sha256", needed.digest)
     useless = cache.partial_path("sha256", DIGEST)
-    for path in (half, useless, tmp_path / "wrong", cache.root / "partial" / ".tmp-x"):
+    for path in (partial, useless, tmp_path / "wrong", cache.root / "partial" / ".tmp-x"):
         path.write_bytes(b"half")
-    aside = cache.quarantine(tmp_path / "wrong", "altered")
+    quarantined = cache.quarantine(tmp_path / "wrong", "altered")
     assert not prune_cache(cache, [needed])
-    gone = prune_cache(cache, [needed], older_than=0)
-    assert [cache.root / part.name for part in gone] == [aside, useless]
+    removed = prune_cache(cache, [needed], older_than=0)
+    assert [cache.root / part.name for part in removed] == [quarantined, useless]
     left = [path for path in cache.root.rglob("*") if path.is_file()]
-    assert [path for path in left if path.parent.name != "locks"] == [half]
+    assert [path for path in left if path.parent.name != "locks"] == [partial]
 
 
 @pytest.fixture(scope="module")

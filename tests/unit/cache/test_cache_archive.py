@@ -1,4 +1,4 @@
-"""bundler fetch and bundler cache …: files into the cache, onto media, and out of the way."""
+"""bundler fetch and bundler cache: fill, export, import, verify and prune the cache."""
 
 import hashlib
 import io
@@ -23,7 +23,7 @@ CONTENTS = (b"one", b"two" * 1000, b"")
 
 
 def fill(cache: Cache) -> None:
-    """A sha256 blob for each content, and a sha512 blob of the first."""
+    """Add a sha256 blob for each content, and a sha512 blob of the first."""
     for algorithm, content in [*(("sha256", c) for c in CONTENTS), ("sha512", CONTENTS[0])]:
         digest = hashlib.new(algorithm, content).hexdigest()
         partial = cache.partial_path(algorithm, digest)
@@ -52,7 +52,7 @@ def test_two_exports_are_identical_and_an_import_has_every_file(
     assert sorted(import_blobs(other, tmp_path / "a.tar")) == list(list_blobs(cache))
     assert list_blobs(other) == list_blobs(cache)
     assert all(other.has_blob(blob.algorithm, blob.digest) for blob in list_blobs(cache))
-    assert list(import_blobs(other, tmp_path / "a.tar"))  # again: nothing is at odds
+    assert list(import_blobs(other, tmp_path / "a.tar"))  # a second import changes nothing
 
 
 def test_an_export_of_an_altered_file_is_refused_and_leaves_nothing(
@@ -106,7 +106,7 @@ ONE = f"bundler-cache/sha256/{hashlib.sha256(b'one').hexdigest()}"
         "below",
         "twice",
         "altered",
-        "stranger",
+        "unknown",
         "missing",
     ],
 )
@@ -161,7 +161,7 @@ def test_an_import_of_a_directory_or_from_bad_media_is_reported(tmp_path: Path) 
     cache = Cache(tmp_path / "cache")
     with pytest.raises(ArtifactError, match="Is a directory"):
         list(import_blobs(cache, tmp_path))
-    bad = Path("/proc/self/mem")  # gives no first byte
+    bad = Path("/proc/self/mem")  # reading it fails
     with pytest.raises(ArtifactError, match="mem cannot be read: Input/output error"):
         list(import_blobs(cache, bad))
 

@@ -1,4 +1,4 @@
-"""Archives of others: members that no honest one has, and sizes that no honest one states."""
+"""Archives from others: bad members and false sizes are refused."""
 
 import gzip
 import hashlib
@@ -22,7 +22,7 @@ from bundler.formats import tar_safety
 from bundler.formats.bundle_archives import explain_damage, read_tar_gz
 from bundler.formats.tar_safety import BadMemberError, open_tar
 
-Member = tuple[str, bytes, str]  # name, type, what it links to or holds
+Member = tuple[str, bytes, str]  # name, type, link target or content
 
 BAD: dict[str, tuple[Member, ...]] = {
     "a path with ..": (("top/../../etc/passwd", tarfile.REGTYPE, "x"),),
@@ -37,7 +37,7 @@ BAD: dict[str, tuple[Member, ...]] = {
 
 
 def write_tar(path: Path, *entries: Member) -> Path:
-    """A .tar.gz with one good program first, and then these."""
+    """Write a .tar.gz with one good program, followed by these members."""
     with tarfile.open(path, "w:gz") as archive:
         for name, kind, text in (("top/program", tarfile.REGTYPE, "good"), *entries):
             member = tarfile.TarInfo(name)
@@ -79,7 +79,7 @@ def list_names(archive: Path) -> list[str]:
 
 
 TARSAFE_REFUSES = ("path with", "absolute", "leads out", "a device")
-"""Which of BAD tarsafe refuses itself; the others are limits that bundler adds."""
+"""The members of BAD that tarsafe refuses; bundler adds the other limits."""
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_a_sparse_file_is_refused(tmp_path: Path, cache: Cache) -> None:
 
 
 def write_bomb(path: Path, size: int, make_header: Callable[[tarfile.TarInfo], None]) -> Path:
-    """A small file that unpacks to one member of `size` zeros."""
+    """Write a small file that unpacks to one member of `size` zeros."""
     member = tarfile.TarInfo("top/program")
     member.size = size
     make_header(member)
@@ -211,7 +211,7 @@ def test_an_archive_below_the_ratio_is_unpacked(tmp_path: Path, cache: Cache) ->
 
 @pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
 def test_a_huge_header_is_refused_without_reading_it(tmp_path: Path, kind: bytes) -> None:
-    """In a process of its own, whose peak of memory is its own."""
+    """Runs in a process of its own, to measure the peak of its memory."""
     bomb = write_bomb(tmp_path / "up.tgz", 400 << 20, lambda member: setattr(member, "type", kind))
     code = (
         "import sys; sys.path[:0] = sys.argv[2:]\n"
@@ -221,7 +221,7 @@ def test_a_huge_header_is_refused_without_reading_it(tmp_path: Path, kind: bytes
         "from pathlib import Path\n"
         "try: read_program(Path(sys.argv[1]), Cache(Path(sys.argv[1]).parent / 'cache'))\n"
         "except ArtifactError as error: print(error.message)\n"
-        # not getrusage: that counts the process which this one was forked from
+        # not getrusage: it includes the process that this one was forked from
         "import re; status = open('/proc/self/status').read()\n"
         "print(int(re.search(r'VmHWM:\\s+(\\d+)', status)[1]) >> 10)\n"
     )

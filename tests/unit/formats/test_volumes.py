@@ -1,4 +1,4 @@
-"""Files in volumes: cut at the byte, whole or not at all, and read as if they were joined."""
+"""Files in volumes: cut at the exact byte, written completely or not at all, read as one file."""
 
 import hashlib
 import os

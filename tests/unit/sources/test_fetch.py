@@ -1,4 +1,4 @@
-"""Upstream files: from the cache, mirrors and upstream, verified, resumed, and never half used."""
+"""Upstream files from the cache, mirrors and upstream: verified, resumed, never used incomplete."""
 
 import gzip
 import hashlib
@@ -31,8 +31,8 @@ from bundler.sources.sidecars import DIGEST, fetch_sidecar
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with running() as told:
-        yield told
+    with running() as web:
+        yield web
 
 
 @pytest.fixture
@@ -66,9 +66,9 @@ def test_a_file_with_a_wrong_digest_is_quarantined_and_never_used(
         ensure_artifact(artifact, options)
     assert artifact.digest in caught.value.message
     assert hashlib.sha256(CONTENT).hexdigest() in caught.value.message
-    aside = list((options.cache.root / "quarantine").iterdir())
-    assert [path.read_bytes() == CONTENT for path in aside] == [True]
-    assert str(aside[0]) in caught.value.message
+    quarantined = list((options.cache.root / "quarantine").iterdir())
+    assert [path.read_bytes() == CONTENT for path in quarantined] == [True]
+    assert str(quarantined[0]) in caught.value.message
     assert not options.cache.has_blob("sha256", artifact.digest)
     assert len(server.requests) == 1
 
@@ -91,7 +91,7 @@ def test_a_download_of_an_earlier_run_is_resumed(server: Server, options: FetchO
     assert server.requests == [(PATH, "bytes=3000000-")]
 
 
-@pytest.mark.parametrize("leftover", [CONTENT, CONTENT + b"more"], ids=["whole", "too long"])
+@pytest.mark.parametrize("leftover", [CONTENT, CONTENT + b"more"], ids=["complete", "too long"])
 def test_a_wrong_partial_file_of_the_full_length_is_downloaded_again(
     server: Server, options: FetchOptions, leftover: bytes
 ) -> None:
@@ -181,7 +181,7 @@ def test_a_disk_that_fills_up_is_reported_with_the_bytes_needed_and_leaves_no_fi
 ) -> None:
     artifact = make_artifact(server.url + PATH)
     partial = options.cache.partial_path("sha256", artifact.digest)
-    partial.symlink_to("/dev/full")  # every write to it fails as on a full disk
+    partial.symlink_to("/dev/full")  # every write fails as on a full disk
     with pytest.raises(OutputError, match="No space left") as caught:
         ensure_artifact(artifact, options)
     assert f"{len(CONTENT)} more bytes are needed" in caught.value.message
@@ -337,7 +337,7 @@ def test_a_server_without_progress_is_given_up(server: Server, options: FetchOpt
     server.cut_after = [2_000_000] * 99
     with pytest.raises(ArtifactError, match="no source has the file"):
         ensure_artifact(make_artifact(server.url + PATH), options)
-    assert len(server.requests) == 5  # four in a row that brought nothing new
+    assert len(server.requests) == 5  # four in a row without progress
 
 
 def test_a_file_without_a_pin_is_never_assembled_from_two_answers(
@@ -425,9 +425,9 @@ def test_other_4xx_statuses_are_not_retried(
 def test_a_server_is_retried_when_it_asks_for_it(server: Server, options: FetchOptions) -> None:
     server.statuses = [429, 503]
     server.headers = {"Retry-After": "1"}
-    begun = time.monotonic()
+    started = time.monotonic()
     assert ensure_artifact(make_artifact(server.url + PATH), options).read_bytes() == CONTENT
-    assert 2 <= time.monotonic() - begun < 20
+    assert 2 <= time.monotonic() - started < 20
 
 
 def test_a_server_that_asks_to_wait_too_long_is_not_retried(
@@ -455,7 +455,7 @@ def test_an_unreadable_directory_is_reported_and_the_next_source_is_tried(
 ) -> None:
     directory = tmp_path / "mirror" / f"127.0.0.1:{server.port}" / "v1"
     directory.mkdir(parents=True)
-    os.symlink("file.tar.gz", directory / "file.tar.gz")  # a circle: whoever asks is refused
+    os.symlink("file.tar.gz", directory / "file.tar.gz")  # a loop: opening it fails
     artifact = make_artifact(server.url + PATH)
     with_mirror = with_mirrors(options, str(tmp_path / "mirror"))
     assert ensure_artifact(artifact, with_mirror).read_bytes() == CONTENT

@@ -1,4 +1,4 @@
-"""Ways to a file: mirrors of one host, redirects, TLS with private authorities, proxies."""
+"""Mirrors of one host, redirects, TLS with private CAs, proxies."""
 
 import ipaddress
 import socket
@@ -38,14 +38,14 @@ def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with running() as told:
-        yield told
+    with running() as web:
+        yield web
 
 
 @pytest.fixture
 def other() -> Iterator[Server]:
-    with running() as told:
-        yield told
+    with running() as web:
+        yield web
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +55,8 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
 
 @pytest.fixture
 def secure(authority: CertificateAuthority) -> Iterator[Server]:
-    with running(authority.issue("good", HERE)) as told:
-        yield told
+    with running(authority.issue("good", HERE)) as web:
+        yield web
 
 
 @pytest.fixture
@@ -168,7 +168,7 @@ def test_a_redirect_to_another_host_is_followed_and_logged(
     server: Server, other: Server, options: FetchOptions, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server.redirects = {PATH: f"{other.url}{PATH}?Signature=secret"}
-    other.redirects = {f"{PATH}?Signature=secret": PATH}  # relative: stays there
+    other.redirects = {f"{PATH}?Signature=secret": PATH}  # relative: on the same host
     assert ensure_artifact(make_artifact(server.url + PATH), options).read_bytes() == CONTENT
     said = capsys.readouterr().err
     assert f"127.0.0.1:{server.port} redirects to 127.0.0.1:{other.port}" in said
@@ -248,7 +248,7 @@ def test_a_missing_file_of_public_cas_is_reported(
 def test_an_unreadable_file_is_reported_and_the_next_source_is_tried(
     server: Server, options: FetchOptions
 ) -> None:
-    found = refusal_of("file:///proc/self/mem", options)  # which gives no first byte
+    found = refusal_of("file:///proc/self/mem", options)  # reading it fails
     assert "/proc/self/mem: cannot be read: Input/output error" in found.message
     mirrors = (Mirror("/m", "unused.example"),)
     assert "not a path" in refusal_of("file:///a%00b", replace(options, mirrors=mirrors)).message

@@ -1,4 +1,4 @@
-"""Images in cluster.lock.yaml, and how the command line says where registries are."""
+"""Images in cluster.lock.yaml, and the command-line options for registries."""
 
 import dataclasses
 import json
@@ -37,9 +37,9 @@ def make_image(text: str) -> MadeImage:
 
 @pytest.fixture
 def registry() -> Iterator[Registry]:
-    with run_registry() as told:
-        told.put("pause", "3.9", make_image("first"), make_other_machine())
-        yield told
+    with run_registry() as web:
+        web.put("pause", "3.9", make_image("first"), make_other_machine())
+        yield web
 
 
 def make_other_machine() -> MadeImage:
@@ -48,7 +48,7 @@ def make_other_machine() -> MadeImage:
 
 @pytest.fixture
 def inputs(registry: Registry, tmp_path: Path) -> Inputs:
-    """A cluster that names no image, and a mirror of upstream's registry."""
+    """A cluster without own images, and a mirror of the upstream registry."""
     (tmp_path / "cluster.yaml").write_text(SITE)
     return Inputs(
         description=tmp_path / "cluster.yaml",

@@ -1,4 +1,4 @@
-"""Images of a description: references, files in every form, and what the cluster needs."""
+"""Images of a cluster: references, files in every format, and the images that it needs."""
 
 import errno
 import gzip
@@ -139,7 +139,7 @@ def test_oci_files_keep_the_manifest_of_the_registry_and_have_architectures(
 
 def test_an_image_in_an_oci_file_is_found_by_its_digest(tmp_path: Path) -> None:
     image = make_images()["amd64"]
-    write_oci_directory(tmp_path / "oci", {"whatever": [image]})
+    write_oci_directory(tmp_path / "oci", {"any": [image]})
     pinned = parse_reference(f"nginx:1.22@{sha256(image.manifest)}")
     assert open_image(tmp_path / "oci", pinned, "amd64").image_id == image.image_id
 
@@ -171,7 +171,7 @@ def test_an_archive_without_the_reference_is_reported_with_its_images(
 
 
 def write_tar(path: Path, members: list[tuple[str, bytes | str]]) -> Path:
-    """Files, and symbolic links where the content is text."""
+    """Write files; a text content is the target of a symbolic link."""
     with tarfile.open(path, "w") as archive:
         for name, content in members:
             member = tarfile.TarInfo(name)
@@ -234,22 +234,22 @@ def test_bad_archives_are_refused(tmp_path: Path) -> None:
     good: list[tuple[str, Any]] = [
         ("c.json", image.config), ("l.tar", layer), saved(["l.tar"], b""),
     ]  # fmt: skip
-    whole = write_tar(tmp_path / "good.tar", good)
-    assert open_image(whole, NGINX, "amd64").image_id == image.image_id
+    good_path = write_tar(tmp_path / "good.tar", good)
+    assert open_image(good_path, NGINX, "amd64").image_id == image.image_id
     twice = write_tar(tmp_path / "twice.tar", [*good, ("./l.tar", b"evil")])
     with pytest.raises(ArtifactError, match="'./l.tar' is in the archive twice"):
         open_image(twice, NGINX, "amd64")
     (tmp_path / "text").write_text("no archive")
     cut, zipped = tmp_path / "cut.tar", tmp_path / "x.tar.gz"
-    cut.write_bytes(whole.read_bytes()[:3000])
-    zipped.write_bytes(gzip.compress(whole.read_bytes()))
+    cut.write_bytes(good_path.read_bytes()[:3000])
+    zipped.write_bytes(gzip.compress(good_path.read_bytes()))
     for path in (tmp_path / "text", cut, zipped):
         with pytest.raises(ArtifactError, match="not a complete, uncompressed tar archive"):
             open_image(path, NGINX, "amd64")
     with pytest.raises(ArtifactError, match="has neither manifest.json"):
         open_image(write_tar(tmp_path / "empty.tar", []), NGINX, "amd64")
     with pytest.raises(ArtifactError, match="does not match the archive"):
-        open_image(write_tar(tmp_path / "lacks.tar", good[1:]), NGINX, "amd64")
+        open_image(write_tar(tmp_path / "missing.tar", good[1:]), NGINX, "amd64")
     with pytest.raises(ArtifactError, match="No such file"):
         open_image(tmp_path / "none", NGINX, "amd64")
 

@@ -1,4 +1,4 @@
-"""bundler lock: every file pinned on somebody's word, and no build that takes another."""
+"""bundler lock: every file is pinned with a trust source, and builds use no other file."""
 
 import hashlib
 import json
@@ -33,7 +33,7 @@ SHA256, SHA512 = "ab" * 32, "cd" * 64
 
 @pytest.fixture
 def inputs(tmp_path: Path) -> Inputs:
-    """The lab's cluster, whose upstream files are stand-ins in a mirror, pinned by its author."""
+    """The lab cluster, with small stand-ins for upstream files in a mirror, pinned in cluster.yaml."""
     description = write_description(tmp_path)
     return Inputs(
         description=description,
@@ -45,7 +45,7 @@ def inputs(tmp_path: Path) -> Inputs:
 
 
 def rewrite_pins(inputs: Inputs, **changes: object) -> None:
-    """Put other values into the pin of etcd; None takes one away."""
+    """Change values in the pin of etcd; None removes one."""
     assert inputs.pins is not None
     data = json.loads(inputs.pins.read_text())
     pin = data["artifacts"]["etcd/amd64"] | changes

@@ -1,4 +1,4 @@
-"""The hosts' packages: who needs which, where they come from, in which order, and every fault."""
+"""OS packages: which nodes need which, their repositories, their order, and errors."""
 
 import shutil
 import subprocess
@@ -43,7 +43,7 @@ from bundler.sources.packages.resolve import resolve_packages
 
 @pytest.fixture
 def describe(description: Path) -> Callable[..., Path]:
-    """The example with `packages`; its path."""
+    """Write the example with `packages`; return its path."""
 
     def write(**packages: object) -> Path:
         cluster = yaml.safe_load(description.read_text())
@@ -86,9 +86,9 @@ def test_a_package_may_have_another_name_in_a_release(describe: Callable[..., Pa
 
 
 def test_every_command_of_preflight_is_in_the_table_or_in_a_minimal_installation() -> None:
-    asked = {pair for pair, _, _ in (*COMMANDS, *COMMANDS_WANTED)}
-    assert asked - {row[0] for row in ROWS} == {"mount:mount", "nsenter:util-linux"}
-    assert {pair.partition(":")[2] for pair in asked} >= MINIMAL
+    required = {pair for pair, _, _ in (*COMMANDS, *COMMANDS_WANTED)}
+    assert required - {row[0] for row in ROWS} == {"mount:mount", "nsenter:util-linux"}
+    assert {pair.partition(":")[2] for pair in required} >= MINIMAL
     assert {"nginx", "nginx-light", "keepalived"} <= set(QUIET_UNITS)
 
 
@@ -160,7 +160,7 @@ deb cdrom:[disc]/ bookworm main
 
 @pytest.fixture
 def builder(tmp_path: Path) -> Path:
-    """A Debian 12 builder's /etc."""
+    """The /etc of a Debian 12 builder."""
     parts = tmp_path / "etc" / "apt" / "sources.list.d"
     parts.mkdir(parents=True)
     (parts / "debian.sources").write_text(BOOKWORM)
@@ -351,7 +351,7 @@ def test_a_file_that_was_replaced_is_read_again(tmp_path: Path) -> None:
 
 @pytest.fixture
 def inputs(describe: Callable[..., Path]) -> Inputs:
-    """A description with hand-picked packages: nginx, and chrony with its library."""
+    """A cluster with packages.dir: nginx, and chrony with its library."""
     if shutil.which("dpkg-deb") is None:
         pytest.skip("Debian packages cannot be read: no dpkg-deb here")
     description = describe(dir="debs")
@@ -402,7 +402,7 @@ def test_files_in_packages_dir_that_changed_after_the_lock_are_refused(
     update_lock(inputs, [])
     directory = inputs.description.parent / "debs"
     if fault == "is missing in the lock":
-        write_deb(directory, "stranger")
+        write_deb(directory, "unknown")
     elif fault == "but not in":
         (directory / "nginx_1.0_amd64.deb").unlink()
     else:

@@ -1,4 +1,4 @@
-"""Images out of registries: by digest, for the node's machine, through faults, tokens and mirrors."""
+"""Images from registries: digests, architectures, errors, tokens and mirrors."""
 
 import dataclasses
 import json
@@ -35,7 +35,7 @@ from bundler.sources.retries import SourceError
 
 
 class Clock(threading.Event):
-    """Waits no time, and knows how long it would have been."""
+    """Does not wait; records how long it would have waited."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,8 +51,8 @@ BASE = make_layer("base", b"shared" * 50_000)
 
 @pytest.fixture
 def registry() -> Iterator[Registry]:
-    with run_registry() as told:
-        yield told
+    with run_registry() as web:
+        yield web
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_each_node_gets_the_image_for_its_architecture(
     for arch, image in images.items():
         pulled = pull(registry, options, arch=arch)
         assert (pulled.image.image_id, pulled.served) == (image.image_id, index)
-    # what the machines share came once
+    # shared files are downloaded once
     assert len(registry.paths(f"/blobs/{sha256(images['amd64'].blobs[0])}")) == 1
 
 
@@ -149,15 +149,15 @@ def test_a_failing_registry_is_retried(registry: Registry, options: FetchOptions
 
 
 @pytest.mark.parametrize(
-    ("asked", "waited"),
+    ("retry_after", "waited"),
     [("7", 7.0), ("Wed, 21 Oct 2015 07:28:00 GMT", 0), ("soon", 0.01), ("-1", 0.01)],
 )
 def test_bundler_waits_as_long_as_a_busy_registry_asks(
-    registry: Registry, options: FetchOptions, asked: str, waited: float
+    registry: Registry, options: FetchOptions, retry_after: str, waited: float
 ) -> None:
     registry.put("team/app", "1.0", make_image())
     clock = Clock()
-    registry.faults = [("manifests", 429, {"Retry-After": asked})]
+    registry.faults = [("manifests", 429, {"Retry-After": retry_after})]
     pull(registry, dataclasses.replace(options, stop=clock))
     assert clock.waits == [waited]
 
@@ -412,7 +412,7 @@ def test_logins_are_read_from_the_same_file_as_other_tools_use(tmp_path: Path) -
     assert login_file(both, tmp_path) == Path("/a.json")
 
 
-# where from
+# sources
 
 
 def test_a_registry_without_tls_must_be_allowed_explicitly(

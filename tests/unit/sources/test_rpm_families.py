@@ -1,4 +1,4 @@
-"""What RPM families have under other names, and what is said where something is missing."""
+"""RPM families: their package names, and errors for missing tools."""
 
 from pathlib import Path
 
@@ -110,13 +110,13 @@ def test_a_failing_dnf_is_reported(builder: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize(
-    ("capability", "is_told"),
+    ("capability", "is_listed"),
     [
         ("libc.so.6(GLIBC_2.34)(64bit)", True), ("/bin/sh", True), ("config(x)", True),
         ("rpmlib(FileDigests)", False), ("(a or b)", False), ("font(:lang=en)", False),
     ],
 )  # fmt: skip
 def test_capabilities_that_a_list_cannot_hold_are_left_to_rpm(
-    capability: str, is_told: bool
+    capability: str, is_listed: bool
 ) -> None:
-    assert rpms._is_listed(capability) is is_told
+    assert rpms._is_listed(capability) is is_listed

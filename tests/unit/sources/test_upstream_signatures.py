@@ -1,4 +1,4 @@
-"""Upstream's signatures: by a key that the user gave, of this very file, or nothing is locked."""
+"""Upstream signatures: a file is locked only if the user's key signed it."""
 
 import base64
 import json
@@ -37,31 +37,31 @@ BEFORE = datetime(2026, 1, 1, tzinfo=UTC)
 
 @dataclass
 class Site:
-    """A cluster whose etcd somebody signed."""
+    """A cluster with a signed etcd archive."""
 
     inputs: Inputs
     directory: Path
 
     @property
     def file(self) -> Path:
-        """etcd's tarball in the mirror."""
+        """The etcd archive in the mirror."""
         pins = json.loads((self.directory / "pins.yaml").read_text())["artifacts"]
         return self.directory / "mirror" / pins[ETCD]["url"].removeprefix("https://")
 
-    def beside(self, suffix: str, content: bytes) -> None:
+    def add_sidecar(self, suffix: str, content: bytes) -> None:
         self.file.with_name(self.file.name + suffix).write_bytes(content)
 
-    def believe(self, **key: str) -> None:
-        """cluster.yaml with this key for etcd."""
+    def trust(self, **key: str) -> None:
+        """Write cluster.yaml with this key for etcd."""
         text = self.inputs.description.read_text().partition("\nupstream_keys:")[0]
         self.inputs.description.write_text(f"{text}\nupstream_keys: {{etcd: {json.dumps(key)}}}\n")
 
-    def believe_cert(self, cert: Cert, **more: str) -> None:
+    def trust_cert(self, cert: Cert, **more: str) -> None:
         (self.directory / "key.asc").write_text(str(cert))
-        self.believe(openpgp=f"{self.directory}/key.asc", **more)
+        self.trust(openpgp=f"{self.directory}/key.asc", **more)
 
     def lock(self, *update: str) -> tuple[TrustSource, str]:
-        """Of etcd."""
+        """The lock entry of etcd."""
         update_lock(self.inputs, update)
         entry = read_lock(lock_path(self.inputs.description)).find(
             LockKind.ARTIFACT, "etcd", "amd64"
@@ -94,8 +94,8 @@ def sign_file(key: Tsk, content: bytes) -> bytes:
 
 def test_the_lock_records_the_signer_of_a_signature(site: Site) -> None:
     key = Tsk.generate("etcd <etcd@example.org>")
-    site.beside(".asc", sign_file(key, site.file.read_bytes()))
-    site.believe_cert(key.extract_certificate())
+    site.add_sidecar(".asc", sign_file(key, site.file.read_bytes()))
+    site.trust_cert(key.extract_certificate())
     origin, evidence = site.lock()
     assert origin is TrustSource.UPSTREAM_SIGNATURE
     assert evidence.startswith(f"OpenPGP {key.extract_certificate().fingerprint}: https://")
@@ -105,24 +105,24 @@ def test_the_lock_records_the_signer_of_a_signature(site: Site) -> None:
 
 def test_one_of_several_certificates_is_enough(site: Site) -> None:
     keys = [Tsk.generate(f"{number} <{number}@example.org>") for number in range(3)]
-    site.beside(".asc", sign_file(keys[1], site.file.read_bytes()))
+    site.add_sidecar(".asc", sign_file(keys[1], site.file.read_bytes()))
     for joined in (
         b"".join(bytes(key.extract_certificate()) for key in keys),
         "".join(str(key.extract_certificate()) for key in keys).encode(),
     ):
         (site.directory / "keyring").write_bytes(joined)
-        site.believe(openpgp=f"{site.directory}/keyring")
+        site.trust(openpgp=f"{site.directory}/keyring")
         assert site.lock("etcd")[0] is TrustSource.UPSTREAM_SIGNATURE
 
 
 def test_a_key_that_is_added_later_is_checked_by_the_next_lock(site: Site) -> None:
     assert site.lock()[0] is TrustSource.USER
     key = Tsk.generate("etcd <etcd@example.org>")
-    site.believe_cert(key.extract_certificate())
+    site.trust_cert(key.extract_certificate())
     with pytest.raises(ArtifactError, match=r"there is no file at https://.*\.asc"):
         site.lock()
-    site.beside(".sig", sign_file(key, site.file.read_bytes()))
-    site.believe_cert(key.extract_certificate(), signature="{url}.sig")
+    site.add_sidecar(".sig", sign_file(key, site.file.read_bytes()))
+    site.trust_cert(key.extract_certificate(), signature="{url}.sig")
     assert site.lock()[0] is TrustSource.UPSTREAM_SIGNATURE
 
 
@@ -130,9 +130,9 @@ def test_a_build_refuses_a_component_with_a_key_until_a_lock_has_its_signature(
     site: Site,
 ) -> None:
     signature, cert = wrong_key(Tsk.generate("etcd"), site.file.read_bytes())
-    site.beside(".asc", signature)
+    site.add_sidecar(".asc", signature)
     site.lock()
-    site.believe_cert(cert)
+    site.trust_cert(cert)
     strict = replace(site.inputs, strict=True)
     for inputs in (site.inputs, strict):
         for use in (check, list_needed, lambda given: build(given, site.directory / "dist")):
@@ -150,13 +150,13 @@ def test_a_build_refuses_a_component_with_a_key_until_a_lock_has_its_signature(
 def test_a_lock_checked_with_another_key_is_refused(site: Site) -> None:
     keys = [Tsk.generate(f"{number} <{number}@example.org>") for number in range(2)]
     certs = [key.extract_certificate() for key in keys]
-    site.beside(".asc", sign_file(keys[0], site.file.read_bytes()))
-    site.believe_cert(certs[0])
+    site.add_sidecar(".asc", sign_file(keys[0], site.file.read_bytes()))
+    site.trust_cert(certs[0])
     site.lock()
     before = lock_path(site.inputs.description).read_bytes()
     assert hash_file(site.directory / "key.asc", "sha256").encode() in before
 
-    site.believe_cert(certs[1])
+    site.trust_cert(certs[1])
     with pytest.raises(ArtifactError, match=r"etcd .* was checked with openpgp sha256:") as why:
         check(site.inputs)
     assert "bundler lock --update etcd" in (why.value.hint or "")
@@ -164,15 +164,15 @@ def test_a_lock_checked_with_another_key_is_refused(site: Site) -> None:
         site.lock()
     assert lock_path(site.inputs.description).read_bytes() == before
 
-    site.beside(".asc", sign_file(keys[1], site.file.read_bytes()))
+    site.add_sidecar(".asc", sign_file(keys[1], site.file.read_bytes()))
     assert str(certs[1].fingerprint) in site.lock()[1]
     check(site.inputs)
 
 
 def test_a_lock_without_the_key_of_a_signature_is_updated(site: Site) -> None:
     key = Tsk.generate("etcd <etcd@example.org>")
-    site.beside(".asc", sign_file(key, site.file.read_bytes()))
-    site.believe_cert(key.extract_certificate())
+    site.add_sidecar(".asc", sign_file(key, site.file.read_bytes()))
+    site.trust_cert(key.extract_certificate())
     site.lock()
     path = lock_path(site.inputs.description)
     lines = [line for line in path.read_text().splitlines() if "trust:" not in line]
@@ -190,8 +190,8 @@ def test_a_changed_file_is_drift_even_if_a_key_was_added(site: Site) -> None:
     assert site.lock()[0] is TrustSource.FIRST_USE
     key = Tsk.generate("etcd <etcd@example.org>")
     site.file.write_bytes(site.file.read_bytes() + b"x")
-    site.beside(".asc", sign_file(key, site.file.read_bytes()))
-    site.believe_cert(key.extract_certificate())
+    site.add_sidecar(".asc", sign_file(key, site.file.read_bytes()))
+    site.trust_cert(key.extract_certificate())
     with pytest.raises(
         ArtifactError, match=r"etcd \(amd64\) is locked as .* is now sha256:"
     ) as why:
@@ -209,7 +209,7 @@ def other_file(key: Tsk, content: bytes) -> tuple[bytes, Cert]:
 
 
 def expired(_: Tsk, content: bytes) -> tuple[bytes, Cert]:
-    """Made after the certificate's end; one made before it holds."""
+    """A signature made after the certificate expired; one made before is valid."""
     key = Tsk.generate("etcd <etcd@example.org>")
     end = datetime.now(UTC) + timedelta(seconds=1)
     cert = key.extract_certificate().set_expiration(expiration=end, certifier=key.certifier())
@@ -232,8 +232,8 @@ def test_an_invalid_signature_is_refused_and_no_lock_is_written(
     site: Site, make: Callable[[Tsk, bytes], tuple[bytes, Cert]]
 ) -> None:
     signature, cert = make(Tsk.generate("etcd <etcd@example.org>"), site.file.read_bytes())
-    site.beside(".asc", signature)
-    site.believe_cert(cert)
+    site.add_sidecar(".asc", signature)
+    site.trust_cert(cert)
     with pytest.raises(ArtifactError, match=r"etcd .*: the signature is not valid: ."):
         site.lock()
     assert not lock_path(site.inputs.description).exists()
@@ -242,7 +242,7 @@ def test_an_invalid_signature_is_refused_and_no_lock_is_written(
 # cosign
 
 
-def make_authority(name: str = "fulcio") -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+def make_ca(name: str = "fulcio") -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
     key = ec.generate_private_key(ec.SECP384R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     builder = x509.CertificateBuilder(
@@ -257,8 +257,8 @@ def sign_like_cosign(
     usage: x509.ObjectIdentifier = ExtendedKeyUsageOID.CODE_SIGNING, content: bytes | None = None,
     days: int = 0,
 ) -> None:  # fmt: skip
-    """Signature and certificate beside etcd's tarball, and the authority as key."""
-    authority, authority_key = make_authority()
+    """Write a signature and a certificate next to the etcd archive, and set the CA as the key."""
+    ca, ca_key = make_ca()
     key = ec.generate_private_key(ec.SECP256R1())
     oid, value = (
         ("1.3.6.1.4.1.57264.1.1", issuer.encode())
@@ -268,21 +268,21 @@ def sign_like_cosign(
     at = BEFORE + timedelta(days=days)
     leaf = (
         x509.CertificateBuilder(
-            authority.subject, x509.Name([]), key.public_key(), x509.random_serial_number(),
+            ca.subject, x509.Name([]), key.public_key(), x509.random_serial_number(),
             at, at + timedelta(minutes=10),
         )
         .add_extension(x509.SubjectAlternativeName([x509.RFC822Name(identity)]), critical=True)
         .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
         .add_extension(x509.UnrecognizedExtension(x509.ObjectIdentifier(oid), value), critical=False)
-        .sign(authority_key, hashes.SHA384())
+        .sign(ca_key, hashes.SHA384())
     )  # fmt: skip
     pem = leaf.public_bytes(serialization.Encoding.PEM)
     signed = site.file.read_bytes() if content is None else content
     signature = key.sign(signed, ec.ECDSA(hashes.SHA256()))
-    site.beside(".sig", base64.b64encode(signature))
-    site.beside(".cert", pem if is_raw else base64.b64encode(pem))
-    (site.directory / "fulcio.pem").write_bytes(authority.public_bytes(serialization.Encoding.PEM))
-    site.believe(cosign=f"{site.directory}/fulcio.pem", identity=IDENTITY, issuer=GOOGLE)
+    site.add_sidecar(".sig", base64.b64encode(signature))
+    site.add_sidecar(".cert", pem if is_raw else base64.b64encode(pem))
+    (site.directory / "fulcio.pem").write_bytes(ca.public_bytes(serialization.Encoding.PEM))
+    site.trust(cosign=f"{site.directory}/fulcio.pem", identity=IDENTITY, issuer=GOOGLE)
 
 
 @pytest.mark.parametrize("is_raw", [False, True])
@@ -323,14 +323,14 @@ def test_a_lock_checked_with_another_identity_is_refused(site: Site) -> None:
     sign_like_cosign(site)
     site.lock()
     check(site.inputs)
-    site.believe(cosign=f"{site.directory}/fulcio.pem", identity="other@example.org", issuer=GOOGLE)
+    site.trust(cosign=f"{site.directory}/fulcio.pem", identity="other@example.org", issuer=GOOGLE)
     with pytest.raises(ArtifactError, match=f"{IDENTITY} by {GOOGLE}, but .*other@example.org by"):
         check(site.inputs)
 
 
 def test_a_certificate_from_another_ca_is_not_trusted(site: Site) -> None:
     sign_like_cosign(site)
-    other, _ = make_authority()
+    other, _ = make_ca()
     (site.directory / "fulcio.pem").write_bytes(other.public_bytes(serialization.Encoding.PEM))
     with pytest.raises(ArtifactError, match="none of the CAs in upstream_keys"):
         site.lock()
@@ -341,10 +341,10 @@ def test_a_certificate_from_another_ca_is_not_trusted(site: Site) -> None:
 
 def sign_with_sigstore(site: Site, sigstore: Sigstore, **changes: str | bytes) -> None:
     content = changes.pop("content", site.file.read_bytes())
-    whose = {"identity": IDENTITY, "issuer": GOOGLE} | changes
-    site.beside(".sigstore.json", sigstore.sign(content, **whose))  # type: ignore[arg-type]
+    signer = {"identity": IDENTITY, "issuer": GOOGLE} | changes
+    site.add_sidecar(".sigstore.json", sigstore.sign(content, **signer))  # type: ignore[arg-type]
     (site.directory / "root.json").write_bytes(sigstore.trusted_root())
-    site.believe(sigstore=f"{site.directory}/root.json", identity=IDENTITY, issuer=GOOGLE)
+    site.trust(sigstore=f"{site.directory}/root.json", identity=IDENTITY, issuer=GOOGLE)
 
 
 def test_a_sigstore_bundle_proves_the_signer_and_the_log_entry(site: Site) -> None:
@@ -374,7 +374,7 @@ def test_a_sigstore_bundle_for_another_file_or_identity_is_refused(
     assert not lock_path(site.inputs.description).exists()
 
 
-@pytest.mark.parametrize("service", ["authority", "certificates_log", "log"])
+@pytest.mark.parametrize("service", ["ca", "certificates_log", "log"])
 def test_no_service_of_another_sigstore_instance_is_trusted(site: Site, service: str) -> None:
     sigstore = Sigstore()
     sign_with_sigstore(site, replace(sigstore, **{service: make_key()}))
@@ -385,7 +385,7 @@ def test_no_service_of_another_sigstore_instance_is_trusted(site: Site, service:
 
 def test_an_invalid_sigstore_bundle_is_refused(site: Site) -> None:
     sign_with_sigstore(site, Sigstore())
-    site.beside(".sigstore.json", b"{}")
+    site.add_sidecar(".sigstore.json", b"{}")
     with pytest.raises(ArtifactError, match="the signature is not valid"):
         site.lock()
 
@@ -402,8 +402,8 @@ def test_kubernetes_releases_are_recognized_by_their_signing_identity() -> None:
 
 def sign_openpgp(site: Site) -> None:
     key = Tsk.generate("etcd <etcd@example.org>")
-    site.beside(".asc", sign_file(key, site.file.read_bytes()))
-    site.believe_cert(key.extract_certificate())
+    site.add_sidecar(".asc", sign_file(key, site.file.read_bytes()))
+    site.trust_cert(key.extract_certificate())
 
 
 @pytest.mark.parametrize(("sign_it", "count"), [(sign_openpgp, 1), (sign_like_cosign, 2)])
@@ -429,7 +429,7 @@ def test_signatures_are_verified_again_offline_from_the_cache_and_from_an_import
     assert len(list_refs(IMPORTED, carried.cache)) == count
 
 
-# what users can do wrong
+# user errors
 
 
 @pytest.mark.parametrize(
@@ -444,16 +444,16 @@ def test_signatures_are_verified_again_offline_from_the_cache_and_from_an_import
 def test_an_upstream_key_that_fits_no_component_is_refused(
     site: Site, key: dict[str, str], why: str
 ) -> None:
-    site.believe(**key)
+    site.trust(**key)
     with pytest.raises(ConfigError, match=why):
         site.lock()
 
 
 def test_a_key_file_that_is_invalid_is_reported(site: Site) -> None:
-    site.beside(".asc", b"")
+    site.add_sidecar(".asc", b"")
     (site.directory / "text").write_text("no key\n")
     for scheme in ("openpgp", "cosign", "sigstore"):
-        site.believe(**{scheme: f"{site.directory}/text", "identity": "a", "issuer": "b"})
+        site.trust(**{scheme: f"{site.directory}/text", "identity": "a", "issuer": "b"})
         with pytest.raises(BundlerError, match=r"text|there is no file at"):
             site.lock()
 
