@@ -49,13 +49,13 @@ def other() -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
-    return CertificateAuthority(tmp_path_factory.mktemp("authority"), "ours")
+def ca(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
+    return CertificateAuthority(tmp_path_factory.mktemp("ca"), "ours")
 
 
 @pytest.fixture
-def secure(authority: CertificateAuthority) -> Iterator[Server]:
-    with running(authority.issue("good", HERE)) as web:
+def secure(ca: CertificateAuthority) -> Iterator[Server]:
+    with running(ca.issue("good", HERE)) as web:
         yield web
 
 
@@ -185,10 +185,10 @@ def test_a_download_is_resumed_through_a_redirect(
 
 
 def test_a_redirect_from_https_to_http_is_refused(
-    secure: Server, server: Server, options: FetchOptions, authority: CertificateAuthority
+    secure: Server, server: Server, options: FetchOptions, ca: CertificateAuthority
 ) -> None:
     secure.redirects = {PATH: server.url + PATH}
-    found = refusal(secure, replace(options, session=make_session(authority.file)))
+    found = refusal(secure, replace(options, session=make_session(ca.file)))
     assert f"redirects from https to {server.url}{PATH}: plain http" in found.message
     assert server.requests == []
 
@@ -298,9 +298,9 @@ def test_an_unknown_ca_is_reported_with_the_fix(secure: Server, options: FetchOp
 
 
 def test_a_server_is_trusted_with_ca_file(
-    secure: Server, options: FetchOptions, authority: CertificateAuthority
+    secure: Server, options: FetchOptions, ca: CertificateAuthority
 ) -> None:
-    trusting = replace(options, session=make_session(authority.file))
+    trusting = replace(options, session=make_session(ca.file))
     artifact = make_artifact(secure.url + PATH)
     assert ensure_artifact(artifact, trusting).read_bytes() == CONTENT
 
@@ -311,13 +311,13 @@ def test_a_server_is_trusted_with_ca_file(
 )
 def test_an_invalid_certificate_is_refused_even_with_ca_file(
     options: FetchOptions,
-    authority: CertificateAuthority,
+    ca: CertificateAuthority,
     name: str,
     days: int,
     names: list[x509.GeneralName],
 ) -> None:
-    with running(authority.issue(name, names, days=days)) as server:
-        found = refusal(server, replace(options, session=make_session(authority.file)))
+    with running(ca.issue(name, names, days=days)) as server:
+        found = refusal(server, replace(options, session=make_session(ca.file)))
     assert "TLS failed" in found.message
     assert server.requests == []
 
@@ -363,14 +363,14 @@ def test_plain_http_goes_through_the_proxy_of_the_environment(
 def test_https_goes_through_a_tunnel_and_is_verified_end_to_end(
     secure: Server,
     options: FetchOptions,
-    authority: CertificateAuthority,
+    ca: CertificateAuthority,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     artifact = make_artifact(secure.url + PATH)
     with running(is_proxy=True) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
         assert "TLS failed" in refusal(secure, options).message
-        trusting = replace(options, session=make_session(authority.file))
+        trusting = replace(options, session=make_session(ca.file))
         assert ensure_artifact(artifact, trusting).read_bytes() == CONTENT
     assert {path for path, _ in proxy.requests} == {f"127.0.0.1:{secure.port}"}
 
@@ -434,14 +434,14 @@ def test_every_command_that_downloads_has_the_same_options_and_checks_them(
 
 
 def test_fetch_uses_the_mirror_of_each_host(
-    tmp_path: Path, secure: Server, authority: CertificateAuthority
+    tmp_path: Path, secure: Server, ca: CertificateAuthority
 ) -> None:
     description = write_description(tmp_path)
     pins = write_upstream(tmp_path, description)
     held = tmp_path / "mirror" / "upstream.example"
     done = run(
         "fetch", "-q", "-c", description, "--pins", pins, "--cache", tmp_path / "cache",
-        "--mirror", f"upstream.example={held}", "--ca-file", authority.file, "--jobs", 2,
+        "--mirror", f"upstream.example={held}", "--ca-file", ca.file, "--jobs", 2,
     )  # fmt: skip
     assert done.exit_code == 0, done.exception
     files = [path for path in held.rglob("*") if path.is_file()]
