@@ -203,7 +203,7 @@ def _save(
     try:
         with reserve(partial, expected or 0, done), partial.open("r+b" if done else "wb") as file:
             file.seek(done)
-            # not decoded: the pin is of the file as published, whatever Content-Encoding says
+            # not decoded: the pin is of the file as published, even with Content-Encoding
             while chunk := response.raw.read1(RECEIVED, decode_content=False):
                 done += len(chunk)
                 _check_not_longer(artifact, url, done, most)

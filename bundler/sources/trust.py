@@ -1,4 +1,4 @@
-"""The keys in `upstream_keys`: how upstream signs, and which key must have signed."""
+"""The keys in `upstream_keys`: how upstream signs a version, and which key must sign it."""
 
 import hashlib
 from dataclasses import replace

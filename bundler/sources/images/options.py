@@ -1,4 +1,4 @@
-"""How registries are reached, as the user chose."""
+"""The user's options for registries: mirrors, logins, registries without TLS."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

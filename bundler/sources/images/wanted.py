@@ -1,4 +1,4 @@
-"""Which images a cluster takes from registries and from files, and by which digests."""
+"""Which images are pulled from registries and read from files, and their digests."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +62,7 @@ def open_files(plan: ClusterPlan) -> Images:
 
 
 def list_remote(plan: ClusterPlan) -> tuple[Needed, ...]:
+    """The images that are pulled from registries."""
     return tuple(needed for needed in list_needed(plan) if needed.image.file is None)
 
 

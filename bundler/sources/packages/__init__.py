@@ -1,6 +1,7 @@
 """Resolve and download the OS packages that hosts need.
 
-resolve.py       package files from the lock, from repositories or from a directory
+locked.py        packages of the lock and of packages.dir, and their drift
+resolve.py       packages resolved with apt or dnf, and fetched
 repositories.py  apt repositories from cluster.yaml or from the builder's configuration
 apt.py           resolve packages with apt
 dnf.py           resolve packages with dnf

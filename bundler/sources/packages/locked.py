@@ -1,4 +1,4 @@
-"""The OS packages of the lock and of `packages.dir`, compared with what cluster.yaml asks for."""
+"""The OS packages of the lock and of `packages.dir`, compared with cluster.yaml."""
 
 from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
