@@ -1,12 +1,11 @@
-"""A node's bundle as a tree of files, rendered from templates/.
+"""Render the bundle of a node as a tree of files, from templates/.
 
-overlays.py      which folders of templates/ a node has
-context.py       what a template may say
-render.py        overlays + context → tree
-registries.py    hosts.toml for containerd
-images.py        a node's share of the images
-packages.py      a node's share of the packages
-tree.py          files, and the tree written out
-manifest.py      MANIFEST: every file and its digest
-completeness.py  every image that is named is in it
+node.py             overlays + context → tree
+context.py          the values that templates can use
+registries.py       hosts.toml for containerd
+images.py           the images of a node
+packages.py         the packages of a node
+tree.py             files, and how a tree is written
+bundle_manifest.py  MANIFEST: every file and its digest
+completeness.py     checks that every image named in a bundle is in it
 """
