@@ -73,7 +73,7 @@ def _apiserver_names(plan: ClusterPlan, _node: NodePlan | None) -> tuple[SanName
 
 def _own_names(_plan: ClusterPlan, node: NodePlan | None) -> tuple[SanName, ...]:
     """The names of one host, for servers on its address and on loopback."""
-    if node is None:
+    if not node:
         raise ValueError("a certificate that the whole cluster shares has no node names")
     return _unique(node.name, "localhost", node.address, IPv4Address("127.0.0.1"))
 

@@ -135,9 +135,9 @@ def explain_reissues(
 
 def explain_outdated(leaf: Leaf, name: str, ca: CertificateAuthority) -> str | None:
     """Why an existing certificate is issued again; None if it is current or does not exist yet."""
-    if leaf.key is None:
+    if not leaf.key:
         return None  # new
-    if leaf.stored is None:
+    if not leaf.stored:
         return "its cert.pem was missing"
     try:
         leaf.stored.certificate.verify_directly_issued_by(ca.certificate)
@@ -168,7 +168,7 @@ def note_issued(leaves: tuple[Leaf, ...], reasons: dict[Path, str]) -> Iterator[
     """Yield a line for each owner of new certificates and each certificate issued again."""
     created: dict[str, list[str]] = {}
     for leaf in leaves:
-        if leaf.key is None:
+        if not leaf.key:
             created.setdefault(leaf.owner, []).append(leaf.spec.name)
     for owner, names in created.items():
         yield f"certificates of {owner}: created {', '.join(names)}"
@@ -204,7 +204,7 @@ def note_shortened(
     new = {
         declarations.get_ca_name(leaf.spec, plan)
         for leaf in leaves
-        if leaf.stored is None or leaf.directory in reasons
+        if not leaf.stored or leaf.directory in reasons
     }
     for name, ca in cas.items():
         if name in new and ca.pair.not_after - now < timedelta(days=days - 1):

@@ -211,7 +211,7 @@ def _ends_in(chain: Sequence[x509.Certificate], ca: x509.Certificate) -> bool:
         if is_issued_by(current, ca):
             return True
         issuer = next((other for other in others if is_issued_by(current, other)), None)
-        if issuer is None:
+        if not issuer:
             return False
         others.remove(issuer)
         current = issuer

@@ -122,7 +122,7 @@ def _select(leaves: Mapping[str, Leaf], selection: Selection, plan: ClusterPlan)
         chosen.update(
             name
             for name, leaf in leaves.items()
-            if leaf.stored is None or leaf.stored.pair.not_after < selection.before
+            if not leaf.stored or leaf.stored.pair.not_after < selection.before
         )
     return sorted(chosen)
 
@@ -204,7 +204,7 @@ def _replace(
     if key is leaf.key:
         state.write_file(leaf.directory / "cert.pem", issuing.encode_certificate(certificate))
         return
-    if leaf.key is None:
+    if not leaf.key:
         write_pair(leaf.directory, key, certificate, state)
         return
     # open_state removes directories with this prefix that a killed run leaves

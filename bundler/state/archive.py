@@ -142,7 +142,7 @@ def _derive(passphrase: str, header: bytes) -> bytes:
         kdf = Scrypt(salt=salt, length=32, **cost) if _is_affordable(cost) else None
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         kdf = None
-    if kdf is None:
+    if not kdf:
         raise OutputError("the second line of the file is damaged")
     return kdf.derive(passphrase.encode())
 
@@ -168,7 +168,7 @@ def _unpack(packed: bytes) -> dict[str, bytes]:
         with open_tar(mode="r:gz", fileobj=io.BytesIO(packed)) as archive:
             for member in iter_members(archive):
                 content = archive.extractfile(member) if member.isreg() else None
-                if content is None:
+                if not content:
                     raise OutputError(f"the exported state holds {member.name!r}, not a file")
                 files[member.name] = content.read()
     except BadMemberError as error:

@@ -286,9 +286,9 @@ def _allocate(
         if name in allocations:
             continue
         subnet = next(free, None)
-        if subnet is None:
+        if not subnet:
             removed_node = next(removed, None)
-            if removed_node is None:
+            if not removed_node:
                 raise ConfigError(
                     f"network.pod_cidr {pod_cidr} holds {2 ** (prefix - pod_cidr.prefixlen)} pod"
                     f" subnets of /{prefix}, but there are {len(wanted)} workers",

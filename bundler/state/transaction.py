@@ -37,7 +37,7 @@ def write_transaction(
 
 
 def finish_transaction(directory: Path) -> None:
-    """Finish a committed transaction; does nothing if there is none."""
+    """Finish a committed transaction, if there is one."""
     change = directory / CHANGE
     if not change.is_dir():
         return

@@ -37,7 +37,7 @@ class FoundCertificate:
 
 
 def read_certificates(path: Path) -> tuple[x509.Certificate, ...]:
-    """Every certificate of a file; raises PkiError if there is none or the file is unreadable."""
+    """Every certificate of a file; raises PkiError if it holds no certificate or is unreadable."""
     found = _parse_certificates(path, _read(path))
     if not found:
         raise PkiError(f"{path}: holds no certificate (supported formats: PEM, DER, PKCS#7)")

@@ -54,7 +54,7 @@ def check_chain(certificate: x509.Certificate, chain: Chain, now: datetime) -> I
         name = get_display_name(issuer)
         basic = find_extension(issuer, x509.BasicConstraints)
         usage = find_extension(issuer, x509.KeyUsage)
-        if basic is None or not basic.ca:
+        if not basic or not basic.ca:
             yield f"its issuer {name} is not a CA (basicConstraints has no CA:TRUE)"
         elif basic.path_length is not None and below + depth > basic.path_length:
             yield f"{name} allows {basic.path_length} CAs below it, but the chain has more"

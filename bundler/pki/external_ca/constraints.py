@@ -23,7 +23,7 @@ def check_name_constraints(
     """Yield a fault for each CA whose constraints refuse one of the names."""
     for ca in cas:
         constraints = find_extension(ca, x509.NameConstraints)
-        if constraints is None:
+        if not constraints:
             continue
         refused = [str(name) for name in names if not _is_allowed(name, constraints)]
         if refused:

@@ -128,7 +128,7 @@ def _constraints(wanted: SigningRequest) -> str:
 
 
 def _key_usages(wanted: SigningRequest) -> list[str]:
-    if wanted.ca is None:
+    if not wanted.ca:
         return ["keyCertSign", "cRLSign"]
     enciphers = isinstance(wanted.key, rsa.RSAPublicKey)
     return ["digitalSignature", "keyEncipherment"] if enciphers else ["digitalSignature"]

@@ -19,6 +19,6 @@ def find_extension(
 
 
 def get_display_name(certificate: x509.Certificate) -> str:
-    """The common name, or the complete subject if there is none."""
+    """The common name, or else the complete subject."""
     names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     return str(names[0].value) if names else certificate.subject.rfc4514_string() or "(no name)"

@@ -104,7 +104,7 @@ def _read_key(
     name: str, key: Path | None, own: x509.Certificate, ask: Callable[[], str], faults: list[str]
 ) -> bytes:
     """The private key as PEM for the state directory; its faults are added to `faults`."""
-    if key is None:
+    if not key:
         raise ConfigError(f"--authority {name}: the private key is missing", hint="add --key PEM")
     try:
         private = read_private_key(key, ask)

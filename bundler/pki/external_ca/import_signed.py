@@ -139,7 +139,7 @@ def _list_faults(
 ) -> Iterator[str]:
     wanted, certificate, chain = match.wanted, match.found.certificate, match.chain
     head = f"{match.found.path} ({wanted.name}): "
-    if wanted.ca is None:
+    if not wanted.ca:
         needs = make_needs(plan, wanted.name)
         for fault in check_ca(certificate, chain, needs, now):
             yield head + fault
@@ -175,7 +175,7 @@ def _find_issuing_cas(
     faults: list[str] = []
     for match in matches:
         name = match.wanted.ca
-        if name is None or not match.chain:
+        if not name or not match.chain:
             continue
         known = signers.setdefault(name, match.chain)
         if known[0] != match.chain[0]:
@@ -215,7 +215,7 @@ def _make_change(
     for match in matches:
         place = match.wanted.directory.relative_to(state.directory).as_posix()
         files[f"{place}/cert.pem"] = issuing.encode_certificate(match.found.certificate)
-        if match.wanted.ca is None:
+        if not match.wanted.ca:
             files[f"{place}/{CHAIN}"] = encode_all(match.chain)
         removed.append(f"{place}/{REQUEST}")
     for name, (ca, *above) in signers.items():
@@ -241,7 +241,7 @@ def _list_notes(
 ) -> Iterator[str]:
     for match in matches:
         wanted, certificate = match.wanted, match.found.certificate
-        if wanted.ca is None:
+        if not wanted.ca:
             yield from warn_of_ca(wanted.name, certificate, match.chain, plan, now)
         else:
             yield from warn_of_leaf(wanted.name, certificate, signers[wanted.ca][0])

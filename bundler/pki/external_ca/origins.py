@@ -74,7 +74,7 @@ class CertificateAuthority:
     @property
     def issuer(self) -> issuing.Issuer:
         """The CA as the issuer of other certificates."""
-        if self.key is None:
+        if not self.key:
             raise PkiError("the key of this CA is elsewhere", hint=SIGN_AGAIN_HINT)
         return issuing.Issuer(certificate=self.certificate, key=self.key)
 

@@ -138,7 +138,7 @@ def _is_ca_due(directory: Path, state: State, now: datetime) -> bool:
 
 
 def _is_leaf_due(leaf: Leaf, state: State, plan: ClusterPlan, now: datetime) -> bool:
-    if leaf.stored is None or leaf.stored.pair.not_after - now < SOON:
+    if not leaf.stored or leaf.stored.pair.not_after - now < SOON:
         return True
     name = declarations.get_ca_name(leaf.spec, plan)
     ca = load_ca(state.directory / "pki" / name, state)
@@ -158,7 +158,7 @@ def _ensure_request(
     key = load_key(target.directory, state)[0]
     path = target.directory / REQUEST
     request = _load_request(path, state) if path.exists() else None
-    if request is None or (write and not _matches(request, target, key.public_key())):
+    if not request or (write and not _matches(request, target, key.public_key())):
         request = _make_request(target, key)
         state.write_file(path, request.public_bytes(serialization.Encoding.PEM))
     return SigningRequest(
@@ -210,7 +210,7 @@ def _subject(target: _Target) -> x509.Name:
 def _list_extensions(
     target: _Target, key: issuing.PublicKey
 ) -> Iterator[tuple[x509.ExtensionType, bool]]:
-    if target.ca is None:
+    if not target.ca:
         for extension in issuing.list_ca_extensions():
             yield extension, True
     else:

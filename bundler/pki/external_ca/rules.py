@@ -75,7 +75,7 @@ def check_ca(
     basic = find_extension(certificate, x509.BasicConstraints)
     usage = find_extension(certificate, x509.KeyUsage)
     extended = find_extension(certificate, x509.ExtendedKeyUsage)
-    if basic is None or not basic.ca:
+    if not basic or not basic.ca:
         yield "it is not a CA (basicConstraints has no CA:TRUE)"
     if usage is not None and not usage.key_cert_sign:
         yield "it may not sign certificates (keyUsage has no keyCertSign)"
@@ -151,7 +151,7 @@ def _check_common(certificate: x509.Certificate, now: datetime) -> Iterator[str]
 
 def _check_constraints(certificate: x509.Certificate) -> Iterator[str]:
     constraints = find_extension(certificate, x509.NameConstraints)
-    if constraints is None:
+    if not constraints:
         return
     for subtree in (
         *(constraints.permitted_subtrees or ()),
