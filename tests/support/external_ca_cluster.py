@@ -35,7 +35,7 @@ def find_programs(directory: Path) -> Path:
     built = sorted(LAB_CACHE.glob("build/kubernetes-*/kube-apiserver"))
     if not archives or not built:
         pytest.skip(
-            f"an external CA cluster needs etcd and Kubernetes below {LAB_CACHE} (make lab)"
+            f"an external CA cluster cannot run: no etcd or Kubernetes in {LAB_CACHE} (make lab)"
         )
     directory.mkdir(parents=True, exist_ok=True)
     # tar, because tarfile's filters are not in every Python 3.11

@@ -209,7 +209,7 @@ def own_address() -> str:
         try:
             probe.connect(("192.0.2.1", 9))
         except OSError:
-            pytest.skip("live checks need an address of this machine other than loopback")
+            pytest.skip("servers cannot be asked live: this machine has no address except loopback")
         return str(probe.getsockname()[0])
 
 
