@@ -34,7 +34,7 @@ def is_terminal() -> bool:
 def console() -> "Console":
     """Return the console on stderr. It is made on first use, because rich is slow to import."""
     global _console  # noqa: PLW0603 - one process, one terminal
-    if _console is None:
+    if not _console:
         from rich.console import Console  # noqa: PLC0415
 
         _console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)

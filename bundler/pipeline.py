@@ -196,8 +196,8 @@ def render_trees(
     A text-only tree has no SBOM and no provenance.
     """
     mtime = _choose_mtime(secrets)
-    if secrets is None:
-        if payloads is None:
+    if not secrets:
+        if not payloads:
             raise TypeError("a public tree needs payloads")
         return _make_public_trees(project, payloads, mtime)
     plan = assign_pod_subnets(project.plan, secrets.pod_subnets)

@@ -169,7 +169,7 @@ def _list_images(plan: ClusterPlan, node: NodePlan, _: Tree, build: BuildInputs)
 
 
 def _image_evidence(needed: Needed, entry: LockEntry | None) -> str:
-    if entry and needed.image.file is None:
+    if entry and not needed.image.file:
         return f"{entry.origin}: {entry.evidence}"
     is_stated = needed.image.file or needed.reference.digest
     return "images in cluster.yaml" if is_stated else "first-use: what the registry returned"

@@ -53,7 +53,7 @@ def is_in_base(file: File, base: BundleManifest | None) -> bool:
     The host has programs and image layers at their installed paths, and it installed the
     packages. install.sh checks that no package is needed again.
     """
-    if base is None or not isinstance(file.content, Payload):
+    if not base or not isinstance(file.content, Payload):
         return False
     known = {(e.path, e.sha256) for e in base.entries if e.path.startswith((INSTALLED, PACKAGES))}
     return (file.path, file.sha256) in known

@@ -91,7 +91,7 @@ def list_program() -> tuple[dict[str, str | Digests], ...]:
 
 
 def _by_name(root: Path, paths: Iterable[Path] | None = None) -> Iterator[tuple[str, Path]]:
-    for path in root.rglob("*") if paths is None else paths:
+    for path in paths if paths is not None else root.rglob("*"):
         if path.is_file():
             yield path.relative_to(root).as_posix(), path
 

@@ -182,7 +182,7 @@ def _judge_bundle(
         faults.append(f"{path.name}: its manifest is not signed by a trusted key")
     if manifest.payload:
         payload = payloads.get(f"{payload_name(manifest.payload)}.tar")
-        if payload is None or payload.identity != manifest.payload:
+        if not payload or payload.identity != manifest.payload:
             faults.append(
                 f"{path.name}: {payload_name(manifest.payload)}.tar is missing or damaged"
             )

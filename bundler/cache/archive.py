@@ -164,7 +164,7 @@ def _read_documents(
 
 def _read_index(archive: tarfile.TarFile, member: tarfile.TarInfo | None, source: Path) -> set[str]:
     """The first member: the names of the other members."""
-    if member is None or member.name != INDEX or not member.isreg() or member.size > MAX_INDEX:
+    if not member or member.name != INDEX or not member.isreg() or member.size > MAX_INDEX:
         raise ArtifactError(f"{source}: not an exported cache", hint=_HINT)
     content = archive.extractfile(member)
     return set(content.read().decode(errors="replace").split()) if content else set()

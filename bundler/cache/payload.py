@@ -69,7 +69,7 @@ def ensure_members(
     Raises ArtifactError if a member is missing or not a regular file, or the archive is damaged.
     """
     found = {name: _find_payload(artifact, name, cache) for name in names}
-    missing = {name for name, payload in found.items() if payload is None}
+    missing = {name for name, payload in found.items() if not payload}
     if missing:
         with cache.lock(f"members-{artifact.digest}", label=artifact.label):
             found |= _read_members(artifact, archive, missing, cache)
@@ -138,7 +138,7 @@ def _read_members(
                 if name not in left:
                     continue
                 file = tar.extractfile(member) if member.isreg() else None
-                if file is None:
+                if not file:
                     raise ArtifactError(f"{artifact.label}: {name} is not a regular file")
                 digest = make_segment(file, member.size, cache, None)  # type: ignore[arg-type]
                 found[name] = Payload(
@@ -164,7 +164,7 @@ def _read_members(
 
 def _find_payload(artifact: Artifact, name: str, cache: Cache) -> Payload | None:
     record = _read_record(_member_path(artifact, name, cache))
-    if record is None or not has_segment(cache, record[0]):
+    if not record or not has_segment(cache, record[0]):
         return None
     digest, size = record
     return Payload(sha256=digest, size=size, segment=segment_path(cache, digest))

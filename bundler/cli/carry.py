@@ -33,7 +33,7 @@ def change_and_build(
     The state does not change if the build fails before it needs the state. If it fails later, a
     warning says so and shows the command that builds the bundles without another change.
     """
-    if output is None:
+    if not output:
         change()
         log.info("Next: bundler build --since DIST -o DIR, where DIST holds the hosts' bundles")
         return

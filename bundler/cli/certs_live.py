@@ -144,7 +144,7 @@ def _print(findings: Iterable[Finding], now: datetime, days: int | None) -> None
         is_late = days is not None and left < days
         mark = "!" if finding.faults or is_late else " "
         endpoint, certificate = finding.endpoint, finding.certificate
-        if certificate is None:
+        if not certificate:
             print(f"{mark}     - d  {'-':10}  {endpoint.address:24} {endpoint.title}")
         else:
             print(

@@ -69,7 +69,7 @@ def rotate_command(
     check_together(since, output)
     cluster = load_cluster(inputs.description).cluster
     state = inputs.state or default_state(inputs.description, cluster.name)
-    if step is None:
+    if not step:
         stage = describe_stage(state)
         print(json.dumps({"stage": read_stage(state).value}) if as_json else stage)
         return

@@ -87,7 +87,7 @@ def next_step(media: Media) -> str:
     """Say what to do with the result of a build."""
     if media.public_only:
         return "Next: compare it with the bundles for the hosts: bundler verify DIST --public DIR"
-    unpack = "unpack it there" if media.split is None else "join it with ./join.sh, unpack it there"
+    unpack = "join it with ./join.sh, unpack it there" if media.split else "unpack it there"
     payload = " --payload FILE" if media.layout is Layout.SPLIT else ""
     return (
         f"Next: copy each tarball to its host, compare it with SHA256SUMS, {unpack}, and run"

@@ -228,7 +228,7 @@ def with_inputs(*left_out: str) -> Callable[[Callable[..., None]], Callable[...,
 
 def ask_secret(file: Path | None, prompt: str, *, confirm: bool = False) -> str:
     """Read the first line of the file, or ask for the secret on the terminal."""
-    if file is None:
+    if not file:
         return str(typer.prompt(prompt, hide_input=True, confirmation_prompt=confirm, err=True))
     try:
         return file.read_text(encoding="utf-8").partition("\n")[0]

@@ -144,7 +144,7 @@ def wanted_pairs(
     if packages.names is None and not packages.dir:
         chosen = tuple(_rename(pair, packages.os) for pair in own)
     else:
-        names = dir_names if packages.names is None else packages.names
+        names = packages.names if packages.names is not None else dir_names
         known = _names_of(_pairs_of_any_role(plan), packages.os)
         chosen = tuple(
             f"{pair.partition(':')[0]}:{name}"

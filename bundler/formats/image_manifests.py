@@ -110,7 +110,7 @@ def choose_manifest(content: bytes, arch: str, where: str) -> Descriptor:
             found.setdefault(name, _read_descriptor(entry))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ArtifactError(f"{where}: not an image index ({error})") from error
-    if (chosen := found.get(f"linux/{arch}")) is None:
+    if not (chosen := found.get(f"linux/{arch}")):
         known = sorted(name for name in found if "unknown" not in name and "None" not in name)
         raise ArtifactError(
             f"{where}: is not published for linux/{arch}, only for {', '.join(known) or 'nothing'}",

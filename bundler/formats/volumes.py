@@ -124,7 +124,7 @@ class _Joined(io.RawIOBase):
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
         while True:
-            if self._file is None:
+            if not self._file:
                 if not self._left:
                     return 0
                 self._file = self._left.pop(0).open("rb", buffering=0)
@@ -148,7 +148,7 @@ def _cut(pieces: Iterable[bytes], limit: int | None) -> Iterator[tuple[int, memo
             if room:
                 yield number, view[:room]
             view, number, room = view[room:], number + 1, limit
-        room = None if room is None else room - len(view)
+        room = room - len(view) if room is not None else None
         yield number, view
 
 

@@ -120,7 +120,7 @@ def make_lock(
     for proposal in proposals:
         names.add(proposal.name)
         entry = left.pop((proposal.kind, proposal.name, proposal.arch), None)
-        if entry is None or not proposal.names.isdisjoint(update):
+        if not entry or not proposal.names.isdisjoint(update):
             new.append((proposal, entry))
         elif difference := entry.explain_drift(proposal.version, proposal.url, proposal.digest):
             drift.setdefault(proposal.name, []).append(
@@ -161,7 +161,7 @@ def _refuse(drift: dict[str, list[str]], unknown: set[str], names: set[str]) -> 
 
 
 def _compare(was: LockEntry | None, now: LockEntry) -> LockChange:
-    if was is None:
+    if not was:
         return LockChange("added", now)
     same = now.model_copy(update={"locked": was.locked}) == was
     return LockChange("kept", was) if same else LockChange("renewed", now)
@@ -213,7 +213,7 @@ def list_sidecar_urls(artifact: Artifact, key: UpstreamKey | None) -> Iterator[s
 def _find_checksum(artifact: Artifact, options: FetchOptions) -> Artifact | None:
     """The artifact with the digest that upstream publishes next to it, or None."""
     where = checksum_url(artifact)
-    if where is None:
+    if not where:
         return None
     algorithm, url = where
     content = fetch_sidecar(artifact, DIGEST, url, options)

@@ -82,7 +82,7 @@ def retry(
             failed += 1
             if has_progress():
                 wait, failed = first_wait, 0
-            seconds = wait if error.wait is None else error.wait
+            seconds = error.wait if error.wait is not None else wait
             if failed == ATTEMPTS:
                 raise SourceError(str(error), hint=error.hint) from error
             if seconds > MAX_WAIT:
@@ -139,7 +139,7 @@ def _classify_status(response: requests.Response, redirected: str) -> Exception:
         wait = Retry().get_retry_after(response.raw)
     except (InvalidHeader, ValueError, OverflowError):
         wait = None
-    wait = None if wait is None else min(wait, ONE_YEAR)  # the header may have many digits
+    wait = min(wait, ONE_YEAR) if wait is not None else None  # the header may have many digits
     return RetryableError(reason, wait=wait)
 
 

@@ -77,7 +77,7 @@ def fetch_sidecar(
     for known in _find_cached(document, kind.folders, options.cache):
         log.info(f"  {document.label}: from the cache")
         return options.cache.blob_path(ALGORITHM, known.digest).read_bytes()
-    if fault is None:
+    if not fault:
         return None
     raise ArtifactError(
         fault.message,

@@ -53,7 +53,7 @@ def make_session(ca_file: Path | None = None) -> Session:
 def make_tls_context(ca_file: Path | None) -> ssl.SSLContext:
     """A TLS context that trusts the CAs in `ca_file`; requests adds the public CAs to it."""
     context = create_urllib3_context()
-    if ca_file is None:
+    if not ca_file:
         return context
     try:
         context.load_verify_locations(cafile=ca_file)

@@ -25,7 +25,7 @@ def choose_signed(component: str, version: str, key: UpstreamKey) -> Signed:
     """How upstream signs that version; the user's settings take precedence."""
     scheme = next(scheme for scheme in Scheme if getattr(key, scheme))
     signed = find_signed(component, version, scheme)
-    if signed is None:
+    if not signed:
         raise ConfigError(
             f"upstream_keys.{component}: upstream does not sign {version} with {scheme}",
             hint="remove the key; the digest then has another trust source",

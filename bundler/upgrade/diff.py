@@ -58,8 +58,8 @@ def compare_pair(pair: Pair, *, text: bool = False) -> tuple[BundleChange, ...]:
     With `text`, the changed lines of text files too. Raises OutputError if a bundle cannot be read
     or differs from its manifest.
     """
-    if pair.before is None or pair.after is None:
-        what = ChangeKind.ADDED if pair.before is None else ChangeKind.REMOVED
+    if not pair.before or not pair.after:
+        what = ChangeKind.REMOVED if pair.before else ChangeKind.ADDED
         return (BundleChange(section="bundles", what=what, name=pair.name),)
     with ThreadPoolExecutor(2) as pool:
         paths = pair.before, pair.after
@@ -107,8 +107,8 @@ def _compare_files(
     theirs = {entry.path: entry for entry in after.entries}
     for path in sorted(ours.keys() | theirs.keys()):
         old, new = ours.get(path), theirs.get(path)
-        if old is None or new is None:
-            what = ChangeKind.ADDED if old is None else ChangeKind.REMOVED
+        if not old or not new:
+            what = ChangeKind.REMOVED if old else ChangeKind.ADDED
             yield BundleChange(
                 section="files", what=what, name=path, before=_describe(old), after=_describe(new)
             )
@@ -120,7 +120,7 @@ def _compare_files(
 
 def _describe(entry: ManifestEntry | None) -> str:
     """Return mode and size; for a secret file only the mode."""
-    if entry is None:
+    if not entry:
         return ""
     mode = f"{stat.S_IMODE(entry.mode):04o}"
     return f"{mode}, secret" if entry.mode == SECRET_MODE else f"{mode}, {entry.size} bytes"

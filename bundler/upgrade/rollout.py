@@ -87,7 +87,7 @@ def make_upgrade_plan(before: Path, after: Path) -> UpgradePlan:
     stages: dict[int, list[HostStep]] = {}
     leaving = []
     for _, old, new in sorted(pairs, key=lambda pair: is_late(_roles_of(pair[2]))):
-        if new is None:
+        if not new:
             assert old is not None  # noqa: S101 - a pair has at least one
             leaving.append(_describe(old, "leave"))
             continue
@@ -108,7 +108,7 @@ def _read_pair(pair: Pair) -> tuple[BundleReport | None, BundleReport | None]:
 
 
 def _read(path: Path | None) -> BundleReport | None:
-    if path is None:
+    if not path:
         return None
     report = inspect(path, keep=TEXT_LIMIT)
     if report.faults:

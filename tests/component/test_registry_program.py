@@ -36,7 +36,7 @@ from support.registries import (
 LAB_CACHE = Path(os.environ.get("BUNDLER_LAB_CACHE") or Path.home() / ".cache/bundler-lab")
 PROGRAM = shutil.which("docker-registry", path=f"{os.environ['PATH']}:{LAB_CACHE}/programs/usr/bin")
 pytestmark = pytest.mark.skipif(
-    PROGRAM is None,
+    not PROGRAM,
     reason="a real registry cannot run: there is no docker-registry (scripts/setup.sh lab brings Debian's)",
 )
 SERVICE, ISSUER, USER, PASSWORD = "here", "the test", "builder", "correct horse"

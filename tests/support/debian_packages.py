@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 needs_dpkg_deb = pytest.mark.skipif(
-    shutil.which("dpkg-deb") is None, reason="Debian packages cannot be read: no dpkg-deb here"
+    not shutil.which("dpkg-deb"), reason="Debian packages cannot be read: no dpkg-deb here"
 )
 needs_apt = pytest.mark.skipif(
     not all(map(shutil.which, ("apt-get", "dpkg-deb", "gpg", "gpgconf"))),

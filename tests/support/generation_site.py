@@ -111,7 +111,7 @@ def plant_failure(bundle: Path) -> None:
 def plant_killer(host: FakeHost, program: str, matching: str, call: int) -> None:
     """Kill the script that calls `program` with `matching` in its arguments for the nth time."""
     real = shutil.which(program, path="/usr/bin:/bin") if program != "systemctl" else None
-    text = (host.directory / "bin/systemctl").read_text() if real is None else f'exec {real} "$@"\n'
+    text = f'exec {real} "$@"\n' if real else (host.directory / "bin/systemctl").read_text()
     write_program(
         host.directory / "killers" / program,
         f'case " $* " in *"{matching}"*)\n'

@@ -77,7 +77,7 @@ class Api:
             self.host, self.port, context=context, timeout=TIMEOUT
         )
         try:
-            content = None if body is None else json.dumps(body)
+            content = json.dumps(body) if body is not None else None
             connection.request(method, path, content, {"Content-Type": "application/json"})
             answer = connection.getresponse()
             return answer.status, answer.read()

@@ -73,7 +73,7 @@ class MinimalHost:
 def require_repositories(os_name: str) -> AptRepositories:
     """The mirror of a release that this machine uses; the test is skipped if there is none."""
     for program in ("docker", "mmdebstrap", "apt-get"):
-        if shutil.which(program) is None:
+        if not shutil.which(program):
             pytest.skip(f"minimal hosts cannot be made: there is no {program} here")
     if os.geteuid() != 0:
         pytest.skip("minimal hosts cannot be made: only root can make their root file system")

@@ -25,7 +25,7 @@ def stamp(target: Path, version: str) -> Path:
     with tarfile.open(source) as old, tarfile.open(archive, "w:gz", compresslevel=1) as new:
         for member in old:
             content = old.extractfile(member)
-            if content is None:
+            if not content:
                 new.addfile(member)
                 continue
             path = target / "program"

@@ -180,10 +180,10 @@ def find_faults(words: list[str]) -> str | None:
     while hasattr(command, "commands"):
         options = known_options(command)
         name = next((word for word in rest if word not in options), None)
-        if name is None or not re.fullmatch(r"[a-z]+(?:\|[a-z]+)*", name):
+        if not name or not re.fullmatch(r"[a-z]+(?:\|[a-z]+)*", name):
             return None  # `bundler --help`, `bundler COMMAND`, `bundler …`
         found = command.commands.get(name)
-        if found is None:
+        if not found:
             return f"no command {name}"
         command = found.load() if isinstance(found, LazyCommand) else found
         rest = rest[rest.index(name) + 1 :]
@@ -225,7 +225,7 @@ def test_every_option_of_a_host_script_is_in_its_help(page: Path) -> None:
     unknown = []
     for words in commands_of(page):
         script = next((n for w in words if (n := w.rpartition("/")[2]) in SCRIPTS), None)
-        if script is None:
+        if not script:
             continue
         start = next(i for i, w in enumerate(words) if w.rpartition("/")[2] == script)
         unknown += [

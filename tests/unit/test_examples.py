@@ -54,7 +54,7 @@ def test_every_example_builds(tmp_path: Path, name: str) -> None:
         for image in cluster.images:
             reference = parse_reference(image.ref)
             mirrors[reference.registry] = (f"http://{registry.host}",)
-            if image.file is None:
+            if not image.file:
                 made = MadeImage([make_layer("x", image.ref.encode())])
                 registry.put(reference.repository, reference.tag or "", made)
         inputs = Inputs(

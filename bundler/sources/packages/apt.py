@@ -84,7 +84,7 @@ class AptRoot:
 
         Raises ArtifactError if apt is missing.
         """
-        if shutil.which("apt-get") is None:
+        if not shutil.which("apt-get"):
             raise ArtifactError(
                 "apt is missing on this machine; it resolves Debian packages",
                 hint="run bundler lock on Debian or Ubuntu, or set packages.dir",

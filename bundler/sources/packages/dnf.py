@@ -136,7 +136,7 @@ class DnfRoot:
 def _find_interpreter() -> str:
     """The Python of dnf, from the first line of the program."""
     program = shutil.which("dnf-3") or shutil.which("dnf")
-    if program is None:
+    if not program:
         raise ArtifactError(
             "dnf is missing on this machine; it resolves RPM packages",
             hint="install dnf 4 and rpm (Debian and Ubuntu have both), or download the packages"

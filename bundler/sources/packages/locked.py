@@ -26,7 +26,7 @@ def check_locked(plan: ClusterPlan, lock: Lock | None, path: Path) -> tuple[Lock
     Raises ArtifactError if they are not what cluster.yaml needs; `path` is that of the lock.
     """
     packages = plan.cluster.packages
-    if packages is None or lock is None:
+    if not packages or not lock:
         return None
     if faults := list(dict.fromkeys(find_drift(plan, packages, lock))):
         raise ArtifactError(
@@ -86,7 +86,7 @@ def find_drift(plan: ClusterPlan, packages: Packages, lock: Lock) -> Iterator[st
         locked_for = entry.evidence.partition(":")[0]
         if locked_for != packages.os:
             yield f"{entry.name} is for {locked_for}, but the hosts are {packages.os}"
-        if entry.url.startswith(LOCAL) and packages.dir is None and "/" not in entry.url:
+        if entry.url.startswith(LOCAL) and not packages.dir and "/" not in entry.url:
             yield f"{entry.name} is locked from packages.dir, which is no longer set"
     if packages.dir is not None:
         yield from _find_drift_of_files(plan, packages.dir, packages, entries)
@@ -116,6 +116,6 @@ def _find_drift_of_files(
 
 def read_local(path: Path, packages: Packages | None) -> PackageFile:
     """Read a package file as the tools of its distribution do; needs no signature."""
-    if packages is None or manager_of(packages.os) == "dpkg":
+    if not packages or manager_of(packages.os) == "dpkg":
         return read_deb(path)
     return read_rpm(path, None)

@@ -99,7 +99,7 @@ def _from_builder(
     Third-party repositories are recognized by their suites, components and keyrings, and skipped.
     """
     own = RELEASES.get(read_os(os_release))
-    if own is None or own.family != release.family:
+    if not own or own.family != release.family:
         return
     renamed = dict(
         zip(

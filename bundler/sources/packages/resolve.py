@@ -54,7 +54,7 @@ def resolve_packages(
     is not valid.
     """
     packages = plan.cluster.packages
-    if packages is None:
+    if not packages:
         return ()
     if packages.dir is not None:
         return tuple(list_directory(plan, packages.dir, packages, now))
@@ -74,7 +74,7 @@ def gather_packages(
 ) -> tuple[PackageFile, ...]:
     """Every package file for the hosts, verified: from the lock, or resolved now if None."""
     packages = plan.cluster.packages
-    if packages is None:
+    if not packages:
         return ()
     if entries is None:
         with log.step(f"resolving packages of {packages.os}, because there is no lock"):
@@ -99,7 +99,7 @@ def propose_packages(
     kept = list(old.of(LockKind.PACKAGE)) if old else []
     packages = plan.cluster.packages
     named = {entry.name for entry in kept} | {GROUP, EVERYTHING}
-    if packages is None:
+    if not packages:
         return
     if not old or not named.isdisjoint(update) or any(find_drift(plan, packages, old)):
         kept = list(resolve_packages(plan, options.cache, now, offline=options.offline))
@@ -150,7 +150,7 @@ def _read(entry: LockEntry, path: Path, packages: Packages | None) -> PackageFil
 
 def _read_file(path: Path, packages: Packages | None, *, is_fetched: bool) -> PackageFile:
     """Read a file with the tools of its distribution; an .rpm from a repository must be signed."""
-    if packages is None or manager_of(packages.os) == "dpkg":
+    if not packages or manager_of(packages.os) == "dpkg":
         return read_deb(path)
     return read_rpm(path, find_rpm_repositories(packages).keyring if is_fetched else None)
 

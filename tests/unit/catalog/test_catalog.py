@@ -47,7 +47,7 @@ def test_pins_are_well_formed(component: str) -> None:
     for version in list_versions(component):
         for arch in ("amd64", "arm64"):
             pin = find_artifact(component, version, arch)
-            if pin is None:
+            if not pin:
                 continue
             assert re.fullmatch(rf"[0-9a-f]{{{lengths[pin.algorithm]}}}", pin.digest)
             assert pin.url.startswith("https://")

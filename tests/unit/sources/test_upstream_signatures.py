@@ -277,7 +277,7 @@ def sign_like_cosign(
         .sign(ca_key, hashes.SHA384())
     )  # fmt: skip
     pem = leaf.public_bytes(serialization.Encoding.PEM)
-    signed = site.file.read_bytes() if content is None else content
+    signed = content if content is not None else site.file.read_bytes()
     signature = key.sign(signed, ec.ECDSA(hashes.SHA256()))
     site.add_sidecar(".sig", base64.b64encode(signature))
     site.add_sidecar(".cert", pem if is_raw else base64.b64encode(pem))

@@ -355,7 +355,7 @@ def test_faults_have_exit_code_2_and_a_hint(tmp_path: Path) -> None:
     (tmp_path / "altered.tar.gz").write_bytes(gzip.compress(plain))
     (tmp_path / "empty").mkdir()
     for name, words in {
-        "cut.tar.gz": "damaged or cut off",
+        "cut.tar.gz": "damaged or incomplete",
         "text.tar.gz": "not a gzip file",
         "altered.tar.gz": "f: differs from the manifest",
         "missing.tar.gz": "No such file",
