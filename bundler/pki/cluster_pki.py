@@ -96,7 +96,7 @@ def ensure_pki(state: State, plan: ClusterPlan, now: datetime) -> Pki:
         trust=_make_trust_anchors(cas, others, kubelet_ca),
         signing_rotation_id=signing_id,
         trusted_rotation_ids=(signing_id, *other_ids) if signing_id else (),
-        cluster={leaf.spec.name: pairs[leaf.directory] for leaf in leaves if leaf.node is None},
+        cluster={leaf.spec.name: pairs[leaf.directory] for leaf in leaves if not leaf.node},
         nodes={
             node.name: {
                 leaf.spec.name: pairs[leaf.directory] for leaf in leaves if leaf.node is node

@@ -28,7 +28,7 @@ def resolve_sources(
     Raises ArtifactError if the lock and cluster.yaml differ or a digest is missing. With
     `strict` a lock is required, and so is a trust source for every digest in it.
     """
-    if strict and lock is None:
+    if strict and not lock:
         raise ConfigError(
             f"{lock_path}: --strict needs a lock", hint="create it with: bundler lock"
         )

@@ -37,7 +37,7 @@ def list_wanted(plan: ClusterPlan, lock: Lock | None, path: Path) -> tuple[Wante
         entry = lock.find(LockKind.IMAGE, reference.name, arch) if lock else None
         if entry and (drift := entry.explain_drift(version_of(reference), reference.url, "")):
             faults[reference.name] = f"{path}: {reference.name} ({arch}) {drift}"
-        elif lock and entry is None:
+        elif lock and not entry:
             faults[reference.name] = f"{path}: {reference.name} ({arch}) is missing in the lock"
         digest = entry.digest if entry else reference.digest
         wanted.append(WantedImage(reference=reference, arch=arch, digest=digest))
@@ -63,7 +63,7 @@ def open_files(plan: ClusterPlan) -> Images:
 
 def list_remote(plan: ClusterPlan) -> tuple[Needed, ...]:
     """The images that are pulled from registries."""
-    return tuple(needed for needed in list_needed(plan) if needed.image.file is None)
+    return tuple(needed for needed in list_needed(plan) if not needed.image.file)
 
 
 def version_of(reference: Reference) -> str:

@@ -352,7 +352,7 @@ def test_a_file_that_was_replaced_is_read_again(tmp_path: Path) -> None:
 @pytest.fixture
 def inputs(describe: Callable[..., Path]) -> Inputs:
     """A cluster with packages.dir: nginx, and chrony with its library."""
-    if shutil.which("dpkg-deb") is None:
+    if not shutil.which("dpkg-deb"):
         pytest.skip("Debian packages cannot be read: no dpkg-deb here")
     description = describe(dir="debs")
     directory = description.parent
