@@ -65,13 +65,13 @@ def test_what_was_slow_only_is_healthy_later_and_gone_back_to(site: Site) -> Non
     assert site.install(2).returncode == WENT_BACK
 
 
-def test_what_was_overruled_stays_so_on_the_way_back(site: Site) -> None:
+def test_skipped_checks_stay_skipped_on_the_way_back(site: Site) -> None:
     site.host.forbid("net.ipv4.ip_forward")
-    overruled = ("--skip-preflight", "sysctls", "--skip-preflight", "swap")
-    assert site.install(1, *overruled).returncode == 0
+    skipped = ("--skip-preflight", "sysctls", "--skip-preflight", "swap")
+    assert site.install(1, *skipped).returncode == 0
     site.host.swap_on()
     plant_failure(site.bundles[1])
-    done = site.install(2, *overruled)
+    done = site.install(2, *skipped)
     assert done.returncode == WENT_BACK, done.stdout + done.stderr
     assert (site.current(), "/dev/sda2" in site.host.read("/proc/swaps")) == ("1", True)
 

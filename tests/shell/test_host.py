@@ -92,8 +92,7 @@ def test_swap_that_memory_has_no_room_for_is_refused(worker: FakeHost) -> None:
     done = worker.install()
     assert done.returncode == 3
     assert (
-        "swap: 2000 MiB are swapped out (/dev/sda2), and memory has room for 1000 MiB"
-        in done.stderr
+        "swap: 2000 MiB are swapped out (/dev/sda2), and 1000 MiB of memory are free" in done.stderr
     )
     assert "Nothing was changed." in done.stderr
     assert not worker.has("root/opt")
@@ -103,7 +102,7 @@ def test_swap_may_stay_on_by_the_administrators_word(worker: FakeHost) -> None:
     worker.swap_on(used_kilobytes=2048000)
     done = worker.install("--skip-preflight", "swap")
     assert done.returncode == 0
-    assert done.stderr == "warning: swap: it stays on: /dev/sda2 (overruled)\n"
+    assert done.stderr == "warning: swap: it stays on: /dev/sda2 (skipped)\n"
     assert "/dev/sda2" in worker.read("/proc/swaps")
     assert not worker.has("masked/dev-sda2.swap")
     assert worker.install("--skip-preflight", "swap").stdout == NOTHING.format("worker1")
@@ -194,7 +193,7 @@ def test_a_setting_that_a_kernel_lacks_or_forbids_is_a_warning(worker: FakeHost)
     done = worker.install()
     assert done.returncode == 0
     assert done.stderr == (
-        "warning: kernel settings that this kernel lacks or forbids: "
+        "warning: kernel settings that this kernel does not have or forbids: "
         "vm.swappiness=0 net.ipv4.neigh.default.gc_thresh1>=1024\n"
     )
     again = worker.install()
@@ -206,11 +205,11 @@ def test_a_necessary_setting_that_is_forbidden_is_refused(worker: FakeHost) -> N
     worker.forbid("net.ipv4.ip_forward")
     done = worker.install()
     assert done.returncode == 3
-    assert "sysctls: this kernel lacks or forbids net.ipv4.ip_forward=1" in done.stderr
+    assert "sysctls: this kernel does not have or forbids net.ipv4.ip_forward=1" in done.stderr
     assert not worker.has("root/opt")
-    overruled = worker.install("--skip-preflight", "sysctls")
-    assert overruled.returncode == 0
-    assert "forbids net.ipv4.ip_forward=1 (overruled)" in overruled.stderr
+    skipped = worker.install("--skip-preflight", "sysctls")
+    assert skipped.returncode == 0
+    assert "forbids net.ipv4.ip_forward=1 (skipped)" in skipped.stderr
     assert worker.install("--skip-preflight", "sysctls").stdout == NOTHING.format("worker1")
 
 
@@ -278,7 +277,7 @@ def test_a_refusal_comes_with_the_advice(worker: FakeHost) -> None:
 @pytest.mark.parametrize(
     ("services", "timedatectl", "expected"),
     [
-        ([], "echo NTPSynchronized=yes", "time-sync: nothing keeps the clock right"),
+        ([], "echo NTPSynchronized=yes", "time-sync: no service synchronizes the clock"),
         (["ntpd"], "echo NTPSynchronized=no", "time-sync: ntpd runs, and the clock is not"),
         (["ntpd"], "exit 1", None),
         (
@@ -373,7 +372,7 @@ def test_firewalld_gets_the_rules_that_it_lacks(worker: FakeHost) -> None:
     worker.program("firewall-cmd", FIREWALLD.format('[ "${3#*port=10250}" != "$3" ]'))
     done = worker.install("--dry-run")
     assert done.returncode == 0
-    assert done.stderr.startswith("warning: firewall: firewalld is running, and lacks rules")
+    assert done.stderr.startswith("warning: firewall: firewalld is running, and has no rules")
     assert rules_of(done.stderr) == [
         "firewall-cmd --permanent --zone=internal --add-port=10256/tcp",
         "firewall-cmd --permanent --zone=internal --add-port=30000-32767/tcp",

@@ -221,5 +221,5 @@ def test_a_load_that_fails_says_why(sh: Sh, built: SmallSite, tmp_path: Path) ->
     done = host.keep()
     assert done.returncode == 1
     assert f"{PAUSE} could not be loaded from" in done.stderr
-    assert f"{digest} is gone: run install.sh of the bundle" in done.stderr
+    assert f"{digest} is missing: run install.sh of the bundle" in done.stderr
     assert host.loads == []

@@ -276,15 +276,15 @@ def test_the_presented_loopback_certificate_decides(master: Site) -> None:
 def test_a_server_that_presents_an_old_certificate_is_reported(master: Site) -> None:
     file = master.put("etc/etcd/pki/server.crt", make_pem("master1", 300))
     (master.fake / "served-2379").write_bytes(make_pem("master1", 20))
-    assert not [line for line in master.say() if "shows another" in line]  # changed just now
+    assert not [line for line in master.say() if "presents another" in line]  # changed just now
     earlier = time.time() - 300
     os.utime(file, (earlier, earlier))
     assert (
-        "<3>port 2379 shows another certificate than that in /etc/etcd/pki/server.crt: restart it"
+        "<3>port 2379 presents another certificate than that in /etc/etcd/pki/server.crt: restart it"
         in master.say()
     )
     (master.fake / "served-2379").write_bytes(file.read_bytes())
-    assert not [line for line in master.say() if "shows another" in line]
+    assert not [line for line in master.say() if "presents another" in line]
 
 
 @pytest.mark.parametrize(("code", "restarts"), [(0, ["restart kubelet.service"]), (1, [])])

@@ -196,7 +196,7 @@ def test_below_a_destdir_no_package_is_installed(host: FakeHost, sh: Sh) -> None
         ('ID=debian\nVERSION_ID="11"\n', "amd64", "debian-11 on amd64"),
         ("ID=ubuntu\nVERSION_ID='12'\n", "amd64", "ubuntu-12 on amd64"),
         ("ID=debian\nVERSION_ID=12\n", "arm64", "debian-12 on arm64"),
-        ("ID=rocky\nVERSION_ID=9\n", "", "rocky-9 on no machine of dpkg's"),
+        ("ID=rocky\nVERSION_ID=9\n", "", "rocky-9 on an architecture that dpkg does not report"),
     ],
 )
 def test_packages_of_another_system_are_refused(
@@ -321,8 +321,8 @@ def test_a_delta_leaves_packages_out_and_says_when_one_is_wanted_again(host: Fak
     (host.directory / "bin/conntrack").unlink()
     done = host.install()
     assert done.returncode == 3, done.stdout
-    assert "a change to one that had it: libmnl0 conntrack" in done.stderr
-    assert "take this node's whole bundle" in done.stderr
+    assert "a change to one that had them: libmnl0 conntrack" in done.stderr
+    assert "take this node's complete bundle" in done.stderr
 
 
 @pytest.fixture

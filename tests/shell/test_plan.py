@@ -141,7 +141,7 @@ def test_a_host_that_is_not_ready_has_its_plan_all_the_same(site: Site) -> None:
     done = site.install(2, "--plan")
     assert done.returncode == 3
     assert "restart  kubelet.service" in done.stdout
-    assert "sysctls: this kernel lacks or forbids net.ipv4.ip_forward=1" in done.stderr
+    assert "sysctls: this kernel does not have or forbids net.ipv4.ip_forward=1" in done.stderr
     done = site.install(2, "--plan", "--json")
     (reason,) = json.loads(done.stdout)["not_ready"]
     assert (done.returncode, reason.startswith("sysctls: ")) == (3, True)

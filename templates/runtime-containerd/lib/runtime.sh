@@ -1,4 +1,4 @@
-# containerd, as install.sh and uninstall.sh use it. Every runtime-* overlay has a file of this name.
+# The functions of install.sh and uninstall.sh for containerd. Every runtime-* overlay has a file of this name.
 # needs: nothing
 # sets: runtime_unit
 # shellcheck shell=sh disable=SC2034,SC2154 # the scripts and their parts share their variables
@@ -14,7 +14,7 @@ ready_runtime() {
     }
 }
 
-# image_id REFERENCE: the digest of its configuration; nothing where it is not there.
+# image_id REFERENCE: the digest of its configuration; nothing if the runtime does not have the image.
 image_id() {
     manifest=$(ctr_pods images ls "name==$1" 2>/dev/null | awk 'NR == 2 { print $3 }')
     [ -n "$manifest" ] || return 1
@@ -22,15 +22,14 @@ image_id() {
         sed -n 's/.*"config":{\([^}]*\)}.*/\1/p' | sed -n 's/.*"digest":"\([^"]*\)".*/\1/p'
 }
 
-# load_archive REFERENCE: from stdin. An import that was cut short is made again: what is there
-# already is not written twice. Pinned images are not collected as garbage by the kubelet (containerd
-# 1.7 and later); before, kube-images.timer brings back what is gone.
+# load_archive REFERENCE: from stdin. An interrupted import is repeated; blobs that are there are not written again.
+# The kubelet does not remove pinned images (containerd 1.7 and later); before, kube-images.timer loads them again.
 load_archive() {
     ctr_pods images import - 2>&1 || return 1
     ctr_pods images label "$1" io.cri-containerd.pinned=pinned >/dev/null 2>&1 || true
 }
 
-# Pods outlive the kubelet and containerd, so they are ended one by one.
+# Containers run on without the kubelet and containerd, so each one is stopped.
 remove_pods() {
     for container in $(ctr_pods containers ls -q 2>/dev/null); do
         ctr_pods tasks kill -s KILL "$container" >/dev/null 2>&1
@@ -42,10 +41,12 @@ remove_pods() {
     done
 }
 
-# Shims end with their tasks; their mounts and network namespaces stay behind.
+# Shims end with their tasks; their mounts and network namespaces remain.
 remove_leftovers() {
     for process in /proc/[0-9]*; do
-        case $(tr '\0' ' ' 2>/dev/null <"$process/cmdline") in /opt/k8s/bin/containerd-shim*) kill "${process#/proc/}" ;; esac
+        case $(tr '\0' ' ' 2>/dev/null <"$process/cmdline") in
+            /opt/k8s/bin/containerd-shim*) kill "${process#/proc/}" ;;
+        esac
     done
     awk '$2 ~ "^/run/(containerd|netns/cni-)" { print $2 }' /proc/self/mounts | sort -r |
         while read -r mount; do umount -l "$mount"; done

@@ -1,13 +1,12 @@
-# HTTPS requests with nothing but openssl (1.0.2 or later): hosts need no curl for them.
+# HTTPS requests with openssl (1.0.2 or later), so that hosts need no curl.
 # needs: nothing
 # sets: nothing
 # shellcheck shell=sh
 
 # https_get HOST PORT PATH CA [CERT KEY]
-# Prints the status on the first line and the body below it. The server's certificate must come
-# from an authority in the file CA, which need not be a root, and name HOST. Status 000 means that
-# no answer came; the second line then says why. HTTPS_TIMEOUT bounds the request in seconds
-# (default 10).
+# Print the status on the first line and the body below it. The server's certificate must be issued by a CA in the
+# file CA, which need not be a root, and be valid for HOST. Status 000 means that there was no answer; the second line
+# then says why. HTTPS_TIMEOUT limits the request in seconds (default 10).
 https_get() (
     https_host=$1 https_port=$2 https_path=$3 https_authority=$4
     shift 4
@@ -18,8 +17,8 @@ https_get() (
     esac
     https_dir=$(mktemp -d) || exit 1
     trap 'rm -rf "$https_dir"' EXIT
-    # HTTP/1.0, so that the body is neither chunked nor followed by another answer. 1.0.2 lets a
-    # wrong certificate pass unless -verify is given beside -verify_return_error.
+    # HTTP/1.0, so that the body is neither chunked nor followed by another answer. openssl 1.0.2 accepts a wrong
+    # certificate unless -verify is given in addition to -verify_return_error.
     {
         printf 'GET %s HTTP/1.0\r\nHost: %s:%s\r\nAccept: application/json, */*\r\n\r\n' \
             "$https_path" "$https_host" "$https_port" |
@@ -35,15 +34,15 @@ https_get() (
         printf '000\n%s\n' "$(https_reason "$https_dir/errors" "$https_code")"
 )
 
-# https_status HOST PORT PATH CA [CERT KEY]: only the status; after 000 the reason on the same line.
+# https_status HOST PORT PATH CA [CERT KEY]: only the status; with 000 the reason on the same line.
 https_status() {
     https_get "$@" | awk 'NR == 1 { line = $0 } NR == 2 && line == "000" { line = line " " $0 }
         END { print line }'
 }
 
-# The most telling line of what openssl wrote (file $1) before it ended with exit status $2.
+# https_reason ERRORS STATUS: the most useful line that openssl wrote before it ended with that exit status.
 https_reason() {
-    # busybox's timeout says 143 where others say 124.
+    # busybox's timeout returns 143 where others return 124.
     case $2 in 124 | 143)
         echo "no answer within ${HTTPS_TIMEOUT:-10} s"
         return

@@ -1,4 +1,4 @@
-# JSON out of text, for what a machine reads.
+# JSON strings and arrays from text.
 # needs: nothing
 # sets: nothing
 # shellcheck shell=sh

@@ -1,31 +1,16 @@
-# Secrets out of what is shown or handed on.
-# needs: nothing
+# Redact secrets in what is printed or collected.
+# needs: here
 # sets: nothing
-# shellcheck shell=sh
+# shellcheck shell=sh disable=SC2154 # the scripts and their parts share their variables
 
-# What comes before the value of a secret: its name, in a flag, a variable, YAML or JSON.
-SECRET_NAMES='\(\([Ss]ecret\|SECRET\|[Tt]oken\|TOKEN\|[Pp]assword\|PASSWORD\|[Pp]asswd\|PASSWD\|"auth\|auth_pass\)"\{0,1\} *[:= ] *\)'
+# The name before the value of a secret, in a flag, a variable, YAML or JSON.
+SECRET_NAMES='[Ss]ecret\|SECRET\|[Tt]oken\|TOKEN\|[Pp]assword\|PASSWORD\|[Pp]asswd\|PASSWD\|"auth\|auth_pass'
+SECRET_NAMES="\\(\\($SECRET_NAMES\\)\"\\{0,1\\} *[:= ] *\\)"
 
-# PEM blocks and what is one in base64, values of fields that hold secrets, bootstrap tokens, JSON web
-# tokens, passwords in URLs.
+# Redact PEM blocks, also in base64, values of fields with secrets, bootstrap tokens, JSON web tokens and passwords in
+# URLs, from stdin to stdout.
 redact() {
-    awk '{
-            rest = $0
-            if (inside) {
-                if (!match(rest, /-----END [A-Z ]*-----/)) next
-                rest = substr(rest, RSTART + RLENGTH)
-                inside = 0
-                if (rest == "") next
-            }
-            while (match(rest, /-----BEGIN [A-Z ]*-----/)) {
-                before = substr(rest, 1, RSTART - 1)
-                rest = substr(rest, RSTART + RLENGTH)
-                print before "[masked: a PEM block]"
-                if (!match(rest, /-----END [A-Z ]*-----/)) { inside = 1; next }
-                rest = substr(rest, RSTART + RLENGTH)
-            }
-            if (rest != "" || $0 == "") print rest
-        }' |
+    awk -f "$here/lib/core/redact-pem.awk" |
         sed -e 's/LS0t[A-Za-z0-9+\/=]\{16,\}/[masked]/g' \
             -e 's/\([A-Za-z-]*-data"\{0,1\}: *"\{0,1\}\)[A-Za-z0-9+\/=]\{16,\}/\1[masked]/g' \
             -e "s/$SECRET_NAMES\"[^\"]\{1,\}\"/\1\"[masked]\"/g" \
@@ -37,8 +22,8 @@ redact() {
             -e 's/\([a-z]*:\/\/[^:/ ]*:\)[^/ ]*@/\1[masked]@/g'
 }
 
-# list_secret_words FILE: what in a secret file may be a secret, as a word of its own: lines of keys, in
-# base64 too, and tokens. Names have no digits, or are short; paths have dots or dashes.
+# list_secret_words FILE: words of a secret file that may be secrets: lines of keys, in base64 too, and tokens. Names
+# have no digits, or are short; paths have dots or dashes.
 list_secret_words() {
     tr -c 'A-Za-z0-9+/=._\n-' '\n' <"$1" | awk '
         !/-----/ && ((length($0) >= 16 && /[0-9]/) || (length($0) >= 40 && !/[._-]/))' | while read -r word; do
@@ -47,7 +32,7 @@ list_secret_words() {
     done
 }
 
-# redact_words FILE WORDS: none of these words stays in the file, however it came there.
+# redact_words FILE WORDS: replace all words of the file WORDS.
 redact_words() {
     grep -qF -f "$2" "$1" || return 0
     sed 's/[.]/\\./g; s/.*/s|&|[masked]|g/' "$2" >"$2.sed"

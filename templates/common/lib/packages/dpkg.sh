@@ -1,35 +1,28 @@
-# dpkg, as packages.sh asks for it.
+# The functions of packages.sh for dpkg.
 # needs: here work
 # sets: nothing
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
 
 dpkg_name_release() { cat; }
-dpkg_machine() { dpkg --print-architecture 2>/dev/null || echo "no machine of dpkg's"; }
+dpkg_machine() { dpkg --print-architecture 2>/dev/null || echo "an architecture that dpkg does not report"; }
 dpkg_compare() { dpkg --compare-versions "$1" "$2" "$3"; }
 
-# Makes have, "name version" of what is installed or provided, and broken, what is half installed.
+# Write `have`, "name version" of what is installed or provided, and `broken`, what is half installed.
 dpkg_read() {
     dpkg-query -W -f '${Package}|${Version}|${db:Status-Status}|${Architecture}|${Provides}\n' 2>/dev/null >"$work/dpkg"
-    awk -F'|' -v arch="$ARCH" '
-        $4 != arch && $4 != "all" { next }
-        $3 != "installed" && $3 !~ /^triggers-/ { next }
-        {
-            print $1, $2
-            n = split($5, part, /, */)
-            for (i = 1; i <= n; i++) { sub(/ *\(= */, " ", part[i]); sub(/\).*/, "", part[i]); print part[i] }
-        }' "$work/dpkg" >"$work/have"
+    awk -F'|' -v arch="$ARCH" -f "$here/lib/packages/dpkg-have.awk" "$work/dpkg" >"$work/have"
     awk -F'|' '$3 ~ /^(half-|unpacked)/ { print $1 }' "$work/dpkg" >"$work/broken"
 }
 
-# --unpack: with --install dpkg tries triggers that are pending, and on trial finds cycles in them
+# --unpack: with --install --no-act dpkg reports cycles of pending triggers that are none
 dpkg_try() { run_dpkg --no-act --no-triggers --unpack; }
 dpkg_install() { run_dpkg --install; }
 dpkg_finish() { run_dpkg --configure -a; }
 dpkg_explain() { sed -n '/^dpkg: /,$p'; }
 dpkg_is_locked() { grep -q 'locked by another process'; }
 
-# run_dpkg ARGUMENT...: with --install and --unpack the planned files; no question is asked, and configuration
-# files that somebody changed stay.
+# run_dpkg ARGUMENT...: with --install and --unpack for the packages to install. It asks no question, and keeps
+# configuration files that somebody changed.
 run_dpkg() (
     cd "$here/packages" || exit 1
     case " $* " in
@@ -41,13 +34,14 @@ run_dpkg() (
     DEBIAN_FRONTEND=noninteractive DEBCONF_NONINTERACTIVE_SEEN=true dpkg --force-confdef --force-confold "$@" </dev/null
 )
 
-# Of the names on stdin those that are there.
+# Of the names on stdin the installed ones.
 dpkg_keep_installed() {
     dpkg-query -W -f '${Package} ${db:Status-Status}\n' 2>/dev/null >"$work/dpkg-status"
-    awk 'FILENAME == ARGV[1] { if ($2 != "not-installed" && $2 != "config-files") there[$1] = 1; next } $1 in there' "$work/dpkg-status" -
+    awk 'FILENAME == ARGV[1] { if ($2 != "not-installed" && $2 != "config-files") there[$1] = 1; next }
+        $1 in there' "$work/dpkg-status" -
 }
 
-# dpkg_remove FILE keep|purge: it refuses to take away what other packages need, and goes on with the next.
+# dpkg_remove FILE keep|purge: dpkg does not remove what other packages need, and continues with the next one.
 dpkg_remove() {
     how=--remove
     [ "$2" = keep ] || how=--purge

@@ -1,32 +1,31 @@
-# The host's operating system's packages: those of the bundle that are missing, and no others.
+# Packages of the operating system: install those of the bundle that this host does not have.
 # needs: here live store wait_limit work
 # sets: nothing
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
 #
 # packages/LIST has a line a package, in the order of installation:
 #   file name version arch kilobytes why needs
-#     why    wanted | wanted:COMMAND (needless where the host has that command) | needed
-#     needs  groups separated by commas; in a group any one of NAME or NAME:OPERATOR:VERSION, by |
+#     why    wanted | wanted:COMMAND (not installed if the host has that command) | needed
+#     needs  groups separated by commas; one of each group: NAME or NAME:OPERATOR:VERSION, separated by |
 #
 # /var/lib/bundler:
-#   packages           names of packages that install.sh brought and that were not there before
-#   packages-pending   an installation that did not come to its end; the units that it keeps quiet
-#   packages-begun     names of packages that rpm was told to install, until it has ended
-#   packages.log       what dpkg or rpm said
+#   packages           names of packages that install.sh installed and that were not installed before
+#   packages-pending   exists while an installation is not complete; the units that it masks
+#   packages-begun     names of the packages that rpm installs, until it has ended
+#   packages.log       output of dpkg or rpm
 #
-# What differs between dpkg and rpm is in packages-dpkg.sh and packages-rpm.sh: functions of the same
-# names behind `dpkg_` and `rpm_`, which `packager` calls.
+# dpkg.sh and rpm.sh have the same functions with the prefixes `dpkg_` and `rpm_`; `packager` calls them.
 
-# packager FUNCTION ARGUMENT...: of the host's package manager
+# packager FUNCTION ARGUMENT...: call the function for the host's package manager.
 packager() {
     packager_function=$1
     shift
     "${PACKAGES_MANAGER}_$packager_function" "$@"
 }
 
-# Makes in $work:
-#   packages   the lines of LIST that are to be installed
-#   unmet      "package group": what neither the host nor the bundle has
+# Write to $work:
+#   packages   the lines of LIST to install
+#   unmet      "package group": dependencies that neither the host nor the bundle has
 plan_packages() {
     : >"$work/packages"
     : >"$work/unmet"
@@ -41,21 +40,22 @@ plan_packages() {
         esac
     done <"$here/packages/LIST"
     resolve_dependencies
-    awk 'FILENAME == ARGV[1] { needed[$1] = 1; next } $2 in needed' "$work/needed" "$here/packages/LIST" >"$work/packages"
+    awk 'FILENAME == ARGV[1] { needed[$1] = 1; next } $2 in needed' \
+        "$work/needed" "$here/packages/LIST" >"$work/packages"
 }
 
 has_packages() { [ -n "$PACKAGES_OS" ] && [ -f "$here/packages/LIST" ]; }
 
-# As packages.os of cluster.yaml has it: debian-12.
+# In the form of packages.os in cluster.yaml: debian-12.
 host_release() {
-    awk -F= '{ gsub(/["'"'"']/, "", $2) } $1 == "ID" { id = $2 } $1 == "VERSION_ID" { version = $2 } END { print id "-" version }' \
-        "$live/etc/os-release" 2>/dev/null | packager name_release
+    awk -F= '{ gsub(/["'"'"']/, "", $2) } $1 == "ID" { id = $2 } $1 == "VERSION_ID" { version = $2 }
+        END { print id "-" version }' "$live/etc/os-release" 2>/dev/null | packager name_release
 }
 is_own_release() { [ "$(host_release) $(packager machine)" = "$PACKAGES_OS $ARCH" ]; }
 
 is_broken() { grep -qxF "$1" "$work/broken"; }
 
-# has_wanted PACKAGE [:COMMAND]: the package, one that provides it, or the command from wherever.
+# has_wanted PACKAGE [:COMMAND]: the host has the package, one that provides it, or the command.
 has_wanted() { is_in "$1" "$work/have" || { [ -n "$2" ] && has_command "${2#:}"; }; }
 
 has_command() {
@@ -65,7 +65,7 @@ has_command() {
     esac
 }
 
-# What is needed needs others in turn: the list grows while it is read.
+# Dependencies have dependencies: the list grows while it is read.
 resolve_dependencies() {
     at=1
     while
@@ -73,10 +73,11 @@ resolve_dependencies() {
         [ -n "$name" ]
     do
         at=$((at + 1))
-        awk -v name="$name" '$2 == name && $7 != "-" { gsub(",", "\n", $7); print $7 }' "$here/packages/LIST" >"$work/groups"
+        awk -v name="$name" '$2 == name && $7 != "-" { gsub(",", "\n", $7); print $7 }' "$here/packages/LIST" \
+            >"$work/dependencies"
         while read -r group; do
-            is_met "$group" || bring "$group" || echo "$name $group" >>"$work/unmet"
-        done <"$work/groups"
+            is_met "$group" || add_needed "$group" || echo "$name $group" >>"$work/unmet"
+        done <"$work/dependencies"
     done
 }
 
@@ -88,8 +89,8 @@ is_met() {
     return 1
 }
 
-# bring GROUP: the first of it that the bundle has is needed too.
-bring() {
+# add_needed GROUP: the first one of the group that the bundle has.
+add_needed() {
     for need in $(alternatives "$1"); do
         is_in "$need" "$work/offered" || continue
         grep -qxF "${need%%:*}" "$work/needed" || echo "${need%%:*}" >>"$work/needed"
@@ -98,7 +99,7 @@ bring() {
     return 1
 }
 
-# is_in NEED FILE: is a line "name version" of the file what is needed?
+# is_in NEED FILE: whether a line "name version" of the file meets NAME or NAME:OPERATOR:VERSION.
 is_in() {
     wanted_name=${1%%:*}
     found_versions=$(awk -v name="$wanted_name" '$1 == name { print $2 == "" ? "-" : $2 }' "$2")
@@ -113,36 +114,44 @@ is_in() {
     return 1
 }
 
-# brings COMMAND: is the package for it about to be installed?
+# brings COMMAND: whether this run installs the package for it.
 brings() { awk -v why="wanted:$1" '$6 == why { found = 1 } END { exit !found }' "$work/packages"; }
 
 check_packages() {
     if ! has_packages || is_skipped packages; then return; fi
     if ! is_own_release; then
-        add_failure packages "the bundle's packages are for $PACKAGES_OS on $ARCH, this host is $(host_release) on $(packager machine)" \
+        add_failure packages \
+            "the bundle's packages are for $PACKAGES_OS on $ARCH, this host is $(host_release) on $(packager machine)" \
             "set packages.os in cluster.yaml and build again"
         return
     fi
     while read -r name group; do
         add_failure packages "$name needs $(describe "$group"), and neither this host nor the bundle has it" \
-            "bring the host up to date; or name it in packages.add of cluster.yaml, and build again"
+            "update the host; or add it to packages.add in cluster.yaml, and build again"
     done <"$work/unmet"
-    lacking=$(awk '{ print $1, $2 }' "$work/packages" | while read -r file name; do [ -f "$here/packages/$file" ] || printf '%s ' "$name"; done)
-    [ -z "$lacking" ] || add_failure packages "wanted, not on this host, and not carried by this bundle, which is a change to one that had it: ${lacking% }" \
-        "take this node's whole bundle"
-    if [ ! -s "$work/packages" ] || [ -s "$work/unmet" ] || [ -n "$lacking" ]; then return; fi
-    answer=$(packager try 2>&1) ||
-        add_failure packages "$PACKAGES_MANAGER would refuse the bundle's packages: $(printf '%s\n' "$answer" | packager explain | sed -n '1,3p' | tr -s '\n ' ' ')" \
-            "remove what is in their way"
+    missing=$(while read -r file name _; do
+        [ -f "$here/packages/$file" ] || printf '%s ' "$name"
+    done <"$work/packages")
+    [ -z "$missing" ] || add_failure packages \
+        "this host needs packages that are not in this bundle, which is a change to one that had them: ${missing% }" \
+        "take this node's complete bundle"
+    if [ ! -s "$work/packages" ] || [ -s "$work/unmet" ] || [ -n "$missing" ]; then return; fi
+    answer=$(packager try 2>&1) && return
+    reason=$(printf '%s\n' "$answer" | packager explain | sed -n '1,3p' | tr -s '\n ' ' ')
+    add_failure packages "$PACKAGES_MANAGER would refuse the bundle's packages: $reason" \
+        "resolve the conflict on this host"
 }
 
-# describe GROUP: libc6:ge:2.36|other → libc6 ge 2.36 or other
-describe() { printf '%s\n' "$1" | sed 's/|/ or /g; s/:\(l[te]\|eq\|g[te]\):/ \1 /g; s/ ge / >= /g; s/ gt / >> /g; s/ eq / = /g; s/ le / <= /g; s/ lt / << /g'; }
+# describe GROUP: libc6:ge:2.36|other → libc6 >= 2.36 or other
+describe() {
+    printf '%s\n' "$1" | sed 's/|/ or /g; s/:ge:/ >= /g; s/:gt:/ >> /g; s/:eq:/ = /g; s/:le:/ <= /g; s/:lt:/ << /g'
+}
 
 print_packages() {
     [ -s "$work/packages" ] || return 0
     awk 'FILENAME == ARGV[1] { have[$1] = $2; next }
-        { printf "package  %s %s%s\n", $2, $3, $2 in have ? " (instead of " have[$2] ")" : "" }' "$work/have" "$work/packages"
+        { printf "package  %s %s%s\n", $2, $3, $2 in have ? " (instead of " have[$2] ")" : "" }' \
+        "$work/have" "$work/packages"
 }
 
 install_packages() {
@@ -160,12 +169,15 @@ install_packages() {
     while read -r file name version arch kilobytes why needs; do
         note "package $name $version"
         case $why in
-            wanted:*) has_command "${why#wanted:}" || die 1 "the package $name is installed, and there is no ${why#wanted:} on this host" ;;
+            wanted:*)
+                has_command "${why#wanted:}" ||
+                    die 1 "the package $name is installed, but this host still has no ${why#wanted:}"
+                ;;
         esac
     done <"$work/packages"
 }
 
-# Before the first of them is unpacked: what was not there before, for uninstall.sh.
+# Before the first one is unpacked: what was not installed before, for uninstall.sh.
 record_packages() {
     touch "$store/packages" "$store/packages-pending" || die 1 "cannot write $store/packages"
     awk '{ print $2 }' "$work/packages" | while read -r name; do
@@ -174,8 +186,8 @@ record_packages() {
     done
 }
 
-# Packages enable and start their services. Those whose programs bundler's own units run are masked
-# until the installation has ended, then disabled; units that the host knew before are its own affair.
+# Packages enable and start their services. Services whose programs bundler's own units run are masked during the
+# installation, then disabled. Units that the host had before are not touched.
 mask_quiet_units() {
     for unit in $QUIET_UNITS; do
         grep -qxF "$unit" "$store/packages-pending" || ! systemctl cat "$unit" >/dev/null 2>&1 || continue
@@ -188,18 +200,19 @@ unmask_quiet_units() {
     sort -u "$store/packages-pending" >"$work/quiet"
     while read -r unit; do
         systemctl -q unmask --runtime "$unit" 2>/dev/null
-        ! systemctl -q is-enabled "$unit" 2>/dev/null || systemctl -q disable "$unit" 2>/dev/null || warn "$unit could not be disabled"
+        ! systemctl -q is-enabled "$unit" 2>/dev/null || systemctl -q disable "$unit" 2>/dev/null ||
+            warn "$unit could not be disabled"
     done <"$work/quiet"
 }
 
-# Another dpkg or rpm may be running: an upgrade, or what a killed install.sh left behind. It is waited for.
+# Wait while another dpkg or rpm runs: an upgrade, or one that a killed install.sh started.
 run_packager() {
     tried=0
     until packager "$1" >"$work/packages.log" 2>&1; do
         cat "$work/packages.log" >>"$store/packages.log"
         if [ "$tried" -ge "$wait_limit" ] || ! packager is_locked <"$work/packages.log"; then
             packager explain <"$work/packages.log" | tail -n 12 >&2
-            die 1 "$PACKAGES_MANAGER failed (log: $store/packages.log): mend that and run install.sh again"
+            die 1 "$PACKAGES_MANAGER failed (log: $store/packages.log): fix that and run install.sh again"
         fi
         [ $((tried % 15)) -ne 0 ] || say "  waiting until another $PACKAGES_MANAGER has ended ($tried s)"
         sleep 1

@@ -1,20 +1,20 @@
-# rpm, as packages.sh asks for it.
+# The functions of packages.sh for rpm.
 # needs: here store work
 # sets: nothing
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
 #
-# Versions of capabilities are not in LIST: rpm itself judges them on trial, and before it changes anything.
+# LIST has no versions of capabilities: rpm checks them in its test, and again before it changes anything.
 
 rpm_name_release() { sed 's/\..*//'; } # minors of a release share their packages
 rpm_machine() {
     case $(rpm --eval '%{_arch}' 2>/dev/null) in
         x86_64) echo amd64 ;;
         aarch64) echo arm64 ;;
-        *) echo "no machine of rpm's" ;;
+        *) echo "an architecture that rpm does not report" ;;
     esac
 }
 
-# rpm_compare OLD OPERATOR NEW, as dpkg has its operators
+# rpm_compare OLD OPERATOR NEW, with dpkg's operators.
 rpm_compare() {
     case "$2 $(rpm --eval "%{lua: print(rpm.vercmp('$1', '$3'))}" 2>/dev/null)" in
         'ge 0' | 'ge 1' | 'gt 1' | 'eq 0' | 'le 0' | 'le -1' | 'lt -1') ;;
@@ -22,13 +22,13 @@ rpm_compare() {
     esac
 }
 
-# Makes have, what is provided and "name version" of what is installed, and broken, what a killed rpm left.
+# Write `have`, what is provided and "name version" of what is installed, and `broken`, what a killed rpm left.
 rpm_read() {
     {
         rpm -qa --queryformat '[%{PROVIDENAME}\n]'
         rpm -qa --queryformat '%{NAME} %|EPOCH?{%{EPOCH}:}|%{VERSION}-%{RELEASE}\n'
     } 2>/dev/null >"$work/have"
-    # programs that are needed by their paths
+    # Programs that packages need by path.
     awk '{ gsub(/[,|]/, "\n", $7); print $7 }' "$here/packages/LIST" | grep '^/' | sort -u | while read -r path; do
         [ ! -e "$path" ] || printf '%s\n' "$path"
     done >>"$work/have"
@@ -40,7 +40,7 @@ rpm_try() { run_rpm --test; }
 rpm_explain() { grep -v -e '^warning: ' -e '^rpm: ' -e '^Verifying' -e '^Preparing' -e '^error: Failed dependencies:'; }
 rpm_is_locked() { grep -q "can't create transaction lock"; }
 
-# What a kill interrupts may be in rpm's database without its scripts having run: it is installed anew.
+# After a kill a package may be in rpm's database although its scripts did not run: it is installed again.
 rpm_install() {
     awk '{ print $2 }' "$work/packages" >"$store/packages-begun" || return 1
     run_rpm && rm -f "$store/packages-begun"
@@ -48,20 +48,20 @@ rpm_install() {
 
 rpm_finish() { :; }
 
-# run_rpm OPTION...: the planned files. Their digests are in MANIFEST, and the builder checked who signed
-# them; this host need not know that key.
+# run_rpm OPTION...: for the packages to install. Their digests are in MANIFEST, and the builder checked their
+# signatures; this host does not need the key.
 run_rpm() (
     cd "$here/packages" || exit 1
     # shellcheck disable=SC2046 # names of files without spaces
     rpm -U --replacepkgs --nosignature "$@" $(awk '{ print $1 }' "$work/packages") </dev/null
 )
 
-# Of the names on stdin those that are there.
+# Of the names on stdin the installed ones.
 rpm_keep_installed() {
     while read -r name; do ! rpm -q "$name" >/dev/null 2>&1 || printf '%s\n' "$name"; done
 }
 
-# rpm_remove FILE keep|purge: those that nobody else needs, as long as there is one.
+# rpm_remove FILE keep|purge: remove those that no other package needs, until none is left.
 rpm_remove() {
     cp "$1" "$work/rpm-left"
     # shellcheck disable=SC2046 # a list of packages

@@ -1,44 +1,44 @@
-# The checks before anything is changed. All failures are told at once, each with its fix.
-# What only a person can decide is advice: a warning with the commands to run, and no failure.
+# Preflight: check the host before anything is changed. All failures are printed at once, each with its fix.
+# What only a person can decide is advice: a warning with the commands to run, which stops nothing.
 # needs: LARGE dry_run generations here live prefix skipped work
 # sets: nothing
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
 
-# name|may be overruled, or advice|what must hold
+# name|yes: may be skipped; advice: is only printed|what must hold
 print_preflight() {
     cat <<'TABLE'
 manifest|no|every file of the bundle is as it was built
 root|no|it runs as root
 systemd|no|systemd is running
 host|no|this host has the bundle's node name or address
-other-bundle|no|the host carries no bundle of another node or cluster
+other-bundle|no|no bundle of another node or cluster is installed on this host
 lock|no|no other install.sh or uninstall.sh is running
 address|yes|the node's address is on one of the host's interfaces
-arch|no|the processor is the one that the programs are for
+arch|no|the host has the processor architecture of the bundle's programs
 cgroups|yes|the kernel has the cgroup controllers that containers need
-packages|yes|the bundle's packages are for this host, and dpkg or rpm can install those that are missing (overruled, none is installed)
+packages|yes|the bundle's packages are for this host, and dpkg or rpm can install them (skipped: none is installed)
 commands|yes|the programs that the units call are installed, or in the bundle's packages
 nginx-stream|yes|nginx has its stream module
-space|yes|there is room for the files and images
-ports|yes|nobody else listens on the units' ports
-upgrade|yes|Kubernetes goes up by one minor at most, and no minor is taken back
-etcd-upgrade|yes|so does etcd
-turn|yes|others can do without what is restarted here: etcd's quorum, an API server, the versions that go together
-drain|yes|other nodes can take this node's pods, where what runs them is replaced (overruled, they stay)
-units|yes|no unit of the same name runs that bundler did not install
-sysctls|yes|the kernel settings that pods' packets need hold, or can be set
+space|yes|there is enough free space for the files and images
+ports|yes|no other program listens on the units' ports
+upgrade|yes|Kubernetes goes up by one minor at most, and never down
+etcd-upgrade|yes|etcd goes up by one minor at most, and never down
+turn|yes|the cluster can do without what is restarted here: etcd's quorum, an API server, compatible versions
+drain|yes|other nodes can take this node's pods while it is upgraded (skipped: the pods stay)
+units|yes|no unit of the same name is running that bundler did not install
+sysctls|yes|the kernel settings that pod networking needs are set, or can be set
 swap|yes|swap is off, or can be turned off
 clock|yes|the clock is inside the certificates' validity
-time-sync|advice|a service keeps the clock right
-firewall|advice|the host's firewall lets in what the node's units and pods need
-selinux|advice|SELinux, when it is enforcing, knows where the programs are
-resolver|advice|the resolver that pods are given is not the host's loopback
+time-sync|advice|a service synchronizes the clock
+firewall|advice|the host's firewall accepts what the node's units and pods need
+selinux|advice|SELinux, when it is enforcing, has a policy for the directories of programs
+resolver|advice|the resolver that pods are given is not on the host's loopback address
 TABLE
 }
 
 list_preflight() {
     print_preflight | while IFS='|' read -r row_name row_skip row_text; do
-        case $row_skip in yes) row_text="$row_text (may be overruled)" ;; advice) row_text="$row_text (advice)" ;; esac
+        case $row_skip in yes) row_text="$row_text (may be skipped)" ;; advice) row_text="$row_text (advice)" ;; esac
         printf '%-14s %s\n' "$row_name" "$row_text"
     done
 }
@@ -51,15 +51,20 @@ run_preflight() {
     : >"$work/advice"
     check_space
     if ! is_staged; then
-        for preflight in root systemd host other_bundle lock arch cgroups packages commands nginx_stream ports units sysctls swap clock \
-            upgrade cut_short turn drain time_sync firewall selinux resolver; do
+        for preflight in root systemd host other_bundle lock arch cgroups packages commands nginx_stream ports units \
+            sysctls swap clock upgrade cut_short turn drain time_sync firewall selinux resolver; do
             "check_$preflight"
         done
     fi
     [ -s "$work/failures" ] || return 0
-    if [ "$dry_run" = yes ] && ! grep -q -e '^  root:' -e '^  systemd:' -e '^  host:' -e '^  other-bundle:' "$work/failures"; then return 0; fi
+    [ "$dry_run" = no ] || ! can_print_diff || return 0
     print_advice
     refuse_host
+}
+
+# A dry run prints the host diff in spite of failures, except of those that make it meaningless.
+can_print_diff() {
+    ! grep -q -e '^  root:' -e '^  systemd:' -e '^  host:' -e '^  other-bundle:' "$work/failures"
 }
 
 refuse_host() {
@@ -74,20 +79,20 @@ refuse_host() {
 # add_failure NAME WHAT FIX
 add_failure() {
     if is_skipped "$1"; then
-        warn "$1: $2 (overruled)"
+        warn "$1: $2 (skipped)"
         return
     fi
     printf '  %s: %s\n    fix: %s\n' "$1" "$2" "$3" >>"$work/failures"
 }
 
-# add_advice NAME WHAT FIX: of one line or more
+# add_advice NAME WHAT FIX: a fix of one line or more.
 add_advice() {
     if is_skipped "$1"; then return; fi
     printf 'warning: %s: %s\n' "$1" "$2" >>"$work/advice"
     printf '%s\n' "$3" | sed '1s/^/    fix: /; 1!s/^/         /' >>"$work/advice"
 }
 
-print_advice() { cat "$work/advice" >&2; }
+print_advice() { [ ! -s "$work/advice" ] || cat "$work/advice" >&2; }
 
 check_root() {
     [ "$(id -u)" -eq 0 ] || add_failure root "it runs as $(id -un)" "run it as root"
@@ -100,7 +105,8 @@ check_systemd() {
 
 print_host_name() { cat /proc/sys/kernel/hostname; }
 has_address() { list_addresses | grep -qxF "$1"; }
-# iproute2 may be among the packages that are still to be installed.
+
+# iproute2 may be one of the packages that are not installed yet.
 list_addresses() {
     if command -v ip >/dev/null 2>&1; then
         ip -4 -o address show 2>/dev/null | awk '{ sub(/\/.*/, "", $4); print $4 }'
@@ -113,58 +119,72 @@ check_host() {
     name=$(print_host_name)
     if has_address "$ADDRESS"; then return; fi
     if [ "${name%%.*}" = "$NODE" ] || [ "$name" = "$NODE" ]; then
-        add_failure address "no interface has the node's address $ADDRESS" "configure $ADDRESS, or correct cluster.yaml and build again"
+        add_failure address "no interface has the node's address $ADDRESS" \
+            "configure $ADDRESS, or correct cluster.yaml and build again"
     else
-        add_failure host "this host is $name, the bundle is for $NODE ($ADDRESS)" "take the tarball that is for this host"
+        add_failure host "this host is $name, the bundle is for $NODE ($ADDRESS)" "use the tarball for this host"
     fi
 }
 
 check_other_bundle() {
-    other=$(sed -n "s/^CLUSTER='\(.*\)'$/\1/p; s/^NODE='\(.*\)'$/\1/p" "$prefix/opt/k8s/bundle/node.env" 2>/dev/null | tr '\n' '/')
-    case $other in
-        '' | "$CLUSTER/$NODE/") ;;
-        *) add_failure other-bundle "the host carries the bundle of ${other%/}" "run /opt/k8s/bundle/uninstall.sh first" ;;
-    esac
+    installed_env=$prefix/opt/k8s/bundle/node.env
+    [ -f "$installed_env" ] || return 0
+    other=$(text_field "$installed_env" CLUSTER)/$(text_field "$installed_env" NODE)
+    [ "$other" = / ] || [ "$other" = "$CLUSTER/$NODE" ] ||
+        add_failure other-bundle "the bundle of $other is installed on this host" \
+            "run /opt/k8s/bundle/uninstall.sh first"
 }
 
 check_lock() {
-    ! is_locked || is_own_lock || add_failure lock "another install.sh or uninstall.sh is running (process $(lock_owner))" "wait until it has ended"
+    ! is_locked || is_own_lock || add_failure lock \
+        "another install.sh or uninstall.sh is running (process $(lock_owner))" "wait until it has ended"
 }
 
 check_arch() {
     case $(uname -m) in x86_64) machine=amd64 ;; aarch64) machine=arm64 ;; *) machine=$(uname -m) ;; esac
-    [ "$machine" = "$ARCH" ] || add_failure arch "the host is $machine, the programs are for $ARCH" "set the node's arch in cluster.yaml and build again"
+    [ "$machine" = "$ARCH" ] || add_failure arch "the host is $machine, the programs are for $ARCH" \
+        "set the node's arch in cluster.yaml and build again"
 }
 
-# cgroup v1 lists its controllers in /proc/cgroups; v2 has those of devices and freezer built in.
+# cgroup v1 lists its controllers in /proc/cgroups; in v2 those of devices and freezer are built in.
 check_cgroups() {
     missing=''
+    v2=/sys/fs/cgroup/cgroup.controllers
     for controller in $CGROUPS; do
-        if [ -f /sys/fs/cgroup/cgroup.controllers ]; then
+        if [ -f $v2 ]; then
             case $controller in cpuacct | devices | freezer) continue ;; esac
-            grep -qw "$controller" /sys/fs/cgroup/cgroup.controllers || missing="$missing $controller"
+            grep -qw "$controller" $v2 || missing="$missing $controller"
         else
-            awk -v name="$controller" '$1 == name && $4 == 1 { found = 1 } END { exit !found }' /proc/cgroups || missing="$missing $controller"
+            awk -v name="$controller" '$1 == name && $4 == 1 { found = 1 } END { exit !found }' /proc/cgroups ||
+                missing="$missing $controller"
         fi
     done
-    [ -z "$missing" ] || add_failure cgroups "the kernel has no cgroup controller$missing" "boot with cgroup_enable=... on the kernel's command line"
+    [ -z "$missing" ] || add_failure cgroups "the kernel has no cgroup controller$missing" \
+        "boot with cgroup_enable=... on the kernel's command line"
 }
 
+# COMMANDS has "command:package" words.
 check_commands() {
     packages='' missing=''
     for pair in $COMMANDS; do
-        command -v "${pair%%:*}" >/dev/null 2>&1 || brings "${pair%%:*}" || missing="$missing ${pair%%:*}" packages="$packages ${pair#*:}"
+        if has_command_soon "${pair%%:*}"; then continue; fi
+        missing="$missing ${pair%%:*}" packages="$packages ${pair#*:}"
     done
     [ -z "$missing" ] || add_failure commands "missing:$missing" "install (Debian's names):$packages"
     for pair in $COMMANDS_WANTED; do
-        command -v "${pair%%:*}" >/dev/null 2>&1 || brings "${pair%%:*}" || warn "there is no ${pair%%:*} (package ${pair#*:}): verify.sh's probes and kubectl port-forward want it"
+        has_command_soon "${pair%%:*}" ||
+            warn "${pair%%:*} (package ${pair#*:}) is missing: verify.sh's probes and kubectl port-forward need it"
     done
 }
 
+has_command_soon() { command -v "$1" >/dev/null 2>&1 || brings "$1"; }
+
 check_nginx_stream() {
-    case " $UNITS " in *" kube-nginx.service "*) ;; *) return ;; esac
-    command -v nginx >/dev/null 2>&1 && ! brings nginx-stream || return
-    try_nginx_stream || add_failure nginx-stream "nginx cannot proxy TCP: $(printf '%s\n' "$answer" | sed -n '/emerg/{p;q;}')" "install nginx's stream module (Debian: libnginx-mod-stream)"
+    has_word "$UNITS" kube-nginx.service || return 0
+    command -v nginx >/dev/null 2>&1 && ! brings nginx-stream || return 0
+    try_nginx_stream || add_failure nginx-stream \
+        "nginx cannot proxy TCP: $(printf '%s\n' "$answer" | sed -n '/emerg/{p;q;}')" \
+        "install nginx's stream module (Debian: libnginx-mod-stream)"
 }
 
 try_nginx_stream() {
@@ -187,7 +207,8 @@ check_space() {
         add_failure space "df does not report the free space of every directory" "find out why: df -Pk $*"
     while read -r mount free need; do
         [ "$free" -ge "$need" ] ||
-            add_failure space "$mount has $((free / 1024)) MiB free, $((need / 1024)) MiB are needed" "free some space there"
+            add_failure space "$mount has $((free / 1024)) MiB free, $((need / 1024)) MiB are needed" \
+                "free some space there"
     done <"$work/space"
 }
 
@@ -220,30 +241,35 @@ sum_generation_size() {
 nearest_directory() {
     place=$1
     while [ ! -d "$place" ]; do
-        case $place in */*) place=${place%/*} ;; *) place=. ;; esac
+        place=${place%/*}
         place=${place:-/}
     done
     printf '%s\n' "$place"
 }
 
-# Listening sockets out of /proc: "port inode" a line.
-list_listening_ports() { awk '$4 == "0A" { n = split($2, part, ":"); print part[n], $10 }' /proc/net/tcp /proc/net/tcp6 2>/dev/null; }
+# "port inode" of listening sockets; ports are hexadecimal.
+list_listening_ports() {
+    awk '$4 == "0A" { n = split($2, part, ":"); print part[n], $10 }' /proc/net/tcp /proc/net/tcp6 2>/dev/null
+}
 
+# PORTS has "port:unit" words.
 check_ports() {
     list_listening_ports >"$work/listening"
     for pair in $PORTS; do
-        inode=$(awk -v port="$(printf '%04X' "${pair%%:*}")" '$1 == port { print $2; exit }' "$work/listening")
+        port=${pair%%:*} unit=${pair#*:}
+        inode=$(awk -v port="$(printf '%04X' "$port")" '$1 == port { print $2; exit }' "$work/listening")
         [ -n "$inode" ] || continue
-        systemctl -q is-active "${pair#*:}" 2>/dev/null && continue
-        process=$(owner_of_socket "$inode")
-        grep -q "/${pair#*:}" "/proc/${process:-0}/cgroup" 2>/dev/null && continue
-        add_failure ports "port ${pair%%:*} (for ${pair#*:}) is taken${process:+ by $(cat "/proc/$process/comm") (process $process)}" \
-            "stop that program, or move it to another port"
+        systemctl -q is-active "$unit" 2>/dev/null && continue
+        process=$(find_socket_owner "$inode")
+        grep -q "/$unit" "/proc/${process:-0}/cgroup" 2>/dev/null && continue
+        owner=''
+        [ -z "$process" ] || owner=" by $(cat "/proc/$process/comm") (process $process)"
+        add_failure ports "port $port (for $unit) is in use$owner" "stop that program, or change its port"
     done
 }
 
-# The process that has a socket open, by the socket's inode.
-owner_of_socket() {
+# find_socket_owner INODE: the process that has the socket open.
+find_socket_owner() {
     for descriptor in /proc/[0-9]*/fd/*; do
         [ "$(readlink "$descriptor" 2>/dev/null)" = "socket:[$1]" ] || continue
         descriptor=${descriptor#/proc/}
@@ -252,23 +278,25 @@ owner_of_socket() {
     done
 }
 
-is_ours() { list_recorded_files | grep -q " /etc/systemd/system/$1\$"; }
+is_installed_unit() { list_recorded_files | grep -q " /etc/systemd/system/$1\$"; }
 
 check_units() {
-    strangers=''
+    unknown=''
     for unit in $UNITS; do
-        is_ours "$unit" || ! systemctl -q is-active "$unit" 2>/dev/null || strangers="$strangers $unit"
+        is_installed_unit "$unit" || ! systemctl -q is-active "$unit" 2>/dev/null || unknown="$unknown $unit"
     done
-    [ -z "$strangers" ] || add_failure units "running, and not installed by bundler:$strangers" "stop and remove what they belong to"
+    [ -z "$unknown" ] || add_failure units "running, and not installed by bundler:$unknown" \
+        "stop them, and remove the software that they belong to"
 }
 
-state_field() { sed -n "s/^$1='\([0-9]*\)'\$/\1/p" "$here/state.env"; }
-
 check_clock() {
-    at=$(now) begin=$(state_field NOT_BEFORE) end=$(state_field NOT_AFTER)
-    if [ "$at" -lt "$begin" ]; then
-        add_failure clock "the clock says $(date -u), $(((begin - at + 59) / 60)) minutes before the certificates begin" "set the clock (chronyc makestep, or date -s)"
-    elif [ "$at" -ge "$end" ]; then
-        add_failure clock "the clock says $(date -u), after the end of a certificate" "correct the clock, or renew the certificates and build again"
+    time=$(now) start=$(text_field "$here/state.env" NOT_BEFORE) end=$(text_field "$here/state.env" NOT_AFTER)
+    if [ "$time" -lt "$start" ]; then
+        early=$(((start - time + 59) / 60))
+        add_failure clock "the clock says $(date -u), $early minutes before the certificates become valid" \
+            "set the clock (chronyc makestep, or date -s)"
+    elif [ "$time" -ge "$end" ]; then
+        add_failure clock "the clock says $(date -u), after a certificate expired" \
+            "correct the clock, or renew the certificates and build again"
     fi
 }

@@ -1,23 +1,23 @@
-# The host's firewall: which rules this node needs, and the commands for those that are not there.
-# install.sh changes none: what is open is its owner's decision.
-# needs: live work
+# The host's firewall: the rules that this node needs, and the commands for the missing ones.
+# install.sh changes no rule: what is open is the owner's decision.
+# needs: here live work
 # sets: nothing
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
 
 check_firewall() {
     list_firewall_rules >"$work/rules"
     if is_active firewalld.service && command -v firewall-cmd >/dev/null 2>&1; then
-        told "firewalld is running" "$(list_missing_firewalld_rules)"
+        advise_rules "firewalld is running" "$(list_missing_firewalld_rules)"
     elif command -v ufw >/dev/null 2>&1 && ufw status 2>/dev/null | grep -q '^Status: active'; then
-        told "ufw is active" "$(list_missing_ufw_rules)"
+        advise_rules "ufw is active" "$(list_missing_ufw_rules)"
     else
-        told "iptables drops what no rule accepts" "$(list_missing_iptables_rules)"
-        told "nftables drops what no rule accepts" "$(list_missing_nft_rules)"
+        advise_rules "iptables drops what no rule accepts" "$(list_missing_iptables_rules)"
+        advise_rules "nftables drops what no rule accepts" "$(list_missing_nft_rules)"
     fi
 }
 
-# told WHAT COMMANDS
-told() { [ -z "$2" ] || add_advice firewall "$1, and lacks rules that this node needs" "$2"; }
+# advise_rules WHAT COMMANDS
+advise_rules() { [ -z "$2" ] || add_advice firewall "$1, and has no rules for what this node needs" "$2"; }
 
 has_unit() { case " $UNITS " in *" $1 "*) ;; *) return 1 ;; esac }
 
@@ -31,13 +31,15 @@ list_firewall_rules() {
     echo "forward $POD_CIDR"
 }
 
-# These see to it themselves, at the top of iptables' FORWARD or by its policy.
+# Units that accept forwarding themselves, with a first rule of iptables' FORWARD or its policy.
 has_forwarding_unit() { has_unit kube-pod-routes.service || has_unit docker.service; }
 
-# The zone of the interface that has the node's address; trusted lets in and routes everything.
+# The zone of the interface with the node's address; the zone trusted accepts and forwards everything.
 list_missing_firewalld_rules() {
-    interface=$(ip -4 -o address show 2>/dev/null | awk -v address="$ADDRESS" '{ split($4, part, "/") } part[1] == address { print $2; exit }')
-    zone=$(firewall-cmd --get-zone-of-interface="$interface" 2>/dev/null) || zone=$(firewall-cmd --get-default-zone 2>/dev/null)
+    interface=$(ip -4 -o address show 2>/dev/null |
+        awk -v address="$ADDRESS" '{ split($4, part, "/") } part[1] == address { print $2; exit }')
+    zone=$(firewall-cmd --get-zone-of-interface="$interface" 2>/dev/null) ||
+        zone=$(firewall-cmd --get-default-zone 2>/dev/null)
     while read -r kind value; do
         case $kind in
             tcp | udp) set -- "--zone=$zone" "port=$value/$kind" ;;
@@ -45,7 +47,8 @@ list_missing_firewalld_rules() {
             from) set -- --zone=trusted "source=$value" ;;
             *) continue ;;
         esac
-        firewall-cmd --permanent "$1" "--query-$2" </dev/null >/dev/null 2>&1 || echo "firewall-cmd --permanent $1 --add-$2"
+        firewall-cmd --permanent "$1" "--query-$2" </dev/null >/dev/null 2>&1 ||
+            echo "firewall-cmd --permanent $1 --add-$2"
     done <"$work/rules" | append_command "firewall-cmd --reload"
 }
 
@@ -64,7 +67,10 @@ list_missing_ufw_rules() {
                     echo "sed -i '/^COMMIT/i -A ufw-before-input -p 112 -j ACCEPT' /etc/ufw/before.rules && ufw reload"
                 ;;
             from) grep -Eq "ALLOW +(IN +)?$value" "$work/ufw" || echo "ufw allow from $value" ;;
-            forward) has_forwarding_unit || grep -Eq "ALLOW +FWD +$value" "$work/ufw" || printf '%s\n' "ufw route allow from $value" "ufw route allow to $value" ;;
+            forward)
+                has_forwarding_unit || grep -Eq "ALLOW +FWD +$value" "$work/ufw" ||
+                    printf '%s\n' "ufw route allow from $value" "ufw route allow to $value"
+                ;;
         esac
     done <"$work/rules"
 }
@@ -87,32 +93,30 @@ list_missing_iptables_rules() {
                 print_missing_rule FORWARD -d "$value"
                 ;;
         esac
-    done <"$work/rules" | append_command "# and save them as this host saves its rules (netfilter-persistent save, service iptables save)"
+    done <"$work/rules" |
+        append_command "# and save them as this host saves its rules (netfilter-persistent save, service iptables save)"
 }
 
 print_missing_rule() { iptables -C "$@" -j ACCEPT 2>/dev/null || echo "iptables -I $* -j ACCEPT"; }
 
-# Chains of nftables' own; those of iptables-nft have been seen to.
+# Chains of nftables itself; list_missing_iptables_rules checks those of iptables-nft.
 list_missing_nft_rules() {
     command -v nft >/dev/null 2>&1 || return
-    nft list chains 2>/dev/null | awk '
-        $1 == "table" { table = $2 " " $3 }
-        $1 == "chain" { chain = $2 }
-        /hook (input|forward) .*policy drop/ && table ~ /^(ip|inet) / && table " " chain !~ /^ip filter (INPUT|FORWARD)$/ {
-            print /hook input/ ? "input" : "forward", table, chain
-        }' | while read -r hook family table chain; do
-        nft list chain "$family" "$table" "$chain" 2>/dev/null </dev/null | sed 's/ip protocol vrrp/ip protocol 112/' >"$work/chain"
-        while read -r kind value; do
-            case $hook-$kind in
-                input-tcp | input-udp) set -- "$kind dport $value" ;;
-                input-protocol) set -- "ip protocol $value" ;;
-                input-from) set -- "ip saddr $value" ;;
-                forward-forward) set -- "ip saddr $value" "ip daddr $value" ;;
-                *) continue ;;
-            esac
-            for match in "$@"; do
-                grep -qF "$match accept" "$work/chain" || echo "nft insert rule $family $table $chain $match accept"
-            done
-        done <"$work/rules"
-    done | append_command "# and write them to /etc/nftables.conf"
+    nft list chains 2>/dev/null | awk -f "$here/lib/preflight/dropping-chains.awk" |
+        while read -r hook family table chain; do
+            nft list chain "$family" "$table" "$chain" 2>/dev/null </dev/null |
+                sed 's/ip protocol vrrp/ip protocol 112/' >"$work/chain"
+            while read -r kind value; do
+                case $hook-$kind in
+                    input-tcp | input-udp) set -- "$kind dport $value" ;;
+                    input-protocol) set -- "ip protocol $value" ;;
+                    input-from) set -- "ip saddr $value" ;;
+                    forward-forward) set -- "ip saddr $value" "ip daddr $value" ;;
+                    *) continue ;;
+                esac
+                for match in "$@"; do
+                    grep -qF "$match accept" "$work/chain" || echo "nft insert rule $family $table $chain $match accept"
+                done
+            done <"$work/rules"
+        done | append_command "# and write them to /etc/nftables.conf"
 }

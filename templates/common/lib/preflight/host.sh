@@ -1,4 +1,4 @@
-# What else a host may have that bears on a node: time, SELinux, NetworkManager, its resolver.
+# Time synchronization, SELinux, NetworkManager and the resolver of the host.
 # needs: live prefix store work
 # sets: nothing
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
@@ -6,7 +6,7 @@
 is_container() { systemd-detect-virt -q -c 2>/dev/null; }
 is_active() { systemctl -q is-active "$1" 2>/dev/null; }
 
-# A container has the clock of its machine.
+# A container has its machine's clock.
 check_time_sync() {
     if is_container; then return; fi
     for service in systemd-timesyncd chronyd chrony ntpd ntp ntpsec openntpd ptp4l vmtoolsd; do
@@ -15,32 +15,38 @@ check_time_sync() {
             *=no* | *'ynchronized: no'*) ;;
             *) return ;;
         esac
-        add_advice time-sync "$service runs, and the clock is not synchronized yet" "see whether $service reaches its time servers"
+        add_advice time-sync "$service runs, and the clock is not synchronized yet" \
+            "check whether $service reaches its time servers"
         return
     done
-    add_advice time-sync "nothing keeps the clock right, and certificates and etcd need that" \
-        "name your time servers in /etc/chrony.conf or /etc/systemd/timesyncd.conf
+    add_advice time-sync "no service synchronizes the clock, and certificates and etcd need that" \
+        "set your time servers in /etc/chrony.conf or /etc/systemd/timesyncd.conf
 systemctl enable --now chronyd          # or systemd-timesyncd"
 }
 
 has_selinux() { [ -f "$live/sys/fs/selinux/enforce" ]; }
 
-# Directories of the bundle with programs in them.
-list_program_directories() { awk '$2 == "0755" { sub(/\/[^\/]*$/, "", $5); print $5 }' "$work/entries" | sort -u; }
+list_program_directories() {
+    awk '$2 == "0755" { sub(/\/[^\/]*$/, "", $5); print $5 }' "$work/entries" | sort -u
+}
 
 check_selinux() {
     has_selinux && [ "$(cat "$live/sys/fs/selinux/enforce")" = 1 ] || return
     directories=''
     for directory in $(list_program_directories); do
-        case $(matchpathcon -n "$directory/x" 2>/dev/null) in *:bin_t:*) ;; *) directories="$directories $directory" ;; esac
+        case $(matchpathcon -n "$directory/x" 2>/dev/null) in
+            *:bin_t:*) ;;
+            *) directories="$directories $directory" ;;
+        esac
     done
-    [ -z "$directories" ] || add_advice selinux "SELinux is enforcing, and its policy has no programs in$directories" "$(
+    [ -n "$directories" ] || return 0
+    add_advice selinux "SELinux is enforcing, and its policy has no programs in$directories" "$(
         for directory in $directories; do echo "semanage fcontext -a -t bin_t '$directory(/.*)?'"; done
         echo "restorecon -RF$directories     # install.sh does this too"
     )"
 }
 
-# As the host's policy has it: cp gives new files the context of their directory.
+# Apply the host's policy: a copied file has the context of its directory.
 label_files() {
     has_selinux && command -v restorecon >/dev/null 2>&1 || return 0
     {
@@ -50,19 +56,20 @@ label_files() {
         warn "restorecon could not label every file"
 }
 
-# NetworkManager reads what it is to leave alone when it is told to; the mark outlives a kill.
+# NetworkManager reads its configuration when it is reloaded. restart-pending/ remembers that after a kill.
 reload_network_manager() {
     is_pending NetworkManager.service || return 0
-    ! is_active NetworkManager.service || systemctl reload NetworkManager.service || warn "systemctl reload NetworkManager.service failed"
+    ! is_active NetworkManager.service || systemctl reload NetworkManager.service ||
+        warn "systemctl reload NetworkManager.service failed"
     rm -f "$store/restart-pending/NetworkManager.service"
 }
 
-# Pods with the node's resolver, CoreDNS above all, would ask themselves.
+# Pods with the node's resolver, above all CoreDNS, would send queries to their own loopback address.
 check_resolver() {
     [ -n "$RESOLV_CONF" ] && is_loopback_only "$RESOLV_CONF" || return
     better=/run/systemd/resolve/resolv.conf
     [ -f "$live$better" ] && ! is_loopback_only "$better" || better="a file with your site's name servers"
-    add_advice resolver "$RESOLV_CONF names this host's loopback only, which is another one inside of pods" \
+    add_advice resolver "$RESOLV_CONF has only this host's loopback address, which is the pod's own inside a pod" \
         "in cluster.yaml, extra: {kubelet: {config: {resolvConf: $better}}}; then build again"
 }
 

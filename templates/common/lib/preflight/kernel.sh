@@ -1,38 +1,41 @@
-# What the running kernel is told: modules, settings, swap.
+# Kernel modules, kernel settings and swap.
 # needs: live store work
 # sets: nothing
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
 
-has_module() { [ -d "$live/sys/module/$1" ] || grep -q "/$1\.ko" "$live/lib/modules/$(uname -r)/modules.builtin" 2>/dev/null; }
+has_module() {
+    [ -d "$live/sys/module/$1" ] ||
+        grep -q "/$1\.ko" "$live/lib/modules/$(uname -r)/modules.builtin" 2>/dev/null
+}
 
 load_modules() {
-    lacking=''
+    missing=''
     for module in $MODULES; do
-        has_module "$module" || modprobe "$module" 2>/dev/null || lacking="$lacking $module"
+        has_module "$module" || modprobe "$module" 2>/dev/null || missing="$missing $module"
     done
-    [ -z "$lacking" ] || warn "kernel modules that cannot be loaded (built in, or not there):$lacking"
+    [ -z "$missing" ] || warn "kernel modules that cannot be loaded (built in, or missing):$missing"
 }
 
 sysctl_path() { printf '%s/proc/sys/%s\n' "$live" "$(printf '%s' "$1" | tr . /)"; }
 
-# holds SETTING: key=value, or key>=value where more is well too. What is not there does not hold.
-holds() {
+# is_set SETTING: key=value, or key>=value where more is enough too. Sets `value`. A missing key is not set.
+is_set() {
     value=$(cat "$(sysctl_path "${1%%[>=]*}")" 2>/dev/null) || return 1
     case $1 in
-        # By awk: older kernels say 2^64-1, which no shell's arithmetic reads.
+        # With awk: older kernels say 2^64-1, which no shell's arithmetic reads.
         *'>='*) awk -v value="$value" -v least="${1##*=}" 'BEGIN { exit !(value + 0 >= least + 0) }' ;;
         *) [ "$value" = "${1##*=}" ] ;;
     esac
 }
 
-# Settings that do not hold, and could.
+# Settings that are not set, and can be.
 list_wrong_sysctls() {
     for setting in $SYSCTLS $SYSCTLS_WANTED; do
-        holds "$setting" || is_unsettable "$setting" || printf '%s\n' "$setting"
+        is_set "$setting" || is_unsettable "$setting" || printf '%s\n' "$setting"
     done
 }
 
-# This kernel lacks it, or it still is as it was before it was set: that was in vain.
+# An optional setting that this kernel does not have, or did not accept before.
 is_unsettable() {
     ! is_required_sysctl "$1" || return 1
     [ ! -f "$(sysctl_path "${1%%[>=]*}")" ] || grep -qxF "${1%%[>=]*}=$value" "$store/sysctls" 2>/dev/null
@@ -40,36 +43,38 @@ is_unsettable() {
 
 is_required_sysctl() { case " $SYSCTLS " in *" $1 "*) ! is_skipped sysctls ;; *) return 1 ;; esac }
 
-# The value before is recorded first, for uninstall.sh.
+# The previous value is recorded first, for uninstall.sh.
 set_sysctls() {
     refused=''
     for setting in $SYSCTLS $SYSCTLS_WANTED; do
-        holds "$setting" && continue
+        is_set "$setting" && continue
         key=${setting%%[>=]*}
         file=$(sysctl_path "$key")
         if [ -f "$file" ]; then
             grep -q "^$key=" "$store/sysctls" 2>/dev/null || printf '%s=%s\n' "$key" "$value" >>"$store/sysctls"
             printf '%s\n' "${setting##*=}" 2>/dev/null >"$file"
         fi
-        if holds "$setting"; then
+        if is_set "$setting"; then
             note "set $setting"
             continue
         fi
-        ! is_required_sysctl "$setting" || die 1 "cannot set $setting, without which pods' packets go astray: mend that and run install.sh again"
+        ! is_required_sysctl "$setting" ||
+            die 1 "cannot set $setting, which pod networking needs: fix that and run install.sh again"
         refused="$refused $setting"
     done
-    [ -z "$refused" ] || warn "kernel settings that this kernel lacks or forbids:$refused"
+    [ -z "$refused" ] || warn "kernel settings that this kernel does not have or forbids:$refused"
 }
 
 check_sysctls() {
-    stuck=''
+    missing=''
     for setting in $SYSCTLS; do
-        holds "$setting" || can_set_sysctl "$setting" || stuck="$stuck $setting"
+        is_set "$setting" || can_set_sysctl "$setting" || missing="$missing $setting"
     done
-    [ -z "$stuck" ] || add_failure sysctls "this kernel lacks or forbids$stuck" "boot a kernel with br_netfilter; in a container, make /proc/sys writable"
+    [ -z "$missing" ] || add_failure sysctls "this kernel does not have or forbids$missing" \
+        "boot a kernel with br_netfilter; in a container, make /proc/sys writable"
 }
 
-# Opened, and nothing written: busybox's -w says yes to root wherever it is.
+# Open the file without writing to it: for root busybox's test -w is always true.
 can_set_sysctl() {
     file=$(sysctl_path "${1%%=*}")
     if [ -f "$file" ]; then
@@ -79,18 +84,18 @@ can_set_sysctl() {
     case $1 in net.bridge.*) ! has_module br_netfilter && modprobe -n -q br_netfilter 2>/dev/null ;; *) return 1 ;; esac
 }
 
-# Swap that is on and should not be: a device or file a line.
+# Devices and files with swap on that should be off, a line each.
 list_unwanted_swaps() { [ -z "$SWAP_OFF" ] || is_skipped swap || list_swaps; }
 list_swaps() { awk 'NR > 1 { print $1 }' "$live/proc/swaps" 2>/dev/null; }
 
-# Units that would turn swap on at the next boot: of /etc/fstab, of generators, of packages.
+# Units that would turn swap on at the next boot: from /etc/fstab, generators and packages.
 list_swap_units() {
     if [ -z "$SWAP_OFF" ] || is_skipped swap; then return; fi
     systemctl list-units --all --type swap --no-legend 2>/dev/null |
         awk '!/ masked / { for (i = 1; i <= NF; i++) if ($i ~ /\.swap$/) { print $i; break } }' |
         while read -r unit; do
             case $(systemctl show -p FragmentPath "$unit" 2>/dev/null) in
-                *=/etc/systemd/system/* | *=) ;; # nothing can be masked there; of /proc/swaps only
+                *=/etc/systemd/system/* | *=) ;; # cannot be masked; or no unit file: only in /proc/swaps
                 *) printf '%s\n' "$unit" ;;
             esac
         done
@@ -99,7 +104,7 @@ list_swap_units() {
     done
 }
 
-# The host's files stay as they are; $store/swap says what uninstall.sh must undo.
+# No file of the host is changed; $store/swap lists what uninstall.sh must undo.
 turn_swap_off() {
     list_unwanted_swaps >"$work/swaps"
     list_swap_units >"$work/swap-units"
@@ -121,24 +126,27 @@ turn_swap_off() {
     note "turned swap off"
 }
 
-# What is swapped out must find room in memory.
+# What is swapped out must fit into memory.
 check_swap() {
     [ -n "$SWAP_OFF" ] || return
     check_own_swap_units
     swaps=$(list_swaps | tr '\n' ' ')
     [ -n "$swaps" ] || return
     used=$(awk 'NR > 1 { sum += $4 } END { printf "%d", sum / 1024 }' "$live/proc/swaps")
-    room=$(awk '/^MemAvailable:/ { a = $2 } /^(MemFree|Cached|Buffers):/ { f += $2 } END { printf "%d", (a ? a : f) / 1024 }' "$live/proc/meminfo")
+    room=$(awk '/^MemAvailable:/ { a = $2 } /^(MemFree|Cached|Buffers):/ { f += $2 }
+        END { printf "%d", (a ? a : f) / 1024 }' "$live/proc/meminfo")
     if is_skipped swap; then
         add_failure swap "it stays on: ${swaps% }" ''
     elif is_container; then
-        add_failure swap "it is on outside of this container: ${swaps% }" "turn it off on the machine that this container runs on"
+        add_failure swap "it is on outside of this container: ${swaps% }" \
+            "turn it off on the machine that this container runs on"
     elif [ "$used" -gt "$room" ]; then
-        add_failure swap "$used MiB are swapped out (${swaps% }), and memory has room for $room MiB" "stop programs, or add memory"
+        add_failure swap "$used MiB are swapped out (${swaps% }), and $room MiB of memory are free" \
+            "stop programs, or add memory"
     fi
 }
 
-# Nothing can be masked where the host has a unit file of its own.
+# A unit file in /etc/systemd/system cannot be masked.
 check_own_swap_units() {
     for path in "$live"/etc/systemd/system/*.swap; do
         if [ -L "$path" ] || ! [ -f "$path" ]; then continue; fi

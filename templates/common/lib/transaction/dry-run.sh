@@ -1,5 +1,4 @@
-# What this run would do, told before it is done: a line each (--dry-run), with what lies behind each
-# (--plan), or for machines (--plan --json).
+# Print the host diff: a line for each change (--dry-run), with reasons (--plan), or as JSON (--plan --json).
 # needs: here prefix report store work
 # sets: nothing
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
@@ -34,22 +33,24 @@ print_host_diff() {
 
 print_heading() {
     if [ -n "$(current_generation)" ]; then
-        say "$CLUSTER/$NODE ($ADDRESS) has generation $(current_generation): Kubernetes $(installed_field KUBERNETES_VERSION), bundler $(installed_field TOOL_VERSION)"
+        installed_versions="Kubernetes $(installed_field KUBERNETES_VERSION), bundler $(installed_field TOOL_VERSION)"
+        say "$CLUSTER/$NODE ($ADDRESS) has generation $(current_generation): $installed_versions"
     else
         say "$CLUSTER/$NODE ($ADDRESS) has nothing installed yet"
     fi
-    say "this bundle: Kubernetes $KUBERNETES_VERSION, bundler $TOOL_VERSION, $(print_files "$here/MANIFEST" | print_digest | cut -c1-16)"
+    say "this bundle: Kubernetes $KUBERNETES_VERSION, bundler $TOOL_VERSION, $(shorten "$(identity_of "$here")")"
 }
 
-# "what|text" of what comes before files move.
+# "what|text" of the steps before files are installed.
 list_steps() {
-    ! is_drain_due || say "drain|this node is cordoned, and its pods go to other nodes first: $(count_lines <"$work/pods") of them"
+    ! is_drain_due ||
+        say "drain|this node is cordoned, and its pods go to other nodes first: $(count_lines <"$work/pods") of them"
     [ -z "$(etcd_step)" ] || say "one way|$(etcd_step)"
-    [ ! -f "$store/packages-pending" ] || say "finish|an installation of packages that was cut short"
-    [ ! -f "$store/unfinished" ] || say "finish|an earlier run that was cut short"
+    [ ! -f "$store/packages-pending" ] || say "finish|an installation of packages that was interrupted"
+    [ ! -f "$store/unfinished" ] || say "finish|an earlier run that was interrupted"
 }
 
-# "restart|start|enable|reload unit", in the order in which it is done.
+# "restart|start|enable|reload unit", in the order of the run.
 list_unit_steps() {
     ! is_reload_due || say "reload NetworkManager.service"
     list_disabled_units | sed 's/^/enable /'
@@ -62,16 +63,18 @@ list_unit_steps() {
     done
 }
 
-# "what|text" of images and of what the kernel is told.
+# "what|text" of images, kernel modules, kernel settings and swap.
 list_settings() {
     list_missing_images | while IFS='|' read -r name ref id; do say "load|$ref ($id)"; done
-    for module in $MODULES; do has_module "$module" || ! modprobe -n -q "$module" 2>/dev/null || say "module|$module"; done
+    for module in $MODULES; do
+        has_module "$module" || ! modprobe -n -q "$module" 2>/dev/null || say "module|$module"
+    done
     list_wrong_sysctls | sed 's/^/set|/'
     list_unwanted_swaps | sed 's/^/swap off|/'
     list_swap_units | sed 's/^/mask|/'
 }
 
-# Of one line of $work/changes, in the variables of that name: the lines that differ, or why none is shown.
+# The lines that differ, or why none is shown. The variables have the fields of a line of $work/changes.
 explain_change() {
     [ "$kind" = changed ] || return 0
     if [ "$mode" = 0600 ]; then
@@ -98,7 +101,7 @@ explain_change() {
     print_readable "$prefix$path" >"$work/before"
     print_readable "$here/$source" >"$work/after"
     if diff -U 1 "$work/before" "$work/after" >"$work/diff"; then
-        echo "(only in what is masked)"
+        echo "(only in redacted secrets)"
         return
     fi
     sed 1,2d "$work/diff"
@@ -113,23 +116,30 @@ print_readable() {
     esac
 }
 
-# explain_step STEP UNIT: why, and what is interrupted by it.
+# explain_step STEP UNIT: why, and what it interrupts.
 explain_step() {
     case $1 in
         restart)
-            say "because of $(list_causes "$2" | awk 'NR <= 3 { printf "%s%s", (NR > 1 ? ", " : ""), $0 } END { if (NR > 3) printf " and %d more", NR - 3; if (NR == 0) printf "a run that was cut short" }')"
+            say "because of $(list_causes "$2" | join_causes)"
             systemctl -q is-active "$2" 2>/dev/null || return 0
             say "meanwhile, $(unit_field "$2" Interruption)"
             ;;
     esac
 }
 
+join_causes() {
+    awk 'NR <= 3 { printf "%s%s", (NR > 1 ? ", " : ""), $0 }
+        END { if (NR > 3) printf " and %d more", NR - 3; if (NR == 0) printf "a run that was interrupted" }'
+}
+
 print_host_diff_json() {
-    printf '{"cluster":%s,"node":%s,"address":%s,"nothing_to_do":%s,\n "generation":%s,"kubernetes":{"installed":%s,"bundle":%s},"bundle":%s,\n' \
+    printf '{"cluster":%s,"node":%s,"address":%s,"nothing_to_do":%s,\n' \
         "$(json_string "$CLUSTER")" "$(json_string "$NODE")" "$(json_string "$ADDRESS")" \
-        "$(if has_nothing_to_do; then echo true; else echo false; fi)" "$(json_number "$(current_generation)")" \
+        "$(if has_nothing_to_do; then echo true; else echo false; fi)"
+    printf ' "generation":%s,"kubernetes":{"installed":%s,"bundle":%s},"bundle":%s,\n' \
+        "$(json_number "$(current_generation)")" \
         "$(json_string "$(installed_field KUBERNETES_VERSION)")" "$(json_string "$KUBERNETES_VERSION")" \
-        "$(json_string "$(print_files "$here/MANIFEST" | print_digest)")"
+        "$(json_string "$(identity_of "$here")")"
     printf ' "not_ready":%s,\n' "$(sed -n 's/^  \([a-z]\)/\1/p' "$work/failures" | json_lines)"
     printf ' "files":[%s],\n' "$(list_json_files | join_json)"
     if is_staged; then
@@ -155,15 +165,19 @@ list_json_files() {
 }
 
 list_json_pairs() {
-    while IFS='|' read -r step what; do printf '{"what":%s,"text":%s}\n' "$(json_string "$step")" "$(json_string "$what")"; done
+    while IFS='|' read -r step what; do
+        printf '{"what":%s,"text":%s}\n' "$(json_string "$step")" "$(json_string "$what")"
+    done
 }
 
 list_json_units() {
     while read -r step unit; do
         interruption=$(unit_field "$unit" Interruption)
         [ "$step" = restart ] && systemctl -q is-active "$unit" 2>/dev/null || interruption=''
-        printf '{"step":"%s","unit":%s,"because":%s,"seconds":%s,"interruption":%s}\n' "$step" "$(json_string "$unit")" \
-            "$(list_causes "$unit" | json_lines)" "$(json_number "$(seconds_of "$interruption")")" "$(json_string "$interruption")"
+        printf '{"step":"%s","unit":%s,"because":%s,' \
+            "$step" "$(json_string "$unit")" "$(list_causes "$unit" | json_lines)"
+        printf '"seconds":%s,"interruption":%s}\n' \
+            "$(json_number "$(seconds_of "$interruption")")" "$(json_string "$interruption")"
     done
 }
 

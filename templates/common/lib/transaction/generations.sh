@@ -128,8 +128,10 @@ link_large_files() {
         awk -v n="$number" -v large=$LARGE '!/^#/ && $3 >= large { print $1, $4, n }' "$generations/$number/MANIFEST"
     done >"$work/twins"
     awk 'FILENAME == ARGV[1] { twin[$1 " " $2] = $3; next }
-        { key = $1 " " $4; print (key in twin ? twin[key] : 0), $1, $4 }' "$work/twins" "$work/kept-files" >"$work/sources"
-    (cd "$part" && sed 's|^[^ ]* [^ ]* |./|; s|/[^/]*$||' "$work/sources" | sort -u | xargs mkdir -p -m 0700) || return 1
+        { key = $1 " " $4; print (key in twin ? twin[key] : 0), $1, $4 }' \
+        "$work/twins" "$work/kept-files" >"$work/sources"
+    sed 's|^[^ ]* [^ ]* |./|; s|/[^/]*$||' "$work/sources" | sort -u >"$work/part-directories"
+    (cd "$part" && xargs mkdir -p -m 0700 <"$work/part-directories") || return 1
     : >"$work/copies"
     : >"$work/links"
     while read -r number sha path; do
@@ -156,7 +158,7 @@ read_switch() {
 
 start_switch() {
     [ -z "$cut_short" ] || [ -n "$returned_from" ] ||
-        say "  an earlier run was interrupted between generations $from and $cut_short; this run installs generation $to"
+        say "  an earlier run was interrupted between generations $from and $cut_short; this one installs $to"
     write_line "$store/switch" "$from $to $way"
     switching=yes
     sync
@@ -177,7 +179,7 @@ etcd_step() {
     old_etcd=$(if [ -n "$cut_short" ]; then field_of "$from" ETCD_VERSION; else installed_field ETCD_VERSION; fi)
     [ -n "$old_etcd" ] && [ -n "$ETCD_VERSION" ] || return 0
     [ "$(minor "$old_etcd")" != "$(minor "$ETCD_VERSION")" ] || return 0
-    echo "etcd goes from $old_etcd to $ETCD_VERSION and cannot go back: this generation stays, even if it is not healthy"
+    echo "etcd goes from $old_etcd to $ETCD_VERSION and cannot go back: this generation stays, healthy or not"
 }
 
 # A new minor of etcd converts its data, and the old one cannot read them then. An interrupted run took its snapshot

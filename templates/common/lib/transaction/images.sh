@@ -1,15 +1,16 @@
-# Container images: loaded once, known by the digest of their configuration, and kept in
-# /opt/k8s/images, so that one that the runtime has lost is loaded again.
+# Container images: load each one once. An image is known by the digest of its configuration. Its files stay in
+# /opt/k8s/images, so that an image that the runtime removed can be loaded again.
 # needs: here prefix runtime_unit wait_limit work
 # sets: IMAGES loaded
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
 
 loaded=0
 
-# Sets IMAGES: "directory|reference|id" of each image of the bundle; nodes without pods have none.
+# Set IMAGES: "directory|reference|id" of each image of the bundle; nodes without pods have none.
 read_images() {
     IMAGES=''
-    [ ! -f "$here/lib/images.tsv" ] || IMAGES=$(awk -F '\t' '!/^#/ { printf "%s|%s|%s ", $1, $2, $3 }' "$here/lib/images.tsv")
+    [ ! -f "$here/lib/images.tsv" ] ||
+        IMAGES=$(awk -F '\t' '!/^#/ { printf "%s|%s|%s ", $1, $2, $3 }' "$here/lib/images.tsv")
 }
 
 # "directory|reference|id" of the images that the runtime does not have under that reference and id.
@@ -20,7 +21,7 @@ list_missing_images() {
     done
 }
 
-# lib/runtime.sh says how, for the runtime of this node; nodes without images have none.
+# With the functions of lib/runtime.sh; nodes without images have no such file.
 load_images() {
     [ -n "$IMAGES" ] || return 0
     wait_for_runtime
@@ -33,13 +34,14 @@ load_images() {
     done <"$work/images"
 }
 
-# flannel may have dockerd started anew at any moment, in the midst of a load or of the look after it.
+# flannel may restart dockerd at any moment, during a load or the check after it.
 load_image() {
     answer=$(list_lost_blobs "$name")
     [ -z "$answer" ] || return 1
     for _ in 1 2 3; do
         wait_for_runtime
-        answer=$(write_archive "$name" | load_archive "$ref") && answer="the runtime has another image of that name than $id"
+        answer=$(write_archive "$name" | load_archive "$ref") &&
+            answer="the runtime has another image with this name than $id"
         [ "$(image_id "$ref")" != "$id" ] || return 0
     done
     return 1
@@ -48,14 +50,14 @@ load_image() {
 list_lost_blobs() {
     while read -r digest; do
         [ -f "$prefix/opt/k8s/images/blobs/sha256/$digest" ] || {
-            echo "$digest is gone: run install.sh of the bundle"
+            echo "$digest is missing: run install.sh of the bundle"
             return
         }
     done <"$prefix/opt/k8s/images/$1/blobs"
 }
 
-# write_archive DIRECTORY: the image as one archive, its blobs out of those that all images share.
-# Links, since a tar that copies could need room that is not there.
+# write_archive DIRECTORY: the image as one archive on stdout, with its blobs from the shared directory. tar follows
+# symbolic links, so that no copy needs disk space.
 write_archive() {
     rm -rf "$work/archive"
     mkdir -p "$work/archive/blobs/sha256" || return 1

@@ -1,5 +1,5 @@
-# When is a unit ready? ready_<name> UNIT returns 0 when it is; else it prints what is lacking and
-# returns 1 when that is this host's own affair, 2 when it waits for other hosts.
+# Whether a unit is ready: ready_<name> UNIT returns 0 if it is. Otherwise it prints the reason, and returns 1 if the
+# cause is on this host, 2 if the unit waits for other hosts.
 # needs: nothing
 # sets: nothing
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
@@ -21,15 +21,15 @@ check_url() {
     }
 }
 
-# A member that runs and lacks a quorum has done its part.
+# A member that runs without a quorum waits for the other members.
 ready_etcd() {
     check_url "$ADDRESS" 2379 /health /etc/etcd/pki/ca.crt \
         /etc/etcd/pki/healthcheck-client.crt /etc/etcd/pki/healthcheck-client.key && return
     case $(systemctl show -p SubState "$1") in *=start | *=running) return 2 ;; *) return 1 ;; esac
 }
 
-# api_server_answers ADDRESS: whether the API server there is ready; else why not.
-# /readyz came with Kubernetes 1.16; before, RBAC knows of /healthz only.
+# api_server_answers ADDRESS: 0 if the API server there is ready; else the reason.
+# /readyz came with Kubernetes 1.16; before, RBAC allows /healthz only.
 api_server_answers() {
     set -- "$1" "${API_LOCAL##*:}" /etc/kubernetes/pki
     set -- "$1" "$2" "$3/ca.crt" "$3/apiserver-kubelet-client.crt" "$3/apiserver-kubelet-client.key"
@@ -53,12 +53,13 @@ ready_kube_apiserver() {
     return 2
 }
 
-# Does any member of etcd serve, so that an API server could?
+# Whether any etcd member serves, so that an API server can.
 has_etcd() {
     for endpoint in $ETCD_ENDPOINTS; do
         member=${endpoint#https://}
         check_url "${member%:*}" "${member##*:}" /health /etc/kubernetes/pki/etcd-ca.crt \
-            /etc/kubernetes/pki/apiserver-etcd-client.crt /etc/kubernetes/pki/apiserver-etcd-client.key >/dev/null && return
+            /etc/kubernetes/pki/apiserver-etcd-client.crt /etc/kubernetes/pki/apiserver-etcd-client.key >/dev/null &&
+            return
     done
     return 1
 }
@@ -90,13 +91,15 @@ is_listening() {
 
 ready_kube_nginx() { ready_active "$1" && is_listening "${ENDPOINT##*:}"; }
 
-# has_endpoint: does an API server answer where every client looks for it?
+# has_endpoint: whether an API server answers at the address that every client uses.
 has_endpoint() {
     host=${ENDPOINT#https://}
-    case $(HTTPS_TIMEOUT=4 https_status "${host%:*}" "${host##*:}" /healthz /etc/kubernetes/pki/ca.crt) in 000*) return 1 ;; esac
+    case $(HTTPS_TIMEOUT=4 https_status "${host%:*}" "${host##*:}" /healthz /etc/kubernetes/pki/ca.crt) in
+        000*) return 1 ;;
+    esac
 }
 
-# The kubelet asks for its own Node, with the certificate that it was given.
+# With the kubelet's own certificate, which the control plane issued.
 ready_kubelet() {
     ready_active "$1" || return 1
     has_endpoint || {
@@ -108,14 +111,15 @@ ready_kubelet() {
         echo "the control plane has not given it a certificate yet"
         return 2
     }
-    HTTPS_TIMEOUT=5 https_get "${host%:*}" "${host##*:}" "/api/v1/nodes/$NODE" /etc/kubernetes/pki/ca.crt "$identity" "$identity" |
+    HTTPS_TIMEOUT=5 https_get "${host%:*}" "${host##*:}" "/api/v1/nodes/$NODE" \
+        /etc/kubernetes/pki/ca.crt "$identity" "$identity" |
         tr -d ' \n' | grep -q '{"type":"Ready","status":"True"' || {
         echo "the node is not Ready yet"
         return 1
     }
 }
 
-# flannel has this node's subnet; it keeps them in the API, or in etcd.
+# flannel gets this node's subnet from the API, or from etcd.
 ready_flannel() {
     reason=$(ready_active "$1") && [ -f /run/flannel/subnet.env ] && return
     echo "${reason:-this node has no subnet yet}"

@@ -1,4 +1,4 @@
-# Units, and the wait until they are ready.
+# Start units, and wait until they are ready.
 # needs: prefix settle store wait_limit well_before work
 # sets: outcome restarted unready_units
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
@@ -19,7 +19,7 @@ list_disabled_units() {
     done
 }
 
-# In order, and none waits for another: units retry until what they need is there.
+# In order, without waiting: a unit retries until what it needs is there.
 start_units() {
     if [ -f "$store/reload-pending" ]; then
         systemctl daemon-reload || die 1 "systemctl daemon-reload failed"
@@ -41,16 +41,16 @@ start_units() {
     rm -rf "$store/restart-pending" "$store/unfinished"
 }
 
-# Where another container runtime takes over, what the former one runs ends now: nobody else would
-# ever take it away. Containers outlive their daemons.
+# If this bundle has another container runtime, remove the containers of the former one: they would run on without
+# their daemon.
 stop_former_runtime() {
     former=$(sed -n 's/^runtime_unit=//p' "$prefix/opt/k8s/bundle/lib/runtime.sh" 2>/dev/null)
     case " $UNITS " in *" $former "*) return ;; esac
     [ -n "$former" ] && systemctl -q is-active "$former" 2>/dev/null || return 0
-    say "  $former goes, and with it the containers that are left in it"
+    say "  stopping $former and removing its containers"
     systemctl -q stop kubelet.service
     (
-        # shellcheck disable=SC1091 # of the bundle that is installed
+        # shellcheck disable=SC1091 # of the installed bundle
         . "$prefix/opt/k8s/bundle/lib/runtime.sh"
         remove_pods
         systemctl -q stop "$former"
@@ -59,17 +59,17 @@ stop_former_runtime() {
     note "ended $former"
 }
 
-# Sets outcome: ready, pending (only what needs other hosts is left) or failed.
+# Set `outcome`: ready, pending (the other units only wait for other hosts) or failed.
 wait_until_ready() {
-    unready_units=$UNITS outcome=ready wait_begun=$(now) told=0
+    unready_units=$UNITS outcome=ready wait_begun=$(now) last_report=0
     say "  waiting until all units are ready, at most $wait_limit s"
     while :; do
         update_unready_units
         waited=$(($(now) - wait_begun))
         [ -n "$unready_units" ] || return 0
         if [ "$waited" -ge "$wait_limit" ] || is_failing_for_good; then break; fi
-        if [ "$waited" -ge $((told + 15)) ]; then
-            told=$waited
+        if [ "$waited" -ge $((last_report + 15)) ]; then
+            last_report=$waited
             say "  after $waited s: $(sed -n '1s/^[A-Za-z]* *//p' "$work/reasons")"
         fi
         sleep 1
@@ -77,8 +77,8 @@ wait_until_ready() {
     report_unready_units
 }
 
-# Where all was well before, a unit that keeps ending need not be waited for to the end. systemd
-# counts from the last start by hand, which may still be in its queue.
+# If all units were ready before, stop waiting when a unit restarts again and again. systemd counts from the last
+# manual start, which may still be in its queue.
 is_failing_for_good() {
     [ "$well_before" = yes ] || return 1
     for unit in $unready_units; do
@@ -88,7 +88,7 @@ is_failing_for_good() {
     return 1
 }
 
-# A unit that systemd has yet to restart may still answer, for the last time.
+# A unit that systemd is about to restart may still answer.
 is_settled() {
     systemctl list-jobs --no-legend 2>/dev/null | awk -v unit="$1" '$2 == unit { found = 1 } END { exit found }' ||
         {
@@ -97,12 +97,12 @@ is_settled() {
         }
 }
 
-# A unit that starts again and again looks well between two ends.
+# A unit that restarts again and again looks ready in between.
 is_stable() {
     since=$(systemctl show -p ActiveEnterTimestampMonotonic "$1" 2>/dev/null | sed 's/.*=//')
     lasted=$(awk -v since="${since:-0}" '{ print int($1 - since / 1000000) }' /proc/uptime)
     [ "$lasted" -ge "$settle" ] || {
-        echo "it has run for $lasted s only, and must do so for $settle s"
+        echo "it has run for $lasted s, and must run for $settle s"
         return 1
     }
 }
@@ -135,11 +135,12 @@ report_unready_units() {
     done <"$work/reasons"
 }
 
-# The last lines that tell of a fault, else the last lines.
+# The last lines with an error, else the last lines.
 show_journal() {
     journalctl -u "$1" -n 300 --no-pager -o cat 2>/dev/null | cut -c1-200 >"$work/journal"
-    grep -iE 'error|fatal|panic|fail|invalid|unknown|refused|denied|cannot' "$work/journal" | grep -v ': Main process exited\|: Failed with result' |
-        awk '!seen[$0]++' | tail -n 3 >"$work/telling"
-    [ -s "$work/telling" ] || tail -n 3 "$work/journal" >"$work/telling"
-    sed 's/^/             /' "$work/telling"
+    grep -iE 'error|fatal|panic|fail|invalid|unknown|refused|denied|cannot' "$work/journal" |
+        grep -v ': Main process exited\|: Failed with result' |
+        awk '!seen[$0]++' | tail -n 3 >"$work/errors"
+    [ -s "$work/errors" ] || tail -n 3 "$work/journal" >"$work/errors"
+    sed 's/^/             /' "$work/errors"
 }
