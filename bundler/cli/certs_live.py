@@ -30,24 +30,28 @@ from bundler.state.directory import RESTORE, recover_state
 
 PARALLEL_CONNECTIONS = 16
 
+Endpoints = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[HOST:PORT]...",
+        help="The servers to check; HOST may be the name of a node. Default: all servers.",
+    ),
+]
+Live = Annotated[
+    bool, typer.Option("--live", help="Connect to the servers over the network. Required.")
+]
+TrustedCa = Annotated[
+    Path | None,
+    typer.Option(
+        "--ca", metavar="PEM", help="Trust this CA instead of the CAs in the state directory."
+    ),
+]
+
 
 def check_command(
-    endpoints: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[HOST:PORT]...",
-            help="The servers to check; HOST may be the name of a node. Default: all servers.",
-        ),
-    ] = None,
-    live: Annotated[
-        bool, typer.Option("--live", help="Connect to the servers over the network. Required.")
-    ] = False,
-    authority: Annotated[
-        Path | None,
-        typer.Option(
-            "--ca", metavar="PEM", help="Trust this CA instead of the CAs in the state directory."
-        ),
-    ] = None,
+    endpoints: Endpoints = None,
+    live: Live = False,
+    authority: TrustedCa = None,
     config: Description = CLUSTER_YAML,
     state: State = None,
     warn: Warn = None,

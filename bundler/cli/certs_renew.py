@@ -23,30 +23,33 @@ from bundler.pki.renew import (
 )
 from bundler.project import Inputs
 
+Names = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[NAME]...",
+        help="Names as `bundler certs list` prints them, such as pki/nodes/master1/apiserver."
+        " `pki/` may be left out, and `*` matches anything.",
+    ),
+]
+Everything = Annotated[bool, typer.Option("--all", help="Renew every certificate except the CAs.")]
+Expiring = Annotated[
+    str | None,
+    typer.Option(
+        "--expiring", metavar="DAYS", help="Renew all that end sooner than this, such as 90d."
+    ),
+]
+KeepKeys = Annotated[
+    bool, typer.Option("--keep-keys", help="Renew the certificates for the same private keys.")
+]
+
 
 @with_inputs()
 def renew_command(
     inputs: Inputs,
-    names: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[NAME]...",
-            help="Names as `bundler certs list` prints them, such as pki/nodes/master1/apiserver."
-            " `pki/` may be left out, and `*` matches anything.",
-        ),
-    ] = None,
-    everything: Annotated[
-        bool, typer.Option("--all", help="Renew every certificate except the CAs.")
-    ] = False,
-    expiring: Annotated[
-        str | None,
-        typer.Option(
-            "--expiring", metavar="DAYS", help="Renew all that end sooner than this, such as 90d."
-        ),
-    ] = None,
-    keep_keys: Annotated[
-        bool, typer.Option("--keep-keys", help="Renew the certificates for the same private keys.")
-    ] = False,
+    names: Names = None,
+    everything: Everything = False,
+    expiring: Expiring = None,
+    keep_keys: KeepKeys = False,
     since: SinceOption = None,
     output: DeltaOutput = None,
     sign: SigningKey = None,

@@ -31,37 +31,42 @@ from bundler.project import check
 from bundler.state.directory import State as StateDirectory
 from bundler.state.directory import open_state
 
+RequestOutput = Annotated[
+    Path,
+    typer.Option(
+        "-o", "--output", help="The directory to write: new, empty, or of earlier requests."
+    ),
+]
+RequestedCas = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--authority",
+        metavar="NAME",
+        help="Only this CA (kubernetes-ca, etcd-ca, front-proxy-ca); bundler makes the others"
+        " itself. With --leaves: kubelet-ca, in addition to all certificates. May be repeated.",
+    ),
+]
+Leaves = Annotated[
+    bool,
+    typer.Option(
+        "--leaves",
+        help="Write a request for each certificate of the cluster, so that no CA key is ever on"
+        " the builder. Read docs/guides/external-ca.md first.",
+    ),
+]
+Everything = Annotated[
+    bool,
+    typer.Option(
+        "--all", help="Include certificates that are signed already, to renew them; same keys."
+    ),
+]
+
 
 def request_command(
-    output: Annotated[
-        Path,
-        typer.Option(
-            "-o", "--output", help="The directory to write: new, empty, or of earlier requests."
-        ),
-    ] = Path("requests"),
-    authority: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--authority",
-            metavar="NAME",
-            help="Only this CA (kubernetes-ca, etcd-ca, front-proxy-ca); bundler makes the others"
-            " itself. With --leaves: kubelet-ca, in addition to all certificates. May be repeated.",
-        ),
-    ] = None,
-    leaves: Annotated[
-        bool,
-        typer.Option(
-            "--leaves",
-            help="Write a request for each certificate of the cluster, so that no CA key is ever on"
-            " the builder. Read docs/guides/external-ca.md first.",
-        ),
-    ] = False,
-    everything: Annotated[
-        bool,
-        typer.Option(
-            "--all", help="Include certificates that are signed already, to renew them; same keys."
-        ),
-    ] = False,
+    output: RequestOutput = Path("requests"),
+    authority: RequestedCas = None,
+    leaves: Leaves = False,
+    everything: Everything = False,
     config: Description = CLUSTER_YAML,
     pins: Pins = None,
     state: State = None,
@@ -100,44 +105,53 @@ def request_command(
         log.info(f"Next: take {shown(output)} to the CA; its README.txt has the commands")
 
 
+SignedFiles = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        metavar="FILE|DIRECTORY…",
+        help="Signed certificates and the CAs above them (PEM, DER or PKCS#7), with any names.",
+    ),
+]
+RootCa = Annotated[
+    Path | None,
+    typer.Option("--root", metavar="PEM", help="The root CA that every chain must end with."),
+]
+ImportedCa = Annotated[
+    str | None,
+    typer.Option(
+        "--authority",
+        metavar="NAME",
+        help="Import this CA with its key (--cert and --key).",
+    ),
+]
+CaCertificate = Annotated[
+    Path | None, typer.Option("--cert", metavar="PEM", help="The certificate of that CA.")
+]
+CaKey = Annotated[
+    Path | None, typer.Option("--key", metavar="PEM", help="The private key of that CA.")
+]
+CaChain = Annotated[
+    Path | None,
+    typer.Option("--chain", metavar="PEM", help="The CAs above that CA, up to the root."),
+]
+PassphraseFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--passphrase-file",
+        help="Read the passphrase of the key from the first line of this file. Default: ask for"
+        " it if the key is encrypted.",
+    ),
+]
+
+
 def import_command(
-    files: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            metavar="FILE|DIRECTORY…",
-            help="Signed certificates and the CAs above them (PEM, DER or PKCS#7), with any names.",
-        ),
-    ] = None,
-    root: Annotated[
-        Path | None,
-        typer.Option("--root", metavar="PEM", help="The root CA that every chain must end with."),
-    ] = None,
-    authority: Annotated[
-        str | None,
-        typer.Option(
-            "--authority",
-            metavar="NAME",
-            help="Import this CA with its key (--cert and --key).",
-        ),
-    ] = None,
-    cert: Annotated[
-        Path | None, typer.Option("--cert", metavar="PEM", help="The certificate of that CA.")
-    ] = None,
-    key: Annotated[
-        Path | None, typer.Option("--key", metavar="PEM", help="The private key of that CA.")
-    ] = None,
-    chain: Annotated[
-        Path | None,
-        typer.Option("--chain", metavar="PEM", help="The CAs above that CA, up to the root."),
-    ] = None,
-    passphrase_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--passphrase-file",
-            help="Read the passphrase of the key from the first line of this file. Default: ask for"
-            " it if the key is encrypted.",
-        ),
-    ] = None,
+    files: SignedFiles = None,
+    root: RootCa = None,
+    authority: ImportedCa = None,
+    cert: CaCertificate = None,
+    key: CaKey = None,
+    chain: CaChain = None,
+    passphrase_file: PassphraseFile = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check the files; import nothing.")
     ] = False,

@@ -1,13 +1,13 @@
-"""MANIFEST: every file that a bundle installs, and where those come from that it does not bring.
+"""MANIFEST: every file that a bundle installs, and the source of those that it does not contain.
 
-    # base SHA256            a delta: the bundle that must be installed, by its identity
+    # base SHA256            a delta: the identity of the bundle that must be installed
     # payload SHA256         the layout `split`: the payload file that must be given
     # from-base PATH         one of the files below, already on the host
-    # from-payload PATH      … in the payload file
-    # from-state PATH        not below: made out of the state directory, left out by --public-only
-    SHA256 MODE SIZE PATH    a line a file, sorted by path; the path holds no space
+    # from-payload PATH      one of the files below, in the payload file
+    # from-state PATH        not below: needs the state directory, left out by --public-only
+    SHA256 MODE SIZE PATH    one line per file, sorted by path; paths have no spaces
 
-A bundle's identity is the digest of its lines without `#`: the same however it is carried.
+The identity of a bundle is the digest of its lines without `#`: it does not depend on the layout.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from bundler.errors import OutputError
 
 
 class ContentSource(StrEnum):
-    """Where a file comes from that the bundle does not bring."""
+    """Where a file comes from that is not in the bundle."""
 
     BASE = "base"
     PAYLOAD = "payload"
@@ -28,7 +28,7 @@ class ContentSource(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ManifestEntry:
-    """One file of a bundle as its manifest has it."""
+    """One file of a bundle, as in its manifest."""
 
     path: str
     mode: int
@@ -38,17 +38,17 @@ class ManifestEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BundleManifest:
-    """A manifest as it was read."""
+    """A parsed manifest."""
 
     entries: tuple[ManifestEntry, ...]
     identity: str
     base: str | None = None
     payload: str | None = None
-    absent: Mapping[str, ContentSource] = field(default_factory=dict)  # path → where it comes from
+    absent: Mapping[str, ContentSource] = field(default_factory=dict)  # path → its source
 
 
 def identify(manifest: bytes) -> str:
-    """The bundle's identity: sha256 of the lines that name files."""
+    """Compute the identity of the bundle: the SHA-256 of the lines that name files."""
     lines = manifest.splitlines(keepends=True)
     return hashlib.sha256(b"".join(line for line in lines if line[:1] != b"#")).hexdigest()
 
@@ -56,7 +56,7 @@ def identify(manifest: bytes) -> str:
 def make_header(
     absent: Mapping[str, ContentSource], *, base: str | None = None, payload: str | None = None
 ) -> bytes:
-    """The lines that stand above the files'; none where the bundle brings everything itself."""
+    """Make the lines above those of the files; empty if the bundle contains every file."""
     lines = [f"# base {base}\n"] if base else []
     lines += [f"# payload {payload}\n"] if payload else []
     lines += [f"# from-{source} {path}\n" for path, source in sorted(absent.items())]
@@ -64,7 +64,7 @@ def make_header(
 
 
 def parse_manifest(content: bytes, where: str) -> BundleManifest:
-    """OutputError, which names `where`, when it is no manifest."""
+    """Parse a manifest; raises OutputError that names `where`."""
     names: dict[str, str] = {}
     absent: dict[str, ContentSource] = {}
     entries = []
@@ -82,7 +82,7 @@ def parse_manifest(content: bytes, where: str) -> BundleManifest:
                     ManifestEntry(path=path, mode=int(mode, 8), size=int(size), sha256=sha256)
                 )
     except ValueError as error:
-        raise OutputError(f"{where}: not a bundle's MANIFEST") from error
+        raise OutputError(f"{where}: not the MANIFEST of a bundle") from error
     return BundleManifest(
         entries=tuple(entries),
         identity=identify(content),

@@ -1,4 +1,4 @@
-"""Every image that a bundle's files name is in the bundles: nothing can be pulled inside."""
+"""Check that the bundles contain every image that their files name: hosts cannot pull any."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -12,18 +12,19 @@ from bundler.errors import ArtifactError
 from bundler.formats.image_references import parse_reference
 from bundler.render.tree import Tree
 
-Place = tuple[int, str]
-"""Line and reference."""
+ImageName = tuple[int, str]
+"""Line and image reference."""
 
 
 def check_images_complete(plan: ClusterPlan, node: NodePlan, tree: Tree) -> None:
-    """Raise ArtifactError with every place that names an image which the bundles do not bring.
+    """Raise ArtifactError with every line that names an image which no bundle contains.
 
-    A worker's own files name what it runs itself, those of another node what any worker may run.
+    The files of a worker name images that this worker runs; those of other nodes, images that any
+    worker may run.
     """
-    explain = _make_judge(plan, node)
+    explain = _make_explainer(plan, node)
     faults = [
-        f"{path}:{line}: names {reference}, {fault}"
+        f"{path}:{line}: image {reference} {fault}"
         for path, line, reference in _list_references(tree)
         if (fault := explain(reference))
     ]
@@ -31,8 +32,8 @@ def check_images_complete(plan: ClusterPlan, node: NodePlan, tree: Tree) -> None
         raise ArtifactError("\n".join(faults), hint="add the image to `images` in cluster.yaml")
 
 
-def _make_judge(plan: ClusterPlan, node: NodePlan) -> Callable[[str], str]:
-    """What is wrong with a reference; nothing where hosts will have the image under it."""
+def _make_explainer(plan: ClusterPlan, node: NodePlan) -> Callable[[str], str]:
+    """Make a function that explains why hosts do not have an image; empty if they do."""
     runners = (node,) if node.has(Role.WORKER) else plan.having(Role.WORKER)
     known = {runner.arch.value: _list_names(plan, runner) for runner in runners}
     has_digests = isinstance(plan.cluster.runtime, Containerd)
@@ -41,26 +42,26 @@ def _make_judge(plan: ClusterPlan, node: NodePlan) -> Callable[[str], str]:
         try:
             reference = parse_reference(text)
         except ValueError as error:
-            return f"which {error}"
+            return str(error)
         if reference.digest and not has_digests:
-            return "and Docker knows loaded images by their tags only: leave the digest out there"
+            return "has a digest, but Docker finds loaded images only by tag: remove the digest"
         name, how = (
             (reference.by_digest, " by digest") if reference.digest else (reference.name, "")
         )
-        lacking = ", ".join(sorted(arch for arch, names in known.items() if name not in names))
-        return f"which `images` does not bring{how} for {lacking}" if lacking else ""
+        missing = ", ".join(sorted(arch for arch, names in known.items() if name not in names))
+        return f"is missing in `images`{how} for {missing}" if missing else ""
 
     return explain
 
 
 def _list_names(plan: ClusterPlan, node: NodePlan) -> set[str | None]:
-    """What pods may call the images that the node loads."""
+    """List the names that pods can use for the images on the node."""
     references = [parse_reference(image.ref) for image in images_of(plan, node)]
     return {name for reference in references for name in (reference.name, reference.by_digest)}
 
 
 def _list_references(tree: Tree) -> Iterator[tuple[str, int, str]]:
-    """Path, line and reference, wherever a file names an image."""
+    """Yield path, line and reference of every image name."""
     for file in tree:
         if not isinstance(file.content, bytes):
             continue
@@ -70,15 +71,15 @@ def _list_references(tree: Tree) -> Iterator[tuple[str, int, str]]:
                     yield file.path, line, reference
 
 
-def _find_in_manifest(text: str) -> Iterator[Place]:
-    """Every `image:` of a Kubernetes manifest, at whatever depth, of any kind."""
+def _find_in_manifest(text: str) -> Iterator[ImageName]:
+    """Yield every `image:` of a Kubernetes manifest, at any depth and of any kind."""
     if not re.search(r"\bimage['\"]?\s*:", text):
-        return  # most name none, and parsing is slow
+        return  # most manifests name no image, and parsing is slow
     for document in yaml.compose_all(text, Loader=yaml.SafeLoader):
         yield from _walk(document)
 
 
-def _walk(node: yaml.Node) -> Iterator[Place]:
+def _walk(node: yaml.Node) -> Iterator[ImageName]:
     if isinstance(node, yaml.SequenceNode):
         for value in node.value:
             yield from _walk(value)
@@ -89,8 +90,8 @@ def _walk(node: yaml.Node) -> Iterator[Place]:
             yield from _walk(value)
 
 
-def _find_by(pattern: str) -> Callable[[str], Iterator[Place]]:
-    def find(text: str) -> Iterator[Place]:
+def _find_by(pattern: str) -> Callable[[str], Iterator[ImageName]]:
+    def find(text: str) -> Iterator[ImageName]:
         for match in re.finditer(pattern, text, re.MULTILINE):
             yield text.count("\n", 0, match.start(1)) + 1, match[1]
 
@@ -98,9 +99,9 @@ def _find_by(pattern: str) -> Callable[[str], Iterator[Place]]:
 
 
 NAMES_AN_IMAGE = {
-    "rootfs/etc/kubernetes/*.yaml": _find_in_manifest,  # fnmatch's * goes into folders, too
+    "rootfs/etc/kubernetes/*.yaml": _find_in_manifest,  # the * of fnmatch also matches /
     "rootfs/etc/systemd/system/*": _find_by(r"--pod-infra-container-image=([^\s\"\\]+)"),
     "rootfs/etc/containerd/config.toml": _find_by(r"^\s*sandbox(?:_image)? = \"([^\"]+)\""),
     "node.env": _find_by(r"^VERIFY_IMAGE='([^']+)'"),
 }
-"""Which files name images, and how."""
+"""The files that name images, and how to find the names."""

@@ -1,4 +1,4 @@
-"""What a template may say: the plan, one node, its secrets, and a few renderings of them."""
+"""The names that templates may use: the plan, one node, its secrets, and values made of them."""
 
 import re
 from collections.abc import Mapping
@@ -55,7 +55,7 @@ from bundler.pki.kubeconfig import render_kubeconfig, render_token_kubeconfig
 
 BUNDLE_FORMAT = 1
 PEOPLE = ("admin",)
-"""Whose kubeconfigs leave the hosts, for programs that may trust nothing but a root."""
+"""Kubeconfigs for people, whose programs may trust only root CAs."""
 
 RUNTIME_UNITS = {
     "docker": ("docker.service",),
@@ -67,12 +67,12 @@ CRI_SOCKETS = {
     "docker": "unix:///run/cri-dockerd.sock",
 }
 HIGHEST_PRIORITY = 200
-"""VRRP priority of the first load balancer; the next ones follow in steps of one."""
+"""VRRP priority of the first load balancer; each further one has one less."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Secrets:
-    """Everything that only this cluster has."""
+    """What the state directory has: everything that is unique to this cluster."""
 
     pki: Pki = field(repr=False)
     pod_subnets: Mapping[str, IPv4Network]  # by worker; flannel assigns its own
@@ -100,11 +100,11 @@ STATE_NAMES = (
     "service_account_public",
     "tokens",
 )
-"""The names in a template that come out of the state directory."""
+"""The names whose values come from the state directory."""
 
 
 def make_context(plan: ClusterPlan, node: NodePlan, secrets: Secrets | None) -> dict[str, Any]:
-    """Every name that the templates of one node may use; those of STATE_NAMES need secrets."""
+    """Make every name that the templates of a node may use; those in STATE_NAMES need secrets."""
     cluster = plan.cluster
     minor = minor_of(cluster.kubernetes.version)
     cgroup_driver = choose_cgroup_driver(cluster)
@@ -149,12 +149,6 @@ def make_context(plan: ClusterPlan, node: NodePlan, secrets: Secrets | None) -> 
         "modules": kernel_modules(plan, node),
         "sysctls": sysctls(node),
     }
-    if node.has(Role.ETCD):
-        context["etcd_position"] = plan.having(Role.ETCD).index(node)
-    if node.has(Role.LOAD_BALANCER) and "nginx-keepalived" in plan.features:
-        balancers = plan.having(Role.LOAD_BALANCER)
-        context["virtual_router_id"] = virtual_router_id(plan)
-        context["balancer_priority"] = max(HIGHEST_PRIORITY - balancers.index(node), 61)
 
     def render(text: str) -> str:
         return compile_template(text).render(context)
@@ -163,12 +157,24 @@ def make_context(plan: ClusterPlan, node: NodePlan, secrets: Secrets | None) -> 
     context["read_once"] = lambda component: list_files_read_at_start(cluster, component)
     context["config"] = lambda component: make_config(plan.cluster, component, render)
     unknown = {name: make_unknown(name) for name in STATE_NAMES}
-    from_state = _from_state(plan, node, secrets) if secrets else unknown
-    return context | _host_facts(plan, node) | from_state
+    from_state = _make_state_values(plan, node, secrets) if secrets else unknown
+    return context | _make_role_values(plan, node) | _make_host_values(plan, node) | from_state
 
 
-def _from_state(plan: ClusterPlan, node: NodePlan, secrets: Secrets) -> dict[str, Any]:
-    """The values of STATE_NAMES; functions are called by the names of tables' rows."""
+def _make_role_values(plan: ClusterPlan, node: NodePlan) -> dict[str, Any]:
+    """Make the values that only nodes with a certain role have."""
+    values: dict[str, Any] = {}
+    if node.has(Role.ETCD):
+        values["etcd_position"] = plan.having(Role.ETCD).index(node)
+    if node.has(Role.LOAD_BALANCER) and "nginx-keepalived" in plan.features:
+        balancers = plan.having(Role.LOAD_BALANCER)
+        values["virtual_router_id"] = virtual_router_id(plan)
+        values["balancer_priority"] = max(HIGHEST_PRIORITY - balancers.index(node), 61)
+    return values
+
+
+def _make_state_values(plan: ClusterPlan, node: NodePlan, secrets: Secrets) -> dict[str, Any]:
+    """Make the values of STATE_NAMES; functions take the name of a certificate or CA."""
     pki = secrets.pki
     pairs = [*pki.nodes.get(node.name, {}).values(), *pki.cluster.values()]
     authorities = {**pki.cas, KUBELET_CA: pki.kubelet_ca}
@@ -216,13 +222,13 @@ def _from_state(plan: ClusterPlan, node: NodePlan, secrets: Secrets) -> dict[str
 
 
 def _image_of(plan: ClusterPlan, use: str, arch: str | None = None) -> str:
-    """The full reference of the image that serves a purpose; empty where the cluster has none."""
+    """Return the full reference of the image for a use; empty if the cluster has none."""
     found = find_use(plan.cluster, use, arch)
     return full_name(found[0].ref) if found else ""
 
 
-def _host_facts(plan: ClusterPlan, node: NodePlan) -> dict[str, Any]:
-    """What install.sh and verify.sh read from node.env."""
+def _make_host_values(plan: ClusterPlan, node: NodePlan) -> dict[str, Any]:
+    """Make the values that install.sh and verify.sh read from node.env."""
     ports = {port: unit for role in node.roles for port, unit in PORTS[role].items()}
     if node.has(Role.LOAD_BALANCER):
         ports[plan.endpoint_port] = "kube-nginx.service"
@@ -240,7 +246,7 @@ def _host_facts(plan: ClusterPlan, node: NodePlan) -> dict[str, Any]:
         "ports": ports,
         "open_ports": open_ports(plan, node, ports),
         "closed_ports": tuple(
-            port for port in CLOSED_PORTS if not _is_asked_for(plan.cluster, port)
+            port for port in CLOSED_PORTS if not _is_in_extra(plan.cluster, port)
         ),
         "commands": has(COMMANDS),
         "commands_wanted": has(COMMANDS_WANTED),
@@ -258,7 +264,7 @@ def _host_facts(plan: ClusterPlan, node: NodePlan) -> dict[str, Any]:
     }
 
 
-def _is_asked_for(cluster: Cluster, port: int) -> bool:
-    """Whether the user's `extra` names the port anywhere."""
+def _is_in_extra(cluster: Cluster, port: int) -> bool:
+    """Whether `extra` in cluster.yaml names the port."""
     values = [extra.model_dump_json() for extra in cluster.extra.values()]
     return any(re.search(rf"\b{port}\b", value) for value in values)

@@ -1,12 +1,12 @@
-"""A node's share of the images, as files of its bundle.
+"""The images of a node, as files of its bundle.
 
     rootfs/opt/k8s/images/blobs/sha256/DIGEST    each manifest, configuration and layer once
-    rootfs/opt/k8s/images/NAME/                  what makes an archive of an image's blobs
-    lib/images.tsv                               what install.sh and others know of each image
+    rootfs/opt/k8s/images/NAME/                  the files that turn blobs into an image archive
+    lib/images.tsv                               the list of images for install.sh and other scripts
 
-They stay on the host, so that an image that the runtime has lost can be loaded again. The archive
-that the host puts together has both lists of contents: Docker reads manifest.json (before 25 it
-knows no other), containerd index.json.
+They stay on the host, so that it can load an image again that the runtime lost. The archive that
+the host assembles has both indices: Docker reads manifest.json (before version 25 nothing else),
+containerd reads index.json.
 """
 
 import re
@@ -34,11 +34,11 @@ LIST = "lib/images.tsv"
 HEADING = "# directory\treference\timage id\tKiB that the runtime needs for it\n"
 LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 UNPACKED = 4
-"""A compressed layer is kept as it is, and unpacked it is about three times as large."""
+"""The factor for a compressed layer: the runtime keeps it, and unpacks it to about three times."""
 
 
 def make_image_files(plan: ClusterPlan, node: NodePlan, files: ImageFiles) -> Iterator[File]:
-    """Blobs, each once whatever the number of images that share it, and the lists."""
+    """Yield each blob once, even if several images share it, and the lists."""
     blobs: dict[str, File] = {}
     lines = []
     for needed in list_needed(plan):
@@ -57,7 +57,7 @@ def make_image_files(plan: ClusterPlan, node: NodePlan, files: ImageFiles) -> It
 
 
 def directory_name(reference: Reference) -> str:
-    """A reference as one name of a directory, `registry.k8s.io_pause_3.9`."""
+    """Turn a reference into the name of a directory, `registry.k8s.io_pause_3.9`."""
     return re.sub(r"[/:]", "_", reference.name)
 
 
@@ -74,7 +74,7 @@ def _list_blobs(image: StoredImage, name: str, files: ImageFiles) -> Iterator[Fi
 
 
 def _list_contents(image: StoredImage, reference: Reference, name: str) -> Iterator[File]:
-    """The documents around the blobs, and which blobs they are."""
+    """Yield the indices of an image, and the list of its blobs."""
     manifest = image.manifest
     descriptors = (manifest.descriptor, manifest.config, *manifest.layers)
     digests = dict.fromkeys(descriptor.hexadecimal for descriptor in descriptors)
@@ -96,7 +96,7 @@ def _list_contents(image: StoredImage, reference: Reference, name: str) -> Itera
 
 
 def _make_index(manifest: Descriptor, reference: Reference) -> bytes:
-    """Every name that containerd is to know the image by; pods may name it by digest, too."""
+    """Make index.json with every name for containerd: pods may also use the digest."""
     names = [name for name in (reference.name, reference.by_digest) if name]
     manifests = [
         describe(manifest) | {"annotations": {"io.containerd.image.name": name}} for name in names

@@ -18,16 +18,16 @@ from bundler.render.tree import File, Tree, make_manifest
 from bundler.sources.payloads import Payloads
 
 Describe = Callable[[NodePlan, Tree], Iterable[File]]
-"""Makes files that tell of a node's finished tree."""
+"""Makes the files that describe a complete tree, such as the SBOM."""
 
-SECRET_MARKS = (
+SECRET_MARKERS = (
     b"PRIVATE KEY-----",
     b"client-key-data:",
     b"token-secret:",
     b"    token:",
     b"tls.key:",
 )
-"""What betrays a secret, whatever the file is called."""
+"""Content that only a file with a secret has, in case its name is not in SECRET_NAMES."""
 
 
 def render_node(
@@ -37,9 +37,9 @@ def render_node(
     payloads: Payloads | None = None,
     describe: Describe | None = None,
 ) -> Tree:
-    """The node's whole bundle with its manifest; without `payloads` only what is text.
+    """Render the complete bundle of a node with its manifest; without `payloads` only text files.
 
-    `describe` makes files about all the others.
+    `describe` makes the files that describe all others.
     """
     context = make_context(plan, node, secrets)
     tree = Tree(_make_file(template, context) for template in list_files(plan, node))
@@ -49,10 +49,11 @@ def render_node(
 def render_public(
     plan: ClusterPlan, node: NodePlan, payloads: Payloads
 ) -> tuple[Tree, dict[str, ContentSource]]:
-    """What of the node's bundle is no secret and needs no state directory; and the other paths.
+    """Render the files of a bundle that need no secret and no state directory.
 
-    The lines of its manifest are the same as those of the whole bundle's. `plan` has pod subnets
-    of `make_unknown` where the state directory gives them out.
+    Returns them and the paths of the other files. The manifest has the same lines for them as the
+    manifest of the complete bundle. Pod subnets from the state directory are `make_unknown` in
+    `plan`.
     """
     context = make_context(plan, node, None)
     tree = Tree()
@@ -66,7 +67,7 @@ def render_public(
 
 
 def list_payloads(plan: ClusterPlan, node: NodePlan, payloads: Payloads) -> Iterator[File]:
-    """The large files of a node's bundle; nothing in them is secret."""
+    """Yield the large files of a node's bundle; none of them is secret."""
     yield from _list_programs(plan, node, payloads)
     for file in make_image_files(plan, node, payloads.images):
         if isinstance(file.content, Payload):
@@ -86,7 +87,7 @@ def _complete(
     payloads: Payloads | None,
     describe: Describe | None = None,
 ) -> Tree:
-    """The same tree with what is no template, and with its manifest."""
+    """Add the files that are no templates, and the manifest."""
     for file in make_registry_files(plan, node):
         tree.add(_check_open(file))
     if payloads is not None:
@@ -114,15 +115,15 @@ def _make_file(template: OverlayFile, context: Mapping[str, Any]) -> File:
 
 
 def _check_open(file: File) -> File:
-    """The same file; TemplateError where it holds a secret and others may read it."""
+    """Return the file; raises TemplateError if it has a secret and others may read it."""
     content = file.content if isinstance(file.content, bytes) else b""
-    if file.mode != SECRET_MODE and any(mark in content for mark in SECRET_MARKS):
-        raise TemplateError(f"{file.origin}: a secret in a file that others may read")
+    if file.mode != SECRET_MODE and any(mark in content for mark in SECRET_MARKERS):
+        raise TemplateError(f"{file.origin}: has a secret, but its mode lets others read it")
     return file
 
 
 def _make_public_file(template: OverlayFile, context: Mapping[str, Any]) -> File | None:
-    """None where the file is secret, or says something that only the state directory knows."""
+    """Render the file; None if it is secret or needs a value from the state directory."""
     if template.mode == SECRET_MODE:
         return None
     try:

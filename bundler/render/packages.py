@@ -1,4 +1,4 @@
-"""A node's share of the packages, as files of its bundle."""
+"""The OS packages of a node, as files of its bundle."""
 
 from collections.abc import Iterator
 
@@ -14,17 +14,17 @@ LIST = f"{DIRECTORY}/LIST"
 
 
 def make_package_files(plan: ClusterPlan, node: NodePlan, files: PackageFiles) -> Iterator[File]:
-    """The package files for the node, and the list by which install.sh installs them.
+    """Yield the package files for the node, and the list from which install.sh installs them.
 
-    Raises ArtifactError where a wanted package is not among the files.
+    Raises ArtifactError if the file of a package is missing.
     """
     mine = tuple(file for file in files.files if file.arch in {node.arch, "all"})
     pairs = wanted_pairs(plan, node, tuple(file.name for file in mine))
     names = [name_of(pair) for pair in pairs]
     if missing := sorted(set(names) - {file.name for file in mine}):
         raise ArtifactError(
-            f"{node.name}: no file brings {', '.join(missing)} ({node.arch})",
-            hint="put the files into packages.dir, or leave them out of packages.names",
+            f"{node.name}: no file for the packages {', '.join(missing)} ({node.arch})",
+            hint="put the files into packages.dir, or remove the packages from packages.names",
         )
     chosen = select_files(names, mine)
     if not chosen:

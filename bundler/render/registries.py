@@ -1,4 +1,4 @@
-"""What containerd is told of registries: a hosts.toml for each, and who signs for it.
+"""containerd's configuration of registries: a hosts.toml and a CA certificate for each.
 
 Source: https://github.com/containerd/containerd/blob/main/docs/hosts.md
 """
@@ -17,7 +17,7 @@ DOCKER_HUB_SERVER = f"https://{HOSTS[DOCKER_HUB]}"
 
 
 def make_registry_files(plan: ClusterPlan, node: NodePlan) -> Iterator[File]:
-    """The files of every registry, for a worker that runs containerd."""
+    """Yield the files of every registry, for a worker that runs containerd."""
     runtime = plan.cluster.runtime
     if not isinstance(runtime, Containerd) or not node.has(Role.WORKER):
         return
@@ -40,5 +40,5 @@ def _make_hosts(registry: Registry, folder: str) -> dict[str, object]:
         how["ca"] = f"{folder}/ca.crt"
     if registry.insecure:
         how["skip_verify"] = True
-    # without mirrors the registry itself must be named, or its authority would count for nothing
+    # without mirrors the registry itself must be listed, or containerd ignores its CA
     return {"server": server, "host": dict.fromkeys(registry.mirrors or (server,), how)}

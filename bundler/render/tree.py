@@ -1,4 +1,4 @@
-"""A node's bundle as a tree of files, its manifest, and the tree written out for review."""
+"""The tree of files of a bundle: its manifest, and writing it to disk for review."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -14,28 +14,28 @@ MANIFEST = "MANIFEST"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class File:
-    """One file of a bundle: small ones hold their bytes, large ones a payload."""
+    """One file of a bundle: a small one has its bytes, a large one a payload."""
 
     path: str  # relative to the bundle's directory
     mode: int
     content: bytes | Payload
-    origin: str  # the template, artifact member or image archive that it comes from
+    origin: str  # its template, archive member or image
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """The size in bytes."""
         return self.content.size if isinstance(self.content, Payload) else len(self.content)
 
     @property
     def sha256(self) -> str:
-        """Hexadecimal."""
+        """The digest in hexadecimal."""
         if isinstance(self.content, Payload):
             return self.content.sha256
         return hashlib.sha256(self.content).hexdigest()
 
 
 class Tree:
-    """Files by path; a path belongs to one origin only."""
+    """Files by path; two files cannot have the same path."""
 
     def __init__(self, files: Iterable[File] = ()) -> None:
         self._files: dict[str, File] = {}
@@ -43,33 +43,33 @@ class Tree:
             self.add(file)
 
     def add(self, file: File) -> None:
-        """Add a file; TemplateError where another has its path."""
+        """Add a file; raises TemplateError if another has its path."""
         other = self._files.get(file.path)
         if other is not None:
-            raise TemplateError(f"{file.path} is made by {other.origin} and by {file.origin}")
+            raise TemplateError(f"{file.path}: two sources, {other.origin} and {file.origin}")
         self._files[file.path] = file
 
     def __iter__(self) -> Iterator[File]:
-        """Files sorted by path."""
+        """Iterate over the files, sorted by path."""
         return iter(sorted(self._files.values(), key=lambda file: file.path))
 
     def __getitem__(self, path: str) -> File:
-        """The file of that path; KeyError where there is none."""
+        """Return the file with that path; raises KeyError."""
         return self._files[path]
 
     def __contains__(self, path: str) -> bool:
-        """Whether the path is taken."""
+        """Whether a file has the path."""
         return path in self._files
 
 
 def make_manifest(tree: Tree) -> File:
-    """One line a file: sha256, mode, size, path."""
+    """Make MANIFEST: one line per file with SHA-256, mode, size and path."""
     lines = [f"{file.sha256} {file.mode:04o} {file.size} {file.path}\n" for file in tree]
     return File(path=MANIFEST, mode=0o644, content="".join(lines).encode(), origin="manifest")
 
 
 def write_tree(tree: Tree, directory: Path) -> None:
-    """Write a tree out as plain files, for review and diff."""
+    """Write a tree as plain files, for review and diff."""
     for file in tree:
         target = directory / file.path
         with explain_disk_faults(target):

@@ -82,7 +82,9 @@ def test_an_image_that_the_bundle_does_not_have_fails_the_build_with_its_place(
     make: Callable[..., Path], tmp_path: Path
 ) -> None:
     sandbox = "{plugins: {io.containerd.cri.v1.images: {pinned_images: {sandbox: 'mine/pause:9'}}}}"
-    with pytest.raises(ArtifactError, match=r"config.toml:\d+: names mine/pause:9, which `images`"):
+    with pytest.raises(
+        ArtifactError, match=r"config.toml:\d+: image mine/pause:9 is missing in `images`"
+    ):
         make(f"extra: {{containerd: {{config: {sandbox}}}}}\n")
     assert not list((tmp_path / "dist").glob("*.tar.gz"))
 

@@ -29,7 +29,7 @@ from bundler.render.bundle_manifest import (
     make_header,
     parse_manifest,
 )
-from bundler.render.context import STATE_NAMES, _from_state, make_unknown
+from bundler.render.context import STATE_NAMES, _make_state_values, make_unknown
 from bundler.render.tree import File
 
 SPLIT = Media(layout=Layout.SPLIT)
@@ -93,7 +93,7 @@ def test_a_manifest_is_read_back_with_the_source_of_every_file() -> None:
 
 @pytest.mark.parametrize("content", [b"nothing", b"# from-moon x", b"ab 9 12 x", b"\xff", b"# x"])
 def test_a_file_that_is_not_a_manifest_is_refused(content: bytes) -> None:
-    with pytest.raises(OutputError, match="not a bundle's MANIFEST"):
+    with pytest.raises(OutputError, match="not the MANIFEST of a bundle"):
         parse_manifest(content, "a test")
 
 
@@ -326,7 +326,7 @@ def test_a_base_can_be_given_in_many_forms(site: SmallSite, tmp_path: Path, form
         ("nowhere", "no such file or directory"),
         ("cache", "holds no bundle"),
         ("pause.tar", "does not name its node"),
-        ("two=pause.tar", "not a bundle's MANIFEST"),
+        ("two=pause.tar", "not the MANIFEST of a bundle"),
         ("other", "has no node unknown"),
         ("public", "holds no bundle"),
         ("public/small-one.public.tar.gz", "was built with --public-only"),
@@ -516,7 +516,7 @@ def test_no_name_from_the_state_is_needed_without_it(
     site: SmallSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with open_plan(load(site.inputs).cluster, site.inputs) as (plan, secrets):
-        assert set(_from_state(plan, plan.nodes[0], secrets)) == set(STATE_NAMES)
+        assert set(_make_state_values(plan, plan.nodes[0], secrets)) == set(STATE_NAMES)
     with pytest.raises(Exception, match="tokens is in the state directory"):
         str(make_unknown("tokens"))
 

@@ -124,7 +124,7 @@ def test_a_failed_pack_leaves_no_file(tree: Tree, tmp_path: Path) -> None:
 
 def test_two_owners_of_one_path_are_refused() -> None:
     tree = Tree([make_file("a", b"1")])
-    with pytest.raises(TemplateError, match="a is made by a test and by a test"):
+    with pytest.raises(TemplateError, match="a: two sources, a test and a test"):
         tree.add(make_file("a", b"2"))
 
 

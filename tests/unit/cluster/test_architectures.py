@@ -129,7 +129,7 @@ def test_a_node_refers_only_to_images_of_its_architecture(
         check_images_complete(plan, plan.nodes[position], tree)
         return
     missing = "arm64" if arch == "amd64" else "amd64"
-    expected = f"node.env:1: names web.example/web:1, which `images` does not bring for {missing}"
+    expected = f"node.env:1: image web.example/web:1 is missing in `images` for {missing}"
     with pytest.raises(ArtifactError, match=expected):
         check_images_complete(plan, plan.nodes[position], tree)
 

@@ -356,10 +356,14 @@ items:
         ("quay.example/a:1", "containerd", None),
         (f"quay.example/a@{DIGEST}", "containerd", None),
         (f"quay.example/a:1@{DIGEST}", "containerd", None),
-        ("quay.example/b:1", "containerd", "x.yaml:8: names quay.example/b:1, which `images`"),
-        (f"quay.example/a@sha256:{'cd' * 32}", "containerd", "does not bring by digest"),
+        (
+            "quay.example/b:1",
+            "containerd",
+            "x.yaml:8: image quay.example/b:1 is missing in `images`",
+        ),
+        (f"quay.example/a@sha256:{'cd' * 32}", "containerd", "is missing in `images` by digest"),
         (f"quay.example/a@{DIGEST}", "docker, cri_dockerd: 0.3.4", "by their tags only"),
-        ("A:1", "containerd", "x.yaml:8: names A:1, which must have a repository"),
+        ("A:1", "containerd", "x.yaml:8: image A:1 must have a repository"),
     ],
 )
 def test_every_image_in_a_manifest_must_be_in_the_bundle(

@@ -439,5 +439,5 @@ def test_a_named_package_without_a_file_is_reported(
     inputs: Inputs, describe: Callable[..., Path]
 ) -> None:
     describe(dir="debs", names=["nginx", "vim"])
-    with pytest.raises(BundlerError, match=r"master1: no file brings vim \(amd64\)"):
+    with pytest.raises(BundlerError, match=r"master1: no file for the packages vim \(amd64\)"):
         build(inputs, inputs.description.parent / "dist")
