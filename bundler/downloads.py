@@ -96,7 +96,7 @@ def list_local_digests(project: Project, resolved: Resolved) -> frozenset[str]:
 def warn_about_first_uses(project: Project, resolved: Resolved) -> None:
     """Warn about each digest that has no trust source but the first download."""
     for image in () if project.lock else resolved.images:
-        if image.digest is None:
+        if not image.digest:
             log.warning(
                 f"{image.label}: there is no digest for its tag; the first download is trusted,"
                 " and `bundler lock` records its digest"

@@ -202,7 +202,7 @@ def render_trees(
         return _make_public_trees(project, payloads, mtime)
     plan = assign_pod_subnets(project.plan, secrets.pod_subnets)
     describe: Describe | None = None
-    if payloads is not None:
+    if payloads:
         locked = project.lock.entries if project.lock else ()
         images = payloads.images.images
         describe = make_describer(plan, resolved.artifacts, images, locked, project.digests, mtime)

@@ -14,7 +14,7 @@ from bundler.project import Inputs
 
 def check_together(since: list[str] | None, output: Path | None) -> None:
     """Raise ConfigError if only one of --since and -o is given."""
-    if (since is None) != (output is None):
+    if bool(since) != bool(output):
         raise ConfigError(
             "--since and -o must be given together: --since names the bundles on the hosts, -o the"
             " directory for the new ones"

@@ -32,7 +32,7 @@ def resolve_sources(
         raise ConfigError(
             f"{lock_path}: --strict needs a lock", hint="create it with: bundler lock"
         )
-    if strict and lock is not None:
+    if strict and lock:
         refuse_first_uses(lock)
     return Resolved(
         artifacts=resolve_artifacts(plan, lock, lock_path),

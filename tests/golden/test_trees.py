@@ -1,7 +1,7 @@
-"""What is rendered for the example, byte by byte: a change shows up in review.
+"""The rendered files of the example, byte by byte: a change shows up in review.
 
-`UPDATE_GOLDEN=1 pytest tests/golden` writes the expected trees anew. Keys, certificates, tokens and
-what follows from them are put in as [secret]; static files of templates/ are not repeated here.
+`UPDATE_GOLDEN=1 pytest tests/golden` writes the expected trees again. Keys, certificates, tokens
+and values made of them are replaced by [secret]. Files that are copied unchanged are left out.
 """
 
 import difflib
@@ -33,7 +33,7 @@ def is_rendered(path: str) -> bool:
 
 
 def read_tree(directory: Path) -> dict[str, str]:
-    """Path and mode → text, of every file that a template was rendered to."""
+    """Path and mode → text of every rendered file."""
     found = {}
     for path in sorted(directory.rglob("*")):
         name = path.relative_to(directory).as_posix()
@@ -70,14 +70,14 @@ def test_the_example_renders_as_reviewed(trees: Path, node: str) -> None:
     assert "\n".join(changes) == ""
 
 
-def test_a_text_only_rendering_needs_no_download_and_leaves_out_what_is_large(trees: Path) -> None:
+def test_text_only_needs_no_download_and_leaves_out_large_files(trees: Path) -> None:
     files = {path.relative_to(trees).as_posix() for path in trees.rglob("*") if path.is_file()}
     assert "worker1/rootfs/etc/systemd/system/kubelet.service" in files
     assert "worker1/rootfs/opt/k8s/bin/kubelet" not in files
     assert not any(path.startswith("worker1/images/") for path in files)
 
 
-def test_only_files_with_secrets_are_closed_to_others(trees: Path) -> None:
+def test_only_files_with_secrets_have_mode_0600(trees: Path) -> None:
     closed = {
         path.relative_to(trees / "master1").as_posix()
         for path in (trees / "master1").rglob("*")

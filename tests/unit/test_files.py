@@ -1,4 +1,4 @@
-"""What is written appears whole, and never in the place of what is no plain file."""
+"""Files are written completely or not at all, and only regular files are replaced."""
 
 import os
 import socket
@@ -19,7 +19,7 @@ from bundler.formats.volumes import write_pieces
 def bind(path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as server:
         here = Path.cwd()
-        os.chdir(path.parent)  # such names are short
+        os.chdir(path.parent)  # names of sockets must be short
         try:
             server.bind(path.name)
         finally:
@@ -47,19 +47,19 @@ NAMES = {"the public key of keygen": "signer.pub", "the first volume of a build"
 
 @pytest.mark.parametrize("kind", SPECIAL)
 @pytest.mark.parametrize("writer", WRITERS)
-def test_what_is_no_plain_file_is_not_replaced(tmp_path: Path, writer: str, kind: str) -> None:
+def test_a_special_file_is_not_replaced(tmp_path: Path, writer: str, kind: str) -> None:
     target = tmp_path / NAMES.get(writer, "target")
     SPECIAL[kind](target)
     before = target.lstat()
     with pytest.raises(OutputError) as caught:
         WRITERS[writer](target)
-    assert kind in caught.value.message or "exists already" in caught.value.message
+    assert kind in caught.value.message or "does not overwrite" in caught.value.message
     assert str(target) in caught.value.message
     assert target.lstat() == before
     assert not list(tmp_path.glob(".tmp-*"))
 
 
-def test_a_plain_file_is_replaced_and_has_the_mode_that_is_asked_for(tmp_path: Path) -> None:
+def test_a_regular_file_is_replaced_and_gets_the_given_mode(tmp_path: Path) -> None:
     write_atomically(tmp_path / "file", b"old")
     write_atomically(tmp_path / "file", b"new", mode=0o644)
     assert (tmp_path / "file").read_bytes() == b"new"

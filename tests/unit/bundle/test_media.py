@@ -543,7 +543,7 @@ def test_signatures_cover_volumes_payloads_and_deltas(site: SmallSite) -> None:
         (
             ["--split", "650M"],
             [
-                "write   DIST/small-one.tar.gz; volumes .001 … and join.sh where larger than 650000000 bytes"
+                "write   DIST/small-one.tar.gz; in volumes .001 … with join.sh if larger than 650000000 bytes"
             ],
         ),
         (

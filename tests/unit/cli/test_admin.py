@@ -1,4 +1,4 @@
-"""Access for people: users of their own, and a PKCS#12 for a browser."""
+"""Access for people: kubeconfigs for users, and PKCS#12 for a browser."""
 
 import base64
 import subprocess
@@ -34,7 +34,7 @@ def authority(site: Path) -> x509.Certificate:
     )
 
 
-def test_a_user_gets_a_kubeconfig_of_his_own_that_ends_when_told(
+def test_a_user_gets_a_kubeconfig_that_ends_after_the_given_days(
     bundler: Run, description: Path
 ) -> None:
     done = bundler("create", "--name", "alice", "--group", "dev", "--days", "30")
@@ -57,7 +57,7 @@ def test_a_user_gets_a_kubeconfig_of_his_own_that_ends_when_told(
 @pytest.mark.parametrize(
     "arguments", [("--name", "system:admin"), ("--name", "bob", "--group", "system:masters")]
 )
-def test_nobody_gets_a_name_of_kubernetes_own(
+def test_names_that_are_reserved_for_kubernetes_are_refused(
     bundler: Run, description: Path, arguments: tuple[str, ...]
 ) -> None:
     done = bundler("create", *arguments)
@@ -72,9 +72,7 @@ def test_an_existing_file_is_not_overwritten(bundler: Run, description: Path) ->
     assert (description.parent / "alice.kubeconfig").read_text() == "mine"
 
 
-def test_the_administrators_identity_opens_with_its_password_only(
-    bundler: Run, description: Path
-) -> None:
+def test_the_pkcs12_file_opens_only_with_its_password(bundler: Run, description: Path) -> None:
     (description.parent / "password").write_text("correct horse\n")
     done = bundler("export", "--p12", "admin.p12", "--password-file", "password")
     assert done.returncode == 0, done.stderr
@@ -89,9 +87,7 @@ def test_the_administrators_identity_opens_with_its_password_only(
         pkcs12.load_key_and_certificates(path.read_bytes(), b"wrong horse")
 
 
-def test_a_short_password_is_refused_and_no_password_is_shown(
-    bundler: Run, description: Path
-) -> None:
+def test_a_short_password_is_refused_and_not_printed(bundler: Run, description: Path) -> None:
     done = bundler("export", "--p12", "admin.p12", stdin="short\nshort\n")
     assert done.returncode == 2
     assert "less than 8" in done.stderr

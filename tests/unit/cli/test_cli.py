@@ -1,4 +1,4 @@
-"""The command line as its users meet it: output, exit codes, nothing lost."""
+"""The command line: output, exit codes, and no lost files."""
 
 import errno
 import json
@@ -28,7 +28,7 @@ def bundler(description: Path, tmp_path: Path) -> Run:
     return run
 
 
-def test_version_and_help_teach(bundler: Run) -> None:
+def test_version_and_help_show_how_to_start(bundler: Run) -> None:
     assert bundler("--version").stdout.startswith("bundler 0.")
     for command in ("build", "check", "render", "inspect"):
         said = bundler(command, "--help")
@@ -47,7 +47,9 @@ def test_check_accepts_the_example_and_writes_nothing(bundler: Run, description:
     assert [path.name for path in description.parent.iterdir()] == ["cluster.yaml"]
 
 
-def test_a_faulty_description_gives_two_and_all_faults(bundler: Run, description: Path) -> None:
+def test_a_wrong_cluster_yaml_gives_exit_code_2_and_every_error(
+    bundler: Run, description: Path
+) -> None:
     description.write_text(description.read_text().replace("ipvs", "none").replace("eth0", ""))
     done = bundler("check", "--pins", str(PINS))
     assert done.returncode == 2
@@ -55,7 +57,7 @@ def test_a_faulty_description_gives_two_and_all_faults(bundler: Run, description
     assert "Traceback" not in done.stderr
 
 
-def test_a_component_without_a_pin_is_refused_and_told_how_to_pin(
+def test_a_component_without_a_pin_is_refused_with_the_lines_to_add(
     bundler: Run, description: Path
 ) -> None:
     description.write_text(
@@ -69,7 +71,7 @@ def test_a_component_without_a_pin_is_refused_and_told_how_to_pin(
     assert not (description.parent / "lab.state").exists()
 
 
-def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
+def test_a_dry_run_shows_what_would_be_done_and_writes_nothing(
     bundler: Run, description: Path
 ) -> None:
     done = bundler("build", "--dry-run", "--pins", str(PINS), "-o", "out")
@@ -80,7 +82,7 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
     assert [path.name for path in description.parent.iterdir()] == ["cluster.yaml"]
 
 
-def test_a_build_that_cannot_get_its_files_leaves_neither_keys_nor_bundles(
+def test_a_build_with_missing_files_creates_no_keys_and_no_bundles(
     bundler: Run, description: Path
 ) -> None:
     done = bundler("build", "--offline", "--pins", str(PINS))
@@ -90,7 +92,7 @@ def test_a_build_that_cannot_get_its_files_leaves_neither_keys_nor_bundles(
     assert sorted(path.name for path in description.parent.iterdir()) == ["cluster.yaml"]
 
 
-def test_render_reuses_the_state_and_refuses_a_strangers_directory(
+def test_render_reuses_the_state_and_refuses_a_directory_with_other_files(
     bundler: Run, description: Path
 ) -> None:
     arguments = ("render", "--text-only", "--pins", str(PINS), "-o", "trees")
@@ -107,7 +109,7 @@ def test_render_reuses_the_state_and_refuses_a_strangers_directory(
     assert "contains other files" in refused.stderr
 
 
-def test_a_new_master_reissues_only_what_must_change_and_says_so(
+def test_a_new_control_plane_reissues_only_the_certificates_that_must_change(
     bundler: Run, description: Path
 ) -> None:
     arguments = ("render", "--text-only", "--pins", str(PINS), "-o", "trees")
@@ -128,7 +130,7 @@ def test_a_new_master_reissues_only_what_must_change_and_says_so(
     ).read_bytes() == worker
 
 
-def test_a_worker_keeps_its_pod_subnet_when_others_come_before_it(
+def test_a_worker_keeps_its_pod_subnet_when_another_is_added_before_it(
     bundler: Run, description: Path
 ) -> None:
     arguments = ("render", "--text-only", "--pins", str(PINS), "-o", "trees")
@@ -152,7 +154,7 @@ def test_a_worker_keeps_its_pod_subnet_when_others_come_before_it(
     }
 
 
-def test_no_secret_reaches_the_output(bundler: Run, description: Path) -> None:
+def test_no_secret_is_printed(bundler: Run, description: Path) -> None:
     done = bundler("render", "--text-only", "--pins", str(PINS), "-o", "trees")
     said = done.stdout + done.stderr
     state = description.parent / "lab.state"
@@ -166,7 +168,7 @@ def test_no_secret_reaches_the_output(bundler: Run, description: Path) -> None:
     assert "PRIVATE" not in said
 
 
-def test_explain_gives_value_reason_and_span_of_each_flag(bundler: Run) -> None:
+def test_explain_shows_value_reason_and_minors_of_each_flag(bundler: Run) -> None:
     said = bundler("explain", "kube-controller-manager", "--version", "1.18").stdout
     assert "--experimental-cluster-signing-duration=8760h\n" in said
     assert "[before 1.19]" in said
@@ -181,7 +183,7 @@ def test_explain_gives_value_reason_and_span_of_each_flag(bundler: Run) -> None:
         assert bundler("explain", *arguments).returncode == 2
 
 
-def test_what_the_machine_refuses_unforeseen_is_told_without_a_traceback(
+def test_an_unexpected_os_error_is_shown_without_a_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(**_: object) -> None:

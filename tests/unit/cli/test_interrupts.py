@@ -1,4 +1,4 @@
-"""Ctrl-C: a line and exit code 130 soon, whatever is waited for."""
+"""Ctrl-C ends a command soon, with one line and exit code 130."""
 
 import fcntl
 import hashlib
@@ -24,8 +24,8 @@ from bundler.sources.fetch import FetchOptions, ensure_artifact, ensure_artifact
 from bundler.sources.retries import StoppedError
 
 BUNDLER = Path(sys.executable).parent / "bundler"
-SOON = 5  # seconds: far less than any time-out of a connection
-LISTENING = ("env", "--default-signal=INT")  # shells have what is in the background ignore it
+SOON = 5  # seconds: much less than any timeout of a connection
+LISTENING = ("env", "--default-signal=INT")  # a shell makes background processes ignore SIGINT
 
 
 @contextmanager
@@ -34,7 +34,7 @@ def started(*command: object, **words: object) -> Iterator[subprocess.Popen[str]
         [*LISTENING, *map(str, command)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **words,
     )  # fmt: skip
-    killer = threading.Timer(30, process.kill)  # whatever it does instead
+    killer = threading.Timer(30, process.kill)  # in case it hangs
     killer.start()
     try:
         yield process
@@ -45,7 +45,7 @@ def started(*command: object, **words: object) -> Iterator[subprocess.Popen[str]
 
 
 def interrupt(process: subprocess.Popen[str]) -> str:
-    """What it says when it is interrupted, and ends."""
+    """Interrupt it; its stderr."""
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=SOON)
     assert process.returncode == 130
@@ -55,7 +55,7 @@ def interrupt(process: subprocess.Popen[str]) -> str:
 
 @contextmanager
 def held(cache: Cache, name: str) -> Iterator[int]:
-    """Another run's lock, from the outside."""
+    """Hold the lock of another run."""
     with (cache.directory("locks") / name).open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield file.fileno()
@@ -68,26 +68,26 @@ def options(tmp_path: Path) -> FetchOptions:
 
 @pytest.fixture
 def silent() -> Iterator[socket.socket]:
-    """A server that takes connections, and says nothing."""
+    """A server that accepts connections and sends nothing."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(60)
         yield server
 
 
-def test_a_fetch_ends_soon_behind_servers_that_say_no_more_and_another_runs_lock(
+def test_an_interrupt_ends_a_fetch_that_waits_for_silent_servers_and_a_lock(
     silent: socket.socket, tmp_path: Path
 ) -> None:
     description = write_description(tmp_path)
     pins = write_upstream(tmp_path, description)
     data = json.loads(pins.read_text())
-    begun, silenced, locked, *_ = data["artifacts"].values()
-    begun["url"] = silenced["url"] = f"http://127.0.0.1:{silent.getsockname()[1]}/x"
-    silenced["sha256"] = hashlib.sha256(b"another").hexdigest()
+    started_one, silent_one, locked_one, *_ = data["artifacts"].values()
+    started_one["url"] = silent_one["url"] = f"http://127.0.0.1:{silent.getsockname()[1]}/x"
+    silent_one["sha256"] = hashlib.sha256(b"another").hexdigest()
     pins.write_text(json.dumps(data))
     cache = Cache(tmp_path / "cache")
     command = ("fetch", "-c", description, "--pins", pins, "--cache", cache.root, "--mirror")
     with (
-        held(cache, f"sha256-{locked['sha256']}"),
+        held(cache, f"sha256-{locked_one['sha256']}"),
         started(BUNDLER, *command, tmp_path / "mirror", env=without_proxies()) as process,
     ):
         connections = [silent.accept()[0] for _ in range(2)]
@@ -105,7 +105,7 @@ def without_proxies() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
 
 
-def test_who_waits_for_another_run_says_once_for_what(
+def test_waiting_for_another_run_is_reported_once(
     options: FetchOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     artifact = make_artifact("http://127.0.0.1:1/x", b"wanted")
@@ -123,7 +123,7 @@ def test_who_waits_for_another_run_says_once_for_what(
     assert said == [f"  {artifact.label}: waiting for another run of bundler"]
 
 
-def test_who_waits_for_another_thread_of_the_same_run_says_nothing(
+def test_waiting_for_another_thread_is_not_reported(
     options: FetchOptions, capsys: pytest.CaptureFixture[str]
 ) -> None:
     taken = threading.Event()
@@ -142,14 +142,14 @@ def test_who_waits_for_another_thread_of_the_same_run_says_nothing(
     assert capsys.readouterr().err == ""
 
 
-def test_who_is_stopped_waits_for_no_lock(options: FetchOptions) -> None:
+def test_a_stopped_download_does_not_wait_for_a_lock(options: FetchOptions) -> None:
     artifact = make_artifact("http://127.0.0.1:1/x")
     threading.Timer(0.2, options.stop.set).start()
     with held(options.cache, f"sha256-{artifact.digest}"), pytest.raises(StoppedError):
         ensure_artifact(artifact, options)
 
 
-def test_what_has_not_begun_when_a_run_is_stopped_never_begins(options: FetchOptions) -> None:
+def test_a_stopped_run_starts_no_further_download(options: FetchOptions) -> None:
     options.stop.set()
     with pytest.raises(ArtifactError, match="stopped"):
         ensure_artifacts([make_artifact("http://127.0.0.1:1/x")], options)
@@ -157,7 +157,7 @@ def test_what_has_not_begun_when_a_run_is_stopped_never_begins(options: FetchOpt
 
 
 @pytest.mark.parametrize("command", [[BUNDLER], [sys.executable, "-m", "bundler"]])
-def test_an_interrupt_while_the_program_is_loaded_is_a_line(
+def test_an_interrupt_during_the_imports_prints_one_line(
     tmp_path: Path, command: list[object]
 ) -> None:
     (tmp_path / "typer.py").write_text(
@@ -171,7 +171,7 @@ def test_an_interrupt_while_the_program_is_loaded_is_a_line(
     assert said == "error: interrupted; nothing was done yet\n"
 
 
-def test_who_is_told_to_ignore_interrupts_does(tmp_path: Path) -> None:
+def test_an_ignored_sigint_stays_ignored(tmp_path: Path) -> None:
     (tmp_path / "typer.py").write_text(
         "import os, signal\nos._exit(signal.getsignal(signal.SIGINT) != signal.SIG_IGN)\n"
     )

@@ -1,4 +1,4 @@
-"""What running downloads show: lines with speed and time left, and bars on a terminal."""
+"""The progress of downloads: lines with speed and time left, or bars on a terminal."""
 
 import io
 import time
@@ -20,7 +20,7 @@ def console(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     return out
 
 
-def test_without_a_terminal_lines_say_how_far_how_fast_and_how_long(console: io.StringIO) -> None:
+def test_without_a_terminal_lines_show_bytes_speed_and_time_left(console: io.StringIO) -> None:
     now = [100.0]
     with DownloadProgress(lambda: now[0]) as progress:
         progress.start("etcd", 50 * MIB, 10 * MIB)
@@ -36,7 +36,7 @@ def test_without_a_terminal_lines_say_how_far_how_fast_and_how_long(console: io.
     ]
 
 
-def test_a_download_that_ends_early_says_where(console: io.StringIO) -> None:
+def test_a_download_that_ends_early_shows_at_which_byte(console: io.StringIO) -> None:
     now = [0.0]
     progress = DownloadProgress(lambda: now[0])
     progress.start("etcd", 2 * MIB, 0)
@@ -48,7 +48,7 @@ def test_a_download_that_ends_early_says_where(console: io.StringIO) -> None:
     )
 
 
-def test_many_small_steps_make_few_lines(console: io.StringIO) -> None:
+def test_many_small_steps_print_few_lines(console: io.StringIO) -> None:
     now = [0.0]
     progress = DownloadProgress(lambda: now[0])
     progress.start("etcd", None, 0)
@@ -59,7 +59,7 @@ def test_many_small_steps_make_few_lines(console: io.StringIO) -> None:
     assert len(console.getvalue().splitlines()) <= 2 + 100 / LINE_INTERVAL
 
 
-def test_on_a_terminal_there_are_bars_with_speed_and_time_left(
+def test_on_a_terminal_bars_show_speed_and_time_left(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     out = io.StringIO()
@@ -69,7 +69,7 @@ def test_on_a_terminal_there_are_bars_with_speed_and_time_left(
         progress.start("etcd", 50 * MIB, 0)
         for _ in range(4):
             progress.advance("etcd", 5 * MIB)
-            time.sleep(0.02)  # a speed is seen over time
+            time.sleep(0.02)  # the speed is measured over time
         progress._bars.refresh()
         shown = out.getvalue()
         progress.finish("etcd")

@@ -362,7 +362,11 @@ items:
             "x.yaml:8: image quay.example/b:1 is missing in `images`",
         ),
         (f"quay.example/a@sha256:{'cd' * 32}", "containerd", "is missing in `images` by digest"),
-        (f"quay.example/a@{DIGEST}", "docker, cri_dockerd: 0.3.4", "by their tags only"),
+        (
+            f"quay.example/a@{DIGEST}",
+            "docker, cri_dockerd: 0.3.4",
+            "finds loaded images only by tag",
+        ),
         ("A:1", "containerd", "x.yaml:8: image A:1 must have a repository"),
     ],
 )
