@@ -1,14 +1,18 @@
 """The catalog: upstream files with their digests, and versions that belong together.
 
-pins.tsv       component, version, arch, algorithm, digest, URL, and where the digest was published
-defaults.tsv   Kubernetes minor, component, version, and the source of that pairing
-flags.yaml     command-line flags that bundler sets, with reasons: see bundler/cluster/settings.py
-fields.yaml    configuration fields that bundler sets: the same
-signatures.py  how upstream projects sign their files
-licences.py    the project and licence of each program (licences.tsv)
-
-bundler/cluster/accepted.py describes accepted-*.tsv, feature-gates.tsv, deprecated-flags.tsv and
-apis.tsv.
+pins.tsv              component, version, arch, algorithm, digest, URL, and the source of the digest
+defaults.tsv          Kubernetes minor, component, version, and the source of that pairing
+flags.yaml            flags that bundler sets, with reasons (bundler/cluster/settings.py)
+fields.yaml           configuration fields that bundler sets, with reasons: the same
+accepted-flags.tsv    flags of the real programs, by minor (bundler/cluster/accepted.py)
+accepted-fields.tsv   configuration fields of the real programs: the same
+deprecated-flags.tsv  flags that upstream has deprecated: the same
+feature-gates.tsv     feature gates of Kubernetes: the same
+apis.tsv              kinds of the Kubernetes API, with group and version: the same
+hot_reload.tsv        which program reloads which file (bundler/pki/hot_reload.py)
+signatures.py         how upstream projects sign their files
+licences.py           the project and licence of each program
+licences.tsv          the rows of licences.py
 """
 
 import csv
