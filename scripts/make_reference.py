@@ -150,7 +150,7 @@ def _describe_parameter(parameter: TyperArgument | TyperOption) -> str:
     default = getattr(parameter.default, "value", parameter.default)
     if isinstance(parameter, TyperOption) and parameter.required:
         return f"{text} Required."
-    if default is None or isinstance(default, bool) or callable(default) or "Default:" in text:
+    if isinstance(default, bool | None) or callable(default) or "Default:" in text:
         return text
     return f"{text} Default: `{default}`."
 

@@ -38,7 +38,7 @@ main() {
     cat "$output/SHA256SUMS"
 }
 
-# From a clean copy of the commit: nothing that lies in the folder by chance gets in.
+# From a clean copy of the commit: no untracked file gets into the distributions.
 build_distributions() {
     mkdir -p "$work/source" "$work/release"
     git -C "$project" archive HEAD | tar -xf - -C "$work/source"
