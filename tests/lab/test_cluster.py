@@ -139,7 +139,7 @@ def test_etcds_timers_run_and_their_work_is_done(installed: Cluster) -> None:
     master.run("systemctl start etcd-defrag.service")
     said = master.output("journalctl -u etcd-health -u etcd-defrag -o cat --no-pager")
     assert "every member is healthy: https://172.30.20.11:2379" in said
-    assert "database: " in said
+    assert "size of the database: " in said
 
 
 def test_etcd_refuses_a_client_without_a_certificate(installed: Cluster) -> None:
