@@ -72,10 +72,10 @@ def update_lock(
 
 
 def list_files(project: Project, resolved: Resolved) -> tuple[Artifact, ...]:
-    """List every file that a cluster takes from outside, without asking any server.
+    """List every file that a cluster downloads; sends no request.
 
-    That is: upstream files, the packages of the lock, the blobs of images as far as the cache
-    remembers them, and the checksums and signatures that `bundler lock` has fetched.
+    These are upstream files, the packages of the lock, the blobs of images whose manifests are in
+    the cache, and the checksums and signatures that `bundler lock` fetched.
     """
     cache = project.inputs.cache
     blobs = {file.digest: file for image in resolved.images for file in list_cached(image, cache)}
@@ -94,7 +94,7 @@ def list_local_digests(project: Project, resolved: Resolved) -> frozenset[str]:
 
 
 def warn_about_first_uses(project: Project, resolved: Resolved) -> None:
-    """Warn about each digest that has no trust source but the first download."""
+    """Warn about each digest whose only trust source is the first download."""
     for image in () if project.lock else resolved.images:
         if not image.digest:
             log.warning(
@@ -109,7 +109,7 @@ def warn_about_first_uses(project: Project, resolved: Resolved) -> None:
 
 
 def make_puller(inputs: Inputs, progress: DownloadProgress, *, refresh: bool = False) -> Puller:
-    """Make what pulls images into the cache."""
+    """Make the client that pulls images into the cache."""
     return Puller(make_fetch_options(inputs, progress), inputs.registries, refresh=refresh)
 
 

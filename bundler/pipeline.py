@@ -48,11 +48,11 @@ DEFAULT_MEDIA = Media()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preview:
-    """What a build would do."""
+    """What `build` would fetch, create and write."""
 
     cluster: Cluster
-    artifacts: tuple[tuple[Artifact, bool], ...]  # and whether the cache has it already
-    state: Path | None  # None: it is not needed
+    artifacts: tuple[tuple[Artifact, bool], ...]  # True: in the cache
+    state: Path | None  # None with --public-only
     bundles: tuple[str, ...]
     bases: Mapping[str, BundleManifest]  # bundle → the bundle that it is a delta to
 
@@ -69,7 +69,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trees:
-    """The trees of all nodes. Each one is rendered when it is asked for, to save memory."""
+    """The trees of all nodes. `render` makes one at a time, to save memory."""
 
     plan: ClusterPlan
     mtime: int  # of every file
@@ -104,7 +104,7 @@ def build(
 
 
 def preview(inputs: Inputs, media: Media = DEFAULT_MEDIA) -> Preview:
-    """Find out what `build` would fetch, create and write."""
+    """List what `build` would fetch, create and write; writes nothing."""
     project = load(inputs)
     resolved = resolve(project)
     bases = load_bases(media.since, project.cluster)
@@ -146,7 +146,7 @@ def bundle_name(plan: ClusterPlan, node: NodePlan, media: Media = DEFAULT_MEDIA)
 def make_target(
     project: Project, output: Path, media: Media, key: EllipticCurvePrivateKey | None
 ) -> Target:
-    """Check everything about the result that can be checked before a download."""
+    """Check the options of the output, before the download: `since`, and unsigned certificates."""
     bases = load_bases(media.since, project.cluster)
     if not media.public_only:
         check_signed(project.state_path, project.plan)
@@ -154,7 +154,7 @@ def make_target(
 
 
 def fetch(project: Project, resolved: Resolved) -> Payloads:
-    """Bring every large file into the cache: downloaded, verified and compressed."""
+    """Download every large file into the cache, verify it and compress it."""
     inputs, plan = project.inputs, project.plan
     remove_leftovers(inputs.cache.directory("segments"), older_than=LEFTOVER_AGE)
     with DownloadProgress() as progress:
@@ -173,7 +173,7 @@ def open_secrets(project: Project) -> Iterator[Secrets]:
         pod_subnets = state.ensure_pod_subnets(
             _list_subnet_owners(project.cluster), network.pod_cidr, network.pod_subnet_prefix
         )
-        founders = state.ensure_initial_etcd_members([node.name for node in plan.having(Role.ETCD)])
+        members = state.ensure_initial_etcd_members([node.name for node in plan.having(Role.ETCD)])
         with log.step(f"keys and certificates in {state.directory}"):
             pki = ensure_pki(state, plan, datetime.now(UTC))
             for note in pki.notes:
@@ -184,7 +184,7 @@ def open_secrets(project: Project) -> Iterator[Secrets]:
             tokens=state.ensure_tokens(workers),
             revoked_tokens=state.list_revoked_tokens(workers),
             encryption_key=state.ensure_encryption_key(),
-            etcd_founders=founders,
+            initial_etcd_members=members,
         )
 
 
@@ -286,7 +286,7 @@ def _is_cached(artifact: Artifact, cache: Cache) -> bool:
 
 
 def _choose_mtime(secrets: Secrets | None) -> int:
-    """Choose SOURCE_DATE_EPOCH, or else the start of the CA's validity: the same in every build."""
+    """Return SOURCE_DATE_EPOCH, or else the start of the CA's validity: the same in every build."""
     chosen = os.environ.get("SOURCE_DATE_EPOCH")
     if chosen is None:
         authority = secrets.pki.cas["kubernetes-ca"] if secrets else None

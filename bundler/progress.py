@@ -53,7 +53,7 @@ class DownloadProgress:
         self._bars.stop()
 
     def start(self, name: str, total: int | None, done: int) -> None:
-        """Show a new download of `total` bytes, `done` of which are here already."""
+        """Show a new download of `total` bytes, `done` of which an earlier run downloaded."""
         if log.is_terminal():
             self._tasks[name] = self._bars.add_task(name, total=total, completed=done)
             return
@@ -91,7 +91,7 @@ class _Lines:
     total: int | None  # bytes
     started: float  # seconds
     shown: float
-    first: int  # bytes that were here before it started
+    first: int  # bytes that an earlier run downloaded
     done: int
 
     def speed(self, now: float) -> float:

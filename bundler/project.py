@@ -1,4 +1,4 @@
-"""The inputs of every command, and what they say: the cluster, its plan and its lock, read once."""
+"""The inputs of a command, and the project loaded from them: cluster, plan and lock, read once."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -36,7 +36,7 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Project:
-    """What the inputs say. Each file is read once, and the plan is made once."""
+    """The loaded inputs. Each file is read once, and the plan is made once."""
 
     inputs: Inputs
     cluster: Cluster

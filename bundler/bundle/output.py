@@ -89,7 +89,7 @@ def _write(path: Path, content: bytes, *, mode: int) -> Written:
 
 
 def _warn_of_other_files(output: Path, cluster: str, known: set[str]) -> None:
-    """Warn of bundles of earlier builds, which stay until somebody deletes them."""
+    """Warn about bundles of earlier builds: a build does not delete them."""
     ours = re.compile(rf"(?:{re.escape(cluster)}-.+\.tar\.gz|{PAYLOAD.pattern})(?:{DIGESTS})?")
     names = {path.name for path in output.iterdir()} - known
     for name in sorted({joined_name(name) for name in names}):

@@ -13,11 +13,11 @@ from bundler.files import write_atomically
 TAGS = "references"
 DOCUMENTS = "documents"
 IMPORTED = "documents-imported"
-"""Folders. IMPORTED has what another builder saw: an import adds it, and nothing verifies it."""
+"""Folders. IMPORTED has unverified records from another builder (`bundler cache import`)."""
 
 
 def write_ref(folder: str, name: str, digest: str, cache: Cache) -> None:
-    """Store what a name stands for today; `digest` is `sha256:…`."""
+    """Store the current digest of a name; `digest` is `sha256:…`."""
     record = {"name": name, "digest": digest}
     write_atomically(_path(folder, name, cache), json.dumps(record).encode())
 

@@ -19,7 +19,7 @@ def split_url(url: str) -> SplitResult:
 
 
 def check_url(url: str) -> str:
-    """The URL, for models; ValueError tells the user what it must be."""
+    """The URL, for models; ValueError says what it must be."""
     try:
         split_url(url)
     except ValueError as error:

@@ -60,7 +60,7 @@ class SafeTarFile(TarSafe):
     tarinfo = BoundedInfo
 
     def next(self) -> tarfile.TarInfo | None:
-        """The next member; BadMemberError if an honest archive has no such member."""
+        """The next member; BadMemberError if bundler accepts no such member."""
         member = super().next()
         if member is not None and (fault := find_fault(member)):
             raise BadMemberError(f"{member.name[:SHOWN]!r} is {fault}")

@@ -78,7 +78,7 @@ class Secrets:
     pod_subnets: Mapping[str, IPv4Network]  # by worker; flannel assigns its own
     tokens: Mapping[str, str] = field(repr=False)  # worker → bootstrap token
     encryption_key: str = field(repr=False)
-    etcd_founders: tuple[str, ...]
+    initial_etcd_members: tuple[str, ...]
     revoked_tokens: tuple[str, ...] = ()  # identifiers
 
 
@@ -89,7 +89,7 @@ STATE_NAMES = (
     "bootstrap_kubeconfig",
     "certificate",
     "encryption_key",
-    "etcd_founders",
+    "initial_etcd_members",
     "key",
     "kubeconfig",
     "not_after",
@@ -209,7 +209,7 @@ def _make_state_values(plan: ClusterPlan, node: NodePlan, secrets: Secrets) -> d
         "authority_signs": pki.signing_rotation_id,
         "authorities_believed": pki.trusted_rotation_ids,
         "encryption_key": secrets.encryption_key,
-        "etcd_founders": secrets.etcd_founders,
+        "initial_etcd_members": secrets.initial_etcd_members,
         "not_before": max(int(pair.not_before.timestamp()) for pair in pairs),
         "not_after": min(int(pair.not_after.timestamp()) for pair in pairs),
         "certificate": lambda name: pair(name).certificate_pem.decode().rstrip(),

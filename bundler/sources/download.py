@@ -42,26 +42,26 @@ class Progress(Protocol):
     """Shows the progress of running downloads."""
 
     def start(self, name: str, total: int | None, done: int) -> None:
-        """A download of `total` bytes starts; `done` of them are here already."""
+        """Show a new download of `total` bytes; an earlier run downloaded `done` of them."""
 
     def advance(self, name: str, count: int) -> None:
-        """`count` more bytes arrived."""
+        """Add `count` received bytes."""
 
     def finish(self, name: str) -> None:
-        """The download ended, with or without success."""
+        """End the download, successful or not."""
 
 
 class NoProgress:
     """Shows nothing."""
 
     def start(self, name: str, total: int | None, done: int) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def advance(self, name: str, count: int) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def finish(self, name: str) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +121,7 @@ def _copy(artifact: Artifact, source: Path, partial: Path, most: int) -> str:
 
 
 def _read(file: BinaryIO) -> bytes:
-    """The next bytes of a source; its errors must not look like errors of the cache."""
+    """The next bytes of a source; SourceError tells its errors from errors of the cache."""
     try:
         return file.read(CHUNK)
     except OSError as error:

@@ -14,7 +14,7 @@ class ChangeKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BundleChange:
-    """One difference; `before` and `after` describe the thing in A and in B."""
+    """One difference; `before` and `after` describe it in A and in B."""
 
     section: str  # facts, components, images, packages, files, signature, tarball, bundles
     what: ChangeKind

@@ -104,7 +104,7 @@ class Host:
             made = ensure_pki(state, self.plan, datetime.now(UTC))
             secrets = Secrets(
                 pod_subnets={},
-                pki=made, tokens={}, encryption_key=state.ensure_encryption_key(), etcd_founders=("one",)
+                pki=made, tokens={}, encryption_key=state.ensure_encryption_key(), initial_etcd_members=("one",)
             )  # fmt: skip
             tree = render_node(self.plan, self.plan.nodes[0], secrets)
         new = self.directory / "new"

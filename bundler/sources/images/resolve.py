@@ -43,7 +43,7 @@ def propose_images(plan: ClusterPlan, puller: Puller, now: datetime) -> Iterator
 
 
 def _make_entry(needed: Needed, puller: Puller, now: datetime) -> LockEntry:
-    """Pull an image into the cache as the registry has it today, and make its lock entry."""
+    """Pull the current image of the registry into the cache, and make its lock entry."""
     reference = needed.reference
     wanted = WantedImage(reference=reference, arch=needed.arch, digest=reference.digest)
     (pulled,) = puller.pull((wanted,))

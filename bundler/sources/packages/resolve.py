@@ -120,7 +120,7 @@ def _check_file(entry: LockEntry, packages: Packages, options: FetchOptions) -> 
 def ensure_packages(
     plan: ClusterPlan, entries: Iterable[LockEntry], options: FetchOptions
 ) -> tuple[PackageFile, ...]:
-    """The file of every entry, verified and read; ArtifactError if one is not what it must be."""
+    """The file of every entry, verified and read; ArtifactError if one differs."""
     entries = tuple(entries)
     packages = plan.cluster.packages
     directory = packages.dir if packages else None

@@ -147,7 +147,7 @@ def render(
             pki=pki(plan),
             tokens={"one": "abcdef.0123456789abcdef"},
             encryption_key="x" * 44,
-            etcd_founders=("one",),
+            initial_etcd_members=("one",),
         )
         tree = render_node(plan, plan.nodes[0], secrets)
         return {
