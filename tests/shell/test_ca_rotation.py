@@ -1,6 +1,5 @@
 """CA rotation on hosts: TLS handshakes show the stage of other hosts, and old files are removed."""
 
-import base64
 import itertools
 import os
 import random
@@ -9,18 +8,12 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
-from cryptography import x509
+from support.rotated_cas import DROP, ISSUE, NEW, SETTLED, TRUST, ClusterCas
 from support.shells import TEMPLATES, Sh
 
-from bundler.pki import declarations, issuing
-
-NOW = datetime.now(UTC)
-NEW = "20261229T050607Z"
 NAMES = ("kubernetes-ca", "etcd-ca", "front-proxy-ca")
 PORTS = {"etcd": 2379, "control-plane": 6443, "worker": 10250}
 SCRIPT = """
@@ -36,56 +29,6 @@ is_pending() {{ false; }}
 add_failure() {{ echo "FAILURE $1: $2"; }}
 check_turn
 """
-
-
-@dataclass(frozen=True)
-class ClusterCas:
-    """The CAs of a cluster, from the first build and from rotations."""
-
-    directory: Path
-    issuers: dict[tuple[str, str], issuing.Issuer] = field(default_factory=dict)
-
-    def issuer(self, name: str, rotation_id: str) -> issuing.Issuer:
-        if (name, rotation_id) not in self.issuers:
-            key = issuing.make_key("ecdsa-p256")
-            certificate = issuing.issue_ca(
-                name, "lab", key, NOW, 30, rotation_id=None if rotation_id == "-" else rotation_id
-            )
-            self.issuers[name, rotation_id] = issuing.Issuer(certificate=certificate, key=key)
-        return self.issuers[name, rotation_id]
-
-    def issue(self, name: str, rotation_id: str, common_name: str, *, days: int = 30) -> bytes:
-        """A certificate and its key, PEM."""
-        key = issuing.make_key("ecdsa-p256")
-        content = declarations.Content(
-            common_name=common_name,
-            organization=None,
-            usages=tuple(
-                usage.dotted_string for usage in (declarations.SERVER, declarations.CLIENT)
-            ),
-            names=(IPv4Address("127.0.0.1"),),
-        )
-        then = NOW if days > 0 else NOW - timedelta(days=40)
-        issuer = self.issuer(name, rotation_id)
-        if days <= 0:
-            certificate = issuing.issue_ca(
-                name,
-                "lab",
-                issuer.key,
-                then,
-                60,
-                rotation_id=None if rotation_id == "-" else rotation_id,
-            )
-            issuer = issuing.Issuer(certificate=certificate, key=issuer.key)
-        certificate = issuing.issue(content, key.public_key(), issuer, then, 30)
-        return issuing.encode_certificate(certificate) + issuing.encode_private_key(key)
-
-    def encode_cas(self, names: tuple[str, ...], rotation_ids: str) -> bytes:
-        return b"".join(
-            issuing.encode_certificate(self.issuer(name, rotation_id).certificate)
-            for name in names
-            for rotation_id in rotation_ids.split()
-        )
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +125,6 @@ def start(sh: Sh, tmp_path: Path, cas: ClusterCas) -> Iterator[Callable[..., Sit
             server.wait()
 
 
-SETTLED, TRUST, ISSUE, DROP = ("-", "-"), ("-", f"- {NEW}"), (NEW, f"{NEW} -"), (NEW, NEW)
 NO_TRUST = "FAILURE turn: port {} of {} does not trust the CA that signs this bundle's certificates: install the bundle of the previous rotation stage on {} first"
 OLD_CERTIFICATE = "FAILURE turn: port {} of {} uses a certificate of a CA that this bundle no longer trusts: install the bundle of the previous rotation stage on {} first"
 
@@ -286,137 +228,3 @@ def test_generations_with_untrusted_cas_are_pruned(sh: Sh, tmp_path: Path) -> No
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert sorted(os.listdir(tmp_path / "store/generations")) == ["4", "5"]
     assert (tmp_path / "store/journal").read_text().count("pruned generation") == 3
-
-
-KUBECONFIG = """\
-apiVersion: v1
-clusters:
-- cluster:
-    certificate-authority-data: {}
-    server: https://192.0.2.1:8443
-  name: default-cluster
-users:
-- name: default-auth
-  user:
-    client-certificate: /var/lib/kubelet/pki/kubelet-client-current.pem
-"""
-
-
-@dataclass(frozen=True)
-class Kubelet:
-    """The files of a worker."""
-
-    sh: Sh
-    root: Path
-    cas: ClusterCas
-
-    @property
-    def kubeconfig(self) -> Path:
-        return self.root / "etc/kubernetes/kubelet.kubeconfig"
-
-    @property
-    def pki(self) -> Path:
-        return self.root / "var/lib/kubelet/pki"
-
-    def prepare(self, stage: tuple[str, str]) -> None:
-        """Install the bundle files of a stage."""
-        signs, trusted = stage
-        etc = self.root / "etc/kubernetes"
-        (etc / "pki").mkdir(parents=True, exist_ok=True)
-        (etc / "pki/ca-signing.crt").write_bytes(self.cas.encode_cas(NAMES[:1], signs))
-        (etc / "bootstrap.kubeconfig").write_text(KUBECONFIG.format(self.encoded(trusted)))
-        env = self.root / "opt/k8s/bundle/node.env"
-        env.parent.mkdir(parents=True, exist_ok=True)
-        env.write_text("KUBELET_ROOT='/var/lib/kubelet'\n")
-
-    def encoded(self, trusted: str) -> str:
-        return base64.b64encode(self.cas.encode_cas(NAMES[:1], trusted)).decode()
-
-    def join(self, stage: tuple[str, str], *, days: int = 30) -> None:
-        """Write the files that a kubelet writes when it joins."""
-        self.pki.mkdir(parents=True, exist_ok=True)
-        for kind in ("client", "server"):
-            dated = self.pki / f"kubelet-{kind}-2026-01-01-00-00-00.pem"
-            dated.write_bytes(self.cas.issue("kubernetes-ca", stage[0], "system:node:w1", days=days))  # fmt: skip
-            current = self.pki / f"kubelet-{kind}-current.pem"
-            current.unlink(missing_ok=True)
-            current.symlink_to(dated)
-        self.kubeconfig.write_text(KUBECONFIG.format(self.encoded(stage[1])))
-        self.kubeconfig.chmod(0o600)
-
-    def start(self) -> str:
-        script = TEMPLATES / "worker/rootfs/opt/k8s/libexec/kubelet-authorities.sh"
-        done = self.sh(script, DESTDIR=str(self.root))
-        assert (done.returncode, done.stderr) == (0, "")
-        return done.stdout
-
-    def is_due(self) -> bool:
-        script = TEMPLATES / "worker/rootfs/opt/k8s/libexec/kubelet-authorities.sh"
-        return self.sh(script, "--is-due", DESTDIR=str(self.root)).returncode == 0
-
-    def files(self) -> dict[str, bytes]:
-        return {
-            p.name: p.read_bytes() for p in (self.kubeconfig, *self.pki.glob("*")) if p.exists()
-        }
-
-
-@pytest.fixture
-def kubelet(sh: Sh, tmp_path: Path, cas: ClusterCas) -> Kubelet:
-    return Kubelet(sh, tmp_path, cas)
-
-
-@pytest.mark.parametrize("days", [30, 0])
-def test_certificates_of_the_current_ca_are_kept(kubelet: Kubelet, days: int) -> None:
-    kubelet.prepare(SETTLED)
-    assert kubelet.start() == ""  # the first start: no files yet
-    kubelet.join(SETTLED, days=days)
-    before = kubelet.files()
-    assert kubelet.start() == ""
-    assert kubelet.files() == before
-    assert len(before) == 5
-
-
-@pytest.mark.parametrize(("had", "has"), [(SETTLED, TRUST), (ISSUE, DROP)])
-def test_a_kubelet_gets_the_trusted_cas_of_the_bundle(
-    kubelet: Kubelet, had: tuple[str, str], has: tuple[str, str]
-) -> None:
-    kubelet.prepare(had)
-    kubelet.join(had)
-    kubelet.prepare(has)
-    before = kubelet.files()
-    assert "now trusts the CAs of bootstrap.kubeconfig" in kubelet.start()
-    text = kubelet.kubeconfig.read_text()
-    assert text == KUBECONFIG.format(kubelet.encoded(has[1]))
-    assert kubelet.kubeconfig.stat().st_mode & 0o777 == 0o600
-    assert {name for name, content in kubelet.files().items() if before[name] != content} == {
-        "kubelet.kubeconfig"
-    }
-    assert kubelet.start() == ""
-
-
-@pytest.mark.parametrize("lost", ["client", "server"])
-def test_certificates_of_another_ca_are_removed(kubelet: Kubelet, lost: str) -> None:
-    kubelet.prepare(TRUST)
-    kubelet.join(ISSUE)
-    old = kubelet.pki / f"kubelet-{lost}-current.pem"
-    old.unlink()
-    old.write_bytes(kubelet.cas.issue("kubernetes-ca", "-", "system:node:w1"))
-    kubelet.prepare(ISSUE)
-    assert kubelet.is_due()
-    assert "kubelet.kubeconfig" in kubelet.files()
-    assert "requesting new ones" in kubelet.start()
-    assert kubelet.files() == {}
-    assert not kubelet.is_due()
-
-
-def test_a_ca_with_the_same_name_but_another_key_is_another_ca(kubelet: Kubelet) -> None:
-    kubelet.prepare(SETTLED)
-    kubelet.join(SETTLED)
-    (kubelet.root / "etc/kubernetes/pki/ca-signing.crt").write_bytes(
-        issuing.encode_certificate(make_ca_with_same_name())
-    )
-    assert "requesting new ones" in kubelet.start()
-
-
-def make_ca_with_same_name() -> x509.Certificate:
-    return issuing.issue_ca("kubernetes-ca", "lab", issuing.make_key("ecdsa-p256"), NOW, 30)

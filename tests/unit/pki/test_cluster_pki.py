@@ -1,25 +1,17 @@
 """ensure_pki: what it creates, reuses, issues again and refuses in pki/ of the state directory."""
 
-import contextlib
-import multiprocessing
 import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from cryptography import x509
-from support.paths import TESTS
-from support.pki_plans import NOW, make_plan
+from support.pki_plans import NOW, ensure_state, make_plan, read_files
 
 from bundler.cluster.schema import Role
-from bundler.errors import OutputError, PkiError
+from bundler.errors import PkiError
 from bundler.pki import declarations, issuing
-from bundler.pki.cluster_pki import ensure_pki
 from bundler.state.directory import open_state
 
 MASTER_NAMES = {
@@ -31,22 +23,11 @@ MASTER_NAMES = {
 }
 
 
-def ensure(path, plan=None, now=NOW):
-    with open_state(path) as state:
-        return ensure_pki(state, plan or make_plan(), now)
-
-
-def read_all(path):
-    return {
-        str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()
-    }
-
-
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """A state directory that is created once; the tests use copies."""
     path = tmp_path_factory.mktemp("made") / "state"
-    ensure(path)
+    ensure_state(path)
     return path
 
 
@@ -56,7 +37,7 @@ def state(made, tmp_path):
 
 
 def test_the_first_build_creates_everything_and_reports_it(tmp_path):
-    made = ensure(tmp_path / "state")
+    made = ensure_state(tmp_path / "state")
     assert set(made.cas) == set(declarations.CA_NAMES)
     assert {name: set(pairs) for name, pairs in made.nodes.items()} == {
         "master1": MASTER_NAMES,
@@ -74,15 +55,15 @@ def test_the_first_build_creates_everything_and_reports_it(tmp_path):
 
 
 def test_the_second_build_changes_no_byte_and_reports_nothing(state):
-    before = read_all(state)
-    first, second = ensure(state), ensure(state, now=NOW + timedelta(days=100))
+    before = read_files(state)
+    first, second = ensure_state(state), ensure_state(state, now=NOW + timedelta(days=100))
     assert first == second
     assert second.notes == ()
-    assert read_all(state) == before
+    assert read_files(state) == before
 
 
 def test_the_returned_pair_equals_the_files_on_disk(state):
-    made = ensure(state)
+    made = ensure_state(state)
     directory = state / "pki" / "nodes" / "master1" / "apiserver"
     pair = made.nodes["master1"]["apiserver"]
     assert pair.certificate_pem == (directory / "cert.pem").read_bytes()
@@ -98,7 +79,7 @@ def test_the_returned_pair_equals_the_files_on_disk(state):
 def test_every_file_is_0600_and_every_directory_0700_whatever_the_umask(tmp_path, umask):
     before = os.umask(umask)
     try:
-        ensure(tmp_path / "state", make_plan(masters=1, workers=0))
+        ensure_state(tmp_path / "state", make_plan(masters=1, workers=0))
     finally:
         os.umask(before)
     for path in [tmp_path / "state", *(tmp_path / "state").rglob("*")]:
@@ -109,9 +90,9 @@ def test_every_file_is_0600_and_every_directory_0700_whatever_the_umask(tmp_path
 
 
 def test_a_third_control_plane_node_reissues_only_the_api_server_certificates(state):
-    before = read_all(state / "pki")
-    made = ensure(state, make_plan(masters=3), NOW + timedelta(days=1))
-    after = read_all(state / "pki")
+    before = read_files(state / "pki")
+    made = ensure_state(state, make_plan(masters=3), NOW + timedelta(days=1))
+    after = read_files(state / "pki")
     assert {name for name in before if before[name] != after[name]} == {
         "nodes/master1/apiserver/cert.pem",
         "nodes/master2/apiserver/cert.pem",
@@ -128,13 +109,13 @@ def test_a_third_control_plane_node_reissues_only_the_api_server_certificates(st
 
 
 def test_a_new_worker_changes_no_certificate(state):
-    before = read_all(state)
-    assert ensure(state, make_plan(workers=5)).notes == ()
-    assert read_all(state) == before
+    before = read_files(state)
+    assert ensure_state(state, make_plan(workers=5)).notes == ()
+    assert read_files(state) == before
 
 
 def test_a_removed_control_plane_node_is_removed_from_the_sans(state):
-    made = ensure(state, make_plan(masters=1))
+    made = ensure_state(state, make_plan(masters=1))
     assert made.notes == (
         "apiserver of master1: issued again, because SANs lost 172.30.20.12, master2",
     )
@@ -143,7 +124,7 @@ def test_a_removed_control_plane_node_is_removed_from_the_sans(state):
 
 def test_a_new_endpoint_reissues_with_the_same_key(state):
     key = (state / "pki/nodes/master1/apiserver/key.pem").read_bytes()
-    made = ensure(state, make_plan(endpoint="api.example.org"))
+    made = ensure_state(state, make_plan(endpoint="api.example.org"))
     assert made.nodes["master1"]["apiserver"].key_pem == key
     assert made.notes[0] == (
         "apiserver of master1: issued again, because SANs gained api.example.org"
@@ -152,9 +133,9 @@ def test_a_new_endpoint_reissues_with_the_same_key(state):
 
 
 def test_a_changed_key_kind_applies_to_new_keys_only_and_is_reported(state):
-    before = read_all(state)
-    made = ensure(state, make_plan(key="rsa-2048"))
-    assert read_all(state) == before
+    before = read_files(state)
+    made = ensure_state(state, make_plan(key="rsa-2048"))
+    assert read_files(state) == before
     assert made.notes == (
         (
             "pki.key is rsa-2048, which applies to new keys only: 19 existing keys of another"
@@ -164,42 +145,42 @@ def test_a_changed_key_kind_applies_to_new_keys_only_and_is_reported(state):
 
 
 def test_rsa_keys_are_created_if_configured(tmp_path):
-    made = ensure(tmp_path / "state", make_plan(masters=1, workers=0, key="rsa-2048"))
+    made = ensure_state(tmp_path / "state", make_plan(masters=1, workers=0, key="rsa-2048"))
     for pair in (*made.cas.values(), *made.cluster.values()):
         key = x509.load_pem_x509_certificate(pair.certificate_pem).public_key()
         assert issuing.get_key_kind(key) == "rsa-2048"
 
 
 def test_a_certificate_near_its_end_is_kept_with_a_warning(state):
-    before = read_all(state)
-    made = ensure(state, now=NOW + timedelta(days=340))
+    before = read_files(state)
+    made = ensure_state(state, now=NOW + timedelta(days=340))
     assert (
         "warning: admin of the cluster ends on 2027-03-04; to renew it, bundler certs renew"
         " --expiring 90d, then build again and install the new bundles" in made.notes
     )
-    assert read_all(state) == before
+    assert read_files(state) == before
 
 
 def test_a_short_certificate_causes_no_warning_on_its_first_day(tmp_path):
-    made = ensure(tmp_path / "state", make_plan(days=7, ca_days=60))
+    made = ensure_state(tmp_path / "state", make_plan(days=7, ca_days=60))
     assert not [note for note in made.notes if note.startswith("warning")]
 
 
 def test_all_ended_certificates_are_reported_at_once_and_nothing_is_written(state):
-    before = read_all(state)
+    before = read_files(state)
     with pytest.raises(PkiError, match="admin of the cluster ended on 2027-03-04") as caught:
-        ensure(state, now=NOW + timedelta(days=366))
+        ensure_state(state, now=NOW + timedelta(days=366))
     assert caught.value.message.count("\n") == 18
     assert "bundler certs renew --expiring 90d" in caught.value.hint
     assert caught.value.hint.count("\n") == 0
-    assert read_all(state) == before
+    assert read_files(state) == before
 
 
 def test_a_deleted_certificate_is_issued_again_for_the_same_key(state):
     directory = state / "pki/admin"
     key = (directory / "key.pem").read_bytes()
     (directory / "cert.pem").unlink()
-    made = ensure(state, now=NOW + timedelta(days=340))
+    made = ensure_state(state, now=NOW + timedelta(days=340))
     assert "admin of the cluster: issued again, because its cert.pem was missing" in made.notes
     assert made.cluster["admin"].not_after == (NOW + timedelta(days=705)).replace(
         second=0, microsecond=0
@@ -209,32 +190,32 @@ def test_a_deleted_certificate_is_issued_again_for_the_same_key(state):
 
 def test_an_ended_ca_is_refused_with_a_hint(state):
     with pytest.raises(PkiError, match=r"etcd-ca ended on 2036-03-01") as caught:
-        ensure(state, now=NOW + timedelta(days=3651))
+        ensure_state(state, now=NOW + timedelta(days=3651))
     assert "new CAs" in caught.value.hint
 
 
 def test_a_ca_near_its_end_causes_a_warning(tmp_path):
-    made = ensure(tmp_path / "state", make_plan(ca_days=365, days=365))
-    made = ensure(tmp_path / "state", make_plan(), NOW + timedelta(days=300))
+    made = ensure_state(tmp_path / "state", make_plan(ca_days=365, days=365))
+    made = ensure_state(tmp_path / "state", make_plan(), NOW + timedelta(days=300))
     assert any(note.startswith("warning: kubernetes-ca ends on 2027-03-04") for note in made.notes)
 
 
 @pytest.mark.parametrize("name", ["etcd-ca", "front-proxy-ca", "kubernetes-ca", "service-account"])
 def test_a_lost_ca_is_never_created_again(state, name):
     shutil.rmtree(state / "pki" / name)
-    before = read_all(state)
+    before = read_files(state)
     with pytest.raises(
         PkiError, match=f"pki/{name}: missing, but .*, which is made later, exists"
     ) as caught:
-        ensure(state)
+        ensure_state(state)
     assert caught.value.hint.startswith("restore it from your backup")
-    assert read_all(state) == before
+    assert read_files(state) == before
 
 
 def test_a_lost_encryption_key_is_never_created_again(state):
     (state / "encryption-key").unlink()
     with pytest.raises(PkiError, match="encryption-key: missing"):
-        ensure(state)
+        ensure_state(state)
     assert not (state / "encryption-key").exists()
 
 
@@ -257,19 +238,19 @@ def test_a_damaged_file_is_reported_and_not_changed(state, file, message, damage
     path.write_bytes(
         {"empty": b"", "cut": old[: len(old) // 2], "noise": b"\xff\x00 noise"}[damage]
     )
-    before = read_all(state)
+    before = read_files(state)
     with pytest.raises(PkiError, match=message) as caught:
-        ensure(state)
+        ensure_state(state)
     assert str(path if "together" not in message else path.parent) in caught.value.message
     assert "backup" in caught.value.hint
-    assert read_all(state) == before
+    assert read_files(state) == before
 
 
 def test_all_damaged_pairs_are_reported_at_once(state):
     for name in ("admin", "scheduler"):
         (state / "pki" / name / "key.pem").write_bytes(b"")
     with pytest.raises(PkiError) as caught:
-        ensure(state)
+        ensure_state(state)
     assert "pki/admin/key.pem" in caught.value.message
     assert "pki/scheduler/key.pem" in caught.value.message
 
@@ -278,21 +259,21 @@ def test_all_damaged_pairs_are_reported_at_once(state):
 def test_a_key_of_another_certificate_is_refused(state, name):
     shutil.copy(state / "pki/kube-proxy/key.pem", state / "pki" / name / "key.pem")
     with pytest.raises(PkiError, match=r"cert\.pem and key\.pem do not belong together"):
-        ensure(state)
+        ensure_state(state)
 
 
 def test_a_leaf_in_place_of_a_ca_is_refused(state):
     for file in ("cert.pem", "key.pem"):
         shutil.copy(state / "pki/admin" / file, state / "pki/kubernetes-ca" / file)
     with pytest.raises(PkiError, match="not a CA certificate"):
-        ensure(state)
+        ensure_state(state)
 
 
 def test_a_changed_ca_reissues_its_leaves(state, tmp_path):
-    ensure(tmp_path / "other", make_plan(masters=1, workers=0))
+    ensure_state(tmp_path / "other", make_plan(masters=1, workers=0))
     shutil.rmtree(state / "pki/front-proxy-ca")
     shutil.copytree(tmp_path / "other/pki/front-proxy-ca", state / "pki/front-proxy-ca")
-    assert ensure(state).notes == (
+    assert ensure_state(state).notes == (
         (
             "front-proxy-client of the cluster: issued again,"
             " because it was not signed by the current front-proxy-ca"
@@ -302,13 +283,13 @@ def test_a_changed_ca_reissues_its_leaves(state, tmp_path):
 
 def test_the_state_of_another_cluster_is_refused(state):
     with pytest.raises(PkiError, match="belongs to the cluster lab, not to prod"):
-        ensure(state, make_plan(name="prod"))
+        ensure_state(state, make_plan(name="prod"))
 
 
 def test_a_key_that_other_users_can_read_is_refused(state):
     (state / "pki/admin/key.pem").chmod(0o644)
     with pytest.raises(PkiError, match=r"mode 0644") as caught:
-        ensure(state)
+        ensure_state(state)
     assert caught.value.hint == f"chmod -R go= {state}"
 
 
@@ -333,106 +314,14 @@ def test_nodes_may_be_named_like_certificates(tmp_path):
             dns_ip=plan.dns_ip,
             etcd_version=plan.etcd_version,
         )
-        assert set(ensure(tmp_path / "state", renamed).nodes[name]) == MASTER_NAMES
-
-
-def test_a_full_disk_loses_nothing(state, monkeypatch):
-    before = read_all(state)
-
-    def fail(*_args):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("bundler.state.directory.os.fsync", fail)
-    with pytest.raises(OutputError, match="No space left on device") as caught:
-        ensure(state, make_plan(masters=3))
-    assert caught.value.hint.startswith("free some space")
-    monkeypatch.undo()
-    assert read_all(state) == before
+        assert set(ensure_state(tmp_path / "state", renamed).nodes[name]) == MASTER_NAMES
 
 
 def test_no_secret_shows_in_a_repr(state):
-    made = ensure(state)
+    made = ensure_state(state)
     assert "PRIVATE KEY" not in repr(made)
     for pair in (*made.cas.values(), *made.cluster.values()):
         assert pair.key_pem.splitlines()[1].decode() not in repr(made)
     assert made.service_account_key.splitlines()[1].decode() not in repr(made)
     with open_state(state) as opened:
         assert opened.ensure_encryption_key() not in repr(opened)
-
-
-KILLED = """
-import sys
-from pathlib import Path
-sys.path.insert(0, {here!r})
-from bundler.pki.cluster_pki import ensure_pki
-from bundler.state.directory import open_state
-from support.pki_plans import NOW, make_plan
-print("ready", flush=True)
-with open_state(Path({state!r})) as state:
-    ensure_pki(state, make_plan(), NOW)
-"""
-
-
-@pytest.mark.parametrize("delay", [0.0, 0.004, 0.01, 0.02, 0.04])
-def test_the_next_build_completes_one_that_was_killed_at_any_moment(tmp_path, delay):
-    path = tmp_path / "state"
-    code = KILLED.format(here=str(TESTS), state=str(path))
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
-        assert process.stdout.readline() == b"ready\n"
-        time.sleep(delay)
-        process.send_signal(signal.SIGKILL)
-    survived = read_all(path) if path.exists() else {}
-    ensure(path)
-    after = read_all(path)
-    assert not [name for name in after if ".tmp-" in name]
-    assert {
-        name for name, data in survived.items() if ".tmp-" not in name and after[name] != data
-    } == set()
-    assert ensure(path).notes == ()
-
-
-@pytest.mark.parametrize("number", range(0, 100, 7))
-def test_the_next_build_completes_one_that_stopped_at_any_rename(tmp_path, monkeypatch, number):
-    path = tmp_path / "state"
-    renames = []
-
-    def stop_at(name):
-        original = getattr(Path, name)
-
-        def stop(self, target):
-            renames.append(target)
-            if len(renames) > number:
-                raise KeyboardInterrupt
-            return original(self, target)
-
-        monkeypatch.setattr(Path, name, stop)
-
-    plan = make_plan(masters=4)
-    stop_at("rename")
-    stop_at("replace")
-    with contextlib.suppress(KeyboardInterrupt):
-        ensure(path, plan)
-    assert len(renames) > number
-    monkeypatch.undo()
-    survived = read_all(path)
-    ensure(path, plan)
-    after = read_all(path)
-    assert survived.items() <= after.items()
-    assert ensure(path, plan).notes == ()
-
-
-def run_ensure(path, results):
-    results.put(dict(ensure(Path(path)).cluster))
-
-
-def test_concurrent_builds_return_the_same_pki(tmp_path):
-    context = multiprocessing.get_context("fork")
-    results = context.Queue()
-    path = str(tmp_path / "state")
-    processes = [context.Process(target=run_ensure, args=(path, results)) for _ in range(4)]
-    for process in processes:
-        process.start()
-    made = [results.get(timeout=60) for _ in processes]
-    for process in processes:
-        process.join()
-    assert all(each == made[0] for each in made)

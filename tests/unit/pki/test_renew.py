@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from support.command import run_bundler
-from support.pki_plans import NOW, make_plan
+from support.pki_plans import NOW, make_plan, read_files
 from support.small_builds import SmallSite, make_site
 
 from bundler.bundle.inspect import inspect
@@ -29,12 +29,6 @@ from bundler.state.directory import open_state
 LATER = NOW + timedelta(days=300)
 AFTER = LATER + timedelta(minutes=1)
 PLAN = make_plan()
-
-
-def read_all(path: Path) -> dict[str, bytes]:
-    return {
-        str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()
-    }
 
 
 def choose(*names: str, **more: object) -> Selection:
@@ -59,11 +53,11 @@ def changed(before: dict[str, bytes], after: dict[str, bytes]) -> set[str]:
 
 
 def test_named_certificates_are_renewed_and_the_old_ones_archived(state: Path) -> None:
-    before = read_all(state)
+    before = read_files(state)
     done = renew(state, PLAN, choose("pki/nodes/master1/apiserver", "admin"), LATER)
     assert [r.name for r in done] == ["pki/admin", "pki/nodes/master1/apiserver"]
     assert done[0].old_end < done[0].new_end
-    after = read_all(state)
+    after = read_files(state)
     kept = get_archive_path(state, LATER)
     assert kept.name == "20261229T050607Z"
     for name in ("pki/admin", "pki/nodes/master1/apiserver"):
@@ -84,9 +78,9 @@ def test_named_certificates_are_renewed_and_the_old_ones_archived(state: Path) -
 
 
 def test_keep_keys_replaces_only_the_certificate(state: Path) -> None:
-    before = read_all(state)
+    before = read_files(state)
     renew(state, PLAN, choose("admin"), LATER, keep_keys=True)
-    after = read_all(state)
+    after = read_files(state)
     assert {p for p in changed(before, after) if not p.startswith("archive/")} == {
         "pki/admin/cert.pem"
     }
@@ -106,9 +100,9 @@ def test_patterns_and_ends_select_certificates_but_never_cas(state: Path) -> Non
 
 
 def test_a_dry_run_writes_nothing(state: Path) -> None:
-    before = read_all(state)
+    before = read_files(state)
     renew(state, PLAN, choose(everything=True), LATER, dry_run=True)
-    assert read_all(state) == before
+    assert read_files(state) == before
 
 
 def test_ended_certificates_can_be_renewed(state: Path) -> None:
@@ -131,10 +125,10 @@ def test_ended_certificates_can_be_renewed(state: Path) -> None:
 def test_unknown_and_unrenewable_names_are_refused_before_anything_is_written(
     state: Path, name: str, message: str
 ) -> None:
-    before = read_all(state)
+    before = read_files(state)
     with pytest.raises(ConfigError, match=message):
         renew(state, PLAN, choose("admin", name), LATER)
-    assert read_all(state) == before
+    assert read_files(state) == before
 
 
 def test_a_typing_error_gets_a_suggestion(state: Path) -> None:
@@ -150,10 +144,10 @@ def test_no_state_directory_is_created(tmp_path: Path) -> None:
 
 
 def test_an_ended_ca_signs_nothing(state: Path) -> None:
-    before = read_all(state)
+    before = read_files(state)
     with pytest.raises(PkiError, match="ended on 2036"):
         renew(state, PLAN, choose(everything=True), NOW + timedelta(days=3651))
-    assert read_all(state) == before
+    assert read_files(state) == before
 
 
 def test_a_renewal_reports_an_end_that_its_ca_shortens(state: Path) -> None:
@@ -196,7 +190,7 @@ def die_before(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_kill_before_any_step_is_recovered(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, keep_keys: bool
 ) -> None:
-    before = read_all(made)
+    before = read_files(made)
     names = ("admin", "nodes/master2/etcd-peer")
     step = 0
     while True:
@@ -212,12 +206,12 @@ def test_a_kill_before_any_step_is_recovered(
             other = Path(shutil.copytree(path, tmp_path / f"again{step}"))
             again = renew(other, PLAN, choose(*names), AFTER, keep_keys=keep_keys)
             assert [one.name for one in again] == ["pki/admin", "pki/nodes/master2/etcd-peer"]
-            kept = read_all(other)
+            kept = read_files(other)
             assert set(before.values()) <= set(kept.values()), f"lost at step {step}"
             assert {p for p in kept if not p.startswith("archive/")} == set(before)
         with open_state(path) as opened:
             ensure_pki(opened, PLAN, LATER)
-            found = read_all(path)
+            found = read_files(path)
             assert ensure_pki(opened, PLAN, LATER).notes == ()
         assert set(before.values()) <= set(found.values()), f"lost at step {step}"
         assert {p for p in found if not p.startswith("archive/")} == set(before)
@@ -275,13 +269,13 @@ def test_one_command_renews_and_builds_the_small_bundles(site: SmallSite) -> Non
 
 def test_the_command_has_a_dry_run_and_refuses_conflicting_options(site: SmallSite) -> None:
     site.build()
-    before = read_all(site.directory / "small.state")
+    before = read_files(site.directory / "small.state")
     said = run(site, "certs", "renew", "--all", "--dry-run", "--json")
     assert len(json.loads(said.stdout)) == 14
     assert run(site, "certs", "renew", "--expiring", "90d").stdout == ""
     for wrong in ([], ["--all", "admin"], ["--all", "-o", "x"], ["--expiring", "soon"]):
         assert run(site, "certs", "renew", *wrong).returncode == 2
-    assert read_all(site.directory / "small.state") == before
+    assert read_files(site.directory / "small.state") == before
 
 
 def test_the_archive_is_not_listed(site: SmallSite) -> None:

@@ -11,7 +11,7 @@ import pytest
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from support.command import run_bundler
-from support.pki_plans import NOW, make_plan
+from support.pki_plans import NOW, make_plan, read_files
 from support.small_builds import SmallSite, make_site
 
 from bundler.bundle.inspect import inspect
@@ -33,12 +33,6 @@ DROP = TRUST + timedelta(days=2)
 ROTATION_ID = "20261229T050607Z"
 PLAN = make_plan()
 CA_NAMES = ("etcd-ca", "front-proxy-ca", "kubernetes-ca")
-
-
-def read_all(path: Path) -> dict[str, bytes]:
-    return {
-        str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()
-    }
 
 
 @pytest.fixture(scope="module")
@@ -80,10 +74,10 @@ def all_leaves(made: Pki) -> dict[str, bytes]:
 
 
 def test_trust_creates_new_cas_that_sign_nothing(state: Path) -> None:
-    before, old = read_all(state), load(state)
+    before, old = read_files(state), load(state)
     change = rotate(state, PLAN, "trust", TRUST)
     assert [line.partition(":")[0] for line in change.messages] == list(CA_NAMES)
-    after, made = read_all(state), load(state)
+    after, made = read_files(state), load(state)
     assert {path for path in after if path not in before} == {
         f"pki/next/{name}/{file}.pem" for name in CA_NAMES for file in ("cert", "key")
     }
@@ -105,10 +99,10 @@ def test_trust_creates_new_cas_that_sign_nothing(state: Path) -> None:
 
 def test_issue_reissues_every_certificate_and_still_trusts_the_previous_cas(state: Path) -> None:
     rotate(state, PLAN, "trust", TRUST)
-    before = read_all(state)
+    before = read_files(state)
     old, new = load(state), {name: before[f"pki/next/{name}/cert.pem"] for name in CA_NAMES}
     rotate(state, PLAN, "issue", ISSUE)
-    made, after = load(state), read_all(state)
+    made, after = load(state), read_files(state)
     assert not (state / "pki/next").exists()
     for name in CA_NAMES:
         assert made.cas[name].certificate_pem == new[name]
@@ -127,7 +121,7 @@ def test_issue_reissues_every_certificate_and_still_trusts_the_previous_cas(stat
         assert is_signed_by(leaf, new[signer])
         assert certificates(leaf)[0].public_key() != certificates(previous[name])[0].public_key()
         assert certificates(leaf)[0].subject == certificates(previous[name])[0].subject
-    kept = read_all(get_archive_path(state, ISSUE))
+    kept = read_files(get_archive_path(state, ISSUE))
     gone = {
         p: before[p] for p in before if before[p] != after.get(p) and not p.startswith("pki/next")
     }
@@ -152,10 +146,10 @@ def test_drop_keeps_only_the_new_cas(state: Path) -> None:
 
 
 def test_abandon_restores_the_state_before_trust(state: Path) -> None:
-    before = read_all(state)
+    before = read_files(state)
     rotate(state, PLAN, "trust", TRUST)
     rotate(state, PLAN, "abandon", ISSUE)
-    assert {p: c for p, c in read_all(state).items() if not p.startswith("archive/")} == before
+    assert {p: c for p, c in read_files(state).items() if not p.startswith("archive/")} == before
     assert read_stage(state) is RotationStage.SETTLED
     assert len(list(get_archive_path(state, ISSUE).rglob("*.pem"))) == 6
 
@@ -192,22 +186,22 @@ def test_a_step_out_of_order_is_refused_with_the_next_step(
 ) -> None:
     for name in done:
         rotate(state, PLAN, name, TRUST)
-    before = read_all(state)
+    before = read_files(state)
     with pytest.raises(ConfigError) as refused:
         rotate(state, PLAN, step, ISSUE)
     assert refused.value.hint == describe_stage(state)
     following = {(): "trust", ("trust",): "issue", ("trust", "issue"): "drop"}[done]
     assert f"next: bundler certs rotate {following}" in describe_stage(state)
-    assert read_all(state) == before
+    assert read_files(state) == before
 
 
 @pytest.mark.parametrize("step", ["trust", "issue", "drop"])
 def test_a_dry_run_changes_nothing(state: Path, step: str) -> None:
     for name in {"trust": (), "issue": ("trust",), "drop": ("trust", "issue")}[step]:
         rotate(state, PLAN, name, TRUST)
-    before = read_all(state)
+    before = read_files(state)
     assert rotate(state, PLAN, step, ISSUE, dry_run=True).messages
-    assert read_all(state) == before
+    assert read_files(state) == before
 
 
 @pytest.mark.parametrize("moment", range(1, 12, 2))
@@ -248,7 +242,7 @@ def test_a_kill_during_a_step_is_completed_by_the_next_command(
 def test_a_kill_before_the_commit_changes_nothing(
     state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = read_all(state)
+    before = read_files(state)
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
@@ -256,7 +250,7 @@ def test_a_kill_before_the_commit_changes_nothing(
     monkeypatch.setattr(transaction, "write_directory_atomically", stop)
     with pytest.raises(KeyboardInterrupt):
         rotate(state, PLAN, "trust", TRUST)
-    assert read_all(state) == before
+    assert read_files(state) == before
 
 
 def test_external_cas_are_not_rotated(tmp_path: Path) -> None:
@@ -332,7 +326,7 @@ def test_without_a_step_the_command_prints_the_stage(site: SmallSite) -> None:
 
 def test_impossible_builds_are_refused_before_the_state_changes(site: SmallSite) -> None:
     site.build()
-    before = read_all(site.directory / "small.state")
+    before = read_files(site.directory / "small.state")
     (site.directory / "file").write_text("")
     for wrong, code in (
         (["--since", "nodist", "-o", "new"], 2),
@@ -343,7 +337,7 @@ def test_impossible_builds_are_refused_before_the_state_changes(site: SmallSite)
             done = run(site, "certs", *command, *wrong)
             assert done.returncode == code, (wrong, done.stderr)
             assert "Traceback" not in done.stderr
-            assert read_all(site.directory / "small.state") == before
+            assert read_files(site.directory / "small.state") == before
     (site.directory / "new/small-one.tar.gz").mkdir(
         parents=True
     )  # found only when the bundle is written
