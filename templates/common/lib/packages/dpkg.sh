@@ -14,7 +14,7 @@ dpkg_read() {
     awk -F'|' '$3 ~ /^(half-|unpacked)/ { print $1 }' "$work/dpkg" >"$work/broken"
 }
 
-# --unpack: with --install --no-act dpkg reports cycles of pending triggers that are none
+# --unpack: with --install --no-act dpkg reports cycles of pending triggers by mistake
 dpkg_try() { run_dpkg --no-act --no-triggers --unpack; }
 dpkg_install() { run_dpkg --install; }
 dpkg_finish() { run_dpkg --configure -a; }
