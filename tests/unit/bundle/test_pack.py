@@ -193,12 +193,12 @@ def test_inspect_names_every_altered_file(tree: Tree, tmp_path: Path) -> None:
     subprocess.run(["tar", "-xzf", tmp_path / "x.tar.gz", "-C", tmp_path], check=True)
     (tmp_path / "x/node.env").write_text("NODE='two'\n")
     (tmp_path / "x/rootfs/etc/empty").unlink()
-    (tmp_path / "x/stranger").write_text("")
+    (tmp_path / "x/unknown").write_text("")
     subprocess.run(["tar", "-czf", tmp_path / "y.tar.gz", "-C", tmp_path, "x"], check=True)
     assert inspect(tmp_path / "y.tar.gz").faults == (
         "node.env: differs from the manifest",
         "rootfs/etc/empty: missing",
-        "stranger: not in the manifest",
+        "unknown: not in the manifest",
     )
 
 
@@ -221,7 +221,7 @@ def test_inspect_refuses_a_file_that_is_not_a_bundle(
 
 def test_inspect_notices_a_truncated_bundle(tree: Tree, tmp_path: Path) -> None:
     pack(tree, "x", tmp_path / "x.tar.gz", mtime=0)
-    whole = (tmp_path / "x.tar.gz").read_bytes()
-    (tmp_path / "x.tar.gz").write_bytes(whole[: len(whole) // 2])
+    content = (tmp_path / "x.tar.gz").read_bytes()
+    (tmp_path / "x.tar.gz").write_bytes(content[: len(content) // 2])
     with pytest.raises(OutputError, match="damaged or incomplete"):
         inspect(tmp_path / "x.tar.gz")
