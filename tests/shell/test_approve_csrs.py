@@ -1,7 +1,6 @@
 """approve-csrs.sh: only a planned worker's own name and address are approved, other requests are reported."""
 
 import base64
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -110,19 +109,3 @@ def test_an_api_that_does_not_answer_is_reported(sh: Sh, tmp_path: Path) -> None
     done = sh(SCRIPT, "--once", DESTDIR=str(tmp_path), PATH=f"{tmp_path}/bin:/usr/bin:/bin")
     assert done.returncode == 1
     assert done.stdout == "cannot list the requests: connection refused\n"
-
-
-def test_a_refusal_is_reported_once(tmp_path: Path, look: Look) -> None:
-    (tmp_path / "pending").write_text(format_request(make_request(dns=("worker2",))))
-    with subprocess.Popen(
-        ["sh", SCRIPT], stdout=subprocess.PIPE, text=True,
-        env={"PATH": f"{tmp_path}/bin:/usr/sbin:/usr/bin:/sbin:/bin", "DESTDIR": str(tmp_path), "INTERVAL": "0.2"},
-    ) as process:  # fmt: skip
-        assert process.stdout is not None
-        first = [process.stdout.readline() for _ in range(2)]
-        with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(1.5)
-        process.terminate()
-        rest = process.stdout.read()
-    assert first[1].startswith("refused csr-1")
-    assert rest == ""

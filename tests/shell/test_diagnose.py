@@ -9,6 +9,8 @@ from support.bundle_secrets import SECRET_FILES, list_secrets
 from support.fake_host import FakeHost, make_host
 from support.shells import Sh, write_program
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def host(sh: Sh, trees: Path, tmp_path: Path) -> FakeHost:
