@@ -16,11 +16,11 @@ main() {
         venv) make_venv ;;
         check)
             need shellcheck:shellcheck dash:dash busybox:busybox openssl:openssl
-            wish rpmbuild:rpm gpg:gnupg
+            need_if_possible rpmbuild:rpm gpg:gnupg
             ;;
         lab)
             need curl:curl openssl:openssl update-ca-certificates:ca-certificates
-            wish dnf:dnf createrepo_c:createrepo-c
+            need_if_possible dnf:dnf createrepo_c:createrepo-c
             unpack_program docker-registry docker-registry
             "$here/lab/docker.sh" up
             "$here/lab/artifacts.sh"

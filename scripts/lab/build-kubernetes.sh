@@ -3,7 +3,7 @@
 #
 #   build-kubernetes.sh VERSION      leaves /lab/kubernetes-VERSION/{kube-apiserver,…,pause}
 #
-# GOPATH mode: Debian's tree has a vendor folder without a module file that fits it.
+# GOPATH mode: the vendor directory of Debian's source tree has no matching module file.
 set -eu
 . /scripts/builder-apt.sh
 version=$1

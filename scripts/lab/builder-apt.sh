@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# Sourced inside the builder container: apt with the machine's sources, and their source packages too.
+# Sourced in the builder container: apt with the package sources of the machine, source packages included.
 
 use_host_apt() {
     if [ -d /host-apt ]; then

@@ -1,10 +1,10 @@
 #!/bin/sh
-# Run a command in a throw-away Debian 12 container that reaches Debian's packages.
+# Run a command in a temporary Debian 12 container that can download Debian packages.
 #
-#   builder.sh image                     make the container image, if it is not there
-#   builder.sh run DIR COMMAND [ARG...]  run with DIR mounted at /lab and this folder at /scripts
+#   builder.sh image                     make the container image, if it is missing
+#   builder.sh run DIR COMMAND [ARG...]  run with DIR mounted at /lab and this directory at /scripts
 #
-# Nothing of what is built touches the machine itself. On Debian 12 the container uses the
+# Builds do not change the machine itself. On Debian 12 the container uses the
 # machine's own package sources (mounted read-only), elsewhere those of the image debian:12.
 set -eu
 . "$(dirname "$0")/common.sh"

@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# What the lab's scripts share. Sourced, never run.
+# Functions that the lab's scripts share; this file is sourced.
 #
 # BUNDLER_LAB_CACHE   where artifacts, images and logs are kept (default ~/.cache/bundler-lab)
 
@@ -15,8 +15,8 @@ fail() {
 is_debian12() { [ "$(. /etc/os-release 2>/dev/null && echo "${ID:-}-${VERSION_ID:-}")" = debian-12 ]; }
 is_root() { [ "$(id -u)" -eq 0 ]; }
 
-# need PROGRAM:PACKAGE...: install, as root on Debian, the packages of programs that are missing;
-# elsewhere say which programs to install.
+# need PROGRAM:PACKAGE...: as root on Debian, install the packages of missing programs; elsewhere fail
+# and name the programs.
 need() {
     missing='' packages=''
     for pair in "$@"; do
@@ -25,14 +25,14 @@ need() {
     [ -z "$missing" ] || install_packages "$packages" "$missing"
 }
 
-# wish PROGRAM:PACKAGE...: the same where it can be done; elsewhere the tests that want them are skipped.
-wish() {
-    if is_root && [ -e /etc/debian_version ]; then (need "$@") || say "tests that want these are skipped: $*"; fi
+# need_if_possible PROGRAM:PACKAGE...: the same, but if they cannot be installed, tests skip.
+need_if_possible() {
+    if is_root && [ -e /etc/debian_version ]; then (need "$@") || say "tests that need one of these are skipped: $*"; fi
 }
 
 # install_packages PACKAGES [WHAT-FOR]
 install_packages() {
-    if ! is_root || ! [ -e /etc/debian_version ]; then fail "please install:${2:-$1}"; fi
+    if ! is_root || ! [ -e /etc/debian_version ]; then fail "missing programs: install${2:-$1}"; fi
     say "installing$1"
     mkdir -p "$LAB_CACHE"
     # shellcheck disable=SC2086 # one word a package
@@ -40,15 +40,15 @@ install_packages() {
         >"$LAB_CACHE/apt.log" 2>&1 || { tail -5 "$LAB_CACHE/apt.log" >&2; fail "apt-get install$1 failed (log: $LAB_CACHE/apt.log)"; }
 }
 
-# unpack_program PROGRAM PACKAGE: a program of Debian into <lab cache>/programs, where tests look for
-# it; the package is not installed, since it would start a service on this machine. Where that cannot
-# be done, the tests that want it are skipped.
+# unpack_program PROGRAM PACKAGE: unpack a program of a Debian package into <lab cache>/programs, where
+# tests look for it. The package is not installed, since it would start a service on this machine. If
+# this fails, the tests that need the program are skipped.
 unpack_program() {
     ! command -v "$1" >/dev/null 2>&1 && ! [ -x "$LAB_CACHE/programs/usr/bin/$1" ] || return 0
     new=$LAB_CACHE/programs.new
     rm -rf "$new" && mkdir -p "$new"
     if ! is_root || ! { apt-get update && (cd "$new" && apt-get download "$2" && dpkg -x "$2"_*.deb .); } >"$LAB_CACHE/apt.log" 2>&1; then
-        say "no $1 (Debian's package $2): the tests that need it will be skipped"
+        say "cannot download $1 (Debian package $2): tests that need it are skipped"
         return 0
     fi
     mkdir -p "$LAB_CACHE/programs/usr/bin"
@@ -56,5 +56,5 @@ unpack_program() {
     rm -rf "$new"
 }
 
-# has_sys_resource: may this machine give its containers every capability?
+# has_sys_resource IMAGE: whether this machine can give a container every capability.
 has_sys_resource() { docker run --rm --privileged --network none "$1" true >/dev/null 2>&1; }

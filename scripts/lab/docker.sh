@@ -1,7 +1,7 @@
 #!/bin/sh
-# Ensure that a Docker daemon answers.
+# Ensure that a Docker daemon runs.
 #
-#   docker.sh up     use the daemon that runs; else, as root on Debian, install and start one
+#   docker.sh up     use a running daemon; without one, as root on Debian, install and start it
 #
 # The daemon's log is <lab cache>/dockerd.log. A start removes what an earlier run left.
 set -eu
@@ -12,15 +12,15 @@ main() {
     if docker info >/dev/null 2>&1; then
         return 0
     fi
-    is_root || fail "no Docker daemon answers: start Docker, or add yourself to the group docker"
-    [ -e /etc/debian_version ] || fail "no Docker daemon answers: install and start Docker"
+    is_root || fail "no Docker daemon answers. Fix: start Docker, or add yourself to the group docker"
+    [ -e /etc/debian_version ] || fail "no Docker daemon answers. Fix: install and start Docker"
     need dockerd:docker.io iptables:iptables
     remove_leftovers
     start_daemon
 }
 
-# A daemon that was killed leaves its pid file, its containerd, and mounts behind. A container whose
-# root is still mounted can never be removed: "driver failed to remove root filesystem: device or resource busy".
+# A killed daemon leaves its pid file, its containerd, and mounts. A container whose root is still
+# mounted cannot be removed: "driver failed to remove root filesystem: device or resource busy".
 remove_leftovers() {
     if [ -d /run/systemd/system ]; then return 0; fi
     pkill -x dockerd 2>/dev/null || true
@@ -31,7 +31,7 @@ remove_leftovers() {
     rm -rf /run/docker.pid /run/docker /run/containerd /var/run/docker.sock
 }
 
-# dockerd binds its directory to itself, which hides the mounts below: so one at a time, the newest first.
+# dockerd binds its directory to itself, which hides the mounts below: unmount one at a time, newest first.
 last_leftover() {
     awk '$5 ~ "^(/run/(docker|containerd)|/var/lib/docker)/" || ($4 == $5 && $5 == "/var/lib/docker") { last = $5 } END { print last }' \
         /proc/self/mountinfo

@@ -1,15 +1,15 @@
 #!/bin/sh
-# The lab's hosts: containers that run systemd, on a network with no way out.
+# The lab's hosts: containers that run systemd, on a network without a route to the internet.
 #
-#   hosts.sh root                      bootstrap their root file system and download what bundles bring
-#                                      to it, if the recipe changed
-#   hosts.sh image                     make the host image of it
+#   hosts.sh root                      bootstrap their root file system and download the packages of
+#                                      bundles, if the recipe changed
+#   hosts.sh image                     make the host image from it
 #   hosts.sh up NAME=ADDRESS...        make the network and boot the hosts
 #   hosts.sh boot NAME=ADDRESS         boot one more host
 #   hosts.sh down                      remove hosts, their volumes, and the network
 #   hosts.sh shell NAME                a root shell on a host
 #
-# LAB_NETWORK   name of the network, its bridge and its hosts' prefix (default bundlerlab)
+# LAB_NETWORK   name of the network and its bridge, and prefix of host names (default bundlerlab)
 # LAB_SUBNET    its addresses (default 172.30.20.0/24)
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
@@ -36,7 +36,7 @@ image_name() { printf 'bundler-lab-host:%s\n' "$(recipe | sha256sum | cut -c1-12
 
 ensure_root() {
     [ "$(cat "$LAB_CACHE/rootfs/host.key" 2>/dev/null)" != "$(image_name)" ] || return 0
-    say "bootstrapping the root file system of the lab's hosts, and downloading the packages that bundles bring"
+    say "bootstrapping the root file system of the lab's hosts, and downloading the packages of bundles"
     mkdir -p "$LAB_CACHE/rootfs"
     rm -f "$LAB_CACHE/rootfs/host.key"
     "$here/builder.sh" run "$LAB_CACHE" sh /scripts/make-host-root.sh
@@ -57,7 +57,7 @@ ensure_network() {
     docker network inspect "$LAB_NETWORK" >/dev/null 2>&1 ||
         docker network create --internal --subnet "$LAB_SUBNET" -o com.docker.network.bridge.name="$LAB_NETWORK" "$LAB_NETWORK" >/dev/null
     bridge_rule -C 2>/dev/null || bridge_rule -I ||
-        say "cannot add the DOCKER-USER rule: pods may not reach one another across hosts"
+        say "cannot add the DOCKER-USER rule: pods of different hosts may not reach one another"
 }
 bridge_rule() { iptables "$1" DOCKER-USER -i "$LAB_NETWORK" -o "$LAB_NETWORK" -j ACCEPT; }
 

@@ -1,12 +1,12 @@
 #!/bin/sh
-# Inside the builder container: Debian's programs in tarballs of upstream's layout and names.
+# Inside the builder container: pack Debian's programs into tarballs with the layout and names of upstream.
 #
 #   pack-debian.sh KUBERNETES ETCD DOCKER CNI CONTAINERD RUNC WRAP_RUNC(yes|no)
 #
 # Reads /lab/build/kubernetes-VERSION; leaves /lab/mirror/<upstream host>/<upstream path> and
 # /lab/rootfs/{pause,nginx}.tar, and the real runc as /lab/host/runc.
-# WRAP_RUNC=yes puts a wrapper in runc's place that raises a negative oomScoreAdj to 0: for lab
-# machines without CAP_SYS_RESOURCE, where runc could not set it and would refuse every pod.
+# WRAP_RUNC=yes replaces runc with a wrapper that raises a negative oomScoreAdj to 0: on lab machines
+# without CAP_SYS_RESOURCE runc cannot set it, and no pod would start.
 set -eu
 . /scripts/builder-apt.sh
 kubernetes=$1 etcd=$2 docker=$3 cni=$4 containerd=$5 runc=$6 wrap_runc=$7

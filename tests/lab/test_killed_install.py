@@ -101,7 +101,12 @@ def test_the_next_run_completes_an_install_that_was_killed(solo: tuple[Host, Pat
     verified = host.run("/opt/k8s/bundle/verify.sh", check=False, timeout=400)
     assert verified.returncode == 0, verified.stdout
 
-    # the files of the manifest and of the units, as after a run that was not killed
+    check_files(host, directory, with_packages)
+    assert host.output(f"{directory}/install.sh").strip() == "solo: nothing to do"
+
+
+def check_files(host: Host, directory: str, with_packages: dict[str, str]) -> None:
+    """Check that the host has the files of the manifest and of the units, and no others."""
     expected = {}
     for line in host.output(f"cat {directory}/MANIFEST").splitlines():
         sha256, mode, _, path = line.split(" ")
@@ -132,7 +137,6 @@ def test_the_next_run_completes_an_install_that_was_killed(solo: tuple[Host, Pat
         "journal",
         "packages",
     }
-    assert host.output(f"{directory}/install.sh").strip() == "solo: nothing to do"
 
 
 def read_files(host: Host, paths: list[str]) -> dict[str, str]:

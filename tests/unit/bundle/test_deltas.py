@@ -68,7 +68,7 @@ def test_a_base_can_be_given_in_many_forms(site: SmallSite, tmp_path: Path, form
         ("nowhere", "no such file or directory"),
         ("cache", "holds no bundle"),
         ("pause.tar", "does not name its node"),
-        ("two=pause.tar", "not a bundle's MANIFEST"),
+        ("two=pause.tar", "not the MANIFEST of a bundle"),
         ("other", "has no node unknown"),
         ("public", "holds no bundle"),
         ("public/small-one.public.tar.gz", "was built with --public-only"),

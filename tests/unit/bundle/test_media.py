@@ -41,7 +41,7 @@ def test_a_manifest_is_read_back_with_the_source_of_every_file() -> None:
 
 @pytest.mark.parametrize("content", [b"nothing", b"# from-moon x", b"ab 9 12 x", b"\xff", b"# x"])
 def test_a_file_that_is_not_a_manifest_is_refused(content: bytes) -> None:
-    with pytest.raises(OutputError, match="not a bundle's MANIFEST"):
+    with pytest.raises(OutputError, match="not the MANIFEST of a bundle"):
         parse_manifest(content, "a test")
 
 
