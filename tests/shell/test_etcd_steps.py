@@ -1,4 +1,4 @@
-"""etcd takes no minor back: neither by itself nor after a kill does a host go back past one."""
+"""etcd cannot go back to an older minor: no host goes back past an etcd upgrade."""
 
 import re
 import shutil
@@ -39,7 +39,7 @@ def site(sh: Sh, trees: Path, tmp_path: Path) -> Site:
     return Site(host=host, bundles=bundles)
 
 
-def test_a_step_is_said_and_a_snapshot_taken_before_anything_is_changed(site: Site) -> None:
+def test_an_etcd_upgrade_is_announced_and_a_snapshot_taken_first(site: Site) -> None:
     assert site.install(1).returncode == 0
     before = site.installed()
     site.host.mark("no-snapshot")
@@ -57,7 +57,7 @@ def test_a_step_is_said_and_a_snapshot_taken_before_anything_is_changed(site: Si
     assert (site.current(), site.states()["2"]) == ("2", "failed")
 
 
-def test_a_kill_amid_a_step_does_not_make_it_one_that_goes_back(site: Site) -> None:
+def test_a_kill_during_an_etcd_upgrade_does_not_let_the_host_go_back(site: Site) -> None:
     site.install(1)
     plant_killer(site.host, "systemctl", "--no-block", 1)
     path = f"{site.host.directory}/killers:{site.host.directory}/bin:/usr/bin:/bin:/usr/sbin:/sbin"

@@ -1,4 +1,4 @@
-"""Every bundle that was installed is kept; a host whose new one is not well goes back by itself."""
+"""The host keeps each installed bundle, and goes back by itself if a new one is not healthy."""
 
 import shutil
 import signal
@@ -24,7 +24,7 @@ def site(sh: Sh, trees: Path, tmp_path: Path) -> Site:
     return make_site(sh, trees, tmp_path)
 
 
-def test_a_generation_that_is_well_replaces_the_one_before(site: Site) -> None:
+def test_a_healthy_generation_replaces_the_previous_one(site: Site) -> None:
     for number in (1, 2):
         done = site.install(number)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -34,7 +34,7 @@ def test_a_generation_that_is_well_replaces_the_one_before(site: Site) -> None:
     assert site.install(2).stdout == "worker1: nothing to do\n"
 
 
-def test_a_generation_that_is_not_well_is_left_again(site: Site) -> None:
+def test_the_host_goes_back_from_an_unhealthy_generation(site: Site) -> None:
     site.install(1)
     before = site.installed()
     plant_failure(site.bundles[1])
@@ -48,7 +48,7 @@ def test_a_generation_that_is_not_well_is_left_again(site: Site) -> None:
     assert site.install(1).stdout == "worker1: nothing to do\n"
 
 
-def test_without_rollback_it_stays_to_be_looked_at(site: Site) -> None:
+def test_no_rollback_keeps_an_unhealthy_generation(site: Site) -> None:
     site.install(1)
     plant_failure(site.bundles[1])
     done = site.install(2, "--no-rollback")
@@ -57,13 +57,13 @@ def test_without_rollback_it_stays_to_be_looked_at(site: Site) -> None:
     assert (site.root / CONFIG).read_text() == "number: 2\n"
 
 
-def test_the_first_generation_has_none_to_go_back_to(site: Site) -> None:
+def test_the_first_generation_has_no_previous_one(site: Site) -> None:
     plant_failure(site.bundles[0])
     assert site.install(1).returncode == 4
     assert (site.states(), site.current()) == ({"1": "failed"}, "1")
 
 
-def test_waiting_for_other_hosts_is_no_fault_of_a_first_installation(site: Site) -> None:
+def test_a_first_installation_may_wait_for_other_hosts(site: Site) -> None:
     site.host.mark("outcome", "pending")
     site.host.mark("unready", "kubelet.service")
     done = site.install(1)
@@ -73,7 +73,7 @@ def test_waiting_for_other_hosts_is_no_fault_of_a_first_installation(site: Site)
     assert site.states() == {"1": "healthy"}
 
 
-def test_waiting_for_other_hosts_is_a_fault_where_all_was_well(site: Site) -> None:
+def test_waiting_for_other_hosts_is_a_failure_if_all_units_were_ready(site: Site) -> None:
     site.install(1)
     site.host.mark("outcome", "pending")
     done = site.install(2)
@@ -81,7 +81,7 @@ def test_waiting_for_other_hosts_is_a_fault_where_all_was_well(site: Site) -> No
     assert (site.root / CONFIG).read_text() == "number: 1\n"
 
 
-def test_going_back_by_hand_and_forth(site: Site) -> None:
+def test_rollback_goes_back_and_forth(site: Site) -> None:
     site.install(1)
     first = site.installed()
     site.install(2)
@@ -101,7 +101,7 @@ def test_going_back_by_hand_and_forth(site: Site) -> None:
     assert site.current() == "2"
 
 
-def test_a_damaged_generation_is_not_gone_back_to(site: Site) -> None:
+def test_a_rollback_to_a_damaged_generation_is_refused(site: Site) -> None:
     site.install(1)
     site.install(2)
     (site.store / "generations/1/rootfs" / CONFIG).write_text("altered\n")
@@ -127,7 +127,7 @@ def test_a_bundle_that_changes_while_it_is_copied_is_not_installed(
     assert (site.installed(), site.current()) == (before, "1")
 
 
-def test_a_large_file_that_was_altered_in_its_place_is_not_taken_for_what_it_was(
+def test_a_large_file_that_was_altered_in_place_is_detected(
     site: Site,
 ) -> None:
     program = "opt/k8s/bin/kubelet"
@@ -144,7 +144,7 @@ def test_a_large_file_that_was_altered_in_its_place_is_not_taken_for_what_it_was
     assert (site.root / program).read_bytes() == bytes(1 << 20)
 
 
-def test_old_generations_go_with_their_secrets(site: Site) -> None:
+def test_old_generations_are_removed_with_their_secrets(site: Site) -> None:
     for number in (1, 2, 3):
         site.install(number)
     assert site.states() == {"2": "healthy", "3": "healthy"}
@@ -156,7 +156,7 @@ def test_old_generations_go_with_their_secrets(site: Site) -> None:
     assert site.states() == {"2": "healthy", "3": "healthy"}  # one is kept to go back to
 
 
-def test_secrets_are_overwritten_before_they_go(site: Site) -> None:
+def test_secrets_are_overwritten_before_they_are_removed(site: Site) -> None:
     site.install(1)
     secret = site.store / "generations/1/rootfs" / KEY
     with secret.open("rb") as file:
@@ -188,7 +188,7 @@ KILLS_IN_SHELLS = [
 @pytest.mark.parametrize(
     ("sh", "program", "matching", "call", "after"), KILLS_IN_SHELLS, indirect=["sh"]
 )
-def test_a_kill_amid_a_change_leaves_one_generation_or_the_other(
+def test_a_kill_during_a_change_leaves_the_old_or_the_new_generation(
     site: Site, program: str, matching: str, call: int, after: str
 ) -> None:
     site.install(1)
@@ -218,7 +218,7 @@ def test_a_kill_amid_a_change_leaves_one_generation_or_the_other(
         assert site.installed() == first
 
 
-def test_a_fault_amid_a_change_goes_back_too(site: Site) -> None:
+def test_a_failure_during_a_change_goes_back_too(site: Site) -> None:
     site.install(1)
     before = site.installed()
     failing = (site.host.directory / "bin/systemctl").read_text()
@@ -232,7 +232,7 @@ def test_a_fault_amid_a_change_goes_back_too(site: Site) -> None:
     assert site.installed() == before
 
 
-def test_uninstall_leaves_nothing_of_them(site: Site) -> None:
+def test_uninstall_removes_all_generations(site: Site) -> None:
     site.install(1)
     site.install(2)
     done = site.host.uninstall()

@@ -1,4 +1,4 @@
-"""What goes wrong beside a change: keys, damage, full disks, kills; the way back stays open."""
+"""Failures during a change: keys, damage, full disks, kills; the host can always go back."""
 
 import re
 from pathlib import Path
@@ -36,7 +36,7 @@ def kill_at(host: FakeHost, program: str, matching: str, call: int = 1) -> str:
     return f"{host.directory}/killers:{host.directory}/bin:/usr/bin:/bin:/usr/sbin:/sbin"
 
 
-def test_keys_that_came_later_do_not_bar_the_way_back(site: Site, tmp_path: Path) -> None:
+def test_keys_that_were_added_later_do_not_prevent_a_rollback(site: Site, tmp_path: Path) -> None:
     site.install(1)
     plant_failure(site.bundles[1])
     generate_key(tmp_path / "site.key")
@@ -54,7 +54,7 @@ def test_keys_that_came_later_do_not_bar_the_way_back(site: Site, tmp_path: Path
     assert (asked.returncode, "it is not signed" in asked.stderr) == (3, True)
 
 
-def test_what_was_slow_only_is_healthy_later_and_gone_back_to(site: Site) -> None:
+def test_a_slow_generation_becomes_healthy_and_a_rollback_target(site: Site) -> None:
     outcome = site.host.directory / "outcome"
     outcome.write_text("failed")
     assert (site.install(1).returncode, site.states()) == (4, {"1": "failed"})
@@ -76,7 +76,7 @@ def test_skipped_checks_stay_skipped_on_the_way_back(site: Site) -> None:
     assert (site.current(), "/dev/sda2" in site.host.read("/proc/swaps")) == ("1", True)
 
 
-def test_a_plan_that_another_run_overtook_is_made_anew(site: Site) -> None:
+def test_the_host_diff_is_made_again_after_another_run_changed_the_host(site: Site) -> None:
     site.install(1)
     overtaken, other = site.bundles[1], site.bundles[2]
     (overtaken / "rootfs" / CONFIG).write_text("number: 1\n")  # as it is installed, for now
@@ -94,7 +94,7 @@ def test_a_plan_that_another_run_overtook_is_made_anew(site: Site) -> None:
     assert site.install(2).stdout == "worker1: nothing to do\n"
 
 
-def test_a_damaged_generation_is_mended_before_it_is_left(site: Site) -> None:
+def test_a_damaged_generation_is_repaired_before_it_is_replaced(site: Site) -> None:
     site.install(1)
     (site.store / "generations/1/rootfs" / CONFIG).write_text("altered\n")
     (site.store / "generations/1/rootfs" / KEY).unlink()
@@ -105,7 +105,7 @@ def test_a_damaged_generation_is_mended_before_it_is_left(site: Site) -> None:
     assert (site.root / CONFIG).read_text() == "number: 1\n"
 
 
-def test_where_no_way_leads_back_nothing_is_begun(site: Site) -> None:
+def test_without_a_rollback_target_nothing_is_changed(site: Site) -> None:
     site.install(1)
     (site.store / "generations/1/rootfs" / CONFIG).write_text("altered\n")
     (site.root / CONFIG).write_text("altered too\n")
@@ -137,7 +137,7 @@ def test_a_full_disk_leaves_nothing_half_written(site: Site) -> None:
     assert site.install(2).returncode == 0
 
 
-def test_units_that_were_disabled_amid_a_change_come_back_at_boot(site: Site) -> None:
+def test_units_that_were_disabled_during_a_change_are_enabled_at_boot(site: Site) -> None:
     first = site.bundles[0]
     (first / "rootfs/etc/systemd/system/gone.service").write_text("[Unit]\n")
     facts = first / "node.env"
@@ -158,7 +158,7 @@ def test_units_that_were_disabled_amid_a_change_come_back_at_boot(site: Site) ->
     assert site.host.has("active/gone.service")
 
 
-def test_what_a_power_cut_left_beside_its_place_is_gone_after_the_boot(site: Site) -> None:
+def test_a_boot_after_a_power_cut_removes_the_new_files(site: Site) -> None:
     """Before the first file moves: the generation that is in place works, and nobody runs anything."""
     site.install(1)
     before = site.installed()
@@ -195,7 +195,7 @@ def test_a_kill_between_two_renames_of_a_directory_is_undone_at_boot(site: Site)
     assert not list(site.root.rglob("*.bundler-*"))
 
 
-def test_secrets_that_are_replaced_or_given_up_are_overwritten(site: Site) -> None:
+def test_replaced_and_abandoned_secrets_are_overwritten(site: Site) -> None:
     site.install(1)
     with (site.root / KEY).open("rb") as replaced:
         path = kill_at(site.host, "mv", "generations/2")
@@ -208,7 +208,7 @@ def test_secrets_that_are_replaced_or_given_up_are_overwritten(site: Site) -> No
         assert b"secret" not in installed.read()
 
 
-def test_the_store_may_be_on_another_disk(site: Site) -> None:
+def test_the_state_directory_may_be_on_another_disk(site: Site) -> None:
     elsewhere = site.host.directory / "disk"
     elsewhere.mkdir()
     site.store.parent.mkdir(parents=True)
@@ -232,7 +232,7 @@ def test_the_installed_script_says_what_to_do_after_a_first_run_that_was_killed(
     assert "unpack its bundle, and run install.sh there" in done.stderr
 
 
-def test_room_is_needed_for_the_generation_too(site: Site) -> None:
+def test_the_generation_needs_free_space_too(site: Site) -> None:
     site.store.mkdir(parents=True)
     site.host.program(
         "df",

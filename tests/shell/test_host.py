@@ -1,4 +1,4 @@
-"""What install.sh does about a host's kernel, swap and services, or says to its administrator."""
+"""The kernel settings, swap, firewall and services of a host: what install.sh changes or advises."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +23,7 @@ def worker(host_of: Callable[[str], FakeHost]) -> FakeHost:
 
 
 @pytest.mark.parametrize("node", ["worker1", "master1"])
-def test_a_healthy_host_hears_nothing(host_of: Callable[[str], FakeHost], node: str) -> None:
+def test_a_healthy_host_gets_no_warning(host_of: Callable[[str], FakeHost], node: str) -> None:
     host = host_of(node)
     announced = host.install("--dry-run")
     assert (announced.returncode, announced.stderr) == (0, "")
@@ -39,7 +39,7 @@ def test_a_healthy_host_hears_nothing(host_of: Callable[[str], FakeHost], node: 
 # Swap
 
 
-def test_swap_is_announced_turned_off_kept_off_and_comes_back(worker: FakeHost) -> None:
+def test_swap_is_turned_off_and_restored(worker: FakeHost) -> None:
     worker.swap_on()
     said = worker.install("--dry-run").stdout
     assert "\nswap off /dev/sda2\n" in said
@@ -58,7 +58,7 @@ def test_swap_is_announced_turned_off_kept_off_and_comes_back(worker: FakeHost) 
     assert not worker.has("masked/dev-sda2.swap")
 
 
-def test_swap_that_is_off_by_hand_only_is_kept_off_and_stays_off(worker: FakeHost) -> None:
+def test_swap_that_was_off_before_stays_off(worker: FakeHost) -> None:
     worker.mark("swap-units/dev-sda2.swap", "/run/systemd/generator/dev-sda2.swap")
     worker.mark("swap-units/dev-dm\\x2d0.swap")  # another name of it, without a file
     assert worker.install().returncode == 0
@@ -87,7 +87,7 @@ def test_nodes_without_a_kubelet_keep_their_swap(host_of: Callable[[str], FakeHo
     assert host.install().stdout == NOTHING.format("master1")
 
 
-def test_swap_that_memory_has_no_room_for_is_refused(worker: FakeHost) -> None:
+def test_swap_that_does_not_fit_into_memory_is_refused(worker: FakeHost) -> None:
     worker.swap_on(used_kilobytes=2048000)
     done = worker.install()
     assert done.returncode == 3
@@ -98,7 +98,7 @@ def test_swap_that_memory_has_no_room_for_is_refused(worker: FakeHost) -> None:
     assert not worker.has("root/opt")
 
 
-def test_swap_may_stay_on_by_the_administrators_word(worker: FakeHost) -> None:
+def test_swap_stays_on_if_the_check_is_skipped(worker: FakeHost) -> None:
     worker.swap_on(used_kilobytes=2048000)
     done = worker.install("--skip-preflight", "swap")
     assert done.returncode == 0
@@ -108,7 +108,7 @@ def test_swap_may_stay_on_by_the_administrators_word(worker: FakeHost) -> None:
     assert worker.install("--skip-preflight", "swap").stdout == NOTHING.format("worker1")
 
 
-def test_swap_of_the_machine_around_a_container_is_not_touched(worker: FakeHost) -> None:
+def test_swap_of_the_containers_machine_is_not_touched(worker: FakeHost) -> None:
     worker.swap_on()
     worker.program("systemd-detect-virt", "exit 0")
     done = worker.install()
@@ -117,7 +117,7 @@ def test_swap_of_the_machine_around_a_container_is_not_touched(worker: FakeHost)
     assert "/dev/sda2" in worker.read("/proc/swaps")
 
 
-def test_a_swap_unit_of_the_hosts_own_is_for_its_owner_to_disable(worker: FakeHost) -> None:
+def test_a_swap_unit_in_etc_must_be_disabled_by_its_owner(worker: FakeHost) -> None:
     worker.write("/etc/systemd/system/swapfile.swap", "[Swap]\nWhat=/swapfile\n")
     assert worker.install("--dry-run").returncode == 0
     worker.mark("enabled/swapfile.swap")
@@ -127,7 +127,7 @@ def test_a_swap_unit_of_the_hosts_own_is_for_its_owner_to_disable(worker: FakeHo
 
 
 @pytest.mark.parametrize("moment", ["mask", "swapoff", "reload"])
-def test_a_run_that_was_killed_is_finished_by_the_next(worker: FakeHost, moment: str) -> None:
+def test_the_next_run_completes_a_killed_run(worker: FakeHost, moment: str) -> None:
     worker.swap_on()
     worker.mark("active/NetworkManager.service")
     worker.mark(f"kill-{moment}")
@@ -159,7 +159,7 @@ def test_the_rollout_slot_of_a_killed_run_is_released_by_the_next(worker: FakeHo
     assert worker.install().stdout == NOTHING.format("worker1")
 
 
-def test_settings_are_set_and_put_back(worker: FakeHost) -> None:
+def test_settings_are_set_and_restored(worker: FakeHost) -> None:
     worker.sysctl("net.ipv4.ip_forward").write_text("0\n")
     worker.sysctl("vm.swappiness").write_text("60\n")
     worker.sysctl("fs.inotify.max_user_instances").write_text("128\n")
@@ -177,7 +177,7 @@ def test_settings_are_set_and_put_back(worker: FakeHost) -> None:
     assert worker.sysctl("fs.inotify.max_user_instances").read_text() == "128\n"
 
 
-def test_what_the_host_has_set_higher_stays(worker: FakeHost) -> None:
+def test_a_higher_limit_of_the_host_stays(worker: FakeHost) -> None:
     worker.sysctl("fs.inotify.max_user_watches").write_text("9999999\n")
     worker.sysctl("fs.file-max").write_text("18446744073709551615\n")  # of older kernels
     assert "set      " not in worker.install("--dry-run").stdout
@@ -186,7 +186,7 @@ def test_what_the_host_has_set_higher_stays(worker: FakeHost) -> None:
     assert worker.sysctl("fs.file-max").read_text() == "18446744073709551615\n"
 
 
-def test_a_setting_that_a_kernel_lacks_or_forbids_is_a_warning(worker: FakeHost) -> None:
+def test_an_optional_setting_that_the_kernel_does_not_have_is_a_warning(worker: FakeHost) -> None:
     worker.sysctl("net.ipv4.neigh.default.gc_thresh1").unlink()
     worker.forbid("vm.swappiness")
     assert "gc_thresh" not in worker.install("--dry-run").stdout
@@ -201,7 +201,7 @@ def test_a_setting_that_a_kernel_lacks_or_forbids_is_a_warning(worker: FakeHost)
     assert worker.uninstall().returncode == 0
 
 
-def test_a_necessary_setting_that_is_forbidden_is_refused(worker: FakeHost) -> None:
+def test_a_host_that_forbids_a_required_setting_is_refused(worker: FakeHost) -> None:
     worker.forbid("net.ipv4.ip_forward")
     done = worker.install()
     assert done.returncode == 3
@@ -235,7 +235,7 @@ def test_settings_that_come_with_a_module_are_set_after_it_is_loaded(worker: Fak
     assert worker.install().stdout == NOTHING.format("worker1")
 
 
-def test_a_necessary_setting_that_fails_after_all_fails_the_installation(worker: FakeHost) -> None:
+def test_the_installation_fails_if_a_required_setting_cannot_be_set(worker: FakeHost) -> None:
     forget_bridge(worker, "exit 0")
     done = worker.install()
     assert done.returncode == 1
@@ -243,7 +243,7 @@ def test_a_necessary_setting_that_fails_after_all_fails_the_installation(worker:
     assert not worker.has("active/kubelet.service")
 
 
-def test_without_the_bridges_module_the_host_is_refused(worker: FakeHost) -> None:
+def test_a_host_without_br_netfilter_is_refused(worker: FakeHost) -> None:
     forget_bridge(worker, "exit 1")
     done = worker.install()
     assert done.returncode == 3
@@ -253,7 +253,7 @@ def test_without_the_bridges_module_the_host_is_refused(worker: FakeHost) -> Non
 # Advice
 
 
-def test_advice_can_be_silenced_by_name_and_fails_nothing(worker: FakeHost) -> None:
+def test_advice_can_be_skipped_by_name_and_stops_nothing(worker: FakeHost) -> None:
     worker.write("/etc/resolv.conf", "nameserver 127.0.0.53\n")
     (worker.directory / "active/chronyd.service").unlink()
     done = worker.install("--skip-preflight", "time-sync")
@@ -265,7 +265,7 @@ def test_advice_can_be_silenced_by_name_and_fails_nothing(worker: FakeHost) -> N
     assert "time-sync: " in worker.install("--dry-run").stderr
 
 
-def test_a_refusal_comes_with_the_advice(worker: FakeHost) -> None:
+def test_failures_are_printed_with_the_advice(worker: FakeHost) -> None:
     worker.write("/etc/resolv.conf", "nameserver 127.0.0.53\n")
     worker.forbid("net.ipv4.ip_forward")
     done = worker.install()
@@ -288,7 +288,7 @@ def test_a_refusal_comes_with_the_advice(worker: FakeHost) -> None:
         (["systemd-timesyncd"], "echo NTPSynchronized=yes", None),
     ],
 )
-def test_a_clock_that_nothing_keeps_right_is_told(
+def test_an_unsynchronized_clock_is_reported(
     worker: FakeHost, services: list[str], timedatectl: str, expected: str | None
 ) -> None:
     (worker.directory / "active/chronyd.service").unlink()
@@ -312,7 +312,7 @@ def test_a_clock_that_nothing_keeps_right_is_told(
         ("search example.org\n", "", None),
     ],
 )  # fmt: skip
-def test_a_resolver_on_loopback_is_told(
+def test_a_resolver_on_loopback_is_reported(
     worker: FakeHost, resolver: str, better: str, expected: str | None
 ) -> None:
     worker.write("/etc/resolv.conf", resolver)
@@ -323,7 +323,7 @@ def test_a_resolver_on_loopback_is_told(
     assert f"{{{expected}}}" in done.stderr if expected else done.stderr == ""
 
 
-def test_selinux_is_told_what_programs_are_and_files_are_labelled(worker: FakeHost) -> None:
+def test_selinux_gets_advice_and_files_are_labelled(worker: FakeHost) -> None:
     worker.write("/sys/fs/selinux/enforce", "1")
     worker.program("restorecon", "exit 0")
     worker.program("matchpathcon", "echo system_u:object_r:usr_t:s0")
@@ -336,7 +336,7 @@ def test_selinux_is_told_what_programs_are_and_files_are_labelled(worker: FakeHo
     assert f"{worker.root}/opt/k8s" in labelled.split()
 
 
-def test_selinux_that_knows_the_programs_or_only_watches_is_silent(worker: FakeHost) -> None:
+def test_selinux_with_a_policy_or_permissive_gets_no_advice(worker: FakeHost) -> None:
     worker.write("/sys/fs/selinux/enforce", "1")
     worker.program("matchpathcon", "echo system_u:object_r:bin_t:s0")
     worker.program("restorecon", "exit 0")
@@ -346,7 +346,7 @@ def test_selinux_that_knows_the_programs_or_only_watches_is_silent(worker: FakeH
     assert worker.install("--dry-run").stderr == ""
 
 
-def test_network_manager_is_told_only_when_its_file_changed(worker: FakeHost) -> None:
+def test_network_manager_is_reloaded_only_when_its_file_changed(worker: FakeHost) -> None:
     worker.mark("active/NetworkManager.service")
     reload = "systemctl reload NetworkManager.service"
     assert "reload   NetworkManager.service\n" in worker.install("--dry-run").stdout
@@ -367,7 +367,7 @@ def rules_of(stderr: str) -> list[str]:
     return [line.removeprefix("    fix: ").strip() for line in stderr.splitlines()[1:]]
 
 
-def test_firewalld_gets_the_rules_that_it_lacks(worker: FakeHost) -> None:
+def test_missing_firewalld_rules_are_printed(worker: FakeHost) -> None:
     worker.mark("active/firewalld.service")
     worker.program("firewall-cmd", FIREWALLD.format('[ "${3#*port=10250}" != "$3" ]'))
     done = worker.install("--dry-run")
@@ -385,7 +385,7 @@ def test_firewalld_gets_the_rules_that_it_lacks(worker: FakeHost) -> None:
     assert worker.install("--dry-run").stderr == ""
 
 
-def test_load_balancers_may_speak_vrrp(host_of: Callable[[str], FakeHost]) -> None:
+def test_vrrp_is_open_on_load_balancers(host_of: Callable[[str], FakeHost]) -> None:
     host = host_of("master1")
     host.mark("active/firewalld.service")
     host.program("firewall-cmd", FIREWALLD.format("exit 1"))
@@ -395,14 +395,14 @@ def test_load_balancers_may_speak_vrrp(host_of: Callable[[str], FakeHost]) -> No
     assert not any("--zone=trusted" in rule for rule in rules)
 
 
-def test_flannels_packets_are_let_in(worker: FakeHost) -> None:
+def test_the_port_of_flannel_is_open(worker: FakeHost) -> None:
     edit_facts(worker, "30000-32767/udp'", "30000-32767/udp 8472/udp'")
     worker.mark("active/firewalld.service")
     worker.program("firewall-cmd", FIREWALLD.format("exit 1"))
     assert "--add-port=8472/udp" in worker.install("--dry-run").stderr
 
 
-def test_ufw_gets_the_rules_that_it_lacks(worker: FakeHost) -> None:
+def test_missing_ufw_rules_are_printed(worker: FakeHost) -> None:
     present = "Status: active\n\nTo    Action  From\n10250/tcp   ALLOW   Anywhere\nAnywhere   ALLOW   10.200.0.0/16\n"
     worker.program("ufw", f"printf '%s' '{present}'")
     done = worker.install("--dry-run")
@@ -418,7 +418,7 @@ def test_ufw_gets_the_rules_that_it_lacks(worker: FakeHost) -> None:
 
 
 @pytest.mark.parametrize("chain", ["-P INPUT DROP", "-A INPUT -j REJECT --reject-with icmp-port"])
-def test_iptables_gets_the_rules_that_it_lacks(worker: FakeHost, chain: str) -> None:
+def test_missing_iptables_rules_are_printed(worker: FakeHost, chain: str) -> None:
     present = "-C INPUT -s 10.200.0.0/16 -j ACCEPT"
     worker.program(
         "iptables", f'case "$*" in "-S INPUT") echo "{chain}" ;; "{present}") ;; *) exit 1 ;; esac'
@@ -434,7 +434,7 @@ def test_iptables_gets_the_rules_that_it_lacks(worker: FakeHost, chain: str) -> 
     assert rules_of(done.stderr)[5].startswith("# and save them")
 
 
-def test_forwarding_that_is_dropped_matters_where_no_unit_sees_to_it(worker: FakeHost) -> None:
+def test_dropped_forwarding_is_reported_unless_a_unit_accepts_it(worker: FakeHost) -> None:
     worker.program(
         "iptables", 'case "$*" in "-S FORWARD") echo "-P FORWARD DROP" ;; *) exit 1 ;; esac'
     )
@@ -462,7 +462,7 @@ table inet host {
 """
 
 
-def test_nftables_gets_the_rules_that_it_lacks(host_of: Callable[[str], FakeHost]) -> None:
+def test_missing_nftables_rules_are_printed(host_of: Callable[[str], FakeHost]) -> None:
     host = host_of("worker1")
     host.program(
         "nft",

@@ -57,7 +57,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
         "middle": middle,
         "root": root.file,
         "client": ours.issue("client", []),
-        "stranger": other.issue("stranger", []),
+        "unknown": other.issue("unknown", []),
     }
     stalled.close()
     for server in servers.values():
@@ -89,15 +89,15 @@ def ask(sh: Sh, tmp_path: Path, site: dict[str, Any]) -> Ask:
 
 
 @pytest.mark.parametrize("status", [200, 403, 404])
-def test_the_status_is_what_the_server_says(ask: Ask, status: int) -> None:
+def test_the_status_is_the_servers(ask: Ask, status: int) -> None:
     assert ask("good", f"/{status}") == f"{status}\n"
 
 
-def test_a_host_may_be_asked_by_its_name(ask: Ask) -> None:
+def test_a_request_to_a_host_name_checks_that_name(ask: Ask) -> None:
     assert ask("good", host="localhost") == "200\n"
 
 
-def test_the_body_is_passed_on_whole(ask: Ask) -> None:
+def test_the_body_is_complete(ask: Ask) -> None:
     body = ask("good", function="https_get")
     assert body == "200\nQ is no command\n\nlast, without an end\n"
 
@@ -113,7 +113,7 @@ def test_the_body_is_passed_on_whole(ask: Ask) -> None:
     ],
     ids=["other authority", "expired", "other name", "other address", "no authority"],
 )
-def test_a_certificate_that_does_not_hold_is_told(
+def test_an_invalid_certificate_is_reported(
     ask: Ask, server: str, host: str, authority: str, reason: str
 ) -> None:
     said = ask(server, host=host, authority=authority)
@@ -122,38 +122,38 @@ def test_a_certificate_that_does_not_hold_is_told(
 
 
 @pytest.mark.parametrize("server", ["bare", "chained"])
-def test_an_authority_need_not_be_a_root(ask: Ask, server: str) -> None:
+def test_a_ca_need_not_be_a_root(ask: Ask, server: str) -> None:
     assert ask(server, authority="middle") == "200\n"
     assert ask(server, authority="other").startswith("000 certificate: unable to get")
 
 
-def test_a_server_that_shows_its_chain_is_believed_by_the_root(ask: Ask) -> None:
+def test_a_server_that_sends_its_chain_is_trusted_by_the_root(ask: Ask) -> None:
     assert ask("chained", authority="root") == "200\n"
     assert ask("bare", authority="root").startswith("000 certificate: unable to get")
 
 
-def test_a_client_certificate_opens_what_asks_for_one(ask: Ask) -> None:
+def test_a_client_certificate_is_presented(ask: Ask) -> None:
     assert ask("strict", client="client") == "200\n"
 
 
-@pytest.mark.parametrize("client", ["", "stranger"])
+@pytest.mark.parametrize("client", ["", "unknown"])
 def test_the_wrong_client_gets_the_servers_alert(ask: Ask, client: str) -> None:
     said = ask("strict", client=client)
     assert said.startswith("000 ")
     assert "alert" in said
 
 
-def test_a_closed_port_is_told_in_words(ask: Ask) -> None:
+def test_a_closed_port_is_reported(ask: Ask) -> None:
     assert "Connection refused" in ask("closed")
 
 
 @pytest.mark.parametrize("path", ["/garbage", "/nothing"])
-def test_what_is_no_http_is_no_answer(ask: Ask, path: str) -> None:
+def test_an_answer_that_is_not_http_is_an_error(ask: Ask, path: str) -> None:
     assert ask("good", path) == "000 the connection was closed without an answer\n"
 
 
 @pytest.mark.parametrize("program", ["coreutils", "busybox"])
-def test_a_server_that_says_nothing_is_given_up(ask: Ask, tmp_path: Path, program: str) -> None:
+def test_a_silent_server_times_out(ask: Ask, tmp_path: Path, program: str) -> None:
     path = "/usr/bin:/bin"
     if program == "busybox":
         busybox = shutil.which("busybox")
@@ -164,7 +164,7 @@ def test_a_server_that_says_nothing_is_given_up(ask: Ask, tmp_path: Path, progra
     assert ask("stalled", HTTPS_TIMEOUT="1", PATH=path) == "000 no answer within 1 s\n"
 
 
-def test_openssl_is_new_enough_for_what_is_asked_of_it() -> None:
+def test_openssl_has_the_options_that_https_uses() -> None:
     text = subprocess.run(
         ["openssl", "s_client", "-help"], capture_output=True, text=True, check=False
     ).stderr

@@ -1,4 +1,4 @@
-"""Images on the host: put together out of shared blobs, loaded once, brought back when gone."""
+"""Images on the host: archives made from shared blobs, loaded once, and again if missing."""
 
 import json
 import os
@@ -167,9 +167,7 @@ def test_every_image_is_loaded_from_the_kept_copy_and_only_once(
     assert len(host.loads) == 2
 
 
-def test_only_the_image_that_is_gone_is_loaded_again(
-    sh: Sh, built: SmallSite, tmp_path: Path
-) -> None:
+def test_only_the_missing_image_is_loaded_again(sh: Sh, built: SmallSite, tmp_path: Path) -> None:
     host = make_host(sh, built, tmp_path, "whole")
     host.keep()
     before = host.held
@@ -193,7 +191,7 @@ def test_containerd_is_told_to_pin_what_was_loaded(
     assert pinned == ([] if runtime else expected)
 
 
-def test_busybox_tar_puts_archives_together_too(sh: Sh, built: SmallSite, tmp_path: Path) -> None:
+def test_busybox_tar_writes_the_archives_too(sh: Sh, built: SmallSite, tmp_path: Path) -> None:
     host = make_host(sh, built, tmp_path, "whole")
     for name in ("tar", "awk", "sed", "mktemp"):
         write_program(host.bin / name, f'exec busybox {name} "$@"\n')
@@ -202,7 +200,9 @@ def test_busybox_tar_puts_archives_together_too(sh: Sh, built: SmallSite, tmp_pa
     assert len(host.held) == 2
 
 
-def test_while_install_sh_runs_it_is_left_to_it(sh: Sh, built: SmallSite, tmp_path: Path) -> None:
+def test_the_timer_does_nothing_while_install_sh_runs(
+    sh: Sh, built: SmallSite, tmp_path: Path
+) -> None:
     host = make_host(sh, built, tmp_path, "whole")
     lock = host.root / "var/lib/bundler/lock"
     lock.mkdir()

@@ -15,7 +15,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "root"
 
 
-def test_every_file_is_put_in_its_place_with_its_mode(sh: Sh, trees: Path, root: Path) -> None:
+def test_every_file_is_installed_with_its_mode(sh: Sh, trees: Path, root: Path) -> None:
     bundle = trees / "master1"
     done = sh(bundle / "install.sh", DESTDIR=str(root))
     assert done.returncode == 0, done.stderr
@@ -32,7 +32,7 @@ def test_every_file_is_put_in_its_place_with_its_mode(sh: Sh, trees: Path, root:
     }
 
 
-def test_a_destdir_may_be_yet_to_be_made(sh: Sh, trees: Path, tmp_path: Path) -> None:
+def test_the_destdir_need_not_exist(sh: Sh, trees: Path, tmp_path: Path) -> None:
     done = sh(trees / "worker1" / "install.sh", "--dry-run", DESTDIR=str(tmp_path / "none/yet"))
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "none").exists()
@@ -46,7 +46,7 @@ def test_a_second_run_does_nothing(sh: Sh, trees: Path, root: Path) -> None:
     assert list_tree(root) == before
 
 
-def test_uninstall_leaves_what_was_there_before(sh: Sh, trees: Path, root: Path) -> None:
+def test_uninstall_restores_the_files_of_before(sh: Sh, trees: Path, root: Path) -> None:
     (root / "etc/docker").mkdir()
     (root / "etc/docker/daemon.json").write_text("{}\n")
     (root / "etc/docker/other").write_text("mine\n")
@@ -60,7 +60,7 @@ def test_uninstall_leaves_what_was_there_before(sh: Sh, trees: Path, root: Path)
     assert not (root / "var/lib/bundler").exists()
 
 
-def test_uninstall_keeps_data_unless_it_is_told(sh: Sh, trees: Path, root: Path) -> None:
+def test_uninstall_keeps_data_without_purge_data(sh: Sh, trees: Path, root: Path) -> None:
     sh(trees / "worker1" / "install.sh", DESTDIR=str(root))
     (root / "var/lib/docker").mkdir()
     (root / "var/lib/docker/layer").write_text("data")
@@ -76,7 +76,7 @@ def test_uninstall_keeps_data_unless_it_is_told(sh: Sh, trees: Path, root: Path)
     assert not (root / "var/lib/docker").exists()
 
 
-def test_a_file_changed_by_hand_is_kept_and_put_right(sh: Sh, trees: Path, root: Path) -> None:
+def test_a_file_changed_by_hand_is_backed_up_and_restored(sh: Sh, trees: Path, root: Path) -> None:
     sh(trees / "worker1" / "install.sh", DESTDIR=str(root))
     (root / "etc/docker/daemon.json").write_text("changed by hand\n")
     done = sh(trees / "worker1" / "install.sh", DESTDIR=str(root))
@@ -86,7 +86,7 @@ def test_a_file_changed_by_hand_is_kept_and_put_right(sh: Sh, trees: Path, root:
     assert "data-root" in (root / "etc/docker/daemon.json").read_text()
 
 
-def test_a_mode_changed_by_hand_is_put_right(sh: Sh, trees: Path, root: Path) -> None:
+def test_a_mode_changed_by_hand_is_restored(sh: Sh, trees: Path, root: Path) -> None:
     sh(trees / "master1" / "install.sh", DESTDIR=str(root))
     key = root / "etc/kubernetes/pki/ca.key"
     key.chmod(0o644)
@@ -94,7 +94,9 @@ def test_a_mode_changed_by_hand_is_put_right(sh: Sh, trees: Path, root: Path) ->
     assert key.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_file_that_a_newer_bundle_has_no_more_is_removed(sh: Sh, trees: Path, root: Path) -> None:
+def test_a_file_that_the_new_bundle_does_not_have_is_removed(
+    sh: Sh, trees: Path, root: Path
+) -> None:
     sh(trees / "worker1" / "install.sh", DESTDIR=str(root))
     newer = trees / "newer"
     shutil.copytree(trees / "worker1", newer)
@@ -116,7 +118,7 @@ def test_a_bundle_that_is_not_as_it_was_built_is_refused(
     elif fault == "missing":
         target.unlink()
     else:
-        target.with_name("stranger").write_text("")
+        target.with_name("unknown").write_text("")
     done = sh(trees / "worker1" / "install.sh", DESTDIR=str(root))
     assert done.returncode == 3
     assert fault in done.stderr
@@ -124,7 +126,9 @@ def test_a_bundle_that_is_not_as_it_was_built_is_refused(
     assert list_tree(root) == {}
 
 
-def test_what_no_bundle_holds_is_refused_without_a_key_too(sh: Sh, trees: Path, root: Path) -> None:
+def test_unknown_and_irregular_files_are_refused_without_a_key_too(
+    sh: Sh, trees: Path, root: Path
+) -> None:
     bundle = trees / "worker1"
     (bundle / "more").write_text("")
     (bundle / "folder").mkdir()
@@ -172,7 +176,7 @@ def test_options_are_explained_and_checked(
     assert list_tree(root) == {}
 
 
-def test_a_leftover_lock_of_a_killed_run_is_no_obstacle(sh: Sh, trees: Path, root: Path) -> None:
+def test_a_stale_lock_of_a_killed_run_is_removed(sh: Sh, trees: Path, root: Path) -> None:
     lock = root / "var/lib/bundler/lock"
     lock.mkdir(parents=True)
     (lock / "owner").write_text("999999 1\n")

@@ -1,4 +1,4 @@
-"""The operating system's packages on a host whose dpkg stands in: what is missing, and no more."""
+"""Packages of the operating system with a fake dpkg: install.sh installs the missing ones only."""
 
 import hashlib
 import re
@@ -128,7 +128,7 @@ def names(host: FakeHost) -> list[str]:
 ALL = [line.split()[0] for line in LIST.splitlines()]
 
 
-def test_what_is_missing_is_installed_in_one_go_and_in_order(host: FakeHost) -> None:
+def test_missing_packages_are_installed_at_once_and_in_order(host: FakeHost) -> None:
     done = host.install()
     assert done.returncode == 0, done.stderr
     assert installed(host) == [ALL]
@@ -141,20 +141,20 @@ def test_what_is_missing_is_installed_in_one_go_and_in_order(host: FakeHost) -> 
     assert installed(host) == [ALL]
 
 
-def test_what_the_host_has_stays_as_it_is(host: FakeHost) -> None:
+def test_installed_packages_are_not_touched(host: FakeHost) -> None:
     host.program("conntrack", "")  # the administrator's own
     host.mark("dpkg", MINIMAL + "chrony|5.0|installed|amd64|\n")
     assert host.install().returncode == 0
     assert installed(host) == [["nginx-common_1%3a2_all.deb", "nginx_1%3a2_amd64.deb"]]
 
 
-def test_a_package_that_provides_the_wanted_one_is_enough(host: FakeHost) -> None:
+def test_a_package_that_provides_the_wanted_one_is_accepted(host: FakeHost) -> None:
     host.mark("dpkg", MINIMAL + "ntpsec|1|installed|amd64|time-daemon, chrony\n")
     host.install()
     assert "chrony_4.3_amd64.deb" not in installed(host)[0]
 
 
-def test_a_dependency_that_is_too_old_is_brought_up_to_date(host: FakeHost) -> None:
+def test_a_dependency_that_is_too_old_is_updated(host: FakeHost) -> None:
     old = "libmnl0|0.9|installed|amd64|\nnginx-common|1:2|installed|all|\n"
     host.mark("dpkg", MINIMAL + old)
     said = host.install("--dry-run").stdout
@@ -175,7 +175,7 @@ def test_a_dry_run_installs_nothing(host: FakeHost) -> None:
     assert not host.has("root/var/lib/bundler")
 
 
-def test_packages_alone_are_installed_when_only_they_are_asked_for(host: FakeHost) -> None:
+def test_packages_only_installs_nothing_else(host: FakeHost) -> None:
     done = host.install("--packages-only")
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("worker1: 5 packages installed\n")
@@ -184,7 +184,7 @@ def test_packages_alone_are_installed_when_only_they_are_asked_for(host: FakeHos
     assert "nothing to do" in host.install("--packages-only").stdout
 
 
-def test_below_a_destdir_no_package_is_installed(host: FakeHost, sh: Sh) -> None:
+def test_with_destdir_no_package_is_installed(host: FakeHost, sh: Sh) -> None:
     done = sh(host.bundle / "install.sh", DESTDIR=str(host.root))
     assert done.returncode == 0, done.stderr
     assert host.calls == []
@@ -214,7 +214,7 @@ def test_packages_of_another_system_are_refused(
     assert installed(host) == []
 
 
-def test_what_neither_host_nor_bundle_has_is_told_before_anything_changes(host: FakeHost) -> None:
+def test_an_unmet_dependency_is_reported_before_anything_changes(host: FakeHost) -> None:
     old = MINIMAL.replace("libc6|2.36", "libc6|2.28").replace("awk\n", "\n")
     host.mark("dpkg", old.replace("debconf-2.0", ""))
     done = host.install()
@@ -229,7 +229,7 @@ def test_what_neither_host_nor_bundle_has_is_told_before_anything_changes(host: 
     assert installed(host) == []
 
 
-def test_what_dpkg_would_refuse_is_told_before_anything_changes(host: FakeHost) -> None:
+def test_a_refusal_of_dpkg_is_reported_before_anything_changes(host: FakeHost) -> None:
     host.mark("dpkg-refuses")
     done = host.install()
     assert done.returncode == 3
@@ -239,7 +239,7 @@ def test_what_dpkg_would_refuse_is_told_before_anything_changes(host: FakeHost) 
     assert not host.has("root/var/lib/bundler/journal")
 
 
-def test_services_that_bundler_runs_itself_are_not_started_and_not_enabled(host: FakeHost) -> None:
+def test_services_of_bundlers_own_units_are_not_started_and_not_enabled(host: FakeHost) -> None:
     host.install()
     calls = [call for call in host.calls if call.startswith(("systemctl", "dpkg --force"))]
     begin = calls.index("systemctl -q mask --runtime nginx.service")
@@ -250,7 +250,7 @@ def test_services_that_bundler_runs_itself_are_not_started_and_not_enabled(host:
     assert not host.has("masked/nginx.service")
 
 
-def test_a_service_that_the_host_knew_before_is_left_alone(host: FakeHost) -> None:
+def test_a_service_that_the_host_had_before_is_not_touched(host: FakeHost) -> None:
     host.mark("known/nginx.service")
     host.mark("enabled/nginx.service")
     host.install()
@@ -259,7 +259,9 @@ def test_a_service_that_the_host_knew_before_is_left_alone(host: FakeHost) -> No
 
 
 @pytest.mark.parametrize("name", ["libmnl0", "nginx", "chrony"])
-def test_an_installation_that_was_killed_is_finished_by_the_next(host: FakeHost, name: str) -> None:
+def test_the_next_run_completes_a_killed_installation_of_packages(
+    host: FakeHost, name: str
+) -> None:
     host.mark(f"kill-{name}")
     assert host.install().returncode != 0
     assert host.has("root/var/lib/bundler/packages-pending")
@@ -274,7 +276,7 @@ def test_an_installation_that_was_killed_is_finished_by_the_next(host: FakeHost,
     assert recorded == ["libmnl0", "nginx-common", "nginx", "conntrack", "chrony"]
 
 
-def test_another_dpkg_is_waited_for(host: FakeHost) -> None:
+def test_install_waits_for_another_dpkg(host: FakeHost) -> None:
     host.mark("dpkg-locked")
     done = host.install()
     assert done.returncode == 0, done.stderr
@@ -282,7 +284,7 @@ def test_another_dpkg_is_waited_for(host: FakeHost) -> None:
     assert installed(host) == [ALL, ALL]
 
 
-def test_a_dpkg_that_fails_is_told_with_its_own_words(host: FakeHost) -> None:
+def test_an_error_of_dpkg_is_printed(host: FakeHost) -> None:
     fails = 'case $* in *--no-act*) ;; *--install*) echo "dpkg: error: no space"; exit 1 ;; esac'
     state = host.directory
     lock = host.root / "var/lib/bundler/lock"
@@ -294,12 +296,12 @@ def test_a_dpkg_that_fails_is_told_with_its_own_words(host: FakeHost) -> None:
     assert host.has("root/var/lib/bundler/packages-pending")
 
 
-def test_a_damaged_or_strange_package_is_refused(host: FakeHost) -> None:
-    (host.bundle / "packages" / "stranger.deb").write_text("")
+def test_a_damaged_or_unknown_package_is_refused(host: FakeHost) -> None:
+    (host.bundle / "packages" / "unknown.deb").write_text("")
     (host.bundle / "packages" / ALL[0]).write_text("other")
     done = host.install()
     assert done.returncode == 3
-    assert "packages/stranger.deb: not in the manifest" in done.stderr
+    assert "packages/unknown.deb: not in the manifest" in done.stderr
     assert f"packages/{ALL[0]}: altered or damaged" in done.stderr
 
 
@@ -350,7 +352,7 @@ def test_uninstall_keeps_packages_and_says_so(
     assert not host.has("root/var/lib/bundler")
 
 
-def test_uninstall_removes_the_packages_that_install_brought_when_it_is_asked(
+def test_uninstall_removes_installed_packages_with_remove_packages(
     host: FakeHost, uninstall: Callable[..., str]
 ) -> None:
     assert "remove   package nginx\n" in uninstall("--dry-run", "--remove-packages")
@@ -360,7 +362,7 @@ def test_uninstall_removes_the_packages_that_install_brought_when_it_is_asked(
     assert not host.has("root/var/lib/bundler")
 
 
-def test_uninstall_with_data_takes_the_packages_configuration_too(
+def test_uninstall_with_purge_data_removes_the_packages_configuration(
     host: FakeHost, uninstall: Callable[..., str]
 ) -> None:
     host.write("/proc/self/mounts", "overlay /var/lib/docker/overlay2/a/merged overlay rw 0 0\n/dev/sda1 / ext4 rw 0 0\n")  # fmt: skip
@@ -372,7 +374,7 @@ def test_uninstall_with_data_takes_the_packages_configuration_too(
     ]
 
 
-def test_uninstall_keeps_packages_that_others_need_by_now(
+def test_uninstall_keeps_packages_that_others_need(
     host: FakeHost, uninstall: Callable[..., str]
 ) -> None:
     host.mark("somebody-needs-libmnl0")
@@ -394,9 +396,7 @@ Local:
 """
 
 
-def test_a_host_without_iproute2_knows_its_addresses(
-    host: FakeHost, sh: Sh, tmp_path: Path
-) -> None:
+def test_addresses_are_found_without_iproute2(host: FakeHost, sh: Sh, tmp_path: Path) -> None:
     host.write("/proc/net/fib_trie", FIB_TRIE)
     (tmp_path / "only").mkdir()
     awk = shutil.which("awk")

@@ -16,7 +16,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.mark.parametrize("name", ["tutorial", "production", "single"])
-def test_every_script_of_every_example_is_sound(tmp_path: Path, name: str) -> None:
+def test_shellcheck_accepts_every_script_of_every_example(tmp_path: Path, name: str) -> None:
     text = (EXAMPLES / f"{name}.yaml").read_text()
     (tmp_path / "cluster.yaml").write_text(text)
     for image in yaml.safe_load(text)["images"]:

@@ -1,4 +1,4 @@
-"""RPM packages on a host with the real rpm, whose root and database are a folder of the test's."""
+"""RPM packages on a host with the real rpm, whose root and database are a directory of the test."""
 
 import os
 import shutil
@@ -116,7 +116,7 @@ def test_what_is_missing_is_installed_and_the_units_stay_quiet(host: FakeHost) -
     )
 
 
-def test_what_the_host_has_stays_as_it_is(host: FakeHost, tmp_path: Path) -> None:
+def test_installed_packages_are_not_touched(host: FakeHost, tmp_path: Path) -> None:
     host.program("conntrack", "")  # the administrator's own
     put(host, write_rpm(tmp_path / "own", "chrony", "9.0-1"))
     said = host.install("--dry-run").stdout

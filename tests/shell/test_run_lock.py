@@ -1,4 +1,4 @@
-"""Of those that begin at one moment, one goes on."""
+"""Of several runs that start at the same moment only one continues."""
 
 import subprocess
 import time
@@ -21,7 +21,7 @@ until [ "$(wc -l <{store}/told)" -ge {starters} ]; do sleep 0.1; done
 
 
 @pytest.mark.parametrize("left", ["nothing", "a lock", "a lock of an earlier version"])
-def test_one_of_several_holds_the_lock(sh: Sh, tmp_path: Path, left: str) -> None:
+def test_only_one_of_several_runs_gets_the_lock(sh: Sh, tmp_path: Path, left: str) -> None:
     script = tmp_path / "starter.sh"
     for attempt in range(3):
         store = tmp_path / f"store{attempt}"
@@ -43,7 +43,7 @@ def test_one_of_several_holds_the_lock(sh: Sh, tmp_path: Path, left: str) -> Non
         assert {path.name for path in store.iterdir()} == {"lock", "told"}
 
 
-def test_who_is_dead_and_not_yet_buried_holds_no_lock(sh: Sh, tmp_path: Path) -> None:
+def test_a_zombie_process_holds_no_lock(sh: Sh, tmp_path: Path) -> None:
     (tmp_path / "store").mkdir()
     with subprocess.Popen(["sleep", "60"]) as holder:
         stat = Path(f"/proc/{holder.pid}/stat")

@@ -42,7 +42,7 @@ def version(sh: Sh, bundle: Path, tmp_path: Path) -> Callable[..., tuple[int, st
     return run
 
 
-def test_what_a_trusted_key_signed_is_taken(
+def test_a_bundle_signed_by_a_trusted_key_is_accepted(
     version: Callable[..., tuple[int, str]], keys: Path
 ) -> None:
     assert version()[0] == 0
@@ -53,7 +53,7 @@ def test_what_a_trusted_key_signed_is_taken(
     assert version(*both)[0] == 0
 
 
-def test_another_key_and_no_signature_are_refused(
+def test_another_signer_or_no_signature_is_refused(
     version: Callable[..., tuple[int, str]], keys: Path, bundle: Path
 ) -> None:
     code, said = version("--trust", str(keys / "theirs.pub"))
@@ -64,7 +64,7 @@ def test_another_key_and_no_signature_are_refused(
     assert (code, "it is not signed" in said) == (3, True)
 
 
-def test_keys_on_the_host_are_asked_without_being_named(
+def test_keys_in_trust_d_are_used_without_an_option(
     version: Callable[..., tuple[int, str]], keys: Path, tmp_path: Path
 ) -> None:
     directory = tmp_path / "host/etc/bundler/trust.d"
@@ -97,7 +97,7 @@ def test_an_altered_manifest_is_no_longer_signed(
     assert version("--trust", str(keys / "ours.pub"))[0] == 3
 
 
-def test_an_option_that_means_trust_is_never_passed_over(
+def test_a_misspelled_trust_option_is_refused(
     version: Callable[..., tuple[int, str]], keys: Path, bundle: Path
 ) -> None:
     with (bundle / "lib/core/common.sh").open("a") as file:
@@ -120,7 +120,7 @@ def test_trust_needs_a_key(sh: Sh, bundle: Path, keys: Path) -> None:
         assert "trust: --trust needs the file of a public key\n" in done.stderr
 
 
-def test_what_lies_among_the_host_s_keys_and_is_none_is_refused(
+def test_a_file_in_trust_d_that_is_not_a_key_is_refused(
     version: Callable[..., tuple[int, str]], keys: Path, tmp_path: Path
 ) -> None:
     directory = tmp_path / "host/etc/bundler/trust.d"
@@ -155,7 +155,7 @@ def test_what_lies_among_the_host_s_keys_and_is_none_is_refused(
         "lib",
     ],
 )
-def test_no_link_stands_for_what_was_signed(
+def test_a_link_in_place_of_a_signed_file_is_refused(
     version: Callable[..., tuple[int, str]], keys: Path, bundle: Path, path: str
 ) -> None:
     (bundle / path).rename(keys / "elsewhere")
@@ -165,7 +165,7 @@ def test_no_link_stands_for_what_was_signed(
     assert f"these are not regular files:\n./{path}\n" in said
 
 
-def test_what_was_not_signed_is_not_there(
+def test_unsigned_files_are_refused(
     version: Callable[..., tuple[int, str]], keys: Path, bundle: Path
 ) -> None:
     trust = ("--trust", str(keys / "ours.pub"))
@@ -191,12 +191,14 @@ def test_what_was_not_signed_is_not_there(
         assert f"{fault}\n" in said
 
 
-def test_a_key_s_path_may_hold_spaces(version: Callable[..., tuple[int, str]], keys: Path) -> None:
+def test_the_path_of_a_key_may_contain_spaces(
+    version: Callable[..., tuple[int, str]], keys: Path
+) -> None:
     spaced = shutil.copy(keys / "ours.pub", keys / "of the site.pub")
     assert version("--trust", str(spaced))[0] == 0
 
 
-def test_a_host_without_openssl_is_told_so(
+def test_a_host_without_openssl_gets_an_error(
     version: Callable[..., tuple[int, str]], keys: Path, bundle: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "bin").mkdir()
@@ -208,7 +210,7 @@ def test_a_host_without_openssl_is_told_so(
     assert (code, "this host has no openssl" in said) == (3, True), said
 
 
-def test_what_the_host_has_kept_is_asked_again_only_by_option(
+def test_a_kept_generation_is_checked_again_only_with_trust(
     sh: Sh, bundle: Path, keys: Path, tmp_path: Path
 ) -> None:
     directory = tmp_path / "host/etc/bundler/trust.d"

@@ -54,13 +54,13 @@ def test_it_says_why_a_unit_is_restarted_and_what_that_interrupts(site: Site) ->
     assert "kube-proxy.service" not in said
 
 
-def test_a_list_is_a_line_each(site: Site) -> None:
+def test_a_dry_run_prints_a_line_for_each_change(site: Site) -> None:
     planned = site.install(2, "--plan").stdout.splitlines()[2:]
     listed = site.install(2, "--dry-run").stdout.splitlines()
     assert listed == [line for line in planned if not line.startswith("      ")]
 
 
-def test_it_tells_machines_the_same(site: Site) -> None:
+def test_json_has_the_same_facts(site: Site) -> None:
     done = site.install(2, "--plan", "--json")
     plan = json.loads(done.stdout)
     assert (plan["node"], plan["generation"], plan["nothing_to_do"]) == ("worker1", 1, False)
@@ -77,7 +77,7 @@ def test_it_tells_machines_the_same(site: Site) -> None:
     assert (unit["step"], unit["because"], unit["seconds"]) == ("restart", [f"/{CONFIG}"], 20)
 
 
-def test_it_tells_machines_when_nothing_is_to_be_done(site: Site) -> None:
+def test_json_says_when_there_is_nothing_to_do(site: Site) -> None:
     plan = json.loads(site.install(1, "--plan", "--json").stdout)
     assert plan["nothing_to_do"] is True
     assert plan["files"] == plan["units"] == plan["settings"] == plan["steps"] == []
@@ -124,7 +124,7 @@ def test_no_secret_of_either_bundle_is_shown(sh: Sh, trees: Path, tmp_path: Path
         assert "AAAAAAAA" not in said
 
 
-def test_certificates_are_told_by_what_they_say(site: Site) -> None:
+def test_certificates_are_shown_as_text(site: Site) -> None:
     newer = site.bundles[1]
     certificate = next((newer / "rootfs").rglob("ca.crt"))
     other = next((newer.parent / "master1/rootfs/etc/etcd").rglob("ca.crt"))
@@ -136,7 +136,7 @@ def test_certificates_are_told_by_what_they_say(site: Site) -> None:
     assert "BEGIN CERTIFICATE" not in said
 
 
-def test_a_host_that_is_not_ready_has_its_plan_all_the_same(site: Site) -> None:
+def test_an_unready_host_gets_its_host_diff(site: Site) -> None:
     site.host.forbid("net.ipv4.ip_forward")
     done = site.install(2, "--plan")
     assert done.returncode == 3

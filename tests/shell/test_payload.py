@@ -1,4 +1,4 @@
-"""install.sh of bundles that do not bring everything: --payload, deltas; the result is the same."""
+"""install.sh of bundles that do not contain all files: --payload, deltas; the result is the same."""
 
 import dataclasses
 import os
@@ -87,7 +87,7 @@ def other(sh: Sh, built: SmallSite, tmp_path: Path) -> Host:
 
 
 @pytest.mark.parametrize("form", ["file", "its directory", "unpacked", "parent of unpacked"])
-def test_with_its_payload_a_small_bundle_installs_the_same_files(
+def test_a_split_bundle_with_its_payload_installs_the_same_files(
     host: Host, other: Host, tmp_path: Path, form: str
 ) -> None:
     payload = host.payload("old-split")
@@ -121,7 +121,7 @@ def test_busybox_tar_and_gzip_read_the_payload_too(host: Host, other: Host, tmp_
     assert (code, "and this bundle needs payload-" in said) == (3, True)
 
 
-def test_without_its_payload_it_says_which_and_changes_nothing(host: Host) -> None:
+def test_a_split_bundle_without_its_payload_names_it_and_changes_nothing(host: Host) -> None:
     code, said = host.install("old-split")
     assert code == 3
     name = host.payload("old-split").name
@@ -130,7 +130,7 @@ def test_without_its_payload_it_says_which_and_changes_nothing(host: Host) -> No
     assert host.tree() == {}
 
 
-def test_another_payload_is_refused_by_its_name(host: Host, tmp_path: Path) -> None:
+def test_the_payload_of_another_build_is_refused_by_name(host: Host, tmp_path: Path) -> None:
     ours, theirs = host.payload("old-split"), host.payload("delta-split")
     subprocess.run(["tar", "-xf", theirs, "-C", tmp_path], check=True)
     for given in (theirs, tmp_path / theirs.stem):
@@ -167,9 +167,7 @@ def test_a_bad_payload_is_refused_before_anything_changes(
     assert host.tree() == {}
 
 
-def test_a_member_that_was_altered_in_the_unpacked_payload_is_named(
-    host: Host, tmp_path: Path
-) -> None:
+def test_an_altered_file_of_the_unpacked_payload_is_named(host: Host, tmp_path: Path) -> None:
     payload = host.payload("old-split")
     subprocess.run(["tar", "-xf", payload, "-C", tmp_path], check=True)
     kubelet = next(
@@ -183,14 +181,14 @@ def test_a_member_that_was_altered_in_the_unpacked_payload_is_named(
     assert host.tree() == {}
 
 
-def test_a_payload_that_nobody_needs_is_no_fault(host: Host) -> None:
+def test_a_payload_that_is_not_needed_is_a_warning(host: Host) -> None:
     code, said = host.install("old", "--payload", host.payload("old-split"))
     assert (code, "--payload is not needed" in said) == (0, True)
     code, said = host.install("old", "--payload", "/nowhere")
     assert (code, "--payload needs the file" in said) == (2, True)
 
 
-def test_a_delta_ends_in_the_same_files_as_the_whole_bundle(host: Host, other: Host) -> None:
+def test_a_delta_installs_the_same_files_as_the_complete_bundle(host: Host, other: Host) -> None:
     for each in (host, other):
         assert each.install("old")[0] == 0
     code, said = host.install("delta")
@@ -201,7 +199,7 @@ def test_a_delta_ends_in_the_same_files_as_the_whole_bundle(host: Host, other: H
     assert host.install("new") == (0, "one: nothing to do\n")
 
 
-def test_a_delta_in_the_layout_split_does_too(host: Host, other: Host) -> None:
+def test_a_delta_in_the_layout_split_installs_the_same_files(host: Host, other: Host) -> None:
     for each in (host, other):
         assert each.install("old")[0] == 0
     assert "run install.sh --payload" in host.install("delta-split")[1]
@@ -211,13 +209,13 @@ def test_a_delta_in_the_layout_split_does_too(host: Host, other: Host) -> None:
     assert host.tree() == other.tree()
 
 
-def test_a_delta_goes_onto_a_host_that_was_installed_in_another_way(host: Host) -> None:
+def test_a_delta_installs_on_a_host_that_was_installed_with_another_layout(host: Host) -> None:
     payload = host.payload("old-split")
     assert host.install("old-split", "--payload", payload)[0] == 0
     assert host.install("delta")[0] == 0
 
 
-def test_a_delta_is_refused_where_its_base_is_not(host: Host) -> None:
+def test_a_delta_is_refused_without_its_base(host: Host) -> None:
     code, said = host.install("delta")
     assert (code, "and no bundle is installed here" in said) == (3, True)
     assert host.tree() == {}
@@ -245,7 +243,9 @@ def test_a_delta_names_the_installed_files_that_were_altered(host: Host) -> None
     assert host.install("new")[0] == 0
 
 
-def test_a_delta_puts_a_mode_right_without_bringing_the_file(host: Host, other: Host) -> None:
+def test_a_delta_restores_the_mode_of_a_file_that_it_does_not_contain(
+    host: Host, other: Host
+) -> None:
     for each in (host, other):
         assert each.install("old")[0] == 0
     (host.root / "opt/k8s/bin/kubelet").chmod(0o700)
@@ -255,7 +255,7 @@ def test_a_delta_puts_a_mode_right_without_bringing_the_file(host: Host, other: 
 
 
 @pytest.mark.parametrize("moment", [1, 2, 4, 8])
-def test_a_delta_that_was_killed_is_finished_by_the_next_run(
+def test_the_next_run_completes_a_killed_delta(
     host: Host, other: Host, tmp_path: Path, moment: int
 ) -> None:
     for each in (host, other):
@@ -274,7 +274,7 @@ def test_a_delta_that_was_killed_is_finished_by_the_next_run(
     assert host.tree() == other.tree()
 
 
-def test_a_carried_file_that_is_missing_is_still_a_fault(host: Host) -> None:
+def test_a_missing_file_of_the_bundle_itself_is_still_refused(host: Host) -> None:
     assert host.install("old")[0] == 0
     (host.bundle("delta") / "rootfs/opt/k8s/bin/etcd").unlink()
     code, said = host.install("delta")
