@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from bundler import log
-from bundler.cli.carry import change_and_build, check_together
 from bundler.cli.media import SinceOption
 from bundler.cli.options import DeltaOutput, Json, SigningKey, with_inputs
+from bundler.cli.state_change import change_and_build, check_together
 from bundler.cluster.loader import load_cluster
 from bundler.cluster.plan import make_plan
 from bundler.errors import ConfigError

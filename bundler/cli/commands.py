@@ -92,12 +92,12 @@ COMMANDS: dict[str, CommandRow | GroupRow] = {
         help="Certificates: list, check, renew and rotate them, or have an external CA sign them.",
         commands={
             "list": CommandRow(
-                target="certs:list_command",
+                target="certs_list:list_command",
                 help="List every certificate with its end and its issuer.",
                 examples=("bundler certs list --warn 60d", "bundler certs list lab-m1.tar.gz"),
             ),
             "check": CommandRow(
-                target="certs_live:check_command",
+                target="certs_check:check_command",
                 help="Connect to the servers of the cluster and check their certificates.",
                 examples=(
                     "bundler certs check --live",

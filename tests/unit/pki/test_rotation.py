@@ -15,7 +15,7 @@ from support.pki_plans import NOW, make_plan, read_files
 from support.small_builds import SmallSite, make_site
 
 from bundler.bundle.inspect import inspect
-from bundler.cli import certs_live as cli_live
+from bundler.cli import certs_check
 from bundler.cluster.plan import ClusterPlan
 from bundler.errors import ConfigError, PkiError
 from bundler.pki import issuing
@@ -228,7 +228,7 @@ def test_a_kill_during_a_step_is_completed_by_the_next_command(
     read = shutil.copytree(state, state.parent / "read")
     assert not [e for e in list_state_certificates(read, ISSUE) if e.path.startswith("pki/next")]
     asked = shutil.copytree(state, state.parent / "asked")
-    trusted, _ = cli_live._load_state(asked, PLAN)
+    trusted, _ = certs_check._load_state(asked, PLAN)
     assert len(trusted["etcd-ca"]) == 2
     made = load(state)  # the next command finishes it
     assert read_stage(state) is RotationStage.ISSUE
