@@ -29,7 +29,10 @@ main() {
             mkdir -p "$project/.lab"
             for made in images packages; do ln -sfn "$LAB_CACHE/$made" "$project/.lab/$made"; done
             ;;
-        *) sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+        *)
+            sed -n '2,8s/^# \{0,1\}//p' "$0" >&2
+            exit 2
+            ;;
     esac
 }
 

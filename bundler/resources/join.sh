@@ -23,9 +23,15 @@ main() {
         shift
         case $argument in
             --check) check_only=yes ;;
-            --help | -h) sed -n '2,/^# 2 wrong/s/^# \{0,1\}//p' "$0"; exit 0 ;;
+            --help | -h)
+                sed -n '2,/^# 2 wrong/s/^# \{0,1\}//p' "$0"
+                exit 0
+                ;;
             -*) usage_error "unknown option $argument" ;;
-            *) argument=${argument%.sha256}; set -- "$@" "${argument%.[0-9][0-9][0-9]}" ;;
+            *)
+                argument=${argument%.sha256}
+                set -- "$@" "${argument%.[0-9][0-9][0-9]}"
+                ;;
         esac
     done
     # Without an argument, join the volumes next to the script.
@@ -50,21 +56,36 @@ fault() { echo "join.sh: $*" >&2; }
 
 # join NAME: runs in the directory of its volumes.
 join() {
-    [ -f "$1.sha256" ] || { fault "$1.sha256: missing: copy it from the media; if they do not have it, the build was interrupted"; return 1; }
+    [ -f "$1.sha256" ] || {
+        fault "$1.sha256: missing: copy it from the media; if they do not have it, the build was interrupted"
+        return 1
+    }
     volumes=$(awk -v name="$1." 'index($2, name) == 1 { print $2 }' "$1.sha256")
     case $volumes:$(digest_in "$1") in
-        :* | *:) fault "$1.sha256: damaged: copy it again"; return 1 ;;
+        :* | *:)
+            fault "$1.sha256: damaged: copy it again"
+            return 1
+            ;;
     esac
     check_volumes "$1" || return 1
     # shellcheck disable=SC2086 # a list of names without spaces
     set -- "$1" $volumes
-    if [ "$check_only" = yes ]; then echo "$1: all $(($# - 1)) volumes are intact"; return 0; fi
+    if [ "$check_only" = yes ]; then
+        echo "$1: all $(($# - 1)) volumes are intact"
+        return 0
+    fi
     part=$1.part
     trap 'rm -f "$part"' EXIT
     trap 'exit 1' HUP INT TERM
     # shellcheck disable=SC2086
-    cat $volumes >"$part" || { fault "$1: cannot be written: check the free space of this file system"; exit 1; }
-    [ "$(print_digest "$part")" = "$(digest_in "$1")" ] || { fault "$1: the digest of the joined file differs from $1.sha256: copy the volumes again"; exit 1; }
+    cat $volumes >"$part" || {
+        fault "$1: cannot be written: check the free space of this file system"
+        exit 1
+    }
+    [ "$(print_digest "$part")" = "$(digest_in "$1")" ] || {
+        fault "$1: the digest of the joined file differs from $1.sha256: copy the volumes again"
+        exit 1
+    }
     mv -f "$part" "$1" || exit 1
     echo "$1: joined from $(($# - 1)) volumes"
 }

@@ -54,7 +54,10 @@ make_from_debian() {
     if [ ! -d "$LAB_CACHE/build/kubernetes-$kubernetes" ]; then
         say "building Kubernetes $kubernetes from Debian's source package (about 7 minutes on 2 cores)"
         "$here/builder.sh" run "$LAB_CACHE/build" sh /scripts/build-kubernetes.sh $kubernetes >"$LAB_CACHE/build.log" 2>&1 ||
-            { tail -20 "$LAB_CACHE/build.log" >&2; fail "the build failed (log: $LAB_CACHE/build.log)"; }
+            {
+                tail -20 "$LAB_CACHE/build.log" >&2
+                fail "the build failed (log: $LAB_CACHE/build.log)"
+            }
     fi
     say "repacking Debian's programs in upstream's layout"
     wrap=no

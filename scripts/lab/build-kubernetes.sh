@@ -11,9 +11,15 @@ out=/lab/kubernetes-$version
 programs="kube-apiserver kube-controller-manager kube-scheduler kubectl kubelet kube-proxy"
 
 use_host_apt
-apt-get install -qq -y golang-1.19-go gcc libc6-dev make rsync jq dpkg-dev git ca-certificates >/tmp/apt.log 2>&1 || { tail -20 /tmp/apt.log; exit 1; }
+apt-get install -qq -y golang-1.19-go gcc libc6-dev make rsync jq dpkg-dev git ca-certificates >/tmp/apt.log 2>&1 || {
+    tail -20 /tmp/apt.log
+    exit 1
+}
 mkdir -p /build && cd /build
-apt-get source -qq --download-only kubernetes >/tmp/source.log 2>&1 || { tail /tmp/source.log; exit 1; }
+apt-get source -qq --download-only kubernetes >/tmp/source.log 2>&1 || {
+    tail /tmp/source.log
+    exit 1
+}
 dpkg-source --no-check -x kubernetes_*.dsc tree >/dev/null
 
 export PATH="/usr/lib/go-1.19/bin:$PATH" GOPATH=/go GO111MODULE=off CGO_ENABLED=0 GOFLAGS='' GOTOOLCHAIN=local

@@ -37,7 +37,10 @@ install_packages() {
     mkdir -p "$LAB_CACHE"
     # shellcheck disable=SC2086 # one word a package
     { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $1; } \
-        >"$LAB_CACHE/apt.log" 2>&1 || { tail -5 "$LAB_CACHE/apt.log" >&2; fail "apt-get install$1 failed (log: $LAB_CACHE/apt.log)"; }
+        >"$LAB_CACHE/apt.log" 2>&1 || {
+        tail -5 "$LAB_CACHE/apt.log" >&2
+        fail "apt-get install$1 failed (log: $LAB_CACHE/apt.log)"
+    }
 }
 
 # unpack_program PROGRAM PACKAGE: unpack a program of a Debian package into <lab cache>/programs, where

@@ -48,7 +48,10 @@ start_daemon() {
     tries=0
     until docker info >/dev/null 2>&1; do
         tries=$((tries + 1))
-        [ "$tries" -le 60 ] || { tail -5 "$LAB_CACHE/dockerd.log" >&2; fail "dockerd did not come up in 60 s (log: $LAB_CACHE/dockerd.log)"; }
+        [ "$tries" -le 60 ] || {
+            tail -5 "$LAB_CACHE/dockerd.log" >&2
+            fail "dockerd did not come up in 60 s (log: $LAB_CACHE/dockerd.log)"
+        }
         sleep 1
     done
     say "Docker $(docker version --format '{{.Server.Version}}') answers"

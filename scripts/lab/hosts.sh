@@ -27,7 +27,10 @@ main() {
         boot) boot "$1" && await "${1%%=*}" ;;
         down) take_down ;;
         shell) exec docker exec -it "$LAB_NETWORK-$1" bash ;;
-        *) sed -n '2,14s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+        *)
+            sed -n '2,14s/^# \{0,1\}//p' "$0" >&2
+            exit 2
+            ;;
     esac
 }
 

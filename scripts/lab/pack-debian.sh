@@ -30,7 +30,11 @@ main() {
     make_pause_root
 }
 
-check_version() { case $1 in *" $2"*) ;; *) echo "Debian's package is '$1', not $2" >&2; exit 1 ;; esac; }
+check_version() { case $1 in *" $2"*) ;; *)
+    echo "Debian's package is '$1', not $2" >&2
+    exit 1
+    ;;
+esac }
 
 # pack DIRECTORY TARBALL MEMBER...: byte for byte the same on every run
 pack() {
