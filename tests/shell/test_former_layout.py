@@ -46,8 +46,8 @@ def flatten(bundle: Path) -> None:
         for part, name in names.items():
             text = text.replace(f"/lib/{part}.", f"/lib/{name}.")
         text = re.sub(
-            r"^for part in [^;]*(?:\\\n[^;]*)?;",
-            lambda loop: " ".join(names.get(word, word) for word in loop[0][:-1].split()) + ";",
+            r"^for part in ([^;]*);",
+            lambda loop, names=names: f"for part in {flatten_names(loop[1], names)};",
             text,
             flags=re.MULTILINE,
         )
@@ -59,6 +59,11 @@ def flatten(bundle: Path) -> None:
     for directory in sorted(lib.rglob("*/"), reverse=True):
         directory.rmdir()
     rewrite_manifest(bundle)
+
+
+def flatten_names(parts: str, names: dict[str, str]) -> str:
+    """Replace the parts of a loop, which may continue on more lines."""
+    return " ".join(names.get(part, part) for part in parts.replace("\\\n", " ").split())
 
 
 @pytest.fixture
