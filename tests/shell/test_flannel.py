@@ -1,4 +1,4 @@
-"""What flannel leaves behind when it runs: CNI's description, or dockerd's bridge."""
+"""flannel-started.sh writes the CNI configuration, or sets the address of dockerd's bridge."""
 
 import json
 from collections.abc import Callable
@@ -19,7 +19,7 @@ FLANNEL_IPMASQ=true
 
 @pytest.fixture
 def host(tmp_path: Path) -> Callable[[str], Path]:
-    """A host whose flannel has (or lacks) a subnet; docker0 has the address given."""
+    """A host whose flannel has a subnet or none; docker0 has the given address."""
 
     def make(subnet: str = SUBNET, bridge: str = "172.17.0.1/16") -> Path:
         (tmp_path / "run/flannel").mkdir(parents=True, exist_ok=True)
@@ -38,7 +38,9 @@ def run(sh: Sh, script: Path, root: Path) -> int:
     return sh(script, DESTDIR=str(root), PATH=f"{root}/bin:/usr/bin:/bin").returncode
 
 
-def test_cni_gets_the_nodes_subnet(sh: Sh, host: Callable[..., Path]) -> None:
+def test_the_cni_configuration_has_the_subnet_of_the_node(
+    sh: Sh, host: Callable[..., Path]
+) -> None:
     root = host()
     target = root / "etc/cni/net.d/10-flannel.conflist"
     assert run(sh, CNI, root) == 0
@@ -47,12 +49,12 @@ def test_cni_gets_the_nodes_subnet(sh: Sh, host: Callable[..., Path]) -> None:
     assert chain[0]["ipam"]["ranges"] == [[{"subnet": "10.200.3.0/24"}]]
     assert (chain[0]["mtu"], chain[1]["type"]) == (1450, "portmap")
     assert run(sh, CNI, root) == 0
-    assert target.stat().st_mtime_ns == first, "what is the same is left alone"
+    assert target.stat().st_mtime_ns == first, "an equal file is not written again"
     assert [path.name for path in target.parent.iterdir()] == [target.name]
 
 
 @pytest.mark.parametrize("script", [CNI, DOCKER], ids=["cni", "docker"])
-def test_without_a_subnet_nothing_is_written(
+def test_without_a_subnet_no_file_is_written(
     sh: Sh, host: Callable[..., Path], script: Path
 ) -> None:
     root = host(subnet="")
@@ -65,7 +67,7 @@ def test_without_a_subnet_nothing_is_written(
     ("bridge", "calls"),
     [("172.17.0.1/16", "try-restart docker.service\n"), ("10.200.3.1/24", "")],
 )
-def test_dockerd_is_started_anew_only_where_its_bridge_lies_elsewhere(
+def test_dockerd_is_restarted_only_if_its_bridge_has_another_address(
     sh: Sh, host: Callable[..., Path], bridge: str, calls: str
 ) -> None:
     root = host(bridge=bridge)
