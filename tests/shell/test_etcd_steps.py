@@ -39,6 +39,7 @@ def site(sh: Sh, trees: Path, tmp_path: Path) -> Site:
     return Site(host=host, bundles=bundles)
 
 
+@pytest.mark.slow
 def test_an_etcd_upgrade_is_announced_and_a_snapshot_taken_first(site: Site) -> None:
     assert site.install(1).returncode == 0
     before = site.installed()
@@ -57,6 +58,7 @@ def test_an_etcd_upgrade_is_announced_and_a_snapshot_taken_first(site: Site) -> 
     assert (site.current(), site.states()["2"]) == ("2", "failed")
 
 
+@pytest.mark.slow
 def test_a_kill_during_an_etcd_upgrade_does_not_let_the_host_go_back(site: Site) -> None:
     site.install(1)
     plant_killer(site.host, "systemctl", "--no-block", 1)

@@ -81,6 +81,7 @@ def test_waiting_for_other_hosts_is_a_failure_if_all_units_were_ready(site: Site
     assert (site.root / CONFIG).read_text() == "number: 1\n"
 
 
+@pytest.mark.slow
 def test_rollback_goes_back_and_forth(site: Site) -> None:
     site.install(1)
     first = site.installed()
@@ -127,6 +128,7 @@ def test_a_bundle_that_changes_while_it_is_copied_is_not_installed(
     assert (site.installed(), site.current()) == (before, "1")
 
 
+@pytest.mark.slow
 def test_a_large_file_that_was_altered_in_place_is_detected(
     site: Site,
 ) -> None:
@@ -144,6 +146,7 @@ def test_a_large_file_that_was_altered_in_place_is_detected(
     assert (site.root / program).read_bytes() == bytes(1 << 20)
 
 
+@pytest.mark.slow
 def test_old_generations_are_removed_with_their_secrets(site: Site) -> None:
     for number in (1, 2, 3):
         site.install(number)
@@ -156,6 +159,7 @@ def test_old_generations_are_removed_with_their_secrets(site: Site) -> None:
     assert site.states() == {"2": "healthy", "3": "healthy"}  # one is kept to go back to
 
 
+@pytest.mark.slow
 def test_secrets_are_overwritten_before_they_are_removed(site: Site) -> None:
     site.install(1)
     secret = site.store / "generations/1/rootfs" / KEY
@@ -188,6 +192,7 @@ KILLS_IN_SHELLS = [
 @pytest.mark.parametrize(
     ("sh", "program", "matching", "call", "after"), KILLS_IN_SHELLS, indirect=["sh"]
 )
+@pytest.mark.slow
 def test_a_kill_during_a_change_leaves_the_old_or_the_new_generation(
     site: Site, program: str, matching: str, call: int, after: str
 ) -> None:

@@ -24,6 +24,8 @@ from bundler.bundle.signing import (
     sign,
 )
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def site(sh: Sh, trees: Path, tmp_path: Path) -> Site:

@@ -58,6 +58,7 @@ def test_swap_is_turned_off_and_restored(worker: FakeHost) -> None:
     assert not worker.has("masked/dev-sda2.swap")
 
 
+@pytest.mark.slow
 def test_swap_that_was_off_before_stays_off(worker: FakeHost) -> None:
     worker.mark("swap-units/dev-sda2.swap", "/run/systemd/generator/dev-sda2.swap")
     worker.mark("swap-units/dev-dm\\x2d0.swap")  # another name of it, without a file
@@ -127,6 +128,7 @@ def test_a_swap_unit_in_etc_must_be_disabled_by_its_owner(worker: FakeHost) -> N
 
 
 @pytest.mark.parametrize("moment", ["mask", "swapoff", "reload"])
+@pytest.mark.slow
 def test_the_next_run_completes_a_killed_run(worker: FakeHost, moment: str) -> None:
     worker.swap_on()
     worker.mark("active/NetworkManager.service")
@@ -145,6 +147,7 @@ def test_the_next_run_completes_a_killed_run(worker: FakeHost, moment: str) -> N
 # Kernel settings
 
 
+@pytest.mark.slow
 def test_the_rollout_slot_of_a_killed_run_is_released_by_the_next(worker: FakeHost) -> None:
     assert worker.install().returncode == 0
     ticket = worker.root / "var/lib/bundler/ticket"

@@ -101,6 +101,7 @@ def test_a_secret_file_is_named_and_not_shown(site: Site) -> None:
     assert "abcdef.0123456789abcdef" not in said + site.install(2, "--plan", "--json").stdout
 
 
+@pytest.mark.slow
 def test_no_secret_of_either_bundle_is_shown(sh: Sh, trees: Path, tmp_path: Path) -> None:
     """Even where a secret has strayed into a file that is no secret one."""
     host: FakeHost = make_host(sh, trees / "master1", tmp_path / "host")

@@ -259,6 +259,7 @@ def test_a_service_that_the_host_had_before_is_not_touched(host: FakeHost) -> No
 
 
 @pytest.mark.parametrize("name", ["libmnl0", "nginx", "chrony"])
+@pytest.mark.slow
 def test_the_next_run_completes_a_killed_installation_of_packages(
     host: FakeHost, name: str
 ) -> None:

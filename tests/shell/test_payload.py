@@ -16,6 +16,8 @@ from support.trees import list_tree
 from bundler.bundle.layout import Layout, Media
 from bundler.bundle.signing import generate_key
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> SmallSite:
