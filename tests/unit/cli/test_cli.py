@@ -87,7 +87,7 @@ def test_a_build_with_missing_files_creates_no_keys_and_no_bundles(
 ) -> None:
     done = bundler("build", "--offline", "--pins", str(PINS))
     assert done.returncode == 3
-    assert "kubernetes-server 1.20.2 (amd64) cannot be had" in done.stderr
+    assert "kubernetes-server 1.20.2 (amd64): no source has the file" in done.stderr
     assert "cni-plugins" in done.stderr
     assert sorted(path.name for path in description.parent.iterdir()) == ["cluster.yaml"]
 
