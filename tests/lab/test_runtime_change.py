@@ -66,13 +66,13 @@ def test_containerd_replaces_docker_and_no_docker_process_remains(site: Site) ->
     plan = site.host.run(f"{site.bundles['containerd']}/install.sh --plan", check=False).stdout
     assert "remove   /etc/systemd/system/docker.service" in plan
     said = site.host.output(f"{site.bundles['containerd']}/install.sh")
-    assert "docker.service goes" in said
+    assert "stopping docker.service" in said
     assert not [socket for socket in site.shims() if "docker" in socket]
     site.check("containerd")
 
 
 def test_a_rollback_returns_to_docker(site: Site) -> None:
     said = site.host.output("/opt/k8s/bundle/install.sh --rollback")
-    assert "containerd.service goes" in said
+    assert "stopping containerd.service" in said
     assert not [socket for socket in site.shims() if socket == "/run/containerd/containerd.sock"]
     site.check("docker")
