@@ -162,8 +162,8 @@ def test_files_of_a_killed_run_are_removed_and_a_running_one_is_respected(host: 
     assert len(list(host.directory.iterdir())) == 2
 
     part.mkdir()
-    begun = Path("/proc/1/stat").read_text().rpartition(") ")[2].split()[19]
-    (part / "owner").write_text(f"1 {begun}\n")
+    start = Path("/proc/1/stat").read_text().rpartition(") ")[2].split()[19]
+    (part / "owner").write_text(f"1 {start}\n")
     code, said = host.run()
     assert (code, "another backup.sh is running (process 1)" in said) == (3, True)
 
