@@ -21,7 +21,7 @@ from bundler.overlays.files import FetchedFile, list_fetched
 from bundler.render.images import BLOBS
 from bundler.render.tree import Tree
 from bundler.sources.artifacts import Artifacts
-from bundler.sources.images.needed import Images, Needed, list_needed
+from bundler.sources.images.needed import FROM_TAG, IN_CONFIGURATION, Images, Needed, list_needed
 from bundler.sources.lock import LockEntry, LockKind, TrustSource
 
 UPSTREAM_SOURCES = frozenset({TrustSource.UPSTREAM_SIGNATURE, TrustSource.UPSTREAM_CHECKSUM})
@@ -172,7 +172,7 @@ def _image_evidence(needed: Needed, entry: LockEntry | None) -> str:
     if entry and not needed.image.file:
         return f"{entry.origin}: {entry.evidence}"
     is_stated = needed.image.file or needed.reference.digest
-    return "images in cluster.yaml" if is_stated else "first-use: what the registry returned"
+    return IN_CONFIGURATION if is_stated else f"{TrustSource.FIRST_USE}: {FROM_TAG}"
 
 
 def _image_purl(repository: str, image_id: str) -> str:

@@ -185,7 +185,7 @@ def lock_artifact(
         origin, evidence = TrustSource.UPSTREAM_CHECKSUM, artifact.source
     else:
         artifact, path = fetch_unpinned(artifact, options)
-        origin, evidence = TrustSource.FIRST_USE, "first use: what the URL served"
+        origin, evidence = TrustSource.FIRST_USE, "what the URL served"
     trust = None
     if key is not None:
         origin = TrustSource.UPSTREAM_SIGNATURE

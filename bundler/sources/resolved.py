@@ -23,7 +23,7 @@ class Resolved:
 def resolve_sources(
     plan: ClusterPlan, lock: Lock | None, lock_path: Path, *, strict: bool = False
 ) -> Resolved:
-    """Resolve files, images and packages from the lock, or from cluster.yaml if there is none.
+    """Resolve files, images and packages from the lock, or without a lock from cluster.yaml.
 
     Raises ArtifactError if the lock and cluster.yaml differ or a digest is missing. With
     `strict` a lock is required, and so is a trust source for every digest in it.

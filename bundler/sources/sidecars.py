@@ -55,9 +55,9 @@ def fetch_sidecar(
 ) -> bytes | None:
     """The content of an artifact's sidecar at `url`; None if upstream publishes none.
 
-    If bundler is offline or all sources fail, the content is from the cache. Only an answer of a
-    working source (404, 410) means that there is none. Any other error is an ArtifactError:
-    otherwise an attacker could suppress a signature by causing errors.
+    If bundler is offline or all sources fail, the content is from the cache. Only HTTP 404 and 410
+    mean that upstream publishes none. Any other error is an ArtifactError: otherwise an attacker
+    could suppress a signature by causing errors.
     """
     named = replace(artifact, component=f"{kind.name} of {artifact.component}")
     document = replace(named, url=url, algorithm=ALGORITHM, digest="", size=None)

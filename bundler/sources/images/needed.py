@@ -7,6 +7,10 @@ from bundler.cluster.plan import ClusterPlan, images_of
 from bundler.formats.image_references import Reference, parse_reference
 from bundler.formats.stored_images import StoredImage
 
+IN_CONFIGURATION = "images in cluster.yaml"
+FROM_TAG = "what the registry served for the tag"
+"""The evidence for an image's digest: stated in cluster.yaml, or seen on first use."""
+
 Images = dict[tuple[str, str], StoredImage]
 """(full name, architecture) → the image."""
 

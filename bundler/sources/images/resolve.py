@@ -5,7 +5,7 @@ from datetime import datetime
 from functools import partial
 
 from bundler.cluster.plan import ClusterPlan
-from bundler.sources.images.needed import Images, Needed
+from bundler.sources.images.needed import FROM_TAG, IN_CONFIGURATION, Images, Needed
 from bundler.sources.images.pull import Puller
 from bundler.sources.images.wanted import WantedImage, list_remote, open_files, version_of
 from bundler.sources.lock import (
@@ -14,9 +14,6 @@ from bundler.sources.lock import (
     TrustSource,
 )
 from bundler.sources.lock_update import Proposal
-
-IN_CONFIGURATION = "images in cluster.yaml"
-FROM_TAG = "first use: what the registry served for the tag"
 
 
 def gather_images(plan: ClusterPlan, wanted: tuple[WantedImage, ...], puller: Puller) -> Images:
