@@ -14,11 +14,9 @@ from support.shell_parts import (
     read_variables,
 )
 
-TO_DO: set[str] = set()
 PARTS = [
     pytest.param(path, id=path.relative_to(TEMPLATES).as_posix().replace("/lib/", "-"))
     for path in list_parts()
-    if path.parent.relative_to(TEMPLATES).as_posix() not in TO_DO
 ]
 
 
