@@ -1,4 +1,4 @@
-"""The entry point of the program: handles an interrupt from the first moment on."""
+"""The entry point of the program: handles an interrupt also while modules are imported."""
 
 import os
 import signal

@@ -300,6 +300,6 @@ def _check_replaceable(directory: Path) -> None:
     """Raise ConfigError unless the directory is empty or holds an earlier rendered tree."""
     if directory.is_dir() and any(directory.iterdir()) and not (directory / MANIFEST).is_file():
         raise ConfigError(
-            f"{directory} contains other files than a rendered tree",
+            f"{directory} is not empty, and it is not a rendered tree",
             hint="choose another directory with -o",
         )

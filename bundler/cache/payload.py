@@ -77,7 +77,7 @@ def ensure_members(
 
 
 def list_contents(artifact: Artifact, cache: Cache) -> set[str]:
-    """The SHA-256 of all that bundles ever took from an upstream file: the file, or its members."""
+    """The SHA-256 digests of what bundles use of an upstream file: the file, or its members."""
     found = (cache.root / MEMBERS / artifact.digest).glob("*.json")
     records = (_read_record(path) for path in found)
     return {artifact.digest, *(digest for digest, _ in filter(None, records))}

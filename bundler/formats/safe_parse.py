@@ -1,4 +1,4 @@
-"""Parse JSON, YAML and URLs from others: everything that is wrong with them is a ValueError."""
+"""Parse JSON, YAML and URLs from others: every fault is a ValueError."""
 
 import json
 from typing import Any

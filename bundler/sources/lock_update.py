@@ -29,7 +29,7 @@ from bundler.sources.signatures import check_signature, list_signatures
 from bundler.sources.trust import describe_trust
 
 EVERYTHING = "all"
-FROM_CATALOGUE = "catalog: "
+FROM_CATALOG = "catalog: "
 HEXADECIMAL = set("0123456789abcdef")
 
 
@@ -75,7 +75,7 @@ def identify(artifact: Artifact) -> Identity:
 
 @dataclass(frozen=True, slots=True)
 class LockChange:
-    """What happened to one entry."""
+    """The change of one entry."""
 
     what: Literal["added", "renewed", "kept", "dropped"]
     entry: LockEntry
@@ -106,7 +106,7 @@ def make_lock(
     update: Collection[str],
     run: Callable[[list[Callable[[], LockEntry]]], list[LockEntry]] = run_each,
 ) -> tuple[Lock, tuple[LockChange, ...]]:
-    """The new lock, and what happened to each entry of the old and the new one.
+    """The new lock, and the change of each entry of the old and the new one.
 
     `update` names the entries that may change: names, a kind (`packages`), or `all`. `run` runs
     `make_entry` of the proposals, perhaps in parallel. Raises ArtifactError before that if an entry
@@ -178,7 +178,7 @@ def lock_artifact(
         path = ensure_artifact(artifact, options)
         from_user = artifact.source == FROM_USER
         origin = TrustSource.USER if from_user else TrustSource.CATALOG
-        evidence = artifact.source.removeprefix(FROM_CATALOGUE)
+        evidence = artifact.source.removeprefix(FROM_CATALOG)
     elif published := _find_checksum(artifact, options):
         artifact = published
         path = ensure_artifact(artifact, options)

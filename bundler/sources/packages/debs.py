@@ -41,7 +41,7 @@ def read_deb(path: Path) -> PackageFile:
 
 @cache
 def _read_once(path: Path, _stat: tuple[int, ...]) -> PackageFile:
-    """Read a file once in a run: for the lock, and again for the bundles."""
+    """Read a file once in a run, for the lock and for the bundles."""
     try:
         done = subprocess.run(
             ["dpkg-deb", "--field", str(path), *FIELDS], capture_output=True, text=True, check=False

@@ -111,7 +111,7 @@ def propose_packages(
 
 
 def _check_file(entry: LockEntry, packages: Packages, options: FetchOptions) -> LockEntry:
-    """Fetch the file of a new entry into the cache and check that it is what the entry says."""
+    """Fetch the file of a new entry into the cache and check that it matches the entry."""
     if entry.origin is not TrustSource.USER:
         _read(entry, ensure_artifact(from_entry(entry, entry.evidence), options), packages)
     return entry
