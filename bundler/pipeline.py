@@ -146,7 +146,7 @@ def bundle_name(plan: ClusterPlan, node: NodePlan, media: Media = DEFAULT_MEDIA)
 def make_target(
     project: Project, output: Path, media: Media, key: EllipticCurvePrivateKey | None
 ) -> Target:
-    """Check the options of the output, before the download: `since`, and unsigned certificates."""
+    """Load the manifests that `since` names, and check imported certificates."""
     bases = load_bases(media.since, project.cluster)
     if not media.public_only:
         check_signed(project.state_path, project.plan)

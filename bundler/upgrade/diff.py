@@ -151,15 +151,20 @@ def _diff_file(path: str, before: BundleReport, after: BundleReport) -> tuple[st
 
 def _compare_signatures(before: BundleReport, after: BundleReport) -> Iterator[BundleChange]:
     """Report the signature, unless it differs only because the manifest does."""
-    old, new = before.signature, after.signature
-    is_other = before.manifest == after.manifest and old != new
-    if (old is None) != (new is None) or is_other:
-        words = {True: "not signed", False: "signed"}
+    old, new = (
+        "signed" if report.signature is not None else "not signed" for report in (before, after)
+    )
+    is_same_manifest = before.manifest == after.manifest
+    if old == new and is_same_manifest and before.signature != after.signature:
+        new = "signed with another key"
+    if old != new:
         yield BundleChange(
-            section="signature", what=ChangeKind.CHANGED, name="the manifest's signature",
-            before=words[old is None], after=words[new is None] if old is None or new is None
-            else "signed with another key",
-        )  # fmt: skip
+            section="signature",
+            what=ChangeKind.CHANGED,
+            name="the manifest's signature",
+            before=old,
+            after=new,
+        )
 
 
 def _list_bundles(directory: Path) -> Mapping[str, Path]:
