@@ -15,7 +15,7 @@ from support.https_servers import serve
 from support.offline_root import OfflineRoot
 from support.shells import TEMPLATES, Sh
 
-HTTPS = TEMPLATES / "common" / "lib" / "https.sh"
+HTTPS = TEMPLATES / "common" / "lib" / "core" / "https.sh"
 Ask = Callable[..., str]
 
 
