@@ -29,7 +29,7 @@ from bundler.files import LEFTOVER_AGE, ensure_directory, remove_leftovers
 from bundler.formats.volumes import Written
 from bundler.overlays.templating import make_unknown
 from bundler.pki.cluster_pki import ensure_pki
-from bundler.pki.external_ca.pending import check_signed
+from bundler.pki.pending import check_signed
 from bundler.progress import DownloadProgress
 from bundler.project import Inputs, Project, load, resolve
 from bundler.render.bundle_manifest import BundleManifest, ContentSource
@@ -289,8 +289,8 @@ def _choose_mtime(secrets: Secrets | None) -> int:
     """Return SOURCE_DATE_EPOCH, or else the start of the CA's validity: the same in every build."""
     chosen = os.environ.get("SOURCE_DATE_EPOCH")
     if chosen is None:
-        authority = secrets.pki.cas["kubernetes-ca"] if secrets else None
-        return int(authority.not_before.timestamp()) if authority else 0
+        ca = secrets.pki.cas["kubernetes-ca"] if secrets else None
+        return int(ca.not_before.timestamp()) if ca else 0
     if not chosen.isdigit():
         raise ConfigError(f"SOURCE_DATE_EPOCH is {chosen!r}: must be a number of seconds")
     return int(chosen)

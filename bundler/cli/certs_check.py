@@ -51,7 +51,7 @@ TrustedCa = Annotated[
 def check_command(
     endpoints: Endpoints = None,
     live: Live = False,
-    authority: TrustedCa = None,
+    ca: TrustedCa = None,
     config: Description = CLUSTER_YAML,
     state: State = None,
     warn: Warn = None,
@@ -79,9 +79,9 @@ def check_command(
     now = datetime.now(UTC)
     cluster = load_cluster(config).cluster
     plan = make_plan(cluster)
-    if authority:
+    if ca:
         trusted: dict[str, tuple[x509.Certificate, ...]] = {
-            name: (_load(authority),) for name in declarations.list_ca_names(plan)
+            name: (_load(ca),) for name in declarations.list_ca_names(plan)
         }
         known: dict[str, x509.Certificate] = {}
     else:

@@ -64,7 +64,7 @@ Everything = Annotated[
 
 def request_command(
     output: RequestOutput = Path("requests"),
-    authority: RequestedCas = None,
+    cas: RequestedCas = None,
     leaves: Leaves = False,
     everything: Everything = False,
     config: Description = CLUSTER_YAML,
@@ -88,7 +88,7 @@ def request_command(
             opened,
             project.plan,
             now,
-            cas=tuple(authority or ()),
+            cas=tuple(cas or ()),
             leaves=leaves,
             again=everything,
         )
@@ -147,7 +147,7 @@ PassphraseFile = Annotated[
 def import_command(
     files: SignedFiles = None,
     root: RootCa = None,
-    authority: ImportedCa = None,
+    ca: ImportedCa = None,
     cert: CaCertificate = None,
     key: CaKey = None,
     chain: CaChain = None,
@@ -168,12 +168,12 @@ def import_command(
     now = datetime.now(UTC)
     project = check(make_inputs(config, pins=pins, state=state))
     plan, directory = project.plan, project.state_path
-    if authority:
+    if ca:
         if files or root or not cert:
             raise ConfigError("use --authority with --cert, --key and --chain, and without files")
         with _open(directory, dry_run=dry_run) as opened:
             report = import_ca(
-                opened, plan, authority, now, certificate=cert, key=key, chain=chain,
+                opened, plan, ca, now, certificate=cert, key=key, chain=chain,
                 ask=lambda: ask_secret(passphrase_file, "Passphrase of the key"), dry_run=dry_run,
             )  # fmt: skip
     else:

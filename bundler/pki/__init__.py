@@ -3,6 +3,12 @@
 declarations.py       one declaration for each certificate
 issuing.py            create keys and issue certificates; does not access files
 key_pairs.py          a key and its certificate as two files
+extensions.py         access to extensions by class
+chains.py             the issuers of a certificate up to its root
+name_constraints.py   name constraints of CAs
+certificate_rules.py  requirements on CA and leaf certificates
+ca_origins.py         the origin of each CA, and its files in the state directory
+pending.py            certificates that a build still waits for
 ca_certificates.py    load or create the CAs, and the secrets that exist before any certificate
 leaf_certificates.py  load, issue and write the certificates that the CAs sign
 cluster_pki.py        the complete PKI of a cluster, loaded or created
@@ -15,5 +21,5 @@ rotation.py           replace the CAs in stages
 rotation_stages.py    the current stage of a rotation
 endpoints.py          which server presents which certificate
 live.py               check the certificates that servers present
-external_ca/          CAs and certificates from the site's own PKI
+external_ca/          request certificates from the site's own PKI, and import them
 """

@@ -16,16 +16,10 @@ from cryptography import x509
 from bundler.cluster.plan import ClusterPlan
 from bundler.errors import PkiError
 from bundler.pki import declarations, issuing
-from bundler.pki.external_ca.constraints import check_name_constraints
-from bundler.pki.external_ca.origins import (
-    ORIGIN,
-    RENEWAL_HINTS,
-    CaOrigin,
-    CertificateAuthority,
-    load_ca,
-)
-from bundler.pki.external_ca.rules import make_needs
+from bundler.pki.ca_origins import ORIGIN, RENEWAL_HINTS, CaOrigin, CertificateAuthority, load_ca
+from bundler.pki.certificate_rules import make_needs
 from bundler.pki.key_pairs import get_warning_time, load_key, write_pair
+from bundler.pki.name_constraints import check_name_constraints
 from bundler.state.directory import RESTORE, State, has_entries
 
 SERVICE_ACCOUNT = "service-account"

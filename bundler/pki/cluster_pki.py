@@ -5,7 +5,7 @@
     pki/<name>/{cert.pem,key.pem}              certificates that the whole cluster shares
     pki/nodes/<node>/<name>/{cert.pem,key.pem}
 
-External CAs: see external_ca/origins.py. CA rotation: see rotation_stages.py.
+External CAs: see ca_origins.py. CA rotation: see rotation_stages.py.
 
 Keys are made once. A certificate is issued again, for the same key, when its required content
 changed or its cert.pem was deleted; renew.py renews it before it ends. An unreadable file is never
@@ -22,8 +22,7 @@ from cryptography import x509
 from bundler.cluster.plan import ClusterPlan
 from bundler.pki import declarations
 from bundler.pki.ca_certificates import ensure_cas, ensure_first_secrets, ensure_kubelet_ca
-from bundler.pki.external_ca.origins import CaOrigin, CertificateAuthority, encode_all
-from bundler.pki.external_ca.pending import check_signed
+from bundler.pki.ca_origins import CaOrigin, CertificateAuthority, encode_all
 from bundler.pki.key_pairs import KeyPair
 from bundler.pki.leaf_certificates import (
     Leaf,
@@ -36,6 +35,7 @@ from bundler.pki.leaf_certificates import (
     note_shortened,
     write_leaf,
 )
+from bundler.pki.pending import check_signed
 from bundler.pki.rotation_stages import (
     RotationStage,
     get_rotation_id,

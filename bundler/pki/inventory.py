@@ -12,12 +12,7 @@ from cryptography import x509
 
 from bundler.errors import ConfigError, PkiError
 from bundler.formats.bundle_archives import explain_damage, read_tar_gz
-from bundler.pki.external_ca.origins import (
-    CHAIN,
-    DESCRIPTIONS,
-    REQUEST,
-    read_origin,
-)
+from bundler.pki.ca_origins import CHAIN, DESCRIPTIONS, REQUEST, read_origin
 from bundler.pki.live import list_names
 from bundler.state.directory import recover_state
 

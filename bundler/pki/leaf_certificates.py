@@ -10,11 +10,7 @@ from cryptography.exceptions import InvalidSignature
 from bundler.cluster.plan import ClusterPlan, NodePlan
 from bundler.errors import PkiError
 from bundler.pki import declarations, issuing
-from bundler.pki.external_ca.origins import (
-    SIGN_AGAIN_HINT,
-    CertificateAuthority,
-)
-from bundler.pki.external_ca.pending import GET_SIGNED_HINT, explain_pending
+from bundler.pki.ca_origins import SIGN_AGAIN_HINT, CertificateAuthority
 from bundler.pki.key_pairs import (
     NODES,
     REISSUE_HINT,
@@ -26,6 +22,7 @@ from bundler.pki.key_pairs import (
     load_pair,
     write_pair,
 )
+from bundler.pki.pending import GET_SIGNED_HINT, explain_pending
 from bundler.state.directory import State
 
 LEAF_WARNING = timedelta(days=30)

@@ -17,8 +17,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from bundler.errors import BundlerError
-from bundler.pki.external_ca.chains import is_issued_by
-from bundler.pki.external_ca.extensions import find_extension
+from bundler.pki.chains import is_issued_by
+from bundler.pki.extensions import find_extension
 
 TIMEOUT = 5.0  # seconds, for the connection and for each answer
 MAX_SIZE = 1 << 20  # bytes of a handshake

@@ -21,7 +21,7 @@ from bundler.errors import ConfigError, PkiError
 from bundler.files import TEMPORARY
 from bundler.pki import declarations, issuing
 from bundler.pki.ca_certificates import SERVICE_ACCOUNT
-from bundler.pki.external_ca.origins import SIGN_AGAIN_HINT
+from bundler.pki.ca_origins import SIGN_AGAIN_HINT
 from bundler.pki.inventory import check_is_state
 from bundler.pki.key_pairs import load_pair, write_pair
 from bundler.pki.leaf_certificates import Leaf, load_leaves

@@ -20,7 +20,7 @@ from pathlib import Path
 from bundler.cluster.plan import ClusterPlan
 from bundler.errors import ConfigError, PkiError
 from bundler.pki import declarations, issuing
-from bundler.pki.external_ca.origins import CaOrigin, CertificateAuthority, load_ca
+from bundler.pki.ca_origins import CaOrigin, CertificateAuthority, load_ca
 from bundler.pki.inventory import check_is_state
 from bundler.pki.key_pairs import StoredPair, load_pair
 from bundler.pki.leaf_certificates import load_leaves

@@ -177,10 +177,10 @@ def _make_state_values(plan: ClusterPlan, node: NodePlan, secrets: Secrets) -> d
     """Make the values of STATE_NAMES; functions take the name of a certificate or CA."""
     pki = secrets.pki
     pairs = [*pki.nodes.get(node.name, {}).values(), *pki.cluster.values()]
-    authorities = {**pki.cas, KUBELET_CA: pki.kubelet_ca}
+    cas = {**pki.cas, KUBELET_CA: pki.kubelet_ca}
 
     def pair(name: str) -> KeyPair:
-        return authorities.get(name) or pki.cluster.get(name) or pki.nodes[node.name][name]
+        return cas.get(name) or pki.cluster.get(name) or pki.nodes[node.name][name]
 
     def kubeconfig(name: str, user: str, server: str) -> str:
         return (

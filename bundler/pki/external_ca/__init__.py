@@ -1,10 +1,5 @@
 """External CA: CAs imported from files, or certificates signed by the site's own PKI.
 
-origins.py            the origin of each CA, and its files in the state directory
-chains.py             the issuers of a certificate up to its root
-rules.py              requirements on CA and leaf certificates
-constraints.py        name constraints of CAs
-extensions.py         access to extensions by class
 certificate_files.py  certificates and keys in the formats that PKI departments deliver
 signers.py            who signs in a state directory, decided once
 requests.py           keys and certificate requests (PKCS#10)
@@ -13,5 +8,4 @@ csr_files.py          requests, extensions and instructions as files for the sig
 import_ca.py          import a CA from files
 import_signed.py      import signed certificates
 import_report.py      the result of an import, with warnings
-pending.py            certificates that a build still waits for
 """

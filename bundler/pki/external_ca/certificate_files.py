@@ -106,7 +106,8 @@ def _read(path: Path) -> bytes:
 def _parse_certificates(path: Path, content: bytes) -> tuple[x509.Certificate, ...]:
     """Parse the certificates of a file completely; empty if it holds something else."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about unusual encodings; rules.py checks what matters
+        # Warnings are about unusual encodings; certificate_rules.py checks what matters.
+        warnings.simplefilter("ignore")
         try:
             found = tuple(_load(content))
             for certificate in found:

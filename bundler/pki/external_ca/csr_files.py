@@ -23,8 +23,8 @@ from bundler.errors import OutputError
 from bundler.files import ensure_directory, explain_disk_faults, write_atomically
 from bundler.overlays.templating import compile_template
 from bundler.paths import RESOURCES
+from bundler.pki.certificate_rules import describe_usages
 from bundler.pki.external_ca.requests import SigningRequest
-from bundler.pki.external_ca.rules import describe_usages
 
 README = "README.txt"
 INDEX = "request.json"

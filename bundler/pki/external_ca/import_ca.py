@@ -10,25 +10,11 @@ from bundler.cluster.plan import ClusterPlan
 from bundler.errors import ConfigError, PkiError
 from bundler.pki import declarations, issuing
 from bundler.pki.ca_certificates import SERVICE_ACCOUNT, check_not_lost, ensure_first_secrets
+from bundler.pki.ca_origins import CHAIN, ORIGIN, CaOrigin, encode_all, load_ca, read_origin
+from bundler.pki.certificate_rules import check_ca, explain_shared_key, make_needs
+from bundler.pki.chains import Chain, check_chain, find_chain, has_same_key, is_complete, is_renewal
 from bundler.pki.external_ca.certificate_files import read_certificates, read_private_key
-from bundler.pki.external_ca.chains import (
-    Chain,
-    check_chain,
-    find_chain,
-    has_same_key,
-    is_complete,
-    is_renewal,
-)
 from bundler.pki.external_ca.import_report import ImportedCertificate, ImportReport, warn_of_ca
-from bundler.pki.external_ca.origins import (
-    CHAIN,
-    ORIGIN,
-    CaOrigin,
-    encode_all,
-    load_ca,
-    read_origin,
-)
-from bundler.pki.external_ca.rules import check_ca, explain_shared_key, make_needs
 from bundler.state.directory import State
 from bundler.state.transaction import write_transaction
 

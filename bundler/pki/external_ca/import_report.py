@@ -8,8 +8,8 @@ from pathlib import Path
 from cryptography import x509
 
 from bundler.cluster.plan import ClusterPlan
-from bundler.pki.external_ca.chains import Chain, is_complete, is_self_issued
-from bundler.pki.external_ca.extensions import find_extension, get_display_name
+from bundler.pki.chains import Chain, is_complete, is_self_issued
+from bundler.pki.extensions import find_extension, get_display_name
 
 ONE_DAY = timedelta(days=1)
 

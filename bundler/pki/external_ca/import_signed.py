@@ -13,12 +13,9 @@ from cryptography import x509
 from bundler.cluster.plan import ClusterPlan
 from bundler.errors import PkiError
 from bundler.pki import issuing
-from bundler.pki.external_ca.certificate_files import (
-    FoundCertificate,
-    find_certificates,
-    read_certificates,
-)
-from bundler.pki.external_ca.chains import (
+from bundler.pki.ca_origins import CHAIN, REQUEST, encode_all, load_ca
+from bundler.pki.certificate_rules import check_ca, check_leaf, explain_shared_key, make_needs
+from bundler.pki.chains import (
     Chain,
     check_chain,
     find_chain,
@@ -27,26 +24,19 @@ from bundler.pki.external_ca.chains import (
     is_complete,
     is_renewal,
 )
-from bundler.pki.external_ca.extensions import get_display_name
+from bundler.pki.extensions import get_display_name
+from bundler.pki.external_ca.certificate_files import (
+    FoundCertificate,
+    find_certificates,
+    read_certificates,
+)
 from bundler.pki.external_ca.import_report import (
     ImportedCertificate,
     ImportReport,
     warn_of_ca,
     warn_of_leaf,
 )
-from bundler.pki.external_ca.origins import (
-    CHAIN,
-    REQUEST,
-    encode_all,
-    load_ca,
-)
 from bundler.pki.external_ca.requests import SigningRequest, list_outstanding
-from bundler.pki.external_ca.rules import (
-    check_ca,
-    check_leaf,
-    explain_shared_key,
-    make_needs,
-)
 from bundler.state.directory import State
 from bundler.state.transaction import write_transaction
 

@@ -18,13 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from bundler.cluster.plan import ClusterPlan
 from bundler.errors import PkiError
 from bundler.pki import declarations, issuing
-from bundler.pki.external_ca.origins import (
-    REQUEST,
-    CaOrigin,
-    is_signed_elsewhere,
-    load_ca,
-    read_origin,
-)
+from bundler.pki.ca_origins import REQUEST, CaOrigin, is_signed_elsewhere, load_ca, read_origin
 from bundler.pki.external_ca.purposes import PURPOSES
 from bundler.pki.external_ca.signers import decide_signers
 from bundler.pki.key_pairs import load_key

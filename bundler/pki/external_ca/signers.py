@@ -16,12 +16,7 @@ from bundler.pki.ca_certificates import (
     ensure_first_secrets,
     ensure_kubelet_ca,
 )
-from bundler.pki.external_ca.origins import (
-    ORIGIN,
-    CaOrigin,
-    is_signed_elsewhere,
-    read_origin,
-)
+from bundler.pki.ca_origins import ORIGIN, CaOrigin, is_signed_elsewhere, read_origin
 from bundler.state.directory import State
 from bundler.state.transaction import write_transaction
 

@@ -28,7 +28,7 @@ def bundler(description: Path, tmp_path: Path) -> Run:
     return run
 
 
-def authority(site: Path) -> x509.Certificate:
+def load_ca(site: Path) -> x509.Certificate:
     return x509.load_pem_x509_certificate(
         (site / "lab.state/pki/kubernetes-ca/cert.pem").read_bytes()
     )
@@ -44,7 +44,7 @@ def test_a_user_gets_a_kubeconfig_that_ends_after_the_given_days(
     config = yaml.safe_load(path.read_text())
     user = config["users"][0]["user"]
     certificate = x509.load_pem_x509_certificate(base64.b64decode(user["client-certificate-data"]))
-    certificate.verify_directly_issued_by(authority(description.parent))
+    certificate.verify_directly_issued_by(load_ca(description.parent))
     subject = {a.oid: a.value for a in certificate.subject}
     assert subject == {NameOID.COMMON_NAME: "alice", NameOID.ORGANIZATION_NAME: "dev"}
     usages = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
@@ -82,7 +82,7 @@ def test_the_pkcs12_file_opens_only_with_its_password(bundler: Run, description:
     assert key is not None
     assert certificate is not None
     assert {a.value for a in certificate.subject} == {"kubernetes-admin", "system:masters"}
-    assert others == [authority(description.parent)]
+    assert others == [load_ca(description.parent)]
     with pytest.raises(ValueError, match="password"):
         pkcs12.load_key_and_certificates(path.read_bytes(), b"wrong horse")
 

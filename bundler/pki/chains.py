@@ -6,7 +6,7 @@ from datetime import datetime
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
-from bundler.pki.external_ca.extensions import find_extension, get_display_name
+from bundler.pki.extensions import find_extension, get_display_name
 
 Chain = tuple[x509.Certificate, ...]
 

@@ -20,7 +20,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 
 from bundler.errors import PkiError
 from bundler.pki import declarations, issuing
-from bundler.pki.external_ca.chains import is_self_issued
+from bundler.pki.chains import is_self_issued
 from bundler.pki.key_pairs import KeyPair, load_pair
 from bundler.state.directory import RESTORE, State
 

@@ -11,7 +11,7 @@ from ipaddress import IPv4Address, IPv4Network
 from cryptography import x509
 
 from bundler.pki.declarations import SanName
-from bundler.pki.external_ca.extensions import find_extension, get_display_name
+from bundler.pki.extensions import find_extension, get_display_name
 
 SUPPORTED_KINDS = (x509.DNSName, x509.IPAddress, x509.RFC822Name, x509.UniformResourceIdentifier)
 """Kinds that Go supports; it refuses a critical extension with any other kind."""

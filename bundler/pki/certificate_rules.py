@@ -16,8 +16,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, PublicKeyAlgorithmOID
 from bundler.cluster.plan import ClusterPlan
 from bundler.cluster.schema import Role
 from bundler.pki import declarations
-from bundler.pki.external_ca.constraints import SUPPORTED_KINDS, check_name_constraints
-from bundler.pki.external_ca.extensions import find_extension
+from bundler.pki.extensions import find_extension
+from bundler.pki.name_constraints import SUPPORTED_KINDS, check_name_constraints
 
 CURVES = (ec.SECP256R1, ec.SECP384R1)
 RSA_BITS = range(2048, 8193)  # Go's crypto/tls refuses larger keys since 1.21

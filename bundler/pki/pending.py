@@ -6,7 +6,7 @@ from pathlib import Path
 from bundler.cluster.plan import ClusterPlan
 from bundler.errors import PkiError
 from bundler.pki import declarations
-from bundler.pki.external_ca.origins import ORIGIN, CaOrigin, read_origin
+from bundler.pki.ca_origins import ORIGIN, CaOrigin, read_origin
 from bundler.pki.key_pairs import leaf_directory
 
 GET_SIGNED_HINT = (
