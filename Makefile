@@ -37,7 +37,7 @@ test-quick:
 
 # The lab waits for most of its time, so it runs next to the other tests and has priority over them.
 test-others:
-	nice $(PYTEST) tests/unit tests/golden tests/shell tests/component
+	nice $(PYTEST) tests/component tests/unit tests/golden tests/shell
 
 test-lab:
 	@mkdir -p .lab

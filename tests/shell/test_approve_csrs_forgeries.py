@@ -251,6 +251,7 @@ def put(host: Path, pending: str) -> None:
     (host / "new").rename(host / "pending")
 
 
+@pytest.mark.slow
 def test_a_refusal_is_logged_once_and_again_if_the_request_comes_back(
     host: Path, watcher: Callable[[], list[str]]
 ) -> None:
@@ -263,6 +264,7 @@ def test_a_refusal_is_logged_once_and_again_if_the_request_comes_back(
     assert [row.split(":")[0] for row in watcher()[2:]] == ["refused csr-1"]
 
 
+@pytest.mark.slow
 def test_a_failed_approval_is_logged_once_and_tried_again(
     host: Path, watcher: Callable[[], list[str]]
 ) -> None:

@@ -131,6 +131,7 @@ OLD_CERTIFICATE = "FAILURE turn: port {} of {} uses a certificate of a CA that t
 TOO_EARLY = "FAILURE turn: the API server of m3 does not use a certificate of the new CA yet: install control planes before workers"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
 def test_a_host_without_the_stage_before_is_reported(
     start: Callable[..., Site], version: str
@@ -142,6 +143,7 @@ def test_a_host_without_the_stage_before_is_reported(
     assert site.ask(DROP, ISSUE) == [OLD_CERTIFICATE.format(2379, "m2", "m2")]
 
 
+@pytest.mark.slow
 def test_workers_are_checked_too(start: Callable[..., Site]) -> None:
     site = start()
     site.cluster({"m2": ISSUE, "m3": ISSUE, "w1": TRUST})
@@ -149,6 +151,7 @@ def test_workers_are_checked_too(start: Callable[..., Site]) -> None:
     assert site.ask(DROP, ISSUE) == [OLD_CERTIFICATE.format(10250, "w1", "w1")]
 
 
+@pytest.mark.slow
 def test_the_next_stage_is_allowed_if_all_hosts_have_the_one_before(
     start: Callable[..., Site],
 ) -> None:
@@ -158,6 +161,7 @@ def test_the_next_stage_is_allowed_if_all_hosts_have_the_one_before(
     assert site.ask(TRUST, ISSUE, is_generation=True) == [NO_TRUST.format(2379, "m3", "m3")]
 
 
+@pytest.mark.slow
 def test_a_host_without_an_answer_is_an_obstacle(start: Callable[..., Site]) -> None:
     site = start()
     site.cluster({"m2": TRUST, "m3": TRUST})
@@ -174,6 +178,7 @@ def test_no_host_is_contacted_if_the_cas_stay_the_same(start: Callable[..., Site
         assert site.ask(bundle, installed) == []
 
 
+@pytest.mark.slow
 def test_a_worker_waits_for_all_control_planes_to_sign_with_the_new_ca(
     start: Callable[..., Site],
 ) -> None:

@@ -150,6 +150,7 @@ def test_a_node_with_a_later_ticket_waits_for_this_node(api: Api) -> None:
     assert api.run(COMPLETE)[0] == 0
 
 
+@pytest.mark.slow
 def test_it_waits_for_its_rollout_slot(api: Api) -> None:
     api.write("nodes", "w1|||True\nw2|true|5|True\nw3|||True\n")
     count = "n=$(cat n 2>/dev/null); n=$((${n:-0} + 1)); echo $n >n"
@@ -177,6 +178,7 @@ def test_a_node_that_somebody_else_cordoned_stays_cordoned(api: Api) -> None:
     assert api.read("nodes").startswith("w1|true||True\n")
 
 
+@pytest.mark.slow
 def test_the_next_run_completes_a_killed_one(api: Api) -> None:
     api.run("take_drain_slot; drain_node; trap - EXIT; rm -rf $work; kill -9 $$")
     assert api.read("nodes").startswith("w1|true|")

@@ -76,6 +76,7 @@ def site(sh: Sh, trees: Path, tmp_path: Path) -> Site:
     return made
 
 
+@pytest.mark.slow
 def test_the_former_layout_has_no_directory_below_lib(site: Site) -> None:
     lib = site.root / "opt/k8s/bundle/lib"
     assert (lib / "turn.sh").is_file()
@@ -83,6 +84,7 @@ def test_the_former_layout_has_no_directory_below_lib(site: Site) -> None:
     assert site.run(site.root / INSTALLED).stdout == "worker1: nothing to do\n"
 
 
+@pytest.mark.slow
 def test_a_host_rolls_back_to_the_former_layout_by_itself(site: Site) -> None:
     before = site.installed()
     plant_failure(site.bundles[1])
@@ -93,6 +95,7 @@ def test_a_host_rolls_back_to_the_former_layout_by_itself(site: Site) -> None:
     assert site.run(site.root / INSTALLED).stdout == "worker1: nothing to do\n"
 
 
+@pytest.mark.slow
 def test_the_installed_scripts_switch_between_the_layouts(site: Site) -> None:
     former = site.installed()
     assert site.install(2).returncode == 0
@@ -103,6 +106,7 @@ def test_the_installed_scripts_switch_between_the_layouts(site: Site) -> None:
         assert (site.installed(), site.current()) == (files, number)
 
 
+@pytest.mark.slow
 def test_skipped_checks_stay_skipped_in_a_rollback_to_the_former_layout(site: Site) -> None:
     site.host.forbid("net.ipv4.ip_forward")
     site.host.swap_on()
@@ -112,6 +116,7 @@ def test_skipped_checks_stay_skipped_in_a_rollback_to_the_former_layout(site: Si
     assert (site.current(), "/dev/sda2" in site.host.read("/proc/swaps")) == ("1", True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", ["boot", "forward", "back"])
 def test_a_killed_change_of_the_layout_leaves_one_generation_or_the_other(
     site: Site, after: str
@@ -131,6 +136,7 @@ def test_a_killed_change_of_the_layout_leaves_one_generation_or_the_other(
     assert site.install(goal).stdout == "worker1: nothing to do\n"
 
 
+@pytest.mark.slow
 def test_a_host_of_the_former_layout_can_be_uninstalled(site: Site) -> None:
     assert site.host.bundle.joinpath("lib/core").is_dir()
     done = site.host.uninstall()

@@ -24,6 +24,7 @@ def site(sh: Sh, trees: Path, tmp_path: Path) -> Site:
     return make_site(sh, trees, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_healthy_generation_replaces_the_previous_one(site: Site) -> None:
     for number in (1, 2):
         done = site.install(number)
@@ -34,6 +35,7 @@ def test_a_healthy_generation_replaces_the_previous_one(site: Site) -> None:
     assert site.install(2).stdout == "worker1: nothing to do\n"
 
 
+@pytest.mark.slow
 def test_the_host_goes_back_from_an_unhealthy_generation(site: Site) -> None:
     site.install(1)
     before = site.installed()
@@ -48,6 +50,7 @@ def test_the_host_goes_back_from_an_unhealthy_generation(site: Site) -> None:
     assert site.install(1).stdout == "worker1: nothing to do\n"
 
 
+@pytest.mark.slow
 def test_no_rollback_keeps_an_unhealthy_generation(site: Site) -> None:
     site.install(1)
     plant_failure(site.bundles[1])
@@ -57,12 +60,14 @@ def test_no_rollback_keeps_an_unhealthy_generation(site: Site) -> None:
     assert (site.root / CONFIG).read_text() == "number: 2\n"
 
 
+@pytest.mark.slow
 def test_the_first_generation_has_no_previous_one(site: Site) -> None:
     plant_failure(site.bundles[0])
     assert site.install(1).returncode == 4
     assert (site.states(), site.current()) == ({"1": "failed"}, "1")
 
 
+@pytest.mark.slow
 def test_a_first_installation_may_wait_for_other_hosts(site: Site) -> None:
     site.host.mark("outcome", "pending")
     site.host.mark("unready", "kubelet.service")
@@ -73,6 +78,7 @@ def test_a_first_installation_may_wait_for_other_hosts(site: Site) -> None:
     assert site.states() == {"1": "healthy"}
 
 
+@pytest.mark.slow
 def test_waiting_for_other_hosts_is_a_failure_if_all_units_were_ready(site: Site) -> None:
     site.install(1)
     site.host.mark("outcome", "pending")
@@ -102,6 +108,7 @@ def test_rollback_goes_back_and_forth(site: Site) -> None:
     assert site.current() == "2"
 
 
+@pytest.mark.slow
 def test_a_rollback_to_a_damaged_generation_is_refused(site: Site) -> None:
     site.install(1)
     site.install(2)
@@ -111,6 +118,7 @@ def test_a_rollback_to_a_damaged_generation_is_refused(site: Site) -> None:
     assert (site.root / CONFIG).read_text() == "number: 2\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", ["tar", "cp"])
 def test_a_bundle_that_changes_while_it_is_copied_is_not_installed(
     site: Site, program: str
@@ -223,6 +231,7 @@ def test_a_kill_during_a_change_leaves_the_old_or_the_new_generation(
         assert site.installed() == first
 
 
+@pytest.mark.slow
 def test_a_failure_during_a_change_goes_back_too(site: Site) -> None:
     site.install(1)
     before = site.installed()
@@ -237,6 +246,7 @@ def test_a_failure_during_a_change_goes_back_too(site: Site) -> None:
     assert site.installed() == before
 
 
+@pytest.mark.slow
 def test_uninstall_removes_all_generations(site: Site) -> None:
     site.install(1)
     site.install(2)

@@ -33,6 +33,7 @@ def site(sh: Sh, trees: Path, tmp_path: Path) -> Site:
     return made
 
 
+@pytest.mark.slow
 def test_it_shows_the_lines_that_differ(site: Site) -> None:
     said = site.install(2, "--plan").stdout
     block = said[said.index(f"changed  0644 /{CONFIG}") :]
@@ -45,6 +46,7 @@ def test_it_shows_the_lines_that_differ(site: Site) -> None:
     assert "remove   /etc/sysctl.d/00-kubernetes-limits.conf" in said
 
 
+@pytest.mark.slow
 def test_it_says_why_a_unit_is_restarted_and_what_that_interrupts(site: Site) -> None:
     said = site.install(2, "--plan").stdout
     at = said.index("restart  kubelet.service")
@@ -54,12 +56,14 @@ def test_it_says_why_a_unit_is_restarted_and_what_that_interrupts(site: Site) ->
     assert "kube-proxy.service" not in said
 
 
+@pytest.mark.slow
 def test_a_dry_run_prints_a_line_for_each_change(site: Site) -> None:
     planned = site.install(2, "--plan").stdout.splitlines()[2:]
     listed = site.install(2, "--dry-run").stdout.splitlines()
     assert listed == [line for line in planned if not line.startswith("      ")]
 
 
+@pytest.mark.slow
 def test_json_has_the_same_facts(site: Site) -> None:
     done = site.install(2, "--plan", "--json")
     plan = json.loads(done.stdout)
@@ -77,12 +81,14 @@ def test_json_has_the_same_facts(site: Site) -> None:
     assert (unit["step"], unit["because"], unit["seconds"]) == ("restart", [f"/{CONFIG}"], 20)
 
 
+@pytest.mark.slow
 def test_json_says_when_there_is_nothing_to_do(site: Site) -> None:
     plan = json.loads(site.install(1, "--plan", "--json").stdout)
     assert plan["nothing_to_do"] is True
     assert plan["files"] == plan["units"] == plan["settings"] == plan["steps"] == []
 
 
+@pytest.mark.slow
 def test_it_changes_nothing(site: Site) -> None:
     before = list_tree(site.root)
     for arguments in (("--plan",), ("--plan", "--json"), ("--json", "--plan")):
@@ -90,11 +96,13 @@ def test_it_changes_nothing(site: Site) -> None:
     assert list_tree(site.root) == before
 
 
+@pytest.mark.slow
 def test_json_alone_is_refused(site: Site) -> None:
     done = site.install(2, "--json")
     assert (done.returncode, "--json goes with --plan" in done.stderr) == (2, True)
 
 
+@pytest.mark.slow
 def test_a_secret_file_is_named_and_not_shown(site: Site) -> None:
     said = site.install(2, "--plan").stdout
     assert f"changed  0600 /{KEY}\n             (holds a secret: not shown)" in said
@@ -125,6 +133,7 @@ def test_no_secret_of_either_bundle_is_shown(sh: Sh, trees: Path, tmp_path: Path
         assert "AAAAAAAA" not in said
 
 
+@pytest.mark.slow
 def test_certificates_are_shown_as_text(site: Site) -> None:
     newer = site.bundles[1]
     certificate = next((newer / "rootfs").rglob("ca.crt"))
@@ -137,6 +146,7 @@ def test_certificates_are_shown_as_text(site: Site) -> None:
     assert "BEGIN CERTIFICATE" not in said
 
 
+@pytest.mark.slow
 def test_an_unready_host_gets_its_host_diff(site: Site) -> None:
     site.host.forbid("net.ipv4.ip_forward")
     done = site.install(2, "--plan")

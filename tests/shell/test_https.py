@@ -152,6 +152,7 @@ def test_an_answer_that_is_not_http_is_an_error(ask: Ask, path: str) -> None:
     assert ask("good", path) == "000 the connection was closed without an answer\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", ["coreutils", "busybox"])
 def test_a_silent_server_times_out(ask: Ask, tmp_path: Path, program: str) -> None:
     path = "/usr/bin:/bin"

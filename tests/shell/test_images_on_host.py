@@ -139,6 +139,7 @@ def make_host(sh: Sh, site: SmallSite, directory: Path, *dists: str) -> Host:
     return host
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dists", [["whole"], ["split"], ["whole", "delta"]], ids="-".join)
 def test_every_image_is_loaded_from_the_kept_copy_and_only_once(
     sh: Sh, built: SmallSite, tmp_path: Path, dists: list[str]
@@ -167,6 +168,7 @@ def test_every_image_is_loaded_from_the_kept_copy_and_only_once(
     assert len(host.loads) == 2
 
 
+@pytest.mark.slow
 def test_only_the_missing_image_is_loaded_again(sh: Sh, built: SmallSite, tmp_path: Path) -> None:
     host = make_host(sh, built, tmp_path, "whole")
     host.keep()
@@ -179,6 +181,7 @@ def test_only_the_missing_image_is_loaded_again(sh: Sh, built: SmallSite, tmp_pa
     assert f"loaded {NGINX}" in (host.root / "var/lib/bundler/journal").read_text()
 
 
+@pytest.mark.slow
 def test_containerd_is_told_to_pin_what_was_loaded(
     sh: Sh, built: SmallSite, tmp_path: Path
 ) -> None:
@@ -191,6 +194,7 @@ def test_containerd_is_told_to_pin_what_was_loaded(
     assert pinned == ([] if runtime else expected)
 
 
+@pytest.mark.slow
 def test_busybox_tar_writes_the_archives_too(sh: Sh, built: SmallSite, tmp_path: Path) -> None:
     host = make_host(sh, built, tmp_path, "whole")
     for name in ("tar", "awk", "sed", "mktemp"):
@@ -200,6 +204,7 @@ def test_busybox_tar_writes_the_archives_too(sh: Sh, built: SmallSite, tmp_path:
     assert len(host.held) == 2
 
 
+@pytest.mark.slow
 def test_the_timer_does_nothing_while_install_sh_runs(
     sh: Sh, built: SmallSite, tmp_path: Path
 ) -> None:
@@ -213,6 +218,7 @@ def test_the_timer_does_nothing_while_install_sh_runs(
     assert host.loads == []
 
 
+@pytest.mark.slow
 def test_a_load_that_fails_says_why(sh: Sh, built: SmallSite, tmp_path: Path) -> None:
     host = make_host(sh, built, tmp_path, "whole")
     kept = host.root / "opt/k8s/images/registry.k8s.io_pause_3.2/blobs"

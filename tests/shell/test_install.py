@@ -46,6 +46,7 @@ def test_a_second_run_does_nothing(sh: Sh, trees: Path, root: Path) -> None:
     assert list_tree(root) == before
 
 
+@pytest.mark.slow
 def test_uninstall_restores_the_files_of_before(sh: Sh, trees: Path, root: Path) -> None:
     (root / "etc/docker").mkdir()
     (root / "etc/docker/daemon.json").write_text("{}\n")
@@ -60,6 +61,7 @@ def test_uninstall_restores_the_files_of_before(sh: Sh, trees: Path, root: Path)
     assert not (root / "var/lib/bundler").exists()
 
 
+@pytest.mark.slow
 def test_uninstall_keeps_data_without_purge_data(sh: Sh, trees: Path, root: Path) -> None:
     sh(trees / "worker1" / "install.sh", DESTDIR=str(root))
     (root / "var/lib/docker").mkdir()
@@ -86,6 +88,7 @@ def test_a_file_changed_by_hand_is_backed_up_and_restored(sh: Sh, trees: Path, r
     assert "data-root" in (root / "etc/docker/daemon.json").read_text()
 
 
+@pytest.mark.slow
 def test_a_mode_changed_by_hand_is_restored(sh: Sh, trees: Path, root: Path) -> None:
     sh(trees / "master1" / "install.sh", DESTDIR=str(root))
     key = root / "etc/kubernetes/pki/ca.key"
@@ -94,6 +97,7 @@ def test_a_mode_changed_by_hand_is_restored(sh: Sh, trees: Path, root: Path) -> 
     assert key.stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.slow
 def test_a_file_that_the_new_bundle_does_not_have_is_removed(
     sh: Sh, trees: Path, root: Path
 ) -> None:

@@ -189,6 +189,7 @@ def test_of_certificates_with_one_subject_the_first_to_end_is_a_metric(worker: S
     assert [line.split()[-1] for line in text.splitlines()[2:]] == [str(end)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("node", "days", "is_restarted"),
     [
@@ -236,6 +237,7 @@ def test_an_api_server_is_not_restarted_while_another_is_down(master: Site) -> N
     assert master.restarts() == []
 
 
+@pytest.mark.slow
 def test_an_api_server_that_does_not_become_ready_is_a_failure(master: Site) -> None:
     master.age(320)
     (master.fake / "healthy").write_text("172.30.20.12\n172.30.20.13\n")
@@ -273,6 +275,7 @@ def test_the_presented_loopback_certificate_decides(master: Site) -> None:
     assert master.restarts() == []
 
 
+@pytest.mark.slow
 def test_a_server_that_presents_an_old_certificate_is_reported(master: Site) -> None:
     file = master.put("etc/etcd/pki/server.crt", make_pem("master1", 300))
     (master.fake / "served-2379").write_bytes(make_pem("master1", 20))

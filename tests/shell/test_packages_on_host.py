@@ -128,6 +128,7 @@ def names(host: FakeHost) -> list[str]:
 ALL = [line.split()[0] for line in LIST.splitlines()]
 
 
+@pytest.mark.slow
 def test_missing_packages_are_installed_at_once_and_in_order(host: FakeHost) -> None:
     done = host.install()
     assert done.returncode == 0, done.stderr
@@ -141,6 +142,7 @@ def test_missing_packages_are_installed_at_once_and_in_order(host: FakeHost) -> 
     assert installed(host) == [ALL]
 
 
+@pytest.mark.slow
 def test_installed_packages_are_not_touched(host: FakeHost) -> None:
     host.program("conntrack", "")  # the administrator's own
     host.mark("dpkg", MINIMAL + "chrony|5.0|installed|amd64|\n")
@@ -154,6 +156,7 @@ def test_a_package_that_provides_the_wanted_one_is_accepted(host: FakeHost) -> N
     assert "chrony_4.3_amd64.deb" not in installed(host)[0]
 
 
+@pytest.mark.slow
 def test_a_dependency_that_is_too_old_is_updated(host: FakeHost) -> None:
     old = "libmnl0|0.9|installed|amd64|\nnginx-common|1:2|installed|all|\n"
     host.mark("dpkg", MINIMAL + old)
@@ -190,6 +193,7 @@ def test_with_destdir_no_package_is_installed(host: FakeHost, sh: Sh) -> None:
     assert host.calls == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("release", "machine", "found"),
     [
@@ -239,6 +243,7 @@ def test_a_refusal_of_dpkg_is_reported_before_anything_changes(host: FakeHost) -
     assert not host.has("root/var/lib/bundler/journal")
 
 
+@pytest.mark.slow
 def test_services_of_bundlers_own_units_are_not_started_and_not_enabled(host: FakeHost) -> None:
     host.install()
     calls = [call for call in host.calls if call.startswith(("systemctl", "dpkg --force"))]
@@ -250,6 +255,7 @@ def test_services_of_bundlers_own_units_are_not_started_and_not_enabled(host: Fa
     assert not host.has("masked/nginx.service")
 
 
+@pytest.mark.slow
 def test_a_service_that_the_host_had_before_is_not_touched(host: FakeHost) -> None:
     host.mark("known/nginx.service")
     host.mark("enabled/nginx.service")
@@ -277,6 +283,7 @@ def test_the_next_run_completes_a_killed_installation_of_packages(
     assert recorded == ["libmnl0", "nginx-common", "nginx", "conntrack", "chrony"]
 
 
+@pytest.mark.slow
 def test_install_waits_for_another_dpkg(host: FakeHost) -> None:
     host.mark("dpkg-locked")
     done = host.install()
@@ -306,6 +313,7 @@ def test_a_damaged_or_unknown_package_is_refused(host: FakeHost) -> None:
     assert f"packages/{ALL[0]}: altered or damaged" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_delta_leaves_packages_out_and_says_when_one_is_wanted_again(host: FakeHost) -> None:
     """As `build --since` makes it: the list is whole, the files are with the bundle before."""
     assert host.install().returncode == 0
@@ -353,6 +361,7 @@ def test_uninstall_keeps_packages_and_says_so(
     assert not host.has("root/var/lib/bundler")
 
 
+@pytest.mark.slow
 def test_uninstall_removes_installed_packages_with_remove_packages(
     host: FakeHost, uninstall: Callable[..., str]
 ) -> None:
@@ -363,6 +372,7 @@ def test_uninstall_removes_installed_packages_with_remove_packages(
     assert not host.has("root/var/lib/bundler")
 
 
+@pytest.mark.slow
 def test_uninstall_with_purge_data_removes_the_packages_configuration(
     host: FakeHost, uninstall: Callable[..., str]
 ) -> None:
@@ -375,6 +385,7 @@ def test_uninstall_with_purge_data_removes_the_packages_configuration(
     ]
 
 
+@pytest.mark.slow
 def test_uninstall_keeps_packages_that_others_need(
     host: FakeHost, uninstall: Callable[..., str]
 ) -> None:

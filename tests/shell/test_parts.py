@@ -32,6 +32,7 @@ def test_a_part_needs_what_it_declares(path: Path) -> None:
     assert read_head(path, "needs") == (sorted(read_variables(path).needs))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", PARTS)
 def test_a_part_sets_what_it_declares_and_others_read_it(path: Path) -> None:
     declared = read_head(path, "sets")

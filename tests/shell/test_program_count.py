@@ -36,6 +36,7 @@ def count_programs(sh: Sh, counting: Path, bundle: Path, root: Path) -> Counter[
     return Counter(started.read_text().split())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("dash"), reason="programs cannot be counted: there is no dash")
 @pytest.mark.parametrize("sh", [["dash"]], ids=["dash"], indirect=True)
 def test_a_staged_installation_starts_few_programs(

@@ -15,6 +15,7 @@ from bundler.project import Inputs
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tutorial", "production", "single"])
 def test_shellcheck_accepts_every_script_of_every_example(tmp_path: Path, name: str) -> None:
     text = (EXAMPLES / f"{name}.yaml").read_text()

@@ -33,6 +33,7 @@ HOT_RELOADED = [
 """Files that cause no restart with Kubernetes 1.20 and etcd 3.4."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("names", "restarted"),
     [

@@ -124,6 +124,7 @@ def test_on_a_worker_it_names_the_control_plane_nodes(run: Run, tmp_path: Path) 
     assert (tmp_path / "calls").read_text() == ""
 
 
+@pytest.mark.slow
 def test_every_failure_is_reported_as_valid_json(run: Run, tmp_path: Path) -> None:
     (tmp_path / "var/log/kubernetes").mkdir(parents=True)
     (tmp_path / "var/log/kubernetes/audit.log").write_text('{"apiVersion":"audit.k8s.io/v1"}\n')
@@ -304,6 +305,7 @@ def test_a_host_is_checked_alone(node: Callable[..., dict[str, dict[str, Any]]])
     assert not checks["host-kubelet"]["ok"]
 
 
+@pytest.mark.slow
 def test_an_image_that_the_runtime_does_not_have_is_named(
     node: Callable[..., dict[str, dict[str, Any]]], tmp_path: Path
 ) -> None:
@@ -323,6 +325,7 @@ def test_an_image_that_the_runtime_does_not_have_is_named(
     assert (check["ok"], check["seen"]) == (True, "1 images")
 
 
+@pytest.mark.slow
 def test_a_failed_unit_and_a_changed_file_are_named(
     node: Callable[..., dict[str, dict[str, Any]]], tmp_path: Path
 ) -> None:

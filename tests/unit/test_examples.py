@@ -44,6 +44,7 @@ def test_the_tutorials_upstream_files_are_pinned_except_flannel(tmp_path: Path) 
     assert own == ["flanneld"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["single", "production", "tutorial"])
 def test_every_example_builds(tmp_path: Path, name: str) -> None:
     description = copy_example(name, tmp_path)
@@ -68,6 +69,7 @@ def test_every_example_builds(tmp_path: Path, name: str) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_the_tutorial_renders_as_written_with_warnings_for_weak_choices(
     tmp_path: Path,
 ) -> None:

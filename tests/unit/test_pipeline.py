@@ -34,6 +34,7 @@ def list_opened(*arguments: str) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_a_build_opens_cluster_yaml_the_pins_and_the_lock_once(tmp_path: Path) -> None:
     site = make_site(tmp_path)
     list_opened("lock", *site.arguments)
@@ -45,6 +46,7 @@ def test_a_build_opens_cluster_yaml_the_pins_and_the_lock_once(tmp_path: Path) -
     assert counts == {"cluster.yaml": 1, "cluster.lock.yaml": 1, "pins.yaml": 1}
 
 
+@pytest.mark.slow
 def test_a_build_makes_the_plan_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     site = make_site(tmp_path)
     plans = []

@@ -53,6 +53,7 @@ def verify(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_complete_directory_passes(make: Callable[..., Path]) -> None:
     done = verify(make())
     assert (done.returncode, len(done.stdout.splitlines())) == (0, 3), done.stderr
@@ -60,6 +61,7 @@ def test_a_complete_directory_passes(make: Callable[..., Path]) -> None:
     assert "ok  small-one.tar.gz  " in done.stdout
 
 
+@pytest.mark.slow
 def test_each_bad_bundle_is_named(make: Callable[..., Path]) -> None:
     directory = make()
     bundle = directory / "small-one.tar.gz"
@@ -78,6 +80,7 @@ def test_a_directory_without_sha256sums_is_reported_with_a_hint(tmp_path: Path) 
     assert "build again" in done.stderr
 
 
+@pytest.mark.slow
 def test_an_image_that_the_bundle_does_not_have_fails_the_build_with_its_place(
     make: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -89,6 +92,7 @@ def test_an_image_that_the_bundle_does_not_have_fails_the_build_with_its_place(
     assert not list((tmp_path / "dist").glob("*.tar.gz"))
 
 
+@pytest.mark.slow
 def test_signed_bundles_are_the_same_bytes_twice_and_verify_by_openssl(
     make: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -111,6 +115,7 @@ def test_signed_bundles_are_the_same_bytes_twice_and_verify_by_openssl(
     assert verify(directory).returncode == 0
 
 
+@pytest.mark.slow
 def test_unsigned_bundles_and_unknown_signers_are_refused(
     make: Callable[..., Path], tmp_path: Path
 ) -> None:

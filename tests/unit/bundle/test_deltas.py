@@ -18,6 +18,7 @@ from bundler.render.bundle_manifest import (
 from bundler.render.tree import File
 
 
+@pytest.mark.slow
 def test_a_delta_holds_what_changed_and_names_its_base(built: SmallSite) -> None:
     delta, full, old = (built.directory / name for name in ("changed", "changed-full", "dist"))
     manifest = read_manifest(delta / "small-one.tar.gz")
@@ -46,6 +47,7 @@ def test_a_delta_leaves_out_packages_of_its_base(tmp_path: Path) -> None:
     assert not is_in_base(package(64 * "a"), None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["directory", "bundle", "unpacked", "NODE=MANIFEST", "volumes"])
 def test_a_base_can_be_given_in_many_forms(site: SmallSite, tmp_path: Path, form: str) -> None:
     bundle = unpack(site.directory / "dist/small-two.tar.gz", tmp_path)
@@ -85,6 +87,7 @@ def test_a_file_that_is_not_a_base_is_refused(site: SmallSite, given: str, expec
     assert not (site.directory / "new").exists()
 
 
+@pytest.mark.slow
 def test_a_delta_of_a_delta_names_the_base_of_a_delta_of_the_complete_bundle(
     site: SmallSite,
 ) -> None:

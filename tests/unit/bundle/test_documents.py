@@ -72,6 +72,7 @@ def properties_of(component: dict[str, Any]) -> dict[str, str]:
     return {p["name"].removeprefix("bundler:"): p["value"] for p in component["properties"]}
 
 
+@pytest.mark.slow
 def test_every_bundles_sbom_is_valid_against_the_schema(lab: Path) -> None:
     bundles = sorted((lab / "dist").glob("*.tar.gz"))
     assert len(bundles) == 5
@@ -79,6 +80,7 @@ def test_every_bundles_sbom_is_valid_against_the_schema(lab: Path) -> None:
         assert_valid(inspect(bundle).texts[SBOM])
 
 
+@pytest.mark.slow
 def test_a_second_build_elsewhere_gives_the_same_documents(lab: Path, tmp_path: Path) -> None:
     elsewhere = tmp_path / "another person's" / "copy"
     shutil.copytree(lab, elsewhere, ignore=shutil.ignore_patterns("cache", "dist"))
@@ -96,6 +98,7 @@ def test_a_second_build_elsewhere_gives_the_same_documents(lab: Path, tmp_path: 
         assert str(lab).encode() not in first.texts[SBOM] + first.texts[PROVENANCE]
 
 
+@pytest.mark.slow
 def test_the_documents_are_in_the_manifest_and_in_a_rendered_tree(
     lab: Path, worker: BundleReport
 ) -> None:
@@ -151,6 +154,7 @@ def test_an_sbom_names_only_what_the_bundle_holds(
     assert not {"etcd", "kube-apiserver"} & names[1]
 
 
+@pytest.mark.slow
 def test_the_sbom_names_its_tool_time_and_subject(
     lab: Path, master: BundleReport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -200,6 +204,7 @@ def test_subjects_are_all_files_without_secrets(lab: Path, node: str) -> None:
     assert not [digest for digest in secrets if digest in text]
 
 
+@pytest.mark.slow
 def test_inputs_are_the_users_files_and_the_downloads(lab: Path) -> None:
     inputs = inputs_of(lab)
     update_lock(inputs, [])

@@ -107,6 +107,7 @@ def test_upstream_releases_have_a_licence_and_a_github_purl(plan: ClusterPlan) -
     assert docker["runc"].version == ""
 
 
+@pytest.mark.slow
 def test_a_file_from_elsewhere_has_no_licence_and_its_address_no_password(
     plan: ClusterPlan,
 ) -> None:
@@ -178,6 +179,7 @@ def make_entry(name: str, content: bytes) -> LockEntry:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_locked_packages_are_items_where_their_file_is_in_the_bundle(plan: ClusterPlan) -> None:
     tree = make_tree(plan)
     tree.add(File(path="packages/socat.deb", mode=0o644, content=b"socat", origin="a test"))

@@ -90,6 +90,7 @@ def test_a_bad_size_is_refused_before_the_build_starts(site: SmallSite) -> None:
     assert not (site.directory / "new").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", [0.8, 1.0, 1.2, 1.4])
 def test_the_next_build_completes_one_that_was_killed(site: SmallSite, moment: float) -> None:
     output = site.directory / "volumes"

@@ -74,6 +74,7 @@ def silent() -> Iterator[socket.socket]:
         yield server
 
 
+@pytest.mark.slow
 def test_an_interrupt_ends_a_fetch_that_waits_for_silent_servers_and_a_lock(
     silent: socket.socket, tmp_path: Path
 ) -> None:

@@ -42,6 +42,7 @@ def test_version_and_help_import_no_heavy_library(arguments: list[str]) -> None:
     assert list_modules(*arguments).isdisjoint(HEAVY | RENDERING)
 
 
+@pytest.mark.slow
 def test_check_imports_no_library_for_downloads_or_certificates(tmp_path: Path) -> None:
     site = make_site(tmp_path)
     arguments = ("check", "-c", str(tmp_path / "cluster.yaml"), "--pins", str(site.inputs.pins))
@@ -95,6 +96,7 @@ def test_the_shell_completes_commands(words: str, expected: str) -> None:
     assert expected in done.stdout.split(), done.stderr
 
 
+@pytest.mark.slow
 def test_the_shell_completes_options() -> None:
     done = subprocess.run(
         [Path(sys.executable).parent / "bundler"],

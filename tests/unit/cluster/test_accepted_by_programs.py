@@ -181,6 +181,7 @@ def is_allowed(cluster: Cluster) -> bool:
     return not errors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("minor", MINORS)
 def test_the_programs_of_the_minor_accept_everything_rendered(
     render: Callable[[Cluster], dict[str, str]], minor: str

@@ -167,6 +167,7 @@ def test_pins_from_a_file_replace_those_of_cluster_yaml(description: Path, tmp_p
         load_cluster(description, pins)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
@@ -222,6 +223,7 @@ def damage(value: Any, chance: random.Random) -> Any:
     return chance.choice(wrong)
 
 
+@pytest.mark.slow
 def test_no_damaged_cluster_yaml_causes_a_traceback(description: Path) -> None:
     valid = yaml.safe_load(description.read_text())
     for seed in range(300):

@@ -209,6 +209,7 @@ def test_an_archive_below_the_ratio_is_unpacked(tmp_path: Path, cache: Cache) ->
     assert ensure_members(artifact, archive, ["top/program"], cache)["top/program"].sha256 == digest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
 def test_a_huge_header_is_refused_without_reading_it(tmp_path: Path, kind: bytes) -> None:
     """Runs in a process of its own, to measure the peak of its memory."""
@@ -234,6 +235,7 @@ def test_a_huge_header_is_refused_without_reading_it(tmp_path: Path, kind: bytes
     assert int(peak) < 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["bz2", "xz"])
 def test_a_damaged_archive_is_reported_for_every_compression(
     tmp_path: Path, cache: Cache, ending: str

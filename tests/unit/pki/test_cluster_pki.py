@@ -144,6 +144,7 @@ def test_a_changed_key_kind_applies_to_new_keys_only_and_is_reported(state):
     )
 
 
+@pytest.mark.slow
 def test_rsa_keys_are_created_if_configured(tmp_path):
     made = ensure_state(tmp_path / "state", make_plan(masters=1, workers=0, key="rsa-2048"))
     for pair in (*made.cas.values(), *made.cluster.values()):

@@ -36,6 +36,7 @@ def list_certificates(description: Path, *words: str) -> str:
     ).stdout  # fmt: skip
 
 
+@pytest.mark.slow
 def test_requests_are_signed_imported_and_rendered(
     bundler: Run, description: Path, tmp_path: Path
 ) -> None:
@@ -107,6 +108,7 @@ def test_an_invalid_command_line_is_refused(bundler: Run, words: list[str]) -> N
     assert "error: " in bundler("certs", *words, code=2).stderr
 
 
+@pytest.mark.slow
 def test_users_cannot_be_created_if_the_ca_key_is_elsewhere(
     bundler: Run, description: Path, tmp_path: Path
 ) -> None:
@@ -121,6 +123,7 @@ def test_users_cannot_be_created_if_the_ca_key_is_elsewhere(
     assert "external CA, whose key is elsewhere" in list_certificates(description)
 
 
+@pytest.mark.slow
 def test_only_kubeconfigs_for_people_include_the_root(
     bundler: Run, description: Path, tmp_path: Path
 ) -> None:

@@ -58,6 +58,7 @@ def test_a_partial_chain_causes_a_warning(site: Site) -> None:
     assert site.build().trust.servers == site.build().trust.by_ca["kubernetes-ca"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["ec", "p384", "rsa:2048", "rsa:4096"])
 def test_supported_kinds_of_key_are_imported(site: Site, key: str) -> None:
     site.import_ca("kubernetes-ca", site.root.issue_ca("x", key=key), chain=site.root.file)

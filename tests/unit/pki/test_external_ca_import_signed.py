@@ -27,6 +27,7 @@ from bundler.pki import issuing
 from bundler.state.directory import open_state
 
 
+@pytest.mark.slow
 def test_a_build_issues_certificates_below_imported_intermediates(site: Site) -> None:
     site.request()
     site.sign()
@@ -48,6 +49,7 @@ def test_a_build_issues_certificates_below_imported_intermediates(site: Site) ->
     verify_with_openssl(site, made)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["ecdsa-p256", "rsa-2048"])
 @pytest.mark.parametrize("is_leaves", [False, True], ids=["ca", "leaves"])
 def test_a_single_ca_works_with_both_kinds_of_key(
@@ -67,6 +69,7 @@ def test_a_single_ca_works_with_both_kinds_of_key(
     assert kinds == ({"ecdsa-p256"} if is_leaves else {key})
 
 
+@pytest.mark.slow
 def test_with_imported_leaves_the_state_has_no_ca_key(leaves: Site) -> None:
     report = leaves.import_signed()
     assert len(report.imported) == 14
@@ -86,6 +89,7 @@ def test_with_imported_leaves_the_state_has_no_ca_key(leaves: Site) -> None:
     verify_with_openssl(leaves, made)
 
 
+@pytest.mark.slow
 def test_the_kubelet_ca_can_be_requested_too(site: Site) -> None:
     site.request(leaves=True, cas=("kubelet-ca",))
     site.sign()
@@ -97,6 +101,7 @@ def test_the_kubelet_ca_can_be_requested_too(site: Site) -> None:
     )
 
 
+@pytest.mark.slow
 def test_certificates_are_found_in_any_format_and_file_name(site: Site) -> None:
     site.request()
     site.sign()
@@ -118,6 +123,7 @@ def test_certificates_are_found_in_any_format_and_file_name(site: Site) -> None:
     site.build()
 
 
+@pytest.mark.slow
 def test_a_dry_run_checks_everything_and_imports_nothing(site: Site) -> None:
     site.request()
     site.sign()
@@ -337,6 +343,7 @@ def test_leaves_signed_by_a_root_are_imported_with_a_warning(tmp_path: Path) -> 
     assert names_of(made.nodes["master1"]["apiserver"].certificate_pem) == ["CN=kube-apiserver"]
 
 
+@pytest.mark.slow
 def test_a_killed_import_is_completed_or_has_no_effect(leaves: Site, tmp_path: Path) -> None:
     before = leaves.read_files()
     seen = set()

@@ -43,6 +43,7 @@ def test_a_changed_name_waits_for_a_new_certificate(leaves: Site) -> None:
         leaves.build(plan)
 
 
+@pytest.mark.slow
 def test_leaves_are_renewed_for_the_same_keys(leaves: Site) -> None:
     leaves.import_signed()
     leaves.build()
@@ -65,6 +66,7 @@ def test_leaves_are_renewed_for_the_same_keys(leaves: Site) -> None:
     assert leaves.build().notes == ()
 
 
+@pytest.mark.slow
 def test_leaves_from_another_ca_than_before_are_refused(leaves: Site) -> None:
     leaves.import_signed()
     leaves.build()
@@ -76,6 +78,7 @@ def test_leaves_from_another_ca_than_before_are_refused(leaves: Site) -> None:
         leaves.import_signed()
 
 
+@pytest.mark.slow
 def test_a_renewed_intermediate_keeps_the_certificates_that_it_signed(site: Site) -> None:
     site.request()
     site.sign()
@@ -107,6 +110,7 @@ def test_a_renewed_intermediate_must_keep_its_name(site: Site) -> None:
         site.import_signed(site.requests)
 
 
+@pytest.mark.slow
 def test_bundler_does_not_replace_a_lost_external_ca(site: Site, leaves: Site) -> None:
     site.request()
     site.sign()

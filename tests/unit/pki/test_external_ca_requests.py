@@ -158,6 +158,7 @@ def test_obsolete_requests_are_removed(site: Site) -> None:
     assert {path.name for path in site.requests.glob("*.csr")} == {"front-proxy-ca.csr"}
 
 
+@pytest.mark.slow
 def test_an_exported_state_includes_requests_and_origins(site: Site, tmp_path: Path) -> None:
     site.request()
     before = site.read_files()
@@ -168,6 +169,7 @@ def test_an_exported_state_includes_requests_and_origins(site: Site, tmp_path: P
     assert site.read_files().keys() | {".lock"} == before.keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"leaves": True, "cas": ("kubelet-ca",)}])
 def test_after_a_killed_run_the_next_one_writes_all_requests(
     site: Site, options: dict[str, object]

@@ -43,6 +43,7 @@ def test_a_full_disk_loses_nothing(tmp_path, monkeypatch):
     assert read_files(state) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("delay", [0.0, 0.004, 0.01, 0.02, 0.04])
 def test_the_next_build_completes_one_that_was_killed_at_any_moment(tmp_path, delay):
     path = tmp_path / "state"

@@ -60,6 +60,7 @@ def test_every_certificate_of_the_state_is_listed_by_end(
     assert 363 <= server["days_left"] <= 365
 
 
+@pytest.mark.slow
 def test_warn_sets_the_exit_code(bundles: dict[str, Path], bundler: Run) -> None:
     assert bundles
     assert bundler("--warn", "60d").returncode == 0

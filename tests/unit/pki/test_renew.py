@@ -186,6 +186,7 @@ def die_before(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
         wrap(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep_keys", [False, True])
 def test_a_kill_before_any_step_is_recovered(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, keep_keys: bool
@@ -240,6 +241,7 @@ def digests(directory: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 def test_one_command_renews_and_builds_the_small_bundles(site: SmallSite) -> None:
     dist = site.build()
     done = run(

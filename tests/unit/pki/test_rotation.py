@@ -154,6 +154,7 @@ def test_abandon_restores_the_state_before_trust(state: Path) -> None:
     assert len(list(get_archive_path(state, ISSUE).rglob("*.pem"))) == 6
 
 
+@pytest.mark.slow
 def test_a_single_ca_can_be_rotated(tmp_path: Path) -> None:
     plan, state = make_plan(authorities="single", key="rsa-2048"), tmp_path / "state"
     load(state, NOW, plan)
@@ -204,6 +205,7 @@ def test_a_dry_run_changes_nothing(state: Path, step: str) -> None:
     assert read_files(state) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", range(1, 12, 2))
 def test_a_kill_during_a_step_is_completed_by_the_next_command(
     state: Path, monkeypatch: pytest.MonkeyPatch, moment: int
@@ -283,6 +285,7 @@ def run(site: SmallSite, *arguments: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_each_stage_is_one_command_with_its_small_bundles(site: SmallSite) -> None:
     since = site.build().name
     texts: dict[str, dict[str, bytes]] = {}
@@ -324,6 +327,7 @@ def test_without_a_step_the_command_prints_the_stage(site: SmallSite) -> None:
     assert "pki/next/kubernetes-ca" in {row["path"] for row in listed}
 
 
+@pytest.mark.slow
 def test_impossible_builds_are_refused_before_the_state_changes(site: SmallSite) -> None:
     site.build()
     before = read_files(site.directory / "small.state")

@@ -422,6 +422,7 @@ def test_other_4xx_statuses_are_not_retried(
     assert "similar pinned versions: 3.4.23" in (caught.value.hint or "")
 
 
+@pytest.mark.slow
 def test_a_server_is_retried_when_it_asks_for_it(server: Server, options: FetchOptions) -> None:
     server.statuses = [429, 503]
     server.headers = {"Retry-After": "1"}

@@ -65,6 +65,7 @@ def find_pause(inputs: Inputs) -> LockEntry:
     return entry
 
 
+@pytest.mark.slow
 def test_an_image_without_a_digest_is_pulled_with_a_warning_about_its_tag(
     inputs: Inputs, registry: Registry, capsys: pytest.CaptureFixture[str]
 ) -> None:

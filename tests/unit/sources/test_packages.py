@@ -375,6 +375,7 @@ def build_names(inputs: Inputs, node: str) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_files_in_packages_dir_go_to_the_nodes_that_need_them(inputs: Inputs) -> None:
     assert build_names(inputs, "master1") == [
         "LIST", "chrony_1%3a4.3_amd64.deb", "libedit_1.0_amd64.deb", "nginx_1.0_amd64.deb",

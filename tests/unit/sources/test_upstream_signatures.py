@@ -227,6 +227,7 @@ def no_signature(key: Tsk, _: bytes) -> tuple[bytes, Cert]:
     return b"<html>not found</html>", key.extract_certificate()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [wrong_key, other_file, expired, revoked, no_signature])
 def test_an_invalid_signature_is_refused_and_no_lock_is_written(
     site: Site, make: Callable[[Tsk, bytes], tuple[bytes, Cert]]

@@ -39,6 +39,7 @@ def contents(directory: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 def test_an_import_restores_the_exported_files_for_the_owner_only(
     state: Path, tmp_path: Path
 ) -> None:
@@ -64,6 +65,7 @@ def test_a_state_that_is_too_large_to_import_is_not_exported(
     assert not (tmp_path / "backup").exists()
 
 
+@pytest.mark.slow
 def test_impossible_paths_and_a_truncated_file_are_reported(state: Path, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="does not exist") as caught:
         export_state(state, tmp_path / "none/backup", PASSPHRASE)
@@ -90,6 +92,7 @@ def test_existing_files_and_directories_are_not_overwritten(state: Path, tmp_pat
         export_state(state, tmp_path / "nowhere/backup", PASSPHRASE)
 
 
+@pytest.mark.slow
 def test_the_next_import_removes_keys_of_a_killed_one(state: Path, tmp_path: Path) -> None:
     file, back = tmp_path / "backup", tmp_path / "into" / "lab.state"
     export_state(state, file, PASSPHRASE)
@@ -107,6 +110,7 @@ def test_the_next_import_removes_keys_of_a_killed_one(state: Path, tmp_path: Pat
     assert list(back.parent.iterdir()) == [back]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [20, 70, -1, -40])
 def test_every_changed_byte_is_detected(state: Path, tmp_path: Path, at: int) -> None:
     file = tmp_path / "backup"
@@ -120,6 +124,7 @@ def test_every_changed_byte_is_detected(state: Path, tmp_path: Path, at: int) ->
     assert {path.name for path in tmp_path.iterdir()} == {"backup", "lab.state"}
 
 
+@pytest.mark.slow
 def test_wrong_and_short_passphrases_and_other_files_are_refused(
     state: Path, tmp_path: Path
 ) -> None:
@@ -139,6 +144,7 @@ def test_wrong_and_short_passphrases_and_other_files_are_refused(
         import_state(tmp_path / "costly", tmp_path / "back", PASSPHRASE)
 
 
+@pytest.mark.slow
 def test_the_export_and_import_commands(state: Path, tmp_path: Path) -> None:
     secret = tmp_path / "passphrase"
     secret.write_text(f"{PASSPHRASE}\n")

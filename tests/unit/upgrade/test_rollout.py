@@ -87,6 +87,7 @@ def test_a_setting_restarts_the_units_that_read_it(site: SmallSite) -> None:
     assert (host.is_drained, host.one_way, host.versions) == (False, "", ())
 
 
+@pytest.mark.slow
 def test_another_kubelet_drains_its_node(site: SmallSite) -> None:
     newer = ("version: 1.36.2", "version: 1.36.3")
     pins = site.directory / "pins.yaml"
@@ -123,6 +124,7 @@ def test_another_container_runtime_drains_the_node(tmp_path: Path) -> None:
     assert (host.restarts, host.is_drained) == ((), True)
 
 
+@pytest.mark.slow
 def test_hosts_are_added_and_removed(site: SmallSite) -> None:
     fewer = ("  - {name: three, address: 192.0.2.3, roles: [worker]}\n", "")
     dist = rebuild(site, "fewer", fewer)

@@ -41,6 +41,7 @@ def test_control_planes_come_before_workers(tmp_path: Path) -> None:
     assert places[0] < text.index("### Workers") < places[1]
 
 
+@pytest.mark.slow
 def test_the_same_build_has_the_same_runbook_and_a_delta_is_named(tmp_path: Path) -> None:
     site = make_site(tmp_path / "site")
     first = (site.build("first") / "RUNBOOK.md").read_bytes()
