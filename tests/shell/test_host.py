@@ -8,6 +8,8 @@ from support.fake_host import SWAPS, FakeHost, make_host
 from support.shells import Sh
 from support.trees import rewrite_manifest
 
+pytestmark = pytest.mark.slow  # every test runs a whole install.sh
+
 NOTHING = "{}: nothing to do\n"
 FIREWALLD = 'case "$*" in *get-zone*) echo internal ;; *--query-*) {} ;; esac'
 
@@ -22,7 +24,6 @@ def worker(host_of: Callable[[str], FakeHost]) -> FakeHost:
     return host_of("worker1")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("node", ["worker1", "master1"])
 def test_a_healthy_host_gets_no_warning(host_of: Callable[[str], FakeHost], node: str) -> None:
     host = host_of(node)
@@ -40,7 +41,6 @@ def test_a_healthy_host_gets_no_warning(host_of: Callable[[str], FakeHost], node
 # Swap
 
 
-@pytest.mark.slow
 def test_swap_is_turned_off_and_restored(worker: FakeHost) -> None:
     worker.swap_on()
     said = worker.install("--dry-run").stdout
@@ -60,7 +60,6 @@ def test_swap_is_turned_off_and_restored(worker: FakeHost) -> None:
     assert not worker.has("masked/dev-sda2.swap")
 
 
-@pytest.mark.slow
 def test_swap_that_was_off_before_stays_off(worker: FakeHost) -> None:
     worker.mark("swap-units/dev-sda2.swap", "/run/systemd/generator/dev-sda2.swap")
     worker.mark("swap-units/dev-dm\\x2d0.swap")  # another name of it, without a file
@@ -74,7 +73,6 @@ def test_swap_that_was_off_before_stays_off(worker: FakeHost) -> None:
     assert worker.read("/proc/swaps") == SWAPS
 
 
-@pytest.mark.slow
 def test_services_that_make_swap_are_masked_too(worker: FakeHost) -> None:
     worker.mark("enabled/zramswap.service")
     assert worker.install().returncode == 0
@@ -82,7 +80,6 @@ def test_services_that_make_swap_are_masked_too(worker: FakeHost) -> None:
     assert worker.install().stdout == NOTHING.format("worker1")
 
 
-@pytest.mark.slow
 def test_nodes_without_a_kubelet_keep_their_swap(host_of: Callable[[str], FakeHost]) -> None:
     host = host_of("master1")
     host.swap_on(used_kilobytes=2000000)
@@ -103,7 +100,6 @@ def test_swap_that_does_not_fit_into_memory_is_refused(worker: FakeHost) -> None
     assert not worker.has("root/opt")
 
 
-@pytest.mark.slow
 def test_swap_stays_on_if_the_check_is_skipped(worker: FakeHost) -> None:
     worker.swap_on(used_kilobytes=2048000)
     done = worker.install("--skip-preflight", "swap")
@@ -133,7 +129,6 @@ def test_a_swap_unit_in_etc_must_be_disabled_by_its_owner(worker: FakeHost) -> N
 
 
 @pytest.mark.parametrize("moment", ["mask", "swapoff", "reload"])
-@pytest.mark.slow
 def test_the_next_run_completes_a_killed_run(worker: FakeHost, moment: str) -> None:
     worker.swap_on()
     worker.mark("active/NetworkManager.service")
@@ -152,7 +147,6 @@ def test_the_next_run_completes_a_killed_run(worker: FakeHost, moment: str) -> N
 # Kernel settings
 
 
-@pytest.mark.slow
 def test_the_rollout_slot_of_a_killed_run_is_released_by_the_next(worker: FakeHost) -> None:
     assert worker.install().returncode == 0
     ticket = worker.root / "var/lib/bundler/ticket"
@@ -167,7 +161,6 @@ def test_the_rollout_slot_of_a_killed_run_is_released_by_the_next(worker: FakeHo
     assert worker.install().stdout == NOTHING.format("worker1")
 
 
-@pytest.mark.slow
 def test_settings_are_set_and_restored(worker: FakeHost) -> None:
     worker.sysctl("net.ipv4.ip_forward").write_text("0\n")
     worker.sysctl("vm.swappiness").write_text("60\n")
@@ -186,7 +179,6 @@ def test_settings_are_set_and_restored(worker: FakeHost) -> None:
     assert worker.sysctl("fs.inotify.max_user_instances").read_text() == "128\n"
 
 
-@pytest.mark.slow
 def test_a_higher_limit_of_the_host_stays(worker: FakeHost) -> None:
     worker.sysctl("fs.inotify.max_user_watches").write_text("9999999\n")
     worker.sysctl("fs.file-max").write_text("18446744073709551615\n")  # of older kernels
@@ -196,7 +188,6 @@ def test_a_higher_limit_of_the_host_stays(worker: FakeHost) -> None:
     assert worker.sysctl("fs.file-max").read_text() == "18446744073709551615\n"
 
 
-@pytest.mark.slow
 def test_an_optional_setting_that_the_kernel_does_not_have_is_a_warning(worker: FakeHost) -> None:
     worker.sysctl("net.ipv4.neigh.default.gc_thresh1").unlink()
     worker.forbid("vm.swappiness")
@@ -212,7 +203,6 @@ def test_an_optional_setting_that_the_kernel_does_not_have_is_a_warning(worker: 
     assert worker.uninstall().returncode == 0
 
 
-@pytest.mark.slow
 def test_a_host_that_forbids_a_required_setting_is_refused(worker: FakeHost) -> None:
     worker.forbid("net.ipv4.ip_forward")
     done = worker.install()
@@ -265,7 +255,6 @@ def test_a_host_without_br_netfilter_is_refused(worker: FakeHost) -> None:
 # Advice
 
 
-@pytest.mark.slow
 def test_advice_can_be_skipped_by_name_and_stops_nothing(worker: FakeHost) -> None:
     worker.write("/etc/resolv.conf", "nameserver 127.0.0.53\n")
     (worker.directory / "active/chronyd.service").unlink()
@@ -287,7 +276,6 @@ def test_failures_are_printed_with_the_advice(worker: FakeHost) -> None:
     assert "  sysctls: " in done.stderr
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("services", "timedatectl", "expected"),
     [
@@ -350,7 +338,6 @@ def test_selinux_gets_advice_and_files_are_labelled(worker: FakeHost) -> None:
     assert f"{worker.root}/opt/k8s" in labelled.split()
 
 
-@pytest.mark.slow
 def test_selinux_with_a_policy_or_permissive_gets_no_advice(worker: FakeHost) -> None:
     worker.write("/sys/fs/selinux/enforce", "1")
     worker.program("matchpathcon", "echo system_u:object_r:bin_t:s0")
@@ -361,7 +348,6 @@ def test_selinux_with_a_policy_or_permissive_gets_no_advice(worker: FakeHost) ->
     assert worker.install("--dry-run").stderr == ""
 
 
-@pytest.mark.slow
 def test_network_manager_is_reloaded_only_when_its_file_changed(worker: FakeHost) -> None:
     worker.mark("active/NetworkManager.service")
     reload = "systemctl reload NetworkManager.service"
@@ -383,7 +369,6 @@ def rules_of(stderr: str) -> list[str]:
     return [line.removeprefix("    fix: ").strip() for line in stderr.splitlines()[1:]]
 
 
-@pytest.mark.slow
 def test_missing_firewalld_rules_are_printed(worker: FakeHost) -> None:
     worker.mark("active/firewalld.service")
     worker.program("firewall-cmd", FIREWALLD.format('[ "${3#*port=10250}" != "$3" ]'))
@@ -419,7 +404,6 @@ def test_the_port_of_flannel_is_open(worker: FakeHost) -> None:
     assert "--add-port=8472/udp" in worker.install("--dry-run").stderr
 
 
-@pytest.mark.slow
 def test_missing_ufw_rules_are_printed(worker: FakeHost) -> None:
     present = "Status: active\n\nTo    Action  From\n10250/tcp   ALLOW   Anywhere\nAnywhere   ALLOW   10.200.0.0/16\n"
     worker.program("ufw", f"printf '%s' '{present}'")
@@ -452,7 +436,6 @@ def test_missing_iptables_rules_are_printed(worker: FakeHost, chain: str) -> Non
     assert rules_of(done.stderr)[5].startswith("# and save them")
 
 
-@pytest.mark.slow
 def test_dropped_forwarding_is_reported_unless_a_unit_accepts_it(worker: FakeHost) -> None:
     worker.program(
         "iptables", 'case "$*" in "-S FORWARD") echo "-P FORWARD DROP" ;; *) exit 1 ;; esac'

@@ -11,6 +11,8 @@ from support.fake_host import FakeHost, make_host
 from support.shells import Sh
 from support.trees import rewrite_manifest
 
+pytestmark = pytest.mark.slow  # every test runs a whole install.sh
+
 LIST = """\
 libmnl0_1.0_amd64.deb libmnl0 1.0 amd64 46 needed libc6:ge:2.30
 nginx-common_1%3a2_all.deb nginx-common 1:2 all 46 needed -
@@ -128,7 +130,6 @@ def names(host: FakeHost) -> list[str]:
 ALL = [line.split()[0] for line in LIST.splitlines()]
 
 
-@pytest.mark.slow
 def test_missing_packages_are_installed_at_once_and_in_order(host: FakeHost) -> None:
     done = host.install()
     assert done.returncode == 0, done.stderr
@@ -142,7 +143,6 @@ def test_missing_packages_are_installed_at_once_and_in_order(host: FakeHost) -> 
     assert installed(host) == [ALL]
 
 
-@pytest.mark.slow
 def test_installed_packages_are_not_touched(host: FakeHost) -> None:
     host.program("conntrack", "")  # the administrator's own
     host.mark("dpkg", MINIMAL + "chrony|5.0|installed|amd64|\n")
@@ -156,7 +156,6 @@ def test_a_package_that_provides_the_wanted_one_is_accepted(host: FakeHost) -> N
     assert "chrony_4.3_amd64.deb" not in installed(host)[0]
 
 
-@pytest.mark.slow
 def test_a_dependency_that_is_too_old_is_updated(host: FakeHost) -> None:
     old = "libmnl0|0.9|installed|amd64|\nnginx-common|1:2|installed|all|\n"
     host.mark("dpkg", MINIMAL + old)
@@ -193,7 +192,6 @@ def test_with_destdir_no_package_is_installed(host: FakeHost, sh: Sh) -> None:
     assert host.calls == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("release", "machine", "found"),
     [
@@ -243,7 +241,6 @@ def test_a_refusal_of_dpkg_is_reported_before_anything_changes(host: FakeHost) -
     assert not host.has("root/var/lib/bundler/journal")
 
 
-@pytest.mark.slow
 def test_services_of_bundlers_own_units_are_not_started_and_not_enabled(host: FakeHost) -> None:
     host.install()
     calls = [call for call in host.calls if call.startswith(("systemctl", "dpkg --force"))]
@@ -255,7 +252,6 @@ def test_services_of_bundlers_own_units_are_not_started_and_not_enabled(host: Fa
     assert not host.has("masked/nginx.service")
 
 
-@pytest.mark.slow
 def test_a_service_that_the_host_had_before_is_not_touched(host: FakeHost) -> None:
     host.mark("known/nginx.service")
     host.mark("enabled/nginx.service")
@@ -265,7 +261,6 @@ def test_a_service_that_the_host_had_before_is_not_touched(host: FakeHost) -> No
 
 
 @pytest.mark.parametrize("name", ["libmnl0", "nginx", "chrony"])
-@pytest.mark.slow
 def test_the_next_run_completes_a_killed_installation_of_packages(
     host: FakeHost, name: str
 ) -> None:
@@ -283,7 +278,6 @@ def test_the_next_run_completes_a_killed_installation_of_packages(
     assert recorded == ["libmnl0", "nginx-common", "nginx", "conntrack", "chrony"]
 
 
-@pytest.mark.slow
 def test_install_waits_for_another_dpkg(host: FakeHost) -> None:
     host.mark("dpkg-locked")
     done = host.install()
@@ -313,7 +307,6 @@ def test_a_damaged_or_unknown_package_is_refused(host: FakeHost) -> None:
     assert f"packages/{ALL[0]}: altered or damaged" in done.stderr
 
 
-@pytest.mark.slow
 def test_a_delta_leaves_packages_out_and_says_when_one_is_wanted_again(host: FakeHost) -> None:
     """As `build --since` makes it: the list is whole, the files are with the bundle before."""
     assert host.install().returncode == 0
@@ -361,7 +354,6 @@ def test_uninstall_keeps_packages_and_says_so(
     assert not host.has("root/var/lib/bundler")
 
 
-@pytest.mark.slow
 def test_uninstall_removes_installed_packages_with_remove_packages(
     host: FakeHost, uninstall: Callable[..., str]
 ) -> None:
@@ -372,7 +364,6 @@ def test_uninstall_removes_installed_packages_with_remove_packages(
     assert not host.has("root/var/lib/bundler")
 
 
-@pytest.mark.slow
 def test_uninstall_with_purge_data_removes_the_packages_configuration(
     host: FakeHost, uninstall: Callable[..., str]
 ) -> None:
@@ -385,7 +376,6 @@ def test_uninstall_with_purge_data_removes_the_packages_configuration(
     ]
 
 
-@pytest.mark.slow
 def test_uninstall_keeps_packages_that_others_need(
     host: FakeHost, uninstall: Callable[..., str]
 ) -> None:

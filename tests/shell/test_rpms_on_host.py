@@ -15,6 +15,7 @@ from bundler.sources.packages.files import render_list, select_files
 from bundler.sources.packages.rpms import read_rpm
 
 pytestmark = [
+    pytest.mark.slow,  # every test builds and installs packages with the real rpm
     needs_rpm,
     pytest.mark.skipif(
         os.geteuid() != 0,
