@@ -21,7 +21,7 @@ def pem(name: str) -> str:
 def run(sh: Sh, tmp_path: Path) -> Run:
     """Run with a kubectl of these answers: (exit code, output, the calls of kubectl).
 
-    In the answers $n is the number of that kind of call. `sleep` returns at once.
+    In the answers $n is the number of that kind of call. `sleep` returns at once, 19 times.
     """
     (tmp_path / "etc/kubernetes/addons").mkdir(parents=True)
     (tmp_path / "etc/kubernetes/pki").mkdir()
@@ -45,7 +45,10 @@ n=$(($(wc -l <{tmp_path}/$kind)))
 case $kind in readyz) {ready} ;; healthz) {health} ;; published) {published} ;; apply) {apply} ;; esac
 """,
         )
-        write_program(tmp_path / "bin/sleep", f'echo "$*" >>{tmp_path}/sleeps\n')
+        write_program(
+            tmp_path / "bin/sleep",
+            f'echo "$*" >>{tmp_path}/sleeps\n[ "$(wc -l <{tmp_path}/sleeps)" -lt 20 ] || kill "$(cat {tmp_path}/pid)"\n',
+        )
         wrapper = tmp_path / "wrapper.sh"
         wrapper.write_text(f"echo $$ >{tmp_path}/pid\n. {SCRIPT}\n")
         done = sh(
@@ -167,3 +170,74 @@ def test_it_waits_until_the_configmap_can_be_read(run: Run) -> None:
         said[-1]
         == "waiting for removed CAs to be deleted from extension-apiserver-authentication: refused"
     )
+
+
+OBSOLETE = """\
+# a comment
+
+ClusterRole - bundler:node-turns 2026-12: nodes have narrower rights
+Role\tkube-system\tbundler:node-turns\t2026-12: the same
+"""
+
+
+def test_obsolete_objects_are_deleted_by_their_exact_names(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "etc/kubernetes/obsolete-objects").write_text(OBSOLETE)
+    code, _, calls = run()
+    assert code == 0
+    deleted = [call.partition("--request-timeout=15s ")[2] for call in calls if "delete" in call]
+    assert deleted == [
+        "-n - delete ClusterRole bundler:node-turns --ignore-not-found --wait=false",
+        "-n kube-system delete Role bundler:node-turns --ignore-not-found --wait=false",
+    ]
+
+
+def test_obsolete_objects_are_deleted_after_the_new_ones_are_applied(
+    run: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "etc/kubernetes/obsolete-objects").write_text(OBSOLETE)
+    _, _, calls = run()
+    kinds = [
+        "apply" if " apply " in call else "delete"
+        for call in calls
+        if "-n -" in call or " apply " in call
+    ]
+    assert kinds == ["apply", "delete"]
+
+
+def test_a_failed_deletion_of_an_obsolete_object_is_tried_again(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "etc/kubernetes/obsolete-objects").write_text(OBSOLETE)
+    code, said, calls = run(
+        apply='case "$*" in *delete*) [ "$n" -gt 2 ] || { echo refused >&2; exit 1; } ;; esac'
+    )
+    assert code == 0
+    objects = f"{tmp_path}/etc/kubernetes/obsolete-objects"
+    assert f"waiting for the objects in {objects} to be deleted: refused" in said[1]
+    names = [call.split()[6] for call in calls if "delete" in call]
+    assert names == ["ClusterRole", "ClusterRole", "Role"]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "ClusterRole - --all since",
+        "ClusterRole - * since",
+        "ClusterRole - a,b since",
+        "ClusterRole,Role - a since",
+        "ClusterRole/a - b since",
+        "all kube-system a since",
+        "--all kube-system a since",
+        "Role --all-namespaces=true a since",
+        "Role * a since",
+        "ClusterRole -",
+        "ClusterRole - a",
+        "ClusterRole",
+    ],
+)
+def test_a_row_that_does_not_name_one_object_deletes_nothing(
+    run: Run, tmp_path: Path, row: str
+) -> None:
+    (tmp_path / "etc/kubernetes/obsolete-objects").write_text(f"{row}\n")
+    code, said, calls = run()  # the stand-in of sleep ends the script at the 20th try
+    assert code != 0
+    assert "expected KIND NAMESPACE NAME SINCE" in said[-1]
+    assert not any("delete" in call for call in calls)

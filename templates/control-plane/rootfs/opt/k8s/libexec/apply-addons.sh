@@ -11,6 +11,7 @@ set -u
 PATH=$PATH:/opt/k8s/bin
 export PATH
 addons=${DESTDIR:-}/etc/kubernetes/addons
+obsolete=${DESTDIR:-}/etc/kubernetes/obsolete-objects
 revoked=${DESTDIR:-}/etc/kubernetes/revoked-tokens
 kubeconfig=${DESTDIR:-}/etc/kubernetes/admin.kubeconfig
 pki=${DESTDIR:-}/etc/kubernetes/pki
@@ -24,6 +25,7 @@ main() {
     retry "the API server ${API_LOCAL:-} to be ready" is_ready
     retry "the manifests in $addons to be accepted" apply_all
     echo "applied all manifests in $addons"
+    [ ! -f "$obsolete" ] || retry "the objects in $obsolete to be deleted" delete_obsolete
     retry "removed CAs to be deleted from extension-apiserver-authentication" remove_old_cas
     [ ! -f "$revoked" ] || retry "the tokens in $revoked to be deleted" revoke_tokens
 }
@@ -65,6 +67,22 @@ apply_all() {
     code=$?
     printf '%s\n' "$output" | grep -v ' unchanged$'
     return "$code"
+}
+
+# kubectl apply deletes nothing, so what earlier versions of bundler applied is deleted here. A row names one kind,
+# one namespace and one name; anything else that kubectl accepts in their places (all, a list, a pattern, an option)
+# is refused. kubectl ignores the namespace "-" for objects that have none, and no namespace has that name.
+delete_obsolete() {
+    while read -r kind namespace name since; do
+        case $kind in '' | '#'*) continue ;; esac
+        case $kind$namespace$name in *[!A-Za-z0-9.:-]*) since='' ;; esac
+        case "$kind $namespace $name" in [A-Z]*' '[a-z]*' '[A-Za-z]* | [A-Z]*' - '[A-Za-z]*) ;; *) since='' ;; esac
+        if [ -z "$since" ]; then
+            echo "$obsolete: expected KIND NAMESPACE NAME SINCE, found $kind $namespace $name"
+            return 1
+        fi
+        kube -n "$namespace" delete "$kind" "$name" --ignore-not-found --wait=false </dev/null || return 1
+    done <"$obsolete"
 }
 
 # In this ConfigMap API servers publish the CAs that extension servers must trust. From Kubernetes 1.17 on they
