@@ -14,7 +14,7 @@ import json
 import secrets
 import shutil
 import tarfile
-from collections.abc import Mapping
+import zlib
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
@@ -34,10 +34,13 @@ from bundler.state.directory import open_state
 MAGIC = b"bundler-state 1"
 MIN_PASSPHRASE = 12  # characters
 COST = {"n": 1 << 17, "r": 8, "p": 1}
-MAX_N = 1 << 20
-"""A file with a larger scrypt n is not from bundler, and would exhaust the memory."""
+MAX_COST = {"n": 1 << 18, "r": 16, "p": 4}
+"""A file may ask for more than COST, so that a later version can raise it."""
+MAX_MEMORY = 256 << 20  # bytes that scrypt may use: 128 * n * r
+MAX_HEADER = 1 << 10  # bytes of the second line
 NONCE_SIZE = 12  # bytes
 MAX_SIZE = 64 << 20  # bytes of an exported state directory
+MAX_UNPACKED = 256 << 20  # bytes of the tar in it
 
 
 def export_state(directory: Path, output: Path, passphrase: str) -> int:
@@ -65,7 +68,8 @@ def export_state(directory: Path, output: Path, passphrase: str) -> int:
     content = (
         header + nonce + AESGCM(_derive(passphrase, header)).encrypt(nonce, _pack(files), header)
     )
-    if len(content) > MAX_SIZE:
+    unpacked = sum(len(data) + 2 * tarfile.BLOCKSIZE for data in files.values())
+    if len(content) > MAX_SIZE or unpacked > MAX_UNPACKED:
         raise OutputError(
             f"{directory}: larger than {MAX_SIZE >> 20} MiB, the limit of an exported state",
             hint="remove files that do not belong to it, or old entries of archive/ (certificates"
@@ -136,19 +140,29 @@ def _read(file: Path) -> tuple[bytes, bytes]:
 
 
 def _derive(passphrase: str, header: bytes) -> bytes:
+    """The key; OutputError if the file asks for more memory or time than is reasonable."""
+    line = header.split(b"\n")[1]
     try:
-        facts = json.loads(header.split(b"\n")[1])
+        facts = json.loads(line) if len(line) <= MAX_HEADER else {}
         salt, cost = base64.b64decode(facts["salt"]), {name: int(facts[name]) for name in COST}
-        kdf = Scrypt(salt=salt, length=32, **cost) if _is_affordable(cost) else None
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-        kdf = None
-    if not kdf:
-        raise OutputError("the second line of the file is damaged")
+        _check_cost(cost)
+        kdf = Scrypt(salt=salt, length=32, **cost)
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        raise OutputError("the second line of the file is damaged") from error
     return kdf.derive(passphrase.encode())
 
 
-def _is_affordable(cost: Mapping[str, int]) -> bool:
-    return 1 < cost["n"] <= MAX_N and 0 < cost["r"] <= 32 and 0 < cost["p"] <= 16
+def _check_cost(cost: dict[str, int]) -> None:
+    """OutputError if scrypt would take too much memory or time: anybody can write these numbers."""
+    over = [f"{name} {cost[name]} (at most {most})" for name, most in MAX_COST.items()
+            if cost[name] > most]  # fmt: skip
+    if not over and (memory := 128 * cost["n"] * cost["r"]) > MAX_MEMORY:
+        over = [f"{memory >> 20} MiB of memory (at most {MAX_MEMORY >> 20})"]
+    if over:
+        raise OutputError(
+            f"the file asks for scrypt with {', '.join(over)}: bundler did not write it",
+            hint="find out who changed it; import another copy",
+        )
 
 
 def _pack(files: dict[str, bytes]) -> bytes:
@@ -162,15 +176,17 @@ def _pack(files: dict[str, bytes]) -> bytes:
 
 
 def _unpack(packed: bytes) -> dict[str, bytes]:
-    """The files of the tar; paths are checked although the content is authenticated."""
+    """The files of the tar; checked although whoever made it has the passphrase."""
     files = {}
     try:
         with open_tar(mode="r:gz", fileobj=io.BytesIO(packed)) as archive:
-            for member in iter_members(archive):
+            for member in iter_members(archive, MAX_UNPACKED):
                 content = archive.extractfile(member) if member.isreg() else None
                 if not content:
                     raise OutputError(f"the exported state holds {member.name!r}, not a file")
                 files[member.name] = content.read()
     except BadMemberError as error:
         raise OutputError(f"the exported state is not from bundler: {error}") from error
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+        raise OutputError(f"the exported state cannot be unpacked: {error}") from error
     return files

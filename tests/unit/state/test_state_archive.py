@@ -1,5 +1,6 @@
 """state export and import: complete, encrypted, authenticated, never overwriting."""
 
+import json
 import os
 import stat
 from pathlib import Path
@@ -13,7 +14,7 @@ from bundler.errors import (
     OutputError,
     PkiError,
 )
-from bundler.state.archive import export_state, import_state
+from bundler.state.archive import COST, MAGIC, export_state, import_state
 
 PASSPHRASE = "correct horse battery"
 
@@ -138,10 +139,57 @@ def test_wrong_and_short_passphrases_and_other_files_are_refused(
         import_state(state / "encryption-key", tmp_path / "back", PASSPHRASE)
     with pytest.raises(PkiError, match="not a state directory"):
         export_state(tmp_path, tmp_path / "other", PASSPHRASE)
-    costly = file.read_bytes().replace(b'"n": 131072', b'"n": 1073741824')
-    (tmp_path / "costly").write_bytes(costly)
+
+
+@pytest.mark.parametrize(
+    ("cost", "fault"),
+    [
+        ({"n": 1 << 20}, r"n 1048576 \(at most 262144\)"),
+        ({"n": 1 << 30, "r": 1}, "n 1073741824"),
+        ({"r": 32}, r"r 32 \(at most 16\)"),
+        ({"p": 16}, r"p 16 \(at most 4\)"),
+        ({"n": 1 << 18, "r": 16}, r"512 MiB of memory \(at most 256\)"),
+    ],
+)
+def test_an_import_refuses_scrypt_that_would_take_too_much_memory_or_time(
+    tmp_path: Path, cost: dict[str, int], fault: str
+) -> None:
+    file = write_header(tmp_path, json.dumps({"salt": "", **COST, **cost}))
+    with pytest.raises(OutputError, match=fault):
+        import_state(file, tmp_path / "back", PASSPHRASE)
+    assert not (tmp_path / "back").exists()
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["[" * 900, "", "{}", '{"salt": "", "n": 1e999, "r": 8, "p": 1}', '{"n": 1' + "0" * 2000],
+)
+def test_an_import_refuses_a_second_line_that_it_cannot_read(tmp_path: Path, line: str) -> None:
     with pytest.raises(OutputError, match="second line"):
-        import_state(tmp_path / "costly", tmp_path / "back", PASSPHRASE)
+        import_state(write_header(tmp_path, line), tmp_path / "back", PASSPHRASE)
+
+
+def write_header(directory: Path, line: str) -> Path:
+    file = directory / "backup"
+    file.write_bytes(MAGIC + b"\n" + line.encode() + b"\n" + bytes(100))
+    return file
+
+
+@pytest.mark.slow
+def test_an_import_unpacks_no_more_than_a_state_can_hold(
+    state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (state / "archive").mkdir(mode=0o700)
+    (state / "archive/zeros").write_bytes(bytes(1 << 20))
+    file = tmp_path / "backup"
+    export_state(state, file, PASSPHRASE)
+    assert file.stat().st_size < 10_000
+    monkeypatch.setattr("bundler.state.archive.MAX_UNPACKED", 1 << 19)
+    with pytest.raises(OutputError, match="would unpack to more than"):
+        import_state(file, tmp_path / "back", PASSPHRASE)
+    assert not (tmp_path / "back").exists()
+    with pytest.raises(OutputError, match="larger than"):
+        export_state(state, tmp_path / "another", PASSPHRASE)
 
 
 @pytest.mark.slow
