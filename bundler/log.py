@@ -1,4 +1,7 @@
-"""Messages for the user. All go to stderr, so that stdout can be piped."""
+"""What the user sees: results on stdout, messages on stderr, so that stdout can be piped.
+
+Text from bundles, registries and files of others may be in it, so control characters are escaped.
+"""
 
 import sys
 import time
@@ -41,15 +44,20 @@ def console() -> "Console":
     return _console
 
 
+def result(text: str = "", *, end: str = "\n") -> None:
+    """Print a result of the command on stdout."""
+    print(make_printable(text, keep="\t\n"), end=end)  # noqa: T201 - the only place that prints
+
+
 def info(text: str) -> None:
     """Show a line of progress."""
     if not _quiet:
-        console().print(text)
+        _print(text)
 
 
 def warning(text: str) -> None:
     """Show something that the user should fix, but that does not stop the command."""
-    console().print(f"{WARNING}{text}", style="yellow")
+    _print(f"{WARNING}{text}", style="yellow")
 
 
 def note(text: str, indent: str = "") -> None:
@@ -62,9 +70,9 @@ def note(text: str, indent: str = "") -> None:
 
 def error(text: str, hint: str | None = None) -> None:
     """Show why the command fails, and the fix."""
-    console().print(f"error: {text}", style="red")
+    _print(f"error: {text}", style="red")
     if hint:
-        console().print(f"  fix: {hint}")
+        _print(f"  fix: {hint}")
     sys.stderr.flush()
 
 
@@ -77,3 +85,18 @@ def step(text: str) -> Iterator[None]:
     taken = time.monotonic() - started
     if taken >= 1:
         info(f"  {taken:.1f} s")
+
+
+def make_printable(text: str, *, keep: str = "") -> str:
+    """Escape what could control a terminal or forge a line: control and invisible characters."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in keep else _escape(c) for c in text)
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode()
+
+
+def _print(text: str, style: str | None = None) -> None:
+    console().print(make_printable(text, keep="\t\n"), style=style)

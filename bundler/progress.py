@@ -55,7 +55,9 @@ class DownloadProgress:
     def start(self, name: str, total: int | None, done: int) -> None:
         """Show a new download of `total` bytes, `done` of which an earlier run downloaded."""
         if log.is_terminal():
-            self._tasks[name] = self._bars.add_task(name, total=total, completed=done)
+            self._tasks[name] = self._bars.add_task(
+                log.make_printable(name), total=total, completed=done
+            )
             return
         size = f", {total / MEBIBYTE:.1f} MiB" if total else ""
         resumed = f", resumed at {done / MEBIBYTE:.1f} MiB" if done else ""

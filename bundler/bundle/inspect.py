@@ -39,6 +39,8 @@ FACTS = (
 """The settings of node.env that a report shows."""
 KEPT = frozenset({MANIFEST, SIGNATURE, "node.env", SBOM, PROVENANCE})
 """Files whose content every report keeps."""
+MAX_KEPT = 256 << 20
+"""Bytes of all files together that a report keeps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,14 +73,15 @@ def inspect(path: Path, *, keep: int = 0) -> BundleReport:
     """
     seen: dict[str, tuple[int, int, str]] = {}
     texts: dict[str, bytes] = {}
+    room = MAX_KEPT
     with explain_damage(path):
         for name, mode, content in read_tar_gz(path):
             reader = HashingReader(content)
-            texts.pop(name, None)  # the last of two members with the same name counts, as for tar
             if name in KEPT:
                 texts[name] = read_text(reader)
-            elif keep and len(begin := reader.read(keep + 1)) <= keep:
+            elif keep and len(begin := reader.read(keep + 1)) <= min(keep, room):
                 texts[name] = begin
+            room -= len(texts.get(name, b""))
             digest = reader.finish()
             seen[name] = (mode, reader.size, digest)
     if MANIFEST not in texts:

@@ -7,7 +7,6 @@ Each member is a tarball of one file named SHA256: plain tar extracts one file w
 others, and install.sh also accepts a directory to which the payload was unpacked.
 """
 
-import gzip
 import hashlib
 import tarfile
 from collections.abc import Iterable, Iterator
@@ -21,10 +20,13 @@ from bundler.errors import OutputError
 from bundler.formats.bundle_archives import (
     explain_damage,
     list_files,
+    open_gzip,
     read_tar,
     read_text,
 )
 from bundler.formats.digests import HashingReader
+from bundler.formats.tar_safety import unpack_limit
+from bundler.formats.volumes import joined_size
 
 END = bytes(2 * tarfile.BLOCKSIZE)
 SUMS = "SHA256SUMS"
@@ -102,7 +104,7 @@ def inspect_shared(path: Path) -> SharedReport:
                 lines = (line.partition("  ") for line in text.decode().splitlines())
                 sums = {member: sha256 for sha256, _, member in lines}
                 continue
-            held = _read_member(reader, path / name)
+            held = _read_member(reader, path / name, unpack_limit(joined_size(path)))
             if reader.finish() != sums.pop(name, None) or f"{held}.tar.gz" != name:
                 faults.append(f"{name}: differs from {SUMS}")
             else:
@@ -113,14 +115,12 @@ def inspect_shared(path: Path) -> SharedReport:
     return SharedReport(identity=identity, files=frozenset(files), faults=tuple(faults))
 
 
-def _read_member(member: HashingReader, where: Path) -> str:
+def _read_member(member: HashingReader, where: Path, limit: int) -> str:
     """Return the digest of the one file in a member, or "" if it cannot be read."""
     try:
-        with explain_damage(where), gzip.open(cast("IO[bytes]", member)) as unzipped:
-            held = [
-                HashingReader(file).finish()
-                for _, _, file in list_files(cast("IO[bytes]", unzipped))
-            ]
+        with explain_damage(where):
+            unzipped = open_gzip(cast("IO[bytes]", member))
+            held = [HashingReader(file).finish() for _, _, file in list_files(unzipped, limit)]
     except OutputError:
         return ""
     return held[0] if len(held) == 1 else ""

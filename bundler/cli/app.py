@@ -49,7 +49,7 @@ a failed check, 130 interrupted.""",
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"bundler {__version__}")
+        log.result(f"bundler {__version__}")
         raise typer.Exit
 
 

@@ -56,7 +56,7 @@ def build_command(
         _print_preview(inputs, output, media)
         return
     for file in pipeline.build(inputs, output, signing_key=sign, media=media):
-        print(f"{file.sha256}  {file.size:>12}  {shown(file.path)}")
+        log.result(f"{file.sha256}  {file.size:>12}  {shown(file.path)}")
     log.info(next_step(media))
 
 
@@ -78,19 +78,21 @@ def render_command(
     Prints the directory of each tree.
     """
     for directory in pipeline.render(inputs, output, text_only=text_only):
-        print(directory)
+        log.result(str(directory))
 
 
 def _print_preview(inputs: Inputs, output: Path, media: Media) -> None:
     preview = pipeline.preview(inputs, media)
     for artifact, is_cached in preview.artifacts:
-        print(f"{'cached' if is_cached else 'fetch '}  {artifact.url}")
-        print(f"        {artifact.algorithm} {artifact.digest} ({artifact.source})")
+        log.result(f"{'cached' if is_cached else 'fetch '}  {artifact.url}")
+        log.result(f"        {artifact.algorithm} {artifact.digest} ({artifact.source})")
     if packages := preview.cluster.packages:
-        print(f"package OS packages for {packages.os}: from the lock, or resolved by the build")
+        log.result(
+            f"package OS packages for {packages.os}: from the lock, or resolved by the build"
+        )
     for image in preview.cluster.images:
-        print(f"image   {image.ref}  {image.file or 'from its registry'}")
+        log.result(f"image   {image.ref}  {image.file or 'from its registry'}")
     if preview.state:
-        print(f"{'reuse ' if preview.state.is_dir() else 'create'}  {preview.state}")
+        log.result(f"{'reuse ' if preview.state.is_dir() else 'create'}  {preview.state}")
     for line in describe_files(output, preview.bundles, preview.bases, media):
-        print(line)
+        log.result(line)

@@ -43,7 +43,7 @@ def verify_command(cache: CachePath = None) -> None:
     """
     failed = False
     for file, good in verify_cache(_open(cache)):
-        print(f"{'ok     ' if good else 'ALTERED'}  {file.size:>12}  {file.name}")
+        log.result(f"{'ok     ' if good else 'ALTERED'}  {file.size:>12}  {file.name}")
         failed |= not good
     if failed:
         log.error(
@@ -120,4 +120,4 @@ def _load_all(configs: list[Path], pins: Path | None, cache: Path | None) -> Ite
 
 
 def _print_file(file: Blob | Part) -> None:
-    print(f"{file.size:>12}  {file.name}")
+    log.result(f"{file.size:>12}  {file.name}")

@@ -94,7 +94,7 @@ def check_command(
     with ThreadPoolExecutor(PARALLEL_CONNECTIONS) as pool:
         findings = tuple(pool.map(check, chosen))
     if as_json:
-        print(json.dumps([_as_row(finding, now) for finding in findings], indent=2))
+        log.result(json.dumps([_as_row(finding, now) for finding in findings], indent=2))
     else:
         _print(findings, now, days)
     late = [f for f in findings if days is not None and _days_left(f, now) < days]
@@ -149,15 +149,16 @@ def _print(findings: Iterable[Finding], now: datetime, days: int | None) -> None
         mark = "!" if finding.faults or is_late else " "
         endpoint, certificate = finding.endpoint, finding.certificate
         if not certificate:
-            print(f"{mark}     - d  {'-':10}  {endpoint.address:24} {endpoint.title}")
+            log.result(f"{mark}     - d  {'-':10}  {endpoint.address:24} {endpoint.title}")
         else:
-            print(
+            line = (
                 f"{mark}{left:>6} d  {certificate.not_valid_after_utc:%Y-%m-%d} "
                 f" {endpoint.address:24} {certificate.subject.rfc4514_string()}"
                 f" by {certificate.issuer.rfc4514_string()}"
                 f" for {', '.join(list_names(certificate))}"
                 f"{f' ({endpoint.title})' if endpoint.title else ''}"
             )
+            log.result(log.make_printable(line))
         for fault in finding.faults:
             log.error(f"{endpoint.address}: {fault}")
 

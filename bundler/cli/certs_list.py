@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from bundler import log
 from bundler.cli.options import CLUSTER_YAML, Description, Json, State, Warn
 from bundler.cluster.loader import load_cluster
 from bundler.paths import default_state
@@ -53,7 +54,7 @@ def list_command(
         entries = list_state_certificates(directory, now)
         requests = list_requests(directory)
     if as_json:
-        print(json.dumps(_as_data(entries, requests), indent=2))
+        log.result(json.dumps(_as_data(entries, requests), indent=2))
     else:
         _print(entries, requests, days)
     if days is not None and any(entry.days_left < days for entry in entries):
@@ -86,10 +87,11 @@ def _print(
 ) -> None:
     for entry in entries:
         mark = "!" if days is not None and entry.days_left < days else " "
-        print(f"{mark}{entry.days_left:>6} d  {entry.not_after:%Y-%m-%d}  {entry.path}")
-        print("\n".join(_describe(entry)))
+        log.result(f"{mark}{entry.days_left:>6} d  {entry.not_after:%Y-%m-%d}  {entry.path}")
+        log.result("\n".join(_describe(entry)))
     for request in requests:
-        print(f" {'requested':>20}  {request.path}\n{INDENT}{request.subject}")
+        subject = log.make_printable(request.subject)
+        log.result(f" {'requested':>20}  {request.path}\n{INDENT}{subject}")
 
 
 def _describe(entry: CertificateEntry) -> Iterator[str]:

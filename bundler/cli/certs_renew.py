@@ -122,11 +122,11 @@ def _print_renewals(renewals: tuple[Renewal, ...], *, as_json: bool) -> None:
             }
             for r in renewals
         ]
-        print(json.dumps(rows, indent=2))
+        log.result(json.dumps(rows, indent=2))
     else:
         for r in renewals:
             old = f"{r.old_end:%Y-%m-%d}" if r.old_end else "missing"
-            print(f"{old:10} → {r.new_end:%Y-%m-%d}  {r.name}")
+            log.result(f"{old:10} → {r.new_end:%Y-%m-%d}  {r.name}")
     short = [r for r in renewals if r.is_cut_short]
     if short:
         log.warning(

@@ -71,14 +71,14 @@ def rotate_command(
     state = inputs.state or default_state(inputs.description, cluster.name)
     if not step:
         stage = describe_stage(state)
-        print(json.dumps({"stage": read_stage(state).value}) if as_json else stage)
+        log.result(json.dumps({"stage": read_stage(state).value}) if as_json else stage)
         return
     name, plan = step.value, make_plan(cluster)
 
     def take_step(*, dry_run: bool) -> None:
         change = rotate(state, plan, name, now, dry_run=dry_run)
         facts = {"step": name, "says": change.messages, "dry_run": dry_run}
-        print(json.dumps(facts, indent=2) if as_json else "\n".join(change.messages))
+        log.result(json.dumps(facts, indent=2) if as_json else "\n".join(change.messages))
 
     if dry_run:
         take_step(dry_run=True)

@@ -42,12 +42,13 @@ def diff_command(
             changes = compare_pair(pair, text=text)
             found.append((pair, changes))
             if not as_json:
-                print("\n".join(map(_make_printable, _format_changes(pair, changes))))
+                for line in _format_changes(pair, changes):
+                    log.result(log.make_printable(line, keep="\t"))
     except BundlerError as error:
         log.error(error.message, error.hint)
         raise typer.Exit(FAILED) from error
     if as_json:
-        print(json.dumps([_as_data(pair, changes) for pair, changes in found], indent=2))
+        log.result(json.dumps([_as_data(pair, changes) for pair, changes in found], indent=2))
     if any(changes for _, changes in found):
         raise typer.Exit(DIFFERENT)
 
@@ -66,11 +67,6 @@ def _format_changes(pair: Pair, changes: tuple[BundleChange, ...]) -> Iterator[s
         words = " → ".join(word for word in (change.before, change.after) if word)
         yield f"    {SIGNS[change.what]} {change.name}{': ' if words else ''}{words}"
         yield from (f"        {line}" for line in change.text)
-
-
-def _make_printable(line: str) -> str:
-    """Escape control characters: a bundle from an unknown source must not control the terminal."""
-    return "".join(c if c.isprintable() or c == "\t" else f"\\x{ord(c):02x}" for c in line)
 
 
 def _as_data(pair: Pair, changes: tuple[BundleChange, ...]) -> dict[str, object]:

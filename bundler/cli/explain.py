@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bundler import log
 from bundler.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -66,17 +67,19 @@ def _explain_key(name: str, *, as_json: bool) -> None:
             hint=f"give the version: bundler explain {name} --version MINOR",
         ) from error
     if as_json:
-        print(json.dumps([{**_as_data(k), "keys": _children_as_data(k)} for k in keys], indent=2))
+        log.result(
+            json.dumps([{**_as_data(k), "keys": _children_as_data(k)} for k in keys], indent=2)
+        )
         return
     for position, key in enumerate(keys):
         if position:
-            print()
+            log.result()
         _print_key(key)
         for child in list_children(key):
-            print()
+            log.result()
             _print_key(child, indent="  ")
     if is_component:
-        print(f"\nThe flags of the component {name}: bundler explain {name} --version MINOR")
+        log.result(f"\nThe flags of the component {name}: bundler explain {name} --version MINOR")
 
 
 def _print_key(key: "Key", indent: str = "") -> None:
@@ -85,12 +88,12 @@ def _print_key(key: "Key", indent: str = "") -> None:
     default = "" if key.has_described_default else f"; default: {key.default or 'none'}"
     if key.default is None:
         default = "; required"
-    print(f"{indent}{name}{variant}: {key.kind}{default}")
+    log.result(f"{indent}{name}{variant}: {key.kind}{default}")
     inner = f"{indent}  "
     wrapper = textwrap.TextWrapper(
         WIDTH, initial_indent=inner, subsequent_indent=inner, break_on_hyphens=False
     )
-    print(wrapper.fill(key.description))
+    log.result(wrapper.fill(key.description))
 
 
 def _children_as_data(key: "Key") -> list[dict[str, object]]:
@@ -116,7 +119,7 @@ def _explain_flags(component: str, version: str, *, as_json: bool) -> None:
 
     rows = explain(component, version)
     if as_json:
-        print(json.dumps([dataclasses.asdict(row) for row in rows], indent=2))
+        log.result(json.dumps([dataclasses.asdict(row) for row in rows], indent=2))
         return
     for row in rows:
         spans = [f"from {row.since}"] if row.since else []
@@ -125,4 +128,4 @@ def _explain_flags(component: str, version: str, *, as_json: bool) -> None:
         when += [f"only with {row.feature.replace('+', ' and ')}"] if row.feature else []
         span = f" [{'; '.join(when)}]"
         fixed = " *" if row.fixed else ""
-        print(f"--{row.flag}={row.value}{fixed}\n      {row.why}{span}")
+        log.result(f"--{row.flag}={row.value}{fixed}\n      {row.why}{span}")

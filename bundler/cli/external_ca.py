@@ -95,12 +95,12 @@ def request_command(
         if wanted:
             write_requests(wanted, project.plan, output)
     if as_json:
-        print((output / INDEX).read_text() if wanted else json.dumps({"requests": []}), end="")
+        log.result((output / INDEX).read_text() if wanted else json.dumps({"requests": []}), end="")
         return
     if not wanted:
         log.info("every certificate is signed: there is nothing to request (--all renews them)")
     for one in wanted:
-        print(f"{get_request_digest(one)}  {shown(output / f'{one.name}.csr')}")
+        log.result(f"{get_request_digest(one)}  {shown(output / f'{one.name}.csr')}")
     if wanted:
         log.info(f"Next: take {shown(output)} to the CA; its README.txt has the commands")
 
@@ -185,7 +185,7 @@ def import_command(
         with _open(directory, dry_run=dry_run) as opened:
             report = import_signed(opened, plan, files, now, root=root, dry_run=dry_run)
     if as_json:
-        print(json.dumps(_as_data(report, dry_run=dry_run), indent=2))
+        log.result(json.dumps(_as_data(report, dry_run=dry_run), indent=2))
     else:
         _print(report, directory, dry_run=dry_run)
 
@@ -230,8 +230,9 @@ def _print(report: ImportReport, directory: Path, *, dry_run: bool) -> None:
     for note in report.notes:
         log.note(note)
     for one in report.imported:
-        print(f"{one.name:32} ends {one.certificate.not_valid_after_utc:%Y-%m-%d}  {one.path}")
+        log.result(f"{one.name:32} ends {one.certificate.not_valid_after_utc:%Y-%m-%d}  {one.path}")
     for name, digest in _list_roots(report):
-        log.info(f"root: {name}\n  SHA-256 {digest}\n  compare it with that of its owner")
+        log.info(f"root: {log.make_printable(name)}")
+        log.info(f"  SHA-256 {digest}\n  compare it with that of its owner")
     done = "valid; nothing was imported (--dry-run)" if dry_run else f"in {shown(directory)}"
     log.info(f"{len(report.imported)} certificates: {done}")

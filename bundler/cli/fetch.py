@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from bundler import downloads
+from bundler import downloads, log
 from bundler.cli.options import shown, with_inputs
 from bundler.project import Inputs
 
@@ -23,7 +23,7 @@ def fetch_command(inputs: Inputs) -> None:
     Prints one line per file: digest, size, path in the cache.
     """
     for artifact, path in downloads.fetch(inputs):
-        print(f"{artifact.pin}  {path.stat().st_size:>12}  {shown(path)}")
+        log.result(f"{artifact.pin}  {path.stat().st_size:>12}  {shown(path)}")
 
 
 @with_inputs("state")
@@ -55,7 +55,7 @@ def lock_command(
     """
     for change in downloads.update_lock(inputs, update or [], dry_run=dry_run):
         entry = change.entry
-        print(
+        log.result(
             f"{change.what:8} {entry.name:18} {entry.version:10} {entry.arch:6}"
             f" {entry.origin:18} {entry.digest}"
         )

@@ -48,14 +48,14 @@ def inspect_command(
     report = read_bundle(bundle)
     if sbom or provenance:
         document = read_document(bundle, report, SBOM if sbom else PROVENANCE)
-        print(document.decode(), end="")
+        log.result(document.decode(), end="")
     elif as_json:
-        print(json.dumps(_as_data(report), indent=2))
+        log.result(json.dumps(_as_data(report), indent=2))
     else:
         for key, value in report.facts.items():
-            print(f"{key.lower().replace('_', ' '):20}{value}")
+            log.result(f"{key.lower().replace('_', ' '):20}{value}")
         for entry in report.entries:
-            print(
+            log.result(
                 f"{entry.mode:04o} {entry.size:>12} {entry.sha256[:16]} {entry.path}"
                 f"{describe_source(report.parsed, entry.path)}"
             )
@@ -81,9 +81,9 @@ def _print_payload(path: Path, *, as_json: bool) -> None:
     files = sorted(report.files)
     if as_json:
         facts = {"PAYLOAD": report.identity}
-        print(json.dumps({"facts": facts, "files": files, "faults": report.faults}, indent=2))
+        log.result(json.dumps({"facts": facts, "files": files, "faults": report.faults}, indent=2))
     else:
-        print("\n".join([f"{'payload':20}{report.identity}", *files]))
+        log.result("\n".join([f"{'payload':20}{report.identity}", *files]))
     _exit_on_faults(report.faults)
     log.info(f"{len(files)} files, all match their digests")
 

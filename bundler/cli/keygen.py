@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from bundler import log
 from bundler.bundle.signing import generate_key
 
 
@@ -22,4 +23,4 @@ def keygen_command(
     Prints both paths.
     """
     public = generate_key(path)
-    print(f"{path}\n{public}")
+    log.result(f"{path}\n{public}")

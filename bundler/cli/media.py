@@ -115,5 +115,5 @@ def print_verdicts(word: str, verdicts: Iterable[Verdict]) -> Iterator[Verdict]:
             log.warning(note)
         if not verdict.faults and not verdict.notes:
             more = (f", {n} {WHERE[source]}" for source, n in sorted(verdict.elsewhere.items()))
-            print(f"{word}  {verdict.name}  {verdict.files} files{''.join(more)}")
+            log.result(f"{word}  {verdict.name}  {verdict.files} files{''.join(more)}")
         yield verdict

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from bundler import log
 from bundler.cli.options import Json
 from bundler.upgrade.rollout import HostStep, UpgradePlan, make_upgrade_plan
 
@@ -34,9 +35,9 @@ def plan_command(
     """
     rollout = make_upgrade_plan(before, after)
     if as_json:
-        print(json.dumps(dataclasses.asdict(rollout), indent=2))
+        log.result(json.dumps(dataclasses.asdict(rollout), indent=2))
     else:
-        print("\n".join(_format_plan(rollout, files=files)))
+        log.result("\n".join(_format_plan(rollout, files=files)))
 
 
 def _format_plan(rollout: UpgradePlan, *, files: bool) -> Iterator[str]:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from bundler import log
 from bundler.catalog import COMPONENTS, find_artifact, list_versions
 from bundler.cluster.values import Arch
 from bundler.errors import ConfigError
@@ -26,4 +27,4 @@ def versions_command(
     for name in (component,) if component else COMPONENTS:
         for version in list_versions(name):
             arches = [arch for arch in Arch if find_artifact(name, version, arch)]
-            print(f"{name:18} {version:12} {' '.join(arches)}")
+            log.result(f"{name:18} {version:12} {' '.join(arches)}")

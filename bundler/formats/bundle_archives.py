@@ -4,19 +4,30 @@ Callers read inside `explain_damage`, because most damage shows when contents ar
 """
 
 import gzip
+import io
 import posixpath
 import tarfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, cast
+from typing import IO
 
 from bundler.errors import OutputError
 from bundler.formats.digests import HashingReader
-from bundler.formats.tar_safety import SHOWN, BadMemberError, iter_members, open_tar
-from bundler.formats.volumes import open_joined
+from bundler.formats.tar_safety import (
+    SHOWN,
+    BadMemberError,
+    check_end,
+    iter_members,
+    open_tar,
+    unpack_limit,
+)
+from bundler.formats.volumes import joined_size, open_joined
 
+CHUNK = 1 << 16
+GZIP = b"\x1f\x8b"
+GZIP_MEMBER = 16 + zlib.MAX_WBITS
 MAX_TEXT = 4 << 20
 """Bytes of a manifest or a list of digests."""
 
@@ -26,26 +37,73 @@ def read_tar_gz(path: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
 
     The path starts below the archive's top folder.
     """
-    with open_joined(path) as file, gzip.open(file) as unzipped:
-        yield from list_files(cast("IO[bytes]", unzipped))
+    with open_joined(path) as file:
+        yield from list_files(open_gzip(file), unpack_limit(joined_size(path)))
 
 
 def read_tar(path: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
     """Each regular file of a .tar or of its volumes, as `read_tar_gz` yields them."""
     with open_joined(path) as file:
-        yield from list_files(file)
+        yield from list_files(file, unpack_limit(joined_size(path)))
 
 
-def list_files(stream: IO[bytes]) -> Iterator[tuple[str, int, IO[bytes]]]:
+def open_gzip(file: IO[bytes]) -> io.BufferedReader:
+    """The content of a file of gzip members."""
+    return io.BufferedReader(_GzipMembers(file), CHUNK)
+
+
+class _GzipMembers(io.RawIOBase):
+    """Reads concatenated gzip members (RFC 1952, 2.2), and accepts nothing else.
+
+    Python's gzip skips zeros between members. gzip(1) stops at them, so that a host would unpack
+    another archive than the one that was checked.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._begin = b""  # bytes that are read and not yet decompressed
+        self._member: zlib._Decompress | None = None
+        self._is_first = True
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        while True:
+            compressed = self._begin or self._file.read(CHUNK)
+            if not compressed:
+                if self._member:
+                    raise EOFError("the file ends early")
+                return 0
+            self._member = self._member or self._open_member(compressed)
+            content = self._member.decompress(compressed, len(buffer))
+            self._begin = self._member.unconsumed_tail or self._member.unused_data
+            if self._member.eof:
+                self._member = None
+            if content:
+                buffer[: len(content)] = content
+                return len(content)
+
+    def _open_member(self, compressed: bytes) -> "zlib._Decompress":
+        if not GZIP.startswith(compressed[:2]):
+            if self._is_first:
+                raise gzip.BadGzipFile
+            raise BadMemberError("data follows the end of the compressed archive")
+        self._is_first = False
+        return zlib.decompressobj(GZIP_MEMBER)
+
+
+def list_files(stream: IO[bytes], limit: int) -> Iterator[tuple[str, int, IO[bytes]]]:
     """The regular files of an open tar stream; read each before you ask for the next.
 
-    A bundle holds only files and directories, all below one folder. BadMemberError at anything
-    else: with two folders, a file of one could be reported as a file of the other.
+    A bundle holds only files and directories, all below one folder, of at most `limit` bytes.
+    BadMemberError at anything else: with two folders, a file of one could be reported as a file of
+    the other.
     """
     folder = ""
     # not "r|gz": tarfile's own reader stops after the first of a file's gzip members
     with open_tar(mode="r|", fileobj=stream) as tar:
-        for member in iter_members(tar):
+        for member in iter_members(tar, limit):
             if not member.isreg() and not member.isdir():
                 raise BadMemberError(f"{member.name!r} is a link")
             top, slash, below = posixpath.normpath(member.name).partition("/")
@@ -57,6 +115,7 @@ def list_files(stream: IO[bytes]) -> Iterator[tuple[str, int, IO[bytes]]]:
             content = tar.extractfile(member) if member.isreg() else None
             if content is not None:
                 yield (below if slash else top), member.mode, content
+        check_end(tar)
 
 
 def read_text(content: IO[bytes] | HashingReader) -> bytes:

@@ -10,6 +10,7 @@ import posixpath
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from tarfile import InvalidHeaderError, TruncatedHeaderError  # type: ignore[attr-defined]
 from typing import IO, cast
 
 from tarsafe.tarsafe import TarSafe, TarSafeException
@@ -48,6 +49,16 @@ class BoundedInfo(tarfile.TarInfo):
             raise BadMemberError(f"a header of {member.size} bytes")
         return member
 
+    @classmethod
+    def fromtarfile(cls, tarfile: tarfile.TarFile) -> "BoundedInfo":
+        """As the base class; BadMemberError for a header that tarfile would take for the end."""
+        try:
+            return super().fromtarfile(tarfile)
+        except (InvalidHeaderError, TruncatedHeaderError) as error:
+            if not tarfile.offset:  # the file is not a tar archive
+                raise
+            raise BadMemberError(f"there is no valid header at byte {tarfile.offset}") from error
+
 
 class SafeTarFile(TarSafe):
     """A tar archive whose members are checked when their headers are read.
@@ -81,14 +92,19 @@ def open_tar(
 def iter_members(tar: SafeTarFile, limit: int | None = None) -> Iterator[tarfile.TarInfo]:
     """Each member in order; BadMemberError at the first bad one.
 
-    In addition to what `next` refuses: a second file with the same name, more than MAX_MEMBERS
-    members, and a member with which the archive unpacks to more than `limit` bytes.
+    In addition to what `next` refuses: two members with the same name (but two directories), a
+    member below a file or a link, more than MAX_MEMBERS members, and a member with which the
+    archive unpacks to more than `limit` bytes.
     """
-    seen = set()
+    files: set[str] = set()  # and links
+    directories: set[str] = set()
     for count, member in enumerate(tar):
         name = posixpath.normpath(member.name)
-        if not member.isdir() and name in seen:
+        above = list(_list_parents(name))
+        if name in files or (not member.isdir() and name in directories):
             raise BadMemberError(f"{member.name[:SHOWN]!r} is in the archive twice")
+        if not files.isdisjoint(above):
+            raise BadMemberError(f"{member.name[:SHOWN]!r} is below a file or a link")
         if count >= MAX_MEMBERS:
             raise BadMemberError(f"more than {MAX_MEMBERS} members")
         if limit is not None and member.offset_data + member.size > limit:
@@ -96,8 +112,27 @@ def iter_members(tar: SafeTarFile, limit: int | None = None) -> Iterator[tarfile
                 f"with {member.name[:SHOWN]!r} it would unpack to more than {limit} bytes, which is"
                 " too much for an archive of its size"
             )
-        seen.add(name)
+        directories.update(above)
+        (directories if member.isdir() else files).add(name)
         yield member
+
+
+def _list_parents(name: str) -> Iterator[str]:
+    """`a/b` and `a` for `a/b/c`."""
+    while name := posixpath.dirname(name):
+        yield name
+
+
+def check_end(tar: SafeTarFile) -> None:
+    """BadMemberError if anything but padding follows the last member of a stream.
+
+    Some programs, such as busybox tar, extract what follows.
+    """
+    size = 0
+    while rest := tar.fileobj.read(tarfile.BLOCKSIZE):
+        size += len(rest)
+        if any(rest) or size > tarfile.RECORDSIZE:
+            raise BadMemberError("data follows the end of the archive")
 
 
 def unpack_limit(size: int) -> int:
@@ -154,6 +189,8 @@ def _link_target(member: tarfile.TarInfo) -> str:
 
 def _find_own_fault(member: tarfile.TarInfo) -> str:
     name = member.name
+    if not (name + member.linkname).isprintable():
+        return "a name with control characters, or one that is not UTF-8"
     if name.startswith("/"):
         return "an absolute path"
     if ".." in name.split("/"):

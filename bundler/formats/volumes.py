@@ -97,6 +97,13 @@ def joined_name(name: str) -> str:
     return NUMBER.sub("", name)
 
 
+def joined_size(path: Path) -> int:
+    """The size of the file that `open_joined` opens."""
+    target = path.with_name(joined_name(path.name))
+    parts = [target] if target.is_file() else list_volumes(target)
+    return sum(part.stat().st_size for part in parts)
+
+
 def open_joined(path: Path) -> BinaryIO:
     """Open a file, or its volumes as one stream; the path of a volume means the complete file.
 

@@ -11,6 +11,7 @@ The identity of a bundle is the digest of its lines without `#`: it does not dep
 """
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -24,6 +25,11 @@ class ContentSource(StrEnum):
     BASE = "base"
     PAYLOAD = "payload"
     STATE = "state"
+
+
+ENTRY = re.compile(r"([0-9a-f]{64}) ([0-7]{4}) ([0-9]{1,15}) ([!-~]+)")
+NAMED = re.compile(r"# (base|payload) ([0-9a-f]{64})")
+ABSENT = re.compile(r"# from-(base|payload|state) ([!-~]+)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,25 +74,25 @@ def parse_manifest(content: bytes, where: str) -> BundleManifest:
     names: dict[str, str] = {}
     absent: dict[str, ContentSource] = {}
     entries = []
-    try:
-        for line in content.decode().splitlines():
-            if line.startswith("#"):
-                _, key, value = line.split(" ")
-                if key.startswith("from-"):
-                    absent[value] = ContentSource(key.removeprefix("from-"))
-                else:
-                    names[key] = value
-            else:
-                sha256, mode, size, path = line.split(" ")
-                entries.append(
-                    ManifestEntry(path=path, mode=int(mode, 8), size=int(size), sha256=sha256)
-                )
-    except ValueError as error:
-        raise OutputError(f"{where}: not the MANIFEST of a bundle") from error
+    for line in content.decode(errors="replace").splitlines():
+        if entry := ENTRY.fullmatch(line):
+            sha256, mode, size, path = entry.groups()
+            entries.append(
+                ManifestEntry(path=path, mode=int(mode, 8), size=int(size), sha256=sha256)
+            )
+        elif header := NAMED.fullmatch(line):
+            names[header[1]] = header[2]
+        elif source := ABSENT.fullmatch(line):
+            absent[source[2]] = ContentSource(source[1])
+        else:
+            raise OutputError(f"{where}: not the MANIFEST of a bundle")
+    for kind in (ContentSource.BASE, ContentSource.PAYLOAD):
+        if kind in absent.values() and kind not in names:
+            raise OutputError(f"{where}: has lines `# from-{kind}`, but no line `# {kind}`")
     return BundleManifest(
         entries=tuple(entries),
         identity=identify(content),
-        base=names.get("base"),
-        payload=names.get("payload"),
+        base=names.get(ContentSource.BASE),
+        payload=names.get(ContentSource.PAYLOAD),
         absent=absent,
     )

@@ -79,7 +79,7 @@ def test_a_base_can_be_given_in_many_forms(site: SmallSite, tmp_path: Path, form
 )
 def test_a_file_that_is_not_a_base_is_refused(site: SmallSite, given: str, expected: str) -> None:
     (site.directory / "other").mkdir()
-    (site.directory / "other/MANIFEST").write_text("ab 0644 1 x\n")
+    (site.directory / "other/MANIFEST").write_text(f"{'ab' * 32} 0644 1 x\n")
     (site.directory / "other/node.env").write_text("NODE='unknown'\n")
     node, equals, name = given.rpartition("=")
     with pytest.raises((ConfigError, OutputError), match=expected):

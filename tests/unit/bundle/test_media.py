@@ -25,12 +25,15 @@ from bundler.render.bundle_manifest import (
 
 
 def test_a_manifest_is_read_back_with_the_source_of_every_file() -> None:
-    lines = b"ab 0755 12 rootfs/x\ncd 0644 1 node.env\n"
+    digest = "ab" * 32
+    lines = f"{digest} 0755 12 rootfs/x\n{digest} 0644 1 node.env\n".encode()
+    base, payload = "12" * 32, "34" * 32
     header = make_header(
-        {"rootfs/x": ContentSource.BASE, "images/1": ContentSource.PAYLOAD}, base="12", payload="34"
-    )
+        {"rootfs/x": ContentSource.BASE, "images/1": ContentSource.PAYLOAD},
+        base=base, payload=payload,
+    )  # fmt: skip
     manifest = parse_manifest(header + lines, "a test")
-    assert (manifest.base, manifest.payload) == ("12", "34")
+    assert (manifest.base, manifest.payload) == (base, payload)
     assert manifest.absent == {"rootfs/x": ContentSource.BASE, "images/1": ContentSource.PAYLOAD}
     assert [(e.path, e.mode, e.size) for e in manifest.entries] == [
         ("rootfs/x", 0o755, 12), ("node.env", 0o644, 1),
@@ -39,7 +42,23 @@ def test_a_manifest_is_read_back_with_the_source_of_every_file() -> None:
     assert make_header({}) == b""
 
 
-@pytest.mark.parametrize("content", [b"nothing", b"# from-moon x", b"ab 9 12 x", b"\xff", b"# x"])
+@pytest.mark.parametrize("source", ["base", "payload"])
+def test_a_manifest_that_does_not_name_the_source_of_its_files_is_refused(source: str) -> None:
+    with pytest.raises(OutputError, match=f"`# from-{source}`, but no line `# {source}`"):
+        parse_manifest(f"# from-{source} rootfs/x\n".encode(), "a test")
+
+
+DIGEST = b"ab" * 32
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"nothing", b"# from-moon x", b"ab 0644 12 x", b"\xff", b"# x",
+        DIGEST + b" 0644 12 a b", DIGEST + b" 0644 12 \x1b[2Jx", DIGEST + b" 0644 -1 x",
+        DIGEST + b" 0999 1 x", DIGEST + b" 0644 12 \xe2\x80\xaex",
+    ],
+)  # fmt: skip
 def test_a_file_that_is_not_a_manifest_is_refused(content: bytes) -> None:
     with pytest.raises(OutputError, match="not the MANIFEST of a bundle"):
         parse_manifest(content, "a test")

@@ -151,8 +151,12 @@ def test_a_file_that_is_not_a_list_of_digests_is_refused(tmp_path: Path, text: s
 def test_an_added_or_missing_file_is_found(tmp_path: Path) -> None:
     from bundler.bundle.verify import Verdict
 
-    public = parse_manifest(b"# from-state secret\nab 0644 1 x\nab 0644 1 y\n", "public")
-    complete = parse_manifest(b"ab 0644 1 x\nab 0644 1 secret\nab 0755 9 evil\n", "complete")
+    x, y, secret, evil = (
+        f"{'ab' * 32} {mode} 1 {name}\n"
+        for mode, name in (("0644", "x"), ("0644", "y"), ("0644", "secret"), ("0755", "evil"))
+    )
+    public = parse_manifest(f"# from-state secret\n{x}{y}".encode(), "public")
+    complete = parse_manifest(f"{x}{secret}{evil}".encode(), "complete")
     (verdict,) = compare(
         tmp_path,
         [Verdict(name="a.tar.gz", manifest=complete)],

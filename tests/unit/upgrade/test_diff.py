@@ -388,10 +388,12 @@ def test_json_has_the_same_changes(tmp_path: Path) -> None:
 
 def test_a_bundle_cannot_send_commands_to_the_terminal(tmp_path: Path) -> None:
     one = write_bundle(tmp_path / "a.tar.gz", {"f": (0o644, b"1\n")})
-    two = write_bundle(
-        tmp_path / "b.tar.gz", {"f": (0o644, b"\x1b]0;owned\x07\r2\n"), "g\x1b[2J": (0o644, b"")}
-    )
+    two = write_bundle(tmp_path / "b.tar.gz", {"f": (0o644, b"\x1b]0;owned\x07\r2\n")})
     done = run(one, two, "--text")
     assert done.returncode == 1
     assert not {"\x1b", "\x07", "\r"} & set(done.stdout)
     assert "\\x1b]0;owned\\x07" in done.stdout
+    named = write_bundle(tmp_path / "c.tar.gz", {"g\x1b[2J": (0o644, b"")})
+    done = run(one, named)
+    assert (done.returncode, "\x1b" in done.stderr) == (2, False)
+    assert "'lab-one/g\\x1b[2J' is a name with control characters" in done.stderr
