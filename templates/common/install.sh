@@ -330,6 +330,7 @@ run_prune() {
 check_bundle() {
     [ -f "$here/MANIFEST" ] || die 3 "$here/MANIFEST is missing: unpack the complete tarball, and run install.sh there"
     check_public
+    check_sources
     check_manifest || exit 3
     load_node
     read_images

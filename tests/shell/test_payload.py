@@ -14,7 +14,7 @@ from support.small_builds import SmallSite, make_site, unpack
 from support.trees import list_tree
 
 from bundler.bundle.layout import Layout, Media
-from bundler.bundle.signing import generate_key
+from bundler.bundle.signing import generate_key, load_signing_key, sign
 
 pytestmark = pytest.mark.slow
 
@@ -243,6 +243,49 @@ def test_a_delta_names_the_installed_files_that_were_altered(host: Host) -> None
     assert "/opt/k8s/bin/kube-apiserver" not in said
     assert host.tree() == before
     assert host.install("new")[0] == 0
+
+
+HEADERS = {
+    "no base": ("delta", "# base ", "", "MANIFEST has `# from-base`, and no `# base`"),
+    "a base of no digest": ("delta", "# base ", "# base x\n", "line 1 of MANIFEST is not as"),
+    "no payload": ("old-split", "# payload ", "", "MANIFEST has `# from-payload`, and no `# payload`"),
+    "an unknown source": (
+        "old-split", "# payload ", "# from-moon rootfs/opt/k8s/bin/etcd\n", "line 1 of MANIFEST is not as",
+    ),
+    "a script from the base": (
+        "delta", "# base ", f"# base {'0' * 64}\n# from-base verify.sh\n",
+        "line 2 of MANIFEST is not as",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("signed", [False, True], ids=["unsigned", "signed"])
+@pytest.mark.parametrize("fault", HEADERS)
+def test_a_manifest_that_does_not_name_its_sources_is_refused_in_preflight(
+    host: Host, fault: str, signed: bool
+) -> None:
+    """Without a base nothing compared the host's files, and the run failed while it copied them."""
+    assert host.install("old")[0] == 0
+    (host.root / "opt/k8s/bin/kubelet").write_bytes(b"evil")
+    dist, start, line, expected = HEADERS[fault]
+    manifest = host.bundle(dist) / "MANIFEST"
+    lines = manifest.read_text().splitlines(keepends=True)
+    assert lines[0].startswith(start)
+    manifest.write_text(line + "".join(lines[1:]))
+    if "verify.sh" in line:
+        (manifest.parent / "verify.sh").unlink()
+    trust = sign_again(manifest, host.site) if signed else []
+    before = host.tree()
+    code, said = host.install(dist, *trust)
+    assert (code, expected in said, "Nothing was changed." in said) == (3, True, True), said
+    assert host.tree() == before
+
+
+def sign_again(manifest: Path, site: SmallSite) -> list[object]:
+    """Sign an altered manifest, as a builder with a fault would; the option to trust it."""
+    key = load_signing_key(site.directory / "release.key")
+    (manifest.parent / "MANIFEST.sig").write_bytes(sign(key, manifest.read_bytes()))
+    return ["--trust", site.directory / "release.pub"]
 
 
 def test_a_delta_restores_the_mode_of_a_file_that_it_does_not_contain(

@@ -27,6 +27,19 @@ check_public() {
             "take the complete bundle"
 }
 
+# The lines of MANIFEST that begin with # name the base or the payload of the files that they leave out: without the
+# name nothing compares these files before they are copied.
+check_sources() {
+    fault=$(awk '
+        /^# (base|payload) [0-9a-f]+$/ { named[$2] = 1; next }
+        /^# from-(base (rootfs|packages)|payload rootfs)\// { used[substr($2, 6)] = 1; next }
+        /^#/ { print "line " NR " of MANIFEST is not as bundler writes it" }
+        END { for (source in used) if (!(source in named)) print "MANIFEST has `# from-" source "`, and no `# " source "`" }
+    ' "$here/MANIFEST")
+    [ -z "$fault" ] || refuse manifest "this bundle is not as it was built: $fault" \
+        "copy the tarball again, compare it with SHA256SUMS, and unpack it into an empty directory"
+}
+
 # A delta needs the bundle that it names, or its own result: a run may be repeated.
 check_base() {
     base=$(header base)
