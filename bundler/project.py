@@ -11,6 +11,7 @@ from bundler.cluster.loader import load_cluster
 from bundler.cluster.plan import ClusterPlan, make_plan
 from bundler.cluster.schema import Cluster
 from bundler.errors import ConfigError
+from bundler.formats.bounded_yaml import read_bytes
 from bundler.paths import default_state
 from bundler.sources.images.options import RegistryOptions
 from bundler.sources.limits import PARALLEL_DOWNLOADS
@@ -93,7 +94,7 @@ def check(inputs: Inputs) -> Project:
 def _read_lock_bytes(path: Path) -> bytes | None:
     """Read the lock; None if there is no such file."""
     try:
-        return path.read_bytes()
+        return read_bytes(path)
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
-from yaml.nodes import MappingNode, ScalarNode, SequenceNode
 
 from bundler.catalog.signatures import Scheme
 from bundler.cluster.checks import check_cluster
@@ -20,10 +18,14 @@ from bundler.cluster.keys import models_in
 from bundler.cluster.os_packages import check_packages
 from bundler.cluster.schema import Cluster, Containerd
 from bundler.errors import ConfigError
-
-YamlNode = yaml.Node
-YamlPath = tuple[str | int, ...]
-MAX_SIZE = 4 << 20  # bytes; thousands of nodes need far less
+from bundler.formats.bounded_yaml import (
+    YamlError,
+    YamlPath,
+    decode,
+    read_bytes,
+    read_document,
+    show_path,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,84 +144,17 @@ def _read_pins(path: Path) -> _Document:
 
 def _read(path: Path) -> _Document:
     try:
-        if path.is_file() and path.stat().st_size > MAX_SIZE:
-            raise ConfigError(
-                f"{path}: larger than {MAX_SIZE >> 20} MiB: this cannot be a cluster.yaml"
-            )
-        content = path.read_bytes()
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 text (byte {error.start})") from error
+        content = read_bytes(path)
+        document = read_document(decode(content))
     except OSError as error:
         hint = "create it, for example from examples/lab.yaml" if not path.exists() else None
         raise ConfigError(f"{path}: {error.strerror or error}", hint=hint) from error
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        errors = [f"{path}:{line}:{col}: {text}" for line, col, text in _find_bad_keys(root)]
-        if errors:
-            raise ConfigError("\n".join(errors))
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(_explain_yaml(path, error)) from error
-    except (ValueError, RecursionError, TypeError) as error:
-        raise ConfigError(f"{path}:1:1: cannot be read as YAML: {error}") from error
-    if not isinstance(data, dict):
+    except YamlError as error:
+        raise ConfigError("\n".join(f"{path}:{fault}" for fault in error.faults)) from error
+    if not isinstance(document.data, dict):
         raise ConfigError(f"{path}:1:1: must be a mapping with apiVersion, name and nodes")
-    places: dict[YamlPath, tuple[int, int]] = {(): (1, 1)}
-    _collect_places(root, (), places)
-    return _Document(path, data, places, hashlib.sha256(content).hexdigest())
-
-
-def _find_bad_keys(node: YamlNode | None) -> Iterator[tuple[int, int, str]]:
-    """Keys that are valid YAML but not allowed: duplicates, merge keys, keys that are not text."""
-    if isinstance(node, SequenceNode):
-        for child in node.value:
-            yield from _find_bad_keys(child)
-    if not isinstance(node, MappingNode):
-        return
-    seen: dict[str, int] = {}
-    for key, value in node.value:
-        line, column = key.start_mark.line + 1, key.start_mark.column + 1
-        if not isinstance(key, ScalarNode):
-            yield line, column, "a key must be text"
-        elif key.tag == "tag:yaml.org,2002:merge":
-            yield line, column, "merge keys (<<) are not supported: write the fields out"
-        elif key.tag != "tag:yaml.org,2002:str":
-            yield line, column, f"the key {key.value} is not text: write it in quotes"
-        elif key.value in seen:
-            text = f"duplicate key {key.value}, first in line {seen[key.value]}: keep one"
-            yield line, column, text
-        else:
-            seen[key.value] = line
-        yield from _find_bad_keys(value)
-
-
-def _collect_places(
-    node: YamlNode | None, path: YamlPath, places: dict[YamlPath, tuple[int, int]], depth: int = 0
-) -> None:
-    if depth > 20:
-        return
-    if isinstance(node, MappingNode):
-        for key, value in node.value:
-            where = (*path, key.value)
-            places[where] = (key.start_mark.line + 1, key.start_mark.column + 1)
-            _collect_places(value, where, places, depth + 1)
-    elif isinstance(node, SequenceNode):
-        for index, value in enumerate(node.value):
-            where = (*path, index)
-            places[where] = (value.start_mark.line + 1, value.start_mark.column + 1)
-            _collect_places(value, where, places, depth + 1)
-
-
-def _explain_yaml(path: Path, error: yaml.YAMLError) -> str:
-    mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None) or str(error).split("\n", maxsplit=1)[0]
-    if "found character '\\t'" in problem:
-        problem = "a tab cannot indent YAML: use spaces"
-    elif "expected a single document" in (getattr(error, "context", None) or ""):
-        problem = "several documents (---): put one cluster into one file"
-    line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-    return f"{path}:{line}:{column}: not valid YAML: {problem}"
+    digest = hashlib.sha256(content).hexdigest()
+    return _Document(path, document.data, document.places, digest)
 
 
 def _explain(
@@ -318,14 +253,6 @@ def _explain_yaml_type(value: object) -> str:
 def _short(value: object) -> str:
     text = repr(value) if isinstance(value, str) else f"{value}"
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def show_path(path: YamlPath) -> str:
-    """`nodes[1].address`."""
-    text = ""
-    for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
-    return text
 
 
 def _line(document: _Document, path: YamlPath, text: str) -> str:

@@ -9,5 +9,6 @@ stored_images.py     an image on the builder's disk
 volumes.py           files that are split into numbered volumes
 digests.py           digest algorithms, and hashing of files and streams
 program_machine.py   the CPU architecture of a program
-safe_parse.py        JSON, YAML and URLs from others
+safe_parse.py        JSON and URLs from others
+bounded_yaml.py      YAML from others, with bounds
 """

@@ -1,10 +1,8 @@
-"""Parse JSON, YAML and URLs from others: every fault is a ValueError."""
+"""Parse JSON and URLs from others: every fault is a ValueError."""
 
 import json
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
-
-import yaml
 
 
 def split_url(url: str) -> SplitResult:
@@ -31,15 +29,5 @@ def read_json(content: bytes) -> Any:
     """A JSON document; ValueError also if it is nested deeper than Python can read."""
     try:
         return json.loads(content)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-
-
-def read_yaml(text: str) -> Any:
-    """A YAML document; ValueError also for invalid dates and numbers, and for deep nesting."""
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(str(error)) from error
     except RecursionError:
         raise ValueError("nested too deeply") from None

@@ -4,11 +4,10 @@ import re
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 
-import yaml
-
 from bundler.cluster.plan import ClusterPlan, NodePlan, images_of
 from bundler.cluster.schema import Containerd, Role
 from bundler.errors import ArtifactError
+from bundler.formats.bounded_yaml import Kind, Node, compose_documents
 from bundler.formats.image_references import parse_reference
 from bundler.render.tree import Tree
 
@@ -75,18 +74,18 @@ def _find_in_manifest(text: str) -> Iterator[ImageName]:
     """Yield every `image:` of a Kubernetes manifest, at any depth and of any kind."""
     if not re.search(r"\bimage['\"]?\s*:", text):
         return  # most manifests name no image, and parsing is slow
-    for document in yaml.compose_all(text, Loader=yaml.SafeLoader):
+    for document in compose_documents(text):
         yield from _walk(document)
 
 
-def _walk(node: yaml.Node) -> Iterator[ImageName]:
-    if isinstance(node, yaml.SequenceNode):
-        for value in node.value:
+def _walk(node: Node) -> Iterator[ImageName]:
+    if node.kind is Kind.LIST:
+        for value in node.content:
             yield from _walk(value)
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            if key.value == "image" and isinstance(value, yaml.ScalarNode) and value.value:
-                yield value.start_mark.line + 1, value.value
+    if node.kind is Kind.MAPPING:
+        for key, value in node.content:
+            if key.content == "image" and value.kind is Kind.TEXT and value.content:
+                yield value.line, value.content
             yield from _walk(value)
 
 

@@ -15,7 +15,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from bundler.errors import ArtifactError, ConfigError
 from bundler.files import write_atomically
-from bundler.formats.safe_parse import check_url, read_yaml
+from bundler.formats.bounded_yaml import YamlError, decode, read_bytes, read_document
+from bundler.formats.safe_parse import check_url
 
 HEADING = """\
 # The exact files that `bundler build` uses. Written by `bundler lock`; keep it next to cluster.yaml
@@ -121,7 +122,7 @@ class Lock(BaseModel):
 def read_lock(path: Path) -> Lock:
     """Read a lock; ConfigError if it is missing or invalid."""
     try:
-        content = path.read_bytes()
+        content = read_bytes(path)
     except OSError as error:
         raise ConfigError(
             f"{path}: {error.strerror}", hint="create it with: bundler lock"
@@ -132,14 +133,15 @@ def read_lock(path: Path) -> Lock:
 def parse_lock(content: bytes, path: Path) -> Lock:
     """Parse a lock; raises ConfigError that names `path`."""
     try:
-        lock = Lock.model_validate(read_yaml(content.decode()))
+        lock = Lock.model_validate(read_document(decode(content)).data)
     except ValidationError as error:
         faults = "\n".join(
             f"{path}: {'.'.join(map(str, f['loc']))}: {f['msg']}" for f in error.errors()
         )
         raise ConfigError(faults, hint=_HINT) from error
-    except ValueError as error:
-        raise ConfigError(f"{path}: not YAML: {error}", hint=_HINT) from error
+    except YamlError as error:
+        faults = "\n".join(f"{path}:{fault}" for fault in error.faults)
+        raise ConfigError(faults, hint=_HINT) from error
     keys = [entry.key for entry in lock.entries]
     if twice := {key for key in keys if keys.count(key) > 1}:
         names = ", ".join(" ".join(key) for key in sorted(twice))

@@ -36,6 +36,7 @@ from bundler.files import (
     write_atomically,
     write_directory_atomically,
 )
+from bundler.formats.bounded_yaml import decode, read_document
 from bundler.state.transaction import CHANGE, finish_transaction
 
 TOKEN = re.compile(r"[a-z0-9]{6}\.[a-z0-9]{16}")
@@ -197,10 +198,10 @@ class State:
         if not path.exists():
             return {}
         try:
-            document = yaml.safe_load(self.read_file(path))
+            document = read_document(decode(self.read_file(path))).data
             found = (IPv4Network(document["pod_cidr"]), int(document["pod_subnet_prefix"]))
             nodes = {str(name): IPv4Network(text) for name, text in document["nodes"].items()}
-        except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise PkiError(f"{path}: the file is damaged", hint=RESTORE) from error
         if found != (pod_cidr, prefix):
             raise ConfigError(

@@ -175,12 +175,19 @@ def test_pins_from_a_file_replace_those_of_cluster_yaml(description: Path, tmp_p
         (b"[]", "must be a mapping"),
         (b"\xff\xfe", "not UTF-8"),
         (b"a: [", "not valid YAML"),
-        (b"a: &x {b: *x}\n", "cannot be read as YAML|unknown key|is missing"),
+        (b"a: &x {b: *x}\n", r":1:11: \*x is inside of &x"),
         (b"{1: 2}\n", "is not text: write it in quotes"),
         (b"? [a]\n: b\n", "a key must be text"),
-        (b"a: !!python/object:os.system {}\n", "not valid YAML"),
+        (
+            b"a: !!python/object:os.system {}\n",
+            "a: the tag !!python/object:os.system is not supported",
+        ),
         (b"a: 1\n---\nb: 2\n", "several documents"),
-        (b"a: " + b"[" * 5000, "YAML"),
+        (b"a: " + b"[" * 500, "nested deeper than 40 levels"),
+        (b"a: 2020-01-01\n", "a: 2020-01-01: YAML reads a date here: write it in quotes"),
+        (b"a: 0x" + b"f" * 5000, "a: .*not a number of 64 bits"),
+        (b"a: .inf\n", "a: .inf: not a finite number"),
+        (b"# " + b"x" * (5 << 20), "larger than 4 MiB"),
     ],
 )
 def test_a_file_that_is_not_a_cluster_yaml_is_refused(
@@ -189,6 +196,80 @@ def test_a_file_that_is_not_a_cluster_yaml_is_refused(
     description.write_bytes(content)
     with pytest.raises(ConfigError, match=expected):
         load_cluster(description)
+
+
+HIDDEN = [
+    # YAML that is put below extra, the key that is expected, and the character
+    ('kube-apiserver: {flags: {event-ttl: "1h\\nUser=nobody"}}', r"kube-apiserver.flags.event-ttl", "U+000A"),
+    ("kube-apiserver: {flags: {event-ttl: '1h\n\n      User=nobody'}}", r"kube-apiserver.flags.event-ttl", "U+000A"),
+    ('kube-apiserver: {flags: {"event-ttl\\rx": 1h}}', r"kube-apiserver.flags", "U+000D"),
+    ('kubelet: {config: {evictionHard: {"a\\tb": 1}}}', r"kubelet.config.evictionHard", "U+0009"),
+    ('kubelet: {config: {reservedMemory: [{limits: {memory: ["x", "\\x1b[31m"]}}]}}', r"kubelet.config.reservedMemory\[0\].limits.memory\[1\]", "U+001B"),
+    ('kubelet: {config: {resolvConf: "/x\\0"}}', r"kubelet.config.resolvConf", "U+0000"),
+    ('kubelet: {config: {resolvConf: "/x\\x7f"}}', r"kubelet.config.resolvConf", "U+007F"),
+    ('kubelet: {config: {resolvConf: "/x\\N"}}', r"kubelet.config.resolvConf", "U+0085"),
+    ('kubelet: {config: {resolvConf: "/x\\L"}}', r"kubelet.config.resolvConf", "U+2028"),
+    ('kubelet: {config: {resolvConf: "/x\\u202e"}}', r"kubelet.config.resolvConf", "U+202E"),
+    ('kubelet: {config: {resolvConf: "/x\\u200b"}}', r"kubelet.config.resolvConf", "U+200B"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("yaml_text", "key", "character"), HIDDEN)
+def test_a_hidden_character_is_refused_at_any_depth_with_its_key(
+    description: Path, yaml_text: str, key: str, character: str
+) -> None:
+    text = description.read_text()
+    start = text.index("extra:\n")
+    description.write_text(f"{text[:start]}extra:\n  {yaml_text}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_cluster(description)
+    message = caught.value.message
+    assert re.search(rf":\d+:\d+: extra.{key}: .*{re.escape(character)} ", message), message
+    assert message.isprintable()
+
+
+@pytest.mark.parametrize("character", ["\u2028", "\u2029", "\x85", "\r", "\u202e", "\x00"])
+def test_a_comment_cannot_hide_what_yaml_reads(description: Path, character: str) -> None:
+    text = description.read_text()
+    comment = f"# a comment{character}artifacts: {{}}\n"
+    description.write_bytes((comment + text).encode())
+    with pytest.raises(ConfigError, match=f":1:12: has the character U\\+{ord(character):04X} "):
+        load_cluster(description)
+
+
+def test_pins_have_no_hidden_character_either(description: Path, tmp_path: Path) -> None:
+    pins = tmp_path / "pins.yaml"
+    pins.write_text('artifacts:\n  etcd: {url: "https://a.example/x\\n"}\n')
+    with pytest.raises(ConfigError, match=r"pins.yaml:2:15: artifacts.etcd.url: .*U\+000A"):
+        load_cluster(description, pins)
+
+
+def test_aliases_and_merge_keys_load_like_the_text_that_they_stand_for(description: Path) -> None:
+    plain = load_cluster(description).cluster
+    text = description.read_text()
+    nodes = text.index("nodes:\n")
+    head, tail = text[:nodes], text[nodes:]
+    master = "roles: [etcd, control-plane, load-balancer]"
+    assert tail.count(master) == 3
+    tail = tail.replace(
+        f", {master}}}", ", <<: &master {roles: &roles [etcd, control-plane, load-balancer]}}", 1
+    )
+    tail = tail.replace(f", {master}}}", ", <<: [*master]}", 1)
+    tail = tail.replace(f", {master}}}", ", roles: *roles}", 1)
+    description.write_text(head + tail)
+    assert load_cluster(description).cluster == plain
+
+
+def test_an_error_in_a_merged_key_has_the_place_where_it_is_written(description: Path) -> None:
+    text = description.read_text().replace(
+        "nodes:\n",
+        "nodes:\n  - &n {name: w9, address: 172.30.20.99, roles: [slave]}\n  - {<<: *n, name: w8}\n",
+    )
+    description.write_text(text)
+    line = next(i for i, row in enumerate(text.splitlines(), 1) if "&n" in row)
+    with pytest.raises(ConfigError) as caught:
+        load_cluster(description)
+    assert f":{line}:50: nodes[1].roles[0]: must be" in caught.value.message
 
 
 def test_a_missing_file_is_an_error_with_the_fix(tmp_path: Path) -> None:

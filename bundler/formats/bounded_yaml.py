@@ -1,0 +1,423 @@
+"""Read YAML that anybody may have written: its size, depth and expanded aliases have bounds.
+
+The parser yields events, and an alias counts with everything that it stands for. Nothing is built
+beyond the bounds, so that a small file cannot keep bundler busy. Strings are single lines of
+visible characters: what a reviewer of the file sees is what is rendered.
+"""
+
+import math
+import re
+import unicodedata
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import yaml
+from yaml.constructor import SafeConstructor
+from yaml.resolver import Resolver
+
+YamlPath = tuple[str | int, ...]
+
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""The loader of libyaml if PyYAML has it: ten times as fast."""
+
+TAG = "tag:yaml.org,2002:"
+TEXT, MERGE = f"{TAG}str", f"{TAG}merge"
+NUMBERS = range(-(2**63), 2**64)
+LONGEST_NUMBER = 40  # digits
+
+RAW = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
+    "\ufeff\ufffe\uffff\ud800-\udfff]|\r(?!\n)"
+)
+"""Refused anywhere in a file, also in comments: control characters, and what changes the order of
+characters or begins a line that an editor does not show."""
+
+HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Unicode categories that no value and no key may have: control, format, surrogate, separators."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """The most that one file may hold."""
+
+    size: int = 4 << 20  # bytes; thousands of nodes need far less
+    values: int = 100_000  # each alias counts with all values that it stands for
+    characters: int = 8 << 20  # of all texts, aliases expanded
+    depth: int = 40
+
+
+BOUNDS = Bounds()
+
+
+class Kind(Enum):
+    """What a node is; the value is its usual tag."""
+
+    TEXT = f"{TAG}str"
+    LIST = f"{TAG}seq"
+    MAPPING = f"{TAG}map"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """What is wrong at a place of the text; `path` is empty where no key is known yet."""
+
+    line: int
+    column: int
+    text: str
+    path: YamlPath = ()
+
+    def __str__(self) -> str:
+        """`line:column: path: what`, to follow the file's name and a colon."""
+        shown = f" {show_path(self.path)}:" if self.path else ""
+        return f"{self.line}:{self.column}:{shown} {self.text}"
+
+
+class YamlError(ValueError):
+    """Text that is no YAML, or YAML that bundler does not accept, with every fault."""
+
+    def __init__(self, *faults: Fault) -> None:
+        super().__init__("; ".join(map(str, faults)))
+        self.faults = faults
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Node:
+    """One value of the text: a scalar's text, a list's items, or a mapping's pairs."""
+
+    line: int
+    column: int
+    kind: Kind
+    tag: str
+    content: Any  # text, list of nodes, or list of (key, value)
+    values: int = 1  # with those below it
+    characters: int = 0
+    height: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One document's data, and line and column of each key and item."""
+
+    data: Any
+    places: dict[YamlPath, tuple[int, int]]
+
+
+def read_document(text: str, bounds: Bounds = BOUNDS) -> Document:
+    """Read a single document; YamlError has every fault."""
+    documents = compose_documents(text, bounds)
+    root = next(documents, None)
+    if second := next(documents, None):
+        several = "several documents (---): keep one"
+        raise YamlError(Fault(line=second.line, column=second.column, text=several))
+    construction = _Construction()
+    data = construction.construct(root, ()) if root else None
+    if construction.faults:
+        raise YamlError(*(construction.faults[place] for place in sorted(construction.faults)))
+    return Document(data, construction.places)
+
+
+def read_bytes(path: Path, bounds: Bounds = BOUNDS) -> bytes:
+    """The bytes of a file, or one more than `decode` accepts: a device has no size."""
+    with path.open("rb") as file:
+        return file.read(bounds.size + 1)
+
+
+def decode(content: bytes, bounds: Bounds = BOUNDS) -> str:
+    """The text of a file; YamlError if it is too large or no text."""
+    if len(content) > bounds.size:
+        raise YamlError(Fault(line=1, column=1, text=f"larger than {bounds.size >> 20} MiB"))
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise YamlError(
+            Fault(line=1, column=1, text=f"not UTF-8 text (byte {error.start})")
+        ) from error
+
+
+def compose_documents(text: str, bounds: Bounds = BOUNDS) -> Iterator[Node]:
+    """The root of each document, without a check of its values; YamlError for the first fault."""
+    if found := RAW.search(text):
+        line, column = _find_place(text, found.start())
+        raise YamlError(Fault(line=line, column=column, text=_describe(found[0][0])))
+    composition = _Composition(bounds)
+    try:
+        for event in yaml.parse(text, Loader=LOADER):
+            composition.add(event)
+            if composition.root:
+                yield composition.root
+                composition = _Composition(bounds)
+    except yaml.YAMLError as error:
+        raise YamlError(_explain(error, text)) from error
+
+
+def show_path(path: YamlPath) -> str:
+    """`nodes[1].address`."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return escape(text)
+
+
+def escape(text: str) -> str:
+    """The text with hidden characters as escapes, for messages."""
+    return "".join(
+        c.encode("unicode_escape").decode() if unicodedata.category(c) in HIDDEN else c
+        for c in text
+    )
+
+
+@dataclass(slots=True)
+class _Open:
+    """A list or mapping whose end has not been read."""
+
+    event: Any
+    children: list[Node] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Composition:
+    """One document in the making."""
+
+    bounds: Bounds
+    root: Node | None = None
+    open: list[_Open] = field(default_factory=list)
+    anchors: dict[str | None, Node | None] = field(default_factory=dict)  # None: not complete
+    values: int = 0
+    characters: int = 0
+
+    def add(self, event: yaml.Event) -> None:
+        """Add what the event begins, ends or names."""
+        if isinstance(event, yaml.ScalarEvent):
+            tag = event.tag
+            if tag in {None, "!"}:
+                tag = RESOLVER.resolve(yaml.ScalarNode, event.value, event.implicit)
+            node = _make_node(event, Kind.TEXT, tag, event.value)
+            node.characters = len(event.value)
+            self._count(event, 1, node.characters)
+            self._close(event, node)
+        elif isinstance(event, yaml.AliasEvent):
+            self._close(event, self._find(event))
+        elif isinstance(event, yaml.CollectionStartEvent):
+            self._count(event, 1, 0)
+            self.open.append(_Open(event))
+            self._check_depth(event, 0)
+            if event.anchor:
+                self.anchors[event.anchor] = None
+        elif isinstance(event, yaml.CollectionEndEvent):
+            ended = self.open.pop()
+            self._close(ended.event, _make_collection(ended))
+
+    def _find(self, event: yaml.AliasEvent) -> Node:
+        name = escape(event.anchor or "")
+        if event.anchor not in self.anchors:
+            raise _fault(event, f"*{name}: there is no &{name} before it")
+        node = self.anchors[event.anchor]
+        if not node:
+            raise _fault(event, f"*{name} is inside of &{name}: remove it")
+        self._count(event, node.values, node.characters)
+        self._check_depth(event, node.height)
+        return node
+
+    def _close(self, event: Any, node: Node) -> None:
+        if event.anchor and not isinstance(event, yaml.AliasEvent):
+            self.anchors[event.anchor] = node
+        if self.open:
+            self.open[-1].children.append(node)
+        else:
+            self.root = node
+
+    def _count(self, event: yaml.Event, values: int, characters: int) -> None:
+        self.values += values
+        self.characters += characters
+        if self.values > self.bounds.values or self.characters > self.bounds.characters:
+            raise _fault(
+                event,
+                f"more than {self.bounds.values} values or {self.bounds.characters} characters,"
+                " each alias counted with all that it stands for: write less",
+            )
+
+    def _check_depth(self, event: yaml.Event, height: int) -> None:
+        if len(self.open) + height > self.bounds.depth:
+            raise _fault(event, f"nested deeper than {self.bounds.depth} levels: write less")
+
+
+@dataclass(slots=True)
+class _Construction:
+    """Python data in the making, with the places and faults that were found."""
+
+    places: dict[YamlPath, tuple[int, int]] = field(default_factory=dict)
+    faults: dict[tuple[int, int], Fault] = field(default_factory=dict)
+    merged: dict[int, dict[str, tuple[Node, Node]]] = field(default_factory=dict)
+
+    def construct(self, node: Node, path: YamlPath) -> Any:
+        """Make the data of a node; an alias becomes a copy of what it stands for."""
+        self.places.setdefault(path, (node.line, node.column))
+        if node.kind is Kind.TEXT:
+            return self._construct_scalar(node, path)
+        if node.tag != node.kind.value:
+            return self._refuse_tag(node, path)
+        if node.kind is Kind.LIST:
+            return [self.construct(item, (*path, i)) for i, item in enumerate(node.content)]
+        data = {}
+        for name, (key, value) in self._list_entries(node, path).items():
+            self.places[*path, name] = (key.line, key.column)
+            data[name] = self.construct(value, (*path, name))
+        return data
+
+    def _construct_scalar(self, node: Node, path: YamlPath) -> Any:
+        if node.tag not in SCALARS:
+            return self._refuse_tag(node, path)
+        if text := _find_hidden(node.content):
+            return self._refuse(node, path, text)
+        try:
+            return SCALARS[node.tag](node.content)
+        except (ValueError, LookupError) as error:
+            return self._refuse(node, path, f"{_shorten(node.content)}: {error}")
+
+    def _list_entries(self, node: Node, path: YamlPath) -> dict[str, tuple[Node, Node]]:
+        """The entries of a mapping: own keys override merged ones, and earlier merges later."""
+        if id(node) in self.merged:
+            return self.merged[id(node)]
+        own: dict[str, tuple[Node, Node]] = {}
+        merges: list[Node] = []
+        for key, value in node.content:
+            if key.tag == MERGE and not merges:
+                merges = self._list_sources(value, path)
+            elif text := _refuse_key(key, own):
+                self._refuse(key, path, text)
+            else:
+                own[key.content] = (key, value)
+        merged: dict[str, tuple[Node, Node]] = {}
+        for source in merges:
+            for name, entry in self._list_entries(source, path).items():
+                merged.setdefault(name, entry)
+        return self.merged.setdefault(id(node), merged | own)
+
+    def _list_sources(self, value: Node, path: YamlPath) -> list[Node]:
+        sources = value.content if value.kind is Kind.LIST else [value]
+        if all(source.kind is Kind.MAPPING for source in sources):
+            return list(sources)
+        self._refuse(value, path, "<< takes a mapping, or a list of mappings")
+        return []
+
+    def _refuse_tag(self, node: Node, path: YamlPath) -> None:
+        tag = escape(node.tag.replace(TAG, "!!"))
+        text = f"the tag {_shorten(tag)} is not supported: remove it, or write text in quotes"
+        self._refuse(node, path, text)
+
+    def _refuse(self, node: Node, path: YamlPath, text: str) -> None:
+        place = (node.line, node.column)
+        self.faults.setdefault(
+            place, Fault(line=node.line, column=node.column, text=text, path=path)
+        )
+
+
+def _make_node(event: Any, kind: Kind, tag: str, content: Any) -> Node:
+    mark = event.start_mark
+    return Node(line=mark.line + 1, column=mark.column + 1, kind=kind, tag=tag, content=content)
+
+
+def _make_collection(ended: _Open) -> Node:
+    event, below = ended.event, ended.children
+    kind = Kind.LIST if isinstance(event, yaml.SequenceStartEvent) else Kind.MAPPING
+    pairs = zip(below[::2], below[1::2], strict=True) if kind is Kind.MAPPING else ()
+    content = below if kind is Kind.LIST else list(pairs)
+    node = _make_node(event, kind, kind.value if event.tag in {None, "!"} else event.tag, content)
+    node.values += sum(child.values for child in below)
+    node.characters = sum(child.characters for child in below)
+    node.height = 1 + max((child.height for child in below), default=0)
+    return node
+
+
+def _refuse_key(key: Node, own: dict[str, tuple[Node, Node]]) -> str:
+    """Why a mapping cannot have the key; empty if it can."""
+    if key.kind is not Kind.TEXT:
+        return "a key must be text"
+    if text := _find_hidden(key.content):
+        return f"the key {_shorten(escape(key.content))} {text}"
+    if key.tag == MERGE:
+        return "<< twice: write << once, with a list of aliases"
+    if key.tag != TEXT:
+        return f"the key {_shorten(key.content)} is not text: write it in quotes"
+    if key.content in own:
+        first = own[key.content][0].line
+        return f"duplicate key {_shorten(key.content)}, first in line {first}: keep one"
+    return ""
+
+
+def _find_hidden(text: str) -> str:
+    """Which hidden character the text has; empty if there is none."""
+    if text.isprintable():
+        return ""
+    hidden = next((c for c in text if unicodedata.category(c) in HIDDEN), "")
+    return _describe(hidden) if hidden else ""
+
+
+def _describe(character: str) -> str:
+    name = unicodedata.name(character, "a control character")
+    if character in "\r\n":
+        name = "a line break"
+    return f"has the character U+{ord(character):04X} ({name}): write it without"
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _fault(event: Any, text: str) -> YamlError:
+    mark = event.start_mark
+    return YamlError(Fault(line=mark.line + 1, column=mark.column + 1, text=text))
+
+
+def _explain(error: yaml.YAMLError, text: str) -> Fault:
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    problem = getattr(error, "problem", None) or str(error).split("\n", maxsplit=1)[0]
+    if not mark:
+        return Fault(line=1, column=1, text=f"not valid YAML: {problem}")
+    lines = text.split("\n")
+    if mark.line < len(lines) and lines[mark.line][mark.column : mark.column + 1] == "\t":
+        problem = "a tab cannot indent YAML: use spaces"
+    return Fault(line=mark.line + 1, column=mark.column + 1, text=f"not valid YAML: {problem}")
+
+
+def _find_place(text: str, index: int) -> tuple[int, int]:
+    before = text[:index]
+    return before.count("\n") + 1, index - before.rfind("\n")
+
+
+def _read_integer(text: str) -> int:
+    if len(text) > LONGEST_NUMBER:
+        raise ValueError("not a number of 64 bits: write text in quotes")
+    number: int = CONSTRUCTOR.construct_yaml_int(yaml.ScalarNode(f"{TAG}int", text))
+    if number not in NUMBERS:
+        raise ValueError("not a number of 64 bits: write text in quotes")
+    return number
+
+
+def _read_float(text: str) -> float:
+    number: float = CONSTRUCTOR.construct_yaml_float(yaml.ScalarNode(f"{TAG}float", text))
+    if not math.isfinite(number):
+        raise ValueError("not a finite number: write text in quotes")
+    return number
+
+
+def _refuse_date(_: str) -> Any:
+    raise ValueError("YAML reads a date here: write it in quotes")
+
+
+RESOLVER: Any = Resolver()
+CONSTRUCTOR: Any = SafeConstructor()
+SCALARS: dict[str, Callable[[str], Any]] = {
+    TEXT: str,
+    MERGE: str,
+    f"{TAG}value": str,
+    f"{TAG}null": lambda _: None,
+    f"{TAG}bool": lambda text: CONSTRUCTOR.bool_values[text.lower()],
+    f"{TAG}int": _read_integer,
+    f"{TAG}float": _read_float,
+    f"{TAG}timestamp": _refuse_date,
+}
+"""Tag of a scalar → how its text is read; other tags are refused."""
