@@ -18,6 +18,8 @@ import yaml
 from yaml.constructor import SafeConstructor
 from yaml.resolver import Resolver
 
+from bundler.log import make_printable
+
 YamlPath = tuple[str | int, ...]
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -158,15 +160,7 @@ def show_path(path: YamlPath) -> str:
     text = ""
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
-    return escape(text)
-
-
-def escape(text: str) -> str:
-    """The text with hidden characters as escapes, for messages."""
-    return "".join(
-        c.encode("unicode_escape").decode() if unicodedata.category(c) in HIDDEN else c
-        for c in text
-    )
+    return make_printable(text)
 
 
 @dataclass(slots=True)
@@ -211,7 +205,7 @@ class _Composition:
             self._close(ended.event, _make_collection(ended))
 
     def _find(self, event: yaml.AliasEvent) -> Node:
-        name = escape(event.anchor or "")
+        name = make_printable(event.anchor or "")
         if event.anchor not in self.anchors:
             raise _fault(event, f"*{name}: there is no &{name} before it")
         node = self.anchors[event.anchor]
@@ -304,7 +298,7 @@ class _Construction:
         return []
 
     def _refuse_tag(self, node: Node, path: YamlPath) -> None:
-        tag = escape(node.tag.replace(TAG, "!!"))
+        tag = make_printable(node.tag.replace(TAG, "!!"))
         text = f"the tag {_shorten(tag)} is not supported: remove it, or write text in quotes"
         self._refuse(node, path, text)
 
@@ -337,7 +331,7 @@ def _refuse_key(key: Node, own: dict[str, tuple[Node, Node]]) -> str:
     if key.kind is not Kind.TEXT:
         return "a key must be text"
     if text := _find_hidden(key.content):
-        return f"the key {_shorten(escape(key.content))} {text}"
+        return f"the key {_shorten(make_printable(key.content))} {text}"
     if key.tag == MERGE:
         return "<< twice: write << once, with a list of aliases"
     if key.tag != TEXT:
