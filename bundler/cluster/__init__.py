@@ -14,6 +14,7 @@ extra_checks.py    checks of `extra`
 images.py          images that the cluster needs, and checks of `images`
 os_packages.py     distributions and OS packages, and checks of `packages`
 accepted.py        flags and fields that the real programs accept, by minor
+audit_policy.py    audit policies of a site, and which of their rules log secrets
 components.py      tables of what runs where
 settings.py        flags and configuration fields of a minor, with `extra` merged over them
 host_needs.py      kernel settings and open ports of a node

@@ -7,15 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from bundler.catalog.signatures import Scheme
+from bundler.cluster.audit_policy import AuditPolicy, check_audit_policy
 from bundler.cluster.checks import check_cluster
+from bundler.cluster.components import minor_of
 from bundler.cluster.extra_checks import check_extra
 from bundler.cluster.images import add_needed, check_images
 from bundler.cluster.inputs import Pin
 from bundler.cluster.keys import models_in
 from bundler.cluster.os_packages import check_packages
+from bundler.cluster.problem import Problem
 from bundler.cluster.schema import Cluster, Containerd
 from bundler.errors import ConfigError
 from bundler.formats.bounded_yaml import (
@@ -75,7 +78,7 @@ def load_cluster(path: Path, pins: Path | None = None) -> Loaded:
     cluster = add_needed(_resolve_files(cluster, path.parent))
     problems = [
         *check_cluster(cluster), *check_extra(cluster), *check_images(cluster),
-        *check_packages(cluster),
+        *check_packages(cluster), *_check_audit(cluster),
     ]  # fmt: skip
     errors = [_line(document, p.path, p.text) for p in problems if p.is_error]
     if errors:
@@ -118,8 +121,31 @@ def _resolve_files(cluster: Cluster, base: Path) -> Cluster:
         )
         for name, key in cluster.upstream_keys.items()
     }
-    changes = {"images": images, "runtime": runtime, "packages": packages, "upstream_keys": keys}
+    audit = cluster.audit
+    if audit.policy:
+        audit = audit.model_copy(update={"policy": (base / audit.policy).absolute()})
+    changes = {
+        "images": images, "runtime": runtime, "packages": packages, "upstream_keys": keys,
+        "audit": audit,
+    }  # fmt: skip
     return cluster.model_copy(update=changes)
+
+
+def _check_audit(cluster: Cluster) -> Iterator[Problem]:
+    """Every problem of the site's audit policy, with its place in that file."""
+    path, where = cluster.audit.policy, ("audit", "policy")
+    if path is None:
+        return
+    try:
+        document = _read(path, "apiVersion, kind and rules")
+        policy = AuditPolicy.model_validate(document.data)
+    except ConfigError as error:
+        yield from (Problem(path=where, text=line) for line in error.message.splitlines())
+    except ValidationError as error:
+        for place, text in _explain(error, document.data, model=AuditPolicy):
+            yield Problem(path=where, text=_line(document, place, text))
+    else:
+        yield from check_audit_policy(policy, path.name, minor_of(cluster.kubernetes.version))
 
 
 def _read_pins(path: Path) -> _Document:
@@ -142,7 +168,7 @@ def _read_pins(path: Path) -> _Document:
     return document
 
 
-def _read(path: Path) -> _Document:
+def _read(path: Path, wanted: str = "apiVersion, name and nodes") -> _Document:
     try:
         content = read_bytes(path)
         document = read_document(decode(content))
@@ -152,19 +178,19 @@ def _read(path: Path) -> _Document:
     except YamlError as error:
         raise ConfigError("\n".join(f"{path}:{fault}" for fault in error.faults)) from error
     if not isinstance(document.data, dict):
-        raise ConfigError(f"{path}:1:1: must be a mapping with apiVersion, name and nodes")
+        raise ConfigError(f"{path}:1:1: must be a mapping with {wanted}")
     digest = hashlib.sha256(content).hexdigest()
     return _Document(path, document.data, document.places, digest)
 
 
 def _explain(
-    error: ValidationError, data: object, place: YamlPath = ()
+    error: ValidationError, data: object, place: YamlPath = (), model: type[BaseModel] = Cluster
 ) -> Iterator[tuple[YamlPath, str]]:
     """pydantic's errors as (path below data, message); `place` is the path of the data."""
     for found in error.errors():
         where = _path_in_file(found["loc"], data)
         if found["type"] == "extra_forbidden":
-            yield where, _explain_unknown_key((*place, *where))
+            yield where, _explain_unknown_key((*place, *where), model)
         elif found["type"] in {"union_tag_not_found", "union_tag_invalid"}:
             key = "kind" if found["ctx"]["discriminator"] == "'kind'" else "engine"
             yield (*where, key), MESSAGES[found["type"]](found)
@@ -220,17 +246,17 @@ def _path_in_file(location: tuple[int | str, ...], data: object) -> YamlPath:
     return tuple(path)
 
 
-def _explain_unknown_key(where: YamlPath) -> str:
-    allowed = _allowed_keys(where[:-1])
+def _explain_unknown_key(where: YamlPath, model: type[BaseModel]) -> str:
+    allowed = _allowed_keys(where[:-1], model)
     close = difflib.get_close_matches(str(where[-1]), allowed, n=1, cutoff=0.6)
     if close:
         return f"unknown key; did you mean '{close[0]}'?"
     return f"unknown key; allowed: {', '.join(allowed)}"
 
 
-def _allowed_keys(where: YamlPath) -> list[str]:
+def _allowed_keys(where: YamlPath, model: type[BaseModel]) -> list[str]:
     """The keys that the schema allows at a path of the file."""
-    models: list[Any] = [Cluster]
+    models: list[Any] = [model]
     for part in where:
         if isinstance(part, int):
             continue

@@ -110,6 +110,7 @@ def features_of(cluster: Cluster) -> frozenset[str]:
             f"proxy-{choose_proxy_mode(cluster)}": True,
             balancer.kind if balancer else None: balancer is not None,
             "coredns": cluster.dns.provider == "coredns",
+            "audit-default": cluster.audit.policy is None,
             "metrics-server": cluster.metrics_server is not None,
             "etcd-wal": cluster.etcd.wal_dir is not None,
             "etcd-backup": cluster.etcd.backup.enabled,

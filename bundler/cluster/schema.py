@@ -6,6 +6,7 @@ another; `loader.py` reads YAML and finds line numbers. `bundler explain KEY` an
 """
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -218,6 +219,17 @@ class PkiSettings(Model):
     )
 
 
+class Audit(Model):
+    """What API servers record in their audit log."""
+
+    policy: Path | None = Field(
+        default=None,
+        description="A file with an audit policy (`audit.k8s.io/v1`) that replaces bundler's. The"
+        " path is relative to cluster.yaml; rules that log secrets are warnings. Default: who"
+        " changed what, without the content of anything that can hold a secret.",
+    )
+
+
 class Upgrade(Model):
     """How workers are upgraded one after another."""
 
@@ -281,6 +293,7 @@ class Cluster(Model):
     pki: PkiSettings = Field(
         default=PkiSettings(), description="CAs, key type and lifetimes of certificates."
     )
+    audit: Audit = Field(default=Audit(), description="What API servers record in their audit log.")
     upgrade: Upgrade = Field(
         default=Upgrade(), description="How workers are drained and upgraded one after another."
     )

@@ -19,6 +19,7 @@ OVERLAYS: tuple[Row, ...] = (
     ("kubernetes-ca", Role.CONTROL_PLANE, None),
     ("kubernetes-ca", Role.WORKER, None),
     ("control-plane", Role.CONTROL_PLANE, None),
+    ("audit-policy", Role.CONTROL_PLANE, "audit-default"),
     ("kubectl", Role.CONTROL_PLANE, None),
     ("kubectl", Role.WORKER, None),
     ("load-balancer", Role.LOAD_BALANCER, None),

@@ -3,6 +3,7 @@
 node.py             overlays + context → tree
 context.py          the values that templates can use
 registries.py       hosts.toml for containerd
+audit.py            the audit policy of a site
 images.py           the images of a node
 packages.py         the packages of a node
 tree.py             files, and how a tree is written

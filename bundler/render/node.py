@@ -9,6 +9,7 @@ from bundler.errors import TemplateError
 from bundler.files import SECRET_MODE
 from bundler.overlays.files import RENDERED, OverlayFile, list_fetched, list_files
 from bundler.overlays.templating import NeedsStateError, render_template
+from bundler.render.audit import make_audit_files
 from bundler.render.bundle_manifest import ContentSource
 from bundler.render.context import Secrets, make_context
 from bundler.render.images import make_image_files
@@ -88,7 +89,7 @@ def _complete(
     describe: Describe | None = None,
 ) -> Tree:
     """Add the files that are no templates, and the manifest."""
-    for file in make_registry_files(plan, node):
+    for file in (*make_registry_files(plan, node), *make_audit_files(plan, node)):
         tree.add(_check_open(file))
     if payloads is not None:
         for file in _list_programs(plan, node, payloads):
