@@ -40,6 +40,7 @@ from bundler.render.tree import MANIFEST, File, Tree, write_tree
 from bundler.sources.payloads import Payloads, ensure_payloads, fetch_sources
 from bundler.sources.resolved import Resolved
 from bundler.state.directory import open_state
+from bundler.state.tokens import ensure_tokens
 from bundler.upgrade.runbook import make_runbook
 
 PARALLEL_BUNDLES = 2
@@ -174,15 +175,16 @@ def open_secrets(project: Project) -> Iterator[Secrets]:
             _list_subnet_owners(project.cluster), network.pod_cidr, network.pod_subnet_prefix
         )
         members = state.ensure_initial_etcd_members([node.name for node in plan.having(Role.ETCD)])
+        now = datetime.now(UTC)
         with log.step(f"keys and certificates in {state.directory}"):
-            pki = ensure_pki(state, plan, datetime.now(UTC))
-            for note in pki.notes:
+            pki = ensure_pki(state, plan, now)
+            tokens = ensure_tokens(state, workers, now, project.cluster.pki.token_days)
+            for note in (*pki.notes, *tokens.notes):
                 log.note(note, indent="  ")
         yield Secrets(
             pki=pki,
             pod_subnets=pod_subnets,
-            tokens=state.ensure_tokens(workers),
-            revoked_tokens=state.list_revoked_tokens(workers),
+            tokens=tokens,
             encryption_key=state.ensure_encryption_key(),
             initial_etcd_members=members,
         )

@@ -153,6 +153,20 @@ COMMANDS: dict[str, CommandRow | GroupRow] = {
             ),
         },
     ),
+    "tokens": GroupRow(
+        help="Bootstrap tokens, with which the kubelets of workers join once.",
+        commands={
+            "renew": CommandRow(
+                target="tokens:renew_command",
+                help="Give workers new bootstrap tokens, and revoke their former ones.",
+                examples=(
+                    "bundler tokens renew worker1",
+                    "bundler tokens renew --all --dry-run",
+                    "bundler tokens renew --all --since dist/ -o renewal/",
+                ),
+            ),
+        },
+    ),
     "state": GroupRow(
         help="The state directory (keys, certificates, tokens): back it up, encrypted.",
         commands={

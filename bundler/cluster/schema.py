@@ -217,6 +217,14 @@ class PkiSettings(Model):
         description="How many days other new certificates are valid. `bundler certs renew` issues"
         " new ones.",
     )
+    token_days: int = Field(
+        default=30,
+        ge=1,
+        le=365,
+        description="How many days after its creation a worker can join with its bootstrap token."
+        " A build replaces tokens that have ended. A token is used once: a host that is installed"
+        " again needs a new one from `bundler tokens renew`.",
+    )
 
 
 class Audit(Model):

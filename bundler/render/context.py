@@ -52,6 +52,7 @@ from bundler.pki.endpoints import list_serving
 from bundler.pki.hot_reload import list_files_read_at_start
 from bundler.pki.key_pairs import KeyPair
 from bundler.pki.kubeconfig import render_kubeconfig, render_token_kubeconfig
+from bundler.state.tokens import Tokens
 
 BUNDLE_FORMAT = 1
 PEOPLE = ("admin",)
@@ -76,10 +77,9 @@ class Secrets:
 
     pki: Pki = field(repr=False)
     pod_subnets: Mapping[str, IPv4Network]  # by worker; flannel assigns its own
-    tokens: Mapping[str, str] = field(repr=False)  # worker → bootstrap token
+    tokens: Tokens = field(repr=False)
     encryption_key: str = field(repr=False)
     initial_etcd_members: tuple[str, ...]
-    revoked_tokens: tuple[str, ...] = ()  # identifiers
 
 
 STATE_NAMES = (
@@ -94,10 +94,10 @@ STATE_NAMES = (
     "kubeconfig",
     "not_after",
     "not_before",
-    "revoked_tokens",
     "service_account_key",
     "servers_anchors",
     "service_account_public",
+    "token_expires",
     "tokens",
 )
 """The names whose values come from the state directory."""
@@ -178,6 +178,7 @@ def _make_state_values(plan: ClusterPlan, node: NodePlan, secrets: Secrets) -> d
     pki = secrets.pki
     pairs = [*pki.nodes.get(node.name, {}).values(), *pki.cluster.values()]
     cas = {**pki.cas, KUBELET_CA: pki.kubelet_ca}
+    own = secrets.tokens.current.get(node.name)
 
     def pair(name: str) -> KeyPair:
         return cas.get(name) or pki.cluster.get(name) or pki.nodes[node.name][name]
@@ -198,12 +199,12 @@ def _make_state_values(plan: ClusterPlan, node: NodePlan, secrets: Secrets) -> d
     def bootstrap_kubeconfig() -> str:
         return render_token_kubeconfig(
             cluster=plan.name, server=plan.endpoint, ca_pem=pki.trust.api,
-            user="kubelet-bootstrap", token=secrets.tokens[node.name],
+            user="kubelet-bootstrap", token=secrets.tokens.current[node.name].text,
         ).decode().rstrip()  # fmt: skip
 
     return {
         "tokens": secrets.tokens,
-        "revoked_tokens": secrets.revoked_tokens,
+        "token_expires": int(own.expires.timestamp()) if own else "",
         "anchors": lambda name: pki.trust.by_ca[name].decode().rstrip(),
         "servers_anchors": pki.trust.servers.decode().rstrip(),
         "authority_signs": pki.signing_rotation_id,

@@ -1,6 +1,7 @@
 """The state directory: secrets and allocations that are created once for a cluster and then reused.
 
 directory.py    its files
+tokens.py       the bootstrap tokens of workers
 transaction.py  change several of its files at once
 archive.py      export and import it as one encrypted file
 """

@@ -4,7 +4,7 @@
     encryption-key              32 random bytes in base64, for Secrets in etcd
     allocations.yaml            which pod subnet each worker has
     etcd-founders               the initial members of etcd, one name per line
-    tokens/<node>               the bootstrap token of each worker's kubelet
+    tokens/                     see tokens.py
     pki/                        see pki/cluster_pki.py
     archive/                    see pki/renew.py and pki/rotation.py
 
@@ -17,10 +17,8 @@ import binascii
 import fcntl
 import logging
 import os
-import re
 import secrets
 import stat
-import string
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from ipaddress import IPv4Network
@@ -39,8 +37,6 @@ from bundler.files import (
 from bundler.formats.bounded_yaml import decode, read_document
 from bundler.state.transaction import CHANGE, finish_transaction
 
-TOKEN = re.compile(r"[a-z0-9]{6}\.[a-z0-9]{16}")
-TOKEN_ALPHABET = string.ascii_lowercase + string.digits
 RESTORE = (
     "restore it from your backup of the state directory; do not delete it: the running cluster"
     " depends on its content"
@@ -76,37 +72,6 @@ class State:
         if len(key) != 32:
             raise PkiError(f"{path}: expected 32 bytes in base64", hint=RESTORE)
         return text.decode()
-
-    def ensure_tokens(self, nodes: Iterable[str]) -> dict[str, str]:
-        """Load or create the bootstrap token (`<6 characters>.<16 characters>`) of each node."""
-        directory = self.directory / "tokens"
-        self.make_directory(directory)
-        files = [path for path in sorted(directory.iterdir()) if not path.name.startswith(".")]
-        tokens = {path.name: self._read_token(path) for path in files}
-        identifiers: dict[str, str] = {}
-        for name, token in tokens.items():
-            other = identifiers.setdefault(token[:6], name)
-            if other != name:
-                raise PkiError(
-                    f"{directory / name}: has the same token as {other}, but each node needs its"
-                    " own",
-                    hint="delete the copy; the next build creates a new token",
-                )
-        wanted = tuple(nodes)
-        for name in wanted:
-            if name not in tokens:
-                tokens[name] = _make_token(identifiers)
-                identifiers[tokens[name][:6]] = name
-                self.write_file(directory / name, f"{tokens[name]}\n".encode())
-        return {name: tokens[name] for name in wanted}
-
-    def list_revoked_tokens(self, nodes: Iterable[str]) -> tuple[str, ...]:
-        """The ids (not secret) of the tokens of nodes that are not in `nodes` any more."""
-        directory = self.directory / "tokens"
-        gone = sorted({path.name for path in directory.iterdir()} - set(nodes))
-        return tuple(
-            self._read_token(directory / name)[:6] for name in gone if not name.startswith(".")
-        )
 
     def ensure_pod_subnets(
         self, names: Iterable[str], pod_cidr: IPv4Network, prefix: int
@@ -181,16 +146,6 @@ class State:
         """Create a directory of the state (0700) if it does not exist."""
         with _explain_write_errors(path):
             path.mkdir(mode=0o700, exist_ok=True)
-
-    def _read_token(self, path: Path) -> str:
-        token = self.read_file(path).decode(errors="replace").strip()
-        if not TOKEN.fullmatch(token):
-            raise PkiError(
-                f"{path}: expected a bootstrap token such as abcdef.0123456789abcdef",
-                hint="restore it from your backup of the state directory, or delete the file: the"
-                " next build creates a new token, which only new joins need",
-            )
-        return token
 
     def _read_allocations(
         self, path: Path, pod_cidr: IPv4Network, prefix: int
@@ -299,13 +254,6 @@ def _allocate(
             subnet = allocations.pop(removed_node)
         allocations[name] = subnet
     return allocations
-
-
-def _make_token(taken: Mapping[str, str]) -> str:
-    while True:
-        text = "".join(secrets.choice(TOKEN_ALPHABET) for _ in range(22))
-        if text[:6] not in taken:
-            return f"{text[:6]}.{text[6:]}"
 
 
 def _get_mode(path: Path) -> str:

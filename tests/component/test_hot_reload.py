@@ -25,6 +25,7 @@ from typing import Any
 
 import pytest
 from cryptography import x509
+from support.tokens import make_tokens
 
 from bundler.cluster.plan import ClusterPlan, make_plan
 from bundler.cluster.schema import Cluster
@@ -104,7 +105,7 @@ class Host:
             made = ensure_pki(state, self.plan, datetime.now(UTC))
             secrets = Secrets(
                 pod_subnets={},
-                pki=made, tokens={}, encryption_key=state.ensure_encryption_key(), initial_etcd_members=("one",)
+                pki=made, tokens=make_tokens(), encryption_key=state.ensure_encryption_key(), initial_etcd_members=("one",)
             )  # fmt: skip
             tree = render_node(self.plan, self.plan.nodes[0], secrets)
         new = self.directory / "new"

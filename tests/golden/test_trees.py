@@ -24,7 +24,8 @@ SECRETS = (
     re.compile(r"(?<=secret: )\S+"),
     re.compile(r"(?<=token: )\S+"),
     re.compile(r"(?<=token-id: )\S+|(?<=name: bootstrap-token-)\S+"),
-    re.compile(r"(?<=NOT_BEFORE=')\d+|(?<=NOT_AFTER=')\d+"),
+    re.compile(r"(?<=NOT_BEFORE=')\d+|(?<=NOT_AFTER=')\d+|(?<=TOKEN_EXPIRES=')\d+"),
+    re.compile(r"(?<=expiration: )\S+|(?<=\t)\w{6}\t\d+(?=\tsystem:bootstrappers)"),
 )
 
 

@@ -14,7 +14,7 @@ def list_secrets(bundle: Path) -> set[str]:
         for path in bundle.rglob(pattern):
             text = path.read_text()
             found |= set(re.findall(r"-data: (\S{40,})", text))
-            found |= set(re.findall(r"(?:token|secret|token-secret): (\S+)", text))
+            found |= set(re.findall(r'(?:token|secret|token-secret): "?([^"\s]+)', text))
             found |= {
                 line for line in text.splitlines() if re.fullmatch(r"[A-Za-z0-9+/=]{40,}", line)
             }

@@ -18,6 +18,7 @@ import kubernetes_validate
 import pytest
 import yaml
 from support.descriptions import write_archive
+from support.tokens import make_tokens
 from support.version_tables import deprecated_flags, served_apis
 
 from bundler.cluster.accepted import (
@@ -145,7 +146,7 @@ def render(
         secrets = Secrets(
             pod_subnets={},
             pki=pki(plan),
-            tokens={"one": "abcdef.0123456789abcdef"},
+            tokens=make_tokens("one"),
             encryption_key="x" * 44,
             initial_etcd_members=("one",),
         )

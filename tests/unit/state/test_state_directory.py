@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from bundler.errors import ConfigError, OutputError, PkiError
-from bundler.state.directory import TOKEN, open_state
+from bundler.state.directory import open_state
 
 CIDR = IPv4Network("10.200.0.0/16")
 
@@ -50,13 +50,13 @@ def test_a_file_in_place_of_the_directory_is_refused(tmp_path):
 def test_temporary_files_of_a_killed_run_are_removed(tmp_path):
     path = tmp_path / "state"
     with open_state(path) as state:
-        state.ensure_tokens(["worker1"])
+        state.make_directory(path / "tokens")
     (path / ".tmp-abc").write_text("half")
     (path / "tokens" / ".tmp-def").mkdir()
     (path / "tokens" / ".tmp-def" / "key.pem").write_text("half")
-    with open_state(path) as state:
-        state.ensure_tokens(["worker1"])
-    assert sorted(each.name for each in path.rglob("*")) == [".lock", "tokens", "worker1"]
+    with open_state(path):
+        pass
+    assert sorted(each.name for each in path.rglob("*")) == [".lock", "tokens"]
 
 
 def test_the_encryption_key_has_32_random_bytes_and_is_created_once(state):
@@ -80,37 +80,6 @@ def test_an_encryption_key_that_other_users_can_read_is_refused(state):
     (state.directory / "encryption-key").chmod(0o640)
     with pytest.raises(PkiError, match="mode 0640"):
         state.ensure_encryption_key()
-
-
-def test_each_node_has_its_own_token_which_is_created_once(state):
-    first = state.ensure_tokens(["worker1", "worker2"])
-    assert len(set(first.values())) == 2
-    assert all(TOKEN.fullmatch(token) for token in first.values())
-    second = state.ensure_tokens(["worker2", "worker3"])
-    assert list(second) == ["worker2", "worker3"]
-    assert second["worker2"] == first["worker2"]
-    assert stat.S_IMODE((state.directory / "tokens" / "worker1").stat().st_mode) == 0o600
-
-
-def test_tokens_of_removed_nodes_are_revoked_by_id(state):
-    tokens = state.ensure_tokens(["worker1", "worker2", "worker3"])
-    assert state.list_revoked_tokens(["worker1", "worker2", "worker3"]) == ()
-    assert state.list_revoked_tokens(["worker2"]) == (tokens["worker1"][:6], tokens["worker3"][:6])
-
-
-def test_a_damaged_token_is_reported_without_its_value(state):
-    state.ensure_tokens(["worker1"])
-    (state.directory / "tokens" / "worker1").write_text("secret-but-wrong")
-    with pytest.raises(PkiError, match="tokens/worker1: expected a bootstrap token") as caught:
-        state.ensure_tokens(["worker1"])
-    assert "secret" not in f"{caught.value.message}{caught.value.hint}"
-
-
-def test_a_token_copied_to_another_node_is_refused(state):
-    token = state.ensure_tokens(["worker1"])["worker1"]
-    state.write_file(state.directory / "tokens" / "worker2", token.encode())
-    with pytest.raises(PkiError, match="worker2: has the same token as worker1"):
-        state.ensure_tokens(["worker1", "worker2"])
 
 
 def test_the_members_of_the_first_build_stay_the_initial_members(state):
