@@ -16,6 +16,7 @@ from bundler.formats.bundle_archives import (
     read_text,
 )
 from bundler.formats.digests import HashingReader
+from bundler.formats.shell_settings import read_settings
 from bundler.render.bundle_manifest import (
     BundleManifest,
     ContentSource,
@@ -112,8 +113,7 @@ def read_front(path: Path) -> tuple[BundleManifest, str]:
 
 def read_facts(text: str) -> dict[str, str]:
     """Return the settings of a node.env that FACTS names."""
-    lines = (line.partition("=") for line in text.splitlines() if not line.startswith("#"))
-    return {key: value.strip("'") for key, _, value in lines if key in FACTS}
+    return {name: value for name, value in read_settings(text).items() if name in FACTS}
 
 
 def _carried_facts(manifest: BundleManifest) -> dict[str, str]:

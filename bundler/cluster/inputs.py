@@ -74,7 +74,7 @@ class Pin(Model):
 class Packages(Model):
     """OS packages that the bundles carry for the hosts."""
 
-    os: Annotated[str, Field(pattern=r"^[a-z]+-\d+(\.\d+)?$")] = Field(
+    os: Annotated[str, Field(pattern=r"^[a-z]+-[0-9]+(\.[0-9]+)?$")] = Field(
         description="The distribution of the hosts: ID-VERSION_ID of /etc/os-release; without the"
         " minor for RPM distributions. Examples: `debian-12`, `ubuntu-24.04`, `rocky-9`."
     )

@@ -1,6 +1,6 @@
 """Checks of cluster.yaml's addresses, networks and ports against one another."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from ipaddress import IPv4Address
 
 from bundler.cluster.components import API_PORT, PORTS
@@ -13,6 +13,7 @@ from bundler.cluster.schema import (
     NodeLocal,
     Role,
 )
+from bundler.cluster.values import DNS_NAME
 
 
 def is_host_address(address: IPv4Address) -> bool:
@@ -180,7 +181,4 @@ def _address(host: str) -> IPv4Address | None:
 
 
 def _looks_like_name(host: str) -> bool:
-    labels: Iterable[str] = host.split(".")
-    return not host.replace(".", "").isdigit() and all(
-        label and label.replace("-", "").isalnum() and label == label.lower() for label in labels
-    )
+    return not host.replace(".", "").isdigit() and bool(DNS_NAME.fullmatch(host))

@@ -49,7 +49,7 @@ class Docker(Model):
         description="The directory of Docker's images, containers and volumes. uninstall.sh"
         " removes it only with --purge-data.",
     )
-    log_max_size: Annotated[str, Field(pattern=r"^\d+[kmg]$")] = Field(
+    log_max_size: Annotated[str, Field(pattern=r"^[0-9]+[kmg]$")] = Field(
         default="100m",
         description="The size at which a container's log file is rotated: a number and `k`, `m`"
         " or `g`.",
@@ -62,7 +62,7 @@ class Docker(Model):
 class Registry(Model):
     """How containerd reaches one image registry."""
 
-    host: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?(:\d{1,5})?$")] = Field(
+    host: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?(:[0-9]{1,5})?$")] = Field(
         description="The registry, as image names have it: HOST or HOST:PORT. `docker.io` is Docker"
         " Hub. Example: `registry.example:5000`."
     )

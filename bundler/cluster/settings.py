@@ -29,6 +29,9 @@ from bundler.formats.bounded_yaml import read_document
 OWN_MINORS = frozenset({"etcd", "flanneld", "cri-dockerd"})
 """Components whose rows have their own minors, not Kubernetes'."""
 
+TYPED = "| tojson }}"
+"""The end of an expression whose value is not text."""
+
 Render = Callable[[str], str]
 """Renders the text of a Jinja expression for a node."""
 
@@ -137,15 +140,9 @@ def _render_tree(value: Any, render: Render) -> Any:
     if isinstance(value, list):
         return [_render_tree(inner, render) for inner in value]
     if isinstance(value, str) and "{{" in value:
-        return _typed(render(value))
+        text = render(value)
+        return json.loads(text) if TYPED in value else text
     return value
-
-
-def _typed(text: str) -> Any:
-    """The JSON value of a number, boolean, list or quoted string; other text as it is."""
-    if text.isdigit() or text in {"true", "false"} or text.startswith(("[", '"')):
-        return json.loads(text)
-    return text
 
 
 def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,4 +11,7 @@ digests.py           digest algorithms, and hashing of files and streams
 program_machine.py   the CPU architecture of a program
 safe_parse.py        JSON and URLs from others
 bounded_yaml.py      YAML from others, with bounds
+yaml_output.py       YAML for others
+shell_settings.py    NAME='VALUE' lines, as in node.env
+hidden_text.py       control characters and others that a reviewer does not see
 """

@@ -6,8 +6,6 @@ visible characters: what a reviewer of the file sees is what is rendered.
 """
 
 import math
-import re
-import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
@@ -18,6 +16,7 @@ import yaml
 from yaml.constructor import SafeConstructor
 from yaml.resolver import Resolver
 
+from bundler.formats.hidden_text import RAW, describe_hidden, find_hidden
 from bundler.log import make_printable
 
 YamlPath = tuple[str | int, ...]
@@ -29,16 +28,6 @@ TAG = "tag:yaml.org,2002:"
 TEXT, MERGE = f"{TAG}str", f"{TAG}merge"
 NUMBERS = range(-(2**63), 2**64)
 LONGEST_NUMBER = 40  # digits
-
-RAW = re.compile(
-    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
-    "\ufeff\ufffe\uffff\ud800-\udfff]|\r(?!\n)"
-)
-"""Refused anywhere in a file, also in comments: control characters, and what changes the order of
-characters or begins a line that an editor does not show."""
-
-HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-"""Unicode categories that no value and no key may have: control, format, surrogate, separators."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +132,7 @@ def compose_documents(text: str, bounds: Bounds = BOUNDS) -> Iterator[Node]:
     """The root of each document, without a check of its values; YamlError for the first fault."""
     if found := RAW.search(text):
         line, column = _find_place(text, found.start())
-        raise YamlError(Fault(line=line, column=column, text=_describe(found[0][0])))
+        raise YamlError(Fault(line=line, column=column, text=describe_hidden(found[0][0])))
     composition = _Composition(bounds)
     try:
         for event in yaml.parse(text, Loader=LOADER):
@@ -264,7 +253,7 @@ class _Construction:
     def _construct_scalar(self, node: Node, path: YamlPath) -> Any:
         if node.tag not in SCALARS:
             return self._refuse_tag(node, path)
-        if text := _find_hidden(node.content):
+        if text := _refuse_hidden(node.content):
             return self._refuse(node, path, text)
         try:
             return SCALARS[node.tag](node.content)
@@ -330,7 +319,7 @@ def _refuse_key(key: Node, own: dict[str, tuple[Node, Node]]) -> str:
     """Why a mapping cannot have the key; empty if it can."""
     if key.kind is not Kind.TEXT:
         return "a key must be text"
-    if text := _find_hidden(key.content):
+    if text := _refuse_hidden(key.content):
         return f"the key {_shorten(make_printable(key.content))} {text}"
     if key.tag == MERGE:
         return "<< twice: write << once, with a list of aliases"
@@ -342,19 +331,9 @@ def _refuse_key(key: Node, own: dict[str, tuple[Node, Node]]) -> str:
     return ""
 
 
-def _find_hidden(text: str) -> str:
-    """Which hidden character the text has; empty if there is none."""
-    if text.isprintable():
-        return ""
-    hidden = next((c for c in text if unicodedata.category(c) in HIDDEN), "")
-    return _describe(hidden) if hidden else ""
-
-
-def _describe(character: str) -> str:
-    name = unicodedata.name(character, "a control character")
-    if character in "\r\n":
-        name = "a line break"
-    return f"has the character U+{ord(character):04X} ({name}): write it without"
+def _refuse_hidden(text: str) -> str:
+    hidden = find_hidden(text)
+    return describe_hidden(hidden) if hidden else ""
 
 
 def _shorten(text: str) -> str:

@@ -8,11 +8,13 @@ from functools import cache
 from typing import Any
 
 import tomli_w
-import yaml
 from jinja2 import Environment, StrictUndefined, Template, UndefinedError
 from jinja2 import TemplateError as JinjaError
 
 from bundler.errors import TemplateError
+from bundler.formats.hidden_text import describe_hidden, find_hidden
+from bundler.formats.shell_settings import quote_setting
+from bundler.formats.yaml_output import dump_yaml
 
 
 class NeedsStateError(UndefinedError):
@@ -50,20 +52,38 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
         autoescape=False,  # noqa: S701 - plain files, not HTML
     )
+    environment.filters["shell"] = quote_shell
     environment.filters["systemd"] = quote_systemd
     environment.filters["toml"] = lambda value: tomli_w.dumps(value).rstrip()
     environment.filters["yaml"] = dump_yaml
     environment.filters["base64"] = lambda text: base64.b64encode(f"{text}\n".encode()).decode()
-    environment.filters["json"] = lambda value: json.dumps(value, indent=2, sort_keys=True)
+    environment.filters["json"] = dump_json
     return environment
 
 
-def quote_systemd(word: str) -> str:
+def quote_shell(value: object) -> str:
+    """Quote one word for sh, as `text_field` of lib/core/common.sh and bundler read it too."""
+    return quote_setting(_check_line(str(value)))
+
+
+def quote_systemd(value: object) -> str:
     """Quote one word of a systemd command line (systemd.service(5), COMMAND LINES)."""
-    escaped = word.replace("%", "%%").replace("$", "$$")
-    if any(character in escaped for character in " \t\"'\\;"):
-        return '"' + escaped.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    return escaped
+    word = _check_line(str(value)).replace("%", "%%").replace("$", "$$")
+    if not word or word[0] == "#" or any(character in word for character in " \"'\\;"):
+        return '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return word
+
+
+def _check_line(text: str) -> str:
+    """The text; raises TemplateError if it is not a single line of visible characters."""
+    if hidden := find_hidden(text):
+        raise TemplateError(f"a value {describe_hidden(hidden)}")
+    return text
+
+
+def dump_json(value: object) -> str:
+    """Dump JSON, sorted and indented."""
+    return json.dumps(value, indent=2, sort_keys=True, allow_nan=False)
 
 
 def json_line(value: object) -> str:
@@ -71,8 +91,3 @@ def json_line(value: object) -> str:
     if isinstance(value, str) and (match := re.fullmatch(r"(\d+)(h|m|s)", value)):
         value = f"{match[1]}{match[2]}" + {"h": "0m0s", "m": "0s", "s": ""}[match[2]]
     return json.dumps(value, separators=(",", ":"), sort_keys=True)
-
-
-def dump_yaml(value: object) -> str:
-    """Dump YAML in block style, keys in the given order, without a newline at the end."""
-    return yaml.safe_dump(value, sort_keys=False, width=2**16).rstrip()

@@ -3,8 +3,7 @@
 import base64
 from collections.abc import Mapping
 
-import yaml
-
+from bundler.formats.yaml_output import dump_yaml
 from bundler.pki.key_pairs import KeyPair
 
 
@@ -47,7 +46,7 @@ def _render(
         "current-context": context,
         "preferences": {},
     }
-    return yaml.safe_dump(document, sort_keys=False, width=2**20).encode()
+    return f"{dump_yaml(document)}\n".encode()
 
 
 def _encode(pem: bytes) -> str:

@@ -244,7 +244,8 @@ def _make_host_values(plan: ClusterPlan, node: NodePlan) -> dict[str, Any]:
         "serving": list_serving(plan, node),
         "api_server_days": row_for(LOOPBACK_DAYS, minor) - LOOPBACK_MARGIN,
         "units": has(UNITS),
-        "ports": ports,
+        "ports": tuple(f"{port}:{unit}" for port, unit in ports.items()),
+        "planned_nodes": tuple(f"{n.name}|{n.address}|{','.join(n.roles)}" for n in plan.nodes),
         "open_ports": open_ports(plan, node, ports),
         "closed_ports": tuple(
             port for port in CLOSED_PORTS if not _is_in_extra(plan.cluster, port)

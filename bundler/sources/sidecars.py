@@ -18,9 +18,9 @@ from bundler.catalog import Artifact
 from bundler.errors import ArtifactError
 from bundler.sources.download import FetchOptions
 from bundler.sources.fetch import fetch_unpinned
-from bundler.sources.limits import MAX_SIDECAR
 from bundler.sources.retries import NotFoundError, StoppedError
 
+MAX_SIZE = 1 << 20  # bytes
 ALGORITHM = "sha256"
 
 
@@ -60,10 +60,10 @@ def fetch_sidecar(
     could suppress a signature by causing errors.
     """
     named = replace(artifact, component=f"{kind.name} of {artifact.component}")
-    document = replace(named, url=url, algorithm=ALGORITHM, digest="", size=None, most=MAX_SIDECAR)
+    document = replace(named, url=url, algorithm=ALGORITHM, digest="", size=None)
     fault: ArtifactError | None = None
     try:
-        found, path = fetch_unpinned(document, options)
+        found, path = fetch_unpinned(document, options, MAX_SIZE)
     except StoppedError:
         raise
     except NotFoundError:
@@ -88,7 +88,7 @@ def fetch_sidecar(
 
 def find_cached_sidecars(artifact: Artifact, url: str, cache: Cache) -> tuple[Artifact, ...]:
     """The files in the cache that the artifact's sidecar URL served."""
-    document = replace(artifact, url=url, algorithm=ALGORITHM, size=None, most=MAX_SIDECAR)
+    document = replace(artifact, url=url, algorithm=ALGORITHM, size=None)
     return tuple(_find_cached(document, (DOCUMENTS, IMPORTED), cache))
 
 

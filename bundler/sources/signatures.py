@@ -70,7 +70,7 @@ def check_signature(
     ConfigError if the user's key cannot be read, or upstream does not sign this version.
     """
     signed = choose_signed(artifact.component, artifact.version, key)
-    url = signed.signature.format(url=artifact.url)
+    url = signed.signature.replace("{url}", artifact.url)
     signature = _fetch(artifact, SIGNATURE, url, options)
     try:
         signer = _CHECKS[signed.scheme](artifact, path, key, signed, signature, options)
@@ -86,7 +86,7 @@ def list_signatures(artifact: Artifact, key: UpstreamKey) -> tuple[str, ...]:
     """The URLs that `check_signature` requests."""
     signed = choose_signed(artifact.component, artifact.version, key)
     urls = (signed.signature, signed.certificate if signed.scheme is Scheme.COSIGN else "")
-    return tuple(url.format(url=artifact.url) for url in urls if url)
+    return tuple(url.replace("{url}", artifact.url) for url in urls if url)
 
 
 def _fetch(artifact: Artifact, kind: SidecarKind, url: str, options: FetchOptions) -> bytes:
@@ -132,7 +132,7 @@ def _check_cosign(
 ) -> str:  # fmt: skip
     """The identity in the certificate whose key made the signature."""
     _check_named(artifact, signed)
-    url = signed.certificate.format(url=artifact.url)
+    url = signed.certificate.replace("{url}", artifact.url)
     leaf = _read_leaf(_fetch(artifact, CERTIFICATE, url, options))
     _check_leaf(leaf, _read_cas(key.cosign), signed)
     public = leaf.public_key()

@@ -94,7 +94,7 @@ check_host() {
     ! is_locked || die 3 "another install.sh or uninstall.sh is running (process $(lock_owner))"
     make_work_dir
     load_node
-    installed=$(sed -n "s/^NODE='\(.*\)'$/\1/p" "$prefix/opt/k8s/bundle/node.env" 2>/dev/null)
+    installed=$(text_field "$prefix/opt/k8s/bundle/node.env" NODE)
     [ -z "$installed" ] || [ "$installed" = "$NODE" ] ||
         die 3 "the node $installed is installed on this host, not $NODE: run /opt/k8s/bundle/uninstall.sh"
 }

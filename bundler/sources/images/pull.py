@@ -14,8 +14,6 @@ from bundler.files import write_atomically
 from bundler.formats.image_manifests import (
     INDICES,
     MANIFESTS,
-    MAX_DOCUMENT,
-    MAX_LAYER,
     Descriptor,
     ImageManifest,
     architecture_of,
@@ -228,12 +226,12 @@ def _list_blobs(wanted: WantedImage, manifest: ImageManifest) -> list[Artifact]:
     """Configuration and layers."""
     layers = enumerate(manifest.layers, start=1)
     return [
-        _as_artifact(wanted, "configuration", manifest.config, MAX_DOCUMENT),
-        *(_as_artifact(wanted, f"layer {number}", layer, MAX_LAYER) for number, layer in layers),
+        _as_artifact(wanted, "configuration", manifest.config),
+        *(_as_artifact(wanted, f"layer {number}", layer) for number, layer in layers),
     ]
 
 
-def _as_artifact(wanted: WantedImage, what: str, blob: Descriptor, most: int) -> Artifact:
+def _as_artifact(wanted: WantedImage, what: str, blob: Descriptor) -> Artifact:
     """A blob as a file to fetch."""
     return Artifact(
         component=wanted.reference.name,
@@ -243,15 +241,13 @@ def _as_artifact(wanted: WantedImage, what: str, blob: Descriptor, most: int) ->
         algorithm=ALGORITHM,
         digest=blob.hexadecimal,
         source="the image's manifest",
-        most=most,
         size=blob.size,
     )
 
 
 def _as_document(wanted: WantedImage, digest: str) -> Artifact:
     """A manifest or an index, whose size is unknown."""
-    document = _as_artifact(wanted, "manifest", Descriptor("", digest, 0), MAX_DOCUMENT)
-    return replace(document, size=None)
+    return replace(_as_artifact(wanted, "manifest", Descriptor("", digest, 0)), size=None)
 
 
 def _assemble(wanted: WantedImage, served: str, manifest: ImageManifest, cache: Cache) -> Pulled:

@@ -10,7 +10,7 @@ minor() {
     printf '%s\n' "${minor_rest%%.*}"
 }
 
-installed_field() { sed -n "s/^$1='\(.*\)'\$/\1/p" "$prefix/opt/k8s/bundle/node.env" 2>/dev/null; }
+installed_field() { text_field "$prefix/opt/k8s/bundle/node.env" "$1"; }
 
 # Kubernetes and etcd support upgrades of one minor version, and no downgrade of etcd.
 check_upgrade() {

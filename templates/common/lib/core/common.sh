@@ -67,15 +67,19 @@ finish() {
 # shellcheck disable=SC1091 # rendered for each node
 load_node() { . "$here/node.env"; }
 
-# text_field FILE NAME: the value of NAME='VALUE' in the file, which is read as text and never run.
+# text_field FILE NAME: the value of NAME='VALUE' in the file, which is read as text and never run. A quote inside
+# of VALUE is written as '"'"'.
 text_field() {
     while IFS= read -r field_line; do
-        case $field_line in
-            "$2='"*"'")
-                field_line=${field_line#*"='"}
-                printf '%s\n' "${field_line%"'"}"
-                ;;
-        esac
+        case $field_line in "$2='"*"'") ;; *) continue ;; esac
+        field_rest=${field_line#*"='"} field_value=''
+        field_rest=${field_rest%"'"}
+        while :; do
+            case $field_rest in *"'\"'\"'"*) ;; *) break ;; esac
+            field_value=$field_value${field_rest%%"'\"'\"'"*}\'
+            field_rest=${field_rest#*"'\"'\"'"}
+        done
+        printf '%s\n' "$field_value$field_rest"
     done 2>/dev/null <"$1"
 }
 
