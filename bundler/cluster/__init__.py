@@ -17,6 +17,7 @@ accepted.py        flags and fields that the real programs accept, by minor
 audit_policy.py    audit policies of a site, and which of their rules log secrets
 components.py      tables of what runs where
 settings.py        flags and configuration fields of a minor, with `extra` merged over them
+taints.py          the taints with which kubelets register their Nodes
 host_needs.py      kernel settings and open ports of a node
 plan.py            Cluster → ClusterPlan: the desired state, with every default set
 """

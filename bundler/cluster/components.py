@@ -130,6 +130,7 @@ UNITS: tuple[Row, ...] = (
     ("kube-keepalived.service", Role.LOAD_BALANCER, "nginx-keepalived"),
     ("kube-apply.service", Role.CONTROL_PLANE, None),
     ("kube-csr-approver.service", Role.CONTROL_PLANE, None),
+    ("kube-node-remover.service", Role.CONTROL_PLANE, None),
     ("docker.service", Role.WORKER, "docker"),
     ("cri-dockerd.service", Role.WORKER, "cri-dockerd"),
     ("containerd.service", Role.WORKER, "containerd"),

@@ -139,6 +139,7 @@ CERTIFICATES = (
     _client("scheduler", "system:kube-scheduler"),
     _client("kube-proxy", "system:kube-proxy"),
     _client("csr-approver", "bundler:csr-approver"),
+    _client("node-remover", "bundler:node-remover"),
     _client("admin", "kubernetes-admin", organization="system:masters"),
     _client("flannel", "bundler:flannel", feature="flannel-kubernetes"),
     _client("flannel-etcd-client", "flannel-etcd-client", ca=ETCD_CA, feature="flannel-etcd"),

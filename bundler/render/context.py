@@ -44,6 +44,7 @@ from bundler.cluster.plan import (
 )
 from bundler.cluster.schema import Cluster, Role
 from bundler.cluster.settings import make_config, make_flags
+from bundler.cluster.taints import list_planned_taints
 from bundler.formats.image_references import full_name
 from bundler.overlays.templating import compile_template, json_line, make_unknown
 from bundler.pki.cluster_pki import Pki
@@ -148,6 +149,7 @@ def make_context(plan: ClusterPlan, node: NodePlan, secrets: Secrets | None) -> 
         "pause_image": _image_of(plan, "pause", node.arch),
         "modules": kernel_modules(plan, node),
         "sysctls": sysctls(node),
+        "planned_taints": list_planned_taints(cluster),
     }
 
     def render(text: str) -> str:

@@ -88,4 +88,4 @@ def test_only_files_with_secrets_have_mode_0600(trees: Path) -> None:
         path.endswith((".key", ".kubeconfig", "encryption-config.yaml", "bootstrap-tokens.yaml"))
         for path in closed
     )
-    assert len(closed) == 17
+    assert len(closed) == 18

@@ -216,7 +216,7 @@ def test_systemd_finds_no_fault_with_any_unit(installed: Cluster) -> None:
 
 def test_kubectl_and_openssl_read_what_was_made(installed: Cluster) -> None:
     master = installed.masters[0]
-    for name in ("admin", "controller-manager", "scheduler", "csr-approver"):
+    for name in ("admin", "controller-manager", "scheduler", "csr-approver", "node-remover"):
         said = master.output(
             f"/opt/k8s/bin/kubectl --kubeconfig /etc/kubernetes/{name}.kubeconfig version --short"
         )

@@ -187,3 +187,27 @@ def test_the_next_run_completes_a_killed_one(api: Api) -> None:
     assert code == 0
     assert "w1 is uncordoned" in said
     assert (api.read("nodes"), "cordoned" in api.state) == (NODES, False)
+
+
+def test_only_the_planned_workers_are_read_by_name(api: Api) -> None:
+    assert api.run("is_drain_due; list_nodes") == (0, NODES)
+    assert api.read("calls").startswith("get node w1 w2 w3 --ignore-not-found ")
+
+
+def test_nodes_are_listed_where_the_control_plane_is_of_an_earlier_bundle(api: Api) -> None:
+    api.write("lists-only", "")
+    assert api.run(COMPLETE)[0] == 0
+
+
+def test_a_refusal_to_read_a_node_is_not_taken_for_its_absence(api: Api) -> None:
+    kubectl = api.directory / "bin/kubectl"
+    kubectl.write_text(
+        kubectl.read_text().replace(
+            "case $words in",
+            "case $words in 'get node'*) echo 'nodes \"w2\" is forbidden' >&2; exit 1 ;; esac\ncase $words in",
+            1,
+        )
+    )
+    said = api.run("check_drain")[1]
+    assert "FAILURE drain: pods cannot be evicted" in said
+    assert 'nodes "w2" is forbidden' in said

@@ -1,6 +1,7 @@
-"""uninstall.sh --leave, forget-node.sh, and revoked tokens: how hosts leave a cluster."""
+"""uninstall.sh --leave and forget-node.sh: how hosts leave a cluster."""
 
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -21,12 +22,19 @@ case $* in
     *'member remove '*) [ ! -e etcd-refuses ] || {{ echo 'etcdserver: unhealthy cluster' >&2; exit 1; }}; sed -i "/^${{*##* }},/d" members ;;
 esac
 """
+# A control plane deletes the Node as soon as it has the label, or never. *) is the last case of kubectl's stand-in.
+LABEL = """\
+    'label --overwrite node w1 bundler/leave='*)
+        grep -q '^w1' nodes || { echo 'Error from server (NotFound): nodes "w1" not found' >&2; exit 1; }
+        echo "${words##*=}" >asked; [ -e nobody-deletes ] || sed -i /^w1/d nodes ;;
+    *) echo"""
 # What leave.sh needs in addition to the script of drain_api.py.
 LEAVE = """
 . {lib}/coordination/leave.sh
-prefix={work}/root ADDRESS=192.0.2.2 ROLES='etcd control-plane worker' ETCD_VERSION=3.4.23
+prefix={work}/root PLANNED_TAINTS=gpu=yes:NoSchedule ADDRESS=192.0.2.2 ROLES='etcd control-plane worker' ETCD_VERSION=3.4.23
 DATA_PATHS={work}/data/etcd
 ETCD_ENDPOINTS='https://192.0.2.1:2379 https://192.0.2.2:2379 https://192.0.2.3:2379'
+systemctl() {{ echo "$*" >>{work}/api/systemctl; }}
 check_leave
 leave_cluster
 echo GONE
@@ -46,7 +54,7 @@ class Site(Api):
         kubectl.write_text(
             kubectl.read_text().replace(
                 "    *) echo",
-                "    'delete node w1 --ignore-not-found') sed -i /^w1/d nodes ;;\n    *) echo",
+                LABEL,
             )
         )
         self.write("members", MEMBERS)
@@ -68,11 +76,89 @@ def test_pods_are_evicted_then_the_member_then_the_node_is_removed(site: Site) -
     code, said = site.leave()
     assert code == 0, said
     assert said.index("all pods are evicted") < said.index("removed w1 from etcd")
-    assert said.index("removed w1") < said.index("deleted the node w1") < said.index("GONE")
+    assert said.index("removed w1") < said.index("the Node w1 is deleted") < said.index("GONE")
     assert site.read("nodes") == "w2|||True\nw3|||True\n"
     assert "aaa2" not in site.read("members")
     assert "https://192.0.2.2:2379" not in site.read("etcd-calls")
     assert not (site.directory / "data/etcd/member").exists()
+
+
+def test_the_kubelet_stops_before_the_host_asks(site: Site) -> None:
+    """Otherwise it could report after the request, which would then be void, or register again."""
+    kubectl = site.directory / "bin/kubectl"
+    kubectl.write_text(
+        kubectl.read_text().replace('echo "${words##*=}"', "cp systemctl before; echo")
+    )
+    assert site.leave()[0] == 0
+    assert "disable --now kubelet.service" in site.read("before")
+
+
+def test_the_time_of_the_request_is_in_the_label(site: Site) -> None:
+    before = datetime.now(tz=UTC).strftime("%Y%m%d%H%M%S")
+    site.leave()
+    assert before <= site.read("asked").strip() <= datetime.now(tz=UTC).strftime("%Y%m%d%H%M%S")
+
+
+def test_it_never_deletes_its_node_itself(site: Site) -> None:
+    site.leave()
+    assert "delete node" not in site.read("calls")
+
+
+@pytest.mark.parametrize(
+    ("taints", "labels", "mark"),
+    [
+        ("quarantine:NoExecute ", "kubernetes.io/hostname ", "the taint quarantine:NoExecute"),
+        ("-", "node-restriction.kubernetes.io/zone ", "the label node-restriction.kubernetes.io/zone"),
+    ],
+)  # fmt: skip
+def test_nothing_is_changed_if_an_administrator_marked_the_node(
+    site: Site, taints: str, labels: str, mark: str
+) -> None:
+    site.write("marks", f"w1\tuid\t7\t-\t{taints}\t{labels}\n")
+    code, said = site.leave()
+    assert (code, f"the Node w1 has {mark}, which an administrator set" in said) == (3, True)
+    assert "forget-node.sh w1" in said
+    assert (site.read("nodes"), site.read("members")) == (NODES, MEMBERS)
+    assert not (site.directory / "api/evictions").exists()
+
+
+def test_a_taint_of_the_plan_does_not_keep_the_node(site: Site) -> None:
+    site.write("marks", "w1\tuid\t7\t-\tgpu=yes:NoSchedule \tkubernetes.io/hostname \n")
+    assert site.leave()[0] == 0
+
+
+def test_it_goes_on_with_a_warning_if_no_control_plane_deletes_the_node(site: Site) -> None:
+    site.write("nobody-deletes", "")
+    code, said = site.leave("LEAVE_LIMIT=1")
+    assert (code, "GONE" in said) == (0, True)
+    assert "warning: after 1 s the Node w1 still exists" in said
+    assert "/opt/k8s/libexec/forget-node.sh w1 on a control plane" in said
+
+
+def test_a_run_after_the_node_was_deleted_does_the_rest(site: Site) -> None:
+    site.write("nodes", NODES.replace("w1|||True\n", ""))
+    code, said = site.leave()
+    assert (code, "GONE" in said, "warning" in said) == (0, True, False), said
+    assert "aaa2" not in site.read("members")
+    assert not (site.directory / "api/evictions").exists()
+
+
+def test_a_run_after_one_that_was_killed_while_it_waited_does_the_rest(site: Site) -> None:
+    site.write("nobody-deletes", "")
+    script = "LEAVE_LIMIT=9; is_node_gone() { trap - EXIT; rm -rf $work $store/lock; kill -9 $$; }"
+    assert site.leave(script)[0] == -9
+    assert site.read("nodes").startswith("w1|true|")
+    (site.directory / "api/nobody-deletes").unlink()
+    code, said = site.leave()
+    assert (code, "the Node w1 is deleted" in said) == (0, True), said
+
+
+def test_a_host_that_is_installed_again_takes_its_request_back(site: Site) -> None:
+    site.write("nodes", NODES.replace("w1||", "w1|true|"))
+    site.write("nobody-deletes", "")
+    (site.directory / "store/cordoned").write_text("now\n")
+    assert site.run("uncordon_node")[0] == 0
+    assert '"labels":{"bundler/leave":null}' in site.read("calls")
 
 
 def test_nothing_is_changed_if_etcd_refuses(site: Site) -> None:

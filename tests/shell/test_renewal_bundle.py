@@ -28,6 +28,7 @@ HOT_RELOADED = [
     f"{ETCD}/peer.key",
     f"{ETCD}/healthcheck-client.crt",
     "rootfs/etc/kubernetes/csr-approver.kubeconfig",
+    "rootfs/etc/kubernetes/node-remover.kubeconfig",
     "rootfs/etc/kubernetes/admin.kubeconfig",
 ]
 """Files that cause no restart with Kubernetes 1.20 and etcd 3.4."""

@@ -22,7 +22,8 @@ trap finish EXIT
 lock_taken=yes
 {command}
 """
-# The state is in files: nodes (lines as list_nodes prints them), pods (lines as list_pods requests them),
+# The state is in files: nodes (lines as list_nodes prints them), marks (the line of node-marks.gotemplate for w1),
+# lists-only (exists if nodes may be listed, but not read by name), pods (lines as list_pods requests them),
 # stubborn (pods whose eviction a disruption budget refuses)
 KUBECTL = r"""
 cd {work}/api
@@ -30,7 +31,15 @@ shift_options() {{ while case ${{1:-}} in --server*|--cert*|--client*|--request*
 words=$(shift_options "$@")
 echo "$words" >>calls
 case $words in
-    'get nodes'*) [ ! -e down ] || {{ echo 'Unable to connect to the server' >&2; exit 1; }}; cat nodes; [ ! -e after-list ] || sh ./after-list ;;
+    'get node'*) [ ! -e down ] || {{ echo 'Unable to connect to the server' >&2; exit 1; }} ;;
+esac
+case $words in
+    'get node '*node-marks.gotemplate) sed -n 's/^w1|.*/&/p' nodes | while read -r _; do cat marks; done ;;
+    'get node '*)
+        [ ! -e lists-only ] || case $words in *' w2 '*) echo 'nodes "w2" is forbidden' >&2; exit 1 ;; esac
+        names=${{words#get node }}; for name in ${{names%% --*}}; do grep "^$name|" nodes; done
+        [ ! -e after-list ] || sh ./after-list ;;
+    'get nodes '*) [ -e lists-only ] || {{ echo 'nodes is forbidden' >&2; exit 1; }}; cat nodes ;;
     'get pods'*) cat pods ;;
     '-n kube-system get lease'*) [ ! -e no-lease ] || exit 1; n=$(cat renewed); [ -e no-leader ] || echo $((n + 1)) >renewed; echo "$n" ;;
     '-n kube-system get endpoints'*) exit 1 ;;
@@ -55,6 +64,7 @@ kube-system|static|Running|Node|hash|
 default|db-0|Running|StatefulSet||
 """
 PLAN = "m1|192.0.2.1|etcd,control-plane w1|192.0.2.11|worker w2|192.0.2.12|worker w3|192.0.2.13|etcd,worker"
+MARKS = "w1\tuid\t7\t-\tnode.kubernetes.io/unschedulable:NoSchedule \tkubernetes.io/hostname \n"
 NODES = "w1|||True\nw2|||True\nw3|||True\n"
 
 
@@ -69,6 +79,7 @@ class Api:
         (directory / "w/touched").write_text("/opt/k8s/bin/kubelet\n")
         write_program(directory / "bin/kubectl", KUBECTL.format(work=directory))
         self.write("nodes", NODES)
+        self.write("marks", MARKS)
         self.write("pods", PODS)
         self.write("calls", "")
         self.write("renewed", "1")

@@ -18,6 +18,7 @@ PURPOSES = {
     "scheduler": "client certificate of the scheduler for the API",
     "kube-proxy": "client certificate of kube-proxy for the API",
     "csr-approver": "client certificate of the job that approves kubelet certificates",
+    "node-remover": "client certificate of the job that deletes the Nodes of hosts that leave",
     "admin": "client certificate of the administrator: its group, system:masters, has all rights",
     "flannel": "client certificate of flannel for the API",
     "flannel-etcd-client": "client certificate of flannel for etcd",

@@ -138,7 +138,7 @@ def test_a_changed_key_kind_applies_to_new_keys_only_and_is_reported(state):
     assert read_files(state) == before
     assert made.notes == (
         (
-            "pki.key is rsa-2048, which applies to new keys only: 19 existing keys of another"
+            "pki.key is rsa-2048, which applies to new keys only: 20 existing keys of another"
             " kind are kept (apiserver of master1 …)"
         ),
     )
@@ -171,7 +171,7 @@ def test_all_ended_certificates_are_reported_at_once_and_nothing_is_written(stat
     before = read_files(state)
     with pytest.raises(PkiError, match="admin of the cluster ended on 2027-03-04") as caught:
         ensure_state(state, now=NOW + timedelta(days=366))
-    assert caught.value.message.count("\n") == 18
+    assert caught.value.message.count("\n") == 19
     assert "bundler certs renew --expiring 90d" in caught.value.hint
     assert caught.value.hint.count("\n") == 0
     assert read_files(state) == before

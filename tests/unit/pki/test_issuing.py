@@ -51,6 +51,7 @@ def get(certificate, kind):
         ("scheduler", "system:kube-scheduler", None, {CLIENT}),
         ("kube-proxy", "system:kube-proxy", None, {CLIENT}),
         ("csr-approver", "bundler:csr-approver", None, {CLIENT}),
+        ("node-remover", "bundler:node-remover", None, {CLIENT}),
         ("admin", "kubernetes-admin", "system:masters", {CLIENT}),
         ("flannel", "bundler:flannel", None, {CLIENT}),
         ("flannel-etcd-client", "flannel-etcd-client", None, {CLIENT}),
@@ -70,7 +71,7 @@ def test_each_certificate_has_its_name_and_no_more_usages_than_it_needs(
 
 
 def test_the_table_above_has_every_declared_certificate():
-    assert len(SPECS) == len(declarations.CERTIFICATES) == 17
+    assert len(SPECS) == len(declarations.CERTIFICATES) == 18
     assert {spec.ca for spec in declarations.CERTIFICATES} == set(declarations.CA_NAMES)
 
 

@@ -26,11 +26,24 @@ kube() {
         --client-certificate="$identity" --client-key="$identity" --request-timeout=10s "$@"
 }
 
-# "name|unschedulable|ticket|Ready" of every node.
+# list_nodes [NAME...]: "name|unschedulable|ticket|Ready" of those of these nodes that exist; without names of the
+# planned workers, which a node may read (bundler:planned-nodes). Control planes of earlier bundles let nodes list all
+# Nodes, and from Kubernetes 1.32 on not read one by its name.
 list_nodes() {
-    fields='{.metadata.name}|{.spec.unschedulable}|{.metadata.annotations.bundler/turn}|'
-    fields="$fields{range .status.conditions[?(@.type==\"Ready\")]}{.status}{end}"
-    kube get nodes -o jsonpath="{range .items[*]}$fields{\"\\n\"}{end}"
+    # shellcheck disable=SC2046 # a list of names
+    [ $# -gt 0 ] || set -- $(planned_workers)
+    format=go-template-file=$here/lib/coordination/nodes.gotemplate
+    if kube get node "$@" --ignore-not-found -o "$format" >"$work/list" 2>"$work/refusal" ||
+        { grep -qi forbidden "$work/refusal" && kube get nodes -o "$format" >"$work/list" 2>/dev/null; }; then
+        cat "$work/list"
+        return
+    fi
+    cat "$work/refusal" >&2
+    return 1
+}
+
+planned_workers() {
+    printf '%s\n' "$NODES" | tr ' ' '\n' | awk -F '|' '("," $3 ",") ~ /,worker,/ { print $1 }'
 }
 
 # "namespace name owner here|going" of the pods of this node that must be evicted: all but those that have
@@ -165,7 +178,7 @@ release_drain_slot() {
 # The file is written first, so that the next run uncordons the node after a kill in between. A node that
 # was cordoned by somebody else stays cordoned.
 cordon_node() {
-    case $(list_nodes | awk -F '|' -v own="$NODE" '$1 == own { print $2 }') in true) return ;; esac
+    case $(list_nodes "$NODE") in "$NODE|true|"*) return ;; esac
     write_line "$store/cordoned" "$(print_time)"
     kube patch node "$NODE" -p '{"spec":{"unschedulable":true}}' >/dev/null
 }
@@ -173,7 +186,8 @@ cordon_node() {
 uncordon_node() {
     [ -f "$store/cordoned" ] || return 0
     identity=$KUBELET_ROOT/pki/kubelet-client-current.pem
-    if ! kube patch node "$NODE" -p '{"spec":{"unschedulable":null}}' >"$work/answer" 2>&1; then
+    stays='{"metadata":{"labels":{"bundler/leave":null}},"spec":{"unschedulable":null}}'
+    if ! kube patch node "$NODE" -p "$stays" >"$work/answer" 2>&1; then
         warn "$NODE stays cordoned: $(tail -n 1 "$work/answer"); run install.sh again, or kubectl uncordon $NODE"
         return 0
     fi

@@ -1,8 +1,11 @@
-# Take this host out of its cluster (uninstall.sh --leave): evict its pods, remove its etcd member, delete its
-# Node. Its bootstrap token and its place in node.env of the others go with the control planes' next bundles.
-# needs: drain prefix work
+# Take this host out of its cluster (uninstall.sh --leave): evict its pods, remove its etcd member, stop its kubelet,
+# and ask the control planes to delete its Node, which no host may do itself (kube-node-remover.service there). Its
+# bootstrap token and its place in node.env of the others go with the control planes' next bundles.
+# needs: drain here prefix work
 # sets: nothing
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
+
+LEAVE_LIMIT=60 # how long to wait until a control plane has deleted the Node, in seconds
 
 is_node() { case " $ROLES " in *' worker '*) [ -f "$identity" ] ;; *) return 1 ;; esac }
 is_member() { [ -n "$ETCD_VERSION" ] && [ -f "$prefix/etc/etcd/pki/server.crt" ]; }
@@ -28,9 +31,10 @@ check_leave() {
     identity=$KUBELET_ROOT/pki/kubelet-client-current.pem
     touch "$work/touched"
     if is_node; then
-        list_pods >"$work/pods" 2>"$work/answer" ||
+        { describe_node >"$work/node" && list_pods >"$work/pods"; } 2>"$work/answer" ||
             die 3 "the API at $ENDPOINT does not answer ($(tail -n 1 "$work/answer")): try again when it does;" \
                 "if the whole cluster is removed, uninstall without --leave"
+        check_marks
         bare=$(list_bare_pods)
         [ -z "$bare" ] || [ "$drain" = no ] ||
             die 3 "these pods have no owner that creates them again on another node: $bare;" \
@@ -44,6 +48,24 @@ check_leave() {
     member=$(own_member_id)
     [ -n "$member" ] || [ ! -s "$work/answer" ] ||
         die 3 "the other members of etcd do not answer: $(tail -n 1 "$work/answer")"
+}
+
+# The Node of this host as node-marks.gotemplate prints it; nothing if it does not exist (any more).
+describe_node() {
+    kube get node "$NODE" --ignore-not-found -o go-template-file="$here/lib/coordination/node-marks.gotemplate"
+}
+
+# kube-node-remover would refuse for the same reason.
+check_marks() {
+    marks=$(awk -v planned="$PLANNED_TAINTS" -f "$here/lib/coordination/node-marks.awk" "$work/node" | cut -f 5)
+    case $marks in
+        '' | -) ;;
+        *)
+            die 3 "the Node $NODE has $marks, which an administrator set, so no control plane deletes it;" \
+                "nothing was changed. Remove that with kubectl, or uninstall without --leave and then run" \
+                "/opt/k8s/libexec/forget-node.sh $NODE on a control plane"
+            ;;
+    esac
 }
 
 print_leave() {
@@ -61,7 +83,7 @@ refuse_leave() {
 
 # etcd comes first: it may refuse, and then nothing was changed. The other members have all of its data.
 leave_cluster() {
-    if is_node; then
+    if is_node && [ -s "$work/node" ]; then
         cordon_node || die 3 "$NODE cannot be cordoned; nothing was changed"
         [ "$drain" = no ] || evict_pods
     fi
@@ -76,10 +98,32 @@ leave_cluster() {
         systemctl -q disable --now etcd.service
         for path in $DATA_PATHS; do rm -rf "$path/member" "$path"/*.wal; done
     fi
-    if is_node; then
-        kube delete node "$NODE" --ignore-not-found >/dev/null 2>"$work/answer" ||
-            warn "cannot delete the node $NODE: $(tail -n 1 "$work/answer"); run kubectl delete node $NODE"
-        note "left the cluster"
-        say "  deleted the node $NODE"
-    fi
+    ! is_node || leave_api
 }
+
+# The kubelet stops first, so that it does not register the host again, not even after a power cut. If it reports
+# after the time in the label, the host was installed again, and nobody deletes its Node.
+leave_api() {
+    systemctl -q disable --now kubelet.service
+    if ! kube label --overwrite node "$NODE" "bundler/leave=$(date -u +%Y%m%d%H%M%S)" >/dev/null 2>"$work/answer"; then
+        ! grep -qi 'not *found' "$work/answer" || return 0
+        warn_of_node "cannot ask for the deletion of the Node $NODE: $(tail -n 1 "$work/answer")"
+        return
+    fi
+    say "  waiting until a control plane has deleted the Node $NODE"
+    wait_start=$(now)
+    until is_node_gone; do
+        if [ $(($(now) - wait_start)) -ge "$LEAVE_LIMIT" ]; then
+            warn_of_node "after $LEAVE_LIMIT s the Node $NODE still exists: see journalctl -u kube-node-remover there"
+            return
+        fi
+        sleep 2
+    done
+    note "left the cluster"
+    say "  the Node $NODE is deleted"
+}
+
+is_node_gone() { describe_node >"$work/node" 2>"$work/answer" && [ ! -s "$work/node" ]; }
+
+# warn_of_node WHAT: the host goes on without --leave's last step, which an administrator can do without it.
+warn_of_node() { warn "$1; when this host is uninstalled, run /opt/k8s/libexec/forget-node.sh $NODE on a control plane"; }
