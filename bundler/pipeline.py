@@ -28,6 +28,7 @@ from bundler.errors import ConfigError
 from bundler.files import LEFTOVER_AGE, ensure_directory, remove_leftovers
 from bundler.formats.volumes import Written
 from bundler.overlays.templating import make_unknown
+from bundler.pki.ca_certificates import check_has_cas
 from bundler.pki.cluster_pki import ensure_pki
 from bundler.pki.pending import check_signed
 from bundler.progress import DownloadProgress
@@ -97,7 +98,7 @@ def build(
     payloads = fetch(project, resolved)
     ensure_directory(output)
     change_state()
-    with nullcontext() if media.public_only else open_secrets(project) as secrets:
+    with nullcontext() if media.public_only else open_secrets(project, create=True) as secrets:
         trees = render_trees(project, resolved, payloads, secrets)
         written = pack_bundles(trees, payloads, target)
     warn_about_first_uses(project, resolved)
@@ -127,7 +128,7 @@ def render(inputs: Inputs, output: Path, *, text_only: bool) -> tuple[Path, ...]
     project = load(inputs)
     resolved = resolve(project)
     payloads = None if text_only else fetch(project, resolved)
-    with open_secrets(project) as secrets:
+    with open_secrets(project, create=True) as secrets:
         trees = render_trees(project, resolved, payloads, secrets)
         directories = []
         for node in trees.plan.nodes:
@@ -166,10 +167,15 @@ def fetch(project: Project, resolved: Resolved) -> Payloads:
 
 
 @contextmanager
-def open_secrets(project: Project) -> Iterator[Secrets]:
-    """Load the secrets of the cluster and create the missing ones; the state stays locked."""
+def open_secrets(project: Project, *, create: bool) -> Iterator[Secrets]:
+    """Load the secrets of the cluster and create the missing ones; the state stays locked.
+
+    Without `create` raises PkiError if a build has not made the CAs yet.
+    """
     plan, network = project.plan, project.cluster.network
-    with open_state(project.state_path) as state:
+    if not create:
+        check_has_cas(project.state_path, plan)
+    with open_state(project.state_path, create=create) as state:
         workers = worker_names(project.cluster)
         pod_subnets = state.ensure_pod_subnets(
             _list_subnet_owners(project.cluster), network.pod_cidr, network.pod_subnet_prefix

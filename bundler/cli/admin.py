@@ -18,13 +18,14 @@ from bundler.cli.options import (
 from bundler.errors import OutputError
 from bundler.files import write_atomically
 from bundler.pipeline import open_secrets
+from bundler.pki.ca_certificates import check_has_cas
 from bundler.pki.user_access import (
     check_names,
     check_password,
     make_admin_pkcs12,
     make_user_kubeconfig,
 )
-from bundler.project import check
+from bundler.project import load
 
 
 def create_command(
@@ -49,8 +50,8 @@ def create_command(
     target = output or Path(f"{name}.kubeconfig")
     check_names(name, group)
     _check_absent(target)
-    project = check(make_inputs(config, pins=pins, state=state, offline=True))
-    with open_secrets(project) as secrets:
+    project = load(make_inputs(config, pins=pins, state=state, offline=True))
+    with open_secrets(project, create=False) as secrets:
         user = make_user_kubeconfig(
             secrets.pki, project.plan, datetime.now(UTC), name=name, group=group, days=days
         )
@@ -75,11 +76,12 @@ def export_command(
 
     A browser or keychain can import the file.
     """
-    password = ask_secret(password_file, "Password", confirm=True)
-    check_password(password)
     _check_absent(output)
-    project = check(make_inputs(config, pins=pins, state=state, offline=True))
-    with open_secrets(project) as secrets:
+    project = load(make_inputs(config, pins=pins, state=state, offline=True))
+    check_has_cas(project.state_path, project.plan)
+    password = ask_secret(password_file, "Password", option="--password-file", confirm=True)
+    check_password(password)
+    with open_secrets(project, create=False) as secrets:
         content = make_admin_pkcs12(secrets.pki, project.plan, password)
     write_atomically(output, content)
     log.info(f"{output}: the administrator's certificate and key, encrypted with the password")

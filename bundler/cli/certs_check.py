@@ -18,7 +18,7 @@ from bundler.errors import ConfigError, PkiError
 from bundler.paths import default_state
 from bundler.pki import declarations
 from bundler.pki.endpoints import find_endpoint, list_endpoints
-from bundler.pki.inventory import check_is_state, parse_days
+from bundler.pki.inventory import parse_days
 from bundler.pki.live import (
     Endpoint,
     Finding,
@@ -26,7 +26,7 @@ from bundler.pki.live import (
     list_names,
 )
 from bundler.pki.rotation_stages import NEXT, PREVIOUS
-from bundler.state.directory import RESTORE, recover_state
+from bundler.state.directory import RESTORE, check_is_state, recover_state
 
 PARALLEL_CONNECTIONS = 16
 

@@ -83,7 +83,7 @@ def request_command(
     """
     now = datetime.now(UTC)
     project = check(make_inputs(config, pins=pins, state=state))
-    with open_state(project.state_path) as opened:
+    with open_state(project.state_path, create=True) as opened:
         wanted = ensure_requests(
             opened,
             project.plan,
@@ -171,10 +171,11 @@ def import_command(
     if ca:
         if files or root or not cert:
             raise ConfigError("use --authority with --cert, --key and --chain, and without files")
-        with _open(directory, dry_run=dry_run) as opened:
+        with _open(directory, create=True, dry_run=dry_run) as opened:
             report = import_ca(
                 opened, plan, ca, now, certificate=cert, key=key, chain=chain,
-                ask=lambda: ask_secret(passphrase_file, "Passphrase of the key"), dry_run=dry_run,
+                ask=lambda: ask_secret(passphrase_file, "Passphrase of the key"),
+                dry_run=dry_run,
             )  # fmt: skip
     else:
         if not files or cert or key or chain:
@@ -182,7 +183,7 @@ def import_command(
                 "give the signed certificates, as files or a directory",
                 hint="or, for a CA with its key: --authority NAME --cert PEM --key PEM",
             )
-        with _open(directory, dry_run=dry_run) as opened:
+        with _open(directory, create=False, dry_run=dry_run) as opened:
             report = import_signed(opened, plan, files, now, root=root, dry_run=dry_run)
     if as_json:
         log.result(json.dumps(_as_data(report, dry_run=dry_run), indent=2))
@@ -191,12 +192,12 @@ def import_command(
 
 
 @contextmanager
-def _open(directory: Path, *, dry_run: bool) -> Iterator[StateDirectory]:
+def _open(directory: Path, *, create: bool, dry_run: bool) -> Iterator[StateDirectory]:
     """Lock the state directory; a dry run does not create it."""
-    if dry_run and not directory.is_dir():
+    if create and dry_run and not directory.is_dir():
         yield StateDirectory(directory)
         return
-    with open_state(directory) as opened:
+    with open_state(directory, create=create and not dry_run) as opened:
         yield opened
 
 

@@ -3,6 +3,7 @@
 import functools
 import inspect
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -226,14 +227,33 @@ def with_inputs(*left_out: str) -> Callable[[Callable[..., None]], Callable[...,
     return decorate
 
 
-def ask_secret(file: Path | None, prompt: str, *, confirm: bool = False) -> str:
-    """Read the first line of the file, or ask for the secret on the terminal."""
+def ask_secret(
+    file: Path | None, prompt: str, *, option: str = "--passphrase-file", confirm: bool = False
+) -> str:
+    """Read the first line of the file, or ask for the secret on the terminal.
+
+    `option` is the option that names the file. Raises ConfigError if there is no terminal.
+    """
     if not file:
+        if not _has_terminal():
+            raise ConfigError(
+                f"{prompt}: there is no terminal to ask for it",
+                hint=f"write it into a file that only you can read, and give {option} FILE",
+            )
         return str(typer.prompt(prompt, hide_input=True, confirmation_prompt=confirm, err=True))
     try:
         return file.read_text(encoding="utf-8").partition("\n")[0]
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: cannot be read as text: {error}") from error
+
+
+def _has_terminal() -> bool:
+    """Whether getpass can ask: it opens the process's terminal even if stdin is a pipe."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return sys.stdin.isatty()
+    return True
 
 
 def shown(path: Path) -> Path:

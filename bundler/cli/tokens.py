@@ -17,7 +17,6 @@ from bundler.cluster.plan import worker_names
 from bundler.cluster.schema import Cluster
 from bundler.errors import ConfigError
 from bundler.paths import default_state
-from bundler.pki.inventory import check_is_state
 from bundler.project import Inputs
 from bundler.state.directory import open_state
 from bundler.state.tokens import Token, list_nodes_with_tokens, renew_tokens
@@ -71,7 +70,6 @@ def renew_command(
             names = [name for name in chosen if name in known or not everything]
             return renew_tokens(state, names, now, cluster.pki.token_days, dry_run=dry_run)
 
-    check_is_state(directory)
     planned = renew(dry_run=True)
     if dry_run:
         _print_tokens(planned, as_json=as_json)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from bundler.catalog.signatures import Scheme
 from bundler.cluster.audit_policy import AuditPolicy, check_audit_policy
@@ -20,6 +20,7 @@ from bundler.cluster.keys import models_in
 from bundler.cluster.os_packages import check_packages
 from bundler.cluster.problem import Problem
 from bundler.cluster.schema import Cluster, Containerd
+from bundler.cluster.values import DnsLabel
 from bundler.errors import ConfigError
 from bundler.formats.bounded_yaml import (
     YamlError,
@@ -89,6 +90,18 @@ def load_cluster(path: Path, pins: Path | None = None) -> Loaded:
         sha256=document.sha256,
         pins_sha256=pins_document.sha256 if pins_document else None,
     )
+
+
+def read_cluster_name(path: Path) -> str:
+    """Read only the name in cluster.yaml, for what needs nothing else; raises ConfigError."""
+    document = _read(path)
+    if "name" not in document.data:
+        raise ConfigError(_line(document, ("name",), MESSAGES["missing"](None)))
+    try:
+        return TypeAdapter(DnsLabel).validate_python(document.data["name"], strict=True)
+    except ValidationError as error:
+        text = MESSAGES.get(error.errors()[0]["type"], _quote_pydantic)(error.errors()[0])
+        raise ConfigError(_line(document, ("name",), text)) from error
 
 
 def _resolve_files(cluster: Cluster, base: Path) -> Cluster:

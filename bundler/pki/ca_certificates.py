@@ -20,7 +20,7 @@ from bundler.pki.ca_origins import ORIGIN, RENEWAL_HINTS, CaOrigin, CertificateA
 from bundler.pki.certificate_rules import make_needs
 from bundler.pki.key_pairs import get_warning_time, load_key, write_pair
 from bundler.pki.name_constraints import check_name_constraints
-from bundler.state.directory import RESTORE, State, has_entries
+from bundler.state.directory import GET_STATE, RESTORE, State, check_is_state, has_entries
 
 SERVICE_ACCOUNT = "service-account"
 CA_WARNING = timedelta(days=180)
@@ -59,6 +59,14 @@ def ensure_kubelet_ca(
     if kubernetes and kubernetes.key:
         return kubernetes
     return _ensure_ca(declarations.KUBELET_CA, state, plan, now=now, notes=notes)
+
+
+def check_has_cas(directory: Path, plan: ClusterPlan) -> None:
+    """Raise PkiError if a CA is missing in a state directory, so that a build must come first."""
+    check_is_state(directory)
+    for name in declarations.list_ca_names(plan):
+        if not (directory / "pki" / name / "cert.pem").is_file():
+            raise PkiError(f"{directory}: {name} is missing", hint=GET_STATE)
 
 
 def check_not_lost(directory: Path, *, after: tuple[str, ...]) -> None:

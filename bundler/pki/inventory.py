@@ -14,7 +14,7 @@ from bundler.errors import ConfigError, PkiError
 from bundler.formats.bundle_archives import explain_damage, read_tar_gz
 from bundler.pki.ca_origins import CHAIN, DESCRIPTIONS, REQUEST, read_origin
 from bundler.pki.live import list_names
-from bundler.state.directory import recover_state
+from bundler.state.directory import check_is_state, recover_state
 
 MAX_SIZE = 1 << 20  # bytes; larger files hold no certificates
 EMBEDDED = {
@@ -71,15 +71,6 @@ def list_state_certificates(directory: Path, now: datetime) -> tuple[Certificate
         except OSError as error:
             raise PkiError(f"{path}: {error.strerror}") from error
     return _sorted(found)
-
-
-def check_is_state(directory: Path) -> None:
-    """Raise PkiError if `directory` is not a state directory that a build made."""
-    if not (directory / "pki").is_dir():
-        raise PkiError(
-            f"{directory}: not a state directory (it has no pki/)",
-            hint="set --state, or run bundler build first",
-        )
 
 
 def list_requests(directory: Path) -> tuple[PendingRequest, ...]:

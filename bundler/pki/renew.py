@@ -22,7 +22,6 @@ from bundler.files import TEMPORARY
 from bundler.pki import declarations, issuing
 from bundler.pki.ca_certificates import SERVICE_ACCOUNT
 from bundler.pki.ca_origins import SIGN_AGAIN_HINT
-from bundler.pki.inventory import check_is_state
 from bundler.pki.key_pairs import load_pair, write_pair
 from bundler.pki.leaf_certificates import Leaf, load_leaves
 from bundler.state.directory import State, open_state
@@ -71,7 +70,6 @@ def renew(
 
     Raises ConfigError for names that are unknown or not renewable, before anything is written.
     """
-    check_is_state(directory)
     with open_state(directory) as state:
         leaves = {
             _name_of(leaf, state): leaf

@@ -21,7 +21,6 @@ from bundler.cluster.plan import ClusterPlan
 from bundler.errors import ConfigError, PkiError
 from bundler.pki import declarations, issuing
 from bundler.pki.ca_origins import CaOrigin, CertificateAuthority, load_ca
-from bundler.pki.inventory import check_is_state
 from bundler.pki.key_pairs import StoredPair, load_pair
 from bundler.pki.leaf_certificates import load_leaves
 from bundler.pki.renew import archive_pair
@@ -31,7 +30,7 @@ from bundler.pki.rotation_stages import (
     RotationStage,
     read_stage,
 )
-from bundler.state.directory import State, open_state, recover_state
+from bundler.state.directory import State, check_is_state, open_state, recover_state
 from bundler.state.transaction import write_transaction
 
 
@@ -75,7 +74,6 @@ def rotate(
     directory: Path, plan: ClusterPlan, name: str, now: datetime, *, dry_run: bool = False
 ) -> RotationChange:
     """Run a step; raises ConfigError if the stage does not allow it, PkiError for other faults."""
-    check_is_state(directory)
     step = find_step(name)
     with open_state(directory) as state:
         _check_order(step, state, plan)
@@ -90,7 +88,6 @@ def rotate(
 
 def check_step(directory: Path, plan: ClusterPlan, name: str) -> None:
     """Raise the errors that `rotate` raises before it changes anything."""
-    check_is_state(directory)
     with open_state(directory) as state:
         _check_order(find_step(name), state, plan)
 

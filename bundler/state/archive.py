@@ -57,8 +57,6 @@ def export_state(directory: Path, output: Path, passphrase: str) -> int:
         raise OutputError(
             f"{output}: the directory {output.parent} does not exist", hint="create it first"
         )
-    if not (directory / "pki").is_dir():
-        raise PkiError(f"{directory}: not a state directory (it has no pki/)", hint="set --state")
     with open_state(directory):
         paths = [path for path in sorted(directory.rglob("*")) if _is_exported(path)]
         files = {path.relative_to(directory).as_posix(): path.read_bytes() for path in paths}

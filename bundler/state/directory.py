@@ -41,6 +41,10 @@ RESTORE = (
     "restore it from your backup of the state directory; do not delete it: the running cluster"
     " depends on its content"
 )
+GET_STATE = (
+    "restore it with `bundler state import FILE`, or name it with --state DIR; the state of a new"
+    " cluster is made by `bundler build`"
+)
 ALLOCATIONS_HEADER = "# Pod subnets, which never change. Written by bundler; do not edit.\n"
 _log = logging.getLogger(__name__)
 
@@ -176,15 +180,21 @@ class State:
 
 
 @contextmanager
-def open_state(path: Path, *, notify: Callable[[str], None] = _log.warning) -> Iterator[State]:
-    """Open a state directory exclusively, create it if needed; other builds wait until it closes.
+def open_state(
+    path: Path, *, create: bool = False, notify: Callable[[str], None] = _log.warning
+) -> Iterator[State]:
+    """Open a state directory exclusively; other builds wait until it closes.
 
-    `notify` gets one line if this build has to wait for another. Raises PkiError if other users can
-    access the directory, OutputError if it cannot be created or locked.
+    `notify` gets one line if this build has to wait for another. Raises PkiError if there is no
+    such directory, unless `create`, or if other users can access it; OutputError if it cannot be
+    created or locked.
     """
-    with _explain_write_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.mkdir(mode=0o700, exist_ok=True)
+    if create:
+        with _explain_write_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.mkdir(mode=0o700, exist_ok=True)
+    else:
+        check_is_state(path)
     if path.stat().st_mode & 0o077:
         raise PkiError(
             f"{path}: holds the keys of the cluster, but is accessible to other users"
@@ -202,6 +212,12 @@ def open_state(path: Path, *, notify: Callable[[str], None] = _log.warning) -> I
         yield State(path)
     finally:
         os.close(descriptor)
+
+
+def check_is_state(path: Path) -> None:
+    """Raise PkiError if `path` is not a state directory that a build made."""
+    if not (path / "pki").is_dir():
+        raise PkiError(f"{path}: not a state directory (it has no pki/)", hint=GET_STATE)
 
 
 def recover_state(path: Path) -> None:

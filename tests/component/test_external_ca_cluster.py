@@ -53,7 +53,7 @@ def site(
     root = OfflineRoot(directory / "bank")
     cluster = Cluster.model_validate(description)
     plan, now = make_plan(cluster), datetime.now(UTC)
-    with open_state(default_state(directory / "cluster.yaml", cluster.name)) as state:
+    with open_state(default_state(directory / "cluster.yaml", cluster.name), create=True) as state:
         wanted = ensure_requests(state, plan, now, leaves=mode == "leaves")
         write_requests(wanted, plan, directory / "requests")
         signers = {"root": root.file}

@@ -101,7 +101,7 @@ class Host:
 
     def write(self) -> None:
         """Install the files of the node's bundle; changed files of a running host are replaced."""
-        with open_state(self.directory / "state") as state:
+        with open_state(self.directory / "state", create=True) as state:
             made = ensure_pki(state, self.plan, datetime.now(UTC))
             secrets = Secrets(
                 pod_subnets={},

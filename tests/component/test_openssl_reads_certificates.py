@@ -62,7 +62,7 @@ def make_plan(kind):
 @pytest.fixture(scope="module", params=["ecdsa-p256", "rsa-2048"])
 def store(request, tmp_path_factory):
     path = tmp_path_factory.mktemp(request.param) / "state"
-    with open_state(path) as state:
+    with open_state(path, create=True) as state:
         ensure_pki(state, make_plan(request.param), datetime.now(UTC))
     return path / "pki"
 

@@ -48,7 +48,7 @@ class Site:
         return self.directory / "requests"
 
     def request(self, **options: object) -> tuple[SigningRequest, ...]:
-        with open_state(self.state) as state:
+        with open_state(self.state, create=True) as state:
             wanted = ensure_requests(state, self.plan, now(), **options)  # type: ignore[arg-type]
             if wanted:
                 write_requests(wanted, self.plan, self.requests)
@@ -72,7 +72,7 @@ class Site:
         self, *paths: Path, later: timedelta = timedelta(0), **options: object
     ) -> ImportReport:
         """Import `paths`, by default the requests directory and the issuing CAs."""
-        with open_state(self.state) as state:
+        with open_state(self.state, create=True) as state:
             return import_signed(
                 state, self.plan, paths or (self.requests, *self.issuing), now() + later,
                 **{"root": self.root.file, **options},  # type: ignore[arg-type]
@@ -84,14 +84,14 @@ class Site:
     ) -> ImportReport:  # fmt: skip
         """Import a CA from files."""
         key = key or (certificate.with_suffix(".key") if has_key else None)
-        with open_state(self.state) as state:
+        with open_state(self.state, create=True) as state:
             return import_ca(
                 state, self.plan, name, now(), certificate=certificate, key=key, chain=chain,
                 ask=lambda: passphrase, **options,  # type: ignore[arg-type]
             )  # fmt: skip
 
     def build(self, plan: ClusterPlan | None = None, later: timedelta = timedelta(0)) -> Pki:
-        with open_state(self.state) as state:
+        with open_state(self.state, create=True) as state:
             return ensure_pki(state, plan or self.plan, now() + later)
 
     def read_files(self) -> dict[str, bytes]:

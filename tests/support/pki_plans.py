@@ -54,7 +54,7 @@ def make_plan(*, masters=2, workers=1, endpoint="172.30.20.250", name="lab", **p
 
 def ensure_state(path: Path, plan: ClusterPlan | None = None, now: datetime = NOW) -> Pki:
     """Create or complete a state directory."""
-    with open_state(path) as state:
+    with open_state(path, create=True) as state:
         return ensure_pki(state, plan or make_plan(), now)
 
 

@@ -19,5 +19,5 @@ def make_project(cluster: Cluster, inputs: Inputs) -> Project:
 def open_plan(cluster: Cluster, inputs: Inputs) -> Iterator[tuple[ClusterPlan, Secrets]]:
     """The plan as it is rendered, and the secrets from the state directory."""
     project = make_project(cluster, inputs)
-    with open_secrets(project) as secrets:
+    with open_secrets(project, create=True) as secrets:
         yield assign_pod_subnets(project.plan, secrets.pod_subnets), secrets

@@ -13,17 +13,24 @@ from cryptography.hazmat.primitives.serialization import pkcs12
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from support.command import run_bundler
 
+from bundler.cluster.loader import load_cluster
+from bundler.cluster.plan import make_plan
+from bundler.pki.cluster_pki import ensure_pki
+from bundler.state.directory import open_state
+
 PINS = Path(__file__).parents[2] / "golden" / "pins.yaml"
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def bundler(description: Path, tmp_path: Path) -> Run:
-    def run(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+def bundler(description: Path) -> Run:
+    with open_state(description.parent / "lab.state", create=True) as state:
+        ensure_pki(state, make_plan(load_cluster(description).cluster), datetime.now(UTC))
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         return run_bundler(
-            ["admin", *arguments, "--pins", str(PINS)],
-            cwd=description.parent, capture_output=True, text=True, check=False, input=stdin,
-        )  # fmt: skip
+            ["admin", *arguments, "--pins", str(PINS)], cwd=description.parent, text=True
+        )
 
     return run
 
@@ -88,8 +95,9 @@ def test_the_pkcs12_file_opens_only_with_its_password(bundler: Run, description:
 
 
 def test_a_short_password_is_refused_and_not_printed(bundler: Run, description: Path) -> None:
-    done = bundler("export", "--p12", "admin.p12", stdin="short\nshort\n")
+    (description.parent / "password").write_text("short\n")
+    done = bundler("export", "--p12", "admin.p12", "--password-file", "password")
     assert done.returncode == 2
     assert "less than 8" in done.stderr
-    assert "short\n" not in done.stdout
+    assert "short" not in done.stdout + done.stderr
     assert not (description.parent / "admin.p12").exists()

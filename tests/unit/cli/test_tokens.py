@@ -21,7 +21,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture
 def site(description: Path) -> Path:
     """The example's directory with a state that has only tokens."""
-    with open_state(description.parent / "lab.state") as state:
+    with open_state(description.parent / "lab.state", create=True) as state:
         state.make_directory(state.directory / "pki")
         ensure_tokens(state, WORKERS, datetime.now(UTC), 30)
     return description.parent

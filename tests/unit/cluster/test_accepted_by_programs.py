@@ -128,7 +128,7 @@ def pki(tmp_path_factory: pytest.TempPathFactory) -> Callable[[ClusterPlan], Pki
     def find(plan: ClusterPlan) -> Pki:
         key = ("flannel-kubernetes" in plan.features, "flannel-etcd" in plan.features)
         if key not in made:
-            with open_state(root / f"{key[0]}-{key[1]}") as state:
+            with open_state(root / f"{key[0]}-{key[1]}", create=True) as state:
                 made[key] = ensure_pki(state, plan, datetime.now(UTC))
         return made[key]
 

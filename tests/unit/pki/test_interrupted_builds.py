@@ -22,7 +22,7 @@ from bundler.pki.cluster_pki import ensure_pki
 from bundler.state.directory import open_state
 from support.pki_plans import NOW, make_plan
 print("ready", flush=True)
-with open_state(Path({state!r})) as state:
+with open_state(Path({state!r}), create=True) as state:
     ensure_pki(state, make_plan(), NOW)
 """
 

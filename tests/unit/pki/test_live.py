@@ -219,7 +219,7 @@ def site(description: Path, own_address: str) -> ClusterPlan:
     text = description.read_text().replace("172.30.20.11", own_address)
     description.write_text(text)
     plan = make_real_plan(load_cluster(description).cluster)
-    with open_state(description.parent / "lab.state") as state:
+    with open_state(description.parent / "lab.state", create=True) as state:
         ensure_pki(state, plan, datetime.now(UTC))
     return plan
 

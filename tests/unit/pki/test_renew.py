@@ -38,7 +38,7 @@ def choose(*names: str, **more: object) -> Selection:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path: Path = tmp_path_factory.mktemp("made") / "state"
-    with open_state(path) as state:
+    with open_state(path, create=True) as state:
         ensure_pki(state, PLAN, NOW)
     return path
 
@@ -210,7 +210,7 @@ def test_a_kill_before_any_step_is_recovered(
             kept = read_files(other)
             assert set(before.values()) <= set(kept.values()), f"lost at step {step}"
             assert {p for p in kept if not p.startswith("archive/")} == set(before)
-        with open_state(path) as opened:
+        with open_state(path, create=True) as opened:
             ensure_pki(opened, PLAN, LATER)
             found = read_files(path)
             assert ensure_pki(opened, PLAN, LATER).notes == ()

@@ -38,7 +38,7 @@ CA_NAMES = ("etcd-ca", "front-proxy-ca", "kubernetes-ca")
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path: Path = tmp_path_factory.mktemp("made") / "state"
-    with open_state(path) as state:
+    with open_state(path, create=True) as state:
         ensure_pki(state, PLAN, NOW)
     return path
 
@@ -49,7 +49,7 @@ def state(made: Path, tmp_path: Path) -> Path:
 
 
 def load(state: Path, now: datetime = DROP, plan: ClusterPlan = PLAN) -> Pki:
-    with open_state(state) as opened:
+    with open_state(state, create=True) as opened:
         return ensure_pki(opened, plan, now)
 
 

@@ -19,7 +19,7 @@ CIDR = IPv4Network("10.200.0.0/16")
 
 @pytest.fixture
 def state(tmp_path):
-    with open_state(tmp_path / "state") as opened:
+    with open_state(tmp_path / "state", create=True) as opened:
         yield opened
 
 
@@ -29,32 +29,35 @@ def allocate(state, *names, cidr=CIDR, prefix=24):
 
 def test_the_directory_is_created_with_its_parents_as_0700(tmp_path):
     path = tmp_path / "a" / "b" / "state"
-    with open_state(path):
+    with open_state(path, create=True):
         assert stat.S_IMODE(path.stat().st_mode) == 0o700
 
 
 def test_a_directory_that_other_users_can_enter_is_refused(tmp_path):
     path = tmp_path / "state"
     path.mkdir(mode=0o755)
-    with pytest.raises(PkiError, match=r"mode 0755") as caught, open_state(path):
+    with pytest.raises(PkiError, match=r"mode 0755") as caught, open_state(path, create=True):
         pass
     assert caught.value.hint == f"chmod -R go= {path}"
 
 
 def test_a_file_in_place_of_the_directory_is_refused(tmp_path):
     (tmp_path / "state").write_text("")
-    with pytest.raises(OutputError, match="cannot write"), open_state(tmp_path / "state"):
+    with (
+        pytest.raises(OutputError, match="cannot write"),
+        open_state(tmp_path / "state", create=True),
+    ):
         pass
 
 
 def test_temporary_files_of_a_killed_run_are_removed(tmp_path):
     path = tmp_path / "state"
-    with open_state(path) as state:
+    with open_state(path, create=True) as state:
         state.make_directory(path / "tokens")
     (path / ".tmp-abc").write_text("half")
     (path / "tokens" / ".tmp-def").mkdir()
     (path / "tokens" / ".tmp-def" / "key.pem").write_text("half")
-    with open_state(path):
+    with open_state(path, create=True):
         pass
     assert sorted(each.name for each in path.rglob("*")) == [".lock", "tokens"]
 
@@ -206,10 +209,10 @@ def test_a_second_build_waits_for_the_first_and_reports_it(tmp_path):
         waiting.set()
 
     def second():
-        with open_state(path, notify=notify):
+        with open_state(path, create=True, notify=notify):
             order.append("second")
 
-    with open_state(path):
+    with open_state(path, create=True):
         thread = threading.Thread(target=second)
         thread.start()
         assert waiting.wait(10)
@@ -223,8 +226,8 @@ def test_the_lock_of_a_killed_build_is_released(tmp_path):
     path = tmp_path / "state"
     code = (
         "import os, sys\nfrom pathlib import Path\nfrom bundler.state.directory import open_state\n"
-        "with open_state(Path(sys.argv[1])):\n    os.kill(os.getpid(), 9)\n"
+        "with open_state(Path(sys.argv[1]), create=True):\n    os.kill(os.getpid(), 9)\n"
     )
     assert subprocess.run([sys.executable, "-c", code, str(path)], check=False).returncode == -9
-    with open_state(path, notify=pytest.fail) as state:
+    with open_state(path, create=True, notify=pytest.fail) as state:
         state.ensure_encryption_key()

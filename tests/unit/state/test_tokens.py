@@ -23,7 +23,7 @@ OLD = "abcdef.0123456789abcdef"
 
 @pytest.fixture
 def state(tmp_path):
-    with open_state(tmp_path / "state") as opened:
+    with open_state(tmp_path / "state", create=True) as opened:
         yield opened
 
 
