@@ -68,6 +68,7 @@ DOCKER_SHIMS = {"17.03": "docker-shim-v1", "20.10": "docker-shim-v2"}
 CGROUP_DRIVERS = {"1.14": "cgroupfs", "1.30": "systemd"}
 ENCRYPTION_PROVIDERS = {"1.14": ("aescbc",), "1.30": ("secretbox", "aescbc")}
 EVICTION_API = {"1.14": "policy/v1beta1", "1.22": "policy/v1"}
+CSR_API = {"1.14": "certificates.k8s.io/v1beta1", "1.19": "certificates.k8s.io/v1"}
 """First minor → default from that minor on (DOCKER_SHIMS: Docker's own minors).
 
 The first of the encryption providers encrypts; all of them decrypt.

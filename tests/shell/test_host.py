@@ -1,9 +1,12 @@
 """The kernel settings, swap, firewall and services of a host: what install.sh changes or advises."""
 
+import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.expiring_certificates import make_pem
 from support.fake_host import SWAPS, FakeHost, make_host
 from support.shells import Sh
 from support.trees import rewrite_manifest
@@ -36,6 +39,31 @@ def test_a_healthy_host_gets_no_warning(host_of: Callable[[str], FakeHost], node
     gone = host.uninstall()
     assert (gone.returncode, gone.stderr) == (0, "")
     assert not host.has("root/opt")
+
+
+# The bootstrap token
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_a_token_that_has_ended_is_refused_unless_the_node_has_joined(
+    worker: FakeHost, joined: bool
+) -> None:
+    state = worker.bundle / "state.env"
+    state.write_text(
+        re.sub(
+            "TOKEN_EXPIRES='.*'", f"TOKEN_EXPIRES='{int(time.time()) - 200000}'", state.read_text()
+        )
+    )
+    rewrite_manifest(worker.bundle)
+    if joined:
+        pki = worker.root / "var/lib/kubelet/pki"
+        pki.mkdir(parents=True)
+        (pki / "kubelet-client-current.pem").write_bytes(make_pem("system:node:worker1", 30))
+    done = worker.install("--dry-run")
+    assert done.returncode == (0 if joined else 3)
+    assert (
+        "bootstrap-token: this bundle's bootstrap token ended 2 days ago" in done.stderr
+    ) is not joined
 
 
 # Swap

@@ -294,7 +294,7 @@ def test_a_server_that_presents_an_old_certificate_is_reported(master: Site) -> 
 def test_a_kubelet_with_certificates_of_a_previous_ca_is_restarted(
     worker: Site, code: int, restarts: list[str]
 ) -> None:
-    program = worker.root / "opt/k8s/libexec/kubelet-authorities.sh"
+    program = worker.root / "opt/k8s/libexec/kubelet-join.sh"
     write_program(program, f'[ "$*" = --is-due ] || exit 9\nexit {code}\n')
     assert bool(worker.say()) is bool(restarts)
     assert worker.restarts() == restarts

@@ -305,6 +305,15 @@ def test_a_host_is_checked_alone(node: Callable[..., dict[str, dict[str, Any]]])
     assert not checks["host-kubelet"]["ok"]
 
 
+def test_a_kubelet_that_waits_for_its_certificate_is_explained(
+    node: Callable[..., dict[str, dict[str, Any]]], tmp_path: Path
+) -> None:
+    (tmp_path / "run/kubelet-join").mkdir(parents=True)
+    (tmp_path / "run/kubelet-join/reason").write_text("the bootstrap token ended 3 days ago\n")
+    check = node()["host-kubelet"]
+    assert (check["ok"], check["seen"]) == (False, "it waits: the bootstrap token ended 3 days ago")
+
+
 @pytest.mark.slow
 def test_an_image_that_the_runtime_does_not_have_is_named(
     node: Callable[..., dict[str, dict[str, Any]]], tmp_path: Path

@@ -29,6 +29,7 @@ units|yes|no unit of the same name is running that bundler did not install
 sysctls|yes|the kernel settings that pod networking needs are set, or can be set
 swap|yes|swap is off, or can be turned off
 clock|yes|the clock is inside the certificates' validity
+bootstrap-token|yes|the bootstrap token of a node that has not joined has not ended
 time-sync|advice|a service synchronizes the clock
 firewall|advice|the host's firewall accepts what the node's units and pods need
 selinux|advice|SELinux, when it is enforcing, has a policy for the directories of programs
@@ -52,7 +53,7 @@ run_preflight() {
     check_space
     if ! is_staged; then
         for preflight in root systemd host other_bundle lock arch cgroups packages commands nginx_stream ports units \
-            sysctls swap clock upgrade cut_short turn drain time_sync firewall selinux resolver; do
+            sysctls swap clock bootstrap_token upgrade cut_short turn drain time_sync firewall selinux resolver; do
             "check_$preflight"
         done
     fi
@@ -299,4 +300,15 @@ check_clock() {
         add_failure clock "the clock says $(date -u), after a certificate expired" \
             "correct the clock, or renew the certificates and build again"
     fi
+}
+
+# A node that has joined has a certificate, and needs its token no more.
+check_bootstrap_token() {
+    expires=$(text_field "$here/state.env" TOKEN_EXPIRES)
+    [ -n "$expires" ] && [ "$expires" -le "$(now)" ] || return 0
+    ! openssl x509 -checkend 0 -noout -in "$prefix$KUBELET_ROOT/pki/kubelet-client-current.pem" >/dev/null 2>&1 ||
+        return 0
+    days=$((($(now) - expires) / 86400))
+    add_failure bootstrap-token "this bundle's bootstrap token ended $days days ago, and this node has not joined" \
+        "bundler build replaces it: install a control plane's new bundle, then this host's"
 }

@@ -1,6 +1,6 @@
 # Whether a unit is ready: ready_<name> UNIT returns 0 if it is. Otherwise it prints the reason, and returns 1 if the
 # cause is on this host, 2 if the unit waits for other hosts.
-# needs: nothing
+# needs: live
 # sets: nothing
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
 
@@ -99,13 +99,17 @@ has_endpoint() {
     esac
 }
 
-# With the kubelet's own certificate, which the control plane issued.
+# With the kubelet's own certificate, which the control plane issued. kubelet-join.sh waits for it in the same unit.
 ready_kubelet() {
     ready_active "$1" || return 1
     has_endpoint || {
         echo "the API does not answer at $ENDPOINT yet"
         return 2
     }
+    if [ -s "$live/run/kubelet-join/reason" ]; then
+        cat "$live/run/kubelet-join/reason"
+        return 2
+    fi
     identity=$KUBELET_ROOT/pki/kubelet-client-current.pem
     [ -f "$identity" ] || {
         echo "the control plane has not given it a certificate yet"

@@ -119,9 +119,13 @@ check_host_apiserver() {
     return 1
 }
 
-# Without a client certificate the kubelet answers 401, which shows that it serves.
+# Without a client certificate the kubelet answers 401, which shows that it serves. Before it has joined, it waits.
 check_host_kubelet() {
     expect "status 401 from https://$ADDRESS:10250/healthz, with a certificate that verifies"
+    if [ -s "$prefix/run/kubelet-join/reason" ]; then
+        saw "it waits: $(cat "$prefix/run/kubelet-join/reason")"
+        return 1
+    fi
     status=$(https_status "$ADDRESS" 10250 /healthz "$pki/ca.crt")
     saw "$status"
     [ "$status" = 401 ]

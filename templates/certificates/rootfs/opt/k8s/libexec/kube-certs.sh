@@ -47,7 +47,7 @@ main() {
 
 # While controller managers are replaced one by one, one of them may still sign with the previous CA.
 restart_kubelet_of_previous_ca() {
-    program=${DESTDIR:-}/opt/k8s/libexec/kubelet-authorities.sh
+    program=${DESTDIR:-}/opt/k8s/libexec/kubelet-join.sh
     has_word "$UNITS" kubelet.service && [ -x "$program" ] && "$program" --is-due || return 0
     say "<5>the kubelet has certificates of a previous CA: restarting it, so that it requests new ones"
     systemctl restart kubelet.service
