@@ -15,13 +15,9 @@ from bundler.cluster.plan import make_plan
 from bundler.errors import ConfigError
 from bundler.paths import default_state
 from bundler.pki.inventory import parse_days
-from bundler.pki.renew import (
-    Renewal,
-    Selection,
-    get_archive_path,
-    renew,
-)
+from bundler.pki.renew import Renewal, Selection, renew
 from bundler.project import Inputs
+from bundler.state.replaced import get_archive_path
 
 Names = Annotated[
     list[str] | None,

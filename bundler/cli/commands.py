@@ -144,7 +144,16 @@ COMMANDS: dict[str, CommandRow | GroupRow] = {
             "create": CommandRow(
                 target="admin:create_command",
                 help="Create a kubeconfig with a client certificate for a user.",
-                examples=("bundler admin create --name alice --group dev --days 30",),
+                examples=(
+                    "bundler admin create --name alice --group dev --days 30",
+                    "bundler admin create --name repair --break-glass --days 1",
+                ),
+            ),
+            "revoke": CommandRow(
+                target="admin:revoke_command",
+                help="Make every copy of admin.kubeconfig worthless, with a new one for the control"
+                " planes.",
+                examples=("bundler admin revoke --since dist/ -o revoked/",),
             ),
             "export": CommandRow(
                 target="admin:export_command",

@@ -21,6 +21,7 @@ from cryptography import x509
 
 from bundler.cluster.plan import ClusterPlan
 from bundler.pki import declarations
+from bundler.pki.admin_group import read_admin_group
 from bundler.pki.ca_certificates import ensure_cas, ensure_first_secrets, ensure_kubelet_ca
 from bundler.pki.ca_origins import CaOrigin, CertificateAuthority, encode_all
 from bundler.pki.key_pairs import KeyPair
@@ -69,6 +70,7 @@ class Pki:
     nodes: dict[str, dict[str, KeyPair]]  # by node, then by certificate; every node has an entry
     service_account_key: bytes = field(repr=False)
     service_account_public: bytes
+    admin_group: str
     notes: tuple[str, ...]  # what was created or issued again and what ends soon, one line each
 
 
@@ -105,6 +107,7 @@ def ensure_pki(state: State, plan: ClusterPlan, now: datetime) -> Pki:
         },
         service_account_key=key_pem,
         service_account_public=public_pem,
+        admin_group=read_admin_group(state),
         notes=tuple(notes),
     )
 

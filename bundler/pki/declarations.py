@@ -20,6 +20,9 @@ FRONT_PROXY_CA = "front-proxy-ca"
 CA_NAMES = (ETCD_CA, FRONT_PROXY_CA, KUBERNETES_CA)
 KUBELET_CA = "kubelet-ca"
 """Signs kubelet certificates; exists only if the key of kubernetes-ca is elsewhere."""
+ADMIN_GROUP = "bundler:cluster-admins"
+"""The group of the administrator. A ClusterRoleBinding gives it all rights, so that they can be
+revoked (admin_group.py); system:masters has them in every API server for ever."""
 NEW_CAS_HINT = (
     "the cluster needs new CAs: build with a new, empty state directory and reinstall every node"
 )
@@ -140,7 +143,7 @@ CERTIFICATES = (
     _client("kube-proxy", "system:kube-proxy"),
     _client("csr-approver", "bundler:csr-approver"),
     _client("node-remover", "bundler:node-remover"),
-    _client("admin", "kubernetes-admin", organization="system:masters"),
+    _client("admin", "kubernetes-admin", organization=ADMIN_GROUP),
     _client("flannel", "bundler:flannel", feature="flannel-kubernetes"),
     _client("flannel-etcd-client", "flannel-etcd-client", ca=ETCD_CA, feature="flannel-etcd"),
     CertificateSpec(
@@ -176,12 +179,17 @@ def list_owners(spec: CertificateSpec, plan: ClusterPlan) -> tuple[NodePlan | No
     return tuple(node for node in plan.nodes if any(node.has(role) for role in spec.roles))
 
 
-def make_content(spec: CertificateSpec, plan: ClusterPlan, node: NodePlan | None) -> Content:
+def make_content(
+    spec: CertificateSpec,
+    plan: ClusterPlan,
+    node: NodePlan | None,
+    admin_group: str = ADMIN_GROUP,
+) -> Content:
     """The required content of a declared certificate in this cluster, for `node` if it has one."""
     common_name = spec.common_name or (node.name if node else spec.name)
     return Content(
         common_name=common_name,
-        organization=spec.organization,
+        organization=admin_group if spec.organization == ADMIN_GROUP else spec.organization,
         usages=tuple(usage.dotted_string for usage in spec.usages),
         names=spec.names(plan, node) if spec.names else (),
     )

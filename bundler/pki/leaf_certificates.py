@@ -10,6 +10,7 @@ from cryptography.exceptions import InvalidSignature
 from bundler.cluster.plan import ClusterPlan, NodePlan
 from bundler.errors import PkiError
 from bundler.pki import declarations, issuing
+from bundler.pki.admin_group import read_admin_group
 from bundler.pki.ca_origins import SIGN_AGAIN_HINT, CertificateAuthority
 from bundler.pki.key_pairs import (
     NODES,
@@ -51,6 +52,7 @@ class Leaf:
 
 def load_leaves(state: State, plan: ClusterPlan) -> tuple[Leaf, ...]:
     """Load every leaf certificate of the plan; raises PkiError with all faults at once."""
+    admin_group = read_admin_group(state)
     leaves: list[Leaf] = []
     faults: list[PkiError] = []
     for spec in declarations.list_certificates(plan):
@@ -61,7 +63,7 @@ def load_leaves(state: State, plan: ClusterPlan) -> tuple[Leaf, ...]:
             except PkiError as error:
                 faults.append(error)
                 continue
-            content = declarations.make_content(spec, plan, node)
+            content = declarations.make_content(spec, plan, node, admin_group)
             leaves.append(
                 Leaf(
                     spec=spec,

@@ -25,8 +25,8 @@ from bundler.pki.ca_origins import SIGN_AGAIN_HINT
 from bundler.pki.key_pairs import load_pair, write_pair
 from bundler.pki.leaf_certificates import Leaf, load_leaves
 from bundler.state.directory import State, open_state
+from bundler.state.replaced import ARCHIVE, keep_replaced
 
-ARCHIVE = "archive"
 ROOT = "pki/"
 WHY_CAS_ARE_ROTATED = (
     "is a CA, which every host and pod trusts: a CA is replaced in stages, not renewed; see"
@@ -84,14 +84,9 @@ def renew(
             issuer = issuers[declarations.get_ca_name(leaf.spec, plan)]
             renewals.append(_preview(name, leaf, issuer, plan, now))
             if not dry_run:
-                archive_pair(leaf.directory, state, now)
+                keep_replaced(leaf.directory, state, now)
                 _replace(leaf, issuer, state, plan, now, keep_key=keep_keys)
     return tuple(renewals)
-
-
-def get_archive_path(directory: Path, now: datetime) -> Path:
-    """The directory in which a renewal at that time archives the old pairs."""
-    return directory / ARCHIVE / f"{now:%Y%m%dT%H%M%SZ}"
 
 
 def _is_archived(leaf: Leaf, state: State) -> bool:
@@ -171,21 +166,6 @@ def _preview(
         new_end=new_end,
         is_cut_short=new_end < wanted,
     )
-
-
-def archive_pair(directory: Path, state: State, now: datetime) -> None:
-    """Copy a pair (or the file of it that exists) to the archive, atomically."""
-    names = [name for name in ("cert.pem", "key.pem") if (directory / name).exists()]
-    if not names:
-        return
-    target = get_archive_path(state.directory, now) / directory.relative_to(state.directory)
-    parent = state.directory
-    for part in target.parent.relative_to(state.directory).parts:
-        parent /= part
-        state.make_directory(parent)
-    files = {name: state.read_file(directory / name) for name in names}
-    if not target.is_dir():
-        state.write_directory(target, files)
 
 
 def _replace(

@@ -23,7 +23,6 @@ from bundler.pki import declarations, issuing
 from bundler.pki.ca_origins import CaOrigin, CertificateAuthority, load_ca
 from bundler.pki.key_pairs import StoredPair, load_pair
 from bundler.pki.leaf_certificates import load_leaves
-from bundler.pki.renew import archive_pair
 from bundler.pki.rotation_stages import (
     NEXT,
     PREVIOUS,
@@ -31,6 +30,7 @@ from bundler.pki.rotation_stages import (
     read_stage,
 )
 from bundler.state.directory import State, check_is_state, open_state, recover_state
+from bundler.state.replaced import keep_replaced
 from bundler.state.transaction import write_transaction
 
 
@@ -80,7 +80,7 @@ def rotate(
         change = step.make_change(state, plan, now)
         if not dry_run:
             for path in change.replaced:
-                archive_pair(directory / path, state, now)
+                keep_replaced(directory / path, state, now)
             write_transaction(directory, change.written, change.removed)
             _remove_empty(directory / "pki")
     return change

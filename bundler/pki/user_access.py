@@ -1,7 +1,8 @@
-"""Access for people: kubeconfigs for more users, and the administrator's identity as PKCS#12."""
+"""Access for people: kubeconfigs for more users, the administrator's PKCS#12, its revocation."""
 
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import (
@@ -12,13 +13,22 @@ from cryptography.hazmat.primitives.serialization import (
 
 from bundler.cluster.plan import ClusterPlan
 from bundler.errors import ConfigError, PkiError
-from bundler.pki import declarations, issuing
+from bundler.pki import admin_group, declarations, issuing
+from bundler.pki.ca_certificates import check_has_cas
+from bundler.pki.ca_origins import load_ca
 from bundler.pki.cluster_pki import Pki
 from bundler.pki.key_pairs import KeyPair
 from bundler.pki.kubeconfig import render_kubeconfig
+from bundler.pki.leaf_certificates import load_leaves
+from bundler.state.directory import open_state
+from bundler.state.replaced import keep_replaced
+from bundler.state.transaction import write_transaction
 
 RESERVED = "system:"
 """Prefix of Kubernetes' own users and groups, which people must not have."""
+
+BREAK_GLASS_GROUP = "system:masters"
+"""Every API server gives it all rights, whatever RBAC says, and nobody can revoke them."""
 
 MIN_PASSWORD = 8
 
@@ -37,7 +47,8 @@ def check_names(name: str, group: str | None) -> None:
         if word.startswith(RESERVED) or not word.isprintable() or word != word.strip():
             raise ConfigError(
                 f"{word!r} cannot be the name of a user or group",
-                hint=f"names that start with {RESERVED} are reserved for Kubernetes",
+                hint=f"names that start with {RESERVED} are reserved for Kubernetes; for"
+                f" {BREAK_GLASS_GROUP} give --break-glass",
             )
 
 
@@ -79,6 +90,33 @@ def make_user_kubeconfig(
         client=pair,
     )
     return UserKubeconfig(content=text, not_after=pair.not_after)
+
+
+def revoke_admin(directory: Path, plan: ClusterPlan, now: datetime) -> str:
+    """Replace the administrator's group, key and certificate; returns the new group.
+
+    The ClusterRoleBinding of the next bundles names the new group only, so that the former
+    certificate has no rights any more.
+    """
+    check_has_cas(directory, plan)
+    with open_state(directory) as state:
+        leaf = next(leaf for leaf in load_leaves(state, plan) if leaf.spec.name == "admin")
+        ca = load_ca(state.directory / "pki" / declarations.get_ca_name(leaf.spec, plan), state)
+        group = f"{declarations.ADMIN_GROUP}:{now:%Y%m%dT%H%M%SZ}"
+        key = issuing.make_key(plan.cluster.pki.key)
+        content = declarations.make_content(leaf.spec, plan, None, group)
+        certificate = issuing.issue(
+            content, key.public_key(), ca.issuer, now, plan.cluster.pki.days
+        )
+        keep_replaced(leaf.directory, state, now)
+        place = leaf.directory.relative_to(directory).as_posix()
+        changed = {
+            admin_group.FILE: f"{group}\n".encode(),
+            f"{place}/cert.pem": issuing.encode_certificate(certificate),
+            f"{place}/key.pem": issuing.encode_private_key(key),
+        }
+        write_transaction(directory, changed)
+    return group
 
 
 def check_password(password: str) -> None:

@@ -85,6 +85,7 @@ class Secrets:
 
 
 STATE_NAMES = (
+    "admin_group",
     "anchors",
     "authorities_believed",
     "authority_signs",
@@ -207,6 +208,7 @@ def _make_state_values(plan: ClusterPlan, node: NodePlan, secrets: Secrets) -> d
         ).decode().rstrip()  # fmt: skip
 
     return {
+        "admin_group": pki.admin_group,
         "tokens": secrets.tokens,
         "token_expires": int(own.expires.timestamp()) if own else "",
         "anchors": lambda name: pki.trust.by_ca[name].decode().rstrip(),

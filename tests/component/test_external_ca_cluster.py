@@ -73,6 +73,7 @@ def site(
         host.wait(
             "the API answers", lambda: host.kubectl("get", "--raw=/readyz", check=False) == "ok"
         )
+        host.apply_addons()  # gives the administrator rights, with a certificate that the PKI signed
         yield Site(host=host, root=root, mode=mode)
     finally:
         host.stop()

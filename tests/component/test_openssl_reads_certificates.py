@@ -153,7 +153,9 @@ def test_openssl_accepts_the_api_server_under_its_names_only(store, option, name
 
 
 def test_openssl_reads_the_subject_of_the_administrator(store):
-    assert "Subject: CN=kubernetes-admin,O=system:masters" in read_text(store / "admin/cert.pem")
+    assert "Subject: CN=kubernetes-admin,O=bundler:cluster-admins" in read_text(
+        store / "admin/cert.pem"
+    )
 
 
 def test_openssl_verifies_signatures_with_the_service_account_key_pair(store, tmp_path):

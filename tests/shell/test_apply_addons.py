@@ -1,13 +1,19 @@
 """apply-addons.sh: what it waits for, what it prints, and that it ends when all is applied."""
 
-from collections.abc import Callable
+import ipaddress
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from support.ca import CertificateAuthority
+from support.https_servers import Server, serve
 from support.shells import TEMPLATES, Sh, write_program
 
 SCRIPT = TEMPLATES / "control-plane/rootfs/opt/k8s/libexec/apply-addons.sh"
 NOT_FOUND = "echo 'Error from server (NotFound): the server could not find it' >&2; exit 1"
+FORBIDDEN = "echo 'Error from server (Forbidden): forbidden: User cannot get path' >&2; exit 1"
 Run = Callable[..., tuple[int, list[str], list[str]]]
 
 
@@ -27,22 +33,25 @@ def run(sh: Sh, tmp_path: Path) -> Run:
     (tmp_path / "etc/kubernetes/pki").mkdir()
     (tmp_path / "etc/kubernetes/pki/ca.crt").write_text(pem("new") + pem("old"))
     (tmp_path / "etc/kubernetes/pki/front-proxy-ca.crt").write_text(pem("proxy"))
+    (tmp_path / "opt/k8s/bundle").mkdir(parents=True)
+    (tmp_path / "opt/k8s/bundle/lib").symlink_to(TEMPLATES / "common/lib")
 
     def start(
         ready: str = "echo ok",
         health: str = "echo ok",
         apply: str = ":",
         published: str = ":",
+        may: str = "echo yes",
         **environment: str,
     ) -> tuple[int, list[str], list[str]]:
         write_program(
             tmp_path / "bin/kubectl",
-            f"""echo "$*" >>{tmp_path}/calls
-case " $* " in *" /readyz "*) kind=readyz ;; *" /healthz "*) kind=healthz ;; *" configmap "*) kind=published ;; *) kind=apply ;; esac
+            f"""case " $* " in *" can-i "*) ;; *) echo "$*" >>{tmp_path}/calls ;; esac
+case " $* " in *" /readyz "*) kind=readyz ;; *" /healthz "*) kind=healthz ;; *" configmap "*) kind=published ;; *" can-i "*) kind=may ;; *) kind=apply ;; esac
 echo >>{tmp_path}/$kind
 n=$(($(wc -l <{tmp_path}/$kind)))
 [ "$n" -lt 20 ] || {{ kill "$(cat {tmp_path}/pid)"; exit 1; }}
-case $kind in readyz) {ready} ;; healthz) {health} ;; published) {published} ;; apply) {apply} ;; esac
+case $kind in readyz) {ready} ;; healthz) {health} ;; published) {published} ;; may) {may} ;; apply) {apply} ;; esac
 """,
         )
         write_program(
@@ -115,8 +124,9 @@ def test_healthz_is_not_used_if_readyz_reports_not_ready(run: Run, tmp_path: Pat
     assert not any("/healthz" in call for call in calls)
 
 
-def test_without_readyz_healthz_is_used(run: Run) -> None:
-    code, _, calls = run(ready=NOT_FOUND)
+@pytest.mark.parametrize("ready", [NOT_FOUND, FORBIDDEN])
+def test_without_readyz_healthz_is_used(run: Run, ready: str) -> None:
+    code, _, calls = run(ready=ready)
     assert code == 0
     assert [call.split()[-1] for call in calls[:2]] == ["/readyz", "/healthz"]
 
@@ -170,6 +180,74 @@ def test_it_waits_until_the_configmap_can_be_read(run: Run) -> None:
         said[-1]
         == "waiting for removed CAs to be deleted from extension-apiserver-authentication: refused"
     )
+
+
+@pytest.fixture
+def api(tmp_path: Path) -> Iterator[Server]:
+    """An API server that requires the certificate of the front proxy."""
+    pki = tmp_path / "etc/kubernetes/pki"
+    pki.mkdir(parents=True, exist_ok=True)
+    ours = CertificateAuthority(tmp_path, "ours")
+    address = [x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    client = ours.issue("front-proxy-client", [])
+    for suffix in (".crt", ".key"):
+        shutil.copy(client.with_suffix(suffix), pki / f"front-proxy-client{suffix}")
+    server = serve(ours.issue("api", address), clients=ours.file)
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def test_an_administrator_without_rights_gets_them_from_the_front_proxy(
+    run: Run, tmp_path: Path, api: Server
+) -> None:
+    binding = tmp_path / "etc/kubernetes/addons/cluster-admins.yaml"
+    binding.parent.mkdir(exist_ok=True)
+    binding.write_text("kind: ClusterRoleBinding\n")
+    shutil.copy(tmp_path / "ours.crt", tmp_path / "etc/kubernetes/pki/ca.crt")
+    code, said, calls = run(
+        may="echo 'Warning: of something' >&2; echo no",
+        API_LOCAL=f"https://127.0.0.1:{api.server_port}",
+    )
+    assert code == 0
+    assert said[0] == f"gave all rights to the group in {binding}"
+    (path, headers, body) = api.received[0]
+    assert path == ("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/bundler:cluster-admins")
+    assert body == binding.read_bytes()
+    assert headers["Content-Type"] == "application/yaml"
+    assert (headers["X-Remote-User"], headers["X-Remote-Group"]) == (
+        "bundler:kube-apply",
+        "system:masters",
+    )
+    assert any(" apply " in call for call in calls)
+
+
+def test_a_refused_binding_is_tried_again(run: Run, tmp_path: Path, api: Server) -> None:
+    (tmp_path / "etc/kubernetes/addons/cluster-admins.yaml").write_text("kind: x\n")
+    shutil.copy(tmp_path / "ours.crt", tmp_path / "etc/kubernetes/pki/ca.crt")
+    api.put_status = 403
+    code, said, _ = run(
+        may='[ "$n" -gt 2 ] && echo yes || echo "no - no rule"',
+        API_LOCAL=f"https://127.0.0.1:{api.server_port}",
+    )
+    assert code == 0
+    assert said[0].rstrip() == "waiting for the administrator to have all rights: 403 the answer"
+    assert len(api.received) == 2
+
+
+def test_an_administrator_with_rights_needs_no_front_proxy(run: Run, api: Server) -> None:
+    code, _, _ = run(API_LOCAL=f"https://127.0.0.1:{api.server_port}")
+    assert (code, api.received) == (0, [])
+
+
+def test_a_failed_question_about_rights_is_no_answer(run: Run, api: Server) -> None:
+    code, said, _ = run(
+        may='[ "$n" -gt 1 ] && echo yes || { echo "error: connection refused" >&2; exit 1; }',
+        API_LOCAL=f"https://127.0.0.1:{api.server_port}",
+    )
+    assert code == 0
+    assert said[0] == "waiting for the administrator to have all rights: error: connection refused"
+    assert api.received == []
 
 
 OBSOLETE = """\

@@ -54,6 +54,7 @@ def describe(address: str, **pki: object) -> dict[str, Any]:
         "etcd": {"version": "3.4.23"},
         "runtime": {"engine": "containerd"},
         "control_plane": {"endpoint": f"{address}:6443"},
+        "dns": {"provider": "none"},
         "pki": pki,
         "nodes": [
             {"name": "one", "address": address, "roles": ["etcd", "control-plane", "worker"]}
@@ -71,10 +72,18 @@ class Host:
     running: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     @classmethod
-    def install(cls, directory: Path, programs: Path, description: dict[str, Any]) -> "Host":
-        """Render from the state directory next to cluster.yaml in `directory`."""
+    def install(
+        cls,
+        directory: Path,
+        programs: Path,
+        description: dict[str, Any],
+        state: Path | None = None,
+    ) -> "Host":
+        """Render from the state directory, by default the one next to cluster.yaml."""
         cluster = Cluster.model_validate(description)
-        inputs = Inputs(description=directory / "cluster.yaml", cache=Cache(directory / "cache"))
+        inputs = Inputs(
+            description=directory / "cluster.yaml", cache=Cache(directory / "cache"), state=state
+        )
         with open_plan(cluster, inputs) as (plan, secrets):
             write_tree(render_node(plan, plan.nodes[0], secrets), directory / "tree")
         root = directory / "tree" / "rootfs"
@@ -143,6 +152,19 @@ class Host:
             ],
             capture_output=True, text=True, check=False, env={**os.environ, "ETCDCTL_API": "3"},
         )  # fmt: skip
+
+    def apply_addons(self) -> str:
+        """Run the program of kube-apply.service to its end; returns what it prints."""
+        done = subprocess.run(
+            ["sh", self.root / "opt/k8s/libexec/apply-addons.sh"],
+            capture_output=True, text=True, check=True, timeout=120,
+            env={
+                **os.environ, "DESTDIR": str(self.root), "HOME": str(self.root),
+                "PATH": f"{self.programs}:{os.environ['PATH']}",
+                "API_LOCAL": f"https://{self.address}:6443",
+            },
+        )  # fmt: skip
+        return done.stdout
 
     def kubectl(self, *words: str, check: bool = True, stdin: str = "") -> str:
         done = subprocess.run(

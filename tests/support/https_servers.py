@@ -19,6 +19,13 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(b"Q is no command\n\nlast, without an end")
 
+    def do_PUT(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.received.append((self.path, dict(self.headers), body))  # type: ignore[attr-defined]
+        self.send_response(self.server.put_status)  # type: ignore[attr-defined]
+        self.end_headers()
+        self.wfile.write(b"the answer")
+
     def log_message(self, *arguments: Any) -> None:
         pass
 
@@ -26,6 +33,12 @@ class Handler(BaseHTTPRequestHandler):
 class Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 20
+    put_status = 201
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.received: list[tuple[str, dict[str, str], bytes]] = []
+        """Path, headers and body of each PUT."""
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         pass

@@ -19,7 +19,7 @@ PURPOSES = {
     "kube-proxy": "client certificate of kube-proxy for the API",
     "csr-approver": "client certificate of the job that approves kubelet certificates",
     "node-remover": "client certificate of the job that deletes the Nodes of hosts that leave",
-    "admin": "client certificate of the administrator: its group, system:masters, has all rights",
+    "admin": "client certificate of the administrator, whose group a ClusterRoleBinding names",
     "flannel": "client certificate of flannel for the API",
     "flannel-etcd-client": "client certificate of flannel for etcd",
     "metrics-server": "server certificate of metrics-server, for the API server",

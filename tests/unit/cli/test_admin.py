@@ -1,6 +1,7 @@
 """Access for people: kubeconfigs for users, and PKCS#12 for a browser."""
 
 import base64
+import shutil
 import subprocess
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -73,6 +74,62 @@ def test_names_that_are_reserved_for_kubernetes_are_refused(
     assert not list(description.parent.glob("*.kubeconfig"))
 
 
+def test_the_hint_for_the_masters_group_names_the_option(bundler: Run) -> None:
+    done = bundler("create", "--name", "bob", "--group", "system:masters")
+    assert "for system:masters give --break-glass" in done.stderr
+
+
+def test_a_break_glass_kubeconfig_is_in_the_masters_group(bundler: Run, description: Path) -> None:
+    done = bundler("create", "--name", "repair", "--break-glass", "--days", "1")
+    assert done.returncode == 0, done.stderr
+    config = yaml.safe_load((description.parent / "repair.kubeconfig").read_text())
+    pem = base64.b64decode(config["users"][0]["user"]["client-certificate-data"])
+    certificate = x509.load_pem_x509_certificate(pem)
+    assert {a.value for a in certificate.subject} == {"repair", "system:masters"}
+    assert certificate.not_valid_after_utc < datetime.now(UTC) + timedelta(days=1, minutes=1)
+
+
+def test_break_glass_takes_no_other_group(bundler: Run, description: Path) -> None:
+    done = bundler("create", "--name", "repair", "--break-glass", "--group", "dev")
+    assert done.returncode == 2
+    assert "leave out --group" in done.stderr
+    assert not list(description.parent.glob("*.kubeconfig"))
+
+
+def read_admin(site: Path) -> x509.Certificate:
+    return x509.load_pem_x509_certificate((site / "lab.state/pki/admin/cert.pem").read_bytes())
+
+
+def test_a_revoked_administrator_gets_another_group_and_key(
+    bundler: Run, description: Path
+) -> None:
+    site = description.parent
+    assert bundler("create", "--name", "alice").returncode == 0  # makes the state
+    old = read_admin(site)
+    done = bundler("revoke")
+    assert done.returncode == 0, done.stderr
+    group = (site / "lab.state/admin-group").read_text().strip()
+    assert f"the administrator's group is now {group}" in done.stderr
+    new = read_admin(site)
+    assert {a.value for a in new.subject} == {"kubernetes-admin", group}
+    assert group != "bundler:cluster-admins"
+    assert new.public_key() != old.public_key()
+    (kept,) = (site / "lab.state/archive").glob("*/pki/admin/cert.pem")
+    assert x509.load_pem_x509_certificate(kept.read_bytes()) == old
+    assert bundler("create", "--name", "bob").returncode == 0
+    assert read_admin(site) == new  # a build does not issue it again
+
+
+def test_a_cluster_without_a_state_has_no_administrator_to_revoke(
+    bundler: Run, description: Path
+) -> None:
+    shutil.rmtree(description.parent / "lab.state")
+    done = bundler("revoke")
+    assert done.returncode == 4
+    assert "not a state directory" in done.stderr
+    assert not (description.parent / "lab.state").exists()
+
+
 def test_an_existing_file_is_not_overwritten(bundler: Run, description: Path) -> None:
     (description.parent / "alice.kubeconfig").write_text("mine")
     assert bundler("create", "--name", "alice").returncode == 6
@@ -88,7 +145,7 @@ def test_the_pkcs12_file_opens_only_with_its_password(bundler: Run, description:
     key, certificate, others = pkcs12.load_key_and_certificates(path.read_bytes(), b"correct horse")
     assert key is not None
     assert certificate is not None
-    assert {a.value for a in certificate.subject} == {"kubernetes-admin", "system:masters"}
+    assert {a.value for a in certificate.subject} == {"kubernetes-admin", "bundler:cluster-admins"}
     assert others == [load_ca(description.parent)]
     with pytest.raises(ValueError, match="password"):
         pkcs12.load_key_and_certificates(path.read_bytes(), b"wrong horse")

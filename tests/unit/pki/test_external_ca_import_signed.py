@@ -42,7 +42,7 @@ def test_a_build_issues_certificates_below_imported_intermediates(site: Site) ->
         "CN=kube-apiserver", "CN=kubernetes-ca,O=lab",
     ]  # fmt: skip
     assert names_of(made.cluster["admin"].certificate_pem) == [
-        "CN=kubernetes-admin,O=system:masters"
+        "CN=kubernetes-admin,O=bundler:cluster-admins"
     ]
     assert not list(site.state.rglob("request.pem"))
     assert site.build().notes == ()
@@ -254,7 +254,12 @@ def test_a_sha1_signature_is_refused(site: Site) -> None:
 @pytest.mark.parametrize(
     ("name", "subject", "extensions", "fault"),
     [
-        ("admin", "/CN=kubernetes-admin", "", "organization is absent, but must be system:masters"),
+        (
+            "admin",
+            "/CN=kubernetes-admin",
+            "",
+            "organization is absent, but must be bundler:cluster-admins",
+        ),
         (
             "scheduler",
             "/O=Bank/CN=system:kube-scheduler",

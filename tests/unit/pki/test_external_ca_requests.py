@@ -112,7 +112,10 @@ def test_every_certificate_can_be_requested(signed_leaves: Site) -> None:
     assert api["signed_by"] == "kubernetes-ca"
     assert {"IP:10.254.0.1", "DNS:kubernetes", "IP:172.30.20.250"} <= set(api["names"])
     admin = next(row for row in rows if row["name"] == "admin")
-    assert admin["subject"] == {"organization": "system:masters", "common_name": "kubernetes-admin"}
+    assert admin["subject"] == {
+        "organization": "bundler:cluster-admins",
+        "common_name": "kubernetes-admin",
+    }
 
 
 def test_each_certificate_has_a_purpose() -> None:

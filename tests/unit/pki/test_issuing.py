@@ -52,7 +52,7 @@ def get(certificate, kind):
         ("kube-proxy", "system:kube-proxy", None, {CLIENT}),
         ("csr-approver", "bundler:csr-approver", None, {CLIENT}),
         ("node-remover", "bundler:node-remover", None, {CLIENT}),
-        ("admin", "kubernetes-admin", "system:masters", {CLIENT}),
+        ("admin", "kubernetes-admin", "bundler:cluster-admins", {CLIENT}),
         ("flannel", "bundler:flannel", None, {CLIENT}),
         ("flannel-etcd-client", "flannel-etcd-client", None, {CLIENT}),
         ("metrics-server", "metrics-server", None, {SERVER}),

@@ -18,13 +18,9 @@ from support.small_builds import SmallSite, make_site
 from bundler.bundle.inspect import inspect
 from bundler.errors import ConfigError, PkiError
 from bundler.pki.cluster_pki import ensure_pki
-from bundler.pki.renew import (
-    Renewal,
-    Selection,
-    get_archive_path,
-    renew,
-)
+from bundler.pki.renew import Renewal, Selection, renew
 from bundler.state.directory import open_state
+from bundler.state.replaced import get_archive_path
 
 LATER = NOW + timedelta(days=300)
 AFTER = LATER + timedelta(minutes=1)

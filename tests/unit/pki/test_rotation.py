@@ -21,11 +21,11 @@ from bundler.errors import ConfigError, PkiError
 from bundler.pki import issuing
 from bundler.pki.cluster_pki import Pki, ensure_pki
 from bundler.pki.inventory import list_state_certificates
-from bundler.pki.renew import get_archive_path
 from bundler.pki.rotation import describe_stage, rotate
 from bundler.pki.rotation_stages import RotationStage, read_stage
 from bundler.state import transaction
 from bundler.state.directory import open_state
+from bundler.state.replaced import get_archive_path
 
 TRUST = NOW + timedelta(days=300)
 ISSUE = TRUST + timedelta(days=1)

@@ -7,9 +7,15 @@
 # Print the status on the first line and the body below it. The server's certificate must be issued by a CA in the
 # file CA, which need not be a root, and be valid for HOST. Status 000 means that there was no answer; the second line
 # then says why. HTTPS_TIMEOUT limits the request in seconds (default 10).
-https_get() (
-    https_host=$1 https_port=$2 https_path=$3 https_authority=$4
-    shift 4
+https_get() { https_exchange '' '' "$@"; }
+
+# https_put FILE HEADERS HOST PORT PATH CA CERT KEY: the same for a PUT of a file in YAML. HEADERS are lines that end
+# with \r\n.
+https_put() { https_exchange "$@"; }
+
+https_exchange() (
+    https_file=$1 https_headers=$2 https_host=$3 https_port=$4 https_path=$5 https_authority=$6
+    shift 6
     [ $# -eq 0 ] || set -- -cert "$1" -key "$2"
     case $https_host in
         *[!0-9.]*) set -- "$@" -verify_hostname "$https_host" -servername "$https_host" ;;
@@ -17,11 +23,9 @@ https_get() (
     esac
     https_dir=$(mktemp -d) || exit 1
     trap 'rm -rf "$https_dir"' EXIT
-    # HTTP/1.0, so that the body is neither chunked nor followed by another answer. openssl 1.0.2 accepts a wrong
-    # certificate unless -verify is given in addition to -verify_return_error.
+    # openssl 1.0.2 accepts a wrong certificate unless -verify is given in addition to -verify_return_error.
     {
-        printf 'GET %s HTTP/1.0\r\nHost: %s:%s\r\nAccept: application/json, */*\r\n\r\n' \
-            "$https_path" "$https_host" "$https_port" |
+        print_https_request "$https_host:$https_port" "$https_path" "$https_file" "$https_headers" |
             timeout "${HTTPS_TIMEOUT:-10}" openssl s_client -quiet -connect "$https_host:$https_port" \
                 -CAfile "$https_authority" -partial_chain -verify 5 -verify_return_error "$@" >"$https_dir/answer"
     } 2>"$https_dir/errors"
@@ -33,6 +37,18 @@ https_get() (
         END { if (NR == 0) exit 1 }' "$https_dir/answer" ||
         printf '000\n%s\n' "$(https_reason "$https_dir/errors" "$https_code")"
 )
+
+# print_https_request AUTHORITY PATH FILE HEADERS: a GET, or the PUT of FILE. With HTTP/1.0 the answer's body is neither
+# chunked nor followed by another answer.
+print_https_request() {
+    if [ -z "$3" ]; then
+        printf 'GET %s HTTP/1.0\r\nHost: %s\r\nAccept: application/json, */*\r\n\r\n' "$2" "$1"
+        return
+    fi
+    printf 'PUT %s HTTP/1.0\r\nHost: %s\r\nAccept: application/json, */*\r\n%s' "$2" "$1" "$4"
+    printf 'Content-Type: application/yaml\r\nContent-Length: %d\r\n\r\n' "$(wc -c <"$3")"
+    cat "$3"
+}
 
 # https_status HOST PORT PATH CA [CERT KEY]: only the status; with 000 the reason on the same line.
 https_status() {

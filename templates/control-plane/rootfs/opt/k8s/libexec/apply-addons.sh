@@ -4,7 +4,7 @@
 # Every control-plane node does this, possibly at the same time: after a conflict it tries again. The script
 # ends when everything is applied.
 #
-# API_LOCAL   the API server to use (default: the one in the kubeconfig)
+# API_LOCAL   the API server to use (default: the one in the kubeconfig, if the administrator has rights already)
 # DESTDIR     prepended to the paths of installed files
 # MAX_PAUSE   longest pause between two tries, in seconds (default 10)
 set -u
@@ -15,7 +15,10 @@ obsolete=${DESTDIR:-}/etc/kubernetes/obsolete-objects
 revoked=${DESTDIR:-}/etc/kubernetes/revoked-tokens
 kubeconfig=${DESTDIR:-}/etc/kubernetes/admin.kubeconfig
 pki=${DESTDIR:-}/etc/kubernetes/pki
+proxy_user=bundler:kube-apply # in the audit log
 last_problem=''
+# shellcheck source=templates/common/lib/core/https.sh
+. "${DESTDIR:-}/opt/k8s/bundle/lib/core/https.sh" || exit 1
 
 main() {
     if [ ! -d "$addons" ]; then
@@ -23,6 +26,7 @@ main() {
         exit 0
     fi
     retry "the API server ${API_LOCAL:-} to be ready" is_ready
+    retry "the administrator to have all rights" ensure_admin_rights
     retry "the manifests in $addons to be accepted" apply_all
     echo "applied all manifests in $addons"
     [ ! -f "$obsolete" ] || retry "the objects in $obsolete to be deleted" delete_obsolete
@@ -50,14 +54,40 @@ kube() {
     kubectl --kubeconfig "$kubeconfig" ${API_LOCAL:+--server "$API_LOCAL"} --request-timeout=15s "$@"
 }
 
-# Before Kubernetes 1.16 there is no /readyz. /healthz is used only then: a server can be healthy and not ready.
+# Before Kubernetes 1.16 there is no /readyz, and who has no rights is told that it is forbidden. /healthz is used only
+# then: a server can be healthy and not ready.
 is_ready() {
     answer=$(kube get --raw /readyz 2>&1)
-    case $answer in *'(NotFound)'*) answer=$(kube get --raw /healthz 2>&1) ;; esac
+    case $answer in *'(NotFound)'* | *'(Forbidden)'*) answer=$(kube get --raw /healthz 2>&1) ;; esac
     [ "$answer" = ok ] || {
         printf '%s\n' "$answer"
         return 1
     }
+}
+
+# The administrator has rights by a ClusterRoleBinding, which nobody can apply without rights. So if it has none, the
+# front proxy's certificate, which may name any user and group, writes that one object (docs/adr/0009).
+ensure_admin_rights() {
+    may=$(kube auth can-i '*' '*' --all-namespaces 2>&1 | tail -n 1)
+    case $may in
+        yes) return ;;
+        no | 'no '*) ;;
+        *)
+            printf '%s\n' "$may"
+            return 1
+            ;;
+    esac
+    host=${API_LOCAL#https://} as=$(printf 'X-Remote-User: %s\r\nX-Remote-Group: %s\r\n_' "$proxy_user" system:masters)
+    answer=$(https_put "$addons/cluster-admins.yaml" "${as%_}" "${host%:*}" "${host##*:}" \
+        "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/bundler:cluster-admins" "$pki/ca.crt" \
+        "$pki/front-proxy-client.crt" "$pki/front-proxy-client.key")
+    case $answer in
+        20[01]*) echo "gave all rights to the group in $addons/cluster-admins.yaml" ;;
+        *)
+            printf '%s\n' "$answer" | head -n 3
+            return 1
+            ;;
+    esac
 }
 
 # Validation by kubectl would download the schema of the whole API; the server checks types anyway.
