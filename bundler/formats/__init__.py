@@ -14,4 +14,7 @@ bounded_yaml.py      YAML from others, with bounds
 yaml_output.py       YAML for others
 shell_settings.py    NAME='VALUE' lines, as in node.env
 hidden_text.py       control characters and others that a reviewer does not see
+redaction.py         redacts secrets in text, line by line
+secret_shapes.py     secrets that are recognized by what they look like
+secrets.tsv          the names and shapes of secrets
 """

@@ -54,6 +54,7 @@ def _environment() -> Environment:
     )
     environment.filters["shell"] = quote_shell
     environment.filters["systemd"] = quote_systemd
+    environment.filters["awk_regex"] = quote_awk_regex
     environment.filters["toml"] = lambda value: tomli_w.dumps(value).rstrip()
     environment.filters["yaml"] = dump_yaml
     environment.filters["base64"] = lambda text: base64.b64encode(f"{text}\n".encode()).decode()
@@ -84,6 +85,11 @@ def _check_line(text: str) -> str:
 def dump_json(value: object) -> str:
     """Dump JSON, sorted and indented."""
     return json.dumps(value, indent=2, sort_keys=True, allow_nan=False)
+
+
+def quote_awk_regex(pattern: str) -> str:
+    """Write a regular expression as every awk reads it, also a slash in brackets."""
+    return "/" + pattern.replace("/", "\\057") + "/"
 
 
 def json_line(value: object) -> str:

@@ -47,6 +47,7 @@ from bundler.cluster.schema import Cluster, Role
 from bundler.cluster.settings import make_config, make_flags
 from bundler.cluster.taints import list_planned_taints
 from bundler.formats.image_references import full_name
+from bundler.formats.secret_shapes import load_patterns
 from bundler.overlays.templating import compile_template, json_line, make_unknown
 from bundler.pki.cluster_pki import Pki
 from bundler.pki.declarations import KUBELET_CA
@@ -138,6 +139,7 @@ def make_context(plan: ClusterPlan, node: NodePlan, secrets: Secrets | None) -> 
         "restore_flags": row_for(RESTORE_FLAGS, plan.etcd_version),
         "max_pods": max_pods(plan),
         "json_line": json_line,
+        "secret_patterns": load_patterns(),
         "features": plan.features,
         "proxy_mode": choose_proxy_mode(cluster),
         "cgroup_driver": cgroup_driver,

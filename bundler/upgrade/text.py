@@ -4,28 +4,13 @@ import difflib
 import hashlib
 import re
 
+from bundler.formats.redaction import redact
+
 TEXT_LIMIT = 256 << 10
 """Files with more bytes are not compared line by line."""
 ONLY_MASKED = "(only masked text differs)"
 ONLY_LINE_ENDS = "(only line endings differ)"
 
-NAMES = r"client-key-data|token|token-secret|tls\.key|password|passwd|secret|auth"
-MASKS = (
-    # secrets by their names in YAML, JSON, TOML and flags: the rest of the line, and YAML blocks
-    (
-        re.compile(rf"(?im)^([ \t-]*[\"']?(?:{NAMES})[\"']?:)[ \t]*[|>].*\n(?:[ \t]+.*(?:\n|\Z))+"),
-        "\\1 [masked]\n",
-    ),
-    (
-        re.compile(rf"(?im)((?:^|[\s\"'{{,_-])(?:{NAMES})[\"']?[ \t]*[:=][ \t]*)(?=\S).*$"),
-        r"\1[masked]",
-    ),
-    (re.compile(r"(?im)(\bauth_pass[ \t]+|\bauthorization:[ \t]*\w+[ \t]+)\S+"), r"\1[masked]"),
-    # a bootstrap token, a JSON web token, a password in a URL
-    (re.compile(r"\b[a-z0-9]{6}\.[a-z0-9]{16}\b"), "[masked]"),
-    (re.compile(r"\beyJ[\w-]+\.[\w-]+\.[\w-]*"), "[masked]"),
-    (re.compile(r"(?<=://)[^/\s@]+(?=@)"), "[masked]"),
-)
 PEM = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----.*?(?:-----END \1-----|\Z)", re.DOTALL)
 
 
@@ -44,10 +29,7 @@ def diff_texts(before: bytes, after: bytes) -> tuple[str, ...]:
 
 def mask(text: str) -> str:
     """Replace the secrets in a text."""
-    text = PEM.sub(_mask_pem, text)
-    for pattern, replacement in MASKS:
-        text = pattern.sub(replacement, text)
-    return text
+    return redact(PEM.sub(_mask_pem, text))
 
 
 def _mask_pem(match: re.Match[str]) -> str:
