@@ -164,6 +164,12 @@ def _check_flannel(cluster: Cluster) -> Iterator[Problem]:
                 " worker"
             )
             yield Problem(path=("network", "plugin"), text=text, is_error=False)
+        if flannel.version and key_of(minor_of(flannel.version)) < (0, 14):
+            text = (
+                f"flannel {flannel.version} does not reload the kubelet's certificate, with which"
+                " it acts as its node: use 0.14 or later"
+            )
+            yield Problem(path=("network", "flannel", "version"), text=text)
         return
     where = ("network", "flannel", "store")
     engine = cluster.runtime.engine

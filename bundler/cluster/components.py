@@ -135,8 +135,13 @@ UNITS: tuple[Row, ...] = (
     ("docker.service", Role.WORKER, "docker"),
     ("cri-dockerd.service", Role.WORKER, "cri-dockerd"),
     ("containerd.service", Role.WORKER, "containerd"),
-    ("flannel.service", Role.WORKER, "flannel"),
+    ("flannel.service", Role.WORKER, "flannel-etcd"),  # the kubelet waits for it
     ("kubelet.service", Role.WORKER, None),
+    (
+        "flannel.service",
+        Role.WORKER,
+        "flannel-kubernetes",
+    ),  # it waits for the kubelet's certificate
     ("kube-proxy.service", Role.WORKER, None),
     ("kube-images.timer", Role.WORKER, None),
     ("kube-certs.timer", Role.ETCD, None),

@@ -16,6 +16,7 @@ kubeconfig.py         kubeconfigs with embedded certificates
 user_access.py        kubeconfigs for users, and the administrator's identity as PKCS#12
 inventory.py          list certificates and their ends
 renew.py              renew certificates before they end
+retired.py            certificates of earlier versions
 hot_reload.py         which program reloads which file without a restart
 rotation.py           replace the CAs in stages
 rotation_stages.py    the current stage of a rotation

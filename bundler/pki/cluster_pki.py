@@ -37,6 +37,7 @@ from bundler.pki.leaf_certificates import (
     write_leaf,
 )
 from bundler.pki.pending import check_signed
+from bundler.pki.retired import archive_retired
 from bundler.pki.rotation_stages import (
     RotationStage,
     get_rotation_id,
@@ -90,6 +91,7 @@ def ensure_pki(state: State, plan: ClusterPlan, now: datetime) -> Pki:
     kubelet_ca = ensure_kubelet_ca(kubernetes, state, plan, now=now, notes=notes)
     notes += _note_rotation(state)
     pairs = _ensure_leaves(leaves, cas, state, plan, now=now, notes=notes)
+    notes += archive_retired(state, now)
     others = {name: load_other_trusted_cas(name, state) for name in cas}
     signing_id, *other_ids = _list_rotation_ids(cas, others) or ("",)
     return Pki(

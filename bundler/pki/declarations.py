@@ -1,5 +1,6 @@
 """One declaration for each certificate of the cluster, and its content; does not access files."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Address
@@ -23,6 +24,7 @@ KUBELET_CA = "kubelet-ca"
 ADMIN_GROUP = "bundler:cluster-admins"
 """The group of the administrator. A ClusterRoleBinding gives it all rights, so that they can be
 revoked (admin_group.py); system:masters has them in every API server for ever."""
+MAX_COMMON_NAME = 64
 NEW_CAS_HINT = (
     "the cluster needs new CAs: build with a new, empty state directory and reinstall every node"
 )
@@ -33,13 +35,13 @@ class CertificateSpec:
     """One certificate that the cluster needs.
 
     With `roles`, each node with one of them has its own certificate, and `names` returns its SANs.
-    Without `roles`, the whole cluster shares one. A `common_name` of None is the node's name. With
-    `feature`, only clusters that use the feature have the certificate.
+    Without `roles`, the whole cluster shares one. `{node}` in `common_name` is the node's name.
+    With `feature`, only clusters that use the feature have the certificate.
     """
 
     name: str
     ca: str
-    common_name: str | None
+    common_name: str
     organization: str | None = None
     usages: tuple[x509.ObjectIdentifier, ...]
     roles: tuple[Role, ...] = ()
@@ -121,7 +123,7 @@ def _etcd_member(name: str) -> CertificateSpec:
     return CertificateSpec(
         name=name,
         ca=ETCD_CA,
-        common_name=None,
+        common_name="{node}",
         usages=(SERVER, CLIENT),
         roles=(Role.ETCD,),
         names=_own_names,
@@ -140,11 +142,17 @@ CERTIFICATES = (
     _client("front-proxy-client", "aggregator", ca=FRONT_PROXY_CA),
     _client("controller-manager", "system:kube-controller-manager"),
     _client("scheduler", "system:kube-scheduler"),
-    _client("kube-proxy", "system:kube-proxy"),
+    CertificateSpec(
+        name="kube-proxy",
+        ca=KUBERNETES_CA,
+        common_name="system:kube-proxy:{node}",
+        organization="bundler:kube-proxies",
+        usages=(CLIENT,),
+        roles=(Role.WORKER,),
+    ),
     _client("csr-approver", "bundler:csr-approver"),
     _client("node-remover", "bundler:node-remover"),
     _client("admin", "kubernetes-admin", organization=ADMIN_GROUP),
-    _client("flannel", "bundler:flannel", feature="flannel-kubernetes"),
     _client("flannel-etcd-client", "flannel-etcd-client", ca=ETCD_CA, feature="flannel-etcd"),
     CertificateSpec(
         name="metrics-server",
@@ -186,13 +194,21 @@ def make_content(
     admin_group: str = ADMIN_GROUP,
 ) -> Content:
     """The required content of a declared certificate in this cluster, for `node` if it has one."""
-    common_name = spec.common_name or (node.name if node else spec.name)
+    common_name = spec.common_name.format(node=node.name) if node else spec.common_name
     return Content(
-        common_name=common_name,
+        common_name=_shorten(common_name),
         organization=admin_group if spec.organization == ADMIN_GROUP else spec.organization,
         usages=tuple(usage.dotted_string for usage in spec.usages),
         names=spec.names(plan, node) if spec.names else (),
     )
+
+
+def _shorten(common_name: str) -> str:
+    """A name of at most 64 characters, X.509's limit: the end of a longer one becomes a digest."""
+    if len(common_name) <= MAX_COMMON_NAME:
+        return common_name
+    digest = hashlib.sha256(common_name.encode()).hexdigest()[:16]
+    return f"{common_name[: MAX_COMMON_NAME - len(digest) - 1]}-{digest}"
 
 
 def read_content(certificate: x509.Certificate) -> Content:

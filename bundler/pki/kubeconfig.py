@@ -1,4 +1,4 @@
-"""Render kubeconfig files with embedded certificates, so that a client needs one file only."""
+"""Render kubeconfig files, with embedded certificates where a client needs one file only."""
 
 import base64
 from collections.abc import Mapping
@@ -23,6 +23,14 @@ def render_token_kubeconfig(
 ) -> bytes:
     """A kubeconfig (YAML) for `user` with a bearer token; `server` is a URL."""
     return _render(cluster, server, ca_pem, user, {"token": token})
+
+
+def render_file_kubeconfig(
+    *, cluster: str, server: str, ca_pem: bytes, user: str, client: str
+) -> bytes:
+    """A kubeconfig (YAML) for `user` that names the file of a certificate and its key."""
+    credentials = {"client-certificate": client, "client-key": client}
+    return _render(cluster, server, ca_pem, user, credentials)
 
 
 def _render(

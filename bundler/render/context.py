@@ -54,7 +54,11 @@ from bundler.pki.declarations import KUBELET_CA
 from bundler.pki.endpoints import list_serving
 from bundler.pki.hot_reload import list_files_read_at_start
 from bundler.pki.key_pairs import KeyPair
-from bundler.pki.kubeconfig import render_kubeconfig, render_token_kubeconfig
+from bundler.pki.kubeconfig import (
+    render_file_kubeconfig,
+    render_kubeconfig,
+    render_token_kubeconfig,
+)
 from bundler.state.tokens import Tokens
 
 BUNDLE_FORMAT = 1
@@ -96,6 +100,7 @@ STATE_NAMES = (
     "initial_etcd_members",
     "key",
     "kubeconfig",
+    "kubelet_kubeconfig",
     "not_after",
     "not_before",
     "service_account_key",
@@ -209,6 +214,14 @@ def _make_state_values(plan: ClusterPlan, node: NodePlan, secrets: Secrets) -> d
             user="kubelet-bootstrap", token=secrets.tokens.current[node.name].text,
         ).decode().rstrip()  # fmt: skip
 
+    def kubelet_kubeconfig() -> str:
+        """For a program that acts as its node, with the certificate that the kubelet renews."""
+        return render_file_kubeconfig(
+            cluster=plan.name, server=plan.endpoint, ca_pem=pki.trust.api,
+            user=f"system:node:{node.name}",
+            client=f"{plan.cluster.kubernetes.kubelet_root}/pki/kubelet-client-current.pem",
+        ).decode().rstrip()  # fmt: skip
+
     return {
         "admin_group": pki.admin_group,
         "tokens": secrets.tokens,
@@ -227,6 +240,7 @@ def _make_state_values(plan: ClusterPlan, node: NodePlan, secrets: Secrets) -> d
         "service_account_public": pki.service_account_public.decode().rstrip(),
         "kubeconfig": kubeconfig,
         "bootstrap_kubeconfig": bootstrap_kubeconfig,
+        "kubelet_kubeconfig": kubelet_kubeconfig,
     }
 
 

@@ -125,7 +125,8 @@ def verify_with_openssl(site: Site, pki: Pki) -> None:
     file, anchors = site.directory / "leaf.pem", site.directory / "anchors.pem"
     for spec in declarations.list_certificates(site.plan):
         name = declarations.get_ca_name(spec, site.plan)
-        pair = (pki.nodes["master1"] if spec.roles else pki.cluster)[spec.name]
+        owner = declarations.list_owners(spec, site.plan)[0]
+        pair = (pki.nodes[owner.name] if owner else pki.cluster)[spec.name]
         file.write_bytes(pair.certificate_pem)
         anchors.write_bytes(pki.trust.by_ca[name])
         openssl("verify", "-x509_strict", "-partial_chain", "-CAfile", anchors, file)

@@ -5,8 +5,10 @@ bootstrap kubeconfig, and then requests with that certificate.
 """
 
 import base64
+import http.client
 import json
 import os
+import ssl
 import subprocess
 import time
 from collections.abc import Iterator
@@ -15,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -45,6 +48,49 @@ class Answer:
         """Whether an authorizer or an admission plugin refused; any other failure is an error of the test."""
         assert self.code == 0 or "orbidden" in self.errors, self.errors
         return self.code != 0
+
+
+@dataclass
+class Client:
+    """Sends requests to the API server with what a kubeconfig holds: a token, or a client certificate."""
+
+    address: str
+    context: ssl.SSLContext
+    headers: dict[str, str]
+
+    @classmethod
+    def read(cls, kubeconfig: Path, directory: Path) -> "Client":
+        """`directory` is for files of the certificate and the key, which Python reads only from files."""
+        found = yaml.safe_load(kubeconfig.read_text())
+        server, user = found["clusters"][0]["cluster"], found["users"][0]["user"]
+        authorities = base64.b64decode(server["certificate-authority-data"]).decode()
+        context = ssl.create_default_context(cadata=authorities)
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        if "client-certificate-data" in user:
+            pem = directory / f"{kubeconfig.stem}-of-{kubeconfig.parts[-5]}.pem"
+            names = ("client-certificate-data", "client-key-data")
+            pem.write_bytes(b"".join(base64.b64decode(user[name]) for name in names))
+            context.load_cert_chain(pem)
+        elif "client-certificate" in user:
+            context.load_cert_chain(user["client-certificate"], user["client-key"])
+        headers = {"Authorization": f"Bearer {user['token']}"} if "token" in user else {}
+        return cls(server["server"].removeprefix("https://"), context, headers)
+
+    def request(
+        self, method: str, path: str, body: str = "", *, dry_run: bool = False
+    ) -> tuple[int, dict[str, Any]]:
+        """The status and the answer, if that is JSON."""
+        kind = "merge-patch+json" if method == "PATCH" else "json"
+        headers = {**self.headers, "Content-Type": f"application/{kind}"}
+        if dry_run and method != "GET":
+            path += ("&" if "?" in path else "?") + "dryRun=All"
+        connection = http.client.HTTPSConnection(self.address, context=self.context, timeout=20)
+        connection.request(method, path, body or None, headers)
+        answer = connection.getresponse()
+        text = answer.read()
+        connection.close()
+        is_object = answer.headers.get_content_type() == "application/json" and "watch=" not in path
+        return answer.status, json.loads(text) if is_object else {}
 
 
 @dataclass

@@ -16,11 +16,10 @@ PURPOSES = {
     "front-proxy-client": "client certificate of the API server for aggregated APIs",
     "controller-manager": "client certificate of the controller manager for the API",
     "scheduler": "client certificate of the scheduler for the API",
-    "kube-proxy": "client certificate of kube-proxy for the API",
+    "kube-proxy": "client certificate of a worker's kube-proxy for the API",
     "csr-approver": "client certificate of the job that approves kubelet certificates",
     "node-remover": "client certificate of the job that deletes the Nodes of hosts that leave",
     "admin": "client certificate of the administrator, whose group a ClusterRoleBinding names",
-    "flannel": "client certificate of flannel for the API",
     "flannel-etcd-client": "client certificate of flannel for etcd",
     "metrics-server": "server certificate of metrics-server, for the API server",
 }

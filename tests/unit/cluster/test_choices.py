@@ -12,6 +12,7 @@ from support.descriptions import write_archive
 from bundler.cache.store import Cache
 from bundler.cluster.loader import load_cluster
 from bundler.errors import ConfigError
+from bundler.formats.shell_settings import read_settings
 from bundler.pipeline import render
 from bundler.project import Inputs
 
@@ -88,6 +89,7 @@ MINOR = "version: 1.28.3"
         ([("dns: {provider: none}", "dns: {provider: none}\nnetwork: {plugin: flannel, flannel: {store: etcd}}")], r"store etcd works only with Docker through dockershim"),
         ([(RUNTIME, "runtime: {engine: docker}"), (MINOR, "version: 1.20.2"), ("dns: {provider: none}", "dns: {provider: none}\netcd: {version: 3.6.4}\nnetwork: {plugin: flannel, flannel: {store: etcd}}")], r"etcd 3.6.4 no longer has the v2 API: use `store: kubernetes` or etcd 3.4"),
         ([(RUNTIME, "runtime: {engine: docker}"), (MINOR, "version: 1.20.2"), ("dns: {provider: none}", "dns: {provider: none}\nnetwork: {plugin: flannel, flannel: {store: etcd, version: 0.22.1}}")], r"flannel 0.22.1 cannot use etcd's v2 API"),
+        ([("dns: {provider: none}", "dns: {provider: none}\nnetwork: {plugin: flannel, flannel: {version: 0.13.0}}")], r"flannel 0.13.0 does not reload the kubelet's certificate, .*: use 0.14 or later"),
         ([(RUNTIME, "runtime: {engine: containerd, registries: [{host: r.example, ca: nginx.tar}]}")], r"nginx.tar: must be a PEM file with certificates only"),
         ([(RUNTIME, "runtime: {engine: containerd, registries: [{host: r.example, ca: both.pem}]}")], r"both.pem: must be a PEM file with certificates only"),
         ([(RUNTIME, "runtime: {engine: containerd, registries: [{host: r.example, mirrors: ['https://bob:word@m.example']}]}")], r"must have no name and password"),
@@ -161,6 +163,47 @@ def test_flannel_takes_subnets_from_node_objects(trees: Callable[..., Path]) -> 
     assert not (root / "two/rootfs/etc/systemd/system/kube-pod-routes.service").exists()
     assert not list((root / "two/rootfs/etc/cni/net.d").glob("*"))
     assert (root / "one/rootfs/etc/kubernetes/addons/flannel.yaml").exists()
+
+
+def test_flannel_acts_as_its_node_with_the_certificate_of_the_kubelet(
+    trees: Callable[..., Path],
+) -> None:
+    root = trees(
+        ("dns: {provider: none}", "network: {plugin: flannel}"),
+        (MINOR, f"{MINOR}, kubelet_root: /data/kubelet"),
+    )
+    two = root / "two/rootfs"
+    kubeconfig = yaml.safe_load((two / "etc/kubernetes/flannel.kubeconfig").read_text())
+    current = "/data/kubelet/pki/kubelet-client-current.pem"
+    assert kubeconfig["users"] == [
+        {
+            "name": "system:node:two",
+            "user": {"client-certificate": current, "client-key": current},
+        }
+    ]
+    unit = (two / "etc/systemd/system/flannel.service").read_text()
+    assert f"ExecStartPre=/bin/sh -c 'until [ -f \"$$0\" ]; do sleep 1; done' {current}\n" in unit
+    units = read_settings((root / "two/node.env").read_text())["UNITS"].split()
+    assert units.index("kubelet.service") < units.index("flannel.service")
+
+
+@pytest.mark.parametrize("workers", [2, 0])
+def test_nodes_may_read_exactly_the_planned_workers(
+    trees: Callable[..., Path], workers: int
+) -> None:
+    """A rule with an empty list of names would allow all Nodes."""
+    root = trees(
+        *([] if workers else [("control-plane, worker]", "control-plane]"), ("[worker]", "[etcd]")])
+    )
+    addon = (root / "one/rootfs/etc/kubernetes/addons/nodes.yaml").read_text()
+    roles = {
+        one["metadata"]["name"]: one
+        for one in yaml.safe_load_all(addon)
+        if one["kind"] == "ClusterRole"
+    }
+    rules = roles["bundler:planned-nodes"]["rules"] if workers else []
+    assert [rule["resourceNames"] for rule in rules] == [["one", "two"]] * bool(workers)
+    assert ("bundler:planned-nodes" in addon) is bool(workers)
 
 
 def test_registries_have_mirrors_and_their_own_ca(

@@ -42,7 +42,7 @@ def test_the_first_build_creates_everything_and_reports_it(tmp_path):
     assert {name: set(pairs) for name, pairs in made.nodes.items()} == {
         "master1": MASTER_NAMES,
         "master2": MASTER_NAMES,
-        "worker1": set(),
+        "worker1": {"kube-proxy"},
     }
     assert set(made.cluster) == {
         spec.name for spec in declarations.CERTIFICATES if not spec.roles and not spec.feature
@@ -108,10 +108,34 @@ def test_a_third_control_plane_node_reissues_only_the_api_server_certificates(st
     )
 
 
-def test_a_new_worker_changes_no_certificate(state):
+def test_a_new_worker_changes_no_other_certificate(state):
     before = read_files(state)
-    assert ensure_state(state, make_plan(workers=5)).notes == ()
-    assert read_files(state) == before
+    notes = ensure_state(state, make_plan(workers=3)).notes
+    assert notes == tuple(f"certificates of worker{n}: created kube-proxy" for n in (2, 3))
+    after = read_files(state)
+    assert {name: after[name] for name in before} == before
+    made = {Path(name).parts[:4] for name in after.keys() - before.keys()}
+    assert made == {("pki", "nodes", f"worker{n}", "kube-proxy") for n in (2, 3)}
+
+
+def test_certificates_that_all_nodes_shared_are_moved_to_the_archive(state):
+    old = (state / "pki/scheduler/key.pem").read_bytes()
+    for name in ("flannel", "kube-proxy"):
+        shutil.copytree(state / "pki/scheduler", state / "pki" / name)
+    assert ensure_state(state).notes == (
+        "flannel of the cluster: archived, because flannel uses the certificate of its node's kubelet",
+        "kube-proxy of the cluster: archived, because each worker has its own",
+    )
+    assert not (state / "pki/kube-proxy").exists()
+    (archived,) = state.glob("archive/*/pki/kube-proxy/key.pem")
+    assert archived.read_bytes() == old
+    assert ensure_state(state).notes == ()
+
+
+def test_an_archiving_that_was_killed_is_completed(state):
+    (state / "pki/kube-proxy").mkdir()
+    assert len(ensure_state(state).notes) == 1
+    assert not (state / "pki/kube-proxy").exists()
 
 
 def test_a_removed_control_plane_node_is_removed_from_the_sans(state):
@@ -258,7 +282,7 @@ def test_all_damaged_pairs_are_reported_at_once(state):
 
 @pytest.mark.parametrize("name", ["kubernetes-ca", "admin"])
 def test_a_key_of_another_certificate_is_refused(state, name):
-    shutil.copy(state / "pki/kube-proxy/key.pem", state / "pki" / name / "key.pem")
+    shutil.copy(state / "pki/scheduler/key.pem", state / "pki" / name / "key.pem")
     with pytest.raises(PkiError, match=r"cert\.pem and key\.pem do not belong together"):
         ensure_state(state)
 

@@ -303,7 +303,7 @@ def test_all_faults_are_reported_at_once(leaves: Site) -> None:
     leaves.root.sign(
         leaves.requests / "scheduler.csr", f"{LEAF}extendedKeyUsage=clientAuth", issuer=etcd
     )
-    (leaves.requests / "kube-proxy.crt").unlink()
+    (leaves.requests / "controller-manager.crt").unlink()
     (leaves.requests / "broken.crt").write_text("nothing")
     shutil.copy(leaves.requests / "csr-approver.csr", leaves.requests / "again.csr")
     leaves.root.sign(
@@ -319,7 +319,7 @@ def test_all_faults_are_reported_at_once(leaves: Site) -> None:
         "admin.crt (admin): its keyUsage does not have digitalSignature",
         "admin.crt (admin): its extendedKeyUsage does not have clientAuth",
         "scheduler.crt (scheduler): signed by issuing-etcd-ca, but other certificates of kubern",
-        "kube-proxy: no certificate has the key of its request",
+        "controller-manager: no certificate has the key of its request",
         "csr-approver: more than one certificate has its key",
     ):
         assert fault in message

@@ -49,11 +49,10 @@ def get(certificate, kind):
         ("front-proxy-client", "aggregator", None, {CLIENT}),
         ("controller-manager", "system:kube-controller-manager", None, {CLIENT}),
         ("scheduler", "system:kube-scheduler", None, {CLIENT}),
-        ("kube-proxy", "system:kube-proxy", None, {CLIENT}),
+        ("kube-proxy", "system:kube-proxy:master1", "bundler:kube-proxies", {CLIENT}),
         ("csr-approver", "bundler:csr-approver", None, {CLIENT}),
         ("node-remover", "bundler:node-remover", None, {CLIENT}),
         ("admin", "kubernetes-admin", "bundler:cluster-admins", {CLIENT}),
-        ("flannel", "bundler:flannel", None, {CLIENT}),
         ("flannel-etcd-client", "flannel-etcd-client", None, {CLIENT}),
         ("metrics-server", "metrics-server", None, {SERVER}),
     ],
@@ -71,12 +70,27 @@ def test_each_certificate_has_its_name_and_no_more_usages_than_it_needs(
 
 
 def test_the_table_above_has_every_declared_certificate():
-    assert len(SPECS) == len(declarations.CERTIFICATES) == 18
+    assert len(SPECS) == len(declarations.CERTIFICATES) == 17
     assert {spec.ca for spec in declarations.CERTIFICATES} == set(declarations.CA_NAMES)
 
 
-def test_only_the_administrator_is_in_system_masters():
-    assert [spec.name for spec in declarations.CERTIFICATES if spec.organization] == ["admin"]
+def test_no_certificate_is_in_system_masters():
+    groups = {
+        spec.name: spec.organization for spec in declarations.CERTIFICATES if spec.organization
+    }
+    assert groups == {"admin": "bundler:cluster-admins", "kube-proxy": "bundler:kube-proxies"}
+
+
+def test_no_two_nodes_share_a_name_however_long():
+    spec = SPECS["kube-proxy"]
+    plan = make_plan()
+    long = [replace(plan.nodes[0], name=f"{'n' * 60}-{number}") for number in (1, 2)]
+    names = [declarations.make_content(spec, plan, node).common_name for node in long]
+    assert len(set(names)) == 2
+    assert all(name.startswith("system:kube-proxy:nnn") and len(name) == 64 for name in names)
+    key = issuing.make_key("ecdsa-p256")
+    content = declarations.make_content(spec, plan, long[0])
+    assert issuing.issue(content, key.public_key(), make_issuer(), NOW, 1).subject
 
 
 def test_the_api_server_certificate_has_every_name_that_clients_use():

@@ -241,11 +241,19 @@ def digests(directory: Path) -> dict[str, str]:
 def test_one_command_renews_and_builds_the_small_bundles(site: SmallSite) -> None:
     dist = site.build()
     done = run(
-        site, "certs", "renew", "nodes/one/apiserver", "kube-proxy", "--since", "dist", "-o", "new"
+        site,
+        "certs",
+        "renew",
+        "nodes/one/apiserver",
+        "nodes/one/kube-proxy",
+        "--since",
+        "dist",
+        "-o",
+        "new",
     )
     assert done.returncode == 0, done.stderr
     assert [line.split()[-1] for line in done.stdout.splitlines()] == [
-        "pki/kube-proxy", "pki/nodes/one/apiserver",
+        "pki/nodes/one/apiserver", "pki/nodes/one/kube-proxy",
     ]  # fmt: skip
     old, new = (
         inspect(d / "small-one.tar.gz", keep=1 << 20) for d in (dist, site.directory / "new")
@@ -269,7 +277,7 @@ def test_the_command_has_a_dry_run_and_refuses_conflicting_options(site: SmallSi
     site.build()
     before = read_files(site.directory / "small.state")
     said = run(site, "certs", "renew", "--all", "--dry-run", "--json")
-    assert len(json.loads(said.stdout)) == 15
+    assert len(json.loads(said.stdout)) == 17
     assert run(site, "certs", "renew", "--expiring", "90d").stdout == ""
     for wrong in ([], ["--all", "admin"], ["--all", "-o", "x"], ["--expiring", "soon"]):
         assert run(site, "certs", "renew", *wrong).returncode == 2
@@ -293,8 +301,8 @@ def test_a_certificate_lost_by_a_kill_is_renewed(made: Path, tmp_path: Path) -> 
     path = Path(shutil.copytree(made, tmp_path / "state"))
     renew(path, PLAN, choose("admin"), LATER)
     shutil.rmtree(path / "pki/admin")
-    shutil.rmtree(path / "pki/kube-proxy")  # was never renewed: a build issues it
+    shutil.rmtree(path / "pki/scheduler")  # was never renewed: a build issues it
     for selection in (choose(everything=True), choose(before=LATER)):
         found = {one.name: one for one in renew(path, PLAN, selection, AFTER, dry_run=True)}
         assert found["pki/admin"].old_end is None
-        assert "pki/kube-proxy" not in found
+        assert "pki/scheduler" not in found

@@ -123,13 +123,13 @@ ready_kubelet() {
     }
 }
 
-# flannel gets this node's subnet from the API, or from etcd.
+# flannel gets this node's subnet from the API, with the kubelet's certificate, or from etcd.
 ready_flannel() {
     reason=$(ready_active "$1") && [ -f /run/flannel/subnet.env ] && return
     echo "${reason:-this node has no subnet yet}"
     case " $FEATURES " in
         *' flannel-etcd '*) has_flannel_etcd && return 1 ;;
-        *) has_endpoint && return 1 ;;
+        *) [ -f "$KUBELET_ROOT/pki/kubelet-client-current.pem" ] && has_endpoint && return 1 ;;
     esac
     return 2
 }
