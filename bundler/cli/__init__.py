@@ -23,5 +23,6 @@ certs_list.py    bundler certs list
 certs_check.py   bundler certs check
 certs_renew.py   bundler certs renew
 certs_rotate.py  bundler certs rotate
+tokens.py        bundler tokens renew
 external_ca.py   bundler certs request, bundler certs import
 """

@@ -14,6 +14,7 @@ leaf_certificates.py  load, issue and write the certificates that the CAs sign
 cluster_pki.py        the complete PKI of a cluster, loaded or created
 kubeconfig.py         kubeconfigs with embedded certificates
 user_access.py        kubeconfigs for users, and the administrator's identity as PKCS#12
+admin_group.py        the group of the administrator
 inventory.py          list certificates and their ends
 renew.py              renew certificates before they end
 retired.py            certificates of earlier versions

@@ -3,5 +3,6 @@
 directory.py    its files
 tokens.py       the bootstrap tokens of workers
 transaction.py  change several of its files at once
+replaced.py     keep what a change replaces
 archive.py      export and import it as one encrypted file
 """
