@@ -11,7 +11,6 @@ from bundler.cluster.plan import ClusterPlan
 from bundler.formats.image_references import full_name
 from bundler.progress import DownloadProgress
 from bundler.project import Inputs, Project, load, resolve
-from bundler.sources.artifacts import from_entry
 from bundler.sources.fetch import FetchOptions, ensure_artifacts, run_jobs
 from bundler.sources.images.pull import Puller, list_cached
 from bundler.sources.images.resolve import propose_images
@@ -24,7 +23,7 @@ from bundler.sources.lock_update import (
     propose_artifacts,
 )
 from bundler.sources.mirrors import parse_mirror
-from bundler.sources.packages.locked import is_fetched_entry
+from bundler.sources.packages.locked import is_fetched_entry, to_file
 from bundler.sources.packages.resolve import propose_packages
 from bundler.sources.resolved import Resolved
 from bundler.sources.sidecars import find_cached_sidecars
@@ -35,7 +34,7 @@ def fetch(inputs: Inputs) -> tuple[tuple[Artifact, Path], ...]:
     """Download every file of a cluster into the cache; makes no keys and no state directory."""
     project = load(inputs)
     resolved = resolve(project)
-    artifacts = _list_files_with_url(resolved)
+    artifacts = _list_files_with_url(project, resolved)
     with log.step(f"{len(artifacts)} upstream files"), DownloadProgress() as progress:
         paths = ensure_artifacts(artifacts, make_fetch_options(inputs, progress))
     with log.step(f"{len(resolved.images)} images"), DownloadProgress() as progress:
@@ -66,7 +65,7 @@ def update_lock(
         )
     if inputs.strict:
         refuse_first_uses(new)
-    if new != old and not dry_run:
+    if not dry_run:
         write_lock(new, project.lock_path)
     return changes
 
@@ -80,7 +79,7 @@ def list_files(project: Project, resolved: Resolved) -> tuple[Artifact, ...]:
     cache = project.inputs.cache
     blobs = {file.digest: file for image in resolved.images for file in list_cached(image, cache)}
     sidecars = _list_sidecars(project, resolved)
-    return (*_list_files_with_url(resolved), *sidecars, *blobs.values())
+    return (*_list_files_with_url(project, resolved), *sidecars, *blobs.values())
 
 
 def list_local_digests(project: Project, resolved: Resolved) -> frozenset[str]:
@@ -125,8 +124,9 @@ def make_fetch_options(inputs: Inputs, progress: DownloadProgress) -> FetchOptio
     )
 
 
-def _list_files_with_url(resolved: Resolved) -> tuple[Artifact, ...]:
-    packages = (from_entry(e, e.evidence) for e in resolved.packages or () if is_fetched_entry(e))
+def _list_files_with_url(project: Project, resolved: Resolved) -> tuple[Artifact, ...]:
+    locked = (entry for entry in resolved.packages or () if is_fetched_entry(entry))
+    packages = (to_file(entry, project.cluster.packages) for entry in locked)
     return (*resolved.artifacts.values(), *packages)
 
 

@@ -1,6 +1,7 @@
 """What the user sees: results on stdout, messages on stderr, so that stdout can be piped.
 
 Text from bundles, registries and files of others may be in it, so control characters are escaped.
+URLs are shown without user, password and query.
 """
 
 import sys
@@ -8,6 +9,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+from bundler.urls import hide_secrets
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,7 +49,7 @@ def console() -> "Console":
 
 def result(text: str = "", *, end: str = "\n") -> None:
     """Print a result of the command on stdout."""
-    print(make_printable(text, keep="\t\n"), end=end)  # noqa: T201 - the only place that prints
+    print(make_printable(hide_secrets(text), keep="\t\n"), end=end)  # noqa: T201 - the only place that prints
 
 
 def info(text: str) -> None:
@@ -99,4 +102,4 @@ def _escape(character: str) -> str:
 
 
 def _print(text: str, style: str | None = None) -> None:
-    console().print(make_printable(text, keep="\t\n"), style=style)
+    console().print(make_printable(hide_secrets(text), keep="\t\n"), style=style)

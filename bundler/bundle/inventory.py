@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from packageurl import PackageURL
 
@@ -23,6 +23,8 @@ from bundler.render.tree import Tree
 from bundler.sources.artifacts import Artifacts
 from bundler.sources.images.needed import FROM_TAG, IN_CONFIGURATION, Images, Needed, list_needed
 from bundler.sources.lock import LockEntry, LockKind, TrustSource
+from bundler.sources.mirrors import WEB
+from bundler.urls import show_url
 
 UPSTREAM_SOURCES = frozenset({TrustSource.UPSTREAM_SIGNATURE, TrustSource.UPSTREAM_CHECKSUM})
 PURL_TYPES = {".deb": "deb", ".rpm": "rpm"}
@@ -49,7 +51,7 @@ class Item:
     arch: str = ""
     digest: str  # sha256:… or sha512:…; an image: of its configuration; a layer: as packed
     path: str = ""  # in the bundle
-    url: str = ""  # without user, password and query
+    url: str = ""  # of the web, without user, password and query
     purl: str = ""
     licence: str = ""  # SPDX, as its project declares it
     evidence: str = ""  # the trust source of the digest
@@ -91,7 +93,7 @@ def _list_artifacts(
             version=_known_version(artifact),
             arch=node.arch,
             digest=f"{artifact.algorithm}:{artifact.digest}",
-            url=_without_secrets(artifact.url),
+            url=_public_url(artifact.url),
             purl=_artifact_purl(artifact, project.repository if project else ""),
             licence=project.licence if project else "",
             evidence=f"{entry.origin}: {entry.evidence}" if entry else artifact.source,
@@ -128,10 +130,11 @@ def _artifact_purl(artifact: Artifact, repository: str) -> str:
     if repository:
         owner, _, name = repository.lower().partition("/")
         return PackageURL("github", owner, name, f"v{artifact.version}").to_string()
+    url = _public_url(artifact.url)
     qualifiers = {
         "arch": artifact.arch,
         "checksum": f"{artifact.algorithm}:{artifact.digest}",
-        "download_url": _without_secrets(artifact.url),
+        **({"download_url": url} if url else {}),
     }
     version = _known_version(artifact) or None
     return PackageURL("generic", None, artifact.component, version, qualifiers).to_string()
@@ -197,7 +200,7 @@ def _list_packages(
                 arch=entry.arch,
                 digest=entry.digest,
                 path=file.path,
-                url=_without_secrets(entry.url),
+                url=_public_url(entry.url),
                 purl=_package_purl(
                     entry,
                     plan.cluster.packages.os if plan.cluster.packages else "",
@@ -222,7 +225,6 @@ SOURCES: tuple[Callable[[ClusterPlan, NodePlan, Tree, BuildInputs], Iterator[Ite
 """One function for each kind of item."""
 
 
-def _without_secrets(url: str) -> str:
-    """Remove user, password and query, any of which may hold a token."""
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+def _public_url(url: str) -> str:
+    """Return a web address without password and query; nothing for a file of the builder."""
+    return show_url(url) if url.startswith(WEB) else ""

@@ -32,6 +32,7 @@ from bundler.errors import ArtifactError, OutputError
 from bundler.files import explain_disk_faults, open_atomically
 from bundler.formats.digests import DIGEST_LENGTHS, HashingReader
 from bundler.formats.tar_safety import BadMemberError, iter_members, open_tar
+from bundler.urls import show_url
 
 TOP = "bundler-cache"
 INDEX = f"{TOP}/INDEX"
@@ -148,7 +149,7 @@ def _find_documents(cache: Cache, blobs: Collection[Blob]) -> dict[str, str]:
     """URLs and the files they served; what this builder downloaded takes precedence."""
     held = {blob.name for blob in blobs}
     known = list_refs(IMPORTED, cache) | list_refs(DOCUMENTS, cache)
-    return {url: digest for url, digest in known.items() if digest in held}
+    return {show_url(url): digest for url, digest in known.items() if digest in held}
 
 
 def _read_documents(

@@ -29,6 +29,7 @@ from bundler.formats.tar_safety import (
     open_tar,
     unpack_limit,
 )
+from bundler.urls import show_url
 
 MEMBERS = "members"
 COPY = 1 << 20
@@ -147,14 +148,15 @@ def _read_members(
                 left.discard(name)
     except BadMemberError as error:
         raise ArtifactError(
-            f"{artifact.label}: the archive {artifact.url} is refused: {error}",
+            f"{artifact.label}: the archive {show_url(artifact.url)} is refused: {error}",
             hint="find out who made it; then pin another file under `artifacts` in cluster.yaml",
         ) from error
     except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
         raise ArtifactError(f"{artifact.label}: the archive is damaged: {error}") from error
     if left:
         raise ArtifactError(
-            f"{artifact.label}: {artifact.url} does not contain {', '.join(sorted(left))}",
+            f"{artifact.label}: {show_url(artifact.url)} does not contain"
+            f" {', '.join(sorted(left))}",
             hint="check that the URL is for this version",
         )
     for name, payload in found.items():  # last: an archive with a record is not checked again

@@ -18,6 +18,7 @@ from bundler.cli.media import (
 )
 from bundler.cli.options import shown, with_inputs
 from bundler.project import Inputs
+from bundler.urls import show_url
 
 
 @with_inputs()
@@ -84,7 +85,7 @@ def render_command(
 def _print_preview(inputs: Inputs, output: Path, media: Media) -> None:
     preview = pipeline.preview(inputs, media)
     for artifact, is_cached in preview.artifacts:
-        log.result(f"{'cached' if is_cached else 'fetch '}  {artifact.url}")
+        log.result(f"{'cached' if is_cached else 'fetch '}  {show_url(artifact.url)}")
         log.result(f"        {artifact.algorithm} {artifact.digest} ({artifact.source})")
     if packages := preview.cluster.packages:
         log.result(

@@ -30,6 +30,7 @@ from bundler.formats.bounded_yaml import (
     read_document,
     show_path,
 )
+from bundler.urls import hide_secrets
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,7 +291,7 @@ def _explain_yaml_type(value: object) -> str:
 
 
 def _short(value: object) -> str:
-    text = repr(value) if isinstance(value, str) else f"{value}"
+    text = hide_secrets(repr(value) if isinstance(value, str) else f"{value}")
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

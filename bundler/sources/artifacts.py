@@ -5,6 +5,7 @@ Otherwise they come from cluster.yaml or the catalog. A file without a digest is
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from bundler.catalog import (
@@ -21,6 +22,7 @@ from bundler.errors import ArtifactError
 from bundler.overlays.files import list_fetched
 from bundler.sources.lock import Lock, LockEntry, LockKind
 from bundler.sources.trust import describe_trust
+from bundler.urls import show_url
 
 Needs = dict[tuple[str, str], tuple[str, ...]]
 """(component, architecture) → the members of its archive that nodes use."""
@@ -115,7 +117,8 @@ def _resolve_locked(
         if drift:
             faults.setdefault(component, []).append(f"{path}: {component} ({arch}) {drift}")
         elif entry:
-            found[component, arch] = from_entry(entry, f"{path.name}, {entry.origin}")
+            locked = from_entry(entry, f"{path.name}, {entry.origin}")
+            found[component, arch] = replace(locked, url=artifact.url)  # with its password
     if faults:
         raise ArtifactError(
             "\n".join(line for lines in faults.values() for line in lines),
@@ -169,9 +172,10 @@ def _check_single(component: str, plan: ClusterPlan, pin: Pin) -> Iterator[str]:
     """A digest is of one file, so it fits one architecture only."""
     arches = sorted({node.arch for node in plan.nodes})
     if len(arches) > 1:
-        digest = (pin.sha512 or pin.sha256 or pin.url or "")[:12]
+        digest = (pin.sha512 or pin.sha256 or "")[:12]
+        pinned = f"{digest}…" if digest else show_url(pin.url or "")
         yield (
-            f"artifacts.{component} pins one file ({digest}…), but nodes are"
+            f"artifacts.{component} pins one file ({pinned}), but nodes are"
             f" {' and '.join(arches)}: pin {' and '.join(f'{component}/{a}' for a in arches)}"
         )
 
@@ -184,6 +188,6 @@ def _explain_missing(artifact: Artifact) -> str:
         " To pin it:\n"
         "    artifacts:\n"
         f"      {artifact.component}:\n"
-        f"        url: {artifact.url}\n"
+        f"        url: {show_url(artifact.url)}\n"
         "        sha256: <64 hexadecimal digits>   # or sha512"
     )

@@ -21,7 +21,7 @@ from bundler.errors import ArtifactError
 from bundler.files import reserve
 from bundler.formats.digests import hash_file, hash_next
 from bundler.sources.limits import PARALLEL_DOWNLOADS
-from bundler.sources.mirrors import WEB, Mirror, show_url
+from bundler.sources.mirrors import WEB, Mirror
 from bundler.sources.retries import (
     FIRST_WAIT,
     Answer,
@@ -32,6 +32,7 @@ from bundler.sources.retries import (
     retry,
 )
 from bundler.sources.transport import Session, make_session, open_url
+from bundler.urls import show_url
 
 PROGRESS = 1 << 20  # bytes that an attempt must add so that the count of attempts starts again
 RECEIVED = 1 << 18  # bytes that are received and written at a time: a kill -9 loses no more

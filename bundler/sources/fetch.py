@@ -19,8 +19,9 @@ from bundler.sources.download import (
     Progress,
     receive,
 )
-from bundler.sources.mirrors import list_sources, show_url
+from bundler.sources.mirrors import list_sources
 from bundler.sources.retries import NotFoundError, SourceError, StoppedError
+from bundler.urls import show_url
 
 __all__ = [
     "FetchOptions",

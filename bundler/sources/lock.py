@@ -17,6 +17,7 @@ from bundler.errors import ArtifactError, ConfigError
 from bundler.files import write_atomically
 from bundler.formats.bounded_yaml import YamlError, decode, read_bytes, read_document
 from bundler.formats.safe_parse import check_url
+from bundler.urls import hide_places, show_url
 
 HEADING = """\
 # The exact files that `bundler build` uses. Written by `bundler lock`; keep it next to cluster.yaml
@@ -48,6 +49,7 @@ class LockEntry(BaseModel):
     `name` is the component (`etcd`), the normalized reference of the image, or the name of the
     package; it is unique together with `kind` and `arch`. The digest of an image is that of its
     manifest for the architecture; `index` is the digest of the multi-architecture index, if any.
+    `url` has no user, password and query: the lock is in version control, and such a query ends.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -56,12 +58,12 @@ class LockEntry(BaseModel):
     name: str
     version: str
     arch: str  # amd64 | arm64; all for packages that fit every architecture
-    url: Annotated[str, AfterValidator(check_url)]
+    url: Annotated[str, AfterValidator(check_url), AfterValidator(show_url)]
     size: Annotated[int, Field(ge=0)]  # bytes; an image: manifest, configuration and layers
     digest: Annotated[str, Field(pattern=r"^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$")]
     index: Annotated[str | None, Field(pattern=r"^sha256:[0-9a-f]{64}$")] = None
     origin: TrustSource
-    evidence: str  # the document or key that confirms the digest
+    evidence: Annotated[str, AfterValidator(hide_places)]  # what confirms the digest
     trust: str | None = None  # the signer of `upstream_keys` when the signature was checked
     locked: datetime  # UTC
 
@@ -77,8 +79,8 @@ class LockEntry(BaseModel):
         """
         if self.version != version:
             return f"is locked as {self.version}, but {version} is needed now"
-        if self.url != url:
-            return f"is locked from {self.url}, but its URL is now {url}"
+        if self.url != (shown := show_url(url)):
+            return f"is locked from {self.url}, but its URL is now {shown}"
         if digest and self.digest != digest:
             return f"is locked as {self.digest}, but its pin is now {digest}"
         return ""
@@ -155,8 +157,9 @@ def write_lock(lock: Lock, path: Path) -> None:
     data = lock.model_copy(update={"entries": tuple(entries)}).model_dump(
         mode="json", exclude_none=True
     )
-    text = yaml.safe_dump(data, sort_keys=False, width=4096)
-    write_atomically(path, (HEADING + text).encode(), mode=0o644)
+    content = (HEADING + yaml.safe_dump(data, sort_keys=False, width=4096)).encode()
+    if not path.is_file() or path.read_bytes() != content:
+        write_atomically(path, content, mode=0o644)
 
 
 _HINT = "restore it from version control, or create it again with: bundler lock"

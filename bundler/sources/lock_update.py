@@ -27,6 +27,7 @@ from bundler.sources.lock import (
 from bundler.sources.sidecars import DIGEST, fetch_sidecar
 from bundler.sources.signatures import check_signature, list_signatures
 from bundler.sources.trust import describe_trust
+from bundler.urls import show_url
 
 EVERYTHING = "all"
 FROM_CATALOG = "catalog: "
@@ -68,7 +69,7 @@ def identify(artifact: Artifact) -> Identity:
         "name": artifact.component,
         "version": artifact.version,
         "arch": artifact.arch,
-        "url": artifact.url,
+        "url": show_url(artifact.url),
         "digest": artifact.pin,
     }
 

@@ -7,12 +7,12 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from bundler.errors import ConfigError
 from bundler.formats.safe_parse import split_url
+from bundler.urls import show_url
 
 WEB = ("http://", "https://")
 HINT = "use DIR, URL, HOST=DIR or HOST=URL"
 HOST = re.compile(r"(?P<host>[A-Za-z0-9.-]+(:[0-9]+)?)=(?P<base>.*)", re.DOTALL)
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-SHOWN = re.compile(r"(?P<scheme>https?://)([^/?#]*@)?(?P<rest>[^?#]*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def list_sources(url: str, mirrors: Sequence[Mirror], *, offline: bool) -> Itera
     directories.
     """
     parts = urlsplit(url)
-    own = [mirror for mirror in mirrors if mirror.host and mirror.host == parts.netloc.lower()]
+    own = [mirror for mirror in mirrors if mirror.host and mirror.host == _host_of(parts)]
     for mirror in (*own, *(mirror for mirror in mirrors if not mirror.host)):
         is_url = mirror.base.startswith(WEB)
         if is_url and offline:
@@ -67,15 +67,11 @@ def list_sources(url: str, mirrors: Sequence[Mirror], *, offline: bool) -> Itera
         yield url
 
 
-def show_url(url: str) -> str:
-    """A URL for messages and logs, without the password and the query, which may hold secrets.
-
-    Invalid URLs are allowed.
-    """
-    match = SHOWN.match(url)
-    return match["scheme"] + match["rest"] if match else url
-
-
 def _tail(parts: SplitResult, *, with_host: bool) -> str:
-    path = parts.path.lstrip("/")
-    return f"{parts.netloc}/{path}" if with_host and parts.netloc else path
+    path, host = parts.path.lstrip("/"), parts.netloc.rpartition("@")[2]
+    return f"{host}/{path}" if with_host and host else path
+
+
+def _host_of(parts: SplitResult) -> str:
+    """Host and port, without user and password."""
+    return parts.netloc.rpartition("@")[2].lower()

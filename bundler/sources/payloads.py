@@ -20,6 +20,7 @@ from bundler.sources.images.resolve import gather_images
 from bundler.sources.packages.files import PackageFile
 from bundler.sources.packages.resolve import gather_packages
 from bundler.sources.resolved import Resolved
+from bundler.urls import show_url
 
 Members = Mapping[tuple[str, str], Mapping[str, Payload]]
 """(component, architecture) → member of its archive → content."""
@@ -132,7 +133,8 @@ def _check_programs(members: Members, artifacts: Artifacts) -> None:
             found = read_machine(read_head(payload, HEAD))
             if found not in {arch, SCRIPT}:
                 where = artifacts[component, arch]
-                faults.append(f"{where.label}: {name or where.url} is {found}, not for {arch}")
+                what = name or show_url(where.url)
+                faults.append(f"{where.label}: {what} is {found}, not for {arch}")
     if faults:
         raise ArtifactError(
             "\n".join(faults), hint="check the URL and the digest of that artifact in cluster.yaml"

@@ -16,8 +16,8 @@ from urllib3.exceptions import HTTPError, IncompleteRead, InvalidHeader
 from urllib3.util import Retry
 
 from bundler.errors import ArtifactError
-from bundler.sources.mirrors import show_url
 from bundler.sources.transport import RedirectRefusedError
+from bundler.urls import show_url
 
 ATTEMPTS = 4  # in a row without progress
 FIRST_WAIT = 1.0  # seconds before the second attempt; doubled each time

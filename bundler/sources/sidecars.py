@@ -19,6 +19,7 @@ from bundler.errors import ArtifactError
 from bundler.sources.download import FetchOptions
 from bundler.sources.fetch import fetch_unpinned
 from bundler.sources.retries import NotFoundError, StoppedError
+from bundler.urls import show_url
 
 MAX_SIZE = 1 << 20  # bytes
 ALGORITHM = "sha256"
@@ -72,7 +73,7 @@ def fetch_sidecar(
     except ArtifactError as error:
         fault = error
     else:
-        write_ref(DOCUMENTS, url, found.pin, options.cache)
+        write_ref(DOCUMENTS, show_url(url), found.pin, options.cache)
         return path.read_bytes()
     for known in _find_cached(document, kind.folders, options.cache):
         log.info(f"  {document.label}: from the cache")
@@ -93,7 +94,8 @@ def find_cached_sidecars(artifact: Artifact, url: str, cache: Cache) -> tuple[Ar
 
 
 def _find_cached(document: Artifact, folders: tuple[str, ...], cache: Cache) -> Iterator[Artifact]:
+    name = show_url(document.url)
     for folder in folders:
-        algorithm, _, digest = (read_ref(folder, document.url, cache) or "").partition(":")
+        algorithm, _, digest = (read_ref(folder, name, cache) or "").partition(":")
         if algorithm == ALGORITHM and cache.has_blob(algorithm, digest):
-            yield replace(document, digest=digest, source=document.url)
+            yield replace(document, digest=digest, source=name)

@@ -38,6 +38,7 @@ from bundler.sources.sidecars import (
     fetch_sidecar,
 )
 from bundler.sources.trust import choose_signed, read_key
+from bundler.urls import hide_places, show_url
 
 ISSUER = x509.ObjectIdentifier("1.3.6.1.4.1.57264.1.8")
 ISSUER_RAW = x509.ObjectIdentifier("1.3.6.1.4.1.57264.1.1")
@@ -55,7 +56,7 @@ class VerifiedSignature:
     @property
     def evidence(self) -> str:
         """The text for the lock."""
-        return f"{self.signer}: {self.url}"
+        return f"{self.signer}: {hide_places(self.url)}"
 
 
 class _BadSignatureError(Exception):
@@ -76,7 +77,7 @@ def check_signature(
         signer = _CHECKS[signed.scheme](artifact, path, key, signed, signature, options)
     except _BadSignatureError as error:
         raise ArtifactError(
-            f"{artifact.label}: the signature is not valid: {error}\n  {url}",
+            f"{artifact.label}: the signature is not valid: {error}\n  {show_url(url)}",
             hint="find out who changed the file, the signature or the key before you use it",
         ) from error
     return VerifiedSignature(signer=signer, url=url)
@@ -93,7 +94,8 @@ def _fetch(artifact: Artifact, kind: SidecarKind, url: str, options: FetchOption
     content = fetch_sidecar(artifact, kind, url, options)
     if content is None:
         raise ArtifactError(
-            f"{artifact.label}: upstream_keys requires a signature, but there is no file at {url}",
+            f"{artifact.label}: upstream_keys requires a signature, but there is no file at"
+            f" {show_url(url)}",
             hint=f"{kind.instead}, or remove the key",
         )
     return content

@@ -19,7 +19,8 @@ from urllib3.util import create_urllib3_context
 from bundler.errors import ConfigError
 from bundler.formats.safe_parse import split_url
 from bundler.sources.limits import MAX_PARALLEL_DOWNLOADS
-from bundler.sources.mirrors import WEB, show_url
+from bundler.sources.mirrors import WEB
+from bundler.urls import show_url
 
 TIMEOUT = (15, 60)  # seconds: to connect, and between two chunks
 MAX_REDIRECTS = 10

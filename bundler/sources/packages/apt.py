@@ -97,9 +97,7 @@ class AptRoot:
         if repositories.is_own:
             settings += _own_settings()
         write_atomically(root / "apt.conf", settings.encode())
-        write_atomically(
-            root / "sources/bundler.sources", repositories.render(arch).encode(), mode=0o644
-        )
+        write_atomically(root / "sources/bundler.sources", repositories.render(arch).encode())
         write_atomically(root / "status", b"")
 
     def update(self) -> None:

@@ -1,17 +1,22 @@
 """The OS packages of the lock and of `packages.dir`, compared with cluster.yaml."""
 
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
+from bundler.catalog import Artifact
 from bundler.cluster.inputs import Packages
 from bundler.cluster.os_packages import manager_of, name_of, wanted_pairs
 from bundler.cluster.plan import ClusterPlan
 from bundler.errors import ArtifactError
 from bundler.formats.digests import hash_file
+from bundler.sources.artifacts import from_entry
 from bundler.sources.lock import Lock, LockEntry, LockKind, TrustSource
 from bundler.sources.packages.debs import read_deb
 from bundler.sources.packages.files import PackageFile
+from bundler.sources.packages.repositories import APT, read_sources
 from bundler.sources.packages.rpms import read_rpm
 
 GROUP = "packages"
@@ -39,6 +44,26 @@ def check_locked(plan: ClusterPlan, lock: Lock | None, path: Path) -> tuple[Lock
 def is_fetched_entry(entry: LockEntry) -> bool:
     """Whether the file is downloaded; files of packages.dir are on the builder."""
     return not entry.url.startswith(LOCAL)
+
+
+def to_file(entry: LockEntry, packages: Packages | None) -> Artifact:
+    """A locked package as a file to fetch, with user and password of its mirror, if it has any."""
+    file = from_entry(entry, entry.evidence)
+    here = urlsplit(entry.url)
+    for address in _list_addresses(packages):
+        there = urlsplit(address)
+        user, at, host = there.netloc.rpartition("@")
+        if at and (there.scheme, host) == (here.scheme, here.netloc):
+            return replace(file, url=urlunsplit(here._replace(netloc=f"{user}@{host}")))
+    return file
+
+
+def _list_addresses(packages: Packages | None) -> Iterator[str]:
+    """The repositories of cluster.yaml, or else those of this machine."""
+    if packages and packages.mirror:
+        yield from (mirror.split()[0] for mirror in packages.mirror)
+    elif packages and manager_of(packages.os) == "dpkg":
+        yield from (source.uri for source in read_sources(APT))
 
 
 def list_directory(

@@ -36,6 +36,7 @@ from bundler.sources.packages.locked import (
     find_drift,
     is_fetched_entry,
     list_directory,
+    to_file,
 )
 from bundler.sources.packages.repositories import find_repositories
 from bundler.sources.packages.rpms import read_rpm
@@ -113,7 +114,7 @@ def propose_packages(
 def _check_file(entry: LockEntry, packages: Packages, options: FetchOptions) -> LockEntry:
     """Fetch the file of a new entry into the cache and check that it matches the entry."""
     if entry.origin is not TrustSource.USER:
-        _read(entry, ensure_artifact(from_entry(entry, entry.evidence), options), packages)
+        _read(entry, ensure_artifact(to_file(entry, packages), options), packages)
     return entry
 
 
@@ -129,9 +130,7 @@ def ensure_packages(
         for entry in entries
         if directory and not is_fetched_entry(entry)
     }
-    artifacts = {
-        entry: from_entry(entry, entry.evidence) for entry in entries if entry not in paths
-    }
+    artifacts = {entry: to_file(entry, packages) for entry in entries if entry not in paths}
     fetched = ensure_artifacts(list(artifacts.values()), options)
     paths |= {entry: fetched[artifact] for entry, artifact in artifacts.items()}
     return tuple(_read(entry, paths[entry], packages) for entry in entries)

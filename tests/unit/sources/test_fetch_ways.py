@@ -21,9 +21,9 @@ from bundler.sources.mirrors import (
     Mirror,
     list_sources,
     parse_mirror,
-    show_url,
 )
 from bundler.sources.transport import MAX_REDIRECTS, make_session
+from bundler.urls import show_url
 
 HERE: list[x509.GeneralName] = [x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
