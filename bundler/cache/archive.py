@@ -29,8 +29,9 @@ from bundler.cache.refs import (
 from bundler.cache.store import CHUNK, Cache
 from bundler.catalog import Artifact
 from bundler.errors import ArtifactError, OutputError
-from bundler.files import explain_disk_faults, open_atomically
+from bundler.files import open_atomically, reserve
 from bundler.formats.digests import DIGEST_LENGTHS, HashingReader
+from bundler.formats.image_manifests import MAX_LAYER
 from bundler.formats.tar_safety import BadMemberError, iter_members, open_tar
 from bundler.urls import show_url
 
@@ -219,6 +220,12 @@ def _check_member(member: tarfile.TarInfo, source: Path) -> Blob:
         raise ArtifactError(
             f"{source}: {member.name!r} is not a file of a cache; it is not used", hint=_HINT
         )
+    if member.size > MAX_LAYER:
+        raise ArtifactError(
+            f"{source}: {member.name} has {member.size} bytes, more than the largest file of a"
+            " cache; it is not used",
+            hint=_HINT,
+        )
     return Blob(match["algorithm"], match["digest"], member.size)
 
 
@@ -228,7 +235,7 @@ def _import_blob(cache: Cache, blob: Blob, content: IO[bytes], source: Path) -> 
             return blob
         partial = cache.partial_path(blob.algorithm, blob.digest)
         reader = HashingReader(content, blob.algorithm)
-        with explain_disk_faults(partial), partial.open("wb") as file:
+        with reserve(partial, blob.size), partial.open("wb") as file:
             while chunk := reader.read(CHUNK):
                 file.write(chunk)
         if reader.finish() != blob.digest:

@@ -55,8 +55,16 @@ CHECKSUMS = {
 Docker, cri-dockerd and flannel publish none.
 """
 
-_Key = tuple[tuple[int, str], ...]
 COMPONENTS = tuple(URLS)
+MAX_SIZES = dict.fromkeys(COMPONENTS, 256 << 20) | {
+    "kubernetes-server": 1 << 30,
+    "kubernetes-node": 512 << 20,
+}
+"""Component → the bytes that its file may have, more than twice the largest of upstream's.
+
+A digest is checked when all of a file was read, and a mirror may send without end.
+"""
+_Key = tuple[tuple[int, str], ...]
 MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 
 
@@ -71,6 +79,7 @@ class Artifact:
     algorithm: str  # sha256 | sha512
     digest: str  # lower-case hexadecimal
     source: str  # where the digest comes from
+    most: int  # bytes that a file of its kind may have
     size: int | None = None  # bytes, if known
 
     @property
@@ -138,6 +147,7 @@ def _pins() -> dict[tuple[str, str, str], Artifact]:
             algorithm=row["algorithm"],
             digest=row["digest"],
             source=f"catalog: {row['source']}",
+            most=MAX_SIZES[row["component"]],
         )
         pins[artifact.component, artifact.version, artifact.arch] = artifact
     return pins

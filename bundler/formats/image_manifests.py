@@ -27,6 +27,7 @@ PLAIN_LAYERS = (OCI_LAYER, DOCKER_LAYER)
 GZIP_LAYERS = (OCI_LAYER_GZIP, f"{DOCKER_LAYER}.gzip")
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 MAX_DOCUMENT = 8 << 20  # bytes of a manifest, an index or a configuration
+MAX_LAYER = 16 << 30  # bytes, compressed
 FROM_DAEMON = "docker save -o FILE REFERENCE"
 
 

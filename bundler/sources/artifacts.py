@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bundler.catalog import (
+    MAX_SIZES,
     Artifact,
     artifact_url,
     closest_versions,
@@ -20,6 +21,7 @@ from bundler.cluster.inputs import Pin
 from bundler.cluster.plan import ClusterPlan, choose_flannel, runtime_versions
 from bundler.errors import ArtifactError
 from bundler.overlays.files import list_fetched
+from bundler.sources.limits import MAX_PACKAGE
 from bundler.sources.lock import Lock, LockEntry, LockKind
 from bundler.sources.trust import describe_trust
 from bundler.urls import show_url
@@ -139,6 +141,7 @@ def from_entry(entry: LockEntry, source: str) -> Artifact:
         algorithm=algorithm,
         digest=digest,
         source=source,
+        most=MAX_SIZES.get(entry.name, MAX_PACKAGE),
         size=entry.size,
     )
 
@@ -165,6 +168,7 @@ def _from_pin(component: str, version: str, arch: str, pin: Pin) -> Artifact:
         algorithm=algorithm,
         digest=pin.sha512 or pin.sha256 or "",
         source=FROM_USER,
+        most=MAX_SIZES[component],
     )
 
 

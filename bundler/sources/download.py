@@ -5,6 +5,8 @@ that was killed. A byte is written once, and read again only to resume.
 """
 
 import hashlib
+import os
+import stat
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -36,7 +38,6 @@ from bundler.urls import show_url
 
 PROGRESS = 1 << 20  # bytes that an attempt must add so that the count of attempts starts again
 RECEIVED = 1 << 18  # bytes that are received and written at a time: a kill -9 loses no more
-MAX_BYTES = 16 << 30  # of a file of unknown size
 
 
 class Progress(Protocol):
@@ -88,24 +89,29 @@ class FetchOptions:
         return retry(attempt, first_wait=self.backoff, pause=self.pause)
 
 
-def receive(
-    artifact: Artifact, source: str, partial: Path, options: FetchOptions, most: int = MAX_BYTES
-) -> str:
+def receive(artifact: Artifact, source: str, partial: Path, options: FetchOptions) -> str:
     """Write the bytes of a source (URL or path) into `partial`; return their digest.
 
     Raises SourceError; ArtifactError if the source has more or fewer bytes than the artifact's
-    size; OutputError if the disk is full. If the size is unknown, it may be at most `most` bytes.
+    size, or that is more than `artifact.most`; OutputError if the disk is full.
     """
+    if (artifact.size or 0) > artifact.most:
+        raise ArtifactError(
+            f"{artifact.label}: {artifact.source} states {artifact.size} bytes, and such a file has"
+            f" at most {artifact.most}",
+            hint="find out who changed it, and use its original",
+        )
     if source.startswith(WEB):
-        return _download(artifact, source, partial, options, most)
-    return _copy(artifact, Path(source), partial, most)
+        return _download(artifact, source, partial, options)
+    return _copy(artifact, Path(source), partial)
 
 
-def _copy(artifact: Artifact, source: Path, partial: Path, most: int) -> str:
+def _copy(artifact: Artifact, source: Path, partial: Path) -> str:
     hasher = hashlib.new(artifact.algorithm)
     try:
-        reader = source.open("rb")
-        size = source.stat().st_size
+        # a pipe would wait for its writer, a device may have no end
+        reader = open(source, "rb", opener=_open_without_waiting)  # noqa: SIM115
+        status = os.fstat(reader.fileno())
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         raise SourceError("no such file", is_absent=True) from error
     except OSError as error:
@@ -113,12 +119,19 @@ def _copy(artifact: Artifact, source: Path, partial: Path, most: int) -> str:
     except ValueError as error:
         raise SourceError(f"not a path: {error}") from error
     with reader:
-        _check_length(artifact, str(source), size, most)
-        with reserve(partial, size), partial.open("wb") as writer:
+        if not stat.S_ISREG(status.st_mode):
+            raise SourceError("not a regular file")
+        _check_length(artifact, str(source), status.st_size)
+        with reserve(partial, status.st_size), partial.open("wb") as writer:
             while chunk := _read(reader):
+                _check_received(artifact, str(source), reader.tell(), partial)
                 hasher.update(chunk)
                 writer.write(chunk)
     return hasher.hexdigest()
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _read(file: BinaryIO) -> bytes:
@@ -129,14 +142,14 @@ def _read(file: BinaryIO) -> bytes:
         raise SourceError(f"cannot be read: {error.strerror}") from error
 
 
-def _download(artifact: Artifact, url: str, partial: Path, options: FetchOptions, most: int) -> str:
+def _download(artifact: Artifact, url: str, partial: Path, options: FetchOptions) -> str:
     """Attempt the download and retry it; an attempt that adds PROGRESS bytes is not counted."""
     best = _size(partial)
 
     def attempt() -> str:
         if options.stop.is_set():
             raise StoppedError(f"{artifact.label}: stopped")
-        return _attempt(artifact, url, partial, options, most)
+        return _attempt(artifact, url, partial, options)
 
     def has_progress() -> bool:
         nonlocal best
@@ -157,7 +170,7 @@ def _download(artifact: Artifact, url: str, partial: Path, options: FetchOptions
     )
 
 
-def _attempt(artifact: Artifact, url: str, partial: Path, options: FetchOptions, most: int) -> str:
+def _attempt(artifact: Artifact, url: str, partial: Path, options: FetchOptions) -> str:
     """One request for the missing bytes; the digest of the complete file.
 
     A file without a known digest is never assembled from two answers.
@@ -181,7 +194,7 @@ def _attempt(artifact: Artifact, url: str, partial: Path, options: FetchOptions,
             raise RetryableError("the server sent another part of the file than requested", wait=0)
         if status != (206 if done else 200):
             raise requests.HTTPError(response=response)
-        return _save(artifact, url, response, partial, done, options, most)
+        return _save(artifact, url, response, partial, done, options)
 
 
 def _save(
@@ -191,13 +204,12 @@ def _save(
     partial: Path,
     done: int,
     options: FetchOptions,
-    most: int,
 ) -> str:
     """Write and hash the body, which starts at byte `done` of the file."""
     length = response.headers.get("Content-Length", "")
     total = done + int(length) if length.isdecimal() else None
     if total is not None:
-        _check_length(artifact, url, total, most)
+        _check_length(artifact, url, total)
     expected = total if total is not None else artifact.size
     hasher = _hash_prefix(artifact, partial, done)
     options.progress.start(artifact.label, expected, done)
@@ -207,7 +219,7 @@ def _save(
             # not decoded: the pin is of the file as published, even with Content-Encoding
             while chunk := response.raw.read1(RECEIVED, decode_content=False):
                 done += len(chunk)
-                _check_not_longer(artifact, url, done, most)
+                _check_received(artifact, url, done, partial)
                 if options.stop.is_set():
                     raise StoppedError(f"{artifact.label}: stopped")
                 hasher.update(chunk)
@@ -234,19 +246,28 @@ def _is_complete(artifact: Artifact, partial: Path) -> bool:
     return False
 
 
-def _check_length(artifact: Artifact, source: str, length: int, most: int) -> None:
+def _check_length(artifact: Artifact, source: str, length: int) -> None:
     """Raise if a source announces another size than the pin."""
     if artifact.size is None:
-        _check_not_longer(artifact, source, length, most)
+        _check_not_longer(artifact, source, length)
     elif length != artifact.size:
         raise _wrong_length(artifact, source, f"{length} bytes")
 
 
-def _check_not_longer(artifact: Artifact, source: str, length: int, most: int) -> None:
+def _check_received(artifact: Artifact, source: str, length: int, partial: Path) -> None:
+    """Raise if a source sends too much; the partial file is then of no use."""
+    try:
+        _check_not_longer(artifact, source, length)
+    except (ArtifactError, SourceError):
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def _check_not_longer(artifact: Artifact, source: str, length: int) -> None:
     if artifact.size is not None and length > artifact.size:
         raise _wrong_length(artifact, source, "more bytes; they were not read")
-    if artifact.size is None and length > most:
-        raise SourceError(f"it has more than {most} bytes, which is too large")
+    if length > artifact.most:
+        raise SourceError(f"it has more than {artifact.most} bytes, which is too large")
 
 
 def _wrong_length(artifact: Artifact, source: str, found: str) -> ArtifactError:

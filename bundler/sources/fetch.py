@@ -13,7 +13,6 @@ from bundler import log
 from bundler.catalog import Artifact, closest_versions
 from bundler.errors import ArtifactError
 from bundler.sources.download import (
-    MAX_BYTES,
     FetchOptions,
     NoProgress,
     Progress,
@@ -97,17 +96,12 @@ def ensure_blob(artifact: Artifact, options: FetchOptions, download: Callable[[]
         return download()
 
 
-def fetch_unpinned(
-    artifact: Artifact, options: FetchOptions, most: int = MAX_BYTES
-) -> tuple[Artifact, Path]:
-    """Fetch a file without a known digest, for `bundler lock`; return it with its digest.
-
-    It may have at most `most` bytes.
-    """
+def fetch_unpinned(artifact: Artifact, options: FetchOptions) -> tuple[Artifact, Path]:
+    """Fetch a file without a known digest, for `bundler lock`; return it with its digest."""
     name = hashlib.sha256(artifact.url.encode()).hexdigest()
     path = options.cache.partial_path("unpinned", name)
     with options.cache.lock(f"unpinned-{name}", label=artifact.label, pause=options.pause):
-        return _try_all(artifact, options, partial(_fetch_any, artifact, options, path, most))
+        return _try_all(artifact, options, partial(_fetch_any, artifact, options, path))
 
 
 def _wait_for(jobs: Iterable[AsyncResult[Any]], seconds: float) -> None:
@@ -198,10 +192,10 @@ def fetch_from(artifact: Artifact, options: FetchOptions, source: str) -> Path:
 
 
 def _fetch_any(
-    artifact: Artifact, options: FetchOptions, path: Path, most: int, source: str
+    artifact: Artifact, options: FetchOptions, path: Path, source: str
 ) -> tuple[Artifact, Path]:
     """Download the file into the cache; its digest is not known before."""
     path.unlink(missing_ok=True)  # an earlier download may be of another version
-    digest = receive(artifact, source, path, options, most)
+    digest = receive(artifact, source, path, options)
     found = dataclasses.replace(artifact, digest=digest, source=show_url(source))
     return found, options.cache.adopt(path, artifact.algorithm, digest)

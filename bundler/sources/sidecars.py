@@ -18,10 +18,10 @@ from bundler.catalog import Artifact
 from bundler.errors import ArtifactError
 from bundler.sources.download import FetchOptions
 from bundler.sources.fetch import fetch_unpinned
+from bundler.sources.limits import MAX_SIDECAR
 from bundler.sources.retries import NotFoundError, StoppedError
 from bundler.urls import show_url
 
-MAX_SIZE = 1 << 20  # bytes
 ALGORITHM = "sha256"
 
 
@@ -61,10 +61,10 @@ def fetch_sidecar(
     could suppress a signature by causing errors.
     """
     named = replace(artifact, component=f"{kind.name} of {artifact.component}")
-    document = replace(named, url=url, algorithm=ALGORITHM, digest="", size=None)
+    document = replace(named, url=url, algorithm=ALGORITHM, digest="", size=None, most=MAX_SIDECAR)
     fault: ArtifactError | None = None
     try:
-        found, path = fetch_unpinned(document, options, MAX_SIZE)
+        found, path = fetch_unpinned(document, options)
     except StoppedError:
         raise
     except NotFoundError:
@@ -89,7 +89,7 @@ def fetch_sidecar(
 
 def find_cached_sidecars(artifact: Artifact, url: str, cache: Cache) -> tuple[Artifact, ...]:
     """The files in the cache that the artifact's sidecar URL served."""
-    document = replace(artifact, url=url, algorithm=ALGORITHM, size=None)
+    document = replace(artifact, url=url, algorithm=ALGORITHM, size=None, most=MAX_SIDECAR)
     return tuple(_find_cached(document, (DOCUMENTS, IMPORTED), cache))
 
 

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from support.debian_packages import Signer, make_signer, needs_apt, write_deb, write_repository
 from support.descriptions import write_description, write_upstream
+from support.endless_server import run_endless_server
 
 from bundler.cache.store import Cache
 from bundler.cluster.loader import load_cluster
@@ -76,10 +77,10 @@ def describe(tmp_path: Path, mirror: Path, signer: Signer) -> Callable[..., Path
     return write
 
 
-def resolve(description: Path) -> dict[tuple[str, str], LockEntry]:
+def resolve(description: Path, *, offline: bool = True) -> dict[tuple[str, str], LockEntry]:
     plan = make_plan(load_cluster(description).cluster)
     cache = Cache(description.parent / "cache")
-    found = resolve_packages(plan, cache, datetime.now(UTC), offline=True)
+    found = resolve_packages(plan, cache, datetime.now(UTC), offline=offline)
     return {(entry.name, entry.arch): entry for entry in found}
 
 
@@ -265,3 +266,19 @@ def test_a_lock_without_a_package_that_is_needed_now_is_refused(
     describe(os="debian-13")
     with pytest.raises(ArtifactError, match="chrony is for debian-12, but the hosts are debian-13"):
         build(inputs, inputs.description.parent / "dist")
+
+
+@pytest.mark.parametrize("has_release", [False, True], ids=["release file", "list of packages"])
+def test_an_endless_repository_is_given_up(
+    describe: Callable[..., Path], mirror: Path, has_release: bool
+) -> None:
+    with run_endless_server() as server:
+        if has_release:
+            for path in (mirror / "dists").rglob("*Release*"):
+                server.answers[f"/{path.relative_to(mirror)}"] = path.read_bytes()
+        with pytest.raises(ArtifactError, match="cannot be downloaded or verified"):
+            resolve(describe(mirror=[f"{server.url}/"]), offline=False)
+        assert server.requests
+        assert server.sent < 128 << 20
+    cache = describe().parent / "cache"
+    assert sum(path.stat().st_size for path in cache.rglob("*") if path.is_file()) < 32 << 20

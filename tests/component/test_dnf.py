@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 from support.descriptions import write_description, write_upstream
+from support.endless_server import run_endless_server
 from support.rpm_packages import (
     RpmSigner,
     make_rpm_signer,
@@ -28,6 +29,11 @@ from bundler.sources.lock import LockEntry, TrustSource
 from bundler.sources.packages.resolve import resolve_packages
 
 pytestmark = needs_dnf
+
+
+REPOMD = b"""<repomd xmlns="http://linux.duke.edu/metadata/repo"><data type="primary">
+<checksum type="sha256">0000000000000000000000000000000000000000000000000000000000000000</checksum>
+<location href="primary.xml.gz"/><timestamp>1</timestamp><size>100</size></data></repomd>"""
 
 
 @pytest.fixture(scope="module")
@@ -75,10 +81,10 @@ def describe(tmp_path: Path, repository: Path, signer: RpmSigner) -> Callable[..
     return write
 
 
-def resolve(description: Path) -> dict[tuple[str, str], LockEntry]:
+def resolve(description: Path, *, offline: bool = True) -> dict[tuple[str, str], LockEntry]:
     plan = make_plan(load_cluster(description).cluster)
     cache = Cache(description.parent / "cache")
-    found = resolve_packages(plan, cache, datetime.now(UTC), offline=True)
+    found = resolve_packages(plan, cache, datetime.now(UTC), offline=offline)
     return {(entry.name, entry.arch): entry for entry in found}
 
 
@@ -202,3 +208,19 @@ def test_files_in_packages_dir_can_be_used(describe: Callable[..., Path], tmp_pa
     (tmp_path / "site/rpms/odd.rpm").write_bytes(b"odd")
     with pytest.raises(ArtifactError, match=r"odd.rpm: not an RPM package"):
         resolve(path)
+
+
+@pytest.mark.parametrize("answers", [{}, {"/repodata/repomd.xml": REPOMD}], ids=["index", "list"])
+def test_an_endless_repository_is_given_up(
+    describe: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, answers: dict[str, bytes]
+) -> None:
+    monkeypatch.setattr("bundler.sources.packages.dnf.MAX_FILE", 8 << 20)
+    with run_endless_server() as server:
+        server.answers |= answers
+        with pytest.raises(ArtifactError, match="cannot be resolved") as caught:
+            resolve(describe(mirror=[server.url]), offline=False)
+        assert server.requests[-1][0] == ("/primary.xml.gz" if answers else "/repodata/repomd.xml")
+        assert server.sent < 64 << 20
+    cache = describe().parent / "cache"
+    assert sum(path.stat().st_size for path in cache.rglob("*") if path.is_file()) < 16 << 20
+    assert caught.value.hint

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
-from bundler.catalog import Artifact
+from bundler.catalog import MAX_SIZES, Artifact
 
 CONTENT = bytes(range(256)) * 20_000  # 5 MB: more than one chunk
 PATH = "/v1/file.tar.gz"
@@ -24,6 +24,7 @@ def make_artifact(url: str, content: bytes = CONTENT) -> Artifact:
     return Artifact(
         component="etcd", version="3.4.23", arch="amd64", url=url, algorithm="sha256",
         digest=hashlib.sha256(content).hexdigest(), source="a test",
+        most=MAX_SIZES["etcd"],
     )  # fmt: skip
 
 

@@ -14,6 +14,8 @@ from bundler.files import write_atomically
 from bundler.formats.image_manifests import (
     INDICES,
     MANIFESTS,
+    MAX_DOCUMENT,
+    MAX_LAYER,
     Descriptor,
     ImageManifest,
     architecture_of,
@@ -226,12 +228,12 @@ def _list_blobs(wanted: WantedImage, manifest: ImageManifest) -> list[Artifact]:
     """Configuration and layers."""
     layers = enumerate(manifest.layers, start=1)
     return [
-        _as_artifact(wanted, "configuration", manifest.config),
-        *(_as_artifact(wanted, f"layer {number}", layer) for number, layer in layers),
+        _as_artifact(wanted, "configuration", manifest.config, MAX_DOCUMENT),
+        *(_as_artifact(wanted, f"layer {number}", layer, MAX_LAYER) for number, layer in layers),
     ]
 
 
-def _as_artifact(wanted: WantedImage, what: str, blob: Descriptor) -> Artifact:
+def _as_artifact(wanted: WantedImage, what: str, blob: Descriptor, most: int) -> Artifact:
     """A blob as a file to fetch."""
     return Artifact(
         component=wanted.reference.name,
@@ -241,13 +243,15 @@ def _as_artifact(wanted: WantedImage, what: str, blob: Descriptor) -> Artifact:
         algorithm=ALGORITHM,
         digest=blob.hexadecimal,
         source="the image's manifest",
+        most=most,
         size=blob.size,
     )
 
 
 def _as_document(wanted: WantedImage, digest: str) -> Artifact:
     """A manifest or an index, whose size is unknown."""
-    return replace(_as_artifact(wanted, "manifest", Descriptor("", digest, 0)), size=None)
+    document = _as_artifact(wanted, "manifest", Descriptor("", digest, 0), MAX_DOCUMENT)
+    return replace(document, size=None)
 
 
 def _assemble(wanted: WantedImage, served: str, manifest: ImageManifest, cache: Cache) -> Pulled:

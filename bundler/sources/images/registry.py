@@ -57,6 +57,7 @@ class Repository(Session):
         self.base = base  # …/v2/NAME
         self._login = login
         self._authorization = ""
+        self.headers["Accept-Encoding"] = "identity"
         self._lock = threading.Lock()
         self.cookies.set_policy(session.cookies.get_policy())
         for prefix, adapter in session.adapters.items():  # its connections and CAs
@@ -149,9 +150,12 @@ class _Header(requests.auth.AuthBase):
 
 
 def _read_body(response: requests.Response, most: int) -> bytes:
-    """The complete body; SourceError if it has more than `most` bytes."""
+    """The complete body; SourceError if it has more than `most` bytes.
+
+    It is not decoded: bundler asks for no encoding, and a compressed answer may unpack to anything.
+    """
     content = b""
-    for piece in response.iter_content(1 << 16):
+    while piece := response.raw.read1(1 << 16, decode_content=False):
         content += piece
         if len(content) > most:
             raise SourceError(f"sent a document of more than {most >> 20} MiB")

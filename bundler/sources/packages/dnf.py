@@ -23,6 +23,8 @@ from bundler.sources.packages.repositories import OS_RELEASE, read_os
 from bundler.sources.packages.rpms import ARCHITECTURES
 
 TIMEOUT = 900  # seconds for one call of dnf
+MAX_FILE = 1 << 30  # bytes of a file of metadata, compressed or not: a mirror may send without end
+MAX_MEMORY = 4 << 30  # bytes of dnf's address space
 REPOSITORIES = Path("/etc/yum.repos.d")
 SOLVER = Path(__file__).with_name("dnf_solve.py")
 MACHINES = {Arch.AMD64: "x86_64", Arch.ARM64: "aarch64"}
@@ -95,6 +97,7 @@ class DnfRoot:
             "root": str(self.root), "arch": self.machine, "release": self.release, "base": [*base],
             "minimal": MINIMAL_RPM, "names": [*names], "offline": offline,
             "addresses": self.repositories.addresses,
+            "most": {"file": MAX_FILE, "memory": MAX_MEMORY},
             "reposdir": [str(self.repositories.directory or self.root / "none")],
         }  # fmt: skip
         answer = self._solve(request)

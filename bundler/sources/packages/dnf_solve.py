@@ -6,6 +6,7 @@ Source: https://dnf.readthedocs.io/en/latest/api.html
 
 import json
 import os
+import resource
 import sys
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,16 @@ DIRECTORIES = (
 
 def main() -> None:
     request = json.load(sys.stdin)
+    for limit, most in ((resource.RLIMIT_FSIZE, "file"), (resource.RLIMIT_AS, "memory")):
+        resource.setrlimit(limit, (request["most"][most],) * 2)
     with os.fdopen(os.dup(1), "w") as answer:
         os.dup2(2, 1)  # dnf's own output goes to stderr
         try:
             json.dump({"found": solve(request)}, answer)
         except dnf.exceptions.Error as error:
             json.dump({"error": str(error)}, answer)
+        except MemoryError:
+            json.dump({"error": "the metadata needs too much memory"}, answer)
 
 
 def solve(request: Any) -> Any:

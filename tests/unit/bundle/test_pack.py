@@ -15,7 +15,7 @@ from bundler.bundle.pack import pack
 from bundler.cache import segments
 from bundler.cache.payload import ensure_file, ensure_members, read_payload
 from bundler.cache.store import Cache
-from bundler.catalog import Artifact
+from bundler.catalog import MAX_SIZES, Artifact
 from bundler.errors import ArtifactError, OutputError, TemplateError
 from bundler.render.tree import (
     File,
@@ -144,6 +144,7 @@ def make_upstream(path: Path, members: dict[str, bytes]) -> Artifact:
     return Artifact(
         component="etcd", version="1", arch="amd64", url="https://example.com/x", algorithm="sha256",
         digest=hashlib.sha256(path.read_bytes()).hexdigest(), source="a test",
+        most=MAX_SIZES["etcd"],
     )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ import hashlib
 import io
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from support.descriptions import write_description, write_upstream
@@ -150,6 +151,24 @@ def test_an_import_of_an_incomplete_export_is_refused(
     ):
         list(import_blobs(other, tmp_path / "a.tar"))
     assert all(other.has_blob(blob.algorithm, blob.digest) for blob in list_blobs(other))
+
+
+@pytest.mark.parametrize(
+    ("size", "fault"),
+    [(1 << 50, "more than the largest file of a cache"), (15 << 30, "No space left on device")],
+)
+def test_an_import_refuses_a_file_that_is_too_large_before_it_is_written(
+    tmp_path: Path, size: int, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10 << 30))
+    member = tarfile.TarInfo(ONE)
+    member.size = size
+    write_tar(tmp_path / "a.tar")
+    packed = (tmp_path / "a.tar").read_bytes()[:1024]  # the index
+    (tmp_path / "a.tar").write_bytes(packed + member.tobuf(tarfile.GNU_FORMAT) + bytes(1 << 20))
+    with pytest.raises(BundlerError, match=fault):
+        list(import_blobs(Cache(tmp_path / "cache"), tmp_path / "a.tar"))
+    assert not list((tmp_path / "cache/partial").glob("*"))
 
 
 def test_an_import_of_a_missing_file_is_reported(tmp_path: Path) -> None:

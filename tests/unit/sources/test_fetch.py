@@ -242,7 +242,7 @@ def test_a_download_without_a_stated_length_is_stopped_at_the_pinned_size(
     artifact = make_stated(server, 1_000_000)
     with pytest.raises(ArtifactError, match="more bytes; they were not read"):
         ensure_artifact(artifact, options)
-    assert options.cache.partial_path("sha256", artifact.digest).stat().st_size <= 1_000_000
+    assert not options.cache.partial_path("sha256", artifact.digest).exists()
 
 
 def test_a_connection_that_ends_early_without_a_stated_length_is_resumed(
@@ -406,9 +406,7 @@ def test_a_list_of_digests_that_is_too_large_is_not_read_completely(
     server.states_length = False
     with pytest.raises(ArtifactError, match="more than 1048576 bytes"):
         fetch_digests(server, options)
-    assert [path.stat().st_size <= 1 << 20 for path in options.cache.root.glob("partial/*")] == [
-        True
-    ]
+    assert list(options.cache.root.glob("partial/*")) == []
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 451])
