@@ -83,6 +83,7 @@ def write_directory_atomically(path: Path, files: Mapping[str, bytes]) -> None:
     """Create the directory `path` with these files (0600): all at once, or not at all."""
     with explain_disk_faults(path):
         temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=path.parent))
+        temporary.chmod(0o700)  # the umask may leave less
         try:
             for name, content in files.items():
                 write_atomically(temporary / name, content)

@@ -33,6 +33,7 @@ from bundler.files import open_atomically, reserve
 from bundler.formats.digests import DIGEST_LENGTHS, HashingReader
 from bundler.formats.image_manifests import MAX_LAYER
 from bundler.formats.tar_safety import BadMemberError, iter_members, open_tar
+from bundler.private_files import open_for_writing
 from bundler.urls import show_url
 
 TOP = "bundler-cache"
@@ -235,7 +236,7 @@ def _import_blob(cache: Cache, blob: Blob, content: IO[bytes], source: Path) -> 
             return blob
         partial = cache.partial_path(blob.algorithm, blob.digest)
         reader = HashingReader(content, blob.algorithm)
-        with reserve(partial, blob.size), partial.open("wb") as file:
+        with reserve(partial, blob.size), open_for_writing(partial, "wb") as file:
             while chunk := reader.read(CHUNK):
                 file.write(chunk)
         if reader.finish() != blob.digest:

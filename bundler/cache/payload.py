@@ -1,5 +1,6 @@
 """Large files as compressed tar segments: made once, stored by digest, copied into N bundles."""
 
+import dataclasses
 import gzip
 import hashlib
 import json
@@ -29,6 +30,7 @@ from bundler.formats.tar_safety import (
     open_tar,
     unpack_limit,
 )
+from bundler.private_files import read_note
 from bundler.urls import show_url
 
 MEMBERS = "members"
@@ -42,6 +44,16 @@ class Payload:
     sha256: str
     size: int
     segment: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Record:
+    """The note about a member of an upstream archive, as it is in a file of members/."""
+
+    archive: str  # sha256:…
+    name: str
+    sha256: str
+    size: int
 
 
 def ensure_file(path: Path, cache: Cache) -> Payload:
@@ -80,8 +92,8 @@ def ensure_members(
 def list_contents(artifact: Artifact, cache: Cache) -> set[str]:
     """The SHA-256 digests of what bundles use of an upstream file: the file, or its members."""
     found = (cache.root / MEMBERS / artifact.digest).glob("*.json")
-    records = (_read_record(path) for path in found)
-    return {artifact.digest, *(digest for digest, _ in filter(None, records))}
+    records = (_read_record(path, artifact) for path in found)
+    return {artifact.digest, *(record.sha256 for record in records if record)}
 
 
 def read_payload(payload: Payload) -> Iterator[bytes]:
@@ -165,25 +177,27 @@ def _read_members(
 
 
 def _find_payload(artifact: Artifact, name: str, cache: Cache) -> Payload | None:
-    record = _read_record(_member_path(artifact, name, cache))
-    if not record or not has_segment(cache, record[0]):
+    record = _read_record(_member_path(artifact, name, cache), artifact)
+    if not record or record.name != name or not has_segment(cache, record.sha256):
         return None
-    digest, size = record
-    return Payload(sha256=digest, size=size, segment=segment_path(cache, digest))
+    segment = segment_path(cache, record.sha256)
+    return Payload(sha256=record.sha256, size=record.size, segment=segment)
 
 
-def _read_record(path: Path) -> tuple[str, int] | None:
-    """The digest and size of a member, or None if there is no record."""
+def _read_record(path: Path, artifact: Artifact) -> _Record | None:
+    """What is recorded of a member; None if nothing is, or another user wrote it."""
     try:
-        record = json.loads(path.read_bytes())
-        return str(record["sha256"]), int(record["size"])
-    except (OSError, ValueError, KeyError, TypeError):
+        record = _Record(**json.loads(read_note(path) or b"null"))
+    except (ValueError, TypeError):
         return None
+    return record if record.archive == artifact.pin else None
 
 
 def _write_record(artifact: Artifact, name: str, payload: Payload, cache: Cache) -> None:
-    record = json.dumps({"sha256": payload.sha256, "size": payload.size}).encode()
-    write_atomically(_member_path(artifact, name, cache), record)
+    record = _Record(archive=artifact.pin, name=name, sha256=payload.sha256, size=payload.size)
+    write_atomically(
+        _member_path(artifact, name, cache), json.dumps(dataclasses.asdict(record)).encode()
+    )
 
 
 def _member_path(artifact: Artifact, name: str, cache: Cache) -> Path:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bundler.cache.store import Cache
 from bundler.files import write_atomically
+from bundler.private_files import read_note
 
 TAGS = "references"
 DOCUMENTS = "documents"
@@ -24,7 +25,8 @@ def write_ref(folder: str, name: str, digest: str, cache: Cache) -> None:
 
 def read_ref(folder: str, name: str, cache: Cache) -> str | None:
     """The stored digest of a name, or None."""
-    return _read(_path(folder, name, cache))[1]
+    known, digest = _read(_path(folder, name, cache))
+    return digest if known == name else None
 
 
 def list_refs(folder: str, cache: Cache) -> dict[str, str]:
@@ -39,11 +41,11 @@ def remove_ref(folder: str, name: str, cache: Cache) -> None:
 
 
 def _read(path: Path) -> tuple[str, str | None]:
-    """The name and digest of a record; empty if it cannot be read."""
+    """The name and digest of a record; empty if it cannot be read, or another user wrote it."""
     try:
-        record = json.loads(path.read_bytes())
+        record = json.loads(read_note(path) or b"null")
         return str(record.get("name", "")), str(record["digest"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return "", None
 
 

@@ -6,19 +6,26 @@ quarantine/…                     files with a wrong digest: kept for inspectio
 members/                         the digest of each member of an archive, see payload.py
 segments/                        see segments.py
 references/, documents…/         see refs.py
+
+Only this user can change the directory. Files in it that others could have written, because it was
+not always so, are read and checked again, and notes of others do not count.
 """
 
 import fcntl
 import itertools
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import mkstemp
 
 from bundler import log
 from bundler.cache.stamps import is_unaltered, stamp_path, write_stamp
-from bundler.files import explain_disk_faults
+from bundler.files import TEMPORARY, explain_disk_faults
+from bundler.formats.digests import HashingReader
+from bundler.private_files import FILE_MODE, ensure_private_directory, is_private
 
 CHUNK = 1 << 20
 POLL = 0.1  # seconds between two attempts to get a lock that is held
@@ -30,12 +37,16 @@ class Cache:
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()  # apt and dnf run in another directory
         self._held: set[str] = set()  # names of the locks that this run holds
+        self._checked: set[Path] = set()  # directories that only this user can change
 
     def directory(self, *names: str) -> Path:
-        """A directory below the root, made on first use."""
-        path = self.root.joinpath(*names)
-        with explain_disk_faults(path):
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        """A directory below the root, made on first use; OutputError if others can change it."""
+        path = self.root
+        for name in ("", *names):
+            path /= name
+            if path not in self._checked or not path.is_dir():
+                ensure_private_directory(path, top=self.root, option="--cache")
+                self._checked.add(path)
         return path
 
     def blob_path(self, algorithm: str, digest: str) -> Path:
@@ -43,20 +54,22 @@ class Cache:
         return self.directory("blobs", algorithm) / digest
 
     def partial_path(self, algorithm: str, digest: str) -> Path:
-        """Where the bytes of an unfinished download are."""
-        return self.directory("partial") / f"{algorithm}-{digest}"
+        """Where the bytes of an unfinished download are; those that others wrote are removed."""
+        path = self.directory("partial") / f"{algorithm}-{digest}"
+        with suppress(FileNotFoundError):
+            if not is_private(path.lstat()):
+                path.unlink()
+        return path
 
     def has_blob(self, algorithm: str, digest: str) -> bool:
         """Whether the verified file is there; a file that was altered since is quarantined."""
         path = self.blob_path(algorithm, digest)
-        if not path.is_file():
-            return False
-        try:
+        with suppress(FileNotFoundError):  # also if another run quarantines or removes it
+            if not is_private(path.lstat()):
+                return self._take_over(path, algorithm, digest)
             if is_unaltered(path, f"{algorithm}:{digest}"):
                 return True
             self.quarantine(path, "altered")
-        except FileNotFoundError:
-            pass  # another run quarantined or removed it
         return False
 
     def adopt(self, path: Path, algorithm: str, digest: str) -> Path:
@@ -65,12 +78,34 @@ class Cache:
         with explain_disk_faults(target):
             descriptor = os.open(path, os.O_RDONLY)
             try:
+                os.fchmod(descriptor, FILE_MODE)
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
             path.replace(target)
         write_stamp(target, f"{algorithm}:{digest}")
         return target
+
+    def _take_over(self, path: Path, algorithm: str, digest: str) -> bool:
+        """Replace a file that others may write, or a link, by a copy; whether its digest is right.
+
+        Another user may have it open, and can change it after it was checked.
+        """
+        if not path.is_file():
+            self.quarantine(path, "not-a-file")
+            return False
+        with explain_disk_faults(path), path.open("rb") as file:
+            descriptor, name = mkstemp(prefix=TEMPORARY, dir=path.parent)
+            with os.fdopen(descriptor, "wb") as copy:
+                reader = HashingReader(file, algorithm)
+                shutil.copyfileobj(reader, copy, CHUNK)
+            found = reader.finish()
+        if found != digest:
+            Path(name).unlink()
+            self.quarantine(path, "altered")
+            return False
+        self.adopt(Path(name), algorithm, digest)
+        return True
 
     def remove_blob(self, algorithm: str, digest: str) -> None:
         """Remove a file; the caller holds its lock."""
@@ -96,7 +131,7 @@ class Cache:
         """
         path = self.directory("locks") / name
         with explain_disk_faults(path):
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         try:
             self._acquire(descriptor, name, label, pause)
             self._held.add(name)

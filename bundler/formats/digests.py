@@ -1,6 +1,7 @@
 """The digest algorithms that pins, locks and the cache use, and how files are hashed."""
 
 import hashlib
+from io import BufferedReader
 from pathlib import Path
 from typing import IO
 
@@ -34,7 +35,12 @@ class HashingReader:
 def hash_file(path: Path, algorithm: str) -> str:
     """The digest of a file, in bounded memory."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
+        return hash_stream(file, algorithm)
+
+
+def hash_stream(file: BufferedReader, algorithm: str) -> str:
+    """The digest of the rest of an open file, in bounded memory."""
+    return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def hash_next(file: IO[bytes], size: int, algorithm: str = "sha256") -> "hashlib._Hash":

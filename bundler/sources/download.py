@@ -22,6 +22,7 @@ from bundler.catalog import Artifact
 from bundler.errors import ArtifactError
 from bundler.files import reserve
 from bundler.formats.digests import hash_file, hash_next
+from bundler.private_files import open_for_writing
 from bundler.sources.limits import PARALLEL_DOWNLOADS
 from bundler.sources.mirrors import WEB, Mirror
 from bundler.sources.retries import (
@@ -122,7 +123,7 @@ def _copy(artifact: Artifact, source: Path, partial: Path) -> str:
         if not stat.S_ISREG(status.st_mode):
             raise SourceError("not a regular file")
         _check_length(artifact, str(source), status.st_size)
-        with reserve(partial, status.st_size), partial.open("wb") as writer:
+        with reserve(partial, status.st_size), open_for_writing(partial, "wb") as writer:
             while chunk := _read(reader):
                 _check_received(artifact, str(source), reader.tell(), partial)
                 hasher.update(chunk)
@@ -214,7 +215,8 @@ def _save(
     hasher = _hash_prefix(artifact, partial, done)
     options.progress.start(artifact.label, expected, done)
     try:
-        with reserve(partial, expected or 0, done), partial.open("r+b" if done else "wb") as file:
+        how = "r+b" if done else "wb"
+        with reserve(partial, expected or 0, done), open_for_writing(partial, how) as file:
             file.seek(done)
             # not decoded: the pin is of the file as published, even with Content-Encoding
             while chunk := response.raw.read1(RECEIVED, decode_content=False):

@@ -29,6 +29,7 @@ from bundler.files import (
     write_atomically,
 )
 from bundler.formats.tar_safety import BadMemberError, iter_members, open_tar
+from bundler.private_files import ensure_private_directory, make_private_directory
 from bundler.state.directory import open_state
 
 MAGIC = b"bundler-state 1"
@@ -101,13 +102,14 @@ def import_state(file: Path, directory: Path, passphrase: str) -> int:
         raise PkiError(f"{file}: the passphrase is wrong, or the file is damaged") from error
     files = _unpack(packed)
     with explain_disk_faults(directory):
-        directory.parent.mkdir(parents=True, exist_ok=True)
+        ensure_private_directory(directory.parent, option="--state")
         temporary.mkdir(mode=0o700)
+        temporary.chmod(0o700)
         try:
             for name, data in files.items():
                 target = temporary / name
                 for parent in reversed(target.relative_to(temporary).parents[:-1]):
-                    (temporary / parent).mkdir(mode=0o700, exist_ok=True)
+                    make_private_directory(temporary / parent)
                 write_atomically(target, data)
             if directory.exists():
                 directory.rmdir()

@@ -20,7 +20,7 @@ import os
 import secrets
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from ipaddress import IPv4Network
 from pathlib import Path
 
@@ -35,6 +35,12 @@ from bundler.files import (
     write_directory_atomically,
 )
 from bundler.formats.bounded_yaml import decode, read_document
+from bundler.private_files import (
+    check_private_directories,
+    ensure_private_directory,
+    make_private_directory,
+    open_private,
+)
 from bundler.state.transaction import CHANGE, finish_transaction
 
 RESTORE = (
@@ -122,12 +128,14 @@ class State:
     def read_file(self, path: Path) -> bytes:
         """Read a file of the state; raises PkiError if other users can access it."""
         try:
-            if path.stat().st_mode & 0o077:
-                raise PkiError(
-                    f"{path}: accessible to other users (mode {_get_mode(path)}), expected 0600",
-                    hint=f"chmod -R go= {self.directory}",
-                )
-            return path.read_bytes()
+            with open_private(path) or nullcontext() as file:
+                if not file or os.fstat(file.fileno()).st_mode & 0o077:
+                    raise PkiError(
+                        f"{path}: accessible to other users, or not a file of this one (mode"
+                        f" {_get_mode(path)}), expected 0600",
+                        hint=f"chmod -R go= {self.directory}",
+                    )
+                return file.read()
         except FileNotFoundError as error:
             raise PkiError(f"{path}: missing", hint=RESTORE) from error
         except OSError as error:
@@ -149,7 +157,7 @@ class State:
     def make_directory(self, path: Path) -> None:
         """Create a directory of the state (0700) if it does not exist."""
         with _explain_write_errors(path):
-            path.mkdir(mode=0o700, exist_ok=True)
+            make_private_directory(path)
 
     def _read_allocations(
         self, path: Path, pod_cidr: IPv4Network, prefix: int
@@ -189,18 +197,15 @@ def open_state(
     such directory, unless `create`, or if other users can access it; OutputError if it cannot be
     created or locked.
     """
-    if create:
-        with _explain_write_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.mkdir(mode=0o700, exist_ok=True)
-    else:
+    if not create:
         check_is_state(path)
-    if path.stat().st_mode & 0o077:
+    if path.is_dir() and path.stat().st_mode & 0o077:
         raise PkiError(
             f"{path}: holds the keys of the cluster, but is accessible to other users"
             f" (mode {_get_mode(path)}), expected 0700",
             hint=f"chmod -R go= {path}",
         )
+    _check_private(path)
     with _explain_write_errors(path / ".lock"):
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
         descriptor = os.open(path / ".lock", flags, 0o600)
@@ -218,6 +223,13 @@ def check_is_state(path: Path) -> None:
     """Raise PkiError if `path` is not a state directory that a build made."""
     if not (path / "pki").is_dir():
         raise PkiError(f"{path}: not a state directory (it has no pki/)", hint=GET_STATE)
+
+
+def _check_private(path: Path) -> None:
+    """Create the directory if needed; OutputError if others can change it or one in it."""
+    with _explain_write_errors(path):
+        ensure_private_directory(path, option="--state")
+        check_private_directories(path, option="--state")
 
 
 def recover_state(path: Path) -> None:

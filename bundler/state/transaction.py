@@ -18,6 +18,7 @@ from bundler.files import (
     write_atomically,
     write_directory_atomically,
 )
+from bundler.private_files import make_private_directory
 
 CHANGE = ".change"
 INDEX = "index.json"
@@ -65,4 +66,4 @@ def finish_transaction(directory: Path) -> None:
 
 def _make_parents(directory: Path, target: Path) -> None:
     for parent in reversed(target.relative_to(directory).parents[:-1]):
-        (directory / parent).mkdir(mode=0o700, exist_ok=True)
+        make_private_directory(directory / parent)

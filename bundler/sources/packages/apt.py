@@ -16,9 +16,13 @@ from urllib.parse import unquote
 
 from bundler.errors import ArtifactError
 from bundler.files import write_atomically
+from bundler.formats.digests import hash_file
+from bundler.private_files import ensure_private_directory, read_note, remove_unless_private
 from bundler.sources.packages.repositories import AptRepositories
 
 TIMEOUT = 900  # seconds for one call of apt
+NOTE = "lists.sha256"
+"""The digests of the indices that apt verified: with --offline it does not verify them again."""
 DEPTH = 5  # how far a chain of uninstallable packages is followed
 ESSENTIAL = re.compile(r"^Essential: yes$|^Priority: required$", re.MULTILINE)
 URI_LINE = re.compile(r"'(?P<url>[^']+)' (?P<file>\S+) (?P<size>\d+)")
@@ -91,8 +95,9 @@ class AptRoot:
             )
         self.root = root
         self.repositories = repositories
+        remove_unless_private(root)
         for name in ("lists/partial", "archives/partial", "sources"):
-            (root / name).mkdir(parents=True, exist_ok=True)
+            ensure_private_directory(root / name, top=root, option="--cache")
         settings = SETTINGS.format(root=root, arch=arch)
         if repositories.is_own:
             settings += _own_settings()
@@ -102,6 +107,9 @@ class AptRoot:
 
     def update(self) -> None:
         """Update the signed indices; ArtifactError if one is missing or not validly signed."""
+        if not self.has_lists():
+            shutil.rmtree(self.root / "lists")
+            ensure_private_directory(self.root / "lists/partial", top=self.root, option="--cache")
         done = self._run("apt-get", "update", "-q")
         if done.returncode:
             raise ArtifactError(
@@ -109,10 +117,15 @@ class AptRoot:
                 hint="check packages.mirror and the network; if a signature is not accepted, check"
                 " packages.keyring; for a snapshot that has expired, set packages.frozen",
             )
+        write_atomically(self.root / NOTE, self._hash_lists())
 
     def has_lists(self) -> bool:
-        """Whether there are indices from an earlier run."""
-        return any((self.root / "lists").glob("*Release"))
+        """Whether there are indices from an earlier run, which verified them, unaltered."""
+        return read_note(self.root / NOTE) == self._hash_lists()
+
+    def _hash_lists(self) -> bytes:
+        files = sorted(path for path in (self.root / "lists").iterdir() if path.is_file())
+        return "".join(f"{hash_file(path, 'sha256')}  {path.name}\n" for path in files).encode()
 
     def set_base(self, more: Sequence[str]) -> None:
         """Treat the minimal installation and `more` as installed.
@@ -221,7 +234,7 @@ class AptRoot:
         try:
             return subprocess.run(
                 command, env=environment, capture_output=True, text=True, check=False,
-                stdin=subprocess.DEVNULL, timeout=TIMEOUT,
+                stdin=subprocess.DEVNULL, timeout=TIMEOUT, umask=0o077,
             )  # fmt: skip
         except subprocess.TimeoutExpired as error:
             raise ArtifactError(

@@ -18,6 +18,7 @@ from bundler.cluster.inputs import Packages
 from bundler.cluster.os_packages import MINIMAL_RPM, RELEASES
 from bundler.cluster.values import Arch
 from bundler.errors import ArtifactError
+from bundler.private_files import remove_unless_private
 from bundler.sources.packages.apt import FoundPackage
 from bundler.sources.packages.repositories import OS_RELEASE, read_os
 from bundler.sources.packages.rpms import ARCHITECTURES
@@ -74,6 +75,7 @@ class DnfRoot:
 
     def __init__(self, root: Path, repositories: DnfRepositories, release: str, arch: Arch) -> None:
         """`root` is a directory that the caller locked; ArtifactError if there is no dnf 4."""
+        remove_unless_private(root)
         self.root, self.repositories = root, repositories
         self.release, self.machine = release, MACHINES[arch]
         self.interpreter = _find_interpreter()
@@ -121,6 +123,7 @@ class DnfRoot:
             done = subprocess.run(
                 [self.interpreter, "-I", SOLVER], input=json.dumps(request), capture_output=True,
                 text=True, check=False, timeout=TIMEOUT, env={**os.environ, "LC_ALL": "C.UTF-8"},
+                umask=0o077,
             )  # fmt: skip
         except subprocess.TimeoutExpired as error:
             raise ArtifactError(

@@ -112,7 +112,7 @@ def test_a_segment_that_was_only_copied_is_not_made_again(
 
     monkeypatch.setattr(segments, "compress", refuse)
     assert ensure_program(tmp_path, cache) == payload
-    monkeypatch.setattr("bundler.cache.stamps.hash_file", refuse)
+    monkeypatch.setattr("bundler.cache.stamps.hash_stream", refuse)
     assert ensure_program(tmp_path, cache) == payload  # from now on it is not read
 
 

@@ -12,13 +12,14 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 from support.misbehaving_server import CONTENT, PATH, Server, make_artifact, running
 
 from bundler.cache.store import Cache
 from bundler.errors import ArtifactError, BundlerError, OutputError
+from bundler.sources import download
 from bundler.sources.fetch import (
     FetchOptions,
     ensure_artifact,
@@ -176,18 +177,30 @@ def test_two_runs_download_a_file_once(server: Server, options: FetchOptions) ->
     assert len(server.requests) == 1
 
 
+def fill_disk(monkeypatch: pytest.MonkeyPatch, digest: str) -> None:
+    """Every write of the partial file with that digest fails as on a full disk."""
+    real = download.open_for_writing
+
+    def open_full(path: Path, how: str) -> BinaryIO:
+        if not path.name.endswith(digest):
+            return real(path, how)
+        path.touch()
+        return open("/dev/full", "wb")
+
+    monkeypatch.setattr(download, "open_for_writing", open_full)
+
+
 def test_a_disk_that_fills_up_is_reported_with_the_bytes_needed_and_leaves_no_file_in_use(
-    server: Server, options: FetchOptions
+    server: Server, options: FetchOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     artifact = make_artifact(server.url + PATH)
-    partial = options.cache.partial_path("sha256", artifact.digest)
-    partial.symlink_to("/dev/full")  # every write fails as on a full disk
+    fill_disk(monkeypatch, artifact.digest)
     with pytest.raises(OutputError, match="No space left") as caught:
         ensure_artifact(artifact, options)
     assert f"{len(CONTENT)} more bytes are needed" in caught.value.message
     assert " are free" in caught.value.message
     assert not options.cache.has_blob("sha256", artifact.digest)
-    partial.unlink()
+    monkeypatch.undo()
     assert ensure_artifact(artifact, options).read_bytes() == CONTENT
 
 
@@ -202,9 +215,11 @@ def test_a_disk_that_is_too_small_is_reported_before_anything_is_written(
     assert list((options.cache.root / "partial").iterdir()) == []
 
 
-def test_a_full_disk_stops_the_other_downloads(server: Server, options: FetchOptions) -> None:
+def test_a_full_disk_stops_the_other_downloads(
+    server: Server, options: FetchOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
     artifacts = [make_artifact(server.url + PATH, bytes([i])) for i in range(20)]
-    options.cache.partial_path("sha256", artifacts[1].digest).symlink_to("/dev/full")
+    fill_disk(monkeypatch, artifacts[1].digest)
     with pytest.raises(OutputError, match="No space left"):
         ensure_artifacts(artifacts, replace(options, jobs=2))
     assert len(server.requests) < 20
