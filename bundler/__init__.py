@@ -20,8 +20,10 @@ resources/    templates of files that are not part of a bundle
 errors.py     the errors that users meet, each with an exit code
 files.py      atomic writes
 paths.py      where templates, cache and state directory are
-log.py        messages on stderr
+log.py        results on stdout, messages on stderr
+private_files.py  directories and files that only this user can change
 progress.py   progress bars of downloads
+urls.py       URLs without passwords, for messages and records
 """
 
 __version__ = "0.1.0"
