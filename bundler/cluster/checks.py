@@ -185,7 +185,8 @@ def _check_flannel(cluster: Cluster) -> Iterator[Problem]:
         yield Problem(path=("network", "flannel", "version"), text=text)
     text = (
         "every worker gets a client key of etcd, with which one can read and change everything in"
-        " the cluster: use `store: kubernetes` unless you need the old layout"
+        " the cluster, Secrets included; etcd's own users would not prevent it (SECURITY.md): use"
+        " `store: kubernetes` unless you need the old layout"
     )
     yield Problem(path=where, text=text, is_error=False)
 

@@ -24,7 +24,7 @@ class Flannel(Model):
         default=None,
         description="The version of flannel. Default: the version that belongs to the Kubernetes"
         " minor; with `store: etcd` 0.11.0, because flannel 0.18 and later cannot use etcd's v2"
-        " API.",
+        " API. With `store: kubernetes` 0.14 or later, which reloads the kubelet's certificate.",
     )
     backend: Literal["vxlan", "host-gw"] = Field(
         default="vxlan",

@@ -95,10 +95,8 @@ def _client(
     *,
     ca: str = KUBERNETES_CA,
     organization: str | None = None,
-    feature: str | None = None,
 ) -> CertificateSpec:
     return CertificateSpec(
-        feature=feature,
         name=name,
         ca=ca,
         common_name=common_name,
@@ -153,7 +151,14 @@ CERTIFICATES = (
     _client("csr-approver", "bundler:csr-approver"),
     _client("node-remover", "bundler:node-remover"),
     _client("admin", "kubernetes-admin", organization=ADMIN_GROUP),
-    _client("flannel-etcd-client", "flannel-etcd-client", ca=ETCD_CA, feature="flannel-etcd"),
+    CertificateSpec(
+        name="flannel-etcd-client",
+        ca=ETCD_CA,
+        common_name="flannel-etcd-client:{node}",
+        usages=(CLIENT,),
+        roles=(Role.WORKER,),
+        feature="flannel-etcd",
+    ),
     CertificateSpec(
         name="metrics-server",
         ca=KUBERNETES_CA,

@@ -9,6 +9,7 @@ from bundler.state.transaction import write_transaction
 
 RETIRED = {
     "flannel": "flannel uses the certificate of its node's kubelet",
+    "flannel-etcd-client": "each worker has its own",
     "kube-proxy": "each worker has its own",
 }
 

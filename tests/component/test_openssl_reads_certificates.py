@@ -14,7 +14,7 @@ from bundler.pki import declarations
 from bundler.pki.cluster_pki import ensure_pki
 from bundler.state.directory import open_state
 
-ROLES = (Role.ETCD, Role.CONTROL_PLANE)
+ROLES = (Role.ETCD, Role.CONTROL_PLANE, Role.WORKER)
 LEAVES = [
     (spec, f"nodes/master1/{spec.name}" if spec.roles else spec.name)
     for spec in declarations.CERTIFICATES

@@ -1,38 +1,61 @@
 """Objects that kube-apply deletes: none of them is one that bundler applies."""
 
-import re
+from pathlib import Path
 
-from bundler.paths import templates_directory
+import pytest
+import yaml
+from support.shells import PINS
 
-ROWS = "control-plane/rootfs/etc/kubernetes/obsolete-objects"
+from bundler.cache.store import Cache
+from bundler.pipeline import render
+from bundler.project import Inputs
+
+FLANNEL = "bundler:flannel-nodes"
 
 
-def list_obsolete() -> list[tuple[str, str, str]]:
-    lines = (templates_directory() / ROWS).read_text().splitlines()
+@pytest.fixture(params=["static", "flannel"])
+def kubernetes(request: pytest.FixtureRequest, description: Path, tmp_path: Path) -> Path:
+    """/etc/kubernetes of a control plane, without and with flannel."""
+    text = description.read_text()
+    if request.param == "flannel":
+        assert "plugin: static" in text
+        description.write_text(text.replace("plugin: static", "plugin: flannel"))
+    inputs = Inputs(
+        description=description, cache=Cache(tmp_path / "cache"), offline=True, pins=PINS
+    )
+    render(inputs, tmp_path / "trees", text_only=True)
+    return tmp_path / "trees/master1/rootfs/etc/kubernetes"
+
+
+def list_obsolete(kubernetes: Path) -> list[tuple[str, str, str]]:
+    lines = (kubernetes / "obsolete-objects").read_text().splitlines()
     rows = [line.split(maxsplit=3) for line in lines if not line.startswith("#")]
     assert all(len(row) == 4 for row in rows), rows
     return [(kind, namespace, name) for kind, namespace, name, _ in rows]
 
 
-def list_applied() -> set[tuple[str, str, str]]:
-    """Kind, namespace and name of each object in a template, as far as they have no variables."""
-    found = set()
-    for path in templates_directory().glob("*/rootfs/etc/kubernetes/addons/*"):
-        for document in re.split(r"^---$", path.read_text(), flags=re.MULTILINE):
-            kind = re.search(r"^kind: (\S+)$", document, re.MULTILINE)
-            name = re.search(r"^  name: (\S+)$", document, re.MULTILINE)
-            namespace = re.search(r"^  namespace: (\S+)$", document, re.MULTILINE)
-            if kind and name:
-                found.add((kind[1], namespace[1] if namespace else "-", name[1]))
-    return found
+def list_applied(kubernetes: Path) -> set[tuple[str, str, str]]:
+    """Kind, namespace and name of each object of the addons."""
+    documents = [
+        document
+        for path in (kubernetes / "addons").iterdir()
+        for document in yaml.safe_load_all(path.read_text())
+    ]
+    return {
+        (one["kind"], one["metadata"].get("namespace", "-"), one["metadata"]["name"])
+        for one in documents
+    }
 
 
-def test_no_object_is_applied_and_deleted() -> None:
-    applied = list_applied()
+def test_no_object_is_applied_and_deleted(kubernetes: Path) -> None:
+    obsolete, applied = list_obsolete(kubernetes), list_applied(kubernetes)
     assert ("ClusterRole", "-", "bundler:csr-approver") in applied
-    assert applied.isdisjoint(list_obsolete())
+    assert applied.isdisjoint(obsolete)
+    assert sorted(set(obsolete)) == sorted(obsolete)
 
 
-def test_each_object_is_named_once() -> None:
-    rows = list_obsolete()
-    assert sorted(set(rows)) == sorted(rows)
+def test_nodes_may_list_nodes_only_with_flannel(kubernetes: Path) -> None:
+    """A cluster that had flannel loses the right, because kubectl apply deletes nothing."""
+    for kind in ("ClusterRole", "ClusterRoleBinding"):
+        rows = [*list_obsolete(kubernetes), *list_applied(kubernetes)]
+        assert rows.count((kind, "-", FLANNEL)) == 1

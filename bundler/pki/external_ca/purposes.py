@@ -20,6 +20,6 @@ PURPOSES = {
     "csr-approver": "client certificate of the job that approves kubelet certificates",
     "node-remover": "client certificate of the job that deletes the Nodes of hosts that leave",
     "admin": "client certificate of the administrator, whose group a ClusterRoleBinding names",
-    "flannel-etcd-client": "client certificate of flannel for etcd",
+    "flannel-etcd-client": "client certificate of a worker's flannel for etcd",
     "metrics-server": "server certificate of metrics-server, for the API server",
 }

@@ -53,7 +53,7 @@ def get(certificate, kind):
         ("csr-approver", "bundler:csr-approver", None, {CLIENT}),
         ("node-remover", "bundler:node-remover", None, {CLIENT}),
         ("admin", "kubernetes-admin", "bundler:cluster-admins", {CLIENT}),
-        ("flannel-etcd-client", "flannel-etcd-client", None, {CLIENT}),
+        ("flannel-etcd-client", "flannel-etcd-client:master1", None, {CLIENT}),
         ("metrics-server", "metrics-server", None, {SERVER}),
     ],
 )
