@@ -199,6 +199,7 @@ COMMANDS_WANTED: tuple[Row, ...] = (
 
 RUNTIME_PATHS: tuple[Row, ...] = (
     ("/var/log/kubernetes", Role.CONTROL_PLANE, None),
+    ("/var/lib/kube-csr-approver", Role.CONTROL_PLANE, None),
     ("{kubelet_root}", Role.CONTROL_PLANE, None),
     ("{kubelet_root}", Role.WORKER, None),
     ("/var/lib/cni", Role.WORKER, None),

@@ -355,7 +355,16 @@ start_etcd() {
     await etcd has_quorum "$(own_endpoint)"
 }
 
+# The snapshot may have objects and rights of an earlier bundle, and bootstrap tokens that were used since: they wait for
+# the API server, and correct that.
+restart_appliers() {
+    for unit in kube-apply.service kube-csr-approver.service; do
+        if systemctl -q is-active "$unit" 2>/dev/null; then systemctl --no-block restart "$unit"; fi
+    done
+}
+
 start_clients() {
+    restart_appliers
     for unit in $units; do
         [ "$unit" != etcd.service ] || continue
         say "  starting $unit"
@@ -382,7 +391,8 @@ print_next_snapshot() {
     for endpoint in $(other_endpoints); do
         say "  on the host of $endpoint: /opt/k8s/bundle/restore.sh --join --yes"
     done
-    say "  on control planes without etcd: systemctl restart kube-apiserver kube-controller-manager kube-scheduler"
+    say "  on control planes without etcd: systemctl restart kube-apiserver kube-controller-manager kube-scheduler" \
+        "kube-apply kube-csr-approver"
     if [ -n "$RESTORE_FLAGS" ]; then
         say "  (workers need no restart: the revision is higher than any that they have seen)"
     else

@@ -58,7 +58,9 @@ case $kind in readyz) {ready} ;; healthz) {health} ;; published) {published} ;; 
             tmp_path / "bin/sleep",
             f'echo "$*" >>{tmp_path}/sleeps\n[ "$(wc -l <{tmp_path}/sleeps)" -lt 20 ] || kill "$(cat {tmp_path}/pid)"\n',
         )
-        wrapper = tmp_path / "wrapper.sh"
+        parts = tmp_path / "libexec"
+        shutil.copytree(SCRIPT.parent, parts, dirs_exist_ok=True)
+        wrapper = parts / "wrapper.sh"
         wrapper.write_text(f"echo $$ >{tmp_path}/pid\n. {SCRIPT}\n")
         done = sh(
             wrapper, DESTDIR=str(tmp_path), PATH=f"{tmp_path}/bin:/usr/bin:/bin", **environment
@@ -129,24 +131,6 @@ def test_without_readyz_healthz_is_used(run: Run, ready: str) -> None:
     code, _, calls = run(ready=ready)
     assert code == 0
     assert [call.split()[-1] for call in calls[:2]] == ["/readyz", "/healthz"]
-
-
-def test_revoked_tokens_are_deleted(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "etc/kubernetes/revoked-tokens").write_text(
-        "# of nodes that have left\nbootstrap-token-abcdef\nbootstrap-token-ghijkl\n"
-    )
-    code, _, calls = run()
-    assert code == 0
-    assert calls[-1].endswith(
-        "-n kube-system delete secret --ignore-not-found"
-        " bootstrap-token-abcdef bootstrap-token-ghijkl"
-    )
-
-
-def test_without_revoked_tokens_nothing_is_deleted(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "etc/kubernetes/revoked-tokens").write_text("# of nodes that have left\n")
-    _, _, calls = run()
-    assert not any("delete" in call for call in calls)
 
 
 @pytest.mark.parametrize(

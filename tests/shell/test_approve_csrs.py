@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
-from support.kubelet_requests import format_request, make_request
+from support.kubelet_requests import format_request, make_request, write_kubectl
 from support.shells import TEMPLATES, Sh, write_program
 
 SCRIPT = TEMPLATES / "control-plane/rootfs/opt/k8s/libexec/approve-csrs.sh"
@@ -20,10 +20,8 @@ def look(sh: Sh, tmp_path: Path) -> Callable[[str], tuple[str, str]]:
     (tmp_path / "etc/kubernetes/nodes.tsv").write_text(
         "worker1\t172.30.20.21\nworker2\t172.30.20.22\n"
     )
-    write_program(
-        tmp_path / "bin/kubectl",
-        f'case " $* " in *" approve "*) echo "$*" >>{tmp_path}/approved ;; *) cat {tmp_path}/pending ;; esac\n',
-    )
+    (tmp_path / "etc/kubernetes/tokens.tsv").write_text("# none\n")
+    write_kubectl(tmp_path)
 
     def run(pending: str) -> tuple[str, str]:
         (tmp_path / "pending").write_text(pending)
@@ -91,7 +89,9 @@ def test_a_request_that_was_altered_is_refused(look: Look) -> None:
     assert "refused" in said
 
 
-def test_requests_for_client_certificates_are_ignored(look: Look) -> None:
+def test_a_node_that_renews_its_client_certificate_is_left_to_the_controller_manager(
+    look: Look,
+) -> None:
     signer = '"kubernetes.io/kube-apiserver-client-kubelet"'
     usages = '["client auth""digital signature""key encipherment"]'
     assert look(

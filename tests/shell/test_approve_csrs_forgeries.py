@@ -12,8 +12,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import AttributeOID, NameOID
-from support.kubelet_requests import format_request, make_request
-from support.shells import SHELLS, TEMPLATES, Sh, write_program
+from support.kubelet_requests import format_request, make_request, write_kubectl
+from support.shells import SHELLS, TEMPLATES, Sh
 
 SCRIPT = TEMPLATES / "control-plane/rootfs/opt/k8s/libexec/approve-csrs.sh"
 PLAN = "worker1\t172.30.20.21\nworker2\t172.30.20.22\n10\t172.30.20.30\n"
@@ -73,19 +73,8 @@ def host(tmp_path: Path) -> Path:
     """A root directory with nodes.tsv, and a kubectl that lists `pending` and records approvals."""
     (tmp_path / "etc/kubernetes").mkdir(parents=True)
     (tmp_path / "etc/kubernetes/nodes.tsv").write_text(PLAN)
-    (tmp_path / "approved").write_text("")
-    (tmp_path / "pending").write_text("")
-    write_program(
-        tmp_path / "bin/kubectl",
-        f"""case " $* " in
-*" approve "*)
-    echo "$*" >>{tmp_path}/approved
-    [ ! -f {tmp_path}/broken ] || {{ echo no >&2; exit 1; }}
-    ;;
-*) cat {tmp_path}/pending; echo >>{tmp_path}/looks ;;
-esac
-""",
-    )
+    (tmp_path / "etc/kubernetes/tokens.tsv").write_text("# none\n")
+    write_kubectl(tmp_path)
     return tmp_path
 
 
@@ -268,7 +257,7 @@ def test_a_refusal_is_logged_once_and_again_if_the_request_comes_back(
 def test_a_failed_approval_is_logged_once_and_tried_again(
     host: Path, watcher: Callable[[], list[str]]
 ) -> None:
-    (host / "broken").write_text("")
+    (host / "broken").write_text(" approve ")
     put(host, format_request(GOOD))
-    assert watcher() == ["could not approve csr-1: no"]
-    assert (host / "approved").read_text().count("approve csr-1") >= 2
+    assert watcher() == ["could not approve csr-1: no answer"]
+    assert (host / "calls").read_text().count("approve csr-1") >= 2

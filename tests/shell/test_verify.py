@@ -196,3 +196,32 @@ def test_a_certificate_that_does_not_verify_gives_status_000(
 def test_a_closed_port_gives_status_000(sh: Sh, tmp_path: Path, tls_server: TlsServer) -> None:
     command = f"https_status 127.0.0.1 9 /200 {tls_server.authority}"
     assert run_part(sh, tmp_path, "core/https", command).stdout.startswith("000 ")
+
+
+PENDING = """\
+"csr-1"\t"system:node:w1"\t"kubernetes.io/kubelet-serving"
+"csr-2"\t"system:node:not-planned"\t"kubernetes.io/kubelet-serving"
+"csr-3"\t"system:bootstrap:abcdef"\t"kubernetes.io/kube-apiserver-client-kubelet"
+"csr-4"\t"system:node:w1"\t"kubernetes.io/kube-apiserver-client-kubelet"
+"csr-5"\t"alice"\t"kubernetes.io/kube-apiserver-client"
+"a\\tb"\t"system:node:w1"\t"kubernetes.io/kubelet-serving"
+"""
+
+
+def test_pending_requests_of_kubelets_and_of_tokens_are_faults(sh: Sh, tmp_path: Path) -> None:
+    (tmp_path / "pending").write_text(PENDING)
+    script = tmp_path / "check.sh"
+    script.write_text(
+        f"here={LIB.parent} pki=/none work={tmp_path}\n. {LIB}/verify/workers.sh\n"
+        f"kube() {{ cat {tmp_path}/pending; }}\nexpect() {{ :; }}\nfor_each() {{ :; }}\nnode_pairs() {{ :; }}\n"
+        'count_nodes() { echo 1; }\nis_planned() { [ "$2" = w1 ]; }\nconclude() { printf "%s\\n" "$1"; }\n'
+        "check_kubelet_certificates\n"
+    )
+    assert sh(script).stdout.splitlines() == [
+        f"request {name} of {who} is not approved (journalctl -u kube-csr-approver)"
+        for name, who in (
+            ('"csr-1"', '"system:node:w1"'),
+            ('"csr-3"', '"system:bootstrap:abcdef"'),
+            ('"a\\tb"', '"system:node:w1"'),
+        )
+    ]

@@ -37,7 +37,7 @@ from support.projects import make_project
 CSRS = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
 CLIENT = "kubernetes.io/kube-apiserver-client-kubelet"
 SERVING = "kubernetes.io/kubelet-serving"
-USAGES = {CLIENT: "client auth", SERVING: "server auth"}
+USAGES = {SERVING: "server auth"}
 RECORD = "/api/v1/namespaces/kube-system/configmaps/bundler-spent-tokens"
 
 
@@ -102,7 +102,8 @@ class Client:
         spec = {
             "request": base64.b64encode(pem).decode(),
             "signerName": signer,
-            "usages": usages or ["digital signature", "key encipherment", USAGES[signer]],
+            "usages": usages
+            or ["digital signature", "key encipherment", USAGES.get(signer, "client auth")],
         }
         return self.send("POST", CSRS, {"metadata": {"name": name}, "spec": spec})
 
@@ -154,7 +155,7 @@ class Builder:
             description=self.directory / "cluster.yaml", cache=Cache(self.directory / "cache")
         )
         project = make_project(self.cluster, inputs)
-        with open_state(self.state) as state:
+        with open_state(self.state, create=True) as state:
             moment = now or datetime.now(UTC)
             subnets = state.ensure_pod_subnets(
                 self.workers, self.cluster.network.pod_cidr, self.cluster.network.pod_subnet_prefix

@@ -14,7 +14,7 @@ check_nodes_ready() {
 }
 
 check_kubelet_certificates() {
-    expect "no pending request for a serving certificate," \
+    expect "no pending request of a planned kubelet or of a bootstrap token," \
         "and TLS that verifies against $pki/ca.crt on every worker"
     requests=$(kube get csr -o go-template-file="$here/lib/verify/pending-csrs.gotemplate" 2>&1) || {
         saw "$requests"
@@ -22,10 +22,16 @@ check_kubelet_certificates() {
     }
     # shellcheck disable=SC2046 # a list of words
     conclude "$(
-        printf '%s\n' "$requests" | while read -r name requester signer; do
-            [ "$signer" = kubernetes.io/kubelet-serving ] || continue
-            ! is_planned worker "${requester#system:node:}" ||
-                printf 'request %s of %s is not approved\n' "$name" "$requester"
+        printf '%s\n' "$requests" | while IFS='	' read -r name requester signer; do
+            case "$signer $requester" in
+                '"kubernetes.io/kubelet-serving" "system:node:'*)
+                    node=${requester#\"system:node:}
+                    is_planned worker "${node%\"}" || continue
+                    ;;
+                '"kubernetes.io/kube-apiserver-client-kubelet" "system:bootstrap:'*) ;;
+                *) continue ;;
+            esac
+            printf 'request %s of %s is not approved (journalctl -u kube-csr-approver)\n' "$name" "$requester"
         done
         for_each 8 probe_kubelet_certificate $(node_pairs worker)
     )" "$(count_nodes worker) certificates verified"

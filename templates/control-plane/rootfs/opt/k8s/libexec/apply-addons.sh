@@ -1,5 +1,6 @@
 #!/bin/sh
-# Apply every manifest in /etc/kubernetes/addons, and wait for the API as long as needed.
+# Apply every manifest in /etc/kubernetes/addons, and the bootstrap tokens of nodes that may join. Wait for the API as
+# long as needed.
 #
 # Every control-plane node does this, possibly at the same time: after a conflict it tries again. The script
 # ends when everything is applied.
@@ -7,18 +8,26 @@
 # API_LOCAL   the API server to use (default: the one in the kubeconfig, if the administrator has rights already)
 # DESTDIR     prepended to the paths of installed files
 # MAX_PAUSE   longest pause between two tries, in seconds (default 10)
+# shellcheck disable=SC2034 # the parts share the variables
 set -u
 PATH=$PATH:/opt/k8s/bin
 export PATH
+here=$(cd "$(dirname "$0")" && pwd -P) || exit 1
 addons=${DESTDIR:-}/etc/kubernetes/addons
 obsolete=${DESTDIR:-}/etc/kubernetes/obsolete-objects
 revoked=${DESTDIR:-}/etc/kubernetes/revoked-tokens
+tokens=${DESTDIR:-}/etc/kubernetes/tokens.tsv
+manifest=${DESTDIR:-}/etc/kubernetes/bootstrap-tokens.yaml
 kubeconfig=${DESTDIR:-}/etc/kubernetes/admin.kubeconfig
 pki=${DESTDIR:-}/etc/kubernetes/pki
 proxy_user=bundler:kube-apply # in the audit log
 last_problem=''
-# shellcheck source=templates/common/lib/core/https.sh
+# shellcheck disable=SC1090,SC1091 # of the installed bundle
 . "${DESTDIR:-}/opt/k8s/bundle/lib/core/https.sh" || exit 1
+for part in spent-tokens apply-addons-tokens; do
+    # shellcheck disable=SC1090 # parts of this script
+    . "$here/$part.sh" || exit 1
+done
 
 main() {
     if [ ! -d "$addons" ]; then
@@ -31,7 +40,7 @@ main() {
     echo "applied all manifests in $addons"
     [ ! -f "$obsolete" ] || retry "the objects in $obsolete to be deleted" delete_obsolete
     retry "removed CAs to be deleted from extension-apiserver-authentication" remove_old_cas
-    [ ! -f "$revoked" ] || retry "the tokens in $revoked to be deleted" revoke_tokens
+    [ ! -f "$tokens" ] || retry "the bootstrap tokens in $tokens" sync_tokens
 }
 
 # retry WHAT FUNCTION: until it succeeds; print what it waits for whenever the reason changes.
@@ -135,14 +144,6 @@ remove_old_cas() {
         END { print unknown + 0 }')
     [ "$unknown" = 0 ] ||
         kube -n kube-system delete configmap extension-apiserver-authentication --ignore-not-found
-}
-
-# No host can join with these tokens any more.
-revoke_tokens() {
-    names=$(sed '/^#/d' "$revoked")
-    [ -n "$names" ] || return 0
-    # shellcheck disable=SC2086 # a list of names
-    kube -n kube-system delete secret --ignore-not-found $names
 }
 
 main "$@"

@@ -5,7 +5,8 @@
 #
 # Deletes the Node and removes the etcd member with this name. Its bootstrap token is revoked by the next
 # bundle of a control plane, once NAME is not in cluster.yaml any more. To replace a host by a new one with the
-# same name, only install the bundle on the new host.
+# same name, forget nothing: renew its token (bundler tokens renew NAME), build, and install a control plane's bundle and
+# then the new host's.
 # Exit code: 0 done, or there is no such node; 1 it failed; 2 wrong usage.
 set -u
 PATH=$PATH:/opt/k8s/bin
