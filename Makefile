@@ -9,7 +9,7 @@ WORKERS = $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
 PYTEST = $(PYTHON) -m pytest -q -n $(WORKERS) --dist worksteal
 SHELL_SCRIPTS = $(shell git ls-files '*.sh' .ci/run scripts/lab/runc-wrapper scripts/lab/host/usr/local/lib/lab/fixups)
 
-.PHONY: help demo check test test-others test-lab test-long lint format docs site bench release venv lab lab-up lab-down lab-shell clean
+.PHONY: help demo check test test-others test-lab test-long lint format docs site bench audit requirements release venv lab lab-up lab-down lab-shell clean
 
 help: ## print this list
 	@echo "usage: make TARGET"
@@ -24,7 +24,7 @@ demo: venv lab ## build examples/lab.yaml from real artifacts and show what is i
 
 check: venv ## lint, types, import contracts, unit and golden tests, fast shell tests: no Docker, no lab
 	@scripts/setup.sh check
-	@$(MAKE) --no-print-directory --jobs=2 --keep-going lint test-quick
+	@$(MAKE) --no-print-directory --jobs=2 --keep-going lint test-quick audit
 
 test: venv ## run all tests, a real five-host cluster included (Linux with Docker; on Debian as root from scratch)
 	@scripts/setup.sh check
@@ -59,6 +59,12 @@ format: venv ## format Python and shell
 	.venv/bin/ruff check --quiet --fix-only .
 	.venv/bin/ruff format --quiet .
 	.venv/bin/shfmt -w $(SHELL_SCRIPTS)
+
+audit: venv ## compare requirements.txt with known vulnerabilities; without a network it says so and passes
+	@$(PYTHON) scripts/audit.py requirements.txt requirements-build.txt
+
+requirements: venv ## lock the builder's Python packages again: requirements.txt, requirements-build.txt
+	scripts/requirements.sh
 
 docs: venv ## write docs/reference/cluster-yaml.md and cli.md from the code
 	$(PYTHON) scripts/make_reference.py

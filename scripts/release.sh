@@ -29,7 +29,7 @@ main() {
     export SOURCE_DATE_EPOCH
     "$python" -m pip install --quiet --disable-pip-version-check --editable "${project}[release]"
     build_distributions
-    lock_requirements
+    cp "$work/source/requirements.txt" "$work/release/"
     build_zipapp
     (cd "$work/release" && sha256sum -- * >"$work/sums" && mv "$work/sums" SHA256SUMS)
     mkdir -p "$(dirname "$output")"
@@ -46,12 +46,6 @@ build_distributions() {
         tail -n 20 "$work/build.log" >&2
         fail "wheel and source distribution cannot be built"
     }
-}
-
-lock_requirements() {
-    (cd "$work/source" && "$python" -m piptools compile --quiet --strip-extras --generate-hashes --no-header \
-        --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --output-file "$work/release/requirements.txt" \
-        pyproject.toml) || fail "dependencies cannot be resolved"
 }
 
 # Programs compiled for one Python and one platform are in it, so its name says both.
