@@ -393,6 +393,7 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Log:
         host.wait(
             "the API answers", lambda: host.kubectl("get", "--raw=/readyz", check=False) == "ok"
         )
+        host.apply_addons()  # its Secrets, too, must not be in the log
         host.start("kube-controller-manager")
         api = Api(host, _administrator(host, directory))
         exists = f"{CORE}/serviceaccounts/default"
