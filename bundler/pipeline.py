@@ -76,6 +76,7 @@ class Trees:
     plan: ClusterPlan
     mtime: int  # of every file
     render: Callable[[NodePlan], tuple[Tree, dict[str, ContentSource]]]  # and the files left out
+    join_before: datetime | None  # the end of the first bootstrap token
 
 
 def build(
@@ -218,6 +219,7 @@ def render_trees(
         plan=plan,
         mtime=mtime,
         render=lambda node: (render_node(plan, node, secrets, payloads, describe), {}),
+        join_before=min((t.expires for t in secrets.tokens.current.values()), default=None),
     )
 
 
@@ -251,7 +253,11 @@ def pack_bundles(trees: Trees, payloads: Payloads, target: Target) -> tuple[Writ
             written += files
     is_signed = target.key is not None
     runbook = (
-        None if media.public_only else make_runbook(plan, written, media, bases, signed=is_signed)
+        None
+        if media.public_only
+        else make_runbook(
+            plan, written, media, bases, signed=is_signed, join_before=trees.join_before
+        )
     )
     return close_output(output, plan.name, written, runbook, target.key)
 
@@ -264,7 +270,7 @@ def _make_public_trees(project: Project, payloads: Payloads, mtime: int) -> Tree
         tree, absent = render_public(plan, node, payloads)
         return tree, absent | dict.fromkeys((SBOM, PROVENANCE), ContentSource.STATE)
 
-    return Trees(plan=plan, mtime=mtime, render=render_one)
+    return Trees(plan=plan, mtime=mtime, render=render_one, join_before=None)
 
 
 def _list_shared(

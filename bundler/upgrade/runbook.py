@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import groupby
 
 from bundler.bundle.layout import Layout, Media
@@ -67,10 +68,12 @@ def make_runbook(
     deltas: Collection[str],
     *,
     signed: bool,
+    join_before: datetime | None,
 ) -> bytes:
     """Render the runbook of a build as Markdown; the same build gives the same bytes.
 
-    `deltas` names the nodes whose bundle is a delta to an earlier one.
+    `deltas` names the nodes whose bundle is a delta to an earlier one. `join_before` is the end of
+    the first bootstrap token.
     """
     text = (RESOURCES / f"{RUNBOOK}.j2").read_text()
     files = {
@@ -90,6 +93,7 @@ def make_runbook(
             is_split=media.layout is Layout.SPLIT,
             deltas=deltas,
             signed=signed,
+            join_before=join_before,
             spoken=group_digits,
             first=plan.having(Role.CONTROL_PLANE)[0],
         )

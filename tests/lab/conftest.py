@@ -1,6 +1,8 @@
 """The hosts that the lab's tests share, the order of its files, and what runs side by side."""
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -165,6 +167,21 @@ def installed(cluster: Cluster) -> Cluster:
     return cluster
 
 
+def renew_tokens(cluster: Cluster, workers: list[Host]) -> None:
+    """Let workers that were uninstalled join again: their tokens are used."""
+    if not workers:
+        return
+    description = cluster.directory / "examples" / "lab.yaml"
+    names = [host.name for host in workers]
+    subprocess.run(
+        [Path(sys.executable).parent / "bundler", "tokens", "renew", *names, "-c", description],
+        check=True,
+    )
+    build(description, cluster.dist, cache=CACHE / "product-cache")
+    side_by_side(lambda host: host.unpack(cluster.bundle(host)), [cluster.masters[0], *workers])
+    cluster.masters[0].run(f"/root/lab-{cluster.masters[0].name}/install.sh")
+
+
 @pytest.fixture(scope="module")
 def running(installed: Cluster) -> Cluster:
     """The five hosts, ready: a host that an earlier file uninstalled is installed again."""
@@ -173,6 +190,7 @@ def running(installed: Cluster) -> Cluster:
         for host in installed.hosts.values()
         if host.run("test -f /opt/k8s/bundle/node.env", check=False).returncode
     ]
+    renew_tokens(installed, [host for host in missing if host in installed.workers])
     if missing:
         side_by_side(lambda host: host.run(f"/root/lab-{host.name}/install.sh"), missing)
     if missing or not installed.is_green:

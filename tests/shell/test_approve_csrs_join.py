@@ -3,6 +3,8 @@
 import hashlib
 import json
 import re
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -233,6 +235,38 @@ def test_a_token_is_deleted_when_its_node_has_lived_since(
     deleted = site.read("deleted")
     assert ("delete secret --ignore-not-found bootstrap-token-aaaaaa" in deleted) is is_deleted
     assert deleted.count("bootstrap-token-") == is_deleted
+
+
+def test_many_tokens_are_deleted_in_turn_and_each_once(site: Site) -> None:
+    rows = [f"n{n}\t1\tid{n:04}\t9999999999\tg" for n in range(120)]
+    (site.root / "etc/kubernetes/tokens.tsv").write_text("\n".join([*rows, ""]))
+    record = "".join(f"n{n} 1 joined\n" for n in range(120))
+    site.put(pending="", record=f"7 uid-1\n{record}", nodes="", broken="", deleted="", calls="")
+    with (site.root / "log").open("w") as log:
+        process = subprocess.Popen(
+            ["sh", SCRIPT], stdout=log, stderr=subprocess.STDOUT,
+            env={
+                "DESTDIR": str(site.root), "INTERVAL": "0.05",
+                "PATH": f"{site.root}/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            },
+        )  # fmt: skip
+    end = time.monotonic() + 30
+    while (
+        site.read("looks").count("\n") < 6 or site.read("deleted").count("bootstrap-token-") < 120
+    ):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    process.terminate()
+    assert process.wait(10) == 0
+    found = re.findall(r"bootstrap-token-(\w+)", site.read("deleted"))
+    assert sorted(found) == [f"id{n:04}" for n in range(120)]
+    # the record is not read any more when no token is left
+    assert site.read("calls").count("get configmap") == 3
+
+
+def test_a_failed_deletion_is_reported_and_tried_again(site: Site) -> None:
+    said = site.check("", record="w1 2 joined\n", broken=" delete secret ")
+    assert said == "cannot delete tokens of nodes that have joined: no answer\n"
 
 
 @pytest.mark.parametrize(

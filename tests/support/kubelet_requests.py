@@ -71,7 +71,7 @@ def write_kubectl(site: Path) -> None:
     It writes down what it approves, patches and deletes. If there is a file broken, calls with the
     words in it fail.
     """
-    for name in ("pending", "nodes", "approved", "patched", "deleted", "calls"):
+    for name in ("pending", "nodes", "approved", "patched", "deleted", "calls", "looks"):
         (site / name).write_text("")
     (site / "record").write_text("7 uid-1\n")
     write_program(site / "bin/kubectl", KUBECTL.format(site=site))

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,12 @@ def test_every_file_is_named_with_the_start_of_its_digest(tmp_path: Path, media:
     assert ("--payload payload-" in text) == (media.layout is Layout.SPLIT)
     assert "RUNBOOK.md" in {verdict.name for verdict in verify(dist)}
     assert "{" not in text
+
+
+def test_it_says_until_when_workers_can_join(tmp_path: Path) -> None:
+    text = (make_site(tmp_path / "site").build() / "RUNBOOK.md").read_text()
+    end = datetime.now(UTC) + timedelta(days=30)
+    assert f"the first token ends on\n{end:%Y-%m-%d} " in text
 
 
 def test_control_planes_come_before_workers(tmp_path: Path) -> None:

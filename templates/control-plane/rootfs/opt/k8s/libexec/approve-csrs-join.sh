@@ -1,7 +1,7 @@
 # Requests of nodes that join, for approve-csrs.sh.
 # needs: groups here kept name request reported still_pending tab tokens usages user, and its functions
 # sets: joins
-# shellcheck shell=sh disable=SC2034,SC2154 # the scripts share their variables
+# shellcheck shell=sh disable=SC2034,SC2046,SC2154 # the scripts share their variables; lists of words
 
 deleted=' ' # ids of tokens that this process has deleted
 checks=0
@@ -22,7 +22,6 @@ decide_client() {
 }
 
 find_join_fault() (
-    # shellcheck disable=SC2046 # three words
     set -- "$@" $(planned_token "$1")
     if [ $# -ne 7 ]; then
         say "the requester $1 has no token of a planned node in $tokens"
@@ -106,7 +105,6 @@ JOINS
 
 # Sets heartbeats: the Nodes of joins that exist and have joined.
 read_heartbeats() {
-    # shellcheck disable=SC2046 # a list of names
     heartbeats=$(print_joined $(printf '%s' "$joins" | cut -d ' ' -f 2 | sort -u) 2>&1) && return
     problem="cannot read the Nodes: $(last_line "$heartbeats")"
     return 1
@@ -146,7 +144,6 @@ find_spent_fault() {
 }
 
 read_entry() {
-    # shellcheck disable=SC2046 # words
     set -- $(print_entry "$node") '' '' '' ''
     spent=$1 why=$2 used_by=$3 used_key=$4
 }
@@ -159,25 +156,28 @@ is_same_request() {
 # Delete the tokens of nodes that have joined. Every CHECKS_BETWEEN checks the record gets nodes that joined without
 # it, as after a snapshot was restored.
 delete_spent_tokens() {
-    if ! read_kept_record; then
+    left=$(list_undeleted $(awk '!/^#/ && $3 != "-" { print $3 }' "$tokens"))
+    [ -n "$left" ] || return 0
+    if ! read_kept_record || { [ $((checks % CHECKS_BETWEEN)) -eq 0 ] && ! add_joined_nodes; } || ! find_finished; then
         report_problem "$problem"
         return 1
     fi
-    if [ $((checks % CHECKS_BETWEEN)) -eq 0 ] && ! add_joined_nodes || ! find_finished; then
-        report_problem "$problem"
-        return 1
-    fi
-    checks=$((checks + 1)) ids='' names=''
-    for id in $(say "$finished" | cut -d ' ' -f 2 | sed "${MOST}q"); do
-        case $deleted in *" $id "*) ;; *) ids="$ids$id " names="$names bootstrap-token-$id" ;; esac
-    done
-    last_problem=''
-    [ -n "$ids" ] || return 0
-    # shellcheck disable=SC2086 # a list of names
-    if answer=$(kube -n kube-system delete secret --ignore-not-found $names 2>&1); then
-        deleted="$deleted$ids"
+    checks=$((checks + 1))
+    ids=$(list_undeleted $(say "$finished" | cut -d ' ' -f 2) | sed "${MOST}q")
+    if [ -z "$ids" ]; then
+        last_problem=''
+    elif answer=$(kube -n kube-system delete secret --ignore-not-found $(say "$ids" | sed 's/^/bootstrap-token-/') \
+        2>&1); then
+        deleted="$deleted$(say "$ids" | tr '\n' ' ')" last_problem=''
         [ -z "$answer" ] || say "$answer"
     else
         report_problem "cannot delete tokens of nodes that have joined: $(last_line "$answer")"
     fi
+}
+
+# list_undeleted ID...: those that this process has not deleted, a line each.
+list_undeleted() {
+    for id; do
+        case $deleted in *" $id "*) ;; *) say "$id" ;; esac
+    done
 }
