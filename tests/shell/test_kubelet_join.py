@@ -209,8 +209,9 @@ def test_a_node_without_a_certificate_requests_one_with_its_token(worker: Worker
 @pytest.mark.slow
 def test_a_killed_node_continues_with_the_same_key_and_request(worker: Worker) -> None:
     worker.prepare(SETTLED)
-    assert "is not approved yet" in worker.wait()
-    assert "bundler tokens renew w1" in worker.wait()
+    reason = worker.wait()
+    assert "is not approved yet" in reason
+    assert "bundler tokens renew w1" in reason
     worker.kill()
     key = (worker.pki / "kubelet-join.key").read_bytes()
     worker.sign_with("-")
