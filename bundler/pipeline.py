@@ -14,10 +14,12 @@ from bundler import log
 from bundler.bundle.delta_base import load_bases
 from bundler.bundle.documents import make_describer
 from bundler.bundle.layout import Layout, Media, arrange, is_in_base, is_shareable
-from bundler.bundle.output import close_output, open_output, write_shared
+from bundler.bundle.output import UNSEAL, close_output, open_output, write_codes, write_shared
 from bundler.bundle.pack import pack
 from bundler.bundle.provenance import PROVENANCE
 from bundler.bundle.sbom import SBOM
+from bundler.bundle.seal import SealKey, seal_tree
+from bundler.bundle.seal_keys import Recipients, choose_recipients, ensure_seal_keys
 from bundler.bundle.signing import SIGNATURE, load_signing_key, sign
 from bundler.cache.store import Cache
 from bundler.catalog import Artifact
@@ -33,14 +35,14 @@ from bundler.pki.cluster_pki import ensure_pki
 from bundler.pki.pending import check_signed
 from bundler.progress import DownloadProgress
 from bundler.project import Inputs, Project, load, resolve
-from bundler.render.bundle_manifest import BundleManifest, ContentSource
+from bundler.render.bundle_manifest import BundleManifest, ContentSource, Seal
 from bundler.render.completeness import check_images_complete
 from bundler.render.context import Secrets
 from bundler.render.node import Describe, list_payloads, render_node, render_public
 from bundler.render.tree import MANIFEST, File, Tree, write_tree
 from bundler.sources.payloads import Payloads, ensure_payloads, fetch_sources
 from bundler.sources.resolved import Resolved
-from bundler.state.directory import open_state
+from bundler.state.directory import State, open_state
 from bundler.state.tokens import ensure_tokens
 from bundler.upgrade.runbook import make_runbook
 
@@ -57,6 +59,7 @@ class Preview:
     state: Path | None  # None with --public-only
     bundles: tuple[str, ...]
     bases: Mapping[str, BundleManifest]  # bundle → the bundle that it is a delta to
+    is_sealed: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +69,7 @@ class Target:
     output: Path
     media: Media
     bases: Mapping[str, BundleManifest]  # node → the bundle that its host has
+    recipients: Recipients = field(default_factory=dict)  # of sealed bundles
     key: EllipticCurvePrivateKey | None = field(repr=False)
 
 
@@ -99,9 +103,13 @@ def build(
     payloads = fetch(project, resolved)
     ensure_directory(output)
     change_state()
-    with nullcontext() if media.public_only else open_secrets(project, create=True) as secrets:
+    with (
+        nullcontext() if media.public_only else open_state(project.state_path, create=True) as state
+    ):
+        secrets = ensure_secrets(project, state) if state else None
+        seal_keys = ensure_seal_keys(state, target.recipients) if state else {}
         trees = render_trees(project, resolved, payloads, secrets)
-        written = pack_bundles(trees, payloads, target)
+        written = pack_bundles(trees, payloads, target, seal_keys)
     warn_about_first_uses(project, resolved)
     return written
 
@@ -121,6 +129,7 @@ def preview(inputs: Inputs, media: Media = DEFAULT_MEDIA) -> Preview:
         state=None if media.public_only else project.state_path,
         bundles=tuple(names.values()),
         bases={name: bases[node] for node, name in names.items() if node in bases},
+        is_sealed=bool(choose_recipients(media, names, bases, project.state_path)),
     )
 
 
@@ -153,7 +162,16 @@ def make_target(
     bases = load_bases(media.since, project.cluster)
     if not media.public_only:
         check_signed(project.state_path, project.plan)
-    return Target(output=output.absolute(), media=media, bases=bases, key=key)
+    nodes = [node.name for node in project.plan.nodes]
+    recipients = choose_recipients(media, nodes, bases, project.state_path)
+    if not recipients and media.seal is None and (output / UNSEAL).is_file():
+        log.warning(
+            f"{output}: the bundles were sealed, and this build does not seal them. Add --seal, or"
+            " --no-seal to say that this is right"
+        )
+    return Target(
+        output=output.absolute(), media=media, bases=bases, recipients=recipients, key=key
+    )
 
 
 def fetch(project: Project, resolved: Resolved) -> Payloads:
@@ -173,28 +191,33 @@ def open_secrets(project: Project, *, create: bool) -> Iterator[Secrets]:
 
     Without `create` raises PkiError if a build has not made the CAs yet.
     """
-    plan, network = project.plan, project.cluster.network
     if not create:
-        check_has_cas(project.state_path, plan)
+        check_has_cas(project.state_path, project.plan)
     with open_state(project.state_path, create=create) as state:
-        workers = worker_names(project.cluster)
-        pod_subnets = state.ensure_pod_subnets(
-            _list_subnet_owners(project.cluster), network.pod_cidr, network.pod_subnet_prefix
-        )
-        members = state.ensure_initial_etcd_members([node.name for node in plan.having(Role.ETCD)])
-        now = datetime.now(UTC)
-        with log.step(f"keys and certificates in {state.directory}"):
-            pki = ensure_pki(state, plan, now)
-            tokens = ensure_tokens(state, workers, now, project.cluster.pki.token_days)
-            for note in (*pki.notes, *tokens.notes):
-                log.note(note, indent="  ")
-        yield Secrets(
-            pki=pki,
-            pod_subnets=pod_subnets,
-            tokens=tokens,
-            encryption_key=state.ensure_encryption_key(),
-            initial_etcd_members=members,
-        )
+        yield ensure_secrets(project, state)
+
+
+def ensure_secrets(project: Project, state: State) -> Secrets:
+    """Load the secrets of the cluster from an open state, and create the missing ones."""
+    plan, network = project.plan, project.cluster.network
+    workers = worker_names(project.cluster)
+    pod_subnets = state.ensure_pod_subnets(
+        _list_subnet_owners(project.cluster), network.pod_cidr, network.pod_subnet_prefix
+    )
+    members = state.ensure_initial_etcd_members([node.name for node in plan.having(Role.ETCD)])
+    now = datetime.now(UTC)
+    with log.step(f"keys and certificates in {state.directory}"):
+        pki = ensure_pki(state, plan, now)
+        tokens = ensure_tokens(state, workers, now, project.cluster.pki.token_days)
+        for note in (*pki.notes, *tokens.notes):
+            log.note(note, indent="  ")
+    return Secrets(
+        pki=pki,
+        pod_subnets=pod_subnets,
+        tokens=tokens,
+        encryption_key=state.ensure_encryption_key(),
+        initial_etcd_members=members,
+    )
 
 
 def render_trees(
@@ -223,43 +246,74 @@ def render_trees(
     )
 
 
-def pack_bundles(trees: Trees, payloads: Payloads, target: Target) -> tuple[Written, ...]:
-    """Write all bundles, the runbook and SHA256SUMS.
+def pack_bundles(
+    trees: Trees, payloads: Payloads, target: Target, seal_keys: Mapping[str, SealKey]
+) -> tuple[Written, ...]:
+    """Write all bundles, the runbook, the unseal codes and SHA256SUMS.
 
     SHA256SUMS is removed first and written last: a directory that has it is complete.
     """
-    plan, media, bases, output = trees.plan, target.media, target.bases, target.output
+    plan, media, output = trees.plan, target.media, target.output
     open_output(output)
     identity: str | None = None
     written: tuple[Written, ...] = ()
     if media.layout is Layout.SPLIT:
-        large = _list_shared(plan, payloads, bases)
+        large = _list_shared(plan, payloads, target.bases)
         identity, written = write_shared(large, output, media.split)
 
-    def pack_node(node: NodePlan) -> tuple[Written, ...]:
+    def pack_node(node: NodePlan) -> tuple[tuple[Written, ...], Seal | None]:
         name = bundle_name(plan, node, media)
-        complete, absent = trees.render(node)
-        check_images_complete(plan, node, complete)
-        tree = arrange(complete, base=bases.get(node.name), payload=identity, absent=absent)
-        if target.key:
-            signature = sign(target.key, _content_of(tree[MANIFEST]))
-            tree.add(File(path=SIGNATURE, mode=0o644, content=signature, origin="signature"))
+        tree, seal = _make_carried_tree(trees, node, target, identity, seal_keys.get(node.name))
         tarball = output / f"{name}.tar.gz"
-        return pack(tree, name, tarball, trees.mtime, split=media.split, mode=media.mode)
+        return pack(tree, name, tarball, trees.mtime, split=media.split, mode=media.mode), seal
 
+    seals = {}
     packing = log.step(f"packing {len(plan.nodes)} bundles")
     with packing, ThreadPoolExecutor(PARALLEL_BUNDLES) as pool:
-        for files in pool.map(pack_node, plan.nodes):
+        for node, (files, seal) in zip(plan.nodes, pool.map(pack_node, plan.nodes), strict=True):
             written += files
+            if seal:
+                seals[node.name] = seal
     is_signed = target.key is not None
     runbook = (
         None
         if media.public_only
         else make_runbook(
-            plan, written, media, bases, signed=is_signed, join_before=trees.join_before
+            plan,
+            written,
+            media,
+            target.bases,
+            seals,
+            signed=is_signed,
+            join_before=trees.join_before,
         )
     )
+    if codes := {node: seal_keys[node] for node, seal in seals.items() if not seal.recipient}:
+        write_codes(output, codes)
     return close_output(output, plan.name, written, runbook, target.key)
+
+
+def _make_carried_tree(
+    trees: Trees, node: NodePlan, target: Target, payload: str | None, seal_key: SealKey | None
+) -> tuple[Tree, Seal | None]:
+    """Make the tree that a node's tarball holds: sealed, arranged and signed."""
+    complete, absent = trees.render(node)
+    check_images_complete(trees.plan, node, complete)
+    seal: Seal | None = None
+    if seal_key:
+        signature = _sign_manifest(complete, target)
+        complete, seal = seal_tree(complete, seal_key, trees.mtime, signature)
+    tree = arrange(
+        complete, base=target.bases.get(node.name), payload=payload, absent=absent, seal=seal
+    )
+    if signature := _sign_manifest(tree, target):
+        tree.add(File(path=SIGNATURE, mode=0o644, content=signature, origin="signature"))
+    return tree, seal
+
+
+def _sign_manifest(tree: Tree, target: Target) -> bytes:
+    """Return the signature of the tree's manifest; empty without a key."""
+    return sign(target.key, _content_of(tree[MANIFEST])) if target.key else b""
 
 
 def _make_public_trees(project: Project, payloads: Payloads, mtime: int) -> Trees:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bundler.bundle.provenance import PROVENANCE
 from bundler.bundle.sbom import SBOM
+from bundler.bundle.seal import SEALED
 from bundler.bundle.shared_payload import payload_name
 from bundler.bundle.signing import SIGNATURE
 from bundler.errors import OutputError
@@ -53,7 +54,9 @@ class BundleReport:
     faults: tuple[str, ...]
     manifest: bytes = b""
     signature: bytes | None = None
-    parsed: BundleManifest = field(default_factory=lambda: BundleManifest(entries=(), identity=""))
+    parsed: BundleManifest = field(
+        default_factory=lambda: BundleManifest(entries=(), public_identity="")
+    )
     texts: Mapping[str, bytes] = field(default_factory=dict)  # KEPT, and small files on request
 
 
@@ -120,6 +123,9 @@ def _carried_facts(manifest: BundleManifest) -> dict[str, str]:
     """Count the files that the bundle leaves out, by where they are."""
     count = Counter(manifest.absent.values())
     facts = {}
+    if seal := manifest.seal:
+        by = f"the key of the certificate {seal.recipient[:16]}…" if seal.recipient else "a code"
+        facts["SEALED"] = f"{len(seal.tags)} files, opened by {by} (seal key {seal.key_id})"
     if manifest.base:
         facts["BASE"] = f"{manifest.base} (the host keeps {count[ContentSource.BASE]} files of it)"
     if manifest.payload:
@@ -140,6 +146,8 @@ def _compare(manifest: BundleManifest, seen: dict[str, tuple[int, int, str]]) ->
         elif seen[entry.path] != (entry.mode, entry.size, entry.sha256):
             faults.append(f"{entry.path}: differs from the manifest")
     carried = {entry.path for entry in manifest.entries} - set(manifest.absent)
+    if manifest.seal and SEALED not in carried:
+        faults.append(f"{SEALED}: missing")
     listed = carried | {MANIFEST, SIGNATURE}
     faults += [f"{name}: not in the manifest" for name in sorted(seen) if name not in listed]
     return tuple(faults)

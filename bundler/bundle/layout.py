@@ -7,7 +7,7 @@ from enum import StrEnum
 from bundler.cache.payload import Payload
 from bundler.errors import ConfigError
 from bundler.files import SECRET_MODE
-from bundler.render.bundle_manifest import BundleManifest, ContentSource, make_header
+from bundler.render.bundle_manifest import BundleManifest, ContentSource, Seal, make_header
 from bundler.render.tree import MANIFEST, File, Tree
 
 INSTALLED = "rootfs/"
@@ -30,11 +30,18 @@ class Media:
     split: int | None = None  # bytes of the largest file; None: no limit
     since: tuple[str, ...] = ()  # see load_bases
     public_only: bool = False
+    seal: bool | None = None  # None: as the bundles of `since`
+    seal_to: tuple[str, ...] = ()  # NODE=CERT; all other nodes are sealed too
 
     def __post_init__(self) -> None:
         """Refuse options that exclude each other."""
-        if self.public_only and self.since:
-            raise ConfigError("--public-only and --since exclude each other: choose one")
+        for one, other, is_wrong in (
+            ("--public-only", "--since", self.public_only and self.since),
+            ("--public-only", "--seal", self.public_only and (self.seal or self.seal_to)),
+            ("--no-seal", "--seal-to", self.seal is False and self.seal_to),
+        ):
+            if is_wrong:
+                raise ConfigError(f"{one} and {other} exclude each other: choose one")
 
     @property
     def mode(self) -> int:
@@ -65,11 +72,12 @@ def arrange(
     base: BundleManifest | None = None,
     payload: str | None = None,
     absent: Mapping[str, ContentSource] | None = None,
+    seal: Seal | None = None,
 ) -> Tree:
     """Make the tree that a tarball holds; its manifest says where all other files come from.
 
     `payload` is the identity of the payload file with every large file that is in no base;
-    `absent` names files that the tree does not have.
+    `absent` names files that the tree does not have, `seal` those that are sealed.
     """
     missing = dict(absent or {})
     carried = []
@@ -83,8 +91,9 @@ def arrange(
     sources = set(missing.values())
     header = make_header(
         missing,
-        base=base.identity if base and ContentSource.BASE in sources else None,
+        base=base.public_identity if base and ContentSource.BASE in sources else None,
         payload=payload if ContentSource.PAYLOAD in sources else None,
+        seal=seal,
     )
     full = tree[MANIFEST]
     manifest = header + full.content if isinstance(full.content, bytes) else header

@@ -2,15 +2,17 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 from bundler import log
 from bundler.bundle.layout import PUBLIC_MODE
+from bundler.bundle.seal import SealKey
 from bundler.bundle.shared_payload import make_shared, shared_pieces
 from bundler.bundle.signing import SUMS_SIGNATURE, sign
+from bundler.bundle.unseal_code import format_code
 from bundler.cache.payload import Payload
 from bundler.files import (
     ensure_directory,
@@ -30,6 +32,12 @@ from bundler.render.tree import File
 SUMS = "SHA256SUMS"
 JOIN = "join.sh"
 RUNBOOK = "RUNBOOK.md"
+UNSEAL = "UNSEAL.tsv"
+UNSEAL_HEADING = """\
+# Unseal codes: whoever has a line and the bundle of its node has that node's keys.
+# Carry this file on another way than the bundles, and give each host only its own line.
+# node\tunseal code\tseal key
+"""
 PAYLOAD = re.compile(r"payload-[0-9a-f]+\.tar")
 
 
@@ -38,7 +46,7 @@ def open_output(output: Path) -> None:
     ensure_directory(output)
     with explain_disk_faults(output):
         remove_leftovers(output)
-        for name in (SUMS, SUMS_SIGNATURE, JOIN, RUNBOOK):
+        for name in (SUMS, SUMS_SIGNATURE, JOIN, RUNBOOK, UNSEAL):
             (output / name).unlink(missing_ok=True)
 
 
@@ -52,6 +60,12 @@ def write_shared(
         return shared.identity, write_pieces(
             shared_pieces(shared), target, limit=split, mode=PUBLIC_MODE
         )
+
+
+def write_codes(output: Path, keys: Mapping[str, SealKey]) -> None:
+    """Write the unseal codes by node. SHA256SUMS leaves them out: its files travel together."""
+    lines = [f"{node}\t{format_code(key.code)}\t{key.identifier}\n" for node, key in keys.items()]
+    write_atomically(output / UNSEAL, "".join([UNSEAL_HEADING, *lines]).encode())
 
 
 def close_output(

@@ -14,8 +14,10 @@ from bundler.bundle.output import (
     PAYLOAD,
     RUNBOOK,
     SUMS,
+    UNSEAL,
     join_script,
 )
+from bundler.bundle.seal import CONTAINERS
 from bundler.bundle.shared_payload import SharedReport, inspect_shared, payload_name
 from bundler.bundle.signing import SUMS_SIGNATURE, is_signed_by, load_public_key
 from bundler.errors import OutputError
@@ -69,7 +71,10 @@ def verify(directory: Path, trusted: tuple[Path, ...] = ()) -> Iterator[Verdict]
         else:
             yield Verdict(name=joined, files=1)
     for name in sorted({path.name for path in directory.iterdir()} - {SUMS, SUMS_SIGNATURE}):
-        if name not in sums:
+        if name == UNSEAL:
+            note = f"{directory / name}: opens the sealed bundles: it must not travel with them"
+            yield Verdict(name=name, notes=(note,))
+        elif name not in sums:
             yield Verdict(name=name, faults=(f"{name}: not in {SUMS}",))
 
 
@@ -106,8 +111,13 @@ def compare(
                 name=name,
                 notes=(f"{name}: cannot be compared: it depends on secrets; read it first",),
             )
-        elif not PAYLOAD.fullmatch(name) and not name.endswith(DIGESTS) and not verdict.faults:
+        elif not _is_left_out(name) and not verdict.faults:
             yield Verdict(name=name, faults=(f"{name}: the second build does not have it",))
+
+
+def _is_left_out(name: str) -> bool:
+    """Whether a file cannot be compared by itself, or is covered by others."""
+    return name == UNSEAL or PAYLOAD.fullmatch(name) is not None or name.endswith(DIGESTS)
 
 
 def _compare(name: str, complete: BundleManifest, public: BundleManifest) -> Iterator[str]:
@@ -118,7 +128,9 @@ def _compare(name: str, complete: BundleManifest, public: BundleManifest) -> Ite
             yield f"{name}: {path}: only in the bundle without secrets"
         elif ours[path] != entry:
             yield f"{name}: {path}: differs from the one in the bundle without secrets"
-    for path in ours.keys() - theirs.keys() - public.absent.keys():
+    sealed = {path for path, source in complete.absent.items() if source is ContentSource.SEAL}
+    containers = CONTAINERS if complete.seal else frozenset()
+    for path in sorted((ours.keys() | sealed) - theirs.keys() - public.absent.keys() - containers):
         yield f"{name}: {path}: is not a secret, but is missing in the bundle without secrets"
 
 

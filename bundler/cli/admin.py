@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from bundler import log
-from bundler.cli.media import SinceOption
+from bundler.cli.media import SealOption, SinceOption
 from bundler.cli.options import (
     CLUSTER_YAML,
     DeltaOutput,
@@ -120,6 +120,7 @@ def revoke_command(
     since: SinceOption = None,
     output: DeltaOutput = None,
     sign: SigningKey = None,
+    seal: SealOption = None,
 ) -> None:
     """Make every copy of admin.kubeconfig worthless, with a new one for the control planes.
 
@@ -140,7 +141,7 @@ def revoke_command(
     def change() -> None:
         log.info(f"the administrator's group is now {revoke_admin(state, plan, now)}")
 
-    change_and_build(change, inputs, since, output, sign)
+    change_and_build(change, inputs, since, output, sign, seal)
     log.info("Then: install the bundles on every control plane, one after another")
 
 

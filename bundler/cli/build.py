@@ -10,6 +10,8 @@ from bundler.bundle.layout import Layout, Media
 from bundler.cli.media import (
     LayoutOption,
     PublicOnlyOption,
+    SealOption,
+    SealToOption,
     SinceOption,
     SplitOption,
     describe_files,
@@ -40,6 +42,8 @@ def build_command(
     split: SplitOption = None,
     since: SinceOption = None,
     public_only: PublicOnlyOption = False,
+    seal: SealOption = None,
+    seal_to: SealToOption = None,
 ) -> None:
     """Build one tarball per node, and SHA256SUMS.
 
@@ -52,13 +56,13 @@ def build_command(
 
     Prints one line per file: digest, size, path.
     """
-    media = make_media(layout, split, since, public_only=public_only)
+    media = make_media(layout, split, since, public_only=public_only, seal=seal, seal_to=seal_to)
     if dry_run:
         _print_preview(inputs, output, media)
         return
     for file in pipeline.build(inputs, output, signing_key=sign, media=media):
         log.result(f"{file.sha256}  {file.size:>12}  {shown(file.path)}")
-    log.info(next_step(media))
+    log.info(next_step(media, output))
 
 
 @with_inputs("strict")
@@ -95,5 +99,7 @@ def _print_preview(inputs: Inputs, output: Path, media: Media) -> None:
         log.result(f"image   {image.ref}  {image.file or 'from its registry'}")
     if preview.state:
         log.result(f"{'reuse ' if preview.state.is_dir() else 'create'}  {preview.state}")
-    for line in describe_files(output, preview.bundles, preview.bases, media):
+    for line in describe_files(
+        output, preview.bundles, preview.bases, media, is_sealed=preview.is_sealed
+    ):
         log.result(line)

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from bundler import log
+from bundler.bundle.inspect import read_front
 from bundler.cli.options import CLUSTER_YAML, Description, Json, State, Warn
 from bundler.cluster.loader import load_cluster
 from bundler.paths import default_state
@@ -49,6 +50,11 @@ def list_command(
     requests: tuple[PendingRequest, ...] = ()
     if bundle is not None:
         entries = list_bundle_certificates(bundle, now)
+        if seal := read_front(bundle)[0].seal:
+            log.warning(
+                f"{bundle}: {len(seal.tags)} files are sealed: certificates in kubeconfigs are not"
+                " listed; bundler certs list shows those of the state directory"
+            )
     else:
         directory = state or default_state(config, load_cluster(config).cluster.name)
         entries = list_state_certificates(directory, now)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from bundler import log
-from bundler.cli.media import SinceOption
+from bundler.cli.media import SealOption, SinceOption
 from bundler.cli.options import DeltaOutput, Json, SigningKey, with_inputs
 from bundler.cli.state_change import change_and_build, check_together
 from bundler.cluster.loader import load_cluster
@@ -49,6 +49,7 @@ def renew_command(
     since: SinceOption = None,
     output: DeltaOutput = None,
     sign: SigningKey = None,
+    seal: SealOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be renewed; change nothing.")
     ] = False,
@@ -92,7 +93,7 @@ def renew_command(
         archive = get_archive_path(state, now)
         log.info(f"{len(renewals)} certificates renewed; the old ones are in {archive}")
 
-    change_and_build(change, inputs, since, output, sign)
+    change_and_build(change, inputs, since, output, sign, seal)
 
 
 def _make_selection(

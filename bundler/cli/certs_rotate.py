@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from bundler import log
-from bundler.cli.media import SinceOption
+from bundler.cli.media import SealOption, SinceOption
 from bundler.cli.options import DeltaOutput, Json, SigningKey, with_inputs
 from bundler.cli.state_change import change_and_build, check_together
 from bundler.cluster.loader import load_cluster
@@ -39,6 +39,7 @@ def rotate_command(
     since: SinceOption = None,
     output: DeltaOutput = None,
     sign: SigningKey = None,
+    seal: SealOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be done; change nothing.")
     ] = False,
@@ -85,5 +86,5 @@ def rotate_command(
         log.info("nothing was changed")
         return
     check_step(state, plan, name)
-    change_and_build(lambda: take_step(dry_run=False), inputs, since, output, sign)
+    change_and_build(lambda: take_step(dry_run=False), inputs, since, output, sign, seal)
     log.info(f"Then: {find_step(name).next_action}")

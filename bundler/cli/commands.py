@@ -36,6 +36,8 @@ COMMANDS: dict[str, CommandRow | GroupRow] = {
             "bundler build --dry-run",
             "bundler build -o dist/ --layout split --split 4.4G --sign release.key",
             "bundler build -o delta/ --since dist/",
+            "bundler build -o dist/ --seal",
+            "bundler build -o dist/ --seal-to worker1=worker1.crt",
         ),
     ),
     "render": CommandRow(
@@ -135,6 +137,16 @@ COMMANDS: dict[str, CommandRow | GroupRow] = {
                     "bundler certs import signed/ --root root.crt",
                     "bundler certs import --authority etcd-ca --cert ca.crt --key ca.key",
                 ),
+            ),
+        },
+    ),
+    "seal": GroupRow(
+        help="Sealed bundles (bundler build --seal): their unseal codes.",
+        commands={
+            "renew": CommandRow(
+                target="seal:renew_command",
+                help="Replace unseal codes, because somebody else saw them.",
+                examples=("bundler seal renew worker1", "bundler seal renew --all"),
             ),
         },
     ),

@@ -15,6 +15,7 @@ from bundler.bundle.shared_payload import inspect_shared
 from bundler.cli.media import describe_source, is_payload
 from bundler.cli.options import Json
 from bundler.errors import ConfigError
+from bundler.files import SECRET_MODE
 
 
 def inspect_command(
@@ -59,8 +60,16 @@ def inspect_command(
                 f"{entry.mode:04o} {entry.size:>12} {entry.sha256[:16]} {entry.path}"
                 f"{describe_source(report.parsed, entry.path)}"
             )
+        for path in report.parsed.seal.tags if report.parsed.seal else ():
+            log.result(
+                f"{SECRET_MODE:04o} {'':>12} {'':16} {path}{describe_source(report.parsed, path)}"
+            )
     _exit_on_faults(report.faults)
     log.info(f"{len(report.entries)} files, all match the manifest")
+    if seal := report.parsed.seal:
+        log.info(
+            f"{len(seal.tags)} more files are sealed: only install.sh with the code reads them"
+        )
 
 
 def _as_data(report: BundleReport) -> dict[str, object]:

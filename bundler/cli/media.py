@@ -8,7 +8,7 @@ import typer
 
 from bundler import log
 from bundler.bundle.layout import Layout, Media
-from bundler.bundle.output import PAYLOAD
+from bundler.bundle.output import PAYLOAD, UNSEAL
 from bundler.bundle.verify import Verdict
 from bundler.formats.volumes import joined_name, parse_size
 from bundler.render.bundle_manifest import BundleManifest, ContentSource
@@ -50,16 +50,42 @@ PublicOnlyOption = Annotated[
         " second person can build and compare them: `bundler verify DIST --public DIR`.",
     ),
 ]
+SealOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--seal/--no-seal",
+        help="Encrypt the keys and tokens of each tarball for its host alone. The unseal codes are"
+        " in UNSEAL.tsv, which must travel another way; install.sh asks for the code. Default: as"
+        " the bundles of --since.",
+        show_default=False,
+    ),
+]
+SealToOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--seal-to",
+        metavar="NODE=CERT",
+        help="Seal the bundle of NODE to this certificate of the host (RSA), instead of to a code:"
+        " `install.sh --unseal-key FILE`. All other nodes are sealed with a code. May be repeated.",
+    ),
+]
 WHERE = {
     ContentSource.BASE: "on the host",
     ContentSource.PAYLOAD: "in the payload",
+    ContentSource.SEAL: "sealed",
     ContentSource.STATE: "left out",
 }
 """Where a file is that its bundle does not contain."""
 
 
 def make_media(
-    layout: Layout, split: str | None, since: list[str] | None, *, public_only: bool
+    layout: Layout,
+    split: str | None,
+    since: list[str] | None,
+    *,
+    public_only: bool,
+    seal: bool | None,
+    seal_to: list[str] | None,
 ) -> Media:
     """Make the value of these options; raises ConfigError for a wrong size."""
     return Media(
@@ -67,30 +93,40 @@ def make_media(
         split=parse_size(split) if split is not None else None,
         since=tuple(since or ()),
         public_only=public_only,
+        seal=seal,
+        seal_to=tuple(seal_to or ()),
     )
 
 
 def describe_files(
-    output: Path, bundles: tuple[str, ...], bases: Mapping[str, BundleManifest], media: Media
+    output: Path,
+    bundles: tuple[str, ...],
+    bases: Mapping[str, BundleManifest],
+    media: Media,
+    *,
+    is_sealed: bool,
 ) -> list[str]:
     """List the files that a build would write, one line each."""
+    sealed = ", sealed" if is_sealed else ""
     volumes = f"; in volumes .001 … with join.sh if larger than {media.split} bytes"
     lines = [f"{output}/payload-DIGEST.tar"] if media.layout is Layout.SPLIT else []
     for name in bundles:
         base = bases.get(name)
-        delta = f", a delta to the bundle {base.identity[:16]}" if base else ""
-        lines.append(f"{output / name}.tar.gz{delta}")
+        delta = f", a delta to the bundle {base.public_identity[:16]}" if base else ""
+        lines.append(f"{output / name}.tar.gz{sealed}{delta}")
     return [f"write   {line}{volumes if media.split else ''}" for line in lines]
 
 
-def next_step(media: Media) -> str:
+def next_step(media: Media, output: Path) -> str:
     """Say what to do with the result of a build."""
     if media.public_only:
         return "Next: compare it with the bundles for the hosts: bundler verify DIST --public DIR"
     unpack = "join it with ./join.sh, unpack it there" if media.split else "unpack it there"
     payload = " --payload FILE" if media.layout is Layout.SPLIT else ""
+    codes = output / UNSEAL
+    seals = f"{codes} opens the bundles: never copy it to their media. " if codes.is_file() else ""
     return (
-        f"Next: copy each tarball to its host, compare it with SHA256SUMS, {unpack}, and run"
+        f"{seals}Next: copy each tarball to its host, compare it with SHA256SUMS, {unpack}, and run"
         f" ./install.sh{payload}"
     )
 

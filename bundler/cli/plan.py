@@ -70,6 +70,8 @@ def _summarize(host: HostStep) -> str:
 def _list_changes(host: HostStep, *, files: bool) -> Iterator[str]:
     if host.one_way:
         yield f"one way  {host.one_way}"
+    if host.not_compared:
+        yield f"note     {host.not_compared}"
     if host.is_drained:
         yield "drain    the pods of this node move to other nodes first"
     yield from (f"stop     {unit}" for unit in host.stopped)

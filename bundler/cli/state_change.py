@@ -27,6 +27,7 @@ def change_and_build(
     since: list[str] | None,
     output: Path | None,
     sign: Path | None,
+    seal: bool | None,
 ) -> None:
     """Run `change` on the state and build the bundles that bring it, if there is an output.
 
@@ -37,7 +38,7 @@ def change_and_build(
         change()
         log.info("Next: bundler build --since DIST -o DIR, where DIST holds the hosts' bundles")
         return
-    media = Media(since=tuple(since or ()))
+    media = Media(since=tuple(since or ()), seal=seal)
     has_changed = False
 
     def change_once() -> None:
@@ -59,7 +60,7 @@ def change_and_build(
         raise
     for file in files:
         log.info(f"{file.sha256}  {file.size:>12}  {shown(file.path)}")
-    log.info(next_step(media))
+    log.info(next_step(media, output))
 
 
 def _make_command(inputs: Inputs, media: Media, output: Path, sign: Path | None) -> str:
@@ -67,4 +68,5 @@ def _make_command(inputs: Inputs, media: Media, output: Path, sign: Path | None)
     for old in media.since:
         words += ["--since", old]
     words += ["-o", str(output), *(("--sign", str(sign)) if sign else ())]
+    words += [] if media.seal is None else ["--seal" if media.seal else "--no-seal"]
     return shlex.join([*words, *repeat_options(inputs)])

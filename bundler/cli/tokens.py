@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from bundler import log
-from bundler.cli.media import SinceOption
+from bundler.cli.media import SealOption, SinceOption
 from bundler.cli.options import DeltaOutput, Json, SigningKey, with_inputs
 from bundler.cli.state_change import change_and_build, check_together
 from bundler.cluster.loader import load_cluster
@@ -37,6 +37,7 @@ def renew_command(
     since: SinceOption = None,
     output: DeltaOutput = None,
     sign: SigningKey = None,
+    seal: SealOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be renewed; change nothing.")
     ] = False,
@@ -76,7 +77,12 @@ def renew_command(
         log.info(f"{len(planned)} tokens would be renewed; nothing was changed")
         return
     change_and_build(
-        lambda: _print_tokens(renew(dry_run=False), as_json=as_json), inputs, since, output, sign
+        lambda: _print_tokens(renew(dry_run=False), as_json=as_json),
+        inputs,
+        since,
+        output,
+        sign,
+        seal,
     )
     log.info(NEXT_STEP)
 

@@ -4,6 +4,7 @@
     encryption-key              32 random bytes in base64, for Secrets in etcd
     allocations.yaml            which pod subnet each worker has
     etcd-founders               the initial members of etcd, one name per line
+    seals/, sealed-to/          see bundle/seal_keys.py
     tokens/                     see tokens.py
     pki/                        see pki/cluster_pki.py
     archive/                    see pki/renew.py and pki/rotation.py

@@ -25,6 +25,8 @@ from bundler.upgrade.text import TEXT_LIMIT, diff_texts
 BUNDLE = ".tar.gz"
 DERIVED = frozenset({SBOM, PROVENANCE})
 """Files that are derived from the others; the text of their changes adds nothing."""
+OTHER_CONTENT = "other content"
+NOT_COMPARED = "not compared: sealed with another key, or only one bundle is sealed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,8 +105,10 @@ def _compare_facts(before: BundleReport, after: BundleReport) -> Iterator[Bundle
 def _compare_files(
     before: BundleReport, after: BundleReport, *, text: bool
 ) -> Iterator[BundleChange]:
-    ours = {entry.path: entry for entry in before.entries}
-    theirs = {entry.path: entry for entry in after.entries}
+    ours = {entry.path: entry for entry in before.parsed.list_contents()}
+    theirs = {entry.path: entry for entry in after.parsed.list_contents()}
+    keys = {report.parsed.seal and report.parsed.seal.key_id for report in (before, after)}
+    content = OTHER_CONTENT if len(keys) == 1 else NOT_COMPARED
     for path in sorted(ours.keys() | theirs.keys()):
         old, new = ours.get(path), theirs.get(path)
         if not old or not new:
@@ -115,7 +119,8 @@ def _compare_files(
         elif old != new:
             is_shown = text and path not in DERIVED and SECRET_MODE not in {old.mode, new.mode}
             lines = _diff_file(path, before, after) if is_shown else ()
-            yield _describe_change(old, new, lines)
+            is_secret = old.mode == new.mode == SECRET_MODE
+            yield _describe_change(old, new, content if is_secret else OTHER_CONTENT, lines)
 
 
 def _describe(entry: ManifestEntry | None) -> str:
@@ -127,11 +132,11 @@ def _describe(entry: ManifestEntry | None) -> str:
 
 
 def _describe_change(
-    old: ManifestEntry, new: ManifestEntry, lines: tuple[str, ...]
+    old: ManifestEntry, new: ManifestEntry, content: str, lines: tuple[str, ...]
 ) -> BundleChange:
     before, after = _describe(old), _describe(new)
     if before == after:
-        after = "other content"
+        after = content
     return BundleChange(
         section="files",
         what=ChangeKind.CHANGED,

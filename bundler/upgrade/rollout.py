@@ -50,6 +50,7 @@ class HostStep:
     is_drained: bool = False
     versions: tuple[str, ...] = ()  # `Kubernetes 1.20.2 → 1.20.3`
     one_way: str = ""  # why a rollback is not possible
+    not_compared: str = ""  # why secret files count as changed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,11 +184,21 @@ def _compare(before: BundleReport, after: BundleReport) -> HostStep:
             for fact, program in STEPPED.items()
             if (one := before.facts.get(fact, "")) != (other := after.facts.get(fact, ""))
         ),
+        not_compared=_explain_seals(before, after),
         one_way=f"etcd {etcd[0]} converts its data, which {etcd[1]} cannot read afterwards;"
         " install.sh takes a snapshot first"
         if is_one_way
         else "",
     )
+
+
+def _explain_seals(before: BundleReport, after: BundleReport) -> str:
+    """Say why sealed files cannot be compared; empty if they can."""
+    seals = [report.parsed.seal for report in (before, after)]
+    if len({seal and seal.key_id for seal in seals}) == 1:
+        return ""
+    how = "with another key" if all(seals) else "in only one of the builds"
+    return f"secret files are sealed {how}: all of them count as changed here; install.sh compares"
 
 
 def _installed(report: BundleReport) -> Mapping[str, ManifestEntry]:
@@ -196,7 +207,7 @@ def _installed(report: BundleReport) -> Mapping[str, ManifestEntry]:
         entry.path.removeprefix(ROOTFS)
         if entry.path.startswith(f"{ROOTFS}/")
         else f"/opt/k8s/bundle/{entry.path}": entry
-        for entry in report.entries
+        for entry in report.parsed.list_contents()
         if not entry.path.startswith("packages/")
     }
 

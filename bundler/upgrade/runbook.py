@@ -1,6 +1,6 @@
 """dist/RUNBOOK.md: which file goes to which host, the commands there, and digests to read aloud."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
@@ -12,6 +12,7 @@ from bundler.cluster.schema import Role
 from bundler.formats.volumes import DIGESTS, Written, joined_name
 from bundler.overlays.templating import compile_template
 from bundler.paths import RESOURCES
+from bundler.render.bundle_manifest import Seal
 
 SPOKEN = 4  # groups of four characters of a digest that people read aloud
 
@@ -66,14 +67,15 @@ def make_runbook(
     written: Sequence[Written],
     media: Media,
     deltas: Collection[str],
+    seals: Mapping[str, Seal],
     *,
     signed: bool,
     join_before: datetime | None,
 ) -> bytes:
     """Render the runbook of a build as Markdown; the same build gives the same bytes.
 
-    `deltas` names the nodes whose bundle is a delta to an earlier one. `join_before` is the end of
-    the first bootstrap token.
+    `deltas` names the nodes whose bundle is a delta to an earlier one, `seals` those whose bundle
+    is sealed. `join_before` is the end of the first bootstrap token.
     """
     text = (RESOURCES / f"{RUNBOOK}.j2").read_text()
     files = {
@@ -92,6 +94,7 @@ def make_runbook(
             payload=next((name for name in files if name.startswith("payload-")), ""),
             is_split=media.layout is Layout.SPLIT,
             deltas=deltas,
+            seals=seals,
             signed=signed,
             join_before=join_before,
             spoken=group_digits,

@@ -22,6 +22,9 @@
 #                           --list-preflight). With `swap` swap stays on
 #   --trust FILE            refuse a bundle that is not signed with this public key (may be given several times: any
 #                           of them). The keys in /etc/bundler/trust.d/*.pub count too
+#   --unseal-file FILE      the unseal code of a sealed bundle, or the build's UNSEAL.tsv; - for stdin. Without it the
+#                           code is asked for on the terminal
+#   --unseal-key FILE       the RSA key of the certificate that the bundle is sealed to
 #   --payload FILE          payload-DIGEST.tar, or the directory that contains it or its files; for
 #                           bundles built with --layout split
 #   --list-preflight        list the checks
@@ -33,7 +36,8 @@
 # host goes back to that by itself. /opt/k8s/bundle/install.sh is the installed generation's.
 # Exit code: 0 done, nothing to do, or only waiting for other hosts; 1 failed after changes began
 # (run it again); 2 wrong usage; 3 a check failed and nothing was changed; 4 a unit is not ready;
-# 5 the new bundle was not healthy, and the host is back at the previous one.
+# 5 the new bundle was not healthy, and the host is back at the previous one; 6 the bundle is sealed, and the unseal
+# code or key is missing or wrong: nothing was changed.
 # DESTDIR, when set, is the directory to install to; no unit is started, and no package is installed.
 # shellcheck disable=SC2034,SC2154 # the parts in lib/ share the variables
 set -u
@@ -156,7 +160,7 @@ list_bundled_files() {
 # Files that are missing, and files and top directories that MANIFEST does not name.
 list_manifest_differences() {
     own='./MANIFEST ./MANIFEST.sig'
-    ! is_kept_generation || own="$own ./state ./state.new"
+    ! is_kept_generation || own="$own ./state ./state.new ./MANIFEST.sealed"
     {
         list_bundled_files
         echo //
@@ -173,7 +177,7 @@ list_manifest_differences() {
 
 check_trust "$@"
 
-for part in core/common core/https core/manifest core/redact core/json transaction/payload \
+for part in core/common core/https core/manifest core/redact core/json transaction/payload transaction/seal \
     preflight/checks preflight/kernel preflight/host preflight/firewall packages/packages packages/dpkg packages/rpm \
     transaction/host-diff transaction/dry-run coordination/rollout-order coordination/drain \
     transaction/files transaction/generations transaction/images transaction/units transaction/ready; do
@@ -202,6 +206,7 @@ main() {
     [ "$packages_only" = no ] || finish_packages_only
     ! is_staged || finish_staged
     save_generation
+    keep_seal "$to"
     [ "$recovering" = no ] || finish_recovery
     check_current_generation
     prepare_etcd_upgrade
@@ -223,6 +228,7 @@ main() {
 parse_options() {
     given=$#
     dry_run=no report=list packages_only=no wait_limit='' slot_wait=0 settle=10 skipped=' ' payload=''
+    unseal_file='' unseal_key=''
     go_back=yes returned_from='' recovering=no well_before=no drain=yes
     while [ $# -gt 0 ]; do
         case $1 in
@@ -282,6 +288,16 @@ parse_options() {
                 payload=$2
                 shift
                 ;;
+            --unseal-file)
+                [ "${2:-}" = - ] || [ -r "${2:-}" ] || usage_error "--unseal-file needs a file that has the code, or -"
+                unseal_file=$2
+                shift
+                ;;
+            --unseal-key)
+                [ -f "${2:-}" ] || usage_error "--unseal-key needs the file of a private key"
+                unseal_key=$2
+                shift
+                ;;
             --list-preflight)
                 list_preflight
                 exit 0
@@ -335,6 +351,7 @@ check_bundle() {
     load_node
     read_images
     check_base
+    open_seal
 }
 
 # Without the lock first, so that a dry run does not wait for another run.
@@ -376,7 +393,10 @@ finish_dry_run() {
 }
 
 finish_without_changes() {
-    is_staged || update_current_state
+    is_staged || {
+        update_current_state
+        keep_seal "$current"
+    }
     say "$NODE: nothing to do"
     exit 0
 }

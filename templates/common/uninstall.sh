@@ -249,6 +249,7 @@ remove_directories() {
 
 remove_store() {
     lock_taken=no
+    remove_stale_secrets
     [ ! -d "$store/modified" ] || kept="$kept; files changed by hand are kept in $store/modified"
     wipe_secrets "$store/generations"
     find "$store/" -mindepth 1 -maxdepth 1 ! -name modified ! -name packages -exec rm -rf {} +

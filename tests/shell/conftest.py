@@ -22,6 +22,7 @@ def sh(request: pytest.FixtureRequest) -> Sh:
         return subprocess.run(
             [*request.param, str(script), *arguments],
             capture_output=True, text=True, check=False, env={**os.environ, **environment}, timeout=120,
+            start_new_session=True,  # without a terminal
         )  # fmt: skip
 
     return run

@@ -18,7 +18,6 @@ from bundler.errors import OutputError
 from bundler.formats.volumes import open_joined
 from bundler.render.bundle_manifest import (
     ContentSource,
-    identify,
     make_header,
     parse_manifest,
 )
@@ -28,17 +27,18 @@ def test_a_manifest_is_read_back_with_the_source_of_every_file() -> None:
     digest = "ab" * 32
     lines = f"{digest} 0755 12 rootfs/x\n{digest} 0644 1 node.env\n".encode()
     base, payload = "12" * 32, "34" * 32
+    secret = f"{digest} 0600 5 rootfs/y.key\n".encode()
     header = make_header(
         {"rootfs/x": ContentSource.BASE, "images/1": ContentSource.PAYLOAD},
         base=base, payload=payload,
     )  # fmt: skip
-    manifest = parse_manifest(header + lines, "a test")
+    manifest = parse_manifest(header + lines + secret, "a test")
     assert (manifest.base, manifest.payload) == (base, payload)
     assert manifest.absent == {"rootfs/x": ContentSource.BASE, "images/1": ContentSource.PAYLOAD}
     assert [(e.path, e.mode, e.size) for e in manifest.entries] == [
-        ("rootfs/x", 0o755, 12), ("node.env", 0o644, 1),
+        ("rootfs/x", 0o755, 12), ("node.env", 0o644, 1), ("rootfs/y.key", 0o600, 5),
     ]  # fmt: skip
-    assert manifest.identity == identify(lines) == hashlib.sha256(lines).hexdigest()
+    assert manifest.public_identity == hashlib.sha256(lines).hexdigest()
     assert make_header({}) == b""
 
 

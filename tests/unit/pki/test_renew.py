@@ -258,7 +258,7 @@ def test_one_command_renews_and_builds_the_small_bundles(site: SmallSite) -> Non
     old, new = (
         inspect(d / "small-one.tar.gz", keep=1 << 20) for d in (dist, site.directory / "new")
     )
-    assert new.facts["BASE"].startswith(old.parsed.identity)
+    assert new.facts["BASE"].startswith(old.parsed.public_identity)
     differ = {
         path for path in old.texts.keys() & new.texts.keys() if old.texts[path] != new.texts[path]
     }

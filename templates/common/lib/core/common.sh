@@ -1,5 +1,5 @@
 # What install.sh, uninstall.sh and others share: messages, state files on the host, the lock.
-# needs: here noted_at writing
+# needs: echo_off here noted_at unsealed writing
 # sets: live prefix store work
 # shellcheck shell=sh disable=SC2034,SC2154 # the scripts and their parts share their variables
 
@@ -58,9 +58,23 @@ finish() {
     [ "${writing:-no}" = no ] || [ "$finish_code" -eq 0 ] || remove_partial_copies
     # drain.sh
     [ ! -f "$store/ticket" ] || [ "$lock_taken" = no ] || release_drain_slot "$finish_code"
+    # seal.sh
+    [ "${echo_off:-no}" = no ] || show_typing
+    [ -z "${unsealed:-}" ] || rm -rf "$unsealed"
     rm -rf "$work"
     [ "$lock_taken" = no ] || rm -rf "$store/lock"
     exit "$finish_code"
+}
+
+# Secrets of a sealed bundle that a killed run left in memory (seal.sh). The name has the id and the start time of its
+# process.
+remove_stale_secrets() {
+    if is_staged; then return; fi
+    for each in "$live"/run/bundler-unsealed.*; do
+        [ -d "$each" ] || continue
+        stale_process=${each%.*}
+        [ "$(process_start "${stale_process##*.}")" = "${each##*.}" ] || rm -rf "$each"
+    done
 }
 
 # node.env is the only data that is read as shell. Its digest is in MANIFEST.

@@ -1,6 +1,6 @@
 # Preflight: check the host before anything is changed. All failures are printed at once, each with its fix.
 # What only a person can decide is advice: a warning with the commands to run, which stops nothing.
-# needs: LARGE dry_run generations here live prefix skipped work
+# needs: LARGE dry_run generations here live manifest prefix skipped work
 # sets: nothing
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
 
@@ -230,12 +230,12 @@ list_needed_space() {
 sum_generation_size() {
     for number in $(list_numbers); do
         awk -v large="$LARGE" '!/^#/ && $3 >= large { print $1 }' "$generations/$number/MANIFEST"
-        [ "$(identity_of "$generations/$number")" != "$(identity_of "$here")" ] ||
-            awk '!/^#/ { print $1 }' "$here/MANIFEST"
+        [ "$(identity_of "$generations/$number/MANIFEST")" != "$(identity_of "$manifest")" ] ||
+            awk '!/^#/ { print $1 }' "$manifest"
     done >"$work/shared"
     awk -v path=/var/lib/bundler 'FILENAME == ARGV[1] { shared[$1] = 1; next }
         !/^#/ && !($1 in shared) && $4 !~ /^packages\// { sum += $3 }
-        END { printf "%d %s kept\n", sum / 1024, path }' "$work/shared" "$here/MANIFEST"
+        END { printf "%d %s kept\n", sum / 1024, path }' "$work/shared" "$manifest"
 }
 
 # The path, or the closest existing directory above it; DESTDIR may not exist yet.

@@ -1,5 +1,5 @@
 # Print the host diff: a line for each change (--dry-run), with reasons (--plan), or as JSON (--plan --json).
-# needs: here prefix report store work
+# needs: here manifest prefix report store work
 # sets: nothing
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
 
@@ -14,6 +14,7 @@ print_host_diff() {
         plan) print_heading ;;
     esac
     while read -r kind sha mode size source path; do
+        [ "$kind $sha" != 'changed sealed' ] || kind=sealed
         printf '%-8s %s %s\n' "$kind" "$mode" "$path"
         [ "$report" = list ] || explain_change | sed 's/^/             /'
     done <"$work/changes"
@@ -28,6 +29,8 @@ print_host_diff() {
         list_settings | while IFS='|' read -r step what; do printf '%-8s %s\n' "$step" "$what"; done
     fi
     ! has_nothing_to_do || say "$NODE: nothing to do"
+    ! grep -q '^changed sealed ' "$work/changes" ||
+        say "Sealed files were not compared, and restarts because of them may not be needed: --unseal-file shows more."
     say "Dry run: nothing was changed."
 }
 
@@ -38,7 +41,7 @@ print_heading() {
     else
         say "$CLUSTER/$NODE ($ADDRESS) has nothing installed yet"
     fi
-    say "this bundle: Kubernetes $KUBERNETES_VERSION, bundler $TOOL_VERSION, $(shorten "$(identity_of "$here")")"
+    say "this bundle: Kubernetes $KUBERNETES_VERSION, bundler $TOOL_VERSION, $(shorten "$(identity_of "$manifest")")"
 }
 
 # "what|text" of the steps before files are installed.
@@ -76,6 +79,7 @@ list_settings() {
 
 # The lines that differ, or why none is shown. The variables have the fields of a line of $work/changes.
 explain_change() {
+    [ "$kind" != sealed ] || echo "(it cannot be compared without the unseal code)"
     [ "$kind" = changed ] || return 0
     if [ "$mode" = 0600 ]; then
         echo "(holds a secret: not shown)"
@@ -139,7 +143,7 @@ print_host_diff_json() {
     printf ' "generation":%s,"kubernetes":{"installed":%s,"bundle":%s},"bundle":%s,\n' \
         "$(json_number "$(current_generation)")" \
         "$(json_string "$(installed_field KUBERNETES_VERSION)")" "$(json_string "$KUBERNETES_VERSION")" \
-        "$(json_string "$(identity_of "$here")")"
+        "$(json_string "$(identity_of "$manifest")")"
     printf ' "not_ready":%s,\n' "$(sed -n 's/^  \([a-z]\)/\1/p' "$work/failures" | json_lines)"
     printf ' "files":[%s],\n' "$(list_json_files | join_json)"
     if is_staged; then
@@ -158,8 +162,11 @@ join_json() { awk '{ printf "%s\n  %s", (NR > 1 ? "," : ""), $0 }'; }
 
 list_json_files() {
     while read -r kind sha mode size source path; do
-        printf '{"change":"%s","path":%s,"mode":"%s","size":%s,"sha256":"%s","lines":%s}\n' \
-            "$kind" "$(json_string "$path")" "$mode" "$size" "$sha" "$(explain_change | json_lines)"
+        digest=$(json_string "$sha")
+        [ "$sha" != sealed ] || size=null digest=null
+        [ "$kind $sha" != 'changed sealed' ] || kind=sealed
+        printf '{"change":"%s","path":%s,"mode":"%s","size":%s,"sha256":%s,"lines":%s}\n' \
+            "$kind" "$(json_string "$path")" "$mode" "$size" "$digest" "$(explain_change | json_lines)"
     done <"$work/changes"
     while read -r path; do printf '{"change":"removed","path":%s}\n' "$(json_string "$path")"; done <"$work/removed"
 }

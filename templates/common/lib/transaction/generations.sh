@@ -1,10 +1,11 @@
 # Generations: the host keeps each bundle that was installed, and can roll back to it.
-# needs: go_back here outcome prefix returned_from skipped store work
+# needs: go_back here manifest outcome prefix returned_from secrets skipped store work
 # sets: LARGE generations to unready_units well_before writing
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
 #
 # /var/lib/bundler:
 #   generations/N/       an unpacked bundle without its packages (0700)
+#   generations/N/MANIFEST.sealed  of a sealed bundle: which one it was (seal.sh)
 #   generations/N/state  healthy, unproven (it waits for other hosts) or failed; since when
 #   current              the N whose files are installed
 #   snapshots/           of etcd's data, from before an etcd upgrade that cannot be undone
@@ -38,7 +39,7 @@ state_of() {
     printf '%s\n' "$each_state"
 }
 is_healthy() { [ "$(state_of "$1")" = healthy ]; }
-identity_of() { print_files "$1/MANIFEST" | print_digest; }
+identity_of() { print_files "$1" | print_digest; }
 field_of() { text_field "$generations/$1/node.env" "$2"; }
 
 write_line() { { printf '%s\n' "$2" >"$1.new" && mv -f "$1.new" "$1"; } || die 1 "cannot write $1"; }
@@ -50,11 +51,11 @@ save_generation() {
         to=${here##*/}
         return
     fi
-    identity=$(identity_of "$here")
+    identity=$(identity_of "$manifest")
     newest=0 to=''
     for number in $(list_numbers); do
         newest=$number
-        [ "$(identity_of "$generations/$number")" != "$identity" ] || to=$number
+        [ "$(identity_of "$generations/$number/MANIFEST")" != "$identity" ] || to=$number
     done
     [ -z "$to" ] || ! is_intact "$to" || return 0
     to=${to:-$((newest + 1))}
@@ -70,11 +71,11 @@ save_generation() {
 }
 
 is_intact() { [ -s "$generations/$1/MANIFEST" ] && [ -z "$(list_damaged "$1")" ]; }
-list_kept_files() { awk '!/^#/ && $4 !~ /^packages\//' "$1/MANIFEST"; }
+list_kept_files() { awk '!/^#/ && $4 !~ /^packages\//' "$1"; }
 
 # list_damaged N: "sha256 mode size path" of the generation's files that are missing or differ from its MANIFEST.
 list_damaged() {
-    list_kept_files "$generations/$1" >"$work/kept-files"
+    list_kept_files "$generations/$1/MANIFEST" >"$work/kept-files"
     (cd "$generations/$1" && awk '{ print $4 }' "$work/kept-files" | print_file_digests) |
         awk 'FILENAME == ARGV[1] { actual[$2] = $1; next } actual["*" $4] != $1' - "$work/kept-files"
 }
@@ -106,7 +107,7 @@ repair_kept_file() {
 # Copy the bundle to `part`. Large files of other generations are linked if they are still intact. Files that the
 # bundle does not contain come from the installed files or the payload.
 copy_bundle() {
-    list_kept_files "$here" >"$work/kept-files"
+    list_kept_files "$manifest" >"$work/kept-files"
     link_large_files || return 1
     : >"$work/bundled"
     while read -r _ path; do
@@ -118,8 +119,9 @@ copy_bundle() {
     done <"$work/copies"
     tar -cf - -C "$here" -T "$work/bundled" | tar -xf - -C "$part" || return 1
     check_copies "$part"
-    cp "$here/MANIFEST" "$part/" || return 1
-    [ ! -f "$here/MANIFEST.sig" ] || cp "$here/MANIFEST.sig" "$part/"
+    signed=${secrets:-$here} # the manifest with its signature: of a sealed bundle, the one in its seal
+    cp "$signed/MANIFEST" "$part/" || return 1
+    [ ! -f "$signed/MANIFEST.sig" ] || cp "$signed/MANIFEST.sig" "$part/"
 }
 
 # Create the directories of `part`, link what other generations have, and list in `copies` what is to be copied.
@@ -312,7 +314,7 @@ list_generations() {
         read -r state since <"$generations/$number/state"
         printf '%-4s %-9s %-20s %-10s %-10s %.16s\n' "$number$mark" "$state" "$since" \
             "$(field_of "$number" KUBERNETES_VERSION)" "$(field_of "$number" TOOL_VERSION)" \
-            "$(identity_of "$generations/$number")"
+            "$(identity_of "$generations/$number/MANIFEST")"
     done
     [ ! -f "$store/switch" ] ||
         say "a change from generation $(sed 's/ / to /' "$store/switch") was interrupted: run install.sh again"

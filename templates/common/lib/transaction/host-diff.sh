@@ -1,5 +1,5 @@
 # The host diff: what install.sh would change on this host.
-# needs: here packages_only prefix store work
+# needs: here manifest packages_only prefix store work
 # sets: host_state
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
 
@@ -40,8 +40,8 @@ limit_to_packages() {
 list_entries() {
     awk '$4 ~ /^rootfs\// { print $1, $2, $3, $4, substr($4, 7) }
         $4 ~ /^(install|uninstall|verify|diagnose|backup|restore)\.sh$/ || $4 ~ /^(node|state)\.env$/ || $4 ~ /^lib\// {
-            print $1, $2, $3, $4, "/opt/k8s/bundle/" $4 }' "$here/MANIFEST"
-    print_files "$here/MANIFEST" >"$work/MANIFEST"
+            print $1, $2, $3, $4, "/opt/k8s/bundle/" $4 }' "$manifest"
+    print_files "$manifest" >"$work/MANIFEST"
     size=$(wc -c <"$work/MANIFEST")
     printf '%s 0644 %d MANIFEST /opt/k8s/bundle/MANIFEST\n' "$(print_digest <"$work/MANIFEST")" $((size))
 }

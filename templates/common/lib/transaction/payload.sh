@@ -1,7 +1,7 @@
 # Files that MANIFEST names and the bundle does not contain: `# from-base` files of a delta are installed on this
 # host already; `# from-payload` files of the layout `split` are in the payload file. No file is used before its
 # digest is the one in MANIFEST.
-# needs: here prefix work
+# needs: here manifest prefix secrets work
 # sets: nothing
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
 
@@ -12,7 +12,8 @@ header() {
     done <"$here/MANIFEST"
 }
 print_files() { sed '/^#/d' "$1"; }
-find_digest() { awk -v path="$1" '$4 == path { print $1 }' "$here/MANIFEST"; }
+print_public_files() { awk '!/^#/ && $2 != "0600"' "$1"; }
+find_digest() { awk -v path="$1" '$4 == path { print $1 }' "$manifest"; }
 is_from() { grep -qxF "# from-$1 $2" "$here/MANIFEST"; }
 
 # refuse NAME WHAT FIX: before anything is changed.
@@ -31,8 +32,8 @@ check_public() {
 # name nothing compares these files before they are copied.
 check_sources() {
     fault=$(awk '
-        /^# (base|payload) [0-9a-f]+$/ { named[$2] = 1; next }
-        /^# from-(base (rootfs|packages)|payload rootfs)\// { used[substr($2, 6)] = 1; next }
+        /^# (base|payload|seal|seal-key|sealed-to) [0-9a-f]+$/ { named[$2] = 1; next }
+        /^# from-(base (rootfs|packages)|payload rootfs|seal rootfs)\// { used[substr($2, 6)] = 1; next }
         /^#/ { print "line " NR " of MANIFEST is not as bundler writes it" }
         END { for (source in used) if (!(source in named)) print "MANIFEST has `# from-" source "`, and no `# " source "`" }
     ' "$here/MANIFEST")
@@ -40,7 +41,8 @@ check_sources() {
         "copy the tarball again, compare it with SHA256SUMS, and unpack it into an empty directory"
 }
 
-# A delta needs the bundle that it names, or its own result: a run may be repeated.
+# A delta needs the bundle that it names, or its own result: a run may be repeated. The name leaves out secret files,
+# which every bundle has: a sealed one must not tell anything about them.
 check_base() {
     base=$(header base)
     [ -n "$base" ] && ! is_generation || return 0
@@ -48,9 +50,9 @@ check_base() {
     installed=$prefix/opt/k8s/bundle/MANIFEST
     [ -f "$installed" ] || refuse base \
         "this bundle is a change to another ($(shorten "$base")), and no bundle is installed here" "$fix"
-    found=$(print_files "$installed" | print_digest)
+    found=$(print_public_files "$installed" | print_digest)
     case $found in
-        "$base" | "$(print_files "$here/MANIFEST" | print_digest)") ;;
+        "$base" | "$(print_public_files "$here/MANIFEST" | print_digest)") ;;
         *) refuse base "this bundle is a change to $(shorten "$base"), and this host has $(shorten "$found")" "$fix" ;;
     esac
     altered=$(list_altered)
@@ -76,7 +78,7 @@ check_external_files() {
     if is_generation; then return; fi
     [ -z "$payload" ] || open_payload
     awk 'FILENAME == ARGV[1] { needed[$5] = 1; next }
-        /^# from-payload / && $3 in needed { print $3 }' "$work/changes" "$here/MANIFEST" >"$work/from-payload"
+        /^# from-payload / && $3 in needed { print $3 }' "$work/changes" "$manifest" >"$work/from-payload"
     [ -s "$work/from-payload" ] || return 0
     [ -n "$payload" ] || refuse payload \
         "$(count_lines <"$work/from-payload") files of this bundle are in $(payload_name).tar" \
@@ -135,13 +137,15 @@ check_payload_files() {
         "copy $(payload_name).tar again, compare it with SHA256SUMS"
 }
 
-# copy_bundle_file SOURCE TARGET: from the bundle, the installed files or the payload. The copy is checked later
-# (check_copies), because the source may change at any moment.
+# copy_bundle_file SOURCE TARGET: from the bundle, its seal, the installed files or the payload. The copy is checked
+# later (check_copies), because the source may change at any moment.
 copy_bundle_file() {
     if [ "$1" = MANIFEST ]; then
         cp "$work/MANIFEST" "$2"
     elif [ -f "$here/$1" ]; then
         cp "$here/$1" "$2"
+    elif [ -n "$secrets" ] && [ -f "$secrets/$1" ]; then
+        cp "$secrets/$1" "$2"
     elif is_from base "$1"; then
         cp "$prefix${1#rootfs}" "$2"
     else
