@@ -91,8 +91,11 @@ read_kept_record() {
         [ -z "$values" ] || { say "the record is older than this control plane's: correcting it" &&
             write_record "$values" && read_record; } || return 1
     fi
-    say "$record_uid
-$record" >"$kept/new" && { cmp -s "$kept/new" "$kept/spent-tokens" || mv -f "$kept/new" "$kept/spent-tokens"; }
+    copy="$record_uid
+$record"
+    [ "$copy" = "$(cat "$kept/spent-tokens" 2>/dev/null)" ] ||
+        { say "$copy" >"$kept/new" && mv -f "$kept/new" "$kept/spent-tokens"; } ||
+        say "cannot keep a copy of the record in $kept"
 }
 
 refuse_joins() {

@@ -70,13 +70,16 @@ link_certificate() {
 # With the server and the CAs of bootstrap.kubeconfig, which the bundle has.
 write_kubeconfig() {
     print_kubeconfig >"$etc/kubelet.kubeconfig.new" || exit 1
-    if cmp -s "$etc/kubelet.kubeconfig.new" "$etc/kubelet.kubeconfig"; then
+    if is_same "$etc/kubelet.kubeconfig.new" "$etc/kubelet.kubeconfig"; then
         rm -f "$etc/kubelet.kubeconfig.new"
     else
         mv -f "$etc/kubelet.kubeconfig.new" "$etc/kubelet.kubeconfig" || exit 1
         echo "wrote kubelet.kubeconfig, with the server and the CAs of bootstrap.kubeconfig"
     fi
 }
+
+# Hosts may have no cmp.
+is_same() { [ "$(cat "$1" 2>/dev/null)" = "$(cat "$2" 2>/dev/null)" ]; }
 
 print_kubeconfig() {
     cat <<KUBECONFIG
@@ -122,7 +125,7 @@ renew_certificate() {
 # serving by itself.
 remove_certificates_of_other_cas() {
     for file in "$pki"/kubelet-client-[0-9]*.pem; do
-        if is_of_other_ca "$file" && ! cmp -s "$file" "$current"; then rm -f "$file"; fi
+        if is_of_other_ca "$file" && ! is_same "$file" "$current"; then rm -f "$file"; fi
     done
     if is_of_other_ca "$pki/kubelet-server-current.pem"; then rm -f "$pki"/kubelet-server-*.pem; fi
 }
