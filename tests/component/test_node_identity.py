@@ -90,11 +90,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 def join(site: Site, build: Build, node: str) -> None:
     """Start a worker's kubelet from its bundle, until it has registered its Node."""
-    process = build.start_kubelet(node)
-    while process.poll() is None:
-        build.approve_once()
-    assert process.returncode == 0, build.log(node)
-    build.register(node)
+    build.join(node)
     build.approve_once()
     wait_until(f"the token of {node} is deleted", lambda: site.is_deleted(build, node), 20)
 

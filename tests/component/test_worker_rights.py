@@ -3,7 +3,9 @@
 worker_rights.tsv has the requests, worker_rules.tsv all rules that RBAC gives to each credential.
 """
 
+import itertools
 import json
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,20 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
 from support.external_ca_cluster import find_programs
-from support.planned_cluster import (
-    CLIENT_USAGES,
-    Client,
-    PlannedCluster,
-    describe_planned,
-    make_csr,
-    sign_request,
-    start_cluster,
-)
+from support.join_cluster import CSRS, Build, Builder, Client, ControlPlane, make_client_request
 
+NUMBERS = itertools.count(os.getpid() * 53 % 60000)
 TABLES = Path(__file__).parent
 FORBIDDEN = 403
+WRONG = {400, 401, 404, 405, 415}
+"""The request itself is wrong, so it shows nothing about rights."""
 SECRET = re.compile(
     r"PRIVATE KEY|client-key|\btoken\b|password|(?<![A-Za-z0-9])[a-z0-9]{6}\.[a-z0-9]{16}(?![a-z0-9])"
 )
@@ -41,9 +37,9 @@ CREDENTIALS = {
 
 @dataclass
 class Site:
-    """A cluster with two workers that joined, and the credentials of w1."""
+    """A cluster whose workers w1 and w2 have joined, and the credentials of w1; w3 has not joined."""
 
-    cluster: PlannedCluster
+    build: Build
     plugin: str
     admin: Client
     clients: dict[str, Client]
@@ -55,35 +51,35 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return find_programs(tmp_path_factory.mktemp("programs") / "bin")
 
 
-@pytest.fixture(
-    scope="module",
-    params=[("static", "127.31.8.1"), ("flannel", "127.31.9.1")],
-    ids=["static", "flannel"],
-)
+@pytest.fixture(scope="module", params=["static", "flannel"])
 def site(
     request: pytest.FixtureRequest, programs: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Site]:
-    plugin, address = request.param
-    directory = tmp_path_factory.mktemp(plugin)
-    description = describe_planned(address, network={"plugin": plugin})
-    with start_cluster(directory, programs, description) as cluster:
-        admin = Client.read(cluster.host.root / "etc/kubernetes/admin.kubeconfig", directory)
-        kubelets = {name: Client.read(cluster.join(name), directory) for name in ("w1", "w2")}
-        for name, kubelet in kubelets.items():
-            create(kubelet, "/api/v1/nodes", make_node(name))
+    number, plugin = next(NUMBERS), request.param
+    network = f"127.{32 + number // 250 % 200}.{1 + number % 250}"
+    more = {"network": {"plugin": plugin}}
+    place = tmp_path_factory.mktemp(plugin)
+    build = Builder(place, network, programs, ("w1", "w2", "w3"), more).build()
+    control_plane = ControlPlane(build.host)
+    try:
+        control_plane.start()
+        build.apply()
+        kubelets = {name: build.join(name) for name in ("w1", "w2")}
+        admin = Client.read(build.root("cp1") / "etc/kubernetes/admin.kubeconfig")
         fill(admin, kubelets)
-        own = cluster.worker("w1") / "etc/kubernetes"
         clients = {
-            "token": Client.read(own / "bootstrap.kubeconfig", directory),
-            "kube-proxy": Client.read(own / "kube-proxy.kubeconfig", directory),
+            "token": build.thief("w3"),  # tokens of hosts that have joined are deleted
+            "kube-proxy": Client.read(build.root("w1") / "etc/kubernetes/kube-proxy.kubeconfig"),
             "kubelet": kubelets["w1"],
         }
-        yield Site(cluster, plugin, admin, clients, make_bodies(admin))
+        yield Site(build, plugin, admin, clients, make_bodies(admin))
+    finally:
+        control_plane.host.stop()
 
 
 def create(client: Client, path: str, body: Any) -> None:
-    status, answer = client.request("POST", path, json.dumps(body))
-    assert status in {200, 201}, answer
+    answer = client.send("POST", path, body)
+    assert answer.status == 201, answer
 
 
 def make_node(name: str) -> dict[str, Any]:
@@ -122,20 +118,17 @@ def fill(admin: Client, kubelets: dict[str, Client]) -> None:
     labels = {"node-restriction.kubernetes.io/zone": "a"}
     taint = {"key": "quarantine", "effect": "NoSchedule"}
     mark = {"metadata": {"labels": labels}, "spec": {"taints": [taint]}}
-    assert admin.request("PATCH", "/api/v1/nodes/w1", json.dumps(mark))[0] == 200
-    csr = sign_request(ec.generate_private_key(ec.SECP256R1()), "system:node:w2")
-    create(
-        kubelets["w2"],
-        "/apis/certificates.k8s.io/v1/certificatesigningrequests",
-        make_csr("other", csr, [*CLIENT_USAGES, "server auth"]),  # no approver approves it
-    )
+    assert admin.send("PATCH", "/api/v1/nodes/w1", mark, "merge-patch+json").status == 200
+    # no approver approves it
+    asked = kubelets["w2"].request("other", make_client_request("w2"), usages=("server auth",))
+    assert asked.status == 201, asked
 
 
 def make_bodies(admin: Client) -> dict[str, Any]:
     """The bodies that the table names with @."""
 
     def read(path: str) -> dict[str, Any]:
-        return admin.request("GET", path)[1]
+        return admin.send("GET", path).body
 
     def make_mirror(node: str) -> dict[str, Any]:
         uid = read(f"/api/v1/nodes/{node}")["metadata"]["uid"]
@@ -150,9 +143,8 @@ def make_bodies(admin: Client) -> dict[str, Any]:
             spec["boundObjectRef"] = {"kind": "Pod", "apiVersion": "v1", "name": pod, "uid": uid}
         return {"spec": spec}
 
-    csr = read("/apis/certificates.k8s.io/v1/certificatesigningrequests/other")
+    csr = read(f"{CSRS}/other")
     approved = {"type": "Approved", "status": "True", "reason": "a", "message": "a"}
-    request = sign_request(ec.generate_private_key(ec.SECP256R1()), "system:node:w1")
     attributes = {"verb": "get", "resource": "secrets", "namespace": "default"}
     review = {"spec": {"user": "a", "resourceAttributes": attributes}}
     everything = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"}  # fmt: skip
@@ -174,7 +166,7 @@ def make_bodies(admin: Client) -> dict[str, Any]:
         "token-for-here": make_token_request("here"),
         "token-for-there": make_token_request("there"),
         "token-for-nobody": make_token_request(None),
-        "csr": make_csr("another", request, CLIENT_USAGES),
+        "csr": {**csr, "metadata": {"name": "another"}, "status": {}},
         "approval": {**csr, "status": {"conditions": [approved]}},
         "token-review": {"spec": {"token": "a"}},
         "access-review": review,
@@ -193,7 +185,7 @@ def read_table(name: str) -> list[list[str]]:
 
 
 def test_no_file_of_a_workers_bundle_is_a_credential_that_has_no_column(site: Site) -> None:
-    tree = site.cluster.worker("w1").parent
+    tree = site.build.root("w3").parent  # of which nobody has run anything yet
     found = {
         path.relative_to(tree).as_posix()
         for path in tree.rglob("*")
@@ -211,18 +203,14 @@ def test_no_file_of_a_workers_bundle_is_a_credential_that_has_no_column(site: Si
 def test_a_request_is_allowed_to_those_in_the_table(site: Site, row: list[str]) -> None:
     may, method, path, *more = row
     body = more[0] if more else ""
-    if body.startswith("@"):
-        body = json.dumps(site.bodies[body.removeprefix("@")])
-    statuses = {
-        name: client.request(method, path, body, dry_run=True)
-        for name, client in site.clients.items()
-    }
-    broken = {
-        name: answer for name, answer in statuses.items() if answer[0] in {400, 401, 404, 405, 415}
-    }
-    assert not broken, "the request itself is wrong, so it shows nothing"
-    allowed = {name for name, (status, _) in statuses.items() if status != FORBIDDEN}
-    assert allowed == set(may.replace("-", "", 1).split() if may == "-" else may.split()), statuses
+    sent = site.bodies[body[1:]] if body.startswith("@") else json.loads(body or "null")
+    if method != "GET":
+        path += ("&" if "?" in path else "?") + "dryRun=All"
+    kind = "merge-patch+json" if method == "PATCH" else "json"
+    answers = {name: client.send(method, path, sent, kind) for name, client in site.clients.items()}
+    assert not {one.status for one in answers.values()} & WRONG, answers
+    allowed = {name for name, one in answers.items() if one.status != FORBIDDEN}
+    assert allowed == set(may.split()) - {"-"}, answers
 
 
 def list_rules(client: Client) -> set[tuple[str, str]]:
@@ -238,16 +226,16 @@ def list_rules(client: Client) -> set[tuple[str, str]]:
 
 def list_rules_in(client: Client, namespace: str) -> set[tuple[str, str]]:
     path = "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews"
-    status, answer = client.request("POST", path, json.dumps({"spec": {"namespace": namespace}}))
-    assert status == 201, answer
+    answer = client.send("POST", path, {"spec": {"namespace": namespace}})
+    assert answer.status == 201, answer
     found = set()
-    for rule in answer["status"]["resourceRules"]:
+    for rule in answer.body["status"]["resourceRules"]:
         for group in rule["apiGroups"]:
             for resource in rule["resources"]:
                 what = f"{resource}.{group}" if group else resource
                 names = " ".join(sorted(rule.get("resourceNames", [])))
                 found.add((" ".join(sorted(rule["verbs"])), f"{what} {names}".strip()))
-    for rule in answer["status"]["nonResourceRules"]:
+    for rule in answer.body["status"]["nonResourceRules"]:
         found |= {(" ".join(sorted(rule["verbs"])), url) for url in rule["nonResourceURLs"]}
     return found
 

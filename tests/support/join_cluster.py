@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -80,6 +81,20 @@ class Client:
     token: str = field(default="", repr=False)
     certificate: Path | None = None
 
+    @classmethod
+    def read(cls, kubeconfig: Path) -> "Client":
+        """Somebody with the credentials of a kubeconfig; their files are written next to it."""
+        found = yaml.safe_load(kubeconfig.read_text())
+        server, user = found["clusters"][0]["cluster"], found["users"][0]["user"]
+        ca, pem = kubeconfig.with_suffix(".ca.crt"), kubeconfig.with_suffix(".pem")
+        ca.write_bytes(base64.b64decode(server["certificate-authority-data"]))
+        address = server["server"].removeprefix("https://").removesuffix(":6443")
+        if "token" in user:
+            return cls(address, ca, token=user["token"])
+        names = ("client-certificate-data", "client-key-data")
+        pem.write_bytes(b"".join(base64.b64decode(user[name]) for name in names))
+        return cls(address, ca, certificate=pem)
+
     def send(self, method: str, path: str, body: object = None, kind: str = "json") -> Answer:
         context = ssl.create_default_context(cafile=str(self.ca))
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
@@ -93,7 +108,8 @@ class Client:
         answer = connection.getresponse()
         content = answer.read()
         connection.close()
-        return Answer(answer.status, json.loads(content) if content.startswith(b"{") else {})
+        is_object = content.startswith(b"{") and "watch=" not in path
+        return Answer(answer.status, json.loads(content) if is_object else {})
 
     def request(
         self, name: str, pem: bytes, signer: str = CLIENT, usages: tuple[str, ...] = ()
@@ -138,11 +154,12 @@ class Builder:
     network: str
     programs: Path
     workers: tuple[str, ...]
+    more: dict[str, Any] = field(default_factory=dict)  # other keys of cluster.yaml
     number: int = 0
 
     @property
     def cluster(self) -> Cluster:
-        return Cluster.model_validate(describe(self.network, self.workers))
+        return Cluster.model_validate({**describe(self.network, self.workers), **self.more})
 
     @property
     def state(self) -> Path:
@@ -269,6 +286,15 @@ class Build:
                 ["sh", self.root(node) / "opt/k8s/libexec/kubelet-join.sh", "true"],
                 env=self.environment(node), stdout=output, stderr=subprocess.STDOUT, text=True,
             )  # fmt: skip
+
+    def join(self, node: str) -> Client:
+        """Start the kubelet, approve its request as kube-csr-approver does, and register."""
+        process = self.start_kubelet(node)
+        while process.poll() is None:
+            self.approve_once()
+        assert process.returncode == 0, self.log(node)
+        self.register(node)
+        return self.kubelet(node)
 
     def reason(self, node: str) -> str:
         """Why the kubelet waits."""
