@@ -8,10 +8,12 @@ from pathlib import Path
 from bundler.catalog import COMPONENTS, default_version
 from bundler.catalog.signatures import Scheme
 from bundler.cluster.components import (
+    DOCKER_SHIMS,
     EXTRA_COMPONENTS,
     MINORS,
     PROXY_MODES,
     RUNTIMES,
+    SNAPSHOT_TOOLS,
     Span,
     key_of,
     minor_of,
@@ -25,6 +27,9 @@ from bundler.cluster.network_checks import (
 from bundler.cluster.problem import Problem
 from bundler.cluster.schema import Cluster, Containerd, Docker, Role
 from bundler.cluster.values import Arch
+
+OLDEST = {"docker": min(DOCKER_SHIMS, key=key_of), "etcd": min(SNAPSHOT_TOOLS, key=key_of)}
+"""The first minors that bundler's tables have."""
 
 
 def check_cluster(cluster: Cluster) -> Iterator[Problem]:
@@ -52,6 +57,14 @@ def _check_versions(cluster: Cluster) -> Iterator[Problem]:
             path=("kubernetes", "version"),
             text=f"Kubernetes {minor} is not supported: choose {MINORS[0]} to {MINORS[-1]}",
         )
+
+    chosen = {"etcd": (("etcd", "version"), cluster.etcd.version)}
+    if isinstance(cluster.runtime, Docker):
+        chosen["docker"] = (("runtime", "version"), cluster.runtime.version)
+    for name, (where, version) in chosen.items():
+        if version and key_of(minor_of(version)) < key_of(OLDEST[name]):
+            text = f"{name} {version} is too old: use {OLDEST[name]} or later"
+            yield Problem(path=where, text=text)
 
 
 def _check_runtime(cluster: Cluster) -> Iterator[Problem]:
@@ -183,22 +196,10 @@ def _check_flannel(cluster: Cluster) -> Iterator[Problem]:
     if flannel.version and key_of(minor_of(flannel.version)) >= (0, 18):
         text = f"flannel {flannel.version} cannot use etcd's v2 API: use 0.17 or earlier"
         yield Problem(path=("network", "flannel", "version"), text=text)
-    text = (
-        "every worker gets a client key of etcd, with which one can read and change everything in"
-        " the cluster, Secrets included; etcd's own users would not prevent it (SECURITY.md): use"
-        " `store: kubernetes` unless you need the old layout"
-    )
-    yield Problem(path=where, text=text, is_error=False)
 
 
 def _check_weak(cluster: Cluster) -> Iterator[Problem]:
     """Warnings for choices that work but are weaker than the default."""
-    if cluster.pki.authorities == "single":
-        text = (
-            "with one CA for everything, etcd accepts every kubelet's certificate as a client"
-            " certificate: use `authorities: separate` for new clusters"
-        )
-        yield Problem(path=("pki", "authorities"), text=text, is_error=False)
     if cluster.pki.key == "rsa-2048" and cluster.pki.ca_days > 365 * 5:
         text = (
             f"a CA with a 2048-bit RSA key for {cluster.pki.ca_days} days: NIST SP 800-57 accepts"

@@ -27,6 +27,9 @@ from bundler.cluster.values import FlagValue
 
 GATES_FLAG, GATES_FIELD = "feature-gates", "featureGates"
 SET_BY_BUNDLER = "bundler sets this itself, from other keys of cluster.yaml: remove it"
+WITHOUT_NULL = frozenset({"containerd"})
+"""Components whose configuration file is TOML."""
+
 GATES_OF_ALL = frozenset({"AllAlpha", "AllBeta"})
 TRUTH = {"1": "true", "t": "true", "true": "true", "0": "false", "f": "false", "false": "false"}
 """Values of --feature-gates (Go's strconv.ParseBool), in lower case."""
@@ -64,7 +67,7 @@ def _check_flags(component: str, flags: Mapping[str, FlagValue], minor: str) -> 
 def _check_fields(component: str, config: Mapping[str, object], minor: str) -> Iterator[Problem]:
     fixed = [name for row in list_fields(component, minor) for name in row.get("fixed", ())]
     known = _fields_of(component, minor)
-    for path in _leaves(config):
+    for path, value in _leaves(config):
         names = tuple(part for part in path if isinstance(part, str))
         dotted = ".".join(names)
         where = ("extra", component, "config", *path)
@@ -74,6 +77,8 @@ def _check_fields(component: str, config: Mapping[str, object], minor: str) -> I
             minors = [m for m in MINORS if is_accepted_field(_fields_of(component, m), names)]
             hint = _hint(dotted, known, minors)
             yield Problem(path=where, text=f"{component} {minor} has no field {dotted}{hint}")
+        elif component in WITHOUT_NULL and _has_null(value):
+            yield Problem(path=where, text=f"the file of {component} has no null: remove the key")
     if GATES_FIELD in config and known and is_accepted_field(known, (GATES_FIELD,)):
         where = ("extra", component, "config", GATES_FIELD)
         gates = config[GATES_FIELD]
@@ -142,8 +147,10 @@ def _hint(name: str, known: Iterable[str], minors: Sequence[str]) -> str:
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
-def _leaves(value: object, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
-    """The path of every value, also inside lists of maps."""
+def _leaves(
+    value: object, path: tuple[str | int, ...] = ()
+) -> Iterator[tuple[tuple[str | int, ...], object]]:
+    """Path and value of every leaf, also inside lists of maps."""
     if isinstance(value, dict) and value:
         for key, inner in value.items():
             yield from _leaves(inner, (*path, str(key)))
@@ -151,4 +158,8 @@ def _leaves(value: object, path: tuple[str | int, ...] = ()) -> Iterator[tuple[s
         for index, inner in enumerate(value):
             yield from _leaves(inner, (*path, index))
     elif path:
-        yield path
+        yield path, value
+
+
+def _has_null(value: object) -> bool:
+    return value is None or (isinstance(value, list) and any(map(_has_null, value)))

@@ -10,15 +10,13 @@ RAW = re.compile(
 """Refused anywhere in a YAML file, also in comments: control characters, and what changes the order
 of characters or begins a line that an editor does not show."""
 
-HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-"""Unicode categories that no value and no key may have: control, format, surrogate, separators."""
-
 
 def find_hidden(text: str) -> str:
-    """The first hidden character of a text that must be one line; empty if there is none."""
-    if text.isprintable():
-        return ""
-    return next((c for c in text if unicodedata.category(c) in HIDDEN), "")
+    """The first hidden character of a text that must be one line; empty if there is none.
+
+    Every space but the plain one is hidden too: it looks like one, and separates nothing.
+    """
+    return "" if text.isprintable() else next(c for c in text if not c.isprintable())
 
 
 def describe_hidden(character: str) -> str:

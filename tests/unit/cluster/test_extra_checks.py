@@ -66,3 +66,14 @@ def test_flags_and_fields_of_the_minor_are_accepted(description: Path, extra: st
     text = description.read_text()
     description.write_text(text[: text.index("extra:\n")] + f"extra:\n  {extra}\n")
     load_cluster(description)
+
+
+@pytest.mark.parametrize("value", ["~", "[~]", "{a: ~}", "{a: [{b: [~]}]}"])
+def test_a_null_in_a_toml_file_is_refused(description: Path, value: str) -> None:
+    text = description.read_text()
+    text = text[: text.index("extra:\n")] + f"extra:\n  containerd: {{config: {{x: {value}}}}}\n"
+    description.write_text(text.replace("engine: docker, version: 20.10.24", "engine: containerd"))
+    with pytest.raises(
+        ConfigError, match=r"extra.containerd.config.x.*: the file of containerd has no null"
+    ):
+        load_cluster(description)

@@ -99,6 +99,8 @@ ERRORS = [
     ("extra:\n", "upstream_keys: {etcd: {openpgp: x, signature: '{file}.asc'}}\nextra:\n", r"upstream_keys.etcd.signature: must be a URL, in which"),
     ("extra:\n", "upstream_keys: {etcd: {openpgp: x, signature: 'https://[bad'}}\nextra:\n", r"upstream_keys.etcd.signature: must be a URL, in which"),
     ("extra:\n", "packages: {os: debian-12, mirror: ['http://[bad']}\nextra:\n", r"packages.mirror\[0\]: must be a valid URL"),
+    ("version: 20.10.24", "version: 2.1.0", r"runtime.version: docker 2.1.0 is too old: use 17.03 or later"),
+    ("version: 3.4.23", "version: 2.3.8", r"etcd.version: etcd 2.3.8 is too old: use 3.2 or later"),
     ("  dns_domain: cluster.local", "\tdns_domain: cluster.local", r"a tab cannot indent YAML"),
     ("nodes:\n", "nodes: none\nnot_nodes:\n", r"nodes: must be a list"),
 ]  # fmt: skip

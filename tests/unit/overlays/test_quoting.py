@@ -8,6 +8,7 @@ import pytest
 import yaml
 from support.paths import PROJECT
 from support.shells import SHELLS
+from support.unit_files import SYSTEMD, read_with_systemd, read_words
 
 from bundler.errors import TemplateError
 from bundler.formats.shell_settings import read_settings
@@ -57,6 +58,17 @@ def test_a_shell_and_text_field_read_every_setting_as_it_was(
     assert done.stdout.split("\n")[:-1] == list(HOSTILE)
     assert (tmp_path / "fields").read_text().split("\n")[:-1] == list(HOSTILE)
     assert not (tmp_path / "pwned").exists()
+
+
+def test_systemd_reads_every_word_as_it_was(tmp_path: Path) -> None:
+    words = [f"--flag={value}" for value in HOSTILE] + [value for value in HOSTILE if value]
+    command = " ".join(quote_systemd(word) for word in words)
+    assert read_words(command) == words
+    if not SYSTEMD:
+        pytest.skip("units cannot be read by systemd: there is no systemd-analyze")
+    text = f"[Service]\nExecStart=/bin/echo \\\n    {command}\n"
+    read = read_with_systemd({"quoted.service": text}, tmp_path / "units")
+    assert read == {"quoted.service": [["/bin/echo", *words]]}
 
 
 @pytest.mark.parametrize("quote", [quote_shell, quote_systemd])

@@ -1,0 +1,143 @@
+"""Every place of cluster.yaml that takes text, found in the schema, with a text that it accepts."""
+
+import enum
+import types
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+
+from bundler.cluster.accepted import accepted_fields, accepted_flags
+from bundler.cluster.components import EXTRA_COMPONENTS, minor_of
+from bundler.cluster.schema import Cluster
+
+Make = Callable[[str], Any]
+"""Makes a part of cluster.yaml with a text in it."""
+
+TEXTS = (str, Path, IPv4Address, IPv4Network, object)
+REQUIRED: dict[str, dict[str, Any]] = {
+    "AuditPolicy": {},
+    "Containerd": {"engine": "containerd"},
+    "ControlPlane": {"endpoint": "192.0.2.100:8443"},
+    "Docker": {"engine": "docker", "cri_dockerd": "0.3.20"},
+    "ExternalLoadBalancer": {"kind": "external"},
+    "Image": {"ref": "registry.example/web:1"},
+    "Network": {"plugin": "flannel"},
+    "NginxKeepalived": {"kind": "nginx-keepalived", "interface": "eth0"},
+    "Node": {"name": "one", "address": "192.0.2.1", "roles": ["etcd", "control-plane", "worker"]},
+    "NodeLocal": {"kind": "node-local"},
+    "Packages": {"os": "debian-12"},
+    "Pin": {},
+    "Registry": {"host": "registry.example"},
+    "UpstreamKey": {"openpgp": "key.asc"},
+}
+"""What a part of each model needs besides the text."""
+
+MORE = {
+    "control_plane.load_balancer.interface": {
+        "nodes": [
+            {
+                "name": "one",
+                "address": "192.0.2.1",
+                "roles": ["etcd", "control-plane", "load-balancer"],
+            }
+        ]
+    }
+}
+"""What the rest of the file needs for one place."""
+
+KEYS = {"artifacts": "etcd", "upstream_keys": "etcd", "extra": "kubelet", "flags": "event-ttl"}
+"""Mapping → a key that its checks accept."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One place for a text."""
+
+    name: str  # runtime.registries[].host
+    make: Make  # the complete cluster.yaml
+
+
+def list_slots(base: Mapping[str, Any]) -> Iterator[Slot]:
+    """Every place in the schema, then every flag and field of `extra`, each in a copy of `base`."""
+    for name, make in _walk_model(Cluster, ""):
+        more = MORE.get(name, {})
+        yield Slot(name, lambda text, make=make, more=more: {**base, **more, **make(text)})
+    for component, target in EXTRA_COMPONENTS.items():
+        yield from _list_extra(base, component, has_flags=target.has_flags)
+
+
+def _list_extra(base: Mapping[str, Any], component: str, *, has_flags: bool) -> Iterator[Slot]:
+    minor = minor_of(base["kubernetes"]["version"])
+    runtime = {"runtime": REQUIRED["Docker"]} if "docker" in component else {}
+    if component == "flanneld":
+        runtime = {"network": {"plugin": "flannel"}}
+
+    def make(extra: Make) -> Make:
+        return lambda text: {**base, **runtime, "extra": {component: extra(text)}}
+
+    flags = sorted(accepted_flags(component, minor)) or ["v"]
+    for flag in flags if has_flags else ():
+        yield Slot(
+            f"extra.{component}.flags.{flag}", make(lambda text, flag=flag: {"flags": {flag: text}})
+        )
+    api = "v1" if component == "kube-scheduler" else ""
+    for field in sorted(accepted_fields(component, minor, api)) or ["some.field", "other.*"]:
+        *above, last = field.split(".")
+        name = f"extra.{component}.config.{field}"
+        if last == "*":
+            yield Slot(name, make(lambda text, above=above: {"config": _nest(above, {text: "x"})}))
+            yield Slot(
+                f"{name}[]", make(lambda text, above=above: {"config": _nest(above, {"x": [text]})})
+            )
+        else:
+            yield Slot(
+                name,
+                make(lambda text, above=above, last=last: {"config": _nest(above, {last: text})}),
+            )
+
+
+def _nest(names: list[str], value: Any) -> Any:
+    for name in reversed(names):
+        value = {name: value}
+    return value
+
+
+def _walk_model(model: type[BaseModel], path: str) -> Iterator[tuple[str, Make]]:
+    needed = REQUIRED.get(model.__name__, {})
+    for name, field in model.model_fields.items():
+        key = field.alias or name
+        below = f"{path}.{key}" if path else key
+        for inner, make in _walk(field.annotation, below):
+            yield inner, lambda text, key=key, make=make: {**needed, key: make(text)}
+
+
+def _walk(annotation: Any, path: str) -> Iterator[tuple[str, Make]]:
+    """Each place below a type, with what makes its part."""
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if annotation in TEXTS:
+        yield path, lambda text: text
+    elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield from _walk_model(annotation, path)
+    elif origin is Annotated:
+        yield from _walk(inner[0], path)
+    elif origin in {Union, types.UnionType}:
+        for part in inner:
+            yield from _walk(part, path)
+    elif origin is tuple:
+        for name, make in _walk(inner[0], f"{path}[]"):
+            yield name, lambda text, make=make: [make(text)]
+    elif origin is dict:
+        key = KEYS.get(path.rpartition(".")[2], "other")
+        for name, make in _walk(inner[1], f"{path}.{key}"):
+            yield name, lambda text, make=make: {key: make(text)}
+        value = next(make for _, make in _walk(inner[1], path))
+        yield f"{path} (key)", lambda text: {text: value("other")}
+    elif origin is not Literal and not (
+        isinstance(annotation, type)
+        and issubclass(annotation, enum.Enum | int | float | bool | types.NoneType)
+    ):
+        raise AssertionError(f"{path}: no rule for the type {annotation}: add one here")
