@@ -31,7 +31,7 @@ class Inputs:
     offline: bool = False
     pins: Path | None = None
     state: Path | None = None  # None: NAME.state next to cluster.yaml
-    strict: bool = False  # require a lock, and a trust source for each digest in it
+    strict: bool = False  # require a lock, trust sources, and no weakening that is not accepted
     registries: RegistryOptions = field(default_factory=RegistryOptions)
 
 
@@ -60,7 +60,10 @@ def load(inputs: Inputs) -> Project:
     """Read and validate cluster.yaml, the pins and the lock; raises ConfigError."""
     loaded = load_cluster(inputs.description, inputs.pins)
     for warning in loaded.warnings:
-        log.warning(warning)
+        if not (inputs.strict and warning in loaded.weakenings):
+            log.warning(warning)
+    if inputs.strict:
+        refuse_weakenings(loaded.weakenings)
     path = lock_path(inputs.description)
     content = _read_lock_bytes(path)
     digests = {
@@ -89,6 +92,17 @@ def check(inputs: Inputs) -> Project:
     project = load(inputs)
     resolve(project)
     return project
+
+
+def refuse_weakenings(found: Mapping[str, str]) -> None:
+    """Raise a ConfigError that lists weakenings which security.accept does not name."""
+    if found:
+        names = ", ".join(sorted(set(found.values())))
+        raise ConfigError(
+            "\n".join(found),
+            hint=f"remove them; or accept them with security: {{accept: [{names}]}}; or omit"
+            " --strict",
+        )
 
 
 def _read_lock_bytes(path: Path) -> bytes | None:

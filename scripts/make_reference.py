@@ -1,4 +1,4 @@
-"""Write docs/reference/cluster-yaml.md and docs/reference/cli.md from the schema and the CLI."""
+"""Write docs/reference/cluster-yaml.md, cli.md and weak-settings.md from the code."""
 
 import inspect
 import re
@@ -11,6 +11,7 @@ from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 from bundler.cli.app import app
 from bundler.cli.lazy import ExamplesCommand, LazyCommand
 from bundler.cluster.keys import Key, list_children
+from bundler.cluster.weakenings import Weakening, list_weakenings
 
 DIRECTORY = Path(__file__).parents[1] / "docs" / "reference"
 CLUSTER_HEAD = """# cluster.yaml
@@ -30,6 +31,20 @@ The directory `examples/` of the source has complete files: `single.yaml`, `lab.
 `production.yaml` and `tutorial.yaml`.
 
 `make docs` writes this page from `bundler/cluster/schema.py`.
+"""
+WEAKENINGS_HEAD = """# Weak settings
+
+Settings that weaken the cluster. `bundler check` names each that it finds in cluster.yaml, with its
+place; `--strict` refuses it unless `security.accept` has its name. RUNBOOK.md and verify.sh list
+what is accepted. A name that nothing in the file needs is an error.
+
+A flag and the field that does the same have one name. CIS is the CIS Kubernetes Benchmark 1.10.
+
+`make docs` writes this page from `bundler/catalog/weakenings.tsv`.
+"""
+REFUSED_HEAD = """## Always refused
+
+NodeRestriction, Node and RBAC stay. What bundler sets itself cannot be changed under another name.
 """
 CLI_HEAD = """# Command line
 
@@ -106,6 +121,35 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", r"\|")
 
 
+def make_weakenings_page() -> str:
+    """The names of weak settings, and what is always refused."""
+    rows = list_weakenings()
+    return "\n".join(
+        [
+            WEAKENINGS_HEAD,
+            "## Accepted by name",
+            "",
+            "| name | component | setting | weak | what it does |",
+            "| --- | --- | --- | --- | --- |",
+            *(f"| `{row.name}` {_show_weakening(row)}" for row in rows if row.name),
+            "",
+            REFUSED_HEAD,
+            "| component | setting | refused | because |",
+            "| --- | --- | --- | --- |",
+            *(_show_weakening(row) for row in rows if not row.name),
+            "",
+        ]
+    )
+
+
+def _show_weakening(row: Weakening) -> str:
+    weak = f"{row.weak}, from {row.since}" if row.since else row.weak
+    if len(weak) > 60 and weak.startswith("not only TLS"):
+        weak = "not only TLS 1.3, and ECDHE with AES-GCM or ChaCha20"
+    component = "every component" if row.component == "*" else row.component
+    return f"| {component} | `{row.setting}` | {_cell(weak)} | {_cell(row.why)} |"
+
+
 def make_cli_page() -> str:
     """The reference of the command line: one section for each command, groups before theirs."""
     root = typer.main.get_command(app)
@@ -164,6 +208,7 @@ def make_pages() -> dict[Path, str]:
     return {
         DIRECTORY / "cluster-yaml.md": make_cluster_page(),
         DIRECTORY / "cli.md": make_cli_page(),
+        DIRECTORY / "weak-settings.md": make_weakenings_page(),
     }
 
 

@@ -9,6 +9,7 @@ accepted-fields.tsv   configuration fields of the real programs: the same
 deprecated-flags.tsv  flags that upstream has deprecated: the same
 feature-gates.tsv     feature gates of Kubernetes: the same
 apis.tsv              kinds of the Kubernetes API, with group and version: the same
+weakenings.tsv        settings that weaken the cluster (bundler/cluster/weakenings.py)
 hot_reload.tsv        which program reloads which file (bundler/pki/hot_reload.py)
 signatures.py         how upstream projects sign their files
 licences.py           the project and licence of each program

@@ -106,7 +106,8 @@ Strict = Annotated[
     bool,
     typer.Option(
         "--strict",
-        help="Require a lock, and a trust source other than first use for every digest in it.",
+        help="Require a lock, and a trust source other than first use for every digest in it;"
+        " refuse settings that weaken the cluster, unless security.accept names them.",
     ),
 ]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Show only warnings and errors.")]

@@ -11,6 +11,7 @@ problem.py         what checks yield
 checks.py          checks of fields against one another
 network_checks.py  checks of addresses, networks and ports
 extra_checks.py    checks of `extra`
+weakenings.py      settings that weaken the cluster
 images.py          images that the cluster needs, and checks of `images`
 os_packages.py     distributions and OS packages, and checks of `packages`
 accepted.py        flags and fields that the real programs accept, by minor

@@ -2,7 +2,7 @@
 
 import difflib
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from bundler.cluster.os_packages import check_packages
 from bundler.cluster.problem import Problem
 from bundler.cluster.schema import Cluster, Containerd
 from bundler.cluster.values import DnsLabel
+from bundler.cluster.weakenings import check_weakenings
 from bundler.errors import ConfigError
 from bundler.formats.bounded_yaml import (
     YamlError,
@@ -39,6 +40,7 @@ class Loaded:
 
     cluster: Cluster
     warnings: tuple[str, ...]
+    weakenings: Mapping[str, str]  # warnings about weakenings that are not accepted, with the name
     sha256: str  # of cluster.yaml
     pins_sha256: str | None
 
@@ -80,7 +82,7 @@ def load_cluster(path: Path, pins: Path | None = None) -> Loaded:
     cluster = add_needed(_resolve_files(cluster, path.parent))
     problems = [
         *check_cluster(cluster), *check_extra(cluster), *check_images(cluster),
-        *check_packages(cluster), *_check_audit(cluster),
+        *check_packages(cluster), *_check_audit(cluster), *check_weakenings(cluster),
     ]  # fmt: skip
     errors = [_line(document, p.path, p.text) for p in problems if p.is_error]
     if errors:
@@ -88,6 +90,7 @@ def load_cluster(path: Path, pins: Path | None = None) -> Loaded:
     return Loaded(
         cluster,
         tuple(_line(document, p.path, p.text) for p in problems if not p.is_error),
+        {_line(document, p.path, p.text): p.weakening for p in problems if p.weakening},
         sha256=document.sha256,
         pins_sha256=pins_document.sha256 if pins_document else None,
     )
@@ -234,6 +237,9 @@ MESSAGES: dict[str, Callable[[Any], str]] = {
     "literal_error": _expected,
     "enum": _expected,
     "value_error": lambda found: f"{found['ctx']['error']}{_explain_yaml_type(found['input'])}",
+    "string_pattern_mismatch": lambda found: (
+        f"must match {found['ctx']['pattern']}, not {_short(found['input'])}"
+    ),
     "too_short": lambda _: "must not be empty",
     "model_type": _no_mapping,
     "dict_type": _no_mapping,

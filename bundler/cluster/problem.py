@@ -10,3 +10,4 @@ class Problem:
     path: tuple[str | int, ...]
     text: str
     is_error: bool = True
+    weakening: str = ""  # its name in catalog/weakenings.tsv: --strict refuses it

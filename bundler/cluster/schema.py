@@ -238,6 +238,17 @@ class Audit(Model):
     )
 
 
+class Security(Model):
+    """Weak settings that this cluster needs."""
+
+    accept: tuple[DnsLabel, ...] = Field(
+        default=(),
+        description="The names of settings that weaken the cluster and are wanted. `bundler check`"
+        " names each that it finds; without its name here `--strict` refuses it. RUNBOOK.md and"
+        " verify.sh list what is accepted. Example: `[apiserver-profiling]`.",
+    )
+
+
 class Upgrade(Model):
     """How workers are upgraded one after another."""
 
@@ -302,6 +313,9 @@ class Cluster(Model):
         default=PkiSettings(), description="CAs, key type and lifetimes of certificates."
     )
     audit: Audit = Field(default=Audit(), description="What API servers record in their audit log.")
+    security: Security = Field(
+        default=Security(), description="Settings that weaken the cluster and are accepted."
+    )
     upgrade: Upgrade = Field(
         default=Upgrade(), description="How workers are drained and upgraded one after another."
     )

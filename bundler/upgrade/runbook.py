@@ -9,6 +9,7 @@ from bundler.bundle.layout import Layout, Media
 from bundler.bundle.output import RUNBOOK
 from bundler.cluster.plan import ClusterPlan, NodePlan
 from bundler.cluster.schema import Role
+from bundler.cluster.weakenings import list_accepted
 from bundler.formats.volumes import DIGESTS, Written, joined_name
 from bundler.overlays.templating import compile_template
 from bundler.paths import RESOURCES
@@ -98,6 +99,7 @@ def make_runbook(
             signed=signed,
             join_before=join_before,
             spoken=group_digits,
+            accepted=tuple(list_accepted(plan.cluster)),
             first=plan.having(Role.CONTROL_PLANE)[0],
         )
         .encode()

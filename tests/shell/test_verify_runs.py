@@ -26,6 +26,7 @@ API_LOCAL='https://localhost:{port}'
 NODES='one|127.9.9.1|etcd,control-plane,worker 10|127.9.9.2|worker'
 ETCD_ENDPOINTS='https://127.9.9.1:2379 https://127.9.9.3:2379'
 VERIFY_IMAGE='{image}'
+ACCEPTED='one-thing another'
 """
 # Stores the namespace in a file; `create` writes to it which run it belongs to.
 KUBECTL = """echo "$*" >>{d}/calls
@@ -132,6 +133,7 @@ def test_every_failure_is_reported_as_valid_json(run: Run, tmp_path: Path) -> No
     assert done.returncode == 1
     report = json.loads(done.stdout)
     assert (report["cluster"], report["node"], report["ok"]) == ('a "b" \\c', "one", False)
+    assert report["accepted"] == ["one-thing", "another"]
     names = [check["name"] for check in report["checks"]]
     assert len(names) == len(set(names)) == 27
     # no process runs, so no unsafe port is open
@@ -147,7 +149,7 @@ def test_the_table_shows_what_was_expected_what_was_seen_and_a_command(run: Run)
     assert [row.split(":")[0] for row in rows if row] == [
         "FAILED  etcd           etcd-members", "expected", "seen", "run",
         "FAILED  control plane  apiserver-ready", "expected", "seen", "run",
-        'Cluster a "b" \\c',
+        "This cluster accepts weak settings", 'Cluster a "b" \\c',
     ]  # fmt: skip
     assert "2 of 2 checks failed" in rows[-1]
     assert "127.9.9.1" in done.stdout

@@ -67,3 +67,15 @@ def test_a_signed_build_is_installed_with_trust(tmp_path: Path) -> None:
     text = (tmp_path / "dist/RUNBOOK.md").read_text()
     assert text.count("--trust RELEASE.pub") == 6
     assert "openssl dgst -sha256 -verify RELEASE.pub" in text
+
+
+def test_accepted_weak_settings_are_listed(tmp_path: Path) -> None:
+    site = make_site(tmp_path / "site")
+    assert "weaken" not in (site.build("plain") / "RUNBOOK.md").read_text()
+    description = site.inputs.description
+    description.write_text(
+        description.read_text()
+        + "security: {accept: [apiserver-profiling]}\nextra: {kube-apiserver: {flags: {profiling: true}}}\n"
+    )
+    text = (site.build("weak") / "RUNBOOK.md").read_text()
+    assert "| apiserver-profiling | `extra.kube-apiserver.flags.profiling` | CIS 1.2.15" in text

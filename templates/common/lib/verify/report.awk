@@ -1,6 +1,6 @@
 # Rows of checks (name|needs|section|holds|run) on stdin: print the results of the chosen checks.
-# Variables: format (table or json), seconds. Environment: CHOSEN, CLUSTER, NODE, RESULTS (a directory
-# with the files NAME.code, NAME.expected and NAME.seen of each check).
+# Variables: format (table or json), seconds. Environment: ACCEPTED (names of weak settings), CHOSEN,
+# CLUSTER, NODE, RESULTS (a directory with the files NAME.code, NAME.expected and NAME.seen of each check).
 
 # The file's printable text in one line, "; " between the lines, cut after 600 characters.
 function one_line(path, line, text) {
@@ -42,13 +42,16 @@ function print_table(i) {
             printf "        expected: %s\n        seen:     %s\n        run:      %s\n", expected[i], seen[i], run[i]
         }
     }
+    if (ENVIRON["ACCEPTED"] != "") printf "\nThis cluster accepts weak settings: %s (RUNBOOK.md).\n", ENVIRON["ACCEPTED"]
     outcome = failed ? failed " of " total " checks failed" : "all " total " checks passed"
     printf "\nCluster %s: %s (%s s, from %s).\n", ENVIRON["CLUSTER"], outcome, seconds, ENVIRON["NODE"]
 }
 
-function print_json(i) {
+function print_json(i, list, accepted, total_accepted) {
     printf "{\"cluster\":%s,\"ok\":%s,", json(ENVIRON["CLUSTER"]), (failed ? "false" : "true")
-    printf "\"node\":%s,\"seconds\":%s,\"checks\":[", json(ENVIRON["NODE"]), seconds
+    total_accepted = split(ENVIRON["ACCEPTED"], accepted, " ")
+    for (i = 1; i <= total_accepted; i++) list = list (i > 1 ? "," : "") json(accepted[i])
+    printf "\"node\":%s,\"seconds\":%s,\"accepted\":[%s],\"checks\":[", json(ENVIRON["NODE"]), seconds, list
     for (i = 1; i <= total; i++) {
         printf "%s\n {\"name\":%s,\"section\":%s,", (i > 1 ? "," : ""), json(name[i]), json(section[i])
         printf "\"ok\":%s,\"expected\":%s,", (passed[i] ? "true" : "false"), json(expected[i])
