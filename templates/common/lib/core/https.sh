@@ -9,8 +9,10 @@
 # then says why. HTTPS_TIMEOUT limits the request in seconds (default 10).
 https_get() { https_exchange '' '' "$@"; }
 
-# https_put FILE HEADERS HOST PORT PATH CA CERT KEY: the same for a PUT of a file in YAML. HEADERS are lines that end
-# with \r\n.
+# https_get_with HEADERS HOST PORT PATH CA [CERT KEY]: the same with more headers, lines that end with \r\n.
+https_get_with() { https_exchange '' "$@"; }
+
+# https_put FILE HEADERS HOST PORT PATH CA CERT KEY: the same for a PUT of a file in YAML.
 https_put() { https_exchange "$@"; }
 
 https_exchange() (
@@ -42,7 +44,7 @@ https_exchange() (
 # chunked nor followed by another answer.
 print_https_request() {
     if [ -z "$3" ]; then
-        printf 'GET %s HTTP/1.0\r\nHost: %s\r\nAccept: application/json, */*\r\n\r\n' "$2" "$1"
+        printf 'GET %s HTTP/1.0\r\nHost: %s\r\nAccept: application/json, */*\r\n%s\r\n' "$2" "$1" "$4"
         return
     fi
     printf 'PUT %s HTTP/1.0\r\nHost: %s\r\nAccept: application/json, */*\r\n%s' "$2" "$1" "$4"

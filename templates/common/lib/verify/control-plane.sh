@@ -42,6 +42,50 @@ check_apiserver_metrics() {
     )" "$(count_nodes control-plane) API servers and the endpoint"
 }
 
+# A check that asked nobody has proved nothing.
+check_apiserver_authorization() {
+    expect "status 401 or 403 for clients without credentials and with an unknown token, and 403 for a user without" \
+        "rights, from every API server and $ENDPOINT"
+    if [ -z "$(node_pairs control-plane)" ]; then
+        saw "node.env names no control-plane node"
+        return 2
+    fi
+    conclude "$(
+        for pair in $(node_pairs control-plane); do probe_authorization "${pair%|*}" "${pair#*|}" "$api_port"; done
+        probe_authorization endpoint "$endpoint_host" "$endpoint_port"
+    )" "$(count_nodes control-plane) API servers and the endpoint"
+}
+
+# probe_authorization NAME HOST PORT: a line for each answer that is no refusal, or no answer.
+probe_authorization() {
+    for path in secrets configmaps pods nodes; do
+        status=$(https_status "$2" "$3" "/api/v1/$path?limit=1" "$pki/ca.crt")
+        case $status in 401 | 403) ;; *) print_answer "$@" "$path without credentials" "$status" ;; esac
+        # The refusal must name the user: it is also 403 if the administrator may not act as another user.
+        answer=$(ask_with 'Impersonate-User: bundler:no-rights' "$2" "$3" "$path" "$work/admin.crt" "$work/admin.key")
+        case $answer in
+            403*'User \"bundler:no-rights\" cannot '*) ;;
+            *) print_answer "$@" "$path as a user without rights" "$answer" ;;
+        esac
+    done
+    answer=$(ask_with 'Authorization: Bearer nobody.issued.this' "$2" "$3" secrets)
+    case $answer in 401*) ;; *) print_answer "$@" "secrets with an unknown token" "$answer" ;; esac
+}
+
+# ask_with HEADER HOST PORT PATH [CERT KEY]
+ask_with() (
+    header=$(printf '%s\r\n_' "$1") host=$2 port=$3 path=$4
+    shift 4
+    https_get_with "${header%_}" "$host" "$port" "/api/v1/$path?limit=1" "$pki/ca.crt" "$@"
+)
+
+# print_answer NAME HOST PORT WHAT ANSWER: the status, and only without one the next line: the others may be a Secret.
+print_answer() {
+    printf '%s (%s:%s): %s: ' "$1" "$2" "$3" "$4"
+    printf '%s\n' "$5" | awk 'NR == 1 { printf "%s", $0; none = $0 == "000" } NR == 2 && none { printf " %s", $0 }
+        END { print "" }'
+}
+
 check_controller_manager_metrics() { check_component_metrics 10257 process_; }
 check_scheduler_metrics() { check_component_metrics 10259 scheduler_; }
 

@@ -35,6 +35,9 @@ print_cluster_checks() {
     row apiserver-metrics nothing 'control plane' \
         "every API server, and the endpoint, gives its metrics to an administrator and to nobody else" \
         "journalctl -u kube-apiserver -n 50 (on that node)"
+    row apiserver-authorization nothing 'control plane' \
+        "every API server, and the endpoint, refuses clients without credentials, unknown tokens, users without rights" \
+        "$kubectl_line get clusterrolebindings,rolebindings -A -o wide"
     row controller-manager-leader api 'control plane' \
         "one kube-controller-manager is the leader and renews its lease" \
         "$kubectl_line -n kube-system get lease kube-controller-manager -o yaml"
