@@ -1,7 +1,7 @@
 """A build in six steps: load → resolve → fetch → secrets → render → pack."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from bundler import log
 from bundler.bundle.delta_base import load_bases
 from bundler.bundle.documents import make_describer
+from bundler.bundle.front import BundleFront, list_fronts
 from bundler.bundle.layout import Layout, Media, arrange, is_in_base, is_shareable
 from bundler.bundle.output import UNSEAL, close_output, open_output, write_codes, write_shared
 from bundler.bundle.pack import pack
@@ -30,19 +31,19 @@ from bundler.errors import ConfigError
 from bundler.files import LEFTOVER_AGE, ensure_directory, remove_leftovers
 from bundler.formats.volumes import Written
 from bundler.overlays.templating import make_unknown
-from bundler.pki.ca_certificates import check_has_cas
 from bundler.pki.cluster_pki import ensure_pki
 from bundler.pki.pending import check_signed
 from bundler.progress import DownloadProgress
-from bundler.project import Inputs, Project, load, resolve
+from bundler.project import Inputs, Project, check_state, load, record_state, resolve
 from bundler.render.bundle_manifest import BundleManifest, ContentSource, Seal
 from bundler.render.completeness import check_images_complete
-from bundler.render.context import Secrets
+from bundler.render.context import Secrets, get_not_before
 from bundler.render.node import Describe, list_payloads, render_node, render_public
 from bundler.render.tree import MANIFEST, File, Tree, write_tree
 from bundler.sources.payloads import Payloads, ensure_payloads, fetch_sources
 from bundler.sources.resolved import Resolved
 from bundler.state.directory import State, open_state
+from bundler.state.state_id import SHOWN, read_state_id
 from bundler.state.tokens import ensure_tokens
 from bundler.upgrade.runbook import make_runbook
 
@@ -69,6 +70,7 @@ class Target:
     output: Path
     media: Media
     bases: Mapping[str, BundleManifest]  # node → the bundle that its host has
+    earlier: tuple[BundleFront, ...]  # bundles in the output, and those that `since` names
     recipients: Recipients = field(default_factory=dict)  # of sealed bundles
     key: EllipticCurvePrivateKey | None = field(repr=False)
 
@@ -79,12 +81,24 @@ class Trees:
 
     plan: ClusterPlan
     mtime: int  # of every file
+    state_id: str  # empty without secrets
     render: Callable[[NodePlan], tuple[Tree, dict[str, ContentSource]]]  # and the files left out
     join_before: datetime | None  # the end of the first bootstrap token
 
 
 def build(
     inputs: Inputs,
+    output: Path,
+    *,
+    signing_key: Path | None = None,
+    media: Media = DEFAULT_MEDIA,
+) -> tuple[Written, ...]:
+    """Load the project and build it."""
+    return build_project(load(inputs), output, signing_key=signing_key, media=media)
+
+
+def build_project(
+    project: Project,
     output: Path,
     *,
     signing_key: Path | None = None,
@@ -97,28 +111,35 @@ def build(
     secrets are read.
     """
     key = load_signing_key(signing_key) if signing_key else None
-    project = load(inputs)
     resolved = resolve(project)
     target = make_target(project, output, media, key)
+    may_create = media.public_only or check_state(project, target.earlier)
     payloads = fetch(project, resolved)
     ensure_directory(output)
     change_state()
     with (
-        nullcontext() if media.public_only else open_state(project.state_path, create=True) as state
+        nullcontext()
+        if media.public_only
+        else open_state(project.state_path, create=may_create) as state
     ):
         secrets = ensure_secrets(project, state) if state else None
         seal_keys = ensure_seal_keys(state, target.recipients) if state else {}
+        if secrets:
+            project = record_state(project, secrets.state_id)
+            _note_earlier(target.earlier, secrets)
         trees = render_trees(project, resolved, payloads, secrets)
         written = pack_bundles(trees, payloads, target, seal_keys)
     warn_about_first_uses(project, resolved)
     return written
 
 
-def preview(inputs: Inputs, media: Media = DEFAULT_MEDIA) -> Preview:
+def preview(inputs: Inputs, output: Path, media: Media = DEFAULT_MEDIA) -> Preview:
     """List what `build` would fetch, create and write; writes nothing."""
     project = load(inputs)
     resolved = resolve(project)
-    bases = load_bases(media.since, project.cluster)
+    target = make_target(project, output, media, None)
+    if not media.public_only:
+        check_state(project, target.earlier)
     names = {node.name: bundle_name(project.plan, node, media) for node in project.plan.nodes}
     return Preview(
         cluster=project.cluster,
@@ -128,8 +149,8 @@ def preview(inputs: Inputs, media: Media = DEFAULT_MEDIA) -> Preview:
         ),
         state=None if media.public_only else project.state_path,
         bundles=tuple(names.values()),
-        bases={name: bases[node] for node, name in names.items() if node in bases},
-        is_sealed=bool(choose_recipients(media, names, bases, project.state_path)),
+        bases={name: target.bases[node] for node, name in names.items() if node in target.bases},
+        is_sealed=bool(target.recipients),
     )
 
 
@@ -137,8 +158,10 @@ def render(inputs: Inputs, output: Path, *, text_only: bool) -> tuple[Path, ...]
     """Write the tree of every node as plain files to `output`/NODE."""
     project = load(inputs)
     resolved = resolve(project)
+    may_create = check_state(project, tuple(list_fronts(output, project.plan.name)))
     payloads = None if text_only else fetch(project, resolved)
-    with open_secrets(project, create=True) as secrets:
+    with open_secrets(project, create=may_create) as secrets:
+        project = record_state(project, secrets.state_id)
         trees = render_trees(project, resolved, payloads, secrets)
         directories = []
         for node in trees.plan.nodes:
@@ -158,19 +181,25 @@ def bundle_name(plan: ClusterPlan, node: NodePlan, media: Media = DEFAULT_MEDIA)
 def make_target(
     project: Project, output: Path, media: Media, key: EllipticCurvePrivateKey | None
 ) -> Target:
-    """Load the manifests that `since` names, and check imported certificates."""
+    """Load the fronts of earlier bundles, and check imported certificates."""
     bases = load_bases(media.since, project.cluster)
     if not media.public_only:
         check_signed(project.state_path, project.plan)
+    manifests = {node: front.manifest for node, front in bases.items()}
     nodes = [node.name for node in project.plan.nodes]
-    recipients = choose_recipients(media, nodes, bases, project.state_path)
+    recipients = choose_recipients(media, nodes, manifests, project.state_path)
     if not recipients and media.seal is None and (output / UNSEAL).is_file():
         log.warning(
             f"{output}: the bundles were sealed, and this build does not seal them. Add --seal, or"
             " --no-seal to say that this is right"
         )
     return Target(
-        output=output.absolute(), media=media, bases=bases, recipients=recipients, key=key
+        output=output.absolute(),
+        media=media,
+        bases=manifests,
+        earlier=(*list_fronts(output, project.plan.name), *bases.values()),
+        recipients=recipients,
+        key=key,
     )
 
 
@@ -189,10 +218,8 @@ def fetch(project: Project, resolved: Resolved) -> Payloads:
 def open_secrets(project: Project, *, create: bool) -> Iterator[Secrets]:
     """Load the secrets of the cluster and create the missing ones; the state stays locked.
 
-    Without `create` raises PkiError if a build has not made the CAs yet.
+    Without `create` raises PkiError if there is no state.
     """
-    if not create:
-        check_has_cas(project.state_path, project.plan)
     with open_state(project.state_path, create=create) as state:
         yield ensure_secrets(project, state)
 
@@ -212,6 +239,7 @@ def ensure_secrets(project: Project, state: State) -> Secrets:
         for note in (*pki.notes, *tokens.notes):
             log.note(note, indent="  ")
     return Secrets(
+        state_id=read_state_id(state.directory) or "",
         pki=pki,
         pod_subnets=pod_subnets,
         tokens=tokens,
@@ -241,6 +269,7 @@ def render_trees(
     return Trees(
         plan=plan,
         mtime=mtime,
+        state_id=secrets.state_id,
         render=lambda node: (render_node(plan, node, secrets, payloads, describe), {}),
         join_before=min((t.expires for t in secrets.tokens.current.values()), default=None),
     )
@@ -284,6 +313,7 @@ def pack_bundles(
             media,
             target.bases,
             seals,
+            state_id=trees.state_id,
             signed=is_signed,
             join_before=trees.join_before,
         )
@@ -316,6 +346,25 @@ def _sign_manifest(tree: Tree, target: Target) -> bytes:
     return sign(target.key, _content_of(tree[MANIFEST])) if target.key else b""
 
 
+def _note_earlier(earlier: Sequence[BundleFront], secrets: Secrets) -> None:
+    """Say that bundles do not name their state, or have newer certificates than it."""
+    if earlier and not any(front.state_id for front in earlier):
+        state_id = secrets.state_id[:SHOWN]
+        log.note(f"{earlier[0].path} does not name its state; taken as made with state {state_id}")
+    for front in earlier:
+        if front.node in secrets.pki.nodes and front.state_id in {secrets.state_id, ""}:
+            newest = get_not_before(secrets.pki, front.node)
+            if newest < front.not_before:
+                times = (datetime.fromtimestamp(t, UTC) for t in (front.not_before, newest))
+                there, here = (f"{time:%Y-%m-%d %H:%M}" for time in times)
+                log.warning(
+                    f"{front.path} has a certificate from {there} UTC, the state directory none"
+                    f" after {here}: it was restored from an older export. Fix: restore the newest"
+                    " one, or hosts get back what was renewed since"
+                )
+                return
+
+
 def _make_public_trees(project: Project, payloads: Payloads, mtime: int) -> Trees:
     subnets = dict.fromkeys(_list_subnet_owners(project.cluster), make_unknown("a pod subnet"))
     plan = assign_pod_subnets(project.plan, subnets)
@@ -324,7 +373,7 @@ def _make_public_trees(project: Project, payloads: Payloads, mtime: int) -> Tree
         tree, absent = render_public(plan, node, payloads)
         return tree, absent | dict.fromkeys((SBOM, PROVENANCE), ContentSource.STATE)
 
-    return Trees(plan=plan, mtime=mtime, render=render_one, join_before=None)
+    return Trees(plan=plan, mtime=mtime, state_id="", render=render_one, join_before=None)
 
 
 def _list_shared(

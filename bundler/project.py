@@ -1,22 +1,25 @@
 """The inputs of a command, and the project loaded from them: cluster, plan and lock, read once."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 
 from bundler import log
+from bundler.bundle.front import BundleFront
 from bundler.cache.store import Cache
 from bundler.cluster.loader import load_cluster
 from bundler.cluster.plan import ClusterPlan, make_plan
 from bundler.cluster.schema import Cluster
-from bundler.errors import ConfigError
+from bundler.errors import ConfigError, OutputError, PkiError
+from bundler.files import write_atomically
 from bundler.formats.bounded_yaml import read_bytes
 from bundler.paths import default_state
 from bundler.sources.images.options import RegistryOptions
 from bundler.sources.limits import PARALLEL_DOWNLOADS
-from bundler.sources.lock import Lock, lock_path, parse_lock
+from bundler.sources.lock import Lock, format_lock, lock_path, parse_lock
 from bundler.sources.resolved import Resolved, resolve_sources
+from bundler.state.state_id import SHOWN, read_state_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +34,7 @@ class Inputs:
     offline: bool = False
     pins: Path | None = None
     state: Path | None = None  # None: NAME.state next to cluster.yaml
+    new_state: bool = False  # use it although the lock or bundles name another
     strict: bool = False  # require a lock, trust sources, and no weakening that is not accepted
     registries: RegistryOptions = field(default_factory=RegistryOptions)
 
@@ -56,10 +60,13 @@ class Project:
         return self.inputs.state or default_state(self.inputs.description, self.cluster.name)
 
 
-def load(inputs: Inputs) -> Project:
-    """Read and validate cluster.yaml, the pins and the lock; raises ConfigError."""
+def load(inputs: Inputs, *, quiet: bool = False) -> Project:
+    """Read and validate cluster.yaml, the pins and the lock; raises ConfigError.
+
+    `quiet` leaves out the warnings about cluster.yaml, which are about what a build makes of it.
+    """
     loaded = load_cluster(inputs.description, inputs.pins)
-    for warning in loaded.warnings:
+    for warning in () if quiet else loaded.warnings:
         if not (inputs.strict and warning in loaded.weakenings):
             log.warning(warning)
     if inputs.strict:
@@ -103,6 +110,62 @@ def refuse_weakenings(found: Mapping[str, str]) -> None:
             hint=f"remove them; or accept them with security: {{accept: [{names}]}}; or omit"
             " --strict",
         )
+
+
+def check_state(project: Project, fronts: Sequence[BundleFront] = ()) -> bool:
+    """Check that the state is the one that the lock and the given bundles name.
+
+    Returns whether a build may create it: nothing that is here was made with a state. Raises
+    PkiError if another state is here, or none, unless the user asked for a new one.
+    """
+    if project.inputs.new_state:
+        return True
+    made = [(front.path, front.state_id) for front in fronts]
+    if project.lock and project.lock.state:
+        made.insert(0, (project.lock_path, project.lock.state))
+    found = read_state_id(project.state_path)
+    for where, state_id in made:
+        if found is None or state_id not in {found, ""}:
+            raise _explain_other_state(where, state_id, project.state_path, found)
+    return not made
+
+
+def _explain_other_state(where: Path, state_id: str, path: Path, found: str | None) -> PkiError:
+    made = f"{where} was made with {f'state {state_id[:SHOWN]}' if state_id else 'a state'}"
+    restore = f"bundler state import FILE --state {path}"
+    other_ways = "if it is elsewhere: --state DIR; if you want another cluster: --new-state"
+    if found is None:
+        what = "holds no keys" if path.is_dir() else "is missing"
+        return PkiError(
+            f"{made}, but {path} {what}: with a new state it would be another cluster, which"
+            " the installed hosts cannot join",
+            hint=f"restore it: {restore}; {other_ways}",
+        )
+    return PkiError(
+        f"{made}, but {path} is state {found[:SHOWN]}: that is another cluster, which the"
+        " installed hosts cannot join",
+        hint=f"move that one away and restore yours: {restore}; {other_ways}",
+    )
+
+
+def record_state(project: Project, state_id: str) -> Project:
+    """Write the id of the state into the lock, if it has another or none.
+
+    Returns the project with the lock as it is then. Where it cannot be written that is a warning;
+    the bytes of the bundles are the same.
+    """
+    if not project.lock or project.lock.state == state_id:
+        return project
+    lock = project.lock.model_copy(update={"state": state_id})
+    content = format_lock(lock)
+    try:
+        write_atomically(project.lock_path, content, mode=0o644)
+    except OutputError as error:
+        log.warning(f"{project.lock_path}: cannot record state {state_id[:SHOWN]}: {error.message}")
+    else:
+        log.note(f"{project.lock_path}: records state {state_id[:SHOWN]} now; commit this change")
+    digest = sha256(content).hexdigest()
+    return replace(project, lock=lock, digests={**project.digests, "cluster.lock.yaml": digest})
 
 
 def _read_lock_bytes(path: Path) -> bytes | None:

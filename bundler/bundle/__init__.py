@@ -13,6 +13,7 @@ documents.py        the SBOM and the provenance of each bundle
 inventory.py        the items of other projects that both documents list
 sbom.py             CycloneDX
 provenance.py       in-toto statement, SLSA predicate
+front.py            the first files of a bundle: node, manifest, and the state that made it
 inspect.py          one bundle, checked against its manifest
 verify.py           a directory of bundles, checked against SHA256SUMS, and `verify --public`
 """

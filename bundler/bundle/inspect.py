@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bundler.bundle.front import NODE_ENV, STATE_ENV, find_state_id
 from bundler.bundle.provenance import PROVENANCE
 from bundler.bundle.sbom import SBOM
 from bundler.bundle.seal import SEALED
@@ -26,7 +27,6 @@ from bundler.render.bundle_manifest import (
 )
 from bundler.render.tree import MANIFEST
 
-NODE_ENV = "node.env"
 FACTS = (
     "CLUSTER",
     "NODE",
@@ -39,7 +39,7 @@ FACTS = (
     "UNITS",
 )
 """The settings of node.env that a report shows."""
-KEPT = frozenset({MANIFEST, SIGNATURE, "node.env", SBOM, PROVENANCE})
+KEPT = frozenset({MANIFEST, SIGNATURE, NODE_ENV, STATE_ENV, SBOM, PROVENANCE})
 """Files whose content every report keeps."""
 MAX_KEPT = 256 << 20
 """Bytes of all files together that a report keeps."""
@@ -92,7 +92,7 @@ def inspect(path: Path, *, keep: int = 0) -> BundleReport:
         raise OutputError(f"{path}: not a bundle: {MANIFEST} is missing")
     manifest = parse_manifest(texts[MANIFEST], f"{path}: {MANIFEST}")
     return BundleReport(
-        facts=read_facts(texts.get(NODE_ENV, b"").decode()) | _carried_facts(manifest),
+        facts=_read_facts(path, texts, manifest) | _carried_facts(manifest),
         entries=manifest.entries,
         faults=_compare(manifest, seen),
         manifest=texts[MANIFEST],
@@ -102,21 +102,15 @@ def inspect(path: Path, *, keep: int = 0) -> BundleReport:
     )
 
 
-def read_front(path: Path) -> tuple[BundleManifest, str]:
-    """Return a bundle's manifest and node name without reading the large files after them."""
-    node = ""
-    with explain_damage(path):
-        for name, _, content in read_tar_gz(path):
-            if name == NODE_ENV:
-                node = read_facts(read_text(content).decode()).get("NODE", "")
-            if name == MANIFEST:
-                return parse_manifest(read_text(content), f"{path}: {MANIFEST}"), node
-    raise OutputError(f"{path}: not a bundle: {MANIFEST} is missing")
-
-
-def read_facts(text: str) -> dict[str, str]:
-    """Return the settings of a node.env that FACTS names."""
-    return {name: value for name, value in read_settings(text).items() if name in FACTS}
+def _read_facts(path: Path, texts: Mapping[str, bytes], manifest: BundleManifest) -> dict[str, str]:
+    """Return the settings of node.env that FACTS names, and the id of the state."""
+    try:
+        node_env, state_env = (texts.get(n, b"").decode() for n in (NODE_ENV, STATE_ENV))
+        state_id = find_state_id(state_env, manifest) if STATE_ENV in texts else ""
+    except ValueError as error:
+        raise OutputError(f"{path}: {error}") from error
+    facts = {name: value for name, value in read_settings(node_env).items() if name in FACTS}
+    return facts | ({"STATE_ID": state_id} if state_id else {})
 
 
 def _carried_facts(manifest: BundleManifest) -> dict[str, str]:

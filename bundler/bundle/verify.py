@@ -24,6 +24,7 @@ from bundler.errors import OutputError
 from bundler.formats.digests import hash_file
 from bundler.formats.volumes import DIGESTS, joined_name
 from bundler.render.bundle_manifest import BundleManifest, ContentSource
+from bundler.state.state_id import SHOWN
 
 BUNDLE = ".tar.gz"
 PUBLIC = ".public.tar.gz"
@@ -41,6 +42,7 @@ class Verdict:
     # files that it leaves out
     elsewhere: Mapping[ContentSource, int] = field(default_factory=dict)
     manifest: BundleManifest | None = None  # of a bundle
+    state_id: str = ""  # of the state that a bundle was made with, if it says so
 
 
 def verify(directory: Path, trusted: tuple[Path, ...] = ()) -> Iterator[Verdict]:
@@ -58,6 +60,7 @@ def verify(directory: Path, trusted: tuple[Path, ...] = ()) -> Iterator[Verdict]
     for name in sorted(sums):
         volumes.setdefault(joined_name(name), []).append(name)
     payloads: dict[str, SharedReport] = {}
+    states: dict[str, str] = {}  # id → a bundle that was made with it
     # payload files first: the check of a bundle needs their contents
     for joined in sorted(volumes, key=lambda name: (not PAYLOAD.fullmatch(name), name)):
         faults = tuple(_check_digests(directory, volumes[joined], sums))
@@ -67,7 +70,9 @@ def verify(directory: Path, trusted: tuple[Path, ...] = ()) -> Iterator[Verdict]
             payloads[joined] = inspect_shared(directory / joined)
             yield _judge_payload(joined, payloads[joined])
         elif joined.endswith(BUNDLE):
-            yield _judge_bundle(directory / joined, keys, payloads)
+            verdict = _judge_bundle(directory / joined, keys, payloads)
+            states.setdefault(verdict.state_id, joined)
+            yield verdict
         else:
             yield Verdict(name=joined, files=1)
     for name in sorted({path.name for path in directory.iterdir()} - {SUMS, SUMS_SIGNATURE}):
@@ -76,6 +81,14 @@ def verify(directory: Path, trusted: tuple[Path, ...] = ()) -> Iterator[Verdict]
             yield Verdict(name=name, notes=(note,))
         elif name not in sums:
             yield Verdict(name=name, faults=(f"{name}: not in {SUMS}",))
+    yield from _judge_states({state_id: name for state_id, name in states.items() if state_id})
+
+
+def _judge_states(states: Mapping[str, str]) -> Iterator[Verdict]:
+    """Yield a fault for more than one state; `states` maps ids to a bundle of each."""
+    if len(states) > 1:
+        made = ", ".join(f"{name} with {state_id[:SHOWN]}" for state_id, name in states.items())
+        yield Verdict(name=SUMS, faults=(f"the bundles were made with different states: {made}",))
 
 
 def compare(
@@ -211,6 +224,7 @@ def _judge_bundle(
         faults=tuple(faults),
         elsewhere=_count(manifest),
         manifest=manifest,
+        state_id=report.facts.get("STATE_ID", ""),
     )
 
 

@@ -12,6 +12,7 @@ from bundler.cli.options import (
     CLUSTER_YAML,
     DeltaOutput,
     Description,
+    NewState,
     Pins,
     SigningKey,
     State,
@@ -20,11 +21,8 @@ from bundler.cli.options import (
     with_inputs,
 )
 from bundler.cli.state_change import change_and_build, check_together
-from bundler.cluster.loader import load_cluster
-from bundler.cluster.plan import make_plan
 from bundler.errors import ConfigError, OutputError
 from bundler.files import write_atomically
-from bundler.paths import default_state
 from bundler.pipeline import open_secrets
 from bundler.pki.ca_certificates import check_has_cas
 from bundler.pki.user_access import (
@@ -35,7 +33,7 @@ from bundler.pki.user_access import (
     make_user_kubeconfig,
     revoke_admin,
 )
-from bundler.project import Inputs, load
+from bundler.project import Inputs, Project, check_state, load
 
 
 def create_command(
@@ -57,6 +55,7 @@ def create_command(
     config: Description = CLUSTER_YAML,
     pins: Pins = None,
     state: State = None,
+    new_state: NewState = False,
 ) -> None:
     """Create a kubeconfig with a client certificate for a user.
 
@@ -72,7 +71,7 @@ def create_command(
     if break_glass and group:
         raise ConfigError("--break-glass is a group of its own: leave out --group")
     _check_absent(target)
-    project = load(make_inputs(config, pins=pins, state=state, offline=True))
+    project = _load(make_inputs(config, pins=pins, state=state, new_state=new_state))
     with open_secrets(project, create=False) as secrets:
         user = make_user_kubeconfig(
             secrets.pki,
@@ -98,14 +97,14 @@ def export_command(
     config: Description = CLUSTER_YAML,
     pins: Pins = None,
     state: State = None,
+    new_state: NewState = False,
 ) -> None:
     """Export the administrator's certificate and key as PKCS#12.
 
     A browser or keychain can import the file.
     """
     _check_absent(output)
-    project = load(make_inputs(config, pins=pins, state=state, offline=True))
-    check_has_cas(project.state_path, project.plan)
+    project = _load(make_inputs(config, pins=pins, state=state, new_state=new_state))
     password = ask_secret(password_file, "Password", option="--password-file", confirm=True)
     check_password(password)
     with open_secrets(project, create=False) as secrets:
@@ -133,16 +132,22 @@ def revoke_command(
     """
     now = datetime.now(UTC)
     check_together(since, output)
-    cluster = load_cluster(inputs.description).cluster
-    state = inputs.state or default_state(inputs.description, cluster.name)
-    plan = make_plan(cluster)
-    check_has_cas(state, plan)
+    project = _load(inputs)
 
     def change() -> None:
-        log.info(f"the administrator's group is now {revoke_admin(state, plan, now)}")
+        group = revoke_admin(project.state_path, project.plan, now)
+        log.info(f"the administrator's group is now {group}")
 
-    change_and_build(change, inputs, since, output, sign, seal)
+    change_and_build(change, project, since, output, sign, seal)
     log.info("Then: install the bundles on every control plane, one after another")
+
+
+def _load(inputs: Inputs) -> Project:
+    """Load the project, and check that its state is here and complete."""
+    project = load(inputs)
+    check_state(project)
+    check_has_cas(project.state_path, project.plan)
+    return project
 
 
 def _check_absent(output: Path) -> None:

@@ -52,7 +52,9 @@ def build_command(
     one in cluster.yaml, otherwise the built-in one.
 
     Keys and certificates are created once, in the state directory, and then reused. The same inputs
-    give the same bytes.
+    give the same bytes. The lock and every bundle record the state's id. Where they name another
+    state than the one that is here, or none is here, the build stops (exit code 4): a new state is
+    another cluster.
 
     Prints one line per file: digest, size, path.
     """
@@ -87,7 +89,7 @@ def render_command(
 
 
 def _print_preview(inputs: Inputs, output: Path, media: Media) -> None:
-    preview = pipeline.preview(inputs, media)
+    preview = pipeline.preview(inputs, output, media)
     for artifact, is_cached in preview.artifacts:
         log.result(f"{'cached' if is_cached else 'fetch '}  {show_url(artifact.url)}")
         log.result(f"        {artifact.algorithm} {artifact.digest} ({artifact.source})")

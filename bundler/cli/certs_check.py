@@ -11,11 +11,17 @@ import typer
 from cryptography import x509
 
 from bundler import log
-from bundler.cli.options import CLUSTER_YAML, Description, Json, State, Warn
-from bundler.cluster.loader import load_cluster
-from bundler.cluster.plan import ClusterPlan, make_plan
+from bundler.cli.options import (
+    CLUSTER_YAML,
+    Description,
+    Json,
+    NewState,
+    State,
+    Warn,
+    make_inputs,
+)
+from bundler.cluster.plan import ClusterPlan
 from bundler.errors import ConfigError, PkiError
-from bundler.paths import default_state
 from bundler.pki import declarations
 from bundler.pki.endpoints import find_endpoint, list_endpoints
 from bundler.pki.inventory import parse_days
@@ -26,6 +32,7 @@ from bundler.pki.live import (
     list_names,
 )
 from bundler.pki.rotation_stages import NEXT, PREVIOUS
+from bundler.project import check_state, load
 from bundler.state.directory import RESTORE, check_is_state, recover_state
 
 PARALLEL_CONNECTIONS = 16
@@ -54,6 +61,7 @@ def check_command(
     ca: TrustedCa = None,
     config: Description = CLUSTER_YAML,
     state: State = None,
+    new_state: NewState = False,
     warn: Warn = None,
     as_json: Json = False,
 ) -> None:
@@ -77,15 +85,16 @@ def check_command(
         )
     days = parse_days("--warn", warn) if warn else None
     now = datetime.now(UTC)
-    cluster = load_cluster(config).cluster
-    plan = make_plan(cluster)
+    project = load(make_inputs(config, state=state, new_state=new_state), quiet=True)
+    plan = project.plan
     if ca:
         trusted: dict[str, tuple[x509.Certificate, ...]] = {
             name: (_load(ca),) for name in declarations.list_ca_names(plan)
         }
         known: dict[str, x509.Certificate] = {}
     else:
-        trusted, known = _load_state(state or default_state(config, cluster.name), plan)
+        check_state(project)
+        trusted, known = _load_state(project.state_path, plan)
     chosen = [find_endpoint(text, plan) for text in endpoints or ()] or [*list_endpoints(plan)]
 
     def check(endpoint: Endpoint) -> Finding:

@@ -10,10 +10,16 @@ from typing import Annotated
 import typer
 
 from bundler import log
-from bundler.bundle.inspect import read_front
-from bundler.cli.options import CLUSTER_YAML, Description, Json, State, Warn
-from bundler.cluster.loader import load_cluster
-from bundler.paths import default_state
+from bundler.bundle.front import read_front
+from bundler.cli.options import (
+    CLUSTER_YAML,
+    Description,
+    Json,
+    NewState,
+    State,
+    Warn,
+    make_inputs,
+)
 from bundler.pki.inventory import (
     CertificateEntry,
     PendingRequest,
@@ -22,6 +28,7 @@ from bundler.pki.inventory import (
     list_state_certificates,
     parse_days,
 )
+from bundler.project import check_state, load
 
 WIDTH = 100
 INDENT = " " * 23
@@ -36,6 +43,7 @@ def list_command(
     ] = None,
     config: Description = CLUSTER_YAML,
     state: State = None,
+    new_state: NewState = False,
     warn: Warn = None,
     as_json: Json = False,
 ) -> None:
@@ -50,13 +58,13 @@ def list_command(
     requests: tuple[PendingRequest, ...] = ()
     if bundle is not None:
         entries = list_bundle_certificates(bundle, now)
-        if seal := read_front(bundle)[0].seal:
+        if seal := read_front(bundle).manifest.seal:
             log.warning(
                 f"{bundle}: {len(seal.tags)} files are sealed: certificates in kubeconfigs are not"
                 " listed; bundler certs list shows those of the state directory"
             )
     else:
-        directory = state or default_state(config, load_cluster(config).cluster.name)
+        directory = state or _find_state(config, new_state=new_state)
         entries = list_state_certificates(directory, now)
         requests = list_requests(directory)
     if as_json:
@@ -65,6 +73,13 @@ def list_command(
         _print(entries, requests, days)
     if days is not None and any(entry.days_left < days for entry in entries):
         raise typer.Exit(1)
+
+
+def _find_state(config: Path, *, new_state: bool) -> Path:
+    """Find the state directory, and check that it is the one that the lock names."""
+    project = load(make_inputs(config, new_state=new_state), quiet=True)
+    check_state(project)
+    return project.state_path
 
 
 def _as_data(

@@ -10,13 +10,10 @@ from bundler import log
 from bundler.cli.media import SealOption, SinceOption
 from bundler.cli.options import DeltaOutput, Json, SigningKey, with_inputs
 from bundler.cli.state_change import change_and_build, check_together
-from bundler.cluster.loader import load_cluster
-from bundler.cluster.plan import make_plan
 from bundler.errors import ConfigError
-from bundler.paths import default_state
 from bundler.pki.inventory import parse_days
 from bundler.pki.renew import Renewal, Selection, renew
-from bundler.project import Inputs
+from bundler.project import Inputs, check_state, load
 from bundler.state.replaced import get_archive_path
 
 Names = Annotated[
@@ -74,9 +71,9 @@ def renew_command(
     now = datetime.now(UTC)
     selection = _make_selection(names, expiring, now, everything=everything)
     check_together(since, output)
-    cluster = load_cluster(inputs.description).cluster
-    state = inputs.state or default_state(inputs.description, cluster.name)
-    plan = make_plan(cluster)
+    project = load(inputs)
+    check_state(project)
+    state, plan = project.state_path, project.plan
     planned = renew(state, plan, selection, now, keep_keys=keep_keys, dry_run=True)
     if dry_run or not planned:
         _print_renewals(planned, as_json=as_json)
@@ -93,7 +90,7 @@ def renew_command(
         archive = get_archive_path(state, now)
         log.info(f"{len(renewals)} certificates renewed; the old ones are in {archive}")
 
-    change_and_build(change, inputs, since, output, sign, seal)
+    change_and_build(change, project, since, output, sign, seal)
 
 
 def _make_selection(

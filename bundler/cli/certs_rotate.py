@@ -11,9 +11,6 @@ from bundler import log
 from bundler.cli.media import SealOption, SinceOption
 from bundler.cli.options import DeltaOutput, Json, SigningKey, with_inputs
 from bundler.cli.state_change import change_and_build, check_together
-from bundler.cluster.loader import load_cluster
-from bundler.cluster.plan import make_plan
-from bundler.paths import default_state
 from bundler.pki.rotation import (
     STEPS,
     check_step,
@@ -22,7 +19,7 @@ from bundler.pki.rotation import (
     rotate,
 )
 from bundler.pki.rotation_stages import read_stage
-from bundler.project import Inputs
+from bundler.project import Inputs, check_state, load
 
 StepName = StrEnum("StepName", {step.name: step.name for step in STEPS})  # type: ignore[misc]
 
@@ -68,13 +65,14 @@ def rotate_command(
     """
     now = datetime.now(UTC)
     check_together(since, output)
-    cluster = load_cluster(inputs.description).cluster
-    state = inputs.state or default_state(inputs.description, cluster.name)
+    project = load(inputs)
+    check_state(project)
+    state, plan = project.state_path, project.plan
     if not step:
         stage = describe_stage(state)
         log.result(json.dumps({"stage": read_stage(state).value}) if as_json else stage)
         return
-    name, plan = step.value, make_plan(cluster)
+    name = step.value
 
     def take_step(*, dry_run: bool) -> None:
         change = rotate(state, plan, name, now, dry_run=dry_run)
@@ -86,5 +84,5 @@ def rotate_command(
         log.info("nothing was changed")
         return
     check_step(state, plan, name)
-    change_and_build(lambda: take_step(dry_run=False), inputs, since, output, sign, seal)
+    change_and_build(lambda: take_step(dry_run=False), project, since, output, sign, seal)
     log.info(f"Then: {find_step(name).next_action}")

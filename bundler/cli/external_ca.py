@@ -15,6 +15,7 @@ from bundler.cli.options import (
     CLUSTER_YAML,
     Description,
     Json,
+    NewState,
     Pins,
     State,
     ask_secret,
@@ -27,7 +28,7 @@ from bundler.pki.external_ca.import_ca import import_ca
 from bundler.pki.external_ca.import_report import ImportReport
 from bundler.pki.external_ca.import_signed import import_signed
 from bundler.pki.external_ca.requests import ensure_requests
-from bundler.project import check
+from bundler.project import check, check_state
 from bundler.state.directory import State as StateDirectory
 from bundler.state.directory import open_state
 
@@ -70,6 +71,7 @@ def request_command(
     config: Description = CLUSTER_YAML,
     pins: Pins = None,
     state: State = None,
+    new_state: NewState = False,
     as_json: Json = False,
 ) -> None:
     """Write certificate signing requests (CSRs) for an external CA.
@@ -82,8 +84,9 @@ def request_command(
     certificates. Until then `bundler build` refuses to run.
     """
     now = datetime.now(UTC)
-    project = check(make_inputs(config, pins=pins, state=state))
-    with open_state(project.state_path, create=True) as opened:
+    project = check(make_inputs(config, pins=pins, state=state, new_state=new_state))
+    may_create = check_state(project)
+    with open_state(project.state_path, create=may_create) as opened:
         wanted = ensure_requests(
             opened,
             project.plan,
@@ -158,6 +161,7 @@ def import_command(
     config: Description = CLUSTER_YAML,
     pins: Pins = None,
     state: State = None,
+    new_state: NewState = False,
     as_json: Json = False,
 ) -> None:
     """Import certificates that an external CA signed, or a CA with its key.
@@ -166,12 +170,13 @@ def import_command(
     and validity. Reports all problems at once. Imports either all certificates or none.
     """
     now = datetime.now(UTC)
-    project = check(make_inputs(config, pins=pins, state=state))
+    project = check(make_inputs(config, pins=pins, state=state, new_state=new_state))
+    may_create = check_state(project)
     plan, directory = project.plan, project.state_path
     if ca:
         if files or root or not cert:
             raise ConfigError("use --authority with --cert, --key and --chain, and without files")
-        with _open(directory, create=True, dry_run=dry_run) as opened:
+        with _open(directory, create=may_create, dry_run=dry_run) as opened:
             report = import_ca(
                 opened, plan, ca, now, certificate=cert, key=key, chain=chain,
                 ask=lambda: ask_secret(passphrase_file, "Passphrase of the key"),

@@ -9,7 +9,7 @@ from bundler.cli.options import shown, with_inputs
 from bundler.project import Inputs
 
 
-@with_inputs("state")
+@with_inputs("state", "new_state")
 def fetch_command(inputs: Inputs) -> None:
     """Download every file that cluster.yaml needs into the cache.
 
@@ -26,7 +26,7 @@ def fetch_command(inputs: Inputs) -> None:
         log.result(f"{artifact.pin}  {path.stat().st_size:>12}  {shown(path)}")
 
 
-@with_inputs("state")
+@with_inputs("state", "new_state")
 def lock_command(
     inputs: Inputs,
     update: Annotated[

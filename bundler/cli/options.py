@@ -102,6 +102,14 @@ State = Annotated[
         " Default: NAME.state next to cluster.yaml.",
     ),
 ]
+NewState = Annotated[
+    bool,
+    typer.Option(
+        "--new-state",
+        help="Use this state directory although cluster.lock.yaml or earlier bundles were made with"
+        " another: the result is another cluster. A build makes it if it is missing.",
+    ),
+]
 Strict = Annotated[
     bool,
     typer.Option(
@@ -124,6 +132,7 @@ def make_inputs(
     pins: Pins = None,
     cache: CachePath = None,
     state: State = None,
+    new_state: NewState = False,
     strict: Strict = False,
     quiet: Quiet = False,
 ) -> Inputs:
@@ -144,6 +153,7 @@ def make_inputs(
         offline=offline,
         pins=pins,
         state=state,
+        new_state=new_state,
         strict=strict,
         registries=_make_registries(registry_mirror or [], insecure_registry or []),
     )
@@ -168,6 +178,7 @@ def repeat_options(inputs: Inputs) -> list[str]:
     words = [str(word) for option, value in given if value for word in (option, value)]
     return [
         *words,
+        *(("--new-state",) if inputs.new_state else ()),
         *(("--offline",) if inputs.offline else ()),
         *(("--strict",) if inputs.strict else ()),
     ]

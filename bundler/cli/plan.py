@@ -21,19 +21,26 @@ def plan_command(
         Path, typer.Argument(metavar="NEW", help="The directory of the bundles to install.")
     ],
     files: Annotated[bool, typer.Option("--files", help="Also list each changed file.")] = False,
+    new_state: Annotated[
+        bool,
+        typer.Option(
+            "--new-state", help="Plan it although NEW was made with another state: a new cluster."
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Show what an upgrade from OLD to NEW changes on each host, in rollout order.
 
     Shows the order of the hosts, the restarts with their interruptions, and the nodes to drain. An
-    upgrade that skips a Kubernetes minor is refused, with the minors to go through.
+    upgrade that skips a Kubernetes minor is refused, with the minors to go through. So are bundles
+    that were made with different states.
 
     `install.sh --plan` shows the same on one host, compared with its real files. `bundler diff
     --text` shows the changed lines.
 
     Exit codes: 0 success, with or without changes; 2 refused; 6 a bundle is not readable.
     """
-    rollout = make_upgrade_plan(before, after)
+    rollout = make_upgrade_plan(before, after, new_state=new_state)
     if as_json:
         log.result(json.dumps(dataclasses.asdict(rollout), indent=2))
     else:

@@ -12,6 +12,7 @@ from bundler.errors import ConfigError
 from bundler.paths import default_state
 from bundler.state.archive import export_state, import_state
 from bundler.state.directory import check_is_state
+from bundler.state.state_id import SHOWN, read_state_id
 
 PassphraseFile = Annotated[
     Path | None,
@@ -37,7 +38,7 @@ def export_command(
     check_is_state(directory)
     passphrase = ask_secret(passphrase_file, "Passphrase", confirm=True)
     count = export_state(directory, output, passphrase)
-    log.info(f"{output}: {count} files from {directory}, encrypted")
+    log.info(f"{output}: {count} files of {_describe(directory)}, encrypted")
 
 
 def import_command(
@@ -52,7 +53,12 @@ def import_command(
     """
     directory = _find_state(config, state)
     count = import_state(file, directory, ask_secret(passphrase_file, "Passphrase"))
-    log.info(f"{directory}: {count} files")
+    log.info(f"{directory}: {count} files of {_describe(directory)}")
+
+
+def _describe(directory: Path) -> str:
+    """Name a state by its id, which cluster.lock.yaml and bundles record."""
+    return f"state {(read_state_id(directory) or 'without keys')[:SHOWN]}"
 
 
 def _find_state(config: Path, state: Path | None) -> Path:

@@ -9,7 +9,7 @@ from bundler.bundle.layout import Media
 from bundler.cli.media import next_step
 from bundler.cli.options import repeat_options, shown
 from bundler.errors import ConfigError
-from bundler.project import Inputs
+from bundler.project import Inputs, Project
 
 
 def check_together(since: list[str] | None, output: Path | None) -> None:
@@ -23,7 +23,7 @@ def check_together(since: list[str] | None, output: Path | None) -> None:
 
 def change_and_build(
     change: Callable[[], None],
-    inputs: Inputs,
+    project: Project,
     since: list[str] | None,
     output: Path | None,
     sign: Path | None,
@@ -47,12 +47,12 @@ def change_and_build(
         has_changed = True
 
     try:
-        files = pipeline.build(
-            inputs, output, signing_key=sign, media=media, change_state=change_once
+        files = pipeline.build_project(
+            project, output, signing_key=sign, media=media, change_state=change_once
         )
     except BaseException:
         if has_changed:
-            command = _make_command(inputs, media, output, sign)
+            command = _make_command(project.inputs, media, output, sign)
             log.warning(
                 "the state has changed, but its bundles are not written. Fix: do not change the"
                 f" state again; run: {command}"

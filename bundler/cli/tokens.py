@@ -12,12 +12,10 @@ from bundler import log
 from bundler.cli.media import SealOption, SinceOption
 from bundler.cli.options import DeltaOutput, Json, SigningKey, with_inputs
 from bundler.cli.state_change import change_and_build, check_together
-from bundler.cluster.loader import load_cluster
 from bundler.cluster.plan import worker_names
 from bundler.cluster.schema import Cluster
 from bundler.errors import ConfigError
-from bundler.paths import default_state
-from bundler.project import Inputs
+from bundler.project import Inputs, check_state, load
 from bundler.state.directory import open_state
 from bundler.state.tokens import Token, list_nodes_with_tokens, renew_tokens
 
@@ -61,8 +59,9 @@ def renew_command(
     """
     now = datetime.now(UTC)
     check_together(since, output)
-    cluster = load_cluster(inputs.description).cluster
-    directory = inputs.state or default_state(inputs.description, cluster.name)
+    project = load(inputs)
+    check_state(project)
+    cluster, directory = project.cluster, project.state_path
     chosen = _choose(nodes or [], cluster, everything=everything)
 
     def renew(*, dry_run: bool) -> Mapping[str, Token]:
@@ -78,7 +77,7 @@ def renew_command(
         return
     change_and_build(
         lambda: _print_tokens(renew(dry_run=False), as_json=as_json),
-        inputs,
+        project,
         since,
         output,
         sign,

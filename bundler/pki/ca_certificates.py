@@ -21,6 +21,7 @@ from bundler.pki.certificate_rules import make_needs
 from bundler.pki.key_pairs import get_warning_time, load_key, write_pair
 from bundler.pki.name_constraints import check_name_constraints
 from bundler.state.directory import GET_STATE, RESTORE, State, check_is_state, has_entries
+from bundler.state.state_id import ensure_state_id, read_state_id
 
 SERVICE_ACCOUNT = "service-account"
 CA_WARNING = timedelta(days=180)
@@ -89,6 +90,8 @@ def _ensure_service_account(
 ) -> tuple[bytes, bytes]:
     directory = state.directory / "pki" / SERVICE_ACCOUNT
     if not directory.is_dir():
+        if read_state_id(state.directory):
+            raise PkiError(f"{directory}: missing, but this state had one", hint=RESTORE)
         check_not_lost(directory, after=())
         key = issuing.make_key(plan.cluster.pki.key)
         files = {
@@ -96,6 +99,7 @@ def _ensure_service_account(
             "pub.pem": issuing.encode_public_key(key.public_key()),
         }
         state.write_directory(directory, files)
+        ensure_state_id(state.directory)
         notes.append("service-account key pair: created")
     key, key_pem = load_key(directory, state)
     public_pem = state.read_file(directory / "pub.pem")

@@ -82,6 +82,7 @@ HIGHEST_PRIORITY = 200
 class Secrets:
     """What the state directory has: everything that is unique to this cluster."""
 
+    state_id: str
     pki: Pki = field(repr=False)
     pod_subnets: Mapping[str, IPv4Network]  # by worker; flannel assigns its own
     tokens: Tokens = field(repr=False)
@@ -106,6 +107,7 @@ STATE_NAMES = (
     "service_account_key",
     "servers_anchors",
     "service_account_public",
+    "state_id",
     "token_expires",
     "tokens",
 )
@@ -188,7 +190,7 @@ def _make_role_values(plan: ClusterPlan, node: NodePlan) -> dict[str, Any]:
 def _make_state_values(plan: ClusterPlan, node: NodePlan, secrets: Secrets) -> dict[str, Any]:
     """Make the values of STATE_NAMES; functions take the name of a certificate or CA."""
     pki = secrets.pki
-    pairs = [*pki.nodes.get(node.name, {}).values(), *pki.cluster.values()]
+    pairs = _list_pairs(pki, node.name)
     cas = {**pki.cas, KUBELET_CA: pki.kubelet_ca}
     own = secrets.tokens.current.get(node.name)
 
@@ -224,6 +226,7 @@ def _make_state_values(plan: ClusterPlan, node: NodePlan, secrets: Secrets) -> d
 
     return {
         "admin_group": pki.admin_group,
+        "state_id": secrets.state_id,
         "tokens": secrets.tokens,
         "token_expires": int(own.expires.timestamp()) if own else "",
         "anchors": lambda name: pki.trust.by_ca[name].decode().rstrip(),
@@ -232,7 +235,7 @@ def _make_state_values(plan: ClusterPlan, node: NodePlan, secrets: Secrets) -> d
         "authorities_believed": pki.trusted_rotation_ids,
         "encryption_key": secrets.encryption_key,
         "initial_etcd_members": secrets.initial_etcd_members,
-        "not_before": max(int(pair.not_before.timestamp()) for pair in pairs),
+        "not_before": get_not_before(pki, node.name),
         "not_after": min(int(pair.not_after.timestamp()) for pair in pairs),
         "certificate": lambda name: pair(name).certificate_pem.decode().rstrip(),
         "key": lambda name: pair(name).key_pem.decode().rstrip(),
@@ -242,6 +245,15 @@ def _make_state_values(plan: ClusterPlan, node: NodePlan, secrets: Secrets) -> d
         "bootstrap_kubeconfig": bootstrap_kubeconfig,
         "kubelet_kubeconfig": kubelet_kubeconfig,
     }
+
+
+def get_not_before(pki: Pki, node: str) -> int:
+    """Return when the newest certificate in a node's bundle became valid, in seconds."""
+    return max(int(pair.not_before.timestamp()) for pair in _list_pairs(pki, node))
+
+
+def _list_pairs(pki: Pki, node: str) -> list[KeyPair]:
+    return [*pki.nodes.get(node, {}).values(), *pki.cluster.values()]
 
 
 def _image_of(plan: ClusterPlan, use: str, arch: str | None = None) -> str:

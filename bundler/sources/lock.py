@@ -101,7 +101,8 @@ class LockEntry(BaseModel):
 class Lock(BaseModel):
     """The complete file.
 
-    `base` is `packages.base` when the packages were resolved: dependencies in these packages have
+    `state` is the id of the state directory that the first build with the lock used. `base` is
+    `packages.base` when the packages were resolved: dependencies in these packages have
     no entries. None if the cluster has no `packages`.
     """
 
@@ -109,6 +110,7 @@ class Lock(BaseModel):
 
     lock: Literal[1] = 1  # the format's version
     cluster: str
+    state: Annotated[str | None, Field(pattern=r"^[0-9a-f]{64}$")] = None
     base: tuple[str, ...] | None = None
     entries: tuple[LockEntry, ...]
 
@@ -152,14 +154,19 @@ def parse_lock(content: bytes, path: Path) -> Lock:
 
 
 def write_lock(lock: Lock, path: Path) -> None:
-    """Write a lock, sorted, so that a diff shows only what changed."""
+    """Write a lock, if the file is not the same already."""
+    content = format_lock(lock)
+    if not path.is_file() or path.read_bytes() != content:
+        write_atomically(path, content, mode=0o644)
+
+
+def format_lock(lock: Lock) -> bytes:
+    """The lock as a file, sorted, so that a diff shows only what changed."""
     entries = sorted(lock.entries, key=lambda entry: entry.key)
     data = lock.model_copy(update={"entries": tuple(entries)}).model_dump(
         mode="json", exclude_none=True
     )
-    content = (HEADING + yaml.safe_dump(data, sort_keys=False, width=4096)).encode()
-    if not path.is_file() or path.read_bytes() != content:
-        write_atomically(path, content, mode=0o644)
+    return (HEADING + yaml.safe_dump(data, sort_keys=False, width=4096)).encode()
 
 
 _HINT = "restore it from version control, or create it again with: bundler lock"

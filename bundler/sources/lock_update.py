@@ -144,7 +144,9 @@ def make_lock(
     changes += [LockChange("dropped", entry) for entry in left.values()]
     entries = tuple(change.entry for change in changes if change.what != "dropped")
     base = tuple(sorted(set(cluster.packages.base))) if cluster.packages else None
-    return Lock(cluster=cluster.name, base=base, entries=entries), tuple(changes)
+    state = old.state if old else None
+    new_lock = Lock(cluster=cluster.name, state=state, base=base, entries=entries)
+    return new_lock, tuple(changes)
 
 
 def _refuse(drift: dict[str, list[str]], unknown: set[str], names: set[str]) -> None:

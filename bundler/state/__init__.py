@@ -1,6 +1,7 @@
 """The state directory: secrets and allocations that are created once for a cluster and then reused.
 
 directory.py    its files
+state_id.py     its id, which tells two states apart
 tokens.py       the bootstrap tokens of workers
 transaction.py  change several of its files at once
 replaced.py     keep what a change replaces

@@ -1,6 +1,7 @@
 """The state directory on disk: what is created once for a cluster and then reused.
 
     .lock                       locked while a build reads or writes
+    state-id                    see state_id.py
     encryption-key              32 random bytes in base64, for Secrets in etcd
     allocations.yaml            which pod subnet each worker has
     etcd-founders               the initial members of etcd, one name per line
@@ -42,6 +43,7 @@ from bundler.private_files import (
     make_private_directory,
     open_private,
 )
+from bundler.state.state_id import ensure_state_id
 from bundler.state.transaction import CHANGE, finish_transaction
 
 RESTORE = (
@@ -215,6 +217,7 @@ def open_state(
             _lock(descriptor, path, notify)
             remove_leftovers(path)
             finish_transaction(path)
+            ensure_state_id(path)
         yield State(path)
     finally:
         os.close(descriptor)

@@ -15,6 +15,7 @@ from bundler.cluster.components import minor_of
 from bundler.cluster.schema import Role
 from bundler.errors import ConfigError, OutputError
 from bundler.render.bundle_manifest import ManifestEntry
+from bundler.state.state_id import SHOWN
 from bundler.upgrade.diff import Pair, pair_bundles
 from bundler.upgrade.runbook import GROUPS, group_of, is_late
 from bundler.upgrade.text import TEXT_LIMIT
@@ -71,11 +72,12 @@ class UpgradePlan:
     stages: tuple[RolloutStage, ...]
 
 
-def make_upgrade_plan(before: Path, after: Path) -> UpgradePlan:
+def make_upgrade_plan(before: Path, after: Path, *, new_state: bool = False) -> UpgradePlan:
     """List what `after`, installed over `before`, changes on each host, in the runbook's order.
 
-    Raises ConfigError for bundles of two clusters and for a skipped or downgraded minor;
-    OutputError if a bundle cannot be read or differs from its manifest.
+    Raises ConfigError for bundles of two clusters, for a skipped or downgraded minor, and unless
+    `new_state` for bundles of two states; OutputError if a bundle cannot be read or differs from
+    its manifest.
     """
     pairs = [(pair, *_read_pair(pair)) for pair in pair_bundles(before, after)]
     reports = [report for _, *both in pairs for report in both if report]
@@ -84,6 +86,8 @@ def make_upgrade_plan(before: Path, after: Path) -> UpgradePlan:
             f"the bundles belong to {len(names)} clusters ({', '.join(sorted(names))});"
             " give two builds of one cluster"
         )
+    if not new_state:
+        _check_states(pairs)
     _check_versions([(old, new) for _, old, new in pairs if old and new])
     stages: dict[int, list[HostStep]] = {}
     leaving = []
@@ -117,6 +121,25 @@ def _read(path: Path | None) -> BundleReport | None:
             f"{path}: {report.faults[0]}", hint=f"list all faults with: bundler inspect {path}"
         )
     return report
+
+
+def _check_states(
+    pairs: list[tuple[Pair, BundleReport | None, BundleReport | None]],
+) -> None:
+    """Check that all bundles were made with one state; bundles that do not name it are left out."""
+    made: dict[str, Path] = {}
+    for pair, old, new in pairs:
+        for path, report in ((pair.before, old), (pair.after, new)):
+            if path and report and (state_id := report.facts.get("STATE_ID")):
+                made.setdefault(state_id, path)
+    if len(made) > 1:
+        shown = ", ".join(f"{path} with {state_id[:SHOWN]}" for state_id, path in made.items())
+        raise ConfigError(
+            f"the bundles were made with different states: {shown}; the installed hosts cannot join"
+            " a cluster of another state",
+            hint="build again with the state of the installed bundles (bundler state import FILE);"
+            " if you want another cluster: --new-state",
+        )
 
 
 def _check_versions(pairs: list[tuple[BundleReport, BundleReport]]) -> None:

@@ -70,6 +70,7 @@ def make_runbook(
     deltas: Collection[str],
     seals: Mapping[str, Seal],
     *,
+    state_id: str,
     signed: bool,
     join_before: datetime | None,
 ) -> bytes:
@@ -98,6 +99,7 @@ def make_runbook(
             seals=seals,
             signed=signed,
             join_before=join_before,
+            state_id=state_id,
             spoken=group_digits,
             accepted=tuple(list_accepted(plan.cluster)),
             first=plan.having(Role.CONTROL_PLANE)[0],

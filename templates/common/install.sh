@@ -13,6 +13,8 @@
 #   --ready-within SECONDS  how long to wait until the units are ready (default 120; 90 if the host can go
 #                           back to a healthy generation)
 #   --settle SECONDS        how long each unit must have run without a restart (default 10)
+#   --new-state             install the bundle although it was made with another state directory than the installed
+#                           one: this host leaves its cluster for another
 #   --no-rollback           keep the new generation even if it is not healthy, to look into it
 #   --list                  list the generations on this host
 #   --rollback [N]          go to generation N; by default to the newest other one that was healthy;
@@ -229,7 +231,7 @@ parse_options() {
     given=$#
     dry_run=no report=list packages_only=no wait_limit='' slot_wait=0 settle=10 skipped=' ' payload=''
     unseal_file='' unseal_key=''
-    go_back=yes returned_from='' recovering=no well_before=no drain=yes
+    go_back=yes returned_from='' recovering=no well_before=no drain=yes new_state=no
     while [ $# -gt 0 ]; do
         case $1 in
             --dry-run) dry_run=yes ;;
@@ -255,6 +257,7 @@ parse_options() {
                 ;;
             --no-rollback) go_back=no ;;
             --no-drain) drain=no ;;
+            --new-state) new_state=yes ;;
             --list)
                 list_generations
                 exit 0

@@ -104,7 +104,7 @@ class Host:
         with open_state(self.directory / "state", create=True) as state:
             made = ensure_pki(state, self.plan, datetime.now(UTC))
             secrets = Secrets(
-                pod_subnets={},
+                state_id="0" * 64, pod_subnets={},
                 pki=made, tokens=make_tokens(), encryption_key=state.ensure_encryption_key(), initial_etcd_members=("one",)
             )  # fmt: skip
             tree = render_node(self.plan, self.plan.nodes[0], secrets)

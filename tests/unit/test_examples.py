@@ -32,14 +32,18 @@ def copy_example(name: str, directory: Path) -> Path:
 @pytest.mark.parametrize("name", ["single", "production"])
 def test_all_upstream_files_of_an_example_are_pinned(tmp_path: Path, name: str) -> None:
     description = copy_example(name, tmp_path)
-    shown = preview(Inputs(description=description, cache=Cache(tmp_path / "cache"), offline=True))
+    shown = preview(
+        Inputs(description=description, cache=Cache(tmp_path / "cache"), offline=True), tmp_path
+    )
     assert all(artifact.source.startswith("catalog: ") for artifact, _ in shown.artifacts)
     assert len(shown.bundles) == len(shown.cluster.nodes)
 
 
 def test_the_tutorials_upstream_files_are_pinned_except_flannel(tmp_path: Path) -> None:
     description = copy_example("tutorial", tmp_path)
-    shown = preview(Inputs(description=description, cache=Cache(tmp_path / "cache"), offline=True))
+    shown = preview(
+        Inputs(description=description, cache=Cache(tmp_path / "cache"), offline=True), tmp_path
+    )
     own = [a.component for a, _ in shown.artifacts if not a.source.startswith("catalog: ")]
     assert own == ["flanneld"]
 
@@ -104,5 +108,7 @@ def test_the_smallest_example_of_the_readme_needs_no_pins(tmp_path: Path) -> Non
     readme = (EXAMPLES.parent / "README.md").read_text()
     block = readme[readme.index("```yaml\napiVersion:") :].split("```")[1].removeprefix("yaml\n")
     (tmp_path / "cluster.yaml").write_text(block)
-    shown = preview(Inputs(description=tmp_path / "cluster.yaml", cache=Cache(tmp_path / "cache")))
+    shown = preview(
+        Inputs(description=tmp_path / "cluster.yaml", cache=Cache(tmp_path / "cache")), tmp_path
+    )
     assert all(artifact.source.startswith("catalog: ") for artifact, _ in shown.artifacts)

@@ -20,6 +20,7 @@ PASSPHRASE = "correct horse battery"
 NEVER_CREATE = {
     "admin create": ("--name", "alice"),
     "admin export": ("--p12", "admin.p12", "--password-file", "passphrase"),
+    "admin revoke": (),
     "certs check": ("--live",),
     "certs list": (),
     "certs renew": ("--all",),

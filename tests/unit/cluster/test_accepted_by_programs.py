@@ -144,6 +144,7 @@ def render(
     def run(cluster: Cluster) -> dict[str, str]:
         plan = make_plan(cluster)
         secrets = Secrets(
+            state_id="0" * 64,
             pod_subnets={},
             pki=pki(plan),
             tokens=make_tokens("one"),

@@ -1,6 +1,6 @@
 # Preflight: check the host before anything is changed. All failures are printed at once, each with its fix.
 # What only a person can decide is advice: a warning with the commands to run, which stops nothing.
-# needs: LARGE dry_run generations here live manifest prefix skipped work
+# needs: LARGE dry_run generations here live manifest new_state prefix skipped work
 # sets: nothing
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
 
@@ -12,6 +12,8 @@ root|no|it runs as root
 systemd|no|systemd is running
 host|no|this host has the bundle's node name or address
 other-bundle|no|no bundle of another node or cluster is installed on this host
+state|no|the installed bundle was made with the same state directory on the builder (see --new-state)
+older-state|advice|the bundle's certificates are not older than the installed ones
 lock|no|no other install.sh or uninstall.sh is running
 address|yes|the node's address is on one of the host's interfaces
 arch|no|the host has the processor architecture of the bundle's programs
@@ -51,6 +53,8 @@ run_preflight() {
     : >"$work/failures"
     : >"$work/advice"
     check_space
+    check_state
+    check_older_state
     if ! is_staged; then
         for preflight in root systemd host other_bundle lock arch cgroups packages commands nginx_stream ports units \
             sysctls swap clock bootstrap_token upgrade cut_short turn drain time_sync firewall selinux resolver; do
@@ -134,6 +138,44 @@ check_other_bundle() {
     [ "$other" = / ] || [ "$other" = "$CLUSTER/$NODE" ] ||
         add_failure other-bundle "the bundle of $other is installed on this host" \
             "run /opt/k8s/bundle/uninstall.sh first"
+}
+
+# A bundle of another state has keys that the other hosts of this cluster do not trust. To a generation of its own the
+# host may always go back.
+check_state() {
+    installed_state=$prefix/opt/k8s/bundle/state.env
+    [ "$new_state" = no ] && ! is_generation && [ -f "$prefix/opt/k8s/bundle/node.env" ] || return 0
+    state_id=$(text_field "$here/state.env" STATE_ID) installed_id=$(find_installed_state)
+    if [ -z "$installed_id" ]; then
+        echo "note: state: the installed bundle does not name its state; this host now has state $state_id" >&2
+    elif [ "$installed_id" != "$state_id" ]; then
+        add_failure state "the installed bundle was made with state $(shorten "$installed_id"), this one with state \
+$(shorten "$state_id"): with the keys of another state this host cannot be in its cluster" \
+            "restore the state on the builder (bundler state import FILE) and build again; \
+if this host is to leave its cluster for another: --new-state"
+    fi
+}
+
+# The id of the installed bundle's state. Bundles from before state.env had it name it on control planes only: it is the
+# digest of this key.
+find_installed_state() {
+    installed_id=$(text_field "$installed_state" STATE_ID)
+    key=$prefix/etc/kubernetes/pki/sa.pub
+    if [ -n "$installed_id" ]; then
+        printf '%s\n' "$installed_id"
+    elif [ -f "$key" ]; then
+        print_digest <"$key"
+    fi
+}
+
+check_older_state() {
+    ! is_generation || return 0
+    installed_start=$(text_field "$prefix/opt/k8s/bundle/state.env" NOT_BEFORE)
+    start=$(text_field "$here/state.env" NOT_BEFORE)
+    [ "${installed_start:-0}" -gt "$start" ] || return 0
+    add_advice older-state "the newest certificate here is $(((installed_start - start + 3599) / 3600)) hours newer than \
+that of this bundle" "nothing, if an earlier build is wanted; otherwise the state on the builder was
+restored from an older export: restore the newest one, and build again"
 }
 
 check_lock() {
