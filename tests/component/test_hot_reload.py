@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from cryptography import x509
 from support.tokens import make_tokens
 
@@ -165,18 +166,31 @@ class Host:
         own = x509.load_pem_x509_certificate(self.file(path).read_bytes())
         return fetch_chain(self.address, port)[0] == own
 
-    def request(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
-        """Send a request as the administrator."""
+    def request(
+        self, method: str, path: str, body: object = None, *, client: str = "admin", **headers: str
+    ) -> tuple[int, Any]:
+        """Send a request with a client certificate, as the administrator by default."""
         state = self.directory / "state/pki"
         context = ssl.create_default_context(cafile=state / "kubernetes-ca/cert.pem")
-        context.load_cert_chain(state / "admin/cert.pem", state / "admin/key.pem")
+        context.load_cert_chain(state / client / "cert.pem", state / client / "key.pem")
         connection = http.client.HTTPSConnection(self.address, 6443, context=context, timeout=20)
         kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
         with closing(connection):
             text = json.dumps(body) if body else None
-            connection.request(method, path, text, {"Content-Type": kind})
+            connection.request(method, path, text, {"Content-Type": kind, **sent})
             answer = connection.getresponse()
             return answer.status, answer.read()
+
+    def bind_administrator(self) -> None:
+        """Apply the object that gives the administrator its rights, as kube-apply.service does."""
+        file = self.file("etc/kubernetes/addons/cluster-admins.yaml")
+        status, answer = self.request(
+            "POST", "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
+            yaml.safe_load(file.read_text()), client="front-proxy-client",
+            X_Remote_User="bundler:kube-apply", X_Remote_Group="system:masters",
+        )  # fmt: skip
+        assert status == 201, answer
 
     def is_ready(self) -> bool:
         try:
@@ -211,6 +225,7 @@ def host(programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[H
         for name in PROGRAMS:
             made.start(name)
         wait_for("the API server is ready", made.is_ready)
+        made.bind_administrator()
         yield made
     finally:
         made.stop()
