@@ -68,10 +68,11 @@ def run_jobs(calls: Iterable[Callable[[], Result]], options: FetchOptions) -> li
             _wait_for(jobs, GRACE)
             raise
     if failures:
-        hints = dict.fromkeys(error.hint for error in failures if error.hint)
+        # a hint has parts; what several files have in common is said once
+        hints = dict.fromkeys(part for error in failures for part in (error.hint or "").split("; "))
         raise ArtifactError(
             "\n".join(dict.fromkeys(error.message for error in failures)),
-            hint="; ".join(hints) or None,
+            hint="; ".join(filter(None, hints)) or None,
         )
     return results
 
@@ -166,7 +167,7 @@ def _hint(artifact: Artifact, options: FetchOptions) -> str:
             "give a directory that has the file with --mirror DIR, or build once without --offline"
         )
     close = closest_versions(artifact.component, artifact.version, artifact.arch)
-    near = f"; similar pinned versions: {', '.join(close)}" if close else ""
+    near = f"; similar pinned versions of {artifact.component}: {', '.join(close)}" if close else ""
     return f"check the version and the network, or use --mirror DIR or URL{near}"
 
 

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from support.shells import Sh
+from support.shells import TEMPLATES, Sh
 from support.trees import list_tree, rewrite_manifest
 
 
@@ -194,3 +194,19 @@ def test_uninstall_where_nothing_is_installed_has_nothing_to_do(
     done = sh(trees / "worker1" / "uninstall.sh", DESTDIR=str(root))
     assert done.returncode == 0
     assert "nothing to do" in done.stdout
+
+
+def test_a_directory_at_the_root_of_the_file_system_is_created(sh: Sh, tmp_path: Path) -> None:
+    (tmp_path / "groups").write_text("1 copy /bundler-is-not-here/k8s rootfs/x y\n")
+    script = tmp_path / "make.sh"
+    script.write_text(
+        f"set -u; prefix=; store={tmp_path} work={tmp_path} DATA_PATHS= RUNTIME_PATHS=\n"
+        f". {TEMPLATES}/common/lib/transaction/files.sh\n"
+        'xargs() { echo "from $(pwd): $*"; cat; }\nensure_directories\n'
+    )
+    done = sh(script)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "from /: mkdir -m 0755", "./bundler-is-not-here", "./bundler-is-not-here/k8s",
+    ]  # fmt: skip
+    assert (tmp_path / "dirs").read_text() == "/bundler-is-not-here\n/bundler-is-not-here/k8s\n"

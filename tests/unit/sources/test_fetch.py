@@ -432,7 +432,21 @@ def test_other_4xx_statuses_are_not_retried(
     with pytest.raises(ArtifactError, match=f"HTTP {status}") as caught:
         ensure_artifact(make_artifact(server.url + PATH), options)
     assert len(server.requests) == 1
-    assert "similar pinned versions: 3.4.23" in (caught.value.hint or "")
+    assert "similar pinned versions of etcd: 3.4.23" in (caught.value.hint or "")
+
+
+def test_what_several_failed_downloads_have_in_common_is_hinted_once(
+    server: Server, options: FetchOptions
+) -> None:
+    server.statuses = [404] * 9
+    one = make_artifact(server.url + PATH)
+    other = replace(one, component="kubernetes-node", version="1.20.2", digest="0" * 64)
+    with pytest.raises(ArtifactError) as caught:
+        ensure_artifacts((one, other), options)
+    hint = caught.value.hint or ""
+    assert hint.count("check the version and the network") == 1
+    assert "versions of etcd: " in hint
+    assert "versions of kubernetes-node: " in hint
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""pod-routes.sh, and directories that install.sh creates."""
+"""pod-routes.sh: the static routes between pod subnets."""
 
 from pathlib import Path
 
@@ -61,19 +61,3 @@ def test_down_removes_routes_and_rules(sh: Sh, tmp_path: Path) -> None:
 
 def test_an_unknown_action_is_refused(sh: Sh) -> None:
     assert sh(ROUTES, "sideways").returncode == 2
-
-
-def test_a_directory_at_the_root_of_the_file_system_is_created(sh: Sh, tmp_path: Path) -> None:
-    (tmp_path / "groups").write_text("1 copy /bundler-is-not-here/k8s rootfs/x y\n")
-    script = tmp_path / "make.sh"
-    script.write_text(
-        f"set -u; prefix=; store={tmp_path} work={tmp_path} DATA_PATHS= RUNTIME_PATHS=\n"
-        f". {TEMPLATES}/common/lib/transaction/files.sh\n"
-        'xargs() { echo "from $(pwd): $*"; cat; }\nensure_directories\n'
-    )
-    done = sh(script)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [
-        "from /: mkdir -m 0755", "./bundler-is-not-here", "./bundler-is-not-here/k8s",
-    ]  # fmt: skip
-    assert (tmp_path / "dirs").read_text() == "/bundler-is-not-here\n/bundler-is-not-here/k8s\n"
