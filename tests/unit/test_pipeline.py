@@ -47,6 +47,20 @@ def test_a_build_opens_cluster_yaml_the_pins_and_the_lock_once(tmp_path: Path) -
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "command", ["certs renew --all", "certs rotate trust", "tokens renew --all"]
+)
+def test_a_change_of_the_state_with_its_bundles_opens_each_file_once(
+    tmp_path: Path, command: str
+) -> None:
+    site = make_site(tmp_path)
+    site.build()
+    options = ("--since", str(tmp_path / "dist"), "-o", str(tmp_path / "new"))
+    opened = list_opened(*command.split(), *site.arguments, *options)
+    assert [opened.count(str(tmp_path / name)) for name in ("cluster.yaml", "pins.yaml")] == [1, 1]
+
+
+@pytest.mark.slow
 def test_a_build_makes_the_plan_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     site = make_site(tmp_path)
     plans = []
