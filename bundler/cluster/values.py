@@ -142,8 +142,12 @@ ImageReference = Annotated[
     str, Field(min_length=1), AfterValidator(_check_reference), Kind("image reference")
 ]
 SignatureUrl = Annotated[str, AfterValidator(_check_signature_url), Kind("URL")]
-Calendar = Annotated[str, Field(pattern=r"^[-A-Za-z0-9*:/,. ~]+$"), Kind("calendar expression")]
-"""When a timer runs: systemd.time(7), OnCalendar."""
+Calendar = Annotated[
+    str,
+    Field(pattern=r"^[-A-Za-z0-9*:/,.~]+( +[-A-Za-z0-9*:/,.~]+)*$"),
+    Kind("calendar expression"),
+]
+"""When a timer runs: systemd.time(7), OnCalendar. systemd drops spaces at the ends."""
 
 FlagValue = str | int | float | bool
 """A command-line flag's value as YAML gives it; `true` and `false` are written in lower case."""

@@ -173,6 +173,7 @@ EXTRA = {
     for base, slots in SLOTS.items()
 }
 RESOLV_CONF = BY_NAME["1.36", "extra.kubelet.config.resolvConf"]
+DEFRAGMENT = BY_NAME["1.36", "etcd.defragment"]
 EVENT_TTL = BY_NAME["1.36", "extra.kube-apiserver.flags.event-ttl"]
 
 places = st.sampled_from(sorted(BASES)).flatmap(
@@ -208,6 +209,7 @@ def test_hostile_text_in_any_place_arrives_unchanged_or_is_refused(site: Site) -
         place=EVENT_TTL, text='1h\nExecStartPost=/bin/sh -c "touch pwned"\nUser=nobody', insert=0
     )
     @example(place=EVENT_TTL, text="1h \\", insert=0)
+    @example(place=DEFRAGMENT, text=": ", insert=0)
     def try_text(place: Slot, text: str, insert: int) -> None:
         try_place(site, place, text, insert)
 
