@@ -1,4 +1,4 @@
-"""Fixtures that the tests of external CAs share."""
+"""Fixtures that the tests of renewal and rotation share, and those of external CAs."""
 
 import shutil
 from pathlib import Path
@@ -6,6 +6,21 @@ from pathlib import Path
 import pytest
 from support.external_ca_site import Site, make_site
 from support.offline_root import OfflineRoot
+from support.pki_plans import ensure_state
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A state directory with every certificate; tests use copies."""
+    path: Path = tmp_path_factory.mktemp("made") / "state"
+    ensure_state(path)
+    return path
+
+
+@pytest.fixture
+def state(made: Path, tmp_path: Path) -> Path:
+    """A copy of `made` that the test may change."""
+    return Path(shutil.copytree(made, tmp_path / "state"))
 
 
 @pytest.fixture

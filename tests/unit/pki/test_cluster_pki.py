@@ -23,19 +23,6 @@ MASTER_NAMES = {
 }
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """A state directory that is created once; the tests use copies."""
-    path = tmp_path_factory.mktemp("made") / "state"
-    ensure_state(path)
-    return path
-
-
-@pytest.fixture
-def state(made, tmp_path):
-    return Path(shutil.copytree(made, tmp_path / "state"))
-
-
 def test_the_first_build_creates_everything_and_reports_it(tmp_path):
     made = ensure_state(tmp_path / "state")
     assert set(made.cas) == set(declarations.CA_NAMES)

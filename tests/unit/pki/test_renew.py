@@ -31,19 +31,6 @@ def choose(*names: str, **more: object) -> Selection:
     return Selection(names=names, **more)  # type: ignore[arg-type]
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path: Path = tmp_path_factory.mktemp("made") / "state"
-    with open_state(path, create=True) as state:
-        ensure_pki(state, PLAN, NOW)
-    return path
-
-
-@pytest.fixture
-def state(made: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(made, tmp_path / "state"))
-
-
 def changed(before: dict[str, bytes], after: dict[str, bytes]) -> set[str]:
     return {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
 

@@ -35,19 +35,6 @@ PLAN = make_plan()
 CA_NAMES = ("etcd-ca", "front-proxy-ca", "kubernetes-ca")
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path: Path = tmp_path_factory.mktemp("made") / "state"
-    with open_state(path, create=True) as state:
-        ensure_pki(state, PLAN, NOW)
-    return path
-
-
-@pytest.fixture
-def state(made: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(made, tmp_path / "state"))
-
-
 def load(state: Path, now: datetime = DROP, plan: ClusterPlan = PLAN) -> Pki:
     with open_state(state, create=True) as opened:
         return ensure_pki(opened, plan, now)
