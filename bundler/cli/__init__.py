@@ -24,5 +24,6 @@ certs_check.py   bundler certs check
 certs_renew.py   bundler certs renew
 certs_rotate.py  bundler certs rotate
 tokens.py        bundler tokens renew
+seal.py          bundler seal renew
 external_ca.py   bundler certs request, bundler certs import
 """
