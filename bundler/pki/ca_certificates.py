@@ -91,7 +91,9 @@ def _ensure_service_account(
     directory = state.directory / "pki" / SERVICE_ACCOUNT
     if not directory.is_dir():
         if read_state_id(state.directory):
-            raise PkiError(f"{directory}: missing, but this state had one", hint=RESTORE)
+            raise PkiError(
+                f"{directory}: missing, but state-id, which is made later, exists", hint=RESTORE
+            )
         check_not_lost(directory, after=())
         key = issuing.make_key(plan.cluster.pki.key)
         files = {
