@@ -1,5 +1,6 @@
 """What all layers share."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,6 +8,14 @@ import pytest
 from support.descriptions import write_archive, write_description
 
 from bundler import log
+
+PRIVATE = Path.home() / ".cache" / "bundler-tests"
+"""Where tmp_path is. In /tmp, which every user can write, install.sh refuses to run."""
+
+
+def pytest_configure() -> None:
+    PRIVATE.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(PRIVATE))
 
 
 @pytest.fixture(autouse=True)

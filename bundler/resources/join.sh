@@ -56,6 +56,7 @@ fault() { echo "join.sh: $*" >&2; }
 
 # join NAME: runs in the directory of its volumes.
 join() {
+    [ "$check_only" = yes ] || check_place "$(pwd -P)" || return 1
     [ -f "$1.sha256" ] || {
         fault "$1.sha256: missing: copy it from the media; if they do not have it, the build was interrupted"
         return 1
@@ -88,6 +89,23 @@ join() {
     }
     mv -f "$part" "$1" || exit 1
     echo "$1: joined from $(($# - 1)) volumes"
+}
+
+# check_place DIRECTORY: nobody but root and the user who runs this can change what is written there.
+check_place() {
+    user=$(id -u)
+    set -- "$1"
+    while [ -n "${1%/*}" ]; do set -- "${1%/*}" "$@"; done
+    shared=$(ls -ldn / "$@" || echo "- - unreadable - - - - - .")
+    shared=$(printf '%s\n' "$shared" | awk -v user="$user" '
+        ($3 != 0 && $3 != user) || substr($1, 6, 1) == "w" || substr($1, 9, 1) == "w" {
+            for (i = 1; i < 9; i++) sub(/^[^ ]+ +/, "")
+            print
+            exit
+        }')
+    [ -n "$shared" ] || return 0
+    fault "others can change $shared: copy the volumes to a directory that only you can change, such as /root"
+    return 1
 }
 
 # check_volumes NAME: report every bad volume, and each of another split, which `cat` would join too.

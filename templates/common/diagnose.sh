@@ -20,6 +20,40 @@ LC_ALL=C
 PATH=${PATH:-}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:${DESTDIR:-}/opt/k8s/bin
 export LC_ALL PATH
 here=$(cd "$(dirname "$0")" && pwd -P) || exit 2
+
+# Only root may be able to change what runs as root: the directories above this script, and all that is next to it.
+# find_shared PATH [-prune]: the first of these that others can change; -prune: without what is in PATH. A user who
+# stages files with DESTDIR counts like root.
+find_shared() {
+    shared_path=$1 shared_depth=${2:-} shared_user=$(id -u)
+    set -- "$1"
+    while [ -n "${1%/*}" ]; do set -- "${1%/*}" "$@"; done
+    # shellcheck disable=SC2086 # no word or one
+    shared_lines=$(LC_ALL=C ls -ldn / "$@" && LC_ALL=C find "$shared_path" $shared_depth ! -type l \
+        \( ! -user 0 ! -user "$shared_user" -o -perm -020 -o -perm -002 \) -exec ls -ldn {} +) ||
+        shared_lines="- - unreadable - - - - - $shared_path"
+    printf '%s\n' "$shared_lines" | awk -v user="$shared_user" '
+        ($3 != 0 && $3 != user) || substr($1, 6, 1) == "w" || substr($1, 9, 1) == "w" {
+            for (i = 1; i < 9; i++) sub(/^[^ ]+ +/, "")
+            gsub(/[\001-\037\177]/, "?")
+            print
+            exit
+        }'
+}
+
+check_place() {
+    shared=$(find_shared "$1")
+    [ -n "$shared" ] || return 0
+    {
+        echo "${0##*/}: others than root can change $shared, and so what this script runs"
+        echo "    fix: unpack the tarball as root, with umask 022, in a directory that only root can change, as /root"
+        echo "Nothing was changed."
+    } >&2
+    exit 3
+}
+
+check_place "$here"
+
 for part in core/common transaction/payload core/redact transaction/generations; do
     # shellcheck disable=SC1090 # the files of the bundle
     . "$here/lib/$part.sh" || exit 2

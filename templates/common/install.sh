@@ -51,6 +51,39 @@ script=$0
 case $script in */*) ;; *) script=./$script ;; esac
 here=$(cd "${script%/*}/" && pwd -P) || exit 2
 
+# Only root may be able to change what runs as root: the directories above this script, and all that is next to it.
+# find_shared PATH [-prune]: the first of these that others can change; -prune: without what is in PATH. A user who
+# stages files with DESTDIR counts like root.
+find_shared() {
+    shared_path=$1 shared_depth=${2:-} shared_user=$(id -u)
+    set -- "$1"
+    while [ -n "${1%/*}" ]; do set -- "${1%/*}" "$@"; done
+    # shellcheck disable=SC2086 # no word or one
+    shared_lines=$(LC_ALL=C ls -ldn / "$@" && LC_ALL=C find "$shared_path" $shared_depth ! -type l \
+        \( ! -user 0 ! -user "$shared_user" -o -perm -020 -o -perm -002 \) -exec ls -ldn {} +) ||
+        shared_lines="- - unreadable - - - - - $shared_path"
+    printf '%s\n' "$shared_lines" | awk -v user="$shared_user" '
+        ($3 != 0 && $3 != user) || substr($1, 6, 1) == "w" || substr($1, 9, 1) == "w" {
+            for (i = 1; i < 9; i++) sub(/^[^ ]+ +/, "")
+            gsub(/[\001-\037\177]/, "?")
+            print
+            exit
+        }'
+}
+
+check_place() {
+    shared=$(find_shared "$1")
+    [ -n "$shared" ] || return 0
+    {
+        echo "${0##*/}: others than root can change $shared, and so what this script runs"
+        echo "    fix: unpack the tarball as root, with umask 022, in a directory that only root can change, as /root"
+        echo "Nothing was changed."
+    } >&2
+    exit 3
+}
+
+check_place "$here"
+
 # The installed copy of this script runs the one of the installed generation.
 kept=${DESTDIR:-}/var/lib/bundler/generations
 if [ "$here" = "$(cd "${DESTDIR:-}/opt/k8s/bundle" 2>/dev/null && pwd -P)" ]; then
@@ -102,6 +135,9 @@ check_trust() {
     for key; do
         is_public_key "$key" || refuse_trust 3 "$key is not a public key that openssl can read" \
             "give the .pub file of bundler keygen, or remove it"
+        shared=$(find_shared "$(readlink -f "$key")")
+        [ -z "$shared" ] || refuse_trust 3 "others than root can change $shared, and so the key $key" \
+            "copy the key as root to a directory that only root can change, such as /root or /etc/bundler/trust.d"
     done
     check_signature "$@"
 }

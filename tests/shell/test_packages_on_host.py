@@ -143,6 +143,29 @@ def test_missing_packages_are_installed_at_once_and_in_order(host: FakeHost) -> 
     assert installed(host) == [ALL]
 
 
+def test_a_package_that_changes_after_the_checks_is_not_installed(host: FakeHost) -> None:
+    """Its digest is that of the copy that dpkg gets."""
+    evil = host.bundle / "packages" / ALL[0]
+    cp = shutil.which("cp")
+    host.program("cp", f'case $* in *package-files*) echo evil >{evil} ;; esac\nexec {cp} "$@"')
+    done = host.install()
+    assert done.returncode == 3
+    assert f"{ALL[0]}: altered or damaged" in done.stderr
+    assert "Nothing was changed." in done.stderr
+    assert installed(host) == []
+
+
+def test_dpkg_gets_copies_that_only_root_can_change(host: FakeHost) -> None:
+    state, lock = host.directory, host.root / "var/lib/bundler/lock"
+    look = f"case $* in *--no-act*) ;; *--install*) (pwd; ls -ld .) >{state}/seen ;; esac\n"
+    host.program("dpkg", look + DPKG.format(state=state, lock=lock))
+    assert host.install().returncode == 0
+    copies = host.root / "var/lib/bundler/package-files"
+    place, mode = (state / "seen").read_text().splitlines()
+    assert (place, mode[:10]) == (str(copies), "drwx------")
+    assert not copies.exists()
+
+
 def test_installed_packages_are_not_touched(host: FakeHost) -> None:
     host.program("conntrack", "")  # the administrator's own
     host.mark("dpkg", MINIMAL + "chrony|5.0|installed|amd64|\n")

@@ -16,16 +16,18 @@ SWAPS = "Filename\tType\tSize\tUsed\tPriority\n"
 
 INSTALL = """
 is_staged() { false; }
+id() { case $1 in -u) echo 0 ;; *) echo root ;; esac; }
 list_missing_images() { :; }
 load_images() { :; }
 wait_until_ready() { unready_units=kubelet.service outcome=$(cat "$fake/outcome" 2>/dev/null || echo ready); }
 update_unready_units() { unready_units=$(cat "$fake/unready" 2>/dev/null); }
-for name in root systemd host arch cgroups commands nginx_stream ports units; do
+for name in root systemd targets host arch cgroups commands nginx_stream ports units; do
     eval "check_$name() { :; }"
 done
 """
 UNINSTALL = """
 is_staged() { false; }
+id() { case $1 in -u) echo 0 ;; *) echo root ;; esac; }
 stop_units() { :; }
 """
 
@@ -172,7 +174,6 @@ def make_host(sh: Sh, bundle: Path, directory: Path) -> FakeHost:
         f'echo "2: eth0    inet {re.findall("ADDRESS=.(.*).$", facts, re.MULTILINE)[0]}/24 scope global eth0"',
     )
     host.program("chown", "exit 0")
-    host.program("id", "case $1 in -u) echo 0 ;; *) echo root ;; esac")
     stat = shutil.which("stat")
     host.program("stat", f"{stat} \"$@\" | sed 's/ [0-9]*:[0-9]*$/ 0:0/'")
     return host

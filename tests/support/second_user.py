@@ -41,9 +41,9 @@ def as_nobody(attack: Callable[[], object]) -> str:
 
 
 @contextmanager
-def open_shared_directory() -> Iterator[Path]:
-    """A directory of root's that nobody can enter and read, below the sticky /tmp."""
-    directory = Path(tempfile.mkdtemp(prefix="bundler-shared-", dir="/tmp"))
+def open_shared_directory(place: str = "/tmp") -> Iterator[Path]:
+    """A directory of root's that nobody can enter and read, below the sticky /tmp or elsewhere."""
+    directory = Path(tempfile.mkdtemp(prefix="bundler-shared-", dir=place))
     directory.chmod(0o755)
     try:
         yield directory

@@ -1,5 +1,5 @@
 # The functions of packages.sh for dpkg.
-# needs: here work
+# needs: here package_files work
 # sets: nothing
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
 
@@ -24,7 +24,7 @@ dpkg_is_locked() { grep -q 'locked by another process'; }
 # run_dpkg ARGUMENT...: with --install and --unpack for the packages to install. It asks no question, and keeps
 # configuration files that somebody changed.
 run_dpkg() (
-    cd "$here/packages" || exit 1
+    cd "$package_files" || exit 1
     case " $* " in
         *' --install '* | *' --unpack '*)
             # shellcheck disable=SC2046 # names of files without spaces

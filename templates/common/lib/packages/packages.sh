@@ -1,6 +1,6 @@
 # Packages of the operating system: install those of the bundle that this host does not have.
 # needs: here live store wait_limit work
-# sets: nothing
+# sets: package_files
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
 #
 # packages/LIST has a line a package, in the order of installation:
@@ -13,6 +13,7 @@
 #   packages-pending   exists while an installation is not complete; the units that it masks
 #   packages-begun     names of the packages that rpm installs, until it has ended
 #   packages.log       output of dpkg or rpm
+#   package-files/     copies of the package files, while they are installed
 #
 # dpkg.sh and rpm.sh have the same functions with the prefixes `dpkg_` and `rpm_`; `packager` calls them.
 
@@ -27,6 +28,7 @@ packager() {
 #   packages   the lines of LIST to install
 #   unmet      "package group": dependencies that neither the host nor the bundle has
 plan_packages() {
+    package_files=$here/packages
     : >"$work/packages"
     : >"$work/unmet"
     if is_staged || is_skipped packages || ! has_packages || ! is_own_release; then return; fi
@@ -160,12 +162,13 @@ install_packages() {
     was_pending=no
     [ ! -f "$store/packages-pending" ] || was_pending=yes
     say "  installing $(count_lines <"$work/packages") packages of $PACKAGES_OS"
+    [ ! -s "$work/packages" ] || copy_packages
     record_packages
     mask_quiet_units
     [ ! -s "$work/packages" ] || run_packager install
     [ "$was_pending" = no ] || run_packager finish
     unmask_quiet_units
-    rm -f "$store/packages-pending"
+    rm -rf "$store/packages-pending" "$store/package-files"
     while read -r file name version arch kilobytes why needs; do
         note "package $name $version"
         case $why in
@@ -175,6 +178,22 @@ install_packages() {
                 ;;
         esac
     done <"$work/packages"
+}
+
+# What is installed are copies that only root can change, after their digests are compared.
+copy_packages() {
+    package_files=$store/package-files
+    rm -rf "$package_files"
+    # shellcheck disable=SC2046 # names of files without spaces
+    (umask 077 && mkdir "$package_files" && cd "$here/packages" &&
+        cp $(awk '{ print $1 }' "$work/packages") "$package_files/") || die 1 "cannot copy packages to $package_files"
+    awk 'FILENAME == ARGV[1] { wanted[$1] = "none"; next }
+        $4 ~ /^packages\// && substr($4, 10) in wanted { wanted[substr($4, 10)] = $1 }
+        END { for (name in wanted) print wanted[name], name }' \
+        "$work/packages" "$work/MANIFEST" >"$work/package-digests"
+    faults=$(list_damaged_files "$package_files" "$work/package-digests")
+    [ -z "$faults" ] || refuse packages "these packages changed while this ran:
+$faults" "find out what else writes to $here, or whether the disk fails, and run install.sh again"
 }
 
 # Before the first one is unpacked: what was not installed before, for uninstall.sh.

@@ -1,5 +1,5 @@
 # The functions of packages.sh for rpm.
-# needs: here store work
+# needs: here package_files store work
 # sets: nothing
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
 #
@@ -51,7 +51,7 @@ rpm_finish() { :; }
 # run_rpm OPTION...: for the packages to install. Their digests are in MANIFEST, and the builder checked their
 # signatures; this host does not need the key.
 run_rpm() (
-    cd "$here/packages" || exit 1
+    cd "$package_files" || exit 1
     # shellcheck disable=SC2046 # names of files without spaces
     rpm -U --replacepkgs --nosignature "$@" $(awk '{ print $1 }' "$work/packages") </dev/null
 )

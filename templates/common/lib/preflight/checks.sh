@@ -1,6 +1,6 @@
 # Preflight: check the host before anything is changed. All failures are printed at once, each with its fix.
 # What only a person can decide is advice: a warning with the commands to run, which stops nothing.
-# needs: LARGE dry_run generations here live manifest new_state prefix skipped work
+# needs: LARGE dry_run generations here live manifest new_state prefix skipped store work
 # sets: nothing
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
 
@@ -10,6 +10,7 @@ print_preflight() {
 manifest|no|every file of the bundle is as it was built
 root|no|it runs as root
 systemd|no|systemd is running
+targets|no|only root can change the directories that files are installed to
 host|no|this host has the bundle's node name or address
 other-bundle|no|no bundle of another node or cluster is installed on this host
 state|no|the installed bundle was made with the same state directory on the builder (see --new-state)
@@ -56,8 +57,8 @@ run_preflight() {
     check_state
     check_older_state
     if ! is_staged; then
-        for preflight in root systemd host other_bundle lock arch cgroups packages commands nginx_stream ports units \
-            sysctls swap clock bootstrap_token upgrade cut_short turn drain time_sync firewall selinux resolver; do
+        for preflight in root systemd targets host other_bundle lock arch cgroups packages commands nginx_stream \
+            ports units sysctls swap clock bootstrap_token upgrade cut_short turn drain time_sync firewall selinux resolver; do
             "check_$preflight"
         done
     fi
@@ -106,6 +107,15 @@ check_root() {
 check_systemd() {
     if [ -d /run/systemd/system ] && command -v systemctl >/dev/null 2>&1; then return; fi
     add_failure systemd "systemd does not run here" "install on a host whose init is systemd"
+}
+
+# Another user who can rename /opt could replace what runs as root after the installation.
+check_targets() {
+    for target in "$prefix/opt/k8s/bundle" "$store"; do
+        shared=$(find_shared "$(cd "$(nearest_directory "$target")" && pwd -P)" -prune)
+        [ -z "$shared" ] || add_failure targets "others than root can change $shared, and so what runs in $target" \
+            "chown 0 $shared; chmod go-w $shared"
+    done
 }
 
 print_host_name() { cat /proc/sys/kernel/hostname; }
@@ -262,7 +272,11 @@ list_needed_space() {
     awk -v large="$large" '
         { path = $6; sub(/\/[^\/]*$/, "", path); sum[path " " (large && $4 >= large)] += $4 }
         END { for (path in sum) printf "%d %s\n", sum[path] / 1024 + 1, path }' "$work/changes"
-    [ ! -s "$work/packages" ] || awk '{ sum += $5 } END { if (sum) printf "%d /usr\n", sum }' "$work/packages"
+    [ ! -s "$work/packages" ] || awk '
+        FILENAME == ARGV[1] { sum += $5; wanted["packages/" $1] = 1; next }
+        $4 in wanted { copies += $3 }
+        END { if (sum) printf "%d /usr\n%d /var/lib/bundler\n", sum, copies / 1024 + 1 }' \
+        "$work/packages" "$work/MANIFEST"
     is_staged || list_missing_images | while IFS='|' read -r name _; do
         awk -F '\t' -v name="$name" -v path="${DATA_PATHS##* }" '$1 == name { print $4, path }' "$here/lib/images.tsv"
     done
