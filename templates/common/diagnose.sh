@@ -11,7 +11,7 @@
 # certificates, and generations; on a control-plane node also nodes, pods and events. Nothing is changed. Of
 # files with secrets only mode and size are included; in all other text, what is a key, token or password by its
 # name or its shape is redacted.
-# Exit code: 0 the tarball is written, 1 it is not, 2 wrong usage.
+# Exit code: 0 the tarball is written, 1 it is not, 2 wrong usage, 3 others than root can change this script.
 # DESTDIR, if set, is prepended to the paths of installed files.
 # shellcheck disable=SC2034,SC2153,SC2154 # the parts in lib/ share the variables
 set -u

@@ -17,7 +17,8 @@
 #   --help              show this text
 #
 # Progress goes to stderr, results to stdout.
-# Exit code: 0 all checks passed, 1 some failed, 2 wrong usage, 3 not an installed control-plane node.
+# Exit code: 0 all checks passed, 1 some failed, 2 wrong usage, 3 not an installed control-plane node, or others than
+# root can change this script.
 # DESTDIR, if set, is prepended to the paths of installed files.
 # shellcheck disable=SC2034 # the parts in lib/ use the variables
 set -u

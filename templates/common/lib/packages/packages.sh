@@ -192,7 +192,9 @@ copy_packages() {
         END { for (name in wanted) print wanted[name], name }' \
         "$work/packages" "$work/MANIFEST" >"$work/package-digests"
     faults=$(list_damaged_files "$package_files" "$work/package-digests")
-    [ -z "$faults" ] || refuse packages "these packages changed while this ran:
+    [ -n "$faults" ] || return 0
+    rm -rf "$package_files"
+    refuse packages "these packages changed while this ran:
 $faults" "find out what else writes to $here, or whether the disk fails, and run install.sh again"
 }
 
