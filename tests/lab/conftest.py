@@ -41,6 +41,7 @@ ORDER = {
     "test_preflight": Place(FIVE_HOSTS, "needs hosts that have nothing installed"),
     "test_cluster": Place(FIVE_HOSTS, "the first installation, whose time it measures"),
     "test_failures": Place(FIVE_HOSTS, "needs the running cluster, and leaves it healthy"),
+    "test_stolen_bundle": Place(FIVE_HOSTS, "installs a worker again, and leaves the cluster healthy"),
     "test_restore": Place(FIVE_HOSTS, "replaces the data of etcd, and leaves the cluster healthy"),
     "test_certificates": Place(FIVE_HOSTS, "renews what the first build issued"),
     "test_rotation": Place(FIVE_HOSTS, "replaces the CAs; a renewal before it has more to replace"),

@@ -21,7 +21,7 @@ from bundler.bundle.layout import arrange
 from bundler.bundle.seal import SealKey, seal_tree
 from bundler.render.tree import MANIFEST, File, Tree, make_manifest, write_tree
 
-PUBLIC = re.compile(r"(^|/)(cert|pub)\.pem$|^allocations\.yaml$|^etcd-founders$|^sealed-to/[^/]+/(certificate|envelope)$|^\.lock$")  # fmt: skip
+PUBLIC = re.compile(r"(^|/)(cert|pub)\.pem$|^allocations\.yaml$|^etcd-founders$|^state-id$|^sealed-to/[^/]+/(certificate|envelope)$|^\.lock$")  # fmt: skip
 """Files of a state directory that hold no secret. Every other one does, also one that is new."""
 ENCODED = re.compile(rb"[A-Za-z0-9+/]{64,}")
 DEPTH = 6  # archives in archives

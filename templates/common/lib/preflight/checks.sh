@@ -58,7 +58,8 @@ run_preflight() {
     check_older_state
     if ! is_staged; then
         for preflight in root systemd targets host other_bundle lock arch cgroups packages commands nginx_stream \
-            ports units sysctls swap clock bootstrap_token upgrade cut_short turn drain time_sync firewall selinux resolver; do
+            ports units sysctls swap clock bootstrap_token upgrade cut_short turn drain time_sync firewall selinux \
+            resolver; do
             "check_$preflight"
         done
     fi
