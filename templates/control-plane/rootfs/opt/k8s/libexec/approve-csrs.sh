@@ -26,8 +26,8 @@ nodes=${DESTDIR:-}/etc/kubernetes/nodes.tsv
 tokens=${DESTDIR:-}/etc/kubernetes/tokens.tsv
 kubeconfig=${DESTDIR:-}/etc/kubernetes/csr-approver.kubeconfig
 kept=${DESTDIR:-}/var/lib/kube-csr-approver # a copy of the record
-reported=' '    # names of pending requests whose decision was printed
-last_problem='' # of listing the requests, and of reading the record
+reported=' '                                # names of pending requests whose decision was printed
+last_problem=''                             # of listing the requests, and of reading the record
 tab=$(printf '\t')
 # shellcheck source=/dev/null
 . "$here/spent-tokens.sh" || exit 1

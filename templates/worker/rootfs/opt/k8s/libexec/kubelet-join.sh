@@ -167,7 +167,8 @@ O = system:nodes
 CN = system:node:$NODE
 CONFIGURATION
     request=$(openssl req -new -sha256 -key "$next_key" -config "$run/request.cnf" | base64 | tr -d '\n')
-    if answer=$(kube "$1" create --validate=false -f - 2>&1 <<MANIFEST
+    if answer=$(
+        kube "$1" create --validate=false -f - 2>&1 <<MANIFEST
 apiVersion: $CSR_API
 kind: CertificateSigningRequest
 metadata:
