@@ -220,6 +220,7 @@ def test_a_killed_node_continues_with_the_same_key_and_request(worker: Worker) -
     assert key in worker.current.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_request_that_was_deleted_is_sent_again_for_the_same_key(worker: Worker) -> None:
     worker.prepare(SETTLED)
     worker.wait()
@@ -318,6 +319,7 @@ def test_a_kubelet_gets_the_trusted_cas_of_the_bundle(
     assert worker.start() == []
 
 
+@pytest.mark.slow
 def test_a_certificate_of_a_replaced_ca_requests_the_next_one(worker: Worker) -> None:
     worker.prepare(TRUST)
     worker.join(TRUST)
@@ -378,6 +380,7 @@ def make_ca_with_same_name() -> x509.Certificate:
     return issuing.issue_ca("kubernetes-ca", "lab", issuing.make_key("ecdsa-p256"), NOW, 30)
 
 
+@pytest.mark.slow
 def test_install_sh_prints_why_the_kubelet_waits(sh: Sh, worker: Worker) -> None:
     worker.prepare(SETTLED)
     reason = worker.wait()

@@ -111,6 +111,7 @@ def test_a_sealed_bundle_installs_the_same_files(
 @pytest.mark.parametrize(
     "form", ["lower case", "no dashes", "read wrongly", "UNSEAL.tsv", "spaces"]
 )
+@pytest.mark.slow
 def test_the_code_may_be_written_in_several_ways(staged: Staged, form: str) -> None:
     text = {
         "lower case": staged.code.lower(),
@@ -248,6 +249,7 @@ def test_a_file_that_the_manifest_does_not_name_is_not_taken_from_the_seal(
     assert list_tree(staged.root) == {}
 
 
+@pytest.mark.slow
 def test_no_secret_is_in_the_arguments_or_the_environment_of_a_program(
     staged: Staged, code_file: Path, tmp_path: Path
 ) -> None:

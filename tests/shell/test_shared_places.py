@@ -209,6 +209,7 @@ def test_a_key_that_others_can_change_is_not_trusted(sh: Sh, trees: Path, tmp_pa
     assert (done.returncode, "usb, and so the key" in done.stderr) == (3, True)
 
 
+@pytest.mark.slow
 def test_a_host_whose_directories_others_can_change_is_refused(
     sh: Sh, trees: Path, tmp_path: Path
 ) -> None:

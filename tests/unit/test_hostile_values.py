@@ -198,6 +198,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     return made
 
 
+@pytest.mark.slow
 def test_hostile_text_in_any_place_arrives_unchanged_or_is_refused(site: Site) -> None:
     @settings(
         max_examples=EXAMPLES, deadline=None, database=None, derandomize=EXAMPLES <= 1000,

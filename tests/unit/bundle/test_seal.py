@@ -63,6 +63,7 @@ def read_codes(dist: Path) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("node", NODES)
+@pytest.mark.slow
 def test_no_secret_of_the_state_is_in_a_sealed_tarball(sealed: SmallSite, node: str) -> None:
     needles = list_needles(sealed.directory / "small.state")
     for dist in ("dist", "to"):
@@ -111,6 +112,7 @@ def test_every_secret_file_is_sealed_and_every_other_file_is_the_same(sealed: Sm
         assert not [path for path in secret if (directory / path).exists()]
 
 
+@pytest.mark.slow
 def test_a_second_sealed_build_has_the_same_bytes(site: SmallSite) -> None:
     generate_key(site.directory / "release.key")
     for media in (SEAL, Media(seal_to=(f"one={site.directory}/one.crt",))):
@@ -123,6 +125,7 @@ def test_a_second_sealed_build_has_the_same_bytes(site: SmallSite) -> None:
     ).read_bytes()
 
 
+@pytest.mark.slow
 def test_another_secret_is_encrypted_with_another_key(site: SmallSite) -> None:
     """With one key and counter for both, their difference would be that of the secrets."""
     before = unpack(tarball(site.directory / "dist", "two"), site.directory / "before")
@@ -149,6 +152,7 @@ def test_the_unseal_codes_are_in_a_file_of_their_own(sealed: SmallSite) -> None:
     assert not (sealed.directory / "plain/UNSEAL.tsv").exists()
 
 
+@pytest.mark.slow
 def test_a_build_without_a_seal_removes_former_codes_with_a_warning(site: SmallSite) -> None:
     done = run("build", *site.arguments, "-o", site.directory / "dist")
     assert "were sealed, and this build does not seal them" in done.stderr
@@ -183,6 +187,7 @@ def test_a_code_is_random_and_tells_a_typing_mistake() -> None:
     ],
     ids=["split layout", "volumes", "both"],
 )
+@pytest.mark.slow
 def test_sealed_bundles_verify_in_every_form(site: SmallSite, media: Media) -> None:
     directory = site.build("new", media)
     assert faults_of(directory) == []
@@ -225,6 +230,7 @@ def test_verify_warns_that_the_codes_must_not_travel_with_the_bundles(sealed: Sm
     assert "UNSEAL.tsv: opens the sealed bundles: it must not travel with them" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_second_build_without_secrets_compares_a_sealed_build(site: SmallSite) -> None:
     def compare_builds() -> list[str]:
         both = tuple(verify(site.directory / "dist")), tuple(verify(site.directory / "public"))
@@ -244,6 +250,7 @@ def test_a_second_build_without_secrets_compares_a_sealed_build(site: SmallSite)
     ]
 
 
+@pytest.mark.slow
 def test_diff_names_the_sealed_files_that_differ(site: SmallSite) -> None:
     (site.directory / "small.state/tokens/two").unlink()
     site.build("new", SEAL)
@@ -258,6 +265,7 @@ def test_diff_names_the_sealed_files_that_differ(site: SmallSite) -> None:
     assert "not compared: sealed with another key, or only one bundle is sealed" in done.stdout
 
 
+@pytest.mark.slow
 def test_plan_restarts_what_a_sealed_file_changes_and_nothing_else(site: SmallSite) -> None:
     done = run("certs", "renew", "csr-approver", "scheduler", *site.arguments)
     assert done.returncode == 0, done.stderr
@@ -272,6 +280,7 @@ def test_plan_restarts_what_a_sealed_file_changes_and_nothing_else(site: SmallSi
     assert "note     secret files are sealed in only one of the builds" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_delta_to_a_sealed_build_is_sealed_in_the_same_way(site: SmallSite) -> None:
     site.change("etcd")
     directory = site.build("new", Media(since=(str(site.directory / "to"),)))
@@ -292,6 +301,7 @@ def test_a_delta_to_a_sealed_build_is_sealed_in_the_same_way(site: SmallSite) ->
     assert not (site.directory / "third").exists()
 
 
+@pytest.mark.slow
 def test_a_renewal_of_a_sealed_build_is_sealed(site: SmallSite) -> None:
     since = ("--since", site.directory / "dist", "-o", site.directory / "renewal")
     done = run("certs", "renew", "--all", *since, *site.arguments)
@@ -304,6 +314,7 @@ def test_a_renewal_of_a_sealed_build_is_sealed(site: SmallSite) -> None:
     assert read_codes(site.directory / "renewal") == read_codes(site.directory / "dist")
 
 
+@pytest.mark.slow
 def test_a_lost_code_is_replaced_for_later_builds(site: SmallSite) -> None:
     before = read_codes(site.directory / "dist")
     done = run("seal", "renew", "one", "-c", site.directory / "cluster.yaml")

@@ -9,6 +9,7 @@ from bundler.state.directory import open_state
 
 
 @pytest.mark.parametrize("authorities", ["separate", "single"])
+@pytest.mark.slow
 def test_no_certificate_of_the_state_is_in_the_masters_group(tmp_path, authorities):
     with open_state(tmp_path / "state", create=True) as state:
         ensure_pki(state, make_plan(authorities=authorities), NOW)
