@@ -159,7 +159,8 @@ class Host:
             ["sh", self.root / "opt/k8s/libexec/apply-addons.sh"],
             capture_output=True, text=True, check=True, timeout=120,
             env={
-                **os.environ, "DESTDIR": str(self.root), "HOME": str(self.root),
+                # kubectl's cache is writable by its group, which scripts of the bundle next to it refuse
+                **os.environ, "DESTDIR": str(self.root), "HOME": str(self.root.parent.parent),
                 "PATH": f"{self.programs}:{os.environ['PATH']}",
                 "API_LOCAL": f"https://{self.address}:6443",
             },
