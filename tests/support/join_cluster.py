@@ -178,6 +178,7 @@ class Builder:
                 self.workers, self.cluster.network.pod_cidr, self.cluster.network.pod_subnet_prefix
             )
             secrets = Secrets(
+                state_id="0" * 64,
                 pki=ensure_pki(state, project.plan, datetime.now(UTC)),
                 pod_subnets=subnets,
                 tokens=ensure_tokens(state, self.workers, moment, self.cluster.pki.token_days),
