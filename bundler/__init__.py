@@ -3,6 +3,7 @@
 __main__.py   the entry point of the program
 cli/          the commands
 pipeline.py   a build: load → resolve → fetch → secrets → render → pack
+packing.py    its last step: tarballs, runbook and SHA256SUMS
 downloads.py  downloads without a build: `bundler fetch` and `bundler lock`
 project.py    the inputs of a command; cluster.yaml and the lock, read once
 render/       the files of a node, rendered from templates/

@@ -2,9 +2,8 @@
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,41 +13,35 @@ from bundler import log
 from bundler.bundle.delta_base import load_bases
 from bundler.bundle.documents import make_describer
 from bundler.bundle.front import BundleFront, list_fronts
-from bundler.bundle.layout import Layout, Media, arrange, is_in_base, is_shareable
-from bundler.bundle.output import UNSEAL, close_output, open_output, write_codes, write_shared
-from bundler.bundle.pack import pack
+from bundler.bundle.layout import Media
+from bundler.bundle.output import UNSEAL
 from bundler.bundle.provenance import PROVENANCE
 from bundler.bundle.sbom import SBOM
-from bundler.bundle.seal import SealKey, seal_tree
-from bundler.bundle.seal_keys import Recipients, choose_recipients, ensure_seal_keys
-from bundler.bundle.signing import SIGNATURE, load_signing_key, sign
+from bundler.bundle.seal_keys import choose_recipients, ensure_seal_keys
+from bundler.bundle.signing import load_signing_key
 from bundler.cache.store import Cache
 from bundler.catalog import Artifact
-from bundler.cluster.plan import ClusterPlan, NodePlan, assign_pod_subnets, worker_names
+from bundler.cluster.plan import NodePlan, assign_pod_subnets, worker_names
 from bundler.cluster.schema import Cluster, Role
 from bundler.downloads import make_fetch_options, make_puller, warn_about_first_uses
 from bundler.errors import ConfigError
 from bundler.files import LEFTOVER_AGE, ensure_directory, remove_leftovers
 from bundler.formats.volumes import Written
 from bundler.overlays.templating import make_unknown
+from bundler.packing import DEFAULT_MEDIA, Target, Trees, bundle_name, pack_bundles
 from bundler.pki.cluster_pki import ensure_pki
 from bundler.pki.pending import check_signed
 from bundler.progress import DownloadProgress
 from bundler.project import Inputs, Project, check_state, load, record_state, resolve
-from bundler.render.bundle_manifest import BundleManifest, ContentSource, Seal
-from bundler.render.completeness import check_images_complete
+from bundler.render.bundle_manifest import BundleManifest, ContentSource
 from bundler.render.context import Secrets, get_not_before
-from bundler.render.node import Describe, list_payloads, render_node, render_public
-from bundler.render.tree import MANIFEST, File, Tree, write_tree
+from bundler.render.node import Describe, render_node, render_public
+from bundler.render.tree import MANIFEST, Tree, write_tree
 from bundler.sources.payloads import Payloads, ensure_payloads, fetch_sources
 from bundler.sources.resolved import Resolved
 from bundler.state.directory import State, open_state
 from bundler.state.state_id import SHOWN, read_state_id
 from bundler.state.tokens import ensure_tokens
-from bundler.upgrade.runbook import make_runbook
-
-PARALLEL_BUNDLES = 2
-DEFAULT_MEDIA = Media()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,29 +54,6 @@ class Preview:
     bundles: tuple[str, ...]
     bases: Mapping[str, BundleManifest]  # bundle → the bundle that it is a delta to
     is_sealed: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """Where and how bundles are written."""
-
-    output: Path
-    media: Media
-    bases: Mapping[str, BundleManifest]  # node → the bundle that its host has
-    earlier: tuple[BundleFront, ...]  # bundles in the output, and those that `since` names
-    recipients: Recipients = field(default_factory=dict)  # of sealed bundles
-    key: EllipticCurvePrivateKey | None = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trees:
-    """The trees of all nodes. `render` makes one at a time, to save memory."""
-
-    plan: ClusterPlan
-    mtime: int  # of every file
-    state_id: str  # empty without secrets
-    render: Callable[[NodePlan], tuple[Tree, dict[str, ContentSource]]]  # and the files left out
-    join_before: datetime | None  # the end of the first bootstrap token
 
 
 def build(
@@ -171,11 +141,6 @@ def render(inputs: Inputs, output: Path, *, text_only: bool) -> tuple[Path, ...]
             write_tree(tree, directory)
             directories.append(directory)
     return tuple(directories)
-
-
-def bundle_name(plan: ClusterPlan, node: NodePlan, media: Media = DEFAULT_MEDIA) -> str:
-    """Name the tarball without .tar.gz, which is also the directory that it unpacks to."""
-    return f"{plan.name}-{node.name}{'.public' if media.public_only else ''}"
 
 
 def make_target(
@@ -275,77 +240,6 @@ def render_trees(
     )
 
 
-def pack_bundles(
-    trees: Trees, payloads: Payloads, target: Target, seal_keys: Mapping[str, SealKey]
-) -> tuple[Written, ...]:
-    """Write all bundles, the runbook, the unseal codes and SHA256SUMS.
-
-    SHA256SUMS is removed first and written last: a directory that has it is complete.
-    """
-    plan, media, output = trees.plan, target.media, target.output
-    open_output(output)
-    identity: str | None = None
-    written: tuple[Written, ...] = ()
-    if media.layout is Layout.SPLIT:
-        large = _list_shared(plan, payloads, target.bases)
-        identity, written = write_shared(large, output, media.split)
-
-    def pack_node(node: NodePlan) -> tuple[tuple[Written, ...], Seal | None]:
-        name = bundle_name(plan, node, media)
-        tree, seal = _make_carried_tree(trees, node, target, identity, seal_keys.get(node.name))
-        tarball = output / f"{name}.tar.gz"
-        return pack(tree, name, tarball, trees.mtime, split=media.split, mode=media.mode), seal
-
-    seals = {}
-    packing = log.step(f"packing {len(plan.nodes)} bundles")
-    with packing, ThreadPoolExecutor(PARALLEL_BUNDLES) as pool:
-        for node, (files, seal) in zip(plan.nodes, pool.map(pack_node, plan.nodes), strict=True):
-            written += files
-            if seal:
-                seals[node.name] = seal
-    is_signed = target.key is not None
-    runbook = (
-        None
-        if media.public_only
-        else make_runbook(
-            plan,
-            written,
-            media,
-            target.bases,
-            seals,
-            state_id=trees.state_id,
-            signed=is_signed,
-            join_before=trees.join_before,
-        )
-    )
-    if codes := {node: seal_keys[node] for node, seal in seals.items() if not seal.recipient}:
-        write_codes(output, codes)
-    return close_output(output, plan.name, written, runbook, target.key)
-
-
-def _make_carried_tree(
-    trees: Trees, node: NodePlan, target: Target, payload: str | None, seal_key: SealKey | None
-) -> tuple[Tree, Seal | None]:
-    """Make the tree that a node's tarball holds: sealed, arranged and signed."""
-    complete, absent = trees.render(node)
-    check_images_complete(trees.plan, node, complete)
-    seal: Seal | None = None
-    if seal_key:
-        signature = _sign_manifest(complete, target)
-        complete, seal = seal_tree(complete, seal_key, trees.mtime, signature)
-    tree = arrange(
-        complete, base=target.bases.get(node.name), payload=payload, absent=absent, seal=seal
-    )
-    if signature := _sign_manifest(tree, target):
-        tree.add(File(path=SIGNATURE, mode=0o644, content=signature, origin="signature"))
-    return tree, seal
-
-
-def _sign_manifest(tree: Tree, target: Target) -> bytes:
-    """Return the signature of the tree's manifest; empty without a key."""
-    return sign(target.key, _content_of(tree[MANIFEST])) if target.key else b""
-
-
 def _note_earlier(earlier: Sequence[BundleFront], secrets: Secrets) -> None:
     """Say that bundles do not name their state, or have newer certificates than it."""
     if earlier and not any(front.state_id for front in earlier):
@@ -376,26 +270,9 @@ def _make_public_trees(project: Project, payloads: Payloads, mtime: int) -> Tree
     return Trees(plan=plan, mtime=mtime, state_id="", render=render_one, join_before=None)
 
 
-def _list_shared(
-    plan: ClusterPlan, payloads: Payloads, bases: Mapping[str, BundleManifest]
-) -> Iterator[File]:
-    """Yield the large files that at least one host does not have yet."""
-    for node in plan.nodes:
-        for file in list_payloads(plan, node, payloads):
-            if is_shareable(file) and not is_in_base(file, bases.get(node.name)):
-                yield file
-
-
 def _list_subnet_owners(cluster: Cluster) -> list[str]:
     """List the nodes that get a pod subnet from the state directory; flannel assigns its own."""
     return worker_names(cluster) if cluster.network.plugin == "static" else []
-
-
-def _content_of(file: File) -> bytes:
-    """Return the bytes of a file that is made in memory."""
-    if not isinstance(file.content, bytes):
-        raise TypeError(f"{file.path} is a payload")
-    return file.content
 
 
 def _is_cached(artifact: Artifact, cache: Cache) -> bool:
