@@ -1,15 +1,12 @@
 """Hosts with real etcd members, which component tests share."""
 
-import itertools
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from support.etcd_hosts import Member, Site, find_etcd
-
-NUMBERS = itertools.count(os.getpid() * 97 % 60000)
+from support.networks import take_network
 
 
 @pytest.fixture(scope="session")
@@ -19,8 +16,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def site(programs: Path, tmp_path: Path) -> Iterator[Site]:
-    number = next(NUMBERS)
-    made = Site(tmp_path, programs, f"127.{1 + number // 250 % 250}.{1 + number % 250}")
+    made = Site(tmp_path, programs, take_network())
     yield made
     with ThreadPoolExecutor() as pool:
         list(pool.map(Member.stop, made.made.values()))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.external_ca_cluster import Host, describe, find_programs
+from support.networks import take_network
 
 from bundler.cluster.plan import ClusterPlan, make_plan
 from bundler.cluster.schema import Cluster
@@ -15,7 +16,7 @@ from bundler.pki.cluster_pki import ensure_pki
 from bundler.pki.user_access import BREAK_GLASS_GROUP, make_user_kubeconfig, revoke_admin
 from bundler.state.directory import open_state
 
-ADDRESS = "127.31.7.3"
+ADDRESS = f"{take_network()}.1"
 BINDING = ("clusterrolebinding", "bundler:cluster-admins")
 
 
@@ -24,12 +25,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     programs = find_programs(tmp_path_factory.mktemp("programs") / "bin")
     host = Host.install(tmp_path_factory.mktemp("site"), programs, describe(ADDRESS))
     try:
-        host.start("etcd")
-        host.wait("etcd is healthy", lambda: host.etcdctl("endpoint", "health").returncode == 0)
-        host.start("kube-apiserver")
-        host.wait(
-            "the API answers", lambda: host.kubectl("get", "--raw=/readyz", check=False) == "ok"
-        )
+        host.start_api()
         yield host
     finally:
         host.stop()

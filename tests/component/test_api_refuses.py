@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.external_ca_cluster import Host, describe, find_programs
+from support.networks import take_network
 
 CHECK = "apiserver-authorization"
 
@@ -19,17 +20,12 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def run_host(directory: Path, programs: Path, address: str, **flags: object) -> Iterator[Host]:
+def run_host(directory: Path, programs: Path, **flags: object) -> Iterator[Host]:
     """etcd and the API server of one host, with more flags for the API server."""
     extra = {"kube-apiserver": {"flags": flags}} if flags else {}
-    host = Host.install(directory, programs, {**describe(address), "extra": extra})
+    host = Host.install(directory, programs, {**describe(f"{take_network()}.1"), "extra": extra})
     try:
-        host.start("etcd")
-        host.wait("etcd is healthy", lambda: host.etcdctl("endpoint", "health").returncode == 0)
-        host.start("kube-apiserver")
-        host.wait(
-            "the API answers", lambda: host.kubectl("get", "--raw=/healthz", check=False) == "ok"
-        )
+        host.start_api()
         host.apply_addons()
         yield host
     finally:
@@ -56,7 +52,7 @@ def bind(host: Host, role: str, group: str) -> None:
 def test_the_api_server_of_bundler_refuses_everybody_without_rights(
     tmp_path: Path, programs: Path
 ) -> None:
-    with run_host(tmp_path, programs, "127.31.9.1") as host:
+    with run_host(tmp_path, programs) as host:
         done = verify(host)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "1 API servers and the endpoint" in done.stdout
@@ -64,7 +60,7 @@ def test_the_api_server_of_bundler_refuses_everybody_without_rights(
         bind(host, "pods", "system:authenticated")
         done = verify(host)
         assert done.returncode == 1
-        assert "one (127.31.9.1:6443): pods as a user without rights: 200" in done.stdout
+        assert f"one ({host.address}:6443): pods as a user without rights: 200" in done.stdout
         assert "without credentials" not in done.stdout.partition("seen:")[2]
         host.kubectl("delete", "clusterrolebinding", "broad")
         assert verify(host).returncode == 0
@@ -90,17 +86,17 @@ def test_the_api_server_of_bundler_refuses_everybody_without_rights(
 def test_anonymous_requests_are_found_when_a_binding_gives_them_rights(
     tmp_path: Path, programs: Path, role: str
 ) -> None:
-    with run_host(tmp_path, programs, "127.31.9.2", **{"anonymous-auth": True}) as host:
+    with run_host(tmp_path, programs, **{"anonymous-auth": True}) as host:
         assert verify(host).returncode == 0
         bind(host, role, "system:unauthenticated")
         done = verify(host)
         assert done.returncode == 1
-        assert "one (127.31.9.2:6443): pods without credentials: 200" in done.stdout
+        assert f"one ({host.address}:6443): pods without credentials: 200" in done.stdout
 
 
 def test_an_api_server_that_allows_everything_is_found(tmp_path: Path, programs: Path) -> None:
     flags = {"authorization-mode": "Node,RBAC,AlwaysAllow"}
-    with run_host(tmp_path, programs, "127.31.9.3", **flags) as host:
+    with run_host(tmp_path, programs, **flags) as host:
         done = verify(host)
         assert done.returncode == 1
-        assert "one (127.31.9.3:6443): secrets as a user without rights: 200" in done.stdout
+        assert f"one ({host.address}:6443): secrets as a user without rights: 200" in done.stdout

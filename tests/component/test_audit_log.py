@@ -15,9 +15,10 @@ import pytest
 import yaml
 from support.bundle_secrets import list_secrets
 from support.external_ca_cluster import Host, describe, find_programs, trusting
+from support.networks import take_network
 from support.offline_root import openssl
 
-ADDRESS = "127.31.8.1"
+ADDRESS = f"{take_network()}.1"
 CORE = "/api/v1/namespaces/default"
 SECRETS = f"{CORE}/secrets"
 DEPLOYMENTS = "/apis/apps/v1/namespaces/default/deployments"
@@ -387,12 +388,7 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Log:
     programs = find_programs(directory / "programs")
     host = Host.install(directory, programs, describe(ADDRESS))
     try:
-        host.start("etcd")
-        host.wait("etcd is healthy", lambda: host.etcdctl("endpoint", "health").returncode == 0)
-        host.start("kube-apiserver")
-        host.wait(
-            "the API answers", lambda: host.kubectl("get", "--raw=/readyz", check=False) == "ok"
-        )
+        host.start_api()
         host.apply_addons()  # its Secrets, too, must not be in the log
         host.start("kube-controller-manager")
         api = Api(host, _administrator(host, directory))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.external_ca_cluster import Host, describe, find_programs, trusting
+from support.networks import take_network
 from support.offline_root import OfflineRoot, openssl
 
 from bundler.cluster.plan import make_plan
@@ -38,18 +39,14 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return find_programs(tmp_path_factory.mktemp("programs") / "bin")
 
 
-@pytest.fixture(
-    scope="module",
-    params=[("intermediates", "127.31.7.1"), ("leaves", "127.31.7.2")],
-    ids=["intermediates", "leaves"],
-)
+@pytest.fixture(scope="module", params=["intermediates", "leaves"])
 def site(
     request: pytest.FixtureRequest, programs: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Site]:
     """A cluster whose certificates an offline root signed by the commands of README.txt."""
-    mode, address = request.param
+    mode = request.param
     directory = tmp_path_factory.mktemp(mode)
-    description = describe(address)
+    description = describe(f"{take_network()}.1")
     root = OfflineRoot(directory / "bank")
     cluster = Cluster.model_validate(description)
     plan, now = make_plan(cluster), datetime.now(UTC)
@@ -67,12 +64,7 @@ def site(
         )
     host = Host.install(directory, programs, description)
     try:
-        host.start("etcd")
-        host.wait("etcd is healthy", lambda: host.etcdctl("endpoint", "health").returncode == 0)
-        host.start("kube-apiserver")
-        host.wait(
-            "the API answers", lambda: host.kubectl("get", "--raw=/readyz", check=False) == "ok"
-        )
+        host.start_api()
         host.apply_addons()  # gives the administrator rights, with a certificate that the PKI signed
         yield Site(host=host, root=root, mode=mode)
     finally:

@@ -5,7 +5,6 @@ kube-scheduler run with the flags and files of its rendered bundle. Then the fil
 """
 
 import http.client
-import itertools
 import json
 import os
 import shutil
@@ -26,6 +25,7 @@ from typing import Any
 import pytest
 import yaml
 from cryptography import x509
+from support.networks import take_network
 from support.tokens import make_tokens
 
 from bundler.cluster.plan import ClusterPlan, make_plan
@@ -42,7 +42,6 @@ from bundler.state.directory import open_state
 
 LAB_CACHE = Path(os.environ.get("BUNDLER_LAB_CACHE") or Path.home() / ".cache/bundler-lab")
 MIRROR = LAB_CACHE / "mirror"
-NUMBERS = itertools.count(os.getpid() * 89 % 60000)
 PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 RELOAD_TIME = 75  # seconds; the programs read their files every minute
 
@@ -215,8 +214,7 @@ class Host:
 
 @pytest.fixture(scope="module")
 def host(programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    number = next(NUMBERS)
-    address = f"127.{100 + number // 250 % 100}.{1 + number % 250}.1"
+    address = f"{take_network()}.1"
     made = Host(tmp_path_factory.mktemp("host"), programs, address)
     made.write()
     made.file("var/log/kubernetes").mkdir(parents=True)

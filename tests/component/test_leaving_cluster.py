@@ -1,6 +1,5 @@
 """uninstall.sh --leave against a real API server, with kube-node-remover; and rights that clusters lose."""
 
-import itertools
 import os
 import subprocess
 import time
@@ -12,9 +11,9 @@ from typing import Any
 import pytest
 from support.external_ca_cluster import find_programs
 from support.join_cluster import Build, Builder, Client, ControlPlane, wait_until
+from support.networks import take_network
 from support.shells import TEMPLATES, write_program
 
-NUMBERS = itertools.count(os.getpid() * 71 % 60000)
 NODES = "/api/v1/nodes"
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
@@ -86,8 +85,7 @@ def change(client: Client, path: str, **fields: Any) -> None:
 @pytest.fixture(scope="module")
 def build(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Build]:
     """The bundles of a cluster whose control plane runs."""
-    number = next(NUMBERS)
-    network = f"127.{32 + number // 250 % 200}.{1 + number % 250}"
+    network = take_network()
     directory = tmp_path_factory.mktemp("leaving")
     programs = find_programs(directory / "bin")
     build = Builder(directory, network, programs, ("w1", "w2")).build()

@@ -2,9 +2,7 @@
 
 import base64
 import ipaddress
-import itertools
 import json
-import os
 import shutil
 import subprocess
 import time
@@ -30,8 +28,8 @@ from support.join_cluster import (
     wait_until,
 )
 from support.kubelet_requests import make_request
+from support.networks import take_network
 
-NUMBERS = itertools.count(os.getpid() * 31 % 60000)
 WORKERS = tuple(f"w{number}" for number in range(1, 13))
 UNAUTHORIZED = 401
 AUTO_APPROVAL = {
@@ -71,8 +69,7 @@ class Site:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    number = next(NUMBERS)
-    network = f"127.{32 + number // 250 % 200}.{1 + number % 250}"
+    network = take_network()
     programs = find_programs(tmp_path_factory.mktemp("programs") / "bin")
     builder = Builder(tmp_path_factory.mktemp("site"), network, programs, WORKERS)
     first = builder.build()

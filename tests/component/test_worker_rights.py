@@ -3,9 +3,7 @@
 worker_rights.tsv has the requests, worker_rules.tsv all rules that RBAC gives to each credential.
 """
 
-import itertools
 import json
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,8 +13,8 @@ from typing import Any
 import pytest
 from support.external_ca_cluster import find_programs
 from support.join_cluster import CSRS, Build, Builder, Client, ControlPlane, make_client_request
+from support.networks import take_network
 
-NUMBERS = itertools.count(os.getpid() * 53 % 60000)
 TABLES = Path(__file__).parent
 FORBIDDEN = 403
 WRONG = {400, 401, 404, 405, 415}
@@ -55,8 +53,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def site(
     request: pytest.FixtureRequest, programs: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Site]:
-    number, plugin = next(NUMBERS), request.param
-    network = f"127.{32 + number // 250 % 200}.{1 + number % 250}"
+    plugin, network = request.param, take_network()
     more = {"network": {"plugin": plugin}}
     place = tmp_path_factory.mktemp(plugin)
     build = Builder(place, network, programs, ("w1", "w2", "w3"), more).build()

@@ -115,6 +115,15 @@ class Host:
                 )
             )  # fmt: skip
 
+    def start_api(self) -> None:
+        """Start etcd and the API server, and wait until the API answers."""
+        self.start("etcd")
+        self.wait("etcd is healthy", lambda: self.etcdctl("endpoint", "health").returncode == 0)
+        self.start("kube-apiserver")
+        self.wait(
+            "the API answers", lambda: self.kubectl("get", "--raw=/readyz", check=False) == "ok"
+        )
+
     def place(self, word: str) -> str:
         for path in INSTALLED:
             word = word.replace(path, f"{self.root}{path}")

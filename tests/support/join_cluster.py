@@ -342,12 +342,7 @@ class ControlPlane:
 
     def start(self) -> None:
         host = self.host
-        host.start("etcd")
-        host.wait("etcd is healthy", lambda: host.etcdctl("endpoint", "health").returncode == 0)
-        host.start("kube-apiserver")
-        host.wait(
-            "the API answers", lambda: host.kubectl("get", "--raw=/readyz", check=False) == "ok"
-        )
+        host.start_api()
         host.start("kube-controller-manager")
 
     def list_tokens(self) -> set[str]:
