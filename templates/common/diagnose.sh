@@ -8,7 +8,7 @@
 #   --help           show this text
 #
 # It has the state and journal of units, installed files, kernel, network and package information, dates of
-# certificates, and generations; on a control-plane node also nodes, pods and events. Nothing is changed. Of
+# certificates, and generations; of etcd members and alarms; on a control-plane node also nodes, pods and events. Nothing is changed. Of
 # files with secrets only mode and size are included; in all other text, what is a key, token or password by its
 # name or its shape is redacted.
 # Exit code: 0 the tarball is written, 1 it is not, 2 wrong usage, 3 others than root can change this script.
@@ -54,7 +54,7 @@ check_place() {
 
 check_place "$here"
 
-for part in core/common transaction/payload core/redact transaction/generations; do
+for part in core/common core/etcd-alarms transaction/payload core/redact transaction/generations; do
     # shellcheck disable=SC1090 # the files of the bundle
     . "$here/lib/$part.sh" || exit 2
 done
@@ -75,6 +75,7 @@ main() {
     collect_certificates
     collect_network
     collect_runtime
+    collect_etcd
     collect_cluster
     redact_secrets
     { tar -czf "$output.part" -C "$work" "$name" && mv -f "$output.part" "$output"; } || die 1 "cannot write $output"
@@ -200,6 +201,16 @@ collect_runtime() {
                 ctr -n k8s.io images ls'
             ;;
     esac
+}
+
+# On hosts that have a client certificate for etcd.
+collect_etcd() {
+    [ -f "$prefix/etc/etcd/pki/ca.crt" ] || [ -f "$prefix/etc/kubernetes/pki/etcd-ca.crt" ] || return 0
+    for query in 'alarm list' 'member list' 'endpoint health' 'endpoint status -w json'; do
+        printf '$ etcdctl %s\n' "$query"
+        # shellcheck disable=SC2086 # words
+        ask_etcd "$ETCD_ENDPOINTS" $query
+    done </dev/null 2>&1 | save_redacted etcd.txt
 }
 
 collect_cluster() {

@@ -215,7 +215,7 @@ list_manifest_differences() {
 
 check_trust "$@"
 
-for part in core/common core/https core/manifest core/redact core/json transaction/payload transaction/seal \
+for part in core/common core/https core/etcd-alarms core/manifest core/redact core/json transaction/payload transaction/seal \
     preflight/checks preflight/kernel preflight/host preflight/firewall packages/packages packages/dpkg packages/rpm \
     transaction/host-diff transaction/dry-run coordination/rollout-order coordination/drain \
     transaction/files transaction/generations transaction/images transaction/units transaction/ready; do

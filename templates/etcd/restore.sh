@@ -65,7 +65,7 @@ check_place() {
 
 check_place "$here"
 
-for part in core/common core/https etcd transaction/ready; do
+for part in core/common core/https core/etcd-alarms etcd transaction/ready; do
     # shellcheck disable=SC1090 # the files of the bundle
     . "$here/lib/$part.sh" || exit 2
 done

@@ -20,6 +20,8 @@ is_pending() {{ false; }}
 systemctl() {{ :; }}
 kubectl() {{ return 1; }}
 add_failure() {{ echo "FAILURE $1: $2"; echo "FIX: $3"; }}
+has_only_nospace() {{ false; }}
+is_etcd_serving() {{ serving=${{1#https://}} && check_url "${{serving%:*}}"; }}
 check_url() {{ case " $HEALTHY " in *" $1 "*) ;; *) return 1 ;; esac; }}
 version_of() {{ printf '%s\\n' $VERSIONS | sed -n "s/^$1=//p"; }}
 https_get() {{

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -130,7 +130,9 @@ class Site:
     network: str  # the first three bytes of the addresses
     made: dict[str, Member] = field(default_factory=dict)
 
-    def build(self, *names: str, **etcd: object) -> list[Member]:
+    def build(
+        self, *names: str, flags: Mapping[str, object] = FAST, **etcd: object
+    ) -> list[Member]:
         """Install a cluster of these members (m1, m2 …) from their bundles; return the hosts."""
         cluster = Cluster.model_validate(
             {
@@ -144,7 +146,7 @@ class Site:
                     {"name": name, "address": f"{self.network}.{name[1:]}", "roles": ["etcd", "control-plane"]}
                     for name in names
                 ],
-                "extra": {"etcd": {"flags": FAST}},
+                "extra": {"etcd": {"flags": dict(flags)}},
             }
         )  # fmt: skip
         inputs = Inputs(

@@ -32,6 +32,18 @@ check_version_step() {
     fi
 }
 
+# A bundle with a larger quota ends NOSPACE, so this stops nothing.
+check_etcd_alarm() {
+    has_word "$ROLES" etcd || has_word "$ROLES" control-plane || return 0
+    [ -n "$(installed_field ETCD_ENDPOINTS)" ] && [ -x "$prefix/opt/k8s/bin/etcdctl" ] || return 0
+    if ! found=$(list_etcd_alarms "$(installed_field ETCD_ENDPOINTS)"); then
+        add_advice etcd-alarm "etcd's alarms cannot be read: $found" "systemctl status etcd    # on each member"
+    elif [ -n "$found" ]; then
+        add_advice etcd-alarm "etcd has alarms: $(echo "$found" | tr '\n' ' ')(NOSPACE: it accepts no write)" \
+            "systemctl start etcd-defrag    # on each member, one after another; or a larger quota: docs/guides/etcd-space.md"
+    fi
+}
+
 # print_upgrade_path OLD NEW: 1.18.4, 1.19, 1.20, 1.21.3
 print_upgrade_path() {
     path_minor=$(($(minor "$1") + 1))
@@ -92,9 +104,8 @@ find_etcd_obstacle() {
     for endpoint; do
         member=${endpoint#https://}
         [ "${member%:*}" != "$ADDRESS" ] || continue
-        ! check_url "${member%:*}" "${member##*:}" /health /etc/etcd/pki/ca.crt \
-            /etc/etcd/pki/healthcheck-client.crt /etc/etcd/pki/healthcheck-client.key >/dev/null ||
-            healthy=$((healthy + 1))
+        ! is_etcd_serving "$endpoint" /etc/etcd/pki/ca.crt \
+            /etc/etcd/pki/healthcheck-client.crt /etc/etcd/pki/healthcheck-client.key || healthy=$((healthy + 1))
     done
     [ "$healthy" -le $((count / 2)) ] || return 1
     echo "etcd would lose quorum: only $healthy of the $((count - 1)) other members are healthy"
@@ -264,6 +275,10 @@ print_name_units() { awk -f "$here/lib/coordination/name-units.awk"; }
 take_rollout_slot() {
     { is_restart_due etcd.service && has_peers etcd; } ||
         { is_restart_due kube-apiserver.service && has_peers control-plane; } || return 0
+    if has_only_nospace "$ETCD_ENDPOINTS"; then
+        warn "etcd has the alarm NOSPACE and accepts no lock: install on one host after another"
+        return
+    fi
     say "  taking the rollout slot of etcd members and control planes"
     : >"$work/slot"
     pki=$prefix/etc/kubernetes/pki

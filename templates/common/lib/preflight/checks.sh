@@ -26,6 +26,7 @@ space|yes|there is enough free space for the files and images
 ports|yes|no other program listens on the units' ports
 upgrade|yes|Kubernetes goes up by one minor at most, and never down
 etcd-upgrade|yes|etcd goes up by one minor at most, and never down
+etcd-alarm|advice|no alarm of etcd is on: with NOSPACE it accepts no write
 turn|yes|the cluster can do without what is restarted here: etcd's quorum, an API server, compatible versions
 drain|yes|other nodes can take this node's pods while it is upgraded (skipped: the pods stay)
 units|yes|no unit of the same name is running that bundler did not install
@@ -58,7 +59,7 @@ run_preflight() {
     check_older_state
     if ! is_staged; then
         for preflight in root systemd targets host other_bundle lock arch cgroups packages commands nginx_stream \
-            ports units sysctls swap clock bootstrap_token upgrade cut_short turn drain time_sync firewall selinux \
+            ports units sysctls swap clock bootstrap_token upgrade etcd_alarm cut_short turn drain time_sync firewall selinux \
             resolver; do
             "check_$preflight"
         done

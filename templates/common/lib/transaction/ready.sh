@@ -1,6 +1,6 @@
 # Whether a unit is ready: ready_<name> UNIT returns 0 if it is. Otherwise it prints the reason, and returns 1 if the
 # cause is on this host, 2 if the unit waits for other hosts.
-# needs: live
+# needs: etcd_reason live
 # sets: nothing
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
 
@@ -21,10 +21,15 @@ check_url() {
     }
 }
 
-# A member that runs without a quorum waits for the other members.
+# A member that runs without a quorum waits for the other members. If it now has a larger quota, the alarm NOSPACE can
+# go, and the API server needs that.
 ready_etcd() {
-    check_url "$ADDRESS" 2379 /health /etc/etcd/pki/ca.crt \
-        /etc/etcd/pki/healthcheck-client.crt /etc/etcd/pki/healthcheck-client.key && return
+    if is_etcd_serving "https://$ADDRESS:2379" /etc/etcd/pki/ca.crt \
+        /etc/etcd/pki/healthcheck-client.crt /etc/etcd/pki/healthcheck-client.key; then
+        ! has_only_nospace "https://$ADDRESS:2379" || /opt/k8s/libexec/etcd-maintain.sh disarm >/dev/null 2>&1 || :
+        return 0
+    fi
+    echo "$etcd_reason"
     case $(systemctl show -p SubState "$1") in *=start | *=running) return 2 ;; *) return 1 ;; esac
 }
 
@@ -56,10 +61,8 @@ ready_kube_apiserver() {
 # Whether any etcd member serves, so that an API server can.
 has_etcd() {
     for endpoint in $ETCD_ENDPOINTS; do
-        member=${endpoint#https://}
-        check_url "${member%:*}" "${member##*:}" /health /etc/kubernetes/pki/etcd-ca.crt \
-            /etc/kubernetes/pki/apiserver-etcd-client.crt /etc/kubernetes/pki/apiserver-etcd-client.key >/dev/null &&
-            return
+        is_etcd_serving "$endpoint" /etc/kubernetes/pki/etcd-ca.crt \
+            /etc/kubernetes/pki/apiserver-etcd-client.crt /etc/kubernetes/pki/apiserver-etcd-client.key && return
     done
     return 1
 }
@@ -136,9 +139,8 @@ ready_flannel() {
 
 has_flannel_etcd() {
     for endpoint in $ETCD_ENDPOINTS; do
-        member=${endpoint#https://}
-        check_url "${member%:*}" "${member##*:}" /health /etc/flannel/pki/etcd-ca.crt \
-            /etc/flannel/pki/client.crt /etc/flannel/pki/client.key >/dev/null && return
+        is_etcd_serving "$endpoint" /etc/flannel/pki/etcd-ca.crt \
+            /etc/flannel/pki/client.crt /etc/flannel/pki/client.key && return
     done
     return 1
 }

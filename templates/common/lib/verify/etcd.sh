@@ -19,6 +19,15 @@ check_etcd_members() {
     )" "$(count_nodes etcd) of $(count_nodes etcd) members healthy"
 }
 
+check_etcd_alarms() {
+    expect "no alarm"
+    if ! found=$(list_etcd_alarms "$ETCD_ENDPOINTS"); then
+        saw "the alarms cannot be read: $found"
+        return 1
+    fi
+    conclude "$(printf '%s\n' "$found" | sed -n 's/..*/the alarm & is on/p')" "no alarm"
+}
+
 # Each kind of object has keys below /registry. These two keys exist in every cluster.
 check_etcd_registry() {
     expect "keys below /registry/, among them the namespace kube-system and the Service kubernetes"

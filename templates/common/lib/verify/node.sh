@@ -104,9 +104,14 @@ check_https() {
     [ "$status" = 200 ]
 }
 
+# /health says 503 with an alarm.
 check_host_etcd() {
     etcd_pki=$prefix/etc/etcd/pki
-    check_https 2379 /health "$etcd_pki/ca.crt" "$etcd_pki/healthcheck-client.crt" "$etcd_pki/healthcheck-client.key"
+    check_https 2379 /health "$etcd_pki/ca.crt" "$etcd_pki/healthcheck-client.crt" "$etcd_pki/healthcheck-client.key" &&
+        return
+    alarms=$(list_etcd_alarms "https://$ADDRESS:2379") || return 1
+    [ -z "$alarms" ] || saw "$status: alarms are on: $(printf '%s' "$alarms" | tr '\n' ' ')"
+    return 1
 }
 
 # Before Kubernetes 1.16 there is no /readyz, and RBAC allows /healthz only.

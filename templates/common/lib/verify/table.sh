@@ -20,6 +20,9 @@ print_cluster_checks() {
     row etcd-members nothing etcd \
         "every planned member is in the etcd cluster and healthy, and there is no other member" \
         "$etcdctl_line endpoint health"
+    row etcd-alarms nothing etcd \
+        "no alarm of etcd is on: with NOSPACE it accepts no write" \
+        "$etcdctl_line alarm list; systemctl start etcd-defrag (on each member, one after another)"
     row etcd-registry nothing etcd \
         "etcd holds the cluster's objects under /registry" \
         "$etcdctl_line get /registry --prefix --keys-only --limit=20"

@@ -1,0 +1,150 @@
+"""The alarm NOSPACE: real etcd members with a small quota."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from support.etcd_hosts import FAST, Member, Site, wait_ready
+
+SMALL = 2_000_000
+LARGE = 64_000_000
+VALUE = "x" * 20_000
+
+
+def build(site: Site, *names: str, quota: int = SMALL) -> list[Member]:
+    return site.build(*names, flags={**FAST, "quota-backend-bytes": quota})
+
+
+def fill(member: Member, keys: int = 1) -> None:
+    """Write until etcd refuses: many revisions of a few keys."""
+    for number in range(400):
+        if not put(member, f"key{number % keys}"):
+            return
+    pytest.fail("the quota was not reached")
+
+
+def put(member: Member, key: str = "probe") -> bool:
+    return member.etcdctl("put", key, VALUE, check=False).strip() == "OK"
+
+
+def maintain(member: Member, command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["/bin/sh", member.root / "opt/k8s/libexec/etcd-maintain.sh", command],
+        capture_output=True, text=True, check=False, env=member.environment, timeout=120,
+    )  # fmt: skip
+
+
+def run_parts(member: Member, command: str) -> subprocess.CompletedProcess[str]:
+    """Run a command with install.sh's parts on this host, with its real etcd."""
+    lib = member.root / "opt/k8s/bundle/lib"
+    script = (
+        f"here={lib.parent}; dry_run=no slot_wait=0 work={member.root}/work; mkdir -p $work\n"
+        f"live={member.root}\n. $here/node.env\n"
+        + "".join(
+            f". {lib}/{part}.sh\n"
+            for part in (
+                "core/common", "core/https", "core/etcd-alarms", "transaction/units",
+                "transaction/ready", "preflight/checks", "coordination/rollout-order",
+            )
+        )
+        + f"skipped=' '; : >$work/advice; {command}\n"
+    ).replace("/etc/etcd/pki", f"{member.root}/etc/etcd/pki")  # fmt: skip
+    for part in ("transaction/ready", "coordination/rollout-order"):
+        path = lib / f"{part}.sh"
+        text = path.read_text().replace(" /etc/", f" {member.root}/etc/")
+        path.write_text(text.replace(" /opt/k8s/libexec", f" {member.root}/opt/k8s/libexec"))
+    return subprocess.run(
+        ["/bin/sh", "-c", script], capture_output=True, text=True, check=False, timeout=120,
+        env={**member.environment, "PATH": member.environment["PATH"], "PWD": os.getcwd()},
+    )  # fmt: skip
+
+
+def test_health_names_the_alarm_and_defragmenting_ends_it(site: Site) -> None:
+    (member,) = build(site, "m1")
+    member.start()
+    wait_ready([member])
+    assert maintain(member, "health").returncode == 0
+    fill(member)
+    health = maintain(member, "health")
+    assert health.returncode == 1
+    assert "the alarm NOSPACE is on, and etcd accepts no write: the database of " in health.stderr
+    assert f"its quota is {SMALL}" in health.stderr
+    done = maintain(member, "defrag")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "the alarm NOSPACE is off" in done.stdout
+    assert put(member)
+    assert maintain(member, "health").returncode == 0
+
+
+def test_a_database_that_stays_at_its_quota_keeps_the_alarm(site: Site) -> None:
+    (member,) = build(site, "m1")
+    member.start()
+    wait_ready([member])
+    fill(member, keys=400)
+    (member,) = build(site, "m1", quota=1_500_000)
+    member.stop()
+    member.start()
+    wait_ready([member])
+    assert not put(member)
+    done = maintain(member, "defrag")
+    assert done.returncode == 1, done.stdout
+    assert "size of the database: " in done.stdout
+    assert "the alarm NOSPACE is on, and etcd accepts no write: the database of " in done.stderr
+    assert not put(member)
+
+
+def test_the_last_of_three_members_turns_the_alarm_off(site: Site) -> None:
+    members = build(site, "m1", "m2", "m3")
+    for member in members:
+        member.start()
+    wait_ready(members)
+    fill(members[0])
+    first, second, third = (maintain(member, "defrag") for member in members)
+    for early in (first, second):
+        assert early.returncode == 1, early.stdout
+        assert "size of the database: " in early.stdout
+        assert "the alarm NOSPACE is on" in early.stderr
+    assert third.returncode == 0, third.stderr
+    assert put(members[1])
+
+
+def test_another_alarm_stops_defragmenting(site: Site, tmp_path: Path) -> None:
+    """No etcd here can be made to raise CORRUPT: etcdctl's answer is replaced, etcd is real."""
+    (member,) = build(site, "m1")
+    member.start()
+    wait_ready([member])
+    program = member.root / "opt/k8s/bin/etcdctl"
+    real = program.readlink()
+    program.unlink()
+    program.write_text(
+        f'#!/bin/sh\ncase "$*" in *"alarm list"*) echo memberID:1 alarm:CORRUPT ;; *) exec {real} "$@" ;; esac\n'
+    )
+    program.chmod(0o755)
+    done = maintain(member, "defrag")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "alarms are on that defragmenting does not end: CORRUPT" in done.stderr
+    assert "alarms are on: CORRUPT" in maintain(member, "health").stderr
+
+
+def test_a_larger_quota_goes_in_although_the_alarm_is_on(site: Site) -> None:
+    members = build(site, "m1", "m2", "m3")
+    for member in members:
+        member.start()
+    wait_ready(members)
+    fill(members[0])
+    members = build(site, "m1", "m2", "m3", quota=LARGE)
+    for member in members:
+        asked = run_parts(
+            member, "find_etcd_obstacle; echo obstacle=$?; check_etcd_alarm; cat $work/advice"
+        )
+        assert "obstacle=1\n" in asked.stdout, asked.stdout + asked.stderr
+        assert "etcd has alarms: NOSPACE" in asked.stdout
+        assert not put(members[0])
+        member.stop()
+        member.start()
+        wait_ready([member])
+        ready = run_parts(member, "ready_etcd etcd.service; echo ready=$?")
+        assert "ready=0\n" in ready.stdout, ready.stdout + ready.stderr
+    assert put(members[2])
+    assert members[0].etcdctl("alarm", "list") == ""
