@@ -89,6 +89,14 @@ Writes after the snapshot had revisions too. Without a higher start, clients tha
 new objects for ones that they have already seen.
 """
 
+API_SERVER_STOP = {"1.14": 4, "1.27": 10}
+"""First minor → seconds from SIGTERM to SIGKILL of an API server.
+
+It closes its port at once, lets requests end, and then waits up to a minute for open watches, which
+always exist: every stop takes this long. From 1.27 on it ends them after 3 s
+(--shutdown-watch-termination-grace-period), so only a long request makes it wait.
+"""
+
 LOOPBACK_DAYS = {"1.14": 365, "1.33": 3 * 365 + 1}
 """First minor → lifetime in days of the certificate that an API server uses to talk to itself.
 

@@ -86,6 +86,11 @@ SYSCTLS: tuple[Sysctl, ...] = (
         why="units limit open files, not the host: the default of systemd 240 and later",
     ),
     Sysctl(
+        name="fs.nr_open", value="1048576", need=SysctlNeed.AT_LEAST,
+        why="the kernel's default, and the limit of open files that containers get: with a lower "
+        "value Docker starts none",
+    ),
+    Sysctl(
         name="fs.inotify.max_user_instances", value="8192", need=SysctlNeed.AT_LEAST,
         why="all containers of root share this limit; the kernel's 128 are too few",
     ),
@@ -109,9 +114,11 @@ SYSCTLS: tuple[Sysctl, ...] = (
 """Kernel settings.
 
 Not set on purpose: net.ipv4.tcp_tw_recycle (removed in Linux 4.12, harmful behind NAT);
-net.netfilter.nf_conntrack_max (kube-proxy sets it from conntrack.maxPerCore and min);
-fs.nr_open (the kernel's 1048576 is above every unit's limit, and is what LimitNOFILE=infinity
-means).
+net.netfilter.nf_conntrack_max (kube-proxy sets it from conntrack.maxPerCore and min).
+
+No unit has LimitNOFILE=infinity: it means fs.nr_open, which systemd 240 and later raise to 2**30,
+and programs that close every possible file descriptor, or allocate memory for each, then hang or
+run out of memory (containerd issue 6707, kind issue 760).
 """
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from bundler import __version__
 from bundler.cluster.components import (
     API_PORT,
+    API_SERVER_STOP,
     CLOSED_PORTS,
     COMMANDS,
     COMMANDS_WANTED,
@@ -276,6 +277,7 @@ def _make_host_values(plan: ClusterPlan, node: NodePlan) -> dict[str, Any]:
     minor = minor_of(plan.cluster.kubernetes.version)
     return {
         "serving": list_serving(plan, node),
+        "api_server_stop": row_for(API_SERVER_STOP, minor),
         "api_server_days": row_for(LOOPBACK_DAYS, minor) - LOOPBACK_MARGIN,
         "units": has(UNITS),
         "ports": tuple(f"{port}:{unit}" for port, unit in ports.items()),

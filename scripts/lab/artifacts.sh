@@ -29,7 +29,7 @@ main() {
         "make_from_$source"
         write_pins
         printf '%s\n' "$source" >"$LAB_CACHE/source.txt"
-        cp "$here/artifacts.sh" "$LAB_CACHE/.complete.new" && mv "$LAB_CACHE/.complete.new" "$LAB_CACHE/.complete"
+        recipe >"$LAB_CACHE/.complete.new" && mv "$LAB_CACHE/.complete.new" "$LAB_CACHE/.complete"
     fi
     case $(cat "$LAB_CACHE/source.txt") in
         upstream) say "artifacts: upstream's own files, in $LAB_CACHE" ;;
@@ -37,8 +37,9 @@ main() {
     esac
 }
 
-# Complete: an earlier run of this very script ended well.
-is_complete() { cmp -s "$here/artifacts.sh" "$LAB_CACHE/.complete"; }
+# Complete: an earlier run of this very script ended well, with the same wrapper of runc.
+is_complete() { recipe | cmp -s - "$LAB_CACHE/.complete"; }
+recipe() { cat "$here/artifacts.sh" "$here/runc-wrapper"; }
 
 choose_source() {
     if [ -n "${BUNDLER_LAB_SOURCE:-}" ]; then

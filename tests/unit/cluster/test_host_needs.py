@@ -34,9 +34,7 @@ def plan_of(description: Path, **changes: object) -> ClusterPlan:
 def test_kernel_settings_that_are_removed_or_set_by_others_are_not_set() -> None:
     names = {row.name for row in SYSCTLS}
     assert len(names) == len(SYSCTLS)
-    assert names.isdisjoint(
-        {"net.ipv4.tcp_tw_recycle", "net.netfilter.nf_conntrack_max", "fs.nr_open"}
-    )
+    assert names.isdisjoint({"net.ipv4.tcp_tw_recycle", "net.netfilter.nf_conntrack_max"})
     assert all(row.why for row in SYSCTLS)
 
 
@@ -93,7 +91,7 @@ LIMITS = {
     "worker/*/kube-proxy.service.j2": {"LimitNOFILE=65536"},
     "worker/*/kubelet.service.j2": {"CPUAccounting=yes", "MemoryAccounting=yes"},
     "runtime-*/*/docker.service.j2": {
-        "LimitNOFILE=infinity",
+        "LimitNOFILE=1048576",
         "LimitNPROC=infinity",
         "LimitCORE=infinity",
         "TasksMax=infinity",
@@ -108,3 +106,18 @@ LIMITS["runtime-*/*/containerd.service.j2"] = LIMITS["runtime-*/*/docker.service
 def test_units_have_the_limits_that_their_programs_need(unit: str) -> None:
     (path,) = templates_directory().glob(unit.replace("/*/", "/rootfs/etc/systemd/system/"))
     assert set(path.read_text().splitlines()) >= LIMITS[unit]
+
+
+def test_no_unit_has_an_unlimited_number_of_open_files() -> None:
+    units = [
+        *templates_directory().rglob("*.service"),
+        *templates_directory().rglob("*.service.j2"),
+    ]
+    limits = {
+        path.name: line.partition("=")[2]
+        for path in units
+        for line in path.read_text().splitlines()
+        if line.startswith("LimitNOFILE=")
+    }
+    assert {"docker.service.j2", "containerd.service.j2", "cri-dockerd.service.j2"} <= set(limits)
+    assert {name: limit for name, limit in limits.items() if not int(limit) <= 1048576} == {}

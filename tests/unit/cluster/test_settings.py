@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from bundler.catalog import default_version, find_artifact
-from bundler.cluster.accepted import accepted_flags
-from bundler.cluster.components import EXTRA_COMPONENTS, MINORS
+from bundler.cluster.accepted import accepted_flags, is_within
+from bundler.cluster.components import API_SERVER_STOP, EXTRA_COMPONENTS, MINORS, row_for
 from bundler.cluster.loader import load_cluster
 from bundler.cluster.schema import Cluster
 from bundler.cluster.settings import list_flags, make_config, make_flags
@@ -104,3 +104,13 @@ def test_the_default_components_of_every_minor_are_pinned(description: Path, min
         version = default_version(component, minor)
         assert find_artifact(component, version, "amd64"), f"{component} {version}"
         assert find_artifact(component, version, "arm64"), f"{component} {version}"
+
+
+@pytest.mark.parametrize("minor", MINORS)
+def test_an_api_server_that_can_end_watches_does_so_before_it_is_killed(minor: str) -> None:
+    flag = "shutdown-watch-termination-grace-period"
+    rows = [row for row in list_flags("kube-apiserver") if row.flag == flag]
+    is_set = any(is_within(row.since, row.until, minor) for row in rows)
+    assert is_set == (flag in accepted_flags("kube-apiserver", minor))
+    # without it watches make every stop run into the limit
+    assert row_for(API_SERVER_STOP, minor) > 3 if is_set else row_for(API_SERVER_STOP, minor) < 5
