@@ -64,7 +64,8 @@ RegistryMirrors = Annotated[
         "--registry-mirror",
         metavar="REGISTRY=URL",
         help="Try URL first for images of REGISTRY (docker.io, registry.k8s.io, …). http:// means"
-        " without TLS. May be repeated.",
+        " without TLS. A path that contains /v2 is used as it is; otherwise HOST/PATH means"
+        " HOST/v2/PATH. May be repeated.",
     ),
 ]
 InsecureRegistries = Annotated[

@@ -1,6 +1,5 @@
 """Checks of cluster.yaml's fields against one another."""
 
-import re
 from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -25,6 +24,7 @@ from bundler.cluster.network_checks import (
     is_host_address,
 )
 from bundler.cluster.problem import Problem
+from bundler.cluster.registry_checks import check_registries
 from bundler.cluster.schema import Cluster, Containerd, Docker, Role
 from bundler.cluster.values import Arch
 
@@ -36,6 +36,7 @@ def check_cluster(cluster: Cluster) -> Iterator[Problem]:
     """Every problem of cluster.yaml that needs no other file, except for CA and key files."""
     yield from _check_versions(cluster)
     yield from _check_runtime(cluster)
+    yield from check_registries(cluster)
     if minor_of(cluster.kubernetes.version) in MINORS:
         yield from _check_proxy_mode(cluster)
         yield from _check_flannel(cluster)
@@ -125,28 +126,6 @@ def _check_containerd(runtime: Containerd, minor: str) -> Iterator[Problem]:
             " use 1.6 or later"
         )
         yield Problem(path=where, text=text)
-    if runtime.registries and key_of(minor_of(version)) < (1, 5):
-        text = f"containerd {version} does not read hosts.toml: use 1.5 or later"
-        yield Problem(path=("runtime", "registries"), text=text)
-    seen: set[str] = set()
-    for index, registry in enumerate(runtime.registries):
-        here = ("runtime", "registries", index)
-        if registry.host in seen:
-            yield Problem(
-                path=(*here, "host"), text=f"{registry.host} is listed twice: merge the entries"
-            )
-        seen.add(registry.host)
-        if registry.ca is not None and not _holds_certificates(registry.ca):
-            text = f"{registry.ca}: must be a PEM file with certificates only"
-            yield Problem(path=(*here, "ca"), text=text)
-
-
-def _holds_certificates(path: Path) -> bool:
-    """Whether the file has certificates only: every user of a host can read it, so no key."""
-    try:
-        return set(re.findall(r"-----BEGIN ([A-Z0-9 ]+)-----", path.read_text())) == {"CERTIFICATE"}
-    except (OSError, UnicodeDecodeError):
-        return False
 
 
 def _check_proxy_mode(cluster: Cluster) -> Iterator[Problem]:

@@ -42,7 +42,8 @@ class Docker(Model):
     registry_mirrors: tuple[RegistryMirror, ...] = Field(
         default=(),
         description="Mirrors of Docker Hub that dockerd tries first, in this order"
-        " (`registry-mirrors` of daemon.json). Example: `[https://mirror.example:5000]`.",
+        " (`registry-mirrors` of daemon.json). Before Docker 25 without a path. Example:"
+        " `[https://mirror.example:5000]`.",
     )
     data_root: HostPath = Field(
         default="/var/lib/docker",
@@ -69,7 +70,9 @@ class Registry(Model):
     mirrors: tuple[RegistryMirror, ...] = Field(
         default=(),
         description="Mirrors that containerd tries first, in this order; then it tries the registry"
-        " itself. Example: `[https://mirror.example:5000]`.",
+        " itself. A path that contains `/v2/` is used as it is (a project of Harbor:"
+        " `https://harbor.example/v2/PROJECT`); containerd appends `/v2` to any other. Example:"
+        " `[https://mirror.example:5000]`.",
     )
     ca: Path | None = Field(
         default=None,

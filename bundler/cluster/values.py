@@ -92,6 +92,8 @@ def _check_registry_mirror(value: str) -> str:
         raise ValueError("must be a URL that starts with https:// or http://")
     if "@" in value:
         raise ValueError("must have no name and password: every user of a host could read them")
+    if "?" in value or "#" in value:
+        raise ValueError("must have no ? and #: container runtimes use only host and path")
     return value
 
 

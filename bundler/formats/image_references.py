@@ -5,10 +5,13 @@ Source: https://github.com/distribution/reference/blob/main/reference.go
 
 import re
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 DOCKER_HUB = "docker.io"
 HOSTS = {DOCKER_HUB: "registry-1.docker.io"}
 """Registry → the host that serves it, if the names differ."""
+API = "v2"
+"""The part of every path of a registry's API."""
 
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
@@ -74,6 +77,21 @@ def parse_reference(text: str) -> Reference:
     return Reference(
         registry=registry, repository=repository, tag=tag or None, digest=digest or None
     )
+
+
+def is_api_url(url: str) -> bool:
+    """Whether a mirror's URL is already one of the API: `https://HOST/v2/PROJECT`."""
+    return API in urlsplit(url).path.split("/")
+
+
+def needs_override_path(url: str) -> bool:
+    """Whether containerd must not append /v2 to the path, as to Harbor's `/v2/PROJECT`."""
+    return is_api_url(url) and not url.rstrip("/").endswith(f"/{API}")
+
+
+def has_path(url: str) -> bool:
+    """Whether a mirror is below its host's top."""
+    return urlsplit(url).path.strip("/") != ""
 
 
 def full_name(text: str) -> str:

@@ -9,7 +9,7 @@ import tomli_w
 
 from bundler.cluster.plan import ClusterPlan, NodePlan
 from bundler.cluster.schema import Containerd, Registry, Role
-from bundler.formats.image_references import DOCKER_HUB, HOSTS
+from bundler.formats.image_references import DOCKER_HUB, HOSTS, needs_override_path
 from bundler.render.tree import File
 
 DIRECTORY = "etc/containerd/certs.d"
@@ -41,4 +41,9 @@ def _make_hosts(registry: Registry, folder: str) -> dict[str, object]:
     if registry.insecure:
         how["skip_verify"] = True
     # without mirrors the registry itself must be listed, or containerd ignores its CA
-    return {"server": server, "host": dict.fromkeys(registry.mirrors or (server,), how)}
+    urls = registry.mirrors or (server,)
+    return {"server": server, "host": {url: how | _path_of(url) for url in urls}}
+
+
+def _path_of(url: str) -> dict[str, bool]:
+    return {"override_path": True} if needs_override_path(url) else {}

@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -32,6 +33,10 @@ from support.registries import (
     make_layer,
     sha256,
 )
+
+from bundler.cache.store import Cache
+from bundler.pipeline import render
+from bundler.project import Inputs
 
 LAB_CACHE = Path(os.environ.get("BUNDLER_LAB_CACHE") or Path.home() / ".cache/bundler-lab")
 PROGRAM = shutil.which("docker-registry", path=f"{os.environ['PATH']}:{LAB_CACHE}/programs/usr/bin")
@@ -399,3 +404,59 @@ def test_a_missing_image_is_reported_with_the_reason(
         unknown = run("fetch", REGISTRY_AUTH_FILE="/nonexistent")
         assert (unknown.returncode, "HTTP 401" in unknown.stderr) == (3, True)
         assert "docker login" in unknown.stderr
+
+
+@pytest.fixture
+def containerd(tmp_path: Path) -> Iterator[str]:
+    """The socket of a containerd with directories of its own."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:  # a socket's path has at most 104 bytes
+        address = f"{short}/c.sock"
+        config = tmp_path / "containerd.toml"
+        config.write_text(
+            f'version = 2\nroot = "{tmp_path}/root"\nstate = "{short}/state"\n'
+            'disabled_plugins = ["io.containerd.grpc.v1.cri"]\n'
+            f'[grpc]\naddress = "{address}"\n'
+        )
+        log = tmp_path / "containerd.log"
+        with log.open("wb") as file:
+            process = subprocess.Popen(["containerd", "-c", config], stdout=file, stderr=file)
+        try:
+            for _ in range(200):
+                assert process.poll() is None, log.read_text()
+                if "containerd successfully booted" in log.read_text():
+                    break
+                time.sleep(0.1)
+            yield address
+        finally:
+            process.terminate()
+            process.wait()
+
+
+@pytest.mark.parametrize("program", ["open"], indirect=True)
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not shutil.which("ctr"),
+    reason="containerd cannot run: it is not installed, or this is not root",
+)
+def test_containerd_pulls_through_a_mirror_below_the_path_of_an_api(
+    program: Program, containerd: str, tmp_path: Path
+) -> None:
+    """A project of Harbor: https://github.com/goharbor/harbor/issues/18530."""
+    program.push("hub/library/web", "1.22", IMAGES["web/nginx", "1.22"])
+    description = tmp_path / "cluster.yaml"
+    description.write_text(
+        CLUSTER.format(host=program.host)
+        .replace("1.28.4", "1.28.3")
+        .replace(
+            "{engine: containerd}",
+            "{engine: containerd, registries: [{host: docker.io, mirrors:"
+            f" ['http://{program.host}/v2/hub']}}]}}",
+        )
+    )
+    inputs = Inputs(description=description, cache=Cache(tmp_path / "cache"))
+    render(inputs, tmp_path / "trees", text_only=True)
+    hosts = tmp_path / "trees/two/rootfs/etc/containerd/certs.d"
+    command = ["ctr", "-a", containerd, "content", "fetch", "--platform", "linux/amd64"]
+    command += ["--hosts-dir", str(hosts), "docker.io/library/web:1.22"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr + program.log.read_text()
+    assert "/v2/hub/library/web/manifests/1.22" in program.log.read_text()

@@ -1,6 +1,7 @@
 """Registry logins of the user, as `docker login` stores them.
 
-Source: https://docs.docker.com/reference/cli/docker/login/ (config.json, `auths`)
+Source: https://docs.docker.com/reference/cli/docker/login/ (config.json, `auths`);
+https://github.com/containers/image/blob/main/docs/containers-auth.json.5.md (namespaces)
 """
 
 import base64
@@ -34,7 +35,14 @@ class Login:
 
 
 Logins = Mapping[str, Login]
-"""Host (and port) → login."""
+"""HOST[:PORT], or HOST[:PORT]/NAMESPACE → login."""
+
+
+def find_login(logins: Logins, host: str, repository: str) -> Login | None:
+    """The login of the longest namespace that holds the repository: HOST/A/B, HOST/A, HOST."""
+    parts = [host, *repository.split("/")]
+    keys = ("/".join(parts[:length]) for length in range(len(parts), 0, -1))
+    return next((logins[key] for key in keys if key in logins), None)
 
 
 def login_file(environment: Mapping[str, str], home: Path) -> Path:
@@ -49,7 +57,7 @@ def read_logins(path: Path) -> Logins:
     try:
         document: dict[str, Any] = read_json(path.read_bytes())
         return {
-            _host_of(name): login
+            _namespace_of(name): login
             for name, entry in (document.get("auths") or {}).items()
             if (login := _read_login(entry))
         }
@@ -73,7 +81,13 @@ def _read_login(entry: Mapping[str, str]) -> Login | None:
     return Login(user=user, password=password, refresh_token=token) if password or token else None
 
 
-def _host_of(name: str) -> str:
-    """The host in a key, which may be `https://index.docker.io/v1/` or `registry.example/team`."""
-    host = urlsplit(name if "://" in name else f"//{name}").netloc
-    return HOSTS[DOCKER_HUB] if host in {DOCKER_HUB_LOGIN, DOCKER_HUB} else host
+def _namespace_of(name: str) -> str:
+    """The host, or HOST/NAMESPACE, in a key: `https://index.docker.io/v1/`, `harbor.example/team`.
+
+    A key with a scheme is of a host: its path is that of the API.
+    """
+    parts = urlsplit(name if "://" in name else f"//{name}")
+    host = HOSTS[DOCKER_HUB] if parts.netloc in {DOCKER_HUB_LOGIN, DOCKER_HUB} else parts.netloc
+    namespace = parts.path.strip("/")
+    is_of_host = parts.scheme or namespace in {"", "v1", "v2"}
+    return host if is_of_host else f"{host}/{namespace}"

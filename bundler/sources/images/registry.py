@@ -21,10 +21,10 @@ from bundler.formats.image_manifests import (
     MANIFESTS,
     MAX_DOCUMENT,
 )
-from bundler.formats.image_references import HOSTS, Reference
+from bundler.formats.image_references import API, HOSTS, Reference, is_api_url
 from bundler.formats.safe_parse import read_json, split_url
 from bundler.sources.download import FetchOptions
-from bundler.sources.images.credentials import Login
+from bundler.sources.images.credentials import Login, find_login
 from bundler.sources.images.options import RegistryOptions
 from bundler.sources.retries import SourceError, classify_errors
 from bundler.sources.transport import TIMEOUT, Session, open_url
@@ -172,11 +172,14 @@ def list_repositories(
     repositories = []
     for url in (*options.mirrors.get(registry, ()), upstream):
         parts = urlsplit(url)
-        name = f"{parts.path.strip('/')}/{reference.repository}".lstrip("/")
-        login = options.logins().get(parts.netloc)
-        repositories.append(
-            Repository(f"{parts.scheme}://{parts.netloc}/v2/{name}", login, session)
+        folders = [folder for folder in parts.path.split("/") if folder]
+        base = "/".join(folders if is_api_url(url) else [API, *folders])
+        namespace = "/".join(folder for folder in folders if folder != API)
+        login = find_login(
+            options.logins(), parts.netloc, f"{namespace}/{reference.repository}".lstrip("/")
         )
+        server = f"{parts.scheme}://{parts.netloc}"
+        repositories.append(Repository(f"{server}/{base}/{reference.repository}", login, session))
     return tuple(repositories)
 
 

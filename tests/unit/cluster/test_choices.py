@@ -231,6 +231,67 @@ def test_registries_have_mirrors_and_their_own_ca(
     assert cri["registry"]["config_path"] == "/etc/containerd/certs.d"
 
 
+def test_a_mirror_below_the_path_of_an_api_is_used_as_it_is(trees: Callable[..., Path]) -> None:
+    mirrors = [
+        "https://harbor.example/v2/hub",
+        "https://harbor.example/a/v2/b/",
+        "https://plain.example/v2",
+        "https://nexus.example/repository/hub",
+        "https://root.example",
+    ]
+    registries = f"[{{host: docker.io, mirrors: {mirrors}}}]"
+    root = trees((RUNTIME, f"runtime: {{engine: containerd, registries: {registries}}}"))
+    path = root / "two/rootfs/etc/containerd/certs.d/docker.io/hosts.toml"
+    hosts = tomllib.loads(path.read_text())["host"]
+    assert list(hosts) == mirrors
+    assert [host.get("override_path", False) for host in hosts.values()] == [
+        True, True, False, False, False,
+    ]  # fmt: skip
+
+
+def registry(host: str, mirror: str, version: str = "1.7.20") -> str:
+    return (
+        f"runtime: {{engine: containerd, version: {version},"
+        f" registries: [{{host: {host}, mirrors: ['{mirror}']}}]}}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("runtime", "minor", "message"),
+    [
+        (
+            registry("quay.io", "https://h.example/v2/p", "1.5.18"), "1.24.17",
+            "containerd 1.5.18 appends /v2 to the path: use 1.6 or later",
+        ),
+        (registry("index.docker.io", "https://h.example"), "1.28.3", "write docker.io"),
+        (registry("quay.io", "https://h.example/?a=b"), "1.28.3", "must have no \\? and #"),
+        (
+            "runtime: {registry_mirrors: ['https://h.example/hub']}", "1.20.2",
+            "Docker 20.10.23 does not start with a mirror that has a path",
+        ),
+        (
+            "runtime: {version: 25.0.5, registry_mirrors: ['https://h.example/v2/hub']}", "1.20.2",
+            "give only the address before it",
+        ),
+    ],
+)  # fmt: skip
+def test_a_mirror_that_the_runtime_cannot_use_is_refused(
+    describe: Callable[..., Path], runtime: str, minor: str, message: str
+) -> None:
+    path = describe((RUNTIME, runtime), (MINOR, f"version: {minor}"))
+    with pytest.raises(ConfigError, match=message):
+        load_cluster(path)
+
+
+def test_a_mirror_of_docker_hub_below_a_path_needs_docker_25(
+    describe: Callable[..., Path],
+) -> None:
+    runtime = "runtime: {version: 25.0.5, registry_mirrors: ['https://h.example/hub']}"
+    path = describe((RUNTIME, runtime), (MINOR, "version: 1.20.2"), ("pause:3.9", "pause:3.2"))
+    write_archive(path.parent / "pause.tar", "registry.k8s.io/pause:3.2")
+    load_cluster(path)
+
+
 @pytest.mark.parametrize(("minor", "driver"), [("1.28.3", "cgroupfs"), ("1.36.2", "systemd")])
 def test_runtime_and_kubelet_have_the_same_cgroup_driver(
     trees: Callable[..., Path], minor: str, driver: str

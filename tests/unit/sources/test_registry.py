@@ -23,7 +23,7 @@ from bundler.cache.store import Cache
 from bundler.errors import ArtifactError, ConfigError
 from bundler.formats.image_references import parse_reference
 from bundler.sources.fetch import FetchOptions
-from bundler.sources.images.credentials import Login, login_file, read_logins
+from bundler.sources.images.credentials import Login, find_login, login_file, read_logins
 from bundler.sources.images.pull import (
     Pulled,
     Puller,
@@ -403,6 +403,56 @@ def test_logins_are_read_as_docker_login_writes_them(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="not a docker configuration file") as caught:
             read_logins(path)
         assert "hunter2" not in caught.value.message
+
+
+def test_of_several_logins_at_one_host_the_longest_namespace_serves(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    keys = ["harbor.example/a", "harbor.example/b", "harbor.example/b/deep/", "https://own.example/v2/",
+            "docker.io/team", "old.example/v1"]  # fmt: skip
+    auths = {key: {"username": key, "password": "x"} for key in keys}
+    path.write_text(json.dumps({"auths": auths | {"harbor.example/b/none": {}}}))
+    logins = read_logins(path)
+
+    def user(host: str, repository: str) -> str | None:
+        found = find_login(logins, host, repository)
+        return found.user if found else None
+
+    assert user("harbor.example", "a/app") == "harbor.example/a"
+    assert user("harbor.example", "b/app") == "harbor.example/b"
+    assert user("harbor.example", "b/deep/app") == "harbor.example/b/deep/"
+    assert user("harbor.example", "b/none/app") == "harbor.example/b"
+    assert user("harbor.example", "ab/app") is None
+    assert user("own.example", "any/app") == "https://own.example/v2/"
+    assert user("old.example", "any/app") == "old.example/v1"
+    assert user("registry-1.docker.io", "team/app") == "docker.io/team"
+    assert user("registry-1.docker.io", "library/nginx") is None
+
+
+def test_each_of_two_namespaces_at_one_host_is_pulled_with_its_own_login(
+    registry: Registry, options: FetchOptions
+) -> None:
+    logins = {f"{registry.host}/{team}": Login(user=team, password="x") for team in ("a", "b")}
+    registry.wants_basic = True
+    for team in ("a", "b"):
+        registry.put(f"{team}/app", "1.0", make_image(team))
+        registry.login = f"{team}:x"
+        pull(registry, options, ref=f"{team}/app:1.0", logins=lambda: logins)
+    registry.login = "b:x"
+    with pytest.raises(ArtifactError, match="HTTP 401"):
+        pull(registry, options, ref="c/app:1.0", logins=lambda: logins)
+
+
+@pytest.mark.parametrize("path", ["/hub", "/v2/hub", "/v2/hub/"])
+def test_a_mirror_below_a_path_is_reached_however_its_url_is_written(
+    registry: Registry, options: FetchOptions, path: str
+) -> None:
+    image = make_image()
+    registry.put("hub/library/app", "1.0", image)
+    mirrors = {"docker.io": (f"http://{registry.host}{path}",)}
+    logins = {f"{registry.host}/hub": Login(user="me", password="hunter2")}
+    registry.login, registry.wants_basic = "me:hunter2", True
+    pulled = pull(registry, options, ref="app:1.0", mirrors=mirrors, logins=lambda: logins)
+    assert pulled.image.image_id == image.image_id
 
 
 def test_logins_are_read_from_the_same_file_as_other_tools_use(tmp_path: Path) -> None:
