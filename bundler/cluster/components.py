@@ -77,6 +77,13 @@ The first of the encryption providers encrypts; all of them decrypt.
 SNAPSHOT_TOOLS = {"3.2": "etcdctl", "3.6": "etcdutl"}
 """etcd's program that reads and restores snapshots: etcdctl, from etcd 3.6 on only etcdutl."""
 
+ETCD_STEPS = {"3.2": "", "3.6": "3.5.26", "3.7": "3.6.11"}
+"""First etcd minor → oldest version of the minor before that every member must have first.
+
+From etcd's upgrade guides: 3.5.24 to 3.5.26 repair members that 3.6 counts wrongly, and 3.6 before
+3.6.11 may not be compatible with 3.7. The guides of 3.3, 3.4 and 3.5 ask for no patch.
+"""
+
 RESTORE_FLAGS = {
     "3.2": "",
     "3.4.27": "--bump-revision=1000000000 --mark-compacted",

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bundler.bundle.inspect import BundleReport, inspect
-from bundler.cluster.components import minor_of
+from bundler.catalog import list_versions
+from bundler.cluster.components import ETCD_STEPS, key_of, minor_of, row_for
 from bundler.cluster.schema import Role
 from bundler.errors import ConfigError, OutputError
 from bundler.render.bundle_manifest import ManifestEntry
@@ -159,8 +160,26 @@ def _check_versions(pairs: list[tuple[BundleReport, BundleReport]]) -> None:
                 faults.append(
                     f"{program} {one} to {other}: a downgrade to an earlier minor is not supported"
                 )
+            elif step == 1 and fact == "ETCD_VERSION":
+                faults += _check_etcd_patch(one, other)
     if faults:
         raise ConfigError("\n".join(dict.fromkeys(faults)))
+
+
+def _check_etcd_patch(old: str, new: str) -> Iterator[str]:
+    """Yield a fault if the new minor of etcd can only follow a later patch of the old one."""
+    oldest = row_for(ETCD_STEPS, minor_of(new))
+    if oldest and key_of(old) < key_of(oldest):
+        yield (
+            f"etcd {old} to {new}: etcd {minor_of(new)} can only follow {oldest} or later;"
+            f" set etcd.version to {_newest_patch(oldest)}, build and install that on every member,"
+            f" then {new}"
+        )
+
+
+def _newest_patch(version: str) -> str:
+    """Return the newest pinned patch of its minor."""
+    return [v for v in list_versions("etcd") if minor_of(v) == minor_of(version)][-1]
 
 
 def _minor(version: str) -> int:

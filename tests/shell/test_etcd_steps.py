@@ -79,3 +79,23 @@ def test_a_kill_during_an_etcd_upgrade_does_not_let_the_host_go_back(site: Site)
     assert STEP in done.stdout
     assert "generation 3 is not healthy, and stays: etcd cannot go back" in done.stdout
     assert (done.returncode, site.current()) == (4, "3")
+
+
+@pytest.mark.slow
+def test_the_snapshot_before_an_upgrade_is_read_by_the_program_that_the_installed_etcd_has(
+    site: Site,
+) -> None:
+    """etcdctl of 3.6 has no `snapshot status`."""
+    for number, tool in enumerate(("etcdutl", "etcdutl", "etcdutl"), 1):
+        facts = site.bundles[number - 1] / "node.env"
+        version = "3.6.11" if number == 1 else "3.7.0"
+        text = re.sub("(?<=SNAPSHOT_TOOL=')[^']*", tool, facts.read_text())
+        facts.write_text(re.sub("(?<=ETCD_VERSION=')[^']*", version, text))
+        rewrite_manifest(site.bundles[number - 1])
+    site.host.program("etcdutl", "")
+    site.install(1)
+    done = site.install(2)
+    assert done.returncode == 0, done.stdout + done.stderr
+    calls = [call for call in site.host.calls if " snapshot " in f"{call} "]
+    assert [call.partition(" ")[0] for call in calls] == ["etcdctl", "etcdutl"]
+    assert calls[1].startswith("etcdutl snapshot status ")

@@ -257,6 +257,42 @@ def test_an_upgrade_is_one_minor_version_at_a_time(
     assert found == "" if said == "" else said in found
 
 
+NEWER_ETCD = "ETCD_VERSION=3.6.5 ETCD_STEP_FROM=3.5.26"
+OLD_MEMBER = "FAILURE turn: the etcd member 192.0.2.3 has version 3.5.9: before etcd 3.6.5 every member must have 3.5.26"
+SILENT_MEMBER = "FAILURE turn: the version of the etcd member 192.0.2.3 is unknown"
+
+
+@pytest.mark.parametrize(
+    ("versions", "etcd", "said"),
+    [
+        ("192.0.2.2=3.5.26 192.0.2.3=3.5.33", "3.5.26", ""),
+        ("192.0.2.2=3.6.5 192.0.2.3=3.5.26", "3.5.26", ""),
+        ("192.0.2.2=3.5.26 192.0.2.3=3.5.9", "3.5.26", OLD_MEMBER),
+        ("192.0.2.2=3.5.26", "3.5.26", SILENT_MEMBER),
+        ("192.0.2.2=3.5.26", "3.6.4", ""),  # a patch: no member needs to be of a certain one
+    ],
+)
+def test_a_member_gets_a_new_minor_of_etcd_only_after_every_member_has_the_patch_for_it(
+    sh: Sh, tmp_path: Path, versions: str, etcd: str, said: str
+) -> None:
+    found = ask(
+        sh, tmp_path, "check_turn", due="etcd", etcd=etcd, versions=versions, more=NEWER_ETCD,
+        members=list_members(*OF_THREE),
+    )  # fmt: skip
+    assert found.startswith(said), found
+    assert bool(found) == bool(said)
+
+
+@pytest.mark.parametrize(("etcd", "is_refused"), [("3.5.9", True), ("3.5.26", False), ("3.6.1", False)])  # fmt: skip
+def test_an_etcd_that_a_new_minor_cannot_follow_is_refused_with_the_version_to_install_first(
+    sh: Sh, tmp_path: Path, etcd: str, is_refused: bool
+) -> None:
+    found = ask(sh, tmp_path, "check_upgrade", etcd=etcd, more=NEWER_ETCD)
+    failure = "FAILURE etcd-upgrade: this host has etcd 3.5.9, and 3.6.5 can only follow 3.5.26"
+    assert (failure in found) == is_refused
+    assert ("FIX: set etcd.version to the newest 3.5, build it" in found) == is_refused
+
+
 def test_a_rollback_may_downgrade_kubernetes_but_not_etcd(sh: Sh, tmp_path: Path) -> None:
     more = "is_generation() { true; }"
     assert ask(sh, tmp_path, "check_upgrade", installed="1.22.0", more=more) == ""

@@ -1,6 +1,8 @@
 """`bundler plan`: the steps from one build to another, by the rules of install.sh."""
 
+import itertools
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,8 @@ from support.command import run_bundler
 from support.small_builds import SmallSite, make_site
 
 from bundler.bundle.layout import Media
+from bundler.catalog import default_version
+from bundler.cluster.components import ETCD_STEPS, MINORS, key_of, minor_of, row_for
 from bundler.errors import ConfigError
 from bundler.upgrade.rollout import HostStep, UpgradePlan, make_upgrade_plan
 
@@ -190,9 +194,46 @@ def test_a_minor_of_etcd_is_reported_as_one_way(tmp_path: Path) -> None:
     assert host.one_way.startswith("etcd 3.5.1 converts its data, which 3.4.23 cannot read")
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("3.5.9", "3.6.5", "etcd 3.5.9 to 3.6.5: etcd 3.6 can only follow 3.5.26 or later; set etcd.version to 3.5."),
+        ("3.5.25", "3.6.14", "can only follow 3.5.26"),
+        ("3.5.26", "3.6.5", ""),
+        ("3.5.33", "3.6.0", ""),
+        ("3.6.10", "3.7.0", "can only follow 3.6.11 or later; set etcd.version to 3.6.1"),
+        ("3.6.11", "3.7.0", ""),
+        ("3.4.3", "3.5.0", ""),
+        ("3.5.9", "3.5.10", ""),
+        ("3.4.23", "3.6.5", "skips a minor"),
+    ],
+)  # fmt: skip
+def test_a_minor_of_etcd_follows_only_the_patches_that_it_can_follow(
+    tmp_path: Path, old: str, new: str, said: str
+) -> None:
+    env = "NODE='one'\nCLUSTER='lab'\nROLES='etcd'\nETCD_VERSION='{}'\n"
+    write_bundle(tmp_path / "a/lab-one.tar.gz", {}, env=env.format(old))
+    write_bundle(tmp_path / "b/lab-one.tar.gz", {}, env=env.format(new))
+    if said:
+        with pytest.raises(ConfigError, match=re.escape(said)):
+            make_upgrade_plan(tmp_path / "a", tmp_path / "b")
+    else:
+        host = host_of(make_upgrade_plan(tmp_path / "a", tmp_path / "b"), "one")
+        assert host.versions == (f"etcd {old} → {new}",)
+
+
 def test_bundles_of_two_clusters_are_refused(tmp_path: Path) -> None:
     for name in ("a", "b"):
         env = f"NODE='one'\nCLUSTER='{name}'\nROLES='etcd'\n"
         write_bundle(tmp_path / name / "lab-one.tar.gz", {}, env=env)
     with pytest.raises(ConfigError, match=r"belong to 2 clusters \(a, b\)"):
         make_upgrade_plan(tmp_path / "a", tmp_path / "b")
+
+
+@pytest.mark.parametrize(("old", "new"), [*itertools.pairwise(MINORS)])
+def test_the_default_etcd_of_a_minor_can_follow_that_of_the_minor_before(
+    old: str, new: str
+) -> None:
+    before, after = default_version("etcd", old), default_version("etcd", new)
+    oldest = row_for(ETCD_STEPS, minor_of(after))
+    assert minor_of(before) == minor_of(after) or not oldest or key_of(before) >= key_of(oldest)

@@ -16,6 +16,20 @@ installed_field() { text_field "$prefix/opt/k8s/bundle/node.env" "$1"; }
 check_upgrade() {
     check_version_step upgrade Kubernetes "$(installed_field KUBERNETES_VERSION)" "$KUBERNETES_VERSION"
     check_version_step etcd-upgrade etcd "$(installed_field ETCD_VERSION)" "${ETCD_VERSION:-}"
+    check_etcd_patch "$(installed_field ETCD_VERSION)"
+}
+
+# check_etcd_patch OLD: some minors of etcd can only follow late patches of the minor before (ETCD_STEP_FROM).
+check_etcd_patch() {
+    is_too_old_for_step "$1" || return 0
+    add_failure etcd-upgrade "this host has etcd $1, and $ETCD_VERSION can only follow $ETCD_STEP_FROM or later" \
+        "set etcd.version to the newest ${ETCD_STEP_FROM%.*}, build it, and install it on every member before this bundle"
+}
+
+# is_too_old_for_step VERSION: of a minor before that of this bundle's etcd, and older than what that needs.
+is_too_old_for_step() {
+    [ -n "$1" ] && [ -n "${ETCD_STEP_FROM:-}" ] && [ "$(minor "$1")" -lt "$(minor "$ETCD_VERSION")" ] &&
+        is_older "$1" "$ETCD_STEP_FROM"
 }
 
 # check_version_step CHECK PROGRAM OLD NEW
@@ -80,7 +94,7 @@ check_turn() {
 # Print why this host must not restart its units now, if there is a reason.
 find_obstacle() {
     if find_ca_obstacle; then return; fi
-    if is_restart_due etcd.service && find_etcd_obstacle; then return; fi
+    if is_restart_due etcd.service && { find_old_etcd_member || find_etcd_obstacle; }; then return; fi
     if is_restart_due kube-apiserver.service && find_api_server_obstacle; then return; fi
     ! is_restart_due kubelet.service || find_kubelet_obstacle
 }
@@ -93,6 +107,32 @@ list_etcd_members() {
         "$etcd_pki/ca.crt" "$etcd_pki/peer.crt" "$etcd_pki/peer.key" | tr '{' '\n' |
         awk '/"id":/ { print match($0, /"clientURLs":\["[^"]*/) ? substr($0, RSTART + 15, RLENGTH - 15) : "-" }')
     printf '%s\n' "${members:-$ETCD_ENDPOINTS}"
+}
+
+# Before a member gets a minor of etcd that needs a late patch of the minor before, every member must have that patch.
+# A member that does not answer may have an older one.
+find_old_etcd_member() {
+    [ -n "${ETCD_STEP_FROM:-}" ] && [ "$(minor "$(installed_field ETCD_VERSION)")" != "$(minor "$ETCD_VERSION")" ] ||
+        return 1
+    etcd_pki=/etc/etcd/pki
+    for endpoint in $(list_etcd_members); do
+        member=${endpoint#https://} member=${member%:*}
+        [ "$member" != "$ADDRESS" ] || continue
+        HTTPS_TIMEOUT=4 https_get "$member" 2379 /version \
+            "$etcd_pki/ca.crt" "$etcd_pki/healthcheck-client.crt" "$etcd_pki/healthcheck-client.key" >"$work/answer"
+        version=$(sed -n 's/.*"etcdserver": *"\([0-9.]*\).*/\1/p' "$work/answer")
+        if [ -z "$version" ]; then
+            echo "the version of the etcd member $member is unknown ($(sed -n 2p "$work/answer")):" \
+                "before etcd $ETCD_VERSION every member must have $ETCD_STEP_FROM or later"
+        elif is_too_old_for_step "$version"; then
+            echo "the etcd member $member has version $version:" \
+                "before etcd $ETCD_VERSION every member must have $ETCD_STEP_FROM or later"
+        else
+            continue
+        fi
+        return
+    done
+    return 1
 }
 
 # Without this member the others must have a quorum. Two members never have one without the other.

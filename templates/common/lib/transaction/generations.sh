@@ -172,7 +172,10 @@ check_cut_short() {
     for end in "$from" "$cut_short"; do
         old_etcd=$(field_of "$end" ETCD_VERSION)
         [ "$old_etcd" = "$(installed_field ETCD_VERSION)" ] ||
-            check_version_step etcd-upgrade etcd "$old_etcd" "$ETCD_VERSION"
+            {
+                check_version_step etcd-upgrade etcd "$old_etcd" "$ETCD_VERSION"
+                check_etcd_patch "$old_etcd"
+            }
     done
 }
 
@@ -203,10 +206,13 @@ prepare_etcd_upgrade() {
 }
 
 save_snapshot() {
+    # The programs are those of the installed etcd: its etcdctl may no longer read snapshots.
+    snapshot_tool=$(installed_field SNAPSHOT_TOOL)
+    [ -n "$snapshot_tool" ] || snapshot_tool=etcdctl
     pki=/etc/etcd/pki
     ETCDCTL_API=3 etcdctl --endpoints="https://$ADDRESS:2379" --cacert=$pki/ca.crt --cert=$pki/healthcheck-client.crt \
         --key=$pki/healthcheck-client.key snapshot save "$snapshot" &&
-        ETCDCTL_API=3 etcdctl snapshot status "$snapshot"
+        ETCDCTL_API=3 "$snapshot_tool" snapshot status "$snapshot"
 }
 
 # Whether the units of the installed generation are ready: then the host can go back to it, and a unit that fails in
