@@ -19,6 +19,7 @@ from bundler.cluster.components import (
 )
 from bundler.cluster.network_checks import (
     check_endpoint,
+    check_interfaces,
     check_networks,
     check_node_ports,
     is_host_address,
@@ -46,6 +47,7 @@ def check_cluster(cluster: Cluster) -> Iterator[Problem]:
     yield from _check_backup(cluster)
     yield from check_networks(cluster)
     yield from check_endpoint(cluster)
+    yield from check_interfaces(cluster)
     yield from check_node_ports(cluster)
     yield from _check_names(cluster)
     yield from _check_upstream_keys(cluster)

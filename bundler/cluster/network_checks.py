@@ -92,6 +92,15 @@ def check_endpoint(cluster: Cluster) -> Iterator[Problem]:
         yield from _refuse_balancer_role(cluster, "control_plane.load_balancer is not set")
 
 
+def check_interfaces(cluster: Cluster) -> Iterator[Problem]:
+    """Interfaces for the virtual address on nodes that never have it."""
+    has_address = isinstance(cluster.control_plane.load_balancer, NginxKeepalived)
+    for index, node in enumerate(cluster.nodes):
+        if node.interface and not (has_address and Role.LOAD_BALANCER in node.roles):
+            text = "remove it: only load balancers of kind nginx-keepalived have a virtual address"
+            yield Problem(path=("nodes", index, "interface"), text=text)
+
+
 def _check_node_local(cluster: Cluster) -> Iterator[Problem]:
     endpoint = cluster.control_plane.endpoint
     if endpoint is not None and not endpoint.startswith("127.0.0.1:"):

@@ -43,6 +43,7 @@ class NodePlan:
     roles: tuple[Role, ...]
     arch: Arch
     pod_subnet: IPv4Network | None
+    interface: str | None = None  # of the virtual address; None: found on the host
 
     def has(self, role: Role) -> bool:
         """Whether the node has the role."""
@@ -161,6 +162,7 @@ def make_plan(cluster: Cluster) -> ClusterPlan:
                 roles=_decide_roles(node, is_local=is_local),
                 arch=node.arch,
                 pod_subnet=None,
+                interface=_choose_interface(cluster, node),
             )
             for node in cluster.nodes
         ),
@@ -184,6 +186,14 @@ def _decide_roles(node: Node, *, is_local: bool) -> tuple[Role, ...]:
     if is_local and held & {Role.CONTROL_PLANE, Role.WORKER}:
         held.add(Role.LOAD_BALANCER)
     return tuple(role for role in Role if role in held)
+
+
+def _choose_interface(cluster: Cluster, node: Node) -> str | None:
+    """The interface that cluster.yaml names for the virtual address on this load balancer."""
+    balancer = cluster.control_plane.load_balancer
+    if Role.LOAD_BALANCER not in node.roles or not isinstance(balancer, NginxKeepalived):
+        return None
+    return node.interface or balancer.interface
 
 
 def choose_etcd(cluster: Cluster) -> str:

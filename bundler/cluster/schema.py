@@ -27,6 +27,7 @@ from bundler.cluster.values import (
     DnsLabel,
     FlagValue,
     HostPath,
+    Interface,
     Model,
     Version,
 )
@@ -173,6 +174,12 @@ class Node(Model):
     arch: Arch = Field(
         default=Arch.AMD64,
         description="The CPU architecture of the host. A cluster may mix both.",
+    )
+    interface: Interface | None = Field(
+        default=None,
+        description="The network interface of this load balancer that gets the virtual address;"
+        " only with `kind: nginx-keepalived`. Default: `control_plane.load_balancer.interface`, or"
+        " the interface that has the node's address. Example: `ens3`.",
     )
 
 

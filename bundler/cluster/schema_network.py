@@ -93,9 +93,11 @@ class NginxKeepalived(Model):
         description="`nginx-keepalived`: nginx on every node with the role load-balancer forwards"
         " to the API servers, and keepalived keeps the endpoint's address on one of these nodes."
     )
-    interface: Interface = Field(
-        description="The network interface that gets the virtual address, the same name on every"
-        " load-balancer node. Example: `eth0`."
+    interface: Interface | None = Field(
+        default=None,
+        description="The network interface that gets the virtual address, if it has the same name"
+        " on every load-balancer node. Default: on each host the interface that has the node's"
+        " address. A node may name its own (`nodes.interface`). Example: `eth0`.",
     )
     virtual_router_id: int | None = Field(
         default=None,

@@ -165,6 +165,7 @@ def make_context(plan: ClusterPlan, node: NodePlan, secrets: Secrets | None) -> 
         "modules": kernel_modules(plan, node),
         "sysctls": sysctls(node),
         "planned_taints": list_planned_taints(cluster),
+        "vip_interface": node.interface or "",
     }
 
     def render(text: str) -> str:

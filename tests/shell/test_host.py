@@ -335,22 +335,45 @@ def test_an_unsynchronized_clock_is_reported(
 @pytest.mark.parametrize(
     ("resolver", "better", "expected"),
     [
-        ("nameserver 127.0.0.53\noptions edns0\n", "nameserver 192.0.2.53\n", "resolvConf: /run/systemd/resolve/resolv.conf"),
-        ("nameserver 127.0.0.1\nnameserver ::1\n", "", "resolvConf: a file with your site's name servers"),
-        ("nameserver 127.0.0.53\n", "nameserver 127.0.0.1\n", "resolvConf: a file with your site's name servers"),
-        ("nameserver 127.0.0.1\nnameserver 192.0.2.53\n", "", None),
-        ("search example.org\n", "", None),
+        ("nameserver 127.0.0.53\noptions edns0\n", "nameserver 192.0.2.53\n", False),
+        ("nameserver 127.0.0.1\nnameserver ::1\n", "", True),
+        ("nameserver 127.0.0.53\n", "nameserver 127.0.0.1\n", True),
+        ("nameserver 127.0.0.1\nnameserver 192.0.2.53\n", "", False),
+        ("search example.org\n", "", False),
     ],
 )  # fmt: skip
-def test_a_resolver_on_loopback_is_reported(
-    worker: FakeHost, resolver: str, better: str, expected: str | None
+def test_a_resolver_on_loopback_is_reported_where_there_is_no_better_one(
+    worker: FakeHost, resolver: str, better: str, expected: bool
 ) -> None:
     worker.write("/etc/resolv.conf", resolver)
     if better:
         worker.write("/run/systemd/resolve/resolv.conf", better)
     done = worker.install("--dry-run")
     assert done.returncode == 0
-    assert f"{{{expected}}}" in done.stderr if expected else done.stderr == ""
+    assert ("resolvConf: a file with your site's name servers" in done.stderr) is expected
+    assert expected or done.stderr == ""
+
+
+def test_a_named_file_of_name_servers_that_is_missing_is_refused(worker: FakeHost) -> None:
+    edit_facts(
+        worker, "RESOLV_CONF='/run/kubelet-join/resolv.conf'", "RESOLV_CONF='/etc/site.conf'"
+    )
+    done = worker.install("--dry-run")
+    assert done.returncode == 3
+    assert (
+        "resolver: /etc/site.conf is not on this host, and without it no pod starts" in done.stderr
+    )
+
+
+def test_a_named_interface_that_this_host_does_not_have_is_refused(
+    host_of: Callable[[str], FakeHost],
+) -> None:
+    host = host_of("master1")
+    (host.live / "sys/class/net/eth0").rmdir()
+    done = host.install("--dry-run")
+    assert done.returncode == 3
+    assert "interface: this host has no interface eth0 for the endpoint's address" in done.stderr
+    assert "Nothing was changed." in done.stderr
 
 
 def test_selinux_gets_advice_and_files_are_labelled(worker: FakeHost) -> None:

@@ -157,6 +157,8 @@ def make_host(sh: Sh, bundle: Path, directory: Path) -> FakeHost:
     ).split():
         name, value = re.split(">?=", setting)
         host.write(f"/proc/sys/{name.replace('.', '/')}", f"{value}\n")
+    for interface in re.findall(r"^VIP_INTERFACE='(.+)'$", facts, re.MULTILINE):
+        (host.live / "sys/class/net" / interface).mkdir(parents=True)
     for module in re.findall(r"^MODULES='(.*)'$", facts, re.MULTILINE)[0].split():
         (host.live / "sys/module" / module).mkdir(parents=True)
     host.program("systemctl", SYSTEMCTL.format(state=directory))

@@ -45,9 +45,16 @@ MORE = {
                 "roles": ["etcd", "control-plane", "load-balancer"],
             }
         ]
-    }
+    },
+    "nodes[].interface": {
+        "control_plane": {
+            "endpoint": "192.0.2.100:8443",
+            "load_balancer": {"kind": "nginx-keepalived"},
+        },
+        "nodes": [{"roles": ["etcd", "control-plane", "load-balancer", "worker"]}],
+    },
 }
-"""What the rest of the file needs for one place."""
+"""What the rest of the file needs for one place; of the same node it wins."""
 
 KEYS = {"artifacts": "etcd", "upstream_keys": "etcd", "extra": "kubelet", "flags": "event-ttl"}
 """Mapping → a key that its checks accept."""
@@ -65,9 +72,18 @@ def list_slots(base: Mapping[str, Any]) -> Iterator[Slot]:
     """Every place in the schema, then every flag and field of `extra`, each in a copy of `base`."""
     for name, make in _walk_model(Cluster, ""):
         more = MORE.get(name, {})
-        yield Slot(name, lambda text, make=make, more=more: {**base, **more, **make(text)})
+        yield Slot(name, lambda text, make=make, more=more: _merge(base, more, make(text)))
     for component, target in EXTRA_COMPONENTS.items():
         yield from _list_extra(base, component, has_flags=target.has_flags)
+
+
+def _merge(
+    base: Mapping[str, Any], more: Mapping[str, Any], made: dict[str, Any]
+) -> dict[str, Any]:
+    merged = {**base, **more, **made}
+    if "nodes" in more and "nodes" in made:
+        merged["nodes"] = [{**made["nodes"][0], **more["nodes"][0]}, *made["nodes"][1:]]
+    return merged
 
 
 def _list_extra(base: Mapping[str, Any], component: str, *, has_flags: bool) -> Iterator[Slot]:

@@ -70,6 +70,8 @@ ERRORS = [
     ("kind: nginx-keepalived, interface: eth0", "kind: external", r"roles: remove load-balancer: load_balancer is external"),
     ("kind: nginx-keepalived, interface: eth0", "kind: node-local", r"control_plane.endpoint: must be 127.0.0.1:PORT with a node-local load balancer"),
     ("kind: nginx-keepalived, interface: eth0", "kind: node-local", r"nodes\[0\].roles: remove load-balancer: node-local runs on every node"),
+    ("kind: nginx-keepalived, interface: eth0", "kind: nginx-keepalived, interface: eth 0", r"load_balancer.interface: must be the name of a network interface, such as eth0"),
+    ("name: worker1,", "name: worker1, interface: eth1,", r"nodes\[3\].interface: remove it: only load balancers of kind nginx-keepalived have a virtual address"),
     ("version: 1.20.2", "version: 1.13.1", r"kubernetes.version: Kubernetes 1.13 is not supported: choose 1.14 to 1.36"),
     ("version: 1.20.2", "version: 1.24.1", r"runtime.engine: docker works before Kubernetes 1.24, not with 1.24: use containerd, or add runtime.cri_dockerd"),
     ("engine: docker, version: 20.10.24", "engine: podman", r"runtime.engine: must be one of 'docker', 'containerd'"),

@@ -17,6 +17,7 @@ state|no|the installed bundle was made with the same state directory on the buil
 older-state|advice|the bundle's certificates are not older than the installed ones
 lock|no|no other install.sh or uninstall.sh is running
 address|yes|the node's address is on one of the host's interfaces
+interface|yes|the interface that cluster.yaml names for the endpoint's address is on this host
 arch|no|the host has the processor architecture of the bundle's programs
 cgroups|yes|the kernel has the cgroup controllers that containers need
 packages|yes|the bundle's packages are for this host, and dpkg or rpm can install them (skipped: none is installed)
@@ -37,7 +38,7 @@ bootstrap-token|yes|the bootstrap token of a node that has not joined has not en
 time-sync|advice|a service synchronizes the clock
 firewall|advice|the host's firewall accepts what the node's units and pods need
 selinux|advice|SELinux, when it is enforcing, has a policy for the directories of programs
-resolver|advice|the resolver that pods are given is not on the host's loopback address
+resolver|yes|the file of name servers that pods are given is here, and has not only the loopback address
 TABLE
 }
 
@@ -58,7 +59,7 @@ run_preflight() {
     check_state
     check_older_state
     if ! is_staged; then
-        for preflight in root systemd targets host other_bundle lock arch cgroups packages commands nginx_stream \
+        for preflight in root systemd targets host interface other_bundle lock arch cgroups packages commands nginx_stream \
             ports units sysctls swap clock bootstrap_token upgrade etcd_alarm cut_short turn drain time_sync firewall selinux \
             resolver; do
             "check_$preflight"
@@ -141,6 +142,13 @@ check_host() {
     else
         add_failure host "this host is $name, the bundle is for $NODE ($ADDRESS)" "use the tarball for this host"
     fi
+}
+
+# Without a name in cluster.yaml it is the interface that has the node's address.
+check_interface() {
+    [ -n "${VIP_INTERFACE:-}" ] && [ ! -e "$live/sys/class/net/$VIP_INTERFACE" ] || return 0
+    add_failure interface "this host has no interface $VIP_INTERFACE for the endpoint's address" \
+        "remove interface in cluster.yaml (then the one with $ADDRESS is used), or set this node's own; build again"
 }
 
 check_other_bundle() {

@@ -64,15 +64,16 @@ reload_network_manager() {
     rm -f "$store/restart-pending/NetworkManager.service"
 }
 
-# Pods with the node's resolver, above all CoreDNS, would send queries to their own loopback address.
+# Pods with the node's resolver, above all CoreDNS, would send queries to their own loopback address. Without
+# extra.kubelet.config.resolvConf the file is chosen on the host (lib/core/resolver.sh).
 check_resolver() {
-    [ -n "$RESOLV_CONF" ] && is_loopback_only "$RESOLV_CONF" || return
-    better=/run/systemd/resolve/resolv.conf
-    [ -f "$live$better" ] && ! is_loopback_only "$better" || better="a file with your site's name servers"
-    add_advice resolver "$RESOLV_CONF has only this host's loopback address, which is the pod's own inside a pod" \
-        "in cluster.yaml, extra: {kubelet: {config: {resolvConf: $better}}}; then build again"
-}
-
-is_loopback_only() {
-    awk '$1 == "nameserver" { n++; own += $2 ~ /^(127\.|::1$)/ } END { exit !(n && n == own) }' "$live$1" 2>/dev/null
+    [ -n "$RESOLV_CONF" ] || return 0
+    resolver=$RESOLV_CONF
+    [ "$resolver" != /run/kubelet-join/resolv.conf ] || resolver=$(choose_resolver "$live")
+    fix="in cluster.yaml, extra: {kubelet: {config: {resolvConf: a file with your site's name servers}}}; then build again"
+    if [ ! -f "$live$resolver" ]; then
+        add_failure resolver "$resolver is not on this host, and without it no pod starts" "make the file, or $fix"
+    elif is_loopback_only "$live$resolver"; then
+        add_advice resolver "$resolver has only this host's loopback address, which is the pod's own inside a pod" "$fix"
+    fi
 }

@@ -32,7 +32,7 @@ print_host_state() { cat "$store/current" "$store/switch" "$store/files" "$store
 limit_to_packages() {
     for list in changes removed restarts; do : >"$work/$list"; done
     UNITS='' BOOT_UNITS='' COMMANDS='' COMMANDS_WANTED='' PORTS='' OPEN_PORTS='' SYSCTLS='' SYSCTLS_WANTED=''
-    MODULES='' CGROUPS='' SWAP_OFF='' IMAGES='' RESOLV_CONF=''
+    MODULES='' CGROUPS='' SWAP_OFF='' IMAGES='' RESOLV_CONF='' VIP_INTERFACE=''
 }
 
 # The scripts are installed too, for use without the unpacked bundle. MANIFEST is installed as that of a

@@ -11,12 +11,17 @@
 # If the CA was replaced (bundler certs rotate), the former certificate authenticates the request for the next one.
 # Pods keep running meanwhile.
 #
+# Before the kubelet starts, /run/kubelet-join/resolv.conf becomes a link to the file of name servers that pods are given on
+# this host.
+#
 # Each reason to wait is printed once; /run/kubelet-join/reason has the current one.
 # DESTDIR, if set, is a prefix of the paths of installed files.
 set -u
 bundle=${DESTDIR:-}/opt/k8s/bundle
 # shellcheck disable=SC1091 # rendered for each node
 . "$bundle/node.env" || exit 1
+# shellcheck source=/dev/null # a part of the installed bundle
+. "$bundle/lib/core/resolver.sh" || exit 1
 etc=${DESTDIR:-}/etc/kubernetes
 pki=${DESTDIR:-}$KUBELET_ROOT/pki
 run=${DESTDIR:-}/run/kubelet-join
@@ -36,6 +41,7 @@ main() {
     done
     remove_certificates_of_other_cas
     rm -f "$run/reason"
+    ln -sf "$(choose_resolver "${DESTDIR:-}")" "$run/resolv.conf" || exit 1
     umask 022
     exec "$@"
 }
