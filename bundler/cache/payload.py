@@ -70,7 +70,10 @@ def ensure_part(
         digest = known or hash_next(file, size).hexdigest()
         if not has_segment(cache, digest):
             file.seek(offset)
-            make_segment(file, size, cache, digest)
+            try:
+                make_segment(file, size, cache, digest)
+            except EOFError as error:
+                raise ArtifactError(f"{path}: {error}", hint="create the file again") from error
     return Payload(sha256=digest, size=size, segment=segment_path(cache, digest))
 
 

@@ -24,6 +24,15 @@ class RootGroup(TyperGroup):
         super().__init__(**attributes)
         self.commands.update(make_commands(COMMANDS))
 
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; Typer would print only "Aborted!" where a file ends early."""
+        try:
+            return super().invoke(ctx)
+        except EOFError as error:
+            raise OutputError(
+                f"a file ends early: {error}", hint="create the file again, or read its copy"
+            ) from error
+
 
 app = typer.Typer(
     cls=RootGroup,

@@ -7,15 +7,19 @@ from bundler.catalog import default_version
 from bundler.cluster.components import (
     IMAGE_NAMES,
     MINORS,
+    key_of,
     minor_of,
     row_for,
 )
 from bundler.cluster.inputs import Image
+from bundler.cluster.plan import runtime_versions
 from bundler.cluster.problem import Problem
 from bundler.cluster.schema import Cluster, Role
 from bundler.errors import ArtifactError
 from bundler.formats.image_archives import open_image
+from bundler.formats.image_manifests import FROM_DAEMON, ZSTD_LAYERS
 from bundler.formats.image_references import full_name, parse_reference, repository_name
+from bundler.formats.stored_images import StoredImage
 
 WHY_NEEDED = {
     "pause": "every pod's sandbox runs it",
@@ -118,10 +122,27 @@ def _check_archive(
         return
     for arch in [image.arch.value] if image.arch else _worker_arches(cluster):
         try:
-            open_image(image.file, parse_reference(image.ref), arch)
+            stored = open_image(image.file, parse_reference(image.ref), arch)
+            check_layers(cluster, stored, f"{image.file}: {image.ref}")
         except ArtifactError as error:
             hint = f" ({error.hint})" if error.hint else ""
             yield Problem(path=(*where, "file"), text=f"{error.message}{hint}")
+
+
+def check_layers(cluster: Cluster, image: StoredImage, where: str) -> None:
+    """ArtifactError if the cluster's container runtime cannot unpack a layer of the image."""
+    engine = cluster.runtime.engine
+    version = runtime_versions(cluster)[engine]
+    for layer in image.layers:
+        first = ZSTD_LAYERS.get(layer.descriptor.media_type, {}).get(engine)
+        if first and key_of(minor_of(version)) < first:
+            major, minor = first
+            raise ArtifactError(
+                f"{where}: has a layer that is compressed with zstd, which {engine} {version}"
+                " cannot unpack",
+                hint=f"use {engine} {major}.{minor} or later, or load the image into a Docker and"
+                f" save it there: {FROM_DAEMON}",
+            )
 
 
 def _worker_arches(cluster: Cluster) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ the archive's own regular files, so it cannot lead to another file of the builde
 
 import posixpath
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from bundler.formats.image_manifests import (
     MAX_DOCUMENT,
     OCI_LAYER,
     OCI_LAYER_GZIP,
+    OCI_LAYER_ZSTD,
+    PLAIN_LAYERS,
     Descriptor,
     architecture_of,
     choose_manifest,
@@ -31,12 +33,23 @@ from bundler.formats.image_manifests import (
 from bundler.formats.image_references import Reference, full_name
 from bundler.formats.safe_parse import read_json
 from bundler.formats.stored_images import Layer, Place, StoredImage
-from bundler.formats.tar_safety import BadMemberError, iter_members, open_tar
+from bundler.formats.tar_safety import (
+    BadMemberError,
+    find_sparse_file,
+    iter_members,
+    open_tar,
+)
 
 DOCKER_INDEX = "manifest.json"
 OCI_INDEX_FILE = "index.json"
 NAME_ANNOTATIONS = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
-GZIP = b"\x1f\x8b"
+COMPRESSIONS = {
+    b"\x1f\x8b": OCI_LAYER_GZIP,
+    b"\x28\xb5\x2f\xfd": OCI_LAYER_ZSTD,
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\0": "xz",
+}
+"""First bytes of a compressed layer → its media type, or the name if no runtime unpacks it."""
 Files = Mapping[str, Place]
 """The regular files of an archive or a directory, by normalized name."""
 
@@ -61,28 +74,51 @@ def open_image(path: Path, reference: Reference, arch: str) -> StoredImage:
 def _open_image(path: Path, reference: Reference, arch: str) -> StoredImage:
     files = list_files(path)
     found = tuple(_list_images(files, path))
-    chosen = [image for image in found if _is_named(image, reference)]
+    chosen = _choose(found, reference)
     if not chosen:
-        held = ", ".join(name for image in found for name in image.names) or "no named image"
+        listed = ", ".join(name for image in found for name in image.names) or "no named image"
         raise ArtifactError(
-            f"{path}: does not hold {_show(reference)}; it holds {held}",
+            f"{path}: does not hold {_show(reference)}; it holds {listed}",
             hint=f"save it with: docker save -o FILE {reference.name}; or remove `file`",
         )
-    machines = []
-    for image in chosen:
-        where = f"{path}: {_show(reference)}"
-        stored = (
-            _read_docker(files, image.entry, where)
-            if image.is_docker
-            else _read_oci(files, image.entry, arch, where)
+    where = f"{path}: {_show(reference)}"
+    read = _read_images(files, chosen, arch, where)
+    held = [image for image in read if image.architecture == arch]
+    if len(held) > 1:
+        names = ", ".join(dict.fromkeys(image.names[0] for image in chosen))
+        raise ArtifactError(
+            f"{where}: {len(held)} images for {arch} have that name or tag ({names}):"
+            f" {', '.join(image.image_id[:19] for image in held)}",
+            hint=f"save only one: {FROM_DAEMON}; or name it by its digest: NAME:TAG@sha256:DIGEST",
         )
-        if stored.architecture == arch:
-            return stored
-        machines.append(stored.architecture or "an unknown architecture")
-    raise ArtifactError(
-        f"{_show(reference)} in {path} is for {', '.join(dict.fromkeys(machines))}, but nodes are"
-        f" {arch}: give one archive for each architecture, with `arch:`"
-    )
+    if not held:
+        machines = dict.fromkeys(image.architecture or "an unknown architecture" for image in read)
+        raise ArtifactError(
+            f"{_show(reference)} in {path} is for {', '.join(machines)}, but nodes are"
+            f" {arch}: give one archive for each architecture, with `arch:`"
+        )
+    _check_layers(held[0], where)
+    return held[0]
+
+
+def _read_images(
+    files: Files, chosen: Iterable[_Found], arch: str, where: str
+) -> tuple[StoredImage, ...]:
+    """Each image once: newer archives of Docker list it in index.json and in manifest.json."""
+    read: dict[str, StoredImage] = {}
+    for image in chosen:
+        if not image.is_docker:
+            stored = _read_oci(files, image.entry, arch, where)
+        elif _image_id(files, image.entry) not in read:  # its layers take long to hash
+            stored = _read_docker(files, image.entry, where)
+        read.setdefault(stored.image_id, stored)
+    return tuple(read.values())
+
+
+def _image_id(files: Files, entry: Mapping[str, Any]) -> str:
+    """The image ID of an entry of manifest.json; empty if its configuration is missing."""
+    place = files.get(posixpath.normpath(str(entry.get("Config"))))
+    return digest_of(_read_document(place, str(place.path))) if place else ""
 
 
 def list_files(path: Path) -> Files:
@@ -130,7 +166,11 @@ def _list_archive(path: Path) -> Files:
             elif member.islnk():
                 links[name] = member.linkname
         end = archive.offset
-    if path.stat().st_size < end:
+    ends = {name: place.offset + place.size for name, place in files.items()}
+    size = path.stat().st_size
+    for name in (name for name, member_end in ends.items() if member_end > size):
+        raise EOFError(f"the file ends before the end of {name}")
+    if size < end:
         raise EOFError("the file ends early")
     targets = {name: posixpath.normpath(target) for name, target in links.items()}
     return files | {name: files[target] for name, target in targets.items() if target in files}
@@ -159,11 +199,11 @@ def _name_of(annotations: Mapping[str, str]) -> tuple[str, ...]:
     return (full_name(name) if "/" in name or ":" in name else name,) if name else ()
 
 
-def _is_named(image: _Found, reference: Reference) -> bool:
-    """Compare the digest if the reference has one (`docker save` loses it), else the name."""
-    if reference.digest:
-        return reference.digest in image.names
-    return reference.name in image.names or (reference.tag or "") in image.names
+def _choose(found: Sequence[_Found], reference: Reference) -> list[_Found]:
+    """The images with its digest if it has one (`docker save` loses it), its name, or its tag."""
+    wanted = (reference.digest,) if reference.digest else (reference.name, reference.tag or "")
+    chosen = ([image for image in found if name in image.names] for name in wanted)
+    return next((images for images in chosen if images), [])
 
 
 def _show(reference: Reference) -> str:
@@ -218,22 +258,48 @@ def _read_docker(files: Files, entry: Mapping[str, Any], where: str) -> StoredIm
             f"{where}: manifest.json has {len(places)} layers, the configuration {len(diff_ids)}"
         )
     layers = tuple(
-        Layer(descriptor=_describe_layer(place, diff_id), place=place, is_verified=False)
+        Layer(descriptor=_describe_layer(place, diff_id, where), place=place, is_verified=False)
         for place, diff_id in zip(places, diff_ids, strict=True)
     )
     manifest = make_manifest(config, tuple(layer.descriptor for layer in layers))
     return StoredImage(manifest=manifest, config=config, layers=layers)
 
 
-def _describe_layer(place: Place, diff_id: str) -> Descriptor:
+def _describe_layer(place: Place, diff_id: str, where: str) -> Descriptor:
     """A layer's descriptor; the configuration has the digest only of an uncompressed layer."""
     with place.path.open("rb") as file:
         file.seek(place.offset)
-        if file.read(len(GZIP)) != GZIP:
+        head = file.read(min(place.size, max(map(len, COMPRESSIONS))))
+        media_type = next(
+            (kind for magic, kind in COMPRESSIONS.items() if head.startswith(magic)), OCI_LAYER
+        )
+        if media_type == OCI_LAYER:
             return Descriptor(OCI_LAYER, diff_id, place.size)
+        if "/" not in media_type:
+            raise ArtifactError(
+                f"{where}: has a layer that is compressed with {media_type}, which not every"
+                " container runtime unpacks",
+                hint=f"save it again: {FROM_DAEMON}",
+            )
         file.seek(place.offset)
         digest = hash_next(file, place.size).hexdigest()
-    return Descriptor(OCI_LAYER_GZIP, f"sha256:{digest}", place.size)
+    return Descriptor(media_type, f"sha256:{digest}", place.size)
+
+
+def _check_layers(image: StoredImage, where: str) -> None:
+    """Refuse layers that runtimes cannot unpack ("unhandled tar header type 83").
+
+    Only uncompressed layers are read: to read the others takes long.
+    """
+    for number, layer in enumerate(image.layers, start=1):
+        if layer.descriptor.media_type not in PLAIN_LAYERS:
+            continue
+        if name := find_sparse_file(layer.place.path, layer.place.offset, layer.place.size):
+            raise ArtifactError(
+                f"{where}: layer {number} has the sparse file {name!r}, which container runtimes"
+                " cannot unpack",
+                hint="build the image from an archive that was made without tar --sparse",
+            )
 
 
 def _read_json(files: Files, name: str, where: str) -> Any:

@@ -7,6 +7,7 @@ https://distribution.github.io/distribution/spec/manifest-v2-2/
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,12 @@ INDICES = (OCI_INDEX, DOCKER_LIST)
 MANIFESTS = (OCI_MANIFEST, DOCKER_MANIFEST)
 PLAIN_LAYERS = (OCI_LAYER, DOCKER_LAYER)
 GZIP_LAYERS = (OCI_LAYER_GZIP, f"{DOCKER_LAYER}.gzip")
+OCI_LAYER_ZSTD = f"{OCI_LAYER}+zstd"
+ZSTD_LAYERS: Mapping[str, Mapping[str, tuple[int, int]]] = {
+    OCI_LAYER_ZSTD: {"docker": (23, 0), "containerd": (1, 5)},
+    f"{DOCKER_LAYER}.zstd": {"docker": (23, 0), "containerd": (2, 0)},
+}
+"""Media type of a layer → runtime → its first version that unpacks such layers."""
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 MAX_DOCUMENT = 8 << 20  # bytes of a manifest, an index or a configuration
 MAX_LAYER = 16 << 30  # bytes, compressed
@@ -90,10 +97,10 @@ def parse_manifest(content: bytes, media_type: str, where: str) -> ImageManifest
     except (KeyError, TypeError, ValueError) as error:
         raise ArtifactError(f"{where}: not an image manifest ({error})") from error
     for layer in manifest.layers:
-        if layer.media_type not in PLAIN_LAYERS + GZIP_LAYERS:
+        if layer.media_type not in {*PLAIN_LAYERS, *GZIP_LAYERS, *ZSTD_LAYERS}:
             raise ArtifactError(
-                f"{where}: has a layer of type {layer.media_type}, which Docker before 23 and"
-                " containerd before 1.5 cannot unpack",
+                f"{where}: has a layer of type {layer.media_type}, which no container runtime"
+                " unpacks",
                 hint=f"save it as an archive and use that: {FROM_DAEMON}",
             )
     return manifest

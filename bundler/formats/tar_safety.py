@@ -29,6 +29,8 @@ HEADERS = {
     tarfile.GNUTYPE_LONGNAME,
     tarfile.GNUTYPE_LONGLINK,
 }
+SPARSE_KEYS = ("GNU.sparse.", "SCHILY.realsize", "SUN.holesdata")
+"""Beginnings of pax keywords of sparse files; tarfile does not know all of them."""
 ROOT = "/archive"
 """Where tarsafe pretends to extract. Nothing is extracted, so it need not exist."""
 SHOWN = 200  # characters of a member's name in a message
@@ -187,6 +189,24 @@ def _link_target(member: tarfile.TarInfo) -> str:
     return posixpath.normpath(posixpath.join(start, member.linkname))
 
 
+def find_sparse_file(path: Path, offset: int, size: int) -> str:
+    """The first GNU sparse file in a tar archive inside a file; empty if there is none.
+
+    Everything else in the archive is left to those who unpack it.
+    """
+    with path.open("rb") as file:
+        file.seek(offset)
+        try:
+            with tarfile.open(fileobj=file, mode="r:", tarinfo=BoundedInfo) as tar:
+                while (member := tar.next()) and member.offset < offset + size:
+                    if member.type == tarfile.GNUTYPE_SPARSE:
+                        return member.name[:SHOWN]
+                    tar.members.clear()  # type: ignore[attr-defined] # of thousands of files
+        except tarfile.TarError:
+            return ""
+    return ""
+
+
 def _find_own_fault(member: tarfile.TarInfo) -> str:
     name = member.name
     if not (name + member.linkname).isprintable():
@@ -199,6 +219,6 @@ def _find_own_fault(member: tarfile.TarInfo) -> str:
         target = _link_target(member)
         leads_out = target.startswith("/") or target.split("/")[0] == ".."
         return f"a link that leads out of the archive, to {member.linkname[:SHOWN]!r}" * leads_out
-    if member.issparse():
-        return "a sparse file"
+    if member.issparse() or any(key.startswith(SPARSE_KEYS) for key in member.pax_headers):
+        return "a sparse file (made by tar --sparse)"
     return "" if member.isreg() or member.isdir() else "a device, a pipe or an unknown kind of file"

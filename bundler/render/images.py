@@ -16,8 +16,8 @@ from bundler.cache.payload import Payload
 from bundler.cluster.plan import ClusterPlan, NodePlan
 from bundler.cluster.schema import Role
 from bundler.formats.image_manifests import (
-    GZIP_LAYERS,
     OCI_INDEX,
+    PLAIN_LAYERS,
     Descriptor,
     describe,
     dump,
@@ -110,6 +110,6 @@ def _blob_name(descriptor: Descriptor) -> str:
 
 def _kibibytes(image: StoredImage) -> int:
     return 1 + sum(
-        layer.place.size * (UNPACKED if layer.descriptor.media_type in GZIP_LAYERS else 2)
+        layer.place.size * (2 if layer.descriptor.media_type in PLAIN_LAYERS else UNPACKED)
         for layer in image.layers
     ) // 1024  # fmt: skip

@@ -6,7 +6,6 @@ import os
 import shutil
 import socket
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.x509.oid import NameOID
+from support.containerd_program import NEEDS_CONTAINERD, run_containerd
 from support.descriptions import write_upstream
 from support.registries import (
     DOCKER_LIST,
@@ -408,35 +408,12 @@ def test_a_missing_image_is_reported_with_the_reason(
 
 @pytest.fixture
 def containerd(tmp_path: Path) -> Iterator[str]:
-    """The socket of a containerd with directories of its own."""
-    with tempfile.TemporaryDirectory(dir="/tmp") as short:  # a socket's path has at most 104 bytes
-        address = f"{short}/c.sock"
-        config = tmp_path / "containerd.toml"
-        config.write_text(
-            f'version = 2\nroot = "{tmp_path}/root"\nstate = "{short}/state"\n'
-            'disabled_plugins = ["io.containerd.grpc.v1.cri"]\n'
-            f'[grpc]\naddress = "{address}"\n'
-        )
-        log = tmp_path / "containerd.log"
-        with log.open("wb") as file:
-            process = subprocess.Popen(["containerd", "-c", config], stdout=file, stderr=file)
-        try:
-            for _ in range(200):
-                assert process.poll() is None, log.read_text()
-                if "containerd successfully booted" in log.read_text():
-                    break
-                time.sleep(0.1)
-            yield address
-        finally:
-            process.terminate()
-            process.wait()
+    with run_containerd(tmp_path) as address:
+        yield address
 
 
 @pytest.mark.parametrize("program", ["open"], indirect=True)
-@pytest.mark.skipif(
-    os.geteuid() != 0 or not shutil.which("ctr"),
-    reason="containerd cannot run: it is not installed, or this is not root",
-)
+@NEEDS_CONTAINERD
 def test_containerd_pulls_through_a_mirror_below_the_path_of_an_api(
     program: Program, containerd: str, tmp_path: Path
 ) -> None:

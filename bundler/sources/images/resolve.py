@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from functools import partial
 
+from bundler.cluster.images import check_layers
 from bundler.cluster.plan import ClusterPlan
 from bundler.sources.images.needed import FROM_TAG, IN_CONFIGURATION, Images, Needed
 from bundler.sources.images.pull import Puller
@@ -20,6 +21,7 @@ def gather_images(plan: ClusterPlan, wanted: tuple[WantedImage, ...], puller: Pu
     """Every image of the cluster, from its file or from the cache."""
     images = open_files(plan)
     for pulled in puller.pull(wanted):
+        check_layers(plan.cluster, pulled.image, pulled.wanted.label)
         images[pulled.wanted.reference.name, pulled.wanted.arch] = pulled.image
     return images
 

@@ -47,6 +47,24 @@ def test_check_accepts_the_example_and_writes_nothing(bundler: Run, description:
     assert [path.name for path in description.parent.iterdir()] == ["cluster.yaml"]
 
 
+def test_a_file_that_ends_early_is_an_error_with_words(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Typer's own answer is "Aborted!"."""
+
+    def end(*_: object) -> None:
+        raise EOFError("x.tar: the file ended early")
+
+    monkeypatch.setattr("bundler.cli.check.check", end)
+    monkeypatch.setattr("sys.argv", ["bundler", "check"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 6
+    shown = capsys.readouterr().err
+    assert "a file ends early: x.tar: the file ended early" in shown
+    assert "Aborted" not in shown
+
+
 def test_a_wrong_cluster_yaml_gives_exit_code_2_and_every_error(
     bundler: Run, description: Path
 ) -> None:

@@ -1,10 +1,13 @@
 """Images of a cluster: references, files in every format, and the images that it needs."""
 
+import bz2
 import errno
 import gzip
 import io
 import json
+import lzma
 import os
+import subprocess
 import tarfile
 import tracemalloc
 from collections.abc import Callable
@@ -252,6 +255,135 @@ def test_bad_archives_are_refused(tmp_path: Path) -> None:
         open_image(write_tar(tmp_path / "missing.tar", good[1:]), NGINX, "amd64")
     with pytest.raises(ArtifactError, match="No such file"):
         open_image(tmp_path / "none", NGINX, "amd64")
+
+
+GNU_FORMS = ["gnu", "posix --sparse-version=0.0", "posix --sparse-version=0.1", "posix"]
+
+
+def save_image(directory: Path, layer: bytes, config: bytes | None = None) -> Path:
+    """The files of `docker save`."""
+    directory.mkdir()
+    image = MadeImage([layer])
+    (directory / "c.json").write_bytes(config or image.config)
+    (directory / "l.tar").write_bytes(layer)
+    name, content = saved(["l.tar"], b"")
+    (directory / name).write_bytes(content)
+    return directory
+
+
+@pytest.mark.parametrize("form", GNU_FORMS)
+def test_an_archive_with_sparse_files_is_refused_by_name(tmp_path: Path, form: str) -> None:
+    saved_image = save_image(tmp_path / "saved", bytes(1 << 20) + b"x")
+    with (saved_image / "l.tar").open("r+b") as file:
+        file.truncate(2 << 20)
+    command = f"tar --format={form} -S -cf x.tar -C saved c.json l.tar manifest.json".split()
+    subprocess.run(command, cwd=tmp_path, check=True)
+    with pytest.raises(ArtifactError, match=r"x.tar: .*'l.tar' is a sparse file"):
+        open_image(tmp_path / "x.tar", NGINX, "amd64")
+
+
+@pytest.mark.parametrize("key", ["GNU.sparse.realsize", "GNU.sparse.size", "SCHILY.realsize"])
+def test_an_archive_with_sparse_files_of_other_programs_is_refused(
+    tmp_path: Path, key: str
+) -> None:
+    """tarfile takes the stated size for that of the member: the build read past the file's end."""
+    saved_image = save_image(tmp_path / "saved", make_layer("x", b"x"))
+    with tarfile.open(tmp_path / "x.tar", "w", format=tarfile.PAX_FORMAT) as archive:
+        for path in sorted(saved_image.iterdir()):
+            member = archive.gettarinfo(path, path.name)
+            member.pax_headers = {key: "100000000"} if path.name == "l.tar" else {}
+            archive.addfile(member, io.BytesIO(path.read_bytes()))
+    with pytest.raises(ArtifactError, match=r"x.tar: .*'l.tar' is a sparse file"):
+        open_image(tmp_path / "x.tar", NGINX, "amd64")
+
+
+def test_a_layer_that_ends_early_is_named_when_it_is_compressed(tmp_path: Path) -> None:
+    layer = make_layer("x", b"x" * 50_000)
+    path = write_tar(
+        tmp_path / "x.tar",
+        [("c.json", MadeImage([layer]).config), saved(["l.tar"], b""), ("l.tar", layer)],
+    )
+    stored = open_image(path, NGINX, "amd64")
+    os.truncate(path, 30_000)  # after the check
+    with pytest.raises(ArtifactError, match=r"x\.tar: "):
+        ensure_layers({("nginx", "amd64"): stored}, Cache(tmp_path / "cache"))
+
+
+def test_a_layer_with_a_sparse_file_is_refused(tmp_path: Path) -> None:
+    """docker/cli 6153: "unhandled tar header type 83", from Docker and from containerd."""
+    (tmp_path / "root").mkdir()
+    with (tmp_path / "root/hole").open("wb") as file:
+        file.truncate(1 << 20)
+    for form, is_refused in {"gnu": True, "posix": False}.items():
+        command = f"tar --format={form} -S -cf {form}.tar -C root hole".split()
+        subprocess.run(command, cwd=tmp_path, check=True)
+        layer = (tmp_path / f"{form}.tar").read_bytes()
+        path = save_image(tmp_path / f"saved-{form}", layer)
+        if is_refused:
+            with pytest.raises(ArtifactError, match="layer 1 has the sparse file 'hole'"):
+                open_image(path, NGINX, "amd64")
+        else:
+            open_image(path, NGINX, "amd64")
+
+
+@pytest.mark.parametrize(
+    ("runtime", "fault"),
+    [
+        ("engine: docker", "compressed with zstd, which docker 20.10.23 cannot unpack .use docker 23.0"),
+        ("version: 25.0.5", None),
+        ("engine: containerd, version: 1.4.13", "which containerd 1.4.13 cannot unpack"),
+        ("engine: containerd, version: 1.6.20", None),
+    ],
+)  # fmt: skip
+def test_layers_compressed_with_zstd_need_a_runtime_that_reads_them(
+    tmp_path: Path, runtime: str, fault: str | None
+) -> None:
+    layer = b"\x28\xb5\x2f\xfd" + b"x" * 100
+    for name, ref in (("pause", "registry.k8s.io/pause:3.2"), ("web", "nginx:1.22")):
+        path = save_image(tmp_path / name, layer, MadeImage([b"plain"]).config)
+        manifest = (path / "manifest.json").read_text().replace("nginx:1.22", ref)
+        (path / "manifest.json").write_text(manifest)
+    description = tmp_path / "cluster.yaml"
+    description.write_text(
+        "apiVersion: bundler/v1alpha1\nname: z\nkubernetes: {version: 1.20.2}\n"
+        f"runtime: {{{runtime}}}\ndns: {{provider: none}}\n"
+        "nodes: [{name: a, address: 192.0.2.1, roles: [etcd, control-plane, worker]}]\n"
+        "images: [{ref: 'registry.k8s.io/pause:3.2', file: pause},"
+        " {ref: 'nginx:1.22', file: web, use: verify}]\n"
+    )
+    if fault:
+        with pytest.raises(ConfigError, match=fault) as caught:
+            load_cluster(description)
+        assert caught.value.message.count("zstd") == 2
+        assert f"{tmp_path}/web: nginx:1.22" in caught.value.message
+    else:
+        load_cluster(description)
+        (stored,) = open_image(tmp_path / "web", NGINX, "amd64").layers
+        assert stored.descriptor.media_type == "application/vnd.oci.image.layer.v1.tar+zstd"
+        assert stored.descriptor.digest == sha256(layer)
+
+
+@pytest.mark.parametrize("module", [bz2, lzma])
+def test_layers_with_another_compression_are_refused(tmp_path: Path, module: Any) -> None:
+    layer = make_layer("x", b"x")
+    path = save_image(tmp_path / "x", module.compress(layer), MadeImage([layer]).config)
+    with pytest.raises(ArtifactError, match=r"nginx:1.22: has a layer .* with (bzip2|xz)"):
+        open_image(path, NGINX, "amd64")
+
+
+def test_two_images_under_one_bare_tag_are_refused(tmp_path: Path) -> None:
+    """skopeo 1366: `skopeo copy ... oci:DIRECTORY:TAG` keeps only the tag."""
+    made = [MadeImage([make_layer("x", name.encode())]) for name in ("nginx", "redis")]
+    write_oci_directory(tmp_path / "oci", {"1.22": [made[0]], "other": [made[1]]})
+    index = tmp_path / "oci/index.json"
+    index.write_text(index.read_text().replace("other", "1.22"))
+    with pytest.raises(ArtifactError, match="2 images for amd64 have that name or tag") as caught:
+        open_image(tmp_path / "oci", NGINX, "amd64")
+    assert all(image.image_id[:19] in caught.value.message for image in made)
+    pinned = parse_reference(f"nginx:1.22@{sha256(made[1].manifest)}")
+    assert open_image(tmp_path / "oci", pinned, "amd64").image_id == made[1].image_id
+    index.write_text(index.read_text().replace("1.22", "docker.io/library/nginx:1.22", 1))
+    assert open_image(tmp_path / "oci", NGINX, "amd64").image_id == made[0].image_id
 
 
 def test_a_layer_with_a_wrong_digest_is_refused(tmp_path: Path) -> None:

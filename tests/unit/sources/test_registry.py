@@ -20,10 +20,13 @@ from support.registries import (
 )
 
 from bundler.cache.store import Cache
+from bundler.cluster.loader import load_cluster
+from bundler.cluster.plan import make_plan
 from bundler.errors import ArtifactError, ConfigError
 from bundler.formats.image_references import parse_reference
 from bundler.sources.fetch import FetchOptions
 from bundler.sources.images.credentials import Login, find_login, login_file, read_logins
+from bundler.sources.images.needed import Images
 from bundler.sources.images.pull import (
     Pulled,
     Puller,
@@ -31,6 +34,7 @@ from bundler.sources.images.pull import (
     list_cached,
 )
 from bundler.sources.images.registry import MAX_TOKEN, RegistryOptions, Repository
+from bundler.sources.images.resolve import gather_images
 from bundler.sources.retries import SourceError
 
 
@@ -236,15 +240,38 @@ def test_documents_that_are_not_manifests_are_refused(
         pull(registry, options)
 
 
-def test_layers_that_old_runtimes_cannot_unpack_are_refused(
+def test_layers_that_no_runtime_unpacks_are_refused(
     registry: Registry, options: FetchOptions
+) -> None:
+    image = make_image()
+    image.manifest = image.manifest.replace(b"tar+gzip", b"tar+lz4")
+    registry.put("team/app", "1.0", image)
+    with pytest.raises(ArtifactError, match=r"tar\+lz4") as caught:
+        pull(registry, options)
+    assert "docker save" in (caught.value.hint or "")
+
+
+def test_a_pulled_image_with_zstd_layers_needs_a_runtime_that_reads_them(
+    registry: Registry, options: FetchOptions, tmp_path: Path
 ) -> None:
     image = make_image()
     image.manifest = image.manifest.replace(b"tar+gzip", b"tar+zstd")
     registry.put("team/app", "1.0", image)
-    with pytest.raises(ArtifactError, match=r"tar\+zstd") as caught:
-        pull(registry, options)
-    assert "docker save" in (caught.value.hint or "")
+    reference = parse_reference(f"{registry.host}/team/app:1.0")
+    wanted = (WantedImage(reference=reference, arch="amd64", digest=None),)
+    puller = Puller(options, RegistryOptions(insecure=frozenset({registry.host})))
+
+    def gather(runtime: str) -> Images:
+        description = tmp_path / "cluster.yaml"
+        description.write_text(
+            f"apiVersion: bundler/v1alpha1\nname: z\nruntime: {{{runtime}}}\n"
+            "nodes: [{name: a, address: 192.0.2.1, roles: [etcd, control-plane]}]\n"
+        )
+        return gather_images(make_plan(load_cluster(description).cluster), wanted, puller)
+
+    with pytest.raises(ArtifactError, match=r"team/app:1.0 \(amd64\): .* with zstd, which docker"):
+        gather("engine: docker")
+    assert len(gather("engine: containerd, version: 1.6.20")) == 1
 
 
 # tokens and logins
