@@ -2,10 +2,10 @@
 
 accepted-flags.tsv   component, flag, since, until: from the programs' own --help (etcd: from its
                      source code, by etcd's own minors)
-accepted-fields.tsv  component, API version (the scheduler's only), field, since, until: from the Go
-                     types. Fields of a list's items are below the list. `a.*` is a map with free
-                     keys, or a type whose fields are not listed: the scheduler's plugins and
-                     extenders, taints, reserved memory, shutdown periods. Types are not listed
+accepted-fields.tsv  component, API version (the scheduler's only), field, type, since, until: from
+                     the Go types of each minor's release branch. Fields of a list's items are below
+                     the list. `a.*` is a map with free keys, or a type whose fields are in the
+                     column `type` (bundler/cluster/field_types.py has its syntax)
 feature-gates.tsv    gate, since, until, the minor from which its value is locked, and that value
 
 Two tables are read by tests only:
@@ -56,6 +56,17 @@ def accepted_fields(component: str, minor: str, api: str = "") -> frozenset[str]
         if (row["component"], row["api"]) == (component, api)
         and is_within(row["since"], row["until"], minor)
     )
+
+
+@cache
+def field_types(component: str, minor: str, api: str = "") -> dict[str, str]:
+    """Every field of its configuration file, dotted and without `.*` → its type."""
+    return {
+        row["field"].removesuffix(".*"): row["type"]
+        for row in read_table("accepted-fields.tsv")
+        if (row["component"], row["api"]) == (component, api)
+        and is_within(row["since"], row["until"], minor)
+    }
 
 
 def is_accepted_field(accepted: frozenset[str], path: tuple[str, ...]) -> bool:

@@ -1,4 +1,5 @@
-"""Checks of `extra`: no flag or field that bundler sets itself or that the program does not have.
+"""Checks of `extra`: no flag or field that bundler sets itself or that the program does not have,
+and no value of a field that the program cannot read.
 
 The kubelet and kube-proxy only log a warning about an unknown field; bundler refuses it.
 """
@@ -10,17 +11,20 @@ from bundler.catalog import list_versions
 from bundler.cluster.accepted import (
     accepted_fields,
     accepted_flags,
+    field_types,
     is_accepted_field,
     is_within,
     known_gates,
 )
 from bundler.cluster.components import EXTRA_COMPONENTS, MINORS, minor_of
+from bundler.cluster.field_types import check_fields, check_like
 from bundler.cluster.problem import Problem
 from bundler.cluster.schema import Cluster
 from bundler.cluster.settings import (
     OWN_MINORS,
     list_fields,
     list_flags,
+    list_own_fields,
     version_of,
 )
 from bundler.cluster.values import FlagValue
@@ -46,6 +50,7 @@ def check_extra(cluster: Cluster) -> Iterator[Problem]:
         yield from _check_flags(component, extra.flags, minor)
         if EXTRA_COMPONENTS[component].has_config:
             yield from _check_fields(component, extra.config, minor)
+            yield from _check_types(component, extra.config, minor)
 
 
 def _check_flags(component: str, flags: Mapping[str, FlagValue], minor: str) -> Iterator[Problem]:
@@ -83,9 +88,20 @@ def _check_fields(component: str, config: Mapping[str, object], minor: str) -> I
         where = ("extra", component, "config", GATES_FIELD)
         gates = config[GATES_FIELD]
         if isinstance(gates, dict):
-            yield from _check_gates(where, gates, minor)
-        else:
-            yield Problem(path=where, text="must be a mapping: {GATE: true, ...}")
+            readable = {name: value for name, value in gates.items() if isinstance(value, bool)}
+            yield from _check_gates(where, readable, minor)
+
+
+def _check_types(component: str, config: Mapping[str, object], minor: str) -> Iterator[Problem]:
+    """Values that the program cannot read; fields that are refused already are left out."""
+    fixed = {name for row in list_fields(component, minor) for name in row.get("fixed", ())}
+    types = field_types(component, minor, _api_of(component, minor))
+    own = {} if types else list_own_fields(component, minor)
+    faults = check_fields(config, types) if types else check_like(config, own)
+    for path, text in faults:
+        dotted = ".".join(part for part in path if isinstance(part, str))
+        if dotted not in fixed:
+            yield Problem(path=("extra", component, "config", *path), text=text)
 
 
 def _check_gates(
@@ -124,11 +140,14 @@ def _minors_of(component: str) -> tuple[str, ...]:
 
 def _fields_of(component: str, minor: str) -> frozenset[str]:
     """The accepted fields of a minor, in the API version that bundler writes."""
-    api = ""
-    if component == "kube-scheduler":
-        versions = [row["fields"].get("apiVersion") for row in list_fields(component, minor)]
-        api = [version for version in versions if version][-1].rpartition("/")[2]
-    return accepted_fields(component, minor, api)
+    return accepted_fields(component, minor, _api_of(component, minor))
+
+
+def _api_of(component: str, minor: str) -> str:
+    """The API version of the scheduler's configuration file; the others have one only."""
+    if component != "kube-scheduler":
+        return ""
+    return str(list_own_fields(component, minor)["apiVersion"]).rpartition("/")[2]
 
 
 def _hint(name: str, known: Iterable[str], minors: Sequence[str]) -> str:

@@ -134,6 +134,14 @@ def list_fields(component: str, minor: str) -> list[dict[str, Any]]:
     return [row for row in rows if is_within(row.get("since"), row.get("until"), minor)]
 
 
+def list_own_fields(component: str, minor: str) -> dict[str, Any]:
+    """Bundler's own fields of a component, with expressions that are not rendered."""
+    fields: dict[str, Any] = {}
+    for row in list_fields(component, minor):
+        fields = _merge(fields, row["fields"])
+    return fields
+
+
 def _render_tree(value: Any, render: Render) -> Any:
     if isinstance(value, dict):
         return {key: _render_tree(inner, render) for key, inner in value.items()}

@@ -24,12 +24,14 @@ from support.version_tables import deprecated_flags, served_apis
 from bundler.cluster.accepted import (
     accepted_fields,
     accepted_flags,
+    field_types,
     is_accepted_field,
     known_gates,
     read_table,
 )
 from bundler.cluster.checks import check_cluster
 from bundler.cluster.components import MINORS, PROXY_MODES, RUNTIMES
+from bundler.cluster.field_types import check_fields as check_types
 from bundler.cluster.plan import ClusterPlan, make_plan
 from bundler.cluster.schema import Cluster
 from bundler.cluster.settings import list_flags, make_config, make_flags
@@ -262,6 +264,7 @@ def check_fields(program: str, document: dict[str, Any], minor: str) -> None:
     assert len(known) > 10
     for leaf in list_leaves(document):
         assert is_accepted_field(known, leaf), f"{program} {minor}: {'.'.join(leaf)}"
+    assert list(check_types(document, field_types(program, minor, api))) == []
 
 
 def read_variable(files: Mapping[str, str], word: str) -> str:
@@ -344,8 +347,11 @@ def test_a_removed_name_does_not_return_in_a_later_minor() -> None:
         "feature-gates.tsv": ("gate",),
         "apis.tsv": ("api", "kind"),
     }.items():
-        names = [tuple(row[key] for key in keys) for row in read_table(table)]
-        assert len(names) == len(set(names)), table
+        ended: dict[tuple[str, ...], str] = {}  # only another type starts where one ends
+        for row in read_table(table):
+            name = tuple(row[key] for key in keys)
+            assert ended.get(name, row["since"]) == row["since"], f"{table}: {name}"
+            ended[name] = row["until"]
 
 
 def test_the_tables_have_rows_for_every_minor() -> None:

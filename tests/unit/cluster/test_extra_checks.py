@@ -28,7 +28,7 @@ from bundler.errors import ConfigError
         ("kube-proxy: {flags: {random-fully: true}}", r"kube-proxy 1.20 has no flag --random-fully"),
         ("kubelet: {config: {featureGates: {PodSecurity: true}}}", r"no feature gate PodSecurity; 1.22 to 1.27 have it"),
         ("kubelet: {config: {featureGates: {GracefulNodeShutdwn: true}}}", r"did you mean 'GracefulNodeShutdown'"),
-        ("kubelet: {config: {featureGates: {GracefulNodeShutdown: perhaps}}}", r"GracefulNodeShutdown must be true or false, not 'perhaps'"),
+        ("kubelet: {config: {featureGates: {GracefulNodeShutdown: perhaps}}}", r"GracefulNodeShutdown: must be true or false, not 'perhaps'"),
         ("kubelet: {config: {featureGates: {CSINodeInfo: false}}}", r"CSINodeInfo is locked at true from 1.17 on"),
         ("kubelet: {config: {featureGates: 'GracefulNodeShutdown=true'}}", r"featureGates: must be a mapping"),
         ("kubelet: {flags: {feature-gates: 'GracefulNodeShutdown'}}", r"GracefulNodeShutdown must be true or false, not ''"),
@@ -77,3 +77,78 @@ def test_a_null_in_a_toml_file_is_refused(description: Path, value: str) -> None
         ConfigError, match=r"extra.containerd.config.x.*: the file of containerd has no null"
     ):
         load_cluster(description)
+
+
+TAINT = "{key: a, effect: NoSchedule, timeAdded: 3}"
+
+
+@pytest.mark.parametrize(
+    ("minor", "extra", "expected"),
+    [
+        ("1.20", "kubelet: {config: {maxPods: ten}}", "config.maxPods: must be a whole number of 32 bits, not 'ten'"),
+        ("1.20", "kubelet: {config: {maxPods: '110'}}", "not '110': write 110 without quotes"),
+        ("1.20", "kubelet: {config: {maxPods: 4294967296}}", "must be a whole number of 32 bits"),
+        ("1.20", "kubelet: {config: {maxPods: 1.5}}", "not 1.5"),
+        ("1.20", "kubelet: {config: {maxPods: true}}", "not true"),
+        ("1.20", "kubelet: {config: {failSwapOn: 'no way'}}", "must be true or false, not 'no way'"),
+        ("1.20", "kubelet: {config: {failSwapOn: 'False'}}", "write false without quotes"),
+        ("1.20", "kubelet: {config: {imageMinimumGCAge: 120}}", "must be a duration such as 30s or 1h30m, not 120"),
+        ("1.20", "kubelet: {config: {imageMinimumGCAge: 2 minutes}}", "must be a duration"),
+        ("1.20", "kubelet: {config: {systemReserved: {cpu: 1}}}", "systemReserved.cpu: must be text, not 1: write '1' with quotes"),
+        ("1.20", "kubelet: {config: {evictionHard: memory.available}}", "evictionHard: must be a mapping"),
+        ("1.20", "kubelet: {config: {authorization: Webhook}}", "authorization: must be a mapping, not 'Webhook'"),
+        ("1.20", "kubelet: {config: {authorization: {webhook: {cacheAuthorizedTTL: 5}}}}", "cacheAuthorizedTTL: must be a duration"),
+        ("1.20", "kubelet: {config: {allowedUnsafeSysctls: 'net.*'}}", "must be a list, not 'net"),
+        ("1.20", "kubelet: {config: {allowedUnsafeSysctls: [1]}}", r"allowedUnsafeSysctls\[0\]: must be text"),
+        ("1.20", "kubelet: {config: {staticPodURLHeader: {a: b}}}", "staticPodURLHeader.a: must be a list"),
+        ("1.20", "kubelet: {config: {featureGates: {GracefulNodeShutdown: 'true'}}}", "write true without quotes"),
+        ("1.20", "kube-proxy: {config: {conntrack: {maxPerCore: many}}}", "maxPerCore: must be a whole number"),
+        ("1.20", "kube-proxy: {config: {ipvs: {excludeCIDRs: 10.0.0.0/8}}}", "excludeCIDRs: must be a list"),
+        ("1.20", "kube-scheduler: {config: {profiles: 3}}", "profiles: must be a list, not 3"),
+        ("1.20", "kube-scheduler: {config: {profiles: [3]}}", "must be a mapping, not 3"),
+        ("1.20", "kube-scheduler: {config: {profiles: [{plugins: 3}]}}", r"profiles\[0\].plugins: must be a mapping, not 3"),
+        ("1.20", "kube-scheduler: {config: {profiles: [{plugins: {score: {enabled: [{name: a, weight: b}]}}}]}}", "weight: must be a whole number"),
+        ("1.20", "kube-scheduler: {config: {profiles: [{plugins: {score: {enable: []}}}]}}", "enable: is not a field; fields: disabled, enabled"),
+        ("1.20", "kube-scheduler: {config: {profiles: [{plugins: {scores: {}}}]}}", "has no field profiles.plugins.scores"),
+        ("1.20", "kube-scheduler: {config: {extenders: [{urlPrefix: 'http://a', tlsConfig: {insecure: 1}}]}}", "insecure: must be true or false"),
+        ("1.30", f"kubelet: {{config: {{registerWithTaints: [{TAINT}]}}}}", "timeAdded: must be text"),
+        ("1.30", "kubelet: {config: {reservedMemory: [{numaNode: 0, limits: {memory: lots}}]}}", "memory: must be a quantity"),
+        ("1.24", "kubelet: {config: {logging: {flushFrequency: 5s}}}", "flushFrequency: must be a whole number, not '5s'"),
+        ("1.30", "kubelet: {config: {logging: {flushFrequency: soon}}}", "must be a duration such as 30s or 1h30m or a whole number"),
+        ("1.20", "docker: {config: {live-restore: 'yes'}}", "live-restore: must be true or false, not 'yes'"),
+        ("1.20", "docker: {config: {log-opts: 3}}", "log-opts: must be a mapping, not 3"),
+        ("1.30", "containerd: {config: {plugins: 3}}", "plugins: must be a mapping, not 3"),
+        ("1.30", "containerd: {config: {plugins: {io.containerd.grpc.v1.cri: {registry: {config_path: [a]}}}}}", "config_path: must be text, not a list"),
+    ],
+)  # fmt: skip
+def test_a_value_that_the_program_cannot_read_is_refused_once(
+    description: Path, minor: str, extra: str, expected: str
+) -> None:
+    text = description.read_text()
+    text = text[: text.index("extra:\n")] + f"extra:\n  {extra}\n"
+    if minor != "1.20":
+        text = text.replace("1.20.2", f"{minor}.1")
+        text = text.replace("engine: docker, version: 20.10.24", "engine: containerd")
+    description.write_text(text)
+    with pytest.raises(ConfigError, match=expected) as raised:
+        load_cluster(description)
+    assert str(raised.value).count("extra.") == 1, raised.value
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        "kubelet: {config: {imageMinimumGCAge: '0', nodeStatusReportFrequency: 1h2m3.5s, kubeAPIQPS: ~}}",
+        "kubelet: {config: {cpuCFSQuotaPeriod: 100ms, reservedMemory: [{numaNode: 0, limits: {memory: 1Gi}}]}}",
+        "kubelet: {config: {logging: {flushFrequency: 5000000000, options: {json: {infoBufferSize: '0'}}}}}",
+        "kubelet: {config: {registerWithTaints: [{key: a, effect: NoSchedule}], podPidsLimit: -1}}",
+        "kube-proxy: {config: {clientConnection: {qps: 1.5}, iptables: {masqueradeBit: 14}}}",
+        "kube-scheduler: {config: {profiles: [{pluginConfig: [{name: a, args: {any: [thing, 3]}}]}]}}",
+        "containerd: {config: {plugins: {own: [3]}, oom_score: -999, debug: {level: info}}}",
+    ],
+)  # fmt: skip
+def test_values_that_the_program_can_read_are_accepted(description: Path, extra: str) -> None:
+    text = description.read_text().replace("1.20.2", "1.26.1")
+    text = text[: text.index("extra:\n")] + f"extra:\n  {extra}\n"
+    description.write_text(text.replace("engine: docker, version: 20.10.24", "engine: containerd"))
+    load_cluster(description)
