@@ -217,7 +217,7 @@ check_trust "$@"
 
 for part in core/common core/https core/etcd-alarms core/resolver core/manifest core/redact core/json \
     transaction/payload transaction/seal preflight/checks preflight/kernel preflight/host preflight/firewall \
-    packages/packages packages/dpkg packages/rpm transaction/host-diff transaction/dry-run coordination/rollout-order coordination/drain \
+    overrides/overrides packages/packages packages/dpkg packages/rpm transaction/host-diff transaction/dry-run coordination/rollout-order coordination/drain \
     transaction/files transaction/generations transaction/images transaction/units transaction/ready; do
     # shellcheck disable=SC1090 # the files of the bundle
     . "$here/lib/$part.sh" || exit 2

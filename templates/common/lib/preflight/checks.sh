@@ -32,6 +32,7 @@ turn|yes|the cluster can do without what is restarted here: etcd's quorum, an AP
 drain|yes|other nodes can take this node's pods while it is upgraded (skipped: the pods stay)
 units|yes|no unit of the same name is running that bundler did not install
 sysctls|yes|the kernel settings that pod networking needs are set, or can be set
+overrides|yes|no file of the host wins over the bundle's: sysctl, drop-ins of units, CNI, modules
 swap|yes|swap is off, or can be turned off
 clock|yes|the clock is inside the certificates' validity
 bootstrap-token|yes|the bootstrap token of a node that has not joined has not ended
@@ -60,7 +61,7 @@ run_preflight() {
     check_older_state
     if ! is_staged; then
         for preflight in root systemd targets host interface other_bundle lock arch cgroups packages commands nginx_stream \
-            ports units sysctls swap clock bootstrap_token upgrade etcd_alarm cut_short turn drain time_sync firewall selinux \
+            ports units sysctls overrides swap clock bootstrap_token upgrade etcd_alarm cut_short turn drain time_sync firewall selinux \
             resolver; do
             "check_$preflight"
         done

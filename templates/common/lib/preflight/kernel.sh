@@ -74,6 +74,14 @@ check_sysctls() {
         "boot a kernel with br_netfilter; in a container, make /proc/sys writable"
 }
 
+# What breaks the node is refused; what may be meant is advice.
+check_overrides() {
+    list_overrides "$live" >"$work/overrides"
+    while IFS='	' read -r level what fix; do
+        case $level in must) add_failure overrides "$what" "$fix" ;; *) add_advice overrides "$what" "$fix" ;; esac
+    done <"$work/overrides"
+}
+
 # Open the file without writing to it: for root busybox's test -w is always true.
 can_set_sysctl() {
     file=$(sysctl_path "${1%%=*}")

@@ -74,6 +74,14 @@ check_host_kernel() {
     )" "kernel settings as required"
 }
 
+check_host_overrides() {
+    expect "no later sysctl file, drop-in, CNI file or modprobe.d line that wins over the bundle's files"
+    list_overrides "$prefix" >"$work/overrides"
+    saw "$(awk -F '\t' '{ printf "%s%s%s; fix: %s", (NR > 1 ? ". " : ""), ($1 == "must" ? "" : "note: "), $2, $3 }
+        END { if (NR == 0) print "none" }' "$work/overrides")"
+    ! grep -q '^must' "$work/overrides"
+}
+
 # "ADDRESS PORT" in hexadecimal of every local port that listens: "0100007F 1F90".
 print_listening() {
     awk '$4 == "0A" { split($2, part, ":"); print part[1], part[2] }' /proc/net/tcp /proc/net/tcp6 2>/dev/null

@@ -141,6 +141,9 @@ print_node_checks() {
     row host-kernel nothing host \
         "kernel settings are as required, modules are loaded, swap is off" \
         "sysctl KEY; lsmod; swapon --show"
+    row host-overrides nothing host \
+        "no file of the host wins over the bundle's, now or at the next boot: sysctl, drop-ins of units, CNI, modules" \
+        "systemd-analyze cat-config sysctl.d; systemctl cat UNIT; ls /etc/cni/net.d /etc/modprobe.d"
     row host-ports nothing host \
         "the ports of this node's units listen, and no unsafe port does" \
         "ss -lntp"
