@@ -94,8 +94,14 @@ MORE_PACKAGES: tuple[Row, ...] = (
     (STREAM_MODULE, Role.LOAD_BALANCER, None),
     ("modprobe:kmod", Role.WORKER, None),
     ("ipvsadm:ipvsadm", Role.WORKER, "proxy-ipvs"),
+    ("apparmor_parser:apparmor", Role.WORKER, "docker"),
+    ("matchpathcon:libselinux-utils", None, None),
+    ("semanage:policycoreutils-python-utils", None, None),
 )
-"""Packages that preflight does not check. Left of the colon: what replaces the package."""
+"""Packages that preflight does not require on every host.
+
+Left of the colon: what replaces the package.
+"""
 
 MINIMAL = frozenset(("mount", "util-linux"))
 """Packages of every installation: Essential: yes or Priority: required in every release above."""
@@ -115,8 +121,12 @@ NAMES_BY_RELEASE: dict[str, dict[str, str]] = {
     "conntrack": {"rpm": "conntrack-tools"},
     "iptables": {"rpm": "iptables-nft"},
     "iputils-ping": {"rpm": "iputils"},
+    "apparmor": {"rpm": ""},
+    "libselinux-utils": {"dpkg": ""},
+    "policycoreutils-python-utils": {"dpkg": ""},
 }  # fmt: skip
-"""Packages with another name in a release, or in all releases of a package manager.
+"""Packages with another name in a release, or in all releases of a package manager; empty: not
+needed there, as its kernels have AppArmor or SELinux, not both.
 
 nginx-light is an empty transitional package from 1.22 on.
 """
@@ -142,7 +152,8 @@ def wanted_pairs(
         return ()
     own = select(ROWS, node.roles, plan.features)
     if packages.names is None and not packages.dir:
-        chosen = tuple(_rename(pair, packages.os) for pair in own)
+        renamed = (_rename(pair, packages.os) for pair in own)
+        chosen = tuple(pair for pair in renamed if name_of(pair))
     else:
         names = packages.names if packages.names is not None else dir_names
         known = _names_of(_pairs_of_any_role(plan), packages.os)

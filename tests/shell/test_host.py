@@ -376,6 +376,24 @@ def test_a_named_interface_that_this_host_does_not_have_is_refused(
     assert "Nothing was changed." in done.stderr
 
 
+def test_docker_on_a_kernel_with_apparmor_needs_its_parser(worker: FakeHost) -> None:
+    worker.write("/sys/module/apparmor/parameters/enabled", "Y\n")
+    assert worker.install("--dry-run").returncode == 0  # not mounted: off
+    (worker.live / "sys/kernel/security/apparmor").mkdir(parents=True)
+    done = worker.install("--dry-run")
+    assert done.returncode == 3
+    assert "apparmor: the kernel has AppArmor on, and without apparmor_parser" in done.stderr
+    worker.program("apparmor_parser", "exit 0")
+    assert worker.install("--dry-run").returncode == 0
+
+
+def test_a_kernel_without_seccomp_is_reported(worker: FakeHost) -> None:
+    worker.write("/proc/self/status", "Name:\tsh\n")
+    done = worker.install("--dry-run")
+    assert done.returncode == 0
+    assert "seccomp: the kernel has no seccomp" in done.stderr
+
+
 def test_selinux_gets_advice_and_files_are_labelled(worker: FakeHost) -> None:
     worker.write("/sys/fs/selinux/enforce", "1")
     worker.program("restorecon", "exit 0")

@@ -150,6 +150,7 @@ def make_host(sh: Sh, bundle: Path, directory: Path) -> FakeHost:
     host.write("/proc/self/mounts", "")
     host.program("umount", "exit 0")
     host.write("/proc/meminfo", "MemTotal: 4000000 kB\nMemAvailable: 1024000 kB\n")
+    host.write("/proc/self/status", "Seccomp:\t0\n")
     host.write("/etc/resolv.conf", "nameserver 192.0.2.53\n")
     facts = (bundle / "node.env").read_text()
     for setting in " ".join(

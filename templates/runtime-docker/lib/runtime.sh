@@ -20,8 +20,21 @@ image_id() { docker image inspect --format '{{.Id}}' "$1" 2>/dev/null; }
 # kube-images.timer loads them again.
 load_archive() { docker load -q 2>&1; }
 
+# try_container DIRECTORY REFERENCE: run and remove one container of this image, which is loaded.
+try_container() {
+    remove_tried_container
+    tried_answer=$(timeout 60 docker run --detach --network none --name bundler-try "$2" 2>&1) && tried_code=0 ||
+        tried_code=$?
+    remove_tried_container
+    [ "$tried_code" -eq 0 ] || printf '%s\n' "$tried_answer" | sed '/docker run --help/d; /^$/d' | sed -n '$p'
+    return "$tried_code"
+}
+
+remove_tried_container() { timeout 60 docker rm -fv bundler-try >/dev/null 2>&1; }
+
 # Containers run on without the kubelet and Docker (live-restore): those of pods are found by their label.
 remove_pods() {
+    remove_tried_container
     docker ps -aq --filter label=io.kubernetes.pod.uid 2>/dev/null >"$work/containers"
     xargs -r docker rm -fv <"$work/containers" >/dev/null 2>&1
 }

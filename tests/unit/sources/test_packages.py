@@ -80,6 +80,18 @@ def test_roles_and_settings_decide_which_packages_a_node_needs(
     assert not any("nginx" in pair or "nftables" in pair for pair in worker)
 
 
+def test_apparmor_and_selinux_are_needs_of_their_families(describe: Callable[..., Path]) -> None:
+    assert "apparmor_parser:apparmor" in wanted(describe(), "worker1")
+    assert not any(
+        "apparmor" in pair or "selinux" in pair for pair in wanted(describe(), "master1")
+    )
+    selinux = {"matchpathcon:libselinux-utils", "semanage:policycoreutils-python-utils"}
+    for node in ("master1", "worker1"):
+        pairs = wanted(describe(os="rocky-9"), node)
+        assert selinux <= set(pairs)
+        assert not any("apparmor" in pair or pair.endswith(":") for pair in pairs)
+
+
 def test_a_package_may_have_another_name_in_a_release(describe: Callable[..., Path]) -> None:
     assert "nginx:nginx-light" in wanted(describe(os="debian-11"), "master1")
     assert "nginx:nginx" in wanted(describe(os="debian-13"), "master1")

@@ -38,6 +38,8 @@ clock|yes|the clock is inside the certificates' validity
 bootstrap-token|yes|the bootstrap token of a node that has not joined has not ended
 time-sync|advice|a service synchronizes the clock
 firewall|advice|the host's firewall accepts what the node's units and pods need
+apparmor|yes|AppArmor, when the kernel has it on, has the program without which Docker runs no container
+seccomp|advice|the kernel filters system calls (seccomp), which the default profile of containers needs
 selinux|advice|SELinux, when it is enforcing, has a policy for the directories of programs
 resolver|yes|the file of name servers that pods are given is here, and has not only the loopback address
 TABLE
@@ -60,9 +62,9 @@ run_preflight() {
     check_state
     check_older_state
     if ! is_staged; then
-        for preflight in root systemd targets host interface other_bundle lock arch cgroups packages commands nginx_stream \
-            ports units sysctls overrides swap clock bootstrap_token upgrade etcd_alarm cut_short turn drain time_sync firewall selinux \
-            resolver; do
+        for preflight in root systemd targets host interface other_bundle lock arch cgroups packages commands \
+            nginx_stream apparmor ports units sysctls overrides swap clock bootstrap_token upgrade etcd_alarm \
+            cut_short turn drain time_sync firewall seccomp selinux resolver; do
             "check_$preflight"
         done
     fi

@@ -24,6 +24,23 @@ check_time_sync() {
 systemctl enable --now chronyd          # or systemd-timesyncd"
 }
 
+# Docker loads a profile for containers wherever the kernel has AppArmor on.
+check_apparmor() {
+    has_word "$UNITS" docker.service || return 0
+    [ "$(cat "$live/sys/module/apparmor/parameters/enabled" 2>/dev/null)" = Y ] &&
+        [ -d "$live/sys/kernel/security/apparmor" ] || return 0
+    has_command_soon apparmor_parser || add_failure apparmor \
+        "the kernel has AppArmor on, and without apparmor_parser Docker runs no container" \
+        "apt-get install apparmor; or add it to packages in cluster.yaml; or boot with apparmor=0"
+}
+
+check_seccomp() {
+    has_word "$UNITS" kubelet.service || return 0
+    grep -q '^Seccomp:' "$live/proc/self/status" 2>/dev/null || add_advice seccomp \
+        "the kernel has no seccomp: pods that ask for the profile RuntimeDefault do not start, others run without it" \
+        "boot a kernel with CONFIG_SECCOMP_FILTER"
+}
+
 has_selinux() { [ -f "$live/sys/fs/selinux/enforce" ]; }
 
 list_program_directories() {
@@ -41,6 +58,7 @@ check_selinux() {
     done
     [ -n "$directories" ] || return 0
     add_advice selinux "SELinux is enforcing, and its policy has no programs in$directories" "$(
+        has_command_soon semanage || echo "dnf install policycoreutils-python-utils"
         for directory in $directories; do echo "semanage fcontext -a -t bin_t '$directory(/.*)?'"; done
         echo "restorecon -RF$directories     # install.sh does this too"
     )"

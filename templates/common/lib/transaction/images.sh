@@ -70,6 +70,22 @@ write_archive() {
     tar -chf - -C "$work/archive" oci-layout index.json manifest.json blobs
 }
 
+# A runtime that answers may be unable to run anything: a library of runc is missing, or AppArmor's parser. So a
+# worker is ready when one container of the pause image has run, once in this run of the script.
+ready_containers() {
+    ready_runtime || return 1
+    [ ! -f "$work/container-ran" ] || return 0
+    for image in $IMAGES; do
+        ref=${image#*|} ref=${ref%|*}
+        [ "$ref" = "$PAUSE_IMAGE" ] || continue
+        reason=$(try_container "${image%%|*}" "$ref") || {
+            echo "it runs no container: $reason"
+            return 1
+        }
+        : >"$work/container-ran"
+    done
+}
+
 wait_for_runtime() {
     tried=0
     until reason=$(is_settled "$runtime_unit" && ready_runtime); do

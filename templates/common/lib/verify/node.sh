@@ -144,6 +144,15 @@ check_host_kubelet() {
     [ "$status" = 401 ]
 }
 
+check_host_runtime() {
+    expect "a container of $PAUSE_IMAGE runs"
+    if ! reason=$(ready_containers); then
+        saw "$reason"
+        return 1
+    fi
+    saw "it ran, and is removed"
+}
+
 check_host_images() {
     expect "every image of the bundle, with its image ID"
     # shellcheck disable=SC2086 # a list of words

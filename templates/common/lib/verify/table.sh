@@ -168,6 +168,9 @@ print_worker_host_checks() {
     row host-kubelet nothing worker \
         "the kubelet on this host serves with a certificate from the cluster's CA" \
         "journalctl -u kubelet -n 50"
+    row host-runtime nothing worker \
+        "the container runtime runs and removes a container of the pause image" \
+        "journalctl -u docker -u containerd -n 50"
     row host-images nothing worker \
         "the container runtime has every image of the bundle" \
         "crictl images or docker images; run install.sh again"
