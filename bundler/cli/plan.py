@@ -79,6 +79,7 @@ def _list_changes(host: HostStep, *, files: bool) -> Iterator[str]:
         yield f"one way  {host.one_way}"
     if host.not_compared:
         yield f"note     {host.not_compared}"
+    yield from (f"by hand  {line}" for line in host.by_hand)
     if host.is_drained:
         yield "drain    the pods of this node move to other nodes first"
     yield from (f"stop     {unit}" for unit in host.stopped)

@@ -32,6 +32,8 @@ from bundler.cluster.values import Arch
 RESERVED_POD_ADDRESSES = 3  # network, gateway and broadcast of a node's pod subnet
 MAX_PODS = 220
 NODE_LOCAL_ENDPOINT = "127.0.0.1:8443"
+DOCKER0_KEYS = frozenset({"bip", "bridge", "default-gateway", "fixed-cidr"})
+"""Settings of daemon.json with which the user wants docker0 or another bridge."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +106,7 @@ def features_of(cluster: Cluster) -> frozenset[str]:
             "dockershim": isinstance(runtime, Docker) and not runtime.cri_dockerd,
             _docker_shim(cluster): True,
             "cri-dockerd": isinstance(runtime, Docker) and runtime.cri_dockerd is not None,
+            "no-docker0": _leaves_out_docker0(cluster),
             "crictl": "crictl" in runtime_versions(cluster),
             network.plugin: True,
             store: store is not None,
@@ -119,6 +122,14 @@ def features_of(cluster: Cluster) -> frozenset[str]:
         }.items()
         if is_chosen and feature
     )
+
+
+def _leaves_out_docker0(cluster: Cluster) -> bool:
+    """Whether Docker makes no bridge: pods have theirs from CNI, and nothing else needs one."""
+    extra = cluster.extra.get("docker")
+    is_wanted = extra is not None and not DOCKER0_KEYS.isdisjoint(extra.config)
+    has_cni = cluster.network.plugin != "flannel" or cluster.network.flannel.store != "etcd"
+    return isinstance(cluster.runtime, Docker) and has_cni and not is_wanted
 
 
 def _docker_shim(cluster: Cluster) -> str | None:

@@ -18,6 +18,7 @@ from bundler.errors import ConfigError, OutputError
 from bundler.render.bundle_manifest import ManifestEntry
 from bundler.state.state_id import SHOWN
 from bundler.upgrade.diff import Pair, pair_bundles
+from bundler.upgrade.kubelet_state import list_manual_steps
 from bundler.upgrade.runbook import GROUPS, group_of, is_late
 from bundler.upgrade.text import TEXT_LIMIT
 
@@ -51,6 +52,7 @@ class HostStep:
     stopped: tuple[str, ...] = ()  # units that are removed
     is_drained: bool = False
     versions: tuple[str, ...] = ()  # `Kubernetes 1.20.2 → 1.20.3`
+    by_hand: tuple[str, ...] = ()  # what to do before install.sh
     one_way: str = ""  # why a rollback is not possible
     not_compared: str = ""  # why secret files count as changed
 
@@ -226,6 +228,7 @@ def _compare(before: BundleReport, after: BundleReport) -> HostStep:
             for fact, program in STEPPED.items()
             if (one := before.facts.get(fact, "")) != (other := after.facts.get(fact, ""))
         ),
+        by_hand=list_manual_steps(before, after),
         not_compared=_explain_seals(before, after),
         one_way=f"etcd {etcd[0]} converts its data, which {etcd[1]} cannot read afterwards;"
         " install.sh takes a snapshot first"

@@ -128,6 +128,46 @@ def test_another_container_runtime_drains_the_node(tmp_path: Path) -> None:
     assert (host.restarts, host.is_drained) == ((), True)
 
 
+def write_kubelet(directory: Path, config: str, flags: str = "") -> None:
+    unit = f"ExecStart=/opt/k8s/bin/kubelet \\\n  --root-dir=/data/kubelet \\\n  {flags}\n[X-Bundler]\n"
+    write_bundle(
+        directory / "lab-one.tar.gz",
+        {
+            "rootfs/etc/systemd/system/kubelet.service": (0o644, unit.encode()),
+            "rootfs/etc/kubernetes/kubelet-config.yaml": (0o644, f"{config}\n".encode()),
+        },
+        env="NODE='one'\nCLUSTER='lab'\nROLES='worker'\nUNITS='kubelet.service'\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "flags", "changed", "files"),
+    [
+        ("a: b", "{cpuManagerPolicy: static, reservedSystemCPUs: '0'}", "", "cpuManagerPolicy: the default → static", "cpu_manager_state"),
+        ("cpuManagerPolicy: static", "cpuManagerPolicy: none", "", "cpuManagerPolicy: static → none", "cpu_manager_state"),
+        ("a: b", "a: b", "--cpu-manager-policy=static", "cpuManagerPolicy: the default → static", "cpu_manager_state"),
+        ("{cpuManagerPolicy: static, kubeReserved: {cpu: 1}}", "{cpuManagerPolicy: static, kubeReserved: {cpu: 2}}", "", "kubeReserved.cpu: 1 → 2", "cpu_manager_state"),
+        ("a: b", "memoryManagerPolicy: Static", "", "memoryManagerPolicy: the default → Static", "memory_manager_state"),
+        ("a: b", "topologyManagerPolicy: restricted", "", "topologyManagerPolicy: the default → restricted", ""),
+        ("a: b", "maxPods: 5", "", "", ""),
+        ("cpuManagerPolicy: none", "kubeReserved: {cpu: 2}", "", "", ""),
+    ],
+)  # fmt: skip
+def test_a_plan_names_the_drain_and_the_state_file_of_a_resource_manager(
+    tmp_path: Path, old: str, new: str, flags: str, changed: str, files: str
+) -> None:
+    """kubespray 8535, talos 7504: the kubelet does not start with the state of another policy."""
+    write_kubelet(tmp_path / "a", old)
+    write_kubelet(tmp_path / "b", new, flags)
+    command = ["plan", tmp_path / "a", tmp_path / "b"]
+    shown = run_bundler(command, capture_output=True, text=True, check=True).stdout
+    assert (changed in shown) is ("by hand" in shown) or not changed
+    assert ("kubectl drain one --ignore-daemonsets" in shown) is bool(changed)
+    removal = f"on one: systemctl stop kubelet && rm -f /data/kubelet/{files}; then ./install.sh"
+    assert (removal in shown) is bool(files)
+    assert ("_manager_state" in shown) is bool(files)
+
+
 @pytest.mark.slow
 def test_hosts_are_added_and_removed(site: SmallSite) -> None:
     fewer = ("  - {name: three, address: 192.0.2.3, roles: [worker]}\n", "")
