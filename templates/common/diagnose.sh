@@ -19,7 +19,7 @@ umask 077
 LC_ALL=C
 PATH=${PATH:-}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:${DESTDIR:-}/opt/k8s/bin
 export LC_ALL PATH
-here=$(cd "$(dirname "$0")" && pwd -P) || exit 2
+here=$(CDPATH='' cd "$(dirname "$0")" && pwd -P) || exit 2
 
 # Only root may be able to change what runs as root: the directories above this script, and all that is next to it.
 # find_shared PATH [-prune]: the first of these that others can change; -prune: without what is in PATH. A user who
@@ -54,7 +54,7 @@ check_place() {
 
 check_place "$here"
 
-for part in core/common core/etcd-alarms transaction/payload core/redact transaction/generations; do
+for part in core/environment core/common core/etcd-alarms transaction/payload core/redact transaction/generations; do
     # shellcheck disable=SC1090 # the files of the bundle
     . "$here/lib/$part.sh" || exit 2
 done

@@ -49,7 +49,7 @@ PATH=${PATH:-}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:${DE
 export LC_ALL PATH
 script=$0
 case $script in */*) ;; *) script=./$script ;; esac
-here=$(cd "${script%/*}/" && pwd -P) || exit 2
+here=$(CDPATH='' cd "${script%/*}/" && pwd -P) || exit 2
 
 # Only root may be able to change what runs as root: the directories above this script, and all that is next to it.
 # find_shared PATH [-prune]: the first of these that others can change; -prune: without what is in PATH. A user who
@@ -215,10 +215,11 @@ list_manifest_differences() {
 
 check_trust "$@"
 
-for part in core/common core/https core/etcd-alarms core/resolver core/manifest core/redact core/json \
-    transaction/payload transaction/seal preflight/checks preflight/kernel preflight/host preflight/firewall \
-    overrides/overrides packages/packages packages/dpkg packages/rpm transaction/host-diff transaction/dry-run coordination/rollout-order coordination/drain \
-    transaction/files transaction/generations transaction/images transaction/units transaction/ready; do
+for part in core/environment core/common core/https core/etcd-alarms core/resolver core/manifest core/redact \
+    core/json transaction/payload transaction/seal preflight/checks preflight/kernel preflight/host \
+    preflight/firewall overrides/overrides packages/packages packages/dpkg packages/rpm transaction/host-diff \
+    transaction/dry-run coordination/rollout-order coordination/drain transaction/files transaction/generations \
+    transaction/images transaction/units transaction/ready; do
     # shellcheck disable=SC1090 # the files of the bundle
     . "$here/lib/$part.sh" || exit 2
 done

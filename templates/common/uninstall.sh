@@ -23,7 +23,7 @@ umask 022
 LC_ALL=C
 PATH=${PATH:-}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:${DESTDIR:-}/opt/k8s/bin
 export LC_ALL PATH
-here=$(cd "$(dirname "$0")" && pwd -P) || exit 2
+here=$(CDPATH='' cd "$(dirname "$0")" && pwd -P) || exit 2
 
 # Only root may be able to change what runs as root: the directories above this script, and all that is next to it.
 # find_shared PATH [-prune]: the first of these that others can change; -prune: without what is in PATH. A user who
@@ -58,8 +58,8 @@ check_place() {
 
 check_place "$here"
 
-for part in core/common transaction/files transaction/generations coordination/drain coordination/leave \
-    packages/packages packages/dpkg packages/rpm; do
+for part in core/environment core/common transaction/files transaction/generations transaction/mounts \
+    coordination/drain coordination/leave packages/packages packages/dpkg packages/rpm; do
     # shellcheck disable=SC1090 # the files of the bundle
     . "$here/lib/$part.sh" || exit 2
 done
@@ -194,16 +194,15 @@ remove_runtime() {
             [ ! -e "$prefix$path" ] || kept="$kept; $path is kept (--purge-data removes it)"
         done
     fi
+    # first all of them: the installed files stay until nothing is mounted there any more
     for path in $paths; do
-        is_staged || unmount_below "$path"
-        case $path in /?*/?*) rm -rf "$prefix$path" || failed="$failed $path" ;; esac
+        unmount_below "$prefix$path" || die 1 "cannot remove $path: still mounted there: $still_mounted." \
+            "Nothing of it was deleted. Fix: umount that, and run uninstall.sh again"
     done
-}
-
-# unmount_below PATH: the deepest mount first.
-unmount_below() {
-    awk -v path="$1" '$2 == path || index($2, path "/") == 1 { print $2 }' "$live/proc/self/mounts" | sort -r |
-        while read -r mount; do umount -l "$mount"; done
+    for path in $paths; do
+        case $path in /?*/?*) remove_tree "$prefix$path" || failed="$failed $path" ;; esac
+        kept="$kept$stays"
+    done
 }
 
 restore_sysctls() {

@@ -22,7 +22,7 @@
 # DESTDIR, if set, is prepended to the paths of installed files.
 # shellcheck disable=SC2034 # the parts in lib/ use the variables
 set -u
-here=$(cd "$(dirname "$0")" && pwd -P) || exit 2
+here=$(CDPATH='' cd "$(dirname "$0")" && pwd -P) || exit 2
 
 # Only root may be able to change what runs as root: the directories above this script, and all that is next to it.
 # find_shared PATH [-prune]: the first of these that others can change; -prune: without what is in PATH. A user who
@@ -57,7 +57,7 @@ check_place() {
 
 check_place "$here"
 
-for part in core/https core/etcd-alarms core/certificates overrides/overrides transaction/images \
+for part in core/environment core/https core/etcd-alarms core/certificates overrides/overrides transaction/images \
     verify/table verify/run verify/report verify/etcd verify/control-plane verify/ports verify/workers \
     verify/workload verify/pods verify/add-ons verify/node verify/failover; do
     # shellcheck disable=SC1090 # the files of the bundle
@@ -104,8 +104,6 @@ set_defaults() {
     admin=$prefix/etc/kubernetes/admin.kubeconfig pki=$prefix/etc/kubernetes/pki
     kubectl_line="$kubectl --kubeconfig $admin"
     rerun_line="$here/verify.sh --keep --only"
-    # All addresses are inside the cluster: no proxy must be used for them.
-    unset http_proxy https_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY all_proxy
 }
 
 parse_options() {

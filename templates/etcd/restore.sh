@@ -30,7 +30,7 @@ LC_ALL=C
 prefix=${DESTDIR:-}
 PATH=$prefix/opt/k8s/bin:${PATH:-}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export LC_ALL PATH
-here=$(cd "$(dirname "$0")" && pwd -P) || exit 2
+here=$(CDPATH='' cd "$(dirname "$0")" && pwd -P) || exit 2
 
 # Only root may be able to change what runs as root: the directories above this script, and all that is next to it.
 # find_shared PATH [-prune]: the first of these that others can change; -prune: without what is in PATH. A user who
@@ -65,7 +65,7 @@ check_place() {
 
 check_place "$here"
 
-for part in core/common core/https core/etcd-alarms etcd transaction/ready; do
+for part in core/environment core/common core/https core/etcd-alarms etcd transaction/ready; do
     # shellcheck disable=SC1090 # the files of the bundle
     . "$here/lib/$part.sh" || exit 2
 done
@@ -214,8 +214,12 @@ check_quorum() {
     [ "$step" = none ] || return 0
     healthy='' others=0
     for endpoint in $ETCD_ENDPOINTS; do
-        has_quorum "$endpoint" || continue
-        healthy="$healthy${healthy:+ }$endpoint"
+        has_quorum "$endpoint"
+        case $? in
+            0) healthy="$healthy${healthy:+ }$endpoint" ;;
+            2) refuse_unread "$endpoint" ;;
+            *) continue ;;
+        esac
         [ "$endpoint" = "$(own_endpoint)" ] || others=$((others + 1))
     done
     [ -n "$healthy" ] || return 0
@@ -229,12 +233,18 @@ check_quorum() {
             "stop etcd and kube-apiserver there first (systemctl stop kube-apiserver etcd)"
 }
 
+refuse_unread() {
+    die 3 "$1 answers and cannot be read ($unread), so it is unknown whether etcd has a quorum." \
+        "Fix: correct that and run it again; or, if that member is to go, stop it: systemctl stop kube-apiserver etcd"
+}
+
 # There must be a cluster that can take this member. If this member is in it already, or etcd-start.sh is
 # about to join it (which it does if there is no data), the data stays.
 check_join() {
     [ "$step" != placed ] || return 0
     check_start=$(now)
     until find_member_to_join; do
+        [ $(($(now) - check_start)) -lt "${PATIENCE:-20}" ] || [ -z "$unread_at" ] || refuse_unread "$unread_at"
         [ $(($(now) - check_start)) -lt "${PATIENCE:-20}" ] ||
             die 3 "no other member has a quorum to join ($(other_endpoints | tr '\n' ' ')):" \
                 "run restore.sh SNAPSHOT on one of them first"
@@ -242,8 +252,8 @@ check_join() {
     done
     [ "$step" = none ] || return 0
     # The own quorum is checked before the members: a member that starts in between is then seen as a member.
-    own_quorum=no
-    ! has_quorum "$(own_endpoint)" || own_quorum=yes
+    has_quorum "$(own_endpoint)"
+    case $? in 0) own_quorum=yes ;; 2) refuse_unread "$(own_endpoint)" ;; *) own_quorum=no ;; esac
     view "$(own_endpoint)" | awk '{ print $1 }' >"$work/own-ids"
     view "$via" | awk '{ print $1 }' >"$work/ids"
     if grep -qxFf "$work/own-ids" "$work/ids" || { is_unstarted_member_of "$via" && ! has_log; }; then
@@ -256,10 +266,14 @@ check_join() {
     fi
 }
 
-# Sets via: a member with a quorum, or one whose cluster has added this host and waits only for its start.
+# Sets via: a member with a quorum, or one whose cluster has added this host and waits only for its start. If there is
+# none, unread_at is one that answers and cannot be read.
 find_member_to_join() {
+    unread_at=''
     for via in $(other_endpoints); do
-        if { is_unstarted_member_of "$via" && ! has_log; } || has_quorum "$via"; then return 0; fi
+        if is_unstarted_member_of "$via" && ! has_log; then return 0; fi
+        has_quorum "$via"
+        case $? in 0) return 0 ;; 2) unread_at=$via ;; esac
     done
     via=''
     return 1

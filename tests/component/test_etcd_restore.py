@@ -4,18 +4,23 @@ import hashlib
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.etcd_hosts import Member, Site, wait_ready
+from support.networks import own_network
 
 BUNDLE = "opt/k8s/bundle"
 
 
-def run(member: Member, script: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def run(
+    member: Member, script: str, *arguments: str | Path, **environment: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["sh", member.root / BUNDLE / script, *arguments],
-        capture_output=True, text=True, check=False, env=member.environment, timeout=300,
+        capture_output=True, text=True, check=False, env={**member.environment, **environment},
+        timeout=300,
     )  # fmt: skip
 
 
@@ -27,6 +32,20 @@ def back_up(member: Member) -> Path:
 
 @pytest.fixture
 def three(site: Site) -> list[Member]:
+    return start_three(site)
+
+
+@pytest.fixture
+def three_behind_a_proxy(programs: Path, tmp_path: Path) -> Iterator[list[Member]]:
+    """The same on addresses for which programs use a proxy."""
+    site = Site(tmp_path, programs, "198.18.7")
+    with own_network(f"{site.network}.0/24"):
+        yield start_three(site)
+        for member in site.made.values():
+            member.stop()
+
+
+def start_three(site: Site) -> list[Member]:
     members = site.build("m1", "m2", "m3")
     for member in members:
         member.start()
@@ -188,6 +207,72 @@ def test_a_healthy_quorum_is_not_replaced_by_mistake(three: list[Member]) -> Non
     done = run(first, "restore.sh", "--yes", "--replace-healthy", snapshot)
     assert done.returncode == 0, done.stderr
     assert first.list_keys() == before
+
+
+NOWHERE = "http://127.0.0.1:9"
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"https_proxy": NOWHERE, "HTTPS_PROXY": NOWHERE},
+        {"ALL_PROXY": NOWHERE, "all_proxy": NOWHERE, "CDPATH": "/", "GREP_OPTIONS": "-v"},
+        # etcdctl 3.4 and later refuses a variable next to the flag (etcd 8380, 20118)
+        {"ETCDCTL_ENDPOINTS": "https://192.0.2.1:2379", "ETCDCTL_CACERT": "/nowhere"},
+    ],
+    ids=["proxy", "other-proxy", "etcdctl"],
+)
+def test_variables_of_roots_shell_do_not_hide_a_healthy_cluster(
+    three_behind_a_proxy: list[Member], environment: dict[str, str]
+) -> None:
+    """kubespray 6250, sidero 922, etcd 20118: etcdctl fails, and the quorum is there."""
+    first, second, _ = three_behind_a_proxy
+    snapshot = back_up(first)
+    refused = run(first, "restore.sh", "--yes", snapshot, **environment)
+    assert (refused.returncode, "etcd has a quorum" in refused.stderr) == (3, True), refused
+    assert set(first.members()) == {"m1", "m2", "m3"}
+    again = run(second, "restore.sh", "--join", **environment)
+    assert "is already a member of the cluster of" in again.stdout
+    assert run(first, "backup.sh", **environment).returncode == 0
+
+
+@pytest.mark.parametrize("lost", ["ca.crt", "healthcheck-client.key"])
+def test_members_that_answer_and_cannot_be_read_are_never_taken_for_absent(
+    three: list[Member], tmp_path: Path, lost: str
+) -> None:
+    first = three[0]
+    snapshot = back_up(first)
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
+         "-nodes", "-subj", "/CN=another", "-keyout", tmp_path / "healthcheck-client.key",
+         "-out", tmp_path / "ca.crt"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    kept = (first.root / "etc/etcd/pki" / lost).read_bytes()
+    shutil.copy(tmp_path / lost, first.root / "etc/etcd/pki" / lost)
+    for options in ([snapshot], [snapshot, "--replace-healthy"], ["--from-member"], ["--join"]):
+        refused = run(first, "restore.sh", "--yes", *options, PATIENCE="0")
+        assert refused.returncode == 3, refused
+        assert "answers and cannot be read" in refused.stderr
+        assert f"https://{first.address}:2379" in refused.stderr or options == ["--join"]
+    assert "certificate" in refused.stderr or "key" in refused.stderr  # the reason
+    (first.root / "etc/etcd/pki" / lost).write_bytes(kept)
+    assert set(first.members()) == {"m1", "m2", "m3"}
+
+
+def test_an_alarm_and_a_broken_etcdctl_do_not_look_like_a_lost_quorum(three: list[Member]) -> None:
+    """With an alarm /health says false (k3s 4787), and restoring would lose what was written."""
+    first = three[0]
+    back_up(first)
+    etcdctl = first.root / "opt/k8s/bin/etcdctl"
+    etcdctl.unlink()
+    etcdctl.write_text("#!/bin/sh\necho context deadline exceeded >&2\nexit 1\n")
+    etcdctl.chmod(0o755)
+    refused = run(first, "restore.sh", "--yes", "--from-member")
+    assert (
+        refused.returncode,
+        "answers and cannot be read (context deadline exceeded)" in refused.stderr,
+    ) == (3, True)
 
 
 def test_damaged_snapshots_are_refused(three: list[Member], tmp_path: Path) -> None:

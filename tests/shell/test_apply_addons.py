@@ -9,7 +9,7 @@ import pytest
 from cryptography import x509
 from support.ca import CertificateAuthority
 from support.https_servers import Server, serve
-from support.shells import TEMPLATES, Sh, write_program
+from support.shells import TEMPLATES, Sh, link_parts, write_program
 
 SCRIPT = TEMPLATES / "control-plane/rootfs/opt/k8s/libexec/apply-addons.sh"
 NOT_FOUND = "echo 'Error from server (NotFound): the server could not find it' >&2; exit 1"
@@ -33,8 +33,7 @@ def run(sh: Sh, tmp_path: Path) -> Run:
     (tmp_path / "etc/kubernetes/pki").mkdir()
     (tmp_path / "etc/kubernetes/pki/ca.crt").write_text(pem("new") + pem("old"))
     (tmp_path / "etc/kubernetes/pki/front-proxy-ca.crt").write_text(pem("proxy"))
-    (tmp_path / "opt/k8s/bundle").mkdir(parents=True)
-    (tmp_path / "opt/k8s/bundle/lib").symlink_to(TEMPLATES / "common/lib")
+    link_parts(tmp_path)
 
     def start(
         ready: str = "echo ok",

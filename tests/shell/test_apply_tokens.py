@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.kubelet_requests import write_kubectl
-from support.shells import TEMPLATES, Sh
+from support.shells import TEMPLATES, Sh, link_parts
 
 LIBEXEC = TEMPLATES / "control-plane/rootfs/opt/k8s/libexec"
 NOW = int(time.time())
@@ -30,6 +30,7 @@ class Site:
     def __init__(self, sh: Sh, root: Path) -> None:
         self.sh, self.root = sh, root
         (root / "etc/kubernetes").mkdir(parents=True)
+        link_parts(root)
         write_kubectl(root)
         text = (root / "bin/kubectl").read_text()
         added = """    *" apply "*) cat >>applied; echo "secret/x created"; [ ! -f later ] || cat later >record ;;
@@ -64,9 +65,9 @@ class Site:
         text = (LIBEXEC / "apply-addons.sh").read_text()
         script = self.root / "sync.sh"
         script.write_text(
-            re.sub(r"^here=.*$", f"here={LIBEXEC}", text, flags=re.MULTILINE)
-            .replace('. "${DESTDIR:-}/opt/k8s/bundle/lib/core/https.sh"', ":")
-            .replace('main "$@"', "sync_tokens")
+            re.sub(r"^here=.*$", f"here={LIBEXEC}", text, flags=re.MULTILINE).replace(
+                'main "$@"', "sync_tokens"
+            )
         )
         path = f"{self.root}/bin:/usr/bin:/bin"
         done = self.sh(script, DESTDIR=str(self.root), PATH=path)

@@ -8,7 +8,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from support.kubelet_requests import format_request, make_request, write_kubectl
-from support.shells import TEMPLATES, Sh, write_program
+from support.shells import TEMPLATES, Sh, link_parts, write_program
 
 SCRIPT = TEMPLATES / "control-plane/rootfs/opt/k8s/libexec/approve-csrs.sh"
 
@@ -17,6 +17,7 @@ SCRIPT = TEMPLATES / "control-plane/rootfs/opt/k8s/libexec/approve-csrs.sh"
 def look(sh: Sh, tmp_path: Path) -> Callable[[str], tuple[str, str]]:
     """Run the script once on pending requests: (its output, what it approved)."""
     (tmp_path / "etc/kubernetes").mkdir(parents=True)
+    link_parts(tmp_path)
     (tmp_path / "etc/kubernetes/nodes.tsv").write_text(
         "worker1\t172.30.20.21\nworker2\t172.30.20.22\n"
     )

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import AttributeOID, NameOID
 from support.kubelet_requests import format_request, make_request, write_kubectl
-from support.shells import SHELLS, TEMPLATES, Sh
+from support.shells import SHELLS, TEMPLATES, Sh, link_parts
 
 SCRIPT = TEMPLATES / "control-plane/rootfs/opt/k8s/libexec/approve-csrs.sh"
 PLAN = "worker1\t172.30.20.21\nworker2\t172.30.20.22\n10\t172.30.20.30\n"
@@ -72,6 +72,7 @@ def with_wrong_signature(pem: bytes) -> bytes:
 def host(tmp_path: Path) -> Path:
     """A root directory with nodes.tsv, and a kubectl that lists `pending` and records approvals."""
     (tmp_path / "etc/kubernetes").mkdir(parents=True)
+    link_parts(tmp_path)
     (tmp_path / "etc/kubernetes/nodes.tsv").write_text(PLAN)
     (tmp_path / "etc/kubernetes/tokens.tsv").write_text("# none\n")
     write_kubectl(tmp_path)

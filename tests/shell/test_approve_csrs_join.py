@@ -11,7 +11,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from support.kubelet_requests import format_request, make_request, write_kubectl
-from support.shells import TEMPLATES, Sh
+from support.shells import TEMPLATES, Sh, link_parts
 
 SCRIPT = TEMPLATES / "control-plane/rootfs/opt/k8s/libexec/approve-csrs.sh"
 TOKENS = (
@@ -49,6 +49,7 @@ class Site:
     def __init__(self, sh: Sh, root: Path) -> None:
         self.sh, self.root = sh, root
         (root / "etc/kubernetes").mkdir(parents=True)
+        link_parts(root)
         (root / "etc/kubernetes/nodes.tsv").write_text("w1\t192.0.2.1\n")
         (root / "etc/kubernetes/tokens.tsv").write_text(TOKENS)
         write_kubectl(root)

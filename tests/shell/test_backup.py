@@ -46,18 +46,19 @@ class BackupHost:
         size: int = 25000, tool: str = "etcdctl", directory: str = "/var/backups/etcd",
     ) -> tuple[int, str]:  # fmt: skip
         bundle = self.work / "bundle"
-        (bundle / "lib/core").mkdir(parents=True, exist_ok=True)
-        (bundle / "lib/core/common.sh").write_text(
-            (TEMPLATES / "common/lib/core/common.sh").read_text()
-        )
+        for part in ("core/common.sh", "core/environment.sh", "transaction/mount-points.awk"):
+            target = bundle / "lib" / part
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text((TEMPLATES / "common/lib" / part).read_text())
         (bundle / "lib/etcd.sh").write_text((TEMPLATES / "etcd/lib/etcd.sh").read_text())
         (bundle / "node.env").write_text(
             SETTINGS.format(keep=keep, copy_to=copy_to, tool=tool, directory=directory)
         )
-        mounts = self.work / "live/proc/self/mounts"
+        mounts = self.work / "live/proc/self/mountinfo"
         mounts.parent.mkdir(parents=True, exist_ok=True)
-        line = f"nas:/x {self.root}{copy_to} nfs4 rw 0 0\n" if mounted else ""
-        mounts.write_text(f"/dev/sda1 / ext4 rw 0 0\n{line}")
+        place = f"{self.root}{copy_to}".replace(" ", "\\040")
+        line = f"40 31 0:50 / {place} rw - nfs4 nas:/x rw\n" if mounted else ""
+        mounts.write_text(f"31 1 8:1 / / rw - ext4 /dev/sda1 rw\n{line}")
         script = bundle / "backup.sh"
         text = (TEMPLATES / "etcd/backup.sh").read_text()
         script.write_text(text.replace('main "$@"', f'live={self.work}/live\nmain "$@"'))

@@ -15,7 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import NameOID
 from support.rotated_cas import DROP, ISSUE, NOW, SETTLED, TRUST, ClusterCas
-from support.shells import SHELLS, TEMPLATES, Sh, write_program
+from support.shells import SHELLS, TEMPLATES, Sh, link_parts, write_program
 
 from bundler.pki import issuing
 
@@ -92,7 +92,8 @@ class Worker:
         (etc / "pki/ca-signing.crt").write_bytes(self.cas.encode_cas(KUBERNETES_CA, signs))
         (etc / "bootstrap.kubeconfig").write_text(BOOTSTRAP.format(self.encoded(trusted)))
         bundle = self.root / "opt/k8s/bundle"
-        bundle.mkdir(parents=True, exist_ok=True)
+        if not bundle.exists():
+            link_parts(self.root)
         (bundle / "node.env").write_text(
             "NODE='w1'\nKUBELET_ROOT='/var/lib/kubelet'\nCSR_API='certificates.k8s.io/v1'\n"
         )

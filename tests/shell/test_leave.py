@@ -211,6 +211,7 @@ def test_a_dead_host_is_removed_by_forget_node(sh: Sh, tmp_path: Path) -> None:
     site = Site(sh, tmp_path)
     write_program(tmp_path / "bin/kubectl", f'echo "$*" >>{tmp_path}/api/calls')
     (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle/lib").symlink_to(TEMPLATES / "common/lib")
     (tmp_path / "bundle/node.env").write_text(
         "NODE='m1' NODES='m1|192.0.2.1|etcd m4|192.0.2.4|etcd' API_LOCAL='https://192.0.2.1:6443' ETCD_ENDPOINTS='https://192.0.2.1:2379'\n"
     )

@@ -390,13 +390,15 @@ def test_uninstall_removes_installed_packages_with_remove_packages(
 def test_uninstall_with_purge_data_removes_the_packages_configuration(
     host: FakeHost, uninstall: Callable[..., str]
 ) -> None:
-    host.write("/proc/self/mounts", "overlay /var/lib/docker/overlay2/a/merged overlay rw 0 0\n/dev/sda1 / ext4 rw 0 0\n")  # fmt: skip
+    point = f"{host.root}/var/lib/docker/overlay2/a/merged"
+    Path(point).mkdir(parents=True)
+    table = f"31 1 8:1 / / rw - ext4 /dev/sda1 rw\n32 31 0:44 / {point} rw shared:9 - overlay overlay rw\n"
+    host.write("/proc/self/mountinfo", table)
+    host.program("umount", f"sed -i '\\| $2 |d' {host.live}/proc/self/mountinfo")
     uninstall("--remove-packages", "--purge-data")
     assert any(call.startswith("dpkg --purge ") for call in host.calls)
     # the host's own mounts, and not those of the machine that runs this test
-    assert [call for call in host.calls if call.startswith("umount")] == [
-        "umount -l /var/lib/docker/overlay2/a/merged"
-    ]
+    assert [call for call in host.calls if call.startswith("umount")] == [f"umount -l {point}"]
 
 
 def test_uninstall_keeps_packages_that_others_need(

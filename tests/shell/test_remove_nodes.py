@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.shells import SHELLS, TEMPLATES, Sh, write_program
+from support.shells import SHELLS, TEMPLATES, Sh, link_parts, write_program
 
 SCRIPT = TEMPLATES / "control-plane/rootfs/opt/k8s/libexec/remove-nodes.sh"
 TIME = "20261201102030"
@@ -33,8 +33,7 @@ class Plane:
     def __init__(self, sh: Sh, directory: Path) -> None:
         self.sh, self.directory = sh, directory
         bundle = directory / "root/opt/k8s/bundle"
-        (bundle / "lib").mkdir(parents=True)
-        (bundle / "lib/coordination").symlink_to(TEMPLATES / "common/lib/coordination")
+        link_parts(directory / "root")
         (bundle / "node.env").write_text("PLANNED_TAINTS='gpu=yes:NoSchedule pool:NoExecute'\n")
         self.offer("--raw='': Raw URI")
         self.write("nodes", "")

@@ -147,7 +147,7 @@ def make_host(sh: Sh, bundle: Path, directory: Path) -> FakeHost:
     host.mark("calls")
     host.mark("active/chronyd.service")
     host.write("/proc/swaps", SWAPS)
-    host.write("/proc/self/mounts", "")
+    host.write("/proc/self/mountinfo", "")
     host.program("umount", "exit 0")
     host.write("/proc/meminfo", "MemTotal: 4000000 kB\nMemAvailable: 1024000 kB\n")
     host.write("/proc/self/status", "Seccomp:\t0\n")

@@ -16,6 +16,13 @@ Sh = Callable[..., subprocess.CompletedProcess[str]]
 """Runs a script: sh(path, argument…, NAME=value…)."""
 
 
+def link_parts(root: Path) -> None:
+    """The parts of an installed bundle, for scripts that read them."""
+    bundle = root / "opt/k8s/bundle"
+    bundle.mkdir(parents=True, exist_ok=True)
+    (bundle / "lib").symlink_to(TEMPLATES / "common/lib")
+
+
 def write_program(path: Path, text: str) -> None:
     """An executable in place of a real program."""
     path.parent.mkdir(parents=True, exist_ok=True)

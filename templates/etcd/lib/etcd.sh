@@ -1,6 +1,6 @@
 # What backup.sh and restore.sh share: requests to etcd, snapshots, free disk space.
-# needs: live prefix work
-# sets: nothing
+# needs: here live prefix work
+# sets: unread
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
 
 own_endpoint() { printf 'https://%s:2379\n' "$ADDRESS"; }
@@ -32,9 +32,37 @@ view() {
             s/.*"id":\([0-9]*\).*"peerURLs":\["\([^"]*\)".*"clientURLs":\["\([^"]*\)".*/\1 \2 \3/p'
 }
 
-# has_quorum CLIENT-URL: a read needs a quorum. `view` comes first, because etcdctl waits for its whole
-# time limit if no member is there.
-has_quorum() { [ -n "$(view "$1")" ] && etcd_at "$1" get bundler/quorum --keys-only >/dev/null 2>&1; }
+# has_quorum CLIENT-URL: a read needs a quorum. Returns 0 if it has one, 1 if it has none or nobody answers, and 2 if the
+# member answers and cannot be read: then nobody knows, and `unread` says why.
+has_quorum() {
+    # etcdctl comes second, because it waits for its whole time limit if no member is there
+    etcd_answer=$(get_from_member "$1" 2380 /members peer)
+    case $etcd_answer in
+        200*) ;;
+        *)
+            unread=$(describe_answer "$etcd_answer")
+            is_absent "$unread" && return 1
+            return 2
+            ;;
+    esac
+    unread=$(etcd_at "$1" get bundler/quorum --keys-only 2>&1) && return
+    unread=$(printf '%s\n' "$unread" | tail -n 1)
+    # A wrong certificate, a proxy or a missing etcdctl look like a lost quorum to etcdctl, and an alarm does to /health.
+    ! get_from_member "$1" "${1##*:}" /metrics healthcheck-client | grep -qx 'etcd_server_has_leader 0' || return 1
+    return 2
+}
+
+# get_from_member CLIENT-URL PORT PATH CERTIFICATE: the answer of https_get. A slow member must not be taken for a missing one, so
+# there is a second, longer try.
+get_from_member() {
+    host=${1#https://}
+    etcd_pki=$prefix/etc/etcd/pki
+    for HTTPS_TIMEOUT in 2 8; do
+        etcd_answer=$(https_get "${host%:*}" "$2" "$3" "$etcd_pki/ca.crt" "$etcd_pki/$4.crt" "$etcd_pki/$4.key")
+        case $etcd_answer in *'no answer within'*) ;; *) break ;; esac
+    done
+    printf '%s\n' "$etcd_answer"
+}
 
 # read_snapshot FILE: "HASH REVISION KEYS BYTES", or nothing if it is damaged (see $work/status.log).
 read_snapshot() {
@@ -54,6 +82,6 @@ free_space() {
 
 # is_mounted PATH: is the path itself a mount point?
 is_mounted() {
-    awk -v path="$(printf '%s' "$1" | sed 's/ /\\040/g')" \
-        '$2 == path { found = 1 } END { exit !found }' "$live/proc/self/mounts"
+    BELOW=$(readlink -f "$1") MADE='' awk -f "$here/lib/transaction/mount-points.awk" "$live/proc/self/mountinfo" |
+        grep -q '^at '
 }

@@ -76,7 +76,10 @@ remove_leftovers() {
             /opt/k8s/bin/containerd-shim*) kill "${process#/proc/}" ;;
         esac
     done
-    awk '$2 ~ "^/run/(containerd|netns/cni-)" { print $2 }' /proc/self/mounts | sort -r |
-        while read -r mount; do umount -l "$mount"; done
-    rm -rf /run/containerd /run/netns/cni-*
+    list_runtime_mounts | sort -r | while read -r mount; do umount -l "$mount"; done
+    # what is still mounted there may have data
+    [ -n "$(list_runtime_mounts || echo unknown)" ] || rm -rf /run/containerd /run/netns/cni-*
 }
+
+# The names of containers and network namespaces have no spaces.
+list_runtime_mounts() { awk '$2 ~ "^/run/(containerd|netns/cni-)" { print $2 }' /proc/self/mounts; }

@@ -20,10 +20,12 @@ etcdctl_at_others() {
         --cert=/etc/etcd/pki/healthcheck-client.crt --key=/etc/etcd/pki/healthcheck-client.key "$@"
 }
 
-# The member ID, from a line like "8e9e05c52164694d, started, master1, https://…:2380, https://…:2379, false".
-own_member_id() {
-    etcdctl_at_others member list 2>"$work/answer" |
-        awk -F ', ' -v peer="https://$ADDRESS:2380" '$4 == peer { print $1 }'
+# Sets member: the member ID, from a line like "8e9e05c52164694d, started, master1, https://…:2380, https://…:2379, false";
+# nothing if this host is not listed (any more). Returns 1 if the list cannot be read.
+read_own_member() {
+    member=''
+    etcdctl_at_others member list >"$work/members" 2>"$work/answer" || return 1
+    member=$(awk -F ', ' -v peer="https://$ADDRESS:2380" '$4 == peer { print $1 }' "$work/members")
 }
 
 # Can this host leave? Nothing is changed yet.
@@ -45,8 +47,7 @@ check_leave() {
         *' '*) ;;
         *) die 3 "this is the only member of etcd: removing it would destroy the cluster; uninstall without --leave" ;;
     esac
-    member=$(own_member_id)
-    [ -n "$member" ] || [ ! -s "$work/answer" ] ||
+    read_own_member ||
         die 3 "the other members of etcd do not answer: $(tail -n 1 "$work/answer")"
 }
 
@@ -88,7 +89,7 @@ leave_cluster() {
         [ "$drain" = no ] || evict_pods
     fi
     if is_member; then
-        member=$(own_member_id)
+        read_own_member || refuse_leave "the other members of etcd do not answer: $(tail -n 1 "$work/answer")"
         if [ -n "$member" ]; then
             etcdctl_at_others member remove "$member" >/dev/null 2>"$work/answer" ||
                 refuse_leave "etcd refuses to remove this member: $(tail -n 1 "$work/answer")"
@@ -96,7 +97,10 @@ leave_cluster() {
             say "  removed $NODE from etcd"
         fi
         systemctl -q disable --now etcd.service
-        for path in $DATA_PATHS; do rm -rf "$path/member" "$path"/*.wal; done
+        for path in $DATA_PATHS; do
+            { remove_tree "$prefix$path/member" && rm -f "$prefix$path"/*.wal; } ||
+                die 1 "cannot remove $path/member, the data of a member that is removed: run it again"
+        done
     fi
     ! is_node || leave_api
 }

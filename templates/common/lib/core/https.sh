@@ -62,6 +62,7 @@ https_status() {
 https_reason() {
     # busybox's timeout returns 143 where others return 124.
     case $2 in 124 | 143)
+        grep -q '^depth=' "$1" && printf 'connected, but '
         echo "no answer within ${HTTPS_TIMEOUT:-10} s"
         return
         ;;
@@ -75,4 +76,21 @@ https_reason() {
         /Can.t (open|load)|unable to load|No such file/ { keep($0) }
         END { print reason != "" ? reason : other != "" ? other : "the connection was closed without an answer" }
     ' "$1"
+}
+
+# is_absent REASON: of a request without an answer: nothing listens there, or no packet came back. For any other reason
+# something is there that cannot be read.
+is_absent() {
+    case $1 in
+        'Connection refused' | 'No route to host' | 'Network is unreachable' | 'no answer within '*) ;;
+        *) return 1 ;;
+    esac
+}
+
+# describe_answer ANSWER: the status of an answer of https_get, or the reason why there is none.
+describe_answer() {
+    printf '%s\n' "$1" | awk '
+        NR == 1 { line = "status " $0 }
+        NR == 2 && line == "status 000" { line = $0 }
+        END { print line }'
 }

@@ -18,7 +18,11 @@ list_closed_ports() {
     shift
     for pair in $(node_pairs "$role"); do
         for port; do
-            is_open "${pair#*|}" "$port" || printf '%s does not listen on %s\n' "${pair%|*}" "$port"
+            is_open "${pair#*|}" "$port"
+            case $? in
+                1) printf '%s does not listen on %s\n' "${pair%|*}" "$port" ;;
+                2) printf '%s: port %s cannot be checked: %s\n' "${pair%|*}" "$port" "$handshake" ;;
+            esac
         done
     done
 }
@@ -33,11 +37,24 @@ check_ports_closed() {
 list_open_ports() {
     address=${1#*|} address=${address%%|*}
     for port in $CLOSED_PORTS; do
-        ! is_open "$address" "$port" || printf '%s listens on %s\n' "${1%%|*}" "$port"
+        is_open "$address" "$port"
+        case $? in
+            0) printf '%s listens on %s\n' "${1%%|*}" "$port" ;;
+            2) printf '%s: port %s cannot be checked: %s\n' "${1%%|*}" "$port" "$handshake" ;;
+        esac
     done
 }
 
-# is_open HOST PORT: does a TCP connection succeed? If a firewall drops it, the port counts as closed.
+# is_open HOST PORT: 0 if a TCP connection succeeds, 1 if it is refused or no packet comes back (a firewall that drops it
+# counts as closed), 2 if the question itself failed; then `handshake` says why.
 is_open() {
-    printf '' | timeout 4 openssl s_client -connect "$1:$2" 2>&1 | grep -q '^CONNECTED'
+    handshake=$(printf '' | timeout 4 openssl s_client -connect "$1:$2" 2>&1)
+    handshake_code=$?
+    case $handshake in
+        *CONNECTED*) return 0 ;;
+        *refused* | *'No route to host'* | *unreachable* | *'timed out'*) return 1 ;;
+    esac
+    case $handshake_code in 124 | 143) return 1 ;; esac
+    handshake=$(printf '%s\n' "$handshake" | tail -n 1)
+    return 2
 }

@@ -12,7 +12,7 @@
 set -u
 PATH=$PATH:/opt/k8s/bin
 export PATH
-here=$(cd "$(dirname "$0")" && pwd -P) || exit 1
+here=$(CDPATH='' cd "$(dirname "$0")" && pwd -P) || exit 1
 addons=${DESTDIR:-}/etc/kubernetes/addons
 obsolete=${DESTDIR:-}/etc/kubernetes/obsolete-objects
 revoked=${DESTDIR:-}/etc/kubernetes/revoked-tokens
@@ -23,6 +23,8 @@ pki=${DESTDIR:-}/etc/kubernetes/pki
 proxy_user=bundler:kube-apply # in the audit log
 last_problem=''
 # shellcheck disable=SC1090,SC1091 # of the installed bundle
+. "${DESTDIR:-}/opt/k8s/bundle/lib/core/environment.sh" || exit 1
+# shellcheck disable=SC1090,SC1091
 . "${DESTDIR:-}/opt/k8s/bundle/lib/core/https.sh" || exit 1
 for part in spent-tokens apply-addons-tokens; do
     # shellcheck disable=SC1090 # parts of this script

@@ -21,7 +21,9 @@ set -u
 LC_ALL=C
 PATH=$PATH:/opt/k8s/bin
 export LC_ALL PATH
-here=$(cd "$(dirname "$0")" && pwd -P) || exit 1
+# shellcheck source=/dev/null # of the installed bundle
+. "${DESTDIR:-}/opt/k8s/bundle/lib/core/environment.sh" || exit 1
+here=$(CDPATH='' cd "$(dirname "$0")" && pwd -P) || exit 1
 nodes=${DESTDIR:-}/etc/kubernetes/nodes.tsv
 tokens=${DESTDIR:-}/etc/kubernetes/tokens.tsv
 kubeconfig=${DESTDIR:-}/etc/kubernetes/csr-approver.kubeconfig

@@ -13,6 +13,8 @@ PATH=$PATH:/opt/k8s/bin
 export PATH
 bundle=/opt/k8s/bundle
 pki=/etc/kubernetes/pki
+# shellcheck source=/dev/null # of the installed bundle
+. "$bundle/lib/core/environment.sh" || exit 1
 
 main() {
     case ${1:-} in '' | -* | *[!a-z0-9.-]*)

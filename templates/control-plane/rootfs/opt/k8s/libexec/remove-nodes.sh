@@ -15,6 +15,8 @@ LC_ALL=C
 PATH=$PATH:/opt/k8s/bin
 export LC_ALL PATH
 bundle=${DESTDIR:-}/opt/k8s/bundle
+# shellcheck source=/dev/null # of the installed bundle
+. "$bundle/lib/core/environment.sh" || exit 1
 marks=$bundle/lib/coordination/node-marks
 kubeconfig=${DESTDIR:-}/etc/kubernetes/node-remover.kubeconfig
 reported=' '    # requests whose decision was printed, as NAME=TIME:REASON

@@ -15,6 +15,8 @@
 set -u
 LC_ALL=C
 prefix=${DESTDIR:-}
+# shellcheck source=/dev/null # a part of the installed bundle
+. "$prefix/opt/k8s/bundle/lib/core/environment.sh" || exit 1
 PATH=${PATH:-}:$prefix/opt/k8s/bin:/usr/sbin:/usr/bin:/sbin:/bin
 ETCDCTL_API=3
 export LC_ALL PATH ETCDCTL_API

@@ -39,8 +39,10 @@ restoring=$prefix/var/lib/bundler/restore
 was_member=$prefix/var/lib/bundler/etcd-member
 libexec=$prefix/opt/k8s/libexec
 last_message=''
-# shellcheck source=/dev/null # a part of the installed bundle
-. "$prefix/opt/k8s/bundle/lib/core/https.sh" || exit 1
+for part in environment https; do
+    # shellcheck source=/dev/null # parts of the installed bundle
+    . "$prefix/opt/k8s/bundle/lib/core/$part.sh" || exit 1
+done
 
 main() {
     read_flags "$@"
@@ -106,7 +108,16 @@ decide() {
         say "two clusters answer: $via and others. Decide which one is right, and stop etcd on the hosts of the other"
         return 1
     fi
-    if [ -n "$quorate" ]; then join; elif [ -n "$formed" ]; then join_without_quorum; else create; fi
+    if [ -n "$quorate" ]; then
+        join
+    elif [ -n "$formed" ]; then
+        join_without_quorum
+    elif [ -n "$unread" ]; then
+        say "waiting: $unread, so it is unknown whether there is a cluster already"
+        return 1
+    else
+        create
+    fi
 }
 
 # Ask all planned members. Sets views of the cluster, lines of "ID NAME PEER-URLS CLIENT-URLS", with - for
@@ -114,12 +125,15 @@ decide() {
 #   formed     of a member that knows members that have started: there was a quorum once
 #   quorate    of a member that can read with a quorum now; via is its client URL
 # and clusters: how many clusters with a quorum answer; unexpected: the peer URL of a member that creates a
-# cluster of other members.
+# cluster of other members; unread: which member answers and cannot be read, and why.
 ask_members() {
-    formed='' quorate='' via='' unexpected='' clusters=0
+    formed='' quorate='' via='' unexpected='' unread='' clusters=0
     # shellcheck disable=SC2013 # a word a line
     for other in $(awk -F'\t' -v url="$peer_url" '$2 != url { print $2 "|" $3 }' "$planned"); do
-        view=$(ask_peer "${other%|*}")
+        view=$(ask_peer "${other%|*}") || {
+            unread="${other%|*} answers and cannot be read ($view)"
+            continue
+        }
         [ -n "$view" ] || continue
         if ! printf '%s\n' "$view" | awk '$4 != "-" { found = 1 } END { exit !found }'; then
             has_only_initial_members "$view" || unexpected=${other%|*}
@@ -132,18 +146,26 @@ ask_members() {
     done
 }
 
-# ask_peer PEER-URL: the view of this member, which it gives from its start on. etcd does not close the
-# connection for 5 s, so each call takes the two seconds. A slow member must not be taken for a missing one
-# (a new cluster might be created), so there is a second, longer try.
+# ask_peer PEER-URL: the view of this member, which it gives from its start on; nothing if nobody answers. Returns 1 and
+# prints why if it answers and cannot be read. etcd does not close the connection for 5 s, so each call takes the two
+# seconds. A slow member must not be taken for a missing one (a new cluster might be created), so there is a second,
+# longer try.
 ask_peer() {
     peer=${1#https://}
     # shellcheck disable=SC2034 # read by https_get
     for HTTPS_TIMEOUT in 2 8; do
-        answer=$(https_get "${peer%:*}" "${peer##*:}" /members "$pki/ca.crt" "$pki/peer.crt" "$pki/peer.key" |
-            awk 'NR == 1 && $1 != 200 { exit } NR > 1 && /\]$/')
-        [ -z "$answer" ] || break
+        answer=$(https_get "${peer%:*}" "${peer##*:}" /members "$pki/ca.crt" "$pki/peer.crt" "$pki/peer.key")
+        members=$(printf '%s\n' "$answer" | awk 'NR == 1 && $1 != 200 { exit } NR > 1 && /\]$/')
+        [ -z "$members" ] || break
     done
-    printf '%s\n' "$answer" | tr '{' '\n' | awk -f "$libexec/etcd-members.awk"
+    if [ -n "$members" ]; then
+        printf '%s\n' "$members" | tr '{' '\n' | awk -f "$libexec/etcd-members.awk"
+        return
+    fi
+    reason=$(describe_answer "$answer")
+    is_absent "$reason" && return
+    printf '%s\n' "$reason"
+    return 1
 }
 
 # ask_with_quorum CLIENT-URL: the view of this member after a read, which needs a quorum and makes the member

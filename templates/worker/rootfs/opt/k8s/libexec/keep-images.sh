@@ -8,7 +8,7 @@ LC_ALL=C
 PATH=${PATH:-}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:${DESTDIR:-}/opt/k8s/bin
 export LC_ALL PATH
 here=${DESTDIR:-}/opt/k8s/bundle
-for part in core/common transaction/units transaction/images runtime; do
+for part in core/environment core/common transaction/units transaction/images runtime; do
     # shellcheck disable=SC1090 # the files of the bundle
     . "$here/lib/$part.sh" || exit 2
 done

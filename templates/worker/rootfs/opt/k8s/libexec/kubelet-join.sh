@@ -18,6 +18,8 @@
 # DESTDIR, if set, is a prefix of the paths of installed files.
 set -u
 bundle=${DESTDIR:-}/opt/k8s/bundle
+# shellcheck source=/dev/null # of the installed bundle
+. "$bundle/lib/core/environment.sh" || exit 1
 # shellcheck disable=SC1091 # rendered for each node
 . "$bundle/node.env" || exit 1
 # shellcheck source=/dev/null # a part of the installed bundle
