@@ -106,6 +106,7 @@ def test_without_a_signer_name_the_usages_decide(look: Look) -> None:
 
 
 def test_an_api_that_does_not_answer_is_reported(sh: Sh, tmp_path: Path) -> None:
+    link_parts(tmp_path)
     write_program(tmp_path / "bin/kubectl", "echo 'connection refused' >&2; exit 1\n")
     done = sh(SCRIPT, "--once", DESTDIR=str(tmp_path), PATH=f"{tmp_path}/bin:/usr/bin:/bin")
     assert done.returncode == 1

@@ -140,9 +140,19 @@ def test_it_waits_for_a_controller_manager_that_is_leader(api: Api) -> None:
     assert api.read("nodes") == NODES
 
 
-def test_the_leader_is_not_checked_if_it_cannot_be_read(api: Api) -> None:
-    api.write("no-lease", "")
+def test_the_leader_is_not_checked_if_the_control_plane_forbids_to_read_it(api: Api) -> None:
+    api.write("no-lease", "Error from server (Forbidden): leases is forbidden\n")
     assert api.run(COMPLETE)[0] == 0
+
+
+def test_a_leader_that_cannot_be_read_is_not_taken_for_one(api: Api) -> None:
+    api.write("no-lease", "proxyconnect tcp: connection refused\n")
+    code, said = api.run(COMPLETE)
+    assert code == 3
+    assert (
+        "the leader of kube-controller-manager cannot be read: proxyconnect tcp: connection" in said
+    )
+    assert api.read("nodes") == NODES
 
 
 def test_a_node_with_a_later_ticket_waits_for_this_node(api: Api) -> None:
@@ -157,7 +167,7 @@ def test_it_waits_for_its_rollout_slot(api: Api) -> None:
     api.write("after-list", f'{count}; [ "$n" -ne 3 ] || sed -i "s/^w2|true|5|/w2|||/" nodes\n')
     code, said = api.run(COMPLETE, limit=30)
     assert code == 0, said
-    assert "waiting for this node's rollout slot: unavailable: w2 (has the rollout slot)" in said
+    assert "waiting for this host's rollout slot: unavailable: w2 (has the rollout slot)" in said
 
 
 def test_a_node_with_an_earlier_ticket_that_appears_late_goes_first(api: Api) -> None:

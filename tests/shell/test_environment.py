@@ -52,7 +52,9 @@ def is_caller(text: str) -> bool:
 )
 def test_a_script_that_asks_other_programs_clears_the_environment_first(script: Path) -> None:
     text = script.read_text()
-    reads = re.search(r"lib/core/environment\.sh|^for part in (core/)?environment ", text, re.M)
+    reads = re.search(
+        r"lib/core/environment\.sh|^for part in (core/)?environment ", text, re.MULTILINE
+    )
     assert reads, f"{script.name} does not read lib/{PART}.sh"
     assert not CLIENTS.search(re.sub(r"(?m)^#.*", "", text[: reads.start()])), "too late"
 

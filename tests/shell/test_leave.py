@@ -30,7 +30,7 @@ LABEL = """\
     *) echo"""
 # What leave.sh needs in addition to the script of drain_api.py.
 LEAVE = """
-. {lib}/coordination/leave.sh
+. {lib}/transaction/mounts.sh; . {lib}/coordination/leave.sh
 prefix={work}/root PLANNED_TAINTS=gpu=yes:NoSchedule ADDRESS=192.0.2.2 ROLES='etcd control-plane worker' ETCD_VERSION=3.4.23
 DATA_PATHS={work}/data/etcd
 ETCD_ENDPOINTS='https://192.0.2.1:2379 https://192.0.2.2:2379 https://192.0.2.3:2379'

@@ -18,7 +18,7 @@ prefix={work}/root store={work}/store
 is_generation() {{ false; }}
 is_pending() {{ false; }}
 systemctl() {{ :; }}
-kubectl() {{ return 1; }}
+kubectl() {{ :; }}
 add_failure() {{ echo "FAILURE $1: $2"; echo "FIX: $3"; }}
 has_only_nospace() {{ false; }}
 is_etcd_serving() {{ serving=${{1#https://}} && check_url "${{serving%:*}}"; }}
@@ -30,6 +30,7 @@ https_get() {{
         *) printf '200\\n{{ "gitVersion": "v%s", "etcdserver": "%s" }}\\n' "$(version_of "$1")" "$(version_of "$1")" ;;
     esac
 }}
+api_server_age() {{ echo "${{AGE-1000}}"; }}
 MEMBERS='{members}'
 HEALTHY='{healthy}' VERSIONS='{versions}'
 {more}
@@ -45,7 +46,10 @@ def ask(
     (work / "restarts").write_text("".join(f"{unit}.service\n" for unit in due.split()))
     env = work / "root/opt/k8s/bundle/node.env"
     env.parent.mkdir(parents=True, exist_ok=True)
-    env.write_text(f"KUBERNETES_VERSION='{installed}'\nETCD_VERSION='{etcd}'\nNODES='{nodes}'\n")
+    env.write_text(
+        f"KUBERNETES_VERSION='{installed}'\nETCD_VERSION='{etcd}'\nNODES='{nodes}'\n"
+        "CLUSTER_ETCD_VERSION='3.4.23'\n"
+    )
     script = work / "script.sh"
     script.write_text(
         SCRIPT.format(
@@ -159,14 +163,20 @@ def test_another_api_server_must_answer_and_have_a_supported_version(
     assert found.partition("\n")[0] == said
 
 
+SILENT = "FAILURE turn: the API server of {} does not answer, so its version is unknown, and may be older than this kubelet"
+NEW = "192.0.2.1=1.21.3 192.0.2.2=1.21.3 192.0.2.3=1.21.3"
+WORKER = "UNITS=kubelet.service NODE=w1 ADDRESS=192.0.2.4"
+
+
 @pytest.mark.parametrize(
     ("units", "versions", "said"),
     [
         ("kubelet.service", "192.0.2.1=1.21.0 192.0.2.2=1.21.0 192.0.2.3=1.20.2",
          "FAILURE turn: the API server of m3 has version 1.20.2, older than this kubelet: install control planes before workers"),
         ("kubelet.service", "192.0.2.1=1.21.0 192.0.2.2=1.21.0 192.0.2.3=1.21.3", ""),
-        ("kubelet.service", "192.0.2.1=1.22.0 192.0.2.2= 192.0.2.3=1.22.0", ""),
-        ("kubelet.service", "", ""),
+        # one that restarts may come back with the former version
+        ("kubelet.service", "192.0.2.1=1.22.0 192.0.2.2= 192.0.2.3=1.22.0", SILENT.format("m2")),
+        ("kubelet.service", "", SILENT.format("m1")),
     ],
 )  # fmt: skip
 def test_workers_wait_for_control_planes(
@@ -177,6 +187,56 @@ def test_workers_wait_for_control_planes(
         more=f"UNITS='{units}' NODE=w1 ADDRESS=192.0.2.4",
     )  # fmt: skip
     assert found.partition("\n")[0] == said
+
+
+@pytest.mark.parametrize(
+    ("age", "said"),
+    [
+        ("7", "FAILURE turn: the API server of m1 was started 7 s ago, and its host may still go back to the former version"),
+        ("", "FAILURE turn: the API server of m1 was started 0 s ago, and its host may still go back to the former version"),
+        ("100", ""),
+    ],
+)  # fmt: skip
+def test_a_worker_goes_ahead_only_when_no_control_plane_can_go_back_any_more(
+    sh: Sh, tmp_path: Path, age: str, said: str
+) -> None:
+    """Seen: w1 ran 1.34.9 while cp1 went back to 1.33.13."""
+    found = ask(sh, tmp_path, "check_turn", due="kubelet", versions=NEW, more=f"{WORKER} AGE={age}")
+    assert found.partition("\n")[0] == said
+
+
+def test_a_worker_without_a_new_minor_waits_for_no_control_plane(sh: Sh, tmp_path: Path) -> None:
+    found = ask(
+        sh, tmp_path, "check_turn", due="kubelet", versions="", installed="1.21.1", more=WORKER
+    )
+    assert found == ""
+
+
+def test_a_worker_asks_again_until_every_api_server_has_answered(sh: Sh, tmp_path: Path) -> None:
+    """cp1 does not answer, comes back with the former version, is upgraded again: one line for each."""
+    more = f"""{WORKER}; slot_wait=900 n=0
+sleep() {{ n=$((n + 1)); case $n in
+    1 | 2) VERSIONS='192.0.2.1= 192.0.2.2=1.21.3 192.0.2.3=1.21.3' ;;
+    3 | 4) VERSIONS='192.0.2.1=1.20.2 192.0.2.2=1.21.3 192.0.2.3=1.21.3' ;;
+    5 | 6) VERSIONS='{NEW}' AGE=$n ;;
+    *) AGE=120 ;;
+esac; }}"""
+    versions = "192.0.2.1= 192.0.2.2=1.21.3 192.0.2.3=1.21.3"
+    said = ask(sh, tmp_path, "check_turn; echo done", due="kubelet", versions=versions, more=more)
+    wait = "  waiting for this host's rollout slot: the API server of m1"
+    assert said.splitlines() == [
+        f"{wait} does not answer, so its version is unknown, and may be older than this kubelet",
+        f"{wait} has version 1.20.2, older than this kubelet: install control planes before workers",
+        f"{wait} was started 5 s ago, and its host may still go back to the former version",
+        "done",
+    ]
+
+
+def test_it_does_not_wait_if_another_check_has_failed(sh: Sh, tmp_path: Path) -> None:
+    more = 'slot_wait=900; echo "  space: none" >"$work/failures"; sleep() { echo SLEPT; }'
+    said = ask(sh, tmp_path, "check_turn", due="etcd", healthy="", more=more)
+    assert said.startswith("FAILURE turn: etcd would lose quorum")
+    assert "SLEPT" not in said
 
 
 COMBINED = f"UNITS='kube-apiserver.service kubelet.service' NODES='{AS_PLANNED.replace(',control-plane', ',control-plane,worker')}"
@@ -219,6 +279,14 @@ def test_an_api_server_is_not_upgraded_beyond_the_supported_skew_of_kubelets(
         versions=f"192.0.2.2={version} 192.0.2.3={version}",
     )  # fmt: skip
     assert found.partition("\n")[0] == said
+
+
+def test_kubelets_whose_versions_cannot_be_read_are_not_taken_for_compatible(
+    sh: Sh, tmp_path: Path
+) -> None:
+    more = "kubectl() { echo 'proxyconnect tcp: refused' >&2; return 1; }"
+    found = ask(sh, tmp_path, "check_turn", due="kube-apiserver", more=more)
+    assert "the versions of the kubelets cannot be read: proxyconnect tcp: refused" in found
 
 
 def test_kubelets_that_are_rolled_back_with_their_api_servers_are_not_waited_for(
@@ -334,7 +402,7 @@ def lock(sh: Sh, work: Path, host: str, *, files: str, skipped: str = "", quorum
     more = ETCDCTL.format(lib=TEMPLATES / "common/lib", skipped=skipped, quorum=quorum)
     return ask(
         sh, work, "echo TAKEN", more=f"{host}\n{more}", due="etcd" if files == "etcd" else "kube-apiserver",
-        healthy="192.0.2.2 192.0.2.3", versions="192.0.2.5=1.21.3",
+        healthy="192.0.2.2 192.0.2.3", versions="192.0.2.5=1.21.3 192.0.2.1=3.5.10 192.0.2.2=3.5.10 192.0.2.3=3.5.10",
     )  # fmt: skip
 
 
@@ -358,9 +426,11 @@ def test_without_a_quorum_there_is_no_lock_unless_the_check_is_skipped(
 @pytest.mark.parametrize(
     ("etcd", "said"),
     [
-        ("192.0.2.1=3.5.10 192.0.2.2=3.5.10 192.0.2.3=", ""),
+        ("192.0.2.1=3.5.10 192.0.2.2=3.5.10 192.0.2.3=3.5.10", ""),
+        ("192.0.2.1=3.5.10 192.0.2.2=3.5.10 192.0.2.3=",
+         "FAILURE turn: etcd on e3 does not answer, so its version is unknown, and 3.5.10 is needed: repair it, or install it, before control planes"),
         ("192.0.2.1=3.6.0 192.0.2.2=3.5.10 192.0.2.3=3.5.11", ""),
-        ("192.0.2.1=3.5.10 192.0.2.2=3.5.9 192.0.2.3=",
+        ("192.0.2.1=3.5.10 192.0.2.2=3.5.9 192.0.2.3=3.5.9",
          "FAILURE turn: etcd on e2 has version 3.5.9, older than 3.5.10: install etcd members before control planes"),
     ],
 )  # fmt: skip

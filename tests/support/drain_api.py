@@ -41,7 +41,7 @@ case $words in
         [ ! -e after-list ] || sh ./after-list ;;
     'get nodes '*) [ -e lists-only ] || {{ echo 'nodes is forbidden' >&2; exit 1; }}; cat nodes ;;
     'get pods'*) cat pods ;;
-    '-n kube-system get lease'*) [ ! -e no-lease ] || exit 1; n=$(cat renewed); [ -e no-leader ] || echo $((n + 1)) >renewed; echo "$n" ;;
+    '-n kube-system get lease'*) [ ! -e no-lease ] || {{ cat no-lease >&2; exit 1; }}; n=$(cat renewed); [ -e no-leader ] || echo $((n + 1)) >renewed; echo "$n" ;;
     '-n kube-system get endpoints'*) exit 1 ;;
     'annotate --overwrite node w1 bundler/turn='*) ticket=${{words##*=}}; sed -i "s/^w1|\([^|]*\)|[^|]*|/w1|\1|$ticket|/" nodes ;;
     'annotate node w1 bundler/turn-') sed -i 's/^w1|\([^|]*\)|[^|]*|/w1|\1||/' nodes ;;

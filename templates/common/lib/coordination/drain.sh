@@ -105,7 +105,7 @@ take_drain_slot() {
     ticket=$(cat "$store/ticket")
     kube annotate --overwrite node "$NODE" "bundler/turn=$ticket" >/dev/null ||
         die 3 "cannot annotate the node $NODE with bundler/turn; nothing was changed"
-    wait_start=$(now) next_message=0
+    wait_start=$(now) waits_for=''
     while :; do
         reason=$(find_workers_before cordoned)
         [ -n "$reason" ] || reason=$(find_missing_leader)
@@ -119,10 +119,7 @@ take_drain_slot() {
         if [ "$waited" -ge "$slot_wait" ]; then
             die 3 "turn: $reason; nothing was changed (--wait 15m waits for this node's rollout slot)"
         fi
-        if [ "$waited" -ge "$next_message" ]; then
-            say "  waiting for this node's rollout slot: $reason"
-            next_message=$((waited + 30))
-        fi
+        say_waiting "$reason"
         sleep 5
     done
 }
@@ -141,20 +138,27 @@ find_workers_before() {
 
 # Without a controller manager as leader, Services still have the addresses of evicted pods. That is so for
 # about 15 s after a control plane was upgraded. A leader renews its lease (before Kubernetes 1.20 an
-# annotation) every 2 s. If neither can be read, this is not checked.
+# annotation) every 2 s. An API server of an earlier bundle may forbid to read either: then this is not checked.
 find_missing_leader() {
-    first=$(read_leader)
+    first=$(read_leader) || {
+        grep -qi forbidden "$work/refusal" || echo "the leader of kube-controller-manager cannot be read: $(
+            tail -n 1 "$work/refusal"
+        )"
+        return 0
+    }
     [ -n "$first" ] || return 0
     for _ in 1 2 3; do
         sleep 2
-        [ "$(read_leader)" = "$first" ] || return 0
+        next=$(read_leader) || continue
+        [ "$next" = "$first" ] || return 0
     done
     echo "kube-controller-manager has no leader"
 }
 
 read_leader() {
-    kube -n kube-system get lease kube-controller-manager -o jsonpath='{.spec.renewTime}' 2>/dev/null ||
-        kube -n kube-system get endpoints kube-controller-manager -o jsonpath='{.metadata.annotations}' 2>/dev/null
+    kube -n kube-system get lease kube-controller-manager -o jsonpath='{.spec.renewTime}' 2>"$work/refusal" ||
+        kube -n kube-system get endpoints kube-controller-manager -o jsonpath='{.metadata.annotations}' \
+            2>>"$work/refusal"
 }
 
 # release_drain_slot EXIT-CODE: at the end of the script. If it failed before files were replaced, the node
@@ -178,7 +182,8 @@ release_drain_slot() {
 # The file is written first, so that the next run uncordons the node after a kill in between. A node that
 # was cordoned by somebody else stays cordoned.
 cordon_node() {
-    case $(list_nodes "$NODE") in "$NODE|true|"*) return ;; esac
+    cordoned=$(list_nodes "$NODE") || return 1
+    case $cordoned in "$NODE|true|"*) return ;; esac
     write_line "$store/cordoned" "$(print_time)"
     kube patch node "$NODE" -p '{"spec":{"unschedulable":true}}' >/dev/null
 }

@@ -4,6 +4,8 @@
 # sets: nothing
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
 
+SETTLED=100 # seconds: within 90 s after their start install.sh waits for units, and goes back if they are not ready
+
 # minor VERSION: 21 of 1.21.3
 minor() {
     minor_rest=${1#*.}
@@ -74,21 +76,30 @@ is_restart_due() {
     { grep -qxF "$1" "$work/restarts" || is_pending "$1"; } && systemctl -q is-active "$1" 2>/dev/null
 }
 
-# The preflight check "turn". With --wait it is repeated until there is no obstacle.
+# The preflight check "turn". With --wait it is repeated until there is no obstacle; but this host is refused anyway if
+# another check has failed.
 check_turn() {
-    wait_start=$(now)
+    wait_start=$(now) waits_for=''
     until
         reason=$(find_obstacle)
         [ -z "$reason" ]
     do
-        if [ "$dry_run" = yes ] || [ $(($(now) - wait_start)) -ge "$slot_wait" ]; then
+        if [ "$dry_run" = yes ] || [ -s "$work/failures" ] || [ $(($(now) - wait_start)) -ge "$slot_wait" ]; then
             add_failure turn "$reason" \
                 "install or repair the other hosts first; --wait 15m waits for this host's rollout slot"
             return
         fi
-        say "  waiting for this host's rollout slot: $reason"
+        say_waiting "$reason"
         sleep 5
     done
+}
+
+# say_waiting REASON: once for each reason. The seconds in it count on.
+say_waiting() {
+    waiting=$(printf '%s\n' "$1" | sed 's/[0-9]* s ago/a moment ago/')
+    [ "$waiting" != "$waits_for" ] || return 0
+    waits_for=$waiting
+    say "  waiting for this host's rollout slot: $1"
 }
 
 # Print why this host must not restart its units now, if there is a reason.
@@ -151,7 +162,7 @@ find_etcd_obstacle() {
     echo "etcd would lose quorum: only $healthy of the $((count - 1)) other members are healthy"
 }
 
-# list_other_api_servers CERT KEY: "name version" of the API servers on other hosts; the version is - if one
+# list_other_api_servers CERT KEY: "name version address" of the API servers on other hosts; the version is - if one
 # does not answer. One that does not answer and is not in the installed node.env may not be installed yet:
 # it is left out.
 list_other_api_servers() {
@@ -163,7 +174,7 @@ list_other_api_servers() {
         version=$(HTTPS_TIMEOUT=4 https_get "$server" "$API_PORT" /version /etc/kubernetes/pki/ca.crt "$@" |
             sed -n 's/.*"gitVersion": *"v\([0-9.]*\).*/\1/p')
         [ -n "$version" ] || [ -z "$installed_nodes" ] || is_installed_control_plane "${planned%%|*}" || continue
-        printf '%s %s\n' "${planned%%|*}" "${version:--}"
+        printf '%s %s %s\n' "${planned%%|*}" "${version:--}" "$server"
     done
 }
 
@@ -186,7 +197,15 @@ find_older_etcd() {
         member=${planned#*|} member=${member%|*}
         version=$(HTTPS_TIMEOUT=4 https_get "$member" 2379 /version "$pki/etcd-ca.crt" "$client.crt" "$client.key" |
             sed -n 's/.*"etcdserver": *"\([0-9.]*\).*/\1/p')
-        is_older "${version:-$CLUSTER_ETCD_VERSION}" "$CLUSTER_ETCD_VERSION" || continue
+        if [ -z "$version" ]; then
+            # without a new version of etcd there is no order that could be wrong
+            former_etcd=$(installed_field CLUSTER_ETCD_VERSION)
+            is_older "${former_etcd:-$CLUSTER_ETCD_VERSION}" "$CLUSTER_ETCD_VERSION" || continue
+            echo "etcd on ${planned%%|*} does not answer, so its version is unknown, and $CLUSTER_ETCD_VERSION is needed:" \
+                "repair it, or install it, before control planes"
+            return
+        fi
+        is_older "$version" "$CLUSTER_ETCD_VERSION" || continue
         echo "etcd on ${planned%%|*} has version $version, older than $CLUSTER_ETCD_VERSION:" \
             "install etcd members before control planes"
         return
@@ -205,11 +224,11 @@ find_other_api_server_obstacle() {
     client=/etc/kubernetes/pki/apiserver-kubelet-client
     list_other_api_servers "$client.crt" "$client.key" >"$work/servers"
     [ -s "$work/servers" ] || return 1
-    if ! grep -qv ' -$' "$work/servers"; then
+    if ! grep -qv ' - ' "$work/servers"; then
         echo "no other API server answers: the cluster would have none"
         return
     fi
-    while read -r name version; do
+    while read -r name version _; do
         [ "$version" != - ] || continue
         skew=$(($(minor "$KUBERNETES_VERSION") - $(minor "$version")))
         if [ "$skew" -gt 1 ] || [ "$skew" -lt -1 ]; then
@@ -221,12 +240,15 @@ find_other_api_server_obstacle() {
 }
 
 # If the minor version of this API server changes, no kubelet may be newer, or older than Kubernetes supports
-# (https://kubernetes.io/releases/version-skew-policy/). If no API server answers, kubelets are not checked.
+# (https://kubernetes.io/releases/version-skew-policy/).
 find_kubelet_skew() {
     [ "$(minor "$(installed_field KUBERNETES_VERSION)")" != "$(minor "$KUBERNETES_VERSION")" ] || return 1
     HOME=$work kubectl --kubeconfig /etc/kubernetes/admin.kubeconfig --request-timeout=10s get nodes \
         -o jsonpath='{range .items[*]}{.metadata.name}|{.status.nodeInfo.kubeletVersion}{"\n"}{end}' \
-        >"$work/kubelets" 2>/dev/null
+        >"$work/kubelets" 2>"$work/kubelets.error" || {
+        echo "the versions of the kubelets cannot be read: $(tail -n 1 "$work/kubelets.error")"
+        return
+    }
     awk -F '|' -v own="$NODE" -v combined="$(list_combined_hosts)" -v version="$KUBERNETES_VERSION" \
         -v server="$(minor "$KUBERNETES_VERSION")" -f "$here/lib/coordination/kubelet-skew.awk" "$work/kubelets"
 }
@@ -240,19 +262,39 @@ list_combined_hosts() {
     done
 }
 
-# No kubelet may be newer than any API server, since it may be connected to each of them.
+# No kubelet may be newer than any API server, since it may be connected to each of them. So before its minor version
+# goes up each of them must have answered, and so long after its start that its host does not go back any more.
 find_kubelet_obstacle() {
+    former=$(installed_field KUBERNETES_VERSION)
+    [ -n "$former" ] && [ "$(minor "$former")" -lt "$(minor "$KUBERNETES_VERSION")" ] || return 1
     identity=$KUBELET_ROOT/pki/kubelet-client-current.pem
     list_other_api_servers "$identity" "$identity" >"$work/servers"
     combined=$(list_combined_hosts)
-    while read -r name version; do
-        if [ "$version" = - ] || has_word "$combined" "$name"; then continue; fi
-        [ "$(minor "$version")" -lt "$(minor "$KUBERNETES_VERSION")" ] || continue
-        echo "the API server of $name has version $version, older than this kubelet:" \
-            "install control planes before workers"
+    while read -r name version server; do
+        ! has_word "$combined" "$name" || continue
+        if [ "$version" = - ]; then
+            echo "the API server of $name does not answer, so its version is unknown, and may be older than this kubelet"
+            return
+        elif [ "$(minor "$version")" -lt "$(minor "$KUBERNETES_VERSION")" ]; then
+            echo "the API server of $name has version $version, older than this kubelet:" \
+                "install control planes before workers"
+            return
+        fi
+        age=$(api_server_age "$server")
+        [ "${age:-0}" -lt "$SETTLED" ] || continue
+        echo "the API server of $name was started ${age:-0} s ago, and its host may still go back to the former version"
         return
     done <"$work/servers"
     return 1
+}
+
+# Seconds since the start of the API server at that address; nothing if it does not say. Its certificate for this name is
+# made at the start, and its subject has the time (k8s.io/client-go, util/cert).
+api_server_age() {
+    api_server_start=$(timeout 10 openssl s_client -connect "$1:$API_PORT" -servername apiserver-loopback-client \
+        </dev/null 2>/dev/null | openssl x509 -noout -subject 2>/dev/null |
+        sed -n 's/.*apiserver-loopback-client@\([0-9][0-9]*\).*/\1/p')
+    [ -z "$api_server_start" ] || echo $(($(now) - api_server_start))
 }
 
 # CAs are rotated in stages (bundler certs rotate): all hosts trust the new CA before any server uses a

@@ -3,7 +3,7 @@
 # is printed, and then a question that failed would look like "nobody answers".
 # needs: nothing
 # sets: nothing
-# shellcheck shell=sh
+# shellcheck shell=sh disable=SC2013 # a word a line
 
 # Lower-case names are variables of the scripts; only those of proxies mean something to programs. awk prints names
 # without the values, which may have several lines.
