@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,39 @@ def run_parts(member: Member, command: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+def verify(member: Member, check: str) -> tuple[int, str]:
+    """Run one check of verify.sh on this host; return its exit code and what it saw."""
+    bundle = member.root / "opt/k8s/bundle"
+    parts = (
+        "core/https",
+        "core/etcd-alarms",
+        "verify/report",
+        "verify/run",
+        "verify/etcd",
+        "verify/node",
+    )
+    script = f"here={bundle} prefix={member.root} check={check} results={member.root}/results\n"
+    script += "mkdir -p $results\n. $here/node.env\n"
+    script += "".join(f". $here/lib/{part}.sh\n" for part in parts)
+    script += f"check_{check.replace('-', '_')}; code=$?; cat $results/$check.seen; exit $code\n"
+    done = subprocess.run(
+        ["/bin/sh", "-c", script], capture_output=True, text=True, check=False, env=member.environment
+    )  # fmt: skip
+    return done.returncode, done.stdout.strip()
+
+
+def diagnose(member: Member) -> str:
+    """The file etcd.txt of diagnose.sh."""
+    tarball = member.root / "diagnose.tar.gz"
+    subprocess.run(
+        ["/bin/sh", member.root / "opt/k8s/bundle/diagnose.sh", "-o", tarball],
+        check=True, capture_output=True, env=member.environment, timeout=300,
+    )  # fmt: skip
+    with tarfile.open(tarball) as archive:
+        name = next(name for name in archive.getnames() if name.endswith("/etcd.txt"))
+        return archive.extractfile(name).read().decode()  # type: ignore[union-attr]
+
+
 def test_health_names_the_alarm_and_defragmenting_ends_it(site: Site) -> None:
     (member,) = build(site, "m1")
     member.start()
@@ -70,9 +104,14 @@ def test_health_names_the_alarm_and_defragmenting_ends_it(site: Site) -> None:
     assert health.returncode == 1
     assert "the alarm NOSPACE is on, and etcd accepts no write: the database of " in health.stderr
     assert f"its quota is {SMALL}" in health.stderr
+    assert verify(member, "etcd-alarms") == (1, "the alarm NOSPACE is on")
+    code, seen = verify(member, "host-etcd")
+    assert (code, seen.split(": ", 1)[1]) == (1, "alarms are on: NOSPACE")
+    assert "alarm:NOSPACE" in diagnose(member)
     done = maintain(member, "defrag")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "the alarm NOSPACE is off" in done.stdout
+    assert verify(member, "etcd-alarms") == (0, "no alarm")
     assert put(member)
     assert maintain(member, "health").returncode == 0
 

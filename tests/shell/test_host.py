@@ -354,6 +354,15 @@ def test_a_resolver_on_loopback_is_reported_where_there_is_no_better_one(
     assert expected or done.stderr == ""
 
 
+def test_a_host_without_a_file_of_name_servers_is_refused(worker: FakeHost) -> None:
+    (worker.live / "etc/resolv.conf").unlink()
+    done = worker.install("--dry-run")
+    assert done.returncode == 3
+    assert "resolver: /etc/resolv.conf is not on this host, and without it no pod" in done.stderr
+    worker.write("/run/systemd/resolve/resolv.conf", "nameserver 192.0.2.53\n")
+    assert worker.install("--dry-run").returncode == 0
+
+
 def test_a_named_file_of_name_servers_that_is_missing_is_refused(worker: FakeHost) -> None:
     edit_facts(
         worker, "RESOLV_CONF='/run/kubelet-join/resolv.conf'", "RESOLV_CONF='/etc/site.conf'"
@@ -374,6 +383,11 @@ def test_a_named_interface_that_this_host_does_not_have_is_refused(
     assert done.returncode == 3
     assert "interface: this host has no interface eth0 for the endpoint's address" in done.stderr
     assert "Nothing was changed." in done.stderr
+    edit_facts(host, "VIP_INTERFACE='eth0'", "VIP_INTERFACE=''")
+    assert host.install("--dry-run").returncode == 0
+    host.program("ip", 'echo "1: lo    inet 172.30.20.11/32 scope global lo"')
+    done = host.install("--dry-run")
+    assert "interface: 172.30.20.11 is on lo only, and the endpoint's address" in done.stderr
 
 
 def test_docker_on_a_kernel_with_apparmor_needs_its_parser(worker: FakeHost) -> None:

@@ -56,7 +56,8 @@ check_etcd_alarm() {
         add_advice etcd-alarm "etcd's alarms cannot be read: $found" "systemctl status etcd    # on each member"
     elif [ -n "$found" ]; then
         add_advice etcd-alarm "etcd has alarms: $(echo "$found" | tr '\n' ' ')(NOSPACE: it accepts no write)" \
-            "systemctl start etcd-defrag    # on each member, one after another; or a larger quota: docs/guides/etcd-space.md"
+            "/opt/k8s/libexec/etcd-maintain.sh defrag    # on each member, one after another
+# or a larger quota: docs/guides/etcd-space.md"
     fi
 }
 

@@ -3,14 +3,14 @@
 # sets: nothing
 # shellcheck shell=sh
 
-# choose_resolver ROOT: /etc/resolv.conf, or systemd-resolved's own file where that names only the host's loopback address,
-# which inside a pod is the pod's own.
+# choose_resolver ROOT: /etc/resolv.conf, or systemd-resolved's own file where that is missing or names only the host's
+# loopback address, which inside a pod is the pod's own.
 choose_resolver() {
-    better=/run/systemd/resolve/resolv.conf
-    if ! is_loopback_only "$1/etc/resolv.conf" || [ ! -f "$1$better" ] || is_loopback_only "$1$better"; then
-        better=/etc/resolv.conf
+    resolver_file=/etc/resolv.conf better=/run/systemd/resolve/resolv.conf
+    if [ -f "$1$better" ] && ! is_loopback_only "$1$better"; then
+        { [ -f "$1$resolver_file" ] && ! is_loopback_only "$1$resolver_file"; } || resolver_file=$better
     fi
-    printf '%s\n' "$better"
+    printf '%s\n' "$resolver_file"
 }
 
 # is_loopback_only FILE: it has name servers, all on loopback.

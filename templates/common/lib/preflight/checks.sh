@@ -17,7 +17,7 @@ state|no|the installed bundle was made with the same state directory on the buil
 older-state|advice|the bundle's certificates are not older than the installed ones
 lock|no|no other install.sh or uninstall.sh is running
 address|yes|the node's address is on one of the host's interfaces
-interface|yes|the interface that cluster.yaml names for the endpoint's address is on this host
+interface|yes|this host has the interface for the endpoint's address
 arch|no|the host has the processor architecture of the bundle's programs
 cgroups|yes|the kernel has the cgroup controllers that containers need
 packages|yes|the bundle's packages are for this host, and dpkg or rpm can install them (skipped: none is installed)
@@ -147,11 +147,20 @@ check_host() {
     fi
 }
 
-# Without a name in cluster.yaml it is the interface that has the node's address.
+# Without a name in cluster.yaml it is the interface that has the node's address (keepalived-start.sh).
 check_interface() {
-    [ -n "${VIP_INTERFACE:-}" ] && [ ! -e "$live/sys/class/net/$VIP_INTERFACE" ] || return 0
-    add_failure interface "this host has no interface $VIP_INTERFACE for the endpoint's address" \
-        "remove interface in cluster.yaml (then the one with $ADDRESS is used), or set this node's own; build again"
+    has_word "$UNITS" kube-keepalived.service || return 0
+    if [ -z "$VIP_INTERFACE" ]; then
+        holders=$(ip -4 -o address show 2>/dev/null | awk -v own="$ADDRESS" '
+            { sub(/\/.*/, "", $4) }
+            $4 == own { print $2 }')
+        [ "$holders" != lo ] || add_failure interface \
+            "$ADDRESS is on lo only, and the endpoint's address needs an interface to other hosts" \
+            "set interface of this node in cluster.yaml; build again"
+    elif [ ! -e "$live/sys/class/net/$VIP_INTERFACE" ]; then
+        add_failure interface "this host has no interface $VIP_INTERFACE for the endpoint's address" \
+            "remove interface in cluster.yaml (then the one with $ADDRESS is used), or set this node's own; build again"
+    fi
 }
 
 check_other_bundle() {

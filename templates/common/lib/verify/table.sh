@@ -22,7 +22,7 @@ print_cluster_checks() {
         "$etcdctl_line endpoint health"
     row etcd-alarms nothing etcd \
         "no alarm of etcd is on: with NOSPACE it accepts no write" \
-        "$etcdctl_line alarm list; systemctl start etcd-defrag (on each member, one after another)"
+        "$etcdctl_line alarm list; /opt/k8s/libexec/etcd-maintain.sh defrag (on each member, one after another)"
     row etcd-registry nothing etcd \
         "etcd holds the cluster's objects under /registry" \
         "$etcdctl_line get /registry --prefix --keys-only --limit=20"
