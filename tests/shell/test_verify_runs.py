@@ -300,7 +300,7 @@ def test_a_host_is_checked_alone(node: Callable[..., dict[str, dict[str, Any]]])
     checks = node()
     assert set(checks) == {
         "host-units", "host-files", "host-certificates", "host-serving", "host-kernel",
-        "host-ports", "host-kubelet", "host-images",
+        "host-overrides", "host-ports", "host-kubelet", "host-runtime", "host-images",
     }  # fmt: skip
     assert checks["host-units"]["ok"]
     assert checks["host-files"]["ok"]

@@ -83,7 +83,10 @@ ready_containers() {
             return 1
         }
         : >"$work/container-ran"
+        return 0
     done
+    echo "the bundle has no image $PAUSE_IMAGE to run"
+    return 1
 }
 
 wait_for_runtime() {
