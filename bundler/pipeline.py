@@ -40,6 +40,7 @@ from bundler.render.tree import MANIFEST, Tree, write_tree
 from bundler.sources.payloads import Payloads, ensure_payloads, fetch_sources
 from bundler.sources.resolved import Resolved
 from bundler.state.directory import State, open_state
+from bundler.state.encryption import ensure_encryption_keys, note_stage
 from bundler.state.state_id import SHOWN, read_state_id
 from bundler.state.tokens import ensure_tokens
 
@@ -201,14 +202,14 @@ def ensure_secrets(project: Project, state: State) -> Secrets:
     with log.step(f"keys and certificates in {state.directory}"):
         pki = ensure_pki(state, plan, now)
         tokens = ensure_tokens(state, workers, now, project.cluster.pki.token_days)
-        for note in (*pki.notes, *tokens.notes):
+        for note in (*pki.notes, *tokens.notes, *note_stage(state.directory)):
             log.note(note, indent="  ")
     return Secrets(
         state_id=read_state_id(state.directory) or "",
         pki=pki,
         pod_subnets=pod_subnets,
         tokens=tokens,
-        encryption_key=state.ensure_encryption_key(),
+        encryption_keys=ensure_encryption_keys(state),
         initial_etcd_members=members,
     )
 

@@ -116,7 +116,8 @@ COMMANDS: dict[str, CommandRow | GroupRow] = {
             ),
             "rotate": CommandRow(
                 target="certs_rotate:rotate_command",
-                help="Replace the CAs of the cluster in three stages, without downtime.",
+                help="Replace the CAs and the service account key in three stages, without"
+                " downtime.",
                 examples=(
                     "bundler certs rotate",
                     "bundler certs rotate trust --since dist/ -o trust/",
@@ -184,6 +185,20 @@ COMMANDS: dict[str, CommandRow | GroupRow] = {
                     "bundler tokens renew worker1",
                     "bundler tokens renew --all --dry-run",
                     "bundler tokens renew --all --since dist/ -o renewal/",
+                ),
+            ),
+        },
+    ),
+    "secrets": GroupRow(
+        help="The key that encrypts Secrets in etcd.",
+        commands={
+            "rotate": CommandRow(
+                target="secrets_rotate:rotate_command",
+                help="Replace the key that encrypts Secrets in etcd, in three stages, without"
+                " downtime.",
+                examples=(
+                    "bundler secrets rotate",
+                    "bundler secrets rotate read --since dist/ -o read/",
                 ),
             ),
         },

@@ -66,12 +66,13 @@ MINORS = tuple(f"1.{minor}" for minor in range(14, 37))
 PROXY_MODE_DEFAULTS = {"1.14": "ipvs", "1.33": "nftables"}
 DOCKER_SHIMS = {"17.03": "docker-shim-v1", "20.10": "docker-shim-v2"}
 CGROUP_DRIVERS = {"1.14": "cgroupfs", "1.30": "systemd"}
-ENCRYPTION_PROVIDERS = {"1.14": ("aescbc",), "1.30": ("secretbox", "aescbc")}
+ENCRYPTION_PROVIDERS = {"1.14": ("aescbc", "secretbox"), "1.30": ("secretbox", "aescbc")}
 EVICTION_API = {"1.14": "policy/v1beta1", "1.22": "policy/v1"}
 CSR_API = {"1.14": "certificates.k8s.io/v1beta1", "1.19": "certificates.k8s.io/v1"}
 """First minor → default from that minor on (DOCKER_SHIMS: Docker's own minors).
 
-The first of the encryption providers encrypts; all of them decrypt.
+The first of the encryption providers encrypts; all of them decrypt, in every minor: while 1.29 is
+upgraded to 1.30, API servers of both read what both write.
 """
 
 SNAPSHOT_TOOLS = {"3.2": "etcdctl", "3.6": "etcdutl"}

@@ -1,6 +1,6 @@
-"""CA certificates and the secrets that exist before any certificate: load or create them.
+"""CA certificates: load or create them.
 
-    encryption-key                       made first
+    encryption-key                       made first, see service_account.py
     pki/service-account/{key.pem,pub.pem}
     pki/<ca>/{cert.pem,key.pem}          kubernetes-ca; if separate, etcd-ca and front-proxy-ca too
 
@@ -18,24 +18,13 @@ from bundler.errors import PkiError
 from bundler.pki import declarations, issuing
 from bundler.pki.ca_origins import ORIGIN, RENEWAL_HINTS, CaOrigin, CertificateAuthority, load_ca
 from bundler.pki.certificate_rules import make_needs
-from bundler.pki.key_pairs import get_warning_time, load_key, write_pair
+from bundler.pki.key_pairs import get_warning_time, write_pair
 from bundler.pki.name_constraints import check_name_constraints
+from bundler.pki.rotation_stages import SERVICE_ACCOUNT
 from bundler.state.directory import GET_STATE, RESTORE, State, check_is_state, has_entries
-from bundler.state.state_id import ensure_state_id, read_state_id
 
-SERVICE_ACCOUNT = "service-account"
 CA_WARNING = timedelta(days=180)
 REPLACEMENT_HINTS = {CaOrigin.MADE: "start its replacement with `bundler certs rotate trust`"}
-
-
-def ensure_first_secrets(state: State, plan: ClusterPlan, notes: list[str]) -> tuple[bytes, bytes]:
-    """Create the encryption key and the service account key; return the latter and its public key.
-
-    The encryption key comes before everything else, so that its loss is always noticed.
-    """
-    state.ensure_encryption_key()
-    state.make_directory(state.directory / "pki")
-    return _ensure_service_account(state, plan, notes)
 
 
 def ensure_cas(
@@ -83,34 +72,6 @@ def check_not_lost(directory: Path, *, after: tuple[str, ...]) -> None:
                 f"{directory}: missing, but {other.name}, which is made later, exists",
                 hint=RESTORE,
             )
-
-
-def _ensure_service_account(
-    state: State, plan: ClusterPlan, notes: list[str]
-) -> tuple[bytes, bytes]:
-    directory = state.directory / "pki" / SERVICE_ACCOUNT
-    if not directory.is_dir():
-        if read_state_id(state.directory):
-            raise PkiError(
-                f"{directory}: missing, but state-id, which is made later, exists", hint=RESTORE
-            )
-        check_not_lost(directory, after=())
-        key = issuing.make_key(plan.cluster.pki.key)
-        files = {
-            "key.pem": issuing.encode_private_key(key),
-            "pub.pem": issuing.encode_public_key(key.public_key()),
-        }
-        state.write_directory(directory, files)
-        ensure_state_id(state.directory)
-        notes.append("service-account key pair: created")
-    key, key_pem = load_key(directory, state)
-    public_pem = state.read_file(directory / "pub.pem")
-    if issuing.encode_public_key(key.public_key()).split() != public_pem.split():
-        raise PkiError(
-            f"{directory}: key.pem and pub.pem do not belong together",
-            hint=f"restore both from the same backup; {RESTORE}",
-        )
-    return key_pem, public_pem
 
 
 def _ensure_ca(

@@ -13,7 +13,7 @@ overwritten.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from cryptography import x509
 from bundler.cluster.plan import ClusterPlan
 from bundler.pki import declarations
 from bundler.pki.admin_group import read_admin_group
-from bundler.pki.ca_certificates import ensure_cas, ensure_first_secrets, ensure_kubelet_ca
+from bundler.pki.ca_certificates import ensure_cas, ensure_kubelet_ca
 from bundler.pki.ca_origins import CaOrigin, CertificateAuthority, encode_all
 from bundler.pki.key_pairs import KeyPair
 from bundler.pki.leaf_certificates import (
@@ -44,6 +44,7 @@ from bundler.pki.rotation_stages import (
     load_other_trusted_cas,
     read_stage,
 )
+from bundler.pki.service_account import ServiceAccountKeys, ensure_first_secrets
 from bundler.state.directory import State
 
 KUBERNETES_CA = declarations.KUBERNETES_CA
@@ -69,8 +70,7 @@ class Pki:
     trusted_rotation_ids: tuple[str, ...]  # of all trusted CAs, the signing ones first
     cluster: dict[str, KeyPair]
     nodes: dict[str, dict[str, KeyPair]]  # by node, then by certificate; every node has an entry
-    service_account_key: bytes = field(repr=False)
-    service_account_public: bytes
+    service_account: ServiceAccountKeys
     admin_group: str
     notes: tuple[str, ...]  # what was created or issued again and what ends soon, one line each
 
@@ -85,7 +85,7 @@ def ensure_pki(state: State, plan: ClusterPlan, now: datetime) -> Pki:
     check_signed(state.directory, plan)
     leaves = load_leaves(state, plan)
     notes: list[str] = []
-    key_pem, public_pem = ensure_first_secrets(state, plan, notes)
+    service_account = ensure_first_secrets(state, plan, notes)
     cas = ensure_cas(state, plan, now=now, notes=notes)
     kubernetes = cas[KUBERNETES_CA]
     kubelet_ca = ensure_kubelet_ca(kubernetes, state, plan, now=now, notes=notes)
@@ -107,8 +107,7 @@ def ensure_pki(state: State, plan: ClusterPlan, now: datetime) -> Pki:
             }
             for node in plan.nodes
         },
-        service_account_key=key_pem,
-        service_account_public=public_pem,
+        service_account=service_account,
         admin_group=read_admin_group(state),
         notes=tuple(notes),
     )
@@ -117,7 +116,7 @@ def ensure_pki(state: State, plan: ClusterPlan, now: datetime) -> Pki:
 def _note_rotation(state: State) -> Iterator[str]:
     stage = read_stage(state.directory)
     if stage is not RotationStage.SETTLED:
-        yield f"CA rotation is in stage {stage.value}; bundler certs rotate shows the next step"
+        yield f"certs rotate is in stage {stage.value}; bundler certs rotate shows the next step"
 
 
 def _ensure_leaves(

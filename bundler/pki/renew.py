@@ -20,10 +20,10 @@ from bundler.cluster.plan import ClusterPlan
 from bundler.errors import ConfigError, PkiError
 from bundler.files import TEMPORARY
 from bundler.pki import declarations, issuing
-from bundler.pki.ca_certificates import SERVICE_ACCOUNT
 from bundler.pki.ca_origins import SIGN_AGAIN_HINT
 from bundler.pki.key_pairs import load_pair, write_pair
 from bundler.pki.leaf_certificates import Leaf, load_leaves
+from bundler.pki.rotation_stages import SERVICE_ACCOUNT
 from bundler.state.directory import State, open_state
 from bundler.state.replaced import ARCHIVE, keep_replaced
 
@@ -33,8 +33,8 @@ WHY_CAS_ARE_ROTATED = (
     " bundler certs rotate --help"
 )
 WHY_NOT_SERVICE_ACCOUNT = (
-    "is not a certificate but the key that signs service account tokens: it does not end, and with"
-    " a new key the API server would refuse every token that pods hold"
+    "is not a certificate but the key that signs service account tokens, and does not end: it is"
+    " replaced in stages; see bundler certs rotate --help"
 )
 
 

@@ -1,8 +1,10 @@
-"""The stage of a CA rotation, as recorded in the state directory (see rotation.py).
+"""The stage of a rotation, as recorded in the state directory (see rotation.py).
 
     pki/<ca>/                    the CA that signs
     pki/next/<ca>/               stage `trust`: trusted by all hosts, does not sign yet
     pki/previous/<ca>/cert.pem   stage `issue`: no longer signs, is still trusted
+
+The service account key is in the same places, with pub.pem in place of cert.pem.
 
 The rotation id, the start time of a rotation, distinguishes CAs of the same name. It is the OU of
 the CA's subject. CAs of the first build have none.
@@ -18,6 +20,7 @@ from cryptography.x509.oid import NameOID
 from bundler.errors import PkiError
 from bundler.state.directory import RESTORE, State
 
+SERVICE_ACCOUNT = "service-account"
 NEXT = "next"
 PREVIOUS = "previous"
 NO_ROTATION_ID = "-"
@@ -34,7 +37,7 @@ class RotationStage(StrEnum):
 
 def read_stage(directory: Path) -> RotationStage:
     """Read the stage of a state directory; raises PkiError if the files match no stage."""
-    found = {name: any((directory / "pki" / name).glob("*/cert.pem")) for name in (NEXT, PREVIOUS)}
+    found = {name: any((directory / "pki" / name).glob("*/*.pem")) for name in (NEXT, PREVIOUS)}
     if all(found.values()):
         raise PkiError(f"{directory / 'pki'}: has both {NEXT} and {PREVIOUS}", hint=RESTORE)
     if found[NEXT]:

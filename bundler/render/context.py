@@ -61,6 +61,7 @@ from bundler.pki.kubeconfig import (
     render_kubeconfig,
     render_token_kubeconfig,
 )
+from bundler.state.encryption import EncryptionKey
 from bundler.state.tokens import Tokens
 
 BUNDLE_FORMAT = 1
@@ -88,7 +89,7 @@ class Secrets:
     pki: Pki = field(repr=False)
     pod_subnets: Mapping[str, IPv4Network]  # by worker; flannel assigns its own
     tokens: Tokens = field(repr=False)
-    encryption_key: str = field(repr=False)
+    encryption_keys: tuple[EncryptionKey, ...] = field(repr=False)  # the one that writes first
     initial_etcd_members: tuple[str, ...]
 
 
@@ -99,13 +100,15 @@ STATE_NAMES = (
     "authority_signs",
     "bootstrap_kubeconfig",
     "certificate",
-    "encryption_key",
+    "encryption_ids",
+    "encryption_keys",
     "initial_etcd_members",
     "key",
     "kubeconfig",
     "kubelet_kubeconfig",
     "not_after",
     "not_before",
+    "service_account_ids",
     "service_account_key",
     "servers_anchors",
     "service_account_public",
@@ -193,7 +196,7 @@ def _make_role_values(plan: ClusterPlan, node: NodePlan) -> dict[str, Any]:
 
 def _make_state_values(plan: ClusterPlan, node: NodePlan, secrets: Secrets) -> dict[str, Any]:
     """Make the values of STATE_NAMES; functions take the name of a certificate or CA."""
-    pki = secrets.pki
+    pki, keys = secrets.pki, secrets.pki.service_account
     pairs = _list_pairs(pki, node.name)
     cas = {**pki.cas, KUBELET_CA: pki.kubelet_ca}
     own = secrets.tokens.current.get(node.name)
@@ -237,14 +240,20 @@ def _make_state_values(plan: ClusterPlan, node: NodePlan, secrets: Secrets) -> d
         "servers_anchors": pki.trust.servers.decode().rstrip(),
         "authority_signs": pki.signing_rotation_id,
         "authorities_believed": pki.trusted_rotation_ids,
-        "encryption_key": secrets.encryption_key,
+        "encryption_keys": secrets.encryption_keys,
+        "encryption_ids": tuple(
+            f"{provider}:{key.name}"  # as in front of each value in etcd
+            for provider in row_for(ENCRYPTION_PROVIDERS, minor_of(plan.cluster.kubernetes.version))
+            for key in secrets.encryption_keys
+        ),
         "initial_etcd_members": secrets.initial_etcd_members,
         "not_before": get_not_before(pki, node.name),
         "not_after": min(int(pair.not_after.timestamp()) for pair in pairs),
         "certificate": lambda name: pair(name).certificate_pem.decode().rstrip(),
         "key": lambda name: pair(name).key_pem.decode().rstrip(),
-        "service_account_key": pki.service_account_key.decode().rstrip(),
-        "service_account_public": pki.service_account_public.decode().rstrip(),
+        "service_account_key": keys.key_pem.decode().rstrip(),
+        "service_account_public": b"".join(keys.public_pem.values()).decode().rstrip(),
+        "service_account_ids": tuple(keys.public_pem),
         "kubeconfig": kubeconfig,
         "bootstrap_kubeconfig": bootstrap_kubeconfig,
         "kubelet_kubeconfig": kubelet_kubeconfig,

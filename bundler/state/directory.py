@@ -2,24 +2,22 @@
 
     .lock                       locked while a build reads or writes
     state-id                    see state_id.py
-    encryption-key              32 random bytes in base64, for Secrets in etcd
+    encryption-key*             see encryption.py
     allocations.yaml            which pod subnet each worker has
     etcd-founders               the initial members of etcd, one name per line
     seals/, sealed-to/          see bundle/seal_keys.py
     tokens/                     see tokens.py
     pki/                        see pki/cluster_pki.py
-    archive/                    see pki/renew.py and pki/rotation.py
+    admin-group                 see pki/admin_group.py
+    archive/                    see replaced.py
 
 Directories are 0700 and files 0600. Files and directories are written atomically: under a name that
 begins with `.tmp-`, synced, then renamed. What a killed run leaves is removed.
 """
 
-import base64
-import binascii
 import fcntl
 import logging
 import os
-import secrets
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -63,28 +61,6 @@ class State:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-
-    def ensure_encryption_key(self) -> str:
-        """Load or create the key that encrypts Secrets in etcd: 32 bytes in base64.
-
-        Raises PkiError if it is missing although certificates exist: with a new key, the running
-        cluster could not read its Secrets.
-        """
-        path = self.directory / "encryption-key"
-        if not path.exists():
-            if has_entries(self.directory / "pki"):
-                raise PkiError(
-                    f"{path}: missing, but certificates, which are made later, exist", hint=RESTORE
-                )
-            self.write_file(path, base64.b64encode(secrets.token_bytes(32)) + b"\n")
-        text = self.read_file(path).strip()
-        try:
-            key = base64.b64decode(text, validate=True)
-        except binascii.Error:
-            key = b""
-        if len(key) != 32:
-            raise PkiError(f"{path}: expected 32 bytes in base64", hint=RESTORE)
-        return text.decode()
 
     def ensure_pod_subnets(
         self, names: Iterable[str], pod_cidr: IPv4Network, prefix: int

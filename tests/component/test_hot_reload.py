@@ -39,6 +39,7 @@ from bundler.render.context import Secrets
 from bundler.render.node import render_node
 from bundler.render.tree import write_tree
 from bundler.state.directory import open_state
+from bundler.state.encryption import ensure_encryption_keys
 
 LAB_CACHE = Path(os.environ.get("BUNDLER_LAB_CACHE") or Path.home() / ".cache/bundler-lab")
 MIRROR = LAB_CACHE / "mirror"
@@ -105,7 +106,7 @@ class Host:
             made = ensure_pki(state, self.plan, datetime.now(UTC))
             secrets = Secrets(
                 state_id="0" * 64, pod_subnets={},
-                pki=made, tokens=make_tokens(), encryption_key=state.ensure_encryption_key(), initial_etcd_members=("one",)
+                pki=made, tokens=make_tokens(), encryption_keys=ensure_encryption_keys(state), initial_etcd_members=("one",)
             )  # fmt: skip
             tree = render_node(self.plan, self.plan.nodes[0], secrets)
         new = self.directory / "new"

@@ -31,6 +31,7 @@ from bundler.render.context import Secrets
 from bundler.render.node import render_node
 from bundler.render.tree import write_tree
 from bundler.state.directory import open_state
+from bundler.state.encryption import ensure_encryption_keys
 from bundler.state.tokens import ensure_tokens, renew_tokens
 from support.external_ca_cluster import Host
 from support.projects import make_project
@@ -182,7 +183,7 @@ class Builder:
                 pki=ensure_pki(state, project.plan, datetime.now(UTC)),
                 pod_subnets=subnets,
                 tokens=ensure_tokens(state, self.workers, moment, self.cluster.pki.token_days),
-                encryption_key=state.ensure_encryption_key(),
+                encryption_keys=ensure_encryption_keys(state),
                 initial_etcd_members=("cp1",),
             )
             plan = assign_pod_subnets(make_plan(self.cluster), subnets)

@@ -9,12 +9,14 @@ from cryptography import x509
 from bundler.cluster.plan import ClusterPlan
 from bundler.errors import ConfigError, PkiError
 from bundler.pki import declarations, issuing
-from bundler.pki.ca_certificates import SERVICE_ACCOUNT, check_not_lost, ensure_first_secrets
+from bundler.pki.ca_certificates import check_not_lost
 from bundler.pki.ca_origins import CHAIN, ORIGIN, CaOrigin, encode_all, load_ca, read_origin
 from bundler.pki.certificate_rules import check_ca, explain_shared_key, make_needs
 from bundler.pki.chains import Chain, check_chain, find_chain, has_same_key, is_complete, is_renewal
 from bundler.pki.external_ca.certificate_files import read_certificates, read_private_key
 from bundler.pki.external_ca.import_report import ImportedCertificate, ImportReport, warn_of_ca
+from bundler.pki.rotation_stages import SERVICE_ACCOUNT
+from bundler.pki.service_account import ensure_first_secrets
 from bundler.state.directory import State
 from bundler.state.transaction import write_transaction
 

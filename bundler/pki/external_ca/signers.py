@@ -10,13 +10,10 @@ from datetime import datetime
 from bundler.cluster.plan import ClusterPlan
 from bundler.errors import ConfigError, PkiError
 from bundler.pki import declarations, issuing
-from bundler.pki.ca_certificates import (
-    SERVICE_ACCOUNT,
-    check_not_lost,
-    ensure_first_secrets,
-    ensure_kubelet_ca,
-)
+from bundler.pki.ca_certificates import check_not_lost, ensure_kubelet_ca
 from bundler.pki.ca_origins import ORIGIN, CaOrigin, is_signed_elsewhere, read_origin
+from bundler.pki.rotation_stages import SERVICE_ACCOUNT
+from bundler.pki.service_account import ensure_first_secrets
 from bundler.state.directory import State
 from bundler.state.transaction import write_transaction
 

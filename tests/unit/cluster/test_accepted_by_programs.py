@@ -39,6 +39,7 @@ from bundler.pki.cluster_pki import Pki, ensure_pki
 from bundler.render.context import Secrets
 from bundler.render.node import render_node
 from bundler.state.directory import open_state
+from bundler.state.encryption import EncryptionKey
 
 PROGRAMS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy")
 CONFIGS = {
@@ -150,7 +151,7 @@ def render(
             pod_subnets={},
             pki=pki(plan),
             tokens=make_tokens("one"),
-            encryption_key="x" * 44,
+            encryption_keys=(EncryptionKey(name="key1", secret="x" * 44),),
             initial_etcd_members=("one",),
         )
         tree = render_node(plan, plan.nodes[0], secrets)

@@ -321,7 +321,7 @@ def test_secrets_are_encrypted_by_the_newer_provider_and_read_by_both(
     old = yaml.safe_load((trees() / path).read_text())
     new = yaml.safe_load((trees((MINOR, "version: 1.36.2")) / path).read_text())
     names = [[next(iter(p)) for p in d["resources"][0]["providers"]] for d in (old, new)]
-    assert names == [["aescbc", "identity"], ["secretbox", "aescbc", "identity"]]
+    assert names == [["aescbc", "secretbox", "identity"], ["secretbox", "aescbc", "identity"]]
     keys = {p[n]["keys"][0]["secret"] for p in new["resources"][0]["providers"]
             for n in p if n != "identity"}  # fmt: skip
     assert keys == {old["resources"][0]["providers"][0]["aescbc"]["keys"][0]["secret"]}

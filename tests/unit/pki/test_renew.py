@@ -101,7 +101,7 @@ def test_ended_certificates_can_be_renewed(state: Path) -> None:
     [
         ("kubernetes-ca", "a CA is replaced in stages"),
         ("pki/etcd-ca", "a CA is replaced in stages"),
-        ("service-account", "would refuse every token that pods hold"),
+        ("service-account", "it is replaced in stages"),
         ("nodes/master9/apiserver", "the cluster has no certificate of this name"),
     ],
 )

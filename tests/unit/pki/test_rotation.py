@@ -1,4 +1,4 @@
-"""CA rotation in stages: each step is atomic, and replaced files are archived."""
+"""CAs and the service account key are rotated in stages; replaced files are archived."""
 
 import json
 import shlex
@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from support.command import run_bundler
 from support.pki_plans import NOW, make_plan, read_files
 from support.small_builds import SmallSite, make_site
@@ -21,11 +22,13 @@ from bundler.errors import ConfigError, PkiError
 from bundler.pki import issuing
 from bundler.pki.cluster_pki import Pki, ensure_pki
 from bundler.pki.inventory import list_state_certificates
-from bundler.pki.rotation import describe_stage, rotate
-from bundler.pki.rotation_stages import RotationStage, read_stage
+from bundler.pki.rotation import CERTIFICATES
+from bundler.pki.rotation_stages import SERVICE_ACCOUNT, RotationStage, read_stage
+from bundler.pki.service_account import make_key_id
 from bundler.state import transaction
 from bundler.state.directory import open_state
 from bundler.state.replaced import get_archive_path
+from bundler.state.stages import Change, describe_stage, take_step
 
 TRUST = NOW + timedelta(days=300)
 ISSUE = TRUST + timedelta(days=1)
@@ -33,6 +36,12 @@ DROP = TRUST + timedelta(days=2)
 ROTATION_ID = "20261229T050607Z"
 PLAN = make_plan()
 CA_NAMES = ("etcd-ca", "front-proxy-ca", "kubernetes-ca")
+
+
+def rotate(
+    state: Path, plan: ClusterPlan, step: str, now: datetime, *only: str, dry_run: bool = False
+) -> Change:
+    return take_step(CERTIFICATES, state, plan, step, now, names=only, dry_run=dry_run)
 
 
 def load(state: Path, now: datetime = DROP, plan: ClusterPlan = PLAN) -> Pki:
@@ -63,10 +72,11 @@ def all_leaves(made: Pki) -> dict[str, bytes]:
 def test_trust_creates_new_cas_that_sign_nothing(state: Path) -> None:
     before, old = read_files(state), load(state)
     change = rotate(state, PLAN, "trust", TRUST)
-    assert [line.partition(":")[0] for line in change.messages] == list(CA_NAMES)
+    assert [line.partition(":")[0] for line in change.messages] == [*CA_NAMES, SERVICE_ACCOUNT]
     after, made = read_files(state), load(state)
     assert {path for path in after if path not in before} == {
-        f"pki/next/{name}/{file}.pem" for name in CA_NAMES for file in ("cert", "key")
+        *(f"pki/next/{name}/{file}.pem" for name in CA_NAMES for file in ("cert", "key")),
+        *(f"pki/next/{SERVICE_ACCOUNT}/{file}.pem" for file in ("pub", "key")),
     }
     assert all(after[path] == content for path, content in before.items())
     assert all_leaves(made) == all_leaves(old)
@@ -96,7 +106,10 @@ def test_issue_reissues_every_certificate_and_still_trusts_the_previous_cas(stat
         assert made.trust.by_ca[name] == new[name] + old.cas[name].certificate_pem
         assert after[f"pki/{name}/key.pem"] == before[f"pki/next/{name}/key.pem"]
     assert sorted(after[p] for p in after if "previous" in p) == sorted(
-        before[f"pki/{name}/cert.pem"] for name in CA_NAMES
+        [
+            *(before[f"pki/{name}/cert.pem"] for name in CA_NAMES),
+            before[f"pki/{SERVICE_ACCOUNT}/pub.pem"],
+        ]
     )
     assert (made.signing_rotation_id, made.trusted_rotation_ids) == (
         ROTATION_ID,
@@ -113,7 +126,7 @@ def test_issue_reissues_every_certificate_and_still_trusts_the_previous_cas(stat
         p: before[p] for p in before if before[p] != after.get(p) and not p.startswith("pki/next")
     }
     assert gone.items() <= kept.items()
-    assert len(gone) == 2 * (len(previous) + len(CA_NAMES))
+    assert len(gone) == 2 * (len(previous) + len(CA_NAMES) + 1)
 
 
 def test_drop_keeps_only_the_new_cas(state: Path) -> None:
@@ -138,7 +151,47 @@ def test_abandon_restores_the_state_before_trust(state: Path) -> None:
     rotate(state, PLAN, "abandon", ISSUE)
     assert {p: c for p, c in read_files(state).items() if not p.startswith("archive/")} == before
     assert read_stage(state) is RotationStage.SETTLED
-    assert len(list(get_archive_path(state, ISSUE).rglob("*.pem"))) == 6
+    assert len(list(get_archive_path(state, ISSUE).rglob("*.pem"))) == 8
+
+
+def list_accepted(state: Path) -> list[tuple[str, bytes]]:
+    """The ids of the keys whose tokens are accepted, the one that signs first, with their keys."""
+    return list(load(state).service_account.public_pem.items())
+
+
+@pytest.mark.parametrize("only", [(), (SERVICE_ACCOUNT,)], ids=["all", "only"])
+def test_tokens_of_two_service_account_keys_are_accepted_until_the_old_one_is_dropped(
+    state: Path, only: tuple[str, ...]
+) -> None:
+    (old,) = list_accepted(state)
+    rotate(state, PLAN, "trust", TRUST, *only)
+    _, new = list_accepted(state)
+    assert list_accepted(state) == [old, new]
+    rotate(state, PLAN, "issue", ISSUE)
+    assert list_accepted(state) == [new, old]
+    made = load(state)
+    assert made.service_account.signs == new[0] == make_key_id(new[1])
+    signing = load_pem_private_key(made.service_account.key_pem, None)
+    assert issuing.encode_public_key(signing.public_key()) == new[1]
+    rotate(state, PLAN, "drop", DROP)
+    assert list_accepted(state) == [new]
+    kept = get_archive_path(state, ISSUE) / "pki" / SERVICE_ACCOUNT
+    assert sorted(path.name for path in kept.iterdir()) == ["key.pem", "pub.pem"]
+    assert not (state / "pki/next").exists()
+    assert not (state / "pki/previous").exists()
+
+
+def test_the_service_account_key_alone_changes_no_certificate(state: Path) -> None:
+    before = read_files(state)
+    rotate(state, PLAN, "trust", TRUST, SERVICE_ACCOUNT)
+    said = rotate(state, PLAN, "issue", ISSUE).messages
+    assert said == (
+        "service-account: the new key signs tokens, those of the previous one are still accepted",
+    )
+    after = read_files(state)
+    changed = {path for path, content in before.items() if after[path] != content}
+    assert changed == {f"pki/{SERVICE_ACCOUNT}/{file}.pem" for file in ("key", "pub")}
+    assert load(state).trusted_rotation_ids == ("-",)
 
 
 @pytest.mark.slow
@@ -177,9 +230,9 @@ def test_a_step_out_of_order_is_refused_with_the_next_step(
     before = read_files(state)
     with pytest.raises(ConfigError) as refused:
         rotate(state, PLAN, step, ISSUE)
-    assert refused.value.hint == describe_stage(state)
+    assert refused.value.hint == describe_stage(CERTIFICATES, state)
     following = {(): "trust", ("trust",): "issue", ("trust", "issue"): "drop"}[done]
-    assert f"next: bundler certs rotate {following}" in describe_stage(state)
+    assert f"next: bundler certs rotate {following}" in describe_stage(CERTIFICATES, state)
     assert read_files(state) == before
 
 
@@ -213,7 +266,7 @@ def test_a_kill_during_a_step_is_completed_by_the_next_command(
         rotate(state, PLAN, "issue", ISSUE)
     monkeypatch.undo()
     described = shutil.copytree(state, state.parent / "described")
-    assert describe_stage(described).startswith("stage issue: ")
+    assert describe_stage(CERTIFICATES, described).startswith("stage issue: ")
     read = shutil.copytree(state, state.parent / "read")
     assert not [e for e in list_state_certificates(read, ISSUE) if e.path.startswith("pki/next")]
     asked = shutil.copytree(state, state.parent / "asked")
@@ -251,6 +304,10 @@ def test_external_cas_are_not_rotated(tmp_path: Path) -> None:
         rotate(state, PLAN, "trust", TRUST)
     assert "external-ca.md" in str(refused.value.hint)
     assert (load(state).signing_rotation_id, load(state).trusted_rotation_ids) == ("", ())
+    rotate(state, PLAN, "trust", TRUST, SERVICE_ACCOUNT)
+    rotate(state, PLAN, "issue", ISSUE)
+    rotate(state, PLAN, "drop", DROP)
+    assert read_stage(state) is RotationStage.SETTLED
 
 
 def test_a_state_with_files_of_two_stages_is_refused(state: Path) -> None:
@@ -294,7 +351,10 @@ def test_each_stage_is_one_command_with_its_small_bundles(site: SmallSite) -> No
         for step, found in texts.items()
     }
     assert counts == {"trust": [2, 1], "issue": [2, 1], "drop": [1, 1]}
-    said = [texts[step]["state.env"].decode().splitlines()[-2:] for step in texts]
+    said = [
+        [line for line in texts[step]["state.env"].decode().splitlines() if "AUTHORIT" in line]
+        for step in texts
+    ]
     rotation_id = said[-1][0].split("'")[1]
     assert said == [
         ["AUTHORITY_SIGNS='-'", f"AUTHORITIES_BELIEVED='- {rotation_id}'"],

@@ -1,6 +1,5 @@
 """The state directory: tokens, the encryption key, pod subnets, the lock, and atomic writes."""
 
-import base64
 import os
 import stat
 import subprocess
@@ -13,6 +12,7 @@ import yaml
 
 from bundler.errors import ConfigError, OutputError, PkiError
 from bundler.state.directory import open_state
+from bundler.state.encryption import ensure_encryption_keys
 
 CIDR = IPv4Network("10.200.0.0/16")
 
@@ -60,29 +60,6 @@ def test_temporary_files_of_a_killed_run_are_removed(tmp_path):
     with open_state(path, create=True):
         pass
     assert sorted(each.name for each in path.rglob("*")) == [".lock", "tokens"]
-
-
-def test_the_encryption_key_has_32_random_bytes_and_is_created_once(state):
-    key = state.ensure_encryption_key()
-    assert len(base64.b64decode(key, validate=True)) == 32
-    assert state.ensure_encryption_key() == key
-    assert stat.S_IMODE((state.directory / "encryption-key").stat().st_mode) == 0o600
-
-
-def test_a_damaged_encryption_key_is_refused_and_kept(state):
-    path = state.directory / "encryption-key"
-    state.write_file(path, base64.b64encode(b"short"))
-    with pytest.raises(PkiError, match="expected 32 bytes in base64") as caught:
-        state.ensure_encryption_key()
-    assert "restore it from your backup" in caught.value.hint
-    assert base64.b64decode(path.read_bytes()) == b"short"
-
-
-def test_an_encryption_key_that_other_users_can_read_is_refused(state):
-    state.ensure_encryption_key()
-    (state.directory / "encryption-key").chmod(0o640)
-    with pytest.raises(PkiError, match="mode 0640"):
-        state.ensure_encryption_key()
 
 
 def test_the_members_of_the_first_build_stay_the_initial_members(state):
@@ -230,4 +207,4 @@ def test_the_lock_of_a_killed_build_is_released(tmp_path):
     )
     assert subprocess.run([sys.executable, "-c", code, str(path)], check=False).returncode == -9
     with open_state(path, create=True, notify=pytest.fail) as state:
-        state.ensure_encryption_key()
+        ensure_encryption_keys(state)
