@@ -41,8 +41,8 @@ def rotate_command(
     all control planes: every API server can then read with both keys, and writes with the old one.
 
     2. bundler secrets rotate write --since read/ -o write/: API servers write with the new key.
-    Install the bundles on all control planes. When all have them, kube-rewrite-secrets.service
-    writes every Secret again, under the new key (journalctl -u kube-rewrite-secrets).
+    Install the bundles on all control planes. When all have them, kube-rotation.service
+    writes every Secret again, under the new key (journalctl -u kube-rotation).
 
     3. bundler secrets rotate drop --since write/ -o drop/: API servers have the new key only.
     Install the bundles on all control planes.

@@ -146,6 +146,7 @@ UNITS: tuple[Row, ...] = (
     ("kube-nginx.service", Role.LOAD_BALANCER, None),
     ("kube-keepalived.service", Role.LOAD_BALANCER, "nginx-keepalived"),
     ("kube-apply.service", Role.CONTROL_PLANE, None),
+    ("kube-rotation.service", Role.CONTROL_PLANE, None),
     ("kube-csr-approver.service", Role.CONTROL_PLANE, None),
     ("kube-node-remover.service", Role.CONTROL_PLANE, None),
     ("docker.service", Role.WORKER, "docker"),

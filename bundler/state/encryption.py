@@ -179,7 +179,7 @@ ENCRYPTION = Rotation(
             requires=EncryptionStage.READ,
             make_change=_write,
             next_action="install the bundles of this stage on every control plane;"
-            " kube-rewrite-secrets.service then writes every Secret again",
+            " kube-rotation.service then writes every Secret again",
         ),
         Step(
             name="drop",

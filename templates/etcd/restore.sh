@@ -12,6 +12,7 @@
 #   --dry-run           show what would be done, even with --yes
 #   --replace-healthy   restore although the cluster has a quorum: everything written since the snapshot
 #                       is lost. Stop the other members first; else they continue as the old cluster
+#   --any-key           restore a snapshot whose Secrets need a key that the control planes do not have
 #   --within SECONDS    how long to wait until etcd and the API server are healthy (default 180)
 #   --help              show this text
 #
@@ -65,7 +66,8 @@ check_place() {
 
 check_place "$here"
 
-for part in core/environment core/common core/https core/etcd-alarms etcd transaction/ready; do
+for part in core/environment core/common core/https core/etcd-alarms etcd snapshot-keys coordination/keys \
+    transaction/ready; do
     # shellcheck disable=SC1090 # the files of the bundle
     . "$here/lib/$part.sh" || exit 2
 done
@@ -94,12 +96,13 @@ main() {
 }
 
 parse_options() {
-    mode='' snapshot='' sure=no dry_run=no replace=no limit=180
+    mode='' snapshot='' sure=no dry_run=no replace=no any_key=no limit=180
     while [ $# -gt 0 ]; do
         case $1 in
             --yes) sure=yes ;;
             --dry-run) dry_run=yes ;;
             --replace-healthy) replace=yes ;;
+            --any-key) any_key=yes ;;
             --join) set_mode join ;;
             --from-member) set_mode member ;;
             --within)
@@ -190,6 +193,7 @@ check_snapshot() {
     [ -n "$facts" ] || die 3 "$snapshot is not a complete snapshot: $(tail -n 1 "$work/status.log")"
     check_space "$(wc -c <"$snapshot")"
     check_quorum
+    [ "$any_key$step" != nonone ] || check_snapshot_keys
 }
 
 check_member() {

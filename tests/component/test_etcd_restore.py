@@ -295,8 +295,56 @@ def test_damaged_snapshots_are_refused(three: list[Member], tmp_path: Path) -> N
     assert not list(first.data.glob("*restor*"))
 
 
+def put_secret(member: Member, name: str, key: str) -> None:
+    member.etcdctl("put", f"/registry/secrets/default/{name}", f"k8s:enc:{key}:\x01\x02 noise")
+
+
+def test_a_snapshot_whose_secrets_need_an_unknown_key_is_refused(three: list[Member]) -> None:
+    first = three[0]
+    for number in range(230):  # more than one page
+        put_secret(first, f"s{number}", "aescbc:v1:key1")
+    put_secret(first, "rewritten", "aescbc:v1:former")
+    put_secret(first, "rewritten", "secretbox:v1:key1")  # its history holds the former key
+    known = back_up(first)
+    put_secret(first, "other", "aescbc:v1:key-20261229T050607Z")
+    snapshot = back_up(first)
+    for member in three:
+        member.stop()
+    data = sorted(path for path in first.data.rglob("*"))
+    for words in ((), ("--yes",), ("--dry-run",)):
+        done = run(first, "restore.sh", *words, snapshot)
+        assert done.returncode == 3
+        assert (
+            "has Secrets under a key that the control planes do not have"
+            " (aescbc:key-20261229T050607Z): on the builder, bundler secrets rotate recall"
+            " key-20261229T050607Z;" in done.stderr
+        )
+    assert sorted(path for path in first.data.rglob("*")) == data
+    assert not (first.root / "var/lib/bundler/restore").exists()
+    assert run(first, "restore.sh", "--dry-run", known).returncode == 0
+    done = run(first, "restore.sh", "--yes", "--any-key", snapshot)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_snapshot_that_cannot_be_read_is_not_taken_for_one_without_secrets(
+    three: list[Member],
+) -> None:
+    first = three[0]
+    snapshot = back_up(first)
+    for member in three:
+        member.stop()
+    certificate = first.root / "etc/etcd/pki/server.crt"
+    certificate.rename(f"{certificate}.away")  # etcd cannot start
+    done = run(first, "restore.sh", "--yes", snapshot)
+    assert done.returncode == 3
+    assert "cannot read which keys the Secrets of" in done.stderr
+    assert "--any-key restores it all the same" in done.stderr
+    certificate.with_name("server.crt.away").rename(certificate)
+    assert run(first, "restore.sh", "--yes", snapshot).returncode == 0
+
+
 KILLER = """#!/bin/sh
-case "{program} $*" in */real-rm' '*restor*) ;; */real-rm' '*) exec {program} "$@" ;; esac
+case "{program} $*" in */real-rm' '*/etcd/restoring*) ;; */real-rm' '*) exec {program} "$@" ;; esac
 n=$(($(cat {root}/count 2>/dev/null || echo 0) + 1))
 echo $n >{root}/count
 if [ $n -eq {at} ]; then {first} kill -9 $PPID; exit 1; fi

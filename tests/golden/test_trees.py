@@ -26,6 +26,7 @@ SECRETS = (
     re.compile(r"(?<=token-id: )\S+|(?<=bootstrap-token-)[a-z0-9]{6}\b"),
     re.compile(r"(?<=STATE_ID=')\w+"),
     re.compile(r"(?<=NOT_BEFORE=')\d+|(?<=NOT_AFTER=')\d+|(?<=TOKEN_EXPIRES=')\d+"),
+    re.compile(r"(?<=TOKENS_SIGNED_WITH=')[^']+|(?<=TOKENS_ACCEPTED=')[^']+"),
     re.compile(r"(?<=expiration: )\S+|(?<=\t)\w{6}\t\d+(?=\tsystem:bootstrappers)"),
 )
 

@@ -21,7 +21,7 @@ set -u
 work={work} here={work}/bundle dry_run=no slot_wait=0
 NODE=m1 ADDRESS={own} API_PORT=6443 UNITS='{units}'
 NODES='{nodes}'
-. {lib}/core/common.sh; . {lib}/coordination/rollout-order.sh
+. {lib}/core/common.sh; . {lib}/coordination/rollout-order.sh; . {lib}/coordination/keys.sh; . {lib}/coordination/key-stages.sh
 prefix={work}/root store={work}/store
 is_generation() {{ {is_generation}; }}
 is_pending() {{ false; }}

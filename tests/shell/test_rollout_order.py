@@ -13,7 +13,7 @@ NODE=m1 ADDRESS=192.0.2.1 API_PORT=6443 KUBERNETES_VERSION=1.21.3 ETCD_VERSION=3
 KUBELET_ROOT=/var/lib/kubelet ENDPOINT=https://192.0.2.9:8443 UNITS='etcd.service kube-apiserver.service'
 NODES='m1|192.0.2.1|etcd,control-plane m2|192.0.2.2|etcd,control-plane m3|192.0.2.3|etcd,control-plane w1|192.0.2.4|worker'
 ETCD_ENDPOINTS='https://192.0.2.1:2379 https://192.0.2.2:2379 https://192.0.2.3:2379'
-. {lib}/core/common.sh; . {lib}/coordination/rollout-order.sh
+. {lib}/core/common.sh; . {lib}/coordination/rollout-order.sh; . {lib}/coordination/keys.sh; . {lib}/coordination/key-stages.sh
 prefix={work}/root store={work}/store
 is_generation() {{ false; }}
 is_pending() {{ false; }}

@@ -10,7 +10,7 @@ work={work}/w here={lib}/.. prefix='' dry_run=no slot_wait={limit} drain=yes loc
 NODE=w1 NODES='{plan}' ENDPOINT=https://192.0.2.9:8443 KUBELET_ROOT={work}/kubelet UNITS='kubelet.service kube-proxy.service'
 MAX_UNAVAILABLE={most} DRAIN_LIMIT=4 EVICTION_API=policy/v1beta1 skipped='{skipped}'
 live=''
-. {lib}/core/common.sh; . {lib}/preflight/checks.sh; . {lib}/transaction/host-diff.sh; . {lib}/transaction/generations.sh; . {lib}/coordination/rollout-order.sh; . {lib}/coordination/drain.sh
+. {lib}/core/common.sh; . {lib}/preflight/checks.sh; . {lib}/transaction/host-diff.sh; . {lib}/transaction/generations.sh; . {lib}/coordination/rollout-order.sh; . {lib}/coordination/keys.sh; . {lib}/coordination/key-stages.sh; . {lib}/coordination/drain.sh
 prefix='' store={work}/store
 is_staged() {{ false; }}
 unit_field() {{ [ "$1 $2" != 'kubelet.service DrainOn' ] || echo /opt/k8s/bin/kubelet; }}

@@ -106,6 +106,7 @@ say_waiting() {
 # Print why this host must not restart its units now, if there is a reason.
 find_obstacle() {
     if find_ca_obstacle; then return; fi
+    if find_key_obstacle; then return; fi
     if is_restart_due etcd.service && { find_old_etcd_member || find_etcd_obstacle; }; then return; fi
     if is_restart_due kube-apiserver.service && find_api_server_obstacle; then return; fi
     ! is_restart_due kubelet.service || find_kubelet_obstacle

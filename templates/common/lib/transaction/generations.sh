@@ -342,21 +342,24 @@ rollback() {
     exec /bin/sh "$generations/$wanted/install.sh" "$@"
 }
 
-# Remove generations with CAs that the installed one does not trust any more (bundler certs rotate): with them this
-# host could not join the cluster, and their secrets are to be removed.
+# Remove generations with CAs or keys that the installed one does not know any more (bundler certs rotate, bundler secrets
+# rotate): with them this host could not join the cluster, and their secrets are to be removed.
 prune_untrusted_generations() {
-    trusted=$(text_field "$generations/$to/state.env" AUTHORITIES_BELIEVED)
-    [ -n "$trusted" ] || return 0
     for number in $(list_numbers); do
-        [ "$number" != "$to" ] || continue
-        former=$(text_field "$generations/$number/state.env" AUTHORITIES_BELIEVED)
-        for ca in ${former:--}; do
-            has_word "$trusted" "$ca" || {
-                prune_generation "$number"
-                break
-            }
-        done
+        [ "$number" = "$to" ] || ! has_former_secrets "$number" || prune_generation "$number"
     done
+}
+
+# has_former_secrets N: a CA without the field in state.env is the first one, a key without it is unknown.
+has_former_secrets() {
+    for each_field in AUTHORITIES_BELIEVED TOKENS_ACCEPTED SECRETS_READ_WITH; do
+        known=$(text_field "$generations/$to/state.env" $each_field)
+        former=$(text_field "$generations/$1/state.env" $each_field)
+        [ -n "$known" ] || continue
+        [ -n "$former" ] || [ $each_field != AUTHORITIES_BELIEVED ] || former=-
+        for each_id in $former; do has_word "$known" "$each_id" || return 0; done
+    done
+    return 1
 }
 
 # prune_generations KEEP: the newest ones stay, the installed one, one to roll back to, and both of an interrupted

@@ -1,5 +1,5 @@
 # Checks of the control plane.
-# needs: api_port endpoint_host endpoint_port namespace pki prefix secret_name server_host server_port work
+# needs: api_port endpoint_host endpoint_port here namespace pki prefix secret_name server_host server_port work
 # sets: nothing
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # verify.sh and its parts share their variables
 
@@ -181,6 +181,18 @@ check_secrets_encrypted() {
                 printf 'the API server of %s cannot read the Secret: %s\n' "${pair%|*}" "$(sed -n 1p "$answer")"
         done
     )" "$provider, readable through $(count_nodes control-plane) API servers"
+}
+
+# After `bundler secrets rotate write`, kube-rotation.service writes those that are under the former key again.
+check_secret_keys() {
+    writes=$(sed -n "s/^SECRETS_WRITTEN_WITH='\(.*\)'\$/\1/p" "$here/state.env")
+    expect "every value below /registry/secrets in etcd starts with the key $writes"
+    if ! list_secrets_by_key etcd >"$work/secret-keys"; then
+        saw "the Secrets cannot be read from etcd"
+        return 1
+    fi
+    conclude "$(awk -v writes="$writes" '$1 != writes { n[$1]++ } END { for (key in n) print n[key] " Secrets: " key }' \
+        "$work/secret-keys" | sort)" "$(awk 'END { print NR }' "$work/secret-keys") Secrets under $writes"
 }
 
 check_audit_log() {

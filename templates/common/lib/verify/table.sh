@@ -62,6 +62,9 @@ print_cluster_checks() {
     row secrets-encrypted namespace 'control plane' \
         "a Secret is encrypted in etcd, and every API server can read it" \
         "grep -o 'encryption-provider-config=[^ ]*' /etc/systemd/system/kube-apiserver.service"
+    row secret-keys nothing 'control plane' \
+        "every Secret in etcd is under the key with which API servers write" \
+        "journalctl -u kube-rotation -n 50 (on every control plane)"
     row audit-log api 'control plane' \
         "requests are logged in the audit log of this node" \
         "grep -o 'audit-[^ ]*' /etc/systemd/system/kube-apiserver.service"
