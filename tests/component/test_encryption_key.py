@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 from support.break_glass import write_break_glass
 from support.external_ca_cluster import find_programs
+from support.networks import take_network
 from support.two_control_planes import ControlPlane, Site
 
 from bundler.cluster.plan import make_plan
@@ -139,7 +140,7 @@ def decode(secret: dict[str, object], key: str) -> str:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     programs = find_programs(tmp_path_factory.mktemp("programs") / "bin")
-    site = Site(tmp_path_factory.mktemp("site"), "127.31.11", programs)
+    site = Site(tmp_path_factory.mktemp("site"), take_network(), programs)
     try:
         site.start()
         write_break_glass(site.state, make_plan(site.cluster), site.directory)

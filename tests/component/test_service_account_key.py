@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from support.external_ca_cluster import find_programs
+from support.networks import take_network
 from support.two_control_planes import Site
 
 from bundler.pki.rotation import CERTIFICATES
@@ -42,7 +43,7 @@ class Story:
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     programs = find_programs(tmp_path_factory.mktemp("programs") / "bin")
-    site = Site(tmp_path_factory.mktemp("site"), "127.31.10", programs)
+    site = Site(tmp_path_factory.mktemp("site"), take_network(), programs)
     try:
         site.start()
         yield Story(site)

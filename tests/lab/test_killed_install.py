@@ -3,30 +3,13 @@
 The host has containerd, a node-local nginx, iptables, and a PKI with one CA and RSA keys.
 """
 
-import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.killed_installs import plant_killer
 from support.lab import INSTALLED, SOLO, Host, build, differences, hosts_sh
-
-# Programs that precede the real ones in PATH, and kill install.sh at the N-th call.
-KILLER = """\
-#!/bin/sh
-case "{matching}" in "" ) ;; *) case " $* " in *"{matching}"*) ;; *) exec {program} "$@" ;; esac ;; esac
-calls=$(($(cat /tmp/calls 2>/dev/null || echo 0) + 1))
-echo $calls >/tmp/calls
-[ $calls -ne {call} ] || {{ {before} . /tmp/killers/kill-install; exit 1; }}
-exec {program} "$@"
-"""
-KILL_INSTALL = """\
-for process in /proc/[0-9]*; do
-    case "$(tr '\\0' ' ' <"$process/cmdline" 2>/dev/null)" in
-        '/bin/sh /root/'*'/install.sh '*) kill -KILL "${process#/proc/}" ;;
-    esac
-done
-"""
 
 POINTS = [
     # what, program, only with these arguments, at which call, before the kill
@@ -54,21 +37,6 @@ def solo(lab_directory: Path, product_cache: Path, network: None) -> Iterator[tu
     hosts_sh("up", f"{host.name}={host.address}")
     yield host, lab_directory / "solo" / "solo-solo.tar.gz"
     shutil.rmtree(lab_directory / "solo")
-
-
-def plant_killer(host: Host, program: str, matching: str, call: int, before: str) -> None:
-    real = f"/opt/k8s/bin/{program}" if program == "ctr" else f"/usr/bin/{program}"
-    script = KILLER.format(
-        matching=matching,
-        call=call,
-        program=real,
-        before=before.replace(program, real) if before else "",
-    )
-    host.run("rm -rf /tmp/killers /tmp/calls; mkdir /tmp/killers")
-    for name, text in ((program, script), ("kill-install", KILL_INSTALL)):
-        host.run(
-            f"printf '%s' {shlex.quote(text)} >/tmp/killers/{name}; chmod 755 /tmp/killers/{name}"
-        )
 
 
 def test_the_next_run_completes_an_install_that_was_killed(solo: tuple[Host, Path]) -> None:

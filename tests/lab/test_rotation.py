@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from support.lab import CACHE, FIGURES, Cluster, Host, build, wait_for
+from support.lab import FIGURES, Cluster, build, wait_for
+from support.rotations import Stages, renew_service_accounts
 
 pytestmark = pytest.mark.long
 PEM = re.compile(rb"-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----")
@@ -36,58 +37,20 @@ KINDS = (
     "validatingwebhookconfigurations",
     "customresourcedefinitions",
 )
-REFUSED = 3  # exit code of an install.sh that is refused
 
 
 @dataclass
-class Rotation:
-    """The cluster, the bundles of the last rotation stage, and the keys before the rotation."""
+class Rotation(Stages):
+    """The stages of the CAs, and the keys before the rotation."""
 
-    cluster: Cluster
-    cache: Path
-    dist: Path
     former_keys: set[bytes]  # a line of each, see read_keys
 
     @property
     def pki(self) -> Path:
-        return self.cluster.directory / "examples/lab.state/pki"
+        return self.state / "pki"
 
     def rotate(self, step: str) -> None:
-        """On the builder: start a rotation stage, and build its bundles as deltas."""
-        cluster = self.cluster
-        target = cluster.directory / step
-        done = subprocess.run(
-            [
-                Path(sys.executable).parent / "bundler", "certs", "rotate", step,
-                "-c", cluster.directory / "examples/lab.yaml", "--since", self.dist, "-o", target,
-                "--cache", self.cache, "--mirror", CACHE / "mirror", "--pins", CACHE / "pins.yaml", "--offline",
-            ],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        self.dist = target
-        with ThreadPoolExecutor(5) as pool:
-            list(pool.map(lambda host: self.carry(host, step), cluster.hosts.values()))
-
-    def carry(self, host: Host, step: str) -> None:
-        """Copy a bundle to the host, next to the bundles of other stages."""
-        bundle = self.cluster.directory / step / f"lab-{host.name}.tar.gz"
-        host.run(f"rm -rf /root/{step} && mkdir /root/{step}")
-        with bundle.open("rb") as stream:
-            subprocess.run(
-                ["docker", "exec", "-i", host.container, "tar", "-xzf", "-", "-C", f"/root/{step}"],
-                stdin=stream, check=True,
-            )  # fmt: skip
-
-    def install(self, step: str, host: Host) -> None:
-        host.run(f"/root/{step}/lab-{host.name}/install.sh --wait 10m", timeout=900)
-
-    def is_refused(self, step: str, host: Host) -> str:
-        before = host.output("cat /var/lib/bundler/current")
-        done = host.run(f"/root/{step}/lab-{host.name}/install.sh", check=False)
-        assert done.returncode == REFUSED, done.stdout
-        assert host.output("cat /var/lib/bundler/current") == before
-        return done.stdout
+        self.build(step, "certs", "rotate", step)
 
     def verify(self, step: str, start: float) -> None:
         wait_for(f"verify.sh after {step}", self.is_green, seconds=240)
@@ -138,6 +101,7 @@ def test_all_certificates_are_replaced_while_the_former_cas_are_trusted(rotation
         said = rotation.is_refused("drop", rotation.cluster.masters[0])
         assert "uses a certificate of a CA that this bundle no longer trusts" in said
         list(pool.map(lambda host: rotation.install("issue", host), rotation.cluster.workers))
+    renew_service_accounts(rotation.cluster)
     rotation.verify("issue", start)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from support.lab import FIGURES, Cluster, Host, Kubectl, build, wait_for
-from support.load import Api, Load, get_page, under_load
+from support.load import Load, get_page, open_api, under_load
 from support.stamped import OLD, stamp, use
 
 pytestmark = pytest.mark.long
@@ -103,14 +103,6 @@ def upgraded(running: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iter
     shutil.rmtree(mirror)
 
 
-def api_of(cluster: Cluster) -> Api:
-    pki = cluster.directory / "examples" / "lab.state" / "pki"
-    return Api(
-        host="172.30.20.250", port=8443, authority=pki / "kubernetes-ca/cert.pem",
-        certificate=pki / "admin/cert.pem", key=pki / "admin/key.pem",
-    )  # fmt: skip
-
-
 def versions(cluster: Cluster) -> dict[str, str]:
     nodes = json.loads(cluster.kubectl("get nodes -o json"))["items"]
     return {n["metadata"]["name"]: n["status"]["nodeInfo"]["kubeletVersion"] for n in nodes}
@@ -123,7 +115,7 @@ def test_all_hosts_upgrade_side_by_side_in_rollout_order(running: Cluster, upgra
     assert "install control planes before workers" in plan
     assert "drain " in plan
     assert "restart  kubelet.service" in plan
-    api = Load(api_of(running).write_and_read)
+    api = Load(open_api(running).write_and_read)
     pages = {worker.name: Load(get_page(worker.address, NODE_PORT)) for worker in running.workers}
     with under_load(api, *pages.values()):
         time.sleep(5)

@@ -1,14 +1,21 @@
 """Clients that send requests all the time, and the times at which requests failed."""
 
+import base64
 import http.client
 import json
 import ssl
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import yaml
+
+from support.lab import Cluster
 
 PAUSE = 0.2  # seconds between two requests
 TIMEOUT = 2.0  # seconds that a request may take
@@ -61,7 +68,7 @@ def under_load(*loads: Load) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Api:
-    """The API, with an administrator's certificate."""
+    """The API, with a client certificate."""
 
     host: str
     port: int
@@ -94,6 +101,34 @@ class Api:
         status, answer = self.call("GET", f"{path}/{name}")
         assert status == 200, answer[:200]
         assert json.loads(answer)["data"] == {"number": str(number)}
+
+
+def open_api(cluster: Cluster) -> Api:
+    """The lab's API behind its load balancers, with a break-glass certificate.
+
+    Until an API server has read the rules of RBAC, within a second after it has opened its port, it
+    refuses everybody else with 403, as Kubernetes does.
+    """
+    directory = cluster.directory / "break-glass"
+    kubeconfig = directory / "kubeconfig"
+    if not directory.exists():
+        directory.mkdir(mode=0o700)
+        subprocess.run(
+            [
+                Path(sys.executable).parent / "bundler", "admin", "create", "--name", "load", "--break-glass",
+                "-o", kubeconfig, "-c", cluster.directory / "examples/lab.yaml",
+            ],
+            check=True,
+        )  # fmt: skip
+        user = yaml.safe_load(kubeconfig.read_text())["users"][0]["user"]
+        for name in ("certificate", "key"):
+            content = base64.b64decode(user[f"client-{name}-data"])
+            (directory / f"{name}.pem").write_bytes(content)
+    return Api(
+        host="172.30.20.250", port=8443,
+        authority=cluster.directory / "examples/lab.state/pki/kubernetes-ca/cert.pem",
+        certificate=directory / "certificate.pem", key=directory / "key.pem",
+    )  # fmt: skip
 
 
 def get_page(address: str, port: int) -> Callable[[int], None]:
