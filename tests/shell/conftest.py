@@ -1,13 +1,13 @@
 """Scripts run under every shell that a host may have as /bin/sh."""
 
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 from support.descriptions import write_description
 from support.shells import PINS, SHELLS, Sh
+from support.trees import Trees
 
 from bundler.cache.store import Cache
 from bundler.pipeline import render
@@ -40,6 +40,8 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def trees(rendered: Path, tmp_path: Path) -> Path:
+def trees(rendered: Path, tmp_path: Path) -> Trees:
     """The example's bundles, unpacked, without binaries and images."""
-    return Path(shutil.copytree(rendered, tmp_path / "trees"))
+    directory = tmp_path / "trees"
+    directory.mkdir()
+    return Trees(rendered, directory)

@@ -8,12 +8,13 @@ import pytest
 from support.bundle_secrets import SECRET_FILES, list_secrets
 from support.fake_host import FakeHost, make_host
 from support.shells import Sh, write_program
+from support.trees import Trees
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def host(sh: Sh, trees: Path, tmp_path: Path) -> FakeHost:
+def host(sh: Sh, trees: Trees, tmp_path: Path) -> FakeHost:
     made = make_host(sh, trees / "master1", tmp_path / "host")
     done = made.install()
     assert done.returncode == 0, done.stderr

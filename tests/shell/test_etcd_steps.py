@@ -8,14 +8,14 @@ import pytest
 from support.fake_host import make_host
 from support.generation_site import Site, patch_install_script, plant_killer
 from support.shells import Sh
-from support.trees import rewrite_manifest
+from support.trees import Trees, rewrite_manifest
 
 STEP = "etcd goes from 3.4.23 to 3.5.9 and cannot go back: this generation stays"
 UNIT = "etc/systemd/system/etcd.service"
 
 
 @pytest.fixture
-def site(sh: Sh, trees: Path, tmp_path: Path) -> Site:
+def site(sh: Sh, trees: Trees, tmp_path: Path) -> Site:
     """A control plane, and three bundles for it: etcd's next minor comes with the second."""
     host = make_host(sh, trees / "master1", tmp_path / "host")
     patch_install_script(host.bundle, host)

@@ -17,7 +17,7 @@ from support.generation_site import (
     plant_killer,
 )
 from support.shells import Sh
-from support.trees import rewrite_manifest
+from support.trees import Trees, rewrite_manifest
 
 # Parts whose names changed too, not only their directory.
 FORMER_NAMES = {
@@ -67,7 +67,7 @@ def flatten_names(parts: str, names: dict[str, str]) -> str:
 
 
 @pytest.fixture
-def site(sh: Sh, trees: Path, tmp_path: Path) -> Site:
+def site(sh: Sh, trees: Trees, tmp_path: Path) -> Site:
     """A worker whose bundle 1 has the former layout, and is installed."""
     made = make_site(sh, trees, tmp_path)
     flatten(made.bundles[0])

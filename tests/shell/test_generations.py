@@ -16,11 +16,11 @@ from support.generation_site import (
     plant_killer,
 )
 from support.shells import SHELLS, Sh, write_program
-from support.trees import rewrite_manifest
+from support.trees import Trees, rewrite_manifest
 
 
 @pytest.fixture
-def site(sh: Sh, trees: Path, tmp_path: Path) -> Site:
+def site(sh: Sh, trees: Trees, tmp_path: Path) -> Site:
     return make_site(sh, trees, tmp_path)
 
 

@@ -9,7 +9,7 @@ import pytest
 from support.expiring_certificates import make_pem
 from support.fake_host import SWAPS, FakeHost, make_host
 from support.shells import Sh
-from support.trees import rewrite_manifest
+from support.trees import Trees, rewrite_manifest
 
 pytestmark = pytest.mark.slow  # every test runs a whole install.sh
 
@@ -18,7 +18,7 @@ FIREWALLD = 'case "$*" in *get-zone*) echo internal ;; *--query-*) {} ;; esac'
 
 
 @pytest.fixture
-def host_of(sh: Sh, trees: Path, tmp_path: Path) -> Callable[[str], FakeHost]:
+def host_of(sh: Sh, trees: Trees, tmp_path: Path) -> Callable[[str], FakeHost]:
     return lambda node: make_host(sh, trees / node, tmp_path / "host")
 
 

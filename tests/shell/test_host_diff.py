@@ -10,13 +10,13 @@ from support.bundle_secrets import list_secrets
 from support.fake_host import FakeHost, make_host
 from support.generation_site import CONFIG, KEY, Site, patch_install_script
 from support.shells import Sh
-from support.trees import list_tree, rewrite_manifest
+from support.trees import Trees, list_tree, rewrite_manifest
 
 from bundler.cluster.components import UNITS
 
 
 @pytest.fixture
-def site(sh: Sh, trees: Path, tmp_path: Path) -> Site:
+def site(sh: Sh, trees: Trees, tmp_path: Path) -> Site:
     """A worker that has the bundle, and another that changes a setting, a secret and a unit."""
     host = make_host(sh, trees / "worker1", tmp_path / "host")
     patch_install_script(host.bundle, host)
@@ -110,7 +110,7 @@ def test_a_secret_file_is_named_and_not_shown(site: Site) -> None:
 
 
 @pytest.mark.slow
-def test_no_secret_of_either_bundle_is_shown(sh: Sh, trees: Path, tmp_path: Path) -> None:
+def test_no_secret_of_either_bundle_is_shown(sh: Sh, trees: Trees, tmp_path: Path) -> None:
     """Even where a secret has strayed into a file that is no secret one."""
     host: FakeHost = make_host(sh, trees / "master1", tmp_path / "host")
     patch_install_script(host.bundle, host)
@@ -134,10 +134,10 @@ def test_no_secret_of_either_bundle_is_shown(sh: Sh, trees: Path, tmp_path: Path
 
 
 @pytest.mark.slow
-def test_certificates_are_shown_as_text(site: Site) -> None:
+def test_certificates_are_shown_as_text(site: Site, rendered: Path) -> None:
     newer = site.bundles[1]
     certificate = next((newer / "rootfs").rglob("ca.crt"))
-    other = next((newer.parent / "master1/rootfs/etc/etcd").rglob("ca.crt"))
+    other = next((rendered / "master1/rootfs/etc/etcd").rglob("ca.crt"))
     certificate.write_bytes(other.read_bytes())
     rewrite_manifest(newer)
     said = site.install(2, "--plan").stdout
@@ -158,9 +158,9 @@ def test_an_unready_host_gets_its_host_diff(site: Site) -> None:
     assert (done.returncode, reason.startswith("sysctls: ")) == (3, True)
 
 
-def test_every_unit_says_what_its_restart_interrupts(trees: Path) -> None:
+def test_every_unit_says_what_its_restart_interrupts(rendered: Path) -> None:
     for row in UNITS:
-        for path in trees.glob(f"*/rootfs/etc/systemd/system/{row[0]}"):
+        for path in rendered.glob(f"*/rootfs/etc/systemd/system/{row[0]}"):
             if path.suffix == ".timer":
                 continue  # its restart is none of what it starts
             assert re.search(r"^Interruption=up to \d+ s: \S", path.read_text(), re.MULTILINE), path

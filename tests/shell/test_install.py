@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from support.shells import TEMPLATES, Sh
-from support.trees import list_tree, rewrite_manifest
+from support.trees import Trees, list_tree, rewrite_manifest
 
 
 @pytest.fixture
@@ -15,7 +15,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "root"
 
 
-def test_every_file_is_installed_with_its_mode(sh: Sh, trees: Path, root: Path) -> None:
+def test_every_file_is_installed_with_its_mode(sh: Sh, trees: Trees, root: Path) -> None:
     bundle = trees / "master1"
     done = sh(bundle / "install.sh", DESTDIR=str(root))
     assert done.returncode == 0, done.stderr
@@ -32,13 +32,13 @@ def test_every_file_is_installed_with_its_mode(sh: Sh, trees: Path, root: Path) 
     }
 
 
-def test_the_destdir_need_not_exist(sh: Sh, trees: Path, tmp_path: Path) -> None:
+def test_the_destdir_need_not_exist(sh: Sh, trees: Trees, tmp_path: Path) -> None:
     done = sh(trees / "worker1" / "install.sh", "--dry-run", DESTDIR=str(tmp_path / "none/yet"))
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "none").exists()
 
 
-def test_a_second_run_does_nothing(sh: Sh, trees: Path, root: Path) -> None:
+def test_a_second_run_does_nothing(sh: Sh, trees: Trees, root: Path) -> None:
     sh(trees / "master1" / "install.sh", DESTDIR=str(root))
     before = list_tree(root)
     done = sh(trees / "master1" / "install.sh", DESTDIR=str(root))
@@ -47,7 +47,7 @@ def test_a_second_run_does_nothing(sh: Sh, trees: Path, root: Path) -> None:
 
 
 @pytest.mark.slow
-def test_uninstall_restores_the_files_of_before(sh: Sh, trees: Path, root: Path) -> None:
+def test_uninstall_restores_the_files_of_before(sh: Sh, trees: Trees, root: Path) -> None:
     (root / "etc/docker").mkdir()
     (root / "etc/docker/daemon.json").write_text("{}\n")
     (root / "etc/docker/other").write_text("mine\n")
@@ -62,7 +62,7 @@ def test_uninstall_restores_the_files_of_before(sh: Sh, trees: Path, root: Path)
 
 
 @pytest.mark.slow
-def test_uninstall_keeps_data_without_purge_data(sh: Sh, trees: Path, root: Path) -> None:
+def test_uninstall_keeps_data_without_purge_data(sh: Sh, trees: Trees, root: Path) -> None:
     sh(trees / "worker1" / "install.sh", DESTDIR=str(root))
     (root / "var/lib/docker").mkdir()
     (root / "var/lib/docker/layer").write_text("data")
@@ -78,7 +78,7 @@ def test_uninstall_keeps_data_without_purge_data(sh: Sh, trees: Path, root: Path
     assert not (root / "var/lib/docker").exists()
 
 
-def test_a_file_changed_by_hand_is_backed_up_and_restored(sh: Sh, trees: Path, root: Path) -> None:
+def test_a_file_changed_by_hand_is_backed_up_and_restored(sh: Sh, trees: Trees, root: Path) -> None:
     sh(trees / "worker1" / "install.sh", DESTDIR=str(root))
     (root / "etc/docker/daemon.json").write_text("changed by hand\n")
     done = sh(trees / "worker1" / "install.sh", DESTDIR=str(root))
@@ -89,7 +89,7 @@ def test_a_file_changed_by_hand_is_backed_up_and_restored(sh: Sh, trees: Path, r
 
 
 @pytest.mark.slow
-def test_a_mode_changed_by_hand_is_restored(sh: Sh, trees: Path, root: Path) -> None:
+def test_a_mode_changed_by_hand_is_restored(sh: Sh, trees: Trees, root: Path) -> None:
     sh(trees / "master1" / "install.sh", DESTDIR=str(root))
     key = root / "etc/kubernetes/pki/ca.key"
     key.chmod(0o644)
@@ -99,7 +99,7 @@ def test_a_mode_changed_by_hand_is_restored(sh: Sh, trees: Path, root: Path) -> 
 
 @pytest.mark.slow
 def test_a_file_that_the_new_bundle_does_not_have_is_removed(
-    sh: Sh, trees: Path, root: Path
+    sh: Sh, trees: Trees, root: Path
 ) -> None:
     sh(trees / "worker1" / "install.sh", DESTDIR=str(root))
     newer = trees / "newer"
@@ -114,7 +114,7 @@ def test_a_file_that_the_new_bundle_does_not_have_is_removed(
 
 @pytest.mark.parametrize("fault", ["altered", "missing", "not in the manifest"])
 def test_a_bundle_that_is_not_as_it_was_built_is_refused(
-    sh: Sh, trees: Path, root: Path, fault: str
+    sh: Sh, trees: Trees, root: Path, fault: str
 ) -> None:
     target = trees / "worker1/rootfs/etc/docker/daemon.json"
     if fault == "altered":
@@ -131,7 +131,7 @@ def test_a_bundle_that_is_not_as_it_was_built_is_refused(
 
 
 def test_unknown_and_irregular_files_are_refused_without_a_key_too(
-    sh: Sh, trees: Path, root: Path
+    sh: Sh, trees: Trees, root: Path
 ) -> None:
     bundle = trees / "worker1"
     (bundle / "more").write_text("")
@@ -149,7 +149,7 @@ def test_unknown_and_irregular_files_are_refused_without_a_key_too(
     assert list_tree(root) == {}
 
 
-def test_a_dry_run_names_every_file_and_changes_nothing(sh: Sh, trees: Path, root: Path) -> None:
+def test_a_dry_run_names_every_file_and_changes_nothing(sh: Sh, trees: Trees, root: Path) -> None:
     done = sh(trees / "worker1" / "install.sh", "--dry-run", DESTDIR=str(root))
     assert done.returncode == 0
     for path in list_tree(trees / "worker1" / "rootfs"):
@@ -172,7 +172,7 @@ def test_a_dry_run_names_every_file_and_changes_nothing(sh: Sh, trees: Path, roo
     ],
 )
 def test_options_are_explained_and_checked(
-    sh: Sh, trees: Path, root: Path, arguments: list[str], code: int, expected: str
+    sh: Sh, trees: Trees, root: Path, arguments: list[str], code: int, expected: str
 ) -> None:
     done = sh(trees / "worker1" / "install.sh", *arguments, DESTDIR=str(root))
     assert done.returncode == code
@@ -180,7 +180,7 @@ def test_options_are_explained_and_checked(
     assert list_tree(root) == {}
 
 
-def test_a_stale_lock_of_a_killed_run_is_removed(sh: Sh, trees: Path, root: Path) -> None:
+def test_a_stale_lock_of_a_killed_run_is_removed(sh: Sh, trees: Trees, root: Path) -> None:
     lock = root / "var/lib/bundler/lock"
     lock.mkdir(parents=True)
     (lock / "owner").write_text("999999 1\n")
@@ -189,7 +189,7 @@ def test_a_stale_lock_of_a_killed_run_is_removed(sh: Sh, trees: Path, root: Path
 
 
 def test_uninstall_where_nothing_is_installed_has_nothing_to_do(
-    sh: Sh, trees: Path, root: Path
+    sh: Sh, trees: Trees, root: Path
 ) -> None:
     done = sh(trees / "worker1" / "uninstall.sh", DESTDIR=str(root))
     assert done.returncode == 0

@@ -11,6 +11,7 @@ import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
 from support.shells import TEMPLATES, Sh, write_program
+from support.trees import Trees
 
 from bundler.pki import issuing
 from bundler.pki.service_account import make_key_id
@@ -89,7 +90,7 @@ def test_hosts_read_the_ids_that_the_builder_writes(run: Run, tmp_path: Path, ki
     ]
 
 
-def test_a_rendered_bundle_says_the_ids_of_its_own_files(run: Run, trees: Path) -> None:
+def test_a_rendered_bundle_says_the_ids_of_its_own_files(run: Run, trees: Trees) -> None:
     bundle = trees / "master1"
     said = (bundle / "state.env").read_text().splitlines()
     found = run(f"print_key_ids {bundle}/rootfs/etc/kubernetes")

@@ -13,6 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from support.expiring_certificates import KEY, make_pem
 from support.shells import TEMPLATES, Sh, write_program
+from support.trees import Trees
 
 SCRIPT = TEMPLATES / "certificates/rootfs/opt/k8s/libexec/kube-certs.sh"
 TEXTFILES = "var/lib/prometheus/node-exporter"
@@ -100,12 +101,12 @@ def make_site(sh: Sh, tree: Path, directory: Path) -> Site:
 
 
 @pytest.fixture
-def master(sh: Sh, trees: Path, tmp_path: Path) -> Site:
+def master(sh: Sh, trees: Trees, tmp_path: Path) -> Site:
     return make_site(sh, trees / "master1", tmp_path / "host")
 
 
 @pytest.fixture
-def worker(sh: Sh, trees: Path, tmp_path: Path) -> Site:
+def worker(sh: Sh, trees: Trees, tmp_path: Path) -> Site:
     return make_site(sh, trees / "worker1", tmp_path / "host")
 
 
@@ -199,7 +200,7 @@ def test_of_certificates_with_one_subject_the_first_to_end_is_a_metric(worker: S
     ],
 )  # fmt: skip
 def test_each_api_server_restarts_in_time_on_its_own_day(
-    sh: Sh, trees: Path, tmp_path: Path, node: str, days: float, *, is_restarted: bool
+    sh: Sh, trees: Trees, tmp_path: Path, node: str, days: float, *, is_restarted: bool
 ) -> None:
     if node == "master3":
         shutil.copytree(trees / "master2", trees / "third")

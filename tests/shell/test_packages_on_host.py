@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support.fake_host import FakeHost, make_host
 from support.shells import Sh
-from support.trees import rewrite_manifest
+from support.trees import Trees, rewrite_manifest
 
 pytestmark = pytest.mark.slow  # every test runs a whole install.sh
 
@@ -92,7 +92,7 @@ esac
 
 
 @pytest.fixture
-def host(sh: Sh, trees: Path, tmp_path: Path) -> FakeHost:
+def host(sh: Sh, trees: Trees, tmp_path: Path) -> FakeHost:
     """A minimal Debian 12, and worker1's bundle with packages."""
     bundle = trees / "worker1"
     facts = (bundle / "node.env").read_text()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.shells import Sh, write_program
+from support.trees import Trees
 
 MOST_FIRST, MOST_SECOND = 200, 60
 PLACES = ("/usr/bin", "/bin", "/usr/sbin", "/sbin")
@@ -40,7 +41,7 @@ def count_programs(sh: Sh, counting: Path, bundle: Path, root: Path) -> Counter[
 @pytest.mark.skipif(not shutil.which("dash"), reason="programs cannot be counted: there is no dash")
 @pytest.mark.parametrize("sh", [["dash"]], ids=["dash"], indirect=True)
 def test_a_staged_installation_starts_few_programs(
-    sh: Sh, counting: Path, trees: Path, tmp_path: Path
+    sh: Sh, counting: Path, trees: Trees, tmp_path: Path
 ) -> None:
     bundle, root = trees / "master1", tmp_path / "root"
     first = count_programs(sh, counting, bundle, root)

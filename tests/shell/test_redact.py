@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from support.secret_forms import FORMS, PEM_FORMS, READABLE, split_marks
 from support.shells import SHELLS, write_program
+from support.trees import Trees
 
 from bundler.formats.redaction import redact
 
@@ -27,7 +28,7 @@ def awk(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return tmp_path / "bin"
 
 
-def run_redact(trees: Path, awk: Path, text: str, shell: list[str] | None = None) -> str:
+def run_redact(trees: Trees, awk: Path, text: str, shell: list[str] | None = None) -> str:
     here = trees / "master1"
     done = subprocess.run(
         [*(shell or ["sh"]), "-c", f"here={here}; . $here/lib/core/redact.sh; redact"],
@@ -39,7 +40,7 @@ def run_redact(trees: Path, awk: Path, text: str, shell: list[str] | None = None
 
 
 @pytest.mark.parametrize("shell", SHELLS, ids=lambda shell: shell[0])
-def test_a_secret_is_redacted_in_every_form(trees: Path, awk: Path, shell: list[str]) -> None:
+def test_a_secret_is_redacted_in_every_form(trees: Trees, awk: Path, shell: list[str]) -> None:
     text = BETWEEN.join(split_marks(form)[0] for form in FORMS + PEM_FORMS) + "\n"
     parts = run_redact(trees, awk, text, shell).split(BETWEEN)
     assert len(parts) == len(FORMS + PEM_FORMS)
@@ -49,12 +50,12 @@ def test_a_secret_is_redacted_in_every_form(trees: Path, awk: Path, shell: list[
         assert "[masked" in part, part
 
 
-def test_text_without_secrets_stays_as_it_is(trees: Path, awk: Path) -> None:
+def test_text_without_secrets_stays_as_it_is(trees: Trees, awk: Path) -> None:
     text = BETWEEN.join(READABLE) + "\n"
     assert run_redact(trees, awk, text) == text
 
 
-def test_it_redacts_what_bundler_redacts(trees: Path, awk: Path) -> None:
+def test_it_redacts_what_bundler_redacts(trees: Trees, awk: Path) -> None:
     """Also texts that nobody thought of: each form with some characters changed."""
     choices = random.Random(17)
     texts = [split_marks(form)[0] for form in FORMS] + READABLE
@@ -68,7 +69,7 @@ def test_it_redacts_what_bundler_redacts(trees: Path, awk: Path) -> None:
     assert run_redact(trees, awk, whole).split("\n") == redact(whole).split("\n")
 
 
-def test_without_its_patterns_it_prints_nothing(trees: Path, awk: Path) -> None:
+def test_without_its_patterns_it_prints_nothing(trees: Trees, awk: Path) -> None:
     (trees / "master1/lib/core/secret-patterns.awk").unlink()
     with pytest.raises(subprocess.CalledProcessError) as failed:
         run_redact(trees, awk, "password: hunter2\n")

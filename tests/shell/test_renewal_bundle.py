@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from support.fake_host import make_host
 from support.shells import Sh
-from support.trees import rewrite_manifest
+from support.trees import Trees, rewrite_manifest
 
 PKI = "rootfs/etc/kubernetes/pki"
 ETCD = "rootfs/etc/etcd/pki"
@@ -40,13 +40,13 @@ HOT_RELOADED = [
     [
         (HOT_RELOADED, []),
         ([f"{ETCD}/ca.crt"], ["etcd"]),
-        ([f"{PKI}/etcd-ca.crt", f"{PKI}/sa.key"], ["kube-apiserver", "kube-controller-manager"]),
+        ([f"{PKI}/etcd-ca.crt", f"{PKI}/sa.key"], ["kube-apiserver", "kube-controller-manager", "kube-rotation"]),
         ([f"{PKI}/front-proxy-ca.crt"], ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-apply"]),
         (["rootfs/etc/kubernetes/scheduler.kubeconfig"], ["kube-scheduler"]),
     ],
 )  # fmt: skip
 def test_only_units_without_hot_reload_are_restarted_in_rollout_order(
-    sh: Sh, trees: Path, tmp_path: Path, names: list[str], restarted: list[str]
+    sh: Sh, trees: Trees, tmp_path: Path, names: list[str], restarted: list[str]
 ) -> None:
     old = trees / "master1"
     new = Path(shutil.copytree(old, trees / "new"))

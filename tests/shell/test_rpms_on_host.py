@@ -9,7 +9,7 @@ import pytest
 from support.fake_host import FakeHost, make_host
 from support.rpm_packages import needs_rpm, write_rpm
 from support.shells import Sh
-from support.trees import rewrite_manifest
+from support.trees import Trees, rewrite_manifest
 
 from bundler.sources.packages.files import render_list, select_files
 from bundler.sources.packages.rpms import read_rpm
@@ -55,7 +55,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 @pytest.fixture
-def host(sh: Sh, trees: Path, tmp_path: Path, packages: list[Path]) -> FakeHost:
+def host(sh: Sh, trees: Trees, tmp_path: Path, packages: list[Path]) -> FakeHost:
     """A minimal Rocky 9 in name, and worker1's bundle with packages."""
     bundle = trees / "worker1"
     facts = (bundle / "node.env").read_text()

@@ -16,7 +16,7 @@ from support.shells import SHELLS, Sh, write_program
 from support.small_builds import make_site as make_small_site
 from support.small_builds import unpack
 from support.terminal import Session, run_on_terminal
-from support.trees import list_tree
+from support.trees import Trees, list_tree
 
 from bundler.bundle.layout import Layout, Media
 from bundler.bundle.seal import ENVELOPE, SEALED, SealKey
@@ -71,7 +71,7 @@ class Staged:
 
 
 @pytest.fixture(params=SHELLS, ids=[shell[0] for shell in SHELLS])
-def staged(request: pytest.FixtureRequest, trees: Path, tmp_path: Path) -> Staged:
+def staged(request: pytest.FixtureRequest, trees: Trees, tmp_path: Path) -> Staged:
     key = SealKey(code=make_code())
     (tmp_path / "root").mkdir()
     sealed = seal_directory(trees / "worker1", tmp_path / "sealed", key)
@@ -450,7 +450,7 @@ class SealedSite:
 
 
 @pytest.fixture
-def make_sealed(sh: Sh, trees: Path, tmp_path: Path) -> Callable[..., SealedSite]:
+def make_sealed(sh: Sh, trees: Trees, tmp_path: Path) -> Callable[..., SealedSite]:
     def make(prepare: Callable[[Site], None] = lambda site: None, sign_with: Path | None = None) -> SealedSite:  # fmt: skip
         site = make_site(sh, trees, tmp_path)
         prepare(site)
@@ -497,7 +497,7 @@ def test_the_same_bundle_needs_no_code_a_second_time(
 
 @pytest.mark.slow
 def test_a_sealed_bundle_becomes_the_generation_of_the_bundle_without_a_seal(
-    make_sealed: Callable[..., SealedSite], trees: Path
+    make_sealed: Callable[..., SealedSite], trees: Trees
 ) -> None:
     sealed = make_sealed()
     assert sealed.open(1)[0] == 0
@@ -514,7 +514,7 @@ def test_a_sealed_bundle_becomes_the_generation_of_the_bundle_without_a_seal(
 
 @pytest.mark.slow
 def test_a_bundle_that_is_installed_without_a_seal_asks_once(
-    make_sealed: Callable[..., SealedSite], trees: Path
+    make_sealed: Callable[..., SealedSite], trees: Trees
 ) -> None:
     sealed = make_sealed()
     assert sealed.site.run(trees / "bundle1/install.sh").returncode == 0

@@ -14,7 +14,7 @@ import pytest
 from support.fake_host import INSTALL, make_host
 from support.second_user import NOBODY, as_nobody, needs_second_user, open_shared_directory
 from support.shells import TEMPLATES, Sh
-from support.trees import rewrite_manifest
+from support.trees import Trees, rewrite_manifest
 
 from bundler.bundle.signing import SIGNATURE, generate_key, load_signing_key, sign
 from bundler.formats.volumes import write_pieces
@@ -54,11 +54,11 @@ def test_the_check_comes_before_any_other_file_is_read(script: str) -> None:
 
 
 @pytest.fixture
-def bundle(trees: Path) -> Path:
+def bundle(trees: Trees) -> Path:
     """master1's bundle; a part of it that is read leaves a mark."""
     directory = trees / "master1"
     for part in directory.glob("lib/**/*.sh"):
-        part.write_text(f": >{trees.parent}/read\n{part.read_text()}")
+        part.write_text(f": >{trees.directory.parent}/read\n{part.read_text()}")
     rewrite_manifest(directory)
     return directory
 
@@ -126,7 +126,7 @@ def test_a_directory_that_cannot_be_read_is_refused(sh: Sh, bundle: Path, tmp_pa
 
 @pytest.mark.slow
 @needs_second_user
-def test_an_ordinary_user_may_stage_files_from_a_bundle_of_ones_own(trees: Path) -> None:
+def test_an_ordinary_user_may_stage_files_from_a_bundle_of_ones_own(trees: Trees) -> None:
     with open_shared_directory("/var/lib") as directory:
         home = directory / "home"
         shutil.copytree(trees / "master1", home / "bundle")
@@ -164,7 +164,7 @@ def attacking(attack: Callable[[], None]) -> Iterator[None]:
 @pytest.mark.slow
 @needs_second_user
 def test_a_part_that_another_user_swaps_after_the_signature_was_checked_never_runs(
-    sh: Sh, trees: Path, tmp_path: Path
+    sh: Sh, trees: Trees, tmp_path: Path
 ) -> None:
     """The race that install.sh lost at the third try, below /tmp and with a trusted key."""
     generate_key(tmp_path / "release.key")
@@ -195,7 +195,7 @@ def test_a_part_that_another_user_swaps_after_the_signature_was_checked_never_ru
 
 
 @pytest.mark.slow
-def test_a_key_that_others_can_change_is_not_trusted(sh: Sh, trees: Path, tmp_path: Path) -> None:
+def test_a_key_that_others_can_change_is_not_trusted(sh: Sh, trees: Trees, tmp_path: Path) -> None:
     generate_key(tmp_path / "release.key")
     bundle = trees / "worker1"
     manifest = (bundle / "MANIFEST").read_bytes()
@@ -211,7 +211,7 @@ def test_a_key_that_others_can_change_is_not_trusted(sh: Sh, trees: Path, tmp_pa
 
 @pytest.mark.slow
 def test_a_host_whose_directories_others_can_change_is_refused(
-    sh: Sh, trees: Path, tmp_path: Path
+    sh: Sh, trees: Trees, tmp_path: Path
 ) -> None:
     (tmp_path / "host").mkdir()
     host = make_host(sh, trees / "worker1", tmp_path / "host")

@@ -9,7 +9,7 @@ import pytest
 from support.fake_host import make_host
 from support.generation_site import WENT_BACK, Site, make_site, patch_install_script, plant_failure
 from support.shells import Sh
-from support.trees import list_tree, rewrite_manifest
+from support.trees import Trees, list_tree, rewrite_manifest
 
 pytestmark = pytest.mark.slow  # every test runs a whole install.sh
 
@@ -21,12 +21,12 @@ NO_NAME = "note: state: the installed bundle does not name its state"
 
 
 @pytest.fixture
-def site(sh: Sh, trees: Path, tmp_path: Path) -> Site:
+def site(sh: Sh, trees: Trees, tmp_path: Path) -> Site:
     return make_site(sh, trees, tmp_path)
 
 
 @pytest.fixture
-def control_plane(sh: Sh, trees: Path, tmp_path: Path) -> Site:
+def control_plane(sh: Sh, trees: Trees, tmp_path: Path) -> Site:
     host = make_host(sh, trees / "master1", tmp_path / "host")
     patch_install_script(host.bundle, host)
     rewrite_manifest(host.bundle)
@@ -74,7 +74,9 @@ def test_the_check_cannot_be_skipped_by_name(site: Site) -> None:
     assert (done.returncode, "not a check that may be skipped" in done.stderr) == (2, True)
 
 
-def test_a_staged_directory_is_checked_too(site: Site, sh: Sh, trees: Path, tmp_path: Path) -> None:
+def test_a_staged_directory_is_checked_too(
+    site: Site, sh: Sh, trees: Trees, tmp_path: Path
+) -> None:
     target = str(tmp_path / "staged")
     assert sh(trees / "worker2/install.sh", DESTDIR=target).returncode == 0
     change(trees / "worker2", "STATE_ID", OTHER)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.shells import Sh
+from support.trees import Trees
 
 from bundler.bundle.signing import (
     SIGNATURE,
@@ -25,7 +26,7 @@ def keys(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def bundle(trees: Path, keys: Path) -> Path:
+def bundle(trees: Trees, keys: Path) -> Path:
     """worker1's bundle without its large files, signed by ours."""
     directory = trees / "worker1"
     manifest = (directory / "MANIFEST").read_bytes()

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from support.shells import TEMPLATES, Sh
+from support.trees import Trees
 
 LIB = TEMPLATES / "common" / "lib"
 
@@ -78,7 +79,7 @@ def test_every_check_has_one_row_and_one_function(rendered: Path, sh: Sh) -> Non
     assert set(listed) <= set(rows)
 
 
-def test_a_changed_node_env_is_not_run(trees: Path, sh: Sh) -> None:
+def test_a_changed_node_env_is_not_run(trees: Trees, sh: Sh) -> None:
     facts = trees / "master1" / "node.env"
     facts.write_text(facts.read_text() + "touch /tmp/never\n")
     done = sh(trees / "master1" / "verify.sh")

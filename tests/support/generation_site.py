@@ -8,7 +8,7 @@ from pathlib import Path
 
 from support.fake_host import INSTALL, FakeHost, make_host
 from support.shells import Sh, write_program
-from support.trees import list_tree, rewrite_manifest
+from support.trees import Trees, list_tree, rewrite_manifest
 
 CONFIG = "etc/kubernetes/kubelet-config.yaml"
 UNIT = "etc/systemd/system/kubelet.service"
@@ -85,7 +85,7 @@ def patch_install_script(bundle: Path, host: FakeHost) -> None:
     )
 
 
-def make_site(sh: Sh, trees: Path, directory: Path) -> Site:
+def make_site(sh: Sh, trees: Trees, directory: Path) -> Site:
     """A worker and four bundles for it; `trees` are the unpacked bundles of the example."""
     host = make_host(sh, trees / "worker1", directory / "host")
     patch_install_script(host.bundle, host)

@@ -1,7 +1,23 @@
 """Directories of files: what is in them, and the MANIFEST of a bundle that a test edited."""
 
 import hashlib
+import shutil
+from dataclasses import dataclass
 from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Trees:
+    """Unpacked bundles that a test may change: `trees / node` copies that node's on first use."""
+
+    source: Path
+    directory: Path
+
+    def __truediv__(self, path: str) -> Path:
+        node = path.partition("/")[0]
+        if (self.source / node).is_dir() and not (self.directory / node).exists():
+            shutil.copytree(self.source / node, self.directory / node)
+        return self.directory / path
 
 
 def list_tree(directory: Path) -> dict[str, str]:
