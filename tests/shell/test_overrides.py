@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from support.fake_host import make_host
 from support.shells import TEMPLATES, Sh
+from support.trees import Trees
 
 LIB = TEMPLATES / "common/lib"
 SYSCTLS = "net.ipv4.ip_forward=1 net.bridge.bridge-nf-call-iptables=1"
@@ -256,7 +257,7 @@ def test_variables_for_every_unit_are_advice(host: Host) -> None:
 
 
 @pytest.mark.slow
-def test_install_refuses_and_plan_names_what_wins(sh: Sh, trees: Path, tmp_path: Path) -> None:
+def test_install_refuses_and_plan_names_what_wins(sh: Sh, trees: Trees, tmp_path: Path) -> None:
     worker = make_host(sh, trees / "worker1", tmp_path / "host")
     worker.write("/etc/sysctl.d/99-sysctl.conf", "net.ipv4.ip_forward = 0\n")
     worker.write("/etc/sysctl.d/99-tune.conf", "vm.swappiness = 10\n")
