@@ -68,6 +68,9 @@ class Clients:
                 if method == "GET" or attempt % 2 == 1:
                     time.sleep(0.1)
                 continue  # the API server is being restarted
+            except TimeoutError:
+                self.failures.append(f"{method} {path}: no answer of {host.name} within 20 s")
+                return {}
             if answer.status == 409 and method == "PUT":
                 return {}
             if answer.status != 200:
