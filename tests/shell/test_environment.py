@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from support.shells import TEMPLATES, Sh
+from support.trees import Trees
 
 PART = "core/environment"
 CLIENTS = re.compile(r"(?<![\w./'-])(kubectl|etcdctl|docker|ctr)(?=[ \n])")
@@ -78,7 +79,7 @@ def test_only_listed_variables_reach_programs(sh: Sh, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("script", ["install.sh", "uninstall.sh", "diagnose.sh", "restore.sh"])
-def test_cdpath_does_not_move_a_script(sh: Sh, trees: Path, script: str) -> None:
+def test_cdpath_does_not_move_a_script(sh: Sh, trees: Trees, script: str) -> None:
     """kubernetes 412: with CDPATH, cd prints the directory that it found there."""
     started = trees / "start.sh"
     started.write_text(f"cd {trees}; script=$1; shift; set -- --help; . ./start-$script\n")

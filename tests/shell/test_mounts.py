@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from support.fake_host import FakeHost, make_host
 from support.shells import Sh
+from support.trees import Trees
 
 pytestmark = pytest.mark.slow  # every test runs a whole install.sh
 VOLUME = "var/lib/kubelet/pods/u1/volumes/kubernetes.io~nfs"
@@ -24,7 +25,7 @@ exit $code
 
 
 @pytest.fixture
-def host(sh: Sh, trees: Path, tmp_path: Path) -> FakeHost:
+def host(sh: Sh, trees: Trees, tmp_path: Path) -> FakeHost:
     """An installed worker, whose programs see the real table of mounts."""
     made = make_host(sh, trees / "worker1", tmp_path / "host")
     (made.root / "data/var").mkdir(parents=True)

@@ -19,6 +19,9 @@ class Trees:
             shutil.copytree(self.source / node, self.directory / node)
         return self.directory / path
 
+    def __str__(self) -> str:
+        return str(self.directory)
+
 
 def list_tree(directory: Path) -> dict[str, str]:
     """Map the path of every file to its mode and digest."""

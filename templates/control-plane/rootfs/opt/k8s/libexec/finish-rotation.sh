@@ -20,7 +20,7 @@ prefix=${DESTDIR:-}
 PATH=$prefix/opt/k8s/bin:${PATH:-}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export LC_ALL PATH
 here=$prefix/opt/k8s/bundle
-for part in core/common coordination/keys; do
+for part in core/environment core/common coordination/keys; do
     # shellcheck disable=SC1090 # the files of the bundle
     . "$here/lib/$part.sh" || exit 1
 done
