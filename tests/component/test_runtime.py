@@ -108,7 +108,7 @@ def runtime(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Runtime]
     (root / "etc").mkdir(parents=True)
     subprocess.run(["/bin/sh", bundle / "install.sh"], check=True, env={**os.environ, "DESTDIR": str(root)})  # fmt: skip
     place = Path(tempfile.mkdtemp(prefix="bundler-runtime-", dir="/tmp"))
-    (place / "bin").mkdir()
+    write_program(place / "bin/systemctl", "echo ActiveEnterTimestampMonotonic=5\n")
     (place / "daemon.json").write_text("{}")
     (place / "config.toml").write_text(
         f'version = 2\nroot = "{place}/root"\nstate = "{place}/state"\n'
@@ -122,8 +122,7 @@ def runtime(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Runtime]
 
 def test_a_worker_is_ready_when_its_runtime_has_run_a_container(runtime: Runtime) -> None:
     runtime.start()
-    if runtime.engine == "docker":
-        runtime.load()
+    runtime.load()
     done = runtime.run("ready_containers")
     assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
     assert (runtime.place / "work/container-ran").exists()
@@ -133,8 +132,7 @@ def test_a_worker_is_ready_when_its_runtime_has_run_a_container(runtime: Runtime
 
 def test_a_runtime_that_cannot_run_a_container_is_not_ready(runtime: Runtime) -> None:
     runtime.start()
-    if runtime.engine == "docker":
-        runtime.load()
+    runtime.load()
     runtime.break_runc()
     done = runtime.run("ready_runtime; echo $?; ready_containers")
     answers, said = done.stdout.split("\n", 1)
@@ -145,12 +143,22 @@ def test_a_runtime_that_cannot_run_a_container_is_not_ready(runtime: Runtime) ->
     assert not (runtime.place / "work/container-ran").exists()
     (runtime.place / "bin/runc").unlink()
     assert runtime.run("ready_containers").returncode == 0
+    runtime.break_runc()
+    assert runtime.run("ready_containers").returncode == 0  # it ran since the runtime's start
+    write_program(runtime.place / "bin/systemctl", "echo ActiveEnterTimestampMonotonic=7\n")
+    assert runtime.run("ready_containers").returncode == 1
+
+
+def test_before_a_change_the_runtime_has_to_answer_only(runtime: Runtime) -> None:
+    runtime.start()
+    runtime.break_runc()
+    assert runtime.run("ready_containers").returncode == 0  # the bundle's image is not loaded yet
+    assert not (runtime.place / "work/container-ran").exists()
 
 
 def test_a_container_of_a_killed_run_is_removed(runtime: Runtime) -> None:
     runtime.start()
-    if runtime.engine == "docker":
-        runtime.load()
+    runtime.load()
     killed = runtime.run("remove_tried_container() { :; }; ready_containers")
     assert killed.returncode == 0
     assert runtime.left_containers().strip()

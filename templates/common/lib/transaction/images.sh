@@ -71,23 +71,24 @@ write_archive() {
 }
 
 # A runtime that answers may be unable to run anything: a library of runc is missing, or AppArmor's parser. So a
-# worker is ready when one container of the pause image has run, once in this run of the script.
+# worker is ready when one container of the pause image has run, once since the runtime's last start. Before a change the
+# bundle's pause image may not be here yet: then the runtime has to answer only.
 ready_containers() {
     ready_runtime || return 1
-    [ ! -f "$work/container-ran" ] || return 0
+    runtime_start=$(systemctl show -p ActiveEnterTimestampMonotonic "$runtime_unit" 2>/dev/null)
+    [ ! -f "$work/container-ran" ] || [ "$(cat "$work/container-ran")" != "$runtime_start" ] || return 0
     for image in $IMAGES; do
         ref=${image#*|} ref=${ref%|*}
-        [ "$ref" = "$PAUSE_IMAGE" ] || continue
+        if [ "$ref" != "$PAUSE_IMAGE" ] || ! has_image "$ref" "${image##*|}"; then continue; fi
         reason=$(try_container "${image%%|*}" "$ref") || {
             echo "it runs no container: $reason"
             return 1
         }
-        : >"$work/container-ran"
-        return 0
+        printf '%s\n' "$runtime_start" >"$work/container-ran"
     done
-    echo "the bundle has no image $PAUSE_IMAGE to run"
-    return 1
 }
+
+has_image() { [ "$(image_id "$1")" = "$2" ]; }
 
 wait_for_runtime() {
     tried=0

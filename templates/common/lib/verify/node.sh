@@ -150,6 +150,10 @@ check_host_runtime() {
         saw "$reason"
         return 1
     fi
+    [ -f "$work/container-ran" ] || {
+        saw "this image is not loaded"
+        return 1
+    }
     saw "it ran, and is removed"
 }
 
