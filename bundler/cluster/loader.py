@@ -1,13 +1,12 @@
 """Reads cluster.yaml; reports all errors at once as `file:line:col: path: what, and the fix`."""
 
-import difflib
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from bundler.catalog.signatures import Scheme
 from bundler.cluster.audit_policy import AuditPolicy, check_audit_policy
@@ -16,12 +15,12 @@ from bundler.cluster.components import minor_of
 from bundler.cluster.extra_checks import check_extra
 from bundler.cluster.images import add_needed, check_images
 from bundler.cluster.inputs import Pin
-from bundler.cluster.keys import models_in
 from bundler.cluster.os_packages import check_packages
 from bundler.cluster.plan_conflicts import check_plan_conflicts
 from bundler.cluster.problem import Problem
 from bundler.cluster.schema import Cluster, Containerd
-from bundler.cluster.values import DnsLabel
+from bundler.cluster.validation_messages import explain
+from bundler.cluster.values import DnsLabel, Model
 from bundler.cluster.weakenings import check_weakenings
 from bundler.errors import ConfigError
 from bundler.formats.bounded_yaml import (
@@ -32,7 +31,6 @@ from bundler.formats.bounded_yaml import (
     read_document,
     show_path,
 )
-from bundler.urls import hide_secrets
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +44,12 @@ class Loaded:
     pins_sha256: str | None
 
 
+class _Named(Model):
+    """Only the name of a cluster."""
+
+    name: DnsLabel
+
+
 @dataclass(frozen=True, slots=True)
 class _Document:
     """One YAML file: its data, and line and column of each key and value."""
@@ -53,6 +57,7 @@ class _Document:
     path: Path
     data: dict[str, Any]
     places: dict[YamlPath, tuple[int, int]]
+    raw: dict[YamlPath, str]  # the texts of values that are not text
     sha256: str
 
     def locate(self, path: YamlPath) -> str:
@@ -76,7 +81,10 @@ def load_cluster(path: Path, pins: Path | None = None) -> Loaded:
         cluster = Cluster.model_validate(data)
     except ValidationError as error:
         lines = sorted(
-            {_line(document, where, text) for where, text in _explain(error, data)},
+            {
+                _line(document, where, text)
+                for where, text in explain(error, data, document.raw, Cluster)
+            },
             key=_line_number,
         )
         raise ConfigError("\n".join(lines)) from error
@@ -102,12 +110,13 @@ def read_cluster_name(path: Path) -> str:
     """Read only the name in cluster.yaml, for what needs nothing else; raises ConfigError."""
     document = _read(path)
     if "name" not in document.data:
-        raise ConfigError(_line(document, ("name",), MESSAGES["missing"](None)))
+        raise ConfigError(_line(document, ("name",), "is missing"))
+    name = {"name": document.data["name"]}
     try:
-        return TypeAdapter(DnsLabel).validate_python(document.data["name"], strict=True)
+        return _Named.model_validate(name).name
     except ValidationError as error:
-        text = MESSAGES.get(error.errors()[0]["type"], _quote_pydantic)(error.errors()[0])
-        raise ConfigError(_line(document, ("name",), text)) from error
+        lines = (_line(document, *at) for at in explain(error, name, document.raw, _Named))
+        raise ConfigError("\n".join(lines)) from error
 
 
 def _resolve_files(cluster: Cluster, base: Path) -> Cluster:
@@ -161,7 +170,7 @@ def _check_audit(cluster: Cluster) -> Iterator[Problem]:
     except ConfigError as error:
         yield from (Problem(path=where, text=line) for line in error.message.splitlines())
     except ValidationError as error:
-        for place, text in _explain(error, document.data, model=AuditPolicy):
+        for place, text in explain(error, document.data, document.raw, AuditPolicy):
             yield Problem(path=where, text=_line(document, place, text))
     else:
         yield from check_audit_policy(policy, path.name, minor_of(cluster.kubernetes.version))
@@ -178,9 +187,10 @@ def _read_pins(path: Path) -> _Document:
             Pin.model_validate(pin)
         except ValidationError as error:
             place = ("artifacts", name)
+            raw = {path[2:]: text for path, text in document.raw.items() if path[:2] == place}
             errors += [
                 _line(document, (*place, *where), text)
-                for where, text in _explain(error, pin, place)
+                for where, text in explain(error, pin, raw, Pin)
             ]
     if errors:
         raise ConfigError("\n".join(errors))
@@ -199,108 +209,7 @@ def _read(path: Path, wanted: str = "apiVersion, name and nodes") -> _Document:
     if not isinstance(document.data, dict):
         raise ConfigError(f"{path}:1:1: must be a mapping with {wanted}")
     digest = hashlib.sha256(content).hexdigest()
-    return _Document(path, document.data, document.places, digest)
-
-
-def _explain(
-    error: ValidationError, data: object, place: YamlPath = (), model: type[BaseModel] = Cluster
-) -> Iterator[tuple[YamlPath, str]]:
-    """pydantic's errors as (path below data, message); `place` is the path of the data."""
-    for found in error.errors():
-        where = _path_in_file(found["loc"], data)
-        if found["type"] == "extra_forbidden":
-            yield where, _explain_unknown_key((*place, *where), model)
-        elif found["type"] in {"union_tag_not_found", "union_tag_invalid"}:
-            key = "kind" if found["ctx"]["discriminator"] == "'kind'" else "engine"
-            yield (*where, key), MESSAGES[found["type"]](found)
-        else:
-            yield where, MESSAGES.get(found["type"], _quote_pydantic)(found)
-
-
-def _quote_pydantic(found: Any) -> str:
-    text = found["msg"].removeprefix("Value error, ")
-    if text.startswith("Input is not "):
-        return f"{_short(found['input'])} {text.removeprefix('Input ')}"
-    return f"must be {text.removeprefix('Input should be ')}, not {_short(found['input'])}"
-
-
-def _expected(found: Any) -> str:
-    return f"must be {found['ctx']['expected']}, not {_short(found['input'])}"
-
-
-def _no_mapping(found: Any) -> str:
-    return f"must be a mapping (key: value), not {_short(found['input'])}"
-
-
-MESSAGES: dict[str, Callable[[Any], str]] = {
-    "missing": lambda _: "is missing",
-    "union_tag_not_found": lambda _: "is missing: give nginx-keepalived, node-local or external",
-    "union_tag_invalid": lambda found: f"must be one of {found['ctx']['expected_tags']}",
-    "literal_error": _expected,
-    "enum": _expected,
-    "value_error": lambda found: f"{found['ctx']['error']}{_explain_yaml_type(found['input'])}",
-    "string_pattern_mismatch": lambda found: (
-        f"must match {found['ctx']['pattern']}, not {_short(found['input'])}"
-    ),
-    "too_short": lambda _: "must not be empty",
-    "model_type": _no_mapping,
-    "dict_type": _no_mapping,
-    "model_attributes_type": _no_mapping,
-    "tuple_type": lambda found: f"must be a list, not {_short(found['input'])}",
-}
-"""Type of a pydantic error → message; other types get pydantic's own text."""
-
-
-def _path_in_file(location: tuple[int | str, ...], data: object) -> YamlPath:
-    """pydantic's location without the parts that are not keys: tags of unions, `[key]`."""
-    path: list[str | int] = []
-    here: Any = data
-    for index, part in enumerate(location):
-        last = index == len(location) - 1
-        if isinstance(here, dict) and (part in here or (last and isinstance(part, str))):
-            if part == "[key]":
-                continue
-            path.append(part)
-            here = here.get(part)
-        elif isinstance(here, list) and isinstance(part, int) and part < len(here):
-            path.append(part)
-            here = here[part]
-    return tuple(path)
-
-
-def _explain_unknown_key(where: YamlPath, model: type[BaseModel]) -> str:
-    allowed = _allowed_keys(where[:-1], model)
-    close = difflib.get_close_matches(str(where[-1]), allowed, n=1, cutoff=0.6)
-    if close:
-        return f"unknown key; did you mean '{close[0]}'?"
-    return f"unknown key; allowed: {', '.join(allowed)}"
-
-
-def _allowed_keys(where: YamlPath, model: type[BaseModel]) -> list[str]:
-    """The keys that the schema allows at a path of the file."""
-    models: list[Any] = [model]
-    for part in where:
-        if isinstance(part, int):
-            continue
-        models = [
-            inner
-            for model in models
-            for name, field in model.model_fields.items()
-            if (field.alias or name) == part
-            for inner in models_in(field.annotation)
-        ] or models
-    return sorted({f.alias or name for m in models for name, f in m.model_fields.items()})
-
-
-def _explain_yaml_type(value: object) -> str:
-    if isinstance(value, str | dict | list | tuple) or value is None:
-        return ""
-    return f" (YAML reads {value!r} here: write it in quotes)"
-
-
-def _short(value: object) -> str:
-    text = hide_secrets(repr(value) if isinstance(value, str) else f"{value}")
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return _Document(path, document.data, document.places, document.raw, digest)
 
 
 def _line(document: _Document, path: YamlPath, text: str) -> str:

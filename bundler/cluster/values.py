@@ -38,10 +38,14 @@ def _check_dns_name(value: str) -> str:
     return value
 
 
+class NotAVersionError(ValueError):
+    """A value that is no full version; the message names one that is."""
+
+
 def _check_version(value: object) -> object:
     text = str(value) if isinstance(value, str | float | int) else ""
     if not VERSION.fullmatch(text.removeprefix("v")):
-        raise ValueError("must be a full version such as 1.20.2")
+        raise NotAVersionError("must be a full version such as 1.20.2")
     return text.removeprefix("v")
 
 

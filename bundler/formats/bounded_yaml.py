@@ -94,6 +94,7 @@ class Document:
 
     data: Any
     places: dict[YamlPath, tuple[int, int]]
+    raw: dict[YamlPath, str]  # the texts of values that are not text
 
 
 def read_document(text: str, bounds: Bounds = BOUNDS) -> Document:
@@ -107,7 +108,7 @@ def read_document(text: str, bounds: Bounds = BOUNDS) -> Document:
     data = construction.construct(root, ()) if root else None
     if construction.faults:
         raise YamlError(*(construction.faults[place] for place in sorted(construction.faults)))
-    return Document(data, construction.places)
+    return Document(data, construction.places, construction.raw)
 
 
 def read_bytes(path: Path, bounds: Bounds = BOUNDS) -> bytes:
@@ -232,6 +233,7 @@ class _Construction:
     """Python data in the making, with the places and faults that were found."""
 
     places: dict[YamlPath, tuple[int, int]] = field(default_factory=dict)
+    raw: dict[YamlPath, str] = field(default_factory=dict)
     faults: dict[tuple[int, int], Fault] = field(default_factory=dict)
     merged: dict[int, dict[str, tuple[Node, Node]]] = field(default_factory=dict)
 
@@ -255,6 +257,8 @@ class _Construction:
             return self._refuse_tag(node, path)
         if text := _refuse_hidden(node.content):
             return self._refuse(node, path, text)
+        if node.tag not in {TEXT, f"{TAG}null"}:
+            self.raw[path] = node.content
         try:
             return SCALARS[node.tag](node.content)
         except (ValueError, LookupError) as error:
