@@ -2,16 +2,39 @@
 
 import os
 import subprocess
+import zlib
 from pathlib import Path
 
 import pytest
 from support.descriptions import write_description
-from support.shells import PINS, SHELLS, Sh
+from support.shells import CHOSEN, PINS, SHELLS, Sh
 from support.trees import Trees
 
 from bundler.cache.store import Cache
 from bundler.pipeline import render
 from bundler.project import Inputs
+
+OTHERS = ("busybox", "bash")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Slow tests run under dash and, in turn, one other shell; `make test-long` runs them under all."""
+    if CHOSEN != [""]:
+        return
+    ids = {item.nodeid for item in items}
+    left_out = {item for item in items if not _is_its_turn(item, ids)}
+    config.hook.pytest_deselected(items=list(left_out))
+    items[:] = [item for item in items if item not in left_out]
+
+
+def _is_its_turn(item: pytest.Item, ids: set[str]) -> bool:
+    test, _, parameters = item.nodeid.partition("[")
+    shell = next((name for name in OTHERS if name in parameters.rstrip("]").split("-")), None)
+    if not shell or not item.get_closest_marker("slow"):
+        return True
+    if f"{test}[{parameters.replace(shell, 'dash', 1)}" not in ids:
+        return True  # this case runs under one shell only
+    return shell == OTHERS[zlib.crc32(test.encode()) % len(OTHERS)]
 
 
 @pytest.fixture(params=SHELLS, ids=[shell[0] for shell in SHELLS])
