@@ -18,6 +18,7 @@ from bundler.cluster.inputs import Pin
 from bundler.cluster.os_packages import check_packages
 from bundler.cluster.plan_conflicts import check_plan_conflicts
 from bundler.cluster.problem import Problem
+from bundler.cluster.requirements import check_requirements
 from bundler.cluster.schema import Cluster, Containerd
 from bundler.cluster.validation_messages import explain
 from bundler.cluster.values import DnsLabel, Model
@@ -91,8 +92,8 @@ def load_cluster(path: Path, pins: Path | None = None) -> Loaded:
     cluster = add_needed(_resolve_files(cluster, path.parent))
     problems = [
         *check_cluster(cluster), *check_extra(cluster), *check_images(cluster),
-        *check_packages(cluster), *_check_audit(cluster), *check_weakenings(cluster),
-        *check_plan_conflicts(cluster),
+        *check_packages(cluster), *check_requirements(cluster), *_check_audit(cluster),
+        *check_weakenings(cluster), *check_plan_conflicts(cluster),
     ]  # fmt: skip
     errors = [_line(document, p.path, p.text) for p in problems if p.is_error]
     if errors:

@@ -45,6 +45,7 @@ from bundler.cluster.plan import (
     runtime_versions,
     virtual_router_id,
 )
+from bundler.cluster.requirements import list_host_rows
 from bundler.cluster.schema import Cluster, Role
 from bundler.cluster.settings import make_config, make_flags
 from bundler.cluster.taints import list_planned_taints
@@ -289,6 +290,7 @@ def _make_host_values(plan: ClusterPlan, node: NodePlan) -> dict[str, Any]:
     minor = minor_of(plan.cluster.kubernetes.version)
     return {
         "serving": list_serving(plan, node),
+        "requirements": list_host_rows(plan.cluster, node.roles),
         "api_server_stop": row_for(API_SERVER_STOP, minor),
         "api_server_days": row_for(LOOPBACK_DAYS, minor) - LOOPBACK_MARGIN,
         "units": has(UNITS),

@@ -217,9 +217,10 @@ check_trust "$@"
 
 for part in core/environment core/common core/https core/etcd-alarms core/resolver core/manifest core/redact \
     core/json transaction/payload transaction/seal preflight/checks preflight/kernel preflight/host \
-    preflight/firewall overrides/overrides packages/packages packages/dpkg packages/rpm transaction/host-diff \
-    transaction/dry-run coordination/rollout-order coordination/keys coordination/key-stages coordination/drain \
-    transaction/files transaction/generations transaction/images transaction/units transaction/ready; do
+    preflight/firewall preflight/programs overrides/overrides packages/packages packages/dpkg packages/rpm \
+    transaction/host-diff transaction/dry-run coordination/rollout-order coordination/keys coordination/key-stages \
+    coordination/drain transaction/files transaction/generations transaction/images transaction/units \
+    transaction/ready; do
     # shellcheck disable=SC1090 # the files of the bundle
     . "$here/lib/$part.sh" || exit 2
 done
@@ -243,6 +244,7 @@ main() {
     take_slots
     install_packages
     [ "$packages_only" = no ] || finish_packages_only
+    check_programs_again
     ! is_staged || finish_staged
     save_generation
     keep_seal "$to"

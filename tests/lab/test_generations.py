@@ -107,8 +107,8 @@ FAULTS = [
         id="a-kubelet-that-cannot-start", marks=pytest.mark.long,
     ),
     pytest.param(
-        "echo garbage >rootfs/opt/k8s/bin/kube-scheduler", "kube-scheduler",
-        id="a-file-that-is-not-a-program", marks=pytest.mark.long,
+        "printf '#!/bin/sh\\nexit 1\\n' >rootfs/opt/k8s/bin/kube-scheduler", "kube-scheduler",
+        id="a-program-that-ends-at-once", marks=pytest.mark.long,
     ),
 ]  # fmt: skip
 

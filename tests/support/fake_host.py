@@ -39,6 +39,7 @@ command=$1
 shift
 [ "$1" != --runtime ] || shift
 case $command in
+    --version) echo "systemd 252 (252.39-1~deb12u1)" ;;
     is-active) if [ -e "active/$1" ]; then echo active; else echo inactive; exit 3; fi ;;
     is-enabled) [ -e "enabled/$1" ] && [ ! -e "masked/$1" ] ;;
     cat) [ -e "known/$1" ] ;;

@@ -95,6 +95,8 @@ TAINT = "{key: a, effect: NoSchedule, timeAdded: 3}"
         ("1.20", "kubelet: {config: {imageMinimumGCAge: 120}}", "must be a duration such as 30s or 1h30m, not 120"),
         ("1.20", "kubelet: {config: {imageMinimumGCAge: 2 minutes}}", "must be a duration"),
         ("1.20", "kubelet: {config: {systemReserved: {cpu: 1}}}", "systemReserved.cpu: must be text, not 1: write '1' with quotes"),
+        ("1.20", "kubelet: {config: {kubeReserved: {memory: 1024}}}", "kubeReserved.memory: must be text, not 1024: write '1024' with quotes"),
+        ("1.20", "kubelet: {config: {evictionSoft: nil}}", "evictionSoft: must be a mapping, not 'nil'"),
         ("1.20", "kubelet: {config: {evictionHard: memory.available}}", "evictionHard: must be a mapping"),
         ("1.20", "kubelet: {config: {authorization: Webhook}}", "authorization: must be a mapping, not 'Webhook'"),
         ("1.20", "kubelet: {config: {authorization: {webhook: {cacheAuthorizedTTL: 5}}}}", "cacheAuthorizedTTL: must be a duration"),

@@ -18,8 +18,10 @@ older-state|advice|the bundle's certificates are not older than the installed on
 lock|no|no other install.sh or uninstall.sh is running
 address|yes|the node's address is on one of the host's interfaces
 interface|yes|this host has the interface for the endpoint's address
+requirements|yes|the host has the cgroup version, the kernel and the systemd that the bundle's versions need
 arch|no|the host has the processor architecture of the bundle's programs
 cgroups|yes|the kernel has the cgroup controllers that containers need
+programs|yes|the bundle's programs run on this host, from where they are installed
 packages|yes|the bundle's packages are for this host, and dpkg or rpm can install them (skipped: none is installed)
 commands|yes|the programs that the units call are installed, or in the bundle's packages
 nginx-stream|yes|nginx has its stream module
@@ -62,9 +64,9 @@ run_preflight() {
     check_state
     check_older_state
     if ! is_staged; then
-        for preflight in root systemd targets host interface other_bundle lock arch cgroups packages commands \
-            nginx_stream apparmor ports units sysctls overrides swap clock bootstrap_token upgrade etcd_alarm \
-            cut_short turn drain time_sync firewall seccomp selinux resolver; do
+        for preflight in root systemd targets host interface other_bundle lock arch requirements cgroups packages \
+            programs commands nginx_stream apparmor ports units sysctls overrides swap clock bootstrap_token upgrade \
+            etcd_alarm cut_short turn drain time_sync firewall seccomp selinux resolver; do
             "check_$preflight"
         done
     fi
