@@ -166,6 +166,19 @@ def test_another_alarm_stops_defragmenting(site: Site, tmp_path: Path) -> None:
     assert "alarms are on: CORRUPT" in maintain(member, "health").stderr
 
 
+def test_members_before_3_4_16_serve_too_although_they_know_no_exclude(site: Site) -> None:
+    """The answer of an older member: 503 for every path of /health; etcdctl's answers are real."""
+    (member,) = build(site, "m1")
+    member.start()
+    wait_ready([member])
+    asked = (
+        "https_status() { echo 503; }; is_etcd_serving https://$ADDRESS:2379 a b c; echo serving=$?"
+    )
+    assert "serving=1\n" in run_parts(member, asked).stdout  # 503 without an alarm
+    fill(member)
+    assert "serving=0\n" in run_parts(member, asked).stdout
+
+
 def test_a_larger_quota_goes_in_although_the_alarm_is_on(site: Site) -> None:
     members = build(site, "m1", "m2", "m3")
     for member in members:

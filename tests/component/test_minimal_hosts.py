@@ -25,6 +25,7 @@ COMMANDS = [
     "ethtool",
     "modprobe",
     "ipvsadm",
+    "apparmor_parser",
 ]
 SNAPSHOT = "dpkg-query -W -f '${Package} ${db:Status-Status}\\n' | grep -v config-files | sort"
 CONFIGURATION = "find /etc/apt /usr/sbin/policy-rc.d -type f 2>/dev/null | sort | xargs sha256sum"

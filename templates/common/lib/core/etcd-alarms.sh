@@ -32,16 +32,15 @@ list_etcd_alarms() {
 has_only_nospace() { [ "$(list_etcd_alarms "$1")" = NOSPACE ]; }
 
 # is_etcd_serving ENDPOINT CA CERT KEY: whether the member answers reads with a quorum, NOSPACE or not. Sets etcd_reason.
-# Before 3.4.16 /health knows no exclude: then etcdctl asks, where this host has it.
+# exclude= came with 3.4.16, leaves one member's alarm out only, and without an alarm etcd logs a warning: so it is asked
+# second, and then etcdctl, where this host has it.
 is_etcd_serving() {
     etcd_member=${1#https://}
-    etcd_reason=$(HTTPS_TIMEOUT=4 https_status "${etcd_member%:*}" "${etcd_member##*:}" '/health?exclude=NOSPACE' \
-        "$2" "$3" "$4")
-    case $etcd_reason in
-        200) return 0 ;;
-        000*) ;;
-        *) ! is_read_with_nospace "$1" || return 0 ;;
-    esac
+    for etcd_path in /health '/health?exclude=NOSPACE'; do
+        etcd_reason=$(HTTPS_TIMEOUT=4 https_status "${etcd_member%:*}" "${etcd_member##*:}" "$etcd_path" "$2" "$3" "$4")
+        case $etcd_reason in 200) return 0 ;; 000*) break ;; esac
+    done
+    case $etcd_reason in 000*) ;; *) ! is_read_with_nospace "$1" || return 0 ;; esac
     etcd_reason="$1/health gives ${etcd_reason#000 }"
     return 1
 }
@@ -52,7 +51,7 @@ is_read_with_nospace() { has_only_nospace "$1" && ask_etcd "$1" get bundler/quor
 read_etcd_size() {
     etcd_member=${1#https://}
     HTTPS_TIMEOUT=8 https_get "${etcd_member%:*}" "${etcd_member##*:}" /metrics "$2" "$3" "$4" | awk '
-        $1 == "etcd_mvcc_db_total_size_in_bytes" || $1 == "etcd_debugging_mvcc_db_total_size_in_bytes" { size = $2 }
+        $1 == "etcd_mvcc_db_total_size_in_bytes" { size = $2 }
         $1 == "etcd_server_quota_backend_bytes" { quota = $2 }
         END { if (size != "" && quota != "") printf "%.0f %.0f\n", size, quota }'
 }
