@@ -179,6 +179,14 @@ def test_drop_ins_that_change_what_a_unit_runs_are_named(
     assert found[0][2].endswith("; systemctl daemon-reload")
 
 
+def test_a_masked_unit_is_named(host: Host) -> None:
+    host.link("/etc/systemd/system/docker.service", "/dev/null")
+    ((level, what, _),) = host.overrides()
+    assert (level, what) == (
+        "advice", "docker.service is masked on this host, and the bundle's file replaces the mask"
+    )  # fmt: skip
+
+
 @needs_analyze
 @pytest.mark.slow
 def test_systemd_reads_the_same_drop_ins(host: Host) -> None:

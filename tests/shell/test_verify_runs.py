@@ -286,6 +286,7 @@ def node(run: Run, tmp_path: Path) -> Callable[..., dict[str, dict[str, Any]]]:
         facts = (
             f"UNITS='{units}'\nSYSCTLS='net.ipv4.ip_forward=0'\nMODULES=''\nSWAP_OFF=''\nPORTS=''\n"
             "KUBELET_ROOT=/var/lib/kubelet\nADDRESS=127.9.9.1\nFEATURES=''\nSERVING=''\n"
+            "BOOT_UNITS=bundler-recover.service\nSYSCTLS_WANTED=''\nPAUSE_IMAGE=registry.k8s.io/pause:3.2\n"
         )
         done = run("--node", "--timeout", "0", "--json", roles="worker", facts=facts, manifest=(
             f"{digest} 0644 10 rootfs/etc/kubernetes/one.yaml\n"))  # fmt: skip
@@ -305,6 +306,26 @@ def test_a_host_is_checked_alone(node: Callable[..., dict[str, dict[str, Any]]])
     assert checks["host-units"]["ok"]
     assert checks["host-files"]["ok"]
     assert not checks["host-kubelet"]["ok"]
+
+
+def test_files_that_win_over_the_bundles_are_named_with_their_fix(
+    node: Callable[..., dict[str, dict[str, Any]]], tmp_path: Path
+) -> None:
+    assert node()["host-overrides"]["seen"] == "none"
+    folder = tmp_path / "etc/systemd/system/kubelet.service.d"
+    folder.mkdir(parents=True)
+    (folder / "10-kubeadm.conf").write_text("[Service]\nExecStart=\nExecStart=/usr/bin/kubelet\n")
+    (folder / "proxy.conf").write_text("[Service]\nEnvironment=HTTPS_PROXY=http://proxy:3128\n")
+    check = node()["host-overrides"]
+    path = "/etc/systemd/system/kubelet.service.d"
+    assert not check["ok"]
+    assert (
+        f"{path}/10-kubeadm.conf changes ExecStart of kubelet.service; fix: rm {path}/"
+        in check["seen"]
+    )
+    assert f"note: {path}/proxy.conf changes Environment of kubelet.service" in check["seen"]
+    (folder / "10-kubeadm.conf").unlink()
+    assert node()["host-overrides"]["ok"]
 
 
 def test_a_kubelet_that_waits_for_its_certificate_is_explained(

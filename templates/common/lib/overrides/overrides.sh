@@ -67,7 +67,14 @@ list_drop_in_folders() {
     echo "${1##*.}.d"
 }
 
+# A mask in /etc is a link in place of the unit file.
 list_unit_overrides() {
+    for unit in $UNITS $BOOT_UNITS; do
+        masked=$1/etc/systemd/system/$unit
+        [ ! -L "$masked" ] || [ -s "$masked" ] ||
+            print_override advice "$unit is masked on this host, and the bundle's file replaces the mask" \
+                "nothing, if the bundle is to run it; otherwise do not install on this host"
+    done
     for unit in $UNITS $BOOT_UNITS; do
         for folder in $(list_drop_in_folders "$unit"); do
             for place in $UNIT_PLACES; do

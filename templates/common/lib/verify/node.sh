@@ -79,7 +79,7 @@ check_host_overrides() {
     list_overrides "$prefix" >"$work/overrides"
     saw "$(awk -F '\t' '{ printf "%s%s%s; fix: %s", (NR > 1 ? ". " : ""), ($1 == "must" ? "" : "note: "), $2, $3 }
         END { if (NR == 0) print "none" }' "$work/overrides")"
-    ! grep -q '^must' "$work/overrides"
+    ! grep -q '^must' "$work/overrides" || return 2
 }
 
 # "ADDRESS PORT" in hexadecimal of every local port that listens: "0100007F 1F90".
