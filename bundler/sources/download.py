@@ -38,6 +38,7 @@ from bundler.sources.transport import Session, make_session, open_url
 from bundler.urls import show_url
 
 PROGRESS = 1 << 20  # bytes that an attempt must add so that the count of attempts starts again
+LONG_WAIT = 10.0  # seconds; a retry after such a wait is always shown
 RECEIVED = 1 << 18  # bytes that are received and written at a time: a kill -9 loses no more
 
 
@@ -78,6 +79,7 @@ class FetchOptions:
     backoff: float = FIRST_WAIT  # seconds before the second attempt
     progress: Progress = field(default_factory=NoProgress)
     session: Session = field(default_factory=make_session)
+    reported: set[tuple[str, str]] = field(default_factory=set)  # host and reason of retries
     stop: threading.Event = field(default_factory=threading.Event)  # set: every download stops soon
 
     def pause(self, seconds: float) -> None:
@@ -160,6 +162,10 @@ def _download(artifact: Artifact, url: str, partial: Path, options: FetchOptions
         return True
 
     def report(error: RetryableError, seconds: float) -> None:
+        reason = (urlsplit(show_url(url)).netloc, str(error))
+        if reason in options.reported and seconds < LONG_WAIT:
+            return  # many files of one host fail in the same way
+        options.reported.add(reason)
         log.info(f"  {artifact.label}: {show_url(url)}: {error}; retry in {seconds:g} s")
 
     return retry(

@@ -19,7 +19,13 @@ from bundler.sources.download import (
     receive,
 )
 from bundler.sources.mirrors import list_sources
-from bundler.sources.retries import NotFoundError, SourceError, StoppedError
+from bundler.sources.retries import (
+    NotFoundError,
+    SourceError,
+    StoppedError,
+    UnavailableError,
+    merge_failures,
+)
 from bundler.urls import show_url
 
 __all__ = [
@@ -68,12 +74,7 @@ def run_jobs(calls: Iterable[Callable[[], Result]], options: FetchOptions) -> li
             _wait_for(jobs, GRACE)
             raise
     if failures:
-        # a hint has parts; what several files have in common is said once
-        hints = dict.fromkeys(part for error in failures for part in (error.hint or "").split("; "))
-        raise ArtifactError(
-            "\n".join(dict.fromkeys(error.message for error in failures)),
-            hint="; ".join(filter(None, hints)) or None,
-        )
+        raise merge_failures(failures)
     return results
 
 
@@ -126,7 +127,7 @@ def _run(call: Callable[[], Result], options: FetchOptions) -> Result:
 
 def _try_all(artifact: Artifact, options: FetchOptions, fetch: Callable[[str], Result]) -> Result:
     sources = list_sources(artifact.url, options.mirrors, offline=options.offline)
-    return try_sources(artifact.label, sources, fetch, lambda _: _hint(artifact, options))
+    return try_sources(artifact.label, sources, fetch, partial(_hint, artifact, options))
 
 
 def try_sources(
@@ -149,22 +150,20 @@ def try_sources(
             return fetch(source)
         except SourceError as reason:
             tried[show_url(source)] = reason
-    lines = (
-        "\n".join(f"  {where}: {reason}" for where, reason in tried.items())
-        or "  no source is configured"
-    )
     hints = dict.fromkeys(reason.hint for reason in tried.values() if reason.hint)
-    kind = NotFoundError if all(r.is_absent for r in tried.values()) else ArtifactError
-    raise kind(
-        f"{label}: no source has the file:\n{lines or '  no source is configured'}",
-        hint="; ".join((*hints, hint(tried))),
-    )
+    kind = NotFoundError if all(r.is_absent for r in tried.values()) else UnavailableError
+    raise kind(label, tried, "; ".join((*hints, hint(tried))))
 
 
-def _hint(artifact: Artifact, options: FetchOptions) -> str:
+def _hint(artifact: Artifact, options: FetchOptions, tried: Mapping[str, SourceError]) -> str:
     if options.offline:
         return (
             "give a directory that has the file with --mirror DIR, or build once without --offline"
+        )
+    if tried and not any(reason.is_answer for reason in tried.values()):
+        return (
+            "check the network, DNS and proxy (HTTPS_PROXY) of this machine, or use --mirror DIR or"
+            " URL"
         )
     close = closest_versions(artifact.component, artifact.version, artifact.arch)
     near = f"; similar pinned versions of {artifact.component}: {', '.join(close)}" if close else ""

@@ -6,9 +6,10 @@ a bad certificate) is not retried; the caller tries the next source. Only this m
 """
 
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 import requests
 from requests.utils import get_environ_proxies, select_proxy
@@ -38,23 +39,77 @@ Answer = TypeVar("Answer")
 class RetryableError(Exception):
     """An error that a retry may solve; `wait` is the number of seconds that the server asks for."""
 
-    def __init__(self, reason: str, *, wait: float | None = None, hint: str = "") -> None:
+    def __init__(
+        self, reason: str, *, wait: float | None = None, hint: str = "", is_answer: bool = False
+    ) -> None:
         super().__init__(reason)
         self.wait = wait
         self.hint = hint
+        self.is_answer = is_answer  # the server answered, with an error
 
 
 class SourceError(Exception):
     """A permanent error of one source; the next source may have the file."""
 
-    def __init__(self, reason: str, *, hint: str = "", is_absent: bool = False) -> None:
+    def __init__(
+        self, reason: str, *, hint: str = "", is_absent: bool = False, is_answer: bool = True
+    ) -> None:
         super().__init__(reason)
         self.hint = hint
         self.is_absent = is_absent  # the source works and does not have the file
+        self.is_answer = is_answer  # false: there was no connection, or it broke
 
 
-class NotFoundError(ArtifactError):
+class UnavailableError(ArtifactError):
+    """No source has the file, or none could be reached."""
+
+    def __init__(self, label: str, tried: Mapping[str, SourceError], hint: str) -> None:
+        lines = "\n".join(f"  {where}: {reason}" for where, reason in tried.items())
+        super().__init__(
+            f"{label}: no source has the file:\n{lines or '  no source is configured'}", hint=hint
+        )
+        self.label = label
+        self.tried = tried  # source → its error
+
+
+class NotFoundError(UnavailableError):
     """All sources work, and none of them has the file."""
+
+
+def merge_failures(failures: Iterable[ArtifactError]) -> ArtifactError:
+    """One error for all; files that could not be had for one reason share a message.
+
+    A hint has parts; what several files have in common is said once.
+    """
+    shared: dict[object, list[ArtifactError]] = {}
+    for failure in failures:
+        shared.setdefault(_reasons_of(failure) or failure.message, []).append(failure)
+    messages = (_merge_messages(group) for group in shared.values())
+    hints = dict.fromkeys(
+        part
+        for group in shared.values()
+        for error in group
+        for part in (error.hint or "").split("; ")
+    )
+    return ArtifactError("\n".join(messages), hint="; ".join(filter(None, hints)) or None)
+
+
+def _reasons_of(failure: ArtifactError) -> tuple[str, ...]:
+    """Why each source failed; nothing if one answered that it does not have the file."""
+    tried = failure.tried.values() if isinstance(failure, UnavailableError) else ()
+    return () if any(reason.is_absent for reason in tried) else tuple(map(str, tried))
+
+
+def _merge_messages(group: Sequence[ArtifactError]) -> str:
+    files = {f.label: f.tried for f in group if isinstance(f, UnavailableError)}
+    if len(files) < 2:
+        return group[0].message
+    lines = []
+    for number, reason in enumerate(_reasons_of(group[0])):
+        sources = (list(tried)[number] for tried in files.values())
+        hosts = dict.fromkeys(urlsplit(source).netloc or source for source in sources)
+        lines.append(f"  {', '.join(hosts)}: {reason}")
+    return "\n".join([f"{len(files)} files cannot be downloaded: {', '.join(files)}", *lines])
 
 
 class StoppedError(ArtifactError):
@@ -84,7 +139,7 @@ def retry(
                 wait, failed = first_wait, 0
             seconds = error.wait if error.wait is not None else wait
             if failed == ATTEMPTS:
-                raise SourceError(str(error), hint=error.hint) from error
+                raise SourceError(str(error), hint=error.hint, is_answer=error.is_answer) from error
             if seconds > MAX_WAIT:
                 raise SourceError(f"{error}, and asks to wait {seconds:.0f} s") from error
             report(error, seconds)
@@ -140,7 +195,7 @@ def _classify_status(response: requests.Response, redirected: str) -> Exception:
     except (InvalidHeader, ValueError, OverflowError):
         wait = None
     wait = min(wait, ONE_YEAR) if wait is not None else None  # the header may have many digits
-    return RetryableError(reason, wait=wait)
+    return RetryableError(reason, wait=wait, is_answer=True)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -152,5 +207,6 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _shorten(error: BaseException) -> str:
-    text = str(error) or type(error).__name__
+    strerror = error.strerror if isinstance(error, OSError) else None
+    text = strerror or str(error) or type(error).__name__
     return text if len(text) < 200 else f"{text[:197]}..."

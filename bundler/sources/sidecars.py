@@ -80,11 +80,11 @@ def fetch_sidecar(
         return options.cache.blob_path(ALGORITHM, known.digest).read_bytes()
     if not fault:
         return None
-    raise ArtifactError(
-        fault.message,
-        hint=f"{fault.hint}; only HTTP 404 and 410 mean that upstream has none: try again later,"
-        f" or {kind.instead}",
-    ) from fault
+    fault.hint = (
+        f"{fault.hint}; only HTTP 404 and 410 mean that upstream has none: try again later, or"
+        f" {kind.instead}"
+    )
+    raise fault
 
 
 def find_cached_sidecars(artifact: Artifact, url: str, cache: Cache) -> tuple[Artifact, ...]:

@@ -79,6 +79,12 @@ def test_type_default_and_allowed_values_come_from_the_schema() -> None:
 
 def test_children_of_an_object_are_its_keys() -> None:
     (nodes,) = find_keys("nodes")
-    assert [key.name for key in list_children(nodes)] == ["name", "address", "roles", "arch"]
+    assert [key.name for key in list_children(nodes)] == [
+        "name",
+        "address",
+        "roles",
+        "arch",
+        "interface",
+    ]
     (roles,) = find_keys("nodes.roles")
     assert list_children(roles) == ()

@@ -225,13 +225,13 @@ def test_a_full_disk_stops_the_other_downloads(
     assert len(server.requests) < 20
 
 
-def test_an_unreachable_server_is_reported_with_the_sources_and_similar_versions(
+def test_an_unreachable_server_is_reported_with_the_sources_and_the_network_to_check(
     options: FetchOptions,
 ) -> None:
     with pytest.raises(BundlerError) as caught:
         ensure_artifact(make_artifact("http://127.0.0.1:9" + PATH), options)
     assert "http://127.0.0.1:9" in caught.value.message
-    assert "3.4." in (caught.value.hint or "")
+    assert "check the network, DNS and proxy" in (caught.value.hint or "")
 
 
 def make_stated(server: Server, size: int, content: bytes = CONTENT) -> Any:
@@ -447,6 +447,37 @@ def test_what_several_failed_downloads_have_in_common_is_hinted_once(
     assert hint.count("check the version and the network") == 1
     assert "versions of etcd: " in hint
     assert "versions of kubernetes-node: " in hint
+
+
+def test_a_network_fault_gives_one_message_for_all_files(
+    options: FetchOptions, capsys: pytest.CaptureFixture[str]
+) -> None:
+    artifacts = [
+        replace(make_artifact(f"http://127.0.0.{host}:1/{number}"), version=f"3.4.{host}{number}", digest=f"{host}{number}" * 32)
+        for host in (1, 2) for number in (1, 2, 3)
+    ]  # fmt: skip
+    with pytest.raises(ArtifactError) as caught:
+        ensure_artifacts(artifacts, options)
+    heading, *reasons = caught.value.message.splitlines()
+    assert heading.startswith("6 files cannot be downloaded: etcd 3.4.11 (amd64), etcd 3.4.12")
+    assert reasons == ["  127.0.0.1:1, 127.0.0.2:1: Connection refused"]
+    hint = caught.value.hint or ""
+    assert hint.startswith("check the network, DNS and proxy (HTTPS_PROXY) of this machine")
+    assert hint.count("--mirror DIR") == 1
+    assert "similar pinned versions" not in hint
+    assert capsys.readouterr().err.count("retry in") == 2  # one for each host
+
+
+def test_files_that_fail_for_different_reasons_are_told_apart(
+    server: Server, options: FetchOptions
+) -> None:
+    server.statuses = [403]
+    refused = replace(make_artifact("http://127.0.0.1:1/x"), digest="1" * 64)
+    with pytest.raises(ArtifactError) as caught:
+        ensure_artifacts([make_artifact(server.url + PATH), refused], options)
+    assert caught.value.message.count("no source has the file") == 2
+    assert "HTTP 403" in caught.value.message
+    assert "Connection refused" in caught.value.message
 
 
 @pytest.mark.slow
