@@ -264,6 +264,83 @@ def test_a_probe_check_passes_only_if_every_result_is_ok(
     assert (code, rest) == (("2", [seen]) if seen else ("0", ["4 pings from 2 workers"]))
 
 
+UPGRADED = """\
+kube-apiserver m1 1.34.9
+kube-apiserver m2 1.34.9
+kube-controller-manager m1 1.33.13
+kube-scheduler m1 1.34.9
+kubelet w1 1.34.9
+kube-proxy w1 1.31.0
+"""
+
+
+@pytest.mark.parametrize(
+    ("former", "now", "said"),
+    [
+        ("", "", []),
+        # seen: the control plane went back, the worker did not
+        ("kube-apiserver m2 1.34.9", "kube-apiserver m2 1.33.13",
+         ["kube-scheduler on m1 (1.34.9) is newer than kube-apiserver on m2 (1.33.13)",
+          "kubelet on w1 (1.34.9) is newer than kube-apiserver on m2 (1.33.13)"]),
+        ("kube-apiserver m2 1.34.9", "kube-apiserver m2 1.36.0",
+         ["kube-apiserver on m2 (1.36.0) and kube-apiserver on m1 (1.34.9): API servers may differ by one minor version",
+          "kube-controller-manager on m1 (1.33.13) is more than 1 minor version older than kube-apiserver on m2 (1.36.0)",
+          "kube-scheduler on m1 (1.34.9) is more than 1 minor version older than kube-apiserver on m2 (1.36.0)",
+          "kube-proxy on w1 (1.31.0) is more than 3 minor versions older than kube-apiserver on m2 (1.36.0)"]),
+        ("kube-proxy w1 1.31.0", "kube-proxy w1 1.30.9",
+         ["kube-proxy on w1 (1.30.9) is more than 3 minor versions older than kube-apiserver on m1 (1.34.9)"]),
+        ("kube-proxy w1 1.31.0", "kube-proxy w1 - its pod did not report it",
+         ["kube-proxy on w1: its version cannot be read: its pod did not report it"]),
+    ],
+)  # fmt: skip
+def test_a_component_of_an_unsupported_version_is_named(
+    sh: Sh, tmp_path: Path, former: str, now: str, said: list[str]
+) -> None:
+    (tmp_path / "all").write_text(UPGRADED.replace(former, now) if former else UPGRADED)
+    command = (
+        f'list_versions() {{ cat {tmp_path}/all; }}; check_version_skew; cat "$results/c.seen"'
+    )
+    seen = source(sh, tmp_path, command)
+    assert seen == (said or ["1.31.0 1.33.13 1.34.9 on 6 components"])
+
+
+@pytest.mark.parametrize(("before", "limit"), [("1.27.3", "2"), ("1.28.0", "3")])
+def test_kubelets_may_be_two_or_from_1_28_on_three_minors_older(
+    sh: Sh, tmp_path: Path, before: str, limit: str
+) -> None:
+    oldest = f"1.{int(before.split('.')[1]) - int(limit)}.0"
+    for version, fails in ((oldest, False), (f"1.{int(oldest.split('.')[1]) - 1}.9", True)):
+        (tmp_path / "all").write_text(f"kube-apiserver m1 {before}\nkubelet w1 {version}\n")
+        command = (
+            f'list_versions() {{ cat {tmp_path}/all; }}; check_version_skew; cat "$results/c.seen"'
+        )
+        (seen,) = source(sh, tmp_path, command)
+        assert (f"is more than {limit} minor versions older" in seen) == fails
+
+
+def test_versions_are_read_from_what_runs(sh: Sh, tmp_path: Path) -> None:
+    (tmp_path / "probe.w1").write_text("ping a ok\nversion kube-proxy v1.16.3\nend\n")
+    command = """NODES='m1|127.9.9.1|control-plane w1|127.9.9.2|worker w2|127.9.9.3|worker' api_port=6443
+describe_answer() { printf '%s\\n' "$1" | tail -n 1; }
+as_admin() { case $1:$2$3 in
+    *:6443/version) printf '200\\n{\\n  "gitVersion": "v1.20.2",\\n' ;;
+    *:10257/metrics) printf '200\\nkubernetes_build_info{build_date="x",git_version="v1.20.1-rc.0",go_version="go1.15"} 1\\n' ;;
+    *:10259/metrics) printf '200\\nkubernetes_build_info{buildDate="x",gitVersion="v1.16.3",goVersion="go1.12"} 1\\n' ;;
+    127.9.9.2:*) printf '200\\nkubernetes_build_info{git_version="v1.20.2"} 1\\n' ;;
+    *) printf '000\\nConnection refused\\n' ;;
+esac; }
+list_versions"""
+    assert source(sh, tmp_path, command) == [
+        "kube-apiserver m1 1.20.2",
+        "kube-controller-manager m1 1.20.1",
+        "kube-scheduler m1 1.16.3",
+        "kubelet w1 1.20.2",
+        "kube-proxy w1 1.16.3",
+        "kubelet w2 - Connection refused",
+        "kube-proxy w2 - its pod did not report it",
+    ]
+
+
 def test_long_text_with_control_characters_becomes_one_json_line(sh: Sh, tmp_path: Path) -> None:
     (tmp_path / "text").write_bytes(b'a\x1b[31m\n\n"b"\t\xff\\\n' + b"x" * 700 + b"\n")
     (line,) = source(sh, tmp_path, 'json_string "$(one_line "$work/text")"')

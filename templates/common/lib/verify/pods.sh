@@ -68,7 +68,7 @@ probe_from_worker() {
 # The name that pods must resolve; nothing if the cluster has no DNS.
 dns_name() { ! has_feature coredns || printf 'kubernetes.default.svc.%s\n' "$DNS_DOMAIN"; }
 
-has_probe_succeeded() { has_probe_ended "$1" && ! grep -v -q -e ' ok$' -e '^end$' "$1"; }
+has_probe_succeeded() { has_probe_ended "$1" && ! grep -v -q -e ' ok$' -e '^version ' -e '^end$' "$1"; }
 has_probe_ended() { tail -n 1 "$1" 2>/dev/null | grep -qx end; }
 
 # conclude_workload PROBLEMS SUMMARY: like conclude, but a second try would read the same files.

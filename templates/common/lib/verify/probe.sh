@@ -49,6 +49,13 @@ print_rules() {
     esac
 }
 
+# print_proxy_version: not a result, but what the check version-skew reads.
+print_proxy_version() {
+    metrics=http://127.0.0.1:10249/metrics
+    { run curl -s -m 4 --noproxy '*' "$metrics" || run wget -q -T 4 -O - "$metrics"; } 2>/dev/null |
+        sed -n 's/^kubernetes_build_info.*git_*[vV]ersion="\(v[0-9.]*\).*/version kube-proxy \1/p'
+}
+
 # probe_rules API-SERVICE-IP API-SERVER...
 probe_rules() {
     service=$1
@@ -113,6 +120,7 @@ done
 # shellcheck disable=SC2086 # a list of addresses
 probe_rules "$5" $6 &
 probe_bridge &
+print_proxy_version &
 [ -z "${7:-}" ] || probe_dns "$5" "$7" &
 wait
 echo end

@@ -101,6 +101,9 @@ print_cluster_checks() {
     row proxy-rules workload network \
         "kube-proxy routes the Service kubernetes to every API server, in the configured mode or in iptables mode" \
         "iptables-save -t nat or ipvsadm -ln or nft list table ip kube-proxy (on that worker)"
+    row version-skew workload 'control plane' \
+        "kubelets, kube-proxies, controller managers and schedulers are neither newer than an API server nor too old" \
+        "$kubectl_line get nodes; /opt/k8s/bundle/install.sh --list (on that node)"
     row pod-bridge workload network \
         "the bridge of the pods has an address in the worker's pod subnet" \
         "ip -4 address; cat /run/flannel/subnet.env /etc/cni/net.d/* (on that worker)"
