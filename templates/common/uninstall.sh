@@ -169,7 +169,32 @@ stop_units() {
     done
     [ -z "${runtime_unit:-}" ] || remove_leftovers
     for link in cni0 kube-ipvs0 flannel.1; do ip link delete "$link" 2>/dev/null; done
+    remove_kube_chains
+    remove_kube_cgroups
     case " $UNITS " in *' flannel.service '*) remove_flannel_rules ;; esac
+}
+
+# The kubelet's chains, for IPv6 too, and what kube-proxy --cleanup leaves: KUBE-FIREWALL drops packets, and the canaries and
+# hints say that a kubelet is there.
+remove_kube_chains() {
+    for program in iptables ip6tables; do
+        command -v "$program" >/dev/null 2>&1 || continue
+        for table in mangle nat filter; do
+            "$program" -w -t "$table" -S 2>/dev/null | grep -e '^-N KUBE-' -e '^-A .* -j KUBE-' >"$work/rules"
+            sed -n '/^-A KUBE-/d; s/^-A/-D/p' "$work/rules" | xargs -r -L 1 "$program" -w -t "$table" 2>/dev/null
+            # no chain may be named by another one that still has rules
+            for how in F X; do
+                sed -n "s/^-N/-$how/p" "$work/rules" | xargs -r -L 1 "$program" -w -t "$table" 2>/dev/null
+            done
+        done
+    done
+}
+
+# The cgroups of pods; the kernel refuses to remove one that still has processes.
+remove_kube_cgroups() {
+    systemctl -q stop kubepods.slice 2>/dev/null
+    find "$live/sys/fs/cgroup" -depth -type d \( -path '*/kubepods' -o -path '*/kubepods/*' -o -path '*/kubepods.slice' \
+        -o -path '*/kubepods.slice/*' \) -exec rmdir {} + 2>/dev/null
 }
 
 # flannel's chains and routes, and the rules of older versions, which have no chains of their own.

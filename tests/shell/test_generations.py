@@ -1,7 +1,9 @@
 """The host keeps each installed bundle, and goes back by itself if a new one is not healthy."""
 
+import re
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -48,6 +50,38 @@ def test_the_host_goes_back_from_an_unhealthy_generation(site: Site) -> None:
     assert (site.states(), site.current()) == ({"1": "healthy", "2": "failed"}, "1")
     assert not (site.store / "lock").exists()
     assert site.install(1).stdout == "worker1: nothing to do\n"
+
+
+@pytest.mark.slow
+def test_the_generation_that_failed_keeps_its_record_and_its_journal(site: Site) -> None:
+    """Before, it was pruned on the way back, and the lines shown were of the former generation."""
+    site.host.program(
+        "journalctl", 'echo "flag provided but not defined: $*; token: aaaaaa.bbbbbbbbbbbbbbbb"'
+    )
+    started = int(time.time())
+    for number in (1, 2):
+        site.install(number)
+    plant_failure(site.bundles[2])
+    done = site.install(3)
+    assert done.returncode == WENT_BACK, done.stdout + done.stderr
+    record = site.store / "failures/3"
+    assert f"generation 3 was not healthy: see above, and {record}" in done.stdout
+    assert (site.states(), site.current()) == (
+        {"1": "healthy", "2": "healthy", "3": "failed"}, "2",
+    )  # fmt: skip
+    text = record.read_text()
+    assert text.startswith("generation 3 was not healthy at ")
+    since = re.search(r"kubelet.service\nflag provided.*-u kubelet.service --since @(\d+)", text)
+    assert since
+    assert started <= int(since[1]) <= time.time()
+    assert "bbbbbbbbbbbbbbbb" not in text
+    assert record.parent.stat().st_mode & 0o077 == 0
+    listed = site.install(2, "--list").stdout
+    assert f"generation 3 failed: its reasons and its journal are in {record}" in listed
+    site.install(4)
+    site.run(site.root / "opt/k8s/bundle/install.sh", "--prune", "2")
+    assert "3" not in site.states()
+    assert not record.exists()
 
 
 @pytest.mark.slow

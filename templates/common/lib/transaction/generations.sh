@@ -1,6 +1,6 @@
 # Generations: the host keeps each bundle that was installed, and can roll back to it.
 # needs: go_back here manifest outcome prefix returned_from secrets skipped store work
-# sets: LARGE generations to unready_units well_before writing
+# sets: LARGE generations switched_at to unready_units well_before writing
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
 #
 # /var/lib/bundler:
@@ -8,6 +8,7 @@
 #   generations/N/MANIFEST.sealed  of a sealed bundle: which one it was (seal.sh)
 #   generations/N/state  healthy, unproven (it waits for other hosts) or failed; since when
 #   current              the N whose files are installed
+#   failures/N           why generation N was not healthy, with the journal of its units
 #   snapshots/           of etcd's data, from before an etcd upgrade that cannot be undone
 #   switch               "FROM TO back|forward": exists from before the first file is renamed until TO is healthy
 #
@@ -162,7 +163,7 @@ start_switch() {
     [ -z "$cut_short" ] || [ -n "$returned_from" ] ||
         say "  an earlier run was interrupted between generations $from and $cut_short; this one installs $to"
     write_line "$store/switch" "$from $to $way"
-    switching=yes
+    switching=yes switched_at=$(now)
     sync
 }
 
@@ -237,6 +238,7 @@ finish_switch() {
             ;;
         failed)
             go_back_to_previous
+            keep_failure
             set_state "$to" failed
             ;;
     esac
@@ -265,6 +267,7 @@ go_back_to_previous() {
     esac
     switching=no
     (set_state "$to" failed) # the host goes back even if its disk is full
+    keep_failure
     say "$NODE: generation $to is not healthy: going back to generation $from"
     note "went back from generation $to to $from"
     # The rollout slot is kept: the lock in etcd ends with this process, or when this file goes (rollout-order.sh).
@@ -272,6 +275,19 @@ go_back_to_previous() {
     trap - EXIT
     # shellcheck disable=SC2046 # a list of options
     exec /bin/sh "$generations/$from/install.sh" --returned-from "$to" $(list_skip_options)
+}
+
+# failures/N: why generation N was not healthy, and its journal. The host's journal soon has more of the next one.
+keep_failure() {
+    (umask 077 && mkdir -p "$store/failures" 2>/dev/null) || return 0
+    {
+        printf 'generation %s was not healthy at %s\n' "$to" "$(print_time)"
+        cat "$work/reasons" 2>/dev/null || echo "the run failed before its units were started"
+        for unit in ${unready_units:-}; do
+            printf '\n%s\n' "$unit"
+            read_journal "$unit" short-iso
+        done
+    } | redact 2>/dev/null >"$store/failures/$to" || :
 }
 
 # The same checks are skipped by the previous generation's install.sh, if it has them.
@@ -322,6 +338,10 @@ list_generations() {
             "$(field_of "$number" KUBERNETES_VERSION)" "$(field_of "$number" TOOL_VERSION)" \
             "$(identity_of "$generations/$number/MANIFEST")"
     done
+    for number in $(list_numbers); do
+        [ "$(state_of "$number")" != failed ] || [ ! -f "$store/failures/$number" ] ||
+            say "generation $number failed: its reasons and its journal are in $store/failures/$number"
+    done
     [ ! -f "$store/switch" ] ||
         say "a change from generation $(sed 's/ / to /' "$store/switch") was interrupted: run install.sh again"
 }
@@ -362,8 +382,8 @@ has_former_secrets() {
     return 1
 }
 
-# prune_generations KEEP: the newest ones stay, the installed one, one to roll back to, and both of an interrupted
-# change.
+# prune_generations KEEP: the newest ones stay, the installed one, one to roll back to, both of an interrupted change, and
+# the one that this host has just gone back from: its record says why.
 prune_generations() {
     read_switch
     newest_healthy=''
@@ -374,7 +394,7 @@ prune_generations() {
     surplus=$(($(list_numbers | count_lines) - $1))
     for number in $(list_numbers); do
         [ "$surplus" -gt 0 ] || break
-        case $number in "$current" | "$newest_healthy" | "$from" | "$cut_short") continue ;; esac
+        case $number in "$current" | "$newest_healthy" | "$from" | "$cut_short" | "$returned_from") continue ;; esac
         prune_generation "$number"
         surplus=$((surplus - 1))
     done
@@ -383,6 +403,6 @@ prune_generations() {
 
 prune_generation() {
     wipe_secrets "$generations/$1"
-    rm -rf "${generations:?}/$1"
+    rm -rf "${generations:?}/$1" "$store/failures/$1"
     note "pruned generation $1"
 }

@@ -1,5 +1,5 @@
 # Start units, and wait until they are ready.
-# needs: prefix settle store wait_limit well_before work
+# needs: prefix settle store switched_at wait_limit well_before work
 # sets: outcome restarted unready_units
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
 
@@ -135,9 +135,14 @@ report_unready_units() {
     done <"$work/reasons"
 }
 
+# read_journal UNIT FORMAT: of this change only, since the former generation has lines of its own.
+read_journal() {
+    journalctl -u "$1" ${switched_at:+--since "@$switched_at"} -n 300 --no-pager -o "$2" 2>/dev/null
+}
+
 # The last lines with an error, else the last lines.
 show_journal() {
-    journalctl -u "$1" -n 300 --no-pager -o cat 2>/dev/null | cut -c1-200 >"$work/journal"
+    read_journal "$1" cat | cut -c1-200 >"$work/journal"
     grep -iE 'error|fatal|panic|fail|invalid|unknown|refused|denied|cannot' "$work/journal" |
         grep -v ': Main process exited\|: Failed with result' |
         awk '!seen[$0]++' | tail -n 3 >"$work/errors"
