@@ -217,10 +217,10 @@ check_trust "$@"
 
 for part in core/environment core/common core/https core/etcd-alarms core/resolver core/manifest core/redact \
     core/json transaction/payload transaction/seal preflight/checks preflight/kernel preflight/host \
-    preflight/firewall preflight/programs overrides/overrides packages/packages packages/dpkg packages/rpm \
-    transaction/host-diff transaction/dry-run coordination/rollout-order coordination/keys coordination/key-stages \
-    coordination/drain transaction/files transaction/generations transaction/images transaction/units \
-    transaction/ready; do
+    preflight/old-data preflight/firewall preflight/programs overrides/overrides packages/packages packages/dpkg \
+    packages/rpm transaction/host-diff transaction/dry-run coordination/rollout-order coordination/keys \
+    coordination/key-stages coordination/drain transaction/files transaction/generations transaction/images \
+    transaction/units transaction/ready; do
     # shellcheck disable=SC1090 # the files of the bundle
     . "$here/lib/$part.sh" || exit 2
 done
@@ -262,6 +262,7 @@ main() {
     start_units
     wait_until_ready
     finish_switch
+    mark_data
     [ "$outcome" != ready ] || uncordon_node
     print_summary
 }
@@ -438,6 +439,7 @@ finish_without_changes() {
     is_staged || {
         update_current_state
         keep_seal "$current"
+        mark_data
     }
     say "$NODE: nothing to do"
     exit 0

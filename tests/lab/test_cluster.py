@@ -32,7 +32,7 @@ def test_verify_reports_every_check_as_json(installed: Cluster) -> None:
         installed.masters[1].run("/opt/k8s/bundle/verify.sh --json 2>/dev/null").stdout
     )
     assert report["ok"] is True
-    assert len(report["checks"]) == 30
+    assert len(report["checks"]) == 31
     assert all(check["ok"] for check in report["checks"])
     seen = {check["name"]: check["seen"] for check in report["checks"]}
     assert "proxy-rules" in seen

@@ -47,6 +47,61 @@ def read(directory: Path, name: str) -> str | None:
     return found[1] if found else None
 
 
+def uninstall(site: Site) -> str:
+    bundle = site.root / "opt/k8s/bundle"
+    (site.host.bundle / "node.env").write_bytes((bundle / "node.env").read_bytes())
+    done = site.host.uninstall()
+    assert done.returncode == 0, done.stderr
+    for unit in (site.host.directory / "active").iterdir():
+        if unit.name != "chronyd.service":
+            unit.unlink()
+    return done.stdout
+
+
+def test_data_of_another_cluster_are_refused_and_those_of_this_one_are_used(
+    control_plane: Site,
+) -> None:
+    """uninstall.sh keeps etcd's data, and etcd would start with whatever is there."""
+    data = control_plane.root / "var/lib/etcd"
+    assert control_plane.install(1).returncode == 0
+    (data / "member/snap").mkdir(parents=True)
+    (data / "member/snap/db").write_text("objects")
+    assert control_plane.install(1).stdout.endswith("nothing to do\n")
+    ours = read(control_plane.bundles[0], "STATE_ID")
+    assert (data / ".bundler-state").read_text() == f"{ours} lab master1\n"
+
+    assert "/var/lib/etcd is kept" in uninstall(control_plane)
+    assert control_plane.install(1).returncode == 0  # the same cluster goes on with its data
+    uninstall(control_plane)
+    change(control_plane.bundles[0], "STATE_ID", OTHER)
+    refused = control_plane.install(1)
+    assert refused.returncode == REFUSED
+    assert (
+        f"old-data: /var/lib/etcd has data of another cluster: of lab master1, made with state {str(ours)[:16]}"
+        in refused.stderr
+    )
+    assert not (control_plane.root / "opt/k8s/bundle/node.env").exists()
+
+    (data / ".bundler-state").unlink()
+    refused = control_plane.install(1)
+    assert (refused.returncode, "no record of its cluster" in refused.stderr) == (REFUSED, True)
+    assert control_plane.install(1, "--skip-preflight", "old-data").returncode == 0
+    assert (data / ".bundler-state").read_text() == f"{OTHER} lab master1\n"
+
+
+def test_a_host_that_changes_its_cluster_does_not_take_its_data_along(control_plane: Site) -> None:
+    assert control_plane.install(1).returncode == 0
+    db = control_plane.root / "var/lib/etcd/member/snap/db"
+    db.parent.mkdir(parents=True)
+    db.write_text("objects")
+    assert control_plane.install(1).stdout.endswith("nothing to do\n")
+    change(control_plane.bundles[0], "STATE_ID", OTHER)
+    refused = control_plane.install(1, "--new-state")
+    assert (refused.returncode, "old-data: " in refused.stderr) == (REFUSED, True)
+    db.unlink()
+    assert control_plane.install(1, "--new-state").returncode == 0
+
+
 def test_a_bundle_of_another_state_is_refused_before_anything_changes(site: Site) -> None:
     assert site.install(1).returncode == 0
     ours = read(site.bundles[0], "STATE_ID")

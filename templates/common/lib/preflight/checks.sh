@@ -14,6 +14,7 @@ targets|no|only root can change the directories that files are installed to
 host|no|this host has the bundle's node name or address
 other-bundle|no|no bundle of another node or cluster is installed on this host
 state|no|the installed bundle was made with the same state directory on the builder (see --new-state)
+old-data|yes|data of etcd that is on this host already are of the cluster of this bundle
 older-state|advice|the bundle's certificates are not older than the installed ones
 lock|no|no other install.sh or uninstall.sh is running
 address|yes|the node's address is on one of the host's interfaces
@@ -64,8 +65,8 @@ run_preflight() {
     check_state
     check_older_state
     if ! is_staged; then
-        for preflight in root systemd targets host interface other_bundle lock arch requirements cgroups packages \
-            programs commands nginx_stream apparmor ports units sysctls overrides swap clock bootstrap_token upgrade \
+        for preflight in root systemd targets host interface other_bundle old_data lock arch requirements cgroups \
+            packages programs commands nginx_stream apparmor ports units sysctls overrides swap clock bootstrap_token upgrade \
             etcd_alarm cut_short turn drain time_sync firewall seccomp selinux resolver; do
             "check_$preflight"
         done
