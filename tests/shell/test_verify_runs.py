@@ -135,7 +135,7 @@ def test_every_failure_is_reported_as_valid_json(run: Run, tmp_path: Path) -> No
     assert (report["cluster"], report["node"], report["ok"]) == ('a "b" \\c', "one", False)
     assert report["accepted"] == ["one-thing", "another"]
     names = [check["name"] for check in report["checks"]]
-    assert len(names) == len(set(names)) == 30
+    assert len(names) == len(set(names)) == 31
     # no process runs, so no unsafe port is open
     assert [check["name"] for check in report["checks"] if check["ok"]] == ["ports-closed"]
     assert all(check["expected"] and check["seen"] and check["look"] for check in report["checks"])
