@@ -472,7 +472,8 @@ print_summary() {
     say ''
     say "$NODE: $files, $restarted units started, $loaded images loaded, in $(($(now) - started_at)) s"
     if [ -n "$returned_from" ] && [ "$outcome" != failed ]; then
-        say "Back at generation $to; generation $returned_from was not healthy: see above, and $store/failures/$returned_from."
+        say "Back at generation $to; generation $returned_from was not healthy: see above, and" \
+            "$store/failures/$returned_from."
         exit 5
     fi
     case $outcome in

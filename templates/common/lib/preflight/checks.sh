@@ -66,8 +66,8 @@ run_preflight() {
     check_older_state
     if ! is_staged; then
         for preflight in root systemd targets host interface other_bundle old_data lock arch requirements cgroups \
-            packages programs commands nginx_stream apparmor ports units sysctls overrides swap clock bootstrap_token upgrade \
-            etcd_alarm cut_short turn drain time_sync firewall seccomp selinux resolver; do
+            packages programs commands nginx_stream apparmor ports units sysctls overrides swap clock bootstrap_token \
+            upgrade etcd_alarm cut_short turn drain time_sync firewall seccomp selinux resolver; do
             "check_$preflight"
         done
     fi
