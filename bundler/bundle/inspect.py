@@ -35,6 +35,7 @@ FACTS = (
     "ROLES",
     "KUBERNETES_VERSION",
     "ETCD_VERSION",
+    "FEATURES",
     "TOOL_VERSION",
     "UNITS",
 )

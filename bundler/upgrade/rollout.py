@@ -163,13 +163,20 @@ def _check_versions(pairs: list[tuple[BundleReport, BundleReport]]) -> None:
                     f"{program} {one} to {other}: a downgrade to an earlier minor is not supported"
                 )
             elif step == 1 and fact == "ETCD_VERSION":
-                faults += _check_etcd_patch(one, other)
+                faults += _check_etcd_step(one, other, old.facts.get("FEATURES", ""))
     if faults:
         raise ConfigError("\n".join(dict.fromkeys(faults)))
 
 
-def _check_etcd_patch(old: str, new: str) -> Iterator[str]:
-    """Yield a fault if the new minor of etcd can only follow a later patch of the old one."""
+def _check_etcd_step(old: str, new: str, features: str) -> Iterator[str]:
+    """Yield a fault if the new minor of etcd cannot follow the old one, or start with its data."""
+    if key_of(minor_of(new)) >= (3, 6) > key_of(minor_of(old)) and "flannel-etcd" in features:
+        yield (
+            f"etcd {old} to {new}: etcd has flannel's subnets in its v2 API, and {new} does not"
+            f" start with such data; install network.flannel.store kubernetes with etcd {old}"
+            " first, and remove the data as etcd's guide says:"
+            " https://etcd.io/docs/v3.6/upgrades/upgrade_3_6/"
+        )
     oldest = row_for(ETCD_STEPS, minor_of(new))
     if oldest and key_of(old) < key_of(oldest):
         yield (

@@ -361,6 +361,18 @@ def test_an_etcd_that_a_new_minor_cannot_follow_is_refused_with_the_version_to_i
     assert ("FIX: set etcd.version to the newest 3.5, build it" in found) == is_refused
 
 
+@pytest.mark.parametrize(("features", "is_refused"), [("docker flannel-etcd", True), ("docker static", False)])  # fmt: skip
+def test_etcd_with_flannels_data_in_its_v2_api_does_not_go_to_a_minor_without_it(
+    sh: Sh, tmp_path: Path, features: str, is_refused: bool
+) -> None:
+    found = ask(
+        sh, tmp_path, "check_upgrade", etcd="3.5.33", more=f"{NEWER_ETCD}\n"
+        f"echo \"FEATURES='{features}'\" >>{tmp_path}/root/opt/k8s/bundle/node.env",
+    )  # fmt: skip
+    refused = "FAILURE etcd-upgrade: etcd has flannel's subnets in its v2 API, and 3.6.5 does not start with such data"
+    assert (refused in found) == is_refused
+
+
 def test_a_rollback_may_downgrade_kubernetes_but_not_etcd(sh: Sh, tmp_path: Path) -> None:
     more = "is_generation() { true; }"
     assert ask(sh, tmp_path, "check_upgrade", installed="1.22.0", more=more) == ""

@@ -262,6 +262,17 @@ def test_a_minor_of_etcd_follows_only_the_patches_that_it_can_follow(
         assert host.versions == (f"etcd {old} → {new}",)
 
 
+def test_etcd_with_flannels_data_does_not_go_to_a_minor_without_the_v2_api(
+    tmp_path: Path,
+) -> None:
+    env = "NODE='one'\nCLUSTER='lab'\nROLES='etcd'\nETCD_VERSION='{}'\nFEATURES='{}'\n"
+    old = env.format("3.5.33", "docker flannel-etcd")
+    write_bundle(tmp_path / "a/lab-one.tar.gz", {}, env=old)
+    write_bundle(tmp_path / "b/lab-one.tar.gz", {}, env=env.format("3.6.5", "containerd"))
+    with pytest.raises(ConfigError, match=r"3.6.5 does not start with such data"):
+        make_upgrade_plan(tmp_path / "a", tmp_path / "b")
+
+
 def test_bundles_of_two_clusters_are_refused(tmp_path: Path) -> None:
     for name in ("a", "b"):
         env = f"NODE='one'\nCLUSTER='{name}'\nROLES='etcd'\n"

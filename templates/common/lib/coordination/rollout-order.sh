@@ -21,8 +21,15 @@ check_upgrade() {
     check_etcd_patch "$(installed_field ETCD_VERSION)"
 }
 
-# check_etcd_patch OLD: some minors of etcd can only follow late patches of the minor before (ETCD_STEP_FROM).
+# check_etcd_patch OLD: some minors of etcd can only follow late patches of the minor before (ETCD_STEP_FROM), and 3.6
+# does not start with data of the v2 API, where flannel may have its subnets.
 check_etcd_patch() {
+    if [ "$(minor "${1:-0.9}")" -lt 6 ] && [ "$(minor "${ETCD_VERSION:-0.0}")" -ge 6 ] &&
+        has_word "$(installed_field FEATURES)" flannel-etcd; then
+        add_failure etcd-upgrade "etcd has flannel's subnets in its v2 API, and $ETCD_VERSION does not start with such data" \
+            "install network.flannel.store kubernetes with etcd $1 first, and remove the data as etcd's guide says: \
+https://etcd.io/docs/v3.6/upgrades/upgrade_3_6/"
+    fi
     is_too_old_for_step "$1" || return 0
     add_failure etcd-upgrade "this host has etcd $1, and $ETCD_VERSION can only follow $ETCD_STEP_FROM or later" \
         "set etcd.version to the newest ${ETCD_STEP_FROM%.*}, build it, and install it on every member before this bundle"
