@@ -14,7 +14,7 @@ from bundler.cluster.components import (
 from bundler.cluster.inputs import Image
 from bundler.cluster.plan import runtime_versions
 from bundler.cluster.problem import Problem
-from bundler.cluster.schema import Cluster, Role
+from bundler.cluster.schema import Cluster, Docker, Role
 from bundler.errors import ArtifactError
 from bundler.formats.image_archives import open_image
 from bundler.formats.image_manifests import FROM_DAEMON, ZSTD_LAYERS
@@ -85,6 +85,12 @@ def check_images(cluster: Cluster) -> Iterator[Problem]:
                 " or NAME:TAG@sha256:DIGEST"
             )
             yield Problem(path=(*where, "ref"), text=text)
+        if "@" in image.ref and isinstance(cluster.runtime, Docker):
+            text = (
+                "Docker does not find a loaded image by its digest: pods must name it"
+                f" {image.ref.partition('@')[0]}, without @sha256 (the bundle stays pinned)"
+            )
+            yield Problem(path=(*where, "ref"), text=text, is_error=False)
         yield from _check_archive(cluster, image, where)
     arches = _worker_arches(cluster)
     if minor_of(cluster.kubernetes.version) not in MINORS or not arches:

@@ -23,8 +23,9 @@ class Image(Model):
     """A container image that workers have before their kubelet starts."""
 
     ref: ImageReference = Field(
-        description="The image: NAME:TAG, or NAME:TAG@sha256:DIGEST to pin it. `latest` is refused,"
-        " because hosts recognize an image by its tag. Example: `registry.k8s.io/pause:3.10.2`."
+        description="The image: NAME:TAG, or NAME:TAG@sha256:DIGEST to pin it. With Docker pods"
+        " still have to name it by its tag. `latest` is refused, because hosts recognize an image"
+        " by its tag. Example: `registry.k8s.io/pause:3.10.2`."
     )
     file: Path | None = Field(
         default=None,

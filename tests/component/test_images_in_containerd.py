@@ -1,22 +1,13 @@
 """Images as a bundle has them, loaded by a real containerd."""
 
-import io
 import shutil
 import subprocess
-import tarfile
 from pathlib import Path
 
 import pytest
 from support.containerd_program import NEEDS_CONTAINERD, run_containerd
+from support.host_archives import write_host_archive
 from support.registries import MadeImage, make_layer
-
-from bundler.cache.payload import Payload, read_payload
-from bundler.cache.store import Cache
-from bundler.cluster.loader import load_cluster
-from bundler.cluster.plan import make_plan
-from bundler.render.images import DIRECTORY, make_image_files
-from bundler.sources.images.wanted import open_files
-from bundler.sources.payloads import ensure_layers
 
 CLUSTER = """\
 apiVersion: bundler/v1alpha1
@@ -37,22 +28,6 @@ pytestmark = [
 ]
 
 
-def make_archive(description: Path, target: Path) -> None:
-    """The archive that a host assembles: an image's indices, and the blobs that it shares."""
-    plan = make_plan(load_cluster(description).cluster)
-    files = ensure_layers(open_files(plan), Cache(description.parent / "cache"))
-    with tarfile.open(target, "w") as archive:
-        for file in make_image_files(plan, plan.nodes[0], files):
-            path = file.path.removeprefix(f"{DIRECTORY}/")
-            name = path if path.startswith("blobs/") else path.rpartition("/")[2]
-            content = file.content
-            data = b"".join(read_payload(content)) if isinstance(content, Payload) else content
-            if file.path.startswith(DIRECTORY):
-                member = tarfile.TarInfo(name)
-                member.size = len(data)
-                archive.addfile(member, io.BytesIO(data))
-
-
 def test_a_layer_compressed_with_zstd_is_unpacked_by_containerd(tmp_path: Path) -> None:
     """containerd 14160: its own import of such an archive calls the layer gzip."""
     image = MadeImage([make_layer("run", b"content" * 1000)])
@@ -65,7 +40,7 @@ def test_a_layer_compressed_with_zstd_is_unpacked_by_containerd(tmp_path: Path) 
         f'[{{"Config": "c.json", "RepoTags": ["{NAME}"], "Layers": ["l.tar"]}}]'
     )
     (tmp_path / "cluster.yaml").write_text(CLUSTER)
-    make_archive(tmp_path / "cluster.yaml", tmp_path / "image.tar")
+    write_host_archive(tmp_path / "cluster.yaml", tmp_path / "image.tar")
     with run_containerd(tmp_path) as address:
         ctr = ["ctr", "-a", address]
         run = [*ctr, "images", "import", "--snapshotter", "native", str(tmp_path / "image.tar")]

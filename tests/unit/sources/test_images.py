@@ -363,6 +363,21 @@ def test_layers_compressed_with_zstd_need_a_runtime_that_reads_them(
         assert stored.descriptor.digest == sha256(layer)
 
 
+@pytest.mark.parametrize("engine", ["docker", "containerd"])
+def test_an_image_with_a_digest_is_a_warning_only_with_docker(tmp_path: Path, engine: str) -> None:
+    (tmp_path / "cluster.yaml").write_text(
+        f"apiVersion: bundler/v1alpha1\nname: z\nruntime: {{engine: {engine}}}\n"
+        "nodes: [{name: a, address: 192.0.2.1, roles: [etcd, control-plane, worker]}]\n"
+        f"images: [{{ref: 'registry.example/app:1@{DIGEST}'}}]\n"
+    )
+    warnings = load_cluster(tmp_path / "cluster.yaml").warnings
+    said = [text for text in warnings if "does not find a loaded image by its digest" in text]
+    assert len(said) == (engine == "docker")
+    assert all(
+        "images[0].ref" in text and "name it registry.example/app:1," in text for text in said
+    )
+
+
 @pytest.mark.parametrize("module", [bz2, lzma])
 def test_layers_with_another_compression_are_refused(tmp_path: Path, module: Any) -> None:
     layer = make_layer("x", b"x")
