@@ -110,6 +110,25 @@ def test_without_a_quorum_no_member_creates_a_new_cluster(site: Site) -> None:
         assert not (member.data / "member").exists()
 
 
+def test_members_that_answer_and_cannot_be_read_are_not_taken_for_absent(site: Site) -> None:
+    """Their certificates are of a CA that this host does not know: it must not create a second cluster."""
+    members = site.build("m1", "m2", "m3")
+    for member in members[1:]:
+        member.start()
+    wait_ready(members[1:])
+    ca = members[0].root / "etc/etcd/pki/ca.crt"
+    kept = ca.read_bytes()
+    ca.write_bytes((members[0].root / "etc/kubernetes/pki/ca.crt").read_bytes())
+    members[0].start()
+    wait_for("it says so", lambda: members[0].said)
+    assert "answers and cannot be read (certificate: " in members[0].said[0]
+    assert "it is unknown whether there is a cluster already" in members[0].said[0]
+    assert not (members[0].data / "member").exists()
+    ca.write_bytes(kept)
+    wait_ready(members)
+    assert set(members[1].members()) == {"m1", "m2", "m3"}
+
+
 def test_a_host_that_was_a_member_does_not_create_a_new_cluster(site: Site) -> None:
     """All data directories are lost, and the hosts have a record that they were members."""
     members = site.build("m1", "m2", "m3")

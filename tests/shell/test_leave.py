@@ -184,6 +184,19 @@ def test_it_refuses_if_no_other_member_answers(site: Site) -> None:
     assert site.read("nodes") == NODES
 
 
+def test_data_of_a_member_stay_if_the_list_of_members_cannot_be_read_any_more(site: Site) -> None:
+    """Before, a failed question was taken for: it is no member any more."""
+    db = site.directory / "data/etcd/member/snap/db"
+    db.write_text("objects")
+    code, said = site.leave(f"evict_pods() {{ : >{site.directory}/api/etcd-down; }}")
+    assert (code, "do not answer: context deadline exceeded" in said, "GONE" in said) == (
+        3,
+        True,
+        False,
+    )
+    assert db.exists()
+
+
 def test_the_only_member_cannot_leave(site: Site) -> None:
     code, said = site.leave("ETCD_ENDPOINTS=https://192.0.2.2:2379")
     assert (code, "this is the only member of etcd" in said) == (3, True)
