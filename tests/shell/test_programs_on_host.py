@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from support.shells import SHELLS, TEMPLATES
+from support.fake_host import make_host
+from support.shells import SHELLS, TEMPLATES, Sh
+from support.trees import rewrite_manifest
 
 SCRIPT = """
 set -u
@@ -209,3 +211,29 @@ def test_a_host_without_what_a_version_needs_is_refused(
     found = host.run("check_requirements", live=f"{host.directory}/live", **facts)
     assert said in found
     assert bool(found) == bool(said)
+
+
+@pytest.mark.slow
+def test_install_refuses_a_host_where_a_program_does_not_run_and_changes_nothing(
+    sh: Sh, trees: Path, tmp_path: Path
+) -> None:
+    made = make_host(sh, trees / "worker1", tmp_path / "host")
+    program = made.bundle / "rootfs/opt/k8s/bin/kubelet"
+    program.parent.mkdir(parents=True, exist_ok=True)
+    program.write_bytes(TRUE.replace(b"libc.so.6\0", b"libx.so.6\0"))
+    program.chmod(0o755)
+    rewrite_manifest(made.bundle)
+    before = sorted(made.root.rglob("*"))
+    for arguments in (["--dry-run"], []):
+        refused = made.install(*arguments)
+        assert refused.returncode == 3, refused.stdout
+        assert "/opt/k8s/bin: these programs cannot run here (libx.so.6" in refused.stderr
+        assert sorted(made.root.rglob("*")) == before
+    skipped = made.install("--skip-preflight", "programs", "--dry-run")
+    assert skipped.returncode == 0, skipped.stderr
+    program.write_bytes(TRUE)
+    rewrite_manifest(made.bundle)
+    done = made.install()
+    assert done.returncode == 0, done.stderr
+    assert (made.root / "opt/k8s/bin/kubelet").read_bytes() == TRUE
+    assert made.install().stdout == "worker1: nothing to do\n"
