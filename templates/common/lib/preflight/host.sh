@@ -58,7 +58,7 @@ check_selinux() {
     done
     [ -n "$directories" ] || return 0
     add_advice selinux "SELinux is enforcing, and its policy has no programs in$directories" "$(
-        has_command_soon semanage || echo "dnf install policycoreutils-python-utils"
+        has_command_soon semanage || echo "dnf install policycoreutils-python-utils     # Debian: apt-get install"
         for directory in $directories; do echo "semanage fcontext -a -t bin_t '$directory(/.*)?'"; done
         echo "restorecon -RF$directories     # install.sh does this too"
     )"
