@@ -46,7 +46,7 @@ test-lab:
 
 test-long: venv lab ## run the lab's longest tests: upgrades under load, 30 kills and power cuts, growth, rotation (80 min)
 	$(PYTHON) -m pytest tests/lab -m long
-	BUNDLER_TEST_SHELLS=dash,busybox,bash $(PYTEST) -m slow tests/shell
+	BUNDLER_TEST_SHELLS=dash,busybox,bash BUNDLER_CRASH_POINTS=all $(PYTEST) -m slow tests/shell
 
 lint: venv ## check format, style, types, import contracts and shell scripts
 	.venv/bin/ruff format --check --quiet .

@@ -441,6 +441,8 @@ finish_without_changes() {
         keep_seal "$current"
         mark_data
     }
+    # the lock of a run that was killed at its end goes with this run
+    ! is_stale_lock "$store/lock" || take_lock
     say "$NODE: nothing to do"
     exit 0
 }

@@ -120,10 +120,12 @@ class FakeHost:
     def install(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return self._run("install.sh", INSTALL, *arguments)
 
-    def uninstall(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return self._run("uninstall.sh", UNINSTALL, "--yes", *arguments)
+    def uninstall(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return self._run("uninstall.sh", UNINSTALL, "--yes", *arguments, **environment)
 
-    def _run(self, name: str, instead: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def _run(
+        self, name: str, instead: str, *arguments: str, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
         # Not in the bundle, which holds what MANIFEST names and no more.
         text = re.sub(
             r"^here=.*",
@@ -137,7 +139,8 @@ class FakeHost:
             re.sub(r'^main "\$@"$', lambda _: f'{instead}main "$@"', text, flags=re.MULTILINE)
         )
         path = f"{self.directory}/bin:/usr/bin:/bin:/usr/sbin:/sbin"
-        return self.sh(script, *arguments, DESTDIR=str(self.root), PATH=path)
+        environment = {"DESTDIR": str(self.root), "PATH": path} | environment
+        return self.sh(script, *arguments, **environment)
 
 
 def make_host(sh: Sh, bundle: Path, directory: Path) -> FakeHost:
