@@ -160,6 +160,8 @@ KUBEADM = '[Service]\nEnvironment="KUBELET_CONFIG_ARGS=--config=/x"\nExecStart=\
          "ln -s /dev/null /etc/systemd/system/kubelet.service.d/10-kubeadm.conf"),
         ("/etc/systemd/system/docker.service.d/http-proxy.conf", "[Service]\nEnvironment=HTTPS_PROXY=x\n", "advice",
          "Environment of docker.service", "rm "),
+        ("/etc/systemd/system/docker.service.d/post.conf", "[Service]\nExecStartPost=/bin/true\n", "advice",
+         "ExecStartPost of docker.service", "rm "),
         ("/etc/systemd/system/kube-.service.d/site.conf", "[Service]\nUser=nobody\n", "must",
          "User of kube-nginx.service", "rm "),
         ("/run/systemd/system.control/docker.service.d/50-MemoryMax.conf", "[Service]\nMemoryMax=1G\n", "", "", ""),

@@ -13,7 +13,8 @@ seen[$1 "/" $2]++ { next }
     own = "/etc/systemd/system/" $1 ".d"
     fix = shown ~ /^\/etc\// ? "rm " shown : "mkdir -p " own "; ln -s /dev/null " own "/" $2
     printf "%s\t%s changes %s of %s\t%s; systemctl daemon-reload\n",
-        (settings ~ /ExecStart|Type|User|Group|Root/ ? "must" : "advice"), shown, settings, $1, fix
+        (settings ~ /(^|, )(ExecStart|Type|User|Group|DynamicUser|Root[A-Za-z]+)(,|$)/ ? "must" : "advice"),
+        shown, settings, $1, fix
 }
 
 function read_settings(path,   line, key, list, had) {
