@@ -5,7 +5,8 @@ accepted-flags.tsv   component, flag, since, until: from the programs' own --hel
 accepted-fields.tsv  component, API version (the scheduler's only), field, type, since, until: from
                      the Go types of each minor's release branch. Fields of a list's items are below
                      the list. `a.*` is a map with free keys, or a type whose fields are in the
-                     column `type` (bundler/cluster/field_types.py has its syntax)
+                     column `type` (bundler/cluster/field_types.py has its syntax). Docker's,
+                     by its own minors, are from moby's tags 17.03 to 29.1
 feature-gates.tsv    gate, since, until, the minor from which its value is locked, and that value
 
 Two tables are read by tests only:

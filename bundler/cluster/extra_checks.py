@@ -79,7 +79,11 @@ def _check_fields(component: str, config: Mapping[str, object], minor: str) -> I
         if any(dotted == name or dotted.startswith(f"{name}.") for name in fixed):
             yield Problem(path=where, text=SET_BY_BUNDLER)
         elif known and not is_accepted_field(known, names):
-            minors = [m for m in MINORS if is_accepted_field(_fields_of(component, m), names)]
+            minors = [
+                m
+                for m in _minors_of(component)
+                if is_accepted_field(_fields_of(component, m), names)
+            ]
             hint = _hint(dotted, known, minors)
             yield Problem(path=where, text=f"{component} {minor} has no field {dotted}{hint}")
         elif component in WITHOUT_NULL and _has_null(value):

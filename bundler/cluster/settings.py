@@ -26,7 +26,7 @@ from bundler.cluster.values import FlagValue
 from bundler.errors import ConfigError
 from bundler.formats.bounded_yaml import read_document
 
-OWN_MINORS = frozenset({"etcd", "flanneld", "cri-dockerd"})
+OWN_MINORS = frozenset({"etcd", "flanneld", "cri-dockerd", "docker"})
 """Components whose rows have their own minors, not Kubernetes'."""
 
 TYPED = "| tojson }}"
