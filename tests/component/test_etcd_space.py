@@ -192,6 +192,9 @@ def test_a_larger_quota_goes_in_although_the_alarm_is_on(site: Site) -> None:
         )
         assert "obstacle=1\n" in asked.stdout, asked.stdout + asked.stderr
         assert "etcd has alarms: NOSPACE" in asked.stdout
+        slot = run_parts(member, "is_restart_due() { true; }; take_rollout_slot; echo taken=$?")
+        assert "taken=0\n" in slot.stdout, slot.stderr
+        assert "accepts no lock: install on one host after another" in slot.stderr
         assert not put(members[0])
         member.stop()
         member.start()
