@@ -394,7 +394,7 @@ def test_uninstall_with_purge_data_removes_the_packages_configuration(
     Path(point).mkdir(parents=True)
     table = f"31 1 8:1 / / rw - ext4 /dev/sda1 rw\n32 31 0:44 / {point} rw shared:9 - overlay overlay rw\n"
     host.write("/proc/self/mountinfo", table)
-    host.program("umount", f"sed -i '\\| $2 |d' {host.live}/proc/self/mountinfo")
+    host.program("umount", f'sed -i "\\\\| $2 |d" {host.live}/proc/self/mountinfo')
     uninstall("--remove-packages", "--purge-data")
     assert any(call.startswith("dpkg --purge ") for call in host.calls)
     # the host's own mounts, and not those of the machine that runs this test

@@ -17,8 +17,8 @@ LC_ALL=C
 PATH=${PATH:-}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:${DESTDIR:-}/opt/k8s/bin
 export LC_ALL PATH
 here=${DESTDIR:-}/opt/k8s/bundle
-for part in core/environment core/common core/https transaction/host-diff transaction/units transaction/ready \
-    coordination/rollout-order core/certificates; do
+for part in core/environment core/common core/https core/etcd-alarms transaction/host-diff transaction/units \
+    transaction/ready coordination/rollout-order coordination/keys coordination/key-stages core/certificates; do
     # shellcheck disable=SC1090 # the files of the bundle
     . "$here/lib/$part.sh" || exit 2
 done
