@@ -1,5 +1,6 @@
 """Sealed bundles install the five hosts, each with its own code or key, and with no other."""
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.lab import CACHE, INSTALLED, Cluster, Host, build, docker, hosts_sh, side_by_side
-from support.sealed_bundles import list_needles, search
+from support.sealed_bundles import list_members, list_needles, search
 
 pytestmark = pytest.mark.long
 
@@ -79,11 +80,21 @@ def sealed(cluster: Cluster, product_cache: Path) -> Iterator[Sealed]:
 
 
 def test_no_secret_of_the_state_is_in_the_sealed_tarballs(sealed: Sealed) -> None:
-    needles = list_needles(sealed.cluster.directory / "examples/lab.state")
-    assert sealed.codes.keys() == sealed.cluster.hosts.keys() - {BY_KEY}
-    for name in sealed.cluster.hosts:
+    cluster = sealed.cluster
+    needles = list_needles(cluster.directory / "examples/lab.state")
+    assert sealed.codes.keys() == cluster.hosts.keys() - {BY_KEY}
+    other = cluster.directory / "other"
+    build(
+        cluster.directory / "examples/lab.yaml", other, cache=CACHE / "product-cache",
+        arguments=("--new-state", "--state", str(cluster.directory / "other.state")),
+    )  # fmt: skip
+    for name in cluster.hosts:
+        known = list_members(other / f"lab-{name}.tar.gz")
         content = (sealed.dist / f"lab-{name}.tar.gz").read_bytes()
-        assert search(content, needles) == set()
+        assert search(content, needles, known) == set()
+        plain = cluster.bundle(cluster.hosts[name]).read_bytes()
+        assert search(plain, needles, known)
+    shutil.rmtree(other)
 
 
 def test_a_host_with_a_wrong_code_or_none_stays_as_it_is(sealed: Sealed, tmp_path: Path) -> None:
