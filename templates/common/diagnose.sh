@@ -142,6 +142,9 @@ collect_host() {
         head -n 5 /proc/meminfo; df -Pk; cat /proc/swaps; systemctl --version'
     save node.env cat "$here/node.env"
     list_generations >"$out/generations.txt"
+    for failure in "$store"/failures/*; do
+        [ ! -f "$failure" ] || save "failures/${failure##*/}.txt" cat "$failure"
+    done
     save bundler-journal.txt tail -n "$lines" "$store/journal"
     save packages.txt sh -c 'dpkg-query -W 2>/dev/null || rpm -qa'
     save kernel-log.txt sh -c "dmesg | tail -n $lines"

@@ -140,7 +140,14 @@ print_dry_run() {
     for path in $RUNTIME_PATHS; do [ ! -e "$prefix$path" ] || say "remove   $path"; done
     for path in $DATA_PATHS; do
         [ -e "$prefix$path" ] || continue
-        if [ "$purge" = yes ]; then say "purge    $path"; else say "keep     $path"; fi
+        if [ "$purge" = no ]; then
+            say "keep     $path"
+        elif [ -L "$prefix$path" ] || [ -n "$(list_mounts "$prefix$path" | sed -n '/^at /p')" ]; then
+            say "empty    $path (a link, or a file system of its own: it stays)"
+        else
+            say "purge    $path"
+        fi
+        list_mounts "$prefix$path" | sed -n 's/^other /stop     somebody mounted /p'
     done
     (cd "$store/replaced" 2>/dev/null && find . ! -type d) | sed 's/^\./restore  /'
     installed_packages | sed "s/^/$(printf '%-8s' $packages) package /"

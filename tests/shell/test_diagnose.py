@@ -86,7 +86,12 @@ def test_text_that_looks_like_a_secret_is_redacted(host: FakeHost) -> None:
 
 
 def test_units_files_certificates_and_generations_are_collected(host: FakeHost) -> None:
+    failures = host.root / "var/lib/bundler/failures"
+    failures.mkdir()
+    (failures / "3").write_text("generation 3 was not healthy\ntoken: abcdef.0123456789abcdef\n")
     found = diagnose(host, "--lines", "20")
+    assert found["failures/3.txt"].startswith("generation 3 was not healthy\n")
+    assert "0123456789abcdef" not in found["failures/3.txt"]
     assert "NODE='master1'" in found["node.env"]
     assert "healthy" in found["generations.txt"]
     assert (

@@ -111,6 +111,8 @@ def test_a_disk_that_somebody_mounted_below_the_data_stops_the_purge(
     host: FakeHost, uninstall: Uninstall, kept: Path
 ) -> None:
     volumes = host.root / "var/lib/docker/volumes"
+    planned = uninstall(mount(kept, volumes), "--purge-data", "--dry-run")
+    assert "stop     somebody mounted " in planned.stdout
     refused = uninstall(mount(kept, volumes), "--purge-data")
     assert refused.returncode == 1
     assert "still mounted there" in refused.stderr
@@ -125,6 +127,10 @@ def test_data_on_a_disk_of_its_own_is_emptied_in_place(
     (kept / "member").mkdir()
     (kept / "member/db").write_text("old cluster")
     data = host.root / "var/lib/docker"
+    planned = uninstall(mount(kept, data), "--purge-data", "--dry-run")
+    assert (
+        "empty    /var/lib/docker (a link, or a file system of its own: it stays)" in planned.stdout
+    )
     done = uninstall(mount(kept, data), "--purge-data")
     assert done.returncode == 0, done.stderr
     assert f"{data} is a file system of its own: it is empty, and still mounted" in done.stdout
