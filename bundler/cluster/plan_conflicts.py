@@ -13,12 +13,18 @@ from bundler.cluster.components import MINORS, minor_of
 from bundler.cluster.plan import MAX_PODS, RESERVED_POD_ADDRESSES, features_of
 from bundler.cluster.problem import Problem
 from bundler.cluster.schema import Cluster, Docker
-from bundler.cluster.settings import list_fields, list_flags, version_of
+from bundler.cluster.settings import list_fields, list_flags, make_config, version_of
 
 DOCKER0 = IPv4Network("172.17.0.0/16")
 """The first of Docker's own ranges, which docker0 gets without `bip`."""
 BY_FLANNEL = ("bip", "ip-masq", "mtu")
 """Settings of daemon.json that flannel in etcd gives dockerd as options; it refuses both."""
+RESERVATIONS = (
+    ("kubeReserved", "memory"),
+    ("systemReserved", "memory"),
+    ("evictionHard", "memory.available"),
+)
+MEMORY_FLAGS = frozenset({"kube-reserved", "system-reserved", "eviction-hard", "reserved-memory"})
 DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 SECONDS = {"ms": Fraction(1, 1000), "s": Fraction(1), "m": Fraction(60), "h": Fraction(3600)}
 
@@ -138,6 +144,7 @@ def check_plan_conflicts(cluster: Cluster) -> Iterator[Problem]:
     yield from _check_pods(cluster)
     yield from _check_orders(cluster)
     yield from _check_policies(cluster)
+    yield from _check_memory(cluster)
     yield from _check_bridge(cluster)
     yield from _check_upstream(cluster)
 
@@ -201,6 +208,39 @@ def _check_policies(cluster: Cluster) -> Iterator[Problem]:
                 f"{setting.name} {value or found.value} needs {names}: set it under extra.kubelet"
             )
             yield Problem(path=found.path, text=text)
+
+
+def _check_memory(cluster: Cluster) -> Iterator[Problem]:
+    """Reserved memory of all NUMA nodes that is not what the node reserves: the kubelet ends."""
+    extra = cluster.extra.get("kubelet")
+    entries = extra.config.get("reservedMemory") if extra else None
+    if extra is None or not isinstance(entries, list) or not MEMORY_FLAGS.isdisjoint(extra.flags):
+        return
+    limits = [each.get("limits") or {} for each in entries if isinstance(each, dict)]
+    held = [_bytes(limit.get("memory", 0)) for limit in limits]
+    config = make_config(cluster, "kubelet", lambda _: "null")
+    wanted = [_bytes((config.get(field) or {}).get(key, 0)) for field, key in RESERVATIONS]
+    if None in held or None in wanted:  # a percentage, or of the wrong type
+        return
+    total, needed = (sum(filter(None, each)) for each in (held, wanted))
+    if total != needed:
+        names = " + ".join(f"{field}.{key}" for field, key in RESERVATIONS)
+        text = (
+            f"the memory of all entries is {total} bytes, and {names} are {needed}: the kubelet"
+            " starts only if both are equal"
+        )
+        yield Problem(path=("extra", "kubelet", "config", "reservedMemory"), text=text)
+
+
+def _bytes(value: object) -> int | None:
+    """The bytes of a quantity such as 100Mi; None for others, such as 10%."""
+    match = re.fullmatch(r"(\d+)([KMGT]i?|k)?", str(value))
+    if not match:
+        return None
+    unit = match[2] or ""
+    base = 1024 if unit.endswith("i") else 1000
+    factor: int = base ** ("KMGT".index(unit[0].upper()) + 1 if unit else 0)
+    return int(match[1]) * factor
 
 
 def _check_bridge(cluster: Cluster) -> Iterator[Problem]:
