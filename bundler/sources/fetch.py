@@ -8,6 +8,7 @@ from functools import partial
 from multiprocessing.pool import AsyncResult, ThreadPool
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from bundler import log
 from bundler.catalog import Artifact, closest_versions
@@ -20,6 +21,7 @@ from bundler.sources.download import (
 )
 from bundler.sources.mirrors import list_sources
 from bundler.sources.retries import (
+    HINT_NETWORK,
     NotFoundError,
     SourceError,
     StoppedError,
@@ -127,7 +129,7 @@ def _run(call: Callable[[], Result], options: FetchOptions) -> Result:
 
 def _try_all(artifact: Artifact, options: FetchOptions, fetch: Callable[[str], Result]) -> Result:
     sources = list_sources(artifact.url, options.mirrors, offline=options.offline)
-    return try_sources(artifact.label, sources, fetch, partial(_hint, artifact, options))
+    return try_sources(artifact.label, sources, fetch, partial(_hint, artifact, options), options)
 
 
 def try_sources(
@@ -135,6 +137,7 @@ def try_sources(
     sources: Iterable[str],
     fetch: Callable[[str], Result],
     hint: Callable[[Mapping[str, SourceError]], str],
+    options: FetchOptions,
 ) -> Result:
     """Call `fetch` with each source until one has the file; ArtifactError if none has.
 
@@ -144,8 +147,10 @@ def try_sources(
     tried: dict[str, SourceError] = {}
     for source in sources:
         for where, reason in list(tried.items())[-1:]:
-            if not reason.is_absent:
-                log.warning(f"{label}: {where}: {reason}; trying the next source")
+            fault = (urlsplit(where).netloc, f"{reason}; trying the next source")
+            if not reason.is_absent and (reason.is_answer or fault not in options.reported):
+                options.reported.add(fault)
+                log.warning(f"{label}: {where}: {fault[1]}")
         try:
             return fetch(source)
         except SourceError as reason:
@@ -161,10 +166,7 @@ def _hint(artifact: Artifact, options: FetchOptions, tried: Mapping[str, SourceE
             "give a directory that has the file with --mirror DIR, or build once without --offline"
         )
     if tried and not any(reason.is_answer for reason in tried.values()):
-        return (
-            "check the network, DNS and proxy (HTTPS_PROXY) of this machine, or use --mirror DIR or"
-            " URL"
-        )
+        return f"{HINT_NETWORK}; or use --mirror DIR or URL"
     close = closest_versions(artifact.component, artifact.version, artifact.arch)
     near = f"; similar pinned versions of {artifact.component}: {', '.join(close)}" if close else ""
     return f"check the version and the network, or use --mirror DIR or URL{near}"

@@ -29,6 +29,7 @@ ABSENT_STATUSES = {404, 410}
 """HTTP statuses that mean that the server works and does not have the file."""
 
 ONE_YEAR = 365 * 24 * 3600.0  # seconds
+HINT_NETWORK = "check the network, DNS and proxy (HTTPS_PROXY) of this machine"
 HINT_CA = (
     "if a private CA signed the certificate of that server, or of a TLS-inspecting proxy, give the"
     " CA certificate with --ca-file; check the clock of this machine, too"
@@ -81,8 +82,11 @@ def merge_failures(failures: Iterable[ArtifactError]) -> ArtifactError:
 
     A hint has parts; what several files have in common is said once.
     """
+    first, *others = failures
+    if not others:  # as it is: a caller may merge it with more
+        return first
     shared: dict[object, list[ArtifactError]] = {}
-    for failure in failures:
+    for failure in (first, *others):
         shared.setdefault(_reasons_of(failure) or failure.message, []).append(failure)
     messages = (_merge_messages(group) for group in shared.values())
     hints = dict.fromkeys(

@@ -133,6 +133,7 @@ class Puller:
             repositories,
             lambda base: self._options.retry(partial(download, repositories[base])),
             partial(make_hint, reference, tuple(repositories.values()), self._options),
+            self._options,
         )
 
     def _ensure_blob(self, wanted: WantedImage, blob: Artifact) -> None:
@@ -146,6 +147,7 @@ class Puller:
                 sources,
                 lambda url: fetch_from(blob, replace(self._options, session=sources[url]), url),
                 lambda _: "run it again: finished files are kept",
+                self._options,
             )
 
         ensure_blob(blob, self._options, download)

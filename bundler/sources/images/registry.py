@@ -26,7 +26,7 @@ from bundler.formats.safe_parse import read_json, split_url
 from bundler.sources.download import FetchOptions
 from bundler.sources.images.credentials import Login, find_login
 from bundler.sources.images.options import RegistryOptions
-from bundler.sources.retries import SourceError, classify_errors
+from bundler.sources.retries import HINT_NETWORK, SourceError, classify_errors
 from bundler.sources.transport import TIMEOUT, Session, open_url
 
 ACCEPT = ", ".join(INDICES + MANIFESTS)
@@ -190,6 +190,8 @@ def make_hint(
     tried: Mapping[str, SourceError],
 ) -> str:
     """The hint for an image that no repository has."""
+    if tried and not any(reason.is_answer for reason in tried.values()):
+        return f"{HINT_NETWORK}; or use --registry-mirror REGISTRY=URL"
     if any("HTTP 401" in str(reason) or "HTTP 403" in str(reason) for reason in tried.values()):
         return (
             "check the name; for a private image, log in with docker login, without a credential"

@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -466,6 +467,20 @@ def test_a_network_fault_gives_one_message_for_all_files(
     assert hint.count("--mirror DIR") == 1
     assert "similar pinned versions" not in hint
     assert capsys.readouterr().err.count("retry in") == 2  # one for each host
+
+
+def test_a_mirror_that_is_down_is_named_once(
+    server: Server, options: FetchOptions, capsys: pytest.CaptureFixture[str]
+) -> None:
+    artifacts = [make_artifact(f"{server.url}/{n}", CONTENT) for n in range(3)]
+    with_digests = [replace(a, version=f"3.4.{n}") for n, a in enumerate(artifacts)]
+    down = with_mirrors(options, "http://127.0.0.1:1")
+    for artifact in with_digests:
+        with suppress(ArtifactError):
+            ensure_artifact(replace(artifact, digest=artifact.version[-1] * 64), down)
+    said = capsys.readouterr().err
+    assert said.count("Connection refused; trying the next source") == 1
+    assert said.count("Connection refused; retry in") == 1
 
 
 def test_files_that_fail_for_different_reasons_are_told_apart(
