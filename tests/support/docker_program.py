@@ -47,7 +47,7 @@ def run_dockerd(directory: Path, config: Mapping[str, object]) -> Iterator[Docke
     with (directory / "log").open("wb") as log:
         daemon = subprocess.Popen(
             [
-                "unshare", "--net",
+                "unshare", "--net", "--mount",  # what it mounts ends with it
                 directory / "docker/dockerd", "--config-file", directory / "daemon.json",
                 "--data-root", directory / "data", "--exec-root", directory / "run", "--host", server,
                 "--pidfile", directory / "pid", "--storage-driver=vfs",
