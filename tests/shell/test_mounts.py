@@ -150,6 +150,20 @@ def test_of_a_link_the_target_is_emptied(host: FakeHost, uninstall: Uninstall, k
     assert data.is_symlink()
 
 
+def test_a_data_directory_that_dockerd_mounted_over_itself_is_removed(
+    host: FakeHost, uninstall: Uninstall, kept: Path
+) -> None:
+    """It hides what was mounted in it before."""
+    data = host.root / "var/lib/docker"
+    hidden = data / "overlay2/a/merged"
+    hidden.mkdir(parents=True)
+    setup = f"mount -t tmpfs overlay '{hidden}'\n{mount(data, data)}"
+    done = uninstall(setup, "--purge-data")
+    assert done.returncode == 0, done.stderr
+    assert "\nmounted " not in f"\n{done.stdout}"
+    assert not data.exists()
+
+
 def test_what_the_runtime_mounted_is_unmounted(
     host: FakeHost, uninstall: Uninstall, kept: Path
 ) -> None:

@@ -11,14 +11,14 @@ list_mounts() {
         awk -f "$here/lib/transaction/mount-points.awk" "$live/proc/self/mountinfo"
 }
 
-# unmount_below PATH: volumes of pods and file systems of containers, the deepest first. A disk that somebody else mounted
+# unmount_below PATH: volumes of pods and file systems of containers, the newest first, since it may hide others. A disk that somebody else mounted
 # stays. Returns 1 if something is still mounted below the path, and sets still_mounted: then nothing may be deleted there.
 unmount_below() {
     mounts=$(list_mounts "$1") || {
         still_mounted="unknown, since $live/proc/self/mountinfo cannot be read"
         return 1
     }
-    is_staged || printf '%s\n' "$mounts" | sed -n 's/^made //p' | LC_ALL=C sort -r | while read -r point; do
+    is_staged || printf '%s\n' "$mounts" | sed -n 's/^made //p' | while read -r point; do
         umount -l "$(decode_point "$point")" # detached at once, even if a server does not answer
     done
     mounts=$(list_mounts "$1") || return 1
