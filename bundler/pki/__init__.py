@@ -19,8 +19,9 @@ inventory.py          list certificates and their ends
 renew.py              renew certificates before they end
 retired.py            certificates of earlier versions
 hot_reload.py         which program reloads which file without a restart
-rotation.py           replace the CAs in stages
+rotation.py           replace the CAs and the service account key in stages
 rotation_stages.py    the current stage of a rotation
+service_account.py    the key that signs service account tokens
 endpoints.py          which server presents which certificate
 live.py               check the certificates that servers present
 external_ca/          request certificates from the site's own PKI, and import them
