@@ -1,7 +1,6 @@
 """kubelet-join.sh: a kubelet starts with a certificate, which a node requests with a key that it keeps."""
 
 import base64
-import shutil
 import subprocess
 import sys
 import time
@@ -97,8 +96,6 @@ class Worker:
         (bundle / "node.env").write_text(
             "NODE='w1'\nKUBELET_ROOT='/var/lib/kubelet'\nCSR_API='certificates.k8s.io/v1'\n"
         )
-        (bundle / "lib/core").mkdir(parents=True, exist_ok=True)
-        shutil.copy(TEMPLATES / "common/lib/core/resolver.sh", bundle / "lib/core")
         (bundle / "state.env").write_text(f"TOKEN_EXPIRES='{int(time.time() + ends * 86400)}'\n")
         write_program(self.root / "bin/kubectl", f'exec {sys.executable} {API} {self.api} "$@"\n')
         write_program(self.root / "bin/kubelet", f'echo "$*" >{self.root}/started\numask >>{self.root}/started\n')  # fmt: skip

@@ -145,7 +145,7 @@ def test_a_value_that_the_program_cannot_read_is_refused_once(
     "extra",
     [
         "kubelet: {config: {imageMinimumGCAge: '0', nodeStatusReportFrequency: 1h2m3.5s, kubeAPIQPS: ~}}",
-        "kubelet: {config: {cpuCFSQuotaPeriod: 100ms, reservedMemory: [{numaNode: 0, limits: {memory: 1Gi}}]}}",
+        "kubelet: {config: {cpuCFSQuotaPeriod: 100ms, reservedMemory: [{numaNode: 0, limits: {memory: 100Mi}}]}}",
         "kubelet: {config: {logging: {flushFrequency: 5000000000, options: {json: {infoBufferSize: '0'}}}}}",
         "kubelet: {config: {registerWithTaints: [{key: a, effect: NoSchedule}], podPidsLimit: -1}}",
         "kube-proxy: {config: {clientConnection: {qps: 1.5}, iptables: {masqueradeBit: 14}}}",
