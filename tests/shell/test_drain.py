@@ -121,6 +121,7 @@ def test_the_only_other_node_is_waited_for_while_it_has_the_rollout_slot(api: Ap
         ("w1|||True\nw2|true|99999999999|True\nw3|||True\n", "w2 (has the rollout slot)"),
     ],
 )
+@pytest.mark.slow
 def test_a_node_that_is_unavailable_is_waited_for(api: Api, nodes: str, reason: str) -> None:
     api.write("nodes", nodes)
     code, said = api.run(COMPLETE)
@@ -130,6 +131,7 @@ def test_a_node_that_is_unavailable_is_waited_for(api: Api, nodes: str, reason: 
     assert api.run(COMPLETE, most=2)[0] == 0
 
 
+@pytest.mark.slow
 def test_it_waits_for_a_controller_manager_that_is_leader(api: Api) -> None:
     api.write("no-leader", "")
     code, said = api.run(COMPLETE)

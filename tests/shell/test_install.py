@@ -15,6 +15,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "root"
 
 
+@pytest.mark.slow
 def test_every_file_is_installed_with_its_mode(sh: Sh, trees: Trees, root: Path) -> None:
     bundle = trees / "master1"
     done = sh(bundle / "install.sh", DESTDIR=str(root))
@@ -38,6 +39,7 @@ def test_the_destdir_need_not_exist(sh: Sh, trees: Trees, tmp_path: Path) -> Non
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.slow
 def test_a_second_run_does_nothing(sh: Sh, trees: Trees, root: Path) -> None:
     sh(trees / "master1" / "install.sh", DESTDIR=str(root))
     before = list_tree(root)
@@ -78,6 +80,7 @@ def test_uninstall_keeps_data_without_purge_data(sh: Sh, trees: Trees, root: Pat
     assert not (root / "var/lib/docker").exists()
 
 
+@pytest.mark.slow
 def test_a_file_changed_by_hand_is_backed_up_and_restored(sh: Sh, trees: Trees, root: Path) -> None:
     sh(trees / "worker1" / "install.sh", DESTDIR=str(root))
     (root / "etc/docker/daemon.json").write_text("changed by hand\n")
@@ -180,6 +183,7 @@ def test_options_are_explained_and_checked(
     assert list_tree(root) == {}
 
 
+@pytest.mark.slow
 def test_a_stale_lock_of_a_killed_run_is_removed(sh: Sh, trees: Trees, root: Path) -> None:
     lock = root / "var/lib/bundler/lock"
     lock.mkdir(parents=True)

@@ -191,6 +191,7 @@ def sign(key: issuing.PrivateKey, name: str, *, kid: bool) -> str:
 
 
 @pytest.mark.parametrize("kind", ["ecdsa-p256", "rsa-2048"])
+@pytest.mark.slow
 def test_tokens_of_a_key_are_found_by_its_id_or_by_their_signature(
     run: Run, tmp_path: Path, kind: str
 ) -> None:

@@ -258,6 +258,7 @@ def test_nothing_is_restarted_while_install_sh_runs(master: Site) -> None:
     assert master.restarts() == []
 
 
+@pytest.mark.slow
 def test_the_presented_loopback_certificate_decides(master: Site) -> None:
     served = master.fake / "served-6443-apiserver-loopback-client"
     served.write_bytes(make_pem("apiserver-loopback-client@1700000000", 80))

@@ -127,6 +127,7 @@ def test_a_taint_of_the_plan_does_not_keep_the_node(site: Site) -> None:
     assert site.leave()[0] == 0
 
 
+@pytest.mark.slow
 def test_it_goes_on_with_a_warning_if_no_control_plane_deletes_the_node(site: Site) -> None:
     site.write("nobody-deletes", "")
     code, said = site.leave("LEAVE_LIMIT=1")

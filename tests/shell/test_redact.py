@@ -40,6 +40,7 @@ def run_redact(trees: Trees, awk: Path, text: str, shell: list[str] | None = Non
 
 
 @pytest.mark.parametrize("shell", SHELLS, ids=lambda shell: shell[0])
+@pytest.mark.slow
 def test_a_secret_is_redacted_in_every_form(trees: Trees, awk: Path, shell: list[str]) -> None:
     text = BETWEEN.join(split_marks(form)[0] for form in FORMS + PEM_FORMS) + "\n"
     parts = run_redact(trees, awk, text, shell).split(BETWEEN)

@@ -38,6 +38,7 @@ def test_shellcheck_accepts_every_script_of_every_example(tmp_path: Path, name: 
         assert script.stat().st_mode & 0o111, f"{script} cannot be run"
 
 
+@pytest.mark.slow
 def test_a_host_with_etcd_or_an_api_server_has_what_the_rollout_slot_needs(
     tmp_path: Path,
 ) -> None:

@@ -91,6 +91,7 @@ def mistype(code: str) -> str:
     return code[:11] + ("2" if code[11] != "2" else "3") + code[12:]
 
 
+@pytest.mark.slow
 def test_a_sealed_bundle_installs_the_same_files(
     staged: Staged, code_file: Path, tmp_path: Path
 ) -> None:
@@ -168,6 +169,7 @@ def test_a_missing_code_without_a_terminal_is_refused(staged: Staged) -> None:
     assert (code, "--unseal-file needs a file" in said, "/nowhere" in said) == (2, True, False)
 
 
+@pytest.mark.slow
 def test_the_code_is_asked_for_on_the_terminal_and_not_shown(staged: Staged) -> None:
     session = staged.on_terminal(f"{staged.code}\n")
     assert session.code == 0, session.screen
@@ -194,6 +196,7 @@ def test_an_interrupt_at_the_prompt_changes_nothing_and_shows_typing_again(stage
 
 
 @pytest.mark.parametrize("change", ["a byte", "cut off", "longer", "of another build", "its salt"])
+@pytest.mark.slow
 def test_an_altered_ciphertext_is_refused_before_anything_changes(
     staged: Staged, code_file: Path, change: str, tmp_path: Path
 ) -> None:
@@ -279,6 +282,7 @@ def derive(staged: Staged) -> list[str]:
     return [_hash("encryption", staged.key.code, tag)]
 
 
+@pytest.mark.slow
 def test_a_host_with_busybox_opens_a_sealed_bundle(
     staged: Staged, code_file: Path, tmp_path: Path
 ) -> None:
@@ -304,6 +308,7 @@ def test_a_host_with_busybox_opens_a_sealed_bundle(
     assert list_tree(staged.root)[KEY] == list_tree(staged.plain / "rootfs")[KEY]
 
 
+@pytest.mark.slow
 def test_a_host_without_openssl_cannot_open_a_sealed_bundle(
     staged: Staged, code_file: Path, tmp_path: Path
 ) -> None:
@@ -352,6 +357,7 @@ def seal_to(staged: Staged, certificate: Path, target: Path) -> SealKey:
     return key
 
 
+@pytest.mark.slow
 def test_the_key_of_the_hosts_certificate_opens_its_bundle(
     staged: Staged, host_key: Path, tmp_path: Path
 ) -> None:
@@ -370,6 +376,7 @@ def test_the_key_of_the_hosts_certificate_opens_its_bundle(
 
 
 @pytest.mark.parametrize("wrong", ["another key", "not a key", "an altered envelope"])
+@pytest.mark.slow
 def test_another_key_is_refused_before_anything_changes(
     staged: Staged, host_key: Path, tmp_path: Path, wrong: str
 ) -> None:

@@ -121,6 +121,7 @@ def test_trust_needs_a_key(sh: Sh, bundle: Path, keys: Path) -> None:
         assert "trust: --trust needs the file of a public key\n" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_file_in_trust_d_that_is_not_a_key_is_refused(
     version: Callable[..., tuple[int, str]], keys: Path, tmp_path: Path
 ) -> None:

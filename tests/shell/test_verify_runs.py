@@ -385,6 +385,7 @@ def test_a_host_is_checked_alone(node: Callable[..., dict[str, dict[str, Any]]])
     assert not checks["host-kubelet"]["ok"]
 
 
+@pytest.mark.slow
 def test_files_that_win_over_the_bundles_are_named_with_their_fix(
     node: Callable[..., dict[str, dict[str, Any]]], tmp_path: Path
 ) -> None:
@@ -405,6 +406,7 @@ def test_files_that_win_over_the_bundles_are_named_with_their_fix(
     assert node()["host-overrides"]["ok"]
 
 
+@pytest.mark.slow
 def test_a_kubelet_that_waits_for_its_certificate_is_explained(
     node: Callable[..., dict[str, dict[str, Any]]], tmp_path: Path
 ) -> None:

@@ -287,6 +287,7 @@ def check_with_systemd(units: Mapping[str, str], directory: Path) -> None:
             assert sorted(map(str, read[name])) == sorted(map(str, commands)), name
 
 
+@pytest.mark.slow
 def test_every_place_of_the_schema_accepts_some_text(site: Site) -> None:
     """Otherwise a hostile text could be refused for another reason than its characters."""
     never = {slot.name for slot in SCHEMA["1.36"] if not site.find_harmless(slot)}

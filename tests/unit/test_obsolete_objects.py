@@ -47,6 +47,7 @@ def list_applied(kubernetes: Path) -> set[tuple[str, str, str]]:
     }
 
 
+@pytest.mark.slow
 def test_no_object_is_applied_and_deleted(kubernetes: Path) -> None:
     obsolete, applied = list_obsolete(kubernetes), list_applied(kubernetes)
     assert ("ClusterRole", "-", "bundler:csr-approver") in applied
@@ -54,6 +55,7 @@ def test_no_object_is_applied_and_deleted(kubernetes: Path) -> None:
     assert sorted(set(obsolete)) == sorted(obsolete)
 
 
+@pytest.mark.slow
 def test_nodes_may_list_nodes_only_with_flannel(kubernetes: Path) -> None:
     """A cluster that had flannel loses the right, because kubectl apply deletes nothing."""
     for kind in ("ClusterRole", "ClusterRoleBinding"):

@@ -78,6 +78,7 @@ def test_a_base_can_be_given_in_many_forms(site: SmallSite, tmp_path: Path, form
         ("one=dist/small-two.tar.gz", "is the bundle of two"),
     ],
 )
+@pytest.mark.slow
 def test_a_file_that_is_not_a_base_is_refused(site: SmallSite, given: str, expected: str) -> None:
     (site.directory / "other").mkdir()
     (site.directory / "other/MANIFEST").write_text(f"{'ab' * 32} 0644 1 x\n")
@@ -98,6 +99,7 @@ def test_a_delta_of_a_delta_names_the_base_of_a_delta_of_the_complete_bundle(
     assert (one / "SHA256SUMS").read_bytes() == (two / "SHA256SUMS").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_delta_in_the_layout_split_shares_only_what_changed(site: SmallSite) -> None:
     media = Media(layout=Layout.SPLIT, since=(str(site.directory / "dist"),))
     directory = site.build("new", media)

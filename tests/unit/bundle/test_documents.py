@@ -110,6 +110,7 @@ def test_the_documents_are_in_the_manifest_and_in_a_rendered_tree(
         assert (lab / "trees" / "worker1" / name).read_bytes() == worker.texts[name]
 
 
+@pytest.mark.slow
 def test_a_rendering_without_programs_has_no_documents_about_them(lab: Path) -> None:
     render(inputs_of(lab), lab / "texts", text_only=True)
     assert not (lab / "texts" / "worker1" / SBOM).exists()

@@ -131,6 +131,7 @@ def test_the_next_build_completes_one_that_was_killed(site: SmallSite, moment: f
     }
 
 
+@pytest.mark.slow
 def test_signatures_cover_volumes_payloads_and_deltas(site: SmallSite) -> None:
     key = site.directory / "release.key"
     public = generate_key(key)

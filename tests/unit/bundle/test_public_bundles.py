@@ -21,6 +21,7 @@ from bundler.render.bundle_manifest import (
 from bundler.render.context import STATE_NAMES, _make_state_values, make_unknown
 
 
+@pytest.mark.slow
 def test_public_bundles_hold_no_secret_and_need_no_state(site: SmallSite) -> None:
     first = (site.directory / "public/SHA256SUMS").read_bytes()
     site.change("etcd")
@@ -84,6 +85,7 @@ def test_a_file_added_to_complete_bundles_is_found(site: SmallSite) -> None:
     assert done.returncode == 6
 
 
+@pytest.mark.slow
 def test_every_file_of_a_directory_is_compared(site: SmallSite) -> None:
     complete, public = site.directory / "volumes", site.directory / "public"
     assert compare_builds(complete, public) == []

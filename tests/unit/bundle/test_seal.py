@@ -75,6 +75,7 @@ def test_no_secret_of_the_state_is_in_a_sealed_tarball(sealed: SmallSite, node: 
 
 
 @pytest.mark.parametrize("node", NODES)
+@pytest.mark.slow
 def test_no_digest_of_a_secret_file_is_in_the_clear(sealed: SmallSite, node: str) -> None:
     """A digest of a short password would tell the password to who guesses it."""
     manifest = read_manifest(tarball(sealed.directory / "plain", node))
@@ -207,6 +208,7 @@ def _join(path: Path) -> list[str]:
     return read_manifest(path)
 
 
+@pytest.mark.slow
 def test_inspect_says_which_files_are_sealed_and_finds_an_altered_seal(site: SmallSite) -> None:
     path = tarball(site.directory / "dist", "two")
     key = read_codes(site.directory / "dist")["two"][1]
@@ -344,6 +346,7 @@ def test_a_lost_code_is_replaced_for_later_builds(site: SmallSite) -> None:
         ("one=short.crt", "needs an RSA key of at least 2048 bits"),
     ],
 )
+@pytest.mark.slow
 def test_a_wrong_certificate_is_refused_before_anything_is_written(
     site: SmallSite, given: str, expected: str
 ) -> None:
@@ -361,6 +364,7 @@ def test_a_wrong_certificate_is_refused_before_anything_is_written(
     assert not (site.directory / "new").exists()
 
 
+@pytest.mark.slow
 def test_a_certificate_gets_a_code_that_no_person_has(site: SmallSite) -> None:
     """Who has the paper of an earlier build cannot open the bundle that is sealed to the host."""
     assert read_codes(site.directory / "to").keys() == {"two", "three"}
@@ -376,6 +380,7 @@ def test_a_certificate_gets_a_code_that_no_person_has(site: SmallSite) -> None:
     assert done.stdout.strip() not in (site.directory / "dist/UNSEAL.tsv").read_text()
 
 
+@pytest.mark.slow
 def test_a_damaged_code_in_the_state_is_named(site: SmallSite) -> None:
     path = site.directory / "small.state/seals/one"
     path.write_text("not a code\n")

@@ -158,6 +158,7 @@ def test_a_lock_that_has_a_password_is_written_again_without_it(site: SmallSite)
     assert lock.read_text() == clean
 
 
+@pytest.mark.slow
 def test_a_new_query_is_no_drift(site: SmallSite) -> None:
     """A signed URL ends after some time, and the next one has another signature."""
     bundler(site, "lock")

@@ -8,12 +8,14 @@ import subprocess
 import tarfile
 from pathlib import Path
 
+import pytest
 from support.media import SPLIT, faults_of, files_of, run
 from support.small_builds import SmallSite, read_manifest, unpack
 
 from bundler.bundle.layout import Layout, Media
 
 
+@pytest.mark.slow
 def test_split_holds_each_large_file_once_and_names_every_file(built: SmallSite) -> None:
     full, split = built.directory / "dist", built.directory / "shared"
     (payload,) = split.glob("payload-*.tar")
@@ -43,6 +45,7 @@ def test_plain_tools_read_the_payload(built: SmallSite, tmp_path: Path) -> None:
         assert f"{hashlib.sha256(content).hexdigest()}.tar.gz" == member.name
 
 
+@pytest.mark.slow
 def test_split_is_the_same_bytes_twice_and_its_payload_needs_no_state(site: SmallSite) -> None:
     first = (site.directory / "changed").parent
     one = site.build("a", SPLIT)
@@ -68,6 +71,7 @@ def test_verify_reports_a_damaged_missing_or_other_payload(site: SmallSite) -> N
     assert f"small-one.tar.gz: {payload.name} is missing or damaged" in faults
 
 
+@pytest.mark.slow
 def test_verify_checks_the_members_of_a_payload(site: SmallSite) -> None:
     directory = site.directory / "shared"
     (payload,) = directory.glob("payload-*.tar")
@@ -84,6 +88,7 @@ def test_verify_checks_the_members_of_a_payload(site: SmallSite) -> None:
     assert re.search(r"small-one\.tar\.gz: \S+: not in payload-", faults)
 
 
+@pytest.mark.slow
 def test_inspect_reads_a_payload_and_names_the_source_of_files(site: SmallSite) -> None:
     directory = site.directory / "shared"
     (payload,) = directory.glob("payload-*.tar")
@@ -105,6 +110,7 @@ def test_inspect_reads_a_payload_and_names_the_source_of_files(site: SmallSite) 
     assert done.returncode == 6
 
 
+@pytest.mark.slow
 def test_an_older_payload_in_the_directory_is_reported(site: SmallSite) -> None:
     done = run("build", *site.arguments, "-o", site.directory / "shared", "--layout", "split")
     assert done.returncode == 0, done.stderr
@@ -112,6 +118,7 @@ def test_an_older_payload_in_the_directory_is_reported(site: SmallSite) -> None:
     assert len(list((site.directory / "shared").glob("payload-*.tar"))) == 2
 
 
+@pytest.mark.slow
 def test_split_layout_in_volumes(site: SmallSite) -> None:
     directory = site.build("both", Media(layout=Layout.SPLIT, split=5_000))
     assert list(directory.glob("payload-*.tar.001"))

@@ -128,6 +128,7 @@ def test_render_reuses_the_state_and_refuses_a_directory_with_other_files(
     assert "is not empty, and it is not a rendered tree" in refused.stderr
 
 
+@pytest.mark.slow
 def test_a_new_control_plane_reissues_only_the_certificates_that_must_change(
     bundler: Run, description: Path
 ) -> None:
@@ -174,6 +175,7 @@ def test_a_worker_keeps_its_pod_subnet_when_another_is_added_before_it(
     }
 
 
+@pytest.mark.slow
 def test_no_secret_is_printed(bundler: Run, description: Path) -> None:
     done = bundler("render", "--text-only", "--pins", str(PINS), "-o", "trees")
     said = done.stdout + done.stderr

@@ -54,6 +54,7 @@ def read_members(path: Path) -> dict[str, bytes]:
         return {m.name: tar.extractfile(m).read() for m in tar if m.isreg()}  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 def test_each_node_gets_programs_and_images_of_its_architecture(
     mixed: Path, tmp_path: Path
 ) -> None:
@@ -71,6 +72,7 @@ def test_each_node_gets_programs_and_images_of_its_architecture(
             assert json.loads(config)["architecture"] == expected[node]
 
 
+@pytest.mark.slow
 def test_a_program_of_the_wrong_architecture_fails_the_build(mixed: Path, tmp_path: Path) -> None:
     pins = write_upstream(tmp_path, mixed)
     document = json.loads(pins.read_text())["artifacts"]

@@ -314,6 +314,7 @@ def test_docker_works_after_dockershim_with_cri_dockerd(trees: Callable[..., Pat
     assert "unix:///run/cri-dockerd.sock" in (root / "etc/crictl.yaml").read_text()
 
 
+@pytest.mark.slow
 def test_secrets_are_encrypted_by_the_newer_provider_and_read_by_both(
     trees: Callable[..., Path],
 ) -> None:

@@ -70,6 +70,7 @@ def test_ports_on_loopback_need_no_firewall_rule(description: Path) -> None:
 
 
 @pytest.mark.parametrize(("fail", "expected"), [(True, "SWAP_OFF='yes'"), (False, "SWAP_OFF=''")])
+@pytest.mark.slow
 def test_swap_stays_on_if_the_kubelet_accepts_it(
     description: Path, tmp_path: Path, fail: bool, expected: str
 ) -> None:

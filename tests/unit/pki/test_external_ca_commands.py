@@ -72,6 +72,7 @@ def test_requests_are_signed_imported_and_rendered(
     assert "external CA, signed elsewhere for a key made here" in list_certificates(description)
 
 
+@pytest.mark.slow
 def test_a_ca_is_imported_with_a_passphrase_file(
     bundler: Run, description: Path, tmp_path: Path
 ) -> None:

@@ -206,6 +206,7 @@ def test_a_ca_that_may_sign_cas_is_imported_with_a_warning(site: Site) -> None:
     ][-1:]
 
 
+@pytest.mark.slow
 def test_the_complete_chain_must_be_valid(site: Site) -> None:
     site.request(cas=("kubernetes-ca",))
     request = site.requests / "kubernetes-ca.csr"
@@ -279,6 +280,7 @@ def test_a_sha1_signature_is_refused(site: Site) -> None:
         ),
     ],
 )
+@pytest.mark.slow
 def test_a_leaf_that_differs_from_the_plan_is_refused(
     leaves: Site, name: str, subject: str | None, extensions: str, fault: str
 ) -> None:
@@ -326,6 +328,7 @@ def test_all_faults_are_reported_at_once(leaves: Site) -> None:
     assert "nothing was imported" in caught.value.hint
 
 
+@pytest.mark.slow
 def test_one_ca_in_place_of_three_is_refused(leaves: Site) -> None:
     kubernetes = leaves.root.directory / "issuing-kubernetes-ca.crt"
     leaves.root.follow(
@@ -336,6 +339,7 @@ def test_one_ca_in_place_of_three_is_refused(leaves: Site) -> None:
         leaves.import_signed()
 
 
+@pytest.mark.slow
 def test_leaves_signed_by_a_root_are_imported_with_a_warning(tmp_path: Path) -> None:
     site = make_site(tmp_path, make_plan(masters=1, workers=0, authorities="single"))
     site.request(leaves=True)

@@ -18,6 +18,7 @@ from bundler.errors import PkiError
 from bundler.pki import declarations
 
 
+@pytest.mark.slow
 def test_a_new_host_waits_for_its_certificates(leaves: Site) -> None:
     leaves.import_signed()
     leaves.build()

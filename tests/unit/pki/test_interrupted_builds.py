@@ -96,6 +96,7 @@ def run_ensure_state(path, results):
     results.put(dict(ensure_state(Path(path)).cluster))
 
 
+@pytest.mark.slow
 def test_concurrent_builds_return_the_same_pki(tmp_path):
     context = multiprocessing.get_context("fork")
     results = context.Queue()

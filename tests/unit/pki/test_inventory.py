@@ -46,6 +46,7 @@ def bundler(description: Path) -> Run:
     return run
 
 
+@pytest.mark.slow
 def test_every_certificate_of_the_state_is_listed_by_end(
     bundles: dict[str, Path], bundler: Run, description: Path
 ) -> None:
@@ -70,6 +71,7 @@ def test_warn_sets_the_exit_code(bundles: dict[str, Path], bundler: Run) -> None
     assert bundler("--warn", "soon").returncode == 2
 
 
+@pytest.mark.slow
 def test_a_bundle_lists_only_its_own_certificates(bundles: dict[str, Path]) -> None:
     worker = list_bundle_certificates(bundles["worker1"], datetime.now(UTC))
     assert {entry.path for entry in worker} == {
@@ -84,6 +86,7 @@ def test_a_bundle_lists_only_its_own_certificates(bundles: dict[str, Path]) -> N
     assert "rootfs/etc/kubernetes/admin.kubeconfig" in master
 
 
+@pytest.mark.slow
 def test_certificates_in_secrets_of_a_bundle_are_listed(
     bundles: dict[str, Path], description: Path, tmp_path: Path
 ) -> None:
@@ -105,6 +108,7 @@ def test_certificates_in_secrets_of_a_bundle_are_listed(
         list_it(b"x" * 33)
 
 
+@pytest.mark.slow
 def test_the_list_shows_issuer_and_names_in_short_lines(
     bundles: dict[str, Path], bundler: Run
 ) -> None:
@@ -124,6 +128,7 @@ def test_nothing_is_created_without_a_state_directory(bundler: Run, description:
     assert [path.name for path in description.parent.iterdir()] == ["cluster.yaml"]
 
 
+@pytest.mark.slow
 def test_volumes_list_the_same_certificates_as_the_bundle(bundles: dict[str, Path]) -> None:
     whole = bundles["master1"]
     expected = list_bundle_certificates(whole, datetime.now(UTC))

@@ -35,6 +35,7 @@ def changed(before: dict[str, bytes], after: dict[str, bytes]) -> set[str]:
     return {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
 
 
+@pytest.mark.slow
 def test_named_certificates_are_renewed_and_the_old_ones_archived(state: Path) -> None:
     before = read_files(state)
     done = renew(state, PLAN, choose("pki/nodes/master1/apiserver", "admin"), LATER)
@@ -69,6 +70,7 @@ def test_keep_keys_replaces_only_the_certificate(state: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_patterns_and_ends_select_certificates_but_never_cas(state: Path) -> None:
     every = renew(state, PLAN, choose(everything=True), LATER, dry_run=True)
     assert len(every) == 20
@@ -88,6 +90,7 @@ def test_a_dry_run_writes_nothing(state: Path) -> None:
     assert read_files(state) == before
 
 
+@pytest.mark.slow
 def test_ended_certificates_can_be_renewed(state: Path) -> None:
     late = NOW + timedelta(days=400)
     done = renew(state, PLAN, choose(before=late), late)
@@ -260,6 +263,7 @@ def test_one_command_renews_and_builds_the_small_bundles(site: SmallSite) -> Non
     assert digests(site.build("third")) == digests(site.build("fourth"))
 
 
+@pytest.mark.slow
 def test_the_command_has_a_dry_run_and_refuses_conflicting_options(site: SmallSite) -> None:
     site.build()
     before = read_files(site.directory / "small.state")
@@ -271,6 +275,7 @@ def test_the_command_has_a_dry_run_and_refuses_conflicting_options(site: SmallSi
     assert read_files(site.directory / "small.state") == before
 
 
+@pytest.mark.slow
 def test_the_archive_is_not_listed(site: SmallSite) -> None:
     site.build()
     run(site, "certs", "renew", "admin")

@@ -94,6 +94,7 @@ def test_trust_creates_new_cas_that_sign_nothing(state: Path) -> None:
         assert path.stat().st_mode & 0o077 == 0
 
 
+@pytest.mark.slow
 def test_issue_reissues_every_certificate_and_still_trusts_the_previous_cas(state: Path) -> None:
     rotate(state, PLAN, "trust", TRUST)
     before = read_files(state)
@@ -129,6 +130,7 @@ def test_issue_reissues_every_certificate_and_still_trusts_the_previous_cas(stat
     assert len(gone) == 2 * (len(previous) + len(CA_NAMES) + 1)
 
 
+@pytest.mark.slow
 def test_drop_keeps_only_the_new_cas(state: Path) -> None:
     for step, when in (("trust", TRUST), ("issue", ISSUE), ("drop", DROP)):
         rotate(state, PLAN, step, when)
@@ -160,6 +162,7 @@ def list_accepted(state: Path) -> list[tuple[str, bytes]]:
 
 
 @pytest.mark.parametrize("only", [(), (SERVICE_ACCOUNT,)], ids=["all", "only"])
+@pytest.mark.slow
 def test_tokens_of_two_service_account_keys_are_accepted_until_the_old_one_is_dropped(
     state: Path, only: tuple[str, ...]
 ) -> None:
@@ -222,6 +225,7 @@ def test_a_single_ca_can_be_rotated(tmp_path: Path) -> None:
         (("trust", "issue"), "abandon"),
     ],
 )
+@pytest.mark.slow
 def test_a_step_out_of_order_is_refused_with_the_next_step(
     state: Path, done: tuple[str, ...], step: str
 ) -> None:
@@ -237,6 +241,7 @@ def test_a_step_out_of_order_is_refused_with_the_next_step(
 
 
 @pytest.mark.parametrize("step", ["trust", "issue", "drop"])
+@pytest.mark.slow
 def test_a_dry_run_changes_nothing(state: Path, step: str) -> None:
     for name in {"trust": (), "issue": ("trust",), "drop": ("trust", "issue")}[step]:
         rotate(state, PLAN, name, TRUST)
@@ -295,6 +300,7 @@ def test_a_kill_before_the_commit_changes_nothing(
     assert read_files(state) == before
 
 
+@pytest.mark.slow
 def test_external_cas_are_not_rotated(tmp_path: Path) -> None:
     state = tmp_path / "state"
     load(state, NOW)
@@ -363,6 +369,7 @@ def test_each_stage_is_one_command_with_its_small_bundles(site: SmallSite) -> No
     ]
 
 
+@pytest.mark.slow
 def test_without_a_step_the_command_prints_the_stage(site: SmallSite) -> None:
     site.build()
     assert run(site, "certs", "rotate").stdout.startswith("stage settled: ")

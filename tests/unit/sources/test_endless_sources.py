@@ -119,6 +119,7 @@ def describe_image(layer_size: int, config_size: int = 100) -> bytes:
     ).encode()
 
 
+@pytest.mark.slow
 def test_an_endless_manifest_is_refused(server: EndlessServer, options: FetchOptions) -> None:
     with pytest.raises(ArtifactError, match="sent a document of more than 8 MiB"):
         pull(server, options)

@@ -338,6 +338,7 @@ def test_a_file_is_downloaded_again_if_the_server_sends_another_part(
     assert [wanted for _, wanted in server.requests] == ["bytes=3000000-", None]
 
 
+@pytest.mark.slow
 def test_a_connection_that_breaks_often_finishes_while_each_attempt_makes_progress(
     server: Server, options: FetchOptions
 ) -> None:
@@ -356,6 +357,7 @@ def test_a_server_without_progress_is_given_up(server: Server, options: FetchOpt
     assert len(server.requests) == 5  # four in a row without progress
 
 
+@pytest.mark.slow
 def test_a_file_without_a_pin_is_never_assembled_from_two_answers(
     server: Server, options: FetchOptions
 ) -> None:
@@ -394,6 +396,7 @@ def test_http_404_means_that_upstream_publishes_no_digest(
 
 
 @pytest.mark.parametrize("status", [403, 503])
+@pytest.mark.slow
 def test_a_sidecar_is_used_from_the_cache_if_its_server_fails(
     server: Server, options: FetchOptions, status: int
 ) -> None:
@@ -450,6 +453,7 @@ def test_what_several_failed_downloads_have_in_common_is_hinted_once(
     assert "versions of kubernetes-node: " in hint
 
 
+@pytest.mark.slow
 def test_a_network_fault_gives_one_message_for_all_files(
     options: FetchOptions, capsys: pytest.CaptureFixture[str]
 ) -> None:

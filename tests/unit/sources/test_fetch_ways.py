@@ -164,6 +164,7 @@ def test_a_password_from_netrc_is_not_sent_to_the_target_of_a_redirect(
 # redirects
 
 
+@pytest.mark.slow
 def test_a_redirect_to_another_host_is_followed_and_logged(
     server: Server, other: Server, options: FetchOptions, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -175,6 +176,7 @@ def test_a_redirect_to_another_host_is_followed_and_logged(
     assert "secret" not in said
 
 
+@pytest.mark.slow
 def test_a_download_is_resumed_through_a_redirect(
     server: Server, other: Server, options: FetchOptions
 ) -> None:

@@ -79,6 +79,7 @@ def test_an_image_without_a_digest_is_pulled_with_a_warning_about_its_tag(
     assert (inputs.description.parent / "dist/SHA256SUMS").read_bytes() == sums
 
 
+@pytest.mark.slow
 def test_the_lock_has_the_manifest_of_the_architecture_and_the_index(
     inputs: Inputs, registry: Registry
 ) -> None:
@@ -96,6 +97,7 @@ def test_the_lock_has_the_manifest_of_the_architecture_and_the_index(
 
 
 @pytest.mark.parametrize("update", [PAUSE, "images", "all"])
+@pytest.mark.slow
 def test_a_moved_tag_is_used_only_if_update_names_it(
     inputs: Inputs, registry: Registry, update: str
 ) -> None:
@@ -111,6 +113,7 @@ def test_a_moved_tag_is_used_only_if_update_names_it(
     assert find_pause(inputs).digest == sha256(newer.manifest)
 
 
+@pytest.mark.slow
 def test_an_image_that_is_missing_or_different_in_the_lock_is_refused(
     inputs: Inputs, registry: Registry
 ) -> None:
@@ -128,6 +131,7 @@ def test_an_image_that_is_missing_or_different_in_the_lock_is_refused(
     assert (find_pause(inputs).origin, find_pause(inputs).index) == ("user", digest)
 
 
+@pytest.mark.slow
 def test_an_altered_document_in_the_cache_is_downloaded_again(inputs: Inputs) -> None:
     update_lock(inputs, ())
     digest = find_pause(inputs).digest.removeprefix("sha256:")

@@ -397,6 +397,7 @@ def test_files_in_packages_dir_go_to_the_nodes_that_need_them(inputs: Inputs) ->
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_files_in_packages_dir_are_locked_with_the_trust_source_user(inputs: Inputs) -> None:
     changes = [c for c in update_lock(inputs, []) if c.entry.kind == "package"]
     assert {(c.what, c.entry.origin, c.entry.url) for c in changes} >= {
@@ -425,6 +426,7 @@ def test_files_in_packages_dir_that_changed_after_the_lock_are_refused(
     assert "bundler lock --update packages" in (caught.value.hint or "")
 
 
+@pytest.mark.slow
 def test_packages_dir_must_have_exactly_one_file_for_each_package(inputs: Inputs) -> None:
     directory = inputs.description.parent / "debs"
     write_deb(directory, "nginx", "2.0")
@@ -448,6 +450,7 @@ def test_a_file_in_packages_dir_for_another_architecture_is_refused(inputs: Inpu
             use(inputs)
 
 
+@pytest.mark.slow
 def test_a_named_package_without_a_file_is_reported(
     inputs: Inputs, describe: Callable[..., Path]
 ) -> None:

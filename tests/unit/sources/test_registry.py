@@ -156,6 +156,7 @@ def test_a_failing_registry_is_retried(registry: Registry, options: FetchOptions
     ("retry_after", "waited"),
     [("7", 7.0), ("Wed, 21 Oct 2015 07:28:00 GMT", 0), ("soon", 0.01), ("-1", 0.01)],
 )
+@pytest.mark.slow
 def test_bundler_waits_as_long_as_a_busy_registry_asks(
     registry: Registry, options: FetchOptions, retry_after: str, waited: float
 ) -> None:
@@ -177,6 +178,7 @@ def test_a_registry_that_asks_to_wait_an_hour_is_not_retried(
 
 
 @pytest.mark.parametrize("status", [400, 403, 404])
+@pytest.mark.slow
 def test_a_permanent_registry_error_is_not_retried(
     registry: Registry, options: FetchOptions, status: int
 ) -> None:
@@ -303,6 +305,7 @@ def test_a_token_that_is_too_large_is_not_read_completely(
         pull(registry, options)
 
 
+@pytest.mark.slow
 def test_a_token_that_expires_during_a_pull_is_renewed(
     registry: Registry, options: FetchOptions
 ) -> None:
@@ -455,6 +458,7 @@ def test_of_several_logins_at_one_host_the_longest_namespace_serves(tmp_path: Pa
     assert user("registry-1.docker.io", "library/nginx") is None
 
 
+@pytest.mark.slow
 def test_each_of_two_namespaces_at_one_host_is_pulled_with_its_own_login(
     registry: Registry, options: FetchOptions
 ) -> None:
@@ -492,6 +496,7 @@ def test_logins_are_read_from_the_same_file_as_other_tools_use(tmp_path: Path) -
 # sources
 
 
+@pytest.mark.slow
 def test_a_registry_without_tls_must_be_allowed_explicitly(
     registry: Registry, options: FetchOptions
 ) -> None:

@@ -40,6 +40,7 @@ def host_of(rollout: UpgradePlan, name: str) -> HostStep:
     return next(host for stage in rollout.stages for host in stage.hosts if host.name == name)
 
 
+@pytest.mark.slow
 def test_the_same_build_changes_nothing(site: SmallSite) -> None:
     rollout = make_upgrade_plan(site.directory / "first", site.directory / "first")
     assert {host.kind for stage in rollout.stages for host in stage.hosts} == {"nothing"}

@@ -19,6 +19,7 @@ from bundler.pipeline import build
     [Media(), Media(split=20000), Media(layout=Layout.SPLIT), Media(layout=Layout.SPLIT, split=9000)],
     ids=["full", "volumes", "split", "split-volumes"],
 )  # fmt: skip
+@pytest.mark.slow
 def test_every_file_is_named_with_the_start_of_its_digest(tmp_path: Path, media: Media) -> None:
     dist = make_site(tmp_path / "site").build("dist", media)
     text = (dist / "RUNBOOK.md").read_text()
@@ -35,6 +36,7 @@ def test_every_file_is_named_with_the_start_of_its_digest(tmp_path: Path, media:
     assert "{" not in text
 
 
+@pytest.mark.slow
 def test_it_says_until_when_workers_can_join(tmp_path: Path) -> None:
     text = (make_site(tmp_path / "site").build() / "RUNBOOK.md").read_text()
     end = datetime.now(UTC) + timedelta(days=30)
@@ -60,6 +62,7 @@ def test_the_same_build_has_the_same_runbook_and_a_delta_is_named(tmp_path: Path
     assert text.count("a delta to the installed bundle") == 1
 
 
+@pytest.mark.slow
 def test_a_signed_build_is_installed_with_trust(tmp_path: Path) -> None:
     site = make_site(tmp_path / "site")
     generate_key(tmp_path / "release.key")
@@ -69,6 +72,7 @@ def test_a_signed_build_is_installed_with_trust(tmp_path: Path) -> None:
     assert "openssl dgst -sha256 -verify RELEASE.pub" in text
 
 
+@pytest.mark.slow
 def test_accepted_weak_settings_are_listed(tmp_path: Path) -> None:
     site = make_site(tmp_path / "site")
     assert "weaken" not in (site.build("plain") / "RUNBOOK.md").read_text()
