@@ -58,10 +58,12 @@ try_programs() {
         directory=$prefix${path%/*}
         remove_former_tries "$directory"
         existing=$(nearest_directory "$directory") try=$directory/.bundler-try.$$
-        if mkdir -p "$directory" && mkdir -m 0700 "$try" && copy_program "$source" "$try/${path##*/}"; then
+        if { mkdir -p "$directory" && mkdir -m 0700 "$try" && copy_program "$source" "$try/${path##*/}"; } \
+            2>"$work/copy.log"; then
             run_program "$try/${path##*/}"
         else
-            add_failure programs "$source cannot be copied to $directory" "find out why, as with df and mount"
+            add_failure programs "$source cannot be copied to $directory: $(tail -n 1 "$work/copy.log")" \
+                "find out why, as with df and mount"
         fi
         rm -rf "$try"
         while [ "$directory" != "$existing" ] && rmdir "$directory" 2>/dev/null; do directory=${directory%/*}; done
