@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import pytest
@@ -43,20 +44,25 @@ class Clients:
     written: dict[str, int] = field(default_factory=dict)  # Secret → its last acknowledged number
     stop: threading.Event = field(default_factory=threading.Event)
 
+    @cached_property
+    def context(self) -> ssl.SSLContext:
+        """Made once: the files of a host are being replaced while clients work."""
+        pki = self.site.one.root / "etc/kubernetes/pki"
+        made = ssl.create_default_context(cafile=str(pki / "ca-servers.crt"))
+        made.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        made.load_cert_chain(
+            self.site.directory / "masters.crt", self.site.directory / "masters.key"
+        )
+        return made
+
     def ask(
         self, method: str, path: str, body: object = None, kind: str = "json"
     ) -> dict[str, object]:
-        pki = self.site.one.root / "etc/kubernetes/pki"
         for attempt in range(40):
             host = self.site.hosts[attempt % 2]
             try:
-                context = ssl.create_default_context(cafile=str(pki / "ca-servers.crt"))
-                context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-                context.load_cert_chain(
-                    self.site.directory / "masters.crt", self.site.directory / "masters.key"
-                )
                 connection = http.client.HTTPSConnection(
-                    host.address, 6443, context=context, timeout=20
+                    host.address, 6443, context=self.context, timeout=20
                 )
                 connection.request(
                     method, path, json.dumps(body) if body else None, {"Content-Type": kind}
@@ -118,6 +124,7 @@ class Clients:
     @contextmanager
     def working(self) -> Iterator[None]:
         self.stop.clear()
+        assert self.context
         threads = [
             threading.Thread(target=work, daemon=True)
             for work in (self.read, self.list, self.write)
