@@ -12,7 +12,7 @@ def set_clock(host: Host, date: str) -> str:
         return ""
     host.run(
         "mkdir -p /tmp/clock && cd /tmp/clock &&"
-        f" printf '#!/bin/sh\nexec faketime {date} /usr/bin/date \"$@\"\n' >date && chmod 755 date"
+        f" printf '#!/bin/sh\nPATH=/usr/bin:/bin exec faketime {date} /usr/bin/date \"$@\"\n' >date && chmod 755 date"
     )
     return "PATH=/tmp/clock:$PATH"
 
