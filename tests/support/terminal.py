@@ -1,5 +1,6 @@
 """A terminal for a program: what a person types there, and what the screen shows."""
 
+import math
 import os
 import pty
 import select
@@ -8,6 +9,9 @@ import termios
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+INTERRUPT = "\x03"
+"""Typed again every 2 s: a shell that has not begun to read when the signal comes goes on to read."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +33,13 @@ def run_on_terminal(
         for each in (signal.SIGINT, signal.SIGQUIT):  # a test run in the background ignores them
             signal.signal(each, signal.SIG_DFL)
         os.execvpe(command[0], list(command), {**os.environ, **environment})  # noqa: S606
-    screen, seen, answered = b"", 0, 0
+    screen, seen, answered, again = b"", 0, 0, math.inf
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if not select.select([screen_end], [], [], 0.1)[0]:
+            if time.monotonic() > again:  # as a person does
+                os.write(screen_end, INTERRUPT.encode())
+                again += 2
             continue
         try:
             piece = os.read(screen_end, 4096)
@@ -45,6 +52,7 @@ def run_on_terminal(
                 while termios.tcgetattr(screen_end)[3] & termios.ECHO and time.monotonic() < end:
                     time.sleep(0.02)
                 os.write(screen_end, answer.encode())
+                again = time.monotonic() + 2 if answer == INTERRUPT else math.inf
     echoes = bool(termios.tcgetattr(screen_end)[3] & termios.ECHO)
     if time.monotonic() >= end:
         os.kill(child, signal.SIGKILL)
