@@ -187,7 +187,7 @@ def trees(site: Site) -> dict[str, dict[str, Path]]:
     }
 
 
-def test_no_api_server_writes_with_a_key_that_another_cannot_read(
+def no_api_server_writes_with_a_key_that_another_cannot_read(
     site: Site, clients: Clients, trees: dict[str, dict[str, Path]]
 ) -> None:
     trees["read"] = site.rotate(ENCRYPTION, "read")
@@ -208,7 +208,7 @@ def test_no_api_server_writes_with_a_key_that_another_cannot_read(
     assert site.count_keys().keys() == {OLD}
 
 
-def test_no_secret_is_written_again_before_every_api_server_writes_with_the_new_key(
+def no_secret_is_written_again_before_every_api_server_writes_with_the_new_key(
     site: Site, clients: Clients, trees: dict[str, dict[str, Path]]
 ) -> None:
     with clients.working():
@@ -229,7 +229,7 @@ def test_no_secret_is_written_again_before_every_api_server_writes_with_the_new_
     assert before > SECRETS / 2
 
 
-def test_the_old_key_stays_while_etcd_holds_a_secret_under_it(
+def the_old_key_stays_while_etcd_holds_a_secret_under_it(
     site: Site, trees: dict[str, dict[str, Path]]
 ) -> None:
     for host in site.hosts:
@@ -256,7 +256,7 @@ def stop(process: "subprocess.Popen[str]") -> None:
         process.stdout.close()
 
 
-def test_a_killed_rewrite_goes_on_where_it_was(site: Site, clients: Clients) -> None:
+def a_killed_rewrite_goes_on_where_it_was(site: Site, clients: Clients) -> None:
     with clients.working():
         for share in (0.2, 0.5, 0.8):
             left = site.count_keys().get(OLD, 0)
@@ -285,7 +285,7 @@ def wait_until(holds: Callable[[], bool], host: ControlPlane) -> None:
         time.sleep(0.05)
 
 
-def test_the_old_key_is_dropped_and_no_read_fails(
+def the_old_key_is_dropped_and_no_read_fails(
     site: Site, clients: Clients, trees: dict[str, dict[str, Path]]
 ) -> None:
     with clients.working():
@@ -305,7 +305,7 @@ def read_names(site: Site) -> set[str]:
     return names
 
 
-def test_every_secret_has_its_last_acknowledged_value(site: Site, clients: Clients) -> None:
+def every_secret_has_its_last_acknowledged_value(site: Site, clients: Clients) -> None:
     found = json.loads(site.two.kubectl("-n", "load", "get", "secrets", "-o", "json"))["items"]
     values = {item["metadata"]["name"]: item for item in found if item["type"] == "Opaque"}
     assert len(values) == SECRETS
@@ -316,7 +316,7 @@ def test_every_secret_has_its_last_acknowledged_value(site: Site, clients: Clien
         assert count in {acknowledged, acknowledged + 1}  # the answer to the last may be lost
 
 
-def test_a_host_with_the_old_configuration_can_read_nothing_and_is_refused(
+def a_host_with_the_old_configuration_can_read_nothing_and_is_refused(
     site: Site, trees: dict[str, dict[str, Path]]
 ) -> None:
     said = site.two.obstacle(trees["settled"]["two"])
@@ -339,3 +339,16 @@ def start_anyway(host: ControlPlane) -> None:
         host.restart("kube-apiserver")
     finally:
         del host.is_ready  # type: ignore[attr-defined]
+
+
+def test_the_encryption_key_is_replaced_step_by_step(
+    site: Site, clients: Clients, trees: dict[str, dict[str, Path]]
+) -> None:
+    """One test, because pytest-xdist may give the tests of a file to several processes."""
+    no_api_server_writes_with_a_key_that_another_cannot_read(site, clients, trees)
+    no_secret_is_written_again_before_every_api_server_writes_with_the_new_key(site, clients, trees)
+    the_old_key_stays_while_etcd_holds_a_secret_under_it(site, trees)
+    a_killed_rewrite_goes_on_where_it_was(site, clients)
+    the_old_key_is_dropped_and_no_read_fails(site, clients, trees)
+    every_secret_has_its_last_acknowledged_value(site, clients)
+    a_host_with_the_old_configuration_can_read_nothing_and_is_refused(site, trees)

@@ -28,7 +28,7 @@ spec: {containers: [{name: one, image: "x"}]}
 
 
 class Story:
-    """What the tests of this file, in order, leave for those after them."""
+    """What the steps leave for those after them."""
 
     def __init__(self, site: Site) -> None:
         self.site = site
@@ -62,7 +62,7 @@ def request_token(story: Story, number: int, audience: str = "") -> str:
     return str(json.loads(answer)["status"]["token"])
 
 
-def test_each_api_server_publishes_the_keys_that_it_has_loaded(story: Story) -> None:
+def each_api_server_publishes_the_keys_that_it_has_loaded(story: Story) -> None:
     found = story.site.one.etcdctl("get", "bundler/keys/", "--prefix").stdout.decode().split()
     assert found[0::7] == ["bundler/keys/one", "bundler/keys/two"]
     assert found[1] == found[2] != found[8]
@@ -70,14 +70,14 @@ def test_each_api_server_publishes_the_keys_that_it_has_loaded(story: Story) -> 
     assert found[5] == "aescbc:key1"
 
 
-def test_an_unchanged_bundle_asks_nobody(story: Story) -> None:
+def an_unchanged_bundle_asks_nobody(story: Story) -> None:
     trees = story.site.build("same")
     story.site.two.stop("kube-apiserver")
     assert story.site.one.obstacle(trees["one"]) == ""
     story.site.two.restart("kube-apiserver")
 
 
-def test_a_new_key_does_not_sign_before_every_api_server_accepts_it(story: Story) -> None:
+def a_new_key_does_not_sign_before_every_api_server_accepts_it(story: Story) -> None:
     site = story.site
     site.one.kubectl("apply", "-f", "-", stdin=SOMEBODYS)
     site.one.kubectl("apply", "-f", "-", stdin=POD)
@@ -97,7 +97,7 @@ def test_a_new_key_does_not_sign_before_every_api_server_accepts_it(story: Story
     )
 
 
-def test_files_without_a_restart_do_not_count(story: Story) -> None:
+def files_without_a_restart_do_not_count(story: Story) -> None:
     """As a killed install.sh leaves them."""
     site = story.site
     site.two.install(story.trees["trust"]["two"], restart=())
@@ -109,7 +109,7 @@ def test_files_without_a_restart_do_not_count(story: Story) -> None:
     assert site.one.obstacle(story.trees["issue"]["one"]) == ""
 
 
-def test_an_api_server_that_started_again_unnoticed_is_an_obstacle(story: Story) -> None:
+def an_api_server_that_started_again_unnoticed_is_an_obstacle(story: Story) -> None:
     site = story.site
     value = site.one.etcdctl("get", "bundler/keys/two", "--print-value-only").stdout.decode()
     stale = " ".join(["1.00", *value.split()[1:]])
@@ -121,7 +121,7 @@ def test_an_api_server_that_started_again_unnoticed_is_an_obstacle(story: Story)
     assert site.one.obstacle(story.trees["issue"]["one"]) == ""
 
 
-def test_questions_without_an_answer_are_obstacles(story: Story) -> None:
+def questions_without_an_answer_are_obstacles(story: Story) -> None:
     site = story.site
     tree = story.trees["issue"]["one"]
     site.two.stop("kube-apiserver")
@@ -133,7 +133,7 @@ def test_questions_without_an_answer_are_obstacles(story: Story) -> None:
     assert site.one.obstacle(tree) == ""
 
 
-def test_tokens_of_both_keys_are_accepted_while_both_are_valid(story: Story) -> None:
+def tokens_of_both_keys_are_accepted_while_both_are_valid(story: Story) -> None:
     site = story.site
     site.install(story.trees["issue"])
     for token in story.former.values():
@@ -143,7 +143,7 @@ def test_tokens_of_both_keys_are_accepted_while_both_are_valid(story: Story) -> 
         assert story.statuses(token) == [200, 200]
 
 
-def test_the_former_key_stays_while_a_controller_manager_may_hold_its_tokens(story: Story) -> None:
+def the_former_key_stays_while_a_controller_manager_may_hold_its_tokens(story: Story) -> None:
     site = story.site
     story.trees["drop"] = site.rotate(CERTIFICATES, "drop")
     # the first host's controller manager is older than the second host's new API server
@@ -155,7 +155,7 @@ def test_the_former_key_stays_while_a_controller_manager_may_hold_its_tokens(sto
     assert "controller manager" not in site.one.obstacle(story.trees["drop"]["one"])
 
 
-def test_the_former_key_stays_while_a_secret_holds_its_token(story: Story) -> None:
+def the_former_key_stays_while_a_secret_holds_its_token(story: Story) -> None:
     site = story.site
     said = site.two.obstacle(story.trees["drop"]["two"])
     assert "Secrets hold a token of a key that this bundle does not accept" in said
@@ -170,7 +170,7 @@ def test_the_former_key_stays_while_a_secret_holds_its_token(story: Story) -> No
         assert story.statuses(token) == [200, 200]  # no pod has lost its token
 
 
-def test_a_secret_is_deleted_when_no_pod_uses_it(story: Story) -> None:
+def a_secret_is_deleted_when_no_pod_uses_it(story: Story) -> None:
     site = story.site
     code, said = site.one.run(RENEW)
     assert code == 4
@@ -188,7 +188,7 @@ def test_a_secret_is_deleted_when_no_pod_uses_it(story: Story) -> None:
     assert site.one.obstacle(story.trees["drop"]["one"]) == ""
 
 
-def test_a_pod_that_may_hold_a_token_of_the_former_key_is_waited_for(story: Story) -> None:
+def a_pod_that_may_hold_a_token_of_the_former_key_is_waited_for(story: Story) -> None:
     """Pods with projected tokens that started before the new key signed."""
     site = story.site
     pod = {
@@ -222,7 +222,7 @@ def start_pod(story: Story, time: str) -> None:
     story.site.one.kubectl("replace", "--raw", f"{path}/status", "-f", "-", stdin=json.dumps(pod))
 
 
-def test_tokens_of_the_dropped_key_are_refused_everywhere(story: Story) -> None:
+def tokens_of_the_dropped_key_are_refused_everywhere(story: Story) -> None:
     site = story.site
     site.install(story.trees["drop"])
     for token in story.former.values():
@@ -232,7 +232,24 @@ def test_tokens_of_the_dropped_key_are_refused_everywhere(story: Story) -> None:
         assert story.statuses(request_token(story, number)) == [200, 200]
 
 
-def test_a_bundle_that_signs_with_the_dropped_key_is_refused(story: Story) -> None:
+def a_bundle_that_signs_with_the_dropped_key_is_refused(story: Story) -> None:
     """As a rollback to an earlier generation would bring it."""
     said = story.site.one.obstacle(story.trees["trust"]["one"])
     assert "does not accept the key with which this bundle signs" in said
+
+
+def test_the_key_of_service_account_tokens_is_replaced_step_by_step(story: Story) -> None:
+    """One test, because pytest-xdist may give the tests of a file to several processes."""
+    each_api_server_publishes_the_keys_that_it_has_loaded(story)
+    an_unchanged_bundle_asks_nobody(story)
+    a_new_key_does_not_sign_before_every_api_server_accepts_it(story)
+    files_without_a_restart_do_not_count(story)
+    an_api_server_that_started_again_unnoticed_is_an_obstacle(story)
+    questions_without_an_answer_are_obstacles(story)
+    tokens_of_both_keys_are_accepted_while_both_are_valid(story)
+    the_former_key_stays_while_a_controller_manager_may_hold_its_tokens(story)
+    the_former_key_stays_while_a_secret_holds_its_token(story)
+    a_secret_is_deleted_when_no_pod_uses_it(story)
+    a_pod_that_may_hold_a_token_of_the_former_key_is_waited_for(story)
+    tokens_of_the_dropped_key_are_refused_everywhere(story)
+    a_bundle_that_signs_with_the_dropped_key_is_refused(story)
