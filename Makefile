@@ -2,20 +2,22 @@
 
 LAB_CACHE = $(or $(BUNDLER_LAB_CACHE),$(HOME)/.cache/bundler-lab)
 PYTHON = .venv/bin/python
-BUILD = .venv/bin/bundler build -c examples/lab.yaml -o dist --mirror $(LAB_CACHE)/mirror --pins $(LAB_CACHE)/pins.yaml
-LIST_NODES = $(PYTHON) -c 'import sys, yaml; print(*(sys.argv[1].format(**node) for node in yaml.safe_load(open("examples/lab.yaml"))["nodes"]))'
-# One more than processors: the longest tests wait for most of their time.
-WORKERS = $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
-PYTEST = $(PYTHON) -m pytest -q -n $(WORKERS) --dist worksteal
-SHELL_SCRIPTS = $(shell git ls-files '*.sh' .ci/run scripts/lab/runc-wrapper scripts/lab/host/usr/local/lib/lab/fixups)
+BUILD = .venv/bin/bundler build -c scripts/lab.yaml -o dist --mirror $(LAB_CACHE)/mirror --pins $(LAB_CACHE)/pins.yaml
+LIST_NODES = $(PYTHON) -c 'import sys, yaml; print(*(sys.argv[1].format(**node) for node in yaml.safe_load(open("scripts/lab.yaml"))["nodes"]))'
+# Two more than processors: the longest tests wait for most of their time.
+WORKERS = $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 2)))
+PYTEST = $(PYTHON) -m pytest -q -n $(WORKERS)
+# Python keeps what it compiled, tests with rewritten asserts among them: hundreds of its processes start in a run.
+export PYTHONDONTWRITEBYTECODE =
+SHELL_SCRIPTS = $(shell git ls-files '*.sh' .ci/run scripts/lab/runc-wrapper scripts/lab/host/usr/local/lib/lab/fixups scripts/lab/conformance/images/httpd/usr/local/bin/httpd-foreground)
 
-.PHONY: help demo check test test-others test-lab test-long lint format docs site bench audit requirements release venv lab lab-up lab-down lab-shell clean
+.PHONY: help demo check test test-others test-lab test-long test-machines test-conformance lint format docs site bench audit catalogue requirements release venv lab lab-up lab-down lab-shell clean
 
 help: ## print this list
 	@echo "usage: make TARGET"
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s  %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s  %s\n", $$1, $$2 }' Makefile
 
-demo: venv lab ## build examples/lab.yaml from real artifacts and show what is in it (prepares the machine first)
+demo: venv lab ## build scripts/lab.yaml from real artifacts and show what is in it (prepares the machine first)
 	$(BUILD)
 	@echo
 	@cat dist/SHA256SUMS && du -ch dist/*.tar.gz | tail -1
@@ -29,15 +31,15 @@ check: venv ## lint, types, import contracts, unit and golden tests, fast shell 
 test: venv ## run all tests, a real five-host cluster included (Linux with Docker; on Debian as root from scratch)
 	@scripts/setup.sh check
 	@scripts/setup.sh lab
-	@$(MAKE) --no-print-directory lint
-	@$(MAKE) --no-print-directory --jobs=2 --keep-going test-lab test-others
+	@$(MAKE) --no-print-directory --jobs=3 --keep-going lint test-lab test-others
 
 test-quick:
-	BUNDLER_TEST_SHELLS=dash $(PYTEST) -m "not slow" tests/unit tests/golden tests/shell
+	BUNDLER_TEST_SHELLS=dash $(PYTEST) --dist worksteal -m "not slow and not long" tests/unit tests/golden tests/shell
 
 # The lab waits for most of its time, so it runs next to the other tests and has priority over them.
+# A file's tests run in one process, so that its programs start once; the files that take longest are the first.
 test-others:
-	nice $(PYTEST) tests/component tests/unit tests/golden tests/shell
+	nice $(PYTEST) --dist loadfile --no-loadscope-reorder -m "not long" tests/component tests/unit tests/golden tests/shell
 
 test-lab:
 	@mkdir -p .lab
@@ -45,8 +47,18 @@ test-lab:
 	@$(PYTHON) -m pytest tests/lab -m "not long" -n 2 --dist loadgroup --durations=20 >.lab/output 2>&1; code=$$?; cat .lab/output; exit $$code
 
 test-long: venv lab ## run the lab's longest tests: upgrades under load, 30 kills and power cuts, growth, rotation (80 min)
+	-@$(PYTHON) -m pip install --quiet --disable-pip-version-check --editable '.[scanners]' || echo "syft cannot be installed: its tests are skipped"
 	$(PYTHON) -m pytest tests/lab -m long
-	BUNDLER_TEST_SHELLS=dash,busybox,bash BUNDLER_CRASH_POINTS=all $(PYTEST) -m slow tests/shell
+	$(PYTEST) --dist loadfile -m long tests/component
+	BUNDLER_TEST_SHELLS=dash,busybox,bash BUNDLER_CRASH_POINTS=all $(PYTEST) --dist worksteal -m "slow or long" tests/shell
+
+test-machines: venv lab ## run clusters on machines with kernels of their own: reboots, power cuts, firewalls (QEMU; hours without KVM)
+	@scripts/setup.sh machines
+	$(PYTHON) -m pytest tests/machines --durations=20
+
+test-conformance: venv lab ## run Kubernetes' own conformance tests on the five hosts; reports in .lab/conformance (1 h)
+	@scripts/lab/conformance.sh
+	$(PYTHON) -m pytest tests/conformance; code=$$?; cat .lab/conformance/summary.txt; exit $$code
 
 lint: venv ## check format, style, types, import contracts and shell scripts
 	.venv/bin/ruff format --check --quiet .
@@ -64,10 +76,14 @@ format: venv ## format Python and shell
 audit: venv ## compare requirements.txt with known vulnerabilities; without a network it says so and passes
 	@$(PYTHON) scripts/audit.py requirements.txt requirements-build.txt
 
+catalogue: venv ## compare the catalog with Kubernetes' sources: make catalogue MINOR=1.38 SOURCE=DIR-or-archive [WRITE=yes]
+	@test -n "$(MINOR)" && test -n "$(SOURCE)" || { echo "usage: make catalogue MINOR=1.38 SOURCE=DIR-or-archive [REVISION=v1.38.0] [WRITE=yes]" >&2; exit 2; }
+	@$(PYTHON) -m scripts.catalogue "$(MINOR)" "$(SOURCE)" $(if $(REVISION),--revision "$(REVISION)") $(if $(WRITE),--write)
+
 requirements: venv ## lock the builder's Python packages again: requirements.txt, requirements-build.txt
 	scripts/requirements.sh
 
-docs: venv ## write docs/reference/cluster-yaml.md and cli.md from the code
+docs: venv ## write docs/reference/cluster-yaml.md, cli.md, weak-settings.md and the default versions from the code
 	$(PYTHON) scripts/make_reference.py
 
 site: venv ## build the documentation as static HTML that works without a network (build/site/index.html)
@@ -103,4 +119,4 @@ venv: ## make or update the virtual environment .venv
 	@scripts/setup.sh venv
 
 clean: ## remove everything that make wrote into this folder; the lab's cache stays
-	rm -rf .venv build dist .lab .mypy_cache .ruff_cache .pytest_cache .import_linter_cache examples/*.state
+	rm -rf .venv build dist .lab .mypy_cache .ruff_cache .pytest_cache .import_linter_cache scripts/*.state

@@ -5,9 +5,11 @@ cli/          the commands
 pipeline.py   a build: load → resolve → fetch → secrets → render → pack
 packing.py    its last step: tarballs, runbook and SHA256SUMS
 downloads.py  downloads without a build: `bundler fetch` and `bundler lock`
+starter.py    the first cluster.yaml: `bundler init`
 project.py    the inputs of a command; cluster.yaml and the lock, read once
 render/       the files of a node, rendered from templates/
 bundle/       tarballs: packed, signed, inspected and verified
+audit/        known vulnerabilities of what bundles hold
 upgrade/      the differences between two builds, and the order of an upgrade
 pki/          keys and certificates
 state/        the state directory with the secrets of a cluster

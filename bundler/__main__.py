@@ -9,6 +9,9 @@ from bundler.errors import INTERRUPTED
 
 def main() -> None:
     """Import the command line, which takes a while, and run it."""
+    if os.environ.get("_BUNDLER_COMPLETE", "").startswith("complete_"):
+        # the shell draws its line where a message would be
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     # a parent process may have told us to ignore interrupts
     is_heard = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if is_heard:

@@ -28,6 +28,7 @@ from bundler.sources.packages.resolve import propose_packages
 from bundler.sources.resolved import Resolved
 from bundler.sources.sidecars import find_cached_sidecars
 from bundler.sources.transport import make_session
+from bundler.sources.trust import find_key
 
 
 def fetch(inputs: Inputs) -> tuple[tuple[Artifact, Path], ...]:
@@ -63,6 +64,7 @@ def update_lock(
         new, changes = make_lock(
             project.cluster, old, proposals, update, partial(run_jobs, options=options)
         )
+    new = new.model_copy(update={"parts": dict(project.parts) or None})
     if inputs.strict:
         refuse_first_uses(new)
     if not dry_run:
@@ -126,7 +128,8 @@ def make_fetch_options(inputs: Inputs, progress: DownloadProgress) -> FetchOptio
 
 def _list_files_with_url(project: Project, resolved: Resolved) -> tuple[Artifact, ...]:
     locked = (entry for entry in resolved.packages or () if is_fetched_entry(entry))
-    packages = (to_file(entry, project.cluster.packages) for entry in locked)
+    of_release = project.cluster.list_packages()
+    packages = (to_file(entry, of_release.get(entry.release)) for entry in locked)
     return (*resolved.artifacts.values(), *packages)
 
 
@@ -134,7 +137,7 @@ def _list_sidecars(project: Project, resolved: Resolved) -> Iterator[Artifact]:
     """Checksums and signatures that upstream publishes next to its files."""
     keys = project.cluster.upstream_keys
     for artifact in resolved.artifacts.values():
-        for url in list_sidecar_urls(artifact, keys.get(artifact.component)):
+        for url in list_sidecar_urls(artifact, find_key(keys, artifact.component)):
             yield from find_cached_sidecars(artifact, url, project.inputs.cache)
 
 

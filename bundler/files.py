@@ -99,7 +99,7 @@ def remove_leftovers(directory: Path, older_than: float = 0) -> None:
 
     `older_than` (seconds) protects the files of other runs that may still be working.
     """
-    for leftover in directory.rglob(f"{TEMPORARY}*"):
+    for leftover in _list_leftovers(directory):
         try:
             age = time.time() - leftover.lstat().st_mtime
         except FileNotFoundError:  # another run finished it
@@ -112,6 +112,14 @@ def remove_leftovers(directory: Path, older_than: float = 0) -> None:
             leftover.unlink(missing_ok=True)
 
 
+def _list_leftovers(directory: Path) -> Iterator[Path]:
+    # os.walk passes over directories that another run removes meanwhile; Path.rglob raises
+    for here, folders, files in os.walk(directory):
+        found = [name for name in (*folders, *files) if name.startswith(TEMPORARY)]
+        folders[:] = [name for name in folders if not name.startswith(TEMPORARY)]
+        yield from (Path(here, name) for name in found)
+
+
 def sync_directory(path: Path) -> None:
     """Flush a directory to disk, so that a rename in it survives a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -119,6 +127,17 @@ def sync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def check_space(directory: Path, needed: int) -> None:
+    """Raise OutputError if fewer bytes are free in the directory than are needed."""
+    free = shutil.disk_usage(directory).free
+    if needed > free:
+        raise OutputError(
+            f"{directory}: {needed >> 20} MiB are needed, {free >> 20} MiB are free; nothing was"
+            " written",
+            hint="free some space, or choose another directory with -o",
+        )
 
 
 @contextmanager

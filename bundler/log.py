@@ -19,12 +19,31 @@ WARNING = "warning: "
 
 _console: "Console | None" = None
 _quiet = False
+_verbose = False
+_collected: list[str] | None = None  # warnings of a command that prints them itself
 
 
 def set_quiet(quiet: bool) -> None:
     """Show only warnings and errors."""
     global _quiet  # noqa: PLW0603 - one process, one terminal
     _quiet = quiet
+
+
+def set_verbose(verbose: bool) -> None:
+    """Show also details: which source, which file of the cache, how long."""
+    global _verbose  # noqa: PLW0603 - one process, one terminal
+    _verbose = verbose
+
+
+@contextmanager
+def collect_warnings(into: list[str]) -> Iterator[None]:
+    """Append warnings to a list instead of showing them."""
+    global _collected  # noqa: PLW0603 - one process, one terminal
+    _collected = into
+    try:
+        yield
+    finally:
+        _collected = None
 
 
 def is_quiet() -> bool:
@@ -58,8 +77,17 @@ def info(text: str) -> None:
         _print(text)
 
 
+def detail(text: str) -> None:
+    """Show a detail, with --verbose."""
+    if _verbose:
+        _print(f"    {text}", style="dim")
+
+
 def warning(text: str) -> None:
     """Show something that the user should fix, but that does not stop the command."""
+    if _collected is not None:
+        _collected.append(text)
+        return
     _print(f"{WARNING}{text}", style="yellow")
 
 
@@ -86,7 +114,7 @@ def step(text: str) -> Iterator[None]:
     info(f"• {text}")
     yield
     taken = time.monotonic() - started
-    if taken >= 1:
+    if taken >= 1 or _verbose:
         info(f"  {taken:.1f} s")
 
 

@@ -1,9 +1,9 @@
 """The sixth step of a build: write the tarball of each node, the runbook and SHA256SUMS."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
@@ -16,16 +16,19 @@ from bundler.bundle.pack import pack
 from bundler.bundle.seal import SealKey, seal_tree
 from bundler.bundle.seal_keys import Recipients
 from bundler.bundle.signing import SIGNATURE, sign
+from bundler.cache.payload import Payload
 from bundler.cluster.plan import ClusterPlan, NodePlan
-from bundler.formats.volumes import Written
+from bundler.formats.volumes import Written, joined_name
 from bundler.render.bundle_manifest import BundleManifest, ContentSource, Seal
 from bundler.render.completeness import check_images_complete
 from bundler.render.node import list_payloads
+from bundler.render.packages import make_package_files
 from bundler.render.tree import MANIFEST, File, Tree
 from bundler.sources.payloads import Payloads
 from bundler.upgrade.runbook import make_runbook
 
 PARALLEL_BUNDLES = 2
+SMALL_FILES = 2 << 20  # bytes of a bundle's templates, keys and documents, at most
 DEFAULT_MEDIA = Media()
 
 
@@ -47,6 +50,7 @@ class Trees:
 
     plan: ClusterPlan
     mtime: int  # of every file
+    as_of: date  # the day with which ends of life are compared
     state_id: str  # empty without secrets
     render: Callable[[NodePlan], tuple[Tree, dict[str, ContentSource]]]  # and the files left out
     join_before: datetime | None  # the end of the first bootstrap token
@@ -71,6 +75,8 @@ def pack_bundles(
         name = bundle_name(plan, node, media)
         tree, seal = _make_carried_tree(trees, node, target, identity, seal_keys.get(node.name))
         tarball = output / f"{name}.tar.gz"
+        origins = [file.origin.partition("/")[0] for file in tree]
+        log.detail(f"{name}: {len(origins)} files, overlays: {', '.join(sorted(set(origins)))}")
         return pack(tree, name, tarball, trees.mtime, split=media.split, mode=media.mode), seal
 
     seals = {}
@@ -93,11 +99,45 @@ def pack_bundles(
             state_id=trees.state_id,
             signed=is_signed,
             join_before=trees.join_before,
+            as_of=trees.as_of,
         )
     )
     if codes := {node: seal_keys[node] for node, seal in seals.items() if not seal.recipient}:
         write_codes(output, codes)
     return close_output(output, plan.name, written, runbook, target.key)
+
+
+def estimate_space(plan: ClusterPlan, payloads: Payloads, target: Target) -> int:
+    """Estimate how many more bytes the output needs, without rendering anything.
+
+    New files are complete before old ones go, a bundle at a time for each thread.
+    """
+    is_split = target.media.layout is Layout.SPLIT
+    sizes = []
+    for node in plan.nodes:
+        base = target.bases.get(node.name)
+        files = [f for f in list_payloads(plan, node, payloads) if not is_in_base(f, base)]
+        carried = [file for file in files if not (is_split and is_shareable(file))]
+        sizes.append(SMALL_FILES + _sum_segments(carried) + _sum_packages(plan, node, payloads))
+    if is_split:
+        sizes.append(_sum_segments(_list_shared(plan, payloads, target.bases)))
+    names = {f"{bundle_name(plan, node, target.media)}.tar.gz" for node in plan.nodes}
+    found = (path for path in target.output.glob("*") if joined_name(path.name) in names)
+    old = [path.stat().st_size for path in found]
+    replaced = sum(sizes) - sum(old) + PARALLEL_BUNDLES * max(sizes)
+    return min(sum(sizes), replaced)
+
+
+def _sum_packages(plan: ClusterPlan, node: NodePlan, payloads: Payloads) -> int:
+    if not payloads.packages:
+        return 0
+    return _sum_segments(make_package_files(plan, node, payloads.packages))
+
+
+def _sum_segments(files: Iterable[File]) -> int:
+    """Add the compressed sizes of large files, each content once."""
+    segments = {f.content.segment for f in files if isinstance(f.content, Payload)}
+    return sum(segment.stat().st_size for segment in segments)
 
 
 def _make_carried_tree(

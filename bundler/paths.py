@@ -1,18 +1,29 @@
-"""Paths of the templates, the cache and the state directory."""
+"""Paths of the templates, the examples, the cache and the state directory."""
 
 import os
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent
 """The directory of bundler's own code."""
+STDIN = Path("-")
+"""The cluster.yaml of `-c -`: standard input. Its relative paths are of the working directory."""
 RESOURCES = PACKAGE / "resources"
 """Templates of files that accompany bundles but are not in one."""
 
 
 def templates_directory() -> Path:
     """Return templates/ next to the package in a checkout, or inside it in an installed wheel."""
-    inside = PACKAGE / "_templates"
-    return inside if inside.is_dir() else PACKAGE.parent / "templates"
+    return _find_directory("templates")
+
+
+def examples_directory() -> Path:
+    """Return examples/ next to the package in a checkout, or inside it in an installed wheel."""
+    return _find_directory("examples")
+
+
+def _find_directory(name: str) -> Path:
+    inside = PACKAGE / f"_{name}"
+    return inside if inside.is_dir() else PACKAGE.parent / name
 
 
 def default_cache() -> Path:

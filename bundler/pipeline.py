@@ -1,38 +1,52 @@
 """A build in six steps: load → resolve → fetch → secrets → render → pack."""
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 from bundler import log
+from bundler.audit.openvex import make_bundle_vex
 from bundler.bundle.delta_base import load_bases
-from bundler.bundle.documents import make_describer
-from bundler.bundle.front import BundleFront, list_fronts
+from bundler.bundle.documents import DOCUMENTS, make_describer
+from bundler.bundle.front import BundleFront, check_no_other_cluster, list_fronts
 from bundler.bundle.layout import Media
 from bundler.bundle.output import UNSEAL
-from bundler.bundle.provenance import PROVENANCE
-from bundler.bundle.sbom import SBOM
 from bundler.bundle.seal_keys import choose_recipients, ensure_seal_keys
 from bundler.bundle.signing import load_signing_key
 from bundler.cache.store import Cache
 from bundler.catalog import Artifact
+from bundler.catalog.lifecycles import READ
 from bundler.cluster.plan import NodePlan, assign_pod_subnets, worker_names
 from bundler.cluster.schema import Cluster, Role
 from bundler.downloads import make_fetch_options, make_puller, warn_about_first_uses
 from bundler.errors import ConfigError
-from bundler.files import LEFTOVER_AGE, ensure_directory, remove_leftovers
+from bundler.files import LEFTOVER_AGE, check_space, ensure_directory, remove_leftovers
 from bundler.formats.volumes import Written
 from bundler.overlays.templating import make_unknown
-from bundler.packing import DEFAULT_MEDIA, Target, Trees, bundle_name, pack_bundles
+from bundler.packing import (
+    DEFAULT_MEDIA,
+    Target,
+    Trees,
+    bundle_name,
+    estimate_space,
+    pack_bundles,
+)
 from bundler.pki.cluster_pki import ensure_pki
 from bundler.pki.pending import check_signed
 from bundler.progress import DownloadProgress
-from bundler.project import Inputs, Project, check_state, load, record_state, resolve
+from bundler.project import (
+    Inputs,
+    Project,
+    check_state,
+    load,
+    read_source_date,
+    record_state,
+    resolve,
+)
 from bundler.render.bundle_manifest import BundleManifest, ContentSource
 from bundler.render.context import Secrets, get_not_before
 from bundler.render.node import Describe, render_node, render_public
@@ -40,7 +54,12 @@ from bundler.render.tree import MANIFEST, Tree, write_tree
 from bundler.sources.payloads import Payloads, ensure_payloads, fetch_sources
 from bundler.sources.resolved import Resolved
 from bundler.state.directory import State, open_state
-from bundler.state.encryption import ensure_encryption_keys, note_stage
+from bundler.state.encryption import (
+    check_encryption_keys,
+    check_resources,
+    ensure_encryption_keys,
+    note_stage,
+)
 from bundler.state.state_id import SHOWN, read_state_id
 from bundler.state.tokens import ensure_tokens
 
@@ -87,6 +106,7 @@ def build_project(
     may_create = media.public_only or check_state(project, target.earlier)
     payloads = fetch(project, resolved)
     ensure_directory(output)
+    check_space(output, estimate_space(project.plan, payloads, target))
     change_state()
     with (
         nullcontext()
@@ -148,6 +168,7 @@ def make_target(
     project: Project, output: Path, media: Media, key: EllipticCurvePrivateKey | None
 ) -> Target:
     """Load the fronts of earlier bundles, and check imported certificates."""
+    check_no_other_cluster(output, project.plan.name)
     bases = load_bases(media.since, project.cluster)
     if not media.public_only:
         check_signed(project.state_path, project.plan)
@@ -202,14 +223,18 @@ def ensure_secrets(project: Project, state: State) -> Secrets:
     with log.step(f"keys and certificates in {state.directory}"):
         pki = ensure_pki(state, plan, now)
         tokens = ensure_tokens(state, workers, now, project.cluster.pki.token_days)
-        for note in (*pki.notes, *tokens.notes, *note_stage(state.directory)):
+        keys = ensure_encryption_keys(state)
+        check_resources(state, project.cluster.encryption)
+        wanted = check_encryption_keys(keys, project.cluster.encryption)
+        stages = tuple(note_stage(state.directory)) or tuple([wanted] if wanted else [])
+        for note in (*pki.notes, *tokens.notes, *stages):
             log.note(note, indent="  ")
     return Secrets(
         state_id=read_state_id(state.directory) or "",
         pki=pki,
         pod_subnets=pod_subnets,
         tokens=tokens,
-        encryption_keys=ensure_encryption_keys(state),
+        encryption_keys=keys,
         initial_etcd_members=members,
     )
 
@@ -230,11 +255,13 @@ def render_trees(
     describe: Describe | None = None
     if payloads:
         locked = project.lock.entries if project.lock else ()
-        images = payloads.images.images
-        describe = make_describer(plan, resolved.artifacts, images, locked, project.digests, mtime)
+        describe = make_describer(
+            plan, resolved.artifacts, payloads, locked, project.digests, mtime, make_bundle_vex
+        )
     return Trees(
         plan=plan,
         mtime=mtime,
+        as_of=_choose_day(),
         state_id=secrets.state_id,
         render=lambda node: (render_node(plan, node, secrets, payloads, describe), {}),
         join_before=min((t.expires for t in secrets.tokens.current.values()), default=None),
@@ -266,9 +293,16 @@ def _make_public_trees(project: Project, payloads: Payloads, mtime: int) -> Tree
 
     def render_one(node: NodePlan) -> tuple[Tree, dict[str, ContentSource]]:
         tree, absent = render_public(plan, node, payloads)
-        return tree, absent | dict.fromkeys((SBOM, PROVENANCE), ContentSource.STATE)
+        return tree, absent | dict.fromkeys(DOCUMENTS, ContentSource.STATE)
 
-    return Trees(plan=plan, mtime=mtime, state_id="", render=render_one, join_before=None)
+    return Trees(
+        plan=plan,
+        mtime=mtime,
+        as_of=_choose_day(),
+        state_id="",
+        render=render_one,
+        join_before=None,
+    )
 
 
 def _list_subnet_owners(cluster: Cluster) -> list[str]:
@@ -282,13 +316,17 @@ def _is_cached(artifact: Artifact, cache: Cache) -> bool:
 
 def _choose_mtime(secrets: Secrets | None) -> int:
     """Return SOURCE_DATE_EPOCH, or else the start of the CA's validity: the same in every build."""
-    chosen = os.environ.get("SOURCE_DATE_EPOCH")
+    chosen = read_source_date()
     if chosen is None:
         ca = secrets.pki.cas["kubernetes-ca"] if secrets else None
         return int(ca.not_before.timestamp()) if ca else 0
-    if not chosen.isdigit():
-        raise ConfigError(f"SOURCE_DATE_EPOCH is {chosen!r}: must be a number of seconds")
-    return int(chosen)
+    return chosen
+
+
+def _choose_day() -> date:
+    """Return the day of SOURCE_DATE_EPOCH, or else that of the table: the same in every build."""
+    chosen = read_source_date()
+    return READ if chosen is None else datetime.fromtimestamp(chosen, UTC).date()
 
 
 def _check_replaceable(directory: Path) -> None:

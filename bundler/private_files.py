@@ -58,10 +58,16 @@ def ensure_private_directory(path: Path, *, option: str, top: Path | None = None
 
 
 def check_private_directories(top: Path, *, option: str) -> None:
-    """OutputError if another user owns or can write a directory below `top`."""
+    """OutputError if another user owns or can write a directory below `top`.
+
+    Directories that another run removes or renames meanwhile are passed over.
+    """
     for here, folders, _ in os.walk(top):
         for entry in (Path(here, name) for name in folders):
-            status = entry.lstat()
+            try:
+                status = entry.lstat()
+            except FileNotFoundError:
+                continue
             if fault := _find_fault(status, is_last=True):
                 raise _refuse(entry, status, fault, top, option)
 
@@ -120,7 +126,10 @@ def remove_unless_private(directory: Path) -> None:
     """Remove a directory of bundler's with all that is in it, if others wrote any of it."""
     for here, folders, files in os.walk(directory):
         for name in (*folders, *files):
-            status = Path(here, name).lstat()
+            try:
+                status = Path(here, name).lstat()
+            except FileNotFoundError:  # another run removed it
+                continue
             if _find_fault(status, is_last=True):
                 shutil.rmtree(directory)
                 return

@@ -1,7 +1,8 @@
-"""The progress of downloads: bars on a terminal, lines elsewhere."""
+"""The progress of downloads and of compressing: bars on a terminal, lines elsewhere."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -19,6 +20,8 @@ from rich.progress import (
 from bundler import log
 
 MEBIBYTE = 1 << 20
+SHOWN = 64 * MEBIBYTE
+"""Bytes from which work on one file has its progress shown."""
 LINE_INTERVAL = 10.0  # seconds between two lines of one download
 
 
@@ -84,6 +87,23 @@ class DownloadProgress:
             return
         lines = self._lines.pop(name)
         log.info(f"  {name}: {lines.sum_up(self._clock())}")
+
+
+@contextmanager
+def show_progress(name: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show how far the work on `total` bytes is; yields what is called with each number of bytes.
+
+    Work that ends soon shows nothing.
+    """
+    if total < SHOWN:
+        yield lambda _: None
+        return
+    with DownloadProgress() as progress:
+        progress.start(name, total, 0)
+        try:
+            yield lambda count: progress.advance(name, count)
+        finally:
+            progress.finish(name)
 
 
 @dataclass(slots=True)

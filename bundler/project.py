@@ -1,25 +1,33 @@
 """The inputs of a command, and the project loaded from them: cluster, plan and lock, read once."""
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime
 from hashlib import sha256
 from pathlib import Path
+from typing import NoReturn
 
 from bundler import log
 from bundler.bundle.front import BundleFront
 from bundler.cache.store import Cache
-from bundler.cluster.loader import load_cluster
+from bundler.catalog.lifecycles import READ
+from bundler.cluster.loader import Loaded, load_cluster
 from bundler.cluster.plan import ClusterPlan, make_plan
 from bundler.cluster.schema import Cluster
+from bundler.cluster.sourced import locate
 from bundler.errors import ConfigError, OutputError, PkiError
 from bundler.files import write_atomically
 from bundler.formats.bounded_yaml import read_bytes
 from bundler.paths import default_state
+from bundler.render.site_files import list_collisions
 from bundler.sources.images.options import RegistryOptions
 from bundler.sources.limits import PARALLEL_DOWNLOADS
 from bundler.sources.lock import Lock, format_lock, lock_path, parse_lock
 from bundler.sources.resolved import Resolved, resolve_sources
 from bundler.state.state_id import SHOWN, read_state_id
+
+CHECK_PARTS = "check what changed, then run: bundler lock"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +43,7 @@ class Inputs:
     pins: Path | None = None
     state: Path | None = None  # None: NAME.state next to cluster.yaml
     new_state: bool = False  # use it although the lock or bundles name another
-    strict: bool = False  # require a lock, trust sources, and no weakening that is not accepted
+    strict: bool = False  # require a lock, trust sources, and nothing weak or ended unless accepted
     registries: RegistryOptions = field(default_factory=RegistryOptions)
 
 
@@ -48,6 +56,7 @@ class Project:
     plan: ClusterPlan  # without pod subnets, which the state directory assigns
     lock: Lock | None
     digests: Mapping[str, str]  # input file → SHA-256 of the bytes that were read
+    parts: Mapping[str, str] = field(default_factory=dict)  # of those, what cluster.yaml names
 
     @property
     def lock_path(self) -> Path:
@@ -65,51 +74,119 @@ def load(inputs: Inputs, *, quiet: bool = False) -> Project:
 
     `quiet` leaves out the warnings about cluster.yaml, which are about what a build makes of it.
     """
-    loaded = load_cluster(inputs.description, inputs.pins)
+    today = max(datetime.now(UTC).date(), READ)
+    loaded = load_cluster(inputs.description, inputs.pins, today=today)
+    refused = list_refused(loaded, today) if inputs.strict else {}
     for warning in () if quiet else loaded.warnings:
-        if not (inputs.strict and warning in loaded.weakenings):
+        if warning not in refused:
             log.warning(warning)
-    if inputs.strict:
-        refuse_weakenings(loaded.weakenings)
+    if refused:
+        raise_refused(refused)
     path = lock_path(inputs.description)
     content = _read_lock_bytes(path)
+    parts = _name_parts(loaded.digests)
     digests = {
-        "cluster.yaml": loaded.sha256,
+        **parts,
         "cluster.lock.yaml": sha256(content).hexdigest() if content is not None else None,
         "pins.yaml": loaded.pins_sha256,
     }
+    plan = make_plan(loaded.cluster)
+    if collisions := [
+        locate(loaded.root, ("nodes", index, "files", file)).describe(
+            f"bundler has a file of its own at {file}: choose another path"
+        )
+        for index, file in list_collisions(plan)
+    ]:
+        raise ConfigError("\n".join(dict.fromkeys(collisions)))
     return Project(
         inputs=inputs,
         cluster=loaded.cluster,
-        plan=make_plan(loaded.cluster),
+        plan=plan,
         lock=parse_lock(content, path) if content is not None else None,
         digests={name: digest for name, digest in digests.items() if digest is not None},
+        parts={name: digest for name, digest in parts.items() if name != "cluster.yaml"},
     )
 
 
 def resolve(project: Project) -> Resolved:
-    """Find the URL and digest of every file, image and package; nothing is written or fetched."""
-    return resolve_sources(
+    """Find the URL and digest of every file, image and package; nothing is written or fetched.
+
+    A file that cluster.yaml names and that is not as in the lock is a warning; with --strict that
+    raises ConfigError.
+    """
+    resolved = resolve_sources(
         project.plan, project.lock, project.lock_path, strict=project.inputs.strict
     )
+    faults = list(_compare_parts(project))
+    if faults and project.inputs.strict:
+        raise ConfigError("\n".join(faults), hint=f"{CHECK_PARTS}; or omit --strict")
+    for fault in faults:
+        log.warning(f"{fault}: {CHECK_PARTS}")
+    return resolved
 
 
-def check(inputs: Inputs) -> Project:
+def _compare_parts(project: Project) -> Iterator[str]:
+    """How the files that cluster.yaml names differ from those of the lock."""
+    if not project.lock:
+        return
+    locked = project.lock.parts or {}
+    for name in sorted({*locked, *project.parts}):
+        if name not in project.parts:
+            yield f"{project.lock_path}: {name} is in the lock, and cluster.yaml names it no more"
+        elif name not in locked:
+            yield f"{project.lock_path}: {name} is not in the lock, and cluster.yaml names it"
+        elif locked[name] != project.parts[name]:
+            yield f"{project.lock_path}: {name} has changed since it was locked"
+
+
+def check(inputs: Inputs, *, quiet: bool = False) -> Project:
     """Load and resolve the project: everything that can be validated without a download."""
-    project = load(inputs)
+    project = load(inputs, quiet=quiet)
     resolve(project)
     return project
 
 
-def refuse_weakenings(found: Mapping[str, str]) -> None:
-    """Raise a ConfigError that lists weakenings which security.accept does not name."""
-    if found:
-        names = ", ".join(sorted(set(found.values())))
-        raise ConfigError(
-            "\n".join(found),
-            hint=f"remove them; or accept them with security: {{accept: [{names}]}}; or omit"
-            " --strict",
-        )
+def list_refused(loaded: Loaded, today: date) -> Mapping[str, tuple[str, str]]:
+    """Warning → key and name that would accept it, of what --strict refuses.
+
+    With SOURCE_DATE_EPOCH a line must have ended by then: a build that is repeated later is refused
+    for nothing that was not known at that time.
+    """
+    epoch = read_source_date()
+    on = today if epoch is None else datetime.fromtimestamp(epoch, UTC).date()
+    weak = {line: ("security", name) for line, name in loaded.weakenings.items()}
+    ended = {
+        line: ("lifecycle", row.name) for line, row in loaded.ended.items() if row.has_ended(on)
+    }
+    return weak | ended
+
+
+def raise_refused(refused: Mapping[str, tuple[str, str]]) -> NoReturn:
+    """Raise a ConfigError that lists what --strict refuses, and the keys that would accept it."""
+    names: dict[str, set[str]] = {}
+    for key, name in refused.values():
+        names.setdefault(key, set()).add(name)
+    forms = {
+        "security": lambda found: f"security: {{accept: [{', '.join(sorted(found))}]}}",
+        "lifecycle": lambda found: (
+            f"lifecycle: {{accept: {{{', '.join(f'{name}: REASON' for name in sorted(found))}}}}}"
+        ),
+    }
+    keys = " and ".join(forms[key](found) for key, found in sorted(names.items(), reverse=True))
+    raise ConfigError(
+        "\n".join(refused),
+        hint=f"change them; or accept them with {keys}; or omit --strict",
+    )
+
+
+def read_source_date() -> int | None:
+    """SOURCE_DATE_EPOCH, in seconds, or None; raises ConfigError if it is no number."""
+    chosen = os.environ.get("SOURCE_DATE_EPOCH")
+    if chosen is None:
+        return None
+    if not chosen.isdigit():
+        raise ConfigError(f"SOURCE_DATE_EPOCH is {chosen!r}: must be a number of seconds")
+    return int(chosen)
 
 
 def check_state(project: Project, fronts: Sequence[BundleFront] = ()) -> bool:
@@ -166,6 +243,12 @@ def record_state(project: Project, state_id: str) -> Project:
         log.note(f"{project.lock_path}: records state {state_id[:SHOWN]} now; commit this change")
     digest = sha256(content).hexdigest()
     return replace(project, lock=lock, digests={**project.digests, "cluster.lock.yaml": digest})
+
+
+def _name_parts(digests: Mapping[str, str]) -> Mapping[str, str]:
+    """The digests of the description: cluster.yaml under that name, others by their paths."""
+    (_, own), *others = digests.items()
+    return {"cluster.yaml": own, **dict(sorted(others))}
 
 
 def _read_lock_bytes(path: Path) -> bytes | None:

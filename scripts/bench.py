@@ -67,7 +67,7 @@ def main() -> int:
             (work / ".lab" / made).symlink_to(LAB / made)
         (work / "examples").mkdir()
         description = work / "examples" / "lab.yaml"
-        shutil.copy(PROJECT / "examples" / "lab.yaml", description)
+        shutil.copy(PROJECT / "scripts" / "lab.yaml", description)
         cold, _ = build(description, work / "dist", work / "cache")
         warm, copied = [], []
         for _ in range(ROUNDS):

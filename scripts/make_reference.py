@@ -1,4 +1,4 @@
-"""Write docs/reference/cluster-yaml.md, cli.md and weak-settings.md from the code."""
+"""Write the pages of docs/reference that come from the code and the catalog."""
 
 import inspect
 import re
@@ -8,8 +8,11 @@ from pathlib import Path
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
+from bundler.catalog import default_version
+from bundler.catalog.lifecycles import READ, list_lifecycles
 from bundler.cli.app import app
 from bundler.cli.lazy import ExamplesCommand, LazyCommand
+from bundler.cluster.components import MINORS
 from bundler.cluster.keys import Key, list_children
 from bundler.cluster.weakenings import Weakening, list_weakenings
 
@@ -27,8 +30,8 @@ Anchors, aliases and merge keys (`<<`) work. With every alias expanded a file ha
 values, 8 MiB of text and 40 levels. Texts and keys are single lines of visible characters: control
 characters, and characters that change the order of others, are errors.
 
-The directory `examples/` of the source has complete files: `single.yaml`, `lab.yaml`,
-`production.yaml` and `tutorial.yaml`.
+`bundler init` writes a first file, and `bundler init --example NAME` copies a complete one of
+`examples/`. `bundler schema` prints the JSON Schema for editors.
 
 `make docs` writes this page from `bundler/cluster/schema.py`.
 """
@@ -46,6 +49,29 @@ REFUSED_HEAD = """## Always refused
 
 NodeRestriction, Node and RBAC stay. What bundler sets itself cannot be changed under another name.
 """
+LIFECYCLES_HEAD = f"""# End of life
+
+Until when upstream maintains each release line: the last day with fixes. `bundler check` and
+`build` name each line of cluster.yaml that has ended, and what to take instead; `--strict` refuses
+it unless `lifecycle.accept` has its name with a reason:
+[Known vulnerabilities and end of life](../guides/vulnerabilities.md).
+
+The sources were read on {READ}. flannel, the CNI plugins, CoreDNS, crictl, cri-dockerd and
+metrics-server publish no such dates. A line without a date is maintained, and its end is not known.
+
+`make docs` writes this page from `bundler/catalog/end-of-life.tsv`.
+"""
+DEFAULTS = (
+    ("etcd", "etcd"),
+    ("containerd", "containerd"),
+    ("runc", "runc"),
+    ("cni-plugins", "CNI plugins"),
+    ("pause", "pause"),
+    ("coredns", "CoreDNS"),
+    ("flanneld", "flannel"),
+    ("metrics-server", "metrics-server"),
+)
+"""Component and its column in the table of default versions."""
 CLI_HEAD = """# Command line
 
 Every command and option of bundler, as `--help` prints them.
@@ -93,7 +119,11 @@ def _section(title: str, keys: list[Key] | tuple[Key, ...], parent: Key | None =
 
 
 def _show_kind(key: Key) -> str:
-    """The kind; of an object with a link to its sections."""
+    """The kind, and whether hosts may differ; of an object with a link to its sections."""
+    return f"{_link_kind(key)}; may differ per host" if key.per_host else _link_kind(key)
+
+
+def _link_kind(key: Key) -> str:
     if not key.models:
         return key.kind
     variants = list(dict.fromkeys(child.variant for child in list_children(key)))
@@ -150,6 +180,16 @@ def _show_weakening(row: Weakening) -> str:
     return f"| {component} | `{row.setting}` | {_cell(weak)} | {_cell(row.why)} |"
 
 
+def make_lifecycles_page() -> str:
+    """The end of each release line, and its source."""
+    rows = [
+        f"| `{row.name}` | {row.ends or ''} | {row.last} | {_cell(row.source)} |"
+        for row in list_lifecycles()
+    ]
+    head = ["| release line | ends | last release | source |", "| --- | --- | --- | --- |"]
+    return "\n".join([LIFECYCLES_HEAD, *head, *rows, ""])
+
+
 def make_cli_page() -> str:
     """The reference of the command line: one section for each command, groups before theirs."""
     root = typer.main.get_command(app)
@@ -203,12 +243,27 @@ def _describe_parameter(parameter: TyperArgument | TyperOption) -> str:
     return f"{text} Default: `{default}`."
 
 
+def make_compatibility_page() -> str:
+    """The page as it is, with the default versions of today's catalog in its table."""
+    names = dict(DEFAULTS)
+    head = f"| Kubernetes | {' | '.join(names.values())} |\n{'| --- ' * (len(names) + 1)}|\n"
+    rows = (
+        f"| {minor} | {' | '.join(default_version(name, minor) for name in names)} |\n"
+        for minor in MINORS
+    )
+    text = (DIRECTORY / "compatibility.md").read_text(encoding="utf-8")
+    before, _, after = text.partition("| Kubernetes | ")
+    return f"{before}{head}{''.join(rows)}\n{after.partition(chr(10) * 2)[2]}"
+
+
 def make_pages() -> dict[Path, str]:
     """Every generated page, by its path."""
     return {
         DIRECTORY / "cluster-yaml.md": make_cluster_page(),
         DIRECTORY / "cli.md": make_cli_page(),
         DIRECTORY / "weak-settings.md": make_weakenings_page(),
+        DIRECTORY / "end-of-life.md": make_lifecycles_page(),
+        DIRECTORY / "compatibility.md": make_compatibility_page(),
     }
 
 

@@ -25,11 +25,17 @@ def own_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def no_line_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """--strict compares ends of life with 2017, so that no version is refused, this year or later."""
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1500000000")
+
+
+@pytest.fixture
 def make_archive() -> Callable[[Path, str], str]:
     return write_archive
 
 
 @pytest.fixture
 def description(tmp_path: Path) -> Path:
-    """examples/lab.yaml with its image archives, in a directory of its own."""
+    """scripts/lab.yaml with its image archives, in a directory of its own."""
     return write_description(tmp_path)

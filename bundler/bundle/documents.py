@@ -1,4 +1,4 @@
-"""The two documents in each bundle: the SBOM, and the provenance."""
+"""The documents in each bundle: the SBOM, OpenVEX statements, and the provenance."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -8,26 +8,40 @@ from bundler.bundle.sbom import SBOM, make_sbom
 from bundler.cluster.plan import ClusterPlan, NodePlan
 from bundler.render.tree import File, Tree
 from bundler.sources.artifacts import Artifacts
-from bundler.sources.images.needed import Images
 from bundler.sources.lock import LockEntry
+from bundler.sources.payloads import Payloads
 
 ORIGIN = "bundler"
+VEX = "openvex.json"
+DOCUMENTS = (SBOM, VEX, PROVENANCE)
+"""Files that describe all others."""
 
 
 def make_describer(
     plan: ClusterPlan,
     artifacts: Artifacts,
-    images: Images,
+    payloads: Payloads,
     locked: Sequence[LockEntry],
     inputs: Mapping[str, str],
     mtime: int,
+    make_vex: Callable[[str, Mapping[str, bytes], int], bytes],
 ) -> Callable[[NodePlan, Tree], Iterator[File]]:
-    """Make a function that creates both documents for the tree of a node.
+    """Make a function that creates the documents for the tree of a node.
 
-    `inputs` are the user's files by name, each with its SHA-256.
+    `inputs` are the user's files by name, each with its SHA-256. `make_vex` makes the statements
+    from a bundle's name, its small files by path (the SBOM among them), and `mtime`.
     """
-    build = BuildInputs(artifacts=artifacts, images=images, locked=tuple(locked))
-    return lambda node, tree: _make_documents(plan, node, tree, build, inputs, mtime)
+    packages = payloads.packages
+    build = BuildInputs(
+        artifacts=artifacts,
+        images=payloads.images.images,
+        locked=tuple(locked),
+        image_packages=payloads.images.packages,
+        packages={packages.payload(file).sha256: file for file in packages.files}
+        if packages
+        else {},
+    )
+    return lambda node, tree: _make_documents(plan, node, tree, build, inputs, mtime, make_vex)
 
 
 def _make_documents(
@@ -37,8 +51,9 @@ def _make_documents(
     build: BuildInputs,
     inputs: Mapping[str, str],
     mtime: int,
+    make_vex: Callable[[str, Mapping[str, bytes], int], bytes],
 ) -> Iterator[File]:
-    """Yield the SBOM of the tree, then the provenance of the tree and the SBOM."""
+    """Yield the SBOM of the tree, statements about it, then the provenance of all of them."""
     items = list_items(plan, node, tree, build)
     names = {"cluster": plan.name, "node": node.name}
     facts = {
@@ -47,9 +62,13 @@ def _make_documents(
         "roles": " ".join(node.roles),
         "kubernetes": plan.cluster.kubernetes.version,
     }
-    sbom = _make_file(SBOM, make_sbom(f"{plan.name}-{node.name}", facts, items, mtime))
+    name = f"{plan.name}-{node.name}"
+    sbom = _make_file(SBOM, make_sbom(name, facts, items, mtime))
+    texts = {one.path: one.content for one in (*tree, sbom) if isinstance(one.content, bytes)}
+    vex = _make_file(VEX, make_vex(name, texts, mtime))
     yield sbom
-    provenance = make_provenance(names, inputs, items, Tree([*tree, sbom]), mtime)
+    yield vex
+    provenance = make_provenance(names, inputs, items, Tree([*tree, sbom, vex]), mtime)
     yield _make_file(PROVENANCE, provenance)
 
 

@@ -18,6 +18,7 @@ STATE_ENV = "state.env"
 FIRST_KEY = "rootfs/etc/kubernetes/pki/sa.pub"
 """Its digest is the state's id in a control plane's bundle from before state.env had the id."""
 
+TAR = (".tar.gz", ".tar.gz.001")
 TARBALL = re.compile(r"(?<!\.public)\.tar\.gz$")
 
 
@@ -70,6 +71,20 @@ def list_fronts(directory: Path, cluster: str) -> Iterator[BundleFront]:
                 yield front
         elif name.startswith(f"{cluster}-") and TARBALL.search(name):
             yield _try(read_front, path)
+
+
+def check_no_other_cluster(directory: Path, cluster: str) -> None:
+    """Raise OutputError if the directory has a bundle of another cluster."""
+    with explain_damage(directory):
+        names = {path.name for path in directory.iterdir()} if directory.is_dir() else set()
+    for name in sorted({joined_name(name) for name in names if name.endswith(TAR)}):
+        front = _try(read_front, directory / name)
+        if front.cluster not in {"", cluster}:
+            raise OutputError(
+                f"{directory} has bundles of the cluster {front.cluster}: a build of {cluster}"
+                " there would leave a mixture",
+                hint="choose another directory with -o, or move that one away",
+            )
 
 
 def find_state_id(state_env: str, manifest: BundleManifest) -> str:

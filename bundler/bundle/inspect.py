@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bundler.bundle.documents import DOCUMENTS
 from bundler.bundle.front import NODE_ENV, STATE_ENV, find_state_id
-from bundler.bundle.provenance import PROVENANCE
-from bundler.bundle.sbom import SBOM
 from bundler.bundle.seal import SEALED
 from bundler.bundle.shared_payload import payload_name
 from bundler.bundle.signing import SIGNATURE
+from bundler.cluster.node_labels import NODE_LABELS
 from bundler.errors import OutputError
 from bundler.formats.bundle_archives import (
     explain_damage,
@@ -40,7 +40,7 @@ FACTS = (
     "UNITS",
 )
 """The settings of node.env that a report shows."""
-KEPT = frozenset({MANIFEST, SIGNATURE, NODE_ENV, STATE_ENV, SBOM, PROVENANCE})
+KEPT = frozenset({MANIFEST, SIGNATURE, NODE_ENV, STATE_ENV, *DOCUMENTS, NODE_LABELS})
 """Files whose content every report keeps."""
 MAX_KEPT = 256 << 20
 """Bytes of all files together that a report keeps."""
@@ -62,7 +62,7 @@ class BundleReport:
 
 
 def read_document(path: Path, report: BundleReport, name: str) -> bytes:
-    """Return the SBOM or the provenance of a bundle; raise OutputError if it is missing."""
+    """Return one of the documents of a bundle; raise OutputError if it is missing."""
     if name not in report.texts:
         raise OutputError(
             f"{path}: {name} is missing",

@@ -4,8 +4,8 @@ SOURCES has one function for each kind. The SBOM and the provenance list the sam
 """
 
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -14,8 +14,11 @@ from packageurl import PackageURL
 
 from bundler.catalog import Artifact
 from bundler.catalog.licences import find_upstream_project, is_published_by_project
+from bundler.cluster.os_packages import release_of
 from bundler.cluster.plan import ClusterPlan, NodePlan
 from bundler.cluster.schema import Role
+from bundler.cluster.site_files import ROOTFS
+from bundler.formats.image_packages import ImagePackage, ImagePackages
 from bundler.formats.image_references import DOCKER_HUB
 from bundler.overlays.files import FetchedFile, list_fetched
 from bundler.render.images import BLOBS
@@ -24,11 +27,15 @@ from bundler.sources.artifacts import Artifacts
 from bundler.sources.images.needed import FROM_TAG, IN_CONFIGURATION, Images, Needed, list_needed
 from bundler.sources.lock import LockEntry, LockKind, TrustSource
 from bundler.sources.mirrors import WEB
+from bundler.sources.packages.files import PackageFile
 from bundler.urls import show_url
 
 UPSTREAM_SOURCES = frozenset({TrustSource.UPSTREAM_SIGNATURE, TrustSource.UPSTREAM_CHECKSUM})
 PURL_TYPES = {".deb": "deb", ".rpm": "rpm"}
+NAMESPACES = {"rhel": "redhat"}
+"""Distribution → its namespace in purls, where that is another name."""
 VERSION = re.compile(r"\d+\.\d+\.\d+")
+NOT_READ = ImagePackages(unread="it was not read")
 
 
 class ItemKind(StrEnum):
@@ -38,7 +45,9 @@ class ItemKind(StrEnum):
     PROGRAM = "program"
     IMAGE = "image"
     LAYER = "layer"
+    IMAGE_PACKAGE = "image-package"  # of a distribution, in an image
     PACKAGE = "package"
+    FILE = "file"  # of the site
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,12 +58,13 @@ class Item:
     name: str
     version: str = ""
     arch: str = ""
-    digest: str  # sha256:… or sha512:…; an image: of its configuration; a layer: as packed
+    digest: str = ""  # sha256:… or sha512:…; an image: of its configuration; a layer: as packed
     path: str = ""  # in the bundle
     url: str = ""  # of the web, without user, password and query
     purl: str = ""
     licence: str = ""  # SPDX, as its project declares it
     evidence: str = ""  # the trust source of the digest
+    unread: str = ""  # of an image: why its packages are not known
     parts: tuple["Item", ...] = ()  # programs of an artifact, layers of an image
 
 
@@ -65,6 +75,8 @@ class BuildInputs:
     artifacts: Artifacts
     images: Images
     locked: tuple[LockEntry, ...] = ()  # entries of the lock file, if there is one
+    image_packages: Mapping[str, ImagePackages] = field(default_factory=dict)  # by image ID
+    packages: Mapping[str, PackageFile] = field(default_factory=dict)  # OS packages, by SHA-256
 
 
 def list_items(
@@ -83,7 +95,7 @@ def _list_artifacts(
         programs.setdefault(fetched.component, []).append(fetched)
     for component, members in sorted(programs.items()):
         artifact = build.artifacts[component, node.arch]
-        entry = entries.get((LockKind.ARTIFACT, component, node.arch))
+        entry = entries.get((LockKind.ARTIFACT, component, node.arch, ""))
         is_confirmed = entry is not None and entry.origin in UPSTREAM_SOURCES
         is_release = is_published_by_project(artifact, is_confirmed=is_confirmed)
         project = find_upstream_project(component) if is_release else None
@@ -147,7 +159,8 @@ def _list_images(plan: ClusterPlan, node: NodePlan, _: Tree, build: BuildInputs)
             continue
         reference = needed.reference
         image = build.images[reference.name, needed.arch]
-        entry = entries.get((LockKind.IMAGE, reference.name, needed.arch))
+        packages = build.image_packages.get(image.image_id, NOT_READ)
+        entry = entries.get((LockKind.IMAGE, reference.name, needed.arch, ""))
         repository = f"{reference.registry}/{reference.repository}"
         yield Item(
             kind=ItemKind.IMAGE,
@@ -159,16 +172,32 @@ def _list_images(plan: ClusterPlan, node: NodePlan, _: Tree, build: BuildInputs)
             url="" if needed.image.file else reference.url,
             purl=_image_purl(repository, image.image_id),
             evidence=_image_evidence(needed, entry),
-            parts=tuple(
-                Item(
-                    kind=ItemKind.LAYER,
-                    name=layer.descriptor.digest,
-                    digest=layer.descriptor.digest,
-                    path=f"{BLOBS}/{layer.descriptor.hexadecimal}",
-                )
-                for layer in image.layers
+            unread=packages.unread,
+            parts=(
+                *(
+                    Item(
+                        kind=ItemKind.LAYER,
+                        name=layer.descriptor.digest,
+                        digest=layer.descriptor.digest,
+                        path=f"{BLOBS}/{layer.descriptor.hexadecimal}",
+                    )
+                    for layer in image.layers
+                ),
+                *(_make_image_package(package, packages.release) for package in packages.packages),
             ),
         )
+
+
+def _make_image_package(package: ImagePackage, release: str) -> Item:
+    return Item(
+        kind=ItemKind.IMAGE_PACKAGE,
+        name=package.name,
+        version=package.version,
+        arch=package.arch,
+        purl=_package_purl(
+            package.kind, package.name, package.version, package.arch, release, package.source
+        ),
+    )
 
 
 def _image_evidence(needed: Needed, entry: LockEntry | None) -> str:
@@ -187,40 +216,72 @@ def _image_purl(repository: str, image_id: str) -> str:
 
 
 def _list_packages(
-    plan: ClusterPlan, _: NodePlan, tree: Tree, build: BuildInputs
+    plan: ClusterPlan, node: NodePlan, tree: Tree, build: BuildInputs
 ) -> Iterator[Item]:
-    """List the locked packages whose file is in the bundle."""
-    locked = {entry.digest: entry for entry in build.locked if entry.kind is LockKind.PACKAGE}
+    """List the OS packages whose file is in the bundle; the lock says where they come from."""
+    release = release_of(plan, node)
+    packages = (entry for entry in build.locked if entry.kind is LockKind.PACKAGE)
+    locked = {entry.digest: entry for entry in packages if entry.release == release}
     for file in tree:
-        if entry := locked.get(f"sha256:{file.sha256}"):
-            yield Item(
-                kind=ItemKind.PACKAGE,
-                name=entry.name,
-                version=entry.version,
-                arch=entry.arch,
-                digest=entry.digest,
-                path=file.path,
-                url=_public_url(entry.url),
-                purl=_package_purl(
-                    entry,
-                    plan.cluster.packages.os if plan.cluster.packages else "",
-                    PURL_TYPES[Path(file.path).suffix],
-                ),
-                evidence=f"{entry.origin}: {entry.evidence}",
-            )
+        entry = locked.get(f"sha256:{file.sha256}")
+        package = build.packages.get(file.sha256)
+        known = package or entry
+        if not known:
+            continue
+        yield Item(
+            kind=ItemKind.PACKAGE,
+            name=known.name,
+            version=known.version,
+            arch=known.arch,
+            digest=f"sha256:{file.sha256}",
+            path=file.path,
+            url=_public_url(entry.url) if entry else "",
+            purl=_package_purl(
+                PURL_TYPES[Path(file.path).suffix],
+                known.name,
+                known.version,
+                known.arch,
+                release,
+                package.source if package else "",
+            ),
+            evidence=f"{entry.origin}: {entry.evidence}" if entry else "",
+        )
 
 
-def _package_purl(entry: LockEntry, release: str, kind: str) -> str:
-    """Make a pkg:deb or pkg:rpm purl with the distribution as namespace (purl-spec)."""
-    where = {"arch": entry.arch, "distro": release}
-    namespace = release.partition("-")[0]
-    return PackageURL(kind, namespace, entry.name, entry.version, where).to_string()
+def _package_purl(kind: str, name: str, version: str, arch: str, release: str, source: str) -> str:
+    """Make a pkg:deb, rpm or apk purl with the distribution as namespace (purl-spec).
+
+    The qualifier `upstream` names the source package, as syft writes it: advisories are about it.
+    An epoch is a qualifier for rpm, and a part of the version for deb.
+    """
+    epoch, _, rest = version.rpartition(":") if kind == "rpm" else ("", "", version)
+    where = {"arch": arch, "distro": release, "epoch": epoch, "upstream": source}
+    given = {key: value for key, value in where.items() if value}
+    family = release.partition("-")[0]
+    return PackageURL(kind, NAMESPACES.get(family, family), name, rest, given).to_string()
+
+
+def _list_site_files(
+    plan: ClusterPlan, node: NodePlan, tree: Tree, build: BuildInputs
+) -> Iterator[Item]:
+    """Yield the files of cluster.yaml; a digest of a secret must not leave the bundle."""
+    del plan, build
+    for each in node.files:
+        path = ROOTFS + each.path
+        yield Item(
+            kind=ItemKind.FILE,
+            name=each.path,
+            path=path,
+            digest="" if each.is_secret else f"sha256:{tree[path].sha256}",
+            evidence="files of cluster.yaml",
+        )
 
 
 SOURCES: tuple[Callable[[ClusterPlan, NodePlan, Tree, BuildInputs], Iterator[Item]], ...] = (
     _list_artifacts,
     _list_images,
     _list_packages,
+    _list_site_files,
 )
 """One function for each kind of item."""
 

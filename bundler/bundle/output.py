@@ -105,6 +105,7 @@ def _write(path: Path, content: bytes, *, mode: int) -> Written:
 def _warn_of_other_files(output: Path, cluster: str, known: set[str]) -> None:
     """Warn about bundles of earlier builds: a build does not delete them."""
     ours = re.compile(rf"(?:{re.escape(cluster)}-.+\.tar\.gz|{PAYLOAD.pattern})(?:{DIGESTS})?")
+    known = known | {f"{name}{DIGESTS}" for name in known}
     names = {path.name for path in output.iterdir()} - known
     for name in sorted({joined_name(name) for name in names}):
         if ours.fullmatch(name):

@@ -24,6 +24,8 @@ BUILDER = "pkg:generic/bundler-k8s"
 BUILD = f"{BUILDER}#build/v1"
 """The build type of `bundler build`; its parameters are those of `make_provenance`."""
 CODE = frozenset({".py", ".tsv", ".yaml"})
+COPIED = frozenset({"_templates", "_examples"})
+"""Directories that a wheel has inside the package, and a checkout next to it."""
 
 Digests = dict[str, str]
 
@@ -78,7 +80,7 @@ def list_program() -> tuple[dict[str, str | Digests], ...]:
     """List bundler itself: its code with the catalog, and the templates."""
     package, templates = PACKAGE, templates_directory()
     code = (path for path in package.rglob("*") if path.suffix in CODE)
-    outside = (path for path in code if not path.is_relative_to(package / "_templates"))
+    outside = (path for path in code if path.relative_to(package).parts[0] not in COPIED)
     own = {"bundler": _by_name(package, outside), "templates": _by_name(templates)}
     return tuple(
         {
@@ -97,8 +99,12 @@ def _by_name(root: Path, paths: Iterable[Path] | None = None) -> Iterator[tuple[
 
 
 def _list_inputs(items: Sequence[Item]) -> Iterator[Item]:
-    """List the files that the build downloaded or was given; their parts are not inputs."""
-    return (item for item in items if item.kind not in {ItemKind.PROGRAM, ItemKind.LAYER})
+    """List the files that the build downloaded or was given; their parts are not inputs.
+
+    Without a digest is a secret file of the site.
+    """
+    parts = {ItemKind.PROGRAM, ItemKind.LAYER}
+    return (item for item in items if item.kind not in parts and item.digest)
 
 
 def _describe(item: Item) -> dict[str, str | Digests]:

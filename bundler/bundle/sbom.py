@@ -38,7 +38,9 @@ TYPES = {
     ItemKind.PROGRAM: ComponentType.APPLICATION,
     ItemKind.IMAGE: ComponentType.CONTAINER,
     ItemKind.LAYER: ComponentType.FILE,
+    ItemKind.IMAGE_PACKAGE: ComponentType.LIBRARY,
     ItemKind.PACKAGE: ComponentType.LIBRARY,
+    ItemKind.FILE: ComponentType.FILE,
 }
 HASHES = {"sha256": HashAlgorithm.SHA_256, "sha512": HashAlgorithm.SHA_512}
 _UNNUMBERED = UUID(int=0)
@@ -88,7 +90,7 @@ def _make_component(item: Item, parent: str) -> Component:
         version=item.version or None,
         type=TYPES[item.kind],
         bom_ref=reference,
-        hashes=[HashType(alg=HASHES[algorithm], content=digest)],
+        hashes=[HashType(alg=HASHES[algorithm], content=digest)] if digest else [],
         licenses=_make_licences(item.licence),
         purl=PackageURL.from_string(item.purl) if item.purl else None,
         external_references=_make_references(item.url),
@@ -98,6 +100,7 @@ def _make_component(item: Item, parent: str) -> Component:
                 "arch": item.arch,
                 "path": item.path,
                 "digest-source": item.evidence,
+                "packages-not-read": item.unread,
             }
         ),
         components=[_make_component(part, reference) for part in item.parts],

@@ -75,13 +75,22 @@ def verify(directory: Path, trusted: tuple[Path, ...] = ()) -> Iterator[Verdict]
             yield verdict
         else:
             yield Verdict(name=joined, files=1)
-    for name in sorted({path.name for path in directory.iterdir()} - {SUMS, SUMS_SIGNATURE}):
+    yield from _judge_other_files(directory, sums)
+    yield from _judge_states({state_id: name for state_id, name in states.items() if state_id})
+
+
+def _judge_other_files(directory: Path, sums: Mapping[str, str]) -> Iterator[Verdict]:
+    """Yield faults of files that SHA256SUMS does not name; NAME.sha256 repeats a line of it."""
+    names = {path.name for path in directory.iterdir()}
+    for name in sorted(names - {SUMS, SUMS_SIGNATURE} - sums.keys()):
+        target = name.removesuffix(DIGESTS)
         if name == UNSEAL:
             note = f"{directory / name}: opens the sealed bundles: it must not travel with them"
             yield Verdict(name=name, notes=(note,))
-        elif name not in sums:
+        elif target == name or target not in sums:
             yield Verdict(name=name, faults=(f"{name}: not in {SUMS}",))
-    yield from _judge_states({state_id: name for state_id, name in states.items() if state_id})
+        elif (directory / name).read_bytes() != f"{sums[target]}  {target}\n".encode():
+            yield Verdict(name=name, faults=(f"{name}: is not the line of {SUMS}",))
 
 
 def _judge_states(states: Mapping[str, str]) -> Iterator[Verdict]:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from bundler import log
 from bundler.cache.segments import (
     BLOCK,
     CHUNK,
@@ -33,6 +34,7 @@ from bundler.formats.tar_safety import (
 from bundler.private_files import read_note
 from bundler.urls import show_url
 
+SHORT = 24  # characters of a file name, which may be a digest, in a message
 MEMBERS = "members"
 COPY = 1 << 20
 
@@ -68,10 +70,13 @@ def ensure_part(
     with path.open("rb") as file:
         file.seek(offset)
         digest = known or hash_next(file, size).hexdigest()
-        if not has_segment(cache, digest):
+        if has_segment(cache, digest):
+            log.detail(f"{path.name}: compressed before, {size} bytes")
+        else:
+            log.detail(f"{path.name}: is compressed, {size} bytes")
             file.seek(offset)
             try:
-                make_segment(file, size, cache, digest)
+                make_segment(file, size, cache, digest, label=path.name[:SHORT])
             except EOFError as error:
                 raise ArtifactError(f"{path}: {error}", hint="create the file again") from error
     return Payload(sha256=digest, size=size, segment=segment_path(cache, digest))
@@ -156,7 +161,13 @@ def _read_members(
                 file = tar.extractfile(member) if member.isreg() else None
                 if not file:
                     raise ArtifactError(f"{artifact.label}: {name} is not a regular file")
-                digest = make_segment(file, member.size, cache, None)  # type: ignore[arg-type]
+                digest = make_segment(
+                    file,  # type: ignore[arg-type]
+                    member.size,
+                    cache,
+                    None,
+                    label=f"{name} of {artifact.label}",
+                )
                 found[name] = Payload(
                     sha256=digest, size=member.size, segment=segment_path(cache, digest)
                 )

@@ -11,6 +11,7 @@ its version, not on the processor or on the zlib of the builder's Python.
 import hashlib
 import os
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from tempfile import mkstemp
@@ -22,6 +23,7 @@ from bundler.cache.stamps import is_unaltered, read_pin, write_stamp
 from bundler.cache.store import Cache
 from bundler.errors import ArtifactError
 from bundler.files import TEMPORARY, explain_disk_faults
+from bundler.progress import show_progress
 
 SEGMENTS = "segments"
 LEVEL = 6
@@ -65,15 +67,21 @@ def list_segments(cache: Cache) -> list[Path]:
     return sorted(path for path in found if not path.name.startswith("."))
 
 
-def make_segment(file: BinaryIO, size: int, cache: Cache, expected: str | None) -> str:
-    """Compress `size` bytes of `file` into the segment of their digest; returns the digest."""
+def make_segment(
+    file: BinaryIO, size: int, cache: Cache, expected: str | None, *, label: str
+) -> str:
+    """Compress `size` bytes of `file` into the segment of their digest; returns the digest.
+
+    `label` names the file where it takes so long that the progress is shown.
+    """
     directory = cache.directory(SEGMENTS, COMPRESSOR)
     with explain_disk_faults(directory):
         descriptor, name = mkstemp(prefix=TEMPORARY, dir=directory)
         temporary = Path(name)
         try:
             with os.fdopen(descriptor, "wb") as out:
-                digest, own = _compress_stream(file, size, out)
+                with show_progress(f"compressing {label}", size) as advance:
+                    digest, own = _compress_stream(file, size, out, advance)
                 out.flush()
                 os.fsync(out.fileno())
             _check_unchanged(digest, expected)
@@ -90,7 +98,9 @@ def _check_unchanged(digest: str, expected: str | None) -> None:
         raise ArtifactError("a file changed while it was read", hint="build again")
 
 
-def _compress_stream(file: BinaryIO, size: int, out: BinaryIO) -> tuple[str, str]:
+def _compress_stream(
+    file: BinaryIO, size: int, out: BinaryIO, advance: Callable[[int], None]
+) -> tuple[str, str]:
     """The digests of the content that is read and of the segment that is written.
 
     Chunks are compressed in parallel and written in order; only a few are in memory.
@@ -109,6 +119,7 @@ def _compress_stream(file: BinaryIO, size: int, out: BinaryIO) -> tuple[str, str
             if not chunk:
                 raise EOFError("the file ended early")
             left -= len(chunk)
+            advance(len(chunk))
             content.update(chunk)
             running.append(pool.submit(compress, chunk if left else chunk + padding(size)))
             if len(running) > 2 * THREADS:

@@ -4,6 +4,7 @@ blobs/<algorithm>/<digest>       complete files, verified when they are added
 partial/<algorithm>-<digest>     an interrupted download, which the next run resumes
 quarantine/…                     files with a wrong digest: kept for inspection, never used
 members/                         the digest of each member of an archive, see payload.py
+layer-packages/                  what a layer of an image records of packages
 segments/                        see segments.py
 references/, documents…/         see refs.py
 

@@ -1,6 +1,9 @@
 """The catalog: upstream files with their digests, and versions that belong together.
 
-pins.tsv              component, version, arch, algorithm, digest, URL, and the source of the digest
+pins.tsv              component, version, arch, algorithm, digest, URL, how many public sources
+                      state the digest, and which
+kubernetes-programs.tsv  the same for Kubernetes' programs: a row is a version and machine, a column
+                      the sha256 of a program; a second row has those that other sources state
 defaults.tsv          Kubernetes minor, component, version, and the source of that pairing
 flags.yaml            flags that bundler sets, with reasons (bundler/cluster/settings.py)
 fields.yaml           configuration fields that bundler sets, with reasons: the same
@@ -9,8 +12,14 @@ accepted-fields.tsv   configuration fields of the real programs: the same
 deprecated-flags.tsv  flags that upstream has deprecated: the same
 feature-gates.tsv     feature gates of Kubernetes: the same
 apis.tsv              kinds of the Kubernetes API, with group and version: the same
+key-settings.tsv      what keys of cluster.yaml set (bundler/cluster/extra_checks.py)
 weakenings.tsv        settings that weaken the cluster (bundler/cluster/weakenings.py)
+advisories.tsv        known vulnerabilities of what bundles hold
+advisories.py         the rows of advisories.tsv
+end-of-life.tsv       until when upstream maintains a release line
+lifecycles.py         the rows of end-of-life.tsv
 hot_reload.tsv        which program reloads which file (bundler/pki/hot_reload.py)
+kubernetes.py         which upstream files Kubernetes' programs come from
 signatures.py         how upstream projects sign their files
 licences.py           the project and licence of each program
 licences.tsv          the rows of licences.py
@@ -22,6 +31,18 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from itertools import zip_longest
+
+KUBERNETES_PROGRAMS = (
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-scheduler",
+    "kubectl",
+    "kubelet",
+    "kube-proxy",
+)
+"""Kubernetes' programs in bundles: upstream publishes each alone, and all in one archive."""
+
+_PROGRAM_URL = "https://dl.k8s.io/release/v{version}/bin/linux/{arch}/"
 
 URLS = {
     "kubernetes-server": "https://dl.k8s.io/v{version}/kubernetes-server-linux-{arch}.tar.gz",
@@ -35,11 +56,13 @@ URLS = {
     "flanneld": "https://github.com/flannel-io/flannel/releases/download/v{version}/flanneld-{arch}",
     "flannel-cni-plugin": "https://github.com/flannel-io/cni-plugin/releases/download/v{version}/flannel-{arch}",
     "runc": "https://github.com/opencontainers/runc/releases/download/v{version}/runc.{arch}",
+    **{program: f"{_PROGRAM_URL}{program}" for program in KUBERNETES_PROGRAMS},
 }  # fmt: skip
 """Component → where upstream publishes it; used for versions without a pin.
 
-No bundle has files of kubernetes-node or flannel-cni-plugin: the server's archive contains the
-programs of nodes, and flannel uses plugins of cni-plugins. They can still be listed and pinned.
+No bundle has files of kubernetes-node or flannel-cni-plugin: the programs of nodes come from the
+server's archive or are downloaded alone, and flannel uses plugins of cni-plugins. They can still be
+listed and pinned.
 """
 
 CHECKSUMS = {
@@ -50,12 +73,14 @@ CHECKSUMS = {
     "containerd": ("sha256", "{url}.sha256sum"),
     "crictl": ("sha256", "{url}.sha256"),
     "runc": ("sha256", "{directory}/runc.sha256sum"),
+    **dict.fromkeys(KUBERNETES_PROGRAMS, ("sha256", "{url}.sha256")),
 }
 """Component → algorithm and URL of the digest that upstream publishes next to the file.
 
 Docker, cri-dockerd and flannel publish none.
 """
 
+KUBERNETES_ARCHIVE = "kubernetes-server"
 COMPONENTS = tuple(URLS)
 MAX_SIZES = dict.fromkeys(COMPONENTS, 256 << 20) | {
     "kubernetes-server": 1 << 30,
@@ -80,6 +105,7 @@ class Artifact:
     algorithm: str  # sha256 | sha512
     digest: str  # lower-case hexadecimal
     source: str  # where the digest comes from
+    sources: int = 0  # public sources that state the digest; 0: it is not of the catalog
     most: int  # bytes that a file of its kind may have
     size: int | None = None  # bytes, if known
 
@@ -120,17 +146,43 @@ def list_versions(component: str) -> tuple[str, ...]:
     return tuple(sorted(found, key=_version_key))
 
 
+def list_available(component: str, arch: str) -> tuple[str, ...]:
+    """Every version that a build can take without a pin of the user, oldest first.
+
+    Kubernetes' server archive is also available as its programs, each alone.
+    """
+    found = _list_pinned(component, arch)
+    if component == KUBERNETES_ARCHIVE:
+        found |= set.intersection(*(_list_pinned(name, arch) for name in KUBERNETES_PROGRAMS))
+    return tuple(sorted(found, key=_version_key))
+
+
+@cache
+def default_kubernetes() -> str:
+    """The newest patch of the newest minor that has default versions and two available patches.
+
+    A minor with one patch is a few weeks old at most.
+    """
+    minors = {row["minor"] for row in read_table("defaults.tsv")}
+    both = set.intersection(*(set(list_available(KUBERNETES_ARCHIVE, arch)) for arch in MACHINES))
+    patches: dict[str, list[str]] = {}
+    for version in sorted(both, key=_version_key):
+        patches.setdefault(version.rpartition(".")[0], []).append(version)
+    usable = [minor for minor, found in patches.items() if minor in minors and len(found) > 1]
+    return patches[max(usable, key=_version_key)][-1]
+
+
 def closest_versions(component: str, version: str, arch: str) -> tuple[str, ...]:
-    """Up to three pinned versions, the closest first: of the same minor, then of others."""
+    """Up to three available versions, the closest first: of the same minor, then of others."""
     wanted = _version_key(version)
-    known = [v for v in list_versions(component) if find_artifact(component, v, arch)]
+    known = list_available(component, arch)
     return tuple(sorted(known, key=lambda v: _distance(_version_key(v), wanted))[:3])
 
 
 @cache
 def default_version(component: str, minor: str) -> str:
     """The component's version that belongs to a Kubernetes minor; KeyError without a row."""
-    for row in _read("defaults.tsv"):
+    for row in read_table("defaults.tsv"):
         if (row["minor"], row["component"]) == (minor, component):
             return row["version"]
     raise KeyError((component, minor))
@@ -139,7 +191,7 @@ def default_version(component: str, minor: str) -> str:
 @cache
 def _pins() -> dict[tuple[str, str, str], Artifact]:
     pins = {}
-    for row in _read("pins.tsv"):
+    for row in list_pin_rows():
         artifact = Artifact(
             component=row["component"],
             version=row["version"],
@@ -148,13 +200,30 @@ def _pins() -> dict[tuple[str, str, str], Artifact]:
             algorithm=row["algorithm"],
             digest=row["digest"],
             source=f"catalog: {row['source']}",
+            sources=int(row["sources"]),
             most=MAX_SIZES[row["component"]],
         )
         pins[artifact.component, artifact.version, artifact.arch] = artifact
     return pins
 
 
-def _read(name: str) -> Iterator[dict[str, str]]:
+def list_pin_rows() -> Iterator[dict[str, str]]:
+    """The rows of pins.tsv, and in the same form those of kubernetes-programs.tsv."""
+    yield from read_table("pins.tsv")
+    for row in read_table("kubernetes-programs.tsv"):
+        for program in KUBERNETES_PROGRAMS:
+            if row[program]:
+                url = artifact_url(program, row["version"], row["arch"])
+                own = {"component": program, "algorithm": "sha256", "digest": row[program]}
+                yield row | own | {"url": url}
+
+
+def _list_pinned(component: str, arch: str) -> set[str]:
+    return {v for name, v, machine in _pins() if (name, machine) == (component, arch)}
+
+
+def read_table(name: str) -> Iterator[dict[str, str]]:
+    """The rows of a table of the catalog."""
     text = (files(__package__) / name).read_text(encoding="utf-8")
     yield from csv.DictReader(text.splitlines(), delimiter="\t")
 

@@ -5,12 +5,10 @@ version (`same`: the component's; `own`: another one, which the archive does not
 (SPDX), and where the project states it. Licences of linked libraries are not listed.
 """
 
-import csv
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 
-from bundler.catalog import Artifact, artifact_url, find_artifact
+from bundler.catalog import Artifact, artifact_url, find_artifact, read_table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,12 +43,11 @@ def is_published_by_project(artifact: Artifact, *, is_confirmed: bool) -> bool:
 
 @cache
 def _projects() -> dict[tuple[str, str], UpstreamProject]:
-    text = (files(__package__) / "licences.tsv").read_text(encoding="utf-8")
     return {
         (row["component"], row["program"]): UpstreamProject(
             repository=row["repository"],
             is_versioned=row["version"] == "same",
             licence=row["licence"],
         )
-        for row in csv.DictReader(text.splitlines(), delimiter="\t")
+        for row in read_table("licences.tsv")
     }

@@ -7,6 +7,8 @@ that they trust in `upstream_keys`.
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from bundler.catalog import KUBERNETES_PROGRAMS
+
 
 class Scheme(StrEnum):
     """A way to sign files."""
@@ -40,6 +42,7 @@ SIGNED: dict[str, tuple[Signed, ...]] = {
     "runc": (Signed(scheme=Scheme.OPENPGP, signature="{url}.asc"),),
     "kubernetes-server": (_KUBERNETES,),
     "kubernetes-node": (_KUBERNETES,),
+    **dict.fromkeys(KUBERNETES_PROGRAMS, (_KUBERNETES,)),
 }
 
 USUAL = {

@@ -10,8 +10,9 @@ import typer
 from typer.core import TyperGroup
 
 from bundler import __version__, log
-from bundler.cli.commands import COMMANDS
+from bundler.cli.commands import COMMANDS, PANELS
 from bundler.cli.lazy import make_commands
+from bundler.cli.panels import write_commands
 from bundler.errors import INTERRUPTED, BundlerError, OutputError
 
 KEPT = "finished files are kept, and the next run resumes"
@@ -23,6 +24,14 @@ class RootGroup(TyperGroup):
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
         self.commands.update(make_commands(COMMANDS))
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 - Typer's signature
+        """Write the commands in panels."""
+        rows = {
+            title: [(name, str(self.commands[name].help)) for name in names]
+            for title, names in PANELS.items()
+        }
+        write_commands(rows, formatter)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; Typer would print only "Aborted!" where a file ends early."""
@@ -42,7 +51,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     help="""Build offline bundles for Kubernetes on plain hosts.
 
-1. Write a cluster.yaml and check it: bundler check
+1. Write a cluster.yaml: bundler init. Check it: bundler check
 
 2. Build one tarball per node: bundler build -c cluster.yaml -o dist/
 

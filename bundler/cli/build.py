@@ -7,6 +7,7 @@ import typer
 
 from bundler import log, pipeline
 from bundler.bundle.layout import Layout, Media
+from bundler.cli.json_output import Value, print_json
 from bundler.cli.media import (
     LayoutOption,
     PublicOnlyOption,
@@ -18,7 +19,7 @@ from bundler.cli.media import (
     make_media,
     next_step,
 )
-from bundler.cli.options import shown, with_inputs
+from bundler.cli.options import Json, shown, with_inputs
 from bundler.project import Inputs
 from bundler.urls import show_url
 
@@ -44,6 +45,7 @@ def build_command(
     public_only: PublicOnlyOption = False,
     seal: SealOption = None,
     seal_to: SealToOption = None,
+    as_json: Json = False,
 ) -> None:
     """Build one tarball per node, and SHA256SUMS.
 
@@ -62,8 +64,15 @@ def build_command(
     if dry_run:
         _print_preview(inputs, output, media)
         return
-    for file in pipeline.build(inputs, output, signing_key=sign, media=media):
-        log.result(f"{file.sha256}  {file.size:>12}  {shown(file.path)}")
+    written = pipeline.build(inputs, output, signing_key=sign, media=media)
+    if as_json:
+        files: list[Value] = [
+            {"path": str(file.path), "sha256": file.sha256, "size": file.size} for file in written
+        ]
+        print_json("build", output=str(output), files=files)
+    else:
+        for file in written:
+            log.result(f"{file.sha256}  {file.size:>12}  {shown(file.path)}")
     log.info(next_step(media, output))
 
 
@@ -93,10 +102,8 @@ def _print_preview(inputs: Inputs, output: Path, media: Media) -> None:
     for artifact, is_cached in preview.artifacts:
         log.result(f"{'cached' if is_cached else 'fetch '}  {show_url(artifact.url)}")
         log.result(f"        {artifact.algorithm} {artifact.digest} ({artifact.source})")
-    if packages := preview.cluster.packages:
-        log.result(
-            f"package OS packages for {packages.os}: from the lock, or resolved by the build"
-        )
+    for release in preview.cluster.list_packages():
+        log.result(f"package OS packages for {release}: from the lock, or resolved by the build")
     for image in preview.cluster.images:
         log.result(f"image   {image.ref}  {image.file or 'from its registry'}")
     if preview.state:

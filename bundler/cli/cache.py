@@ -11,15 +11,17 @@ from bundler.cache.archive import (
     Blob,
     export_blobs,
     import_blobs,
-    list_blobs,
 )
 from bundler.cache.maintenance import Part, prune_cache, verify_cache
+from bundler.cache.names import list_named_blobs
 from bundler.cache.store import Cache
 from bundler.catalog import Artifact
-from bundler.cli.options import CachePath, Pins, make_inputs
+from bundler.cli.json_output import print_json
+from bundler.cli.options import CLUSTER_YAML, CachePath, Json, Pins, make_inputs
 from bundler.downloads import list_files, list_local_digests
 from bundler.errors import ConfigError
 from bundler.project import Project, load, resolve
+from bundler.sources.lock import lock_path, parse_lock
 
 Configs = Annotated[
     list[Path] | None,
@@ -27,13 +29,31 @@ Configs = Annotated[
 ]
 
 
-def list_command(cache: CachePath = None) -> None:
-    """List every file with its digest and size.
+def list_command(config: Configs = None, cache: CachePath = None, as_json: Json = False) -> None:
+    """List every file with its size, digest and name.
 
-    The size is in bytes.
+    The size is in bytes. The cache stores files by digest. Names come from the built-in pins, from
+    image tags and URLs that were downloaded, and from the lock of each cluster.yaml that is given
+    (default: cluster.lock.yaml). `-`: nothing here has a name for the digest.
     """
-    for blob in list_blobs(_open(cache)):
-        _print_file(blob)
+    known = _read_lock_names(config or [CLUSTER_YAML])
+    found = list_named_blobs(_open(cache), known)
+    if as_json:
+        files = [{"digest": b.name, "size": b.size, "name": name or None} for b, name in found]
+        print_json("cache-list", files=files)
+        return
+    for blob, name in found:
+        log.result(f"{blob.size:>12}  {blob.name}  {name or '-'}")
+
+
+def _read_lock_names(configs: list[Path]) -> dict[str, str]:
+    """Read the locks next to the given files: digest → name."""
+    paths = [path for path in map(lock_path, configs) if path.is_file()]
+    return {
+        entry.digest: f"{entry.name} {entry.version} ({entry.arch})"
+        for path in paths
+        for entry in parse_lock(path.read_bytes(), path).entries
+    }
 
 
 def verify_command(cache: CachePath = None) -> None:

@@ -123,7 +123,7 @@ def _load_state(
         path.parent.relative_to(directory).as_posix(): _load(path)
         for path in sorted((directory / "pki").rglob("cert.pem"))
     }
-    for name in declarations.list_ca_names(plan):
+    for name in declarations.list_site_ca_names(plan):
         if f"pki/{name}" not in known:
             raise PkiError(f"{directory / 'pki' / name / 'cert.pem'}: missing", hint=RESTORE)
     trusted = {
@@ -132,7 +132,7 @@ def _load_state(
             for path in (f"pki/{name}", f"pki/{NEXT}/{name}", f"pki/{PREVIOUS}/{name}")
             if path in known
         )
-        for name in declarations.list_ca_names(plan)
+        for name in declarations.list_site_ca_names(plan)
     }
     return trusted, known
 

@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from bundler import log
+from bundler.cli.complete import complete_certificate
 from bundler.cli.media import SealOption, SinceOption
-from bundler.cli.options import DeltaOutput, Json, SigningKey, with_inputs
+from bundler.cli.options import DeltaOutput, DryRun, Json, SigningKey, with_inputs
 from bundler.cli.state_change import change_and_build, check_together
 from bundler.errors import ConfigError
 from bundler.pki.inventory import parse_days
@@ -22,6 +23,7 @@ Names = Annotated[
         metavar="[NAME]...",
         help="Names as `bundler certs list` prints them, such as pki/nodes/master1/apiserver."
         " `pki/` may be left out, and `*` matches anything.",
+        autocompletion=complete_certificate,
     ),
 ]
 Everything = Annotated[bool, typer.Option("--all", help="Renew every certificate except the CAs.")]
@@ -47,9 +49,7 @@ def renew_command(
     output: DeltaOutput = None,
     sign: SigningKey = None,
     seal: SealOption = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would be renewed; change nothing.")
-    ] = False,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Renew certificates, with new keys.

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from bundler.cli.media import SealOption, SinceOption
-from bundler.cli.options import DeltaOutput, Json, SigningKey, with_inputs
+from bundler.cli.options import DeltaOutput, DryRun, Json, SigningKey, with_inputs
 from bundler.cli.rotation import StepOptions, run_rotation
 from bundler.pki.rotation import CERTIFICATES
 from bundler.pki.rotation_stages import SERVICE_ACCOUNT
@@ -38,9 +38,7 @@ def rotate_command(
     output: DeltaOutput = None,
     sign: SigningKey = None,
     seal: SealOption = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would be done; change nothing.")
-    ] = False,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Replace the CAs and the service account key in three stages, without downtime.

@@ -6,10 +6,36 @@ The help text of a row is the first sentence of its function's docstring.
 from bundler.cli.lazy import CommandRow, GroupRow
 
 COMMANDS: dict[str, CommandRow | GroupRow] = {
+    "help": CommandRow(
+        target="help:help_command",
+        help="Show everything about a command; --help shows at most 60 lines.",
+        examples=("bundler help build", "bundler help certs renew"),
+    ),
+    "init": CommandRow(
+        target="init:init_command",
+        help="Write a first cluster.yaml, with comments; on a terminal it asks what to write.",
+        examples=(
+            "bundler init",
+            "bundler init --control-plane 192.0.2.10",
+            "bundler init --control-plane 192.0.2.11 --worker 192.0.2.21 --os rocky-9",
+            "bundler init --example production",
+        ),
+    ),
+    "schema": CommandRow(
+        target="schema:schema_command",
+        help="Print the JSON Schema of cluster.yaml, with which editors complete and check it.",
+        examples=("bundler schema > bundler.schema.json",),
+    ),
     "check": CommandRow(
         target="check:check_command",
         help="Validate cluster.yaml, its images and its pins, without writing anything.",
-        examples=("bundler check", "bundler check -c examples/lab.yaml"),
+        examples=("bundler check", "bundler check -c sites/lab.yaml"),
+    ),
+    "show": CommandRow(
+        target="show:show_command",
+        help="Show everything that holds for one node, each value with the file and line it comes"
+        " from.",
+        examples=("bundler show worker1", "bundler show worker1 -c sites/lab.yaml --json"),
     ),
     "lock": CommandRow(
         target="fetch:lock_command",
@@ -52,7 +78,7 @@ COMMANDS: dict[str, CommandRow | GroupRow] = {
     ),
     "verify": CommandRow(
         target="verify:verify_command",
-        help="Check all bundles of a directory against SHA256SUMS and their manifests.",
+        help="Check the bundles of a directory against SHA256SUMS and manifests.",
         examples=(
             "bundler verify dist/",
             "bundler verify dist/ --trust release.key.pub",
@@ -65,6 +91,16 @@ COMMANDS: dict[str, CommandRow | GroupRow] = {
         examples=(
             "bundler inspect dist/lab-master1.tar.gz",
             "bundler inspect dist/lab-master1.tar.gz --sbom > sbom.json",
+        ),
+    ),
+    "audit": CommandRow(
+        target="audit:audit_command",
+        help="Compare bundles, or cluster.yaml, with known vulnerabilities; needs no network.",
+        examples=(
+            "bundler audit dist/",
+            "bundler audit -c cluster.yaml --fail-on high",
+            "bundler audit dist/ --db osv-go.zip --db debian.json --json",
+            "bundler audit dist/ --vex dist.openvex.json",
         ),
     ),
     "diff": CommandRow(
@@ -223,7 +259,7 @@ COMMANDS: dict[str, CommandRow | GroupRow] = {
         commands={
             "list": CommandRow(
                 target="cache:list_command",
-                help="List every file with its digest and size.",
+                help="List every file with its size, digest and name.",
             ),
             "verify": CommandRow(
                 target="cache:verify_command",
@@ -247,3 +283,12 @@ COMMANDS: dict[str, CommandRow | GroupRow] = {
         },
     ),
 }
+
+PANELS: dict[str, tuple[str, ...]] = {
+    "Describe a cluster": ("init", "check", "show", "explain", "schema", "versions"),
+    "Build": ("lock", "fetch", "build", "render", "keygen", "verify", "inspect"),
+    "Compare": ("diff", "plan", "audit"),
+    "Keys and access": ("certs", "admin", "tokens", "secrets", "seal", "state"),
+    "More": ("cache", "help"),
+}
+"""Panel of `bundler --help` → its commands."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bundler import log
+from bundler.cli.complete import complete_key, complete_minor
 from bundler.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ def explain_command(
             metavar="KEY|COMPONENT",
             help="A key of cluster.yaml, such as nodes.roles; with --version a component, such as"
             " kubelet.",
+            autocompletion=complete_key,
         ),
     ],
     version: Annotated[
@@ -31,6 +33,7 @@ def explain_command(
             "--version",
             help="Explain a component at this version: Kubernetes' version or minor (of etcd,"
             " flanneld and cri-dockerd: their own).",
+            autocompletion=complete_minor,
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
@@ -88,7 +91,8 @@ def _print_key(key: "Key", indent: str = "") -> None:
     default = "" if key.has_described_default else f"; default: {key.default or 'none'}"
     if key.default is None:
         default = "; required"
-    log.result(f"{indent}{name}{variant}: {key.kind}{default}")
+    differs = "; may differ per host" if key.per_host else ""
+    log.result(f"{indent}{name}{variant}: {key.kind}{default}{differs}")
     inner = f"{indent}  "
     wrapper = textwrap.TextWrapper(
         WIDTH, initial_indent=inner, subsequent_indent=inner, break_on_hyphens=False
@@ -110,6 +114,7 @@ def _as_data(key: "Key") -> dict[str, object]:
         "required": key.default is None,
         "default": key.default or None,
         "allowed": list(key.allowed),
+        "per_host": key.per_host,
         "description": key.description,
     }
 
@@ -125,7 +130,14 @@ def _explain_flags(component: str, version: str, *, as_json: bool) -> None:
         spans = [f"from {row.since}"] if row.since else []
         spans += [f"before {row.until}"] if row.until else []
         when = [", ".join(spans) or "in every minor"]
-        when += [f"only with {row.feature.replace('+', ' and ')}"] if row.feature else []
+        when += [_explain_feature(row.feature)] if row.feature else []
         span = f" [{'; '.join(when)}]"
         fixed = " *" if row.fixed else ""
         log.result(f"--{row.flag}={row.value}{fixed}\n      {row.why}{span}")
+
+
+def _explain_feature(feature: str) -> str:
+    """`only with a and b`, or `only without a`."""
+    if feature.startswith("!"):
+        return f"only without {feature[1:]}"
+    return f"only with {feature.replace('+', ' and ')}"

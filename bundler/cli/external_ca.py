@@ -11,6 +11,7 @@ import typer
 from cryptography.hazmat.primitives import hashes
 
 from bundler import log
+from bundler.cli.complete import complete_authority
 from bundler.cli.options import (
     CLUSTER_YAML,
     Description,
@@ -45,6 +46,7 @@ RequestedCas = Annotated[
         metavar="NAME",
         help="Only this CA (kubernetes-ca, etcd-ca, front-proxy-ca); bundler makes the others"
         " itself. With --leaves: kubelet-ca, in addition to all certificates. May be repeated.",
+        autocompletion=complete_authority,
     ),
 ]
 Leaves = Annotated[
@@ -125,6 +127,7 @@ ImportedCa = Annotated[
         "--authority",
         metavar="NAME",
         help="Import this CA with its key (--cert and --key).",
+        autocompletion=complete_authority,
     ),
 ]
 CaCertificate = Annotated[

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from bundler import log
+from bundler.bundle.documents import VEX
 from bundler.bundle.inspect import BundleReport, read_document
 from bundler.bundle.inspect import inspect as read_bundle
 from bundler.bundle.provenance import PROVENANCE
@@ -26,6 +27,13 @@ def inspect_command(
     sbom: Annotated[
         bool, typer.Option("--sbom", help="Print the SBOM (CycloneDX, JSON) and nothing else.")
     ] = False,
+    vex: Annotated[
+        bool,
+        typer.Option(
+            "--vex",
+            help="Print the OpenVEX statements (JSON: what does not apply) and nothing else.",
+        ),
+    ] = False,
     provenance: Annotated[
         bool,
         typer.Option(
@@ -39,16 +47,16 @@ def inspect_command(
 
     Exit code 6 if a check fails.
     """
-    if as_json + sbom + provenance > 1:
-        raise ConfigError("give only one of --json, --sbom and --provenance")
+    if as_json + sbom + vex + provenance > 1:
+        raise ConfigError("give only one of --json, --sbom, --vex and --provenance")
     if is_payload(bundle):
-        if sbom or provenance:
+        if sbom or vex or provenance:
             raise ConfigError(f"{bundle}: a payload file has no documents; see the nodes' tarballs")
         _print_payload(bundle, as_json=as_json)
         return
     report = read_bundle(bundle)
-    if sbom or provenance:
-        document = read_document(bundle, report, SBOM if sbom else PROVENANCE)
+    if sbom or vex or provenance:
+        document = read_document(bundle, report, SBOM if sbom else VEX if vex else PROVENANCE)
         log.result(document.decode(), end="")
     elif as_json:
         log.result(json.dumps(_as_data(report), indent=2))

@@ -8,6 +8,8 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from bundler.cli.panels import write_help
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommandRow:
@@ -31,12 +33,15 @@ class ExamplesCommand(TyperCommand):
 
     examples: tuple[str, ...] = ()
 
-    def format_epilog(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 - Typer's signature
-        """Write the examples as they are, one a line."""
-        if self.examples:
-            with formatter.section("Examples"):
-                for line in self.examples:
-                    formatter.write(f"{' ' * formatter.current_indent}{line}\n")
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help in panels, shortened if it would be long."""
+        write_help(self, ctx, formatter, self.examples, full=False)
+
+    def get_full_help(self, ctx: Any) -> str:
+        """Return the help with everything."""
+        formatter = ctx.make_formatter()
+        write_help(self, ctx, formatter, self.examples, full=True)
+        return str(formatter.getvalue()).rstrip("\n")
 
 
 class LazyCommand(TyperCommand):

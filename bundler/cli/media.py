@@ -10,6 +10,7 @@ from bundler import log
 from bundler.bundle.layout import Layout, Media
 from bundler.bundle.output import PAYLOAD, UNSEAL
 from bundler.bundle.verify import Verdict
+from bundler.cli.complete import complete_node_value
 from bundler.formats.volumes import joined_name, parse_size
 from bundler.render.bundle_manifest import BundleManifest, ContentSource
 
@@ -67,6 +68,7 @@ SealToOption = Annotated[
         metavar="NODE=CERT",
         help="Seal the bundle of NODE to this certificate of the host (RSA), instead of to a code:"
         " `install.sh --unseal-key FILE`. All other nodes are sealed with a code. May be repeated.",
+        autocompletion=complete_node_value,
     ),
 ]
 WHERE = {

@@ -24,9 +24,13 @@ from bundler.sources.mirrors import parse_mirror
 CLUSTER_YAML = Path("cluster.yaml")
 
 Description = Annotated[
-    Path, typer.Option("-c", "--config", help="The cluster.yaml.", show_default=True)
+    Path,
+    typer.Option(
+        "-c", "--config", help="The cluster.yaml; - reads it from stdin.", show_default=True
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done; change nothing.")]
 SigningKey = Annotated[
     Path | None,
     typer.Option("--sign", help="Sign the bundles with this private key.", metavar="KEY"),
@@ -116,10 +120,15 @@ Strict = Annotated[
     typer.Option(
         "--strict",
         help="Require a lock, and a trust source other than first use for every digest in it;"
-        " refuse settings that weaken the cluster, unless security.accept names them.",
+        " refuse settings that weaken the cluster and versions that upstream no longer maintains,"
+        " unless security.accept and lifecycle.accept name them.",
     ),
 ]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Show only warnings and errors.")]
+Verbose = Annotated[
+    bool,
+    typer.Option("-v", "--verbose", help="Show details: sources, cached files, overlays, times."),
+]
 
 
 def make_inputs(
@@ -136,9 +145,13 @@ def make_inputs(
     new_state: NewState = False,
     strict: Strict = False,
     quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> Inputs:
     """Make the inputs from the options; raises ConfigError for an option that is wrong."""
+    if quiet and verbose:
+        raise ConfigError("--quiet and --verbose are opposites", hint="give one of them")
     log.set_quiet(quiet)
+    log.set_verbose(verbose)
     for text in mirror or ():
         parse_mirror(text)
     if ca_file is not None:

@@ -57,6 +57,9 @@ def _format_plan(rollout: UpgradePlan, *, files: bool) -> Iterator[str]:
         yield "\nHosts that leave the cluster: run this on each, before anything else"
         for host in rollout.leaving:
             yield f"  {host.name} ({host.address}): /opt/k8s/bundle/uninstall.sh --leave"
+    if rollout.node_labels:
+        yield "\nNodes: the first control plane that is installed changes these"
+        yield from (f"  {line}" for line in rollout.node_labels)
     number = 0
     for stage in rollout.stages:
         yield f"\n{stage.title}: {stage.how}"

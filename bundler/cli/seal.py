@@ -6,6 +6,7 @@ import typer
 
 from bundler import log
 from bundler.bundle.seal_keys import renew_codes
+from bundler.cli.complete import complete_node
 from bundler.cli.options import CLUSTER_YAML, Description, State
 from bundler.cluster.loader import load_cluster
 from bundler.errors import ConfigError
@@ -15,7 +16,10 @@ from bundler.state.directory import check_is_state, open_state
 
 def renew_command(
     nodes: Annotated[
-        list[str] | None, typer.Argument(metavar="[NODE]...", help="The nodes to change.")
+        list[str] | None,
+        typer.Argument(
+            metavar="[NODE]...", help="The nodes to change.", autocompletion=complete_node
+        ),
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Change every node.")] = False,
     config: Description = CLUSTER_YAML,

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from bundler.cli.media import SealOption, SinceOption
-from bundler.cli.options import DeltaOutput, Json, SigningKey, with_inputs
+from bundler.cli.options import DeltaOutput, DryRun, Json, SigningKey, with_inputs
 from bundler.cli.rotation import StepOptions, run_rotation
 from bundler.project import Inputs
 from bundler.state.encryption import ENCRYPTION
@@ -30,9 +30,7 @@ def rotate_command(
     output: DeltaOutput = None,
     sign: SigningKey = None,
     seal: SealOption = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would be done; change nothing.")
-    ] = False,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Replace the key that encrypts Secrets in etcd, in three stages, without downtime.

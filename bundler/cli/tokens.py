@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 
 from bundler import log
+from bundler.cli.complete import complete_worker
 from bundler.cli.media import SealOption, SinceOption
-from bundler.cli.options import DeltaOutput, Json, SigningKey, with_inputs
+from bundler.cli.options import DeltaOutput, DryRun, Json, SigningKey, with_inputs
 from bundler.cli.state_change import change_and_build, check_together
 from bundler.cluster.plan import worker_names
 from bundler.cluster.schema import Cluster
@@ -19,7 +20,10 @@ from bundler.project import Inputs, check_state, load
 from bundler.state.directory import open_state
 from bundler.state.tokens import Token, list_nodes_with_tokens, renew_tokens
 
-Nodes = Annotated[list[str] | None, typer.Argument(metavar="[NODE]...", help="Names of workers.")]
+Nodes = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[NODE]...", help="Names of workers.", autocompletion=complete_worker),
+]
 Everything = Annotated[bool, typer.Option("--all", help="Renew the token of every worker.")]
 NEXT_STEP = (
     "Then: install the bundle of one control plane, which revokes the former tokens in the cluster;"
@@ -36,9 +40,7 @@ def renew_command(
     output: DeltaOutput = None,
     sign: SigningKey = None,
     seal: SealOption = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would be renewed; change nothing.")
-    ] = False,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Give workers new bootstrap tokens, and revoke their former ones.

@@ -1,12 +1,15 @@
 """`bundler verify`."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from bundler.bundle.verify import compare, verify
+from bundler.bundle.verify import Verdict, compare, verify
+from bundler.cli.json_output import Value, print_json
 from bundler.cli.media import print_verdicts
+from bundler.cli.options import Json
 
 
 def verify_command(
@@ -27,17 +30,37 @@ def verify_command(
             metavar="DIR",
         ),
     ] = None,
+    as_json: Json = False,
 ) -> None:
-    """Check all bundles of a directory against SHA256SUMS and their manifests.
+    """Check the bundles of a directory against SHA256SUMS and manifests.
 
     With --trust, SHA256SUMS and each manifest must have a signature by one of the given keys. With
     --public, every file that is not secret must match the build of a second person.
 
     Exit code 6 if a check fails.
     """
-    verdicts = tuple(print_verdicts("ok", verify(directory, tuple(trust or ()))))
+    show = _pass_on if as_json else print_verdicts
+    verdicts = tuple(show("ok", verify(directory, tuple(trust or ()))))
     if public:
-        others = tuple(print_verdicts("ok", verify(public)))
-        verdicts += others + tuple(print_verdicts("same", compare(directory, verdicts, others)))
-    if any(verdict.faults for verdict in verdicts):
+        others = tuple(show("ok", verify(public)))
+        verdicts += others + tuple(show("same", compare(directory, verdicts, others)))
+    is_good = not any(verdict.faults for verdict in verdicts)
+    if as_json:
+        print_json("verify", ok=is_good, checks=[_as_data(verdict) for verdict in verdicts])
+    if not is_good:
         raise typer.Exit(6)
+
+
+def _pass_on(_word: str, verdicts: Iterable[Verdict]) -> Iterable[Verdict]:
+    return verdicts
+
+
+def _as_data(verdict: Verdict) -> dict[str, Value]:
+    return {
+        "name": verdict.name,
+        "ok": not verdict.faults,
+        "files": verdict.files,
+        "left_out": {source.value: count for source, count in sorted(verdict.elsewhere.items())},
+        "faults": list(verdict.faults),
+        "notes": list(verdict.notes),
+    }

@@ -7,12 +7,19 @@ import typer
 
 from bundler import log
 from bundler.catalog import COMPONENTS, find_artifact, list_versions
+from bundler.cli.complete import complete_component
+from bundler.cli.json_output import print_json
+from bundler.cli.options import Json
 from bundler.cluster.values import Arch
 from bundler.errors import ConfigError
 
 
 def versions_command(
-    component: Annotated[str | None, typer.Argument(help="One component only.")] = None,
+    component: Annotated[
+        str | None,
+        typer.Argument(help="One component only.", autocompletion=complete_component),
+    ] = None,
+    as_json: Json = False,
 ) -> None:
     """List the versions that have built-in pins.
 
@@ -24,7 +31,19 @@ def versions_command(
             f"{component}: unknown component; known: {', '.join(COMPONENTS)}",
             hint=f"did you mean '{close[0]}'?" if close else None,
         )
-    for name in (component,) if component else COMPONENTS:
-        for version in list_versions(name):
-            arches = [arch for arch in Arch if find_artifact(name, version, arch)]
-            log.result(f"{name:18} {version:12} {' '.join(arches)}")
+    found = [
+        (name, version, [arch.value for arch in Arch if find_artifact(name, version, arch)])
+        for name in ((component,) if component else COMPONENTS)
+        for version in list_versions(name)
+    ]
+    if as_json:
+        print_json(
+            "versions",
+            versions=[
+                {"component": name, "version": version, "architectures": arches}
+                for name, version, arches in found
+            ],
+        )
+        return
+    for name, version, arches in found:
+        log.result(f"{name:18} {version:12} {' '.join(arches)}")

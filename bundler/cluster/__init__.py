@@ -3,27 +3,43 @@
 schema.py               models of cluster.yaml, with a description of each key
 schema_network.py       the same: network and control_plane
 schema_runtime.py       the same: container runtime
+schema_settings.py      the same: Kubernetes, etcd, DNS, certificates, maintenance
+schema_nodes.py         the same: nodes, their roles and files, `extra`
+schema_policy.py        the same: tls, admission, authentication, authorization, audit
+schema_encryption.py    the same: encryption
 inputs.py               the same: images, upstream files and their signers, OS packages
 values.py               types of single values
 keys.py                 every key with type, default and description: the reference and `explain`
+json_schema.py          the JSON Schema of cluster.yaml, for editors: `bundler schema`
 loader.py               YAML → Cluster; every error with its line
+parts.py                cluster.yaml, the files that it includes, and lists of nodes
+sourced.py              values with the places where they are written, and how layers merge
+fleet.py                defaults and groups → what each node has
+effective.py            a node's whole description, each value with its place
 validation_messages.py  one message for each wrong value, with the value to write
 problem.py              what checks yield
 checks.py               checks of fields against one another
 network_checks.py       checks of addresses, networks and ports
 extra_checks.py         checks of `extra`
 field_types.py          types of the fields in `extra`, by minor
+tls_checks.py           checks of `tls`
+policy.py               what the policy keys mean at a minor
+policy_checks.py        checks of `admission`, `authentication`, `authorization`
 plan_conflicts.py       settings in `extra` that contradict the plan
 registry_checks.py      checks of registries, mirrors and logins
 requirements.py         what versions require of hosts: cgroup, glibc, kernel, systemd
 weakenings.py           settings that weaken the cluster
+lifecycle.py            release lines that upstream no longer maintains
 images.py               images that the cluster needs, and checks of `images`
 os_packages.py          distributions and OS packages, and checks of `packages`
 accepted.py             flags and fields that the real programs accept, by minor
 audit_policy.py         audit policies of a site, and which of their rules log secrets
 components.py           tables of what runs where
 settings.py             flags and configuration fields of a minor, with `extra` merged over them
-taints.py               the taints with which kubelets register their Nodes
+taints.py               taints, and those with which kubelets register their Nodes
+node_labels.py          labels, annotations and taints of Nodes
+handlers.py             runtime handlers: other programs than runc, and their RuntimeClasses
+site_files.py           files of a site, and the places that are not theirs
 host_needs.py           kernel settings and open ports of a node
 plan.py                 Cluster → ClusterPlan: the desired state, with every default set
 """

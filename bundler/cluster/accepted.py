@@ -18,12 +18,10 @@ apis.tsv             group/version, kind, since, until
 `since` is the first minor that has it, `until` the first one that no longer has it. Empty: open.
 """
 
-import csv
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 
+from bundler.catalog import read_table
 from bundler.cluster.components import key_of
 
 
@@ -71,8 +69,14 @@ def field_types(component: str, minor: str, api: str = "") -> dict[str, str]:
 
 
 def is_accepted_field(accepted: frozenset[str], path: tuple[str, ...]) -> bool:
-    """Whether a field is accepted, has accepted fields below it, or is in a map with free keys."""
+    """Whether a field is accepted, has accepted fields below it, or is in a map with free keys.
+
+    No field has a dot in its own name: `logging.format` as one key is not `format` in `logging`.
+    """
     dotted = [".".join(path[: length + 1]) for length in range(len(path))]
+    with_dot = next((index for index, name in enumerate(path) if "." in name), None)
+    if with_dot is not None:
+        return any(f"{above}.*" in accepted for above in dotted[:with_dot])
     return (
         dotted[-1] in accepted
         or any(f"{above}.*" in accepted for above in dotted)
@@ -92,9 +96,3 @@ def is_within(since: str | None, until: str | None, minor: str) -> bool:
     return (not since or key_of(since) <= key_of(minor)) and (
         not until or key_of(minor) < key_of(until)
     )
-
-
-def read_table(name: str) -> Iterator[dict[str, str]]:
-    """The rows of a table of the catalog."""
-    text = (files("bundler.catalog") / name).read_text(encoding="utf-8")
-    yield from csv.DictReader(text.splitlines(), delimiter="\t")

@@ -7,6 +7,7 @@ from pathlib import Path
 from bundler.catalog import COMPONENTS, default_version
 from bundler.catalog.signatures import Scheme
 from bundler.cluster.components import (
+    COREDNS_NEEDS,
     DOCKER_SHIMS,
     EXTRA_COMPONENTS,
     MINORS,
@@ -16,7 +17,9 @@ from bundler.cluster.components import (
     Span,
     key_of,
     minor_of,
+    row_for,
 )
+from bundler.cluster.host_needs import check_sysctls
 from bundler.cluster.network_checks import (
     check_endpoint,
     check_interfaces,
@@ -27,7 +30,11 @@ from bundler.cluster.network_checks import (
 from bundler.cluster.problem import Problem
 from bundler.cluster.registry_checks import check_registries
 from bundler.cluster.schema import Cluster, Containerd, Docker, Role
+from bundler.cluster.tls_checks import check_tls
 from bundler.cluster.values import Arch
+
+SERVING_ROLES = frozenset((Role.CONTROL_PLANE, Role.ETCD))
+"""Roles whose servers have certificates that bundler issues."""
 
 OLDEST = {"docker": min(DOCKER_SHIMS, key=key_of), "etcd": min(SNAPSHOT_TOOLS, key=key_of)}
 """The first minors that bundler's tables have."""
@@ -41,8 +48,12 @@ def check_cluster(cluster: Cluster) -> Iterator[Problem]:
     if minor_of(cluster.kubernetes.version) in MINORS:
         yield from _check_proxy_mode(cluster)
         yield from _check_flannel(cluster)
+        yield from _check_coredns(cluster)
         yield from _check_weak(cluster)
+        yield from check_tls(cluster)
     yield from _check_nodes(cluster)
+    yield from _check_sans(cluster)
+    yield from check_sysctls(cluster)
     yield from _check_roles(cluster)
     yield from _check_backup(cluster)
     yield from check_networks(cluster)
@@ -128,6 +139,18 @@ def _check_containerd(runtime: Containerd, minor: str) -> Iterator[Problem]:
             " use 1.6 or later"
         )
         yield Problem(path=where, text=text)
+
+
+def _check_coredns(cluster: Cluster) -> Iterator[Problem]:
+    minor, version = minor_of(cluster.kubernetes.version), cluster.dns.version
+    if cluster.dns.provider != "coredns" or not version:
+        return
+    if key_of(minor) < key_of(needed := row_for(COREDNS_NEEDS, minor_of(version))):
+        text = (
+            f"CoreDNS {version} needs Kubernetes {needed} or newer, and {minor} would wait for it"
+            f" without end: use {default_version('coredns', minor)}"
+        )
+        yield Problem(path=("dns", "version"), text=text)
 
 
 def _check_proxy_mode(cluster: Cluster) -> Iterator[Problem]:
@@ -219,6 +242,25 @@ def _check_nodes(cluster: Cluster) -> Iterator[Problem]:
             yield Problem(
                 path=(*where, "address"), text=f"{node.address} cannot be a host's address"
             )
+
+
+def _check_sans(cluster: Cluster) -> Iterator[Problem]:
+    """Names in certificates of hosts that have none, or that are those of other hosts."""
+    owners: dict[object, str] = {}
+    for node in cluster.nodes:
+        owners |= {node.name: node.name, node.address: node.name}
+    for index, node in enumerate(cluster.nodes):
+        where = ("nodes", index, "sans")
+        if node.sans and SERVING_ROLES.isdisjoint(node.roles):
+            text = (
+                "only certificates of control planes and etcd members have more names: the kubelet"
+                " asks for its own, with the node's name and address; remove it"
+            )
+            yield Problem(path=where, text=text)
+        for number, name in enumerate(node.sans):
+            if (owner := owners.get(name, node.name)) != node.name:
+                text = f"{name} is the name or address of {owner}: remove it"
+                yield Problem(path=(*where, number), text=text)
 
 
 def _check_backup(cluster: Cluster) -> Iterator[Problem]:

@@ -18,19 +18,20 @@ class ExtraTarget:
 
     has_flags: bool
     has_config: bool
+    per_host: bool = False  # hosts may have different settings
 
 
 EXTRA_COMPONENTS = {
     "kube-apiserver": ExtraTarget(has_flags=True, has_config=False),
     "kube-controller-manager": ExtraTarget(has_flags=True, has_config=False),
     "kube-scheduler": ExtraTarget(has_flags=True, has_config=True),
-    "kubelet": ExtraTarget(has_flags=True, has_config=True),
-    "kube-proxy": ExtraTarget(has_flags=True, has_config=True),
+    "kubelet": ExtraTarget(has_flags=True, has_config=True, per_host=True),
+    "kube-proxy": ExtraTarget(has_flags=True, has_config=True, per_host=True),
     "etcd": ExtraTarget(has_flags=True, has_config=False),
-    "flanneld": ExtraTarget(has_flags=True, has_config=False),
-    "docker": ExtraTarget(has_flags=False, has_config=True),
-    "cri-dockerd": ExtraTarget(has_flags=True, has_config=False),
-    "containerd": ExtraTarget(has_flags=False, has_config=True),
+    "flanneld": ExtraTarget(has_flags=True, has_config=False, per_host=True),
+    "docker": ExtraTarget(has_flags=False, has_config=True, per_host=True),
+    "cri-dockerd": ExtraTarget(has_flags=True, has_config=False, per_host=True),
+    "containerd": ExtraTarget(has_flags=False, has_config=True, per_host=True),
 }
 
 
@@ -55,19 +56,34 @@ RUNTIMES = {
 """The engines of `runtime`. Kubernetes 1.24 removed dockershim from the kubelet."""
 
 PROXY_MODES = {
-    "ipvs": Span(deprecated="1.35", until="1.40", instead="use nftables or iptables"),
+    "ipvs": Span(
+        deprecated="1.35",
+        until="1.40",
+        instead="use network.proxy_mode nftables (Linux 5.13 and Kubernetes 1.31 or newer) or"
+        " iptables; kube-proxy warns from 1.37 on, has ipvs off by default from 1.40 on, and loses"
+        " it in 1.43. Workers can change one after another: kube-proxy in nftables mode removes the"
+        " rules of ipvs",
+    ),
     "iptables": Span(instead="use ipvs"),
     "nftables": Span(since="1.31", instead="use ipvs or iptables"),
 }
 
-MINORS = tuple(f"1.{minor}" for minor in range(14, 37))
+MINORS = tuple(f"1.{minor}" for minor in range(14, 38))
 """The supported Kubernetes minors."""
+
+COREDNS_NEEDS = {"0.0": "1.14", "1.11": "1.21"}
+"""First CoreDNS minor → first Kubernetes minor that it works with.
+
+From 1.11 on it reads EndpointSlices of discovery.k8s.io/v1 only (coredns/coredns 6147): an API
+server before 1.21 has none, and CoreDNS never becomes ready.
+"""
 
 PROXY_MODE_DEFAULTS = {"1.14": "ipvs", "1.33": "nftables"}
 DOCKER_SHIMS = {"17.03": "docker-shim-v1", "20.10": "docker-shim-v2"}
 CGROUP_DRIVERS = {"1.14": "cgroupfs", "1.30": "systemd"}
 ENCRYPTION_PROVIDERS = {"1.14": ("aescbc", "secretbox"), "1.30": ("secretbox", "aescbc")}
 EVICTION_API = {"1.14": "policy/v1beta1", "1.22": "policy/v1"}
+RUNTIME_CLASS_API = {"1.14": "node.k8s.io/v1beta1", "1.20": "node.k8s.io/v1"}
 CSR_API = {"1.14": "certificates.k8s.io/v1beta1", "1.19": "certificates.k8s.io/v1"}
 """First minor → default from that minor on (DOCKER_SHIMS: Docker's own minors).
 
@@ -126,6 +142,7 @@ IMAGE_NAMES = {
 """Image → first minor → where upstream publishes it."""
 
 API_PORT = 6443
+ETCD_FLANNEL_PORT = 2382
 FLANNEL_HEALTH_PORT = 10246
 
 Row = tuple[str, Role | None, str | None]
@@ -140,6 +157,8 @@ UNITS: tuple[Row, ...] = (
     ("etcd-health.timer", Role.ETCD, None),
     ("etcd-defrag.timer", Role.ETCD, None),
     ("etcd-backup.timer", Role.ETCD, "etcd-backup"),
+    ("etcd-flannel-proxy.service", Role.ETCD, "flannel-etcd"),
+    ("kube-kms-plugin.service", Role.CONTROL_PLANE, "kms-plugin"),
     ("kube-apiserver.service", Role.CONTROL_PLANE, None),
     ("kube-controller-manager.service", Role.CONTROL_PLANE, None),
     ("kube-scheduler.service", Role.CONTROL_PLANE, None),
@@ -149,6 +168,7 @@ UNITS: tuple[Row, ...] = (
     ("kube-rotation.service", Role.CONTROL_PLANE, None),
     ("kube-csr-approver.service", Role.CONTROL_PLANE, None),
     ("kube-node-remover.service", Role.CONTROL_PLANE, None),
+    ("kube-node-labeler.service", Role.CONTROL_PLANE, None),
     ("docker.service", Role.WORKER, "docker"),
     ("cri-dockerd.service", Role.WORKER, "cri-dockerd"),
     ("containerd.service", Role.WORKER, "containerd"),
@@ -161,6 +181,7 @@ UNITS: tuple[Row, ...] = (
     ),  # it waits for the kubelet's certificate
     ("kube-proxy.service", Role.WORKER, None),
     ("kube-images.timer", Role.WORKER, None),
+    ("kube-uncordon.path", Role.WORKER, None),
     ("kube-certs.timer", Role.ETCD, None),
     ("kube-certs.timer", Role.CONTROL_PLANE, None),
     ("kube-certs.timer", Role.WORKER, None),
@@ -168,7 +189,11 @@ UNITS: tuple[Row, ...] = (
 """Every unit, in start order."""
 
 PORTS: dict[Role, dict[int, str]] = {
-    Role.ETCD: {2379: "etcd.service", 2380: "etcd.service"},
+    Role.ETCD: {
+        2379: "etcd.service",
+        2380: "etcd.service",
+        ETCD_FLANNEL_PORT: "etcd-flannel-proxy.service",
+    },
     Role.CONTROL_PLANE: {
         6443: "kube-apiserver.service",
         10257: "kube-controller-manager.service",
@@ -182,7 +207,7 @@ PORTS: dict[Role, dict[int, str]] = {
         10256: "kube-proxy.service",
     },
 }
-"""TCP ports that each role's units listen on."""
+"""TCP ports that each role's units listen on; of a cluster without the unit they stay free."""
 
 CLOSED_PORTS = {
     8080: "kube-apiserver without TLS",
@@ -196,6 +221,7 @@ COMMANDS: tuple[Row, ...] = (
     ("ip:iproute2", None, None),
     ("openssl:openssl", None, None),
     ("nginx:nginx-light", Role.LOAD_BALANCER, None),
+    ("nginx:nginx-light", Role.ETCD, "flannel-etcd"),
     ("keepalived:keepalived", Role.LOAD_BALANCER, "nginx-keepalived"),
     ("iptables:iptables", Role.WORKER, None),
     ("nft:nftables", Role.WORKER, "proxy-nftables"),
@@ -217,6 +243,7 @@ COMMANDS_WANTED: tuple[Row, ...] = (
 RUNTIME_PATHS: tuple[Row, ...] = (
     ("/var/log/kubernetes", Role.CONTROL_PLANE, None),
     ("/var/lib/kube-csr-approver", Role.CONTROL_PLANE, None),
+    ("/var/lib/kube-node-labeler", Role.CONTROL_PLANE, None),
     ("{kubelet_root}", Role.CONTROL_PLANE, None),
     ("{kubelet_root}", Role.WORKER, None),
     ("/var/lib/cni", Role.WORKER, None),
@@ -249,8 +276,11 @@ def select(
 
 
 def has_feature(wanted: str | None, features: Collection[str]) -> bool:
-    """Whether every part of `a+b` is among the features; always for None."""
-    return not wanted or all(part in features for part in wanted.split("+"))
+    """Whether every part of `a+b` is among the features, and none of `!c`; always for None."""
+    return not wanted or all(
+        (part.removeprefix("!") in features) is not part.startswith("!")
+        for part in wanted.split("+")
+    )
 
 
 def row_for(rows: Mapping[str, Value], minor: str) -> Value:

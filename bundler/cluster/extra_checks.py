@@ -7,7 +7,7 @@ The kubelet and kube-proxy only log a warning about an unknown field; bundler re
 import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from bundler.catalog import list_versions
+from bundler.catalog import list_versions, read_table
 from bundler.cluster.accepted import (
     accepted_fields,
     accepted_flags,
@@ -19,7 +19,7 @@ from bundler.cluster.accepted import (
 from bundler.cluster.components import EXTRA_COMPONENTS, MINORS, minor_of
 from bundler.cluster.field_types import check_fields, check_like
 from bundler.cluster.problem import Problem
-from bundler.cluster.schema import Cluster
+from bundler.cluster.schema import Cluster, Extra
 from bundler.cluster.settings import (
     OWN_MINORS,
     list_fields,
@@ -34,6 +34,7 @@ SET_BY_BUNDLER = "bundler sets this itself, from other keys of cluster.yaml: rem
 WITHOUT_NULL = frozenset({"containerd"})
 """Components whose configuration file is TOML."""
 
+SET_BY_KEY = "cluster.yaml has {key}, which sets this: use that key, and remove this one"
 GATES_OF_ALL = frozenset({"AllAlpha", "AllBeta"})
 TRUTH = {"1": "true", "t": "true", "true": "true", "0": "false", "f": "false", "false": "false"}
 """Values of --feature-gates (Go's strconv.ParseBool), in lower case."""
@@ -47,10 +48,38 @@ def check_extra(cluster: Cluster) -> Iterator[Problem]:
         if component not in EXTRA_COMPONENTS:
             continue
         minor = minor_of(version_of(cluster, component))
+        yield from _check_keys(cluster, component, extra)
         yield from _check_flags(component, extra.flags, minor)
         if EXTRA_COMPONENTS[component].has_config:
             yield from _check_fields(component, extra.config, minor)
             yield from _check_types(component, extra.config, minor)
+
+
+def _check_keys(cluster: Cluster, component: str, extra: Extra) -> Iterator[Problem]:
+    """Flags and fields that a key of cluster.yaml sets: catalog/key-settings.tsv.
+
+    key        the key that sets it, dotted; `extra` may set it where that key is not given
+    setting    `--flag`, or a field of the configuration file with everything below it
+    """
+    for row in read_table("key-settings.tsv"):
+        if row["component"] != component or not is_given(cluster, row["key"]):
+            continue
+        text = SET_BY_KEY.format(key=row["key"])
+        flag = row["setting"].removeprefix("--")
+        if flag != row["setting"] and flag in extra.flags:
+            yield Problem(path=("extra", component, "flags", flag), text=text)
+        if flag == row["setting"] and flag in extra.config:
+            yield Problem(path=("extra", component, "config", flag), text=text)
+
+
+def is_given(cluster: Cluster, key: str) -> bool:
+    """Whether cluster.yaml has a key, dotted, with another value than nothing."""
+    value: object = cluster
+    for name in key.split("."):
+        value = getattr(value, name)
+        if value in (None, (), {}):
+            return False
+    return True
 
 
 def _check_flags(component: str, flags: Mapping[str, FlagValue], minor: str) -> Iterator[Problem]:
@@ -84,7 +113,7 @@ def _check_fields(component: str, config: Mapping[str, object], minor: str) -> I
                 for m in _minors_of(component)
                 if is_accepted_field(_fields_of(component, m), names)
             ]
-            hint = _hint(dotted, known, minors)
+            hint = _hint_mapping(names, known) or _hint(dotted, known, minors)
             yield Problem(path=where, text=f"{component} {minor} has no field {dotted}{hint}")
         elif component in WITHOUT_NULL and _has_null(value):
             yield Problem(path=where, text=f"the file of {component} has no null: remove the key")
@@ -96,10 +125,19 @@ def _check_fields(component: str, config: Mapping[str, object], minor: str) -> I
             yield from _check_gates(where, readable, minor)
 
 
+def _hint_mapping(names: tuple[str, ...], known: frozenset[str]) -> str:
+    """How to write a key with a dot as the fields that it means; empty if it means none."""
+    for index, name in enumerate(names):
+        outer, dot, inner = name.partition(".")
+        if dot and is_accepted_field(known, (*names[:index], outer, inner, *names[index + 1 :])):
+            return f" with a dot in its name; write {outer}: {{{inner}: …}}"
+    return ""
+
+
 def _check_types(component: str, config: Mapping[str, object], minor: str) -> Iterator[Problem]:
     """Values that the program cannot read; fields that are refused already are left out."""
     fixed = {name for row in list_fields(component, minor) for name in row.get("fixed", ())}
-    types = field_types(component, minor, _api_of(component, minor))
+    types = field_types(component, minor, api_of(component, minor))
     own = {} if types else list_own_fields(component, minor)
     faults = check_fields(config, types) if types else check_like(config, own)
     for path, text in faults:
@@ -144,10 +182,10 @@ def _minors_of(component: str) -> tuple[str, ...]:
 
 def _fields_of(component: str, minor: str) -> frozenset[str]:
     """The accepted fields of a minor, in the API version that bundler writes."""
-    return accepted_fields(component, minor, _api_of(component, minor))
+    return accepted_fields(component, minor, api_of(component, minor))
 
 
-def _api_of(component: str, minor: str) -> str:
+def api_of(component: str, minor: str) -> str:
     """The API version of the scheduler's configuration file; the others have one only."""
     if component != "kube-scheduler":
         return ""

@@ -1,12 +1,13 @@
 """What a node needs of its host: kernel settings and open ports, rendered into node.env."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
 from bundler.cluster.components import FLANNEL_HEALTH_PORT
 from bundler.cluster.plan import ClusterPlan, NodePlan
-from bundler.cluster.schema import Role
+from bundler.cluster.problem import Problem
+from bundler.cluster.schema import Cluster, Role
 
 LOOPBACK_PORTS = frozenset({10248, 10249, FLANNEL_HEALTH_PORT})
 """Health ports of kubelet and flannel, and kube-proxy's metrics: bound to loopback only."""
@@ -32,11 +33,13 @@ class Sysctl:
     need: SysctlNeed
     why: str
     role: Role | None = Role.WORKER  # None: every node
+    by_kubelet: bool = False  # with protectKernelDefaults the kubelet refuses other values
 
     @property
     def setting(self) -> str:
-        """The form in node.env: `name=value` or `name>=value`."""
-        return f"{self.name}{'>=' if self.need is SysctlNeed.AT_LEAST else '='}{self.value}"
+        """The form in node.env: `name=value` or `name>=value`, with + for a space in the value."""
+        sign = ">=" if self.need is SysctlNeed.AT_LEAST else "="
+        return f"{self.name}{sign}{self.value.replace(' ', '+')}"
 
 
 SYSCTLS: tuple[Sysctl, ...] = (
@@ -53,28 +56,28 @@ SYSCTLS: tuple[Sysctl, ...] = (
         why="the same for IPv6",
     ),
     Sysctl(
-        name="vm.overcommit_memory", value="1", need=SysctlNeed.WANTED,
+        name="vm.overcommit_memory", value="1", need=SysctlNeed.WANTED, by_kubelet=True,
         why="the kubelet's default: cgroups limit memory; with protectKernelDefaults the kubelet "
         "refuses other values",
     ),
     Sysctl(
-        name="vm.panic_on_oom", value="0", need=SysctlNeed.WANTED,
+        name="vm.panic_on_oom", value="0", need=SysctlNeed.WANTED, by_kubelet=True,
         why="the kubelet's default: a pod that runs out of memory dies, not the node",
     ),
     Sysctl(
-        name="kernel.panic", value="10", need=SysctlNeed.WANTED,
+        name="kernel.panic", value="10", need=SysctlNeed.WANTED, by_kubelet=True,
         why="the kubelet's default: the host reboots 10 s after a kernel panic",
     ),
     Sysctl(
-        name="kernel.panic_on_oops", value="1", need=SysctlNeed.WANTED,
+        name="kernel.panic_on_oops", value="1", need=SysctlNeed.WANTED, by_kubelet=True,
         why="the kubelet's default: a kernel oops becomes a panic, so a damaged kernel stops",
     ),
     Sysctl(
-        name="kernel.keys.root_maxkeys", value="1000000", need=SysctlNeed.WANTED,
+        name="kernel.keys.root_maxkeys", value="1000000", need=SysctlNeed.WANTED, by_kubelet=True,
         why="the kubelet's default: each container uses a keyring of root",
     ),
     Sysctl(
-        name="kernel.keys.root_maxbytes", value="25000000", need=SysctlNeed.WANTED,
+        name="kernel.keys.root_maxbytes", value="25000000", need=SysctlNeed.WANTED, by_kubelet=True,
         why="the kubelet's default: 25 bytes for each of these keys",
     ),
     Sysctl(
@@ -122,9 +125,39 @@ run out of memory (containerd issue 6707, kind issue 760).
 """
 
 
+FROM_SITE = "`sysctls` in cluster.yaml"
+SET_BY_PROGRAMS = {
+    "net.netfilter.nf_conntrack_max": "kube-proxy sets it, by conntrack in extra.kube-proxy.config",
+    "net.ipv4.tcp_tw_recycle": "Linux 4.12 removed it, and before it broke clients behind NAT",
+}
+"""Kernel setting that a site cannot set → why."""
+
+
 def sysctls(node: NodePlan) -> tuple[Sysctl, ...]:
-    """The kernel settings of a node."""
-    return tuple(row for row in SYSCTLS if not row.role or node.has(row.role))
+    """The kernel settings of a node: its own in place of those of the table."""
+    own = dict(node.sysctls)
+    rows = (row for row in SYSCTLS if not row.role or node.has(row.role))
+    return (
+        *(row for row in rows if row.name not in own),
+        *(
+            Sysctl(name=name, value=value, need=SysctlNeed.MUST, why=FROM_SITE)
+            for name, value in sorted(own.items())
+        ),
+    )
+
+
+def check_sysctls(cluster: Cluster) -> Iterator[Problem]:
+    """Kernel settings that the cluster or the kubelet needs otherwise, or that a program sets."""
+    fixed = {row.name: row for row in SYSCTLS if row.by_kubelet or row.need is SysctlNeed.MUST}
+    for index, node in enumerate(cluster.nodes):
+        for name, value in node.sysctls.items():
+            where = ("nodes", index, "sysctls", name)
+            row = fixed.get(name)
+            if name in SET_BY_PROGRAMS:
+                yield Problem(path=where, text=f"{SET_BY_PROGRAMS[name]}: remove it")
+            elif row and row.value != value and (not row.role or row.role in node.roles):
+                text = f"must be {row.value}, not {value}: {row.why}; remove it"
+                yield Problem(path=where, text=text)
 
 
 def open_ports(plan: ClusterPlan, node: NodePlan, ports: Iterable[int]) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from bundler.cluster.values import (
     Arch,
     DnsLabel,
     ImageReference,
+    Joins,
     Model,
     PackageMirror,
     PackageName,
@@ -85,10 +86,10 @@ class Packages(Model):
         " role, all others to every node. Default: what the roles need; with `dir` every package"
         " in it.",
     )
-    add: tuple[PackageName, ...] = Field(
+    add: Annotated[tuple[PackageName, ...], Joins()] = Field(
         default=(), description="More packages, for every node. Example: `[curl, tcpdump]`."
     )
-    base: tuple[PackageName, ...] = Field(
+    base: Annotated[tuple[PackageName, ...], Joins()] = Field(
         default=(),
         description="Packages that every host already has in addition to a minimal installation;"
         " they are not carried. A minimal installation is Essential: yes and Priority: required"

@@ -14,8 +14,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from bundler.cluster.components import EXTRA_COMPONENTS
-from bundler.cluster.schema import Cluster
-from bundler.cluster.values import Kind
+from bundler.cluster.schema import Cluster, Node
+from bundler.cluster.values import Kind, PerHost, SameAs, find_mark, models_in
 from bundler.errors import ConfigError
 
 TYPE_NAMES = {
@@ -29,6 +29,9 @@ TYPE_NAMES = {
     "IPv4Network": "IPv4 range (CIDR)",
 }
 COMPONENT_MAP = "mapping of component to object"
+NAME_MAP = "mapping of name to object"
+PLACEHOLDERS = {COMPONENT_MAP: "COMPONENT", NAME_MAP: "NAME"}
+"""Kind of a mapping → what stands for its keys in paths."""
 VARIANT_KEYS = ("engine", "kind")
 """Keys whose value decides which other keys an object has."""
 
@@ -43,6 +46,7 @@ class Key:
     default: str | None  # None: the key is required; empty: nothing, or what the description says
     description: str
     models: tuple[type[BaseModel], ...]  # the schema of an object, or of a list's objects
+    per_host: bool  # `defaults`, groups and nodes may have their own
 
     @property
     def name(self) -> str:
@@ -52,7 +56,8 @@ class Key:
     @property
     def inner_path(self) -> str:
         """The path that the paths of its children start with."""
-        return f"{self.path}.COMPONENT" if self.kind == COMPONENT_MAP else self.path
+        placeholder = PLACEHOLDERS.get(self.kind)
+        return f"{self.path}.{placeholder}" if placeholder else self.path
 
     @property
     def has_described_default(self) -> bool:
@@ -79,7 +84,7 @@ def list_children(key: Key | None) -> tuple[Key, ...]:
 
 def find_keys(path: str) -> tuple[Key, ...]:
     """The key with that path, once for each variant; ConfigError for an unknown path."""
-    wanted = re.sub(r"\[\w*\]", "", path)  # nodes[0].roles
+    wanted = _strip_layers(re.sub(r"\[\w*\]", "", path))  # nodes[0].roles
     found = tuple(
         key
         for key in walk_keys()
@@ -95,6 +100,14 @@ def find_keys(path: str) -> tuple[Key, ...]:
     return found
 
 
+def _strip_layers(path: str) -> str:
+    """`groups.NAME.KEY` → `nodes.KEY`, and of a key that nodes share with the cluster that one."""
+    of_node = re.sub(r"^(defaults|groups\.[^.]+)\.", "nodes.", path)
+    first, _, rest = of_node.removeprefix("nodes.").partition(".")
+    field = Node.model_fields.get(first) if of_node.startswith("nodes.") else None
+    return f"{first}.{rest}" if rest and field and find_mark(field, SameAs) else of_node
+
+
 def walk_keys(key: Key | None = None) -> Iterator[Key]:
     """Every key below one, each before its own children."""
     for child in list_children(key):
@@ -102,25 +115,19 @@ def walk_keys(key: Key | None = None) -> Iterator[Key]:
         yield from walk_keys(child)
 
 
-def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    """The models in a type, such as both in `tuple[Docker | Containerd, ...]`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for inner in get_args(annotation):
-        yield from models_in(inner)
-
-
 def _keys_of(model: type[BaseModel], parent: str, variant: str) -> Iterator[Key]:
     for name, field in model.model_fields.items():
         path = ".".join(part for part in (parent, field.alias or name) if part)
+        kind = _describe_type(field.annotation, field.metadata) + _describe_limits(field.metadata)
+        is_same = find_mark(field, SameAs) is not None
         yield Key(
             path=path,
             variant=variant,
-            kind=_describe_type(field.annotation, field.metadata)
-            + _describe_limits(field.metadata),
+            kind=f"what may differ of {name}" if is_same else kind,
             default=_describe_default(field),
             description=field.description or "",
-            models=tuple(models_in(field.annotation)),
+            models=() if is_same else tuple(models_in(field.annotation)),
+            per_host=find_mark(field, PerHost) is not None,
         )
 
 
@@ -133,10 +140,10 @@ def _variant(model: type[BaseModel]) -> str:
 
 
 def _is_path_of(path: str, wanted: str) -> bool:
-    """Whether a user's path is that key's: COMPONENT stands for any name."""
+    """Whether a user's path is that key's: COMPONENT and NAME stand for any name."""
     parts, given = path.split("."), wanted.split(".")
     return len(parts) == len(given) and all(
-        part in {"COMPONENT", other} for part, other in zip(parts, given, strict=True)
+        part in {*PLACEHOLDERS.values(), other} for part, other in zip(parts, given, strict=True)
     )
 
 
@@ -163,7 +170,7 @@ def _describe_type(annotation: Any, metadata: Iterable[Any] = ()) -> str:
         types.UnionType: lambda: " or ".join(dict.fromkeys(_describe_type(part) for part in inner)),
         tuple: lambda: f"list of {_plural(_describe_type(inner[0]))}",
         dict: lambda: (
-            COMPONENT_MAP
+            (COMPONENT_MAP if inner[0] is str else NAME_MAP)
             if list(models_in(inner[1]))
             else f"mapping of name to {_describe_type(inner[1])}"
         ),

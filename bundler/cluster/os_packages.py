@@ -1,7 +1,7 @@
 """Tables: supported distributions, and the OS packages that nodes need."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from bundler.cluster.components import (
@@ -140,6 +140,10 @@ QUIET_UNITS = {
 """Package → its unit, which stays disabled: a unit of bundler runs the program."""
 
 
+SAME_SOURCE = ("base", "components", "dir", "frozen", "keyring", "mirror")
+"""Keys of `packages` that decide where packages come from."""
+
+
 def wanted_pairs(
     plan: ClusterPlan, node: NodePlan, dir_names: tuple[str, ...] = ()
 ) -> tuple[str, ...]:
@@ -147,6 +151,7 @@ def wanted_pairs(
 
     `dir_names` are the packages in `packages.dir`: all are wanted unless `packages.names` is set.
     """
+    plan = plan.on_host(node)
     packages = plan.cluster.packages
     if not packages:
         return ()
@@ -165,6 +170,30 @@ def wanted_pairs(
         ) + tuple(f":{name}" for name in names if name not in known)
     there = {name_of(pair) for pair in chosen}
     return chosen + tuple(f":{name}" for name in packages.add if name not in there)
+
+
+def split_by_release(plan: ClusterPlan) -> tuple[ClusterPlan, ...]:
+    """For each distribution the plan with its hosts only, and with its `packages`."""
+    return tuple(
+        replace(
+            plan,
+            cluster=plan.cluster.model_copy(update={"packages": packages}),
+            nodes=tuple(node for node in plan.nodes if release_of(plan, node) == release),
+        )
+        for release, packages in plan.cluster.list_packages().items()
+    )
+
+
+def list_base(cluster: Cluster) -> tuple[str, ...] | None:
+    """`packages.base` of all distributions, sorted; None if no host gets packages."""
+    several = cluster.list_packages().values()
+    return tuple(sorted({name for each in several for name in each.base})) if several else None
+
+
+def release_of(plan: ClusterPlan, node: NodePlan) -> str:
+    """The distribution of a node, as `packages.os` has it; empty if it gets no packages."""
+    packages = plan.on_host(node).cluster.packages
+    return packages.os if packages else ""
 
 
 def manager_of(release: str) -> str:
@@ -201,6 +230,22 @@ def check_packages(cluster: Cluster) -> Iterator[Problem]:
             yield Problem(path=("packages", "dir"), text=f"{packages.dir}: no such directory")
     elif packages.keyring is not None and not packages.keyring.is_file():
         yield Problem(path=("packages", "keyring"), text=f"{packages.keyring}: no such file")
+
+
+def check_sources(cluster: Cluster) -> Iterator[Problem]:
+    """Hosts of one distribution whose packages come from different repositories."""
+    first = cluster.list_packages()
+    for index, node in enumerate(cluster.nodes):
+        own = node.packages
+        if own is None:
+            continue
+        for key in SAME_SOURCE:
+            if getattr(own, key) != getattr(first[own.os], key):
+                text = (
+                    f"must be equal on all hosts with {own.os}: their packages are resolved"
+                    " together; `names` and `add` may differ"
+                )
+                yield Problem(path=("nodes", index, "packages", key), text=text)
 
 
 def _pairs_of_any_role(plan: ClusterPlan) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ Reads and writes no files.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network
 
 from bundler.catalog import default_version
@@ -18,6 +18,8 @@ from bundler.cluster.components import (
     row_for,
 )
 from bundler.cluster.inputs import Image
+from bundler.cluster.node_labels import NodeMark, list_marks, registers_tainted
+from bundler.cluster.policy import list_policy_features
 from bundler.cluster.schema import (
     Cluster,
     Containerd,
@@ -27,6 +29,7 @@ from bundler.cluster.schema import (
     NodeLocal,
     Role,
 )
+from bundler.cluster.site_files import PlannedFile, list_site_files
 from bundler.cluster.values import Arch
 
 RESERVED_POD_ADDRESSES = 3  # network, gateway and broadcast of a node's pod subnet
@@ -46,6 +49,17 @@ class NodePlan:
     arch: Arch
     pod_subnet: IPv4Network | None
     interface: str | None = None  # of the virtual address; None: found on the host
+    sans: tuple[IPv4Address | str, ...] = ()  # more names in its certificates
+    sysctls: tuple[tuple[str, str], ...] = ()  # kernel settings in addition to those of the tables
+    own: Cluster | None = field(default=None, compare=False, repr=False)
+    """The cluster as this host has it, if that differs."""
+    marks: tuple[NodeMark, ...] = ()  # of its Node object
+    files: tuple[PlannedFile, ...] = ()  # of the site
+
+    @property
+    def features(self) -> frozenset[str]:
+        """The node's own choices, by which tables select rows, next to those of the cluster."""
+        return frozenset({"registers-tainted"} if registers_tainted(self.marks) else ())
 
     def has(self, role: Role) -> bool:
         """Whether the node has the role."""
@@ -93,6 +107,10 @@ class ClusterPlan:
         """The nodes with a role, in the order of cluster.yaml."""
         return tuple(node for node in self.nodes if node.has(role))
 
+    def on_host(self, node: NodePlan) -> "ClusterPlan":
+        """The plan as one host has it: with its own runtime, flags, directories and so on."""
+        return replace(self, cluster=node.own) if node.own else self
+
 
 def features_of(cluster: Cluster) -> frozenset[str]:
     """The cluster's choices, as names by which tables select units, flags and overlays."""
@@ -116,12 +134,21 @@ def features_of(cluster: Cluster) -> frozenset[str]:
             "coredns": cluster.dns.provider == "coredns",
             "audit-default": cluster.audit.policy is None,
             "metrics-server": cluster.metrics_server is not None,
+            "tls-1.3": cluster.tls.min_version == "TLS1.3",
+            "tls-suites": cluster.tls.cipher_suites is not None,
+            "handlers": any(
+                runtime and runtime.handlers
+                for runtime in (cluster.runtime, *(node.runtime for node in cluster.nodes))
+            ),
+            "own-settings": any(
+                node.runtime or node.extra or node.kubernetes for node in cluster.nodes
+            ),
             "etcd-wal": cluster.etcd.wal_dir is not None,
             "etcd-backup": cluster.etcd.backup.enabled,
             "etcdutl": row_for(SNAPSHOT_TOOLS, minor_of(choose_etcd(cluster))) == "etcdutl",
         }.items()
         if is_chosen and feature
-    )
+    ) | frozenset(list_policy_features(cluster))
 
 
 def _leaves_out_docker0(cluster: Cluster) -> bool:
@@ -174,6 +201,11 @@ def make_plan(cluster: Cluster) -> ClusterPlan:
                 arch=node.arch,
                 pod_subnet=None,
                 interface=_choose_interface(cluster, node),
+                sans=node.sans,
+                sysctls=tuple(node.sysctls.items()),
+                own=own if (own := cluster.on_host(node)) is not cluster else None,
+                marks=list_marks(node),
+                files=list_site_files(node),
             )
             for node in cluster.nodes
         ),

@@ -23,10 +23,12 @@ class HostFacts:
     kernel: str
     systemd: str
     cgroup: str  # 1 | 2
+    openssl: str
 
 
 def _facts(glibc: str, kernel: str, systemd: str, cgroup: str) -> HostFacts:
-    return HostFacts(glibc=glibc, kernel=kernel, systemd=systemd, cgroup=cgroup)
+    openssl = "1.1.1"  # or newer: every release that is known
+    return HostFacts(glibc=glibc, kernel=kernel, systemd=systemd, cgroup=cgroup, openssl=openssl)
 
 
 EL8 = _facts("2.28", "4.18", "239", "1")
@@ -131,6 +133,12 @@ REQUIREMENTS = (
     Requirement(
         program="this bundle", fact="systemd", least="235", needs="systemd 235 or newer",
         fix="use a newer release of the distribution", role=None,
+    ),
+    # OpenSSL's CHANGES: TLS 1.3 came with 1.1.1. Scripts of the bundle ask servers with it
+    Requirement(
+        program="tls.min_version TLS1.3", fact="openssl", least="1.1.1",
+        needs="OpenSSL 1.1.1 or newer", fix="use a newer release of the distribution, or TLS1.2",
+        role=None, unless=lambda cluster: cluster.tls.min_version != "TLS1.3",
     ),
 )  # fmt: skip
 """What versions need; a later row for the same program and fact asks for more."""

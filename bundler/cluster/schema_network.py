@@ -35,8 +35,8 @@ class Flannel(Model):
         default="kubernetes",
         description="Where subnets are stored. `kubernetes`: in the Node objects; pods get their"
         " addresses through CNI. `etcd`: in etcd's v2 API, for dockerd's bridge, as clusters were"
-        " set up by hand in 2019; each worker then holds a client key that can read and change all"
-        " of etcd.",
+        " set up by hand in 2019; each worker can then change all subnets, through a proxy on the"
+        " etcd hosts, which need nginx.",
     )
     etcd_prefix: HostPath = Field(
         default="/kubernetes/network",

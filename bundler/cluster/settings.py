@@ -15,6 +15,7 @@ from bundler.cluster.components import (
     has_feature,
     minor_of,
 )
+from bundler.cluster.handlers import make_handlers
 from bundler.cluster.plan import (
     choose_etcd,
     choose_flannel,
@@ -51,24 +52,30 @@ class FlagRow:
     until: str | None = None
     feature: str | None = None  # only if the cluster has this feature
     on_host: bool = False  # not in the unit: a script on the host adds it
+    repeated: bool = False  # a line of the value is a flag of its own
 
     def holds_for(self, minor: str) -> bool:
         """Whether bundler sets the flag in a minor."""
         return is_within(self.since, self.until, minor)
 
 
-def make_flags(cluster: Cluster, component: str, render: Render) -> tuple[str, ...]:
-    """`--flag=value` for each flag, sorted; `extra` replaces bundler's values."""
-    minor, features = minor_of(version_of(cluster, component)), features_of(cluster)
-    values: dict[str, str] = {
-        row.flag: render(row.value)
-        for row in list_flags(component)
-        if row.holds_for(minor) and has_feature(row.feature, features) and not row.on_host
-    }
+def make_flags(
+    cluster: Cluster, component: str, render: Render, more: frozenset[str] = frozenset()
+) -> tuple[str, ...]:
+    """`--flag=value` for each flag, sorted; `extra` replaces bundler's values.
+
+    `more` are features of the node, next to those of the cluster.
+    """
+    minor, features = minor_of(version_of(cluster, component)), features_of(cluster) | more
+    values: dict[str, list[str]] = {}
+    for row in list_flags(component):
+        if row.holds_for(minor) and has_feature(row.feature, features) and not row.on_host:
+            text = render(row.value)
+            values[row.flag] = text.splitlines() if row.repeated else [text]
     extra = cluster.extra.get(component)
     if extra:
-        values |= {flag: _text(value) for flag, value in extra.flags.items()}
-    return tuple(f"--{flag}={value}" for flag, value in sorted(values.items()))
+        values |= {flag: [_text(value)] for flag, value in extra.flags.items()}
+    return tuple(f"--{flag}={value}" for flag in sorted(values) for value in values[flag])
 
 
 def version_of(cluster: Cluster, component: str) -> str:
@@ -83,13 +90,19 @@ def version_of(cluster: Cluster, component: str) -> str:
     return own.get(component, cluster.kubernetes.version)
 
 
-def make_config(cluster: Cluster, component: str, render: Render) -> dict[str, Any]:
-    """A component's configuration file as data; `extra` is merged over bundler's fields."""
-    minor, features = minor_of(version_of(cluster, component)), features_of(cluster)
+def make_config(
+    cluster: Cluster, component: str, render: Render, more: frozenset[str] = frozenset()
+) -> dict[str, Any]:
+    """A component's configuration file as data; `extra` is merged over bundler's fields.
+
+    `more` are features of the node, next to those of the cluster.
+    """
+    minor, features = minor_of(version_of(cluster, component)), features_of(cluster) | more
     fields: dict[str, Any] = {}
     for row in list_fields(component, minor):
         if has_feature(row.get("feature"), features):
             fields = _merge(fields, _render_tree(row["fields"], render))
+    fields = _merge(fields, make_handlers(cluster, component))
     extra = cluster.extra.get(component)
     return _merge(fields, extra.config) if extra else fields
 

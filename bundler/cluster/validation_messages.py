@@ -2,14 +2,13 @@
 
 import difflib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from bundler.catalog import COMPONENTS, list_versions
-from bundler.cluster.keys import models_in
-from bundler.cluster.values import NotAVersionError
+from bundler.catalog import COMPONENTS, list_available
+from bundler.cluster.values import Arch, NotAVersionError, models_in
 from bundler.formats.bounded_yaml import YamlPath
 from bundler.urls import hide_secrets
 
@@ -52,18 +51,26 @@ VERSIONS: Mapping[YamlPath, str] = {
 
 
 def explain(
-    error: ValidationError, data: object, raw: Mapping[YamlPath, str], model: type[BaseModel]
+    error: ValidationError,
+    data: object,
+    raw: Mapping[YamlPath, str],
+    model: type[BaseModel],
+    origin: Callable[[YamlPath], Hashable] = tuple,
 ) -> Iterator[tuple[YamlPath, str]]:
     """Each fault as (path below data, message).
 
-    `raw` has the texts of values that YAML reads as something else than text.
+    `raw` has the texts of values that YAML reads as something else than text. Of several places
+    that have one `origin`, such as all nodes of a group, only the first is explained.
     """
     faults: dict[YamlPath, list[Found]] = {}
     for found in error.errors():
         faults.setdefault(_find_path(found, data), []).append(dict(found))
+    around = {path[:length] for path in faults for length in range(len(path))}
+    seen: set[Hashable] = set()
     for where, several in faults.items():
-        if any(len(other) > len(where) and other[: len(where)] == where for other in faults):
+        if where in around or (same := origin(where)) in seen:
             continue  # such as a list that is empty only because its one item is wrong
+        seen.add(same)
         text = raw.get(where)
         yield where, _explain_one(where, several, data, text, model)
 
@@ -116,9 +123,9 @@ def _explain_version(where: YamlPath, found: Found, data: object, text: str | No
     given = text or str(found["input"])
     component = VERSIONS.get(where, str(where[-2] if where[-1] == "version" else where[-1]))
     if component == "runtime" and isinstance(data, dict):
-        component = (data.get("runtime") or {}).get("engine", "docker")
+        component = (data.get("runtime") or {}).get("engine", "containerd")
     begin = re.match(r"v?(\d+(?:\.\d+)?)", given)
-    known = list_versions(component) if component in COMPONENTS else ()
+    known = list_available(component, Arch.AMD64) if component in COMPONENTS else ()
     close = [v for v in known if begin and f"{v}.".startswith(f"{begin[1]}.")]
     if close:
         return f"must be a full version, not {_short(given)}: write {close[-1]}, or another patch"
@@ -172,7 +179,7 @@ def _is_key(found: Any, part: object) -> bool:
 def _explain_unknown_key(where: YamlPath, model: type[BaseModel]) -> str:
     allowed = _allowed_keys(where[:-1], model)
     if where[-1] in allowed:
-        return "unknown key here: it belongs to another `engine` or `kind`; remove it"
+        return "unknown key here: it belongs to another `engine` or `kind`: remove it, or name that"
     close = difflib.get_close_matches(str(where[-1]), allowed, n=1, cutoff=0.6)
     if close:
         return f"unknown key; did you mean '{close[0]}'?"

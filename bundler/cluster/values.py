@@ -1,10 +1,11 @@
 """Types of single values in cluster.yaml, each with its check, and the base of all models."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network
-from typing import Annotated
+from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import (
     AfterValidator,
@@ -13,14 +14,17 @@ from pydantic import (
     ConfigDict,
     Field,
 )
+from pydantic.fields import FieldInfo
 
 from bundler.formats.image_references import parse_reference
 from bundler.formats.safe_parse import check_url, split_url
 
 DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+LABEL_NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 DNS_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 VERSION = re.compile(r"\d+\.\d+\.\d+", re.ASCII)
 HEX = re.compile(r"[0-9a-f]+")
+LABEL_CHARACTERS = "at most 63 letters, digits and - _ . that begin and end with a letter or digit"
 NO_IPV6 = "IPv6 and dual-stack are not supported: give an IPv4 address"
 
 
@@ -122,11 +126,115 @@ def _check_signature_url(value: str) -> str:
     raise ValueError("must be a URL, in which {url} stands for the file's URL")
 
 
+def _check_sysctl_value(value: object) -> object:
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    text = str(value) if isinstance(value, str) or is_number else ""
+    if not re.fullmatch(r"[-A-Za-z0-9_.:,/]+( [-A-Za-z0-9_.:,/]+)*", text, re.ASCII):
+        raise ValueError("must be a number, or words of letters, digits and - _ . : , /")
+    return text
+
+
+def _check_san(value: object) -> object:
+    text = str(value)
+    if ":" in text:
+        raise ValueError(NO_IPV6)
+    if re.fullmatch(r"[0-9.]+", text):
+        return IPv4Address(text)
+    return _check_dns_name(text)
+
+
+def _check_mode(value: object) -> object:
+    """YAML reads 0644 as the number 420, so a mode is text."""
+    if not isinstance(value, str) or not re.fullmatch(r"0[0-7]{3}", value):
+        raise ValueError('must be four octal digits in quotes, such as "0644"')
+    mode = int(value, 8)
+    if mode & 0o022:
+        raise ValueError(f"{value} lets others than the owner write: use 0644, 0755 or 0640")
+    if not mode & 0o400:
+        raise ValueError(f"{value} does not let the owner read: use 0644, 0755 or 0640")
+    return value
+
+
+def _check_owner(value: str) -> str:
+    part = r"([a-z_][a-z0-9_-]{0,31}|[0-9]{1,9})"
+    if not re.fullmatch(f"{part}:{part}", value):
+        raise ValueError("must be USER:GROUP, names or numbers, such as root:adm")
+    return value
+
+
+def _check_unit(value: str) -> str:
+    kinds = "service|socket|timer|path|target|mount"
+    if not re.fullmatch(rf"[A-Za-z0-9:_.@-]+\.({kinds})", value, re.ASCII) or value[0] in "-.":
+        raise ValueError("must be the name of a systemd unit, such as chrony.service")
+    return value
+
+
+def check_qualified_name(value: str) -> str:
+    """Check a key as Kubernetes does (apimachinery, IsQualifiedName)."""
+    prefix, slash, name = value.rpartition("/")
+    if slash and not (len(prefix) <= 253 and DNS_NAME.fullmatch(prefix)):
+        raise ValueError("must have a DNS name before the /, such as example.com/rack")
+    if not LABEL_NAME.fullmatch(name):
+        raise ValueError(
+            f"must be NAME or PREFIX/NAME, with a name of {LABEL_CHARACTERS}; such as rack"
+        )
+    return value
+
+
+def check_label_value(value: str) -> str:
+    """Check a value of a label or taint as Kubernetes does (apimachinery, IsValidLabelValue)."""
+    if value and not LABEL_NAME.fullmatch(value):
+        raise ValueError(f"must be empty, or {LABEL_CHARACTERS}")
+    return value
+
+
+def _check_annotation_key(value: str) -> str:
+    check_qualified_name(value.lower())
+    return value
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """What a value is, in the words of the reference and of `bundler explain`."""
 
     words: str
+
+
+@dataclass(frozen=True, slots=True)
+class PerHost:
+    """A mark of a key of the cluster: `defaults`, groups and nodes may have their own."""
+
+
+@dataclass(frozen=True, slots=True)
+class SameAs:
+    """A mark of a key of a node: the cluster's key of that name, as this host has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Joins:
+    """A mark of a list: a later layer (include, defaults, group, node) adds to it.
+
+    An item replaces the one with the same `identity`, a key of mappings; items without one are
+    compared whole. Lists without this mark are replaced.
+    """
+
+    identity: str = ""
+
+
+Mark = TypeVar("Mark")
+
+
+def find_mark(field: FieldInfo, kind: type[Mark]) -> Mark | None:
+    """The mark of that kind in a field's metadata."""
+    return next((mark for mark in field.metadata if isinstance(mark, kind)), None)
+
+
+def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models in a type, such as both in `tuple[Docker | Containerd, ...]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from models_in(inner)
 
 
 WebAddress = Annotated[str, AfterValidator(check_url), Kind("URL")]
@@ -138,8 +246,29 @@ Cidr = Annotated[IPv4Network, BeforeValidator(_check_text), Kind("IPv4 range (CI
 PortRange = Annotated[str, BeforeValidator(_check_port_range), Kind("port range")]
 HostPort = Annotated[str, BeforeValidator(_check_endpoint), Kind("HOST:PORT")]
 HostPath = Annotated[str, AfterValidator(_check_path), Kind("absolute path")]
+SysctlName = Annotated[
+    str, Field(pattern=r"^[a-z][a-z0-9_]*(\.[A-Za-z0-9_-]+)+$"), Kind("kernel setting")
+]
+SysctlValue = Annotated[str, BeforeValidator(_check_sysctl_value), Kind("number or text")]
+San = Annotated[IPv4Address | str, BeforeValidator(_check_san), Kind("DNS name or IPv4 address")]
+AnnotationPattern = Annotated[
+    str, Field(pattern=r"^[-A-Za-z0-9_./*]+$"), Kind("annotation or pattern")
+]
+Argument = Annotated[str, Field(pattern=r"^[-A-Za-z0-9_.,:/=@+]+$"), Kind("text")]
+PartPath = Annotated[str, Kind("path")]
 Interface = Annotated[str, AfterValidator(_check_interface), Kind("interface name")]
+FileMode = Annotated[str, BeforeValidator(_check_mode), Kind("mode")]
+FileOwner = Annotated[str, AfterValidator(_check_owner), Kind("USER:GROUP")]
+UnitName = Annotated[str, AfterValidator(_check_unit), Kind("unit name")]
+LabelKey = Annotated[str, AfterValidator(check_qualified_name), Kind("label key")]
+LabelValue = Annotated[str, AfterValidator(check_label_value), Kind("label value")]
+AnnotationKey = Annotated[str, AfterValidator(_check_annotation_key), Kind("annotation key")]
 PackageName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9+.-]+$"), Kind("package name")]
+LineName = Annotated[
+    str, Field(pattern=r"^[a-z][a-z0-9]*(-[a-z]+)*-[0-9]+(\.[0-9]+)*$"), Kind("release line")
+]
+"""A component and the first parts of its version: `kubernetes-1.20`."""
+Reason = Annotated[str, Field(min_length=3, max_length=200), Kind("text")]
 RegistryMirror = Annotated[WebAddress, AfterValidator(_check_registry_mirror), Kind("URL")]
 PackageMirror = Annotated[
     str, Field(min_length=1), AfterValidator(_check_mirror), Kind("repository")

@@ -11,17 +11,17 @@ why        what the cluster loses; for refused rows also what to write instead
 """
 
 import csv
-import difflib
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from ipaddress import ip_address
 from typing import Any
 
-from bundler.cluster.accepted import is_within, read_table
+from bundler.catalog import read_table
+from bundler.cluster.accepted import is_within
 from bundler.cluster.components import minor_of
-from bundler.cluster.problem import Problem
+from bundler.cluster.problem import Problem, suggest
 from bundler.cluster.schema import Cluster
 
 OWN_KEYS = "cluster.yaml"
@@ -66,9 +66,7 @@ def check_weakenings(cluster: Cluster) -> Iterator[Problem]:
     names = sorted({row.name for row in list_weakenings()} - {""})
     for index, name in enumerate(cluster.security.accept):
         if name not in names:
-            close = difflib.get_close_matches(name, names, n=1)
-            hint = f"; did you mean '{close[0]}'?" if close else ""
-            text = f"{name} is not the name of a weakening{hint}"
+            text = f"{name} is not the name of a weakening{suggest(name, names)}"
         elif name not in needed:
             text = f"nothing in this file needs {name}: remove it"
         elif name in cluster.security.accept[:index]:
@@ -79,9 +77,23 @@ def check_weakenings(cluster: Cluster) -> Iterator[Problem]:
 
 
 def find_weakenings(cluster: Cluster) -> Iterator[Found]:
-    """Every weak value in cluster.yaml, accepted or not."""
+    """Every weak value in cluster.yaml, accepted or not: of all hosts, then of single ones."""
+    ours = list(_find_on_host(cluster))
+    yield from ours
+    of_all = [(one.row, one.path, one.value) for one in ours]
+    for index, node in enumerate(cluster.nodes):
+        if (host := cluster.on_host(node)) is cluster:
+            continue
+        for one in _find_on_host(host):
+            if (one.row, one.path, one.value) not in of_all:
+                yield replace(one, path=("nodes", index, *one.path))
+
+
+def _find_on_host(cluster: Cluster) -> Iterator[Found]:
     minor = minor_of(cluster.kubernetes.version)
-    own = cluster.model_dump(mode="json", by_alias=True, exclude={"extra", "security"})
+    own = cluster.model_dump(
+        mode="json", by_alias=True, exclude_none=True, exclude={"extra", "nodes", "security"}
+    )
     for row in list_weakenings():
         if not is_within(row.since, None, minor):
             continue
@@ -195,6 +207,7 @@ WEAK: dict[str, Callable[[list[str], list[str]], bool]] = {
     "true": lambda items, _: any(item.lower() not in FALSE for item in items if item),
     "false": lambda items, _: any(item.lower() not in TRUE for item in items),
     "set": lambda items, _: any(items),
+    "empty": lambda items, _: not all(items),
     "not 0": lambda items, _: any(item != "0" for item in items if item),
     "from": lambda items, words: any(_is_in(item, words[0], words[2]) for item in items),
     "any of": lambda items, words: any(

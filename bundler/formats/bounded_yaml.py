@@ -6,6 +6,7 @@ visible characters: what a reviewer of the file sees is what is rendered.
 """
 
 import math
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
@@ -18,6 +19,7 @@ from yaml.resolver import Resolver
 
 from bundler.formats.hidden_text import RAW, describe_hidden, find_hidden
 from bundler.log import make_printable
+from bundler.paths import STDIN
 
 YamlPath = tuple[str | int, ...]
 
@@ -26,6 +28,9 @@ LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 TAG = "tag:yaml.org,2002:"
 TEXT, MERGE = f"{TAG}str", f"{TAG}merge"
+FILES, CONTENT = "files", "content"
+"""`files: {PATH: {content: …}}`: the only text that may have several lines."""
+LINES = {ord("\n"): None, ord("\t"): None}
 NUMBERS = range(-(2**63), 2**64)
 LONGEST_NUMBER = 40  # digits
 
@@ -112,7 +117,12 @@ def read_document(text: str, bounds: Bounds = BOUNDS) -> Document:
 
 
 def read_bytes(path: Path, bounds: Bounds = BOUNDS) -> bytes:
-    """The bytes of a file, or one more than `decode` accepts: a device has no size."""
+    """The bytes of a file, or one more than `decode` accepts: a device has no size.
+
+    The path `-` is standard input.
+    """
+    if path == STDIN:
+        return sys.stdin.buffer.read(bounds.size + 1)
     with path.open("rb") as file:
         return file.read(bounds.size + 1)
 
@@ -255,7 +265,7 @@ class _Construction:
     def _construct_scalar(self, node: Node, path: YamlPath) -> Any:
         if node.tag not in SCALARS:
             return self._refuse_tag(node, path)
-        if text := _refuse_hidden(node.content):
+        if text := _refuse_hidden(_leave_out_lines(node.content, path)):
             return self._refuse(node, path, text)
         if node.tag not in {TEXT, f"{TAG}null"}:
             self.raw[path] = node.content
@@ -333,6 +343,12 @@ def _refuse_key(key: Node, own: dict[str, tuple[Node, Node]]) -> str:
         first = own[key.content][0].line
         return f"duplicate key {_shorten(key.content)}, first in line {first}: keep one"
     return ""
+
+
+def _leave_out_lines(text: str, path: YamlPath) -> str:
+    """The text without the line breaks and tabs of a file that it becomes: a reviewer sees them."""
+    is_file = path[-3:-2] == (FILES,) and path[-1] == CONTENT
+    return text.translate(LINES) if is_file else text
 
 
 def _refuse_hidden(text: str) -> str:

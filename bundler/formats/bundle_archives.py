@@ -28,8 +28,8 @@ from bundler.formats.volumes import joined_size, open_joined
 CHUNK = 1 << 16
 GZIP = b"\x1f\x8b"
 GZIP_MEMBER = 16 + zlib.MAX_WBITS
-MAX_TEXT = 4 << 20
-"""Bytes of a manifest or a list of digests."""
+MAX_TEXT = 32 << 20
+"""Bytes of a manifest, a list of digests or an SBOM."""
 
 
 def read_tar_gz(path: Path) -> Iterator[tuple[str, int, IO[bytes]]]:

@@ -18,6 +18,14 @@ RANDOM_LENGTH = 20
 PIECE_LENGTH = 16
 LONGEST_LINE = 65536
 """Longer lines are not shown."""
+SECRET_MARKERS = (
+    b"PRIVATE KEY-----",
+    b"client-key-data:",
+    b"token-secret:",
+    b"    token:",
+    b"tls.key:",
+)
+"""Content that only a file with a secret has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +103,11 @@ def load_patterns() -> SecretPatterns:
         account=f"(^|[ \"'])({join('account')})[ =]+[\"']?[^ :=/\"']+:",
         scheme=f"^({join('scheme')})$",
     )
+
+
+def find_secret_marker(content: bytes) -> str:
+    """The first marker of a secret in a file; empty if it has none."""
+    return next((mark.decode().strip() for mark in SECRET_MARKERS if mark in content), "")
 
 
 def mask_shapes(line: str) -> str:

@@ -8,7 +8,7 @@ bundle, and an archive with such a member is not what its publisher intended.
 import copy
 import posixpath
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tarfile import InvalidHeaderError, TruncatedHeaderError  # type: ignore[attr-defined]
 from typing import IO, cast
@@ -22,6 +22,8 @@ UNPACK_MINIMUM = 256 << 20
 MAX_HEADER = 1 << 20
 """Bytes of a long name or of a pax header, which tarfile reads into memory."""
 MAX_MEMBERS = 200_000
+MAX_WANTED = 64 << 20
+"""Bytes of a file that is read from an image's layer, such as a list of packages."""
 HEADERS = {
     tarfile.XHDTYPE,
     tarfile.XGLTYPE,
@@ -205,6 +207,28 @@ def find_sparse_file(path: Path, offset: int, size: int) -> str:
         except tarfile.TarError:
             return ""
     return ""
+
+
+def read_files(stream: IO[bytes], wanted: Callable[[str], bool], limit: int) -> dict[str, bytes]:
+    """The content of the wanted regular files of an image's layer, by path; links are not followed.
+
+    A layer may have what no other archive may (absolute links, devices, a file twice), since
+    nothing is unpacked. BadMemberError if it unpacks to more than `limit` bytes, or a wanted file
+    is larger than MAX_WANTED.
+    """
+    found = {}
+    with tarfile.open(fileobj=stream, mode="r|", tarinfo=BoundedInfo) as tar:
+        for member in tar:
+            if member.offset_data + member.size > limit:
+                raise BadMemberError(f"it unpacks to more than {limit} bytes")
+            name = posixpath.normpath(member.name).lstrip("/")
+            if member.isreg() and wanted(name):
+                if member.size > MAX_WANTED:
+                    raise BadMemberError(f"{name[:SHOWN]!r} has {member.size} bytes")
+                content = tar.extractfile(member)
+                found[name] = content.read() if content else b""
+            tar.members.clear()  # type: ignore[attr-defined] # of thousands of files
+    return found
 
 
 def _find_own_fault(member: tarfile.TarInfo) -> str:

@@ -1,5 +1,7 @@
 """Files in numbered volumes: NAME.001, NAME.002 …, and NAME.sha256 with the digest of each.
 
+A file that is not split has its NAME.sha256 too.
+
 `cat NAME.0* >NAME` joins them. join.sh joins them too, and first lists every damaged volume.
 """
 
@@ -60,8 +62,9 @@ def write_pieces(
 
     The files appear when all of them are complete. If the process is killed while it renames them,
     the file of digests is missing; join.sh and the next run handle that. Volumes of an earlier
-    split of `target` are removed. Returns the files written, the file of digests last. Raises
-    ConfigError if there would be more than MAX_VOLUMES volumes.
+    split of `target` are removed. Returns the files written, the file of digests last; that of one
+    complete file is not returned, as SHA256SUMS has its line. Raises ConfigError if there would be
+    more than MAX_VOLUMES volumes.
     """
     total = hashlib.sha256()
     parts: list[tuple[Path, str, int]] = []
@@ -84,6 +87,11 @@ def write_pieces(
             for temporary in temporaries:
                 temporary.unlink(missing_ok=True)
             raise
+
+
+def format_digest(file: Written) -> bytes:
+    """Format NAME.sha256 of a file that is no volume, for `sha256sum -c` with this file alone."""
+    return f"{file.sha256}  {file.path.name}\n".encode()
 
 
 def list_volumes(target: Path) -> list[Path]:
@@ -202,4 +210,6 @@ def _put_in_place(
         write_atomically(digests, text, mode=0o644)
         sha256 = hashlib.sha256(text).hexdigest()
         written.append(Written(path=digests, sha256=sha256, size=len(text)))
+    else:
+        write_atomically(digests, format_digest(written[0]), mode=0o644)
     return tuple(written)

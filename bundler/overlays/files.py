@@ -1,8 +1,8 @@
-"""The files of the overlays, read once, and the programs that they take from upstream archives.
+"""The files of the overlays, read once, and the programs that they take from upstream files.
 
 In a folder of templates/, `x.j2` is rendered to `x`. `x.fetch` holds "COMPONENT MEMBER": the file
-`x` is that member of that component's archive ("COMPONENT": the upstream file itself). Every other
-file is copied unchanged.
+`x` is that member of that component's archive ("COMPONENT": the upstream file itself). A program
+of Kubernetes may come from its own upstream file instead. Every other file is copied unchanged.
 """
 
 import fnmatch
@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from bundler.catalog.kubernetes import choose_file
 from bundler.cluster.plan import ClusterPlan, NodePlan
 from bundler.errors import TemplateError
 from bundler.files import SECRET_MODE
-from bundler.overlays.selection import overlays_of
+from bundler.overlays.selection import OVERLAYS, overlays_of
 from bundler.overlays.templating import render_template
 from bundler.paths import templates_directory
 
@@ -42,7 +43,7 @@ class OverlayFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FetchedFile:
-    """A file of the bundle that comes from an upstream archive."""
+    """A file of the bundle that comes from an upstream file."""
 
     path: str
     component: str
@@ -55,13 +56,21 @@ def list_files(plan: ClusterPlan, node: NodePlan) -> tuple[OverlayFile, ...]:
     return tuple(file for file in _list_all(plan, node) if file.suffix != FETCHED)
 
 
+def list_paths() -> frozenset[str]:
+    """The path of every file of every overlay, of all nodes and choices."""
+    return frozenset(file.path for overlay, _, _ in OVERLAYS for file in _read_overlay(overlay))
+
+
 def list_fetched(plan: ClusterPlan, node: NodePlan) -> tuple[FetchedFile, ...]:
-    """Every file that the node's bundle takes from an upstream archive."""
+    """Every file that the node's bundle takes from an upstream file."""
+    version = plan.cluster.kubernetes.version
+    pinned = plan.cluster.list_pinned(node.arch)
     found = []
     for file in _list_all(plan, node):
         if file.suffix == FETCHED:
             text = render_template(file.content, file.origin, {"plan": plan, "node": node}).strip()
             component, _, member = text.partition(" ")
+            component, member = choose_file(component, member, version, node.arch, pinned)
             found.append(
                 FetchedFile(path=file.path, component=component, member=member, origin=text)
             )

@@ -10,9 +10,9 @@ OVERLAYS: tuple[Row, ...] = (
     ("etcd", Role.ETCD, None),
     ("etcd-backup", Role.ETCD, "etcd-backup"),
     ("etcdutl", Role.ETCD, "etcdutl"),
+    ("etcd-flannel-proxy", Role.ETCD, "flannel-etcd"),
     ("etcd-client", Role.ETCD, None),
     ("etcd-client", Role.CONTROL_PLANE, None),
-    ("etcd-client", Role.WORKER, "flannel-etcd"),
     ("certificates", Role.ETCD, None),
     ("certificates", Role.CONTROL_PLANE, None),
     ("certificates", Role.WORKER, None),
@@ -20,6 +20,7 @@ OVERLAYS: tuple[Row, ...] = (
     ("kubernetes-ca", Role.WORKER, None),
     ("control-plane", Role.CONTROL_PLANE, None),
     ("audit-policy", Role.CONTROL_PLANE, "audit-default"),
+    ("kms-plugin", Role.CONTROL_PLANE, "kms-plugin"),
     ("kubectl", Role.CONTROL_PLANE, None),
     ("kubectl", Role.WORKER, None),
     ("load-balancer", Role.LOAD_BALANCER, None),
@@ -37,6 +38,8 @@ OVERLAYS: tuple[Row, ...] = (
     ("flannel-kubernetes", Role.WORKER, "flannel-kubernetes"),
     ("flannel-etcd", Role.WORKER, "flannel-etcd"),
     ("coredns", Role.CONTROL_PLANE, "coredns"),
+    ("kubelet-settings", Role.CONTROL_PLANE, "own-settings"),
+    ("runtime-classes", Role.CONTROL_PLANE, "handlers"),
     ("flannel-rbac", Role.CONTROL_PLANE, "flannel-kubernetes"),
     ("metrics-server", Role.CONTROL_PLANE, "metrics-server"),
     ("network-manager", Role.WORKER, None),
@@ -46,4 +49,4 @@ OVERLAYS: tuple[Row, ...] = (
 
 def overlays_of(plan: ClusterPlan, node: NodePlan) -> tuple[str, ...]:
     """The node's overlays, in order."""
-    return select(OVERLAYS, node.roles, plan.features)
+    return select(OVERLAYS, node.roles, plan.on_host(node).features)

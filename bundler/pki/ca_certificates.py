@@ -2,23 +2,26 @@
 
     encryption-key                       made first, see service_account.py
     pki/service-account/{key.pem,pub.pem}
-    pki/<ca>/{cert.pem,key.pem}          kubernetes-ca; if separate, etcd-ca and front-proxy-ca too
+    pki/<ca>/{cert.pem,key.pem}          kubernetes-ca; if separate, etcd-ca and front-proxy-ca too;
+                                         flannel-etcd-ca, if the cluster has that feature
 
 They are made in this order. A CA that is missing is therefore lost, not new, as soon as anything
-that is made later exists: then the build stops.
+that is made later exists: then the build stops. flannel-etcd-ca may be new in an old state: it is
+lost if a certificate that it signed exists.
 """
 
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.x509.oid import NameOID
 
 from bundler.cluster.plan import ClusterPlan
 from bundler.errors import PkiError
 from bundler.pki import declarations, issuing
 from bundler.pki.ca_origins import ORIGIN, RENEWAL_HINTS, CaOrigin, CertificateAuthority, load_ca
 from bundler.pki.certificate_rules import make_needs
-from bundler.pki.key_pairs import get_warning_time, write_pair
+from bundler.pki.key_pairs import get_warning_time, load_pair, write_pair
 from bundler.pki.name_constraints import check_name_constraints
 from bundler.pki.rotation_stages import SERVICE_ACCOUNT
 from bundler.state.directory import GET_STATE, RESTORE, State, check_is_state, has_entries
@@ -54,7 +57,7 @@ def ensure_kubelet_ca(
 def check_has_cas(directory: Path, plan: ClusterPlan) -> None:
     """Raise PkiError if a CA is missing in a state directory, so that a build must come first."""
     check_is_state(directory)
-    for name in declarations.list_ca_names(plan):
+    for name in declarations.list_site_ca_names(plan):
         if not (directory / "pki" / name / "cert.pem").is_file():
             raise PkiError(f"{directory}: {name} is missing", hint=GET_STATE)
 
@@ -94,13 +97,26 @@ def _ensure_ca(
 def _create_ca(
     name: str, directory: Path, state: State, plan: ClusterPlan, *, now: datetime, notes: list[str]
 ) -> None:
-    order = (*declarations.list_ca_names(plan), declarations.KUBELET_CA)
-    earlier = order[: order.index(name)]
-    check_not_lost(directory, after=(SERVICE_ACCOUNT, *earlier))
+    if name == declarations.FLANNEL_ETCD_CA:
+        _check_signed_nothing(name, directory, state)
+    else:
+        order = (*declarations.list_ca_names(plan), declarations.KUBELET_CA)
+        earlier = order[: order.index(name)]
+        check_not_lost(directory, after=(SERVICE_ACCOUNT, *earlier))
     key = issuing.make_key(plan.cluster.pki.key)
     certificate = issuing.issue_ca(name, plan.name, key, now, plan.cluster.pki.ca_days)
     write_pair(directory, key, certificate, state)
     notes.append(f"{name}: created, ends on {certificate.not_valid_after_utc:%Y-%m-%d}")
+
+
+def _check_signed_nothing(name: str, directory: Path, state: State) -> None:
+    for spec in (spec for spec in declarations.CERTIFICATES if spec.ca == name):
+        for path in sorted(directory.parent.glob(f"nodes/*/{spec.name}/cert.pem")):
+            issuer = load_pair(path.parent, state).certificate.issuer
+            if name in {
+                str(one.value) for one in issuer.get_attributes_for_oid(NameOID.COMMON_NAME)
+            }:
+                raise PkiError(f"{directory}: missing, but it signed {path}", hint=RESTORE)
 
 
 def _check_ca(

@@ -56,6 +56,7 @@ class TrustAnchors:
 
     by_ca: dict[str, bytes]  # for programs of the cluster, by CA name
     servers: bytes  # for clients of servers that need a chain up to a root
+    etcd_servers: bytes  # the same for servers whose certificates etcd-ca signed
     api: bytes  # for clients of API servers, in kubeconfigs
 
 
@@ -63,7 +64,7 @@ class TrustAnchors:
 class Pki:
     """Every key and certificate of the cluster, in memory."""
 
-    cas: dict[str, KeyPair]  # by CA name; the same pair for each if the cluster has one CA
+    cas: dict[str, KeyPair]  # by CA name; one pair has several names if the cluster has one CA
     kubelet_ca: KeyPair  # signs kubelet certificates: kubernetes-ca, if its key is in the state
     trust: TrustAnchors
     signing_rotation_id: str  # of the CAs that sign (rotation_stages.py); empty for external CAs
@@ -95,7 +96,7 @@ def ensure_pki(state: State, plan: ClusterPlan, now: datetime) -> Pki:
     others = {name: load_other_trusted_cas(name, state) for name in cas}
     signing_id, *other_ids = _list_rotation_ids(cas, others) or ("",)
     return Pki(
-        cas={name: _get_ca(name, cas).pair for name in declarations.CA_NAMES},
+        cas={name: _get_ca(name, cas).pair for name in _list_names(cas)},
         kubelet_ca=kubelet_ca.pair,
         trust=_make_trust_anchors(cas, others, kubelet_ca),
         signing_rotation_id=signing_id,
@@ -155,6 +156,11 @@ def _add_intermediates(
     return replace(pair, certificate_pem=pair.certificate_pem + ca.intermediates_pem)
 
 
+def _list_names(cas: Mapping[str, CertificateAuthority]) -> tuple[str, ...]:
+    """Every CA name that templates may use; see _get_ca."""
+    return tuple(dict.fromkeys((*declarations.CA_NAMES, *cas)))
+
+
 def _get_ca(name: str, cas: Mapping[str, CertificateAuthority]) -> CertificateAuthority:
     """The CA of that name; kubernetes-ca where the cluster has a single CA."""
     return cas.get(name, cas[KUBERNETES_CA])
@@ -166,17 +172,18 @@ def _make_trust_anchors(
     kubelet_ca: CertificateAuthority,
 ) -> TrustAnchors:
     others_pem = {
-        name: encode_all(others.get(name, others[KUBERNETES_CA])) for name in declarations.CA_NAMES
+        name: encode_all(others.get(name, others[KUBERNETES_CA])) for name in _list_names(cas)
     }
     by_ca = {
         name: _get_ca(name, cas).pair.certificate_pem + others_pem[name]
-        for name in declarations.CA_NAMES
+        for name in _list_names(cas)
     }
-    kubernetes = cas[KUBERNETES_CA]
+    kubernetes, etcd = cas[KUBERNETES_CA], _get_ca(declarations.ETCD_CA, cas)
     kubelets = b"" if kubelet_ca is kubernetes else kubelet_ca.pair.certificate_pem
     return TrustAnchors(
         by_ca={**by_ca, KUBERNETES_CA: by_ca[KUBERNETES_CA] + kubelets},
         servers=kubernetes.full_chain_pem + others_pem[KUBERNETES_CA] + kubelets,
+        etcd_servers=etcd.full_chain_pem + others_pem[declarations.ETCD_CA],
         api=by_ca[KUBERNETES_CA],
     )
 

@@ -21,10 +21,17 @@ FRONT_PROXY_CA = "front-proxy-ca"
 CA_NAMES = (ETCD_CA, FRONT_PROXY_CA, KUBERNETES_CA)
 KUBELET_CA = "kubelet-ca"
 """Signs kubelet certificates; exists only if the key of kubernetes-ca is elsewhere."""
+FLANNEL_ETCD_CA = "flannel-etcd-ca"
+"""Signs what workers show to etcd-flannel-proxy.service; etcd itself does not trust it.
+
+bundler always makes it: nginx verifies up to a root, and with an external root it would accept
+every certificate below that root.
+"""
 ADMIN_GROUP = "bundler:cluster-admins"
 """The group of the administrator. A ClusterRoleBinding gives it all rights, so that they can be
 revoked (admin_group.py); system:masters has them in every API server for ever."""
 MAX_COMMON_NAME = 64
+BUILD_FIRST = "run `bundler build`: it makes a CA that is new, and says so if one is lost"
 NEW_CAS_HINT = (
     "the cluster needs new CAs: build with a new, empty state directory and reinstall every node"
 )
@@ -68,6 +75,7 @@ def _apiserver_names(plan: ClusterPlan, _node: NodePlan | None) -> tuple[SanName
         _parse_host(plan.endpoint_host),
         *(node.address for node in masters),
         *(node.name for node in masters),
+        *(san for node in masters for san in node.sans),
         "kubernetes",
         "kubernetes.default",
         "kubernetes.default.svc",
@@ -80,7 +88,7 @@ def _own_names(_plan: ClusterPlan, node: NodePlan | None) -> tuple[SanName, ...]
     """The names of one host, for servers on its address and on loopback."""
     if not node:
         raise ValueError("a certificate that the whole cluster shares has no node names")
-    return _unique(node.name, "localhost", node.address, IPv4Address("127.0.0.1"))
+    return _unique(node.name, "localhost", node.address, IPv4Address("127.0.0.1"), *node.sans)
 
 
 def _metrics_server_names(plan: ClusterPlan, _node: NodePlan | None) -> tuple[SanName, ...]:
@@ -150,10 +158,11 @@ CERTIFICATES = (
     ),
     _client("csr-approver", "bundler:csr-approver"),
     _client("node-remover", "bundler:node-remover"),
+    _client("node-labeler", "bundler:node-labeler"),
     _client("admin", "kubernetes-admin", organization=ADMIN_GROUP),
     CertificateSpec(
         name="flannel-etcd-client",
-        ca=ETCD_CA,
+        ca=FLANNEL_ETCD_CA,
         common_name="flannel-etcd-client:{node}",
         usages=(CLIENT,),
         roles=(Role.WORKER,),
@@ -182,7 +191,18 @@ def get_ca_name(spec: CertificateSpec, plan: ClusterPlan) -> str:
 
 def list_ca_names(plan: ClusterPlan) -> tuple[str, ...]:
     """The CAs of the cluster, in the order in which they are created."""
+    flannel = (FLANNEL_ETCD_CA,) if "flannel-etcd" in plan.features else ()
+    return (*list_site_ca_names(plan), *flannel)
+
+
+def list_site_ca_names(plan: ClusterPlan) -> tuple[str, ...]:
+    """Those that a site can import or sign; see FLANNEL_ETCD_CA."""
     return CA_NAMES if plan.cluster.pki.authorities == "separate" else (KUBERNETES_CA,)
+
+
+def list_site_certificates(plan: ClusterPlan) -> tuple[CertificateSpec, ...]:
+    """The declarations whose certificates a site's PKI can sign."""
+    return tuple(spec for spec in list_certificates(plan) if spec.ca != FLANNEL_ETCD_CA)
 
 
 def list_owners(spec: CertificateSpec, plan: ClusterPlan) -> tuple[NodePlan | None, ...]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from bundler.cluster.components import API_PORT
+from bundler.cluster.components import API_PORT, ETCD_FLANNEL_PORT, has_feature
 from bundler.cluster.plan import ClusterPlan, NodePlan
 from bundler.cluster.schema import Role
 from bundler.errors import ConfigError
@@ -21,6 +21,7 @@ class Server:
     certificate: str | None  # its name in declarations.py; None: the program gets its own
     ca: str
     file: str  # its path on the host
+    feature: str | None = None  # only in clusters with this feature
 
 
 SERVERS = (
@@ -33,6 +34,11 @@ SERVERS = (
         role=Role.ETCD, port=2380, program="etcd, for members", certificate="etcd-peer",
         ca=declarations.ETCD_CA,
         file="/etc/etcd/pki/peer.crt",
+    ),
+    Server(
+        role=Role.ETCD, port=ETCD_FLANNEL_PORT, program="etcd-flannel-proxy",
+        certificate="etcd-server", ca=declarations.ETCD_CA,
+        file="/etc/etcd/pki/server.crt", feature="flannel-etcd",
     ),
     Server(
         role=Role.CONTROL_PLANE, port=API_PORT, program="kube-apiserver", certificate="apiserver",
@@ -61,7 +67,7 @@ def list_endpoints(plan: ClusterPlan) -> Iterator[Endpoint]:
     """Each server of each node, and the API endpoint if clients reach it over the network."""
     for node in plan.nodes:
         for server in SERVERS:
-            if node.has(server.role):
+            if _has_server(plan, node, server):
                 yield _make_endpoint(plan, node, server)
     if not plan.is_node_local and not _is_a_node(plan.endpoint_host, plan.endpoint_port, plan):
         yield Endpoint(
@@ -78,7 +84,7 @@ def list_serving(plan: ClusterPlan, node: NodePlan) -> tuple[str, ...]:
     return tuple(
         f"{server.port}|{server.file.format(kubelet_root=root)}"
         for server in SERVERS
-        if node.has(server.role)
+        if _has_server(plan, node, server)
     )
 
 
@@ -92,6 +98,10 @@ def find_endpoint(text: str, plan: ClusterPlan) -> Endpoint:
         if (endpoint.host, endpoint.port) == (address, int(port)):
             return endpoint
     return Endpoint(host=address, port=int(port))
+
+
+def _has_server(plan: ClusterPlan, node: NodePlan, server: Server) -> bool:
+    return node.has(server.role) and has_feature(server.feature, plan.features)
 
 
 def _make_endpoint(plan: ClusterPlan, node: NodePlan, server: Server) -> Endpoint:

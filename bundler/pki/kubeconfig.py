@@ -33,9 +33,32 @@ def render_file_kubeconfig(
     return _render(cluster, server, ca_pem, user, credentials)
 
 
-def _render(
-    cluster: str, server: str, ca_pem: bytes, user: str, credentials: Mapping[str, str]
+def render_webhook_kubeconfig(
+    *,
+    name: str,
+    server: str,
+    ca_pem: bytes | None,
+    certificate_pem: bytes | None,
+    key_pem: bytes | None,
+    token: str | None,
 ) -> bytes:
+    """A kubeconfig (YAML) with which API servers reach a server of the site.
+
+    `server` is a URL. Without `ca_pem` the CAs of the host are trusted.
+    """
+    given = {
+        "client-certificate-data": certificate_pem and _encode(certificate_pem),
+        "client-key-data": key_pem and _encode(key_pem),
+        "token": token,
+    }
+    credentials = {field: value for field, value in given.items() if value}
+    return _render(name, server, ca_pem, "kube-apiserver", credentials)
+
+
+def _render(
+    cluster: str, server: str, ca_pem: bytes | None, user: str, credentials: Mapping[str, str]
+) -> bytes:
+    trust = {"certificate-authority-data": _encode(ca_pem)} if ca_pem else {}
     context = f"{user}@{cluster}"
     document = {
         "apiVersion": "v1",
@@ -43,10 +66,7 @@ def _render(
         "clusters": [
             {
                 "name": cluster,
-                "cluster": {
-                    "server": server,
-                    "certificate-authority-data": _encode(ca_pem),
-                },
+                "cluster": {"server": server, **trust},
             }
         ],
         "users": [{"name": user, "user": dict(credentials)}],

@@ -36,7 +36,7 @@ def _list_pending(root: Path, plan: ClusterPlan) -> Iterator[str]:
         if (root / name / ORIGIN).exists() and not (root / name / "cert.pem").exists():
             yield name
     if read_origin(root / declarations.KUBERNETES_CA) is CaOrigin.ELSEWHERE:
-        for spec in declarations.list_certificates(plan):
+        for spec in declarations.list_site_certificates(plan):
             for node in declarations.list_owners(spec, plan):
                 if not (leaf_directory(root, spec, node) / "cert.pem").exists():
                     yield f"{spec.name} of {node.name if node else 'the cluster'}"

@@ -144,7 +144,8 @@ def _load_issuers(
     for name in sorted({declarations.get_ca_name(leaf.spec, plan) for leaf in leaves}):
         directory = state.directory / "pki" / name
         if not (directory / "key.pem").exists():
-            raise PkiError(f"{name}: its key is not in this state directory", hint=SIGN_AGAIN_HINT)
+            hint = SIGN_AGAIN_HINT if directory.is_dir() else declarations.BUILD_FIRST
+            raise PkiError(f"{name}: its key is not in this state directory", hint=hint)
         stored = load_pair(directory, state)
         if stored.pair.not_after <= now:
             raise PkiError(

@@ -32,7 +32,10 @@ def _check_rotatable(request: Request) -> None:
     for name in _choose_names(request):
         if name == SERVICE_ACCOUNT:
             continue
-        found = load_ca(request.state.directory / "pki" / name, request.state)
+        directory = request.state.directory / "pki" / name
+        if not directory.is_dir():
+            raise PkiError(f"{directory}: missing", hint=declarations.BUILD_FIRST)
+        found = load_ca(directory, request.state)
         if found.origin is not CaOrigin.MADE:
             raise PkiError(
                 f"{name} is an external CA: bundler cannot rotate it",
@@ -113,11 +116,17 @@ def _explain_issue(name: str) -> str:
 
 
 def _reissue(request: Request, issuers: dict[str, StoredPair]) -> dict[str, bytes]:
-    """Issue every leaf again; returns the files by path."""
+    """Issue every leaf of these CAs again; returns the files by path.
+
+    A CA that was added after the rotation began is not among them.
+    """
     plan, written = request.plan, {}
     for leaf in load_leaves(request.state, plan):
+        ca = declarations.get_ca_name(leaf.spec, plan)
+        if ca not in issuers:
+            continue
+        issuer = issuers[ca].issuer
         place = leaf.directory.relative_to(request.state.directory).as_posix()
-        issuer = issuers[declarations.get_ca_name(leaf.spec, plan)].issuer
         key = issuing.make_key(plan.cluster.pki.key)
         certificate = issuing.issue(
             leaf.content, key.public_key(), issuer, request.now, plan.cluster.pki.days

@@ -48,7 +48,7 @@ def ensure_first_secrets(state: State, plan: ClusterPlan, notes: list[str]) -> S
 
     The encryption key comes before everything else, so that its loss is always noticed.
     """
-    ensure_encryption_keys(state)
+    ensure_encryption_keys(state, plan.cluster.encryption)
     state.make_directory(state.directory / "pki")
     return _ensure_service_account(state, plan, notes)
 

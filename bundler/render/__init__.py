@@ -1,12 +1,16 @@
 """Render the bundle of a node as a tree of files, from templates/.
 
-node.py             overlays + context → tree
-context.py          the values that templates can use
-registries.py       hosts.toml for containerd
-audit.py            the audit policy of a site
-images.py           the images of a node
-packages.py         the packages of a node
-tree.py             files, and how a tree is written
-bundle_manifest.py  MANIFEST: every file and its digest
-completeness.py     checks that every image named in a bundle is in it
+node.py              overlays + context → tree
+context.py           the values that templates can use
+registries.py        hosts.toml for containerd
+policy.py            the values for the policy of a cluster
+audit.py             the audit policy of a site
+site_files.py        files of a site, and their table
+flannel_requests.py  which requests of flannel reach etcd
+kubelet_settings.py  what verify.sh compares with /configz of the kubelets
+images.py            the images of a node
+packages.py          the packages of a node
+tree.py              files, and how a tree is written
+bundle_manifest.py   MANIFEST: every file and its digest
+completeness.py      checks that every image named in a bundle is in it
 """

@@ -66,7 +66,7 @@ def _list_references(tree: Tree) -> Iterator[tuple[str, int, str]]:
             continue
         for pattern, find in NAMES_AN_IMAGE.items():
             if fnmatchcase(file.path, pattern):
-                for line, reference in find(file.content.decode()):
+                for line, reference in find(file.content.decode(errors="replace")):
                     yield file.path, line, reference
 
 

@@ -1,10 +1,12 @@
 """The names that templates may use: the plan, one node, its secrets, and values made of them."""
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 from typing import Any
+from urllib.parse import quote_plus
 
 from bundler import __version__
 from bundler.cluster.components import (
@@ -14,7 +16,7 @@ from bundler.cluster.components import (
     COMMANDS,
     COMMANDS_WANTED,
     CSR_API,
-    ENCRYPTION_PROVIDERS,
+    ETCD_FLANNEL_PORT,
     ETCD_STEPS,
     EVICTION_API,
     FLANNEL_HEALTH_PORT,
@@ -22,6 +24,7 @@ from bundler.cluster.components import (
     LOOPBACK_MARGIN,
     PORTS,
     RESTORE_FLAGS,
+    RUNTIME_CLASS_API,
     RUNTIME_PATHS,
     SNAPSHOT_TOOLS,
     UNITS,
@@ -30,8 +33,11 @@ from bundler.cluster.components import (
     row_for,
     select,
 )
+from bundler.cluster.handlers import list_classes, list_shim_directories
 from bundler.cluster.host_needs import open_ports, sysctls
 from bundler.cluster.images import find_use
+from bundler.cluster.lifecycle import list_lines_in_use
+from bundler.cluster.node_labels import MarkKind, list_planned_taints
 from bundler.cluster.os_packages import QUIET_UNITS, manager_of
 from bundler.cluster.plan import (
     ClusterPlan,
@@ -48,7 +54,6 @@ from bundler.cluster.plan import (
 from bundler.cluster.requirements import list_host_rows
 from bundler.cluster.schema import Cluster, Role
 from bundler.cluster.settings import make_config, make_flags
-from bundler.cluster.taints import list_planned_taints
 from bundler.formats.image_references import full_name
 from bundler.formats.secret_shapes import load_patterns
 from bundler.overlays.templating import compile_template, json_line, make_unknown
@@ -62,6 +67,9 @@ from bundler.pki.kubeconfig import (
     render_kubeconfig,
     render_token_kubeconfig,
 )
+from bundler.render.flannel_requests import list_requests
+from bundler.render.kubelet_settings import list_kubelet_differences, list_kubelet_settings
+from bundler.render.policy import group_keys, make_policy_values
 from bundler.state.encryption import EncryptionKey
 from bundler.state.tokens import Tokens
 
@@ -102,7 +110,8 @@ STATE_NAMES = (
     "bootstrap_kubeconfig",
     "certificate",
     "encryption_ids",
-    "encryption_keys",
+    "encryption_groups",
+    "etcd_servers_anchors",
     "initial_etcd_members",
     "key",
     "kubeconfig",
@@ -122,6 +131,7 @@ STATE_NAMES = (
 
 def make_context(plan: ClusterPlan, node: NodePlan, secrets: Secrets | None) -> dict[str, Any]:
     """Make every name that the templates of a node may use; those in STATE_NAMES need secrets."""
+    whole, plan = plan, plan.on_host(node)
     cluster = plan.cluster
     minor = minor_of(cluster.kubernetes.version)
     cgroup_driver = choose_cgroup_driver(cluster)
@@ -148,6 +158,11 @@ def make_context(plan: ClusterPlan, node: NodePlan, secrets: Secrets | None) -> 
         "api_local": f"https://{node.address}:{API_PORT}",
         "etcd_endpoints": ",".join(f"https://{n.address}:2379" for n in plan.having(Role.ETCD)),
         "etcd_members": plan.having(Role.ETCD),
+        "etcd_flannel_port": ETCD_FLANNEL_PORT,
+        "flannel_proxies": tuple(
+            f"{n.address}:{ETCD_FLANNEL_PORT}" for n in plan.having(Role.ETCD)
+        ),
+        "flannel_requests": list_requests(cluster.network),
         "snapshot_tool": row_for(SNAPSHOT_TOOLS, minor_of(plan.etcd_version)),
         "etcd_step_from": row_for(ETCD_STEPS, minor_of(plan.etcd_version)),
         "restore_flags": row_for(RESTORE_FLAGS, plan.etcd_version),
@@ -162,22 +177,38 @@ def make_context(plan: ClusterPlan, node: NodePlan, secrets: Secrets | None) -> 
         "flannel_version": choose_flannel(cluster),
         "eviction_api": row_for(EVICTION_API, minor),
         "csr_api": row_for(CSR_API, minor),
-        "encryption_providers": row_for(ENCRYPTION_PROVIDERS, minor),
+        "runtime_class_api": row_for(RUNTIME_CLASS_API, minor),
+        "runtime_classes": list_classes(cluster),
+        "shim_path": "".join(f":{place}" for place in list_shim_directories(cluster)),
+        "handlers": tuple(
+            f"{name}:{handler.program}" for name, handler in cluster.runtime.handlers.items()
+        ),
         "flannel_health_port": FLANNEL_HEALTH_PORT,
         "image": lambda use: _image_of(plan, use),
         "pause_image": _image_of(plan, "pause", node.arch),
         "modules": kernel_modules(plan, node),
         "sysctls": sysctls(node),
-        "planned_taints": list_planned_taints(cluster),
+        "planned_taints": list_planned_taints(cluster, node.marks),
+        "planned_labels": tuple(m.key for m in node.marks if m.kind is MarkKind.LABEL),
+        "json_text": json.dumps,
+        "encode": quote_plus,
+        **make_policy_values(cluster),
         "vip_interface": node.interface or "",
     }
 
     def render(text: str) -> str:
         return compile_template(text).render(context)
 
-    context["flags"] = lambda component: make_flags(plan.cluster, component, render)
+    own = node.features
+    context["flags"] = lambda component: make_flags(plan.cluster, component, render, own)
     context["read_once"] = lambda component: list_files_read_at_start(cluster, component)
-    context["config"] = lambda component: make_config(plan.cluster, component, render)
+    context["config"] = lambda component: make_config(plan.cluster, component, render, own)
+    context["kubelet_settings"] = lambda: list_kubelet_settings(context["config"]("kubelet"))
+    context["kubelet_differences"] = lambda: list_kubelet_differences(
+        whole,
+        context["config"]("kubelet"),
+        lambda other: make_context(whole, other, None)["config"]("kubelet"),
+    )
     unknown = {name: make_unknown(name) for name in STATE_NAMES}
     from_state = _make_state_values(plan, node, secrets) if secrets else unknown
     return context | _make_role_values(plan, node) | _make_host_values(plan, node) | from_state
@@ -201,6 +232,7 @@ def _make_state_values(plan: ClusterPlan, node: NodePlan, secrets: Secrets) -> d
     pairs = _list_pairs(pki, node.name)
     cas = {**pki.cas, KUBELET_CA: pki.kubelet_ca}
     own = secrets.tokens.current.get(node.name)
+    groups = group_keys(plan.cluster, secrets.encryption_keys)
 
     def pair(name: str) -> KeyPair:
         return cas.get(name) or pki.cluster.get(name) or pki.nodes[node.name][name]
@@ -239,13 +271,14 @@ def _make_state_values(plan: ClusterPlan, node: NodePlan, secrets: Secrets) -> d
         "token_expires": int(own.expires.timestamp()) if own else "",
         "anchors": lambda name: pki.trust.by_ca[name].decode().rstrip(),
         "servers_anchors": pki.trust.servers.decode().rstrip(),
+        "etcd_servers_anchors": pki.trust.etcd_servers.decode().rstrip(),
         "authority_signs": pki.signing_rotation_id,
         "authorities_believed": pki.trusted_rotation_ids,
-        "encryption_keys": secrets.encryption_keys,
+        "encryption_groups": groups,
         "encryption_ids": tuple(
             f"{provider}:{key.name}"  # as in front of each value in etcd
-            for provider in row_for(ENCRYPTION_PROVIDERS, minor_of(plan.cluster.kubernetes.version))
-            for key in secrets.encryption_keys
+            for provider, group in groups.items()
+            for key in group
         ),
         "initial_etcd_members": secrets.initial_etcd_members,
         "not_before": get_not_before(pki, node.name),
@@ -278,7 +311,10 @@ def _image_of(plan: ClusterPlan, use: str, arch: str | None = None) -> str:
 
 def _make_host_values(plan: ClusterPlan, node: NodePlan) -> dict[str, Any]:
     """Make the values that install.sh and verify.sh read from node.env."""
-    ports = {port: unit for role in node.roles for port, unit in PORTS[role].items()}
+    units = select(UNITS, node.roles, plan.features)
+    ports = {
+        port: unit for role in node.roles for port, unit in PORTS[role].items() if unit in units
+    }
     if node.has(Role.LOAD_BALANCER):
         ports[plan.endpoint_port] = "kube-nginx.service"
     if node.has(Role.WORKER) and "flannel" in plan.features:
@@ -293,7 +329,7 @@ def _make_host_values(plan: ClusterPlan, node: NodePlan) -> dict[str, Any]:
         "requirements": list_host_rows(plan.cluster, node.roles),
         "api_server_stop": row_for(API_SERVER_STOP, minor),
         "api_server_days": row_for(LOOPBACK_DAYS, minor) - LOOPBACK_MARGIN,
-        "units": has(UNITS),
+        "units": units,
         "ports": tuple(f"{port}:{unit}" for port, unit in ports.items()),
         "planned_nodes": tuple(f"{n.name}|{n.address}|{','.join(n.roles)}" for n in plan.nodes),
         "open_ports": open_ports(plan, node, ports),
@@ -306,6 +342,11 @@ def _make_host_values(plan: ClusterPlan, node: NodePlan) -> dict[str, Any]:
         "packages_manager": manager_of(plan.cluster.packages.os) if plan.cluster.packages else "",
         "quiet_units": tuple(dict.fromkeys(QUIET_UNITS.values())) if plan.cluster.packages else (),
         "verify_image": _image_of(plan, "verify"),
+        "line_ends": tuple(
+            f"{one.row.name}:{one.row.ends}"
+            for one in list_lines_in_use(plan.cluster)
+            if one.row.ends
+        ),
         "data_paths": tuple(
             path for role, paths in data_paths(plan).items() if node.has(role) for path in paths
         ),

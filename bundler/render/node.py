@@ -7,6 +7,7 @@ from bundler.cache.payload import Payload
 from bundler.cluster.plan import ClusterPlan, NodePlan
 from bundler.errors import TemplateError
 from bundler.files import SECRET_MODE
+from bundler.formats.secret_shapes import find_secret_marker
 from bundler.overlays.files import RENDERED, OverlayFile, list_fetched, list_files
 from bundler.overlays.templating import NeedsStateError, render_template
 from bundler.render.audit import make_audit_files
@@ -14,21 +15,14 @@ from bundler.render.bundle_manifest import ContentSource
 from bundler.render.context import Secrets, make_context
 from bundler.render.images import make_image_files
 from bundler.render.packages import make_package_files
+from bundler.render.policy import make_policy_files
 from bundler.render.registries import make_registry_files
+from bundler.render.site_files import make_site_files
 from bundler.render.tree import File, Tree, make_manifest
 from bundler.sources.payloads import Payloads
 
 Describe = Callable[[NodePlan, Tree], Iterable[File]]
 """Makes the files that describe a complete tree, such as the SBOM."""
-
-SECRET_MARKERS = (
-    b"PRIVATE KEY-----",
-    b"client-key-data:",
-    b"token-secret:",
-    b"    token:",
-    b"tls.key:",
-)
-"""Content that only a file with a secret has, in case its name is not in SECRET_NAMES."""
 
 
 def render_node(
@@ -44,6 +38,8 @@ def render_node(
     """
     context = make_context(plan, node, secrets)
     tree = Tree(_make_file(template, context) for template in list_files(plan, node))
+    for file in _list_site_files(plan, node):
+        tree.add(file)
     return _complete(tree, plan, node, payloads, describe)
 
 
@@ -64,7 +60,19 @@ def render_public(
             tree.add(file)
         else:
             absent[template.path] = ContentSource.STATE
-    return _complete(tree, plan, node, payloads), absent
+    public, secret = sort_site_files(plan, node)
+    for file in public:
+        tree.add(file)
+    return _complete(tree, plan, node, payloads), absent | secret
+
+
+def sort_site_files(
+    plan: ClusterPlan, node: NodePlan
+) -> tuple[list[File], dict[str, ContentSource]]:
+    """Sort the files that no template makes: public ones, and the paths of secret ones."""
+    files = list(_list_site_files(plan, node))
+    secret = {file.path: ContentSource.STATE for file in files if file.mode == SECRET_MODE}
+    return [file for file in files if file.path not in secret], secret
 
 
 def list_payloads(plan: ClusterPlan, node: NodePlan, payloads: Payloads) -> Iterator[File]:
@@ -81,6 +89,13 @@ def _list_programs(plan: ClusterPlan, node: NodePlan, payloads: Payloads) -> Ite
         yield File(path=fetched.path, mode=0o755, content=content, origin=fetched.origin)
 
 
+def _list_site_files(plan: ClusterPlan, node: NodePlan) -> Iterator[File]:
+    """Yield the files that are made of cluster.yaml and files that it names, without templates."""
+    for make in (make_registry_files, make_audit_files, make_policy_files):
+        yield from map(_check_open, make(plan, node))
+    yield from map(_check_open, make_site_files(node))
+
+
 def _complete(
     tree: Tree,
     plan: ClusterPlan,
@@ -88,9 +103,7 @@ def _complete(
     payloads: Payloads | None,
     describe: Describe | None = None,
 ) -> Tree:
-    """Add the files that are no templates, and the manifest."""
-    for file in (*make_registry_files(plan, node), *make_audit_files(plan, node)):
-        tree.add(_check_open(file))
+    """Add the large files, those that describe all others, and the manifest."""
     if payloads is not None:
         for file in _list_programs(plan, node, payloads):
             tree.add(file)
@@ -116,9 +129,12 @@ def _make_file(template: OverlayFile, context: Mapping[str, Any]) -> File:
 
 
 def _check_open(file: File) -> File:
-    """Return the file; raises TemplateError if it has a secret and others may read it."""
+    """Return the file; raises TemplateError if it has a secret and others may read it.
+
+    The content tells, in case the name is not in SECRET_NAMES.
+    """
     content = file.content if isinstance(file.content, bytes) else b""
-    if file.mode != SECRET_MODE and any(mark in content for mark in SECRET_MARKERS):
+    if file.mode != SECRET_MODE and find_secret_marker(content):
         raise TemplateError(f"{file.origin}: has a secret, but its mode lets others read it")
     return file
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from bundler.cluster.os_packages import name_of, wanted_pairs
+from bundler.cluster.os_packages import name_of, release_of, wanted_pairs
 from bundler.cluster.plan import ClusterPlan, NodePlan
 from bundler.errors import ArtifactError
 from bundler.render.tree import File
@@ -18,7 +18,10 @@ def make_package_files(plan: ClusterPlan, node: NodePlan, files: PackageFiles) -
 
     Raises ArtifactError if the file of a package is missing.
     """
-    mine = tuple(file for file in files.files if file.arch in {node.arch, "all"})
+    release = release_of(plan, node)
+    mine = tuple(
+        file for file in files.files if file.arch in {node.arch, "all"} and file.release == release
+    )
     pairs = wanted_pairs(plan, node, tuple(file.name for file in mine))
     names = [name_of(pair) for pair in pairs]
     if missing := sorted(set(names) - {file.name for file in mine}):

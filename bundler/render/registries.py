@@ -18,7 +18,7 @@ DOCKER_HUB_SERVER = f"https://{HOSTS[DOCKER_HUB]}"
 
 def make_registry_files(plan: ClusterPlan, node: NodePlan) -> Iterator[File]:
     """Yield the files of every registry, for a worker that runs containerd."""
-    runtime = plan.cluster.runtime
+    runtime = plan.on_host(node).cluster.runtime
     if not isinstance(runtime, Containerd) or not node.has(Role.WORKER):
         return
     for registry in runtime.registries:

@@ -62,6 +62,10 @@ join() {
         return 1
     }
     volumes=$(awk -v name="$1." 'index($2, name) == 1 { print $2 }' "$1.sha256")
+    if is_whole "$1"; then
+        check_whole "$1"
+        return $?
+    fi
     case $volumes:$(digest_in "$1") in
         :* | *:)
             fault "$1.sha256: damaged: copy it again"
@@ -89,6 +93,24 @@ join() {
     }
     mv -f "$part" "$1" || exit 1
     echo "$1: joined from $(($# - 1)) volumes"
+}
+
+# is_whole NAME: NAME.sha256 has one line, and no volume is here: the file was not split.
+is_whole() {
+    for volume in "$1".[0-9][0-9][0-9]; do [ ! -f "$volume" ] || return 1; done
+    awk -v name="$1" '{ last = $2 } END { exit !(NR == 1 && last == name) }' "$1.sha256"
+}
+
+check_whole() {
+    if [ ! -f "$1" ]; then
+        fault "$1: missing: copy it from the media"
+    elif [ "$(print_digest "$1")" != "$(digest_in "$1")" ]; then
+        fault "$1: damaged: copy it again"
+    else
+        echo "$1: complete, not in volumes"
+        return 0
+    fi
+    return 1
 }
 
 # check_place DIRECTORY: nobody but root and the user who runs this can change what is written there.

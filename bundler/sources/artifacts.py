@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from bundler.catalog import (
+    KUBERNETES_ARCHIVE,
+    KUBERNETES_PROGRAMS,
     MAX_SIZES,
     Artifact,
     artifact_url,
@@ -23,7 +25,7 @@ from bundler.errors import ArtifactError
 from bundler.overlays.files import list_fetched
 from bundler.sources.limits import MAX_PACKAGE
 from bundler.sources.lock import Lock, LockEntry, LockKind
-from bundler.sources.trust import describe_trust
+from bundler.sources.trust import describe_trust, find_key
 from bundler.urls import show_url
 
 Needs = dict[tuple[str, str], tuple[str, ...]]
@@ -99,7 +101,7 @@ def resolve_artifacts(
 
 def find_trust(plan: ClusterPlan, artifact: Artifact) -> str:
     """The signer that `upstream_keys` requires for a file; empty if it requires none."""
-    key = plan.cluster.upstream_keys.get(artifact.component)
+    key = find_key(plan.cluster.upstream_keys, artifact.component)
     return describe_trust(artifact.component, artifact.version, key) if key else ""
 
 
@@ -150,7 +152,7 @@ def _choose_versions(plan: ClusterPlan) -> dict[str, str]:
     cluster = plan.cluster
     minor = minor_of(cluster.kubernetes.version)
     return {
-        "kubernetes-server": cluster.kubernetes.version,
+        **dict.fromkeys((KUBERNETES_ARCHIVE, *KUBERNETES_PROGRAMS), cluster.kubernetes.version),
         "etcd": plan.etcd_version,
         "cni-plugins": default_version("cni-plugins", minor),
         "flanneld": choose_flannel(cluster),

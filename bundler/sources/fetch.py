@@ -96,6 +96,7 @@ def ensure_blob(artifact: Artifact, options: FetchOptions, download: Callable[[]
     name = f"{artifact.algorithm}-{artifact.digest}"
     with cache.lock(name, label=artifact.label, pause=options.pause):
         if cache.has_blob(artifact.algorithm, artifact.digest):
+            log.detail(f"{artifact.label}: in the cache, {artifact.pin} ({artifact.source})")
             return cache.blob_path(artifact.algorithm, artifact.digest)
         return download()
 
@@ -151,6 +152,7 @@ def try_sources(
             if not reason.is_absent and (reason.is_answer or fault not in options.reported):
                 options.reported.add(fault)
                 log.warning(f"{label}: {where}: {fault[1]}")
+        log.detail(f"{label}: from {show_url(source)}")
         try:
             return fetch(source)
         except SourceError as reason:

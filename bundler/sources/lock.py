@@ -17,6 +17,7 @@ from bundler.errors import ArtifactError, ConfigError
 from bundler.files import write_atomically
 from bundler.formats.bounded_yaml import YamlError, decode, read_bytes, read_document
 from bundler.formats.safe_parse import check_url
+from bundler.paths import STDIN
 from bundler.urls import hide_places, show_url
 
 HEADING = """\
@@ -47,8 +48,9 @@ class LockEntry(BaseModel):
     """One file that the builder fetches.
 
     `name` is the component (`etcd`), the normalized reference of the image, or the name of the
-    package; it is unique together with `kind` and `arch`. The digest of an image is that of its
-    manifest for the architecture; `index` is the digest of the multi-architecture index, if any.
+    package; it is unique together with `kind` and `arch`, and for packages the distribution. The
+    digest of an image is that of its manifest for the architecture; `index` is the digest of the
+    multi-architecture index, if any.
     `url` has no user, password and query: the lock is in version control, and such a query ends.
     """
 
@@ -64,13 +66,19 @@ class LockEntry(BaseModel):
     index: Annotated[str | None, Field(pattern=r"^sha256:[0-9a-f]{64}$")] = None
     origin: TrustSource
     evidence: Annotated[str, AfterValidator(hide_places)]  # what confirms the digest
+    sources: Annotated[int, Field(ge=1)] | None = None  # public sources that state a built-in pin
     trust: str | None = None  # the signer of `upstream_keys` when the signature was checked
     locked: datetime  # UTC
 
     @property
-    def key(self) -> tuple[LockKind, str, str]:
+    def key(self) -> tuple[LockKind, str, str, str]:
         """What is unique for each entry."""
-        return self.kind, self.name, self.arch
+        return self.kind, self.name, self.arch, self.release
+
+    @property
+    def release(self) -> str:
+        """Of a package: its distribution, as `packages.os` has it; else empty."""
+        return self.evidence.partition(":")[0] if self.kind is LockKind.PACKAGE else ""
 
     def explain_drift(self, version: str, url: str, digest: str) -> str:
         """How the entry differs from what is needed now; empty if it does not.
@@ -103,7 +111,8 @@ class Lock(BaseModel):
 
     `state` is the id of the state directory that the first build with the lock used. `base` is
     `packages.base` when the packages were resolved: dependencies in these packages have
-    no entries. None if the cluster has no `packages`.
+    no entries. None if the cluster has no `packages`. `parts` are the files that cluster.yaml names
+    (`include`, `nodes_from`), as seen from its directory, each with its SHA-256.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -112,6 +121,7 @@ class Lock(BaseModel):
     cluster: str
     state: Annotated[str | None, Field(pattern=r"^[0-9a-f]{64}$")] = None
     base: tuple[str, ...] | None = None
+    parts: dict[str, Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]] | None = None
     entries: tuple[LockEntry, ...]
 
     def of(self, kind: LockKind) -> Iterator[LockEntry]:
@@ -120,7 +130,7 @@ class Lock(BaseModel):
 
     def find(self, kind: LockKind, name: str, arch: str) -> LockEntry | None:
         """The entry of one file, or None."""
-        return next((e for e in self.entries if e.key == (kind, name, arch)), None)
+        return next((e for e in self.entries if e.key[:3] == (kind, name, arch)), None)
 
 
 def read_lock(path: Path) -> Lock:
@@ -173,7 +183,9 @@ _HINT = "restore it from version control, or create it again with: bundler lock"
 
 
 def lock_path(config: Path) -> Path:
-    """`cluster.lock.yaml` next to `cluster.yaml`."""
+    """`cluster.lock.yaml` next to `cluster.yaml`; in the working directory for standard input."""
+    if config == STDIN:
+        return Path("cluster.lock.yaml")
     return config.with_suffix(".lock.yaml")
 
 

@@ -12,6 +12,7 @@ from typing import Literal, TypedDict
 
 from bundler.catalog import Artifact, checksum_url
 from bundler.cluster.inputs import UpstreamKey
+from bundler.cluster.os_packages import list_base
 from bundler.cluster.plan import ClusterPlan
 from bundler.cluster.schema import Cluster
 from bundler.errors import ArtifactError
@@ -26,7 +27,7 @@ from bundler.sources.lock import (
 )
 from bundler.sources.sidecars import DIGEST, fetch_sidecar
 from bundler.sources.signatures import check_signature, list_signatures
-from bundler.sources.trust import describe_trust
+from bundler.sources.trust import describe_trust, find_key
 from bundler.urls import show_url
 
 EVERYTHING = "all"
@@ -46,6 +47,7 @@ class Proposal:
     digest: str  # as in an entry; empty if only `make_entry` finds it
     make_entry: Callable[[], LockEntry]
     trust: str = ""  # the signer that `upstream_keys` requires
+    release: str = ""  # of a package: its distribution
 
     @property
     def names(self) -> set[str]:
@@ -87,7 +89,7 @@ def propose_artifacts(
 ) -> Iterator[Proposal]:
     """Every upstream file of a cluster."""
     for artifact in choose_artifacts(plan).values():
-        key = plan.cluster.upstream_keys.get(artifact.component)
+        key = find_key(plan.cluster.upstream_keys, artifact.component)
         make_entry = partial(lock_artifact, artifact, options, now, key)
         trust = find_trust(plan, artifact)
         yield Proposal(
@@ -120,7 +122,8 @@ def make_lock(
     drift: dict[str, list[str]] = {}
     for proposal in proposals:
         names.add(proposal.name)
-        entry = left.pop((proposal.kind, proposal.name, proposal.arch), None)
+        key = (proposal.kind, proposal.name, proposal.arch, proposal.release)
+        entry = left.pop(key, None)
         if not entry or not proposal.names.isdisjoint(update):
             new.append((proposal, entry))
         elif difference := entry.explain_drift(proposal.version, proposal.url, proposal.digest):
@@ -143,7 +146,7 @@ def make_lock(
     changes += [_compare(was, now) for (_, was), now in zip(new, made, strict=True)]
     changes += [LockChange("dropped", entry) for entry in left.values()]
     entries = tuple(change.entry for change in changes if change.what != "dropped")
-    base = tuple(sorted(set(cluster.packages.base))) if cluster.packages else None
+    base = list_base(cluster)
     state = old.state if old else None
     new_lock = Lock(cluster=cluster.name, state=state, base=base, entries=entries)
     return new_lock, tuple(changes)
@@ -200,6 +203,7 @@ def lock_artifact(
         size=path.stat().st_size,
         origin=origin,
         evidence=evidence,
+        sources=artifact.sources or None,
         trust=trust,
         locked=now,
     )

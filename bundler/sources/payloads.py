@@ -7,14 +7,17 @@ from pathlib import Path
 from bundler import log
 from bundler.cache.payload import Payload, ensure_file, ensure_members, ensure_part, read_head
 from bundler.cache.store import Cache
-from bundler.catalog import Artifact
+from bundler.catalog import KUBERNETES_ARCHIVE, Artifact, find_artifact
+from bundler.catalog.kubernetes import MEMBERS
 from bundler.cluster.plan import ClusterPlan
 from bundler.errors import ArtifactError
+from bundler.formats.image_packages import ImagePackages
 from bundler.formats.program_machine import HEAD, SCRIPT, read_machine
 from bundler.formats.stored_images import Layer
 from bundler.sources.artifacts import Artifacts, Needs, list_needs
 from bundler.sources.fetch import FetchOptions, ensure_artifacts
 from bundler.sources.images.needed import Images
+from bundler.sources.images.packages import list_image_packages
 from bundler.sources.images.pull import Puller
 from bundler.sources.images.resolve import gather_images
 from bundler.sources.packages.files import PackageFile
@@ -32,6 +35,7 @@ class ImageFiles:
 
     images: Images
     layers: Mapping[str, Payload]
+    packages: Mapping[str, ImagePackages]  # by image ID
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,9 +80,10 @@ def fetch_sources(
 def ensure_payloads(
     plan: ClusterPlan, resolved: Resolved, fetched: FetchedSources, cache: Cache
 ) -> Payloads:
-    """Compress new files; ArtifactError if a program is for the wrong architecture."""
+    """Compress new files; ArtifactError if a program is not what its pin or its node asks for."""
     members = _ensure_members(list_needs(plan), resolved.artifacts, fetched.artifacts, cache)
     _check_programs(members, resolved.artifacts)
+    _compare_with_pins(members, resolved.artifacts, plan)
     images = ensure_layers(fetched.images, cache)
     packages = {file: ensure_file(file.path, cache) for file in fetched.packages}
     return Payloads(
@@ -96,6 +101,7 @@ def ensure_layers(images: Images, cache: Cache) -> ImageFiles:
     return ImageFiles(
         images=images,
         layers={digest: _ensure_layer(layer, cache) for digest, layer in layers.items()},
+        packages=list_image_packages(images, cache),
     )
 
 
@@ -138,4 +144,38 @@ def _check_programs(members: Members, artifacts: Artifacts) -> None:
     if faults:
         raise ArtifactError(
             "\n".join(faults), hint="check the URL and the digest of that artifact in cluster.yaml"
+        )
+
+
+def _compare_with_pins(members: Members, artifacts: Artifacts, plan: ClusterPlan) -> None:
+    """ArtifactError if a program of Kubernetes' archive differs from the pin of that program.
+
+    An archive that the user pins may be another build: then it is a warning.
+    """
+    faults: list[str] = []
+    for (component, arch), payloads in members.items():
+        if component != KUBERNETES_ARCHIVE:
+            continue
+        archive = artifacts[component, arch]
+        differing = {
+            pin: payload.sha256
+            for name, payload in payloads.items()
+            if (pin := find_artifact(MEMBERS[name], archive.version, arch))
+            and pin.digest != payload.sha256
+        }
+        if differing and component in plan.cluster.list_pinned(arch):
+            names = ", ".join(sorted(pin.component for pin in differing))
+            log.warning(f"{archive.label} of `artifacts` is not upstream's build: {names}")
+            continue
+        faults += (
+            f"{archive.label}: {pin.component} does not match its own pin:\n"
+            f"  expected {pin.pin} ({pin.source})\n"
+            f"  found    sha256:{digest} ({archive.source})"
+            for pin, digest in differing.items()
+        )
+    if faults:
+        raise ArtifactError(
+            "\n".join(faults),
+            hint="two published digests contradict each other: find out which file is upstream's,"
+            f" then pin it in cluster.yaml, under `artifacts` as {KUBERNETES_ARCHIVE}",
         )

@@ -1,12 +1,22 @@
 """The keys in `upstream_keys`: how upstream signs a version, and which key must sign it."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from bundler.catalog.kubernetes import archive_of
 from bundler.catalog.signatures import Scheme, Signed, find_signed
 from bundler.cluster.inputs import UpstreamKey
 from bundler.errors import ConfigError
+
+
+def find_key(keys: Mapping[str, UpstreamKey], component: str) -> UpstreamKey | None:
+    """The key that must have signed a component's files; None if no signature is required.
+
+    The key of Kubernetes' archive is also required for programs that upstream publishes alone.
+    """
+    return keys.get(component) or keys.get(archive_of(component))
 
 
 def describe_trust(component: str, version: str, key: UpstreamKey) -> str:
@@ -27,7 +37,7 @@ def choose_signed(component: str, version: str, key: UpstreamKey) -> Signed:
     signed = find_signed(component, version, scheme)
     if not signed:
         raise ConfigError(
-            f"upstream_keys.{component}: upstream does not sign {version} with {scheme}",
+            f"upstream_keys: upstream does not sign {component} {version} with {scheme}",
             hint="remove the key; the digest then has another trust source",
         )
     return replace(

@@ -2,7 +2,7 @@
 
     .lock                       locked while a build reads or writes
     state-id                    see state_id.py
-    encryption-key*             see encryption.py
+    encryption-*                see encryption.py
     allocations.yaml            which pod subnet each worker has
     etcd-founders               the initial members of etcd, one name per line
     seals/, sealed-to/          see bundle/seal_keys.py

@@ -16,7 +16,9 @@ class ChangeKind(StrEnum):
 class BundleChange:
     """One difference; `before` and `after` describe it in A and in B."""
 
-    section: str  # facts, components, images, packages, files, signature, tarball, bundles
+    section: (
+        str  # facts, components, images, packages, node labels, files, signature, tarball, bundles
+    )
     what: ChangeKind
     name: str
     before: str = ""

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from bundler.bundle.documents import DOCUMENTS
 from bundler.bundle.inspect import BundleReport, inspect
-from bundler.bundle.provenance import PROVENANCE
-from bundler.bundle.sbom import SBOM
 from bundler.errors import OutputError
 from bundler.files import SECRET_MODE
 from bundler.formats.digests import HashingReader
@@ -20,10 +19,11 @@ from bundler.formats.volumes import joined_name, open_joined
 from bundler.render.bundle_manifest import ManifestEntry
 from bundler.upgrade.change import BundleChange, ChangeKind
 from bundler.upgrade.components import compare_components
+from bundler.upgrade.node_labels import compare_node_labels
 from bundler.upgrade.text import TEXT_LIMIT, diff_texts
 
 BUNDLE = ".tar.gz"
-DERIVED = frozenset({SBOM, PROVENANCE})
+DERIVED = frozenset(DOCUMENTS)
 """Files that are derived from the others; the text of their changes adds nothing."""
 OTHER_CONTENT = "other content"
 NOT_COMPARED = "not compared: sealed with another key, or only one bundle is sealed"
@@ -86,6 +86,7 @@ def compare_reports(
     return (
         *_compare_facts(before, after),
         *compare_components(before, after),
+        *compare_node_labels(before, after),
         *_compare_files(before, after, text=text),
         *_compare_signatures(before, after),
     )

@@ -16,9 +16,11 @@ from bundler.cluster.components import ETCD_STEPS, key_of, minor_of, row_for
 from bundler.cluster.schema import Role
 from bundler.errors import ConfigError, OutputError
 from bundler.render.bundle_manifest import ManifestEntry
+from bundler.render.site_files import NONE, SITE_FILES
 from bundler.state.state_id import SHOWN
 from bundler.upgrade.diff import Pair, pair_bundles
 from bundler.upgrade.kubelet_state import list_manual_steps
+from bundler.upgrade.node_labels import compare_node_labels, describe
 from bundler.upgrade.runbook import GROUPS, group_of, is_late
 from bundler.upgrade.text import TEXT_LIMIT
 
@@ -73,6 +75,7 @@ class UpgradePlan:
     cluster: str
     leaving: tuple[HostStep, ...]  # hosts without a bundle in the new build
     stages: tuple[RolloutStage, ...]
+    node_labels: tuple[str, ...] = ()  # what the first control plane that is installed changes
 
 
 def make_upgrade_plan(before: Path, after: Path, *, new_state: bool = False) -> UpgradePlan:
@@ -108,7 +111,18 @@ def make_upgrade_plan(before: Path, after: Path, *, new_state: bool = False) -> 
             RolloutStage(title=GROUPS[at][0], how=GROUPS[at][1], hosts=tuple(stages[at]))
             for at in sorted(stages)
         ),
+        node_labels=tuple(_list_node_labels(pairs)),
     )
+
+
+def _list_node_labels(
+    pairs: list[tuple[Pair, BundleReport | None, BundleReport | None]],
+) -> Iterator[str]:
+    """Yield what differs in the labels and taints of Nodes: the same on every control plane."""
+    for _, old, new in pairs:
+        if old and new and Role.CONTROL_PLANE in _roles_of(new):
+            yield from map(describe, compare_node_labels(old, new))
+            return
 
 
 def _read_pair(pair: Pair) -> tuple[BundleReport | None, BundleReport | None]:
@@ -226,7 +240,10 @@ def _compare(before: BundleReport, after: BundleReport) -> HostStep:
         added=added,
         changed=changed,
         removed=removed,
-        restarts=tuple(restart for restart, _ in kept if restart.unit in ours_units),
+        restarts=(
+            *(restart for restart, _ in kept if restart.unit in ours_units),
+            *_list_host_restarts(before, after, touched),
+        ),
         started=tuple(unit for unit in their_units if unit not in ours_units),
         stopped=tuple(unit for unit in ours_units if unit not in their_units),
         is_drained=any(drains for _, drains in kept),
@@ -271,7 +288,8 @@ def _list_restarts(
     for unit in after.facts.get("UNITS", "").split():
         fields = _read_unit(unit, after, before)
         watched = (f"/etc/systemd/system/{unit}", *fields.get("RestartOn", "").split())
-        because = tuple(path for path in touched if path.startswith(watched))
+        named = _read_site_files(before, after, unit)
+        because = tuple(path for path in touched if path.startswith(watched) or path in named)
         if not because:
             continue
         drain = tuple(fields.get("DrainOn", "").split())
@@ -279,6 +297,38 @@ def _list_restarts(
             Restart(unit=unit, because=because, interruption=fields.get("Interruption", "")),
             bool(drain) and any(path.startswith(drain) for path in touched),
         )
+
+
+def _list_host_restarts(
+    before: BundleReport, after: BundleReport, touched: tuple[str, ...]
+) -> Iterator[Restart]:
+    """Yield the units of the host that changed files of the site name."""
+    own = after.facts.get("UNITS", "").split()
+    rows = [row for row in _list_site_rows(before, after) if row[0] in touched]
+    restarts = [unit for row in rows for unit in row[2].split()]
+    reloads = [unit for row in rows for unit in row[3].split()]
+    for unit in dict.fromkeys((*restarts, *reloads)):
+        if unit in {NONE, *own}:
+            continue
+        named = _read_site_files(before, after, unit)
+        what = "a unit of the host" if unit in restarts else "a unit of the host, which is reloaded"
+        because = tuple(path for path in touched if path in named)
+        yield Restart(unit=unit, because=because, interruption=what)
+
+
+def _read_site_files(before: BundleReport, after: BundleReport, unit: str) -> frozenset[str]:
+    """Return the paths of the site's files, before and after, that name a unit."""
+    rows = _list_site_rows(before, after)
+    return frozenset(row[0] for row in rows if unit in f"{row[2]} {row[3]}".split())
+
+
+def _list_site_rows(*reports: BundleReport) -> Iterator[list[str]]:
+    """Yield path, owner, restart and reload of each file of the site."""
+    for report in reports:
+        for line in report.texts.get(SITE_FILES, b"").decode().splitlines():
+            row = line.split("\t")
+            if len(row) == 4:
+                yield row
 
 
 def _read_unit(unit: str, *reports: BundleReport) -> Mapping[str, str]:

@@ -2,11 +2,12 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from itertools import groupby
 
 from bundler.bundle.layout import Layout, Media
 from bundler.bundle.output import RUNBOOK
+from bundler.cluster.lifecycle import list_ended, list_lines_in_use
 from bundler.cluster.plan import ClusterPlan, NodePlan
 from bundler.cluster.schema import Role
 from bundler.cluster.weakenings import list_accepted
@@ -73,11 +74,13 @@ def make_runbook(
     state_id: str,
     signed: bool,
     join_before: datetime | None,
+    as_of: date,
 ) -> bytes:
     """Render the runbook of a build as Markdown; the same build gives the same bytes.
 
     `deltas` names the nodes whose bundle is a delta to an earlier one, `seals` those whose bundle
-    is sealed. `join_before` is the end of the first bootstrap token.
+    is sealed. `join_before` is the end of the first bootstrap token. Release lines that have ended
+    by `as_of` are listed.
     """
     text = (RESOURCES / f"{RUNBOOK}.j2").read_text()
     files = {
@@ -102,6 +105,9 @@ def make_runbook(
             state_id=state_id,
             spoken=group_digits,
             accepted=tuple(list_accepted(plan.cluster)),
+            as_of=as_of,
+            ended=tuple(list_ended(plan.cluster, as_of)),
+            lines=[one for one in list_lines_in_use(plan.cluster) if one.row.ends],
             first=plan.having(Role.CONTROL_PLANE)[0],
         )
         .encode()

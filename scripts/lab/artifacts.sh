@@ -37,9 +37,10 @@ main() {
     esac
 }
 
-# Complete: an earlier run of this very script ended well, with the same wrapper of runc.
+# Complete: an earlier run of these very scripts ended well, with the same wrapper of runc.
 is_complete() { recipe | cmp -s - "$LAB_CACHE/.complete"; }
-recipe() { cat "$here/artifacts.sh" "$here/runc-wrapper"; }
+recipe() { cat "$here/artifacts.sh" "$here/runc-wrapper" && kubernetes_recipe; }
+kubernetes_recipe() { cat "$here/kubernetes-source.sh" "$here/build-kubernetes.sh"; }
 
 choose_source() {
     if [ -n "${BUNDLER_LAB_SOURCE:-}" ]; then
@@ -52,13 +53,14 @@ choose_source() {
 }
 
 make_from_debian() {
-    if [ ! -d "$LAB_CACHE/build/kubernetes-$kubernetes" ]; then
+    if ! kubernetes_recipe | cmp -s - "$LAB_CACHE/build/kubernetes-$kubernetes/recipe"; then
         say "building Kubernetes $kubernetes from Debian's source package (about 7 minutes on 2 cores)"
         "$here/builder.sh" run "$LAB_CACHE/build" sh /scripts/build-kubernetes.sh $kubernetes >"$LAB_CACHE/build.log" 2>&1 ||
             {
                 tail -20 "$LAB_CACHE/build.log" >&2
                 fail "the build failed (log: $LAB_CACHE/build.log)"
             }
+        kubernetes_recipe >"$LAB_CACHE/build/kubernetes-$kubernetes/recipe"
     fi
     say "repacking Debian's programs in upstream's layout"
     wrap=no

@@ -55,7 +55,7 @@ unpack_program() {
         return 0
     fi
     mkdir -p "$LAB_CACHE/programs/usr/bin"
-    mv "$new/usr/bin/$1" "$LAB_CACHE/programs/usr/bin/"
+    mv "$new"/usr/*bin/"$1" "$LAB_CACHE/programs/usr/bin/"
     rm -rf "$new"
 }
 

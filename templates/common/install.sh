@@ -6,7 +6,10 @@
 #   --dry-run               print what would change, a line each, and change nothing
 #   --plan                  --dry-run with the reasons: the lines of text files that differ, why a unit is
 #                           restarted, what that interrupts and for how long
-#   --plan --json           the same as JSON
+#   --json                  print the outcome as JSON on stdout, and messages on stderr; with --plan, --dry-run and
+#                           --list: the same as JSON
+#   --exit-code             exit with 10 if something was changed (with --dry-run: would be), 11 if this host waits for
+#                           others, 0 if there is nothing to do
 #   --packages-only         install the missing packages of the operating system, and nothing else
 #   --wait TIME             how long to wait for this host's rollout slot, as 90, 90s or 15m (default: not at all)
 #   --no-drain              leave pods on this node while the kubelet or the container runtime is replaced
@@ -39,7 +42,7 @@
 # Exit code: 0 done, nothing to do, or only waiting for other hosts; 1 failed after changes began
 # (run it again); 2 wrong usage; 3 a check failed and nothing was changed; 4 a unit is not ready;
 # 5 the new bundle was not healthy, and the host is back at the previous one; 6 the bundle is sealed, and the unseal
-# code or key is missing or wrong: nothing was changed.
+# code or key is missing or wrong: nothing was changed. --exit-code tells the three meanings of 0 apart.
 # DESTDIR, when set, is the directory to install to; no unit is started, and no package is installed.
 # shellcheck disable=SC2034,SC2154 # the parts in lib/ share the variables
 set -u
@@ -171,7 +174,7 @@ $faults" "$unpack"
 
 is_signed() {
     for key; do
-        openssl dgst -sha256 -verify "$key" -signature "$here/MANIFEST.sig" "$here/MANIFEST" >/dev/null 2>&1 && return
+        openssl dgst -sha256 -verify "$key" -signature "$here/MANIFEST.sig" "$here/MANIFEST" >/dev/null 2>&1 && return 0
     done
     return 1
 }
@@ -216,7 +219,7 @@ list_manifest_differences() {
 check_trust "$@"
 
 for part in core/environment core/common core/https core/etcd-alarms core/resolver core/manifest core/redact \
-    core/json transaction/payload transaction/seal preflight/checks preflight/kernel preflight/host \
+    core/json transaction/report transaction/payload transaction/seal preflight/checks preflight/kernel preflight/host \
     preflight/old-data preflight/firewall preflight/programs overrides/overrides packages/packages packages/dpkg \
     packages/rpm transaction/host-diff transaction/dry-run coordination/rollout-order coordination/keys \
     coordination/key-stages coordination/drain transaction/files transaction/generations transaction/images \
@@ -245,6 +248,7 @@ main() {
     install_packages
     [ "$packages_only" = no ] || finish_packages_only
     check_programs_again
+    check_site_files_again
     ! is_staged || finish_staged
     save_generation
     keep_seal "$to"
@@ -261,6 +265,7 @@ main() {
     reload_network_manager
     start_units
     wait_until_ready
+    judge_host_units
     finish_switch
     mark_data
     [ "$outcome" != ready ] || uncordon_node
@@ -270,7 +275,7 @@ main() {
 parse_options() {
     given=$#
     dry_run=no report=list packages_only=no wait_limit='' slot_wait=0 settle=10 skipped=' ' payload=''
-    unseal_file='' unseal_key=''
+    unseal_file='' unseal_key='' action='' result='' exit_codes=no machine=no
     go_back=yes returned_from='' recovering=no well_before=no drain=yes new_state=no
     while [ $# -gt 0 ]; do
         case $1 in
@@ -280,6 +285,7 @@ parse_options() {
                 [ "$report" = json ] || report=plan
                 ;;
             --json) report=json ;;
+            --exit-code) exit_codes=yes ;;
             --packages-only) packages_only=yes ;;
             --wait)
                 slot_wait=$(read_time "${2:-}") || usage_error "--wait needs a time, as 90, 90s or 15m"
@@ -298,10 +304,7 @@ parse_options() {
             --no-rollback) go_back=no ;;
             --no-drain) drain=no ;;
             --new-state) new_state=yes ;;
-            --list)
-                list_generations
-                exit 0
-                ;;
+            --list) action=list ;;
             --rollback)
                 [ $# = "$given" ] || usage_error "--rollback must come first; other options follow it"
                 shift
@@ -311,7 +314,7 @@ parse_options() {
                 run_prune "${2:-}"
                 ;;
             --returned-from) # by go_back_to_previous
-                returned_from=$2
+                returned_from=$2 machine=${told_machine:-no}
                 shift
                 ;;
             --recover) recovering=yes returned_from=boot ;; # by bundler-recover.service
@@ -357,7 +360,8 @@ parse_options() {
         esac
         shift
     done
-    [ "$report$dry_run" != jsonno ] || usage_error "--json goes with --plan"
+    [ -z "$action" ] || finish_list
+    [ "$report$dry_run" != jsonno ] || report_to_machine
 }
 
 is_number() { case $1 in '' | *[!0-9]*) return 1 ;; esac }
@@ -423,7 +427,7 @@ inspect_host_again() {
 }
 
 take_slots() {
-    if is_staged || [ -n "$returned_from" ]; then return; fi
+    if is_staged || [ -n "$returned_from" ]; then return 0; fi
     take_rollout_slot
     take_drain_slot
 }
@@ -432,6 +436,7 @@ finish_dry_run() {
     print_advice
     print_host_diff
     [ ! -s "$work/failures" ] || refuse_host
+    if has_nothing_to_do; then result=nothing; else result='done'; fi
     exit 0
 }
 
@@ -440,26 +445,41 @@ finish_without_changes() {
         update_current_state
         keep_seal "$current"
         mark_data
+        uncordon_after_interruption
     }
     # the lock of a run that was killed at its end goes with this run
     ! is_stale_lock "$store/lock" || take_lock
     say "$NODE: nothing to do"
+    result=nothing
     exit 0
+}
+
+uncordon_after_interruption() {
+    is_drain_interrupted || return 0
+    if are_units_ready; then
+        take_lock
+        end_interrupted_drain
+    else
+        warn "$NODE stays cordoned, or keeps its rollout slot, until its units are ready: $unready_units"
+    fi
 }
 
 finish_packages_only() {
     say "$NODE: $(count_lines <"$work/packages") packages installed"
+    result='done'
     exit 0
 }
 
 finish_staged() {
     install_files
     say "$NODE: $(count_lines <"$work/changes") files staged in $prefix"
+    result='done'
     exit 0
 }
 
 finish_recovery() {
     recover
+    result='done'
     exit 0
 }
 
@@ -480,9 +500,11 @@ print_summary() {
     fi
     case $outcome in
         ready)
+            result='done'
             say "All units are ready. When every host is installed: /opt/k8s/bundle/verify.sh on a control-plane node."
             ;;
         pending)
+            result=waiting
             say "Still waiting, probably for hosts that are not installed yet: $unready_units. \
 Nothing to do here: they retry by themselves."
             ;;

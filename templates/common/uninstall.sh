@@ -84,7 +84,11 @@ main() {
     confirm
     take_lock
     [ "$leaving" = no ] || leave_cluster
-    if ! is_staged; then stop_units; fi
+    list_host_units >"$work/host-units"
+    if ! is_staged; then
+        stop_units
+        stop_carried_units
+    fi
     remove_runtime
     rm -f "$prefix$TEXTFILE_DIR/bundler-certificates.prom"
     remove_temporary_files
@@ -96,6 +100,7 @@ main() {
         restore_sysctls
         restore_swap
         reload_network_manager
+        restart_host_units
     fi
     remove_packages
     remove_directories
@@ -136,6 +141,7 @@ check_host() {
 print_dry_run() {
     [ "$leaving" = no ] || print_leave
     for unit in $UNITS; do say "stop     $unit"; done
+    list_host_units | sed 's/^restart /restart  /; s/^reload-or-restart /reload   /'
     sed 's/^/remove   /' "$work/files"
     for path in $RUNTIME_PATHS; do [ ! -e "$prefix$path" ] || say "remove   $path"; done
     for path in $DATA_PATHS; do
@@ -265,6 +271,34 @@ reload_network_manager() {
         systemctl reload NetworkManager.service
 }
 
+# "restart|reload UNIT" of units of the host that files of cluster.yaml name; only those that run.
+list_host_units() {
+    table=$prefix/opt/k8s/bundle/lib/site-files.tsv
+    [ -f "$table" ] || return 0
+    while IFS='	' read -r path _ restart reload; do
+        case $path in '#'*) continue ;; esac
+        for unit in $restart; do echo "restart $unit"; done
+        for unit in $reload; do echo "reload-or-restart $unit"; done
+    done <"$table" | awk -v own=" $UNITS - " '!index(own, " " $2 " ") && !seen[$2]++'
+}
+
+# Units that the bundle brought as files of cluster.yaml.
+stop_carried_units() {
+    sed -n 's|^/etc/systemd/system/\([^/	]*\)	.*|\1|p' "$prefix/opt/k8s/bundle/lib/site-files.tsv" 2>/dev/null |
+        while read -r unit; do
+            systemctl -q disable --now "$unit" 2>/dev/null
+            note "stopped $unit"
+        done
+}
+
+# Their files are gone, or are what they were before.
+restart_host_units() {
+    while read -r step unit; do
+        systemctl -q is-active "$unit" 2>/dev/null || continue
+        systemctl "$step" "$unit" || warn "systemctl $step $unit failed: its file of the bundle was removed"
+    done <"$work/host-units"
+}
+
 # The packages that install.sh installed and that are still installed.
 installed_packages() {
     ! is_staged && [ -f "$store/packages" ] || return 0
@@ -281,12 +315,12 @@ remove_packages() {
     installed_packages >"$work/packages"
     if [ ! -s "$work/packages" ]; then
         rm -f "$store/packages"
-        return
+        return 0
     fi
     if [ "$packages" = keep ]; then
         kept="$kept; $(count_lines <"$work/packages") packages that it installed are kept"
         kept="$kept (listed in $store/packages; --remove-packages removes them)"
-        return
+        return 0
     fi
     how=keep
     [ "$purge" = no ] || how=purge
@@ -296,7 +330,7 @@ remove_packages() {
     installed_packages >"$work/packages.left"
     if [ ! -s "$work/packages.left" ]; then
         rm -f "$store/packages"
-        return
+        return 0
     fi
     kept="$kept; packages that others need, or that $PACKAGES_MANAGER could not remove, are kept:"
     kept="$kept $(tr '\n' ' ' <"$work/packages.left")"
@@ -313,11 +347,13 @@ remove_directories() {
 }
 
 remove_store() {
-    lock_taken=no
     remove_stale_secrets
     [ ! -d "$store/modified" ] || kept="$kept; files changed by hand are kept in $store/modified"
     wipe_secrets "$store/generations"
-    find "$store/" -mindepth 1 -maxdepth 1 ! -name modified ! -name packages -exec rm -rf {} +
+    # the lock goes last: another script may start then
+    find "$store/" -mindepth 1 -maxdepth 1 ! -name modified ! -name packages ! -name lock -exec rm -rf {} +
+    lock_taken=no
+    rm -rf "$store/lock"
     rmdir "$store" 2>/dev/null || true
 }
 

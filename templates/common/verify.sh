@@ -7,6 +7,7 @@
 #
 #   --timeout SECONDS   how long to retry checks that fail (default 120)
 #   --json              print the results as JSON
+#   --jobs N            how many checks run at the same time (default: all; fewer suit a slow host)
 #   --only CHECK        run only this check (may be given several times)
 #   --list              list the checks and what each one proves, then exit
 #   --namespace NAME    namespace for the test's pods, created and deleted (default bundler-verify)
@@ -97,7 +98,7 @@ verify_cluster() {
 }
 
 set_defaults() {
-    mode=cluster timeout=120 format=table only='' namespace=bundler-verify keep=no secret_name=verify
+    mode=cluster timeout=120 jobs='' format=table only='' namespace=bundler-verify keep=no secret_name=verify
     children='' namespace_made=no server='' work='' etcd_commas=''
     prefix=${DESTDIR:-}
     kubectl=$prefix/opt/k8s/bin/kubectl etcdctl=$prefix/opt/k8s/bin/etcdctl
@@ -110,12 +111,17 @@ parse_options() {
     listing=no
     while [ $# -gt 0 ]; do
         case $1 in
-            --timeout | --only | --namespace) [ $# -gt 1 ] || usage_error "$1 needs a value" ;;
+            --timeout | --jobs | --only | --namespace) [ $# -gt 1 ] || usage_error "$1 needs a value" ;;
         esac
         case $1 in
             --timeout)
                 case $2 in '' | *[!0-9]* | ???????*) usage_error "--timeout: $2 is not a number of seconds" ;; esac
                 timeout=$(printf '%s\n' "$2" | sed 's/^0*\(.\)/\1/') # the shell reads 010 as octal
+                shift
+                ;;
+            --jobs)
+                case $2 in '' | *[!0-9]* | 0* | ????*) usage_error "--jobs: $2 is not a number from 1 to 999" ;; esac
+                jobs=$2
                 shift
                 ;;
             --only)
@@ -206,6 +212,7 @@ make_work_dir() {
     trap 'exit 143' TERM
     results=$work/results
     mkdir "$results" "$work/tmp"
+    make_slots
     export HOME="$work" TMPDIR="$work/tmp" # so that kubectl's cache is removed too
     [ "$mode" != node ] || return 0
     extract_identity "$admin" admin

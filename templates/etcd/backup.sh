@@ -113,7 +113,7 @@ list_snapshots() {
     names=$(own_snapshots "$directory")
     if [ -z "$names" ]; then
         say "there is no snapshot in $directory"
-        return
+        return 0
     fi
     printf '%-17s %-8s %-12s %-8s %s\n' TIME ETCD REVISION MIB FILE
     printf '%s\n' "$names" | while IFS=_ read -r time cluster node version revision; do

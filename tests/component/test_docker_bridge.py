@@ -15,6 +15,7 @@ CLUSTER = """\
 apiVersion: bundler/v1alpha1
 name: bridge
 kubernetes: {version: 1.20.2}
+runtime: {engine: docker}
 network: {service_cidr: 172.17.0.0/16}
 dns: {provider: none}
 nodes: [{name: one, address: 192.0.2.1, roles: [etcd, control-plane, worker]}]

@@ -18,12 +18,12 @@ from pathlib import Path
 
 import pytest
 from support.break_glass import write_break_glass
-from support.external_ca_cluster import find_programs
-from support.networks import take_network
-from support.two_control_planes import ControlPlane, Site
+from support.two_control_planes import ControlPlane, Site, run_site
 
 from bundler.cluster.plan import make_plan
 from bundler.state.encryption import ENCRYPTION
+
+pytestmark = pytest.mark.long
 
 SECRETS = 1200
 FINISH = "finish-rotation.sh"
@@ -149,15 +149,10 @@ def decode(secret: dict[str, object], key: str) -> str:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    programs = find_programs(tmp_path_factory.mktemp("programs") / "bin")
-    site = Site(tmp_path_factory.mktemp("site"), take_network(), programs)
-    try:
-        site.start()
+    with run_site(tmp_path_factory) as site:
         write_break_glass(site.state, make_plan(site.cluster), site.directory)
         create_secrets(site)
         yield site
-    finally:
-        site.stop()
 
 
 def create_secrets(site: Site) -> None:

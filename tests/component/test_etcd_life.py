@@ -42,7 +42,7 @@ def test_a_cluster_grows_from_one_to_three_without_a_restart(site: Site) -> None
     assert (first.root / "etc/systemd/system/etcd.service").read_text() == unit
     for member in members[1:]:
         member.start()  # both at once: etcd adds one after the other
-    wait_ready(members, seconds=90)
+    wait_ready(members)
     assert set(first.members()) == {"m1", "m2", "m3"}
     assert members[2].list_keys() == first.list_keys() != {}
     assert (first.root / "run/pid").read_text() == process
@@ -70,7 +70,7 @@ def test_an_added_member_never_creates_a_cluster(site: Site) -> None:
         ]
         assert not (member.data / "member").exists()
     first.start()
-    wait_ready(members, seconds=90)
+    wait_ready(members)
     assert members[2].list_keys() == first.list_keys() != {}
 
 
@@ -169,7 +169,7 @@ def test_joining_completes_after_a_kill_at_any_step(site: Site) -> None:
     )  # fmt: skip
     real.chmod(0o755)
     lost.start()
-    wait_ready([lost], seconds=90)
+    wait_ready([lost])
     assert {path.name for path in lost.root.glob("killed-*")} == {
         "killed-get",
         "killed-remove",

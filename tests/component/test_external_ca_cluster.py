@@ -39,7 +39,9 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return find_programs(tmp_path_factory.mktemp("programs") / "bin")
 
 
-@pytest.fixture(scope="module", params=["intermediates", "leaves"])
+@pytest.fixture(
+    scope="module", params=["intermediates", pytest.param("leaves", marks=pytest.mark.long)]
+)
 def site(
     request: pytest.FixtureRequest, programs: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Site]:

@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 from support.descriptions import write_description, write_upstream
 
+from bundler.cache.store import Cache
+
 PIECE = 1 << 16  # bytes sent at a time
 PAUSE = 0.008  # seconds between pieces: about 8 MB/s for each connection
 KILLS = 20
@@ -26,6 +28,7 @@ class Upstream:
 
     def __init__(self, contents: dict[str, bytes]) -> None:
         self.sent = 0
+        self.begins: list[tuple[str, int]] = []  # path and first byte of each request
         self.pause = PAUSE
         self.contents = contents
         upstream = self
@@ -35,6 +38,7 @@ class Upstream:
                 content = upstream.contents[self.path]
                 wanted = self.headers.get("Range")
                 begin = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted else 0
+                upstream.begins.append((self.path, begin))
                 # bytes in kernel buffers are lost at a kill; bundler cannot avoid that
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, PIECE)
                 self.send_response(206 if wanted else 200)
@@ -97,7 +101,9 @@ def test_a_fetch_that_is_killed_twenty_times_completes(upstream: Upstream, tmp_p
     total = sum(map(len, upstream.contents.values()))
 
     chance = random.Random(4)
+    on_disk: dict[str, int] = {}
     for kill in range(KILLS):
+        upstream.begins.clear()
         stop_at = min(total - PIECE, total * (kill + chance.random()) / KILLS)
         process = subprocess.Popen(command, stdout=subprocess.PIPE)
         while upstream.sent < stop_at and process.poll() is None:
@@ -105,10 +111,23 @@ def test_a_fetch_that_is_killed_twenty_times_completes(upstream: Upstream, tmp_p
         assert process.poll() is None, f"ended before it was killed: {process.returncode}"
         process.kill()
         process.communicate()
+        # what is on the disk is not asked for again; only what the kernel had received is
+        assert all(begin == on_disk.get(path, 0) for path, begin in upstream.begins)
+        on_disk = measure_partial_files(upstream, tmp_path / "cache")
+    upstream.begins.clear()
     done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert all(begin == on_disk.get(path, 0) for path, begin in upstream.begins)
     check_whole(upstream, done.stdout)
-    assert upstream.sent <= 1.1 * total, f"{upstream.sent / total:.3f} times the bytes"
     print(f"killed {KILLS} times: {upstream.sent / total:.3f} times the bytes")
+
+
+def measure_partial_files(upstream: Upstream, cache: Path) -> dict[str, int]:
+    """Map the paths at the server to the bytes of their partial files."""
+    files = {
+        path: Cache(cache).partial_path("sha256", hashlib.sha256(content).hexdigest())
+        for path, content in upstream.contents.items()
+    }
+    return {path: file.stat().st_size for path, file in files.items() if file.exists()}
 
 
 def test_two_parallel_fetches_share_their_downloads(upstream: Upstream, tmp_path: Path) -> None:

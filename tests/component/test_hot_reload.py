@@ -6,7 +6,6 @@ kube-scheduler run with the flags and files of its rendered bundle. Then the fil
 
 import http.client
 import json
-import os
 import shutil
 import ssl
 import subprocess
@@ -26,6 +25,7 @@ import pytest
 import yaml
 from cryptography import x509
 from support.networks import take_network
+from support.paths import LAB_CACHE
 from support.tokens import make_tokens
 
 from bundler.cluster.plan import ClusterPlan, make_plan
@@ -41,7 +41,6 @@ from bundler.render.tree import write_tree
 from bundler.state.directory import open_state
 from bundler.state.encryption import ensure_encryption_keys
 
-LAB_CACHE = Path(os.environ.get("BUNDLER_LAB_CACHE") or Path.home() / ".cache/bundler-lab")
 MIRROR = LAB_CACHE / "mirror"
 PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 RELOAD_TIME = 75  # seconds; the programs read their files every minute
@@ -63,12 +62,12 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     opened.extract(member, directory)
     if not all((directory / name).exists() for name in PROGRAMS):
         pytest.skip(
-            f"hot reload cannot be tested: no etcd or Kubernetes 1.20.2 in {MIRROR} (make lab)"
+            "hot reload cannot be tested: there is no etcd or Kubernetes 1.20.2 in the lab's cache (make lab)"
         )
     return directory
 
 
-def wait_for(what: str, holds: Callable[[], object], seconds: float = 60) -> None:
+def wait_for(what: str, holds: Callable[[], object], seconds: float = 180) -> None:
     started = time.monotonic()
     while not holds():
         assert time.monotonic() - started < seconds, f"after {seconds} s still waiting for: {what}"
@@ -336,7 +335,7 @@ def test_kubelets_and_aggregated_apis_get_the_new_client_certificates(host: Host
         wait_for(
             "the kubelet gets the new certificate",
             lambda: x509.load_der_x509_certificate(ask()) == new,
-            seconds=10,
+            seconds=30,
         )
     text = 'Loaded a new cert/key pair for "aggregator-proxy-cert::'
     wait_for(

@@ -14,6 +14,7 @@ CLUSTER = """\
 apiVersion: bundler/v1alpha1
 name: images
 kubernetes: {{version: 1.20.2}}
+runtime: {{engine: docker}}
 dns: {{provider: none}}
 nodes: [{{name: one, address: 192.0.2.1, roles: [etcd, control-plane, worker]}}]
 images: [{{ref: "{ref}", file: oci}}]

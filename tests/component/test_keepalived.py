@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 from support.descriptions import write_description
-from support.etcd_hosts import LAB_CACHE, wait_for
+from support.etcd_hosts import wait_for
+from support.paths import LAB_CACHE
 from support.shells import PINS
 
 from bundler.cache.store import Cache
@@ -25,7 +26,9 @@ def find_keepalived(directory: Path) -> Path:
     """Unpack the lab's packages that keepalived needs; return their root."""
     packages = LAB_CACHE / "packages"
     if os.getuid() != 0 or not list(packages.glob("keepalived_*.deb")):
-        pytest.skip("keepalived cannot run: no root, or no packages in the lab's cache")
+        pytest.skip(
+            "keepalived cannot run: there are no packages in the lab's cache (make lab), or the user is not root"
+        )
     for pattern in ("keepalived_*", "lib*"):
         for package in sorted(packages.glob(f"{pattern}.deb")):
             subprocess.run(["dpkg-deb", "-x", package, directory], check=True)

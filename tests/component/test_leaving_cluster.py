@@ -261,3 +261,39 @@ def test_an_existing_cluster_loses_the_rights_of_earlier_bundles(
         names = {one["metadata"]["name"] for one in admin.send("GET", f"{RBAC}/{kind}").items}
         assert former.keys() & names == {"bundler:node-turns-of-others"}
         assert "bundler:planned-nodes" in names
+
+
+def forget(build: Build, name: str) -> subprocess.CompletedProcess[str]:
+    """forget-node.sh on the control plane."""
+    root = build.root("cp1")
+    text = (root / "opt/k8s/libexec/forget-node.sh").read_text()
+    for place in ("/opt/k8s/bundle", "/etc/kubernetes"):
+        text = text.replace(f"={place}", f"={root}{place}").replace(f" {place}", f" {root}{place}")
+    script = build.directory / "forget-node.sh"
+    script.write_text(text)
+    return subprocess.run(
+        ["sh", script, name], env=build.environment("cp1"), capture_output=True, text=True,
+        check=False, timeout=60,
+    )  # fmt: skip
+
+
+def test_a_dead_host_that_no_plan_has_is_forgotten_and_a_ready_one_is_not(
+    build: Build, admin: Client
+) -> None:
+    for name, ready in (("w8", "True"), ("w9", "Unknown")):
+        admin.send("POST", NODES, {"metadata": {"name": name}})
+        status = {"conditions": [{"type": "Ready", "status": ready}]}
+        change(admin, f"{NODES}/{name}/status", status=status)
+    done = forget(build, "w8")
+    assert (done.returncode, "the Node w8 is Ready" in done.stderr) == (3, True), done.stderr
+    done = forget(build, "w9")
+    assert done.returncode == 0, done.stderr
+    done = forget(build, "w9")
+    assert done.returncode == 3
+    assert "planned node is named w9. Nodes: " in done.stderr
+    assert "w8" in done.stderr
+    done = forget(build, "cp1")
+    assert done.returncode == 2
+    names = {node["metadata"]["name"] for node in admin.send("GET", NODES).items}
+    assert names & {"w8", "w9"} == {"w8"}
+    admin.send("DELETE", f"{NODES}/w8")

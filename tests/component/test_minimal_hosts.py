@@ -5,11 +5,16 @@ from pathlib import Path
 import pytest
 import yaml
 from support.descriptions import write_description, write_upstream
-from support.minimal_hosts import CACHE, MinimalHost, boot, require_repositories
+from support.minimal_hosts import MinimalHost, boot, require_repositories
+from support.paths import LAB_CACHE
 
 from bundler.cache.store import Cache
 from bundler.pipeline import build
 from bundler.project import Inputs
+
+pytestmark = (
+    pytest.mark.long
+)  # the lab's hosts are minimal too, and get packages from their bundles
 
 COMMANDS = [
     "ip",
@@ -40,7 +45,7 @@ def make_bundle(directory: Path, os_name: str) -> Path:
     cluster["nodes"][0]["roles"].append("worker")
     description.write_text(yaml.safe_dump(cluster))
     inputs = Inputs(
-        description=description, cache=Cache(CACHE / "packages-cache"),
+        description=description, cache=Cache(LAB_CACHE / "packages-cache"),
         pins=write_upstream(directory, description), mirrors=(str(directory / "mirror"),),
     )  # fmt: skip
     build(inputs, directory / "dist")

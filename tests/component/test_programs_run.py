@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from support.external_ca_cluster import LAB_CACHE
+from support.paths import LAB_CACHE
 from support.shells import TEMPLATES
 
 SCRIPT = """
@@ -28,7 +28,9 @@ def bundle(tmp_path: Path) -> Path:
     archives = [*LAB_CACHE.glob("mirror/*.com/**/*.tar.gz"), *LAB_CACHE.glob("mirror/**/*.tgz")]
     built = sorted(LAB_CACHE.glob("build/kubernetes-*/kube*"))
     if not archives or not built:
-        pytest.skip(f"etcd cannot run: there is nothing in {LAB_CACHE} (make lab)")
+        pytest.skip(
+            "a bundle's programs cannot run: there is no etcd or Kubernetes in the lab's cache (make lab)"
+        )
     unpacked, bundle = tmp_path / "unpacked", tmp_path / "bundle/rootfs/opt"
     for archive in archives:
         shutil.rmtree(unpacked, ignore_errors=True)

@@ -28,7 +28,7 @@ def find_other_python() -> Path:
         if done.returncode == 0 and tuple(map(int, done.stdout.split())) != own:
             return Path(place)
     pytest.skip(
-        "a rebuild under another Python cannot run: no other Python 3.11 or newer is on this machine"
+        "a rebuild under another Python cannot run: there is no other Python 3.11 or newer on this machine"
     )
 
 
@@ -41,6 +41,7 @@ def run(program: Path, *arguments: str | Path, cwd: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.long
 def test_another_python_elsewhere_builds_the_same_bytes(tmp_path: Path) -> None:
     python = find_other_python()
     source = tmp_path / "source"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.external_ca_cluster import LAB_CACHE
+from support.paths import LAB_CACHE
 
 from bundler.cluster.loader import load_cluster
 from bundler.errors import ConfigError

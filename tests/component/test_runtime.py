@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 from support.descriptions import write_upstream
-from support.etcd_hosts import LAB_CACHE, wait_for
+from support.etcd_hosts import wait_for
+from support.paths import LAB_CACHE
 from support.shells import write_program
 from support.small_builds import make_site, unpack
 
@@ -95,7 +96,8 @@ def runtime(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Runtime]
     pause = LAB_CACHE / "images/pause.tar"
     if os.getuid() != 0 or not all(map(shutil.which, PROGRAMS)) or not pause.exists():
         pytest.skip(
-            "a container runtime cannot run: no root, containerd, docker, runc or pause image"
+            "a container runtime cannot run: there is no containerd, Docker or runc,"
+            " no pause image in the lab's cache (make lab), or the user is not root"
         )
     site = make_site(tmp_path / "site")
     shutil.copy(pause, site.directory / "pause.tar")

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.external_ca_cluster import find_programs
-from support.networks import take_network
-from support.two_control_planes import Site
+from support.two_control_planes import Site, run_site
 
 from bundler.pki.rotation import CERTIFICATES
 from bundler.pki.rotation_stages import SERVICE_ACCOUNT
+
+pytestmark = pytest.mark.long
 
 RENEW = "renew-service-accounts.sh"
 SOMEBODYS = """
@@ -42,13 +42,8 @@ class Story:
 
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
-    programs = find_programs(tmp_path_factory.mktemp("programs") / "bin")
-    site = Site(tmp_path_factory.mktemp("site"), take_network(), programs)
-    try:
-        site.start()
+    with run_site(tmp_path_factory) as site:
         yield Story(site)
-    finally:
-        site.stop()
 
 
 def request_token(story: Story, number: int, audience: str = "") -> str:

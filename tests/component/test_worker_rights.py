@@ -49,7 +49,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return find_programs(tmp_path_factory.mktemp("programs") / "bin")
 
 
-@pytest.fixture(scope="module", params=["static", "flannel"])
+@pytest.fixture(scope="module", params=["flannel", pytest.param("static", marks=pytest.mark.long)])
 def site(
     request: pytest.FixtureRequest, programs: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Site]:

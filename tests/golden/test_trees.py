@@ -7,6 +7,7 @@ and values made of them are replaced by [secret]. Files that are copied unchange
 import difflib
 import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,50 @@ def test_the_example_renders_as_reviewed(trees: Path, node: str) -> None:
     assert "\n".join(changes) == ""
 
 
+FLEET = Path(__file__).parent / "fleet"
+OTHERS = {"m2": "m1", "gpu1": "w1", "gpu2": "gpu1"}
+"""Node of the fleet → the node of the same roles with which it is compared."""
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    site = tmp_path_factory.mktemp("fleet")
+    shutil.copytree(FLEET, site, dirs_exist_ok=True)
+    inputs = Inputs(
+        description=site / "cluster.yaml", cache=Cache(site / "cache"), offline=True,
+        pins=Path(__file__).with_name("pins.yaml"),
+    )  # fmt: skip
+    render(inputs, site / "trees", text_only=True)
+    return site / "trees"
+
+
+@pytest.mark.parametrize("node", OTHERS)
+def test_nodes_of_a_fleet_differ_as_reviewed(fleet: Path, node: str) -> None:
+    """Only the lines that are different on hosts of the same roles."""
+    trees = {}
+    for name in (OTHERS[node], node):
+        env = (fleet / name / "node.env").read_text()
+        (address,) = re.findall(r"^ADDRESS='(.*)'$", env, re.MULTILINE)
+        own = re.compile(rf"\b({name}|{re.escape(address)})\b")
+        trees[name] = own.sub("[own]", dump(read_tree(fleet / name))).splitlines()
+    changes = difflib.unified_diff(*trees.values(), n=0, lineterm="")
+    text = "\n".join(line for line in changes if not line.startswith(("@@", "---", "+++"))) + "\n"
+    golden = FLEET / f"{node}.diff"
+    if "UPDATE_GOLDEN" in os.environ:
+        golden.write_text(text)
+    assert text == golden.read_text()
+
+
+def test_control_planes_know_how_single_kubelets_differ(fleet: Path) -> None:
+    """verify.sh compares the kubelet of every worker from each control plane."""
+    rows = (fleet / "m1/lib/kubelet-configz-nodes.tsv").read_text().splitlines()
+    assert [row.split("\t") for row in rows] == [
+        [name, *row]
+        for name in ("gpu1", "gpu2")
+        for row in (["volumePluginDir", '"/data/kubelet/volume-plugins"'], ["cpu", '"500m"'])
+    ]  # fmt: skip
+
+
 def test_text_only_needs_no_download_and_leaves_out_large_files(trees: Path) -> None:
     files = {path.relative_to(trees).as_posix() for path in trees.rglob("*") if path.is_file()}
     assert "worker1/rootfs/etc/systemd/system/kubelet.service" in files
@@ -90,4 +135,4 @@ def test_only_files_with_secrets_have_mode_0600(trees: Path) -> None:
         path.endswith((".key", ".kubeconfig", "encryption-config.yaml", "bootstrap-tokens.yaml"))
         for path in closed
     )
-    assert len(closed) == 18
+    assert len(closed) == 19

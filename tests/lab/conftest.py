@@ -1,6 +1,5 @@
 """The hosts that the lab's tests share, the order of its files, and what runs side by side."""
 
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,18 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from support.lab import (
-    CACHE,
     FIGURES,
-    PROJECT,
     Cluster,
     Host,
+    boot_cluster,
     build,
-    hosts_sh,
+    make_lab_directory,
     shared_lab,
     side_by_side,
 )
+from support.paths import LAB_CACHE
 from xdist.scheduler import LoadScopeScheduling
 
 HERE = Path(__file__).parent
@@ -119,19 +117,13 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def lab_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with the example's cluster.yaml and links to the lab's image archives."""
-    directory = tmp_path_factory.mktemp("cluster")
-    (directory / ".lab").mkdir()
-    for made in ("images", "packages"):
-        (directory / ".lab" / made).symlink_to(CACHE / made)
-    (directory / "examples").mkdir()
-    shutil.copy(PROJECT / "examples" / "lab.yaml", directory / "examples")
-    return directory
+    return make_lab_directory(tmp_path_factory.mktemp("cluster"))
 
 
 @pytest.fixture(scope="session")
 def product_cache() -> Path:
     """The cache that builds share, so that only one of them compresses."""
-    return CACHE / "product-cache"
+    return LAB_CACHE / "product-cache"
 
 
 @pytest.fixture(scope="session")
@@ -147,12 +139,10 @@ def lab_bundles(lab_directory: Path, product_cache: Path) -> Path:
 @pytest.fixture(scope="session")
 def cluster(lab_directory: Path, lab_bundles: Path, network: None) -> Cluster:
     """The example's five hosts, booted, with their bundles unpacked and nothing installed."""
-    nodes = yaml.safe_load((lab_directory / "examples" / "lab.yaml").read_text())["nodes"]
-    hosts = {node["name"]: Host(node["name"], node["address"]) for node in nodes}
-    hosts_sh("up", *(f"{host.name}={host.address}" for host in hosts.values()))
-    made = Cluster(directory=lab_directory, hosts=hosts)
-    made.before = dict(zip(hosts, side_by_side(Host.list_files, hosts.values()), strict=True))
-    side_by_side(lambda host: host.unpack(lab_bundles / f"lab-{host.name}.tar.gz"), hosts.values())
+    made = boot_cluster(lab_directory)
+    hosts = made.hosts.values()
+    made.before = dict(zip(made.hosts, side_by_side(Host.list_files, hosts), strict=True))
+    side_by_side(lambda host: host.unpack(lab_bundles / f"lab-{host.name}.tar.gz"), hosts)
     return made
 
 
@@ -180,7 +170,7 @@ def renew_tokens(cluster: Cluster, workers: list[Host]) -> None:
         [Path(sys.executable).parent / "bundler", "tokens", "renew", *names, "-c", description],
         check=True,
     )
-    build(description, cluster.dist, cache=CACHE / "product-cache")
+    build(description, cluster.dist, cache=LAB_CACHE / "product-cache")
     side_by_side(lambda host: host.unpack(cluster.bundle(host)), [cluster.masters[0], *workers])
     cluster.masters[0].run(f"/root/lab-{cluster.masters[0].name}/install.sh")
 

@@ -38,8 +38,13 @@ def test_sha256sums_names_every_tarball_with_its_digest(lab_bundles: Path) -> No
     listed = {name: digest for digest, name in (line.split("  ") for line in lines)}
     found = digests(lab_bundles)
     del found["SHA256SUMS"]
+    tarballs = [name for name in found if name.endswith(".tar.gz")]
+    assert len(tarballs) == 5
+    for name in tarballs:
+        line = (lab_bundles / f"{name}.sha256").read_text()
+        assert line == f"{found[name]}  {name}\n"
+        del found[f"{name}.sha256"]
     assert listed == found
-    assert sum(name.endswith(".tar.gz") for name in listed) == 5
     assert "RUNBOOK.md" in listed
 
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from support.lab import CACHE, FIGURES, Cluster, Host, build, docker, wait_for
+from support.lab import FIGURES, Cluster, Host, build, docker, wait_for
 from support.load import Api, Load, under_load
+from support.paths import LAB_CACHE
 
 pytestmark = pytest.mark.long
 NOT_RESTARTED = ("etcd.service", "kube-apiserver.service", "kubelet.service", "docker.service")
@@ -85,8 +86,8 @@ def renewal(running: Cluster, product_cache: Path, tmp_path_factory: pytest.Temp
     new = cluster.directory / "renewal"
     done = bundler(
         cluster, "certs", "renew", "--all", "--since", str(cluster.dist), "-o", str(new),
-        "--cache", str(product_cache), "--mirror", str(CACHE / "mirror"),
-        "--pins", str(CACHE / "pins.yaml"), "--offline",
+        "--cache", str(product_cache), "--mirror", str(LAB_CACHE / "mirror"),
+        "--pins", str(LAB_CACHE / "pins.yaml"), "--offline",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     directories = {

@@ -4,7 +4,10 @@ import json
 import re
 import time
 
+from support.command import run_bundler
 from support.lab import FIGURES, INSTALLED, Cluster, Host, side_by_side, wait_for
+
+from bundler.audit.versions import read_version
 
 LIMIT = 180  # seconds from the first install.sh to a green verify.sh, on 2 cores
 
@@ -32,11 +35,59 @@ def test_verify_reports_every_check_as_json(installed: Cluster) -> None:
         installed.masters[1].run("/opt/k8s/bundle/verify.sh --json 2>/dev/null").stdout
     )
     assert report["ok"] is True
-    assert len(report["checks"]) == 31
+    assert len(report["checks"]) == 32
     assert all(check["ok"] for check in report["checks"])
     seen = {check["name"]: check["seen"] for check in report["checks"]}
     assert "proxy-rules" in seen
+    assert seen["node-labels"] == "3 labels, 1 taints, 1 annotations on 2 workers"
     FIGURES.append(f"kube-proxy, asked for ipvs: {seen['proxy-rules']}")
+
+
+def test_a_worker_with_labels_registers_tainted_until_a_control_plane_has_set_them(
+    installed: Cluster,
+) -> None:
+    said = "".join(
+        host.output("journalctl -u kube-node-labeler.service -o cat") for host in installed.masters
+    )
+    assert (
+        "changed the Node worker2: it has the taint bundler/uninitialized, with which it registered"
+        in said
+    )
+    assert "changed the Node worker1" not in said
+    named = installed.kubectl("get nodes -l node-role.kubernetes.io/edge -o name")
+    assert named.split() == ["node/worker2"]
+
+
+def test_files_of_the_site_are_on_their_host_and_started_its_unit(installed: Cluster) -> None:
+    first, second = installed.workers
+    assert second.output("stat -c '%a %U:%G' /etc/site/agent.conf").strip() == "640 root:adm"
+    assert second.output("cat /etc/site/agent.conf") == "interval=60\n"
+    assert second.output("systemctl is-active site-agent.service").strip() == "active"
+    assert second.output("systemctl is-enabled site-agent.service").strip() == "enabled"
+    assert "no" in first.run("[ -e /etc/site/agent.conf ] && echo yes || echo no").stdout
+
+
+def test_the_audit_finds_what_is_true_for_these_versions(installed: Cluster) -> None:
+    done = run_bundler(["audit", installed.dist, "--fail-on", "high", "--json"], text=True)
+    assert done.returncode == 1, done.stderr
+    report = json.loads(done.stdout)
+    found = {(one["id"], one["component"], one["version"]) for one in report["vulnerabilities"]}
+    # runc 1.1.5 in the archive of Docker
+    for cve in ("CVE-2025-31133", "CVE-2025-52565", "CVE-2025-52881"):
+        assert (cve, "docker", "20.10.24") in found
+    assert ("CVE-2025-5187", "kubernetes", "1.20.2") in found
+    # Debian's nginx, in the bundles and in the image, has the fixes of 2026-11 or not
+    nginx = {
+        line.partition("@")[2].partition("?")[0].replace("%2B", "+")
+        for line in run_bundler(
+            ["inspect", installed.dist / "lab-master1.tar.gz", "--sbom"], text=True
+        ).stdout.splitlines()
+        if "pkg:deb/debian/nginx@" in line
+    }
+    assert len(nginx) == 1
+    is_fixed = read_version("deb", nginx.pop()) >= read_version("deb", "1.22.1-9+deb12u11")
+    assert is_fixed == (not any(one[0] == "CVE-2026-93479" for one in found))
+    assert report["compared"] > 100
 
 
 def test_verify_node_passes_on_each_host(installed: Cluster) -> None:
@@ -212,11 +263,20 @@ def test_systemd_finds_no_fault_with_any_unit(installed: Cluster) -> None:
             ". /opt/k8s/bundle/node.env; cd /etc/systemd/system && systemd-analyze verify $UNITS"
         )
         assert [line for line in said.splitlines() if "/etc/systemd/system/" in line] == []
+        boot = host.run("systemd-analyze verify multi-user.target", check=False)
+        assert "cycle" not in boot.stdout, boot.stdout
 
 
 def test_kubectl_and_openssl_read_what_was_made(installed: Cluster) -> None:
     master = installed.masters[0]
-    for name in ("admin", "controller-manager", "scheduler", "csr-approver", "node-remover"):
+    for name in (
+        "admin",
+        "controller-manager",
+        "scheduler",
+        "csr-approver",
+        "node-remover",
+        "node-labeler",
+    ):
         said = master.output(
             f"/opt/k8s/bin/kubectl --kubeconfig /etc/kubernetes/{name}.kubeconfig version --short"
         )

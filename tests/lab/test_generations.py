@@ -226,6 +226,7 @@ def interrupt_changes(site: Site, other: str, count: int, share: float = 1) -> N
         site.host.run(f"{site.bundle}/install.sh {QUICK}")
 
 
+@pytest.mark.long
 def test_a_kill_and_a_power_cut_during_a_change(site: Site) -> None:
     other = site.make_bundle(
         "for u in rootfs/etc/systemd/system/kube*.service; do echo '# two' >>$u; done;"
@@ -252,6 +253,7 @@ def test_a_power_cut_before_the_first_file_moves(site: Site) -> None:
     )
     assert set(site.installed()) > set(before)
     restart_without_power(site)
+    assert "Starting bundler-recover.service" in site.host.output("journalctl -b --no-pager")
     assert differences(before, site.installed()) == {}
     assert site.leftovers() == ""
     assert site.host.output(f"{site.bundle}/install.sh").strip() == "again: nothing to do"

@@ -14,9 +14,7 @@ from support.lab import INSTALLED, SOLO, Host, build, differences, hosts_sh
 POINTS = [
     # what, program, only with these arguments, at which call, before the kill
     ("while a file is copied", "cp", ".bundler-new", 5, 'head -c 1000 /dev/zero >"$(eval echo \\${$#})${1##*/}";'),
-    ("between two directories", "mv", ".bundler-new", 8, ""),
     ("between two files of a directory", "mv", ".bundler-new", 2, 'mv -f "$2" "$(eval echo \\${$#})";'),
-    ("after the files of a directory were replaced", "mv", ".bundler-new", 5, 'mv "$@";'),
     ("before daemon-reload", "systemctl", "daemon-reload", 1, ""),
     ("before the units are enabled", "systemctl", " enable ", 1, ""),
     ("between two restarts", "systemctl", " restart ", 4, ""),
@@ -83,7 +81,10 @@ def check_files(host: Host, directory: str, with_packages: dict[str, str]) -> No
     assert read_files(host, list(expected)) == expected
     paths = set(expected)
     units = host.output(". /opt/k8s/bundle/node.env; echo $BOOT_UNITS $UNITS").split()
-    wants = {".service": "multi-user.target.wants", ".timer": "timers.target.wants"}
+    wants = {
+        ".service": "multi-user.target.wants", ".path": "multi-user.target.wants",
+        ".timer": "timers.target.wants",
+    }  # fmt: skip
     paths |= {f"/etc/systemd/system/{wants[Path(unit).suffix]}/{unit}" for unit in units}
     paths |= {"/etc/kubernetes/kubelet.kubeconfig"}
     after = host.list_files(INSTALLED)

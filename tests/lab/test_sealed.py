@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from support.lab import CACHE, INSTALLED, Cluster, Host, build, docker, hosts_sh, side_by_side
+from support.lab import INSTALLED, Cluster, Host, build, docker, hosts_sh, side_by_side
+from support.paths import LAB_CACHE
 from support.sealed_bundles import list_members, list_needles, search
 
 pytestmark = pytest.mark.long
@@ -33,8 +34,8 @@ class Sealed:
     @property
     def options(self) -> list[str]:
         state = self.cluster.directory / "examples/lab.yaml"
-        return ["-c", str(state), "--cache", str(CACHE / "product-cache"), "--pins",
-                str(CACHE / "pins.yaml"), "--mirror", str(CACHE / "mirror"), "--offline"]  # fmt: skip
+        return ["-c", str(state), "--cache", str(LAB_CACHE / "product-cache"), "--pins",
+                str(LAB_CACHE / "pins.yaml"), "--mirror", str(LAB_CACHE / "mirror"), "--offline"]  # fmt: skip
 
     def install(self, host: Host, arguments: str = "") -> subprocess.CompletedProcess[str]:
         """Without a terminal."""
@@ -85,7 +86,7 @@ def test_no_secret_of_the_state_is_in_the_sealed_tarballs(sealed: Sealed) -> Non
     assert sealed.codes.keys() == cluster.hosts.keys() - {BY_KEY}
     other = cluster.directory / "other"
     build(
-        cluster.directory / "examples/lab.yaml", other, cache=CACHE / "product-cache",
+        cluster.directory / "examples/lab.yaml", other, cache=LAB_CACHE / "product-cache",
         arguments=("--new-state", "--state", str(cluster.directory / "other.state")),
     )  # fmt: skip
     for name in cluster.hosts:

@@ -14,11 +14,11 @@ from bundler.cache.store import Cache
 from bundler.pipeline import render
 from bundler.project import Inputs
 
-OTHERS = ("busybox", "bash")
+NAMES = tuple(shell[0] for shell in SHELLS)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Slow tests run under dash and, in turn, one other shell; `make test-long` runs them under all."""
+    """Each case of a slow test runs under one shell, in turn; `make test-long` runs all under all."""
     if CHOSEN != [""]:
         return
     ids = {item.nodeid for item in items}
@@ -29,15 +29,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _is_its_turn(item: pytest.Item, ids: set[str]) -> bool:
     test, _, parameters = item.nodeid.partition("[")
-    shell = next((name for name in OTHERS if name in parameters.rstrip("]").split("-")), None)
+    shell = next((name for name in NAMES if name in parameters.rstrip("]").split("-")), None)
     if not shell or not item.get_closest_marker("slow"):
         return True
-    if f"{test}[{parameters.replace(shell, 'dash', 1)}" not in ids:
-        return True  # this case runs under one shell only
-    return shell == OTHERS[zlib.crc32(test.encode()) % len(OTHERS)]
+    same_case = {name: f"{test}[{parameters.replace(shell, name, 1)}" for name in NAMES}
+    shells = [name for name in NAMES if same_case[name] in ids]
+    return shell == shells[zlib.crc32(same_case[NAMES[0]].encode()) % len(shells)]
 
 
-@pytest.fixture(params=SHELLS, ids=[shell[0] for shell in SHELLS])
+@pytest.fixture(params=SHELLS, ids=NAMES)
 def sh(request: pytest.FixtureRequest) -> Sh:
     """One of the shells, ready to run scripts."""
 

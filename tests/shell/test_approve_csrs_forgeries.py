@@ -224,7 +224,7 @@ def watcher(request: pytest.FixtureRequest, host: Path) -> Iterator[Callable[[],
     def await_looks() -> list[str]:
         looks = host / "looks"
         wanted = (len(looks.read_text()) if looks.exists() else 0) + 4
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while not looks.exists() or len(looks.read_text()) < wanted:
             assert time.monotonic() < end
             time.sleep(0.02)

@@ -27,6 +27,7 @@ FORMER_NAMES = {
     "transaction/dry-run": "report",
     "transaction/host-diff": "plan",
     "transaction/payload": "absent",
+    "transaction/report": "outcome",  # the former layout had none
 }
 INSTALLED = "opt/k8s/bundle/install.sh"
 
@@ -95,6 +96,7 @@ def test_a_host_rolls_back_to_the_former_layout_by_itself(site: Site) -> None:
     assert site.run(site.root / INSTALLED).stdout == "worker1: nothing to do\n"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_installed_scripts_switch_between_the_layouts(site: Site) -> None:
     former = site.installed()
@@ -106,6 +108,7 @@ def test_the_installed_scripts_switch_between_the_layouts(site: Site) -> None:
         assert (site.installed(), site.current()) == (files, number)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_skipped_checks_stay_skipped_in_a_rollback_to_the_former_layout(site: Site) -> None:
     site.host.forbid("net.ipv4.ip_forward")
@@ -117,7 +120,9 @@ def test_skipped_checks_stay_skipped_in_a_rollback_to_the_former_layout(site: Si
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("after", ["boot", "forward", "back"])
+@pytest.mark.parametrize(
+    "after", ["boot", *(pytest.param(way, marks=pytest.mark.long) for way in ("forward", "back"))]
+)
 def test_a_killed_change_of_the_layout_leaves_one_generation_or_the_other(
     site: Site, after: str
 ) -> None:

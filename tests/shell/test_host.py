@@ -207,6 +207,18 @@ def test_settings_are_set_and_restored(worker: FakeHost) -> None:
     assert worker.sysctl("fs.inotify.max_user_instances").read_text() == "128\n"
 
 
+def test_a_setting_of_several_words_is_set_and_restored(worker: FakeHost) -> None:
+    edit_facts(worker, "SYSCTLS='", "SYSCTLS='net.ipv4.tcp_rmem=4096+87380+6291456 ")
+    file = worker.sysctl("net.ipv4.tcp_rmem")
+    file.write_text("4096\t131072\t6291456\n")
+    assert worker.install().returncode == 0
+    assert file.read_text() == "4096 87380 6291456\n"
+    file.write_text("4096\t87380\t6291456\n")  # as the kernel shows it
+    assert worker.install().stdout == NOTHING.format("worker1")
+    worker.uninstall()
+    assert file.read_text() == "4096\t131072\t6291456\n"
+
+
 def test_a_higher_limit_of_the_host_stays(worker: FakeHost) -> None:
     worker.sysctl("fs.inotify.max_user_watches").write_text("9999999\n")
     worker.sysctl("fs.file-max").write_text("18446744073709551615\n")  # of older kernels
@@ -277,7 +289,7 @@ def test_a_host_without_br_netfilter_is_refused(worker: FakeHost) -> None:
     forget_bridge(worker, "exit 1")
     done = worker.install()
     assert done.returncode == 3
-    assert "boot a kernel with br_netfilter" in done.stderr
+    assert "boot a kernel that has them (net.bridge: br_netfilter)" in done.stderr
 
 
 # Advice

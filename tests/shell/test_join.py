@@ -115,3 +115,17 @@ def test_missing_volumes_are_reported(sh: Sh, tmp_path: Path) -> None:
     shutil.copy(RESOURCES / "join.sh", tmp_path)
     done = sh(tmp_path / "join.sh")
     assert (done.returncode, "no volumes (NAME.sha256) next to join.sh" in done.stderr) == (2, True)
+
+
+def test_a_file_that_was_not_split_is_checked_next_to_volumes(sh: Sh, volumes: Path) -> None:
+    whole = volumes / "lab-three.tar.gz"
+    write_pieces([CONTENT], whole)
+    done = sh(volumes / "join.sh", "--check")
+    assert done.returncode == 0, done.stderr
+    assert "lab-three.tar.gz: complete, not in volumes\n" in done.stdout
+    whole.write_bytes(CONTENT[1:])
+    done = sh(volumes / "join.sh")
+    assert (done.returncode, "lab-three.tar.gz: damaged" in done.stderr) == (1, True)
+    assert (volumes / "lab-one.tar.gz").is_file()
+    whole.unlink()
+    assert "lab-three.tar.gz: missing" in sh(volumes / "join.sh").stderr

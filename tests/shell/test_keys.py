@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
 from support.shells import TEMPLATES, Sh, write_program
@@ -90,6 +91,23 @@ def test_hosts_read_the_ids_that_the_builder_writes(run: Run, tmp_path: Path, ki
     ]
 
 
+def test_the_plugin_of_a_key_management_service_is_an_id_too(run: Run, tmp_path: Path) -> None:
+    write_keys(tmp_path, "ecdsa-p256", 1)
+    providers = [
+        {"kms": {"apiVersion": "v2", "name": "vault", "endpoint": "unix:///x.sock", "timeout": "3s"}},
+        {"aescbc": {"keys": [{"name": "key1", "secret": "c2VjcmV0"}]}}, {"identity": {}},
+    ]  # fmt: skip
+    config = {
+        "apiVersion": "apiserver.config.k8s.io/v1", "kind": "EncryptionConfiguration",
+        "resources": [{"resources": ["secrets"], "providers": providers}],
+    }  # fmt: skip
+    (tmp_path / "encryption-config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    said = run(f"print_key_ids {tmp_path}")
+    assert said[2:] == [
+        "SECRETS_WRITTEN_WITH='kms:vault'", "SECRETS_READ_WITH='kms:vault aescbc:key1'",
+    ]  # fmt: skip
+
+
 def test_a_rendered_bundle_says_the_ids_of_its_own_files(run: Run, trees: Trees) -> None:
     bundle = trees / "master1"
     said = (bundle / "state.env").read_text().splitlines()
@@ -123,6 +141,27 @@ def write_etcd(tmp_path: Path, *pages: str) -> None:
         tmp_path / "bin/fake",
         f"""echo "$2" >>{tmp_path}/asked; cat {tmp_path}/page$(($(wc -l <{tmp_path}/asked)))""",
     )
+
+
+def test_configmaps_are_listed_after_secrets_where_they_are_encrypted(
+    run: Run, tmp_path: Path
+) -> None:
+    write_etcd(
+        tmp_path,
+        make_page({"/registry/secrets/default/a": b"k8s:enc:kms:v2:vault:x"}),
+        make_page({"/registry/configmaps/default/b": b"k8s:enc:aescbc:v1:key1:x"}, more=True),
+        make_page({"/registry/configmaps/kube-system/c": b"k8s\x00plain"}),
+    )
+    said = run(f"ENCRYPTED_RESOURCES='secrets configmaps'; {SCAN}")
+    assert said == [
+        "kms:vault default/a", "aescbc:key1 default/b configmaps", "plain kube-system/c configmaps", "complete",
+    ]  # fmt: skip
+    asked = (tmp_path / "asked").read_text().split()
+    assert asked == [
+        "/registry/secrets/",
+        "/registry/configmaps/",
+        "/registry/configmaps/default/b!",
+    ]
 
 
 def test_the_key_of_each_secret_is_read_from_etcd(run: Run, tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """uninstall.sh --leave and forget-node.sh: how hosts leave a cluster."""
 
-import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -31,7 +30,7 @@ LABEL = """\
 # What leave.sh needs in addition to the script of drain_api.py.
 LEAVE = """
 . {lib}/transaction/mounts.sh; . {lib}/coordination/leave.sh
-prefix={work}/root PLANNED_TAINTS=gpu=yes:NoSchedule ADDRESS=192.0.2.2 ROLES='etcd control-plane worker' ETCD_VERSION=3.4.23
+prefix={work}/root PLANNED_TAINTS=gpu=yes:NoSchedule PLANNED_LABELS=node-role.kubernetes.io/gpu ADDRESS=192.0.2.2 ROLES='etcd control-plane worker' ETCD_VERSION=3.4.23
 DATA_PATHS={work}/data/etcd
 ETCD_ENDPOINTS='https://192.0.2.1:2379 https://192.0.2.2:2379 https://192.0.2.3:2379'
 systemctl() {{ echo "$*" >>{work}/api/systemctl; }}
@@ -158,6 +157,7 @@ def test_a_host_that_is_installed_again_takes_its_request_back(site: Site) -> No
     site.write("nodes", NODES.replace("w1||", "w1|true|"))
     site.write("nobody-deletes", "")
     (site.directory / "store/cordoned").write_text("now\n")
+    site.write("cordoned", "now")
     assert site.run("uncordon_node")[0] == 0
     assert '"labels":{"bundler/leave":null}' in site.read("calls")
 
@@ -221,28 +221,105 @@ def test_it_refuses_if_the_api_does_not_answer(site: Site) -> None:
     )
 
 
-def test_a_dead_host_is_removed_by_forget_node(sh: Sh, tmp_path: Path) -> None:
-    site = Site(sh, tmp_path)
-    write_program(tmp_path / "bin/kubectl", f'echo "$*" >>{tmp_path}/api/calls')
-    (tmp_path / "bundle").mkdir()
-    (tmp_path / "bundle/lib").symlink_to(TEMPLATES / "common/lib")
-    (tmp_path / "bundle/node.env").write_text(
-        "NODE='m1' NODES='m1|192.0.2.1|etcd m4|192.0.2.4|etcd' API_LOCAL='https://192.0.2.1:6443' ETCD_ENDPOINTS='https://192.0.2.1:2379'\n"
+KUBECTL_OF_ADMIN = r"""
+cd {work}/api
+case " $* " in
+    *' get node '*) cat node ;;
+    *' get nodes '*) echo 'm1 w1' ;;
+    *' delete node '*) [ ! -e api-down ] || exit 1; : >node; echo "deleted ${{*##* node }}" >>deleted ;;
+esac
+"""
+
+
+class Remaining(Site):
+    """The control plane m1, whose bundle plans m1 and m4. The Node of w1 is in the file `node`."""
+
+    def __init__(self, sh: Sh, directory: Path) -> None:
+        super().__init__(sh, directory)
+        write_program(directory / "bin/kubectl", KUBECTL_OF_ADMIN.format(work=directory))
+        etcdctl = directory / "bin/etcdctl"
+        health = "*'endpoint health') [ -e healthy ] || exit 1 ;;"
+        etcdctl.write_text(etcdctl.read_text().replace("case $* in", f"case $* in\n    {health}"))
+        (directory / "bundle").mkdir()
+        (directory / "bundle/lib").symlink_to(TEMPLATES / "common/lib")
+        (directory / "bundle/node.env").write_text(
+            "NODE='m1' NODES='m1|192.0.2.1|etcd m4|192.0.2.4|etcd' API_LOCAL='https://192.0.2.1:6443' ETCD_ENDPOINTS='https://192.0.2.1:2379'\n"
+        )
+        script = (LIBEXEC / "forget-node.sh").read_text()
+        (directory / "forget-node.sh").write_text(
+            script.replace("bundle=/opt/k8s/bundle", f"bundle={directory}/bundle")
+        )
+        self.write("node", "w1|Unknown|192.0.2.2")
+        self.write("deleted", "")
+
+    def forget(self, name: str) -> tuple[int, str]:
+        path = f"{self.directory}/bin:/usr/bin:/bin"
+        done = self.sh(self.directory / "forget-node.sh", name, PATH=path)
+        return done.returncode, done.stdout + done.stderr
+
+
+@pytest.fixture
+def remaining(sh: Sh, tmp_path: Path) -> Remaining:
+    return Remaining(sh, tmp_path)
+
+
+def test_a_dead_host_that_is_not_planned_any_more_is_forgotten(remaining: Remaining) -> None:
+    assert remaining.forget("w1")[0] == 0
+    assert remaining.read("deleted") == "deleted w1 --ignore-not-found\n"
+    assert "aaa2" not in remaining.read("members")
+
+
+def test_a_run_that_failed_between_its_steps_is_completed(remaining: Remaining) -> None:
+    unstarted = f"{MEMBERS}aaa5, unstarted, , https://192.0.2.5:2380, , false\n"
+    remaining.write("members", unstarted)
+    remaining.write("node", "w5|Unknown|192.0.2.5")
+    remaining.write("api-down", "")
+    assert remaining.forget("w5")[0] == 1
+    assert remaining.read("members") == MEMBERS
+    (remaining.directory / "api/api-down").unlink()
+    assert remaining.forget("w5") == (0, "etcd has no member w5\n")
+    assert remaining.read("deleted") == "deleted w5 --ignore-not-found\n"
+
+
+def test_a_member_that_never_started_is_found_by_its_planned_address(remaining: Remaining) -> None:
+    remaining.write("members", f"{MEMBERS}aaa4, unstarted, , https://192.0.2.4:2380, , false\n")
+    remaining.write("node", "")
+    assert remaining.forget("m4")[0] == 0
+    assert remaining.read("members") == MEMBERS
+    assert remaining.forget("m4") == (0, "etcd has no member m4\n")
+
+
+def test_a_host_that_runs_is_not_forgotten(remaining: Remaining) -> None:
+    remaining.write("node", "w1|True|192.0.2.2")
+    code, said = remaining.forget("w1")
+    assert code == 3
+    assert "the Node w1 is Ready: its kubelet runs. Fix: on that host uninstall.sh --leave" in said
+    remaining.write("node", "")
+    remaining.write("healthy", "")
+    code, said = remaining.forget("w1")
+    assert code == 3
+    assert "the member w1 of etcd at https://192.0.2.2:2379 is healthy" in said
+    assert (remaining.read("members"), remaining.read("deleted")) == (MEMBERS, "")
+
+
+def test_a_name_that_nothing_has_is_refused(remaining: Remaining) -> None:
+    remaining.write("node", "")
+    remaining.write("members", f"{MEMBERS}aaa5, unstarted, , https://192.0.2.5:2380, , false\n")
+    code, said = remaining.forget("w7")
+    assert code == 3
+    assert (
+        "is named w7. Nodes: m1 w1; members of etcd: m1 w1 m3; members that never started" in said
     )
-    script = tmp_path / "forget-node.sh"
-    shutil.copy(LIBEXEC / "forget-node.sh", script)
-    script.write_text(
-        script.read_text().replace("bundle=/opt/k8s/bundle", f"bundle={tmp_path}/bundle")
-    )
-    path = f"{tmp_path}/bin:/usr/bin:/bin"
-    assert sh(script, "w1", PATH=path).returncode == 0
-    assert "delete node w1" in site.read("calls")
-    assert "aaa2" not in site.read("members")
-    again = sh(script, "w1", PATH=path)
-    assert (again.returncode, again.stdout) == (0, "etcd has no member w1\n")
-    site.write("members", f"{MEMBERS}aaa4, unstarted, , https://192.0.2.4:2380, , false\n")
-    assert sh(script, "m4", PATH=path).returncode == 0
-    assert site.read("members") == MEMBERS
+    assert "aaa5 (https://192.0.2.5:2380): etcdctl member remove ID" in said
+
+
+def test_forget_node_names_its_usage(remaining: Remaining) -> None:
     for wrong in ("", "m1", "--help", "a;b"):
-        assert sh(script, wrong, PATH=path).returncode == 2
-    assert "m1, https" in site.read("members")
+        assert remaining.forget(wrong)[0] == 2
+    assert remaining.read("members") == MEMBERS
+
+
+def test_an_etcd_that_does_not_answer_is_not_taken_for_no_member(remaining: Remaining) -> None:
+    remaining.write("etcd-down", "")
+    assert remaining.forget("w1")[0] == 1
+    assert remaining.read("deleted") == ""

@@ -3,7 +3,8 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,13 +43,13 @@ Uninstall = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def uninstall(host: FakeHost, tmp_path: Path) -> Uninstall:
+def uninstall(host: FakeHost, kept: Path) -> Uninstall:
     """Run it in a mount namespace after a setup; its output ends with what is mounted and what is kept."""
     if os.getuid() != 0:
         pytest.skip("mounts cannot be made: only root may")
 
     def run(setup: str, *options: str) -> subprocess.CompletedProcess[str]:
-        text = MOUNTED.format(setup=setup, root=host.root, kept=tmp_path / "kept")
+        text = MOUNTED.format(setup=setup, root=host.root, kept=kept)
 
         def in_namespace(
             script: Path, *arguments: str, **environment: str
@@ -65,11 +66,12 @@ def uninstall(host: FakeHost, tmp_path: Path) -> Uninstall:
 
 
 @pytest.fixture
-def kept(tmp_path: Path) -> Path:
-    """What a storage server or another disk has."""
-    (tmp_path / "kept").mkdir()
-    (tmp_path / "kept/precious").write_text("data")
-    return tmp_path / "kept"
+def kept() -> Iterator[Path]:
+    """What a storage server or another disk has: not in memory, as tmp_path may be."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
+        (Path(directory) / "kept").mkdir()
+        (Path(directory) / "kept/precious").write_text("data")
+        yield Path(directory) / "kept"
 
 
 def mount(source: Path, target: Path) -> str:

@@ -17,11 +17,11 @@ SYSTEMD_SYSCTL = Path("/lib/systemd/systemd-sysctl")
 
 needs_namespaces = pytest.mark.skipif(
     os.getuid() != 0 or not SYSTEMD_SYSCTL.exists() or not shutil.which("unshare"),
-    reason="systemd cannot apply settings in a namespace: no root, systemd-sysctl or unshare here",
+    reason="systemd cannot apply settings in a namespace: there is no systemd-sysctl or unshare, or the user is not root",
 )
 needs_analyze = pytest.mark.skipif(
     not shutil.which("systemd-analyze"),
-    reason="units cannot be read by systemd: no systemd-analyze here",
+    reason="units cannot be read by systemd: there is no systemd-analyze",
 )
 
 
@@ -66,6 +66,17 @@ def test_a_host_with_the_bundles_files_only_has_no_override(host: Host) -> None:
     host.write("/etc/cni/net.d/10-bridge.conflist", "{}")
     host.write("/proc/cmdline", "root=/dev/sda1 quiet\n")
     assert host.overrides() == []
+
+
+def test_a_value_of_several_words_may_be_written_with_tabs(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"{__name__}.SYSCTLS", "net.ipv4.tcp_rmem=4096+87380+6291456")
+    host.write("/etc/sysctl.d/99-z.conf", "net.ipv4.tcp_rmem = 4096\t87380  6291456\n")
+    assert host.overrides() == []
+    host.write("/etc/sysctl.d/99-z.conf", "net.ipv4.tcp_rmem = 1 2 3\n")
+    (found,) = host.overrides()
+    assert found[2] == "set it to 4096 87380 6291456 there, or remove the line"
 
 
 FORWARDING = [

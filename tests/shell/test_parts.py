@@ -1,5 +1,6 @@
 """The head of each shell part declares the variables that it needs and sets."""
 
+import re
 from functools import cache
 from pathlib import Path
 
@@ -47,6 +48,25 @@ def test_what_a_part_needs_is_set_by_a_script_or_another_part(path: Path) -> Non
     assert set(read_head(path, "needs") or ()) <= list_declared() | ENVIRONMENT
 
 
+OWN_OPTIONS = {"transaction/payload": {"payload"}, "transaction/seal": {"unseal_file"}}
+"""Options whose value a part makes complete: only it reads them after that."""
+
+
+def test_a_part_changes_an_option_of_install_only_if_it_says_so() -> None:
+    """Parts share all variables: a helper's own `machine=amd64` once asked for JSON on a closed descriptor."""
+    script = TEMPLATES / "common" / "install.sh"
+    text = script.read_text()
+    options = set(re.findall(r"([a-z_]+)=", text.split("parse_options() {")[1].split("while [")[0]))
+    assert {"machine", "dry_run", "slot_wait", "result"} <= options
+    parts = re.search(r"^for part in (.*?); do$", text, re.DOTALL | re.MULTILINE)
+    assert parts
+    for name in parts[1].replace("\\\n", " ").split():
+        part = script.parent / "lib" / f"{name}.sh"
+        changed = read_variables(part).sets & options
+        told = {*(read_head(part, "sets") or ()), *OWN_OPTIONS.get(name, ())}
+        assert changed <= told, name
+
+
 def test_the_reader_of_variables_sees_every_form(tmp_path: Path) -> None:
     script = tmp_path / "part.sh"
     script.write_text(
@@ -58,3 +78,14 @@ f() { e=$((${g:-0} + z + $(now) - 1)); echo "${a%%$w}" '$no'; awk '{ print $NF }
     found = read_variables(script)
     assert found.sets == {"a", "b", "c", "d", "e"}
     assert found.needs == {"g", "w", "x", "y", "z"}
+
+
+def test_no_function_returns_without_a_status() -> None:
+    """In a trap, bash's `return` has the status from before the trap: it made a success a failure."""
+    bare = re.compile(r"^(?!\s*#).*\breturn(?=\s*(;|$|\}|\)))", re.MULTILINE)
+    found = [
+        f"{path.relative_to(TEMPLATES)}: {match[0].strip()}"
+        for path in sorted(TEMPLATES.rglob("*.sh*"))
+        for match in bare.finditer(path.read_text())
+    ]
+    assert found == []

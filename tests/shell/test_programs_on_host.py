@@ -26,9 +26,7 @@ is_from() {{ false; }}
 {commands}
 cat "$work/failures"
 """
-ROOT = pytest.mark.skipif(
-    os.geteuid() != 0, reason="another user cannot attack: only root can mount"
-)
+ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="mounts cannot be made: only root may")
 
 
 @dataclass

@@ -7,7 +7,7 @@ from support.shells import TEMPLATES, Sh, write_program
 
 LIB = TEMPLATES / "common/lib"
 SCRIPT = """
-ENDPOINT=https://192.0.2.9:8443 KUBELET_ROOT={work}/kubelet FEATURES='flannel flannel-kubernetes'
+ENDPOINT=https://192.0.2.9:8443 KUBELET_ROOT={work}/kubelet FEATURES='flannel flannel-{store}' live={work}
 . {lib}/core/https.sh; . {lib}/transaction/units.sh; . {lib}/transaction/ready.sh
 https_status() {{ cat {work}/status; }}
 ready_flannel flannel.service
@@ -34,6 +34,21 @@ def test_flannel_waits_for_the_certificate_of_the_kubelet_and_for_the_api(
         (tmp_path / "kubelet/pki/kubelet-client-current.pem").touch()
     (tmp_path / "status").write_text(status)
     script = tmp_path / "script.sh"
-    script.write_text(SCRIPT.format(work=tmp_path, lib=LIB))
+    script.write_text(SCRIPT.format(work=tmp_path, lib=LIB, store="kubernetes"))
     done = sh(script, PATH=f"{tmp_path}/bin:/usr/bin:/bin")
+    assert (done.stdout, done.stderr) == (said, "")
+
+
+@pytest.mark.parametrize("waits_for", ["", "the network configuration is not in etcd yet\n"])
+def test_flannel_waits_for_the_proxies_in_front_of_etcd(
+    sh: Sh, tmp_path: Path, waits_for: str
+) -> None:
+    write_program(tmp_path / "bin/systemctl", "echo activating\n")
+    if waits_for:  # flannel-wait.sh writes it
+        (tmp_path / "run/flannel").mkdir(parents=True)
+        (tmp_path / "run/flannel/reason").write_text(waits_for)
+    script = tmp_path / "script.sh"
+    script.write_text(SCRIPT.format(work=tmp_path, lib=LIB, store="etcd"))
+    done = sh(script, PATH=f"{tmp_path}/bin:/usr/bin:/bin")
+    said = f"{waits_for}2\n" if waits_for else "systemd says activating\n1\n"
     assert (done.stdout, done.stderr) == (said, "")

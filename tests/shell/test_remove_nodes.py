@@ -18,6 +18,7 @@ cd {directory}
 case " $* " in
     *' delete --help '*) echo "{help}"; exit ;;
     *' get nodes '*) [ ! -e down ] || {{ echo 'connection refused' >&2; exit 1; }}; cat nodes ;;
+    *' get configmap bundler-node-labels '*) [ ! -e no-record ] || {{ echo 'etcd timed out' >&2; exit 1; }}; cat record ;;
     *' get lease '*) [ ! -e no-leases ] || {{ echo 'etcd timed out' >&2; exit 1; }}; cat lease ;;
     *' delete '*)
         [ ! -e conflict ] || {{ echo 'the object has been modified' >&2; exit 1; }}
@@ -38,6 +39,7 @@ class Plane:
         self.offer("--raw='': Raw URI")
         self.write("nodes", "")
         self.write("lease", BEFORE)
+        self.write("record", "")
 
     def offer(self, help_text: str) -> None:
         """What kubectl's help says; without --raw kubectl is that of 1.15."""
@@ -152,6 +154,45 @@ def test_marks_of_the_host_the_plan_and_kubernetes_keep_no_node(
     assert plane.look() == "deleted the Node w1: its host leaves\n"
 
 
+RECORD = (
+    "_plan 0123\n"
+    "w1 {uid} label|node-role.kubernetes.io/gpu|- taint|pool:NoSchedule|batch taint|gpu:NoExecute|-\n"
+    "w2 u-w2 label|k8s.io/x|1\n"
+)
+
+
+def test_what_a_control_plane_has_set_keeps_no_node(plane: Plane) -> None:
+    plane.write("record", RECORD.format(uid="u-w1"))
+    plane.ask(
+        taints="pool=batch:NoSchedule gpu:NoExecute ", labels=f"node-role.kubernetes.io/gpu {OWN}"
+    )
+    assert plane.look() == "deleted the Node w1: its host leaves\n"
+
+
+@pytest.mark.parametrize(
+    ("uid", "taints", "labels", "mark"),
+    [
+        ("u-w1", "pool=other:NoSchedule ", OWN, "the taint pool=other:NoSchedule"),
+        ("u-w1", "pool=batch:NoExecute ", OWN, "the taint pool=batch:NoExecute"),
+        ("u-w1", "-", f"k8s.io/x {OWN}", "the label k8s.io/x"),  # that is w2's
+        ("former", "gpu:NoExecute ", OWN, "the taint gpu:NoExecute"),
+    ],
+)
+def test_only_what_was_set_on_this_very_node_counts(
+    plane: Plane, uid: str, taints: str, labels: str, mark: str
+) -> None:
+    plane.write("record", RECORD.format(uid=uid))
+    plane.ask(taints=taints, labels=labels)
+    assert plane.look().startswith(f"kept the Node w1: it has {mark}, which an administrator set")
+
+
+def test_a_record_that_cannot_be_read_is_no_permission(plane: Plane) -> None:
+    plane.ask()
+    plane.write("no-record", "")
+    assert plane.look() == "cannot read the ConfigMap bundler-node-labels: etcd timed out\n"
+    assert plane.read("deleted") == ""
+
+
 def test_the_node_of_a_host_that_was_installed_again_is_kept(plane: Plane) -> None:
     plane.ask()
     plane.write("lease", AFTER)
@@ -195,7 +236,7 @@ def test_a_list_that_fails_is_reported_and_deletes_nothing(plane: Plane) -> None
 
 
 def wait_for(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -216,5 +257,5 @@ def test_the_service_prints_each_decision_once_and_ends_at_a_signal(tmp_path: Pa
     wait_for(lambda: "deleted the Node w2" in plane.read("log"))
     plane.write("nodes", "")
     service.terminate()
-    assert service.wait(timeout=10) == 0
+    assert service.wait(timeout=60) == 0
     assert plane.read("log").count("kept the Node w1") == 1

@@ -4,8 +4,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import yaml
-from support.descriptions import write_archive, write_description
+from support.descriptions import write_description
 from support.shells import PINS
 
 from bundler.cache.store import Cache
@@ -20,9 +19,6 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 def test_shellcheck_accepts_every_script_of_every_example(tmp_path: Path, name: str) -> None:
     text = (EXAMPLES / f"{name}.yaml").read_text()
     (tmp_path / "cluster.yaml").write_text(text)
-    for image in yaml.safe_load(text)["images"]:
-        if "file" in image:
-            write_archive(tmp_path / image["file"], image["ref"])
     inputs = Inputs(description=tmp_path / "cluster.yaml", cache=Cache(tmp_path / "cache"))
     trees = render(inputs, tmp_path / "trees", text_only=True)
     scripts = [

@@ -28,6 +28,7 @@ HOT_RELOADED = [
     f"{ETCD}/peer.key",
     f"{ETCD}/healthcheck-client.crt",
     "rootfs/etc/kubernetes/csr-approver.kubeconfig",
+    "rootfs/etc/kubernetes/node-labeler.kubeconfig",
     "rootfs/etc/kubernetes/node-remover.kubeconfig",
     "rootfs/etc/kubernetes/admin.kubeconfig",
 ]

@@ -19,6 +19,7 @@ COMMON = TEMPLATES / "common"
 # No process listens on these ports of the loopback network.
 NODE_ENV = """CLUSTER='a "b" \\c'
 NODE='one'
+FEATURES=''
 ROLES='{roles}'
 CLOSED_PORTS='8080 10255'
 ENDPOINT='https://localhost:{port}'
@@ -27,6 +28,7 @@ NODES='one|127.9.9.1|etcd,control-plane,worker 10|127.9.9.2|worker'
 ETCD_ENDPOINTS='https://127.9.9.1:2379 https://127.9.9.3:2379'
 VERIFY_IMAGE='{image}'
 ACCEPTED='one-thing another'
+LINE_ENDS='kubernetes-1.20:2022-02-28 debian-99:2999-01-01 etcd-3.4:2026-06-01'
 """
 # Stores the namespace in a file; `create` writes to it which run it belongs to.
 KUBECTL = """echo "$*" >>{d}/calls
@@ -134,11 +136,19 @@ def test_every_failure_is_reported_as_valid_json(run: Run, tmp_path: Path) -> No
     report = json.loads(done.stdout)
     assert (report["cluster"], report["node"], report["ok"]) == ('a "b" \\c', "one", False)
     assert report["accepted"] == ["one-thing", "another"]
+    assert report["ended"] == [
+        {"name": "kubernetes-1.20", "date": "2022-02-28"},
+        {"name": "etcd-3.4", "date": "2026-06-01"},
+    ]
     names = [check["name"] for check in report["checks"]]
-    assert len(names) == len(set(names)) == 31
+    assert len(names) == len(set(names)) == 32
     # no process runs, so no unsafe port is open
     assert [check["name"] for check in report["checks"] if check["ok"]] == ["ports-closed"]
-    assert all(check["expected"] and check["seen"] and check["look"] for check in report["checks"])
+    assert [
+        check
+        for check in report["checks"]
+        if not all(check[key] for key in ("expected", "seen", "look"))
+    ] == []
     assert (tmp_path / "calls").read_text() == ""
 
 
@@ -149,7 +159,9 @@ def test_the_table_shows_what_was_expected_what_was_seen_and_a_command(run: Run)
     assert [row.split(":")[0] for row in rows if row] == [
         "FAILED  etcd           etcd-members", "expected", "seen", "run",
         "FAILED  control plane  apiserver-ready", "expected", "seen", "run",
-        "This cluster accepts weak settings", 'Cluster a "b" \\c',
+        "This cluster accepts weak settings",
+        "Upstream no longer maintains kubernetes-1.20 (end of life 2022-02-28), etcd-3.4 (end of life 2026-06-01) (RUNBOOK.md).",
+        'Cluster a "b" \\c',
     ]  # fmt: skip
     assert "2 of 2 checks failed" in rows[-1]
     assert "127.9.9.1" in done.stdout
@@ -183,6 +195,51 @@ def test_its_namespace_is_deleted_unless_keep_is_given(
     assert "kind: Secret" in (tmp_path / "manifest").read_text()
     assert "DaemonSet" not in (tmp_path / "manifest").read_text()
     assert (tmp_path / "namespace").exists() is keep
+
+
+@pytest.mark.parametrize("jobs", ["0", "-1", "two", "", "1000"])
+def test_the_number_of_jobs_must_be_one_or_more(run: Run, jobs: str) -> None:
+    done = run("--jobs", jobs)
+    assert done.returncode == 2
+    assert "is not a number from 1 to 999" in done.stderr
+
+
+CHECKS = ("etcd-members", "etcd-alarms", "etcd-registry", "secret-keys")
+ONLY = [word for check in CHECKS for word in ("--only", check)]
+
+
+def replace_checks(tmp_path: Path, body: str) -> None:
+    """Replace the functions of CHECKS in the part that is read last."""
+    part = tmp_path / "bundle/lib/verify/failover.sh"
+    functions = "".join(f"check_{check.replace('-', '_')}() {{ {body}; }}\n" for check in CHECKS)
+    part.write_text(f"{part.read_text()}\n{functions}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "most"), [([], 4), (["--jobs", "2"], 2), (["--jobs", "1"], 1)]
+)
+def test_no_more_checks_run_at_once_than_jobs(
+    run: Run, tmp_path: Path, arguments: list[str], most: int
+) -> None:
+    log = tmp_path / "log"
+    replace_checks(tmp_path, f"echo start >>{log}; sleep 1; echo end >>{log}; saw fine")
+    done = run(*ONLY, *arguments, "--timeout", "0", "--json")
+    assert done.returncode == 0, done.stderr
+    assert [check["ok"] for check in json.loads(done.stdout)["checks"]] == [True] * 4
+    running = peak = 0
+    for line in log.read_text().splitlines():
+        running += 1 if line == "start" else -1
+        peak = max(peak, running)
+    assert (running, peak) == (0, most)
+
+
+def test_a_check_that_waits_for_its_next_try_lets_others_run(run: Run, tmp_path: Path) -> None:
+    passed = tmp_path / "passed"
+    replace_checks(
+        tmp_path, f"[ $check = secret-keys ] && : >{passed}; [ -e {passed} ] || return 1"
+    )
+    done = run(*ONLY, "--jobs", "1", "--timeout", "30")
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("seconds", ["0", "00", "08", "010", "999999"])
@@ -280,12 +337,15 @@ kube-proxy w1 1.31.0
         ("", "", []),
         # seen: the control plane went back, the worker did not
         ("kube-apiserver m2 1.34.9", "kube-apiserver m2 1.33.13",
-         ["kube-scheduler on m1 (1.34.9) is newer than kube-apiserver on m2 (1.33.13)",
-          "kubelet on w1 (1.34.9) is newer than kube-apiserver on m2 (1.33.13)"]),
+         ["kubelet on w1 (1.34.9) is newer than kube-apiserver on m2 (1.33.13)"]),
+        # a scheduler uses the API server of its own host
+        ("kube-apiserver m1 1.34.9", "kube-apiserver m1 1.33.13",
+         ["kube-scheduler on m1 (1.34.9) is newer than kube-apiserver on m1 (1.33.13)",
+          "kubelet on w1 (1.34.9) is newer than kube-apiserver on m1 (1.33.13)"]),
+        ("kube-controller-manager m1 1.33.13", "kube-controller-manager m1 1.32.13",
+         ["kube-controller-manager on m1 (1.32.13) is more than 1 minor version older than kube-apiserver on m1 (1.34.9)"]),
         ("kube-apiserver m2 1.34.9", "kube-apiserver m2 1.36.0",
          ["kube-apiserver on m2 (1.36.0) and kube-apiserver on m1 (1.34.9): API servers may differ by one minor version",
-          "kube-controller-manager on m1 (1.33.13) is more than 1 minor version older than kube-apiserver on m2 (1.36.0)",
-          "kube-scheduler on m1 (1.34.9) is more than 1 minor version older than kube-apiserver on m2 (1.36.0)",
           "kube-proxy on w1 (1.31.0) is more than 3 minor versions older than kube-apiserver on m2 (1.36.0)"]),
         ("kube-proxy w1 1.31.0", "kube-proxy w1 1.30.9",
          ["kube-proxy on w1 (1.30.9) is more than 3 minor versions older than kube-apiserver on m1 (1.34.9)"]),

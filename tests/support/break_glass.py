@@ -22,7 +22,12 @@ def write_break_glass(state: Path, plan: ClusterPlan, directory: Path) -> Path:
     with open_state(state) as opened:
         pki = ensure_pki(opened, plan, now)
     made = make_user_kubeconfig(pki, plan, now, name="load", group=BREAK_GLASS_GROUP, days=2)
-    user = yaml.safe_load(made.content)["users"][0]["user"]
-    for name, suffix in (("certificate", "crt"), ("key", "key")):
-        (directory / f"masters.{suffix}").write_bytes(base64.b64decode(user[f"client-{name}-data"]))
-    return directory / "masters.crt"
+    return split_kubeconfig(made.content, directory / "masters.crt")
+
+
+def split_kubeconfig(content: str | bytes, certificate: Path) -> Path:
+    """Write the client certificate of a kubeconfig, and its key as .key next to it."""
+    user = yaml.safe_load(content)["users"][0]["user"]
+    for name, path in (("certificate", certificate), ("key", certificate.with_suffix(".key"))):
+        path.write_bytes(base64.b64decode(user[f"client-{name}-data"]))
+    return certificate

@@ -13,7 +13,7 @@ import pytest
 
 NEEDS_CONTAINERD = pytest.mark.skipif(
     os.geteuid() != 0 or not shutil.which("ctr"),
-    reason="containerd cannot run: it is not installed, or this is not root",
+    reason="containerd cannot run: it is not installed, or the user is not root",
 )
 
 

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 needs_dpkg_deb = pytest.mark.skipif(
-    not shutil.which("dpkg-deb"), reason="Debian packages cannot be read: no dpkg-deb here"
+    not shutil.which("dpkg-deb"), reason="Debian packages cannot be read: there is no dpkg-deb"
 )
 needs_apt = pytest.mark.skipif(
     not all(map(shutil.which, ("apt-get", "dpkg-deb", "gpg", "gpgconf"))),
-    reason="Debian packages cannot be resolved: no apt, dpkg-deb or gpg here",
+    reason="Debian packages cannot be resolved: there is no apt, dpkg-deb or gpg",
 )
 
 

@@ -11,7 +11,7 @@ from bundler.cluster.loader import load_cluster
 from bundler.cluster.plan import make_plan
 from bundler.sources.artifacts import list_needs
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "lab.yaml"
+EXAMPLE = Path(__file__).parents[2] / "scripts" / "lab.yaml"
 
 
 def write_archive(path: Path, reference: str, arch: str = "amd64", change: str = "") -> str:
@@ -79,7 +79,7 @@ def write_upstream(directory: Path, description: Path) -> Path:
 
 
 def write_description(directory: Path) -> Path:
-    """Write examples/lab.yaml with its image archives below a directory; return its path.
+    """Write scripts/lab.yaml with its image archives below a directory; return its path.
 
     It has no `packages`: those are Debian's, and only the lab has them.
     """

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from support.external_ca_cluster import LAB_CACHE
+from support.paths import LAB_CACHE
 
 BUSYBOX = shutil.which("busybox")
 
@@ -38,7 +38,10 @@ def run_dockerd(directory: Path, config: Mapping[str, object]) -> Iterator[Docke
     """Start it with that daemon.json; its network has no way out."""
     archives = sorted(LAB_CACHE.glob("mirror/download.docker.com/**/docker-*.tgz"))
     if not archives or not BUSYBOX or os.geteuid() != 0:
-        pytest.skip(f"dockerd cannot run: no Docker in {LAB_CACHE} (make lab), busybox or root")
+        pytest.skip(
+            "dockerd cannot run: there is no Docker in the lab's cache (make lab), no busybox,"
+            " or the user is not root"
+        )
     subprocess.run(["tar", "-xzf", archives[-1], "-C", directory], check=True)
     if (real := LAB_CACHE / "host/runc").exists():  # the lab's own may be a wrapper
         shutil.copy(real, directory / "docker/runc")
@@ -57,7 +60,7 @@ def run_dockerd(directory: Path, config: Mapping[str, object]) -> Iterator[Docke
         )  # fmt: skip
     command: list[str | Path] = [directory / "docker/docker", "--host", server]
     try:
-        until = time.monotonic() + 60
+        until = time.monotonic() + 180
         while subprocess.run([*command, "info"], capture_output=True, check=False).returncode:
             log_text = (directory / "log").read_text()
             assert daemon.poll() is None, log_text

@@ -23,7 +23,7 @@ lock_taken=yes
 {command}
 """
 # The state is in files: nodes (lines as list_nodes prints them), marks (the line of node-marks.gotemplate for w1),
-# lists-only (exists if nodes may be listed, but not read by name), pods (lines as list_pods requests them),
+# cordoned (w1's annotation bundler/cordoned), lists-only (exists if nodes may be listed, but not read by name), pods (lines as list_pods requests them),
 # stubborn (pods whose eviction a disruption budget refuses)
 KUBECTL = r"""
 cd {work}/api
@@ -37,7 +37,7 @@ case $words in
     'get node '*node-marks.gotemplate) sed -n 's/^w1|.*/&/p' nodes | while read -r _; do cat marks; done ;;
     'get node '*)
         [ ! -e lists-only ] || case $words in *' w2 '*) echo 'nodes "w2" is forbidden' >&2; exit 1 ;; esac
-        names=${{words#get node }}; for name in ${{names%% --*}}; do grep "^$name|" nodes; done
+        names=${{words#get node }}; for name in ${{names%% --*}}; do grep "^$name|" nodes; done | sed "s/^w1|.*/&|$(cat cordoned)/"
         [ ! -e after-list ] || sh ./after-list ;;
     'get nodes '*) [ -e lists-only ] || {{ echo 'nodes is forbidden' >&2; exit 1; }}; cat nodes ;;
     'get pods'*) cat pods ;;
@@ -45,8 +45,11 @@ case $words in
     '-n kube-system get endpoints'*) exit 1 ;;
     'annotate --overwrite node w1 bundler/turn='*) ticket=${{words##*=}}; sed -i "s/^w1|\([^|]*\)|[^|]*|/w1|\1|$ticket|/" nodes ;;
     'annotate node w1 bundler/turn-') sed -i 's/^w1|\([^|]*\)|[^|]*|/w1|\1||/' nodes ;;
-    *unschedulable\":true*) sed -i 's/^w1||/w1|true|/' nodes ;;
-    *unschedulable\":null*) sed -i 's/^w1|true|/w1||/' nodes ;;
+    *unschedulable\":true*)
+        time=${{words#*bundler/cordoned\":\"}}; echo "${{time%%\"*}}" >cordoned
+        sed -i 's/^w1||/w1|true|/' nodes ;;
+    *unschedulable\":null*) : >cordoned; sed -i 's/^w1|true|/w1||/' nodes ;;
+    'patch node w1 '*bundler/cordoned\":null*) : >cordoned ;;
     'create --raw'*)
         pod=${{words#*namespaces/}} pod=${{pod%/eviction*}}
         namespace=${{pod%%/*}} pod=${{pod##*/}}
@@ -82,6 +85,7 @@ class Api:
         self.write("marks", MARKS)
         self.write("pods", PODS)
         self.write("calls", "")
+        self.write("cordoned", "")
         self.write("renewed", "1")
 
     def write(self, name: str, text: str) -> None:

@@ -18,9 +18,9 @@ from bundler.cluster.schema import Cluster
 from bundler.project import Inputs
 from bundler.render.node import render_node
 from bundler.render.tree import write_tree
+from support.paths import LAB_CACHE
 from support.projects import open_plan
 
-LAB_CACHE = Path(os.environ.get("BUNDLER_LAB_CACHE") or Path.home() / ".cache/bundler-lab")
 STAND_IN = Path(__file__).with_name("stand_in_systemctl.py")
 VERSION = "3.4.23"
 FAST = {"heartbeat-interval": 100, "election-timeout": 500}
@@ -32,13 +32,13 @@ def find_etcd(directory: Path) -> Path:
         LAB_CACHE.glob("mirror/github.com/etcd-io/etcd/releases/download/*/*amd64.tar.gz")
     )
     if not archives:
-        pytest.skip(f"etcd cannot run: no etcd below {LAB_CACHE} (make lab)")
+        pytest.skip("etcd cannot run: there is no etcd in the lab's cache (make lab)")
     # the lab's own archive; tarfile's filters are not in every Python 3.11
     subprocess.run(["tar", "-xzf", archives[-1], "-C", directory], check=True)
     return next(directory.rglob("etcdctl")).parent
 
 
-def wait_for(what: str, holds: Callable[[], object], seconds: float = 40) -> None:
+def wait_for(what: str, holds: Callable[[], object], seconds: float = 180) -> None:
     start = time.monotonic()
     while not holds():
         assert time.monotonic() - start < seconds, f"not within {seconds} s: {what}"
@@ -59,7 +59,9 @@ class Member:
 
     @property
     def log(self) -> str:
-        return (self.root / "run/log").read_text(errors="replace")
+        """What its programs wrote since the first start; empty before it."""
+        log = self.root / "run/log"
+        return log.read_text(errors="replace") if log.exists() else ""
 
     @property
     def said(self) -> list[str]:
@@ -98,8 +100,13 @@ class Member:
         (self.root / "var/lib/bundler/etcd-member").unlink(missing_ok=True)
 
     def etcdctl(self, *words: str, check: bool = True) -> str:
+        done = self.run_etcdctl(*words)
+        assert not check or done.returncode == 0, done.stderr
+        return done.stdout
+
+    def run_etcdctl(self, *words: str) -> subprocess.CompletedProcess[str]:
         pki = self.root / "etc/etcd/pki"
-        done = subprocess.run(
+        return subprocess.run(
             [
                 self.root / "opt/k8s/bin/etcdctl", f"--endpoints=https://{self.address}:2379",
                 f"--cacert={pki}/ca.crt", f"--cert={pki}/healthcheck-client.crt",
@@ -107,8 +114,6 @@ class Member:
             ],
             capture_output=True, text=True, check=False, env={**os.environ, "ETCDCTL_API": "3"},
         )  # fmt: skip
-        assert not check or done.returncode == 0, done.stderr
-        return done.stdout
 
     def members(self) -> dict[str, str]:
         """Map the names of members that were started to their peer URLs."""
@@ -129,6 +134,8 @@ class Site:
     programs: Path
     network: str  # the first three bytes of the addresses
     made: dict[str, Member] = field(default_factory=dict)
+    choices: Mapping[str, object] = field(default_factory=dict)  # keys of cluster.yaml
+    workers: tuple[str, ...] = ()  # w1, w2 …
 
     def build(
         self, *names: str, flags: Mapping[str, object] = FAST, **etcd: object
@@ -145,8 +152,12 @@ class Site:
                 "nodes": [
                     {"name": name, "address": f"{self.network}.{name[1:]}", "roles": ["etcd", "control-plane"]}
                     for name in names
+                ] + [
+                    {"name": name, "address": f"{self.network}.10{name[1:]}", "roles": ["worker"]}
+                    for name in self.workers
                 ],
                 "extra": {"etcd": {"flags": dict(flags)}},
+                **self.choices,
             }
         )  # fmt: skip
         inputs = Inputs(
@@ -183,6 +194,6 @@ class Site:
         return Member(name=name, address=address, root=root)
 
 
-def wait_ready(members: Iterable[Member], seconds: float = 60) -> None:
+def wait_ready(members: Iterable[Member], seconds: float = 180) -> None:
     for member in members:
         wait_for(f"{member.name} is ready", member.is_ready, seconds)

@@ -20,9 +20,9 @@ from bundler.cluster.schema import Cluster
 from bundler.project import Inputs
 from bundler.render.node import render_node
 from bundler.render.tree import write_tree
+from support.paths import LAB_CACHE
 from support.projects import open_plan
 
-LAB_CACHE = Path(os.environ.get("BUNDLER_LAB_CACHE") or Path.home() / ".cache/bundler-lab")
 PROGRAMS = ("kube-apiserver", "kube-controller-manager", "kubectl")
 INSTALLED = ("/etc/kubernetes", "/etc/etcd", "/var/lib/", "/var/log/", "/opt/k8s/")
 
@@ -35,7 +35,7 @@ def find_programs(directory: Path) -> Path:
     built = sorted(LAB_CACHE.glob("build/kubernetes-*/kube-apiserver"))
     if not archives or not built:
         pytest.skip(
-            f"an external CA cluster cannot run: no etcd or Kubernetes in {LAB_CACHE} (make lab)"
+            "an API server cannot run: there is no etcd or Kubernetes in the lab's cache (make lab)"
         )
     directory.mkdir(parents=True, exist_ok=True)
     # tar, because tarfile's filters are not in every Python 3.11
@@ -62,6 +62,33 @@ def describe(address: str, **pki: object) -> dict[str, Any]:
     }
 
 
+def place(text: str, root: Path) -> str:
+    """The text with the paths of installed files below the directory."""
+    for path in INSTALLED:
+        text = text.replace(path, f"{root}{path}")
+    return text
+
+
+def read_command(root: Path, unit: str) -> list[str]:
+    """The command of a unit, with paths below the directory; etcd listens on the host's address only."""
+    text = (root / f"etc/systemd/system/{unit}.service").read_text().replace("\\\n", " ")
+    line = next(line for line in text.splitlines() if line.startswith("ExecStart="))
+    words = [place(word, root) for word in shlex.split(line.removeprefix("ExecStart="))]
+    return [word.replace(",https://127.0.0.1:2379", "") for word in words]
+
+
+def link_programs(tree: Path, programs: Path) -> Path:
+    """Finish a rendered tree as install.sh does; returns the root of its host."""
+    root = tree / "rootfs"
+    (root / "opt/k8s").mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(root / "opt/k8s/bin", ignore_errors=True)
+    (root / "opt/k8s/bin").symlink_to(programs)
+    (root / "opt/k8s/bundle").symlink_to(tree)
+    (root / "var/log/kubernetes").mkdir(parents=True)
+    (root / "var/lib").mkdir(parents=True, exist_ok=True)
+    return root
+
+
 @dataclass
 class Host:
     """The files that a bundle installs, below a directory, and the processes that run there."""
@@ -86,13 +113,7 @@ class Host:
         )
         with open_plan(cluster, inputs) as (plan, secrets):
             write_tree(render_node(plan, plan.nodes[0], secrets), directory / "tree")
-        root = directory / "tree" / "rootfs"
-        (root / "opt/k8s").mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(root / "opt/k8s/bin", ignore_errors=True)
-        (root / "opt/k8s/bin").symlink_to(programs)
-        (root / "opt/k8s/bundle").symlink_to(directory / "tree")
-        (root / "var/log/kubernetes").mkdir(parents=True)
-        (root / "var/lib").mkdir(parents=True, exist_ok=True)
+        root = link_programs(directory / "tree", programs)
         return cls(root=root, address=description["nodes"][0]["address"], programs=programs)
 
     @property
@@ -101,16 +122,14 @@ class Host:
 
     def start(self, unit: str) -> None:
         """Run the command of the unit, with paths below the directory."""
-        text = (self.root / f"etc/systemd/system/{unit}.service").read_text().replace("\\\n", " ")
-        line = next(line for line in text.splitlines() if line.startswith("ExecStart="))
-        words = [self.place(word) for word in shlex.split(line.removeprefix("ExecStart="))]
-        words = [word.replace(",https://127.0.0.1:2379", "") for word in words]
-        for kubeconfig in (self.root / "etc/kubernetes").glob("*.yaml"):
-            kubeconfig.write_text(self.place(kubeconfig.read_text()))
+        folder = self.root / "etc/kubernetes"
+        for file in (*folder.glob("*.yaml"), *folder.glob("policy/*.yaml")):
+            if str(self.root) not in (text := file.read_text()):
+                file.write_text(place(text, self.root))
         with (self.root / f"{unit}.log").open("wb") as log:
             self.running.append(
                 subprocess.Popen(
-                    words, stdout=log, stderr=log, cwd=self.root,
+                    read_command(self.root, unit), stdout=log, stderr=log, cwd=self.root,
                     env={**os.environ, "DESTDIR": str(self.root)},
                 )
             )  # fmt: skip
@@ -124,11 +143,6 @@ class Host:
             "the API answers", lambda: self.kubectl("get", "--raw=/readyz", check=False) == "ok"
         )
 
-    def place(self, word: str) -> str:
-        for path in INSTALLED:
-            word = word.replace(path, f"{self.root}{path}")
-        return word
-
     def stop(self) -> None:
         for process in reversed(self.running):
             process.kill()
@@ -138,7 +152,7 @@ class Host:
     def log(self, unit: str) -> str:
         return (self.root / f"{unit}.log").read_text(errors="replace")[-3000:]
 
-    def wait(self, what: str, holds: Callable[[], object], seconds: float = 90) -> None:
+    def wait(self, what: str, holds: Callable[[], object], seconds: float = 180) -> None:
         started = time.monotonic()
         while not holds():
             for process in self.running:

@@ -117,8 +117,8 @@ class FakeHost:
         self.write("/proc/swaps", f"{SWAPS}/dev/sda2 partition 2097148 {used_kilobytes} -2\n")
         self.mark("swap-units/dev-sda2.swap", "/run/systemd/generator/dev-sda2.swap")
 
-    def install(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return self._run("install.sh", INSTALL, *arguments)
+    def install(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return self._run("install.sh", INSTALL, *arguments, **environment)
 
     def uninstall(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return self._run("uninstall.sh", UNINSTALL, "--yes", *arguments, **environment)
@@ -182,5 +182,5 @@ def make_host(sh: Sh, bundle: Path, directory: Path) -> FakeHost:
     )
     host.program("chown", "exit 0")
     stat = shutil.which("stat")
-    host.program("stat", f"{stat} \"$@\" | sed 's/ [0-9]*:[0-9]*$/ 0:0/'")
+    host.program("stat", f"{stat} \"$@\" | sed 's/ [0-9]*:[0-9]* [^ ]*$/ 0:0 root:root/'")
     return host

@@ -5,7 +5,6 @@ import http.client
 import json
 import os
 import re
-import shutil
 import ssl
 import subprocess
 import time
@@ -33,7 +32,7 @@ from bundler.render.tree import write_tree
 from bundler.state.directory import open_state
 from bundler.state.encryption import ensure_encryption_keys
 from bundler.state.tokens import ensure_tokens, renew_tokens
-from support.external_ca_cluster import Host
+from support.external_ca_cluster import Host, link_programs
 from support.projects import make_project
 
 CSRS = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
@@ -125,7 +124,9 @@ class Client:
         return self.send("POST", CSRS, {"metadata": {"name": name}, "spec": spec})
 
     def read_request(self, name: str) -> dict[str, Any]:
-        return self.send("GET", f"{CSRS}/{name}").body
+        answer = self.send("GET", f"{CSRS}/{name}")
+        assert isinstance(answer.body, dict), answer
+        return answer.body
 
     def is_approved(self, name: str) -> bool:
         conditions = self.read_request(name).get("status", {}).get("conditions", [])
@@ -190,21 +191,12 @@ class Builder:
             place = self.directory / f"build{self.number}"
             for node in plan.nodes:
                 write_tree(render_node(plan, node, secrets), place / node.name)
-                self._install(place / node.name)
+                link_programs(place / node.name, self.programs)
         return Build(place, self.network, self.programs)
 
     def renew(self, *nodes: str) -> None:
         with open_state(self.state) as state:
             renew_tokens(state, nodes, datetime.now(UTC), self.cluster.pki.token_days)
-
-    def _install(self, tree: Path) -> None:
-        root = tree / "rootfs"
-        (root / "opt/k8s").mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(root / "opt/k8s/bin", ignore_errors=True)
-        (root / "opt/k8s/bin").symlink_to(self.programs)
-        (root / "opt/k8s/bundle").symlink_to(tree)
-        (root / "var/log/kubernetes").mkdir(parents=True)
-        (root / "var/lib").mkdir(parents=True, exist_ok=True)
 
 
 @dataclass(frozen=True)
@@ -325,10 +317,10 @@ class Build:
             "PATCH", f"/api/v1/nodes/{node}/status", {"status": status},
             kind="strategic-merge-patch+json",
         )  # fmt: skip
-        assert answer.status == 200, answer
+        assert isinstance(answer.body, dict), answer
 
 
-def wait_until(what: str, holds: Callable[[], object], seconds: float = 60) -> None:
+def wait_until(what: str, holds: Callable[[], object], seconds: float = 180) -> None:
     started = time.monotonic()
     while not holds():
         assert time.monotonic() - started < seconds, f"not within {seconds} s: {what}"

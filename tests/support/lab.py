@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -12,8 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from support.paths import LAB_CACHE
+
 PROJECT = Path(__file__).parents[2]
-CACHE = Path(os.environ.get("BUNDLER_LAB_CACHE") or Path.home() / ".cache" / "bundler-lab")
 NETWORK = os.environ.get("LAB_NETWORK", "bundlerlab")
 HOSTS_SH = PROJECT / "scripts" / "lab" / "hosts.sh"
 
@@ -85,12 +89,19 @@ class Host:
     def container(self) -> str:
         return f"{NETWORK}-{self.name}"
 
+    def shell(self, command: str) -> list[str]:
+        """The arguments of a process that runs a shell command as root on the host."""
+        return ["docker", "exec", self.container, "sh", "-c", command]
+
+    def copy(self, file: Path, target: str) -> None:
+        docker("cp", str(file), f"{self.container}:{target}")
+
     def run(
         self, command: str, *, check: bool = True, timeout: float = 300
     ) -> subprocess.CompletedProcess[str]:
         """Run a shell command as root on the host; both outputs are in stdout, in order."""
         done = subprocess.run(
-            ["docker", "exec", self.container, "sh", "-c", f"exec 2>&1; {command}"],
+            self.shell(f"exec 2>&1; {command}"),
             capture_output=True, text=True, timeout=timeout, check=False,
         )  # fmt: skip
         assert not check or done.returncode == 0, (
@@ -101,13 +112,13 @@ class Host:
     def output(self, command: str) -> str:
         return self.run(command).stdout
 
-    def unpack(self, bundle: Path) -> str:
+    def unpack(self, bundle: Path, parent: str = "/root") -> str:
         """Copy a tarball to the host and unpack it there; return its directory."""
-        name = bundle.name.removesuffix(".tar.gz")
-        self.run(f"rm -rf /root/{name}* && mkdir -p /root")
-        docker("cp", str(bundle), f"{self.container}:/root/{bundle.name}")
-        self.run(f"tar -xzf /root/{bundle.name} -C /root")
-        return f"/root/{name}"
+        directory = f"{parent}/{bundle.name.removesuffix('.tar.gz')}"
+        self.run(f"rm -rf {directory}* && mkdir -p {parent}")
+        self.copy(bundle, f"{directory}.tar.gz")
+        self.run(f"tar -xzf {directory}.tar.gz -C {parent}")
+        return directory
 
     def list_files(self, roots: tuple[str, ...] = ("/", "/var", "/opt")) -> dict[str, str]:
         """Map each path to its type, mode, owner and (for a file) digest, without LIVE.
@@ -212,6 +223,24 @@ class Cluster:
         )
 
 
+def make_lab_directory(directory: Path) -> Path:
+    """Put scripts/lab.yaml into its examples/, and links to the lab's image archives and packages."""
+    (directory / ".lab").mkdir()
+    for made in ("images", "packages"):
+        (directory / ".lab" / made).symlink_to(LAB_CACHE / made)
+    (directory / "examples").mkdir()
+    shutil.copy(PROJECT / "scripts" / "lab.yaml", directory / "examples")
+    return directory
+
+
+def boot_cluster(directory: Path) -> Cluster:
+    """Boot the hosts of the directory's examples/lab.yaml."""
+    nodes = yaml.safe_load((directory / "examples" / "lab.yaml").read_text())["nodes"]
+    hosts = {node["name"]: Host(node["name"], node["address"]) for node in nodes}
+    hosts_sh("up", *(f"{host.name}={host.address}" for host in hosts.values()))
+    return Cluster(directory=directory, hosts=hosts)
+
+
 def docker(*arguments: str) -> str:
     done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"docker {' '.join(arguments)}: {done.stderr}"
@@ -220,7 +249,7 @@ def docker(*arguments: str) -> str:
 
 def hosts_sh(*arguments: str) -> None:
     """Run scripts/lab/hosts.sh; one call at a time, because lanes share the network."""
-    with locked(CACHE / "hosts.lock"):
+    with locked(LAB_CACHE / "hosts.lock"):
         done = subprocess.run([HOSTS_SH, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
@@ -262,11 +291,12 @@ def side_by_side(work: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
 def build(
     description: Path, output: Path, *, cache: Path, environment: Mapping[str, str] | None = None,
     arguments: tuple[str, ...] = (), umask: int = 0o022, cwd: Path | None = None,
+    sources: tuple[str, ...] = ("--mirror", str(LAB_CACHE / "mirror"), "--pins", str(LAB_CACHE / "pins.yaml")),
 ) -> None:  # fmt: skip
     """Run `bundler build` offline with the lab's mirror and pins."""
     command = [
         str(Path(sys.executable).parent / "bundler"), "build", "-c", str(description), "-o", str(output), "--cache", str(cache),
-        "--mirror", str(CACHE / "mirror"), "--pins", str(CACHE / "pins.yaml"), "--offline", *arguments,
+        *sources, "--offline", *arguments,
     ]  # fmt: skip
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, umask=umask, cwd=cwd,

@@ -1,6 +1,5 @@
 """Clients that send requests all the time, and the times at which requests failed."""
 
-import base64
 import http.client
 import json
 import ssl
@@ -13,8 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
-
+from support.break_glass import split_kubeconfig
 from support.lab import Cluster
 
 PAUSE = 0.2  # seconds between two requests
@@ -104,13 +102,9 @@ class Api:
 
 
 def open_api(cluster: Cluster) -> Api:
-    """The lab's API behind its load balancers, with a break-glass certificate.
-
-    Until an API server has read the rules of RBAC, within a second after it has opened its port, it
-    refuses everybody else with 403, as Kubernetes does.
-    """
+    """The lab's API behind its load balancers, with a break-glass certificate."""
     directory = cluster.directory / "break-glass"
-    kubeconfig = directory / "kubeconfig"
+    kubeconfig, certificate = directory / "kubeconfig", directory / "masters.crt"
     if not directory.exists():
         directory.mkdir(mode=0o700)
         subprocess.run(
@@ -120,14 +114,11 @@ def open_api(cluster: Cluster) -> Api:
             ],
             check=True,
         )  # fmt: skip
-        user = yaml.safe_load(kubeconfig.read_text())["users"][0]["user"]
-        for name in ("certificate", "key"):
-            content = base64.b64decode(user[f"client-{name}-data"])
-            (directory / f"{name}.pem").write_bytes(content)
+        split_kubeconfig(kubeconfig.read_text(), certificate)
     return Api(
         host="172.30.20.250", port=8443,
         authority=cluster.directory / "examples/lab.state/pki/kubernetes-ca/cert.pem",
-        certificate=directory / "certificate.pem", key=directory / "key.pem",
+        certificate=certificate, key=certificate.with_suffix(".key"),
     )  # fmt: skip
 
 

@@ -17,8 +17,8 @@ from bundler.cluster.inputs import Packages
 from bundler.cluster.os_packages import RELEASES
 from bundler.errors import ArtifactError
 from bundler.sources.packages.repositories import AptRepositories, find_repositories
+from support.paths import LAB_CACHE
 
-CACHE = Path(os.environ.get("BUNDLER_LAB_CACHE") or Path.home() / ".cache" / "bundler-lab")
 RECIPE = [
     "--quiet", "--mode=root", "--variant=minbase", "--include=systemd-sysv",
     "--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/man/*",
@@ -74,7 +74,9 @@ def require_repositories(os_name: str) -> AptRepositories:
     """The mirror of a release that this machine uses; the test is skipped if there is none."""
     for program in ("docker", "mmdebstrap", "apt-get"):
         if not shutil.which(program):
-            pytest.skip(f"minimal hosts cannot be made: there is no {program} here")
+            pytest.skip(
+                f"minimal hosts cannot be made: there is no docker, mmdebstrap or apt-get: {program}"
+            )
     if os.geteuid() != 0:
         pytest.skip("minimal hosts cannot be made: only root can make their root file system")
     if subprocess.run(["docker", "info"], capture_output=True, check=False).returncode:
@@ -82,13 +84,16 @@ def require_repositories(os_name: str) -> AptRepositories:
     try:
         repositories = find_repositories(Packages(os=os_name))
     except ArtifactError as error:
-        pytest.skip(f"minimal hosts cannot be made: {error.message}")
+        pytest.skip(
+            f"minimal hosts cannot be made: this machine has no repositories of the release: {error.message}"
+        )
     first = repositories.sources[0]
     try:
         urlopen(f"{first.uri.rstrip('/')}/dists/{first.suites[0]}/InRelease", timeout=60).close()
     except HTTPError as error:
         pytest.skip(
-            f"minimal hosts cannot be made: this machine's mirror does not hold {RELEASES[os_name].codename}: {error}"
+            "minimal hosts cannot be made: this machine's mirror does not have the release"
+            f" {RELEASES[os_name].codename}: {error}"
         )
     return repositories
 
@@ -126,7 +131,7 @@ def _ensure_root(os_name: str, repositories: AptRepositories) -> Path:
     """A minimal root file system, cached for the next run."""
     codename = RELEASES[os_name].codename
     recipe = hashlib.sha256(" ".join(RECIPE).encode()).hexdigest()[:12]
-    path = CACHE / "rootfs" / f"minimal-{os_name}-{recipe}.tar"
+    path = LAB_CACHE / "rootfs" / f"minimal-{os_name}-{recipe}.tar"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         source = repositories.sources[0]

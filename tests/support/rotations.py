@@ -6,7 +6,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from support.lab import CACHE, Cluster, Host, side_by_side
+from support.lab import Cluster, Host, side_by_side
+from support.paths import LAB_CACHE
 
 REFUSED = 3  # exit code of an install.sh that is refused
 
@@ -30,7 +31,7 @@ class Stages:
             [
                 Path(sys.executable).parent / "bundler", *command,
                 "-c", self.cluster.directory / "examples/lab.yaml", "--since", self.dist, "-o", target,
-                "--cache", self.cache, "--mirror", CACHE / "mirror", "--pins", CACHE / "pins.yaml", "--offline",
+                "--cache", self.cache, "--mirror", LAB_CACHE / "mirror", "--pins", LAB_CACHE / "pins.yaml", "--offline",
             ],
             capture_output=True, text=True, check=False,
         )  # fmt: skip

@@ -13,11 +13,11 @@ import pytest
 
 needs_rpm = pytest.mark.skipif(
     not all(map(shutil.which, ("rpm", "rpmbuild", "rpmkeys"))),
-    reason="RPM packages cannot be made: no rpm or rpmbuild here",
+    reason="RPM packages cannot be made: there is no rpm or rpmbuild",
 )
 needs_dnf = pytest.mark.skipif(
     not all(map(shutil.which, ("dnf", "rpmbuild", "rpmsign", "createrepo_c", "gpg", "gpgconf"))),
-    reason="RPM packages cannot be resolved: no dnf, rpmbuild, createrepo_c or gpg here",
+    reason="RPM packages cannot be resolved: there is no dnf, rpmbuild, createrepo_c or gpg",
 )
 
 SPEC = """\

@@ -129,6 +129,9 @@ def _unpack(content: bytes, depth: int, known: Collection[str]) -> Iterator[byte
         try:
             unzipped = gzip.decompress(content)
         except (OSError, EOFError, zlib.error):
+            # below the file itself, two bytes of base64 may be these by chance
+            if depth == DEPTH:
+                raise
             return
         yield from _unpack(unzipped, depth - 1, known)
     elif content[257:262] == b"ustar":

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import yaml
 
-from support.lab import CACHE
+from support.paths import LAB_CACHE
 
 OLD = "1.20.2"
 ARCHIVE = "dl.k8s.io/v{}/kubernetes-server-linux-amd64.tar.gz"
 
 
-def stamp(target: Path, version: str) -> Path:
+def stamp(target: Path, version: str, pins_file: Path = LAB_CACHE / "pins.yaml") -> Path:
     """Make a mirror with the lab's Kubernetes under another version, and pins for it."""
     assert len(version) == len(OLD)  # the version is replaced in place
-    source = CACHE / "mirror" / ARCHIVE.format(OLD)
+    source = LAB_CACHE / "mirror" / ARCHIVE.format(OLD)
     archive = target / ARCHIVE.format(version)
     archive.parent.mkdir(parents=True)
     with tarfile.open(source) as old, tarfile.open(archive, "w:gz", compresslevel=1) as new:
@@ -33,7 +33,7 @@ def stamp(target: Path, version: str) -> Path:
             path.write_bytes(stamped)
             with path.open("rb") as file:
                 new.addfile(member, file)
-    pins = yaml.safe_load((CACHE / "pins.yaml").read_text())
+    pins = yaml.safe_load(pins_file.read_text())
     pins["artifacts"]["kubernetes-server"] = {
         "url": f"https://{ARCHIVE.format(version)}",
         "sha256": hashlib.sha256(archive.read_bytes()).hexdigest(),

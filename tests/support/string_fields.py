@@ -1,6 +1,7 @@
 """Every place of cluster.yaml that takes text, found in the schema, with a text that it accepts."""
 
 import enum
+import re
 import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,7 +13,9 @@ from pydantic import BaseModel
 
 from bundler.cluster.accepted import accepted_fields, accepted_flags
 from bundler.cluster.components import EXTRA_COMPONENTS, minor_of
+from bundler.cluster.fleet import list_shared
 from bundler.cluster.schema import Cluster
+from bundler.cluster.values import SameAs, find_mark
 
 Make = Callable[[str], Any]
 """Makes a part of cluster.yaml with a text in it."""
@@ -20,9 +23,22 @@ Make = Callable[[str], Any]
 TEXTS = (str, Path, IPv4Address, IPv4Network, object)
 REQUIRED: dict[str, dict[str, Any]] = {
     "AuditPolicy": {},
+    "AuditWebhook": {"url": "https://audit.example/events"},
+    "AuthorizationWebhook": {"name": "site", "url": "https://policy.example/review"},
+    "Claim": {"claim": "email"},
+    "ClaimRule": {"expression": "true"},
+    "ImagePolicyWebhook": {"url": "https://images.example/review"},
+    "Kms": {"name": "site"},
+    "KmsPlugin": {"program": "/usr/local/bin/kms-plugin"},
+    "MatchCondition": {"expression": "true"},
+    "Oidc": {"issuer": "https://login.example", "audiences": ["kubernetes"]},
+    "TokenWebhook": {"url": "https://tokens.example/review"},
     "Containerd": {"engine": "containerd"},
     "ControlPlane": {"endpoint": "192.0.2.100:8443"},
-    "Docker": {"engine": "docker", "cri_dockerd": "0.3.20"},
+    "ContainerdHandler": {"program": "/usr/bin/nvidia-container-runtime"},
+    "DockerHandler": {"program": "/usr/bin/nvidia-container-runtime"},
+    "Docker": {"engine": "docker", "cri_dockerd": "0.4.0"},
+    "Encryption": {"provider": "kms"},
     "ExternalLoadBalancer": {"kind": "external"},
     "Image": {"ref": "registry.example/web:1"},
     "Network": {"plugin": "flannel"},
@@ -32,11 +48,13 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "Packages": {"os": "debian-12"},
     "Pin": {},
     "Registry": {"host": "registry.example"},
+    "SiteFile": {"content": "text"},
     "UpstreamKey": {"openpgp": "key.asc"},
 }
 """What a part of each model needs besides the text."""
 
 MORE = {
+    "lifecycle.accept.debian-12": {"packages": {"os": "debian-12"}},
     "control_plane.load_balancer.interface": {
         "nodes": [
             {
@@ -46,6 +64,9 @@ MORE = {
             }
         ]
     },
+    "nodes[].runtime.handlers.nvidia.arguments[]": {"runtime": REQUIRED["Docker"]},
+    "nodes[].runtime.log_max_size": {"runtime": REQUIRED["Docker"]},
+    "nodes[].runtime.registry_mirrors[]": {"runtime": REQUIRED["Docker"]},
     "nodes[].interface": {
         "control_plane": {
             "endpoint": "192.0.2.100:8443",
@@ -56,7 +77,16 @@ MORE = {
 }
 """What the rest of the file needs for one place; of the same node it wins."""
 
-KEYS = {"artifacts": "etcd", "upstream_keys": "etcd", "extra": "kubelet", "flags": "event-ttl"}
+KEYS = {
+    "accept": "debian-12",
+    "artifacts": "etcd",
+    "extra": "kubelet",
+    "files": "/etc/site.d/agent.conf",
+    "flags": "event-ttl",
+    "handlers": "nvidia",
+    "sysctls": "vm.max_map_count",
+    "upstream_keys": "etcd",
+}
 """Mapping → a key that its checks accept."""
 
 
@@ -128,7 +158,17 @@ def _walk_model(model: type[BaseModel], path: str) -> Iterator[tuple[str, Make]]
         key = field.alias or name
         below = f"{path}.{key}" if path else key
         for inner, make in _walk(field.annotation, below):
-            yield inner, lambda text, key=key, make=make: {**needed, key: make(text)}
+            differing = list_shared()[key] if find_mark(field, SameAs) else None
+            if differing is None:
+                yield inner, lambda text, key=key, make=make: {**needed, key: make(text)}
+            elif re.split(r"[.\[]", inner.removeprefix(f"{below}."))[0] in differing:
+                keep = _keep(differing, make)
+                yield inner, lambda text, key=key, make=keep: {**needed, key: make(text)}
+
+
+def _keep(keys: frozenset[str], make: Make) -> Make:
+    """Makes only what a node may have of a key of the cluster."""
+    return lambda text: {key: value for key, value in make(text).items() if key in keys}
 
 
 def _walk(annotation: Any, path: str) -> Iterator[tuple[str, Make]]:

@@ -59,3 +59,31 @@ def run_on_terminal(
     _, status = os.waitpid(child, 0)
     os.close(screen_end)
     return Session(os.waitstatus_to_exitcode(status), screen.decode(errors="replace"), echoes)
+
+
+def converse(command: Sequence[str], answers: Sequence[str], *, seconds: float = 60) -> Session:
+    """Run the command on a terminal that shows what is typed; give each question its answer."""
+    child, screen_end = pty.fork()
+    if child == 0:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.execvpe(command[0], list(command), {**os.environ, "NO_COLOR": "1"})  # noqa: S606
+    screen, asked, left, again = b"", 0, list(answers), math.inf
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if left and screen[asked:].endswith(b": "):
+            asked, answer = len(screen), left.pop(0)
+            os.write(screen_end, answer.encode())
+            again = time.monotonic() + 2 if answer == INTERRUPT else math.inf
+        if time.monotonic() > again:
+            os.write(screen_end, INTERRUPT.encode())
+            again += 2
+        if select.select([screen_end], [], [], 0.1)[0]:
+            try:
+                screen += os.read(screen_end, 4096)
+            except OSError:  # the program ended
+                break
+    else:
+        os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    os.close(screen_end)
+    return Session(os.waitstatus_to_exitcode(status), screen.decode(errors="replace"), echoes=True)

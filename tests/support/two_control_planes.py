@@ -4,16 +4,18 @@ import base64
 import http.client
 import json
 import os
-import shlex
 import shutil
 import ssl
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from bundler.cache.store import Cache
 from bundler.cluster.plan import make_plan
@@ -22,7 +24,8 @@ from bundler.project import Inputs
 from bundler.render.node import render_node
 from bundler.render.tree import write_tree
 from bundler.state.stages import Rotation, take_step
-from support.external_ca_cluster import INSTALLED
+from support.external_ca_cluster import find_programs, read_command
+from support.networks import take_network
 from support.projects import open_plan
 from support.shells import write_program
 
@@ -120,14 +123,11 @@ class ControlPlane:
         if unit == "kube-apiserver":
             code, said = self.run("loaded-keys.sh", "note")
             assert code == 0, said
-        text = (self.root / f"etc/systemd/system/{unit}.service").read_text().replace("\\\n", " ")
-        line = next(line for line in text.splitlines() if line.startswith("ExecStart="))
-        words = [self.place(word) for word in shlex.split(line.removeprefix("ExecStart="))]
-        words = [word.replace(",https://127.0.0.1:2379", "") for word in words]
         with (self.root / f"{unit}.log").open("ab") as log:
             self.running[unit] = subprocess.Popen(
-                words, stdout=log, stderr=log, cwd=self.root, env=self.environment
-            )
+                read_command(self.root, unit),
+                stdout=log, stderr=log, cwd=self.root, env=self.environment,
+            )  # fmt: skip
         (self.root / f"{unit}.service.pid").write_text(str(self.running[unit].pid))
         if unit == "kube-apiserver":
             self.wait("the API server is ready", self.is_ready)
@@ -141,11 +141,6 @@ class ControlPlane:
                 log = (self.root / f"{unit}.log").read_text(errors="replace")
                 assert unit == "kube-controller-manager", log[-3000:]
                 self.restart(unit)
-
-    def place(self, word: str) -> str:
-        for path in INSTALLED:
-            word = word.replace(path, f"{self.root}{path}")
-        return word
 
     def stop(self, *units: str) -> None:
         for unit in units or tuple(self.running):
@@ -214,6 +209,7 @@ class Site:
     directory: Path
     network: str
     programs: Path
+    keys: dict[str, Any] = field(default_factory=dict)  # more keys of cluster.yaml
 
     def __post_init__(self) -> None:
         hosts = [
@@ -238,6 +234,7 @@ class Site:
                     {"name": host.name, "address": host.address, "roles": roles[host.name]}
                     for host in self.hosts
                 ],
+                **self.keys,
             }
         )
 
@@ -307,15 +304,27 @@ class Site:
         for host in reversed(self.hosts):
             host.stop()
 
-    def count_keys(self) -> dict[str, int]:
+    def count_keys(self, resource: str = "secrets") -> dict[str, int]:
         """How many Secrets etcd holds under each key, from the bytes in etcd."""
-        found = self.one.etcdctl("get", "/registry/secrets/", "--prefix", "-w", "json")
+        found = self.one.etcdctl("get", f"/registry/{resource}/", "--prefix", "-w", "json")
         assert found.returncode == 0, found.stderr
         counts: dict[str, int] = {}
         for pair in json.loads(found.stdout).get("kvs", []):
             name = read_key_name(pair["value"])
             counts[name] = counts.get(name, 0) + 1
         return counts
+
+
+@contextmanager
+def run_site(factory: pytest.TempPathFactory, **keys: object) -> Iterator[Site]:
+    """Two control planes that run until the block ends."""
+    programs = find_programs(factory.mktemp("programs") / "bin")
+    site = Site(factory.mktemp("site"), take_network(), programs, keys)
+    try:
+        site.start()
+        yield site
+    finally:
+        site.stop()
 
 
 def read_key_name(value: str) -> str:

@@ -2,7 +2,8 @@
 
 from functools import cache
 
-from bundler.cluster.accepted import is_within, read_table
+from bundler.catalog import read_table
+from bundler.cluster.accepted import is_within
 
 
 @cache

@@ -3,7 +3,7 @@
 import os
 import socket
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,8 +12,9 @@ from bundler.bundle.signing import generate_key
 from bundler.cache.archive import export_blobs
 from bundler.cache.store import Cache
 from bundler.errors import OutputError
-from bundler.files import write_atomically
+from bundler.files import remove_leftovers, write_atomically
 from bundler.formats.volumes import write_pieces
+from bundler.private_files import check_private_directories, remove_unless_private
 
 
 def bind(path: Path) -> None:
@@ -45,17 +46,23 @@ WRITERS: dict[str, Callable[[Path], object]] = {
 NAMES = {"the public key of keygen": "signer.pub", "the first volume of a build": "target.001"}
 
 
+def identify(path: Path) -> tuple[int, ...]:
+    """What changes when a file is written or replaced; another program may read it at any time."""
+    known = path.lstat()
+    return known.st_ino, known.st_mode, known.st_size, known.st_mtime_ns, known.st_ctime_ns
+
+
 @pytest.mark.parametrize("kind", SPECIAL)
 @pytest.mark.parametrize("writer", WRITERS)
 def test_a_special_file_is_not_replaced(tmp_path: Path, writer: str, kind: str) -> None:
     target = tmp_path / NAMES.get(writer, "target")
     SPECIAL[kind](target)
-    before = target.lstat()
+    before = identify(target)
     with pytest.raises(OutputError) as caught:
         WRITERS[writer](target)
     assert kind in caught.value.message or "does not overwrite" in caught.value.message
     assert str(target) in caught.value.message
-    assert target.lstat() == before
+    assert identify(target) == before
     assert not list(tmp_path.glob(".tmp-*"))
 
 
@@ -64,3 +71,30 @@ def test_a_regular_file_is_replaced_and_gets_the_given_mode(tmp_path: Path) -> N
     write_atomically(tmp_path / "file", b"new", mode=0o644)
     assert (tmp_path / "file").read_bytes() == b"new"
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o644
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        remove_leftovers,
+        remove_unless_private,
+        lambda top: check_private_directories(top, option="--state"),
+    ],
+    ids=["remove_leftovers", "remove_unless_private", "check_private_directories"],
+)
+def test_a_directory_that_another_run_finishes_meanwhile_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, look: Callable[[Path], None]
+) -> None:
+    """As two builds do that start at once: one lists .tmp-…, the other renames it."""
+    walk = os.walk
+    (tmp_path / ".tmp-other").mkdir()
+
+    def walk_late(top: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+        for here, folders, files in walk(top):
+            if ".tmp-other" in folders:
+                (tmp_path / ".tmp-other").rename(tmp_path / "finished")
+            yield here, folders, files
+
+    monkeypatch.setattr(os, "walk", walk_late)
+    look(tmp_path)
+    assert (tmp_path / "finished").is_dir()

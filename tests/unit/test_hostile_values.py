@@ -38,6 +38,7 @@ from bundler.overlays.files import RENDERED, list_files
 from bundler.overlays.templating import NeedsStateError, render_template
 from bundler.render.context import make_context
 from bundler.render.registries import make_registry_files
+from bundler.render.site_files import make_site_files
 
 EXAMPLES = int(os.environ.get("BUNDLER_HOSTILE_EXAMPLES", "300"))
 BASES: dict[str, dict[str, Any]] = {
@@ -58,15 +59,24 @@ HARMLESS = (
     "placeholder", "/placeholder", "https://placeholder.example", "placeholder.example:6443",
     "registry.k8s.io/placeholder:1", "10m", "debian-12", "Mon 03:00", "192.0.2.1", "10.9.0.0/16",
     "30000-30001", "a" * 64, "a" * 128, "2.1.0", "1.20.2", "3.4.23", "20.10.23",
+    "0640", "0:0", "placeholder.service", "/etc/placeholder", "placeholder:NoSchedule",
 )  # fmt: skip
 """Texts of which each place accepts one; of the first three it is known how they are rendered."""
 
 NEVER = {
-    "artifacts (key)", "audit.policy", "extra (key)", "images[].file", "packages.dir", "packages.keyring",
-    "runtime.registries[].ca", "security.accept[]", "upstream_keys (key)", "upstream_keys.etcd.cosign",
+    "artifacts (key)", "audit.policy", "defaults (key)", "defaults.other", "extra (key)", "groups (key)", "groups.other (key)",
+    "groups.other.other", "images[].file", "include[]", "lifecycle.accept (key)", "nodes[].groups[]", "nodes[].packages.dir",
+    "nodes[].packages.keyring", "nodes[].runtime.default_handler", "runtime.default_handler", "runtime.handlers (key)", "nodes[].files./etc/site.d/agent.conf.source",
+    "nodes[].runtime.registries[].ca", "nodes_from[]", "packages.dir", "packages.keyring", "runtime.registries[].ca", "security.accept[]", "upstream_keys (key)", "upstream_keys.etcd.cosign",
     "upstream_keys.etcd.openpgp", "upstream_keys.etcd.sigstore",
+    "admission.manifests[]", "admission.plugins[]", "authentication.oidc[].ca", "encryption.kms.plugin.arguments[]",
+    "encryption.kms.plugin.environment", "encryption.kms.plugin.program",
+    *(f"admission.pod_security.{kind}_version" for kind in ("audit", "enforce", "warn")),
+    *(f"{place}.{file}" for place in ("admission.image_policy", "audit.webhook", "authentication.webhook", "authorization.webhooks[]")
+      for file in ("ca", "certificate", "key", "token")),
 }  # fmt: skip
-"""Places that take none of them: names of components and weak settings, and paths of files that do not exist here."""
+"""Places that take none of them: names of components, plugins, weak settings and groups, versions of a standard, and paths of
+files that do not exist here."""
 
 VISIBLE = (
     "'; touch pwned; : '", '"; touch pwned; : "', "$(touch pwned)", "`touch pwned`", "\\", "'", '"', "''",
@@ -141,7 +151,10 @@ def render(cluster: Cluster) -> dict[str, str]:
     plan = assign_pod_subnets(plan, {name: IPv4Network("10.200.0.0/24") for name in workers})
     node = plan.nodes[0]
     context = make_context(plan, node, None)
-    files = {file.path: bytes(file.content).decode() for file in make_registry_files(plan, node)}
+    made = (*make_registry_files(plan, node), *make_site_files(node))
+    files = {
+        file.path: bytes(file.content).decode() for file in made if "/site.d/" not in file.path
+    }
     for template in list_files(plan, node):
         if template.suffix == RENDERED and template.mode != SECRET_MODE:
             with suppress(NeedsStateError):
@@ -162,16 +175,11 @@ def replace(data: Any, old: str, new: str) -> Any:
     return data.replace(old, new) if isinstance(data, str) else data
 
 
+OF_PROGRAM = re.compile(r"(nodes\[\]\.)?extra\.[-a-z]+\.")
 SLOTS = {base: list(list_slots(document)) for base, document in BASES.items()}
 BY_NAME = {(base, slot.name): slot for base, slots in SLOTS.items() for slot in slots}
-SCHEMA = {
-    base: [s for s in slots if not re.match("extra\\.[-a-z]+\\.", s.name)]
-    for base, slots in SLOTS.items()
-}
-EXTRA = {
-    base: [s for s in slots if re.match("extra\\.[-a-z]+\\.", s.name)]
-    for base, slots in SLOTS.items()
-}
+SCHEMA = {base: [s for s in slots if not OF_PROGRAM.match(s.name)] for base, slots in SLOTS.items()}
+EXTRA = {base: [s for s in slots if OF_PROGRAM.match(s.name)] for base, slots in SLOTS.items()}
 RESOLV_CONF = BY_NAME["1.36", "extra.kubelet.config.resolvConf"]
 DEFRAGMENT = BY_NAME["1.36", "etcd.defragment"]
 EVENT_TTL = BY_NAME["1.36", "extra.kube-apiserver.flags.event-ttl"]

@@ -38,9 +38,10 @@ def import_ca(
     existing CA is never replaced. Raises PkiError with every fault, ConfigError if the cluster has
     no such CA.
     """
-    if name not in declarations.list_ca_names(plan):
+    known = declarations.list_site_ca_names(plan)
+    if name not in known:
         raise ConfigError(
-            f"--authority {name}: expected {' or '.join(declarations.list_ca_names(plan))}",
+            f"--authority {name}: expected {' or '.join(known)}",
             hint="pki.authorities in cluster.yaml selects three CAs or one",
         )
     directory = state.directory / "pki" / name

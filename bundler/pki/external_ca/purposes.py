@@ -19,7 +19,7 @@ PURPOSES = {
     "kube-proxy": "client certificate of a worker's kube-proxy for the API",
     "csr-approver": "client certificate of the job that approves kubelet certificates",
     "node-remover": "client certificate of the job that deletes the Nodes of hosts that leave",
+    "node-labeler": "client certificate of the job that sets labels and taints of Nodes",
     "admin": "client certificate of the administrator, whose group a ClusterRoleBinding names",
-    "flannel-etcd-client": "client certificate of a worker's flannel for etcd",
     "metrics-server": "server certificate of metrics-server, for the API server",
 }

@@ -113,7 +113,8 @@ def _list_targets(state: State, plan: ClusterPlan, now: datetime) -> Iterator[_T
                 is_due=_is_ca_due(root / name, state, now),
             )
     if is_signed_elsewhere(state):
-        for leaf in load_leaves(state, plan):
+        wanted = declarations.list_site_certificates(plan)
+        for leaf in (leaf for leaf in load_leaves(state, plan) if leaf.spec in wanted):
             yield _Target(
                 name=f"{leaf.node.name}.{leaf.spec.name}" if leaf.node else leaf.spec.name,
                 directory=leaf.directory,

@@ -28,7 +28,7 @@ def decide_signers(
     leaves = leaves or is_signed_elsewhere(state)
     _check_names(cas, plan, leaves=leaves)
     if leaves:
-        expected = dict.fromkeys(declarations.list_ca_names(plan), CaOrigin.ELSEWHERE)
+        expected = dict.fromkeys(declarations.list_site_ca_names(plan), CaOrigin.ELSEWHERE)
         expected |= dict.fromkeys(cas, CaOrigin.REQUESTED)
     else:
         chosen = cas or _choose_cas(state, plan)
@@ -41,7 +41,7 @@ def decide_signers(
 
 
 def _check_names(names: Collection[str], plan: ClusterPlan, *, leaves: bool) -> None:
-    known = (declarations.KUBELET_CA,) if leaves else declarations.list_ca_names(plan)
+    known = (declarations.KUBELET_CA,) if leaves else declarations.list_site_ca_names(plan)
     for name in names:
         if name not in known:
             raise ConfigError(
@@ -55,7 +55,7 @@ def _check_names(names: Collection[str], plan: ClusterPlan, *, leaves: bool) -> 
 def _choose_cas(state: State, plan: ClusterPlan) -> tuple[str, ...]:
     """The CAs that were requested before; else all that were not imported."""
     root = state.directory / "pki"
-    origins = {name: read_origin(root / name) for name in declarations.list_ca_names(plan)}
+    origins = {name: read_origin(root / name) for name in declarations.list_site_ca_names(plan)}
     asked = tuple(name for name, origin in origins.items() if origin is CaOrigin.REQUESTED)
     return asked or tuple(
         name for name, origin in origins.items() if origin is not CaOrigin.IMPORTED

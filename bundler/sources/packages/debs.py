@@ -22,6 +22,7 @@ FIELDS = (
     "Pre-Depends",
     "Depends",
     "Provides",
+    "Source",
 )
 ALTERNATIVE = re.compile(
     r"(?P<name>[a-z0-9][a-z0-9+.-]*)(:\w+)?\s*(\(\s*(?P<op>[<>=]+)\s*(?P<version>[^\s)]+)\s*\))?"
@@ -57,6 +58,7 @@ def _read_once(path: Path, _stat: tuple[int, ...]) -> PackageFile:
         raise ArtifactError(f"{path}: not a Debian package: {reason or 'invalid control file'}")
     name, version, arch = (fields[key] for key in FIELDS[:3])
     size = fields.get("Installed-Size", "")
+    source, _, source_version = fields.get("Source", "").replace("(", "").partition(" ")
     return PackageFile(
         path=path,
         # the name that apt uses
@@ -75,6 +77,7 @@ def _read_once(path: Path, _stat: tuple[int, ...]) -> PackageFile:
         provides=tuple(
             need for group in parse_relations(fields.get("Provides", "")) for need in group
         ),
+        source=f"{source}@{source_version.rstrip(')')}" if source_version else source,
     )
 
 

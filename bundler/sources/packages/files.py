@@ -31,6 +31,8 @@ class PackageFile:
     kilobytes: int  # installed size
     needs: tuple[tuple[PackageNeed, ...], ...]  # each group: alternatives
     provides: tuple[PackageNeed, ...]
+    source: str = ""  # NAME, NAME@VERSION or a .src.rpm: of its source, if that differs
+    release: str = ""  # the distribution that it is for
 
 
 def select_files(wanted: Collection[str], files: Iterable[PackageFile]) -> tuple[PackageFile, ...]:

@@ -8,7 +8,14 @@ from urllib.parse import urlsplit, urlunsplit
 
 from bundler.catalog import Artifact
 from bundler.cluster.inputs import Packages
-from bundler.cluster.os_packages import manager_of, name_of, wanted_pairs
+from bundler.cluster.os_packages import (
+    list_base,
+    manager_of,
+    name_of,
+    release_of,
+    split_by_release,
+    wanted_pairs,
+)
 from bundler.cluster.plan import ClusterPlan
 from bundler.errors import ArtifactError
 from bundler.formats.digests import hash_file
@@ -30,10 +37,9 @@ def check_locked(plan: ClusterPlan, lock: Lock | None, path: Path) -> tuple[Lock
 
     Raises ArtifactError if they are not what cluster.yaml needs; `path` is that of the lock.
     """
-    packages = plan.cluster.packages
-    if not packages or not lock:
+    if not plan.cluster.list_packages() or not lock:
         return None
-    if faults := list(dict.fromkeys(find_drift(plan, packages, lock))):
+    if faults := list(dict.fromkeys(find_drift(plan, lock))):
         raise ArtifactError(
             "\n".join(f"{path}: {fault}" for fault in faults),
             hint=f"check what changed and why; then run: bundler lock --update {GROUP}",
@@ -100,17 +106,26 @@ def list_directory(
         raise ArtifactError(f"{directory} has no {suffix} file", hint="put the packages there")
 
 
-def find_drift(plan: ClusterPlan, packages: Packages, lock: Lock) -> Iterator[str]:
+def find_drift(plan: ClusterPlan, lock: Lock) -> Iterator[str]:
     """How the locked packages differ from what cluster.yaml needs now."""
-    entries = tuple(lock.of(LockKind.PACKAGE))
-    locked, base = (set(names or ()) for names in (lock.base, packages.base))
+    locked, base = (set(names or ()) for names in (lock.base, list_base(plan.cluster)))
     for name in sorted(locked ^ base):
         was = "was" if name in locked else "was not"
         yield f"{name} {was} in packages.base when packages were resolved"
+    of_release = plan.cluster.list_packages()
+    for entry in lock.of(LockKind.PACKAGE):
+        if entry.release not in of_release:
+            hosts = ", ".join(of_release)
+            yield f"{entry.name} is for {entry.release}, but the hosts are {hosts}"
+    for part in split_by_release(plan):
+        packages = of_release[release_of(part, part.nodes[0])]
+        yield from _find_drift(part, packages, lock)
+
+
+def _find_drift(plan: ClusterPlan, packages: Packages, lock: Lock) -> Iterator[str]:
+    """The same, for the hosts of one distribution."""
+    entries = tuple(e for e in lock.of(LockKind.PACKAGE) if e.release == packages.os)
     for entry in entries:
-        locked_for = entry.evidence.partition(":")[0]
-        if locked_for != packages.os:
-            yield f"{entry.name} is for {locked_for}, but the hosts are {packages.os}"
         if entry.url.startswith(LOCAL) and not packages.dir and "/" not in entry.url:
             yield f"{entry.name} is locked from packages.dir, which is no longer set"
     if packages.dir is not None:

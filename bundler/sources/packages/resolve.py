@@ -1,6 +1,7 @@
 """Which package files the hosts need: from the lock, or resolved with signed indices."""
 
 from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ from bundler.cluster.os_packages import (
     RELEASES,
     manager_of,
     name_of,
+    split_by_release,
     wanted_pairs,
 )
 from bundler.cluster.plan import ClusterPlan
@@ -54,34 +56,44 @@ def resolve_packages(
     ArtifactError with the reasons of apt or dnf if a package cannot be resolved, or if a signature
     is not valid.
     """
+    found = {
+        entry.key: entry
+        for part in split_by_release(plan)
+        for entry in _resolve_release(part, cache, now, offline=offline)
+    }
+    return tuple(found.values())
+
+
+def _resolve_release(
+    plan: ClusterPlan, cache: Cache, now: datetime, *, offline: bool
+) -> Iterator[LockEntry]:
+    """The entries for the hosts of one distribution."""
     packages = plan.cluster.packages
-    if not packages:
-        return ()
+    if packages is None:
+        return
     if packages.dir is not None:
-        return tuple(list_directory(plan, packages.dir, packages, now))
-    found = {}
+        yield from list_directory(plan, packages.dir, packages, now)
+        return
     for arch in sorted({node.arch for node in plan.nodes}):
         names = sorted(
             {name_of(pair) for n in plan.nodes if n.arch == arch for pair in wanted_pairs(plan, n)}
         )
         resolve = RESOLVERS[manager_of(packages.os)]
-        for entry in resolve(names, packages, arch, cache, now, offline):
-            found[entry.key] = entry
-    return tuple(found.values())
+        yield from resolve(names, packages, arch, cache, now, offline)
 
 
 def gather_packages(
     plan: ClusterPlan, entries: tuple[LockEntry, ...] | None, options: FetchOptions
 ) -> tuple[PackageFile, ...]:
     """Every package file for the hosts, verified: from the lock, or resolved now if None."""
-    packages = plan.cluster.packages
-    if not packages:
+    releases = ", ".join(plan.cluster.list_packages())
+    if not releases:
         return ()
     if entries is None:
-        with log.step(f"resolving packages of {packages.os}, because there is no lock"):
+        with log.step(f"resolving packages of {releases}, because there is no lock"):
             now = datetime.now(UTC).replace(microsecond=0)
             entries = resolve_packages(plan, options.cache, now, offline=options.offline)
-    with log.step(f"{len(entries)} packages of {packages.os}"):
+    with log.step(f"{len(entries)} packages of {releases}"):
         return ensure_packages(plan, entries, options)
 
 
@@ -98,17 +110,16 @@ def propose_packages(
     is not locked, or if `update` names a package.
     """
     kept = list(old.of(LockKind.PACKAGE)) if old else []
-    packages = plan.cluster.packages
+    of_release = plan.cluster.list_packages()
     named = {entry.name for entry in kept} | {GROUP, EVERYTHING}
-    if not packages:
+    if not of_release:
         return
-    if not old or not named.isdisjoint(update) or any(find_drift(plan, packages, old)):
+    if not old or not named.isdisjoint(update) or any(find_drift(plan, old)):
         kept = list(resolve_packages(plan, options.cache, now, offline=options.offline))
     for entry in kept:
         same = identify(from_entry(entry, entry.evidence))
-        yield Proposal(
-            kind=LockKind.PACKAGE, **same, make_entry=partial(_check_file, entry, packages, options)
-        )
+        make_entry = partial(_check_file, entry, of_release[entry.release], options)
+        yield Proposal(kind=LockKind.PACKAGE, **same, release=entry.release, make_entry=make_entry)
 
 
 def _check_file(entry: LockEntry, packages: Packages, options: FetchOptions) -> LockEntry:
@@ -123,20 +134,21 @@ def ensure_packages(
 ) -> tuple[PackageFile, ...]:
     """The file of every entry, verified and read; ArtifactError if one differs."""
     entries = tuple(entries)
-    packages = plan.cluster.packages
-    directory = packages.dir if packages else None
+    of_release = plan.cluster.list_packages()
     paths = {
         entry: directory / entry.url.removeprefix(LOCAL)
         for entry in entries
-        if directory and not is_fetched_entry(entry)
+        if (directory := of_release[entry.release].dir) and not is_fetched_entry(entry)
     }
-    artifacts = {entry: to_file(entry, packages) for entry in entries if entry not in paths}
+    artifacts = {
+        entry: to_file(entry, of_release[entry.release]) for entry in entries if entry not in paths
+    }
     fetched = ensure_artifacts(list(artifacts.values()), options)
     paths |= {entry: fetched[artifact] for entry, artifact in artifacts.items()}
-    return tuple(_read(entry, paths[entry], packages) for entry in entries)
+    return tuple(_read(entry, paths[entry], of_release[entry.release]) for entry in entries)
 
 
-def _read(entry: LockEntry, path: Path, packages: Packages | None) -> PackageFile:
+def _read(entry: LockEntry, path: Path, packages: Packages) -> PackageFile:
     file = _read_file(path, packages, is_fetched=entry.origin is not TrustSource.USER)
     if (file.name, file.version, file.arch) != (entry.name, entry.version, entry.arch):
         raise ArtifactError(
@@ -144,12 +156,12 @@ def _read(entry: LockEntry, path: Path, packages: Packages | None) -> PackageFil
             f" not {entry.name} {entry.version} ({entry.arch})",
             hint=f"update the entry: bundler lock --update {entry.name}",
         )
-    return file
+    return replace(file, release=entry.release)
 
 
-def _read_file(path: Path, packages: Packages | None, *, is_fetched: bool) -> PackageFile:
+def _read_file(path: Path, packages: Packages, *, is_fetched: bool) -> PackageFile:
     """Read a file with the tools of its distribution; an .rpm from a repository must be signed."""
-    if not packages or manager_of(packages.os) == "dpkg":
+    if manager_of(packages.os) == "dpkg":
         return read_deb(path)
     return read_rpm(path, find_rpm_repositories(packages).keyring if is_fetched else None)
 

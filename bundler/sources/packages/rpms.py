@@ -15,6 +15,7 @@ from bundler.sources.packages.files import PackageFile, PackageNeed
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "noarch": "all"}
 FACTS = (
     "fact %{NAME}\\nfact %|EPOCH?{%{EPOCH}:}|%{VERSION}-%{RELEASE}\\nfact %{ARCH}\\nfact %{SIZE}\\n"
+    "fact %{SOURCERPM}\\n"
     "[needs %{REQUIRENAME}\\n][provides %{PROVIDENAME}\\n][provides %{FILENAMES}\\n]"
 )
 PLAIN = re.compile(r"[^\s:|,]+")
@@ -34,10 +35,10 @@ def read_rpm(path: Path, keyring: Path | None = None) -> PackageFile:
     done = _run("rpm", "-qp", "--nosignature", "--nodigest", "--queryformat", FACTS, str(path))
     lines = [line.partition(" ")[::2] for line in done.stdout.splitlines()]
     facts = [text for kind, text in lines if kind == "fact"]
-    if done.returncode or len(facts) != 4:
+    if done.returncode or len(facts) != 5:
         reason = (done.stderr.strip().splitlines() or ["no header"])[-1]
         raise ArtifactError(f"{path}: not an RPM package: {reason}")
-    name, version, machine, size = facts
+    name, version, machine, size, source = facts
     version = version.removeprefix("0:")  # epoch 0 is left out, as dnf does
     if machine not in ARCHITECTURES:
         raise ArtifactError(f"{path}: {name} is for {machine}, but no node is")
@@ -58,6 +59,7 @@ def read_rpm(path: Path, keyring: Path | None = None) -> PackageFile:
             for text in sorted(provides)
             if text[:1] != "/" or PROGRAMS.match(text)
         ),
+        source=source if source.endswith(".src.rpm") else "",
     )
 
 

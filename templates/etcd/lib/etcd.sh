@@ -45,7 +45,7 @@ has_quorum() {
             return 2
             ;;
     esac
-    unread=$(etcd_at "$1" get bundler/quorum --keys-only 2>&1) && return
+    unread=$(etcd_at "$1" get bundler/quorum --keys-only 2>&1) && return 0
     unread=$(printf '%s\n' "$unread" | tail -n 1)
     # A wrong certificate, a proxy or a missing etcdctl look like a lost quorum to etcdctl, and an alarm does to /health.
     ! get_from_member "$1" "${1##*:}" /metrics healthcheck-client | grep -qx 'etcd_server_has_leader 0' || return 1

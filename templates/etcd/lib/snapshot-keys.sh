@@ -61,9 +61,10 @@ start_etcd_on_copy() {
 
 etcd_on_copy() { ETCD_TIMEOUT=60 etcd_at "https://127.0.0.1:$check_port" "$@"; }
 
+# Each question is given up after 3 s: one to an etcd that does not start would otherwise take the whole time.
 wait_for_etcd_on_copy() {
     check_start=$(now)
-    until etcd_on_copy get bundler/check --keys-only >/dev/null 2>&1; do
+    until ETCD_TIMEOUT=7 etcd_at "https://127.0.0.1:$check_port" get bundler/check --keys-only >/dev/null 2>&1; do
         kill -0 "$etcd_process" 2>/dev/null || return 1
         [ $(($(now) - check_start)) -lt 60 ] || return 1
         sleep 1

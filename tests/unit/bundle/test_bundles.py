@@ -174,7 +174,9 @@ def test_keys_of_other_curves_are_refused_by_both_sides(tmp_path: Path, curve: s
         ["ec", "-in", key, "-pubout", "-out", public],
     ):
         if subprocess.run(["openssl", *command], capture_output=True, check=False).returncode:
-            pytest.skip(f"keys of other curves cannot be made: this openssl does not know {curve}")
+            pytest.skip(
+                f"keys of other curves cannot be made: this openssl does not know the curve {curve}"
+            )
     key.chmod(0o600)
     with pytest.raises(ConfigError, match=r"x\.key: not an ECDSA P-256 key"):
         load_signing_key(key)

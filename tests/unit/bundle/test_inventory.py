@@ -175,12 +175,17 @@ def make_entry(name: str, content: bytes) -> LockEntry:
         kind=LockKind.PACKAGE, name=name, version="1:2.3-4", arch="amd64",
         url=f"https://packages.example/{name}.deb", size=len(content),
         digest=f"sha256:{hashlib.sha256(content).hexdigest()}", origin=TrustSource.UPSTREAM_SIGNATURE,
-        evidence="InRelease", locked=datetime(2026, 1, 1, tzinfo=UTC),
+        evidence="debian-12: InRelease", locked=datetime(2026, 1, 1, tzinfo=UTC),
     )  # fmt: skip
 
 
 @pytest.mark.slow
-def test_locked_packages_are_items_where_their_file_is_in_the_bundle(plan: ClusterPlan) -> None:
+def test_locked_packages_are_items_where_their_file_is_in_the_bundle(
+    plan: ClusterPlan, tmp_path: Path
+) -> None:
+    path = tmp_path / "cluster.yaml"
+    path.write_text(f"{path.read_text()}packages: {{os: debian-12}}\n")
+    plan = make_plan(load_cluster(path).cluster)
     tree = make_tree(plan)
     tree.add(File(path="packages/socat.deb", mode=0o644, content=b"socat", origin="a test"))
     packages = make_entry("socat", b"socat"), make_entry("ipset", b"ipset")
@@ -189,7 +194,7 @@ def test_locked_packages_are_items_where_their_file_is_in_the_bundle(plan: Clust
     assert [(i.name, i.version, i.path) for i in found] == [
         ("socat", "1:2.3-4", "packages/socat.deb")
     ]
-    assert found[0].evidence == "upstream-signature: InRelease"
+    assert found[0].evidence == "upstream-signature: debian-12: InRelease"
     sbom = make_sbom("solo-one", {}, items, 0)
     assert_valid(sbom)
     component = flatten(json.loads(sbom)["components"])["package/packages/socat.deb"]

@@ -1,10 +1,12 @@
 """`build --seal`: bundles that hold their node's secrets for its host alone."""
 
+import gzip
 import hashlib
 import json
 import shutil
 import subprocess
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from bundler.bundle.signing import generate_key
 from bundler.bundle.unseal_code import ALPHABET, format_code, make_code, parse_code
 from bundler.bundle.verify import compare, verify
 from bundler.errors import ConfigError, PkiError
+from bundler.formats.volumes import open_joined
 from bundler.render.tree import File, Tree, make_manifest
 
 SEAL = Media(seal=True)
@@ -72,6 +75,15 @@ def test_no_secret_of_the_state_is_in_a_sealed_tarball(sealed: SmallSite, node: 
     found = search(tarball(sealed.directory / "plain", node).read_bytes(), needles)
     assert {f"tokens/{node}", f"pki/nodes/{node}/kube-proxy/key.pem"} <= found
     assert ("encryption-key" in found) is (node == "one")
+
+
+@pytest.mark.parametrize("change", [lambda content: content[:-9], lambda content: content + b"x"])
+def test_the_search_for_secrets_ends_at_a_tarball_that_it_cannot_read(
+    sealed: SmallSite, change: Callable[[bytes], bytes]
+) -> None:
+    content = tarball(sealed.directory / "plain", "one").read_bytes()
+    with pytest.raises((EOFError, gzip.BadGzipFile)):
+        search(change(content), {})
 
 
 @pytest.mark.parametrize("node", NODES)
@@ -195,8 +207,10 @@ def test_sealed_bundles_verify_in_every_form(site: SmallSite, media: Media) -> N
     done = run("inspect", directory / "small-one.tar.gz")
     assert done.returncode == 0, done.stderr
     assert " rootfs/etc/kubernetes/pki/ca.key (sealed)\n" in done.stdout
-    assert search(b"".join(p.read_bytes() for p in sorted(directory.glob("small-*.tar.gz*"))),
-                  list_needles(site.directory / "small.state")) == set()  # fmt: skip
+    needles = list_needles(site.directory / "small.state")
+    for node in NODES:
+        with open_joined(tarball(directory, node)) as bundle:
+            assert search(bundle.read(), needles) == set()
     whole = tarball(site.directory / "dist", "one")
     assert files_of(read_manifest(whole)) == files_of(_join(directory / "small-one.tar.gz"))
 

@@ -53,7 +53,7 @@ def test_split_is_the_same_bytes_twice_and_its_payload_needs_no_state(site: Smal
     assert (one / "SHA256SUMS").read_bytes() == (two / "SHA256SUMS").read_bytes()
     shutil.rmtree(first / "small.state")
     public = site.build("c", Media(layout=Layout.SPLIT, public_only=True))
-    (ours,), (theirs,) = one.glob("payload-*"), public.glob("payload-*")
+    (ours,), (theirs,) = one.glob("payload-*.tar"), public.glob("payload-*.tar")
     assert ours.name == theirs.name
     assert ours.read_bytes() == theirs.read_bytes()
     assert not (first / "small.state").exists()

@@ -466,7 +466,9 @@ def test_copies_of_an_old_state_get_the_same_id(site: Site, tmp_path: Path) -> N
 
 def test_a_state_from_an_older_export_is_noticed(site: Site) -> None:
     export_state(site.state, site.directory.parent / "export", PASSPHRASE)
-    (newer,) = {read_state_env(t)["NOT_BEFORE"] for t in (site.directory / "dist").glob("*one*")}
+    (newer,) = {
+        read_state_env(t)["NOT_BEFORE"] for t in (site.directory / "dist").glob("*one*.tar.gz")
+    }
     rewrite_state_env(site.directory / "dist/small-one.tar.gz", NOT_BEFORE=str(int(newer) + 86400))
     done = site.run("build", "-o", "dist")
     assert done.returncode == 0

@@ -22,7 +22,11 @@ from bundler.cache.payload import ensure_file
 from bundler.cache.segments import COMPRESSOR
 from bundler.cache.store import Cache
 
-pytestmark = [pytest.mark.slow, needs_second_user]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.usefixtures("no_line_has_ended"),
+    needs_second_user,
+]
 PROGRAM = "kubernetes/server/bin/kubelet"
 
 

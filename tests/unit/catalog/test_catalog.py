@@ -10,13 +10,17 @@ import yaml
 from support.descriptions import write_description
 from typer.testing import CliRunner
 
+from bundler import catalog
 from bundler.catalog import (
     COMPONENTS,
     MACHINES,
     URLS,
     artifact_url,
     closest_versions,
+    default_kubernetes,
     find_artifact,
+    list_available,
+    list_pin_rows,
     list_versions,
 )
 from bundler.catalog.signatures import Scheme, find_signed
@@ -24,8 +28,13 @@ from bundler.cli.app import app
 from bundler.cluster.loader import load_cluster
 from bundler.errors import ConfigError
 
-TEXT = (files("bundler.catalog") / "pins.tsv").read_text(encoding="utf-8")
-ROWS = list(csv.DictReader(TEXT.splitlines(), delimiter="\t"))
+
+def read_rows(name: str) -> list[dict[str, str]]:
+    text = (files("bundler.catalog") / name).read_text(encoding="utf-8")
+    return list(csv.DictReader(text.splitlines(), delimiter="\t"))
+
+
+ROWS = list(list_pin_rows())
 FORMER_URLS = {
     "cni-plugins": (
         "https://github.com/containernetworking/plugins/releases/download/v{version}/cni-plugins-{arch}-v{version}.tgz",
@@ -87,8 +96,39 @@ def test_kubernetes_is_pinned_by_sha512_as_in_its_changelogs() -> None:
     assert {len(row["digest"]) for row in of_kubernetes} == {128}
 
 
+def test_a_pin_says_how_many_sources_state_it() -> None:
+    for row in ROWS:
+        assert int(row["sources"]) >= 1
+        assert "[single source" not in row["source"] or row["sources"] == "1", row
+        assert row["sources"] == "1" or " ; " in row["source"] or ", " in row["source"], row
+
+
 def test_a_digest_on_which_public_sources_disagree_is_not_pinned() -> None:
     assert "3.5.2" not in list_versions("etcd")
+
+
+def test_the_default_kubernetes_is_the_newest_patch_of_the_newest_minor_with_two(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert default_kubernetes() == "1.37.1"
+    pins = {key: pin for key, pin in catalog._pins().items() if key[1] != "1.37.1"}
+    monkeypatch.setattr("bundler.catalog._pins", lambda: pins)
+    assert default_kubernetes.__wrapped__() == "1.36.4"
+    without_arm64 = {key: pin for key, pin in pins.items() if key[1:] != ("1.36.4", "arm64")}
+    monkeypatch.setattr("bundler.catalog._pins", lambda: without_arm64)
+    assert default_kubernetes.__wrapped__() == "1.36.3"
+
+
+def test_the_default_of_a_minor_is_the_newest_pinned_patch_of_its_line() -> None:
+    """A new pin of a line changes the defaults of all minors that have it."""
+    for row in read_rows("defaults.tsv"):
+        component, version = row["component"], row["version"]
+        if component not in COMPONENTS:
+            continue  # an image, which has no pin
+        line = version.rpartition(".")[0]
+        both = [v for v in list_available(component, "amd64")
+                if v in list_available(component, "arm64") and v.rpartition(".")[0] == line]  # fmt: skip
+        assert version == both[-1], row
 
 
 def test_a_pin_has_the_url_of_the_template() -> None:

@@ -36,7 +36,7 @@ def test_version_and_help_show_how_to_start(bundler: Run) -> None:
         assert "Usage" in said.stdout
     assert "verify.sh" in bundler("--help").stdout
     assert "MIRROR/HOST/PATH" in bundler("build", "--help").stdout
-    assert "NAME.state" in bundler("build", "--help").stdout
+    assert "NAME.state" in bundler("help", "build").stdout
 
 
 def test_check_accepts_the_example_and_writes_nothing(bundler: Run, description: Path) -> None:
@@ -196,7 +196,17 @@ def test_explain_shows_value_reason_and_minors_of_each_flag(bundler: Run) -> Non
     assert "[before 1.19]" in said
     assert "--cluster-signing-duration" not in said.replace("--experimental-cluster", "")
     rows = json.loads(bundler("explain", "kubelet", "--version", "v1.20.2", "--json").stdout)
-    assert {"flag", "value", "why", "fixed", "since", "until", "feature", "on_host"} == set(rows[0])
+    assert {
+        "flag",
+        "value",
+        "why",
+        "fixed",
+        "since",
+        "until",
+        "feature",
+        "on_host",
+        "repeated",
+    } == set(rows[0])
     for arguments in (
         ("kubelett", "--version", "1.20"),
         ("kubelet", "--version", "x"),

@@ -59,7 +59,7 @@ def run_without_terminal(
             os.close(write)
         return subprocess.run(
             command, cwd=cwd, stdin=read, capture_output=True, text=True, check=False,
-            start_new_session=True, timeout=30,
+            start_new_session=True, timeout=60,
         )  # fmt: skip
     finally:
         os.close(read)

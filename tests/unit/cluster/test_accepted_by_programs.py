@@ -26,6 +26,7 @@ from bundler.cluster.accepted import (
     accepted_flags,
     field_types,
     is_accepted_field,
+    is_within,
     known_gates,
     read_table,
 )
@@ -266,6 +267,15 @@ def check_fields(program: str, document: dict[str, Any], minor: str) -> None:
     for leaf in list_leaves(document):
         assert is_accepted_field(known, leaf), f"{program} {minor}: {'.'.join(leaf)}"
     assert list(check_types(document, field_types(program, minor, api))) == []
+    check_gates(document.get("featureGates", {}), minor)
+
+
+def check_gates(gates: Mapping[str, bool], minor: str) -> None:
+    known = known_gates(minor)
+    for name, value in gates.items():
+        gate = known[name]
+        is_locked = bool(gate.locked) and is_within(gate.locked, None, minor)
+        assert not is_locked or str(value).lower() == gate.value, f"{name} {minor}"
 
 
 def read_variable(files: Mapping[str, str], word: str) -> str:
@@ -316,16 +326,39 @@ def test_the_aggregated_api_has_no_field_that_1_14_does_not_know(
     assert services == [{"name": "metrics-server", "namespace": "kube-system"}]
 
 
-@pytest.mark.parametrize("version", ["3.3.13", "3.4.23", "3.5.21", "3.6.8"])
+@pytest.mark.parametrize("version", ["3.3.13", "3.4.23", "3.5.21", "3.6.8", "3.7.2"])
 def test_etcd_accepts_every_flag_in_its_own_minor(
     render: Callable[[Cluster], dict[str, str]], version: str
 ) -> None:
-    network = "static" if version.startswith("3.6") else "flannel-etcd"
+    network = "static" if version.startswith(("3.6", "3.7")) else "flannel-etcd"
     cluster = make_cluster("1.20", {"engine": "docker"}, network, "ipvs", "none")
     etcd = cluster.etcd.model_copy(update={"version": version, "wal_dir": "/data/wal"})
     flags = read_flags(render(cluster.model_copy(update={"etcd": etcd})), "etcd")
     assert {"data-dir", "wal-dir"} <= set(flags)
     assert set(flags) <= accepted_flags("etcd", version.rpartition(".")[0])
+
+
+@pytest.mark.parametrize("minor", MINORS)
+def test_cri_dockerd_streams_without_websockets_where_the_kubelet_would_use_them(
+    minor: str,
+) -> None:
+    """Cri-dockerd's issues 560 and 569: otherwise kubectl exec and attach fail from 1.36 on."""
+    has_gate = "ExtendWebSocketsToKubelet" in known_gates(minor)
+    assert has_gate == (minor in {"1.36", "1.37"})
+    for runtime in list_runtimes(minor):
+        cluster = make_cluster(minor, runtime, "static", "iptables", "none")
+        config = make_config(cluster, "kubelet", lambda text: "7" if "{{" in text else text)
+        expected = {"ExtendWebSocketsToKubelet": False}
+        needs_gate = has_gate and "cri_dockerd" in runtime
+        assert config.get("featureGates") == (expected if needs_gate else None)
+
+
+@pytest.mark.parametrize("minor", MINORS)
+def test_the_kubelet_limits_its_events_at_every_minor(minor: str) -> None:
+    """0 was the default, 50, before 1.37; since then it means that there is no limit."""
+    cluster = make_cluster(minor, {"engine": "containerd"}, "static", "iptables", "none")
+    config = make_config(cluster, "kubelet", lambda text: "7" if "{{" in text else text)
+    assert config["eventRecordQPS"] == 50
 
 
 def test_deprecated_flags_and_their_successors_exist() -> None:

@@ -84,6 +84,7 @@ MINOR = "version: 1.28.3"
         ([(RUNTIME, "runtime: {engine: docker, cri_dockerd: 0.3.20}"), (MINOR, "version: 1.20.2")], r"uses Docker without cri-dockerd: remove this key"),
         ([(RUNTIME, "runtime: {engine: containerd, version: 1.5.9}")], r"needs CRI v1, which containerd 1.5.9 does not have"),
         ([(RUNTIME, "runtime: {engine: containerd, version: 1.3.9}")], r"containerd 1.3.9 is too old"),
+        ([(MINOR, "version: 1.20.2"), ("dns: {provider: none}", "dns: {version: 1.11.0}")], r"dns.version: CoreDNS 1.11.0 needs Kubernetes 1.21 or newer, and 1.20 would wait for it without end: use 1.7.0"),
         ([("dns: {provider: none}", "dns: {provider: none}\nnetwork: {proxy_mode: nftables}")], r"nftables works from Kubernetes 1.31, not with 1.28: use ipvs or iptables"),
         ([("dns: {provider: none}", "dns: {provider: none}\nnetwork: {flannel: {backend: vxlan}}")], r"network.plugin is static: set `plugin: flannel`"),
         ([("dns: {provider: none}", "dns: {provider: none}\nnetwork: {plugin: flannel, flannel: {store: etcd}}")], r"store etcd works only with Docker through dockershim"),
@@ -116,7 +117,9 @@ def test_ipvs_is_deprecated_with_a_warning(describe: Callable[..., Path]) -> Non
     path = describe(
         (MINOR, "version: 1.36.2"), ("dns: {provider: none}", "network: {proxy_mode: ipvs}")
     )
-    assert any("ipvs is deprecated from Kubernetes 1.35" in w for w in load_cluster(path).warnings)
+    warning = next(w for w in load_cluster(path).warnings if "ipvs is deprecated" in w)
+    assert "from Kubernetes 1.35: use network.proxy_mode nftables (Linux 5.13 and" in warning
+    assert "kube-proxy warns from 1.37 on, has ipvs off by default from 1.40 on" in warning
 
 
 def load_documents(path: Path) -> dict[str, dict[str, Any]]:
@@ -266,11 +269,11 @@ def registry(host: str, mirror: str, version: str = "1.7.20") -> str:
         (registry("index.docker.io", "https://h.example"), "1.28.3", "write docker.io"),
         (registry("quay.io", "https://h.example/?a=b"), "1.28.3", "must have no \\? and #"),
         (
-            "runtime: {registry_mirrors: ['https://h.example/hub']}", "1.20.2",
+            "runtime: {engine: docker, registry_mirrors: ['https://h.example/hub']}", "1.20.2",
             "Docker 20.10.23 does not start with a mirror that has a path",
         ),
         (
-            "runtime: {version: 25.0.5, registry_mirrors: ['https://h.example/v2/hub']}", "1.20.2",
+            "runtime: {engine: docker, version: 25.0.5, registry_mirrors: ['https://h.example/v2/hub']}", "1.20.2",
             "give only the address before it",
         ),
     ],
@@ -286,7 +289,9 @@ def test_a_mirror_that_the_runtime_cannot_use_is_refused(
 def test_a_mirror_of_docker_hub_below_a_path_needs_docker_25(
     describe: Callable[..., Path],
 ) -> None:
-    runtime = "runtime: {version: 25.0.5, registry_mirrors: ['https://h.example/hub']}"
+    runtime = (
+        "runtime: {engine: docker, version: 25.0.5, registry_mirrors: ['https://h.example/hub']}"
+    )
     path = describe((RUNTIME, runtime), (MINOR, "version: 1.20.2"), ("pause:3.9", "pause:3.2"))
     write_archive(path.parent / "pause.tar", "registry.k8s.io/pause:3.2")
     load_cluster(path)

@@ -1,5 +1,6 @@
 """Checks of `extra`: names that the program of the minor does not have are refused."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,19 +8,25 @@ import pytest
 from bundler.cluster.loader import load_cluster
 from bundler.errors import ConfigError
 
+MARKS = re.compile(r"^    (labels|taints): .*\n", re.MULTILINE)
+"""With labels or taints of a node, those of the kubelet are refused."""
+
 
 @pytest.mark.parametrize(
     ("extra", "expected"),
     [
         ("kubelet: {config: {maxPodz: 5}}", r"has no field maxPodz; did you mean 'maxPods'"),
         ("kubelet: {config: {nodefs.available: 5%}}", r"kubelet 1.20 has no field nodefs.available"),
+        ("kubelet: {config: {logging.format: json}}", r"no field logging.format with a dot in its name; write logging: {format: …}"),
+        ("kubelet: {config: {evictionSoft.memory.available: 5%}}", r"with a dot in its name; write evictionSoft: {memory.available: …}"),
         ("kube-proxy: {config: {kubeProxyIPVSConfiguration: {scheduler: rr}}}", r"kube-proxy 1.20 has no field kubeProxyIPVSConfiguration.scheduler"),
-        ("kubelet: {config: {failCgroupV1: false}}", r"has no field failCgroupV1.*; 1.31 to 1.36 have it"),
+        ("kubelet: {config: {defaultPodSysctls: {net.ipv4.tcp_syncookies: '1'}}}", r"has no field defaultPodSysctls.*; 1.37 has it"),
+        ("kubelet: {config: {failCgroupV1: false}}", r"has no field failCgroupV1.*; 1.31 to 1.37 have it"),
         ("kube-scheduler: {config: {bindTimeoutSeconds: 600}}", r"has no field bindTimeoutSeconds"),
         ("kubelet: {config: {featureGates: {NoSuchGate: true}}}", r"Kubernetes 1.20 has no feature gate NoSuchGate"),
         ("kube-apiserver: {flags: {feature-gates: 'NoSuchGate=true'}}", r"Kubernetes 1.20 has no feature gate NoSuchGate"),
-        ("kubelet: {config: {tracing: {endpoint: a:1}}}", r"has no field tracing.endpoint; 1.25 to 1.36 have it"),
-        ("kubelet: {config: {logging: {vmodule: []}}}", r"has no field logging.vmodule; 1.23 to 1.36 have it"),
+        ("kubelet: {config: {tracing: {endpoint: a:1}}}", r"has no field tracing.endpoint; 1.25 to 1.37 have it"),
+        ("kubelet: {config: {logging: {vmodule: []}}}", r"has no field logging.vmodule; 1.23 to 1.37 have it"),
         ("kubelet: {config: {clientCAFile: /a}}", r"has no field clientCAFile; did you mean 'authentication.x509.clientCAFile'"),
         ("kubelet: {config: {evictionHrd: {memory.available: 1Gi}}}", r"did you mean 'evictionHard'"),
         ("kube-scheduler: {config: {schedulerName: a}}", r"has no field schedulerName; 1.14 to 1.17 have it"),
@@ -34,7 +41,7 @@ from bundler.errors import ConfigError
         ("kubelet: {flags: {feature-gates: 'GracefulNodeShutdown'}}", r"GracefulNodeShutdown must be true or false, not ''"),
         ("kubelet: {flags: {feature-gates: 'AllAlpha=0, CSINodeInfo=f'}}", r"CSINodeInfo is locked at true"),
         ("etcd: {flags: {quota-backend-byte: 1}}", r"etcd 3.4 has no flag --quota-backend-byte; did you mean 'quota-backend-bytes'"),
-        ("etcd: {flags: {max-learners: 1}}", r"etcd 3.4 has no flag --max-learners; 3.6 has it"),
+        ("etcd: {flags: {max-learners: 1}}", r"etcd 3.4 has no flag --max-learners; 3.6 to 3.7 have it"),
         ("kube-apiserver: {flags: {insecure-prt: 0}}", r"has no flag --insecure-prt; did you mean 'insecure-port'"),
     ],
 )  # fmt: skip
@@ -130,7 +137,7 @@ TAINT = "{key: a, effect: NoSchedule, timeAdded: 3}"
 def test_a_value_that_the_program_cannot_read_is_refused_once(
     description: Path, minor: str, extra: str, expected: str
 ) -> None:
-    text = description.read_text()
+    text = MARKS.sub("", description.read_text())
     text = text[: text.index("extra:\n")] + f"extra:\n  {extra}\n"
     if minor != "1.20":
         text = text.replace("1.20.2", f"{minor}.1")
@@ -154,7 +161,47 @@ def test_a_value_that_the_program_cannot_read_is_refused_once(
     ],
 )  # fmt: skip
 def test_values_that_the_program_can_read_are_accepted(description: Path, extra: str) -> None:
-    text = description.read_text().replace("1.20.2", "1.26.1")
+    text = MARKS.sub("", description.read_text()).replace("1.20.2", "1.26.1")
     text = text[: text.index("extra:\n")] + f"extra:\n  {extra}\n"
     description.write_text(text.replace("engine: docker, version: 20.10.24", "engine: containerd"))
     load_cluster(description)
+
+
+@pytest.mark.parametrize(
+    ("version", "extra", "expected"),
+    [
+        ("1.31.14", "flags: {feature-gates: ComponentSLIs=false}", ""),
+        ("1.32.13", "flags: {feature-gates: ComponentSLIs=false}", "ComponentSLIs is locked at true from 1.32 on"),
+        ("1.33.13", "flags: {feature-gates: MultiCIDRServiceAllocator=false}", ""),
+        ("1.34.10", "flags: {feature-gates: MultiCIDRServiceAllocator=false}", "is locked at true from 1.34 on"),
+        ("1.34.10", "config: {featureGates: {SystemdWatchdog: false}}", ""),
+        ("1.35.7", "config: {featureGates: {SystemdWatchdog: false}}", "is locked at true from 1.35 on"),
+        ("1.36.4", "config: {featureGates: {DisableCPUQuotaWithExclusiveCPUs: false}}", ""),
+        ("1.37.1", "config: {featureGates: {DisableCPUQuotaWithExclusiveCPUs: false}}", "is locked at true from 1.37 on"),
+        ("1.36.4", "config: {featureGates: {ReloadKubeletClientCAFile: false}}", ""),
+        ("1.36.4", "config: {featureGates: {SidecarContainers: true}}", ""),
+        ("1.37.1", "config: {featureGates: {SidecarContainers: true}}", "no feature gate SidecarContainers; 1.28 to 1.36 have it"),
+        ("1.37.1", "flags: {feature-gates: DeclarativeValidationTakeover=true}", "is locked at false from 1.37 on"),
+        ("1.37.1", "config: {featureGates: {SELinuxMount: false}}", ""),
+        ("1.37.1", "config: {defaultPodSysctls: {net.ipv4.tcp_syncookies: '1'}}", ""),
+        ("1.36.4", "flags: {boot-id-file: /a}", ""),
+        ("1.37.1", "flags: {boot-id-file: /a}", "has no flag --boot-id-file; 1.14 to 1.36 have it"),
+        ("1.37.1", "flags: {containerd-namespace: k8s.io}", "has no flag --containerd-namespace; 1.20 to 1.36 have it"),
+        ("1.37.1", "flags: {housekeeping-interval: 10s}", ""),
+    ],
+)  # fmt: skip
+def test_what_a_newer_kubelet_refuses_at_its_start_is_refused(
+    tmp_path: Path, version: str, extra: str, expected: str
+) -> None:
+    path = tmp_path / "cluster.yaml"
+    path.write_text(
+        "apiVersion: bundler/v1alpha1\nname: small\nruntime: {engine: containerd}\n"
+        f"kubernetes: {{version: {version}}}\n"
+        "nodes: [{name: one, address: 192.0.2.1, roles: [etcd, control-plane, worker]}]\n"
+        f"extra: {{kubelet: {{{extra}}}}}\n"
+    )
+    if expected:
+        with pytest.raises(ConfigError, match=expected):
+            load_cluster(path)
+    else:
+        load_cluster(path)

@@ -15,6 +15,7 @@ from bundler.cluster.host_needs import (
 )
 from bundler.cluster.loader import load_cluster
 from bundler.cluster.plan import ClusterPlan, assign_pod_subnets, make_plan
+from bundler.errors import ConfigError
 from bundler.paths import templates_directory
 from bundler.pipeline import render
 from bundler.project import Inputs
@@ -122,3 +123,51 @@ def test_no_unit_has_an_unlimited_number_of_open_files() -> None:
     }
     assert {"docker.service.j2", "containerd.service.j2", "cri-dockerd.service.j2"} <= set(limits)
     assert {name: limit for name, limit in limits.items() if not int(limit) <= 1048576} == {}
+
+
+OWN = """\
+groups:
+  search: {sysctls: {vm.max_map_count: 262144, net.ipv4.tcp_rmem: 4096 87380 6291456}}
+defaults: {sysctls: {vm.swappiness: 10, fs.nr_open: 2000000}}
+"""
+
+
+def test_settings_of_a_site_replace_and_complete_those_of_the_table(description: Path) -> None:
+    text = description.read_text().replace("nodes:\n", f"{OWN}nodes:\n")
+    text = text.replace("name: worker1,", "name: worker1, groups: [search],")
+    description.write_text(text)
+    plan = plan_of(description)
+    rows = {node.name: {row.name: row for row in sysctls(node)} for node in plan.nodes}
+    assert rows["worker1"]["vm.swappiness"].setting == "vm.swappiness=10"
+    assert rows["worker1"]["fs.nr_open"].need is SysctlNeed.MUST
+    assert rows["worker1"]["net.ipv4.tcp_rmem"].setting == "net.ipv4.tcp_rmem=4096+87380+6291456"
+    assert "vm.max_map_count" not in rows["worker2"]
+    assert len(rows["worker1"]) == len(SYSCTLS) + 2
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        (
+            "net.ipv4.ip_forward: 0",
+            "must be 1, not 0: the node routes its pods' packets; remove it",
+        ),
+        ("kernel.panic: 0", "must be 10, not 0: the kubelet's default: .*; remove it"),
+        (
+            "net.netfilter.nf_conntrack_max: 1",
+            "kube-proxy sets it, by conntrack in extra.kube-proxy",
+        ),
+        ("vm.swappiness: true", "must be a number, or words of"),
+        ("vm.swappiness: '1; reboot'", "must be a number, or words of"),
+        ("swappiness: 1", "must match"),
+    ],
+)
+def test_settings_that_a_node_needs_otherwise_are_refused(
+    description: Path, setting: str, expected: str
+) -> None:
+    text = description.read_text().replace(
+        "name: worker1,", f"name: worker1, sysctls: {{{setting}}},"
+    )
+    description.write_text(text)
+    with pytest.raises(ConfigError, match=rf"nodes\[3\].sysctls.*{expected}"):
+        load_cluster(description)

@@ -85,6 +85,19 @@ def test_children_of_an_object_are_its_keys() -> None:
         "roles",
         "arch",
         "interface",
+        "labels",
+        "annotations",
+        "taints",
+        "files",
+        "groups",
+        "sans",
+        "sysctls",
+        "runtime",
+        "packages",
+        "extra",
+        "etcd",
+        "kubernetes",
+        "monitoring",
     ]
     (roles,) = find_keys("nodes.roles")
     assert list_children(roles) == ()

@@ -72,7 +72,7 @@ ERRORS = [
     ("kind: nginx-keepalived, interface: eth0", "kind: node-local", r"nodes\[0\].roles: remove load-balancer: node-local runs on every node"),
     ("kind: nginx-keepalived, interface: eth0", "kind: nginx-keepalived, interface: eth 0", r"load_balancer.interface: must be the name of a network interface, such as eth0"),
     ("name: worker1,", "name: worker1, interface: eth1,", r"nodes\[3\].interface: remove it: only load balancers of kind nginx-keepalived have a virtual address"),
-    ("version: 1.20.2", "version: 1.13.1", r"kubernetes.version: Kubernetes 1.13 is not supported: choose 1.14 to 1.36"),
+    ("version: 1.20.2", "version: 1.13.1", r"kubernetes.version: Kubernetes 1.13 is not supported: choose 1.14 to 1.37"),
     ("version: 1.20.2", "version: 1.24.1", r"runtime.engine: docker works before Kubernetes 1.24, not with 1.24: use containerd, or add runtime.cri_dockerd"),
     ("engine: docker, version: 20.10.24", "engine: podman", r"runtime.engine: must be one of 'docker', 'containerd'"),
     ("extra:\n", "extra:\n  containerd: {config: {}}\n", r"extra.containerd: the cluster does not use containerd: remove this key"),
@@ -279,7 +279,7 @@ def test_an_error_in_a_merged_key_has_the_place_where_it_is_written(description:
 def test_a_missing_file_is_an_error_with_the_fix(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="No such file") as caught:
         load_cluster(tmp_path / "none.yaml")
-    assert "examples/lab.yaml" in (caught.value.hint or "")
+    assert "bundler init" in (caught.value.hint or "")
 
 
 def damage(value: Any, chance: random.Random) -> Any:

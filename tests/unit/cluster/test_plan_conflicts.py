@@ -20,6 +20,7 @@ def write(directory: Path, text: str, minor: str = "1.36.2", nodes: str = ONE) -
 
 
 CONTAINERD = "runtime: {engine: containerd}\n"
+DOCKER = "runtime: {engine: docker}\n"
 
 
 @pytest.mark.parametrize(
@@ -86,7 +87,7 @@ def test_coredns_does_not_forward_to_the_cluster_itself(
 
 
 def daemon_settings(directory: Path, text: str) -> dict[str, object]:
-    cluster = load_cluster(write(directory, text, minor="1.20.2")).cluster
+    cluster = load_cluster(write(directory, f"{DOCKER}{text}", minor="1.20.2")).cluster
     return make_config(cluster, "docker", lambda _: "null")
 
 
@@ -125,4 +126,4 @@ def test_docker_has_a_bridge_where_it_is_needed_or_wanted(tmp_path: Path, text: 
 )  # fmt: skip
 def test_docker0_over_other_addresses_is_refused(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        load_cluster(write(tmp_path, text, minor="1.20.2"))
+        load_cluster(write(tmp_path, f"{DOCKER}{text}", minor="1.20.2"))

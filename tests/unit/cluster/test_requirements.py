@@ -24,11 +24,11 @@ nodes:
 """
 CONTAINERD = "{engine: containerd}"
 STATIC = (
-    "artifacts: {containerd: {url: https://m.example/containerd-static-2.3.4-linux-amd64.tar.gz}}"
+    "artifacts: {containerd: {url: https://m.example/containerd-static-2.3.6-linux-amd64.tar.gz}}"
 )
 ACCEPTS_V1 = "extra: {kubelet: {config: {failCgroupV1: false}}}"
 IPTABLES = "network: {proxy_mode: iptables}"
-GLIBC = "containerd 2.3.4 needs glibc 2.34 or newer, and {} has glibc {}: use the static build"
+GLIBC = "containerd 2.3.6 needs glibc 2.34 or newer, and {} has glibc {}: use the static build"
 
 
 def describe(
@@ -50,7 +50,7 @@ def test_a_dynamic_containerd_is_refused_where_glibc_is_too_old(
     with pytest.raises(ConfigError, match=GLIBC.format(os, glibc)) as raised:
         load_cluster(describe(tmp_path, "1.36.2", os, IPTABLES))
     assert str(raised.value).count("packages.os") == 1
-    assert "/v2.3.4/containerd-static-2.3.4-linux-ARCH.tar.gz" in str(raised.value)
+    assert "/v2.3.6/containerd-static-2.3.6-linux-ARCH.tar.gz" in str(raised.value)
     load_cluster(describe(tmp_path, "1.36.2", os, f"{IPTABLES}\n{STATIC}"))
     load_cluster(describe(tmp_path, "1.32.1", os, IPTABLES))  # containerd 2.0
 

@@ -4,24 +4,23 @@ from typing import Any
 
 import pytest
 
+from bundler.cluster.node_labels import list_marks, list_planned_taints
 from bundler.cluster.schema import Cluster
-from bundler.cluster.taints import list_planned_taints
 
 FIELD = [{"key": "pool", "value": "gpu", "effect": "NoSchedule"}, {"key": "a.b/c", "effect": "NoExecute"}]  # fmt: skip
 
 
 def plan(**extra: Any) -> tuple[str, ...]:
     node = {"name": "a", "address": "192.0.2.1", "roles": ["etcd", "control-plane", "worker"]}
-    return list_planned_taints(
-        Cluster.model_validate(
-            {
-                "apiVersion": "bundler/v1alpha1",
-                "name": "lab",
-                "nodes": [node],
-                "extra": {"kubelet": extra},
-            }
-        )
+    cluster = Cluster.model_validate(
+        {
+            "apiVersion": "bundler/v1alpha1",
+            "name": "lab",
+            "nodes": [node],
+            "extra": {"kubelet": extra},
+        }
     )
+    return list_planned_taints(cluster, list_marks(cluster.nodes[0]))
 
 
 @pytest.mark.parametrize(

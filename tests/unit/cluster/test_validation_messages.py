@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bundler.catalog import list_versions
+from bundler.catalog import list_available
 from bundler.cluster.loader import load_cluster, read_cluster_name
 from bundler.errors import ConfigError
 
@@ -21,7 +21,7 @@ nodes:
 
 
 def newest(component: str, minor: str) -> str:
-    return [v for v in list_versions(component) if v.startswith(f"{minor}.")][-1]
+    return [v for v in list_available(component, "amd64") if v.startswith(f"{minor}.")][-1]
 
 
 def explain(directory: Path, line: str) -> list[str]:
@@ -55,7 +55,7 @@ def explain(directory: Path, line: str) -> list[str]:
         ("images: [{ref: nginx, file: 3}]", 'images[0].file: must be text, not 3: write "3", in quotes'),
         ("pki: {days: ten}", "pki.days: must be a whole number, not 'ten'"),
         ("etcd: {backup: {keep: 0}}", "etcd.backup.keep: must be greater than or equal to 1, not 0"),
-        ("runtime: {engine: docker, registries: []}", "runtime.registries: unknown key here: it belongs to another `engine` or `kind`; remove it"),
+        ("runtime: {engine: docker, registries: []}", "runtime.registries: unknown key here: it belongs to another `engine` or `kind`: remove it, or name that"),
     ],
 )  # fmt: skip
 def test_one_fault_gives_one_message(tmp_path: Path, line: str, message: str) -> None:
@@ -70,8 +70,9 @@ def test_one_fault_gives_one_message(tmp_path: Path, line: str, message: str) ->
         ("kubernetes: {version: v1.29}", "kubernetes-server", "1.29"),
         ("kubernetes: {version: '1.29'}", "kubernetes-server", "1.29"),
         ("kubernetes: {version: 1.29.4-rc.1}", "kubernetes-server", "1.29"),
+        ("kubernetes: {version: 1.37}", "kubernetes-server", "1.37"),
         ("etcd: {version: 3.5}", "etcd", "3.5"),
-        ("runtime: {version: 20.10}", "docker", "20.10"),
+        ("runtime: {engine: docker, version: 20.10}", "docker", "20.10"),
         ("runtime: {engine: containerd, version: 1.7}", "containerd", "1.7"),
         ("runtime: {engine: containerd, runc: 1.1}", "runc", "1.1"),
         ("runtime: {engine: containerd, crictl: 1.30}", "crictl", "1.30"),

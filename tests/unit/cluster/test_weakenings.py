@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from bundler.cache.store import Cache
-from bundler.cluster.accepted import read_table
+from bundler.catalog import read_table
 from bundler.cluster.components import EXTRA_COMPONENTS, MINORS
 from bundler.cluster.loader import load_cluster
 from bundler.cluster.plan import make_plan
@@ -46,11 +46,11 @@ REFUSED = [
     ("kube-apiserver: {flags: {disable-admission-plugins: 'LimitRanger,NodeRestriction'}}", "disable-admission-plugins: .*remove it"),
     ("kube-apiserver: {flags: {disable-admission-plugins: 'LimitRanger,\"NodeRestriction\"'}}", "disable-admission-plugins: .*remove it"),
     ("kube-apiserver: {flags: {disable-admission-plugins: ' NodeRestriction '}}", "disable-admission-plugins: .*remove it"),
-    ("kube-apiserver: {flags: {admission-control: AlwaysAdmit}}", "admission-control: .*use enable-admission-plugins"),
+    ("kube-apiserver: {flags: {admission-control: AlwaysAdmit}}", "admission-control: .*use admission.plugins"),
     ("kube-apiserver: {flags: {authorization-mode: AlwaysAllow}}", "authorization-mode: .*add Node to"),
     ("kube-apiserver: {flags: {authorization-mode: 'Node,Webhook'}}", "authorization-mode: .*add RBAC to"),
     ("kube-apiserver: {flags: {authorization-mode: 'RBAC,Node=RBAC'}}", "authorization-mode: .*add Node to"),
-    ("kube-apiserver: {flags: {authorization-config: /etc/a.yaml}}", "authorization-config: .*use authorization-mode"),
+    ("kube-apiserver: {flags: {authorization-config: /etc/a.yaml}}", "authorization-config: .*use authorization.webhooks"),
     ("kubelet: {flags: {anonymous-auth: true}}", "anonymous-auth: it overrides the field authentication"),
     ("kubelet: {flags: {rotate-certificates: false}}", "rotate-certificates: it overrides the field rotateCertificates"),
     ("kubelet: {config: {authentication: {anonymous: {enabled: true}}}}", "bundler sets this itself"),
@@ -136,6 +136,7 @@ WEAK = [
 
 
 @pytest.mark.parametrize(("extra", "name"), WEAK, ids=[f"{n}: {e[:60]}" for e, n in WEAK])
+@pytest.mark.usefixtures("no_line_has_ended")
 def test_a_weakening_is_named_with_its_place_and_strict_refuses_it(
     tmp_path: Path, extra: str, name: str
 ) -> None:

@@ -45,8 +45,9 @@ def test_an_invalid_size_is_refused(text: str) -> None:
 @pytest.mark.parametrize("limit", [None, 10_000, 10_001])
 def test_a_file_that_fits_is_not_split(tmp_path: Path, limit: int | None) -> None:
     (written,) = write_pieces(PIECES, tmp_path / "x.tar.gz", limit=limit)
-    assert list_names(tmp_path) == ["x.tar.gz"]
+    assert list_names(tmp_path) == ["x.tar.gz", "x.tar.gz.sha256"]
     assert (tmp_path / "x.tar.gz").read_bytes() == CONTENT
+    assert (tmp_path / "x.tar.gz.sha256").read_text() == f"{written.sha256}  x.tar.gz\n"
     assert (written.sha256, written.size) == (hashlib.sha256(CONTENT).hexdigest(), 10_000)
     assert (tmp_path / "x.tar.gz").stat().st_mode & 0o777 == 0o600
 

@@ -33,7 +33,7 @@ HOSTILE = (
     "",
 )
 TEMPLATES = PROJECT / "templates"
-QUOTED = {".env.j2": "shell", ".sh.j2": "shell"}
+QUOTED = {".env.j2": "shell"}
 
 
 @pytest.mark.parametrize("shell", SHELLS, ids=" ".join)

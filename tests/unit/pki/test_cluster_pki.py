@@ -2,7 +2,9 @@
 
 import os
 import shutil
+from dataclasses import replace
 from datetime import timedelta
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
@@ -134,6 +136,21 @@ def test_a_removed_control_plane_node_is_removed_from_the_sans(state):
     assert (state / "pki/nodes/master2/apiserver/key.pem").exists()
 
 
+def test_more_names_of_a_host_are_in_all_api_servers_and_its_own_certificates(state):
+    plan = make_plan()
+    first, *others = plan.nodes
+    names = ("api.example", IPv4Address("198.51.100.7"))
+    made = ensure_state(state, replace(plan, nodes=(replace(first, sans=names), *others)))
+    gained = "issued again, because SANs gained 198.51.100.7, api.example"
+    assert set(made.notes) == {
+        *(f"{name} of master1: {gained}" for name in MASTER_NAMES),
+        f"apiserver of master2: {gained}",
+    }
+    assert {note.rpartition("lost ")[2] for note in ensure_state(state).notes} == {
+        "198.51.100.7, api.example"
+    }
+
+
 def test_a_new_endpoint_reissues_with_the_same_key(state):
     key = (state / "pki/nodes/master1/apiserver/key.pem").read_bytes()
     made = ensure_state(state, make_plan(endpoint="api.example.org"))
@@ -150,7 +167,7 @@ def test_a_changed_key_kind_applies_to_new_keys_only_and_is_reported(state):
     assert read_files(state) == before
     assert made.notes == (
         (
-            "pki.key is rsa-2048, which applies to new keys only: 20 existing keys of another"
+            "pki.key is rsa-2048, which applies to new keys only: 21 existing keys of another"
             " kind are kept (apiserver of master1 …)"
         ),
     )
@@ -183,7 +200,7 @@ def test_all_ended_certificates_are_reported_at_once_and_nothing_is_written(stat
     before = read_files(state)
     with pytest.raises(PkiError, match="admin of the cluster ended on 2027-03-04") as caught:
         ensure_state(state, now=NOW + timedelta(days=366))
-    assert caught.value.message.count("\n") == 19
+    assert caught.value.message.count("\n") == 20
     assert "bundler certs renew --expiring 90d" in caught.value.hint
     assert caught.value.hint.count("\n") == 0
     assert read_files(state) == before

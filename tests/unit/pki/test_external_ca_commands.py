@@ -143,7 +143,7 @@ def test_only_kubeconfigs_for_people_include_the_root(
             if "certificate-authority-data" in line
         )
         held[path.stem] = len(names_of(base64.b64decode(data)))
-    programs = ("controller-manager", "scheduler", "csr-approver", "node-remover")
+    programs = ("controller-manager", "scheduler", "csr-approver", "node-remover", "node-labeler")
     assert held == {"admin": 2} | dict.fromkeys(programs, 1)
     bundler("admin", "create", "--name", "alice", "-o", "alice.kubeconfig")
     assert "certificate-authority-data" in (description.parent / "alice.kubeconfig").read_text()

@@ -58,7 +58,7 @@ def test_a_single_ca_works_with_both_kinds_of_key(
     plan = make_plan(masters=1, workers=1, authorities="single", key=key)
     site = make_site(tmp_path, plan)
     wanted = site.request(leaves=is_leaves)
-    assert len(wanted) == (15 if is_leaves else 1)
+    assert len(wanted) == (16 if is_leaves else 1)
     site.sign()
     site.import_signed()
     made = site.build()
@@ -72,7 +72,7 @@ def test_a_single_ca_works_with_both_kinds_of_key(
 @pytest.mark.slow
 def test_with_imported_leaves_the_state_has_no_ca_key(leaves: Site) -> None:
     report = leaves.import_signed()
-    assert len(report.imported) == 15
+    assert len(report.imported) == 16
     made = leaves.build()
     for name in CA_NAMES:
         assert not (leaves.state / "pki" / name / "key.pem").exists()

@@ -52,6 +52,7 @@ def get(certificate, kind):
         ("kube-proxy", "system:kube-proxy:master1", "bundler:kube-proxies", {CLIENT}),
         ("csr-approver", "bundler:csr-approver", None, {CLIENT}),
         ("node-remover", "bundler:node-remover", None, {CLIENT}),
+        ("node-labeler", "bundler:node-labeler", None, {CLIENT}),
         ("admin", "kubernetes-admin", "bundler:cluster-admins", {CLIENT}),
         ("flannel-etcd-client", "flannel-etcd-client:master1", None, {CLIENT}),
         ("metrics-server", "metrics-server", None, {SERVER}),
@@ -70,8 +71,11 @@ def test_each_certificate_has_its_name_and_no_more_usages_than_it_needs(
 
 
 def test_the_table_above_has_every_declared_certificate():
-    assert len(SPECS) == len(declarations.CERTIFICATES) == 17
-    assert {spec.ca for spec in declarations.CERTIFICATES} == set(declarations.CA_NAMES)
+    assert len(SPECS) == len(declarations.CERTIFICATES) == 18
+    assert {spec.ca for spec in declarations.CERTIFICATES} == {
+        *declarations.CA_NAMES,
+        declarations.FLANNEL_ETCD_CA,
+    }
 
 
 def test_no_certificate_is_in_system_masters():

@@ -73,7 +73,7 @@ def test_keep_keys_replaces_only_the_certificate(state: Path) -> None:
 @pytest.mark.slow
 def test_patterns_and_ends_select_certificates_but_never_cas(state: Path) -> None:
     every = renew(state, PLAN, choose(everything=True), LATER, dry_run=True)
-    assert len(every) == 20
+    assert len(every) == 21
     assert not [r for r in every if r.name.endswith("-ca") or "service-account" in r.name]
     assert renew(state, PLAN, choose("pki/*"), LATER, dry_run=True) == every
     nodes = renew(state, PLAN, choose("nodes/master1/*"), LATER, dry_run=True)
@@ -94,7 +94,7 @@ def test_a_dry_run_writes_nothing(state: Path) -> None:
 def test_ended_certificates_can_be_renewed(state: Path) -> None:
     late = NOW + timedelta(days=400)
     done = renew(state, PLAN, choose(before=late), late)
-    assert len(done) == 20
+    assert len(done) == 21
     with open_state(state) as opened:
         assert ensure_pki(opened, PLAN, late).notes == ()
 
@@ -268,7 +268,7 @@ def test_the_command_has_a_dry_run_and_refuses_conflicting_options(site: SmallSi
     site.build()
     before = read_files(site.directory / "small.state")
     said = run(site, "certs", "renew", "--all", "--dry-run", "--json")
-    assert len(json.loads(said.stdout)) == 17
+    assert len(json.loads(said.stdout)) == 18
     assert run(site, "certs", "renew", "--expiring", "90d").stdout == ""
     for wrong in ([], ["--all", "admin"], ["--all", "-o", "x"], ["--expiring", "soon"]):
         assert run(site, "certs", "renew", *wrong).returncode == 2

@@ -12,6 +12,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from support.command import run_bundler
+from support.interrupted_writes import interrupt_write
 from support.pki_plans import NOW, make_plan, read_files
 from support.small_builds import SmallSite, make_site
 
@@ -252,24 +253,10 @@ def test_a_dry_run_changes_nothing(state: Path, step: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", range(1, 12, 2))
-def test_a_kill_during_a_step_is_completed_by_the_next_command(
-    state: Path, monkeypatch: pytest.MonkeyPatch, moment: int
-) -> None:
+def test_a_kill_during_a_step_is_completed_by_the_next_command(state: Path, moment: int) -> None:
     rotate(state, PLAN, "trust", TRUST)
-    writes = 0
-    original = transaction.write_atomically
-
-    def write(path: Path, data: bytes) -> None:
-        nonlocal writes
-        writes += 1
-        if writes == moment:
-            raise KeyboardInterrupt
-        original(path, data)
-
-    monkeypatch.setattr(transaction, "write_atomically", write)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupt_write(moment), pytest.raises(KeyboardInterrupt):
         rotate(state, PLAN, "issue", ISSUE)
-    monkeypatch.undo()
     described = shutil.copytree(state, state.parent / "described")
     assert describe_stage(CERTIFICATES, described).startswith("stage issue: ")
     read = shutil.copytree(state, state.parent / "read")

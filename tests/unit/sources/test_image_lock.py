@@ -80,6 +80,7 @@ def test_an_image_without_a_digest_is_pulled_with_a_warning_about_its_tag(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_line_has_ended")
 def test_the_lock_has_the_manifest_of_the_architecture_and_the_index(
     inputs: Inputs, registry: Registry
 ) -> None:

@@ -366,7 +366,8 @@ def test_layers_compressed_with_zstd_need_a_runtime_that_reads_them(
 @pytest.mark.parametrize("engine", ["docker", "containerd"])
 def test_an_image_with_a_digest_is_a_warning_only_with_docker(tmp_path: Path, engine: str) -> None:
     (tmp_path / "cluster.yaml").write_text(
-        f"apiVersion: bundler/v1alpha1\nname: z\nruntime: {{engine: {engine}}}\n"
+        f"apiVersion: bundler/v1alpha1\nname: z\nkubernetes: {{version: 1.20.2}}\n"
+        f"runtime: {{engine: {engine}}}\n"
         "nodes: [{name: a, address: 192.0.2.1, roles: [etcd, control-plane, worker]}]\n"
         f"images: [{{ref: 'registry.example/app:1@{DIGEST}'}}]\n"
     )

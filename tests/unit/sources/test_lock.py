@@ -86,6 +86,7 @@ def test_a_dry_run_writes_no_lock(inputs: Inputs) -> None:
     assert not lock_path(inputs.description).exists()
 
 
+@pytest.mark.usefixtures("no_line_has_ended")
 def test_a_digest_without_a_trust_source_is_first_use_and_strict_refuses_it(inputs: Inputs) -> None:
     rewrite_pins(inputs, sha256=None)
     with pytest.raises(ArtifactError, match="has no built-in pin"):
@@ -100,6 +101,7 @@ def test_a_digest_without_a_trust_source_is_first_use_and_strict_refuses_it(inpu
         update_lock(strict, ())
 
 
+@pytest.mark.usefixtures("no_line_has_ended")
 def test_strict_needs_a_lock(inputs: Inputs) -> None:
     strict = Inputs(**{name: getattr(inputs, name) for name in Inputs.__slots__} | {"strict": True})
     with pytest.raises(ConfigError, match="--strict needs a lock"):

@@ -28,7 +28,7 @@ from bundler.downloads import update_lock
 from bundler.errors import ArtifactError, BundlerError, ConfigError
 from bundler.pipeline import build
 from bundler.project import Inputs, check
-from bundler.sources.lock import TrustSource, lock_path, read_lock
+from bundler.sources.lock import LockKind, TrustSource, lock_path, read_lock
 from bundler.sources.packages import apt
 from bundler.sources.packages.debs import parse_relations, read_deb
 from bundler.sources.packages.files import (
@@ -365,7 +365,7 @@ def test_a_file_that_was_replaced_is_read_again(tmp_path: Path) -> None:
 def inputs(describe: Callable[..., Path]) -> Inputs:
     """A cluster with packages.dir: nginx, and chrony with its library."""
     if not shutil.which("dpkg-deb"):
-        pytest.skip("Debian packages cannot be read: no dpkg-deb here")
+        pytest.skip("Debian packages cannot be read: there is no dpkg-deb")
     description = describe(dir="debs")
     directory = description.parent
     write_deb(directory / "debs", "nginx")
@@ -457,3 +457,66 @@ def test_a_named_package_without_a_file_is_reported(
     describe(dir="debs", names=["nginx", "vim"])
     with pytest.raises(BundlerError, match=r"master1: no file for the packages vim \(amd64\)"):
         build(inputs, inputs.description.parent / "dist")
+
+
+def add_release(inputs: Inputs, **more: object) -> None:
+    """worker2 runs Debian 13, with a chrony of its own and the same libedit."""
+    cluster = yaml.safe_load(inputs.description.read_text())
+    newer = {"os": "debian-13", "dir": "newer", **more}
+    cluster["groups"] = {"new": {"packages": newer}}
+    cluster["nodes"][4]["groups"] = ["new"]
+    inputs.description.write_text(yaml.safe_dump(cluster))
+    directory = inputs.description.parent
+    write_deb(directory / "newer", "chrony", "1:4.6", Depends="libedit")
+    write_deb(directory / "newer", "libedit")
+
+
+@pytest.mark.slow
+def test_hosts_of_two_distributions_get_packages_of_their_own(inputs: Inputs) -> None:
+    add_release(inputs)
+    newer = ["LIST", "chrony_1%3a4.6_amd64.deb", "libedit_1.0_amd64.deb"]
+    older = ["LIST", "chrony_1%3a4.3_amd64.deb", "libedit_1.0_amd64.deb"]
+    assert (build_names(inputs, "worker2"), build_names(inputs, "worker1")) == (newer, older)
+    update_lock(inputs, [])
+    lock = read_lock(lock_path(inputs.description))
+    assert sorted((e.release, e.name) for e in lock.of(LockKind.PACKAGE)) == [
+        ("debian-12", "chrony"), ("debian-12", "libedit"), ("debian-12", "nginx"),
+        ("debian-13", "chrony"), ("debian-13", "libedit"),
+    ]  # fmt: skip
+    assert {change.what for change in update_lock(inputs, [])} == {"kept"}
+    assert (build_names(inputs, "worker2"), build_names(inputs, "worker1")) == (newer, older)
+
+
+def test_a_distribution_that_is_not_in_the_lock_is_named(inputs: Inputs) -> None:
+    update_lock(inputs, [])
+    add_release(inputs)
+    with pytest.raises(
+        ArtifactError, match=r"newer/chrony_1%3a4.6_amd64.deb is missing in the lock"
+    ):
+        check(inputs)
+    update_lock(inputs, ["packages"])
+    check(inputs)
+    cluster = yaml.safe_load(inputs.description.read_text())
+    inputs.description.write_text(yaml.safe_dump({**cluster, "groups": {"new": {}}}))
+    with pytest.raises(ArtifactError, match="chrony is for debian-13, but the hosts are debian-12"):
+        check(inputs)
+
+
+def test_hosts_of_one_distribution_share_its_repositories(inputs: Inputs) -> None:
+    add_release(inputs, os="debian-12")
+    with pytest.raises(ConfigError) as caught:
+        load_cluster(inputs.description)
+    assert "groups.new.packages.dir: must be equal on all hosts with debian-12" in str(caught.value)
+    assert "(node worker2)" in str(caught.value)
+
+
+def test_a_group_adds_packages_and_a_node_can_have_none(describe: Callable[..., Path]) -> None:
+    path = describe(add=["vim"])
+    cluster = yaml.safe_load(path.read_text())
+    cluster["groups"] = {"tools": {"packages": {"add": ["tcpdump"]}}}
+    cluster["nodes"][3]["groups"] = ["tools"]
+    cluster["nodes"][4]["packages"] = None
+    path.write_text(yaml.safe_dump(cluster))
+    assert {":vim", ":tcpdump"} <= set(wanted(path, "worker1"))
+    assert ":tcpdump" not in wanted(path, "master1")
+    assert wanted(path, "worker2") == ()

@@ -266,7 +266,8 @@ def test_a_pulled_image_with_zstd_layers_needs_a_runtime_that_reads_them(
     def gather(runtime: str) -> Images:
         description = tmp_path / "cluster.yaml"
         description.write_text(
-            f"apiVersion: bundler/v1alpha1\nname: z\nruntime: {{{runtime}}}\n"
+            f"apiVersion: bundler/v1alpha1\nname: z\nkubernetes: {{version: 1.20.2}}\n"
+            f"runtime: {{{runtime}}}\n"
             "nodes: [{name: a, address: 192.0.2.1, roles: [etcd, control-plane]}]\n"
         )
         return gather_images(make_plan(load_cluster(description).cluster), wanted, puller)

@@ -126,6 +126,7 @@ def test_a_key_that_is_added_later_is_checked_by_the_next_lock(site: Site) -> No
     assert site.lock()[0] is TrustSource.UPSTREAM_SIGNATURE
 
 
+@pytest.mark.usefixtures("no_line_has_ended")
 def test_a_build_refuses_a_component_with_a_key_until_a_lock_has_its_signature(
     site: Site,
 ) -> None:

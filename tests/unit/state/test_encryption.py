@@ -3,14 +3,15 @@
 import base64
 import re
 import stat
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from support.interrupted_writes import interrupt_write
 from support.pki_plans import NOW, make_plan, read_files
 
 from bundler.errors import ConfigError, PkiError
-from bundler.state import transaction
 from bundler.state.directory import State, open_state
 from bundler.state.encryption import (
     ENCRYPTION,
@@ -175,28 +176,14 @@ def test_no_name_is_given_to_two_keys(directory: Path) -> None:
 
 @pytest.mark.parametrize("moment", [1, 2, 3])
 def test_a_kill_during_a_step_is_completed_by_the_next_command(
-    directory: Path, monkeypatch: pytest.MonkeyPatch, moment: int
+    directory: Path, moment: int
 ) -> None:
     (old,) = load(directory)
     step(directory, "read")
     _, new = load(directory)
-    writes = 0
-    original = transaction.write_atomically
-
-    def write(path: Path, data: bytes) -> None:
-        nonlocal writes
-        writes += 1
-        if writes == moment:
-            raise KeyboardInterrupt
-        original(path, data)
-
-    monkeypatch.setattr(transaction, "write_atomically", write)
-    if moment < 3:  # the step writes two files
-        with pytest.raises(KeyboardInterrupt):
-            step(directory, "write")
-    else:
+    is_killed = moment < 3  # the step writes two files
+    with interrupt_write(moment), pytest.raises(KeyboardInterrupt) if is_killed else nullcontext():
         step(directory, "write")
-    monkeypatch.undo()
     assert load(directory) == [new, old]
     assert read_stage(directory) is EncryptionStage.WRITE
 

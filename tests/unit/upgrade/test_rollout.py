@@ -13,7 +13,9 @@ from support.small_builds import SmallSite, make_site
 from bundler.bundle.layout import Media
 from bundler.catalog import default_version
 from bundler.cluster.components import ETCD_STEPS, MINORS, key_of, minor_of, row_for
+from bundler.cluster.node_labels import NODE_LABELS
 from bundler.errors import ConfigError
+from bundler.render.site_files import SITE_FILES
 from bundler.upgrade.rollout import HostStep, UpgradePlan, make_upgrade_plan
 
 
@@ -289,3 +291,77 @@ def test_the_default_etcd_of_a_minor_can_follow_that_of_the_minor_before(
     before, after = default_version("etcd", old), default_version("etcd", new)
     oldest = row_for(ETCD_STEPS, minor_of(after))
     assert minor_of(before) == minor_of(after) or not oldest or key_of(before) >= key_of(oldest)
+
+
+ROWS = """\
+# comment
+w1\tnode\t-\t-\t-
+w1\tlabel\track\t4\t"4"
+w1\tannotation\towner\tteam+a\t"team a"
+w1\ttaint\tgpu:NoSchedule\t-\t""
+"""
+
+
+def test_labels_and_taints_of_nodes_are_named_once(tmp_path: Path) -> None:
+    later = ROWS.replace("rack\t4", "rack\t5").replace("gpu:NoSchedule", "gpu:NoExecute")
+    for build, rows in (("old", ROWS), ("new", later.replace("team+a", "team+b"))):
+        for name in ("a", "b"):
+            env = f"NODE='{name}'\nCLUSTER='lab'\nROLES='control-plane'\n"
+            files = {NODE_LABELS: (0o644, rows.encode())}
+            write_bundle(tmp_path / build / f"lab-{name}.tar.gz", files, env=env)
+    rollout = make_upgrade_plan(tmp_path / "old", tmp_path / "new")
+    assert rollout.node_labels == (
+        "w1: label rack = 5 is set",
+        "w1: annotation owner is set",
+        "w1: taint gpu:NoSchedule is removed",
+        "w1: taint gpu:NoExecute is set",
+    )
+    command = ["plan", tmp_path / "old", tmp_path / "new"]
+    done = run_bundler(command, capture_output=True, text=True, check=True)
+    assert "Nodes: the first control plane that is installed changes these" in done.stdout
+    assert "  w1: label rack = 5 is set" in done.stdout
+    done = run_bundler(["diff", tmp_path / "old", tmp_path / "new"], capture_output=True, text=True)
+    assert "  node labels\n    ~ w1: label rack: 4 → 5\n" in done.stdout
+    assert "    ~ w1: annotation owner: team a → team b\n" in done.stdout
+    assert "    - w1: taint gpu:NoSchedule\n    + w1: taint gpu:NoExecute\n" in done.stdout
+
+
+SITE_ROWS = """\
+# PATH OWNER RESTART RELOAD
+/etc/site/a\troot:root\tchrony.service kubelet.service\tagent.service
+/etc/site/gone\troot:root\told.service\t-
+/etc/site/same\troot:root\tnever.service\t-
+"""
+
+
+def test_files_of_the_site_restart_the_units_that_they_name(tmp_path: Path) -> None:
+    env = "NODE='a'\nCLUSTER='lab'\nROLES='worker'\nUNITS='kubelet.service'\n"
+    unit = (
+        b"[X-Bundler]\nRestartOn=/opt/k8s/bin/kubelet\nInterruption=up to 20 s: pods keep running\n"
+    )
+    common = {
+        "rootfs/etc/systemd/system/kubelet.service": (0o644, unit),
+        "rootfs/etc/site/same": (0o644, b"same"),
+    }
+    later = "\n".join(row for row in SITE_ROWS.splitlines() if "gone" not in row) + "\n"
+    for build, rows, content in (("old", SITE_ROWS, b"1"), ("new", later, b"2")):
+        files = {
+            **common,
+            SITE_FILES: (0o644, rows.encode()),
+            "rootfs/etc/site/a": (0o644, content),
+        }
+        if build == "old":
+            files["rootfs/etc/site/gone"] = (0o600, b"secret")
+        write_bundle(tmp_path / build / "lab-a.tar.gz", files, env=env)
+    step = host_of(make_upgrade_plan(tmp_path / "old", tmp_path / "new"), "a")
+    assert [(one.unit, one.because, one.interruption) for one in step.restarts] == [
+        ("kubelet.service", ("/etc/site/a",), "up to 20 s: pods keep running"),
+        ("chrony.service", ("/etc/site/a",), "a unit of the host"),
+        ("old.service", ("/etc/site/gone",), "a unit of the host"),
+        ("agent.service", ("/etc/site/a",), "a unit of the host, which is reloaded"),
+    ]
+    done = run_bundler(
+        ["diff", "--text", tmp_path / "old", tmp_path / "new"], capture_output=True, text=True
+    )
+    assert "- rootfs/etc/site/gone: 0600, secret" in done.stdout
+    assert "~ rootfs/etc/site/a" in done.stdout

@@ -6,7 +6,9 @@
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
 #
 # /var/lib/bundler/ticket     the time at which this node asked for a slot (also its annotation bundler/turn)
-# /var/lib/bundler/cordoned   this script cordoned the node, and must uncordon it
+# /var/lib/bundler/cordoned   this script cordons the node, and must uncordon it: the value of its annotation
+#                             bundler/cordoned, which is set together with the cordon
+# After a kill or a power cut the next run uncordons the node, or kube-uncordon.service if there is none.
 
 # Is a path of some unit's DrainOn replaced? DrainOn lists what pods do not survive.
 is_drain_due() {
@@ -26,8 +28,8 @@ kube() {
         --client-certificate="$identity" --client-key="$identity" --request-timeout=10s "$@"
 }
 
-# list_nodes [NAME...]: "name|unschedulable|ticket|Ready" of those of these nodes that exist; without names of the
-# planned workers, which a node may read (bundler:planned-nodes). Control planes of earlier bundles let nodes list all
+# list_nodes [NAME...]: "name|unschedulable|ticket|Ready|cordoned" of those of these nodes that exist; without names
+# of the planned workers, which a node may read (bundler:planned-nodes). Control planes of earlier bundles let nodes list all
 # Nodes, and from Kubernetes 1.32 on not read one by its name.
 list_nodes() {
     # shellcheck disable=SC2046 # a list of names
@@ -36,7 +38,7 @@ list_nodes() {
     if kube get node "$@" --ignore-not-found -o "$format" >"$work/list" 2>"$work/refusal" ||
         { grep -qi forbidden "$work/refusal" && kube get nodes -o "$format" >"$work/list" 2>/dev/null; }; then
         cat "$work/list"
-        return
+        return 0
     fi
     cat "$work/refusal" >&2
     return 1
@@ -67,24 +69,24 @@ check_drain() {
     is_drain_due || return 0
     if is_skipped drain; then
         drain=no
-        return
+        return 0
     fi
     # node.env decides, not the API: if this is the only worker, the API may run on this host only.
     if ! has_peers worker; then
         leave_pods_here
-        return
+        return 0
     fi
     if ! list_nodes >"$work/nodes" 2>"$work/answer" || ! list_pods >"$work/pods" 2>"$work/answer"; then
         add_failure drain "pods cannot be evicted: $ENDPOINT does not answer: $(tail -n 1 "$work/answer")" \
             "repair the control plane first; --no-drain leaves the pods on this node"
-        return
+        return 0
     fi
     # A node that is being installed (it has a ticket) counts: it is back before this node is drained.
     if ! awk -F '|' -v own="$NODE" '
         $1 != own && ($3 != "" || ($2 != "true" && $4 == "True")) { found = 1 }
         END { exit !found }' "$work/nodes"; then
         leave_pods_here
-        return
+        return 0
     fi
     bare=$(list_bare_pods)
     [ -z "$bare" ] || add_failure drain "these pods have no owner that creates them again on another node: $bare" \
@@ -127,10 +129,10 @@ take_drain_slot() {
 # find_workers_before [cordoned]: print which nodes must be back before this one is drained, if there are
 # too many. With "cordoned", cordoned nodes count even if their ticket is later.
 find_workers_before() {
-    if is_skipped turn; then return; fi
+    if is_skipped turn; then return 0; fi
     list_nodes 2>/dev/null >"$work/nodes" || {
         echo "$ENDPOINT does not answer"
-        return
+        return 0
     }
     awk -F '|' -v own="$NODE" -v ticket="$ticket" -v most="$MAX_UNAVAILABLE" -v which="${1:-}" \
         -f "$here/lib/coordination/workers-before.awk" "$work/nodes"
@@ -173,7 +175,7 @@ release_drain_slot() {
     if kube annotate node "$NODE" bundler/turn- >/dev/null 2>"$work/answer" ||
         grep -qi 'not *found' "$work/answer"; then
         rm -f "$store/ticket"
-        return
+        return 0
     fi
     warn "other nodes still wait for $NODE: $(tail -n 1 "$work/answer");" \
         "run install.sh again, or kubectl annotate node $NODE bundler/turn-"
@@ -183,22 +185,51 @@ release_drain_slot() {
 # was cordoned by somebody else stays cordoned.
 cordon_node() {
     cordoned=$(list_nodes "$NODE") || return 1
-    case $cordoned in "$NODE|true|"*) return ;; esac
-    write_line "$store/cordoned" "$(print_time)"
-    kube patch node "$NODE" -p '{"spec":{"unschedulable":true}}' >/dev/null
+    case $cordoned in "$NODE|true|"*) return 0 ;; esac
+    cordoned_at=$(print_time)
+    write_line "$store/cordoned" "$cordoned_at"
+    mark='"annotations":{"bundler/cordoned":"'$cordoned_at'"}'
+    kube patch node "$NODE" -p '{"metadata":{'"$mark"'},"spec":{"unschedulable":true}}' >/dev/null
 }
 
 uncordon_node() {
     [ -f "$store/cordoned" ] || return 0
     identity=$KUBELET_ROOT/pki/kubelet-client-current.pem
-    stays='{"metadata":{"labels":{"bundler/leave":null}},"spec":{"unschedulable":null}}'
-    if ! kube patch node "$NODE" -p "$stays" >"$work/answer" 2>&1; then
-        warn "$NODE stays cordoned: $(tail -n 1 "$work/answer"); run install.sh again, or kubectl uncordon $NODE"
+    read -r cordoned_at <"$store/cordoned"
+    former=''
+    cordoned=$(list_nodes "$NODE" 2>"$work/answer") || {
+        warn_of_cordon
         return 0
-    fi
+    }
+    case $cordoned in
+        '') ;;
+        "$NODE|true|"*"|$cordoned_at") former=',"spec":{"unschedulable":null}' ;;
+        "$NODE|true|"*) warn "$NODE stays cordoned, because somebody else cordoned it: kubectl uncordon $NODE" ;;
+    esac
+    [ -z "$cordoned" ] || unmark_node "$former" || return 0
     rm -f "$store/cordoned"
+    [ -n "$former" ] || return 0
     note "uncordoned $NODE"
     say "  $NODE is uncordoned"
+}
+
+unmark_node() {
+    marks='"annotations":{"bundler/cordoned":null},"labels":{"bundler/leave":null}'
+    kube patch node "$NODE" -p '{"metadata":{'"$marks}$1}" >"$work/answer" 2>&1 && return 0
+    warn_of_cordon
+    return 1
+}
+
+warn_of_cordon() {
+    warn "$NODE stays cordoned: $(tail -n 1 "$work/answer"); run install.sh again, or kubectl uncordon $NODE"
+}
+
+is_drain_interrupted() { [ -f "$store/cordoned" ] || [ -f "$store/ticket" ]; }
+
+# A run that was killed, or lost power, left the node cordoned, or its slot taken. With the lock.
+end_interrupted_drain() {
+    uncordon_node
+    [ ! -f "$store/ticket" ] || release_drain_slot 0
 }
 
 drain_node() {
@@ -228,7 +259,7 @@ evict_pods() {
 evict_pod() {
     printf '{"apiVersion":"%s","kind":"Eviction","metadata":{"name":"%s","namespace":"%s"}}\n' \
         "$EVICTION_API" "$2" "$1" |
-        kube create --raw "/api/v1/namespaces/$1/pods/$2/eviction" -f - >/dev/null 2>"$work/answer" && return
+        kube create --raw "/api/v1/namespaces/$1/pods/$2/eviction" -f - >/dev/null 2>"$work/answer" && return 0
     grep -qi 'not *found' "$work/answer" ||
         printf '%s/%s: %s\n' "$1" "$2" "$(tail -n 1 "$work/answer" | cut -c1-200)" >>"$work/refusals"
 }

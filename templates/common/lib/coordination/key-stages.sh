@@ -22,9 +22,9 @@ find_key_obstacle() {
         [ "$writes" != "$(text_field "$work/installed-keys" SECRETS_WRITTEN_WITH)" ] || return 1
     list_control_planes >"$work/control-planes"
     while read -r name server; do
-        if find_key_mismatch "$name" "$server"; then return; fi
+        if find_key_mismatch "$name" "$server"; then return 0; fi
     done <"$work/control-planes"
-    if [ -n "$lost_reads" ] && find_unreadable_secret; then return; fi
+    if [ -n "$lost_reads" ] && find_unreadable_secret; then return 0; fi
     [ -n "$lost_accepted" ] && find_unaccepted_token
 }
 
@@ -53,7 +53,7 @@ find_key_mismatch() {
 find_unreadable_secret() {
     if ! list_secrets_by_key run_etcdctl >"$work/secrets"; then
         echo "etcd does not answer, so it is unknown whether a Secret needs a key that this bundle lacks ($lost_reads)"
-        return
+        return 0
     fi
     awk -v lost=" $lost_reads" 'index(lost, " " $1 " ") { n++; if (n == 1) first = $2 " under " $1 }
         END { if (n) print "etcd holds " n " Secrets under a key that this bundle does not have (" first "):", \
@@ -73,11 +73,11 @@ find_unaccepted_token() {
         if [ -z "$kcm_start" ]; then
             is_installed_control_plane "$name" || continue
             echo "the controller manager of $name does not answer, so it is unknown which tokens it holds"
-            return
+            return 0
         elif [ "${kcm_start%.*}" -lt "$latest" ]; then
             echo "the controller manager of $name may hold tokens of the former key:" \
                 "kube-rotation.service restarts it; see journalctl -u kube-rotation there"
-            return
+            return 0
         fi
     done <"$work/control-planes"
     find_unaccepted_legacy_token || find_unrenewed_pod_token
@@ -86,7 +86,7 @@ find_unaccepted_token() {
 find_unaccepted_legacy_token() {
     if ! list_tokens_of "$prefix/etc/kubernetes/pki/sa.pub" "$lost_accepted" >"$work/lost-tokens"; then
         echo "the API server of this host does not list Secrets of service accounts: $(tail -n 1 "$work/tokens.log")"
-        return
+        return 0
     fi
     [ -s "$work/lost-tokens" ] || return 1
     echo "$(count_lines <"$work/lost-tokens") Secrets hold a token of a key that this bundle does not accept" \
@@ -99,7 +99,7 @@ find_unrenewed_pod_token() {
     if ! kube_at "$ADDRESS" "$API_PORT" get pods --all-namespaces -o "go-template-file=$template" \
         >"$work/pod-tokens" 2>"$work/tokens.log"; then
         echo "the API server of this host does not list pods: $(tail -n 1 "$work/tokens.log")"
-        return
+        return 0
     fi
     awk -v now="$(now)" -v since="$latest" -v time="$(date -u -d "@$latest" +%Y-%m-%dT%H:%M:%SZ)" \
         -f "$here/lib/coordination/pod-tokens.awk" "$work/pod-tokens"

@@ -18,7 +18,7 @@ print_key_ids() {
     printf "TOKENS_SIGNED_WITH='%s'\n" "$(openssl pkey -in "$1/pki/sa.key" -pubout 2>/dev/null | print_public_key_ids)"
     printf "TOKENS_ACCEPTED='%s'\n" "$(print_public_key_ids <"$1/pki/sa.pub")"
     encryption_ids=$(awk '
-        /^ *- name: / { printf "%s%s:%s", space, provider, $3; space = " "; next }
+        /^ *(- )?name: / { printf "%s%s:%s", space, provider, $NF; space = " "; next } # with kms without "- "
         /^ *- [a-z0-9]+:/ { provider = $2; sub(/:$/, "", provider) }' "$1/encryption-config.yaml")
     printf "SECRETS_WRITTEN_WITH='%s'\nSECRETS_READ_WITH='%s'\n" "${encryption_ids%% *}" "$encryption_ids"
 }
@@ -93,19 +93,29 @@ list_lost() {
     for each_word in $1; do has_word "$2" "$each_word" || printf '%s ' "$each_word"; done
 }
 
-# list_secrets_by_key ETCDCTL...: "PROVIDER:KEY NAMESPACE/NAME" of every Secret in etcd, or "plain NAMESPACE/NAME".
+# list_secrets_by_key ETCDCTL...: "PROVIDER:KEY NAMESPACE/NAME" of every Secret in etcd, or "plain NAMESPACE/NAME"; for
+# the other resources that are encrypted (encryption.resources) with the resource as a third word.
 # Fails if anything cannot be read. In pages, because a Secret may have 1 MiB.
 list_secrets_by_key() {
-    page_start=/registry/secrets/
+    for encrypted in ${ENCRYPTED_RESOURCES:-secrets}; do list_resource_by_key "$encrypted" "$@" || return 1; done
+}
+
+# list_resource_by_key RESOURCE ETCDCTL...
+list_resource_by_key() {
+    listed_resource=$1 page_start=/registry/$1/
+    shift
     while :; do
-        "$@" get "$page_start" /registry/secrets0 --limit=100 -w json >"$work/secrets.page" 2>/dev/null || return 1
+        "$@" get "$page_start" "/registry/${listed_resource}0" --limit=100 -w json \
+            >"$work/secrets.page" 2>/dev/null || return 1
         tr '{' '\n' <"$work/secrets.page" | cut -c1-900 |
-            LC_ALL=C awk -f "$here/lib/core/base64.awk" -f "$here/lib/coordination/secret-keys.awk" \
+            LC_ALL=C awk -v resource="$listed_resource" -f "$here/lib/core/base64.awk" \
+                -f "$here/lib/coordination/secret-keys.awk" \
                 >"$work/secrets.keys" || return 1
         cat "$work/secrets.keys"
         grep -q '"more":true' "$work/secrets.page" || break
         [ -s "$work/secrets.keys" ] || return 1
-        page_start=/registry/secrets/$(sed -n '$s/^[^ ]* //p' "$work/secrets.keys")! # no key is between it and the next
+        last_key=$(awk 'END { print $2 }' "$work/secrets.keys")
+        page_start=/registry/$listed_resource/$last_key! # no key is between it and the next
     done
     rm -f "$work/secrets.page"
 }

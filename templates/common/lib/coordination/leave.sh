@@ -58,7 +58,7 @@ describe_node() {
 
 # kube-node-remover would refuse for the same reason.
 check_marks() {
-    marks=$(awk -v planned="$PLANNED_TAINTS" -f "$here/lib/coordination/node-marks.awk" "$work/node" | cut -f 5)
+    marks=$(awk -v planned="$PLANNED_TAINTS $PLANNED_LABELS" -f "$here/lib/coordination/node-marks.awk" "$work/node" | cut -f 5)
     case $marks in
         '' | -) ;;
         *)
@@ -112,14 +112,14 @@ leave_api() {
     if ! kube label --overwrite node "$NODE" "bundler/leave=$(date -u +%Y%m%d%H%M%S)" >/dev/null 2>"$work/answer"; then
         ! grep -qi 'not *found' "$work/answer" || return 0
         warn_of_node "cannot ask for the deletion of the Node $NODE: $(tail -n 1 "$work/answer")"
-        return
+        return 0
     fi
     say "  waiting until a control plane has deleted the Node $NODE"
     wait_start=$(now)
     until is_node_gone; do
         if [ $(($(now) - wait_start)) -ge "$LEAVE_LIMIT" ]; then
             warn_of_node "after $LEAVE_LIMIT s the Node $NODE still exists: see journalctl -u kube-node-remover there"
-            return
+            return 0
         fi
         sleep 2
     done

@@ -95,7 +95,7 @@ check_turn() {
         if [ "$dry_run" = yes ] || [ -s "$work/failures" ] || [ $(($(now) - wait_start)) -ge "$slot_wait" ]; then
             add_failure turn "$reason" \
                 "install or repair the other hosts first; --wait 15m waits for this host's rollout slot"
-            return
+            return 0
         fi
         say_waiting "$reason"
         sleep 5
@@ -112,10 +112,10 @@ say_waiting() {
 
 # Print why this host must not restart its units now, if there is a reason.
 find_obstacle() {
-    if find_ca_obstacle; then return; fi
-    if find_key_obstacle; then return; fi
-    if is_restart_due etcd.service && { find_old_etcd_member || find_etcd_obstacle; }; then return; fi
-    if is_restart_due kube-apiserver.service && find_api_server_obstacle; then return; fi
+    if find_ca_obstacle; then return 0; fi
+    if find_key_obstacle; then return 0; fi
+    if is_restart_due etcd.service && { find_old_etcd_member || find_etcd_obstacle; }; then return 0; fi
+    if is_restart_due kube-apiserver.service && find_api_server_obstacle; then return 0; fi
     ! is_restart_due kubelet.service || find_kubelet_obstacle
 }
 
@@ -150,7 +150,7 @@ find_old_etcd_member() {
         else
             continue
         fi
-        return
+        return 0
     done
     return 1
 }
@@ -212,12 +212,12 @@ find_older_etcd() {
             is_older "${former_etcd:-$CLUSTER_ETCD_VERSION}" "$CLUSTER_ETCD_VERSION" || continue
             echo "etcd on ${planned%%|*} does not answer, so its version is unknown, and $CLUSTER_ETCD_VERSION is needed:" \
                 "repair it, or install it, before control planes"
-            return
+            return 0
         fi
         is_older "$version" "$CLUSTER_ETCD_VERSION" || continue
         echo "etcd on ${planned%%|*} has version $version, older than $CLUSTER_ETCD_VERSION:" \
             "install etcd members before control planes"
-        return
+        return 0
     done
     return 1
 }
@@ -235,14 +235,14 @@ find_other_api_server_obstacle() {
     [ -s "$work/servers" ] || return 1
     if ! grep -qv ' - ' "$work/servers"; then
         echo "no other API server answers: the cluster would have none"
-        return
+        return 0
     fi
     while read -r name version _; do
         [ "$version" != - ] || continue
         skew=$(($(minor "$KUBERNETES_VERSION") - $(minor "$version")))
         if [ "$skew" -gt 1 ] || [ "$skew" -lt -1 ]; then
             echo "the API server of $name has version $version, more than one minor version from $KUBERNETES_VERSION"
-            return
+            return 0
         fi
     done <"$work/servers"
     return 1
@@ -256,7 +256,7 @@ find_kubelet_skew() {
         -o jsonpath='{range .items[*]}{.metadata.name}|{.status.nodeInfo.kubeletVersion}{"\n"}{end}' \
         >"$work/kubelets" 2>"$work/kubelets.error" || {
         echo "the versions of the kubelets cannot be read: $(tail -n 1 "$work/kubelets.error")"
-        return
+        return 0
     }
     awk -F '|' -v own="$NODE" -v combined="$(list_combined_hosts)" -v version="$KUBERNETES_VERSION" \
         -v server="$(minor "$KUBERNETES_VERSION")" -f "$here/lib/coordination/kubelet-skew.awk" "$work/kubelets"
@@ -283,16 +283,16 @@ find_kubelet_obstacle() {
         ! has_word "$combined" "$name" || continue
         if [ "$version" = - ]; then
             echo "the API server of $name does not answer, so its version is unknown, and may be older than this kubelet"
-            return
+            return 0
         elif [ "$(minor "$version")" -lt "$(minor "$KUBERNETES_VERSION")" ]; then
             echo "the API server of $name has version $version, older than this kubelet:" \
                 "install control planes before workers"
-            return
+            return 0
         fi
         age=$(api_server_age "$server")
         [ "${age:-0}" -lt "$SETTLED" ] || continue
         echo "the API server of $name was started ${age:-0} s ago, and its host may still go back to the former version"
-        return
+        return 0
     done <"$work/servers"
     return 1
 }
@@ -321,7 +321,7 @@ find_ca_obstacle() {
         [ "$server" != "$ADDRESS" ] || continue
         for role_and_port in etcd:2379 "control-plane:$API_PORT" worker:10250; do
             case ",${planned##*|}," in *",${role_and_port%:*},"*) ;; *) continue ;; esac
-            find_ca_mismatch "${planned%%|*}" "$server" "${role_and_port#*:}" && return
+            find_ca_mismatch "${planned%%|*}" "$server" "${role_and_port#*:}" && return 0
         done
     done
     return 1
@@ -368,7 +368,7 @@ take_rollout_slot() {
         { is_restart_due kube-apiserver.service && has_peers control-plane; } || return 0
     if has_only_nospace "$ETCD_ENDPOINTS"; then
         warn "etcd has the alarm NOSPACE and accepts no lock: install on one host after another"
-        return
+        return 0
     fi
     say "  taking the rollout slot of etcd members and control planes"
     : >"$work/slot"

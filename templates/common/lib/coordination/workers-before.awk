@@ -1,4 +1,4 @@
-# Lines "node|unschedulable|ticket|Ready" (list_nodes of drain.sh): if as many nodes as `most` must be back
+# Lines "node|unschedulable|ticket|Ready|cordoned" (list_nodes of drain.sh): if as many nodes as `most` must be back
 # before this node is drained, print which. Variables: own (this node), ticket (its own ticket), most,
 # which ("cordoned": a cordoned node with a later ticket counts too).
 

@@ -1,6 +1,6 @@
 # What install.sh, uninstall.sh and others share: messages, state files on the host, the lock.
-# needs: echo_off here noted_at unsealed writing
-# sets: live prefix store work
+# needs: echo_off exit_codes here machine noted_at unsealed writing
+# sets: die_text live prefix store work
 # shellcheck shell=sh disable=SC2034,SC2154 # the scripts and their parts share their variables
 
 prefix=${DESTDIR:-}
@@ -14,6 +14,7 @@ warn() { printf 'warning: %s\n' "$*" >&2; }
 die() {
     die_code=$1
     shift
+    die_text=$*
     printf '%s: %s\n' "${0##*/}" "$*" >&2
     exit "$die_code"
 }
@@ -58,6 +59,9 @@ finish() {
     [ "${writing:-no}" = no ] || [ "$finish_code" -eq 0 ] || remove_partial_copies
     # drain.sh
     [ ! -f "$store/ticket" ] || [ "$lock_taken" = no ] || release_drain_slot "$finish_code"
+    # report.sh
+    [ "${exit_codes:-no}" = no ] || [ "$finish_code" -ne 0 ] || finish_code=$(print_outcome_code)
+    [ "${machine:-no}" = no ] || print_run_json "$finish_code" >&3
     # seal.sh
     [ "${echo_off:-no}" = no ] || show_typing
     [ -z "${unsealed:-}" ] || rm -rf "$unsealed"
@@ -69,7 +73,7 @@ finish() {
 # Secrets of a sealed bundle that a killed run left in memory (seal.sh). The name has the id and the start time of its
 # process.
 remove_stale_secrets() {
-    if is_staged; then return; fi
+    if is_staged; then return 0; fi
     for each in "$live"/run/bundler-unsealed.*; do
         [ -d "$each" ] || continue
         stale_process=${each%.*}
@@ -111,59 +115,104 @@ print_time() { date -u +%Y-%m-%dT%H:%M:%SZ; }
 # at once `noted_at` holds the time.
 note() { printf '%s %s\n' "${noted_at:-$(print_time)}" "$*" 2>/dev/null >>"$store/journal" || :; }
 
+# A power cut loses what was not written to the disk, and may keep what was done later: a record goes to the disk before
+# the change that it is about. Before coreutils 8.24 sync ignores paths and writes everything.
+sync_record() { sync "$1" 2>/dev/null || die 1 "cannot write $1"; }
+
+# replace_record FILE: FILE.new takes its place, complete.
+replace_record() {
+    sync_record "$1.new"
+    mv -f "$1.new" "$1" || die 1 "cannot write $1"
+}
+
 ensure_store() {
     [ -d "$store" ] || (umask 077 && mkdir -p "$store") || die 1 "cannot create $store"
     chmod 0700 "$store"
 }
 
-# The lock holds the id and the start time of its process, so that the lock of a killed process is
-# recognized. It is a hard link to a file that was written before: it never exists without its content.
+# The lock holds "process start-time", so that the lock of a killed process is recognized. It is a hard link to a file
+# that was written before: it never exists without its content, except after a power cut.
+#
+# /var/lib/bundler:
+#   lock                         the process that runs
+#   lock.PROCESS.START           what a starter links to the lock
+#   lock.after.PROCESS.START.N   the N-th heir of that dead process: who makes the link first replaces its lock. If the
+#                                heir died before that, the next one replaces it
 take_lock() {
     ensure_store
     if is_locked && is_own_lock; then # kept when another install.sh replaced this process
         lock_taken=yes
-        return
+        return 0
     fi
-    printf '%s %s\n' $$ "$(process_start $$)" >"$store/lock.$$" || die 1 "cannot write $store/lock.$$"
-    ! is_stale_lock "$store/lock" || clear_stale_lock
-    try_lock "$store/lock" && lock_taken=yes
-    rm -f "$store/lock.$$"
-    for each in "$store"/lock.[0-9]*; do ! is_stale_lock "$each" || rm -f "$each"; done # of killed runs
-    [ "$lock_taken" = yes ] || die 3 "another install.sh or uninstall.sh is running (process $(lock_owner))"
+    own_claim="$$ $(process_start $$)" lock_tries=0
+    claim=$store/lock.$(lock_name "$own_claim")
+    printf '%s\n' "$own_claim" >"$claim" || die 1 "cannot write $claim"
+    until try_lock; do
+        lock_tries=$((lock_tries + 1))
+        [ -n "$holder" ] || [ "$lock_tries" -ge 100 ] || continue
+        rm -f "$claim"
+        [ -n "$holder" ] || die 1 "cannot link $claim to $store/lock"
+        die 3 "another install.sh or uninstall.sh is running (process ${holder%% *})"
+    done
+    lock_taken=yes
+    rm -rf "$claim" "$store/lock.clearing" "$store"/lock.after.*
+    for each in "$store"/lock.[0-9]*; do is_lock_held "$each" || rm -f "$each"; done # of killed runs
 }
 
-# Two runs that find the same stale lock must not both remove it, because one of them may have a new
-# lock by then: who removes it holds a second lock and checks again.
-clear_stale_lock() {
-    ! is_stale_lock "$store/lock.clearing" || rm -f "$store/lock.clearing"
-    try_lock "$store/lock.clearing" || return 0
-    ! is_stale_lock "$store/lock" || rm -rf "$store/lock"
-    rm -f "$store/lock.clearing"
+# try_lock: take the lock; else set `holder` to who has it, or to nothing if it changed meanwhile.
+try_lock() {
+    if [ ! -d "$store/lock" ] && ln "$claim" "$store/lock" 2>/dev/null; then return 0; fi
+    read_lock "$store/lock"
+    [ -n "$holder" ] && ! is_alive "$holder" || return 1
+    dead_lock=$holder heir_number=1
+    set --
+    until heir=$store/lock.after.$(lock_name "$dead_lock").$heir_number && ln "$claim" "$heir" 2>/dev/null; do
+        read_lock "$heir"
+        if [ -z "$holder" ] || is_alive "$holder"; then
+            alive=$holder
+            if is_lock_of "$dead_lock"; then holder=$alive; else holder=''; fi
+            return 1
+        fi
+        set -- "$@" "$store/lock.$(lock_name "$holder")"
+        heir_number=$((heir_number + 1))
+    done
+    [ $# -eq 0 ] || rm -f "$@" # a `mv` of a dead heir that still runs then finds nothing
+    # No dead process takes the lock again: if it is still that one's, nobody else can replace it any more.
+    is_lock_of "$dead_lock" && replace_lock && return 0
+    rm -f "$heir"
+    holder=''
+    return 1
 }
 
-try_lock() { [ ! -d "$1" ] && ln "$store/lock.$$" "$1" 2>/dev/null; }
+replace_lock() {
+    if [ -d "$store/lock" ]; then mv -f "$claim" "$store/lock/owner"; else mv -f "$claim" "$store/lock"; fi
+}
 
-# read_lock FILE: sets `holder`, "process start-time". Earlier versions made a directory.
+lock_name() { printf '%s\n' "${1%% *}.${1#* }"; }
+is_lock_of() {
+    read_lock "$store/lock"
+    [ "$holder" = "$1" ]
+}
+
+# read_lock FILE: sets `holder`, "process start-time"; "0 0" if the file does not say it, and nothing if there is no
+# file. Earlier versions made a directory.
 read_lock() {
     holder=''
     if [ -d "$1" ]; then set -- "$1/owner"; fi
-    [ ! -f "$1" ] || read -r holder 2>/dev/null <"$1"
+    { read -r holder || :; } 2>/dev/null <"$1" || return 0
+    case $holder in *[!0-9\ ]* | '' | ' '* | *' ') holder='0 0' ;; *' '*) ;; *) holder='0 0' ;; esac
 }
+
+is_alive() { [ -n "$1" ] && [ "${1%% *} $(process_start "${1%% *}")" = "$1" ]; }
 
 # is_lock_held FILE: whether its process is alive.
 is_lock_held() {
     read_lock "$1"
-    [ -n "$holder" ] && [ "${holder%% *} $(process_start "${holder%% *}")" = "$holder" ]
+    is_alive "$holder"
 }
 
 # is_stale_lock FILE: its process ended without removing it.
-is_stale_lock() {
-    ! is_lock_held "$1" || return 1
-    [ ! -d "$1" ] || return 0
-    stale_holder=$holder
-    read_lock "$1"
-    [ -n "$holder" ] && [ "$holder" = "$stale_holder" ]
-}
+is_stale_lock() { ! is_lock_held "$1" && [ -n "$holder" ]; }
 
 is_locked() { is_lock_held "$store/lock"; }
 is_own_lock() { [ "$(lock_owner)" = $$ ]; }

@@ -45,7 +45,7 @@ https_exchange() (
 print_https_request() {
     if [ -z "$3" ]; then
         printf 'GET %s HTTP/1.0\r\nHost: %s\r\nAccept: application/json, */*\r\n%s\r\n' "$2" "$1" "$4"
-        return
+        return 0
     fi
     printf 'PUT %s HTTP/1.0\r\nHost: %s\r\nAccept: application/json, */*\r\n%s' "$2" "$1" "$4"
     printf 'Content-Type: application/yaml\r\nContent-Length: %d\r\n\r\n' "$(wc -c <"$3")"
@@ -64,7 +64,7 @@ https_reason() {
     case $2 in 124 | 143)
         grep -q '^depth=' "$1" && printf 'connected, but '
         echo "no answer within ${HTTPS_TIMEOUT:-10} s"
-        return
+        return 0
         ;;
     esac
     awk '

@@ -30,6 +30,12 @@ list_conf_files() {
     done | awk -F '\t' '!seen[$1]++' | LC_ALL=C sort -t '	' -k 1,1
 }
 
+# list_daemon_files ROOT DAEMON: "name path" of the configuration of a daemon of systemd.
+list_daemon_files() {
+    printf -- '-\t%s\n' "$1/etc/systemd/$2.conf"
+    list_conf_files "$1" "systemd/$2.conf.d"
+}
+
 # At boot systemd-sysctl reads sysctl.d; Debian and others link sysctl.conf to its end, and `sysctl --system` reads it last.
 # ufw sets its own file later.
 list_sysctl_overrides() {
@@ -46,10 +52,7 @@ list_sysctl_overrides() {
 
 # From 256 on systemd-networkd sets forwarding itself, after systemd-sysctl.
 list_forwarding_overrides() {
-    {
-        printf -- '-\t%s\n' "$1/etc/systemd/networkd.conf"
-        list_conf_files "$1" systemd/networkd.conf.d
-    } | while IFS='	' read -r name path; do
+    list_daemon_files "$1" networkd | while IFS='	' read -r name path; do
         ! grep -qi '^[[:space:]]*IPv4Forwarding[[:space:]]*=[[:space:]]*\(no\|0\|off\|false\)' "$path" 2>/dev/null ||
             print_override must "${path#"$1"} turns net.ipv4.ip_forward off when systemd-networkd starts" \
                 "set IPv4Forwarding=yes there"
@@ -88,10 +91,7 @@ list_unit_overrides() {
 
 # Variables for every unit: a proxy there is used by the kubelet, the API server and the others, for the API too.
 list_default_overrides() {
-    {
-        printf -- '-\t%s\n' "$1/etc/systemd/system.conf"
-        list_conf_files "$1" systemd/system.conf.d
-    } | while IFS='	' read -r name path; do
+    list_daemon_files "$1" system | while IFS='	' read -r name path; do
         ! grep -q '^[[:space:]]*DefaultEnvironment[[:space:]]*=[[:space:]]*[^[:space:]]' "$path" 2>/dev/null ||
             print_override advice "${path#"$1"} sets variables for every unit (DefaultEnvironment)" \
                 "set them in drop-ins of the units that need them; with a proxy, NO_PROXY must have the cluster's addresses"

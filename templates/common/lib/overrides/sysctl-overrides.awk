@@ -1,6 +1,6 @@
 # Which files set kernel settings to other values than the bundle, as systemd-sysctl applies them at boot.
 # Input: "name path", in the order of reading; the path %settings or %limits stands for the bundle's own file.
-# Variables: must and wanted (KEY=VALUE or KEY>=VALUE words), root. Output: level, what, and the fix, with tabs between.
+# Variables: must and wanted (KEY=VALUE or KEY>=VALUE words, + for a space in a value), root. Output: level, what, and the fix, with tabs between.
 
 BEGIN {
     same["net.ipv4.conf.all.forwarding"] = "net.ipv4.ip_forward" # one variable of the kernel
@@ -28,6 +28,7 @@ function read_needs(list, how,   n, i, word, at, key) {
         key = substr(word[i], 1, at - 1)
         least[key] = substr(word[i], at, 1) == ">"
         need[key] = substr(word[i], at + 1 + least[key])
+        gsub(/[+]/, " ", need[key])
         level[key] = how
         keys[++count] = key
     }
@@ -48,6 +49,7 @@ function read_file(path,   line, at, key) {
         line = substr(line, at + 1)
         gsub(/^[ \t-]+|[ \t]+$/, "", key)
         gsub(/^[ \t]+|[ \t\r]+$/, "", line)
+        gsub(/[ \t]+/, " ", line)
         take(make_dotted(key), line, path)
     }
     close(path)

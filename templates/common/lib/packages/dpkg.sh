@@ -46,7 +46,7 @@ dpkg_remove() {
     how=--remove
     [ "$2" = keep ] || how=--purge
     # shellcheck disable=SC2046 # a list of packages
-    DEBIAN_FRONTEND=noninteractive dpkg $how $(cat "$1") </dev/null && return
+    DEBIAN_FRONTEND=noninteractive dpkg $how $(cat "$1") </dev/null && return 0
     code=$?
     dpkg_keep_installed <"$1" | grep -q . || return 0
     return "$code"

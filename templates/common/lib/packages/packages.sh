@@ -31,7 +31,7 @@ plan_packages() {
     package_files=$here/packages
     : >"$work/packages"
     : >"$work/unmet"
-    if is_staged || is_skipped packages || ! has_packages || ! is_own_release; then return; fi
+    if is_staged || is_skipped packages || ! has_packages || ! is_own_release; then return 0; fi
     packager read
     awk '{ print $2, $3 }' "$here/packages/LIST" >"$work/offered"
     : >"$work/needed"
@@ -87,7 +87,7 @@ resolve_dependencies() {
 alternatives() { printf '%s\n' "$1" | tr '|' ' '; }
 
 is_met() {
-    for need in $(alternatives "$1"); do is_in "$need" "$work/have" && return; done
+    for need in $(alternatives "$1"); do is_in "$need" "$work/have" && return 0; done
     return 1
 }
 
@@ -96,7 +96,7 @@ add_needed() {
     for need in $(alternatives "$1"); do
         is_in "$need" "$work/offered" || continue
         grep -qxF "${need%%:*}" "$work/needed" || echo "${need%%:*}" >>"$work/needed"
-        return
+        return 0
     done
     return 1
 }
@@ -111,7 +111,7 @@ is_in() {
     operator=${wanted_version%%:*}
     wanted_version=${wanted_version#*:}
     for found_version in $found_versions; do
-        [ "$found_version" != - ] && packager compare "$found_version" "$operator" "$wanted_version" && return
+        [ "$found_version" != - ] && packager compare "$found_version" "$operator" "$wanted_version" && return 0
     done
     return 1
 }
@@ -120,12 +120,12 @@ is_in() {
 brings() { awk -v why="wanted:$1" '$6 == why { found = 1 } END { exit !found }' "$work/packages"; }
 
 check_packages() {
-    if ! has_packages || is_skipped packages; then return; fi
+    if ! has_packages || is_skipped packages; then return 0; fi
     if ! is_own_release; then
         add_failure packages \
             "the bundle's packages are for $PACKAGES_OS on $ARCH, this host is $(host_release) on $(packager machine)" \
             "set packages.os in cluster.yaml and build again"
-        return
+        return 0
     fi
     while read -r name group; do
         add_failure packages "$name needs $(describe "$group"), and neither this host nor the bundle has it" \
@@ -137,8 +137,8 @@ check_packages() {
     [ -z "$missing" ] || add_failure packages \
         "this host needs packages that are not in this bundle, which is a change to one that had them: ${missing% }" \
         "take this node's complete bundle"
-    if [ ! -s "$work/packages" ] || [ -s "$work/unmet" ] || [ -n "$missing" ]; then return; fi
-    answer=$(packager try 2>&1) && return
+    if [ ! -s "$work/packages" ] || [ -s "$work/unmet" ] || [ -n "$missing" ]; then return 0; fi
+    answer=$(packager try 2>&1) && return 0
     reason=$(printf '%s\n' "$answer" | packager explain | sed -n '1,3p' | tr -s '\n ' ' ')
     add_failure packages "$PACKAGES_MANAGER would refuse the bundle's packages: $reason" \
         "resolve the conflict on this host"
@@ -205,6 +205,7 @@ record_packages() {
         if is_in "$name" "$work/have" || grep -qxF "$name" "$store/packages"; then continue; fi
         echo "$name" >>"$store/packages"
     done
+    sync_record "$store/packages"
 }
 
 # Packages enable and start their services. Services whose programs bundler's own units run are masked during the

@@ -65,7 +65,7 @@ rpm_keep_installed() {
 rpm_remove() {
     cp "$1" "$work/rpm-left"
     # shellcheck disable=SC2046 # a list of packages
-    rpm -e $(cat "$1") 2>/dev/null && return
+    rpm -e $(cat "$1") 2>/dev/null && return 0
     removed=yes
     while [ "$removed" = yes ]; do
         removed=no

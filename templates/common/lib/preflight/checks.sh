@@ -11,6 +11,7 @@ manifest|no|every file of the bundle is as it was built
 root|no|it runs as root
 systemd|no|systemd is running
 targets|no|only root can change the directories that files are installed to
+site-files|yes|the owners and units that `files` of cluster.yaml name exist, and no directory is in the place of a file
 host|no|this host has the bundle's node name or address
 other-bundle|no|no bundle of another node or cluster is installed on this host
 state|no|the installed bundle was made with the same state directory on the builder (see --new-state)
@@ -65,7 +66,7 @@ run_preflight() {
     check_state
     check_older_state
     if ! is_staged; then
-        for preflight in root systemd targets host interface other_bundle old_data lock arch requirements cgroups \
+        for preflight in root systemd targets site_files host interface other_bundle old_data lock arch requirements cgroups \
             packages programs commands nginx_stream apparmor ports units sysctls overrides swap clock bootstrap_token \
             upgrade etcd_alarm cut_short turn drain time_sync firewall seccomp selinux resolver; do
             "check_$preflight"
@@ -95,14 +96,14 @@ refuse_host() {
 add_failure() {
     if is_skipped "$1"; then
         warn "$1: $2 (skipped)"
-        return
+        return 0
     fi
     printf '  %s: %s\n    fix: %s\n' "$1" "$2" "$3" >>"$work/failures"
 }
 
 # add_advice NAME WHAT FIX: a fix of one line or more.
 add_advice() {
-    if is_skipped "$1"; then return; fi
+    if is_skipped "$1"; then return 0; fi
     printf 'warning: %s: %s\n' "$1" "$2" >>"$work/advice"
     printf '%s\n' "$3" | sed '1s/^/    fix: /; 1!s/^/         /' >>"$work/advice"
 }
@@ -113,8 +114,43 @@ check_root() {
     [ "$(id -u)" -eq 0 ] || add_failure root "it runs as $(id -un)" "run it as root"
 }
 
+# Owners and units may come with the packages: then this waits for them.
+check_site_files() {
+    [ -f "$here/lib/site-files.tsv" ] || return 0
+    if [ -s "$work/packages" ]; then return 0; fi
+    while IFS='	' read -r path owner restart reload; do
+        case $path in '#'*) continue ;; esac
+        [ ! -d "$prefix$path" ] || [ -L "$prefix$path" ] ||
+            add_failure site-files "$path is a directory on this host" "choose another path under \`files\`, or remove it"
+        : >"$work/owner"
+        [ "$(id -u)" -ne 0 ] || chown "$owner" "$work/owner" 2>/dev/null ||
+            add_failure site-files "this host has no user or group $owner, which is to own $path" \
+                "create it, or correct \`owner\` in cluster.yaml"
+        for unit in $restart $reload; do
+            case "$unit $UNITS " in '- '* | *" $unit "*) continue ;; esac
+            ! is_carried_unit "$unit" || continue
+            case $(systemctl show -p LoadState "$unit" 2>/dev/null) in
+                *=not-found)
+                    add_failure site-files "this host has no unit $unit, which is to restart for $path" \
+                        "install its package, or correct \`restart\` and \`reload\` in cluster.yaml"
+                    ;;
+            esac
+        done
+    done <"$here/lib/site-files.tsv"
+}
+
+check_site_files_again() {
+    [ -s "$work/packages" ] || return 0
+    : >"$work/packages"
+    check_site_files
+    [ ! -s "$work/failures" ] || {
+        cat "$work/failures" >&2
+        die 3 "nothing but the packages of the operating system was changed"
+    }
+}
+
 check_systemd() {
-    if [ -d /run/systemd/system ] && command -v systemctl >/dev/null 2>&1; then return; fi
+    if [ -d /run/systemd/system ] && command -v systemctl >/dev/null 2>&1; then return 0; fi
     add_failure systemd "systemd does not run here" "install on a host whose init is systemd"
 }
 
@@ -125,6 +161,13 @@ check_targets() {
         [ -z "$shared" ] || add_failure targets "others than root can change $shared, and so what runs in $target" \
             "chown 0 $shared; chmod go-w $shared"
     done
+    [ -f "$here/lib/site-files.tsv" ] || return 0
+    sed -n 's|^\(/.*\)/[^/]*	.*	.*	.*|\1|p' "$here/lib/site-files.tsv" | sort -u >"$work/site-directories"
+    while read -r directory; do
+        shared=$(find_shared "$(cd "$(nearest_directory "$prefix$directory")" && pwd -P)" -prune)
+        [ -z "$shared" ] || add_failure targets "others than root can change $shared, and so the files in $directory" \
+            "chown 0 $shared; chmod go-w $shared; or choose another path under \`files\`"
+    done <"$work/site-directories"
 }
 
 print_host_name() { cat /proc/sys/kernel/hostname; }
@@ -141,7 +184,7 @@ list_addresses() {
 
 check_host() {
     name=$(print_host_name)
-    if has_address "$ADDRESS"; then return; fi
+    if has_address "$ADDRESS"; then return 0; fi
     if [ "${name%%.*}" = "$NODE" ] || [ "$name" = "$NODE" ]; then
         add_failure address "no interface has the node's address $ADDRESS" \
             "configure $ADDRESS, or correct cluster.yaml and build again"
@@ -219,8 +262,8 @@ check_lock() {
 }
 
 check_arch() {
-    case $(uname -m) in x86_64) machine=amd64 ;; aarch64) machine=arm64 ;; *) machine=$(uname -m) ;; esac
-    [ "$machine" = "$ARCH" ] || add_failure arch "the host is $machine, the programs are for $ARCH" \
+    case $(uname -m) in x86_64) host_arch=amd64 ;; aarch64) host_arch=arm64 ;; *) host_arch=$(uname -m) ;; esac
+    [ "$host_arch" = "$ARCH" ] || add_failure arch "the host is $host_arch, the programs are for $ARCH" \
         "set the node's arch in cluster.yaml and build again"
 }
 
@@ -252,6 +295,10 @@ check_commands() {
     for pair in $COMMANDS_WANTED; do
         has_command_soon "${pair%%:*}" ||
             warn "${pair%%:*} (package ${pair#*:}) is missing: verify.sh's probes and kubectl port-forward need it"
+    done
+    for pair in ${HANDLERS:-}; do
+        command -v "${pair#*:}" >/dev/null 2>&1 ||
+            warn "${pair#*:} is missing: no pod with the runtime handler ${pair%%:*} starts before it is installed"
     done
 }
 
@@ -356,7 +403,7 @@ find_socket_owner() {
         [ "$(readlink "$descriptor" 2>/dev/null)" = "socket:[$1]" ] || continue
         descriptor=${descriptor#/proc/}
         printf '%s\n' "${descriptor%%/*}"
-        return
+        return 0
     done
 }
 

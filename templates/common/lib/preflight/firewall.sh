@@ -79,7 +79,7 @@ list_missing_ufw_rules() {
 is_dropping() { iptables -S "$1" 2>/dev/null | grep -Eq -e "^-P $1 DROP" -e "^-A $1 -j (DROP|REJECT)"; }
 
 list_missing_iptables_rules() {
-    command -v iptables >/dev/null 2>&1 || return
+    command -v iptables >/dev/null 2>&1 || return $?
     input=no forward=no
     ! is_dropping INPUT || input=yes
     has_forwarding_unit || ! is_dropping FORWARD || forward=yes
@@ -101,7 +101,7 @@ print_missing_rule() { iptables -C "$@" -j ACCEPT 2>/dev/null || echo "iptables 
 
 # Chains of nftables itself; list_missing_iptables_rules checks those of iptables-nft.
 list_missing_nft_rules() {
-    command -v nft >/dev/null 2>&1 || return
+    command -v nft >/dev/null 2>&1 || return $?
     nft list chains 2>/dev/null | awk -f "$here/lib/preflight/dropping-chains.awk" |
         while read -r hook family table chain; do
             nft list chain "$family" "$table" "$chain" 2>/dev/null </dev/null |

@@ -8,16 +8,16 @@ is_active() { systemctl -q is-active "$1" 2>/dev/null; }
 
 # A container has its machine's clock.
 check_time_sync() {
-    if is_container; then return; fi
+    if is_container; then return 0; fi
     for service in systemd-timesyncd chronyd chrony ntpd ntp ntpsec openntpd ptp4l vmtoolsd; do
         is_active "$service.service" || continue
         case $(timedatectl show -p NTPSynchronized 2>/dev/null || timedatectl status 2>/dev/null) in
             *=no* | *'ynchronized: no'*) ;;
-            *) return ;;
+            *) return 0 ;;
         esac
         add_advice time-sync "$service runs, and the clock is not synchronized yet" \
             "check whether $service reaches its time servers"
-        return
+        return 0
     done
     add_advice time-sync "no service synchronizes the clock, and certificates and etcd need that" \
         "set your time servers in /etc/chrony.conf or /etc/systemd/timesyncd.conf
@@ -48,7 +48,7 @@ list_program_directories() {
 }
 
 check_selinux() {
-    has_selinux && [ "$(cat "$live/sys/fs/selinux/enforce")" = 1 ] || return
+    has_selinux && [ "$(cat "$live/sys/fs/selinux/enforce")" = 1 ] || return 1
     directories=''
     for directory in $(list_program_directories); do
         case $(matchpathcon -n "$directory/x" 2>/dev/null) in

@@ -18,13 +18,22 @@ load_modules() {
 
 sysctl_path() { printf '%s/proc/sys/%s\n' "$live" "$(printf '%s' "$1" | tr . /)"; }
 
-# is_set SETTING: key=value, or key>=value where more is enough too. Sets `value`. A missing key is not set.
+# is_set SETTING: key=value, or key>=value where more is enough too. Sets `value`. A missing key is not set. In a setting, + stands
+# for the space between the words of a value; the kernel shows a tab there.
 is_set() {
     value=$(cat "$(sysctl_path "${1%%[>=]*}")" 2>/dev/null) || return 1
     case $1 in
         # With awk: older kernels say 2^64-1, which no shell's arithmetic reads.
         *'>='*) awk -v value="$value" -v least="${1##*=}" 'BEGIN { exit !(value + 0 >= least + 0) }' ;;
+        *+*) [ "$(printf '%s' "$value" | tr -s ' \t' +)" = "${1##*=}" ] ;;
         *) [ "$value" = "${1##*=}" ] ;;
+    esac
+}
+
+print_sysctl_value() {
+    case $1 in
+        *+*) printf '%s\n' "${1##*=}" | tr + ' ' ;;
+        *) printf '%s\n' "${1##*=}" ;;
     esac
 }
 
@@ -51,15 +60,18 @@ set_sysctls() {
         key=${setting%%[>=]*}
         file=$(sysctl_path "$key")
         if [ -f "$file" ]; then
-            grep -q "^$key=" "$store/sysctls" 2>/dev/null || printf '%s=%s\n' "$key" "$value" >>"$store/sysctls"
-            printf '%s\n' "${setting##*=}" 2>/dev/null >"$file"
+            grep -q "^$key=" "$store/sysctls" 2>/dev/null || {
+                printf '%s=%s\n' "$key" "$value" >>"$store/sysctls"
+                sync_record "$store/sysctls"
+            }
+            print_sysctl_value "$setting" 2>/dev/null >"$file"
         fi
         if is_set "$setting"; then
             note "set $setting"
             continue
         fi
         ! is_required_sysctl "$setting" ||
-            die 1 "cannot set $setting, which pod networking needs: fix that and run install.sh again"
+            die 1 "cannot set $setting, which the node needs: fix that and run install.sh again"
         refused="$refused $setting"
     done
     [ -z "$refused" ] || warn "kernel settings that this kernel does not have or forbids:$refused"
@@ -71,7 +83,7 @@ check_sysctls() {
         is_set "$setting" || can_set_sysctl "$setting" || missing="$missing $setting"
     done
     [ -z "$missing" ] || add_failure sysctls "this kernel does not have or forbids$missing" \
-        "boot a kernel with br_netfilter; in a container, make /proc/sys writable"
+        "boot a kernel that has them (net.bridge: br_netfilter); in a container, make /proc/sys writable"
 }
 
 # What breaks the node is refused; what may be meant is advice.
@@ -87,7 +99,7 @@ can_set_sysctl() {
     file=$(sysctl_path "${1%%=*}")
     if [ -f "$file" ]; then
         (: >>"$file") 2>/dev/null
-        return
+        return $?
     fi
     case $1 in net.bridge.*) ! has_module br_netfilter && modprobe -n -q br_netfilter 2>/dev/null ;; *) return 1 ;; esac
 }
@@ -98,7 +110,7 @@ list_swaps() { awk 'NR > 1 { print $1 }' "$live/proc/swaps" 2>/dev/null; }
 
 # Units that would turn swap on at the next boot: from /etc/fstab, generators and packages.
 list_swap_units() {
-    if [ -z "$SWAP_OFF" ] || is_skipped swap; then return; fi
+    if [ -z "$SWAP_OFF" ] || is_skipped swap; then return 0; fi
     systemctl list-units --all --type swap --no-legend 2>/dev/null |
         awk '!/ masked / { for (i = 1; i <= NF; i++) if ($i ~ /\.swap$/) { print $i; break } }' |
         while read -r unit; do
@@ -122,6 +134,7 @@ turn_swap_off() {
     } | while read -r line; do
         grep -qxF "$line" "$store/swap" 2>/dev/null || printf '%s\n' "$line" >>"$store/swap"
     done
+    [ ! -f "$store/swap" ] || sync_record "$store/swap"
     while read -r unit; do
         systemctl -q mask "$unit" || die 1 "systemctl mask $unit failed: swap would come back at the next boot"
         case $unit in *.service) systemctl -q stop "$unit" ;; esac
@@ -136,10 +149,10 @@ turn_swap_off() {
 
 # What is swapped out must fit into memory.
 check_swap() {
-    [ -n "$SWAP_OFF" ] || return
+    [ -n "$SWAP_OFF" ] || return 1
     check_own_swap_units
     swaps=$(list_swaps | tr '\n' ' ')
-    [ -n "$swaps" ] || return
+    [ -n "$swaps" ] || return 1
     used=$(awk 'NR > 1 { sum += $4 } END { printf "%d", sum / 1024 }' "$live/proc/swaps")
     room=$(awk '/^MemAvailable:/ { a = $2 } /^(MemFree|Cached|Buffers):/ { f += $2 }
         END { printf "%d", (a ? a : f) / 1024 }' "$live/proc/meminfo")

@@ -33,7 +33,7 @@ print_data_fix() {
 
 # After the installation: the data are of this bundle's state from now on.
 mark_data() {
-    if is_staged || [ -z "$ETCD_DATA" ] || [ ! -d "$prefix$ETCD_DATA/member" ]; then return; fi
+    if is_staged || [ -z "$ETCD_DATA" ] || [ ! -d "$prefix$ETCD_DATA/member" ]; then return 0; fi
     data_owner="$(text_field "$here/state.env" STATE_ID) $CLUSTER $NODE"
     has_line "$prefix$ETCD_DATA/.bundler-state" "$data_owner" ||
         write_line "$prefix$ETCD_DATA/.bundler-state" "$data_owner"

@@ -15,11 +15,12 @@ check_requirements() {
     done <"$here/lib/requirements.tsv"
 }
 
-# print_host_fact cgroup|kernel|systemd: its version. With both hierarchies the kubelet and runtimes use v1.
+# print_host_fact cgroup|kernel|openssl|systemd: its version. With both hierarchies the kubelet and runtimes use v1.
 print_host_fact() {
     case $1 in
         cgroup) if [ -f "$live/sys/fs/cgroup/cgroup.controllers" ]; then echo 2; else echo 1; fi ;;
         kernel) uname -r | sed 's/[^0-9.].*//; s/\.$//' ;;
+        openssl) openssl version 2>/dev/null | sed -n '1s/^[^ ]* \([0-9.]*\).*/\1/p' ;;
         systemd) systemctl --version 2>/dev/null | sed -n '1s/^systemd v*\([0-9.]*\).*/\1/p' ;;
     esac
 }
@@ -81,7 +82,7 @@ remove_former_tries() {
 
 # A link needs no space; a program on another file system, or one that cannot be run where it is, is copied.
 copy_program() {
-    if [ -x "$here/$1" ] && ln "$here/$1" "$2" 2>/dev/null; then return; fi
+    if [ -x "$here/$1" ] && ln "$here/$1" "$2" 2>/dev/null; then return 0; fi
     copy_bundle_file "$1" "$2" && chmod 0755 "$2"
 }
 
@@ -92,7 +93,7 @@ run_program() {
         *7f*45* | *23*21*) ;;
         *)
             printf 'format\tit is not a program\t%s\t%s\n' "$path" "$source" >>"$work/refused"
-            return
+            return 0
             ;;
     esac
     case ${1##*/} in

@@ -9,7 +9,7 @@ print_host_diff() {
     case $report in
         json)
             print_host_diff_json
-            return
+            return $?
             ;;
         plan) print_heading ;;
     esac
@@ -56,6 +56,7 @@ list_steps() {
 # "restart|start|enable|reload unit", in the order of the run.
 list_unit_steps() {
     ! is_reload_due || say "reload NetworkManager.service"
+    cat "$work/host-units"
     list_disabled_units | sed 's/^/enable /'
     for unit in $UNITS; do
         if grep -qxF "$unit" "$work/restarts" || is_pending "$unit"; then
@@ -66,8 +67,9 @@ list_unit_steps() {
     done
 }
 
-# "what|text" of images, kernel modules, kernel settings and swap.
+# "what|text" of labels and taints that a control plane sets, images, kernel modules, kernel settings and swap.
 list_settings() {
+    list_node_labels
     list_missing_images | while IFS='|' read -r name ref id; do say "load|$ref ($id)"; done
     for module in $MODULES; do
         has_module "$module" || ! modprobe -n -q "$module" 2>/dev/null || say "module|$module"
@@ -77,36 +79,45 @@ list_settings() {
     list_swap_units | sed 's/^/mask|/'
 }
 
+# Of all Nodes: any control plane sets them.
+list_node_labels() {
+    labels=/etc/kubernetes/node-labels.tsv
+    [ -f "$here/rootfs$labels" ] || return 0
+    installed=$prefix$labels
+    [ -f "$installed" ] || installed=/dev/null
+    awk -f "$here/lib/transaction/compare-node-labels.awk" "$installed" "$here/rootfs$labels"
+}
+
 # The lines that differ, or why none is shown. The variables have the fields of a line of $work/changes.
 explain_change() {
     [ "$kind" != sealed ] || echo "(it cannot be compared without the unseal code)"
     [ "$kind" = changed ] || return 0
     if [ "$mode" = 0600 ]; then
         echo "(holds a secret: not shown)"
-        return
+        return 0
     fi
     case $path in /opt/k8s/bundle/MANIFEST | /opt/k8s/bundle/lib/*.json)
         echo "(follows from the other files)"
-        return
+        return 0
         ;;
     esac
     if [ "$sha" = "$(print_digest <"$prefix$path")" ]; then
         echo "(the same content: mode or owner differ)"
-        return
+        return 0
     fi
     if [ ! -f "$here/$source" ] || ! is_text "$prefix$path" || ! is_text "$here/$source"; then
         echo "(a program or other data: $(wc -c <"$prefix$path" | tr -d ' ') bytes become $size)"
-        return
+        return 0
     fi
     if ! command -v diff >/dev/null 2>&1; then
         echo "(this host has no diff: compare $here/$source)"
-        return
+        return 0
     fi
     print_readable "$prefix$path" >"$work/before"
     print_readable "$here/$source" >"$work/after"
     if diff -U 1 "$work/before" "$work/after" >"$work/diff"; then
         echo "(only in redacted secrets)"
-        return
+        return 0
     fi
     sed 1,2d "$work/diff"
 }
@@ -123,10 +134,13 @@ print_readable() {
 # explain_step STEP UNIT: why, and what it interrupts.
 explain_step() {
     case $1 in
-        restart)
-            say "because of $(list_causes "$2" | join_causes)"
+        restart | reload)
+            causes=$(list_causes "$2")
+            [ "$1" = restart ] || [ -n "$causes" ] || return 0 # NetworkManager has none
+            say "because of $(printf '%s' "$causes" | join_causes)"
             systemctl -q is-active "$2" 2>/dev/null || return 0
-            say "meanwhile, $(unit_field "$2" Interruption)"
+            interruption=$(unit_field "$2" Interruption)
+            [ -z "$interruption" ] || say "meanwhile, $interruption"
             ;;
     esac
 }
@@ -137,7 +151,7 @@ join_causes() {
 }
 
 print_host_diff_json() {
-    printf '{"cluster":%s,"node":%s,"address":%s,"nothing_to_do":%s,\n' \
+    printf '{"format":"host-diff/1","cluster":%s,"node":%s,"address":%s,"nothing_to_do":%s,\n' \
         "$(json_string "$CLUSTER")" "$(json_string "$NODE")" "$(json_string "$ADDRESS")" \
         "$(if has_nothing_to_do; then echo true; else echo false; fi)"
     printf ' "generation":%s,"kubernetes":{"installed":%s,"bundle":%s},"bundle":%s,\n' \
@@ -148,7 +162,7 @@ print_host_diff_json() {
     printf ' "files":[%s],\n' "$(list_json_files | join_json)"
     if is_staged; then
         printf ' "staged":true}\n'
-        return
+        return 0
     fi
     printf ' "packages":%s,\n "steps":[%s],\n "units":[%s],\n "settings":[%s]}\n' \
         "$(print_packages | json_lines)" \

@@ -14,6 +14,7 @@
 #   replaced/PATH     a file that was there before bundler's
 #   modified/PATH.*   a file of bundler's that somebody changed
 #   restart-pending/  a file for each unit that must be restarted, created before its files are renamed
+#   host-units/       the same for units of the host that files of cluster.yaml name: restart or reload
 #   reload-pending    systemd must read its unit files again
 #   sysctls           "key=value" of kernel settings, as they were before
 #   swap              "device PATH" and "unit NAME": swap that was turned off, units that were masked
@@ -24,7 +25,7 @@
 install_files() {
     writing=yes
     : >"$store/unfinished"
-    [ -f "$store/existed" ] || list_existing >"$store/existed"
+    [ -f "$store/existed" ] || record_existing
     list_recorded_files >"$work/files.before"
     back_up_unknown_files
     record_files
@@ -45,20 +46,21 @@ install_files() {
     remove_temporary_files
     sync
     awk '{ print $1, $5 }' "$work/entries" >"$store/files.new" || die 1 "cannot write $store/files.new"
-    mv -f "$store/files.new" "$store/files" || die 1 "cannot write $store/files"
-    if is_staged; then rm -rf "$store/unfinished" "$store/restart-pending" "$store/reload-pending"; fi
+    replace_record "$store/files"
+    if is_staged; then rm -rf "$store/unfinished" "$store/restart-pending" "$store/host-units" "$store/reload-pending"; fi
 }
 
 # Paths that programs create while they run, and that exist already: uninstall.sh keeps them.
-list_existing() {
-    for path in $RUNTIME_PATHS; do [ ! -e "$prefix$path" ] || printf '%s\n' "$path"; done
+record_existing() {
+    for path in $RUNTIME_PATHS; do [ ! -e "$prefix$path" ] || printf '%s\n' "$path"; done >"$store/existed.new"
+    replace_record "$store/existed"
 }
 
 # Old and new files: after a kill uninstall.sh too knows every file.
 record_files() {
     awk '{ print $1, $5 }' "$work/entries" | sort -u "$work/files.before" - >"$store/files.new" ||
         die 1 "cannot write $store/files.new"
-    mv -f "$store/files.new" "$store/files" || die 1 "cannot write $store/files"
+    replace_record "$store/files"
 }
 
 group_changes() {
@@ -84,6 +86,7 @@ ensure_directories() {
     } | sort -u >"$work/directories" # parents before what is in them
     [ -s "$work/directories" ] || return 0
     cat "$work/directories" >>"$store/dirs" || die 1 "cannot write $store/dirs"
+    sync_record "$store/dirs"
     (cd "$prefix/" && sed 's/^/./' "$work/directories" | xargs mkdir -m 0755) || die 1 "cannot create directories"
 }
 
@@ -143,6 +146,12 @@ set_modes() (
         is_staged || xargs chown 0:0 <"$list" || exit 1
         xargs chmod "${list##*.}" <"$list" || exit 1
     done
+    awk -F '[ \t]' 'FILENAME == ARGV[1] { owner[$1] = $2; next }
+        $6 in owner && owner[$6] != "root:root" {
+            path = $6
+            sub(/[^\/]*$/, ".bundler-new/&", path)
+            print owner[$6], "." path
+        }' "$(site_table)" "$work/changes" | while read -r owner path; do chown "$owner" "$path" || exit 1; done
 )
 
 check_new_files() {
@@ -163,6 +172,9 @@ $(printf '%s\n' "$faults" | sed 's|/\.bundler-new/|/|')
 mark_restarts() {
     mkdir -p "$store/restart-pending"
     while read -r unit; do : >"$store/restart-pending/$unit"; done <"$work/restarts"
+    while read -r step unit; do
+        mkdir -p "$store/host-units" && printf '%s\n' "$step" >"$store/host-units/$unit"
+    done <"$work/host-units"
     [ -z "$(list_changes_below /etc/systemd/system/)" ] || : >"$store/reload-pending"
 }
 

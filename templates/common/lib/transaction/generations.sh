@@ -1,5 +1,5 @@
 # Generations: the host keeps each bundle that was installed, and can roll back to it.
-# needs: go_back here manifest outcome prefix returned_from secrets skipped store work
+# needs: go_back here machine manifest outcome prefix returned_from secrets skipped store work
 # sets: LARGE generations switched_at to unready_units well_before writing
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
 #
@@ -17,7 +17,8 @@
 # that did not get that far (`unfinished`, files.sh) it removes the new files that were not installed yet.
 
 GENERATIONS_KEPT=2
-LARGE=1048576 # bytes from which a file shares its blocks with the same file of another generation
+BATCH=67108864 # bytes, at least, that are copied between two lines about it
+LARGE=1048576  # bytes from which a file shares its blocks with the same file of another generation
 
 # Without symbolic links, like `here`: the state directory may be on another disk.
 generations=$(cd "$store/generations" 2>/dev/null && pwd -P) || generations=$store/generations
@@ -43,14 +44,17 @@ is_healthy() { [ "$(state_of "$1")" = healthy ]; }
 identity_of() { print_files "$1" | print_digest; }
 field_of() { text_field "$generations/$1/node.env" "$2"; }
 
-write_line() { { printf '%s\n' "$2" >"$1.new" && mv -f "$1.new" "$1"; } || die 1 "cannot write $1"; }
+write_line() {
+    printf '%s\n' "$2" >"$1.new" || die 1 "cannot write $1"
+    replace_record "$1"
+}
 set_state() { write_line "$generations/$1/state" "$2 $(print_time)"; }
 
 # Set `to`: the number of the generation for this bundle. The same bundle is the same generation.
 save_generation() {
     if is_generation; then
         to=${here##*/}
-        return
+        return 0
     fi
     identity=$(identity_of "$manifest")
     newest=0 to=''
@@ -90,7 +94,7 @@ check_rollback_target() {
     while read -r sha mode _ path; do repair_kept_file; done <"$work/damaged"
     if is_intact "$from"; then
         say "  generation $from was damaged, and is repaired"
-        return
+        return 0
     fi
     [ "$go_back" = no ] || die 3 "generation $from is damaged ($(list_damaged "$from" |
         awk 'NR <= 3 { printf "%s ", $4 }')), so this host could not roll back; nothing was changed. \
@@ -118,11 +122,33 @@ copy_bundle() {
             copy_bundle_file "$path" "$part/$path" || return 1
         fi
     done <"$work/copies"
-    tar -cf - -C "$here" -T "$work/bundled" | tar -xf - -C "$part" || return 1
+    copy_in_batches || return 1
     check_copies "$part"
     signed=${secrets:-$here} # the manifest with its signature: of a sealed bundle, the one in its seal
     cp "$signed/MANIFEST" "$part/" || return 1
     [ ! -f "$signed/MANIFEST.sig" ] || cp "$signed/MANIFEST.sig" "$part/"
+}
+
+# Copy the files of `bundled`, a tenth of them at a time, and say how far it is where that takes a while.
+copy_in_batches() {
+    awk -v least=$BATCH -v work="$work" '
+        FILENAME == ARGV[1] { size[$4] = $3; next }
+        { path[++files] = $0; total += size[$0] }
+        END {
+            step = total / 10 > least ? total / 10 : least
+            for (i = 1; i <= files; i++) {
+                print path[i] >(work "/batch." batches + 1)
+                done += size[path[i]]
+                if (done - before < step && i < files) continue
+                before = done
+                printf "%d %d %d\n", ++batches, done / 1048576, total / 1048576
+                close(work "/batch." batches)
+            }
+        }' "$work/kept-files" "$work/bundled" >"$work/batches" || return 1
+    while read -r batch copied all; do
+        tar -cf - -C "$here" -T "$work/batch.$batch" | tar -xf - -C "$part" || return 1
+        [ "$batch $copied" = "1 $all" ] || say "  copied $copied of $all MiB to $generations"
+    done <"$work/batches"
 }
 
 # Create the directories of `part`, link what other generations have, and list in `copies` what is to be copied.
@@ -195,7 +221,7 @@ prepare_etcd_upgrade() {
     say "  $(etcd_step)"
     way=forward
     if [ -n "$cut_short" ] && [ "$(minor "$(field_of "$cut_short" ETCD_VERSION)")" = "$(minor "$ETCD_VERSION")" ]; then
-        return
+        return 0
     fi
     snapshot=$store/snapshots/before-$ETCD_VERSION.db
     mkdir -p "$store/snapshots"
@@ -273,6 +299,8 @@ go_back_to_previous() {
     # The rollout slot is kept: the lock in etcd ends with this process, or when this file goes (rollout-order.sh).
     if [ -f "$work/slot" ]; then find "$work" -type f ! -name slot -exec rm -f {} +; else rm -rf "$work"; fi
     trap - EXIT
+    told_machine=$machine
+    export told_machine
     # shellcheck disable=SC2046 # a list of options
     exec /bin/sh "$generations/$from/install.sh" --returned-from "$to" $(list_skip_options)
 }
@@ -319,15 +347,13 @@ recover() {
 update_current_state() {
     current=$(current_generation)
     case $(state_of "$current") in unproven | failed) ;; *) return 0 ;; esac
-    unready_units=$UNITS
-    update_unready_units >/dev/null
-    [ -n "$unready_units" ] || set_state "$current" healthy
+    ! are_units_ready || set_state "$current" healthy
 }
 
 list_generations() {
     if [ -z "$(list_numbers)" ]; then
         say "no generation is installed here"
-        return
+        return 0
     fi
     printf '%-4s %-9s %-20s %-10s %-10s %s\n' N STATE SINCE KUBERNETES BUNDLER IDENTITY
     for number in $(list_numbers); do

@@ -51,7 +51,7 @@ list_lost_blobs() {
     while read -r digest; do
         [ -f "$prefix/opt/k8s/images/blobs/sha256/$digest" ] || {
             echo "$digest is missing: run install.sh of the bundle"
-            return
+            return 0
         }
     done <"$prefix/opt/k8s/images/$1/blobs"
 }

@@ -75,7 +75,7 @@ list_altered() (
 
 # Every file that this run needs from the payload is there and is the one in MANIFEST.
 check_external_files() {
-    if is_generation; then return; fi
+    if is_generation; then return 0; fi
     [ -z "$payload" ] || open_payload
     awk 'FILENAME == ARGV[1] { needed[$5] = 1; next }
         /^# from-payload / && $3 in needed { print $3 }' "$work/changes" "$manifest" >"$work/from-payload"
@@ -94,7 +94,7 @@ open_payload() {
     if [ -z "$wanted" ]; then
         payload=''
         warn "--payload is not needed: this bundle contains all its files"
-        return
+        return 0
     fi
     for place in "$payload/$name.tar" "$payload/$name"; do
         [ ! -e "$place" ] || payload=$place

@@ -38,10 +38,10 @@ ready_etcd() {
 api_server_answers() {
     set -- "$1" "${API_LOCAL##*:}" /etc/kubernetes/pki
     set -- "$1" "$2" "$3/ca.crt" "$3/apiserver-kubelet-client.crt" "$3/apiserver-kubelet-client.key"
-    reason=$(check_url "$1" "$2" /readyz "$3" "$4" "$5") && return
+    reason=$(check_url "$1" "$2" /readyz "$3" "$4" "$5") && return 0
     case $reason in *' 403' | *' 404')
         check_url "$1" "$2" /healthz "$3" "$4" "$5"
-        return
+        return $?
         ;;
     esac
     echo "$reason"
@@ -49,7 +49,7 @@ api_server_answers() {
 }
 
 ready_kube_apiserver() {
-    reason=$(api_server_answers "$ADDRESS") && return
+    reason=$(api_server_answers "$ADDRESS") && return 0
     if has_etcd; then
         echo "$reason"
         return 1
@@ -62,7 +62,7 @@ ready_kube_apiserver() {
 has_etcd() {
     for endpoint in $ETCD_ENDPOINTS; do
         is_etcd_serving "$endpoint" /etc/kubernetes/pki/etcd-ca.crt \
-            /etc/kubernetes/pki/apiserver-etcd-client.crt /etc/kubernetes/pki/apiserver-etcd-client.key && return
+            /etc/kubernetes/pki/apiserver-etcd-client.crt /etc/kubernetes/pki/apiserver-etcd-client.key && return 0
     done
     return 1
 }
@@ -71,13 +71,13 @@ ready_kube_controller_manager() { ready_with_apiserver 10257; }
 ready_kube_scheduler() { ready_with_apiserver 10259; }
 
 ready_with_apiserver() {
-    check_url "$ADDRESS" "$1" /healthz /etc/kubernetes/pki/ca.crt && return
+    check_url "$ADDRESS" "$1" /healthz /etc/kubernetes/pki/ca.crt && return 0
     ready_kube_apiserver >/dev/null && return 1
     return 2
 }
 
 ready_kube_apply() {
-    [ "$(unit_state "$1")" = active ] && return
+    [ "$(unit_state "$1")" = active ] && return 0
     echo "the manifests in /etc/kubernetes/addons are not applied yet"
     ready_kube_apiserver >/dev/null && return 1
     return 2
@@ -126,27 +126,32 @@ ready_kubelet() {
     }
 }
 
-# flannel gets this node's subnet from the API, with the kubelet's certificate, or from etcd.
-ready_flannel() {
-    reason=$(ready_active "$1") && [ -f /run/flannel/subnet.env ] && return
-    echo "${reason:-this node has no subnet yet}"
-    case " $FEATURES " in
-        *' flannel-etcd '*) has_flannel_etcd && return 1 ;;
-        *) [ -f "$KUBELET_ROOT/pki/kubelet-client-current.pem" ] && has_endpoint && return 1 ;;
-    esac
+# It serves when the network's configuration is in etcd, which needs a quorum.
+ready_etcd_flannel_proxy() {
+    reason=$(ready_active "$1" && is_listening 2382) && return 0
+    echo "$reason"
+    ready_etcd etcd.service >/dev/null && return 1
     return 2
 }
 
-has_flannel_etcd() {
-    for endpoint in $ETCD_ENDPOINTS; do
-        is_etcd_serving "$endpoint" /etc/flannel/pki/etcd-ca.crt \
-            /etc/flannel/pki/client.crt /etc/flannel/pki/client.key && return
-    done
-    return 1
+# flannel gets this node's subnet from the API, with the kubelet's certificate, or from etcd, through a proxy there.
+ready_flannel() {
+    reason=$(ready_active "$1") && [ -f /run/flannel/subnet.env ] && return 0
+    reason=${reason:-this node has no subnet yet}
+    case " $FEATURES " in
+        *' flannel-etcd '*)
+            cat "$live/run/flannel/reason" 2>/dev/null && return 2
+            echo "$reason"
+            return 1
+            ;;
+    esac
+    echo "$reason"
+    [ -f "$KUBELET_ROOT/pki/kubelet-client-current.pem" ] && has_endpoint && return 1
+    return 2
 }
 
 ready_kube_proxy() {
-    reason=$(ready_active "$1" && is_listening 10256) && return
+    reason=$(ready_active "$1" && is_listening 10256) && return 0
     has_endpoint && {
         echo "$reason"
         return 1

@@ -56,7 +56,7 @@ find_kept_secrets() {
     for number in $(list_numbers); do
         secrets=$generations/$number
         [ -f "$secrets/MANIFEST.sealed" ] && [ "$(print_digest <"$secrets/MANIFEST.sealed")" = "$wanted_form" ] &&
-            is_same_build && [ -z "$(list_damaged_secrets)" ] && return
+            is_same_build && [ -z "$(list_damaged_secrets)" ] && return 0
     done
     return 1
 }

@@ -25,6 +25,7 @@ start_units() {
         systemctl daemon-reload || die 1 "systemctl daemon-reload failed"
         rm -f "$store/reload-pending"
     fi
+    restart_host_units
     disabled=$(list_disabled_units)
     # shellcheck disable=SC2086 # a list of units
     [ -z "$disabled" ] || systemctl -q enable $disabled || die 1 "systemctl enable failed"
@@ -41,11 +42,47 @@ start_units() {
     rm -rf "$store/restart-pending" "$store/unfinished"
 }
 
+# Units of the host. One that fails stays in the list for the next run.
+restart_host_units() {
+    host_units=''
+    [ -d "$store/host-units" ] || return 0
+    for each in "$store/host-units"/*; do
+        [ -f "$each" ] || continue
+        unit=${each##*/} step=''
+        read -r step <"$each"
+        if [ "$step" = reload ] && ! systemctl -q is-active "$unit" 2>/dev/null; then
+            rm -f "$each" # it reads its files when it starts
+            continue
+        fi
+        [ "$step" != reload ] || step=reload-or-restart
+        # a unit that the bundle brings starts at boot, too
+        ! is_carried_unit "$unit" || systemctl -q enable "$unit" 2>/dev/null || :
+        host_units="$host_units $unit"
+        if systemctl "$step" "$unit" 2>"$work/host-unit"; then
+            rm -f "$each"
+            note "$step of $unit"
+        else
+            warn "systemctl $step $unit failed: $(tail -n 1 "$work/host-unit")"
+        fi
+    done
+    rmdir "$store/host-units" 2>/dev/null || :
+}
+
+# A change after which a unit of the host fails is not healthy: of those that were restarted, one that failed then or since.
+judge_host_units() {
+    for unit in $host_units; do
+        if [ ! -f "$store/host-units/$unit" ] && ! systemctl -q is-failed "$unit" 2>/dev/null; then continue; fi
+        outcome=failed unready_units="$unready_units${unready_units:+ }$unit"
+        say "  FAILED   $unit, which files of cluster.yaml restart"
+        show_journal "$unit"
+    done
+}
+
 # If this bundle has another container runtime, remove the containers of the former one: they would run on without
 # their daemon.
 stop_former_runtime() {
     former=$(sed -n 's/^runtime_unit=//p' "$prefix/opt/k8s/bundle/lib/runtime.sh" 2>/dev/null)
-    case " $UNITS " in *" $former "*) return ;; esac
+    case " $UNITS " in *" $former "*) return 0 ;; esac
     [ -n "$former" ] && systemctl -q is-active "$former" 2>/dev/null || return 0
     say "  stopping $former and removing its containers"
     systemctl -q stop kubelet.service
@@ -124,6 +161,13 @@ update_unready_units() {
         still="$still $unit"
     done
     unready_units=${still# }
+}
+
+# are_units_ready: now, without waiting; `unready_units` are those that are not.
+are_units_ready() {
+    unready_units=$UNITS
+    update_unready_units >/dev/null
+    [ -z "$unready_units" ]
 }
 
 report_unready_units() {

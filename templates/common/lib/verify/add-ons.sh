@@ -10,9 +10,9 @@ check_coredns_ready() {
         saw "$replicas"
         return 1
     }
-    wanted=${replicas% *}
-    if [ "${replicas#* }" != "$wanted" ]; then
-        saw "${replicas#* } of $wanted replicas are ready"
+    wanted=${replicas% *} ready=${replicas#* }
+    if [ "$ready" != "$wanted" ]; then
+        saw "${ready:-0} of $wanted replicas are ready"
         return 1
     fi
     hosts=$(kube -n kube-system get pods -l k8s-app=kube-dns \

@@ -67,7 +67,7 @@ await_other_leader() {
             '' | "$before") ;;
             *)
                 printf '%s\n' "$candidate"
-                return
+                return 0
                 ;;
         esac
     done

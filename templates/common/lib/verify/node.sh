@@ -67,7 +67,7 @@ check_host_kernel() {
     conclude "$(
         for setting in $SYSCTLS; do
             file=/proc/sys/$(printf '%s' "${setting%%=*}" | tr . /)
-            [ ! -f "$file" ] || [ "$(cat "$file")" -ge "${setting#*=}" ] 2>/dev/null ||
+            [ ! -f "$file" ] || [ "$(printf '%s' "$(cat "$file")" | tr -s ' \t' +)" = "${setting#*=}" ] ||
                 printf '%s is %s, expected %s\n' "${setting%%=*}" "$(cat "$file")" "${setting#*=}"
         done
         [ -z "$SWAP_OFF" ] || awk 'NR > 1 { print "swap is on: " $1 }' /proc/swaps
@@ -116,7 +116,7 @@ check_https() {
 check_host_etcd() {
     etcd_pki=$prefix/etc/etcd/pki
     check_https 2379 /health "$etcd_pki/ca.crt" "$etcd_pki/healthcheck-client.crt" "$etcd_pki/healthcheck-client.key" &&
-        return
+        return $?
     alarms=$(list_etcd_alarms "https://$ADDRESS:2379") || return 1
     [ -z "$alarms" ] || saw "$status: alarms are on: $(printf '%s' "$alarms" | tr '\n' ' ')"
     return 1
@@ -126,7 +126,7 @@ check_host_etcd() {
 check_host_apiserver() {
     client=$pki/apiserver-kubelet-client
     for path in /readyz /healthz; do
-        check_https "${API_LOCAL##*:}" "$path" "$pki/ca.crt" "$client.crt" "$client.key" && return
+        check_https "${API_LOCAL##*:}" "$path" "$pki/ca.crt" "$client.crt" "$client.key" && return 0
         case $status in 403 | 404) ;; *) return 1 ;; esac
     done
     return 1

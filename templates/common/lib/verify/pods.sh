@@ -47,7 +47,7 @@ probe_from_worker() {
     report=$work/probe.$1
     if [ -z "$pod" ]; then
         echo "no running probe pod" >"$report.error"
-        return
+        return 0
     fi
     read -r service_ip node_port <"$work/service"
     pod_ips=$(awk '$1 == "web" && $4 == "Running" && $5 != "-" { printf "%s ", $5 }' "$work/pods")
@@ -59,8 +59,8 @@ probe_from_worker() {
             "$(node_addresses worker)" "$SERVICE_IP" "$api_servers" "$(dns_name)" \
             >"$report.new" 2>"$report.error"
         mv "$report.new" "$report"
-        has_probe_succeeded "$report" && return
-        is_time_left || return
+        has_probe_succeeded "$report" && return 0
+        is_time_left || return $?
         sleep 2
     done
 }
@@ -115,7 +115,7 @@ check_probes() {
 }
 
 check_proxy_rules() {
-    check_probes rules 1 "sets of rules for $SERVICE_IP:443 that name every API server" || return
+    check_probes rules 1 "sets of rules for $SERVICE_IP:443 that name every API server" || return $?
     modes=$(for worker in $(node_names worker); do
         awk '$1 == "rules" { print $2 }' "$work/probe.$worker"
     done | sort -u | tr '\n' ' ')

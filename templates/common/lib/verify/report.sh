@@ -13,6 +13,7 @@ have_all_passed() {
 print_report() {
     chosen=" $(chosen_checks nothing api namespace workload | tr '\n' ' ')"
     printf '%s\n' "$checks" |
-        CHOSEN=$chosen ACCEPTED=$ACCEPTED CLUSTER=$CLUSTER NODE=$NODE RESULTS=$results LC_ALL=C awk -F '|' \
-            -v format="$format" -v seconds="$1" -f "$here/lib/verify/report.awk"
+        CHOSEN=$chosen ACCEPTED=$ACCEPTED LINE_ENDS=$LINE_ENDS CLUSTER=$CLUSTER NODE=$NODE RESULTS=$results LC_ALL=C \
+            awk -F '|' -v format="$format" -v seconds="$1" -v today="$(date -u +%Y-%m-%d)" \
+            -f "$here/lib/verify/report.awk"
 }

@@ -1,5 +1,5 @@
 # Run checks in parallel, each one again until it passes or the time is over; helpers of all checks.
-# needs: admin deadline kubectl pki results row_needs server work
+# needs: admin deadline jobs kubectl pki results row_needs server work
 # sets: nothing
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # verify.sh and its parts share their variables
 
@@ -34,6 +34,31 @@ await_children() {
     children=
 }
 
+# make_slots: with --jobs a pipe has one line for each check that may run at the same time.
+make_slots() {
+    [ -n "$jobs" ] || return 0
+    mkfifo "$work/slots" || exit 2
+    exec 3<>"$work/slots"
+    slots=0
+    while [ "$slots" -lt "$jobs" ]; do
+        echo >&3
+        slots=$((slots + 1))
+    done
+}
+
+# in_slot FUNCTION: call it in a slot. A check that waits for its next try has none.
+in_slot() {
+    if [ -z "$jobs" ]; then
+        "$1"
+        return $?
+    fi
+    read -r slot <&3
+    "$1" 3>&-
+    slot_code=$?
+    echo >&3
+    return "$slot_code"
+}
+
 # A check returns 0 if it passed, 1 to be tried again, 2 if it can no longer pass.
 # shellcheck disable=SC2030,SC2031 # it is meant to stay in the subshell
 run_check() (
@@ -43,7 +68,7 @@ run_check() (
     check_start=$(now)
     expect "" && saw ""
     while :; do
-        has_prerequisites && "$function"
+        has_prerequisites && in_slot "$function"
         code=$?
         if [ "$code" -ne 1 ] || ! is_time_left; then break; fi
         sleep 1

@@ -71,6 +71,9 @@ print_cluster_checks() {
     row nodes-ready api workers \
         "every planned worker is registered with its address and Ready, and there is no other node" \
         "$kubectl_line get nodes -o wide"
+    row node-labels api workers \
+        "every worker has the labels, annotations and taints of cluster.yaml, and waits for none of them" \
+        "journalctl -u kube-node-labeler -n 50 (on every control plane); $kubectl_line describe nodes"
     row kubelet-certificates api workers \
         "every kubelet serves with a certificate from the cluster's CA" \
         "$kubectl_line get csr; journalctl -u kube-csr-approver -n 50"

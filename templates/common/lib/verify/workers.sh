@@ -1,5 +1,5 @@
 # Checks of the workers: registration and kubelets.
-# needs: here pki work
+# needs: here pki prefix work
 # sets: nothing
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # verify.sh and its parts share their variables
 
@@ -11,6 +11,22 @@ check_nodes_ready() {
     }
     conclude "$(PLANNED=$(node_pairs worker) awk -f "$here/lib/verify/nodes.awk" "$work/nodes")" \
         "$(count_nodes worker) nodes Ready"
+}
+
+# Without a record, which only kube-node-labeler reads: marks of others are not looked at.
+check_node_labels() {
+    expect "on every worker what is in $prefix/etc/kubernetes/node-labels.tsv, and no taint bundler/uninitialized"
+    labels=$prefix/opt/k8s/libexec/node-labels
+    kube get nodes -o go-template-file="$labels.gotemplate" >"$work/node-labels" 2>"$work/node-labels.answer" || {
+        saw "$(cat "$work/node-labels.answer")"
+        return 1
+    }
+    awk -f "$labels.awk" "$prefix/etc/kubernetes/node-labels.tsv" /dev/null "$work/node-labels" >"$work/node-labels.steps"
+    planned=$(awk -F '\t' '$1 == "count" { n[$2] = $3 }
+        END { print n["label"] + 0 " labels, " n["taint"] + 0 " taints, " n["annotation"] + 0 " annotations" }' \
+        "$work/node-labels.steps")
+    conclude "$(awk -F '\t' '$1 == "differs" { print $2 ": " $3 } $1 == "missing" { print $2 " is not registered" }' \
+        "$work/node-labels.steps")" "$planned on $(count_nodes worker) workers"
 }
 
 check_kubelet_certificates() {
@@ -67,9 +83,10 @@ check_kubelet_configz() {
 probe_configz() {
     if ! kube get --raw "/api/v1/nodes/$1/proxy/configz" >"$work/configz.$1" 2>&1; then
         printf '%s: %s\n' "$1" "$(tail -n 1 "$work/configz.$1")"
-        return
+        return 0
     fi
-    awk -v name="$1" -v settings="$here/lib/kubelet-configz.tsv" -f "$here/lib/verify/configz.awk" "$work/configz.$1"
+    awk -v name="$1" -v settings="$here/lib/kubelet-configz.tsv" -v own="$here/lib/kubelet-configz-nodes.tsv" \
+        -f "$here/lib/verify/configz.awk" "$work/configz.$1"
 }
 
 check_kubelet_authorization() {

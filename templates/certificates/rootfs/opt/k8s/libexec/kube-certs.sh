@@ -38,7 +38,7 @@ main() {
     write_metrics
     if is_locked; then
         say "<6>install.sh or uninstall.sh is running (process $(lock_owner)): no server is checked or restarted"
-        return
+        return 0
     fi
     list_stale_servers | sed 's/^/<3>/; s/$/: restart it/'
     restart_kubelet_of_previous_ca
@@ -93,12 +93,12 @@ restart_api_server_in_time() {
     limit=$((API_SERVER_DAYS + $(place_among_api_servers) * DAYS_BETWEEN))
     if [ "$age" -lt "$limit" ] && ! does_loopback_end; then
         say "<6>kube-apiserver has run for $age days; it will be restarted after $limit days"
-        return
+        return 0
     fi
     silent=$(find_silent_api_server)
     if [ -n "$silent" ]; then
         say "<4>kube-apiserver has run for $age days and is due for a restart, but $silent: waiting for it"
-        return
+        return 0
     fi
     echo kube-apiserver.service >"$work/restarts"
     dry_run=no slot_wait=0
@@ -144,7 +144,7 @@ find_silent_api_server() {
         [ "$server" != "$ADDRESS" ] || continue
         if ! silent_reason=$(api_server_answers "$server"); then
             echo "kube-apiserver of ${planned%%|*} is not ready ($silent_reason)"
-            return
+            return 0
         fi
     done
 }

@@ -81,7 +81,7 @@ is_ready() {
 ensure_admin_rights() {
     may=$(kube auth can-i '*' '*' --all-namespaces 2>&1 | tail -n 1)
     case $may in
-        yes) return ;;
+        yes) return 0 ;;
         no | 'no '*) ;;
         *)
             printf '%s\n' "$may"

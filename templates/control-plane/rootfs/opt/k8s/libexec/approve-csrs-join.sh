@@ -11,8 +11,8 @@ MOST=50 # requests and tokens in one check: so many fit into the arguments of on
 # Add the request in the variables of check_requests to joins (NAME NODE GENERATION KEY, a line each), or refuse it. A
 # node with a certificate renews it by itself; the controller manager approves that.
 decide_client() {
-    case $user in '"system:node:'*) return ;; esac
-    [ "$(say "$joins" | grep -c .)" -lt "$MOST" ] || return
+    case $user in '"system:node:'*) return 0 ;; esac
+    [ "$(say "$joins" | grep -c .)" -lt "$MOST" ] || return 1
     if reason=$(find_join_fault "$user" "$groups" "$usages" "$request"); then
         refuse "$name" "$reason"
     else
@@ -53,7 +53,7 @@ approve_joins() {
     [ -n "$joins" ] || return 0
     if ! read_kept_record || ! read_heartbeats; then
         refuse_joins "$problem"
-        return
+        return 0
     fi
     values='' approved='' taken=' '
     while read -r name node generation key; do
@@ -71,7 +71,7 @@ JOINS
     joins=$approved
     if [ -n "$values" ] && ! write_record "$values"; then
         refuse_joins "$problem"
-        return
+        return 0
     fi
     while read -r name node; do
         [ -z "$name" ] || approve "$name" "node $node joins"
@@ -108,7 +108,7 @@ JOINS
 
 # Sets heartbeats: the Nodes of joins that exist and have joined.
 read_heartbeats() {
-    heartbeats=$(print_joined $(printf '%s' "$joins" | cut -d ' ' -f 2 | sort -u) 2>&1) && return
+    heartbeats=$(print_joined $(printf '%s' "$joins" | cut -d ' ' -f 2 | sort -u) 2>&1) && return 0
     problem="cannot read the Nodes: $(last_line "$heartbeats")"
     return 1
 }
@@ -127,7 +127,7 @@ find_heartbeat() {
 find_spent_fault() {
     case $taken in *" $node "*)
         say "another request with the token of $node came first"
-        return
+        return 0
         ;;
     esac
     read_entry
@@ -135,7 +135,7 @@ find_spent_fault() {
     if [ -z "$spent" ]; then
         find_heartbeat >/dev/null || return 1
         say "the node $node has joined already; $fix"
-        return
+        return 0
     fi
     [ "$spent" -ge "$generation" ] || return 1
     ! is_same_request || return 1

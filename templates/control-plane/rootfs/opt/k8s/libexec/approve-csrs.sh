@@ -159,7 +159,7 @@ find_fault() (
 # NAME of "system:node:NAME" (with the quotes); nothing for other users.
 node_of() {
     quoted=$1
-    case $quoted in '"system:node:'*'"') ;; *) return ;; esac
+    case $quoted in '"system:node:'*'"') ;; *) return 0 ;; esac
     quoted=${quoted#\"system:node:}
     say "${quoted%\"}"
 }
@@ -192,16 +192,16 @@ find_usage_fault() {
 find_request_fault() {
     pem=$(decode "$2") || {
         say "the request is not base64"
-        return
+        return 0
     }
     if ! is_one_pem_block "$pem"; then
         say "the request is not exactly one PEM block"
-        return
+        return 0
     fi
     # openssl before 1.1 exits with 0 for a wrong signature too, so its message decides.
     if ! say "$pem" | openssl req -verify -noout 2>&1 | grep -qi 'verify ok'; then
         say "the request is not signed with its own key"
-        return
+        return 0
     fi
     subject=$(say "$pem" | openssl req -noout -subject -nameopt RFC2253 2>/dev/null | sed 's/^subject= *//')
     case $subject in

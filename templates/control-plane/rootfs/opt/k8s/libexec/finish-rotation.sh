@@ -100,7 +100,7 @@ write_secrets() {
 # Sets left: how many Secrets etcd holds under another key, or under none.
 list_former() {
     list_secrets_by_key run_etcdctl >"$work/secrets" || return 1
-    awk -v writes="$writes" '$1 != writes { print $2 }' "$work/secrets" >"$work/former"
+    awk -v writes="$writes" '$1 != writes { print $2, $3 }' "$work/secrets" >"$work/former"
     left=$(count_lines <"$work/former")
 }
 
@@ -108,9 +108,10 @@ list_former() {
 write_chunks() {
     : >"$work/answers"
     awk -v chunk="${CHUNK:-200}" -v path="$work/chunk." '
-        { file = path sprintf("%06d", int((NR - 1) / chunk)); split($0, part, "/")
-          printf "---\napiVersion: v1\nkind: Secret\nmetadata: {namespace: \"%s\", name: \"%s\"}\n", part[1], part[2] \
-              >file
+        BEGIN { kinds[""] = "Secret"; kinds["configmaps"] = "ConfigMap" }
+        { file = path sprintf("%06d", int((NR - 1) / chunk)); split($1, part, "/")
+          printf "---\napiVersion: v1\nkind: %s\n", kinds[$2] >file
+          printf "metadata: {namespace: \"%s\", name: \"%s\"}\n", part[1], part[2] >file
           if (NR % chunk == 0) close(file) }' "$work/former"
     for chunk_file in "$work"/chunk.*; do
         kube_at "$ADDRESS" "$API_PORT" patch --type=merge --patch '{}' --filename "$chunk_file" \

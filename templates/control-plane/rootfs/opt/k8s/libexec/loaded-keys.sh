@@ -56,7 +56,7 @@ publish_keys() {
             [ "${3:-}" != "$signs" ] || since=$2
             run_etcdctl put "bundler/keys/$NODE" "$start $since $signs $(print_list TOKENS_ACCEPTED) $(
                 text_field "$run/keys" SECRETS_WRITTEN_WITH
-            ) $(print_list SECRETS_READ_WITH)" >/dev/null && return
+            ) $(print_list SECRETS_READ_WITH)" >/dev/null && return 0
         fi
         sleep "$try"
     done

@@ -54,6 +54,15 @@ check_requests() {
         last_problem=$leaving
         return 1
     fi
+    RECORD=''
+    [ -z "$leaving" ] || RECORD=$(kube -n kube-system get configmap bundler-node-labels --ignore-not-found \
+        -o "go-template={{ range \$name, \$value := .data }}{{ \$name }} {{ \$value }}{{ \"\\n\" }}{{ end }}" 2>&1) || {
+        RECORD=$(printf '%s' "$RECORD" | tail -n 1)
+        [ "$RECORD" = "$last_problem" ] || echo "cannot read the ConfigMap bundler-node-labels: $RECORD"
+        last_problem=$RECORD
+        return 1
+    }
+    export RECORD
     last_problem=''
     still_there=' '
     while IFS=$tab read -r name uid version time marks_found; do
@@ -72,7 +81,7 @@ decide() {
         decision='kept'
     elif answer=$(delete_node 2>&1); then
         echo "deleted the Node $name: its host leaves"
-        return
+        return 0
     else
         decision='could not delete' reason=$(printf '%s' "$answer" | tail -n 1)
     fi
@@ -85,16 +94,16 @@ decide() {
 find_objection() {
     if [ "$marks_found" != - ]; then
         echo "it has $marks_found, which an administrator set: remove that, or run forget-node.sh $name"
-        return
+        return 0
     fi
     case $time in *[!0-9]* | '')
         echo "its label bundler/leave is not a time: $time"
-        return
+        return 0
         ;;
     esac
     last_report=$(kube -n kube-node-lease get lease "$name" --ignore-not-found -o 'jsonpath={.spec.renewTime}' 2>&1) || {
         echo "its Lease cannot be read: $(printf '%s' "$last_report" | tail -n 1)"
-        return
+        return 0
     }
     [ -n "$last_report" ] || return 1
     # Both are by the clock of the host: 20260131102030 and 2026-01-31T10:20:30.123456Z.

@@ -89,7 +89,7 @@ list_as() {
 renew_secret() {
     if grep -qxF "$namespace $secret" "$work/replaced"; then
         remove_replaced
-        return
+        return $?
     fi
     account=$(awk -v namespace="$namespace" -v secret="$secret" '
         $1 == namespace { for (i = 3; i <= NF; i++) if ($i == secret) { print $2, i - 3; exit } }' "$work/accounts")
@@ -98,7 +98,7 @@ renew_secret() {
         patch='[{"op":"remove","path":"/data/token"}]'
         say "$namespace/$secret: somebody created it. Where its token is used, be ready to give the new one; then:" \
             "kubectl -n $namespace patch secret $secret --type=json -p '$patch'"
-        return
+        return 0
     fi
     replace_secret "${account% *}" "${account#* }"
 }

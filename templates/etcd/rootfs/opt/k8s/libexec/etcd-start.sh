@@ -76,7 +76,7 @@ read_flags() {
             --initial-advertise-peer-urls=*) peer_url=${flag#*=} ;;
         esac
     done
-    [ -n "$name" ] && [ -n "$data_dir" ] && [ -n "$peer_url" ] && return
+    [ -n "$name" ] && [ -n "$data_dir" ] && [ -n "$peer_url" ] && return 0
     echo "usage: etcd-start.sh --name=NAME --data-dir=DIR --initial-advertise-peer-urls=URL [FLAG...]" >&2
     exit 2
 }
@@ -160,10 +160,10 @@ ask_peer() {
     done
     if [ -n "$members" ]; then
         printf '%s\n' "$members" | tr '{' '\n' | awk -f "$libexec/etcd-members.awk"
-        return
+        return 0
     fi
     reason=$(describe_answer "$answer")
-    is_absent "$reason" && return
+    is_absent "$reason" && return 0
     printf '%s\n' "$reason"
     return 1
 }
@@ -244,7 +244,7 @@ join() {
 join_without_quorum() {
     if is_listed "$formed" -; then
         set_cluster "$formed"
-        return
+        return $?
     fi
     say "waiting: a cluster answers, but has no quorum, and only a quorum can add this host:" \
         "start its other members (if they are lost: /opt/k8s/bundle/restore.sh)"
@@ -272,7 +272,7 @@ set_cluster() {
 }
 
 change() {
-    reason=$(etcdctl_at "$via" "$@" 2>&1 >/dev/null) && return
+    reason=$(etcdctl_at "$via" "$@" 2>&1 >/dev/null) && return 0
     say "the cluster refused ($1 $2), trying again: $(printf '%s\n' "$reason" | sed -n '$p')"
     return 1
 }

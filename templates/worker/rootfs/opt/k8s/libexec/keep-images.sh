@@ -20,7 +20,7 @@ main() {
     wait_limit=60
     if is_locked; then
         say "install.sh or uninstall.sh is running (process $(lock_owner)): nothing to do"
-        return
+        return 0
     fi
     load_images
     say "$(printf '%s\n' "$IMAGES" | wc -w | tr -d ' ') images, $loaded of them loaded again"

@@ -42,6 +42,7 @@ main() {
         if request_certificate bootstrap; then accepted=yes; else sleep 1; fi
     done
     remove_certificates_of_other_cas
+    remove_damaged_server_certificate
     rm -f "$run/reason"
     ln -sf "$(choose_resolver "${DESTDIR:-}")" "$run/resolv.conf" || exit 1
     umask 022
@@ -49,9 +50,12 @@ main() {
 }
 
 # is_usable FILE: a certificate that has not ended, and its key.
-is_usable() {
-    [ -s "$1" ] && openssl x509 -checkend 0 -noout -in "$1" >/dev/null 2>&1 &&
-        [ "$(openssl x509 -pubkey -noout -in "$1")" = "$(openssl pkey -pubout -in "$1" 2>/dev/null)" ]
+is_usable() { [ -s "$1" ] && openssl x509 -checkend 0 -noout -in "$1" >/dev/null 2>&1 && is_pair "$1"; }
+
+# is_pair FILE: a certificate and its key.
+is_pair() {
+    public_key=$(openssl x509 -pubkey -noout -in "$1" 2>/dev/null) &&
+        [ "$public_key" = "$(openssl pkey -pubout -in "$1" 2>/dev/null)" ]
 }
 
 # is_of_other_ca FILE: not signed by ca-signing.crt.
@@ -121,7 +125,7 @@ renew_certificate() {
         request_certificate kubelet && continue
         if is_refused "$answer"; then
             accepted=no # the former CA is not trusted any more
-            return
+            return 0
         fi
         sleep "$pause"
         pause=$((pause + 1))
@@ -136,6 +140,15 @@ remove_certificates_of_other_cas() {
         if is_of_other_ca "$file" && ! is_same "$file" "$current"; then rm -f "$file"; fi
     done
     if is_of_other_ca "$pki/kubelet-server-current.pem"; then rm -f "$pki"/kubelet-server-*.pem; fi
+}
+
+# The kubelet writes this one without flushing it to the disk. It does not start when a power cut left it empty or in
+# part, and requests another one when there is none.
+remove_damaged_server_certificate() {
+    if [ -f "$pki/kubelet-server-current.pem" ] && ! is_pair "$pki/kubelet-server-current.pem"; then
+        echo "kubelet-server-current.pem is damaged: removing it, so that the kubelet requests another one"
+        rm -f "$pki"/kubelet-server-*.pem
+    fi
 }
 
 # request_certificate bootstrap|kubelet: one step, authenticated by that kubeconfig. Returns 0 if it stored a
@@ -160,7 +173,7 @@ request_certificate() {
 
 # A key that is lost after its request was approved could not be replaced: it is on the disk before the request is sent.
 ensure_key() {
-    openssl pkey -noout -in "$next_key" 2>/dev/null && return
+    openssl pkey -noout -in "$next_key" 2>/dev/null && return 0
     answer=$(openssl ecparam -name prime256v1 -genkey -noout -out "$next_key.new" 2>&1) &&
         sync_path "$next_key.new" && mv -f "$next_key.new" "$next_key" && sync_path "$pki"
 }
@@ -198,7 +211,7 @@ read_answer() {
     case $answer in
         *' LS0t'*)
             store_certificate "${answer##* }"
-            return
+            return $?
             ;;
         *Denied* | *Failed*) wait_for "its request was denied; to try again: kubectl delete csr $name" ;;
         *Approved*) wait_for "its request $name is approved, and the controller manager has not signed it yet" ;;

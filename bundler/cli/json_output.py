@@ -1,0 +1,31 @@
+"""JSON for other programs: one object, whose `format` names its shape and the shape's version.
+
+docs/reference/json.md describes each shape. A new field keeps the version; a field that is removed
+or means something else raises it.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+
+from bundler import log
+
+VERSIONS = {
+    "build": 1,
+    "cache-list": 1,
+    "check": 1,
+    "examples": 1,
+    "fetch": 1,
+    "lock": 1,
+    "show": 1,
+    "verify": 1,
+    "versions": 1,
+}
+"""Each shape and its version."""
+
+Value = None | bool | int | str | Sequence["Value"] | Mapping[str, "Value"]
+
+
+def print_json(shape: str, **fields: Value) -> None:
+    """Print one object of a shape on stdout."""
+    content = {"format": f"{shape}/{VERSIONS[shape]}", **fields}
+    log.result(json.dumps(content, indent=2))

@@ -1,0 +1,1 @@
+"""Rows of bundler's catalog from the sources of Kubernetes: make catalogue."""

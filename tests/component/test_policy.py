@@ -1,0 +1,235 @@
+"""The policy keys act: a real API server (1.20.2) with all of them asks a server of the site."""
+
+import http.client
+import json
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import yaml
+from support.external_ca_cluster import Host, describe, find_programs, trusting
+from support.networks import take_network
+from support.policy_server import TOKEN, PolicyServer
+
+from bundler.cluster.loader import load_cluster
+
+POLICY = "etc/kubernetes/policy"
+PODS = "/api/v1/namespaces/default/pods"
+SECRET_FILES = {
+    "image-policy.kubeconfig",
+    "token.kubeconfig",
+    "authorization-rights.kubeconfig",
+    "audit.kubeconfig",
+}
+
+
+def describe_policy(site: PolicyServer) -> dict[str, Any]:
+    return {
+        "admission": {
+            "plugins": ["AlwaysPullImages"],
+            "event_rate_limit": [{"type": "Namespace", "qps": 1, "burst": 5}],
+            "image_policy": site.webhook("images", retry_backoff=100),
+        },
+        "authentication": {
+            "oidc": [
+                {
+                    "issuer": site.issuer, "audiences": ["own"], "ca": str(site.ca.file),
+                    "username": {"claim": "name"}, "groups": {"claim": "teams", "prefix": "team:"},
+                    "required_claims": {"site": "fra1", "desk": "night"},
+                }
+            ],
+            "webhook": site.webhook("tokens", token=str(site.directory / "token")),
+        },
+        "authorization": {"webhooks": [site.webhook("rights", name="rights")]},
+        "audit": {
+            "webhook": site.webhook("events", max_batch_wait=1),
+            "log": {"max_age_days": 30, "mode": "blocking"},
+        },
+    }  # fmt: skip
+
+
+@dataclass
+class Api:
+    """The API server and the site that it asks."""
+
+    host: Host
+    site: PolicyServer
+
+    def ask(self, method: str, path: str, token: str, body: object = None) -> tuple[int, Any]:
+        """Send a request with a token."""
+        context = trusting(self.host.pki / "ca-servers.crt")
+        connection = http.client.HTTPSConnection(
+            self.host.address, 6443, context=context, timeout=30
+        )
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        connection.request(method, path, json.dumps(body) if body else None, headers)
+        answer = connection.getresponse()
+        content = json.loads(answer.read())
+        connection.close()
+        return answer.status, content
+
+    def apply(self, *words: str, **document: object) -> str:
+        return self.host.kubectl("create", "-f", "-", *words, stdin=json.dumps(document))
+
+
+def decide_rights(review: Any) -> dict[str, Any]:
+    spec = review["spec"]
+    wanted = spec.get("resourceAttributes", {})
+    allowed = spec["user"] == "site-user" and wanted.get("resource") == "configmaps"
+    return {"allowed": allowed, "reason": "the site says so"}
+
+
+def decide_image(review: Any) -> dict[str, Any]:
+    images = [one["image"] for one in review["spec"]["containers"]]
+    allowed = all(image.startswith("registry.site/") for image in images)
+    return {"allowed": allowed, "reason": "" if allowed else "images of the site only"}
+
+
+def know_token(review: Any) -> dict[str, Any]:
+    known = review["spec"]["token"] == "token-of-the-site"
+    user = {"user": {"username": "site-user", "groups": ["site"]}} if known else {}
+    return {"authenticated": known, **user}
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    directory = tmp_path_factory.mktemp("policy")
+    address = f"{take_network()}.1"
+    (directory / "site").mkdir()
+    site = PolicyServer(directory / "site", address)
+    site.answers = {
+        "images": decide_image, "rights": decide_rights, "tokens": know_token, "events": lambda _: {}
+    }  # fmt: skip
+    policy = describe_policy(site)
+    (directory / "cluster.yaml").write_text(yaml.safe_dump(describe("192.0.2.1") | policy))
+    assert load_cluster(directory / "cluster.yaml").weakenings == {}
+    host = Host.install(
+        directory, find_programs(directory / "programs"), describe(address) | policy
+    )
+    try:
+        host.start_api()
+        host.apply_addons()
+        host.kubectl("create", "serviceaccount", "default")
+        yield Api(host, site)
+    finally:
+        host.stop()
+        site.stop()
+
+
+def list_users(status: int, answer: Any) -> tuple[int, str]:
+    return status, answer["message"].partition('User "')[2].partition('"')[0]
+
+
+def test_a_token_of_the_issuer_is_accepted_with_prefixes(api: Api) -> None:
+    claims = {"aud": "own", "name": "alice", "teams": ["readers"], "site": "fra1", "desk": "night"}
+    token = api.site.sign(**claims)
+    api.host.wait("the issuer is known", lambda: api.ask("GET", "/api/v1/nodes", token)[0] != 401)
+    assert list_users(*api.ask("GET", "/api/v1/nodes", token)) == (403, "oidc:alice")
+    api.host.kubectl("create", "clusterrole", "readers", "--verb=list", "--resource=pods")
+    words = ("clusterrolebinding", "readers", "--clusterrole=readers", "--group=team:readers")
+    api.host.kubectl("create", *words)
+    api.host.wait("the group counts", lambda: api.ask("GET", PODS, token)[0] == 200)
+    refused: list[dict[str, object]] = [
+        {"aud": "other"},
+        {"site": "ber1"},
+        {"desk": "day"},
+        {"exp": 1},
+        {"iss": "https://other"},
+    ]
+    for change in refused:
+        assert api.ask("GET", PODS, api.site.sign(**(claims | change)))[0] == 401, change
+    head, body, signature = token.split(".")
+    assert api.ask("GET", PODS, f"{head}.{body}.{signature[::-1]}")[0] == 401
+    assert api.ask("GET", PODS, api.site.sign(**(claims | {"teams": ["system:masters"]})))[0] == 403
+
+
+def test_a_webhook_says_whose_a_token_is(api: Api) -> None:
+    status, user = list_users(*api.ask("GET", "/api/v1/nodes", "token-of-the-site"))
+    assert (status, user) == (403, "site-user")
+    assert api.site.asked["tokens"][-1]["apiVersion"] == "authentication.k8s.io/v1"
+    assert api.ask("GET", "/api/v1/nodes", "another-token")[0] == 401
+
+
+def test_a_webhook_decides_what_rbac_does_not(api: Api) -> None:
+    path = "/api/v1/namespaces/default/configmaps"
+    assert api.ask("GET", path, "token-of-the-site")[0] == 200
+    assert api.ask("GET", "/api/v1/namespaces/default/secrets", "token-of-the-site")[0] == 403
+    review = api.site.asked["rights"][-1]
+    assert review["apiVersion"] == "authorization.k8s.io/v1"
+    assert review["spec"]["groups"] == ["site", "system:authenticated"]
+    assert api.site.clients["rights"] == "api-server"
+    before = len(api.site.asked["rights"])
+    api.host.kubectl("get", "secrets")
+    assert len(api.site.asked["rights"]) == before, "RBAC had decided"
+
+
+def make_pod(name: str, image: str) -> dict[str, Any]:
+    container = {"name": "c", "image": image}
+    return {
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
+        "spec": {"automountServiceAccountToken": False, "containers": [container]},
+    }  # fmt: skip
+
+
+def test_a_webhook_decides_which_images_pods_may_use(api: Api) -> None:
+    api.apply(**make_pod("ours", "registry.site/web:1"))
+    pod = json.loads(api.host.kubectl("get", "pod", "ours", "-o", "json"))
+    assert pod["spec"]["containers"][0]["imagePullPolicy"] == "Always", "AlwaysPullImages"
+    with pytest.raises(AssertionError, match="images of the site only"):
+        api.apply(**make_pod("other", "elsewhere.example/web:1"))
+    assert api.site.clients["images"] == "api-server"
+    answer = api.site.answers.pop("images")
+    try:
+        with pytest.raises(AssertionError, match="ImagePolicyWebhook|forbidden|404|server"):
+            api.apply(**make_pod("unknown", "registry.site/unknown:1"))
+    finally:
+        api.site.answers["images"] = answer
+
+
+def test_events_above_the_limit_are_refused(api: Api) -> None:
+    about = {"kind": "Pod", "name": "ours", "namespace": "default"}
+    event = {"apiVersion": "v1", "kind": "Event", "involvedObject": about, "reason": "Test"}
+    items = [{**event, "metadata": {"name": f"e{number}"}} for number in range(30)]
+    document = {"apiVersion": "v1", "kind": "List", "items": items}
+    with pytest.raises(AssertionError, match="limit reached"):
+        api.apply(**document)
+    kept = json.loads(api.host.kubectl("get", "events", "-o", "json"))["items"]
+    assert 5 <= len([one for one in kept if one["reason"] == "Test"]) < 30
+
+
+def test_the_audit_webhook_gets_events(api: Api) -> None:
+    api.host.kubectl("create", "configmap", "noted")
+
+    def is_noted() -> bool:
+        lists = api.site.asked.get("events", [])
+        events = [event for one in lists for event in one["items"]]
+        return any(
+            (event["verb"], event.get("objectRef", {}).get("name")) == ("create", "noted")
+            for event in events
+        )
+
+    api.host.wait("the event arrives", is_noted, seconds=60)
+    assert api.site.asked["events"][0]["apiVersion"] == "audit.k8s.io/v1"
+    assert api.site.clients["events"] == "api-server"
+    assert '"noted"' in (api.host.root / "var/log/kubernetes/audit.log").read_text()
+
+
+def test_credentials_are_in_secret_files_only_and_in_no_log(api: Api) -> None:
+    files = {file.name: file for file in (api.host.root / POLICY).iterdir()}
+    secret = {name for name, file in files.items() if stat.S_IMODE(file.stat().st_mode) == 0o600}
+    assert secret == SECRET_FILES
+    assert set(files) == SECRET_FILES | {"admission.yaml", "oidc-ca.crt"}
+    key = api.site.client.with_suffix(".key").read_text().splitlines()[2]
+    log = (api.host.root / "kube-apiserver.log").read_text(errors="replace")
+    for value in (TOKEN, key):
+        assert value not in log
+        unit = api.host.root / "etc/systemd/system/kube-apiserver.service"
+        assert value not in unit.read_text()
+
+
+def test_the_api_server_restarts_when_a_file_of_the_policy_changes(api: Api) -> None:
+    unit = (api.host.root / "etc/systemd/system/kube-apiserver.service").read_text()
+    restart = next(line for line in unit.splitlines() if line.startswith("RestartOn="))
+    assert f"/{POLICY}" in restart.split()

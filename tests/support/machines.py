@@ -1,0 +1,284 @@
+"""Machines with a kernel of their own: QEMU runs the images of scripts/machines, one at a time.
+
+A machine's disk is an overlay of its image. It reaches no network: tests reach it through ssh, and
+through the ports that they name.
+"""
+
+import functools
+import os
+import shlex
+import shutil
+import signal
+import struct
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from support.lab import Host, locked, wait_for
+from support.paths import LAB_CACHE, PROJECT
+
+MACHINES = LAB_CACHE / "machines"
+RUN = MACHINES / "run"
+"""Disks, keys and logs of the machine that runs."""
+
+ADDRESS = "10.0.2.15"
+SSH_PORT = 22022
+PATIENCE = 10
+"""How many times longer than on a container host things may take: the processor is emulated."""
+
+KVM_SECONDS = 20
+"""How long a kernel may take to its first line, if /dev/kvm is to be used."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """One image of scripts/machines/image.sh, and the machine that it is for."""
+
+    name: str
+    program: str
+    console: str
+    hardware: tuple[str, ...]
+    accelerated: bool
+
+    @property
+    def directory(self) -> Path:
+        return MACHINES / self.name
+
+
+PC = ("qemu-system-x86_64", "ttyS0", ("-machine", "q35"), True)
+ARM = ("qemu-system-aarch64", "ttyAMA0", ("-machine", "virt"), False)
+IMAGES = {
+    name: Image(name, *kind)
+    for name, kind in {
+        "debian-12": PC,
+        "debian-12-site": PC,
+        "debian-13": PC,
+        "debian-12-arm64": ARM,
+    }.items()
+}
+
+
+def ensure_image(name: str) -> Image:
+    """The image, made if it is missing; the test is skipped where that cannot be."""
+    image = IMAGES[name]
+    if not all(map(shutil.which, (image.program, "qemu-img", "mmdebstrap", "ssh"))):
+        pytest.skip(
+            "machines cannot run: there is no QEMU, mmdebstrap or ssh (scripts/setup.sh machines)"
+        )
+    if os.geteuid() != 0:
+        pytest.skip("machines cannot run: only root can make their disks")
+    script = PROJECT / "scripts" / "machines" / "image.sh"
+    done = subprocess.run([script, name], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return image
+
+
+@functools.cache
+def accelerator(image: Image) -> tuple[str, ...]:
+    """KVM where a kernel runs with it; /dev/kvm may be there, and run none."""
+    if image.accelerated and os.access("/dev/kvm", os.R_OK | os.W_OK) and _boots_with_kvm(image):
+        return "-accel", "kvm", "-cpu", "host"
+    return "-accel", "tcg,thread=multi", "-cpu", "max"
+
+
+def _boots_with_kvm(image: Image) -> bool:
+    log = MACHINES / "kvm.log"
+    process = subprocess.Popen(
+        [image.program, *image.hardware, "-accel", "kvm", "-cpu", "host", "-m", "512", "-nodefaults",
+         "-display", "none", "-serial", f"file:{log}", "-kernel", image.directory / "vmlinuz",
+         "-append", f"console={image.console} earlyprintk=serial panic=-1"],
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        end = time.monotonic() + KVM_SECONDS
+        while process.poll() is None and time.monotonic() < end:
+            if log.exists() and b"Linux version" in log.read_bytes():
+                return True
+            time.sleep(0.5)
+        return False
+    finally:
+        process.kill()
+        process.wait()
+
+
+@dataclass(frozen=True)
+class Machine(Host):
+    """One machine; its disk is kept when it is off."""
+
+    image: Image
+    ports: dict[int, int] = field(default_factory=dict, hash=False)
+    """Port of this computer → port of the machine."""
+
+    @property
+    def disk(self) -> Path:
+        return RUN / "disk.qcow2"
+
+    @property
+    def console(self) -> str:
+        return (RUN / "console.log").read_text(errors="replace")
+
+    def start(self, *, clock: str = "", words: str = "") -> float:
+        """Turn it on, with the clock of its hardware and more words on its kernel's command line."""
+        key = (RUN / "key.pub").read_text().strip()
+        line = (
+            f"root=/dev/vda rw console={self.image.console} net.ifnames=0 mitigations=off no5lvl {words}"
+            f' "systemd.set_credential=ssh.authorized_keys.root:{key}"'
+        )
+        forwards = {SSH_PORT: 22, **self.ports}
+        network = ",".join(
+            ("user", "id=network", "restrict=on", *(f"hostfwd=tcp:127.0.0.1:{here}-:{there}" for here, there in forwards.items()))
+        )  # fmt: skip
+        command = [
+            self.image.program, *self.image.hardware, *accelerator(self.image),
+            "-name", self.name, "-smp", "2", "-m", "5120", "-nodefaults", "-display", "none",
+            "-serial", f"file:{RUN / 'console.log'}", "-pidfile", RUN / "pid", "-daemonize",
+            # The host writes when the machine flushes: what it did not flush is lost in a power cut.
+            "-drive", f"file={self.disk},if=virtio,cache=writeback",
+            "-drive", f"file={RUN / 'swap.raw'},if=virtio,format=raw,cache=writeback",
+            "-netdev", network, "-device", "virtio-net-pci,netdev=network",
+            "-object", "rng-random,id=random,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=random",
+            "-kernel", self.image.directory / "vmlinuz", "-initrd", self.image.directory / "initrd.img",
+            "-append", line, *(["-rtc", f"base={clock}"] if clock else []),
+        ]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return self.await_boot()
+
+    def await_boot(self, but: str = "") -> float:
+        """Wait until it has booted, and not with the boot's name in `but`; return the seconds."""
+        start = time.monotonic()
+
+        def is_up() -> bool:
+            assert self.is_on(), f"QEMU ended:\n{self.console[-3000:]}"
+            done = subprocess.run(
+                self.shell("cat /proc/sys/kernel/random/boot_id"),
+                capture_output=True, text=True, check=False, timeout=120,
+            )  # fmt: skip
+            return done.returncode == 0 and done.stdout.strip() != but
+
+        wait_for("the machine boots", is_up, seconds=60 * PATIENCE, pause=2)
+        self.run("systemctl is-system-running --wait", check=False, timeout=120 * PATIENCE)
+        return time.monotonic() - start
+
+    def is_on(self) -> bool:
+        return bool(find_process())
+
+    def reboot(self) -> float:
+        """Let it shut down and boot again, as its operator does."""
+        before = self.output("cat /proc/sys/kernel/random/boot_id").strip()
+        self.run("systemctl reboot", check=False)
+        self.hang_up()
+        return self.await_boot(before)
+
+    def cut_power(self) -> None:
+        """Kill QEMU; what the machine had not written to its disk is lost."""
+        self.hang_up()
+        end_process()
+
+    def power_off(self) -> None:
+        self.run("systemctl poweroff", check=False)
+        self.hang_up()
+        wait_for("the machine turns off", lambda: not self.is_on(), seconds=30 * PATIENCE)
+
+    def save_disk(self, name: str) -> Path:
+        """Turn it off; keep its disk as a base for others."""
+        self.power_off()
+        saved = MACHINES / f"{name}.qcow2"
+        self.disk.replace(saved)
+        return saved
+
+    def hang_up(self) -> None:
+        """Close the connection that all commands share."""
+        subprocess.run(
+            [*self.ssh(), "-O", "exit", "root@127.0.0.1"], capture_output=True, check=False
+        )
+
+    def ssh(self, program: str = "ssh") -> list[str]:
+        options = {
+            "ControlMaster": "auto", "ControlPath": str(RUN / "connection"), "ControlPersist": "yes",
+            "IdentityFile": str(RUN / "key"), "Port": str(SSH_PORT), "BatchMode": "yes",
+            "StrictHostKeyChecking": "no", "UserKnownHostsFile": "/dev/null", "LogLevel": "ERROR",
+            "ConnectTimeout": "30", "ServerAliveInterval": "30", "ServerAliveCountMax": "120",
+        }  # fmt: skip
+        return [program, *(f"-o{key}={value}" for key, value in options.items())]
+
+    def shell(self, command: str) -> list[str]:
+        return [*self.ssh(), "root@127.0.0.1", f"sh -c {shlex.quote(command)}"]
+
+    def copy(self, file: Path, target: str) -> None:
+        subprocess.run(
+            [*self.ssh("scp"), str(file), f"root@127.0.0.1:{target}"],
+            check=True,
+            capture_output=True,
+        )
+
+    def run(
+        self, command: str, *, check: bool = True, timeout: float = 300 * PATIENCE
+    ) -> subprocess.CompletedProcess[str]:
+        return super().run(command, check=check, timeout=timeout)
+
+
+def find_process() -> int:
+    """The process of the machine in RUN, also one of an earlier run; 0 if there is none."""
+    with suppress(OSError, ValueError):
+        process = int((RUN / "pid").read_text())
+        if str(RUN).encode() in Path(f"/proc/{process}/cmdline").read_bytes():
+            return process
+    return 0
+
+
+def end_process() -> None:
+    if process := find_process():
+        os.kill(process, signal.SIGKILL)
+        wait_for("QEMU ends", lambda: not find_process(), seconds=30, pause=0.1)
+
+
+@contextmanager
+def the_only_machine() -> Iterator[None]:
+    """Let one run at a time have a machine; end what a killed run left."""
+    MACHINES.mkdir(parents=True, exist_ok=True)
+    with locked(MACHINES / "lock"):
+        end_process()
+        yield
+        if "BUNDLER_KEEP_LAB" not in os.environ:
+            end_process()
+            shutil.rmtree(RUN, ignore_errors=True)
+
+
+def new_machine(
+    image: Image, *, base: Path | None = None, ports: dict[int, int] | None = None
+) -> Machine:
+    """A machine that is off, with a new disk over `base` (default: the image's)."""
+    end_process()
+    shutil.rmtree(RUN, ignore_errors=True)
+    RUN.mkdir(mode=0o700)
+    machine = Machine(name="machine", address=ADDRESS, image=image, ports=ports or {})
+    backing = base or image.directory / "disk.qcow2"
+    for command in (
+        ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", backing, machine.disk],
+        ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "machine", "-f", RUN / "key"],
+    ):
+        subprocess.run(command, check=True, capture_output=True)
+    _make_swap_disk(RUN / "swap.raw")
+    return machine
+
+
+def _make_swap_disk(path: Path) -> None:
+    """A disk with one partition of swap, from its second mebibyte on."""
+    swap = path.with_suffix(".swap")
+    subprocess.run(["truncate", "-s", "256M", swap], check=True)
+    subprocess.run(["mkswap", "-q", swap], check=True)
+    sectors = swap.stat().st_size // 512
+    table = bytearray(512)
+    struct.pack_into("<B3sB3sII", table, 446, 0, b"", 0x82, b"", 2048, sectors)
+    table[510:] = b"\x55\xaa"
+    with path.open("wb") as disk:
+        disk.write(table)
+        disk.seek(2048 * 512)
+        disk.write(swap.read_bytes())
+    swap.unlink()
