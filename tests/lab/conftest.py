@@ -44,6 +44,7 @@ ORDER = {
     "test_certificates": Place(FIVE_HOSTS, "renews what the first build issued"),
     "test_rotation": Place(FIVE_HOSTS, "replaces the CAs; a renewal before it has more to replace"),
     "test_key_rotation": Place(FIVE_HOSTS, "needs the running cluster, and leaves it healthy"),
+    "test_fleet": Place(FIVE_HOSTS, "needs the running cluster, and leaves it healthy"),
     "test_upgrade": Place(FIVE_HOSTS, "leaves hosts of two versions"),
     "test_uninstall": Place(FIVE_HOSTS, "leaves the hosts empty, so nothing can follow on them"),
     "test_sealed": Place(FIVE_HOSTS, "boots the five hosts again"),
