@@ -58,12 +58,15 @@ def _as_data(setting: Setting) -> dict[str, Any]:
 
 
 def _format(value: Any) -> str:
-    """The value as in YAML's flow style; nothing where no value is set."""
+    """The value on one line, as in YAML's flow style; `-` where no value is set."""
     if value in (None, [], {}):
         return "-"
     if isinstance(value, list):
         return f"[{', '.join(map(_format, value))}]"
-    return hide_secrets(str(value).lower() if isinstance(value, bool) else str(value))
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    if not text.isprintable():  # several lines, a tab: one line of the table, as YAML quotes it
+        text = json.dumps(text, ensure_ascii=False)
+    return hide_secrets(text)
 
 
 def _locate(setting: Setting) -> str:

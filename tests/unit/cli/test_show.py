@@ -87,6 +87,17 @@ def test_a_node_without_groups_has_the_values_of_the_cluster(tmp_path: Path) -> 
     assert "gpu" not in shown
 
 
+def test_text_of_several_lines_takes_one_line(tmp_path: Path) -> None:
+    write_site(tmp_path)
+    with (tmp_path / "cluster.yaml").open("a") as file:
+        file.write('defaults: {files: {/etc/site/motd: {content: "one\\ntwo\\n"}}}\n')
+    shown = run_bundler(["show", "w2"], cwd=tmp_path, text=True).stdout
+    line = next(
+        line for line in shown.splitlines() if line.startswith("files./etc/site/motd.content")
+    )
+    assert re.search(r'content +"one\\ntwo\\n" +cluster.yaml:16 defaults$', line)
+
+
 def test_an_unknown_node_is_refused_with_the_nearest(tmp_path: Path) -> None:
     write_site(tmp_path)
     done = run_bundler(["show", "w11"], cwd=tmp_path, text=True)
