@@ -334,14 +334,19 @@ def test_its_identity_has_the_rights_that_it_needs_and_no_others(site: Site) -> 
 
 
 def leave(site: Site) -> str:
-    """One look of kube-node-remover.service after the host of w1 asked to leave."""
+    """What kube-node-remover.service says after the host of w1 asked to leave."""
     kubelet = site.first.kubelet("w1")
     change(kubelet, f"{NODES}/w1", metadata={"labels": {"bundler/leave": "20991231000000"}})
-    done = subprocess.run(
-        ["sh", site.first.root("cp1") / "opt/k8s/libexec/remove-nodes.sh", "--once"],
-        env=site.first.environment("cp1"), capture_output=True, text=True, check=False, timeout=60,
-    )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, "")
+    for _ in range(10):
+        done = subprocess.run(
+            ["sh", site.first.root("cp1") / "opt/k8s/libexec/remove-nodes.sh", "--once"],
+            env=site.first.environment("cp1"), capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (0, "")
+        # The node lifecycle controller changed the Node between the look and the deletion, which
+        # names what it saw: the service looks again.
+        if "the ResourceVersion in the precondition" not in done.stdout:
+            break
     return done.stdout
 
 
