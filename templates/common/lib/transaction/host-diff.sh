@@ -52,6 +52,11 @@ list_site_causes() {
         $0 in named' "$work/site-files" "$work/touched"
 }
 
+# The unit was a file of cluster.yaml and goes with this change, and the host had none of that name before.
+leaves_with_its_file() {
+    grep -qxF "/etc/systemd/system/$1" "$work/removed" && [ ! -e "$store/replaced/etc/systemd/system/$1" ]
+}
+
 # "restart|reload UNIT" of units that are not bundler's, which changed files of cluster.yaml name.
 list_host_units() {
     [ -s "$work/site-files" ] || return 0
@@ -68,7 +73,10 @@ list_host_units() {
                 order[++found] = unit[i]
             }
         }
-        END { for (i = 1; i <= found; i++) print step_of[order[i]], order[i] }' "$work/touched" "$work/site-files"
+        END { for (i = 1; i <= found; i++) print step_of[order[i]], order[i] }' "$work/touched" "$work/site-files" |
+        while read -r step unit; do
+            leaves_with_its_file "$unit" || echo "$step $unit"
+        done
 }
 
 # A digest of the state files that every run changes.
