@@ -5,7 +5,8 @@ schema_network.py       the same: network and control_plane
 schema_runtime.py       the same: container runtime
 schema_settings.py      the same: Kubernetes, etcd, DNS, certificates, maintenance
 schema_nodes.py         the same: nodes, their roles and files, `extra`
-schema_policy.py        the same: tls, admission, authentication, authorization, audit
+schema_policy.py        the same: tls, admission, authentication, authorization
+schema_audit.py         the same: audit
 schema_encryption.py    the same: encryption
 inputs.py               the same: images, upstream files and their signers, OS packages
 values.py               types of single values
@@ -25,6 +26,7 @@ field_types.py          types of the fields in `extra`, by minor
 tls_checks.py           checks of `tls`
 policy.py               what the policy keys mean at a minor
 policy_checks.py        checks of `admission`, `authentication`, `authorization`
+client_checks.py        checks of the files with which a server of the site is reached
 plan_conflicts.py       settings in `extra` that contradict the plan
 registry_checks.py      checks of registries, mirrors and logins
 requirements.py         what versions require of hosts: cgroup, glibc, kernel, systemd
@@ -34,6 +36,7 @@ images.py               images that the cluster needs, and checks of `images`
 os_packages.py          distributions and OS packages, and checks of `packages`
 accepted.py             flags and fields that the real programs accept, by minor
 audit_policy.py         audit policies of a site, and which of their rules log secrets
+audit_syslog.py         files with which a host's rsyslog follows the audit log, and their checks
 components.py           tables of what runs where
 settings.py             flags and configuration fields of a minor, with `extra` merged over them
 taints.py               taints, and those with which kubelets register their Nodes

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from bundler.catalog.lifecycles import Lifecycle
 from bundler.cluster.audit_policy import AuditPolicy, check_audit_policy
+from bundler.cluster.audit_syslog import check_syslog
 from bundler.cluster.checks import check_cluster
 from bundler.cluster.components import MINORS, minor_of
 from bundler.cluster.extra_checks import check_extra
@@ -180,6 +181,7 @@ def _check_whole(cluster: Cluster, today: date | None) -> Iterator[Problem]:
     yield from check_classes(cluster)
     yield from check_images(cluster)
     yield from _check_audit(cluster)
+    yield from check_syslog(cluster)
     if minor_of(cluster.kubernetes.version) in MINORS:
         yield from check_policy(cluster)
     yield from check_weakenings(cluster)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network
 
 from bundler.catalog import default_version
+from bundler.cluster.audit_syslog import list_syslog_files
 from bundler.cluster.components import (
     API_PORT,
     CGROUP_DRIVERS,
@@ -205,7 +206,7 @@ def make_plan(cluster: Cluster) -> ClusterPlan:
                 sysctls=tuple(node.sysctls.items()),
                 own=own if (own := cluster.on_host(node)) is not cluster else None,
                 marks=list_marks(node),
-                files=list_site_files(node),
+                files=_list_files(cluster, node),
             )
             for node in cluster.nodes
         ),
@@ -229,6 +230,11 @@ def _decide_roles(node: Node, *, is_local: bool) -> tuple[Role, ...]:
     if is_local and held & {Role.CONTROL_PLANE, Role.WORKER}:
         held.add(Role.LOAD_BALANCER)
     return tuple(role for role in Role if role in held)
+
+
+def _list_files(cluster: Cluster, node: Node) -> tuple[PlannedFile, ...]:
+    files = (*list_site_files(node), *list_syslog_files(cluster, node))
+    return tuple(sorted(files, key=lambda file: file.path))
 
 
 def _choose_interface(cluster: Cluster, node: Node) -> str | None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from bundler.cluster.accepted import is_within
+from bundler.cluster.client_checks import check_client
 from bundler.cluster.components import key_of, minor_of
 from bundler.cluster.parts import Document, read_yaml
 from bundler.cluster.policy import (
@@ -108,21 +109,9 @@ def _check_plugin(plugin: KmsPlugin) -> Iterator[Problem]:
 
 
 def _check_webhook(webhook: Webhook, where: Where) -> Iterator[Problem]:
-    from bundler.formats.client_files import (  # noqa: PLC0415 - slow to import
-        find_ca_faults,
-        find_pair_faults,
-        find_token_faults,
-    )
+    from bundler.formats.client_files import find_token_faults  # noqa: PLC0415 - slow to import
 
-    if webhook.ca:
-        for text in find_ca_faults(webhook.ca):
-            yield Problem(path=(*where, "ca"), text=text)
-    if webhook.certificate and webhook.key:
-        for text in find_pair_faults(webhook.certificate, webhook.key):
-            yield Problem(path=(*where, "key"), text=text)
-    elif webhook.certificate or webhook.key:
-        missing = "key" if webhook.certificate else "certificate"
-        yield Problem(path=where, text=f"has one of certificate and key: add {missing}")
+    yield from check_client(webhook, where)
     if webhook.token:
         for text in find_token_faults(webhook.token):
             yield Problem(path=(*where, "token"), text=text)

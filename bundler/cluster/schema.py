@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from bundler.cluster.inputs import Image, Packages, Pin, UpstreamKey
+from bundler.cluster.schema_audit import Audit
 from bundler.cluster.schema_encryption import Encryption
 from bundler.cluster.schema_network import (
     ControlPlane,
@@ -22,7 +23,6 @@ from bundler.cluster.schema_network import (
 from bundler.cluster.schema_nodes import Extra, Node, Role, SiteFile
 from bundler.cluster.schema_policy import (
     Admission,
-    Audit,
     Authentication,
     Authorization,
     Tls,

@@ -1,4 +1,4 @@
-"""Schema of cluster.yaml: tls, admission, authentication, authorization and audit."""
+"""Schema of cluster.yaml: tls, admission, authentication and authorization."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -338,62 +338,4 @@ class Authorization(Model):
         default=(),
         description="Servers that are asked whether a request is allowed; before Kubernetes 1.30"
         " one at most. Rendered as flags before 1.30, then as an AuthorizationConfiguration.",
-    )
-
-
-class AuditLog(Model):
-    """The files of the audit log on each control plane."""
-
-    max_age_days: int | None = Field(
-        default=None, ge=0, le=3650, description="Days that rotated files are kept. Default: 15."
-    )
-    max_files: int | None = Field(
-        default=None, ge=0, le=1000, description="Rotated files that are kept. Default: 10."
-    )
-    max_megabytes: int | None = Field(
-        default=None, ge=1, le=10000, description="The size at which a file ends. Default: 100."
-    )
-    mode: Literal["batch", "blocking", "blocking-strict"] | None = Field(
-        default=None,
-        description="Whether requests wait until their event is written: `batch` does not wait,"
-        " `blocking` does, and `blocking-strict` refuses a request whose event cannot be written."
-        " Default: batch.",
-    )
-
-
-class AuditWebhook(Webhook):
-    """A server that gets every event of the audit log, in lists of events."""
-
-    mode: Literal["batch", "blocking", "blocking-strict"] = Field(
-        default="batch",
-        description="Whether requests wait until the server has their event, as in `log`.",
-    )
-    buffer_size: int = Field(
-        default=10000, ge=1, le=1000000, description="Events that wait for the server."
-    )
-    max_batch_size: int = Field(
-        default=400, ge=1, le=100000, description="Events in one request at most."
-    )
-    max_batch_wait: int = Field(
-        default=30, ge=1, le=3600, description="Seconds until a smaller batch is sent."
-    )
-    initial_backoff: int = Field(
-        default=10, ge=1, le=3600, description="Seconds until the first retry."
-    )
-
-
-class Audit(Model):
-    """What API servers record in their audit log, and where events go."""
-
-    policy: Path | None = Field(
-        default=None,
-        description="A file with an audit policy (`audit.k8s.io/v1`) that replaces bundler's. The"
-        " path is relative to cluster.yaml; rules that log secrets are warnings. Default: who"
-        " changed what, without the content of anything that can hold a secret.",
-    )
-    log: AuditLog = Field(
-        default=AuditLog(), description="The files of the audit log on each control plane."
-    )
-    webhook: AuditWebhook | None = Field(
-        default=None, description="A server that gets every event, in addition to the files."
     )

@@ -17,6 +17,7 @@ from bundler.formats.secret_shapes import find_secret_marker
 SIZE_LIMIT = 4 << 20  # bytes of one file; bundles hold them uncompressed in memory
 NODE_LIMIT = 32 << 20  # bytes of all files of a node
 ROOTFS = "rootfs"
+SYSLOG_CONFIG = "/etc/rsyslog.d/60-kubernetes-audit.conf"
 OWNED = (
     "/etc/bundler",
     "/etc/cni",
@@ -42,6 +43,7 @@ DANGEROUS = {
     "/bin": "programs of the operating system",
     "/boot": "the boot loader's",
     "/dev": "devices",
+    SYSLOG_CONFIG: "the file that audit.syslog makes",
     "/lib": "libraries of the operating system",
     "/lib32": "libraries of the operating system",
     "/lib64": "libraries of the operating system",
@@ -56,7 +58,7 @@ DANGEROUS = {
     "/var/run": "empty after a boot",
     "/var/tmp": "a place that every user can write",  # noqa: S108
 }
-"""Directories in which a file would be lost, or would break the host → what they are."""
+"""Places in which a file would be lost, or would break the host → what they are."""
 
 ALLOWED_BELOW = ("/usr/local",)
 OF_INSTALL = ".bundler-"
@@ -82,6 +84,7 @@ class PlannedFile:
     content: str = field(default="", repr=False)
     restart: tuple[str, ...] = ()
     reload: tuple[str, ...] = ()
+    origin: str = ""  # the key of cluster.yaml that it is made from; "": `files`
 
     @property
     def is_secret(self) -> bool:
@@ -194,7 +197,7 @@ def _list_wrong(path: str, cluster: Cluster, node: Node) -> Iterator[str]:
     is_allowed = path.startswith(tuple(f"{below}/" for below in ALLOWED_BELOW))
     for directory, what in DANGEROUS.items():
         if f"{path}/".startswith(f"{directory}/") and not is_allowed:
-            yield f"{directory} is {what}: choose another directory"
+            yield f"{directory} is {what}: choose another place"
     if len(parts) == 1:
         yield "must be in a directory of the host, such as /etc/site/agent.conf"
     if any(part.startswith(OF_INSTALL) for part in parts):

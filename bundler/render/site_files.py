@@ -10,7 +10,7 @@ from bundler.render.tree import File
 SITE_FILES = "lib/site-files.tsv"
 NONE = "-"
 HEADING = (
-    "# The files of cluster.yaml: PATH OWNER RESTART RELOAD, separated by tabs; units by spaces.\n"
+    "# Files of cluster.yaml: PATH OWNER RESTART RELOAD, separated by tabs; units by spaces.\n"
 )
 
 
@@ -22,7 +22,7 @@ def make_site_files(node: NodePlan) -> Iterator[File]:
     for each in node.files:
         yield File(
             path=ROOTFS + each.path, mode=each.mode, content=each.read(),
-            origin=f"files: {each.path}",
+            origin=each.origin or f"files: {each.path}",
         )  # fmt: skip
     if node.files:
         rows = (

@@ -157,6 +157,27 @@ def test_a_file_that_is_gone_restarts_them_too(host: FakeHost) -> None:
 
 
 @pytest.mark.slow
+def test_a_unit_that_goes_with_its_files_is_not_restarted(host: FakeHost) -> None:
+    unit = "/etc/systemd/system/agent.service"
+    (host.bundle / TABLE).write_text(f"{ROWS}{unit}\troot:root\tagent.service\t-\n")
+    (host.bundle / "rootfs" / unit.lstrip("/")).write_text("[Service]\nExecStart=/bin/agent\n")
+    rewrite_manifest(host.bundle)
+    assert install(host)[0] == 0
+    assert "restart agent.service" in restarts(host)
+    host.mark("failing/agent.service")  # systemd finds no unit of that name any more
+    for path in (CONF, KEY, unit):
+        (host.bundle / "rootfs" / path.lstrip("/")).unlink()
+    (host.bundle / TABLE).unlink()
+    rewrite_manifest(host.bundle)
+    code, said = install(host, "--plan")
+    assert (code, "agent.service\n" in said.replace(f"{unit}\n", "")) == (0, False), said
+    code, said = install(host)
+    assert code == 0, said
+    assert restarts(host) == ["restart chronyd.service"]
+    assert not (host.root / unit.lstrip("/")).exists()
+
+
+@pytest.mark.slow
 def test_a_unit_that_fails_makes_the_generation_unhealthy_and_is_tried_again(
     host: FakeHost,
 ) -> None:
@@ -230,6 +251,23 @@ def test_what_a_file_needs_is_checked_before_anything_changes(
     code, output = install(host)
     assert (code, f"  site-files: {said}" in output) == (3, True), output
     assert not (host.root / "opt/k8s/bundle").exists()
+
+
+@pytest.mark.slow
+def test_syslog_over_tls_needs_the_driver_of_rsyslog(host: FakeHost) -> None:
+    path = "/etc/rsyslog.d/60-kubernetes-audit.conf"
+    (host.bundle / "rootfs" / path.lstrip("/")).parent.mkdir(parents=True)
+    (host.bundle / "rootfs" / path.lstrip("/")).write_text('action(StreamDriver="gtls")\n')
+    (host.bundle / TABLE).write_text(f"{ROWS}{path}\troot:root\trsyslog.service\t-\n")
+    rewrite_manifest(host.bundle)
+    code, output = install(host)
+    assert (code, "the rsyslog of this host has no gtls driver" in output) == (3, True), output
+    driver = host.root / "usr/lib/x86_64-linux-gnu/rsyslog/lmnsd_gtls.so"
+    driver.parent.mkdir(parents=True)
+    driver.touch()
+    code, output = install(host)
+    assert code == 0, output
+    assert "restart rsyslog.service" in restarts(host)
 
 
 @pytest.mark.slow

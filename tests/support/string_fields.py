@@ -23,6 +23,7 @@ Make = Callable[[str], Any]
 TEXTS = (str, Path, IPv4Address, IPv4Network, object)
 REQUIRED: dict[str, dict[str, Any]] = {
     "AuditPolicy": {},
+    "AuditSyslog": {"host": "logs.example", "protocol": "tcp"},
     "AuditWebhook": {"url": "https://audit.example/events"},
     "AuthorizationWebhook": {"name": "site", "url": "https://policy.example/review"},
     "Claim": {"claim": "email"},

@@ -72,6 +72,7 @@ NEVER = {
     "admission.manifests[]", "admission.plugins[]", "authentication.oidc[].ca", "encryption.kms.plugin.arguments[]",
     "encryption.kms.plugin.environment", "encryption.kms.plugin.program",
     *(f"admission.pod_security.{kind}_version" for kind in ("audit", "enforce", "warn")),
+    *(f"audit.syslog.{key}" for key in ("ca", "certificate", "key", "server_name")),  # with tls and files
     *(f"{place}.{file}" for place in ("admission.image_policy", "audit.webhook", "authentication.webhook", "authorization.webhooks[]")
       for file in ("ca", "certificate", "key", "token")),
 }  # fmt: skip

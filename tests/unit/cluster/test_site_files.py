@@ -275,7 +275,7 @@ def test_the_bundle_has_the_files_their_table_and_nothing_of_a_secret(tmp_path: 
         others = render_node(plan, plan.nodes[1], secrets)
     assert (tree[f"rootfs{PATH}"].mode, tree["rootfs/etc/site/key"].mode) == (0o644, 0o600)
     assert tree[SITE_FILES].content == (
-        b"# The files of cluster.yaml: PATH OWNER RESTART RELOAD, separated by tabs; units by spaces.\n"
+        b"# Files of cluster.yaml: PATH OWNER RESTART RELOAD, separated by tabs; units by spaces.\n"
         b"/etc/chrony/conf.d/site.conf\t0:adm\tchrony.service kubelet.service\t-\n"
         b"/etc/site/key\troot:root\t-\tsite.service\n"
     )

@@ -137,6 +137,17 @@ check_site_files() {
             esac
         done
     done <"$here/lib/site-files.tsv"
+    ! grep -qs 'StreamDriver="gtls"' "$here/rootfs/etc/rsyslog.d/60-kubernetes-audit.conf" || has_rsyslog_driver gtls ||
+        add_failure site-files "the rsyslog of this host has no gtls driver, which audit.syslog needs" \
+            "install the package rsyslog-gnutls, or set another \`protocol\` in cluster.yaml"
+}
+
+# Where distributions have rsyslog's modules: /usr/lib64, /usr/lib, /usr/lib/x86_64-linux-gnu.
+has_rsyslog_driver() {
+    for module in "$prefix"/usr/lib*/rsyslog/"lmnsd_$1.so" "$prefix"/usr/lib/*/rsyslog/"lmnsd_$1.so"; do
+        [ ! -f "$module" ] || return 0
+    done
+    return 1
 }
 
 check_site_files_again() {
