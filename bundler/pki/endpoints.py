@@ -22,6 +22,7 @@ class Server:
     ca: str
     file: str  # its path on the host
     feature: str | None = None  # only in clusters with this feature
+    remote: str | None = None  # other hosts can reach it only in clusters with this feature
 
 
 SERVERS = (
@@ -48,12 +49,12 @@ SERVERS = (
     Server(
         role=Role.CONTROL_PLANE, port=10257, program="kube-controller-manager",
         certificate="controller-manager-server", ca=declarations.KUBERNETES_CA,
-        file="/etc/kubernetes/pki/controller-manager.crt",
+        file="/etc/kubernetes/pki/controller-manager.crt", remote="!cis",
     ),
     Server(
         role=Role.CONTROL_PLANE, port=10259, program="kube-scheduler",
         certificate="scheduler-server", ca=declarations.KUBERNETES_CA,
-        file="/etc/kubernetes/pki/scheduler.crt",
+        file="/etc/kubernetes/pki/scheduler.crt", remote="!cis",
     ),
     Server(
         role=Role.WORKER, port=10250, program="kubelet", certificate=None,
@@ -67,7 +68,7 @@ def list_endpoints(plan: ClusterPlan) -> Iterator[Endpoint]:
     """Each server of each node, and the API endpoint if clients reach it over the network."""
     for node in plan.nodes:
         for server in SERVERS:
-            if _has_server(plan, node, server):
+            if _has_server(plan, node, server) and has_feature(server.remote, plan.features):
                 yield _make_endpoint(plan, node, server)
     if not plan.is_node_local and not _is_a_node(plan.endpoint_host, plan.endpoint_port, plan):
         yield Endpoint(

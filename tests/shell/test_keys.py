@@ -302,3 +302,16 @@ def test_pods_keep_a_token_until_the_kubelet_renews_it(
         )  # fmt: skip
         assert done.returncode == (1 if expected is None else 0)
         assert (f"within {expected} minutes" in done.stdout) is (expected is not None)
+
+
+def test_with_a_profile_only_the_own_controller_manager_is_asked(run: Run, tmp_path: Path) -> None:
+    write_program(
+        tmp_path / "bin/etcdctl", 'case "$*" in *managers/two*) echo 17.25 ;; *) exit 1 ;; esac\n'
+    )
+    stub = """
+kube_at() { echo "process_start_time_seconds ${1##*.}$2"; }
+NODE=one ETCD_ENDPOINTS=https://127.9.9.1:2379
+for name in one two three; do printf '%s %s\\n' "$name" "$(print_manager_start "$name" 127.9.9.8)"; done
+"""
+    assert run(stub) == ["one 810257.00", "two 810257.00", "three 810257.00"]
+    assert run(f"MANAGERS_AT=127.0.0.1{stub}") == ["one 110257.00", "two 17.25", "three "]

@@ -401,6 +401,26 @@ list_versions"""
     ]
 
 
+def test_with_a_profile_only_the_own_controller_manager_and_scheduler_are_asked(
+    sh: Sh, tmp_path: Path
+) -> None:
+    command = """NODES='m1|127.9.9.1|control-plane m2|127.9.9.2|control-plane' NODE=m1
+MANAGERS_AT=127.0.0.1 api_port=6443 FEATURES=cis
+describe_answer() { echo unreachable; }
+as_admin() { printf '200\\n"gitVersion": "v1.36.%s",\\n' "${1##*.}"; }
+is_open() { case $1:$2 in *:10257 | *:10259) return 1 ;; esac; }
+list_versions
+check=p; check_ports_open; cat "$results/p.seen"
+"""
+    assert source(sh, tmp_path, command) == [
+        "kube-apiserver m1 1.36.1",
+        "kube-apiserver m2 1.36.2",
+        "kube-controller-manager m1 1.36.1",
+        "kube-scheduler m1 1.36.1",
+        "etcd 2379 2380, control planes 6443, workers 10250",
+    ]
+
+
 def test_long_text_with_control_characters_becomes_one_json_line(sh: Sh, tmp_path: Path) -> None:
     (tmp_path / "text").write_bytes(b'a\x1b[31m\n\n"b"\t\xff\\\n' + b"x" * 700 + b"\n")
     (line,) = source(sh, tmp_path, 'json_string "$(one_line "$work/text")"')

@@ -69,7 +69,7 @@ find_unaccepted_token() {
         [ "${loaded_since%.*}" -le "$latest" ] || latest=${loaded_since%.*}
     done <"$work/control-planes"
     while read -r name server; do
-        kcm_start=$(print_start "$server" 10257)
+        kcm_start=$(print_manager_start "$name" "$server")
         if [ -z "$kcm_start" ]; then
             is_installed_control_plane "$name" || continue
             echo "the controller manager of $name does not answer, so it is unknown which tokens it holds"

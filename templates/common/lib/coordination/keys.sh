@@ -53,6 +53,18 @@ print_start() {
         awk '$1 == "process_start_time_seconds" { printf "%.2f\n", $2; exit }'
 }
 
+# print_manager_start NAME ADDRESS: when the controller manager of that host started. With a profile only its own host
+# can ask it, and kube-rotation.service there publishes the time, as bundler/managers/NODE: it may have started later.
+print_manager_start() {
+    if [ -z "${MANAGERS_AT:-}" ]; then
+        print_start "$2" 10257
+    elif [ "$1" = "$NODE" ]; then
+        print_start "$MANAGERS_AT" 10257
+    else
+        run_etcdctl get "bundler/managers/$1" --print-value-only 2>/dev/null
+    fi
+}
+
 # read_loaded_keys NAME ADDRESS: sets loaded_* to the keys of that API server; else returns 1 with loaded_reason.
 read_loaded_keys() {
     loaded_start=''

@@ -60,7 +60,9 @@ days_wanted() {
 
 # served_certificate PORT [NAME]: the certificate that this host's server on that port presents for NAME.
 served_certificate() {
-    timeout 10 openssl s_client -connect "$ADDRESS:$1" ${2:+-servername "$2"} </dev/null 2>/dev/null |
+    served_at=$ADDRESS
+    case $1 in 10257 | 10259) served_at=${MANAGERS_AT:-$ADDRESS} ;; esac
+    timeout 10 openssl s_client -connect "$served_at:$1" ${2:+-servername "$2"} </dev/null 2>/dev/null |
         openssl x509 2>/dev/null
 }
 

@@ -71,7 +71,7 @@ ready_kube_controller_manager() { ready_with_apiserver 10257; }
 ready_kube_scheduler() { ready_with_apiserver 10259; }
 
 ready_with_apiserver() {
-    check_url "$ADDRESS" "$1" /healthz /etc/kubernetes/pki/ca.crt && return 0
+    check_url "${MANAGERS_AT:-$ADDRESS}" "$1" /healthz /etc/kubernetes/pki/ca.crt && return 0
     ready_kube_apiserver >/dev/null && return 1
     return 2
 }

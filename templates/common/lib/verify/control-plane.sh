@@ -91,11 +91,13 @@ check_scheduler_metrics() { check_component_metrics 10259 scheduler_; }
 
 # check_component_metrics PORT PREFIX
 check_component_metrics() {
-    expect "metrics with the administrator's certificate, status 401 or 403 without," \
-        "at port $1 of every control-plane node"
+    asked="every control-plane node"
+    [ -z "${MANAGERS_AT:-}" ] || asked="this host: with the profile no other host can reach it"
+    expect "metrics with the administrator's certificate, status 401 or 403 without," "at port $1 of $asked"
+    # shellcheck disable=SC2046 # a list of words
     conclude "$(
-        for pair in $(node_pairs control-plane); do probe_metrics "${pair%|*}" "${pair#*|}" "$1" "$2"; done
-    )" "port $1 of $(count_nodes control-plane) control-plane nodes"
+        for pair in $(manager_pairs); do probe_metrics "${pair%|*}" "${pair#*|}" "$1" "$2"; done
+    )" "port $1 of $(count_words $(manager_pairs)) control-plane nodes"
 }
 
 # probe_metrics NAME HOST PORT PREFIX: a line for each problem; one metric must start with PREFIX.

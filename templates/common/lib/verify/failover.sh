@@ -89,10 +89,11 @@ take_lease() {
     [ "$taken" = yes ]
 }
 
-# await_component HOST PORT: wait until it answers again. A host name that is not in cluster.yaml is not checked.
+# await_component HOST PORT: wait until it answers again. A host name that is not in cluster.yaml is not checked, nor one
+# whose programs listen on loopback.
 await_component() {
     address=''
-    for pair in $(node_pairs control-plane); do
+    for pair in $(manager_pairs); do
         [ "${pair%|*}" != "$1" ] || address=${pair#*|}
     done
     [ -n "$address" ] || return 0

@@ -7,12 +7,14 @@ check_ports_open() {
     expect "every node listens on the ports of its roles"
     etcd_ports='2379 2380'
     case " $FEATURES " in *' flannel-etcd '*) etcd_ports="$etcd_ports 2382" ;; esac
+    manager_ports=' 10257 10259'
+    [ -z "${MANAGERS_AT:-}" ] || manager_ports=''
     # shellcheck disable=SC2086 # a word a port
     conclude "$(
         list_closed_ports etcd $etcd_ports
-        list_closed_ports control-plane "$api_port" 10257 10259
+        list_closed_ports control-plane "$api_port" $manager_ports
         list_closed_ports worker 10250
-    )" "etcd $etcd_ports, control planes $api_port 10257 10259, workers 10250"
+    )" "etcd $etcd_ports, control planes $api_port$manager_ports, workers 10250"
 }
 
 # list_closed_ports ROLE PORT...: a line for each of these ports that a node with the role does not listen on.

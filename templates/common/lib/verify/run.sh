@@ -155,6 +155,11 @@ list_planned() {
 node_names() { list_planned "$1" name; }
 node_addresses() { list_planned "$1" address; }
 node_pairs() { list_planned "$1" pair; }
+
+# The controller managers and schedulers that can be asked from here: with a profile they listen on loopback.
+manager_pairs() {
+    if [ -z "${MANAGERS_AT:-}" ]; then node_pairs control-plane; else printf '%s|%s\n' "$NODE" "$MANAGERS_AT"; fi
+}
 # shellcheck disable=SC2046 # a list of words
 count_nodes() { count_words $(node_names "$1"); }
 is_planned() { case " $(node_names "$1") " in *" $2 "*) ;; *) return 1 ;; esac }

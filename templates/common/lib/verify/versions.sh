@@ -15,6 +15,8 @@ check_version_skew() {
 list_versions() {
     for pair in $(node_pairs control-plane); do
         print_version kube-apiserver "$pair" "$api_port" /version
+    done
+    for pair in $(manager_pairs); do
         print_version kube-controller-manager "$pair" 10257 /metrics
         print_version kube-scheduler "$pair" 10259 /metrics
     done

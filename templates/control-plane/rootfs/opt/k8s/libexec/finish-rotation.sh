@@ -70,15 +70,25 @@ have_all_keys() {
 # With one key there is no token of another one.
 renew_controller_manager() {
     [ "$accepted" != "$signs" ] || return 0
-    kcm_start=$(print_start "$ADDRESS" 10257)
+    kcm_start=$(print_manager_start "$NODE" "$ADDRESS")
     problem="the controller manager of this host does not answer"
     [ -n "$kcm_start" ] || return 1
-    [ "${kcm_start%.*}" -lt "$latest" ] || return 0
+    if [ "${kcm_start%.*}" -ge "$latest" ]; then
+        publish_manager_start
+        return $?
+    fi
     say "restarting the controller manager, which may hold tokens of the former key"
     problem="the controller manager of this host cannot be restarted"
     systemctl restart kube-controller-manager.service || return 1
     problem="the controller manager of this host does not answer yet"
     return 1
+}
+
+# Other hosts cannot ask a controller manager that listens on loopback.
+publish_manager_start() {
+    [ -n "${MANAGERS_AT:-}" ] || return 0
+    problem="etcd does not store when the controller manager of this host started"
+    run_etcdctl put "bundler/managers/$NODE" "$kcm_start" >/dev/null
 }
 
 write_secrets() {

@@ -62,7 +62,7 @@ check_signers() {
         read_loaded_keys "$name" "$server" || die 1 "$loaded_reason"
         [ "$loaded_signs" = "$signs" ] ||
             die 1 "the API server of $name signs with another key: install its bundle first"
-        kcm_start=$(print_start "$server" 10257)
+        kcm_start=$(print_manager_start "$name" "$server")
         [ -n "$kcm_start" ] || die 1 "the controller manager of $name does not answer"
         [ "${kcm_start%.*}" -ge "${loaded_since%.*}" ] ||
             die 1 "the controller manager of $name still runs with the former key: run this again in a minute"
