@@ -15,6 +15,8 @@ from bundler.errors import OutputError
 
 SECRET_MODE = 0o600
 """Mode of files with secrets: only the owner reads them."""
+CLOSED_MODE = 0o400
+"""Mode of files that only root may read although they have no secret."""
 LEFTOVER_AGE = 24 * 3600.0  # seconds
 """Unfinished files of another run that are younger may still be in use."""
 TEMPORARY = ".tmp-"

@@ -12,6 +12,7 @@ from bundler.catalog import default_version
 from bundler.catalog.lifecycles import READ, list_lifecycles
 from bundler.cli.app import app
 from bundler.cli.lazy import ExamplesCommand, LazyCommand
+from bundler.cluster.cis import BENCHMARKS, ORDER, CisCheck, describe_rule, list_all_checks
 from bundler.cluster.components import MINORS
 from bundler.cluster.keys import Key, list_children
 from bundler.cluster.weakenings import Weakening, list_weakenings
@@ -61,6 +62,33 @@ metrics-server publish no such dates. A line without a date is maintained, and i
 
 `make docs` writes this page from `bundler/catalog/end-of-life.tsv`.
 """
+CIS_HEAD = """# CIS benchmark and STIG
+
+Every check of the CIS Kubernetes Benchmark, and how a cluster with `profile: cis` meets it:
+[Meet a benchmark](../guides/cis.md). The words are this project's; the numbers are those of
+kube-bench's benchmarks for Kubernetes 1.20 to the newest, and of DISA's Kubernetes STIG V2R6.
+`profile: stig` adds the checks that only the STIG has.
+
+An automated check passes or fails. A manual one passes, or a person decides.
+
+| met by | meaning |
+| --- | --- |
+| default | every cluster meets it |
+| profile | with `profile: cis` or `stig` |
+| stig | with `profile: stig` |
+| users | programs run as users of their own, and stricter defaults |
+| site | only the site can decide |
+| no | it cannot hold; the note has the reason |
+
+`make docs` writes this page from `bundler/catalog/cis.tsv`.
+"""
+CIS_SECTIONS = {
+    "master": "Control plane",
+    "etcd": "etcd",
+    "controlplane": "Authentication and audit",
+    "node": "Workers",
+    "policies": "Policies",
+}
 DEFAULTS = (
     ("etcd", "etcd"),
     ("containerd", "containerd"),
@@ -243,6 +271,58 @@ def _describe_parameter(parameter: TyperArgument | TyperOption) -> str:
     return f"{text} Default: `{default}`."
 
 
+def make_cis_page() -> str:
+    """The page of the benchmark: which one is for which minor, what cannot hold, all checks."""
+    checks = list_all_checks()
+    lines = [
+        CIS_HEAD,
+        "## Which benchmark",
+        "",
+        "| Kubernetes, from | benchmark |",
+        "| --- | --- |",
+    ]
+    lines += [f"| {minor} | cis-{benchmark} |" for minor, benchmark in BENCHMARKS.items()]
+    lines += ["", "## What cannot hold", "", "| check | numbers | type | reason |"]
+    lines += ["| --- | --- | --- | --- |"]
+    lines += [
+        f"| {_cell(check.title)} | {_show_ids(check)} | {check.type} | {_cell(check.note)} |"
+        for check in checks
+        if check.met_by == "no"
+    ]
+    for target, title in CIS_SECTIONS.items():
+        lines += [
+            "",
+            f"## {title}",
+            "",
+            "| check | numbers | STIG | type | must be | met by | note |",
+        ]
+        lines += ["| --- | --- | --- | --- | --- | --- | --- |"]
+        lines += [_show_check(check) for check in checks if check.target == target]
+    return "\n".join([*lines, ""])
+
+
+def _show_ids(check: CisCheck) -> str:
+    return "<br>".join(_show_span(part) for part in check.ids.split()) or "STIG only"
+
+
+def _show_span(part: str) -> str:
+    span, _, number = part.rpartition(":")
+    return (
+        number if span == f"{ORDER[0]}..{ORDER[-1]}" else f"{number} ({span.replace('..', ' to ')})"
+    )
+
+
+def _show_check(check: CisCheck) -> str:
+    what = f"`{' '.join(filter(None, (check.subject, check.argument)))}`: " if check.subject else ""
+    rule = describe_rule(check.rule, check.value) if check.rule else ""
+    value = "strong suites" if check.name.endswith("-ciphers") else _cell(rule)
+    cells = (
+        _cell(check.title), _show_ids(check), check.stig.replace(" ", "<br>"), check.type,
+        f"{what}{value}", check.met_by, _cell(check.note),
+    )  # fmt: skip
+    return f"| {' | '.join(cells)} |"
+
+
 def make_compatibility_page() -> str:
     """The page as it is, with the default versions of today's catalog in its table."""
     names = dict(DEFAULTS)
@@ -261,6 +341,7 @@ def make_pages() -> dict[Path, str]:
     return {
         DIRECTORY / "cluster-yaml.md": make_cluster_page(),
         DIRECTORY / "cli.md": make_cli_page(),
+        DIRECTORY / "cis.md": make_cis_page(),
         DIRECTORY / "weak-settings.md": make_weakenings_page(),
         DIRECTORY / "end-of-life.md": make_lifecycles_page(),
         DIRECTORY / "compatibility.md": make_compatibility_page(),

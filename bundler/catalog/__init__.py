@@ -13,6 +13,8 @@ deprecated-flags.tsv  flags that upstream has deprecated: the same
 feature-gates.tsv     feature gates of Kubernetes: the same
 apis.tsv              kinds of the Kubernetes API, with group and version: the same
 key-settings.tsv      what keys of cluster.yaml set (bundler/cluster/extra_checks.py)
+cis.tsv               checks of the CIS benchmark and the STIG (bundler/cluster/cis.py)
+profile-keys.tsv      what `profile` sets in other keys (bundler/cluster/profile.py)
 weakenings.tsv        settings that weaken the cluster (bundler/cluster/weakenings.py)
 advisories.tsv        known vulnerabilities of what bundles hold
 advisories.py         the rows of advisories.tsv

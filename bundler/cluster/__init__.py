@@ -30,6 +30,8 @@ client_checks.py        checks of the files with which a server of the site is r
 plan_conflicts.py       settings in `extra` that contradict the plan
 registry_checks.py      checks of registries, mirrors and logins
 requirements.py         what versions require of hosts: cgroup, glibc, kernel, systemd
+cis.py                  checks of the CIS benchmark, and what each one needs
+profile.py              what `profile` sets, and what contradicts it
 weakenings.py           settings that weaken the cluster
 lifecycle.py            release lines that upstream no longer maintains
 images.py               images that the cluster needs, and checks of `images`

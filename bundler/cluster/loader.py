@@ -27,6 +27,7 @@ from bundler.cluster.parts import Document, read_description, read_yaml
 from bundler.cluster.plan_conflicts import check_plan_conflicts
 from bundler.cluster.policy_checks import check_policy
 from bundler.cluster.problem import Problem
+from bundler.cluster.profile import add_profile, check_profile
 from bundler.cluster.requirements import check_requirements
 from bundler.cluster.schema import Cluster, Node
 from bundler.cluster.site_files import check_site_files
@@ -88,6 +89,7 @@ def load_cluster(path: Path, pins: Path | None = None, *, today: date | None = N
     fleet = expand(description)
     pins_document = _read_pins(pins) if pins else None
     root = _replace_artifacts(fleet.root, pins_document.root) if pins_document else fleet.root
+    root = add_profile(root, RULES)
     faults = [_Message(*fault) for fault in fleet.faults]
     cluster = _validate(root, faults)
     for node in fleet.unused:
@@ -169,6 +171,7 @@ def _check_settings(cluster: Cluster) -> Iterator[Problem]:
     """The problems of a cluster as all of its hosts, or one of them, have it."""
     yield from check_cluster(cluster)
     yield from check_extra(cluster)
+    yield from check_profile(cluster)
     yield from check_packages(cluster)
     yield from check_handlers(cluster)
     yield from check_requirements(cluster)

@@ -135,6 +135,8 @@ def features_of(cluster: Cluster) -> frozenset[str]:
             "coredns": cluster.dns.provider == "coredns",
             "audit-default": cluster.audit.policy is None,
             "metrics-server": cluster.metrics_server is not None,
+            "cis": cluster.profile is not None,
+            "stig": cluster.profile == "stig",
             "tls-1.3": cluster.tls.min_version == "TLS1.3",
             "tls-suites": cluster.tls.cipher_suites is not None,
             "handlers": any(

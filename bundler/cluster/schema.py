@@ -123,6 +123,13 @@ class Cluster(Model):
     encryption: Encryption = Field(
         default=Encryption(), description="How Secrets are encrypted in etcd."
     )
+    profile: Literal["cis", "stig"] | None = Field(
+        default=None,
+        description="A benchmark that the cluster meets, from Kubernetes 1.20 on: `cis`, the CIS"
+        " Kubernetes Benchmark, or `stig`, which is the same with what DISA's STIG adds. It sets"
+        " `tls.cipher_suites`, `admission.pod_security` and `admission.plugins` where the file does"
+        " not have them, and `bundler check` refuses what contradicts it. Default: none.",
+    )
     security: Security = Field(
         default=Security(), description="Settings that weaken the cluster and are accepted."
     )

@@ -6,14 +6,16 @@ of Kubernetes may come from its own upstream file instead. Every other file is c
 """
 
 import fnmatch
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 from bundler.catalog.kubernetes import choose_file
+from bundler.cluster.cis import list_closed_paths
+from bundler.cluster.components import minor_of
 from bundler.cluster.plan import ClusterPlan, NodePlan
 from bundler.errors import TemplateError
-from bundler.files import SECRET_MODE
+from bundler.files import CLOSED_MODE, SECRET_MODE
 from bundler.overlays.selection import OVERLAYS, overlays_of
 from bundler.overlays.templating import render_template
 from bundler.paths import templates_directory
@@ -26,6 +28,7 @@ SECRET_NAMES = (
     "*/encryption-config.yaml",
     "*/bootstrap-tokens.yaml",
     "*/metrics-server.yaml",
+    "*/kubernetes/admin.conf",
 )
 """Files that only root may read, by name."""
 
@@ -78,7 +81,18 @@ def list_fetched(plan: ClusterPlan, node: NodePlan) -> tuple[FetchedFile, ...]:
 
 
 def _list_all(plan: ClusterPlan, node: NodePlan) -> tuple[OverlayFile, ...]:
-    return tuple(file for overlay in overlays_of(plan, node) for file in _read_overlay(overlay))
+    files = (file for overlay in overlays_of(plan, node) for file in _read_overlay(overlay))
+    cluster = plan.cluster
+    if not cluster.profile:
+        return tuple(files)
+    closed = list_closed_paths(minor_of(cluster.kubernetes.version), cluster.profile)
+    return tuple(_close(file, closed) for file in files)
+
+
+def _close(file: OverlayFile, closed: frozenset[str]) -> OverlayFile:
+    """The file, readable by root only if the profile says so; it is no secret."""
+    is_closed = f"/{file.path.removeprefix('rootfs/')}" in closed
+    return replace(file, mode=CLOSED_MODE) if is_closed else file
 
 
 @cache

@@ -43,6 +43,8 @@ OVERLAYS: tuple[Row, ...] = (
     ("flannel-rbac", Role.CONTROL_PLANE, "flannel-kubernetes"),
     ("metrics-server", Role.CONTROL_PLANE, "metrics-server"),
     ("network-manager", Role.WORKER, None),
+    ("profile", None, "cis"),
+    ("profile-control-plane", Role.CONTROL_PLANE, "cis"),
 )
 """Overlay, role and feature. Two overlays of one node must not own the same path."""
 

@@ -6,6 +6,7 @@ registries.py        hosts.toml for containerd
 policy.py            the values for the policy of a cluster
 audit.py             the audit policy of a site
 site_files.py        files of a site, and their table
+cis.py               the checks of a host, and how to run kube-bench there
 flannel_requests.py  which requests of flannel reach etcd
 kubelet_settings.py  what verify.sh compares with /configz of the kubelets
 images.py            the images of a node

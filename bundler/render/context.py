@@ -67,6 +67,7 @@ from bundler.pki.kubeconfig import (
     render_kubeconfig,
     render_token_kubeconfig,
 )
+from bundler.render.cis import make_cis_values
 from bundler.render.flannel_requests import list_requests
 from bundler.render.kubelet_settings import list_kubelet_differences, list_kubelet_settings
 from bundler.render.policy import group_keys, make_policy_values
@@ -193,6 +194,7 @@ def make_context(plan: ClusterPlan, node: NodePlan, secrets: Secrets | None) -> 
         "json_text": json.dumps,
         "encode": quote_plus,
         **make_policy_values(cluster),
+        **make_cis_values(plan, node),
         "vip_interface": node.interface or "",
     }
 

@@ -7,6 +7,8 @@ from itertools import groupby
 
 from bundler.bundle.layout import Layout, Media
 from bundler.bundle.output import RUNBOOK
+from bundler.cluster.cis import list_cannot_hold
+from bundler.cluster.components import minor_of
 from bundler.cluster.lifecycle import list_ended, list_lines_in_use
 from bundler.cluster.plan import ClusterPlan, NodePlan
 from bundler.cluster.schema import Role
@@ -109,6 +111,11 @@ def make_runbook(
             ended=tuple(list_ended(plan.cluster, as_of)),
             lines=[one for one in list_lines_in_use(plan.cluster) if one.row.ends],
             first=plan.having(Role.CONTROL_PLANE)[0],
+            cannot_hold=tuple(
+                list_cannot_hold(minor_of(plan.cluster.kubernetes.version), plan.cluster.profile)
+                if plan.cluster.profile
+                else ()
+            ),
         )
         .encode()
     )

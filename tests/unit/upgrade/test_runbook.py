@@ -87,6 +87,17 @@ def test_accepted_weak_settings_are_listed(tmp_path: Path) -> None:
     assert "| apiserver-profiling | `extra.kube-apiserver.flags.profiling` | CIS 1.2.15" in text
 
 
+@pytest.mark.slow
+def test_what_cannot_hold_of_the_profile_is_listed(tmp_path: Path) -> None:
+    site = make_site(tmp_path / "site")
+    assert "--cis" not in (site.build("plain") / "RUNBOOK.md").read_text()
+    description = site.inputs.description
+    description.write_text(description.read_text() + "profile: stig\n")
+    text = (site.build("hardened") / "RUNBOOK.md").read_text()
+    assert "The cluster has the profile `stig`." in text
+    assert "| CIS 4.2.7, STIG V-242404 | the node has the name of its host | manual | " in text
+
+
 IN_2030 = "1893456000"
 
 
