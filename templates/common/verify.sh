@@ -12,6 +12,8 @@
 #   --list              list the checks and what each one proves, then exit
 #   --namespace NAME    namespace for the test's pods, created and deleted (default bundler-verify)
 #   --node              check this host only; works on any node, without a running cluster
+#   --cis               compare this host with the benchmark of cluster.yaml's profile; works on any node; with --json,
+#                       --list, and --only ID
 #   --failover          stop the controller manager and the scheduler that are leaders, on any host;
 #                       check that others become leaders and that the stopped ones come back
 #   --keep              keep the test's namespace for inspection; the next run deletes it
@@ -60,7 +62,7 @@ check_place "$here"
 
 for part in core/environment core/https core/etcd-alarms core/certificates overrides/overrides transaction/images \
     coordination/keys verify/table verify/versions verify/run verify/report verify/etcd verify/control-plane \
-    verify/ports verify/workers verify/workload verify/pods verify/add-ons verify/node verify/failover; do
+    verify/ports verify/workers verify/workload verify/pods verify/add-ons verify/node verify/failover verify/cis; do
     # shellcheck disable=SC1090 # the files of the bundle
     . "$here/lib/$part.sh" || exit 2
 done
@@ -69,6 +71,7 @@ main() {
     set_defaults
     parse_options "$@"
     load_node
+    [ "$mode" != cis ] || main_cis
     checks=$(print_checks)
     check_only_names
     [ "$listing" = no ] || {
@@ -79,6 +82,19 @@ main() {
     make_work_dir
     [ "$mode" != node ] || verify_host
     verify_cluster
+}
+
+main_cis() {
+    check_has_profile
+    for name in $only; do has_cis_id "$name" || usage_error "--only: there is no check $name (see --cis --list)"; done
+    [ "$listing" = no ] || {
+        list_cis
+        exit 0
+    }
+    check_host
+    make_work_dir
+    verify_cis
+    exit $?
 }
 
 verify_cluster() {
@@ -125,7 +141,7 @@ parse_options() {
                 shift
                 ;;
             --only)
-                case $2 in '' | *[!a-z-]*) usage_error "--only: there is no check $2 (see --list)" ;; esac
+                case $2 in '' | *[!A-Za-z0-9.-]*) usage_error "--only: there is no check $2 (see --list)" ;; esac
                 only="$only $2"
                 shift
                 ;;
@@ -137,6 +153,7 @@ parse_options() {
                 shift
                 ;;
             --node) mode=node ;;
+            --cis) mode=cis ;;
             --failover) mode=failover ;;
             --json) format=json ;;
             --keep) keep=yes ;;
@@ -186,7 +203,7 @@ load_node() {
 
 check_host() {
     [ "$(id -u)" -eq 0 ] || usage_error "run it as root: it reads private keys"
-    [ "$mode" != node ] || return 0
+    case $mode in node | cis) return 0 ;; esac
     case " $ROLES " in
         *" control-plane "*) ;;
         *)
@@ -214,7 +231,7 @@ make_work_dir() {
     mkdir "$results" "$work/tmp"
     make_slots
     export HOME="$work" TMPDIR="$work/tmp" # so that kubectl's cache is removed too
-    [ "$mode" != node ] || return 0
+    case $mode in node | cis) return 0 ;; esac
     extract_identity "$admin" admin
     extract_identity "$prefix/etc/kubernetes/controller-manager.kubeconfig" wrong
 }
