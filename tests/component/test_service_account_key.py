@@ -40,9 +40,12 @@ class Story:
         return [host.may(token) for host in self.site.hosts]
 
 
-@pytest.fixture(scope="module")
-def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
-    with run_site(tmp_path_factory) as site:
+@pytest.fixture(scope="module", params=[{}, {"profile": "cis"}], ids=["plain", "cis"])
+def story(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Story]:
+    """With the profile a host cannot ask the controller manager of another one."""
+    with run_site(tmp_path_factory, **request.param) as site:
         yield Story(site)
 
 

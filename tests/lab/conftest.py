@@ -48,6 +48,7 @@ ORDER = {
     "test_upgrade": Place(FIVE_HOSTS, "leaves hosts of two versions"),
     "test_uninstall": Place(FIVE_HOSTS, "leaves the hosts empty, so nothing can follow on them"),
     "test_sealed": Place(FIVE_HOSTS, "boots the five hosts again"),
+    "test_cis": Place(FIVE_HOSTS, "boots the five hosts again"),
     "test_killed_install": Place(ONE_HOST, "has its own host"),
     "test_generations": Place(ONE_HOST, "has its own host"),
     "test_runtime_change": Place(ONE_HOST, "has its own host"),

@@ -251,6 +251,8 @@ class Site:
         with open_plan(self.cluster, inputs) as (plan, secrets):
             for node in plan.nodes:
                 write_tree(render_node(plan, node, secrets), trees[node.name])
+        for host in self.hosts if "profile" in self.keys else ():
+            give_loopback(trees[host.name], host.address)
         return trees
 
     def rotate(self, rotation: Rotation, step: str, *names: str) -> dict[str, Path]:
@@ -313,6 +315,19 @@ class Site:
             name = read_key_name(pair["value"])
             counts[name] = counts.get(name, 0) + 1
         return counts
+
+
+def give_loopback(tree: Path, address: str) -> None:
+    """Put a host's own address in place of loopback, which both hosts share here."""
+    unit = "rootfs/etc/systemd/system/kube-controller-manager.service"
+    for path, before, after in (
+        ("node.env", "MANAGERS_AT='127.0.0.1'", f"MANAGERS_AT='{address}'"),
+        (unit, "--bind-address=127.0.0.1", f"--bind-address={address}"),
+    ):
+        text = (tree / path).read_text()
+        assert before in text
+        (tree / path).chmod(0o600)
+        (tree / path).write_text(text.replace(before, after))
 
 
 @contextmanager
