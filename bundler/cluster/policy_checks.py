@@ -52,6 +52,12 @@ MANIFEST_PLUGINS = {
 }
 """Kind of an object in `admission.manifests` → the plugin that reads it."""
 
+ADD_ONS = {
+    "metrics-server": (("baseline", "restricted"), "uses the host's network"),
+    "CoreDNS": (("restricted",), "may run as root"),
+}
+"""Add-on of the bundle → the levels of the Pod Security Standards that forbid its pods, and why."""
+
 MANIFEST_API = "admissionregistration.k8s.io/v1"
 
 
@@ -184,16 +190,19 @@ def _check_pod_security(cluster: Cluster, admission: Admission, minor: str) -> I
         if version != "latest" and key_of(version.removeprefix("v")) > key_of(minor):
             text = f"{version} is newer than Kubernetes {minor}: use latest, or v{minor}"
             yield Problem(path=(*where, f"{mode}_version"), text=text)
-    if (
-        cluster.metrics_server is not None
-        and given.enforce != "privileged"
-        and "kube-system" not in given.exempt_namespaces
-    ):
-        text = (
-            f"metrics-server in kube-system uses the host's network, which {given.enforce} forbids:"
-            " add kube-system"
-        )
-        yield Problem(path=(*where, "exempt_namespaces"), text=text)
+    if "kube-system" not in given.exempt_namespaces:
+        for name, (forbidding, why) in ADD_ONS.items():
+            if given.enforce in forbidding and _has_add_on(cluster, name):
+                text = (
+                    f"{name} in kube-system {why}, which {given.enforce} forbids: add kube-system"
+                )
+                yield Problem(path=(*where, "exempt_namespaces"), text=text)
+
+
+def _has_add_on(cluster: Cluster, name: str) -> bool:
+    if name == "CoreDNS":
+        return cluster.dns.provider == "coredns"
+    return cluster.metrics_server is not None
 
 
 def _check_manifests(cluster: Cluster, admission: Admission, minor: str) -> Iterator[Problem]:

@@ -94,7 +94,9 @@ def bring_kube_bench(host: Host) -> None:
 def run_kube_bench(host: Host, config: str) -> Result:
     """Run the command that the head of the config file names."""
     line = host.output(f"sed -n 's/.*--config-dir DIRECTORY.cfg //p' {config}").strip()
-    command = f"cd {TOOLS} && ./kube-bench --json --config {config} --config-dir cfg {line}"
+    command = (
+        f"cd {TOOLS} && ./kube-bench --json --config {config} --config-dir cfg {line} 2>/dev/null"
+    )
     return read_result(host.output(command))
 
 
@@ -131,10 +133,15 @@ def test_kube_bench_finds_nothing_but_what_cannot_hold(hardened: Hardened) -> No
 def test_controller_managers_cannot_be_reached_from_other_hosts(hardened: Hardened) -> None:
     first, second, *_ = hardened.cluster.masters
     for port in (10257, 10259):
-        ask = f"curl -ks -m 5 -o /dev/null -w '%{{http_code}}' https://{{}}:{port}/healthz"
-        assert second.run(ask.format(second.address), check=False).stdout == "000"
-        assert first.run(ask.format(second.address), check=False).stdout == "000"
-        assert second.output(ask.format("127.0.0.1")) == "200"
+        assert ask(second, second.address, port) == "000"
+        assert ask(first, second.address, port) == "000"
+        assert ask(second, "127.0.0.1", port) == "200"
+
+
+def ask(host: Host, address: str, port: int) -> str:
+    """The status of /healthz there, as the host sees it; 000 for none."""
+    command = "curl -ks -m 5 -o /dev/null -w '%{http_code}' " + f"https://{address}:{port}/healthz"
+    return host.run(command, check=False).stdout.strip()
 
 
 def test_a_change_on_a_host_is_found(hardened: Hardened) -> None:

@@ -95,6 +95,7 @@ REFUSED = [
     ("1.33.5", {"admission": {"pod_security": {"warn_version": "v1.34"}}}, "v1.34 is newer than Kubernetes 1.33"),
     ("1.33.5", {"admission": {"pod_security": {"warn_version": "1.33"}}}, "warn_version"),
     ("1.33.5", {"metrics_server": {}, "admission": {"pod_security": {"enforce": "baseline", "exempt_namespaces": []}}}, "add kube-system"),
+    ("1.33.5", {"dns": {"provider": "coredns"}, "admission": {"pod_security": {"enforce": "restricted", "exempt_namespaces": []}}}, "CoreDNS in kube-system may run as root, which restricted forbids"),
     ("1.33.5", {"admission": {"event_rate_limit": []}}, "must not be empty"),
     ("1.33.5", {"admission": {"event_rate_limit": [{"type": "User", "qps": 1, "burst": 1}] * 2}}, "a second limit of type User: keep one"),
     ("1.33.5", {"admission": {"event_rate_limit": [{"type": "Server", "qps": 1, "burst": 1, "cache_size": 9}]}}, "remembers nothing"),
