@@ -40,6 +40,7 @@ class Result:
     not_affected: tuple[Finding, ...]
     compared: int  # parts
     unknown: tuple[str, ...]  # parts that could not be compared, each with the reason
+    assumed: tuple[str, ...]  # files of other digests than the catalog's, as upstream's releases
 
 
 def compare(contents: Sequence[Contents], databases: Iterable[Database]) -> Result:
@@ -66,6 +67,7 @@ def compare(contents: Sequence[Contents], databases: Iterable[Database]) -> Resu
         not_affected=tuple(one for one in findings if one.not_affected),
         compared=len(usable),
         unknown=tuple(dict.fromkeys(unknown)),
+        assumed=tuple(dict.fromkeys(part.label for part in usable if part.own)),
     )
 
 

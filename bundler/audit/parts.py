@@ -9,6 +9,7 @@ from typing import Any
 from packageurl import PackageURL
 
 from bundler.bundle.sbom import PROPERTIES, SBOM
+from bundler.catalog import Artifact, find_artifact
 from bundler.cluster.os_packages import RELEASES, manager_of
 from bundler.cluster.plan import ClusterPlan
 from bundler.errors import OutputError
@@ -68,6 +69,7 @@ class Part:
     purl: str = field(default="", compare=False)  # one thing has one for each architecture
     image: str = ""  # of a package inside an image
     unread: str = ""  # why nothing is known of it
+    own: bool = False  # an artifact whose digest is not the catalog's: perhaps another build
 
     @property
     def compared(self) -> str:
@@ -125,10 +127,7 @@ def read_bundle_parts(name: str, bundle: Mapping[str, bytes]) -> Contents:
 def list_cluster_parts(plan: ClusterPlan, resolved: Resolved) -> Contents:
     """The parts that a build of a cluster would have; OS packages only with a lock."""
     cluster = plan.cluster
-    artifacts = (
-        make_artifact(a.component, a.version, _make_purl(a.component, a.version))
-        for a in resolved.artifacts.values()
-    )
+    artifacts = (part for a in resolved.artifacts.values() for part in _list_artifact_parts(a))
     references = (needed.reference for needed in list_needed(plan))
     images = (make_image(f"{r.registry}/{r.repository}", r.tag or "", "") for r in references)
     packages = map(_from_entry, resolved.packages or ())
@@ -142,7 +141,29 @@ def list_cluster_parts(plan: ClusterPlan, resolved: Resolved) -> Contents:
     return Contents(name=plan.name, parts=tuple(parts), settings=settings)
 
 
-def make_artifact(component: str, version: str, purl: str) -> Part:
+def _list_artifact_parts(artifact: Artifact) -> Iterator[Part]:
+    """The packages that a file was made from, else the upstream file."""
+    if artifact.made_from:
+        yield from map(_read_purl, artifact.made_from)
+    else:
+        purl = _make_purl(artifact.component, artifact.version)
+        own = bool(artifact.digest) and not _is_pinned(
+            artifact.component, artifact.version, artifact.arch, artifact.digest
+        )
+        yield make_artifact(artifact.component, artifact.version, purl, own=own)
+
+
+def _is_pinned(component: str, version: str, arch: str, digest: str) -> bool:
+    """Whether the catalog has this digest for the file."""
+    built_in = find_artifact(component, version, arch)
+    return built_in is not None and built_in.digest == digest
+
+
+def _read_purl(text: str) -> Part:
+    return make_package(PackageURL.from_string(text))
+
+
+def make_artifact(component: str, version: str, purl: str, *, own: bool = False) -> Part:
     """The part of an upstream file."""
     name = SAME.get(component, component)
     modules = MODULES.get(name, ())
@@ -154,6 +175,7 @@ def make_artifact(component: str, version: str, purl: str) -> Part:
         components=(name,),
         packages=tuple(("Go", module) for module in modules),
         purl=purl,
+        own=own,
     )
 
 
@@ -206,7 +228,13 @@ def _read_component(one: Mapping[str, Any], image: str) -> Iterator[Part]:
     kind = properties.get(f"{PROPERTIES}kind", "")
     name, version, purl = (str(one.get(key) or "") for key in ("name", "version", "purl"))
     if kind == "artifact":
-        yield make_artifact(name, version, purl)
+        ancestors = one.get("pedigree", {}).get("ancestors", ())
+        yield from (_read_purl(str(each["purl"])) for each in ancestors)
+        if not ancestors:
+            arch = properties.get(f"{PROPERTIES}arch", "")
+            digests = [str(each["content"]) for each in one.get("hashes", ())]
+            own = not any(_is_pinned(name, version, arch, digest) for digest in digests)
+            yield make_artifact(name, version, purl, own=own and bool(digests))
     elif kind == "image":
         yield make_image(name, version, purl)
         image = name

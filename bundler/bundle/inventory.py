@@ -65,6 +65,7 @@ class Item:
     licence: str = ""  # SPDX, as its project declares it
     evidence: str = ""  # the trust source of the digest
     unread: str = ""  # of an image: why its packages are not known
+    made_from: tuple[str, ...] = ()  # of an artifact: purls of a distribution's packages
     parts: tuple["Item", ...] = ()  # programs of an artifact, layers of an image
 
 
@@ -109,6 +110,7 @@ def _list_artifacts(
             purl=_artifact_purl(artifact, project.repository if project else ""),
             licence=project.licence if project else "",
             evidence=f"{entry.origin}: {entry.evidence}" if entry else artifact.source,
+            made_from=artifact.made_from,
             parts=tuple(
                 _make_program(artifact, fetched, tree, is_release=is_release) for fetched in members
             ),

@@ -18,7 +18,7 @@ from cyclonedx.model import (
     XsUri,
 )
 from cyclonedx.model.bom import Bom, BomMetaData
-from cyclonedx.model.component import Component, ComponentType
+from cyclonedx.model.component import Component, ComponentType, Pedigree
 from cyclonedx.model.license import DisjunctiveLicense, LicenseAcknowledgement
 from cyclonedx.model.tool import ToolRepository
 from cyclonedx.output.json import JsonV1Dot6
@@ -94,6 +94,7 @@ def _make_component(item: Item, parent: str) -> Component:
         licenses=_make_licences(item.licence),
         purl=PackageURL.from_string(item.purl) if item.purl else None,
         external_references=_make_references(item.url),
+        pedigree=_make_pedigree(item.made_from, reference),
         properties=_make_properties(
             {
                 "kind": item.kind,
@@ -110,6 +111,21 @@ def _make_component(item: Item, parent: str) -> Component:
 def _make_licences(licence: str) -> list[DisjunctiveLicense]:
     declared = LicenseAcknowledgement.DECLARED
     return [DisjunctiveLicense(id=licence, acknowledgement=declared)] if licence else []
+
+
+def _make_pedigree(purls: Sequence[str], parent: str) -> Pedigree | None:
+    """Name the packages of a distribution that a file was made from."""
+    ancestors = [
+        Component(
+            name=purl.name,
+            version=purl.version,
+            type=ComponentType.LIBRARY,
+            bom_ref=f"{parent}/made-from/{purl.name}",
+            purl=purl,
+        )
+        for purl in map(PackageURL.from_string, purls)
+    ]
+    return Pedigree(ancestors=ancestors) if ancestors else None
 
 
 def _make_references(url: str) -> list[ExternalReference]:

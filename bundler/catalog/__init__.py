@@ -108,6 +108,7 @@ class Artifact:
     digest: str  # lower-case hexadecimal
     source: str  # where the digest comes from
     sources: int = 0  # public sources that state the digest; 0: it is not of the catalog
+    made_from: tuple[str, ...] = ()  # purls of a distribution's packages; none: upstream's release
     most: int  # bytes that a file of its kind may have
     size: int | None = None  # bytes, if known
 

@@ -19,7 +19,7 @@ from functools import cache
 
 from bundler.catalog import read_table
 
-READ = date(2026, 11, 19)
+READ = date(2026, 12, 1)
 """When the newest row was published."""
 
 

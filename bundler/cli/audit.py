@@ -155,6 +155,10 @@ def _show_result(result: Result, contents: Sequence[Contents]) -> Iterator[str]:
         yield "Not compared:"
         yield from (f"  {text}" for text in result.unknown)
         yield ""
+    if result.assumed:
+        yield f"Compared as upstream's releases, but pinned otherwise: {', '.join(result.assumed)}."
+        yield "  If a distribution made such a file, name its package: artifacts.NAME.made_from"
+        yield ""
     count = len(result.findings)
     yield (
         f"{count} known {'vulnerability' if count == 1 else 'vulnerabilities'} in"
@@ -198,6 +202,7 @@ def _as_data(
         "vulnerabilities": [_describe(one) for one in result.findings],
         "not_affected": [_describe(one) for one in result.not_affected],
         "not_compared": result.unknown,
+        "assumed_upstream": result.assumed,
     }
 
 

@@ -14,6 +14,7 @@ from bundler.cluster.values import (
     Model,
     PackageMirror,
     PackageName,
+    PackagePurl,
     SignatureUrl,
     WebAddress,
 )
@@ -60,6 +61,14 @@ class Pin(Model):
     )
     sha512: str | None = Field(
         default=None, description="The file's SHA-512 in lower-case hexadecimal."
+    )
+    made_from: tuple[PackagePurl, ...] = Field(
+        default=(),
+        description="The packages of a distribution that the file was made from, as package URLs"
+        " with the qualifier `distro`. The SBOM has them, and `bundler audit` compares them with"
+        " the distribution's advisories, because a distribution backports fixes without a new"
+        " upstream version. Default: the file is what upstream released. Example:"
+        ' `["pkg:deb/debian/runc@1.1.5%2Bds1-1%2Bdeb12u1?distro=debian-12"]`.',
     )
 
     @model_validator(mode="after")

@@ -23,9 +23,27 @@ DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 LABEL_NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 DNS_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 VERSION = re.compile(r"\d+\.\d+\.\d+", re.ASCII)
+DISTRO = re.compile(r"[a-z]+-[0-9]+(\.[0-9]+)*")
 HEX = re.compile(r"[0-9a-f]+")
 LABEL_CHARACTERS = "at most 63 letters, digits and - _ . that begin and end with a letter or digit"
 NO_IPV6 = "IPv6 and dual-stack are not supported: give an IPv4 address"
+
+
+def _check_purl(value: str) -> str:
+    from packageurl import PackageURL  # noqa: PLC0415 - few descriptions have one
+
+    example = "for example pkg:deb/debian/runc@1.1.5%2Bds1-1?distro=debian-12"
+    try:
+        purl = PackageURL.from_string(value)
+    except ValueError as error:
+        raise ValueError(f"not a package URL: {error}; {example}") from error
+    if purl.type not in {"deb", "rpm", "apk"} or not purl.version:
+        raise ValueError(f"must be a package of a distribution with its version: {example}")
+    if not (
+        isinstance(purl.qualifiers, dict) and DISTRO.fullmatch(purl.qualifiers.get("distro", ""))
+    ):
+        raise ValueError(f"must name the distribution as distro=ID-VERSION: {example}")
+    return purl.to_string()
 
 
 def _check_dns_label(value: str) -> str:
@@ -264,6 +282,10 @@ LabelKey = Annotated[str, AfterValidator(check_qualified_name), Kind("label key"
 LabelValue = Annotated[str, AfterValidator(check_label_value), Kind("label value")]
 AnnotationKey = Annotated[str, AfterValidator(_check_annotation_key), Kind("annotation key")]
 PackageName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9+.-]+$"), Kind("package name")]
+PackagePurl = Annotated[
+    str, Field(max_length=500), AfterValidator(_check_purl), Kind("package URL")
+]
+"""A package of a distribution: `pkg:deb/debian/runc@1.1.5%2Bds1-1?distro=debian-12`."""
 LineName = Annotated[
     str, Field(pattern=r"^[a-z][a-z0-9]*(-[a-z]+)*-[0-9]+(\.[0-9]+)*$"), Kind("release line")
 ]

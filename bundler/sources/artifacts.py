@@ -122,7 +122,8 @@ def _resolve_locked(
             faults.setdefault(component, []).append(f"{path}: {component} ({arch}) {drift}")
         elif entry:
             locked = from_entry(entry, f"{path.name}, {entry.origin}")
-            found[component, arch] = replace(locked, url=artifact.url)  # with its password
+            # the URL with its password
+            found[component, arch] = replace(locked, url=artifact.url, made_from=artifact.made_from)
     if faults:
         raise ArtifactError(
             "\n".join(line for lines in faults.values() for line in lines),
@@ -170,6 +171,7 @@ def _from_pin(component: str, version: str, arch: str, pin: Pin) -> Artifact:
         algorithm=algorithm,
         digest=pin.sha512 or pin.sha256 or "",
         source=FROM_USER,
+        made_from=pin.made_from,
         most=MAX_SIZES[component],
     )
 

@@ -100,9 +100,17 @@ write_pins() {
         printf '%s\n' "$artifacts" | while read -r component url; do
             printf '  %s:\n    url: %s\n    sha256: %s\n' "$component" "$url" \
                 "$(sha256sum "$(mirror_path "$url")" | cut -d' ' -f1)"
+            [ "$source" != debian ] || list_made_from "$component"
         done
     } >"$LAB_CACHE/pins.yaml.new"
     mv "$LAB_CACHE/pins.yaml.new" "$LAB_CACHE/pins.yaml"
+}
+
+# `bundler audit` compares Debian's builds with Debian's advisories.
+list_made_from() {
+    purls=$(sed -n "s/^$1 //p" "$LAB_CACHE/build/made-from.txt")
+    # shellcheck disable=SC2086 # one word a package
+    [ -z "$purls" ] || { echo "    made_from:" && printf '      - "%s"\n' $purls; }
 }
 
 mirror_path() { printf '%s/mirror/%s\n' "$LAB_CACHE" "${1#https://}"; }

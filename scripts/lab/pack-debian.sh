@@ -4,7 +4,8 @@
 #   pack-debian.sh KUBERNETES ETCD DOCKER CNI CONTAINERD RUNC WRAP_RUNC(yes|no)
 #
 # Reads /lab/build/kubernetes-VERSION; leaves /lab/mirror/<upstream host>/<upstream path> and
-# /lab/rootfs/{pause,nginx}.tar, and the real runc as /lab/host/runc.
+# /lab/rootfs/{pause,nginx}.tar, the real runc as /lab/host/runc, and /lab/build/made-from.txt: a line
+# for each component with the package URLs of what it was packed from.
 # WRAP_RUNC=yes replaces runc with a wrapper that raises a negative oomScoreAdj to 0: on lab machines
 # without CAP_SYS_RESOURCE runc cannot set it, and no pod would start.
 set -eu
@@ -28,6 +29,8 @@ main() {
     pack_cni
     make_nginx_root
     make_pause_root
+    write_made_from >/lab/build/made-from.txt.new
+    mv /lab/build/made-from.txt.new /lab/build/made-from.txt
 }
 
 check_version() { case $1 in *" $2"*) ;; *)
@@ -101,6 +104,26 @@ make_nginx_root() {
         bookworm /lab/rootfs/nginx.new.tar $(find /etc/apt/sources.list /etc/apt/sources.list.d -type f 2>/dev/null) </dev/null
     mv /lab/rootfs/nginx.new.tar /lab/rootfs/nginx.tar
 }
+
+# Kubernetes is not here: its programs are compiled from upstream's source.
+write_made_from() {
+    echo "etcd $(purl etcd-server) $(purl etcd-client)"
+    echo "docker $(purl docker.io) $(purl containerd) $(purl runc) $(purl tini)"
+    echo "containerd $(purl containerd)"
+    echo "runc $(purl runc)"
+    echo "cni-plugins $(purl containernetworking-plugins)"
+}
+
+# purl PACKAGE: its package URL, with the source package, which advisories are about
+purl() {
+    version=$(field "$1" Version) source=$(field "$1" Source) release=$(. /etc/os-release && echo "$ID-$VERSION_ID")
+    : "${source:=$1}"
+    case $source in *\(*) source=$(echo "$source" | sed 's/ (\(.*\))/@\1/') ;; esac
+    echo "pkg:deb/debian/$1@$(encode "$version")?distro=$release&upstream=$(encode "$source")"
+}
+
+field() { dpkg-deb -f $work/deb/"$1"_*.deb "$2"; }
+encode() { echo "$1" | sed 's/+/%2B/g; s/:/%3A/g; s/@/%40/g'; }
 
 make_pause_root() {
     tar -C "/lab/build/kubernetes-$kubernetes" --owner=0 --group=0 --mtime=@0 -cf /lab/rootfs/pause.tar.new pause

@@ -29,7 +29,7 @@ from bundler.audit.parts import (
 )
 from bundler.bundle.inventory import Item, ItemKind, _make_image_package
 from bundler.bundle.sbom import SBOM, make_sbom
-from bundler.catalog import COMPONENTS, list_versions
+from bundler.catalog import COMPONENTS, find_artifact, list_versions
 from bundler.catalog.advisories import READ, list_advisories
 from bundler.errors import ArtifactError, OutputError
 from bundler.formats.image_packages import ImagePackage
@@ -196,6 +196,41 @@ def test_artifacts_and_packages_of_an_sbom_are_compared_and_programs_are_parts_o
     }  # fmt: skip
     assert set(RUNC) < names(result)
     assert result.compared == 2
+
+
+RUNC_OF_DEBIAN = "pkg:deb/debian/runc@1.1.5%2Bds1-1%2Bdeb12u1?distro=debian-12"
+
+
+@pytest.mark.parametrize(
+    ("purl", "found"),
+    [
+        # the tarball's version is 1.1.5 each time
+        ("", {*RUNC, "CVE-2024-21626", "CVE-2026-41579"}),
+        (RUNC_OF_DEBIAN, {*RUNC}),
+        (RUNC_OF_DEBIAN.replace("%2Bdeb12u1", ""), {*RUNC, "CVE-2024-21626"}),
+    ],
+)
+def test_a_file_that_a_distribution_made_is_compared_with_that_distributions_advisories(
+    purl: str, found: set[str]
+) -> None:
+    item = Item(
+        kind=ItemKind.ARTIFACT, name="runc", version="1.1.5", arch="amd64", digest=f"sha256:{'0' * 64}",
+        made_from=(purl,) if purl else (),
+    )  # fmt: skip
+    result = compare([read_bundle_parts("x-one", make_bundle(item))], [BuiltIn()])
+    assert names(result) == found
+    assert result.assumed == (() if purl else ("runc 1.1.5",))
+
+
+def test_a_release_of_upstream_is_known_by_its_digest() -> None:
+    built_in = find_artifact("runc", "1.1.12", "amd64")
+    assert built_in
+    item = Item(
+        kind=ItemKind.ARTIFACT, name="runc", version="1.1.12", arch="amd64", digest=built_in.pin
+    )
+    result = compare([read_bundle_parts("x-one", make_bundle(item))], [BuiltIn()])
+    assert set(RUNC) <= names(result)
+    assert result.assumed == ()
 
 
 @pytest.mark.parametrize("program", SETTING_FILES)
@@ -566,8 +601,21 @@ def test_the_command_audits_cluster_yaml_before_a_build(tmp_path: Path) -> None:
     arguments = ["-c", site.inputs.description, "--pins", site.inputs.pins]
     done = run_bundler(["audit", *arguments, "--json"], text=True)
     assert done.returncode == 0, done.stderr
-    found = {(one["component"], one["id"]) for one in json.loads(done.stdout)["vulnerabilities"]}
+    data = json.loads(done.stdout)
+    found = {(one["component"], one["id"]) for one in data["vulnerabilities"]}
     assert ("containerd", "CVE-2026-53495") in found
+    assert "containerd 2.3.4" in data["assumed_upstream"]
+    assert "Compared as upstream's releases, but pinned otherwise: " in (
+        run_bundler(["audit", *arguments], text=True).stdout
+    )
+    pins = json.loads(site.inputs.pins.read_text())
+    pins["artifacts"]["containerd/amd64"]["made_from"] = [
+        "pkg:deb/debian/containerd@2.3.4%2Bds1-1?distro=debian-13"
+    ]
+    site.inputs.pins.write_text(json.dumps(pins))
+    data = json.loads(run_bundler(["audit", *arguments, "--json"]).stdout)
+    assert "containerd" not in {one["component"] for one in data["vulnerabilities"]}
+    assert not any(label.startswith("containerd") for label in data["assumed_upstream"])
 
 
 def test_the_command_says_what_it_needs(tmp_path: Path) -> None:
