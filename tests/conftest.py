@@ -3,9 +3,11 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.descriptions import write_archive, write_description
+from support.lab import FIGURES
 
 from bundler import log
 
@@ -16,6 +18,25 @@ PRIVATE = Path.home() / ".cache" / "bundler-tests"
 def pytest_configure() -> None:
     PRIVATE.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(PRIVATE))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand the figures of a worker of xdist to the process that reports."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["figures"] = FIGURES
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    FIGURES.extend(getattr(node, "workeroutput", {}).get("figures", ()))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if FIGURES:
+        terminalreporter.section("figures")
+        for figure in FIGURES:
+            terminalreporter.line(figure)
 
 
 @pytest.fixture(autouse=True)

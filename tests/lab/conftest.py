@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from support.lab import (
-    FIGURES,
     Cluster,
     Host,
     boot_cluster,
@@ -49,6 +48,7 @@ ORDER = {
     "test_uninstall": Place(FIVE_HOSTS, "leaves the hosts empty, so nothing can follow on them"),
     "test_sealed": Place(FIVE_HOSTS, "boots the five hosts again"),
     "test_cis": Place(FIVE_HOSTS, "boots the five hosts again"),
+    "test_real_upgrades": Place(FIVE_HOSTS, "boots the five hosts again, with versions of its own"),
     "test_killed_install": Place(ONE_HOST, "has its own host"),
     "test_generations": Place(ONE_HOST, "has its own host"),
     "test_runtime_change": Place(ONE_HOST, "has its own host"),
@@ -85,25 +85,6 @@ class Lanes(LoadScopeScheduling):
     def _split_scope(self, nodeid: str) -> str:
         place = ORDER.get(Path(nodeid.partition("::")[0]).stem)
         return place.lane if place else super()._split_scope(nodeid)
-
-
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Hand the figures of a lane to the process that reports."""
-    output = getattr(session.config, "workeroutput", None)
-    if output is not None:
-        output["figures"] = FIGURES
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node: Any) -> None:
-    FIGURES.extend(getattr(node, "workeroutput", {}).get("figures", ()))
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if FIGURES:
-        terminalreporter.section("figures")
-        for figure in FIGURES:
-            terminalreporter.line(figure)
 
 
 @pytest.fixture(scope="session")

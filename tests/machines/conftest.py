@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.lab import FIGURES
 from support.machine_clusters import Installed, install_on_a_hardened_host
 from support.machines import the_only_machine
 from support.paths import LAB_CACHE
@@ -17,13 +16,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.machine)
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if FIGURES:
-        terminalreporter.section("figures of machines")
-        for figure in FIGURES:
-            terminalreporter.line(figure)
 
 
 @pytest.fixture(scope="session", autouse=True)

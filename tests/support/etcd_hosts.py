@@ -18,6 +18,7 @@ from bundler.cluster.schema import Cluster
 from bundler.project import Inputs
 from bundler.render.node import render_node
 from bundler.render.tree import write_tree
+from support.minimal_hosts import find_release
 from support.paths import LAB_CACHE
 from support.projects import open_plan
 
@@ -36,6 +37,33 @@ def find_etcd(directory: Path) -> Path:
     # the lab's own archive; tarfile's filters are not in every Python 3.11
     subprocess.run(["tar", "-xzf", archives[-1], "-C", directory], check=True)
     return next(directory.rglob("etcdctl")).parent
+
+
+def find_etcd_of(os_name: str) -> Path:
+    """The directory of a Debian release's etcd and etcdctl, which are downloaded once."""
+    programs = LAB_CACHE / "programs" / f"etcd-{os_name}"
+    if not programs.exists():
+        repositories = find_release(os_name)
+        new = programs.with_name(f"new-{os.getpid()}-{programs.name}")
+        for made in ("lists/partial", "archives/partial"):
+            (new / made).mkdir(parents=True)
+        source = repositories.sources[0]
+        sources = new / "sources.list"
+        sources.write_text(
+            f"deb [signed-by={repositories.keyring}] {source.uri} {source.suites[0]} main\n"
+        )
+        options = [
+            f"-oDir::State::lists={new}/lists", f"-oDir::Cache={new}", "-oDir::State::status=/dev/null",
+            f"-oDir::Etc::sourcelist={sources}", "-oDir::Etc::sourceparts=/dev/null",
+            "-oAcquire::Check-Valid-Until=false", "-oAPT::Sandbox::User=",
+        ]  # fmt: skip
+        for words in (["update"], ["download", "etcd-server", "etcd-client"]):
+            subprocess.run(["apt-get", "-qq", *options, *words], check=True, cwd=new)
+        for package in new.glob("*.deb"):
+            subprocess.run(["dpkg-deb", "-x", package, new / "root"], check=True)
+        (new / "root/usr/bin").rename(programs)
+        shutil.rmtree(new)
+    return programs
 
 
 def wait_for(what: str, holds: Callable[[], object], seconds: float = 180) -> None:

@@ -81,6 +81,11 @@ def require_repositories(os_name: str) -> AptRepositories:
         pytest.skip("minimal hosts cannot be made: only root can make their root file system")
     if subprocess.run(["docker", "info"], capture_output=True, check=False).returncode:
         pytest.skip("minimal hosts cannot be booted: no Docker daemon answers")
+    return find_release(os_name)
+
+
+def find_release(os_name: str) -> AptRepositories:
+    """The mirror of a release that this machine uses; the test is skipped if there is none."""
     try:
         repositories = find_repositories(Packages(os=os_name))
     except ArtifactError as error:
