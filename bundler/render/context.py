@@ -192,7 +192,7 @@ def make_context(plan: ClusterPlan, node: NodePlan, secrets: Secrets | None) -> 
         "planned_taints": list_planned_taints(cluster, node.marks),
         "planned_labels": tuple(m.key for m in node.marks if m.kind is MarkKind.LABEL),
         "json_text": json.dumps,
-        "encode": quote_plus,
+        "encode": encode_mark,
         **make_policy_values(cluster),
         **make_cis_values(plan, node),
         "vip_interface": node.interface or "",
@@ -363,3 +363,8 @@ def _is_in_extra(cluster: Cluster, port: int) -> bool:
     """Whether `extra` in cluster.yaml names the port."""
     values = [extra.model_dump_json() for extra in cluster.extra.values()]
     return any(re.search(rf"\b{port}\b", value) for value in values)
+
+
+def encode_mark(value: str) -> str:
+    """Percent-encode the value of a label or annotation; `-` alone stands for an empty one."""
+    return "%2D" if value == "-" else quote_plus(value)

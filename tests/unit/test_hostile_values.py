@@ -19,6 +19,7 @@ from fnmatch import fnmatchcase
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote_plus
 
 import pytest
 import yaml
@@ -101,6 +102,15 @@ def read_rows(text: str) -> list[Any]:
     return [(name, json.loads(value)) for name, value in rows]
 
 
+def read_marks(text: str) -> list[tuple[str, ...]]:
+    """The rows of node-labels.tsv; each has a value twice, percent-encoded and as JSON."""
+    rows = [line.split("\t") for line in text.splitlines() if not line.startswith("#")]
+    for *_, value, as_json in rows:
+        decoded = "" if value == "-" else unquote_plus(value)
+        assert as_json == "-" or decoded == json.loads(as_json)
+    return [(*key, as_json if as_json == "-" else json.loads(as_json)) for *key, _, as_json in rows]
+
+
 PARSERS: dict[str, Parse] = {
     "*.env": read_settings,
     "*/systemd/system/*": read_unit,
@@ -109,6 +119,7 @@ PARSERS: dict[str, Parse] = {
     "*.conflist": json.loads,
     "*.yaml": lambda text: list(yaml.safe_load_all(text)),
     "*.kubeconfig": yaml.safe_load,
+    "*/node-labels.tsv": read_marks,
     "*/kubelet-configz.tsv": read_rows,
     "lib/kubelet-configz.tsv": read_rows,
     "*": str,
