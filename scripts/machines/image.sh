@@ -14,10 +14,11 @@ set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/../lab/common.sh"
 disk_size=24G
+own=$(dpkg --print-architecture 2>/dev/null || echo none)
 
 # The libraries are those of Debian's dockerd and runc, which upstream links statically.
 base=initramfs-tools,udev,systemd-sysv,dbus,openssh-server,libdevmapper1.02.1,libseccomp2,zram-tools
-site=firewalld,ufw,nftables,network-manager,selinux-policy-default,selinux-utils,policycoreutils,auditd
+site=firewalld,ufw,nftables,network-manager,selinux-policy-default,selinux-utils,policycoreutils,policycoreutils-python-utils,auditd
 brought='nginx libnginx-mod-stream keepalived iproute2 openssl iptables conntrack ipset ipvsadm kmod curl'
 brought="$brought iputils-ping socat ethtool apparmor"
 
@@ -41,7 +42,12 @@ debian-12-arm64 bookworm arm64 linux-image-cloud-arm64 $base
 IMAGES
 }
 
-recipe() { printf '%s\n' "$row" "$brought" $disk_size && sed '1,/^# make_root/d' "$here/image.sh" && cat "$here/prepare-root.sh"; }
+recipe() {
+    printf '%s\n' "$row" "$brought" $disk_size
+    sed '1,/^# make_root/d' "$here/image.sh"
+    cat "$here/prepare-root.sh"
+    case $row in *"$own"*) ;; *) cat "$here/foreign.sh" ;; esac
+}
 
 ensure_image() {
     row=$(images | awk -v name="$1" '$1 == name')
@@ -52,11 +58,20 @@ ensure_image() {
     rm -rf "$target" "$target.new"
     mkdir -p "$target.new/packages/partial"
     # shellcheck disable=SC2086 # the words of a row
-    make_root $row
-    make_disk
+    make $row
     printf '%s\n' "$brought" >"$target.new/brought"
     recipe >"$target.new/recipe"
     mv "$target.new" "$target"
+}
+
+# make NAME RELEASE ARCHITECTURE KERNEL PACKAGES
+make() {
+    if [ "$3" = "$own" ]; then
+        make_root "$@"
+        make_disk
+    else
+        "$here/foreign.sh" "$target.new" "$2" "$3" $disk_size "$4,$5" "$brought"
+    fi
 }
 
 # make_root NAME RELEASE ARCHITECTURE KERNEL PACKAGES

@@ -1,12 +1,11 @@
 """The machine that the tests of a run share in turn."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.machine_clusters import Installed, install_on_a_hardened_host
-from support.machines import the_only_machine
+from support.machine_disks import Installed, install_on_a_hardened_host, install_with_a_web_server
+from support.machines import MACHINES, the_only_machine
 from support.paths import LAB_CACHE
 
 HERE = Path(__file__).parent
@@ -28,15 +27,20 @@ def alone() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A directory for descriptions, with a link to the lab's image archives."""
-    directory = tmp_path_factory.mktemp("machines")
-    (directory / "images").symlink_to(LAB_CACHE / "images")
-    yield directory
-    shutil.rmtree(directory, ignore_errors=True)
+def project() -> Path:
+    """A directory for descriptions and their state, kept: with the same keys bundles are the same."""
+    directory = MACHINES / "project"
+    directory.mkdir(exist_ok=True)
+    return directory
 
 
 @pytest.fixture(scope="session")
 def installed(project: Path) -> Installed:
     """The disk of a Debian 12 machine with every role, which verify.sh found green."""
     return install_on_a_hardened_host(project)
+
+
+@pytest.fixture(scope="session")
+def open_host(project: Path) -> Installed:
+    """The disk of a Debian 12 machine with a web server, and firewalls and NetworkManager off."""
+    return install_with_a_web_server(project)

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 from support.lab import FIGURES, wait_for
-from support.machine_clusters import ALL_ROLES, Installed, Site, make_bundle
-from support.machines import PATIENCE, ensure_image, new_machine
+from support.machine_clusters import ALL_ROLES, Site, make_bundle
+from support.machine_disks import Installed
+from support.machines import ensure_image, new_machine
+from support.patience import patience
 
 WRONG = {"behind": timedelta(days=-2), "ahead": timedelta(days=2)}
 
@@ -20,9 +22,11 @@ def set_clock(site: Site) -> None:
 
 
 def test_a_clock_that_is_two_days_behind_is_refused_with_a_fix(project: Path) -> None:
-    machine = new_machine(ensure_image("debian-12"))
+    image = ensure_image("debian-12")
+    bundle = make_bundle(project, image, ALL_ROLES)
+    machine = new_machine(image)
     machine.start(clock=shifted(WRONG["behind"]))
-    site = Site(machine, machine.unpack(make_bundle(project, machine, ALL_ROLES)))
+    site = Site(machine, machine.unpack(bundle))
     refused = machine.run(f"{site.bundle}/install.sh", check=False)
     assert refused.returncode == 3, refused.stdout
     assert "minutes before the certificates become valid" in refused.stdout
@@ -38,7 +42,7 @@ def test_a_cluster_works_again_when_the_clock_is_set(installed: Installed, wrong
     wait_for(
         "etcd runs",
         lambda: site.machine.run("systemctl is-active etcd", check=False).returncode == 0,
-        seconds=30 * PATIENCE, pause=5,
+        seconds=patience("a unit"), pause=5,
     )  # fmt: skip
     node = site.machine.run("/opt/k8s/bundle/verify.sh --node --jobs 2 --timeout 60", check=False)
     FIGURES.append(

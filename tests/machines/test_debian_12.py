@@ -5,8 +5,9 @@ The host was hardened: it is no router (sysctl.conf). It had swap on a partition
 
 import pytest
 from support.lab import FIGURES, wait_for
-from support.machine_clusters import Installed, Site, list_swaps
-from support.machines import PATIENCE
+from support.machine_clusters import Site, list_swaps
+from support.machine_disks import Installed
+from support.patience import patience
 
 
 @pytest.fixture(scope="module")
@@ -22,19 +23,22 @@ def check_boot(site: Site, what: str) -> None:
     wait_for(
         "the deployment runs",
         lambda: "1/1" in site.kubectl("get deployment stayer", check=False),
-        seconds=60 * PATIENCE, pause=5,
+        seconds=patience("a pod"), pause=5,
     )  # fmt: skip
 
 
 def test_a_hardened_host_is_refused_with_a_fix_that_works(installed: Installed) -> None:
     wrong = "/etc/sysctl.conf sets net.ipv4.ip_forward = 0 at the next boot, and the node needs 1"
-    assert wrong in installed.refusal
-    assert "set it to 1 there, or remove the line" in installed.refusal
+    assert wrong in installed.seen["refusal"]
+    assert "set it to 1 there, or remove the line" in installed.seen["refusal"]
     assert installed.disk.exists()  # install.sh, then verify.sh, with that line removed
 
 
 def test_swap_of_a_partition_and_of_zram_stays_off(installed: Installed, site: Site) -> None:
-    assert sorted(line.split()[0] for line in installed.swaps) == ["/dev/vdb1", "/dev/zram0"]
+    assert sorted(line.split()[0] for line in installed.seen["swaps"].splitlines()) == [
+        "/dev/vdb1",
+        "/dev/zram0",
+    ]
     assert list_swaps(site.machine) == []  # this is the second boot
 
 

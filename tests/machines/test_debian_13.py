@@ -4,27 +4,15 @@ from pathlib import Path
 
 import pytest
 from support.lab import FIGURES
-from support.machine_clusters import ALL_ROLES, Site, make_bundle
-from support.machines import ensure_image, new_machine
-
-CONTAINERD = (
-    ALL_ROLES.replace(
-        "runtime: {engine: docker, version: 20.10.24}",
-        "runtime: {engine: containerd, version: 1.6.20, runc: 1.1.5, crictl: none}",
-    )
-    .replace("proxy_mode: ipvs", "proxy_mode: iptables")
-    .replace("os: debian-12", "os: debian-13")
-)
-
+from support.machine_clusters import CONTAINERD, Site, make_bundle
+from support.machine_disks import install_simply, keep_disk
+from support.machines import ensure_image
 
 @pytest.fixture(scope="module")
 def site(project: Path) -> Site:
-    machine = new_machine(ensure_image("debian-13"))
-    FIGURES.append(f"debian-13: first boot: {machine.start():.0f} s")
-    site = Site(machine, machine.unpack(make_bundle(project, machine, CONTAINERD)))
-    site.install()
-    site.verify("after the installation")
-    return site
+    image = ensure_image("debian-13")
+    bundle = make_bundle(project, image, CONTAINERD.replace("debian-12", "debian-13"))
+    return keep_disk("debian-13", image, bundle, install_simply).new_site()
 
 
 def test_the_host_has_cgroup_v2_and_rules_in_nftables(site: Site) -> None:

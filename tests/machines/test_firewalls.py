@@ -7,16 +7,14 @@ and from pods.
 import re
 import shlex
 import socket
-from pathlib import Path
 
 import pytest
 from support.lab import wait_for
-from support.machine_clusters import ALL_ROLES, Installed, Site, make_bundle
-from support.machines import PATIENCE, ensure_image, new_machine
+from support.machine_clusters import Site
+from support.machine_disks import Installed
+from support.patience import patience
 
 API, PORTS = 26443, {26443: 6443, 30080: 30080}
-WEB = "create deployment web --image=nginx:1.22"
-NODE_PORT = "create service nodeport web --tcp=80:80 --node-port=30080"
 FIREWALLS = {
     "firewalld": "systemctl enable firewalld",
     "ufw": "ufw allow 22/tcp && ufw --force enable && systemctl enable ufw",
@@ -37,24 +35,12 @@ table inet filter {
 """
 
 
-@pytest.fixture(scope="module")
-def open_host(project: Path) -> Installed:
-    """A host with three firewalls, all of them off, and a web server on it."""
-    machine = new_machine(ensure_image("debian-12-site"))
-    machine.start()
-    site = Site(machine, machine.unpack(make_bundle(project, machine, ALL_ROLES)))
-    site.install()
-    site.kubectl(WEB)
-    site.kubectl(NODE_PORT)
-    site.verify("without a firewall")
-    machine.run(f"printf '%s' {shlex.quote(DROPPING)} >/etc/nftables.conf")
-    return Installed(machine.save_disk("open"), site.bundle, [], "")
-
-
 def answers(port: int) -> bool:
     """Whether a request from outside to the machine's port is answered."""
     try:
-        with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        with socket.create_connection(
+            ("127.0.0.1", port), timeout=patience("an answer")
+        ) as connection:
             connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
             return bool(connection.recv(1))
     except OSError:
@@ -81,18 +67,19 @@ def read_advice(site: Site) -> list[str]:
 def test_the_printed_commands_open_what_the_cluster_needs(
     open_host: Installed, firewall: str
 ) -> None:
-    site = open_host.new_site(image="debian-12-site", ports=PORTS)
+    site = open_host.new_site(ports=PORTS)
     site.verify(f"before {firewall}")
     assert answers(API)
     assert answers(30080)
     assert pod_reaches_the_api(site)
 
+    site.machine.run(f"printf '%s' {shlex.quote(DROPPING)} >/etc/nftables.conf")
     site.machine.run(FIREWALLS[firewall])
     site.machine.reboot()
     wait_for(
         "the API runs",
         lambda: "ok" in site.kubectl("get --raw /healthz", check=False),
-        seconds=60 * PATIENCE,
+        seconds=patience("a unit"),
         pause=5,
     )
     assert not answers(API)
@@ -100,9 +87,9 @@ def test_the_printed_commands_open_what_the_cluster_needs(
 
     for command in read_advice(site):
         site.machine.run(command)
-    wait_for("the API answers outside", lambda: answers(API), seconds=6 * PATIENCE)
-    wait_for("the NodePort answers outside", lambda: answers(30080), seconds=6 * PATIENCE)
-    wait_for("a pod reaches the API", lambda: pod_reaches_the_api(site), seconds=12 * PATIENCE)
+    wait_for("the API answers outside", lambda: answers(API), seconds=patience("a rule"))
+    wait_for("the NodePort answers outside", lambda: answers(30080), seconds=patience("a rule"))
+    wait_for("a pod reaches the API", lambda: pod_reaches_the_api(site), seconds=patience("a rule"))
     site.verify(f"with {firewall}")
 
     if firewall != "nftables":  # its advice leaves it to the owner how rules are kept

@@ -3,7 +3,6 @@
 What the machine had not written to its disk is lost, which no kill of a container shows.
 """
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,13 +10,13 @@ from support.lab import FIGURES
 from support.machine_clusters import (
     ALL_ROLES,
     INSTALL,
-    Installed,
     Site,
     await_line,
     ensure_mirror,
     make_bundle,
 )
-from support.machines import ensure_image, new_machine
+from support.machine_disks import Installed, keep_disk
+from support.machines import Machine, ensure_image, new_machine
 from support.stamped import OLD, stamp
 
 PATCH = "1.20.9"
@@ -42,9 +41,11 @@ RUN = "systemd-run --quiet --collect --unit=install {directory}/install.sh " + I
 @pytest.fixture(scope="module")
 def site(project: Path) -> Site:
     """The machine with its bundle unpacked and nothing installed."""
-    machine = new_machine(ensure_image("debian-12"))
+    image = ensure_image("debian-12")
+    bundle = make_bundle(project, image, ALL_ROLES)
+    machine = new_machine(image)
     machine.start()
-    return Site(machine, machine.unpack(make_bundle(project, machine, ALL_ROLES)))
+    return Site(machine, machine.unpack(bundle))
 
 
 def cut_power_amid(site: Site, directory: str, what: str, moment: str) -> None:
@@ -68,11 +69,15 @@ def upgrade(
     installed: Installed, project: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Installed:
     """The installed machine with the next patch's bundle unpacked."""
-    site = installed.new_site()
     mirror = stamp(tmp_path_factory.mktemp("stamped"), PATCH, ensure_mirror() / "pins.yaml")
-    bundle = make_bundle(project, site.machine, ALL_ROLES.replace(OLD, PATCH), "upgrade", mirror)
-    directory = site.machine.unpack(bundle, "/root/upgrade")
-    return replace(installed, disk=site.machine.save_disk("upgrade"), bundle=directory)
+    description = ALL_ROLES.replace(OLD, PATCH)
+    bundle = make_bundle(project, installed.image, description, "upgrade", mirror)
+    return keep_disk("debian-12-upgrade", installed.image, bundle, bring_upgrade, base=installed)
+
+
+def bring_upgrade(machine: Machine, bundle: Path) -> tuple[str, dict[str, str]]:
+    machine.start()
+    return machine.unpack(bundle, "/root/upgrade"), {}
 
 
 @pytest.mark.parametrize("what", UPGRADE_MOMENTS)

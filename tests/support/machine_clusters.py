@@ -13,8 +13,9 @@ from pathlib import Path
 import yaml
 
 from support.lab import FIGURES, Host, build
-from support.machines import MACHINES, PATIENCE, Machine, ensure_image, new_machine
+from support.machines import MACHINES, Image, Machine
 from support.paths import LAB_CACHE
+from support.patience import patience
 
 ALL_ROLES = """\
 apiVersion: bundler/v1alpha1
@@ -33,6 +34,11 @@ images:
 packages: {os: debian-12, dir: packages, names: NAMES}
 """
 """Every role on one host; kube-proxy in IPVS mode, as in the tutorial."""
+
+CONTAINERD = ALL_ROLES.replace(
+    "runtime: {engine: docker, version: 20.10.24}",
+    "runtime: {engine: containerd, version: 1.6.20, runc: 1.1.5, crictl: none}",
+).replace("proxy_mode: ipvs", "proxy_mode: iptables")
 
 HARDENED = """\
 net.ipv4.ip_forward = 0
@@ -54,8 +60,8 @@ vm.panic_on_oom = 1
 """
 """The sysctl.conf of a hardened host, which is no router."""
 
-INSTALL = "--ready-within 2400 --settle 30"
-VERIFY = "/opt/k8s/bundle/verify.sh --jobs 2 --timeout 1500"
+INSTALL = f"--ready-within {patience('a unit')} --settle {patience('a settled unit')}"
+VERIFY = f"/opt/k8s/bundle/verify.sh --jobs 2 --timeout {patience('a check')}"
 KUBECTL = "/opt/k8s/bin/kubectl --kubeconfig /etc/kubernetes/admin.kubeconfig"
 
 
@@ -70,7 +76,9 @@ class Site:
         """Run install.sh until every unit is ready."""
         start = time.monotonic()
         done = self.machine.run(
-            f"{self.bundle}/install.sh {INSTALL} {options}", check=False, timeout=3600
+            f"{self.bundle}/install.sh {INSTALL} {options}",
+            check=False,
+            timeout=patience("install.sh"),
         )
         assert done.returncode == 0, done.stdout
         assert any(end in done.stdout for end in ("All units are ready", "nothing to do")), (
@@ -82,12 +90,12 @@ class Site:
     def verify(self, what: str) -> str:
         """Check that verify.sh is green, of the cluster and of the host."""
         start = time.monotonic()
-        done = self.machine.run(VERIFY, check=False, timeout=2400)
+        done = self.machine.run(VERIFY, check=False, timeout=patience("verify.sh"))
         FIGURES.append(
             f"{self.machine.image.name}: verify.sh {what}: {time.monotonic() - start:.0f} s"
         )
         assert done.returncode == 0, f"{what}: {done.stdout}"
-        host = self.machine.run(f"{VERIFY} --node", check=False, timeout=2400)
+        host = self.machine.run(f"{VERIFY} --node", check=False, timeout=patience("verify.sh"))
         assert host.returncode == 0, f"{what}: {host.stdout}"
         return done.stdout
 
@@ -97,26 +105,32 @@ class Site:
 
 def make_bundle(
     project: Path,
-    machine: Machine,
+    image: Image,
     description: str,
     name: str = "cluster",
     mirror: Path | None = None,
+    images: Path = LAB_CACHE / "images",
 ) -> Path:
-    """Build the machine's bundle with the packages of its image."""
-    packages = project / "packages"
-    packages.unlink(missing_ok=True)
-    packages.symlink_to(machine.image.directory / "packages")
-    path = project / f"{name}.yaml"
-    brought = (machine.image.directory / "brought").read_text().split()
-    names = [
-        name for name in brought if list(packages.glob(f"{name}_*.deb"))
-    ]  # unless the image has it
-    path.write_text(description.replace("NAMES", json.dumps(names)))
+    """Build the bundle of a machine of this image, with the image's packages.
+
+    A mirror has its pins in pins.yaml. Keys are made once: of the same description the bundle is the same, byte for byte.
+    """
+    directory = project / image.name
+    directory.mkdir(exist_ok=True)
+    for link, target in (
+        ("images", images),
+        ("packages", image.directory / "packages"),
+    ):
+        (directory / link).unlink(missing_ok=True)
+        (directory / link).symlink_to(target)
+    path, output = directory / f"{name}.yaml", directory / name
+    shutil.rmtree(output, ignore_errors=True)
+    path.write_text(description.replace("NAMES", json.dumps(image.list_brought())))
     mirrors = (*([mirror] if mirror else []), ensure_mirror())
     pins = ("--pins", str(mirrors[0] / "pins.yaml"))
     sources = tuple(word for each in mirrors for word in ("--mirror", str(each)))
-    build(path, project / name, cache=MACHINES / "product-cache", sources=(*sources, *pins))
-    return project / name / "machine-machine.tar.gz"
+    build(path, output, cache=MACHINES / "product-cache", sources=(*sources, *pins))
+    return output / "machine-machine.tar.gz"
 
 
 def ensure_mirror() -> Path:
@@ -154,24 +168,6 @@ def _replace_in_archive(program: Path, path: Path) -> None:
             new.addfile(member, content)
 
 
-@dataclass(frozen=True)
-class Installed:
-    """A disk with a cluster on it, and what was seen on the way."""
-
-    disk: Path
-    bundle: str  # its directory on the machine
-    swaps: list[str]  # what was on before
-    refusal: str  # by install.sh, before the host was fixed
-
-    def new_site(
-        self, *, image: str = "debian-12", ports: dict[int, int] | None = None, clock: str = ""
-    ) -> Site:
-        """A machine with a copy of the disk, which is on."""
-        machine = new_machine(ensure_image(image), base=self.disk, ports=ports)
-        machine.start(clock=clock)
-        return Site(machine, self.bundle)
-
-
 def list_swaps(machine: Machine) -> list[str]:
     return machine.output("sed 1d /proc/swaps").splitlines()
 
@@ -183,22 +179,9 @@ def harden(machine: Machine) -> None:
     )
 
 
-def install_on_a_hardened_host(project: Path) -> Installed:
-    """Install every role on Debian 12, as install.sh advises."""
-    machine = new_machine(ensure_image("debian-12"))
-    FIGURES.append(f"debian-12: first boot: {machine.start():.0f} s")
-    harden(machine)
-    site = Site(machine, machine.unpack(make_bundle(project, machine, ALL_ROLES)))
-    swaps = list_swaps(machine)
-    refused = machine.run(f"{site.bundle}/install.sh", check=False)
-    assert refused.returncode == 3, refused.stdout
-    machine.run("sed -i '/ip_forward/d' /etc/sysctl.conf")
-    site.install()
-    site.verify("after the installation")
-    return Installed(machine.save_disk("installed"), site.bundle, swaps, refused.stdout)
-
-
 def await_line(host: Host, condition: str) -> None:
     """Wait on the machine itself until the condition holds."""
-    done = host.run(f"until {condition}; do sleep 0.1; done", check=False, timeout=300 * PATIENCE)
+    done = host.run(
+        f"until {condition}; do sleep 0.1; done", check=False, timeout=patience("a moment")
+    )
     assert done.returncode == 0, f"never: {condition}\n{done.stdout}"

@@ -21,6 +21,7 @@ import pytest
 
 from support.lab import Host, locked, wait_for
 from support.paths import LAB_CACHE, PROJECT
+from support.patience import patience
 
 MACHINES = LAB_CACHE / "machines"
 RUN = MACHINES / "run"
@@ -28,9 +29,6 @@ RUN = MACHINES / "run"
 
 ADDRESS = "10.0.2.15"
 SSH_PORT = 22022
-PATIENCE = 10
-"""How many times longer than on a container host things may take: the processor is emulated."""
-
 KVM_SECONDS = 20
 """How long a kernel may take to its first line, if /dev/kvm is to be used."""
 
@@ -43,15 +41,22 @@ class Image:
     program: str
     console: str
     hardware: tuple[str, ...]
+    processor: str  # emulated
     accelerated: bool
 
     @property
     def directory(self) -> Path:
         return MACHINES / self.name
 
+    def list_brought(self) -> list[str]:
+        """The names of the packages that its bundles bring: those that the image does not have."""
+        names = (self.directory / "brought").read_text().split()
+        return [name for name in names if list((self.directory / "packages").glob(f"{name}_*.deb"))]
 
-PC = ("qemu-system-x86_64", "ttyS0", ("-machine", "q35"), True)
-ARM = ("qemu-system-aarch64", "ttyAMA0", ("-machine", "virt"), False)
+
+PC = ("qemu-system-x86_64", "ttyS0", ("-machine", "q35"), "max", True)
+# Pointers are signed by a quick function: that of the processor takes half of the time.
+ARM = ("qemu-system-aarch64", "ttyAMA0", ("-machine", "virt"), "max,pauth-impdef=on,sve=off", False)
 IMAGES = {
     name: Image(name, *kind)
     for name, kind in {
@@ -83,7 +88,7 @@ def accelerator(image: Image) -> tuple[str, ...]:
     """KVM where a kernel runs with it; /dev/kvm may be there, and run none."""
     if image.accelerated and os.access("/dev/kvm", os.R_OK | os.W_OK) and _boots_with_kvm(image):
         return "-accel", "kvm", "-cpu", "host"
-    return "-accel", "tcg,thread=multi", "-cpu", "max"
+    return "-accel", "tcg,thread=multi", "-cpu", image.processor
 
 
 def _boots_with_kvm(image: Image) -> bool:
@@ -155,14 +160,21 @@ class Machine(Host):
 
         def is_up() -> bool:
             assert self.is_on(), f"QEMU ended:\n{self.console[-3000:]}"
-            done = subprocess.run(
-                self.shell("cat /proc/sys/kernel/random/boot_id"),
-                capture_output=True, text=True, check=False, timeout=120,
-            )  # fmt: skip
+            try:
+                done = subprocess.run(
+                    self.shell("cat /proc/sys/kernel/random/boot_id"),
+                    capture_output=True, text=True, check=False, timeout=patience("an answer"),
+                )  # fmt: skip
+            except subprocess.TimeoutExpired:
+                return False
             return done.returncode == 0 and done.stdout.strip() != but
 
-        wait_for("the machine boots", is_up, seconds=60 * PATIENCE, pause=2)
-        self.run("systemctl is-system-running --wait", check=False, timeout=120 * PATIENCE)
+        wait_for("the machine boots", is_up, seconds=patience("a boot"), pause=2)
+        self.run(
+            "systemctl is-system-running --wait",
+            check=False,
+            timeout=patience("the units of a boot"),
+        )
         return time.monotonic() - start
 
     def is_on(self) -> bool:
@@ -183,14 +195,13 @@ class Machine(Host):
     def power_off(self) -> None:
         self.run("systemctl poweroff", check=False)
         self.hang_up()
-        wait_for("the machine turns off", lambda: not self.is_on(), seconds=30 * PATIENCE)
+        wait_for("the machine turns off", lambda: not self.is_on(), seconds=patience("a shutdown"))
 
-    def save_disk(self, name: str) -> Path:
+    def save_disk(self, target: Path) -> None:
         """Turn it off; keep its disk as a base for others."""
         self.power_off()
-        saved = MACHINES / f"{name}.qcow2"
-        self.disk.replace(saved)
-        return saved
+        target.parent.mkdir(exist_ok=True)
+        self.disk.replace(target)
 
     def hang_up(self) -> None:
         """Close the connection that all commands share."""
@@ -218,9 +229,9 @@ class Machine(Host):
         )
 
     def run(
-        self, command: str, *, check: bool = True, timeout: float = 300 * PATIENCE
+        self, command: str, *, check: bool = True, timeout: float | None = None
     ) -> subprocess.CompletedProcess[str]:
-        return super().run(command, check=check, timeout=timeout)
+        return super().run(command, check=check, timeout=timeout or patience("a command"))
 
 
 def find_process() -> int:
