@@ -34,7 +34,7 @@ main() {
             ;;
         machines)
             need qemu-system-x86_64:qemu-system-x86 qemu-img:qemu-utils mmdebstrap:mmdebstrap mkfs.ext4:e2fsprogs \
-                ssh:openssh-client
+                ssh:openssh-client qemu-system-aarch64:qemu-system-arm debootstrap:debootstrap cpio:cpio
             ;;
         *)
             sed -n '2,9s/^# \{0,1\}//p' "$0" >&2

@@ -35,12 +35,18 @@ install_packages() {
     if ! is_root || ! [ -e /etc/debian_version ]; then fail "missing programs: install${2:-$1}"; fi
     say "installing$1"
     mkdir -p "$LAB_CACHE"
+    tries=40
     # shellcheck disable=SC2086 # one word a package
-    { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $1; } \
-        >"$LAB_CACHE/apt.log" 2>&1 || {
-        tail -5 "$LAB_CACHE/apt.log" >&2
-        fail "apt-get install$1 failed (log: $LAB_CACHE/apt.log)"
-    }
+    until { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $1; } \
+        >"$LAB_CACHE/apt.log" 2>&1; do
+        # Another setup of this machine has the locks: it is waited for, up to ten minutes.
+        tries=$((tries - 1))
+        if [ $tries -le 0 ] || ! grep -Eq 'Could not get lock|Unable to (acquire|lock)' "$LAB_CACHE/apt.log"; then
+            tail -5 "$LAB_CACHE/apt.log" >&2
+            fail "apt-get install$1 failed (log: $LAB_CACHE/apt.log)"
+        fi
+        sleep 15
+    done
 }
 
 # unpack_program PROGRAM PACKAGE: unpack a program of a Debian package into <lab cache>/programs, where
