@@ -24,9 +24,7 @@ def site(project: Path) -> Site:
     done = subprocess.run([script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     made = MACHINES / "arm64"
-    bundle = make_bundle(
-        project, image, ARM64, mirror=made / "mirror", images=made / "images"
-    )
+    bundle = make_bundle(project, image, ARM64, mirror=made / "mirror", images=made / "images")
     return keep_disk("debian-12-arm64", image, bundle, install_simply).new_site()
 
 

@@ -10,22 +10,26 @@ from support.machine_disks import Installed
 from support.machines import ensure_image, new_machine
 from support.patience import patience
 
-WRONG = {"behind": timedelta(days=-2), "ahead": timedelta(days=2)}
+TWO_DAYS = timedelta(days=2)
+WRONG = {
+    "behind": lambda installed: installed.made - TWO_DAYS,  # its keys are that old
+    "ahead": lambda installed: datetime.now(UTC) + TWO_DAYS,
+}
 
 
-def shifted(by: timedelta) -> str:
-    return f"{datetime.now(UTC) + by:%Y-%m-%dT%H:%M:%S}"
+def tell(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%dT%H:%M:%S}"
 
 
 def set_clock(site: Site) -> None:
-    site.machine.run(f"date -u -s '{shifted(timedelta())}'")
+    site.machine.run(f"date -u -s '{tell(datetime.now(UTC))}'")
 
 
-def test_a_clock_that_is_two_days_behind_is_refused_with_a_fix(project: Path) -> None:
+def test_a_clock_that_is_two_days_behind_is_refused_with_a_fix(tmp_path: Path) -> None:
     image = ensure_image("debian-12")
-    bundle = make_bundle(project, image, ALL_ROLES)
+    bundle = make_bundle(tmp_path, image, ALL_ROLES)  # keys of today
     machine = new_machine(image)
-    machine.start(clock=shifted(WRONG["behind"]))
+    machine.start(clock=tell(datetime.now(UTC) - TWO_DAYS))
     site = Site(machine, machine.unpack(bundle))
     refused = machine.run(f"{site.bundle}/install.sh", check=False)
     assert refused.returncode == 3, refused.stdout
@@ -38,7 +42,7 @@ def test_a_clock_that_is_two_days_behind_is_refused_with_a_fix(project: Path) ->
 
 @pytest.mark.parametrize("wrong", WRONG)
 def test_a_cluster_works_again_when_the_clock_is_set(installed: Installed, wrong: str) -> None:
-    site = installed.new_site(clock=shifted(WRONG[wrong]))
+    site = installed.new_site(clock=tell(WRONG[wrong](installed)))
     wait_for(
         "etcd runs",
         lambda: site.machine.run("systemctl is-active etcd", check=False).returncode == 0,

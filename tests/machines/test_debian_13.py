@@ -8,6 +8,7 @@ from support.machine_clusters import CONTAINERD, Site, make_bundle
 from support.machine_disks import install_simply, keep_disk
 from support.machines import ensure_image
 
+
 @pytest.fixture(scope="module")
 def site(project: Path) -> Site:
     image = ensure_image("debian-13")

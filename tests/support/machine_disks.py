@@ -33,6 +33,7 @@ class Installed:
     image: Image
     bundle: str  # its directory on the machine
     digest: str  # of what the disk was made of
+    made: datetime
     seen: dict[str, str]
 
     @property
@@ -61,19 +62,20 @@ def keep_disk(
     if record.exists():
         kept = json.loads(record.read_text())
         if kept["digest"] == digest:
-            FIGURES.extend(f"{figure} (kept, of {kept['made']})" for figure in kept["figures"])
-            return Installed(name, image, kept["bundle"], digest, kept["seen"])
+            made = datetime.fromisoformat(kept["made"])
+            FIGURES.extend(f"{figure} (kept, of {made:%Y-%m-%d})" for figure in kept["figures"])
+            return Installed(name, image, kept["bundle"], digest, made, kept["seen"])
         record.unlink()
     known = len(FIGURES)
     machine = new_machine(image, base=base.disk if base else None)
     directory, seen = steps(machine, bundle)
-    installed = Installed(name, image, directory, digest, seen)
+    installed = Installed(name, image, directory, digest, datetime.now(UTC), seen)
     machine.save_disk(installed.disk)
-    made = {
-        "made": f"{datetime.now(UTC):%Y-%m-%d}", "digest": digest, "bundle": directory,
+    kept = {
+        "made": installed.made.isoformat(), "digest": digest, "bundle": directory,
         "seen": seen, "figures": FIGURES[known:],
     }  # fmt: skip
-    record.write_text(json.dumps(made, indent=2))
+    record.write_text(json.dumps(kept, indent=2))
     return installed
 
 
