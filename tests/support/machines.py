@@ -29,6 +29,9 @@ RUN = MACHINES / "run"
 
 ADDRESS = "10.0.2.15"
 SSH_PORT = 22022
+ENDS = ("Dropping to a shell!", "You are in emergency mode", "Kernel panic")
+"""What the console says where a boot has ended and there is no system."""
+
 KVM_SECONDS = 20
 """How long a kernel may take to its first line, if /dev/kvm is to be used."""
 
@@ -132,6 +135,7 @@ class Machine(Host):
         key = (RUN / "key.pub").read_text().strip()
         line = (
             f"root=/dev/vda rw console={self.image.console} net.ifnames=0 mitigations=off no5lvl {words}"
+            f" rootdelay={patience('a boot')} systemd.default_timeout_start_sec={patience('a unit')}"
             f' "systemd.set_credential=ssh.authorized_keys.root:{key}"'
         )
         forwards = {SSH_PORT: 22, **self.ports}
@@ -160,6 +164,7 @@ class Machine(Host):
 
         def is_up() -> bool:
             assert self.is_on(), f"QEMU ended:\n{self.console[-3000:]}"
+            assert not any(end in self.console for end in ENDS), self.console[-3000:]
             try:
                 done = subprocess.run(
                     self.shell("cat /proc/sys/kernel/random/boot_id"),
