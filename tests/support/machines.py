@@ -134,7 +134,7 @@ class Machine(Host):
         """Turn it on, with the clock of its hardware and more words on its kernel's command line."""
         key = (RUN / "key.pub").read_text().strip()
         line = (
-            f"root=/dev/vda rw console={self.image.console} net.ifnames=0 mitigations=off no5lvl {words}"
+            f"root=/dev/vda rw console={self.image.console} net.ifnames=0 mitigations=off no5lvl no_timer_check {words}"
             f" rootdelay={patience('a boot')} systemd.default_timeout_start_sec={patience('a unit')}"
             f' "systemd.set_credential=ssh.authorized_keys.root:{key}"'
         )
