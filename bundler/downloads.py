@@ -7,14 +7,16 @@ from pathlib import Path
 
 from bundler import log
 from bundler.catalog import Artifact
+from bundler.cluster.addons.manifests import find_kustomization
 from bundler.cluster.plan import ClusterPlan
 from bundler.formats.image_references import full_name
 from bundler.progress import DownloadProgress
-from bundler.project import Inputs, Project, load, resolve
-from bundler.sources.fetch import FetchOptions, ensure_artifacts, run_jobs
+from bundler.project import Inputs, Project, load, make_fetch_options, resolve
+from bundler.sources.fetch import ensure_artifacts, run_jobs
 from bundler.sources.images.pull import Puller, list_cached
 from bundler.sources.images.resolve import propose_images
 from bundler.sources.images.wanted import open_files
+from bundler.sources.kustomize import find_kubectl, find_machine
 from bundler.sources.lock import first_uses, refuse_first_uses, write_lock
 from bundler.sources.lock_update import (
     LockChange,
@@ -22,12 +24,10 @@ from bundler.sources.lock_update import (
     make_lock,
     propose_artifacts,
 )
-from bundler.sources.mirrors import parse_mirror
 from bundler.sources.packages.locked import is_fetched_entry, to_file
 from bundler.sources.packages.resolve import propose_packages
 from bundler.sources.resolved import Resolved
 from bundler.sources.sidecars import find_cached_sidecars
-from bundler.sources.transport import make_session
 from bundler.sources.trust import find_key
 
 
@@ -75,13 +75,22 @@ def update_lock(
 def list_files(project: Project, resolved: Resolved) -> tuple[Artifact, ...]:
     """List every file that a cluster downloads; sends no request.
 
-    These are upstream files, the packages of the lock, the blobs of images whose manifests are in
-    the cache, and the checksums and signatures that `bundler lock` fetched.
+    These are upstream files, programs of the build, the packages of the lock, the blobs of images
+    whose manifests are in the cache, and the checksums and signatures that `bundler lock` fetched.
     """
     cache = project.inputs.cache
     blobs = {file.digest: file for image in resolved.images for file in list_cached(image, cache)}
     sidecars = _list_sidecars(project, resolved)
-    return (*_list_files_with_url(project, resolved), *sidecars, *blobs.values())
+    tools = list_tools(project)
+    return (*_list_files_with_url(project, resolved), *tools, *sidecars, *blobs.values())
+
+
+def list_tools(project: Project) -> tuple[Artifact, ...]:
+    """List the programs that only the build runs: kubectl, for kustomizations."""
+    if not any(find_kustomization(addon.manifests) for addon in project.cluster.addons):
+        return ()
+    artifact, _ = find_kubectl(project.cluster, project.lock, find_machine())
+    return (artifact,)
 
 
 def list_local_digests(project: Project, resolved: Resolved) -> frozenset[str]:
@@ -112,18 +121,6 @@ def warn_about_first_uses(project: Project, resolved: Resolved) -> None:
 def make_puller(inputs: Inputs, progress: DownloadProgress, *, refresh: bool = False) -> Puller:
     """Make the client that pulls images into the cache."""
     return Puller(make_fetch_options(inputs, progress), inputs.registries, refresh=refresh)
-
-
-def make_fetch_options(inputs: Inputs, progress: DownloadProgress) -> FetchOptions:
-    """Make the options of all downloads."""
-    return FetchOptions(
-        cache=inputs.cache,
-        mirrors=tuple(map(parse_mirror, inputs.mirrors)),
-        offline=inputs.offline,
-        jobs=inputs.jobs,
-        progress=progress,
-        session=make_session(inputs.ca_file),
-    )
 
 
 def _list_files_with_url(project: Project, resolved: Resolved) -> tuple[Artifact, ...]:

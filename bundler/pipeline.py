@@ -22,7 +22,7 @@ from bundler.catalog import Artifact
 from bundler.catalog.lifecycles import READ
 from bundler.cluster.plan import NodePlan, assign_pod_subnets, worker_names
 from bundler.cluster.schema import Cluster, Role
-from bundler.downloads import make_fetch_options, make_puller, warn_about_first_uses
+from bundler.downloads import make_puller, warn_about_first_uses
 from bundler.errors import ConfigError
 from bundler.files import LEFTOVER_AGE, check_space, ensure_directory, remove_leftovers
 from bundler.formats.volumes import Written
@@ -43,6 +43,7 @@ from bundler.project import (
     Project,
     check_state,
     load,
+    make_fetch_options,
     read_source_date,
     record_state,
     resolve,

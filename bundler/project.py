@@ -6,12 +6,14 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from bundler import log
 from bundler.bundle.front import BundleFront
 from bundler.cache.store import Cache
 from bundler.catalog.lifecycles import READ
+from bundler.cluster.addons.planned import plan_addons
+from bundler.cluster.addons.proof import ImageUse, list_uses
 from bundler.cluster.loader import Loaded, load_cluster
 from bundler.cluster.plan import ClusterPlan, make_plan
 from bundler.cluster.schema import Cluster
@@ -20,12 +22,18 @@ from bundler.errors import ConfigError, OutputError, PkiError
 from bundler.files import write_atomically
 from bundler.formats.bounded_yaml import read_bytes
 from bundler.paths import default_state
+from bundler.progress import DownloadProgress
 from bundler.render.site_files import list_collisions
 from bundler.sources.images.options import RegistryOptions
+from bundler.sources.images.wanted import list_digests
 from bundler.sources.limits import PARALLEL_DOWNLOADS
 from bundler.sources.lock import Lock, format_lock, lock_path, parse_lock
+from bundler.sources.mirrors import parse_mirror
 from bundler.sources.resolved import Resolved, resolve_sources
 from bundler.state.state_id import SHOWN, read_state_id
+
+if TYPE_CHECKING:
+    from bundler.sources.download import FetchOptions
 
 CHECK_PARTS = "check what changed, then run: bundler lock"
 
@@ -57,6 +65,7 @@ class Project:
     lock: Lock | None
     digests: Mapping[str, str]  # input file → SHA-256 of the bytes that were read
     parts: Mapping[str, str] = field(default_factory=dict)  # of those, what cluster.yaml names
+    image_uses: tuple[ImageUse, ...] = ()  # each image, and each place that it comes from
 
     @property
     def lock_path(self) -> Path:
@@ -69,28 +78,46 @@ class Project:
         return self.inputs.state or default_state(self.inputs.description, self.cluster.name)
 
 
-def load(inputs: Inputs, *, quiet: bool = False) -> Project:
+def load(inputs: Inputs, *, quiet: bool = False, unproved: bool = False) -> Project:
     """Read and validate cluster.yaml, the pins and the lock; raises ConfigError.
 
-    `quiet` leaves out the warnings about cluster.yaml, which are about what a build makes of it.
+    With `unproved`, images that cannot be proved to be carried are no error. `quiet` leaves out the
+    warnings about cluster.yaml, which are about what a build makes of it.
     """
     today = max(datetime.now(UTC).date(), READ)
-    loaded = load_cluster(inputs.description, inputs.pins, today=today)
+    path = lock_path(inputs.description)
+    content = _read_lock_bytes(path)
+
+    def render(folder: Path, cluster: Cluster) -> bytes:
+        from bundler.sources.kustomize import render_kustomization  # noqa: PLC0415 - slow to import
+
+        lock = parse_lock(content, path) if content is not None else None
+        with DownloadProgress() as progress:
+            options = make_fetch_options(inputs, progress)
+            return render_kustomization(folder, cluster, lock, options)
+
+    loaded = load_cluster(
+        inputs.description, inputs.pins, today=today, render=render, unproved=unproved
+    )
     refused = list_refused(loaded, today) if inputs.strict else {}
     for warning in () if quiet else loaded.warnings:
         if warning not in refused:
             log.warning(warning)
     if refused:
         raise_refused(refused)
-    path = lock_path(inputs.description)
-    content = _read_lock_bytes(path)
+    lock = parse_lock(content, path) if content is not None else None
     parts = _name_parts(loaded.digests)
     digests = {
         **parts,
         "cluster.lock.yaml": sha256(content).hexdigest() if content is not None else None,
         "pins.yaml": loaded.pins_sha256,
     }
-    plan = make_plan(loaded.cluster)
+    image_digests = list_digests(lock) if lock else {}
+    plan = make_plan(
+        loaded.cluster,
+        plan_addons(loaded.cluster, loaded.addons.objects, image_digests),
+        image_digests,
+    )
     if collisions := [
         locate(loaded.root, ("nodes", index, "files", file)).describe(
             f"bundler has a file of its own at {file}: choose another path"
@@ -102,9 +129,25 @@ def load(inputs: Inputs, *, quiet: bool = False) -> Project:
         inputs=inputs,
         cluster=loaded.cluster,
         plan=plan,
-        lock=parse_lock(content, path) if content is not None else None,
+        lock=lock,
         digests={name: digest for name, digest in digests.items() if digest is not None},
         parts={name: digest for name, digest in parts.items() if name != "cluster.yaml"},
+        image_uses=list_uses(loaded.cluster, loaded.addons.found),
+    )
+
+
+def make_fetch_options(inputs: Inputs, progress: DownloadProgress) -> "FetchOptions":
+    """Make the options of all downloads."""
+    from bundler.sources.download import FetchOptions  # noqa: PLC0415 - slow to import
+    from bundler.sources.transport import make_session  # noqa: PLC0415
+
+    return FetchOptions(
+        cache=inputs.cache,
+        mirrors=tuple(map(parse_mirror, inputs.mirrors)),
+        offline=inputs.offline,
+        jobs=inputs.jobs,
+        progress=progress,
+        session=make_session(inputs.ca_file),
     )
 
 

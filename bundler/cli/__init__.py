@@ -14,6 +14,7 @@ init.py            bundler init
 schema.py          bundler schema
 check.py           bundler check
 show.py            bundler show
+images.py          bundler images
 fetch.py           bundler fetch, bundler lock
 build.py           bundler build, bundler render
 keygen.py          bundler keygen

@@ -37,6 +37,11 @@ COMMANDS: dict[str, CommandRow | GroupRow] = {
         " from.",
         examples=("bundler show worker1", "bundler show worker1 -c sites/lab.yaml --json"),
     ),
+    "images": CommandRow(
+        target="images:images_command",
+        help="List every image that the bundles carry, and the place that it comes from.",
+        examples=("bundler images", "bundler images --why nginx:1.27"),
+    ),
     "lock": CommandRow(
         target="fetch:lock_command",
         help="Write cluster.lock.yaml: the URL, size and digest of every file that a build takes.",
@@ -285,7 +290,7 @@ COMMANDS: dict[str, CommandRow | GroupRow] = {
 }
 
 PANELS: dict[str, tuple[str, ...]] = {
-    "Describe a cluster": ("init", "check", "show", "explain", "schema", "versions"),
+    "Describe a cluster": ("init", "check", "show", "images", "explain", "schema", "versions"),
     "Build": ("lock", "fetch", "build", "render", "keygen", "verify", "inspect"),
     "Compare": ("diff", "plan", "audit"),
     "Keys and access": ("certs", "admin", "tokens", "secrets", "seal", "state"),

@@ -15,6 +15,7 @@ VERSIONS = {
     "check": 1,
     "examples": 1,
     "fetch": 1,
+    "images": 1,
     "lock": 1,
     "show": 1,
     "verify": 1,

@@ -8,6 +8,7 @@ schema_nodes.py         the same: nodes, their roles and files, `extra`
 schema_policy.py        the same: tls, admission, authentication, authorization
 schema_audit.py         the same: audit
 schema_encryption.py    the same: encryption
+schema_addons.py        the same: addons
 inputs.py               the same: images, upstream files and their signers, OS packages
 values.py               types of single values
 keys.py                 every key with type, default and description: the reference and `explain`
@@ -34,6 +35,7 @@ cis.py                  checks of the CIS benchmark, and what each one needs
 profile.py              what `profile` sets, and what contradicts it
 weakenings.py           settings that weaken the cluster
 lifecycle.py            release lines that upstream no longer maintains
+addons/                 what the control planes apply, and the images in it
 images.py               images that the cluster needs, and checks of `images`
 os_packages.py          distributions and OS packages, and checks of `packages`
 accepted.py             flags and fields that the real programs accept, by minor
@@ -46,5 +48,6 @@ node_labels.py          labels, annotations and taints of Nodes
 handlers.py             runtime handlers: other programs than runc, and their RuntimeClasses
 site_files.py           files of a site, and the places that are not theirs
 host_needs.py           kernel settings and open ports of a node
+planned_addons.py       an add-on as hosts have it
 plan.py                 Cluster → ClusterPlan: the desired state, with every default set
 """

@@ -91,6 +91,19 @@ The first of the encryption providers encrypts; all of them decrypt, in every mi
 upgraded to 1.30, API servers of both read what both write.
 """
 
+APPLY_FLAGS = {
+    "1.14": "--validate=false",
+    "1.22": "--validate=false --server-side --force-conflicts --field-manager=bundler",
+}
+"""First minor → how kubectl applies add-ons.
+
+Server-side apply is GA from 1.22 on. As beta it refuses ports without `protocol` (seen with 1.20:
+"omits key field"), so before a client compares with an annotation of the object.
+"""
+
+DIFF_FLAGS = {"1.14": "", "1.22": "--server-side --force-conflicts --field-manager=bundler"}
+"""The same for kubectl diff."""
+
 SNAPSHOT_TOOLS = {"3.2": "etcdctl", "3.6": "etcdutl"}
 """etcd's program that reads and restores snapshots: etcdctl, from etcd 3.6 on only etcdutl."""
 
@@ -165,6 +178,7 @@ UNITS: tuple[Row, ...] = (
     ("kube-nginx.service", Role.LOAD_BALANCER, None),
     ("kube-keepalived.service", Role.LOAD_BALANCER, "nginx-keepalived"),
     ("kube-apply.service", Role.CONTROL_PLANE, None),
+    ("kube-addons.service", Role.CONTROL_PLANE, None),
     ("kube-rotation.service", Role.CONTROL_PLANE, None),
     ("kube-csr-approver.service", Role.CONTROL_PLANE, None),
     ("kube-node-remover.service", Role.CONTROL_PLANE, None),
@@ -244,6 +258,7 @@ RUNTIME_PATHS: tuple[Row, ...] = (
     ("/var/log/kubernetes", Role.CONTROL_PLANE, None),
     ("/var/lib/kube-csr-approver", Role.CONTROL_PLANE, None),
     ("/var/lib/kube-node-labeler", Role.CONTROL_PLANE, None),
+    ("/var/lib/kube-addons", Role.CONTROL_PLANE, None),
     ("{kubelet_root}", Role.CONTROL_PLANE, None),
     ("{kubelet_root}", Role.WORKER, None),
     ("/var/lib/cni", Role.WORKER, None),

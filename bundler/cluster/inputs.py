@@ -39,11 +39,11 @@ class Image(Model):
         default=None,
         description="Only workers with this CPU architecture get the image. Default: all workers.",
     )
-    use: Literal["pause", "verify", "coredns", "metrics-server"] | None = Field(
+    use: Literal["pause", "verify", "coredns", "metrics-server", "addon"] | None = Field(
         default=None,
         description="What the cluster uses the image for. `verify` is a web server on port 80 that"
-        " verify.sh runs in its test pods. Default: decided by the image's name, such as `pause` of"
-        " registry.k8s.io/pause.",
+        " verify.sh runs in its test pods; `addon` is for none of these. Default: decided by the"
+        " image's name, such as `pause` of registry.k8s.io/pause.",
     )
 
 

@@ -2,7 +2,7 @@
 
 import operator
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -11,6 +11,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from bundler.catalog.lifecycles import Lifecycle
+from bundler.cluster.addons.manifests import Render
+from bundler.cluster.addons.read import ReadAddons, read_addons
 from bundler.cluster.audit_policy import AuditPolicy, check_audit_policy
 from bundler.cluster.audit_syslog import check_syslog
 from bundler.cluster.checks import check_cluster
@@ -55,6 +57,7 @@ class Loaded:
     digests: Mapping[str, str]  # file, as seen from the directory of cluster.yaml → SHA-256
     pins_sha256: str | None
     root: Value  # everything that is written, each node with what it inherits
+    addons: ReadAddons = field(default_factory=ReadAddons)
 
 
 class _Named(Model):
@@ -80,10 +83,19 @@ class _Message:
         return self.place.describe(f"{self.text}{where}")
 
 
-def load_cluster(path: Path, pins: Path | None = None, *, today: date | None = None) -> Loaded:
+def load_cluster(
+    path: Path,
+    pins: Path | None = None,
+    *,
+    today: date | None = None,
+    render: Render | None = None,
+    unproved: bool = False,
+) -> Loaded:
     """Read cluster.yaml, with pins in place of its `artifacts`; ConfigError lists every error.
 
-    Release lines that have ended by `today` are warnings; without it no date is compared.
+    Release lines that have ended by `today` are warnings; without it no date is compared. `render`
+    makes the objects of kustomizations; without it the manifests of add-ons are not read. With
+    `unproved`, images that cannot be proved to be carried are warnings.
     """
     description = read_description(path, RULES, read_cell)
     fleet = expand(description)
@@ -96,8 +108,11 @@ def load_cluster(path: Path, pins: Path | None = None, *, today: date | None = N
         _check_unused(node, faults)
     if cluster is None or faults:
         raise ConfigError(_format(faults, path))
-    cluster = add_needed(_resolve_files(cluster, root))
-    messages = tuple(_gather(_check(cluster, root, today)))
+    cluster, addons = add_needed(_resolve_files(cluster, root)), ReadAddons()
+    if render:
+        cluster, addons = read_addons(cluster, render, path.absolute().parent, unproved=unproved)
+    found = (*_check(cluster, root, today), *_place(addons.problems, cluster, root))
+    messages = tuple(_gather(found))
     errors = [each for each in messages if each.problem and each.problem.is_error]
     if errors:
         raise ConfigError(_format(errors, path))
@@ -108,10 +123,15 @@ def load_cluster(path: Path, pins: Path | None = None, *, today: date | None = N
         (*problems, *unused),
         {line: problem.weakening for line, problem in problems.items() if problem.weakening},
         {line: problem.ended for line, problem in problems.items() if problem.ended},
-        digests=description.digests,
+        digests={**description.digests, **addons.digests},
         pins_sha256=pins_document.sha256 if pins_document else None,
         root=root,
+        addons=addons,
     )
+
+
+def _place(problems: Iterable[Problem], cluster: Cluster, root: Value) -> Iterator[_Message]:
+    return (_make_message(problem, problem.path, cluster, root) for problem in problems)
 
 
 def read_cluster_name(path: Path) -> str:

@@ -20,6 +20,7 @@ from bundler.cluster.components import (
 )
 from bundler.cluster.inputs import Image
 from bundler.cluster.node_labels import NodeMark, list_marks, registers_tainted
+from bundler.cluster.planned_addons import PlannedAddon
 from bundler.cluster.policy import list_policy_features
 from bundler.cluster.schema import (
     Cluster,
@@ -78,6 +79,9 @@ class ClusterPlan:
     service_ip: IPv4Address  # the kubernetes Service: first address of the service CIDR
     dns_ip: IPv4Address  # cluster DNS: second address of the service CIDR
     etcd_version: str
+    addons: tuple[PlannedAddon, ...] = field(default=(), compare=False)  # in order
+    image_digests: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """Image → the digest by which pods of add-ons name it, as the lock has it."""
 
     @property
     def name(self) -> str:
@@ -137,6 +141,7 @@ def features_of(cluster: Cluster) -> frozenset[str]:
             "metrics-server": cluster.metrics_server is not None,
             "cis": cluster.profile is not None,
             "stig": cluster.profile == "stig",
+            "addons": bool(cluster.addons),
             "tls-1.3": cluster.tls.min_version == "TLS1.3",
             "tls-suites": cluster.tls.cipher_suites is not None,
             "handlers": any(
@@ -183,7 +188,11 @@ def choose_cgroup_driver(cluster: Cluster) -> str:
     )
 
 
-def make_plan(cluster: Cluster) -> ClusterPlan:
+def make_plan(
+    cluster: Cluster,
+    addons: tuple[PlannedAddon, ...] = (),
+    image_digests: Mapping[str, str] | None = None,
+) -> ClusterPlan:
     """The desired state, without the pod subnets, which the state directory assigns."""
     endpoint = cluster.control_plane.endpoint
     is_local = isinstance(cluster.control_plane.load_balancer, NodeLocal)
@@ -217,6 +226,8 @@ def make_plan(cluster: Cluster) -> ClusterPlan:
         service_ip=service + 1,
         dns_ip=service + 2,
         etcd_version=choose_etcd(cluster),
+        addons=addons,
+        image_digests=image_digests or {},
     )
 
 

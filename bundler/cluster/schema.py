@@ -12,6 +12,7 @@ from pydantic import Field
 
 from bundler.cluster.inputs import Image, Packages, Pin, UpstreamKey
 from bundler.cluster.schema_audit import Audit
+from bundler.cluster.schema_addons import Addon
 from bundler.cluster.schema_encryption import Encryption
 from bundler.cluster.schema_network import (
     ControlPlane,
@@ -41,6 +42,7 @@ from bundler.cluster.schema_settings import (
     Upgrade,
 )
 from bundler.cluster.values import (
+    Acknowledged,
     DnsLabel,
     Joins,
     Model,
@@ -177,8 +179,20 @@ class Cluster(Model):
     images: Annotated[tuple[Image, ...], Joins("ref")] = Field(
         default=(),
         description="Container images that every worker gets. Images that the cluster itself needs"
-        " (pause, CoreDNS, metrics-server) are added from their upstream registry unless they are"
-        " listed here.",
+        " (pause, CoreDNS, metrics-server) and those that `addons` name are added from their"
+        " registry unless they are listed here.",
+    )
+    images_not_needed: Annotated[tuple[Acknowledged, ...], Joins()] = Field(
+        default=(),
+        description="What looks like an image in `addons` and is none, or is not needed; and"
+        " workloads that start pods of their own, whose images you have added to `images`."
+        " `bundler images` lists what cannot be proved."
+        " Example: `[quay.example/tools/debug:1.0, Deployment/cert-manager/cert-manager]`.",
+    )
+    addons: Annotated[tuple[Addon, ...], Joins("name")] = Field(
+        default=(),
+        description="What the control planes apply to the cluster: manifests with the images that"
+        " they name. Example: `[{name: policies, manifests: addons/policies/}]`.",
     )
     artifacts: dict[str, Pin] = Field(
         default_factory=dict,

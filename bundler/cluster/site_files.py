@@ -33,6 +33,7 @@ OWNED = (
     "/opt/containerd",
     "/opt/k8s",
     "/var/lib/bundler",
+    "/var/lib/kube-addons",
     "/var/lib/kube-csr-approver",
     "/var/lib/kube-node-labeler",
     "/var/log/kubernetes",

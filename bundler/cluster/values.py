@@ -298,6 +298,11 @@ PackageMirror = Annotated[
 ImageReference = Annotated[
     str, Field(min_length=1), AfterValidator(_check_reference), Kind("image reference")
 ]
+Acknowledged = Annotated[
+    str,
+    Field(pattern=r"^[A-Za-z0-9][-A-Za-z0-9_.:/@]{0,511}$"),
+    Kind("image or KIND/NAMESPACE/NAME"),
+]
 SignatureUrl = Annotated[str, AfterValidator(_check_signature_url), Kind("URL")]
 Calendar = Annotated[
     str,

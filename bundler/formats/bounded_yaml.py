@@ -7,7 +7,7 @@ visible characters: what a reviewer of the file sees is what is rendered.
 
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -46,6 +46,8 @@ class Bounds:
 
 
 BOUNDS = Bounds()
+MANIFESTS = Bounds(size=16 << 20, values=2_000_000, characters=64 << 20, depth=100)
+"""Of Kubernetes manifests: the definitions of one operator's custom resources have megabytes."""
 
 
 class Kind(Enum):
@@ -114,6 +116,19 @@ def read_document(text: str, bounds: Bounds = BOUNDS) -> Document:
     if construction.faults:
         raise YamlError(*(construction.faults[place] for place in sorted(construction.faults)))
     return Document(data, construction.places, construction.raw)
+
+
+def read_manifests(text: str) -> Iterator[Document]:
+    """Read each document of Kubernetes manifests; YamlError has every fault of the first wrong one.
+
+    As kubectl reads them: texts may have several lines, and dates and sexagesimal numbers are text.
+    """
+    for root in compose_documents(text, MANIFESTS):
+        construction = _Construction(scalars=MANIFEST_SCALARS, has_lines=True)
+        data = construction.construct(root, ())
+        if construction.faults:
+            raise YamlError(*(construction.faults[place] for place in sorted(construction.faults)))
+        yield Document(data, construction.places, construction.raw)
 
 
 def read_bytes(path: Path, bounds: Bounds = BOUNDS) -> bytes:
@@ -246,6 +261,8 @@ class _Construction:
     raw: dict[YamlPath, str] = field(default_factory=dict)
     faults: dict[tuple[int, int], Fault] = field(default_factory=dict)
     merged: dict[int, dict[str, tuple[Node, Node]]] = field(default_factory=dict)
+    scalars: Mapping[str, Callable[[str], Any]] = field(default_factory=lambda: SCALARS)
+    has_lines: bool = False  # every text may have several lines
 
     def construct(self, node: Node, path: YamlPath) -> Any:
         """Make the data of a node; an alias becomes a copy of what it stands for."""
@@ -263,14 +280,15 @@ class _Construction:
         return data
 
     def _construct_scalar(self, node: Node, path: YamlPath) -> Any:
-        if node.tag not in SCALARS:
+        if node.tag not in self.scalars:
             return self._refuse_tag(node, path)
-        if text := _refuse_hidden(_leave_out_lines(node.content, path)):
+        hidden = _find_raw(node.content) if self.has_lines else _leave_out_lines(node.content, path)
+        if text := _refuse_hidden(hidden):
             return self._refuse(node, path, text)
         if node.tag not in {TEXT, f"{TAG}null"}:
             self.raw[path] = node.content
         try:
-            return SCALARS[node.tag](node.content)
+            return self.scalars[node.tag](node.content)
         except (ValueError, LookupError) as error:
             return self._refuse(node, path, f"{_shorten(node.content)}: {error}")
 
@@ -345,6 +363,11 @@ def _refuse_key(key: Node, own: dict[str, tuple[Node, Node]]) -> str:
     return ""
 
 
+def _find_raw(text: str) -> str:
+    found = RAW.search(text)
+    return found[0][0] if found else ""
+
+
 def _leave_out_lines(text: str, path: YamlPath) -> str:
     """The text without the line breaks and tabs of a file that it becomes: a reviewer sees them."""
     is_file = path[-3:-2] == (FILES,) and path[-1] == CONTENT
@@ -414,3 +437,10 @@ SCALARS: dict[str, Callable[[str], Any]] = {
     f"{TAG}timestamp": _refuse_date,
 }
 """Tag of a scalar → how its text is read; other tags are refused."""
+
+MANIFEST_SCALARS = SCALARS | {
+    f"{TAG}timestamp": str,
+    f"{TAG}int": lambda text: text if ":" in text else _read_integer(text),
+    f"{TAG}float": lambda text: text if ":" in text else _read_float(text),
+}
+"""The same in Kubernetes manifests."""

@@ -4,6 +4,7 @@ node.py              overlays + context → tree
 context.py           the values that templates can use
 registries.py        hosts.toml for containerd
 policy.py            the values for the policy of a cluster
+addons.py            the add-ons of cluster.yaml, as files of control planes
 audit.py             the audit policy of a site
 site_files.py        files of a site, and their table
 cis.py               the checks of a host, and how to run kube-bench there

@@ -7,8 +7,9 @@ from fnmatch import fnmatchcase
 from bundler.cluster.plan import ClusterPlan, NodePlan, images_of
 from bundler.cluster.schema import Containerd, Role
 from bundler.errors import ArtifactError
-from bundler.formats.bounded_yaml import Kind, Node, compose_documents
+from bundler.formats.bounded_yaml import MANIFESTS, Kind, Node, compose_documents
 from bundler.formats.image_references import parse_reference
+from bundler.render.images import list_names
 from bundler.render.tree import Tree
 
 ImageName = tuple[int, str]
@@ -38,6 +39,8 @@ def _make_explainer(plan: ClusterPlan, node: NodePlan) -> Callable[[str], str]:
     has_digests = isinstance(plan.cluster.runtime, Containerd)
 
     def explain(text: str) -> str:
+        if text in plan.cluster.images_not_needed:
+            return ""
         try:
             reference = parse_reference(text)
         except ValueError as error:
@@ -53,10 +56,11 @@ def _make_explainer(plan: ClusterPlan, node: NodePlan) -> Callable[[str], str]:
     return explain
 
 
-def _list_names(plan: ClusterPlan, node: NodePlan) -> set[str | None]:
+def _list_names(plan: ClusterPlan, node: NodePlan) -> set[str]:
     """List the names that pods can use for the images on the node."""
     references = [parse_reference(image.ref) for image in images_of(plan, node)]
-    return {name for reference in references for name in (reference.name, reference.by_digest)}
+    digests = plan.image_digests
+    return {n for each in references for n in list_names(each, digests.get(each.name))}
 
 
 def _list_references(tree: Tree) -> Iterator[tuple[str, int, str]]:
@@ -74,7 +78,7 @@ def _find_in_manifest(text: str) -> Iterator[ImageName]:
     """Yield every `image:` of a Kubernetes manifest, at any depth and of any kind."""
     if not re.search(r"\bimage['\"]?\s*:", text):
         return  # most manifests name no image, and parsing is slow
-    for document in compose_documents(text):
+    for document in compose_documents(text, MANIFESTS):
         yield from _walk(document)
 
 

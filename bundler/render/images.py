@@ -11,6 +11,7 @@ containerd reads index.json.
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 from bundler.cache.payload import Payload
 from bundler.cluster.plan import ClusterPlan, NodePlan
@@ -48,7 +49,8 @@ def make_image_files(plan: ClusterPlan, node: NodePlan, files: ImageFiles) -> It
         name = directory_name(needed.reference)
         for blob in _list_blobs(image, needed.reference.name, files):
             blobs.setdefault(blob.path, blob)
-        yield from _list_contents(image, needed.reference, name)
+        pinned = plan.image_digests.get(needed.reference.name)
+        yield from _list_contents(image, needed.reference, name, pinned)
         lines.append(f"{name}\t{needed.reference.name}\t{image.image_id}\t{_kibibytes(image)}\n")
     yield from blobs.values()
     if lines:
@@ -73,15 +75,18 @@ def _list_blobs(image: StoredImage, name: str, files: ImageFiles) -> Iterator[Fi
         yield File(path=f"{BLOBS}/{hexadecimal}", mode=0o644, content=content, origin=name)
 
 
-def _list_contents(image: StoredImage, reference: Reference, name: str) -> Iterator[File]:
+def _list_contents(
+    image: StoredImage, reference: Reference, name: str, pinned: str | None
+) -> Iterator[File]:
     """Yield the indices of an image, and the list of its blobs."""
+    names = list_names(reference, pinned)
     manifest = image.manifest
     descriptors = (manifest.descriptor, manifest.config, *manifest.layers)
     digests = dict.fromkeys(descriptor.hexadecimal for descriptor in descriptors)
     contents = {
         "blobs": "".join(f"{digest}\n" for digest in digests).encode(),
         "oci-layout": LAYOUT,
-        "index.json": _make_index(manifest.descriptor, reference),
+        "index.json": _make_index(manifest.descriptor, names),
         "manifest.json": dump([
             {
                 "Config": _blob_name(manifest.config),
@@ -95,9 +100,17 @@ def _list_contents(image: StoredImage, reference: Reference, name: str) -> Itera
         yield File(path=path, mode=0o644, content=content, origin=reference.name)
 
 
-def _make_index(manifest: Descriptor, reference: Reference) -> bytes:
-    """Make index.json with every name for containerd: pods may also use the digest."""
-    names = [name for name in (reference.name, reference.by_digest) if name]
+def list_names(reference: Reference, pinned: str | None) -> tuple[str, ...]:
+    """The names by which containerd has an image: pods may also use the digest.
+
+    `pinned` is the digest by which pods of add-ons name it.
+    """
+    whole = reference if reference.digest or not pinned else replace(reference, digest=pinned)
+    return tuple(name for name in (whole.name, whole.by_digest) if name)
+
+
+def _make_index(manifest: Descriptor, names: tuple[str, ...]) -> bytes:
+    """Make index.json with every name for containerd."""
     manifests = [
         describe(manifest) | {"annotations": {"io.containerd.image.name": name}} for name in names
     ]

@@ -10,6 +10,7 @@ from bundler.files import SECRET_MODE
 from bundler.formats.secret_shapes import find_secret_marker
 from bundler.overlays.files import RENDERED, OverlayFile, list_fetched, list_files
 from bundler.overlays.templating import NeedsStateError, render_template
+from bundler.render.addons import make_addon_files
 from bundler.render.audit import make_audit_files
 from bundler.render.bundle_manifest import ContentSource
 from bundler.render.context import Secrets, make_context
@@ -91,7 +92,7 @@ def _list_programs(plan: ClusterPlan, node: NodePlan, payloads: Payloads) -> Ite
 
 def _list_site_files(plan: ClusterPlan, node: NodePlan) -> Iterator[File]:
     """Yield the files that are made of cluster.yaml and files that it names, without templates."""
-    for make in (make_registry_files, make_audit_files, make_policy_files):
+    for make in (make_registry_files, make_audit_files, make_policy_files, make_addon_files):
         yield from map(_check_open, make(plan, node))
     yield from map(_check_open, make_site_files(node))
 

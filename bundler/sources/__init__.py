@@ -2,6 +2,7 @@
 
 artifacts.py         which upstream files a cluster needs, with which digests
 lock.py              cluster.lock.yaml: its format, read and write
+kustomize.py         render kustomizations with kubectl, without a network
 lock_update.py       make and update the lock; report drift
 resolved.py          all files, images and packages with their digests, before a download
 payloads.py          all large files fetched, and compressed once

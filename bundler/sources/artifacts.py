@@ -21,6 +21,7 @@ from bundler.catalog import (
 from bundler.cluster.components import minor_of
 from bundler.cluster.inputs import Pin
 from bundler.cluster.plan import ClusterPlan, choose_flannel, runtime_versions
+from bundler.cluster.schema import Cluster
 from bundler.errors import ArtifactError
 from bundler.overlays.files import list_fetched
 from bundler.sources.limits import MAX_PACKAGE
@@ -97,6 +98,25 @@ def resolve_artifacts(
             " over a connection that you trust, and add it to cluster.yaml; or run bundler lock",
         )
     return chosen
+
+
+def find_pinned(
+    cluster: Cluster, lock: Lock | None, component: str, version: str, arch: str
+) -> Artifact:
+    """The file of a build tool: of the lock, of `artifacts`, or of the catalog; or without digest.
+
+    An entry of the lock for another version is not used.
+    """
+    entry = lock.find(LockKind.ARTIFACT, component, arch) if lock else None
+    if entry and entry.version == version:
+        return from_entry(entry, f"cluster.lock.yaml, {entry.origin}")
+    pins = cluster.artifacts
+    is_single = len({node.arch for node in cluster.nodes} | {arch}) == 1
+    own = pins.get(f"{component}/{arch}") or (pins.get(component) if is_single else None)
+    if own:
+        return _from_pin(component, version, arch, own)
+    built_in = find_artifact(component, version, arch)
+    return built_in or _from_pin(component, version, arch, Pin.model_construct())
 
 
 def find_trust(plan: ClusterPlan, artifact: Artifact) -> str:

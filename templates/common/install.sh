@@ -493,6 +493,7 @@ print_summary() {
     files="$(count_lines <"$work/changes") files installed, $(count_lines <"$work/removed") removed"
     say ''
     say "$NODE: $files, $restarted units started, $loaded images loaded, in $(($(now) - started_at)) s"
+    say_addons
     if [ -n "$returned_from" ] && [ "$outcome" != failed ]; then
         say "Back at generation $to; generation $returned_from was not healthy: see above, and" \
             "$store/failures/$returned_from."

@@ -407,11 +407,12 @@ start_etcd() {
     await etcd has_quorum "$(own_endpoint)"
 }
 
-# The snapshot may have objects and rights of an earlier bundle, an earlier plan of labels and taints, and bootstrap tokens
-# that were used since: they wait for the API server, and correct that.
+# The snapshot may have objects, rights and add-ons of an earlier bundle, an earlier plan of labels and taints, and
+# bootstrap tokens that were used since: they wait for the API server, and correct that.
 restart_appliers() {
-    rm -f "$prefix/var/lib/kube-node-labeler/plan" # this host announces its plan again
-    for unit in kube-apply.service kube-csr-approver.service; do
+    # this host announces its plans again
+    rm -f "$prefix/var/lib/kube-node-labeler/plan" "$prefix/var/lib/kube-addons/plan"
+    for unit in kube-apply.service kube-csr-approver.service kube-addons.service; do
         if systemctl -q is-active "$unit" 2>/dev/null; then systemctl --no-block restart "$unit"; fi
     done
 }

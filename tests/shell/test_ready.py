@@ -1,5 +1,6 @@
-"""ready.sh: whether flannel waits for other hosts or fails on this one."""
+"""ready.sh: whether flannel and add-ons wait for other hosts or fail on this one."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -52,3 +53,62 @@ def test_flannel_waits_for_the_proxies_in_front_of_etcd(
     done = sh(script, PATH=f"{tmp_path}/bin:/usr/bin:/bin")
     said = f"{waits_for}2\n" if waits_for else "systemd says activating\n1\n"
     assert (done.stdout, done.stderr) == (said, "")
+
+
+ADDONS = """
+ADDRESS=192.0.2.1 API_LOCAL=https://192.0.2.1:6443 wait_limit=1 settle=0 ADDONS_WAIT={wait} well_before=no
+work={work} UNITS=kube-addons.service here={work}
+. {lib}/core/common.sh; . {lib}/core/https.sh; . {lib}/core/json.sh; . {lib}/transaction/host-diff.sh
+. {lib}/transaction/units.sh; . {lib}/transaction/ready.sh; . {lib}/transaction/report.sh; . {lib}/transaction/dry-run.sh
+https_status() {{ echo 200; }}
+live={work}
+unit_field() {{ echo kube-addons; }}
+show_journal() {{ :; }}
+wait_until_ready
+echo "$outcome"
+say_addons
+printf '[%s]\n' "$(list_json_addons | join_json)"
+"""
+
+
+@pytest.mark.parametrize(
+    ("states", "outcome"),
+    [
+        ("web failed no pod runs\nbase ready \n", "failed"),
+        ("web waiting it needs base\nbase ready \n", "pending"),
+        ("web applying starts\nbase ready \n", "pending"),
+    ],
+)
+def test_add_ons_that_are_not_ready_are_named_with_their_reason(
+    sh: Sh, tmp_path: Path, states: str, outcome: str
+) -> None:
+    write_program(tmp_path / "bin/systemctl", "echo activating\n")
+    (tmp_path / "run/kube-addons").mkdir(parents=True)
+    (tmp_path / "run/kube-addons/state").write_text(states)
+    script = tmp_path / "script.sh"
+    script.write_text(ADDONS.format(work=tmp_path, lib=LIB, wait=0))
+    done = sh(script, PATH=f"{tmp_path}/bin:/usr/bin:/bin")
+    name, state, reason = states.splitlines()[0].split(" ", 2)
+    lines = done.stdout.splitlines()
+    verdict = "FAILED " if outcome == "failed" else "pending"
+    assert lines[1:5] == [
+        f"  {verdict}  kube-addons.service: add-on {name}: {state}: {reason}",
+        outcome, f"  add-on {name}: {state}: {reason}", "  add-on base: ready",
+    ]  # fmt: skip
+    assert json.loads("".join(lines[5:])) == [
+        {"name": name, "state": state, "reason": reason},
+        {"name": "base", "state": "ready", "reason": None},
+    ]
+
+
+def test_install_waits_longer_than_for_units_while_add_ons_are_being_applied(
+    sh: Sh, tmp_path: Path
+) -> None:
+    write_program(tmp_path / "bin/systemctl", "echo activating\n")
+    write_program(tmp_path / "bin/sleep", f"/bin/sleep 1\necho >>{tmp_path}/slept\n")
+    (tmp_path / "run/kube-addons").mkdir(parents=True)
+    (tmp_path / "run/kube-addons/state").write_text("web applying starts\n")
+    script = tmp_path / "script.sh"
+    script.write_text(ADDONS.format(work=tmp_path, lib=LIB, wait=2))
+    sh(script, PATH=f"{tmp_path}/bin:/usr/bin:/bin")
+    assert len((tmp_path / "slept").read_text()) >= 2

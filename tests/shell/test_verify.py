@@ -75,7 +75,9 @@ def test_every_check_has_one_row_and_one_function(rendered: Path, sh: Sh) -> Non
         for node in ("master1", "worker1")
         for line in sh(rendered / node / "verify.sh", "--list", *mode).stdout.splitlines()
     ]
-    assert set(rows) - set(listed) == {"coredns-ready", "cluster-dns", "metrics-server"}
+    assert set(rows) - set(listed) == {
+        "addons", "coredns-ready", "cluster-dns", "metrics-server",
+    }  # fmt: skip
     assert set(listed) <= set(rows)
 
 

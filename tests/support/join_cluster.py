@@ -22,6 +22,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from bundler.cache.store import Cache
+from bundler.cluster.addons.planned import plan_addons
+from bundler.cluster.addons.read import read_addons
 from bundler.cluster.plan import assign_pod_subnets, make_plan
 from bundler.cluster.schema import Cluster
 from bundler.pki.cluster_pki import ensure_pki
@@ -148,6 +150,10 @@ def make_client_request(
     return signed.public_bytes(serialization.Encoding.PEM)
 
 
+def refuse_to_render(folder: Path, _: Cluster) -> bytes:
+    raise AssertionError(f"{folder} is a kustomization")
+
+
 @dataclass
 class Builder:
     """A state directory, and the bundles that are rendered from it."""
@@ -187,7 +193,10 @@ class Builder:
                 encryption_keys=ensure_encryption_keys(state),
                 initial_etcd_members=("cp1",),
             )
-            plan = assign_pod_subnets(make_plan(self.cluster), subnets)
+            cluster, read = read_addons(self.cluster, refuse_to_render, self.directory)
+            assert not [each.text for each in read.problems if each.is_error]
+            planned = make_plan(cluster, plan_addons(cluster, read.objects, {}))
+            plan = assign_pod_subnets(planned, subnets)
             place = self.directory / f"build{self.number}"
             for node in plan.nodes:
                 write_tree(render_node(plan, node, secrets), place / node.name)

@@ -1,5 +1,6 @@
 """Which images are pulled from registries and read from files, and their digests."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +49,17 @@ def list_wanted(plan: ClusterPlan, lock: Lock | None, path: Path) -> tuple[Wante
             f" bundler lock {' '.join(f'--update {name}' for name in faults)}",
         )
     return tuple(wanted)
+
+
+def list_digests(lock: Lock) -> Mapping[str, str]:
+    """Image → the digest of its index, or of its manifest if all architectures have the same.
+
+    Pods on every node can name the image by it. An image with neither is not in the result.
+    """
+    found: dict[str, set[str]] = {}
+    for entry in lock.of(LockKind.IMAGE):
+        found.setdefault(entry.name, set()).add(entry.index or entry.digest)
+    return {name: next(iter(digests)) for name, digests in found.items() if len(digests) == 1}
 
 
 def open_files(plan: ClusterPlan) -> Images:

@@ -1,5 +1,5 @@
 # Whether a unit is ready: ready_<name> UNIT returns 0 if it is. Otherwise it prints the reason, and returns 1 if the
-# cause is on this host, 2 if the unit waits for other hosts.
+# cause is on this host, 2 if the unit waits for other hosts, 3 if it works on what may take long.
 # needs: etcd_reason live
 # sets: nothing
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
@@ -81,6 +81,27 @@ ready_kube_apply() {
     echo "the manifests in /etc/kubernetes/addons are not applied yet"
     ready_kube_apiserver >/dev/null && return 1
     return 2
+}
+
+# Add-ons that are being applied may take longer than units: install.sh then waits on.
+ready_kube_addons() {
+    [ "$(unit_state "$1")" = active ] && return 0
+    states=$live/run/kube-addons/state
+    if [ ! -s "$states" ]; then
+        echo "it has not begun yet"
+        ready_kube_apiserver >/dev/null && return 3
+        return 2
+    fi
+    for state in failed:1 applying:3 waiting:2; do
+        reason=$(awk -v state="${state%:*}" '$2 == state {
+            printf "%sadd-on %s: %s", (n++ ? "; " : ""), $1, state; $1 = $2 = ""; print (NF > 2 ? ":" : "") $0
+        }' "$states" | tr -d '\n')
+        [ -n "$reason" ] || continue
+        printf '%s\n' "$reason" | tr -s ' '
+        return "${state#*:}"
+    done
+    echo "all add-ons are ready"
+    return 3
 }
 
 # is_listening PORT

@@ -1,5 +1,5 @@
 # Report to other programs: the outcome of a run as JSON, its exit code, and the generations as JSON.
-# needs: die_text generations loaded outcome report restarted result started_at store unready_units work
+# needs: die_text generations live loaded outcome report restarted result started_at store unready_units work
 # sets: machine
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
 #
@@ -20,8 +20,9 @@ print_run_json() {
     printf ' "files_installed":%s,"files_removed":%s,"units_started":%s,"images_loaded":%s,"seconds":%s,\n' \
         "$(count_if_done changes)" "$(count_if_done removed)" "${restarted:-0}" "${loaded:-0}" \
         "$(($(now) - started_at))"
-    printf ' "units_not_ready":%s,\n "problems":%s}\n' \
+    printf ' "units_not_ready":%s,\n "addons":[%s],\n "problems":%s}\n' \
         "$(list_late_units | json_lines)" \
+        "$(list_json_addons | join_json)" \
         "$(list_problems "$1" | json_lines)"
 }
 
@@ -57,6 +58,23 @@ count_if_done() {
 
 list_late_units() {
     [ "${outcome:-ready}" = ready ] || printf '%s\n' "$unready_units" | tr ' ' '\n' | sed '/^$/d'
+}
+
+# The state of each add-on, on a control plane that this run changed: NAME STATE REASON.
+list_addon_states() { cat "$live/run/kube-addons/state" 2>/dev/null; }
+
+list_json_addons() {
+    [ -n "${outcome:-}" ] || return 0
+    list_addon_states | while read -r addon addon_state addon_reason; do
+        printf '{"name":%s,"state":%s,"reason":%s}\n' "$(json_string "$addon")" "$(json_string "$addon_state")" \
+            "$(json_text "$addon_reason")"
+    done
+}
+
+say_addons() {
+    list_addon_states | while read -r addon addon_state addon_reason; do
+        say "  add-on $addon: $addon_state${addon_reason:+: $addon_reason}"
+    done
 }
 
 # Why a run failed or was refused, a line each.

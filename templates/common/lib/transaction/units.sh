@@ -104,7 +104,8 @@ wait_until_ready() {
         update_unready_units
         waited=$(($(now) - wait_begun))
         [ -n "$unready_units" ] || return 0
-        if [ "$waited" -ge "$wait_limit" ] || is_failing_for_good; then break; fi
+        if [ "$waited" -ge "$wait_limit" ] && ! is_working_on; then break; fi
+        if is_failing_for_good; then break; fi
         if [ "$waited" -ge $((last_report + 15)) ]; then
             last_report=$waited
             say "  after $waited s: $(sed -n '1s/^[A-Za-z]* *//p' "$work/reasons")"
@@ -112,6 +113,11 @@ wait_until_ready() {
         sleep 1
     done
     report_unready_units
+}
+
+# Add-ons have time limits of their own, if nothing else is wrong.
+is_working_on() {
+    [ "$busy" = yes ] && [ "$waited" -lt $((wait_limit + ${ADDONS_WAIT:-0})) ] && ! grep -q '^FAILED' "$work/reasons"
 }
 
 # If all units were ready before, stop waiting when a unit restarts again and again. systemd counts from the last
@@ -145,7 +151,7 @@ is_stable() {
 }
 
 update_unready_units() {
-    still=''
+    still='' busy=no
     : >"$work/reasons"
     for unit in $unready_units; do
         check=ready_$(unit_field "$unit" Ready | tr - _)
@@ -154,6 +160,10 @@ update_unready_units() {
             0)
                 say "  ready    $unit ($(($(now) - wait_begun)) s)"
                 continue
+                ;;
+            3)
+                busy=yes
+                printf 'pending %s: %s\n' "$unit" "$reason" >>"$work/reasons"
                 ;;
             2) printf 'pending %s: %s\n' "$unit" "$reason" >>"$work/reasons" ;;
             *) printf 'FAILED  %s: %s\n' "$unit" "$reason" >>"$work/reasons" ;;

@@ -1,5 +1,5 @@
-# Checks of CoreDNS and metrics-server, if the cluster has them.
-# needs: nothing
+# Checks of CoreDNS and metrics-server, and of the add-ons of cluster.yaml, if the cluster has them.
+# needs: prefix
 # sets: nothing
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # verify.sh and its parts share their variables
 
@@ -39,4 +39,34 @@ check_metrics_server() {
                 printf '%s has no metrics yet\n' "$worker"
         done
     )" "$(count_nodes worker) workers"
+}
+
+check_addons() {
+    expect "every add-on of $prefix/etc/kubernetes/site-addons is ready, and its objects are as it has them"
+    conclude "$(
+        for addon in $(list_site_addons); do
+            state=$(kube -n kube-system get configmap "bundler-addon-$addon" \
+                -o 'jsonpath={.data.state}: {.data.reason}' 2>&1)
+            case $state in
+                'ready: '*) list_drift "$addon" ;;
+                *) printf '%s: %s\n' "$addon" "$(printf '%s' "$state" | tail -n 1)" ;;
+            esac
+        done
+    )" "$(list_site_addons | count_lines) add-ons, no drift"
+}
+
+list_site_addons() { awk -F '\t' '!/^#/ && NF { print $1 }' "$prefix/etc/kubernetes/site-addons/addons.tsv"; }
+
+# Objects that somebody changed or deleted since they were applied. kubectl diff says so with code 1.
+list_drift() {
+    for drift_file in "$prefix/etc/kubernetes/site-addons/$1"/*.yaml; do
+        # shellcheck disable=SC2086 # a list of options
+        drift=$(KUBECTL_EXTERNAL_DIFF="$prefix/opt/k8s/libexec/differing-objects.sh" \
+            kube diff ${DIFF_FLAGS:-} -f "$drift_file" 2>&1)
+        case $? in
+            0) ;;
+            1) printf '%s\n' "$drift" | awk -v addon="$1" 'NF == 2 { print addon ": " $1 " is " $2 }' ;;
+            *) printf '%s: kubectl diff: %s\n' "$1" "$(printf '%s' "$drift" | tail -n 1)" ;;
+        esac
+    done
 }

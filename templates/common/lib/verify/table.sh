@@ -115,6 +115,13 @@ print_cluster_checks() {
         "$rerun_line images-local; $kubectl_line -n $namespace get events"
     ! has_feature coredns || print_dns_checks
     ! has_feature metrics-server || print_metrics_checks
+    ! has_feature addons || print_addon_checks
+}
+
+print_addon_checks() {
+    row addons api add-ons \
+        "every add-on of cluster.yaml is ready, and nobody has changed or deleted its objects since" \
+        "journalctl -u kube-addons -n 50; $kubectl_line -n kube-system get configmap -l bundler/addon -o yaml"
 }
 
 print_dns_checks() {

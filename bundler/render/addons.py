@@ -1,0 +1,57 @@
+"""The add-ons of cluster.yaml as files of the control planes, for kube-addons.service.
+
+/etc/kubernetes/site-addons/addons.tsv           NAME NEEDS TIMEOUT PRUNE, in order
+/etc/kubernetes/site-addons/NAME/1-PART.yaml     the parts in order; those with secrets are 0600
+/etc/kubernetes/site-addons/NAME/objects.txt     the objects: what hosts wait for and delete
+"""
+
+from collections.abc import Iterator
+
+from bundler.cluster.plan import ClusterPlan, NodePlan
+from bundler.cluster.planned_addons import ORDER, SECRET, PlannedAddon
+from bundler.cluster.schema import Role
+from bundler.files import SECRET_MODE
+from bundler.render.tree import File
+
+DIRECTORY = "rootfs/etc/kubernetes/site-addons"
+OBJECT_LIST = "objects.txt"
+HEADING = (
+    "# The add-ons of cluster.yaml, in order: NAME NEEDS TIMEOUT PRUNE, separated by tabs. NEEDS"
+    " are names with\n# commas, or -; TIMEOUT are seconds; PRUNE is objects or all.\n"
+)
+OBJECTS = (
+    "# The objects of this add-on, in the order of deletion: KIND[.GROUP] NAMESPACE NAME MARKS. The"
+    " namespace of an object\n# without one is -. MARKS: wait until it is ready; keep it when it"
+    " leaves the add-on.\n"
+)
+
+
+def make_addon_files(plan: ClusterPlan, node: NodePlan) -> Iterator[File]:
+    """Yield the files of all add-ons, and their table, for a control plane."""
+    if not node.has(Role.CONTROL_PLANE):
+        return
+    rows = "".join(
+        f"{each.name}\t{','.join(each.needs) or '-'}\t{each.timeout}\t{each.prune}\n"
+        for each in plan.addons
+    )
+    table = f"{HEADING}{rows}".encode()
+    yield File(path=f"{DIRECTORY}/addons.tsv", mode=0o644, content=table, origin="addons")
+    for each in plan.addons:
+        yield from _make_files(each)
+
+
+def _make_files(addon: PlannedAddon) -> Iterator[File]:
+    origin = f"addons: {addon.name}"
+    for number, part in enumerate(ORDER, start=1):
+        if part in addon.parts:
+            yield File(
+                path=f"{DIRECTORY}/{addon.name}/{number}-{part}.yaml",
+                mode=SECRET_MODE if part == SECRET else 0o644,
+                content=addon.parts[part].encode(),
+                origin=origin,
+            )
+    rows = OBJECTS + "".join(f"{row}\n" for row in addon.objects)
+    yield File(
+        path=f"{DIRECTORY}/{addon.name}/{OBJECT_LIST}", mode=0o644, content=rows.encode(),
+        origin=origin,
+    )  # fmt: skip

@@ -1,0 +1,377 @@
+"""Add-ons on a real API server: order, inventories, pruning, readiness, and several hosts that apply them."""
+
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from support.external_ca_cluster import find_programs
+from support.join_cluster import Build, Builder, Client, ControlPlane, wait_until
+from support.networks import take_network
+from support.shells import write_program
+
+from bundler.cluster.components import APPLY_FLAGS
+
+MAPS = "/api/v1/namespaces/web/configmaps"
+INVENTORY = "/api/v1/namespaces/kube-system/configmaps/bundler-addon-"
+LEASE = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/bundler-addons"
+DEFINITION = {
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {"name": "gadgets.example.com"},
+    "spec": {
+        "group": "example.com",
+        "scope": "Namespaced",
+        "names": {"kind": "Gadget", "plural": "gadgets", "singular": "gadget"},
+        "versions": [
+            {
+                "name": "v1", "served": True, "storage": True,
+                "schema": {
+                    "openAPIV3Schema": {
+                        "type": "object", "x-kubernetes-preserve-unknown-fields": True,
+                    }
+                },
+            }
+        ],
+    },
+}  # fmt: skip
+GADGET = {
+    "apiVersion": "example.com/v1", "kind": "Gadget", "metadata": {"name": "one"}, "spec": {"size": 1},
+}  # fmt: skip
+
+
+def config_map(name: str, **data: str) -> dict[str, Any]:
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data}
+
+
+def deployment(name: str) -> dict[str, Any]:
+    pod = {"containers": [{"name": "web", "image": "nginx:1.27"}]}
+    return {
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name},
+        "spec": {
+            "selector": {"matchLabels": {"app": name}},
+            "template": {"metadata": {"labels": {"app": name}}, "spec": pod},
+        },
+    }  # fmt: skip
+
+
+class Site:
+    """A control plane, and builds of one cluster that differ in their add-ons."""
+
+    def __init__(self, directory: Path, programs: Path) -> None:
+        self.builder = Builder(directory, take_network(), programs, ("w1",))
+        self.first = self.build()
+
+    def build(self, **addons: Any) -> Build:
+        """Name → the objects of an add-on, and keys of `addons`."""
+        described = []
+        for name, (objects, keys) in addons.items():
+            path = self.builder.directory / f"{name}.yaml"
+            path.write_text(yaml.safe_dump_all(objects))
+            described.append({"name": name, "manifests": str(path), **keys})
+        self.builder.more = {"addons": described}
+        return self.builder.build()
+
+
+def start(build: Build, **environment: str) -> subprocess.Popen[str]:
+    """Start kube-addons.service on the control plane of a build."""
+    return subprocess.Popen(
+        ["sh", build.root("cp1") / "opt/k8s/libexec/site-addons.sh", *environment.pop("words", "").split()],
+        env={**build.environment("cp1"), **environment}, text=True, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+
+
+def apply(build: Build, *, code: int = 0, **environment: str) -> str:
+    """Run it to its end, with --once for a code other than 0; returns its journal."""
+    words = "--once" if code else ""
+    process = start(build, words=words, **environment)
+    try:
+        said, _ = process.communicate(timeout=60)
+    except subprocess.TimeoutExpired:
+        process.terminate()
+        said, _ = process.communicate()
+    assert process.returncode == code, said
+    return said
+
+
+def read_states(build: Build) -> dict[str, str]:
+    text = (build.root("cp1") / "run/kube-addons/state").read_text()
+    return dict(line.split(" ", 1) for line in text.splitlines())
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    directory = tmp_path_factory.mktemp("addons")
+    site = Site(directory, find_programs(directory / "bin"))
+    control_plane = ControlPlane(site.first.host)
+    try:
+        control_plane.start()
+        site.first.apply()
+        site.first.join("w1")
+        yield site
+    finally:
+        control_plane.host.stop()
+
+
+@pytest.fixture(scope="module")
+def admin(site: Site) -> Client:
+    return Client.read(site.first.root("cp1") / "etc/kubernetes/admin.kubeconfig")
+
+
+@pytest.fixture(autouse=True)
+def fresh(site: Site, admin: Client) -> None:
+    """No add-on, and none that any host has announced."""
+    apply(site.first, PATIENCE="0")
+    for place in site.builder.directory.glob("build*/*/rootfs/var/lib/kube-addons"):
+        shutil.rmtree(place)
+    for place in site.builder.directory.glob("build*/*/rootfs/run/kube-addons"):
+        shutil.rmtree(place)
+    for kind in (MAPS, "/apis/apps/v1/namespaces/web/deployments"):
+        admin.send("DELETE", kind)
+    admin.send(
+        "PATCH", LEASE, {"metadata": {"annotations": None}, "spec": None}, "merge-patch+json"
+    )
+
+
+def use_server_side_apply(build: Build) -> None:
+    """As from 1.22 on: the API server of the tests has it as beta."""
+    settings = build.directory / "cp1/node.env"
+    lines = settings.read_text().splitlines(keepends=True)
+    own = [
+        f"APPLY_FLAGS='{APPLY_FLAGS['1.22']}'\n" if x.startswith("APPLY_FLAGS") else x
+        for x in lines
+    ]
+    settings.write_text("".join(own))
+
+
+def exists(admin: Client, path: str) -> bool:
+    return admin.send("GET", path).status == 200
+
+
+def test_namespaces_definitions_and_objects_are_applied_in_order_and_once(
+    site: Site, admin: Client
+) -> None:
+    build = site.build(web=([GADGET, config_map("a", x="1"), DEFINITION], {"namespace": "web"}))
+    use_server_side_apply(build)
+    said = apply(build)
+    assert "add-on web: ready" in said
+    assert read_states(build) == {"web": "ready "}
+    found = admin.send("GET", f"{MAPS}/a").body
+    assert found["data"] == {"x": "1"}
+    assert {entry["manager"] for entry in found["metadata"]["managedFields"]} == {"bundler"}
+    assert exists(admin, "/apis/example.com/v1/namespaces/web/gadgets/one")
+    inventory = admin.send("GET", f"{INVENTORY}web").body["data"]
+    assert inventory["objects"].split("\n")[:-1] == [
+        "Gadget.example.com web one -", "ConfigMap web a -",
+        "CustomResourceDefinition.apiextensions.k8s.io - gadgets.example.com keep",
+        "Namespace - web keep",
+    ]  # fmt: skip
+    # once more, as after a boot: nothing is written
+    version = admin.send("GET", f"{INVENTORY}web").body["metadata"]["resourceVersion"]
+    admin.send("PATCH", f"{MAPS}/a", {"data": {"x": "2"}}, "merge-patch+json")
+    apply(build)
+    assert admin.send("GET", f"{MAPS}/a").body["data"] == {"x": "2"}
+    assert admin.send("GET", f"{INVENTORY}web").body["metadata"]["resourceVersion"] == version
+
+
+def test_what_left_an_add_on_is_deleted_and_an_add_on_that_left_too(
+    site: Site, admin: Client
+) -> None:
+    claim = {
+        "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
+    }  # fmt: skip
+    keys = {"namespace": "web"}
+    apply(site.build(web=([config_map("a"), config_map("b"), claim], keys)))
+    later = site.build(web=([config_map("a", x="3")], keys), more=([config_map("b")], keys))
+    apply(later)
+    assert admin.send("GET", f"{INVENTORY}web").body["data"]["state"] == "ready"
+    assert exists(admin, f"{MAPS}/b")  # it moved
+    assert admin.send("GET", f"{MAPS}/a").body["data"] == {"x": "3"}
+    none = site.build()
+    said = apply(none)
+    assert "add-on web: deleted, because it is not in cluster.yaml any more" in said
+    assert [exists(admin, f"{MAPS}/{name}") for name in "ab"] == [False, False]
+    assert exists(admin, "/api/v1/namespaces/web")
+    assert exists(admin, "/api/v1/namespaces/web/persistentvolumeclaims/data")
+    assert not exists(admin, f"{INVENTORY}web")
+
+
+def test_an_add_on_waits_for_those_that_it_needs_and_says_why_it_is_not_ready(
+    site: Site, admin: Client
+) -> None:
+    keys = {"namespace": "web", "wait": {"timeout": "1s"}}
+    build = site.build(
+        base=([deployment("base")], keys), top=([config_map("top")], {**keys, "needs": ["base"]})
+    )
+    apply(build, code=3)
+    time.sleep(1)
+    site.first.register("w1")
+    apply(build, code=3)
+    states = read_states(build)
+    assert states["base"].startswith("failed Deployment web/base: ")
+    assert states["top"] == "waiting it needs base"
+    assert not exists(admin, f"{MAPS}/top")
+    finish(site, admin, "base")
+    apply(build)
+    assert read_states(build) == {"base": "ready ", "top": "ready "}
+    assert exists(admin, f"{MAPS}/top")
+
+
+def test_a_host_without_the_image_is_named_and_nothing_has_failed(
+    site: Site, admin: Client
+) -> None:
+    """The pods of a new version, before the bundle of their worker is installed."""
+    build = site.build(web=([deployment("web")], {"namespace": "web", "wait": {"timeout": "1s"}}))
+    apply(build, code=3)
+    pods = "/api/v1/namespaces/web/pods"
+    wait_until("the pod exists", lambda: admin.send("GET", f"{pods}?labelSelector=app=web").items)
+    (pod,) = admin.send("GET", f"{pods}?labelSelector=app=web").items
+    path = f"{pods}/{pod['metadata']['name']}"
+    target = {"metadata": pod["metadata"], "target": {"kind": "Node", "name": "w1"}}
+    admin.send("POST", f"{path}/binding", {"apiVersion": "v1", "kind": "Binding", **target})
+    container = {
+        "name": "web", "image": "nginx:1.27", "imageID": "", "ready": False, "restartCount": 0,
+        "state": {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off\tpulling"}},
+    }  # fmt: skip
+    status = {"status": {"containerStatuses": [container]}}
+    assert admin.send("PATCH", f"{path}/status", status, "strategic-merge-patch+json").status == 200
+    time.sleep(1)
+    site.first.register("w1")
+    apply(build, code=3)
+    assert read_states(build) == {
+        "web": "waiting w1 does not have the image nginx:1.27: install its bundle"
+    }
+
+
+def test_a_job_is_waited_for_and_made_again_when_it_changes(site: Site, admin: Client) -> None:
+    def make(command: str) -> Build:
+        container = {"name": "a", "image": "nginx:1.27", "command": [command]}
+        spec = {"template": {"spec": {"restartPolicy": "Never", "containers": [container]}}}
+        job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "a"}, "spec": spec}
+        return site.build(web=([job], {"namespace": "web"}))
+
+    def finish_job() -> str:
+        path = "/apis/batch/v1/namespaces/web/jobs/a"
+        complete = {"status": {"conditions": [{"type": "Complete", "status": "True"}]}}
+        answer = admin.send("PATCH", f"{path}/status", complete, "merge-patch+json")
+        assert answer.status == 200, answer
+        uid: str = answer.body["metadata"]["uid"]
+        return uid
+
+    first, second = make("one"), make("two")
+    apply(first, code=3)
+    former = finish_job()
+    apply(first)
+    apply(second, code=3)
+    assert finish_job() != former
+    apply(second)
+    assert read_states(second) == {"web": "ready "}
+
+
+def finish(site: Site, admin: Client, name: str) -> None:
+    """What a scheduler and a kubelet do with the pods of a Deployment."""
+    site.first.register("w1")
+    pods = "/api/v1/namespaces/web/pods"
+    for pod in admin.send("GET", f"{pods}?labelSelector=app={name}").items:
+        path = f"{pods}/{pod['metadata']['name']}"
+        target = {"metadata": pod["metadata"], "target": {"kind": "Node", "name": "w1"}}
+        admin.send("POST", f"{path}/binding", {"apiVersion": "v1", "kind": "Binding", **target})
+        ready = [{"type": kind, "status": "True"} for kind in ("Ready", "ContainersReady")]
+        status = {"status": {"phase": "Running", "conditions": ready}}
+        answer = admin.send("PATCH", f"{path}/status", status, "strategic-merge-patch+json")
+        assert answer.status == 200, answer
+
+
+def test_an_object_that_the_api_refuses_is_named(site: Site, admin: Client) -> None:
+    wrong = {
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "wrong"},
+        "spec": {"ports": [{"port": 99999}]},
+    }  # fmt: skip
+    build = site.build(web=([wrong], {"namespace": "web", "wait": {"timeout": "1s"}}))
+    apply(build, code=3)
+    time.sleep(1)
+    apply(build, code=3)
+    assert read_states(build)["web"].startswith("failed ")
+    assert "must be between 1 and 65535" in read_states(build)["web"]
+    build = site.build(web=([config_map("a")], {"namespace": "web"}))
+    apply(build)
+    assert not exists(admin, "/api/v1/namespaces/web/services/wrong")
+
+
+def test_during_a_rollout_the_add_ons_that_were_installed_last_count(
+    site: Site, admin: Client
+) -> None:
+    """Two hosts: one with the first build, one with a later one."""
+    early = site.build(web=([config_map("a", x="1")], {"namespace": "web"}))
+    apply(early)
+    later = site.build(web=([config_map("a", x="2")], {"namespace": "web"}))
+    apply(later)
+    for _ in range(2):  # also after a boot
+        assert "another control plane has later add-ons" in apply(early)
+        assert admin.send("GET", f"{MAPS}/a").body["data"] == {"x": "2"}
+
+
+def test_another_host_takes_over_from_one_that_was_killed_amid_it(
+    site: Site, admin: Client, tmp_path: Path
+) -> None:
+    build = site.build(web=([config_map(name) for name in "abc"], {"namespace": "web"}))
+    real = site.builder.programs / "kubectl"
+    write_program(
+        tmp_path / "kubectl",
+        f'case " $* " in *" apply "*1-namespaces*) {real} "$@"; kill -9 0 ;; esac\nexec {real} "$@"\n',
+    )
+    environment = build.environment("cp1")
+    killed = start(build, PATH=f"{tmp_path}:{environment['PATH']}")
+    killed.communicate(timeout=60)
+    assert killed.returncode == -9
+    assert admin.send("GET", LEASE).body["spec"]["holderIdentity"] == "cp1"
+    other = shutil.copytree(build.directory, build.directory.with_name("other"), symlinks=True)
+    settings = other / "cp1/node.env"
+    settings.write_text(settings.read_text().replace("NODE='cp1'", "NODE='cp2'"))
+    (other / "cp1/rootfs/opt/k8s/bundle").unlink()
+    (other / "cp1/rootfs/opt/k8s/bundle").symlink_to(other / "cp1")
+    said = apply(Build(other, build.network, build.programs), PATIENCE="3", INTERVAL="1")
+    assert "taking over from cp1, which has not renewed the Lease for 3 s" in said
+    assert all(exists(admin, f"{MAPS}/{name}") for name in "abc")
+    assert not admin.send("GET", LEASE).body["spec"].get("holderIdentity")
+
+
+def test_verify_shows_states_and_what_somebody_changed(site: Site, admin: Client) -> None:
+    build = site.build(web=([config_map("a", x="1"), config_map("b")], {"namespace": "web"}))
+    apply(build)
+    assert verify(build) == "ok 1 add-ons, no drift"
+    admin.send("PATCH", f"{MAPS}/a", {"data": {"x": "2"}}, "merge-patch+json")
+    admin.send("DELETE", f"{MAPS}/b")
+    assert (
+        verify(build)
+        == "FAILED web: v1.ConfigMap.web.a is changed; web: v1.ConfigMap.web.b is missing"
+    )
+
+
+def verify(build: Build) -> str:
+    """The verdict of verify.sh's check, and what it saw."""
+    done = subprocess.run(
+        ["sh", build.directory / "cp1/verify.sh", "--only", "addons", "--timeout", "1"],
+        env=build.environment("cp1"), capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    line = next((line for line in done.stderr.splitlines() if " addons " in line), done.stderr)
+    verdict, _, _, _, seen = line.split(maxsplit=4)
+    return f"{verdict} {seen}"
+
+
+def test_a_host_waits_while_another_one_applies(site: Site, admin: Client) -> None:
+    build = site.build(web=([config_map("a")], {"namespace": "web"}))
+    spec = {"holderIdentity": "cp9", "renewTime": "2026-12-01T00:00:00.000000Z"}
+    admin.send("PATCH", LEASE, {"spec": spec}, "merge-patch+json")
+    apply(build, code=3)
+    assert read_states(build) == {"web": "applying cp9 applies the add-ons"}
+    assert not exists(admin, f"{MAPS}/a")
+    admin.send("PATCH", LEASE, {"spec": {"holderIdentity": None}}, "merge-patch+json")
+    apply(build)
+    assert exists(admin, f"{MAPS}/a")
