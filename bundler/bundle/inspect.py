@@ -1,5 +1,6 @@
 """Read a bundle, and check every file against its manifest."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from bundler.formats.bundle_archives import (
 )
 from bundler.formats.digests import HashingReader
 from bundler.formats.shell_settings import read_settings
+from bundler.render.addons import DIRECTORY, OBJECT_LIST
 from bundler.render.bundle_manifest import (
     BundleManifest,
     ContentSource,
@@ -42,6 +44,8 @@ FACTS = (
 """The settings of node.env that a report shows."""
 KEPT = frozenset({MANIFEST, SIGNATURE, NODE_ENV, STATE_ENV, *DOCUMENTS, NODE_LABELS})
 """Files whose content every report keeps."""
+OBJECT_LISTS = re.compile(rf"{re.escape(DIRECTORY)}/[^/]+/{re.escape(OBJECT_LIST)}")
+"""The objects of each add-on, whose content every report keeps too."""
 MAX_KEPT = 256 << 20
 """Bytes of all files together that a report keeps."""
 
@@ -59,6 +63,11 @@ class BundleReport:
         default_factory=lambda: BundleManifest(entries=(), public_identity="")
     )
     texts: Mapping[str, bytes] = field(default_factory=dict)  # KEPT, and small files on request
+
+
+def is_kept(name: str) -> bool:
+    """Whether every report has the content of a file."""
+    return name in KEPT or OBJECT_LISTS.fullmatch(name) is not None
 
 
 def read_document(path: Path, report: BundleReport, name: str) -> bytes:
@@ -82,7 +91,7 @@ def inspect(path: Path, *, keep: int = 0) -> BundleReport:
     with explain_damage(path):
         for name, mode, content in read_tar_gz(path):
             reader = HashingReader(content)
-            if name in KEPT:
+            if is_kept(name):
                 texts[name] = read_text(reader)
             elif keep and len(begin := reader.read(keep + 1)) <= min(keep, room):
                 texts[name] = begin

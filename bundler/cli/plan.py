@@ -60,6 +60,9 @@ def _format_plan(rollout: UpgradePlan, *, files: bool) -> Iterator[str]:
     if rollout.node_labels:
         yield "\nNodes: the first control plane that is installed changes these"
         yield from (f"  {line}" for line in rollout.node_labels)
+    if rollout.addons:
+        yield "\nAdd-ons: the first control plane that is installed begins with these"
+        yield from (f"  {line}" for line in rollout.addons)
     number = 0
     for stage in rollout.stages:
         yield f"\n{stage.title}: {stage.how}"

@@ -16,9 +16,7 @@ class ChangeKind(StrEnum):
 class BundleChange:
     """One difference; `before` and `after` describe it in A and in B."""
 
-    section: (
-        str  # facts, components, images, packages, node labels, files, signature, tarball, bundles
-    )
+    section: str  # facts, components, images, packages, node labels, add-ons, files, signature, …
     what: ChangeKind
     name: str
     before: str = ""

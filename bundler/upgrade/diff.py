@@ -17,6 +17,7 @@ from bundler.files import SECRET_MODE
 from bundler.formats.digests import HashingReader
 from bundler.formats.volumes import joined_name, open_joined
 from bundler.render.bundle_manifest import ManifestEntry
+from bundler.upgrade.addons import compare_addons
 from bundler.upgrade.change import BundleChange, ChangeKind
 from bundler.upgrade.components import compare_components
 from bundler.upgrade.node_labels import compare_node_labels
@@ -87,6 +88,7 @@ def compare_reports(
         *_compare_facts(before, after),
         *compare_components(before, after),
         *compare_node_labels(before, after),
+        *compare_addons(before, after),
         *_compare_files(before, after, text=text),
         *_compare_signatures(before, after),
     )

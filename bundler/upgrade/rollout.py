@@ -18,6 +18,7 @@ from bundler.errors import ConfigError, OutputError
 from bundler.render.bundle_manifest import ManifestEntry
 from bundler.render.site_files import NONE, SITE_FILES
 from bundler.state.state_id import SHOWN
+from bundler.upgrade.addons import compare_addons, describe_addon
 from bundler.upgrade.diff import Pair, pair_bundles
 from bundler.upgrade.kubelet_state import list_manual_steps
 from bundler.upgrade.node_labels import compare_node_labels, describe
@@ -75,6 +76,7 @@ class UpgradePlan:
     cluster: str
     leaving: tuple[HostStep, ...]  # hosts without a bundle in the new build
     stages: tuple[RolloutStage, ...]
+    addons: tuple[str, ...] = ()  # that the first control plane applies or deletes
     node_labels: tuple[str, ...] = ()  # what the first control plane that is installed changes
 
 
@@ -112,7 +114,18 @@ def make_upgrade_plan(before: Path, after: Path, *, new_state: bool = False) -> 
             for at in sorted(stages)
         ),
         node_labels=tuple(_list_node_labels(pairs)),
+        addons=tuple(_list_addons(pairs)),
     )
+
+
+def _list_addons(
+    pairs: list[tuple[Pair, BundleReport | None, BundleReport | None]],
+) -> Iterator[str]:
+    """Yield what differs in add-ons: the same on every control plane."""
+    for _, old, new in pairs:
+        if old and new and Role.CONTROL_PLANE in _roles_of(new):
+            yield from map(describe_addon, compare_addons(old, new))
+            return
 
 
 def _list_node_labels(
