@@ -112,7 +112,8 @@ def load(inputs: Inputs, *, quiet: bool = False, unproved: bool = False) -> Proj
         "cluster.lock.yaml": sha256(content).hexdigest() if content is not None else None,
         "pins.yaml": loaded.pins_sha256,
     }
-    image_digests = list_digests(lock) if lock else {}
+    named = {each.text for each in loaded.addons.found if each.is_certain}
+    image_digests = list_digests(lock, named) if lock else {}
     plan = make_plan(
         loaded.cluster,
         plan_addons(loaded.cluster, loaded.addons.objects, image_digests),

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from bundler.cache.payload import Payload
 from bundler.cluster.plan import ClusterPlan, NodePlan
-from bundler.cluster.schema import Role
+from bundler.cluster.schema import Containerd, Role
 from bundler.formats.image_manifests import (
     OCI_INDEX,
     PLAIN_LAYERS,
@@ -52,6 +52,9 @@ def make_image_files(plan: ClusterPlan, node: NodePlan, files: ImageFiles) -> It
         pinned = plan.image_digests.get(needed.reference.name)
         yield from _list_contents(image, needed.reference, name, pinned)
         lines.append(f"{name}\t{needed.reference.name}\t{image.image_id}\t{_kibibytes(image)}\n")
+        if isinstance(plan.cluster.runtime, Containerd):  # Docker has no image by such a name
+            _, *others = list_names(needed.reference, pinned)
+            lines += [f"{name}\t{other}\t{image.image_id}\t0\n" for other in others]
     yield from blobs.values()
     if lines:
         text = HEADING + "".join(lines)

@@ -229,3 +229,28 @@ def test_a_load_that_fails_says_why(sh: Sh, built: SmallSite, tmp_path: Path) ->
     assert f"{PAUSE} could not be loaded from" in done.stderr
     assert f"{digest} is missing: run install.sh of the bundle" in done.stderr
     assert host.loads == []
+
+
+def test_a_name_by_digest_is_added_to_an_image_that_is_there_by_its_tag(
+    sh: Sh, tmp_path: Path
+) -> None:
+    """Pods of add-ons name images by digest; the host may have them from an earlier bundle."""
+    site = make_site(tmp_path / "site")
+    write_oci_directory(site.directory / "oci", {ref: [image] for ref, image in IMAGES.items()})
+    digest = sha256(IMAGES[NGINX].manifest)
+    path = site.directory / "cluster.yaml"
+    text = path.read_text().replace("pause.tar", "oci").replace("nginx.tar", "oci")
+    text = text.replace("pause:3.10.2", "pause:3.2").replace("1.36.2", "1.20.2")
+    path.write_text(text.replace(NGINX, f"{NGINX}@{digest}"))
+    write_upstream(site.directory, path)
+    site.build("whole")
+    host = make_host(sh, site, tmp_path, "whole")
+    assert host.keep().returncode == 0
+    assert len(host.loads) == 2  # one archive has both names
+    by_digest = f"docker.io/library/nginx@{digest}"
+    host.lose(by_digest)
+    assert host.keep().returncode == 0
+    assert len(host.loads) == 3
+    assert len(host.held) == 3
+    assert host.keep().returncode == 0
+    assert len(host.loads) == 3

@@ -1,13 +1,14 @@
 """Which images are pulled from registries and read from files, and their digests."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from bundler.cluster.addons.proof import find_fault
 from bundler.cluster.plan import ClusterPlan
 from bundler.errors import ArtifactError
 from bundler.formats.image_archives import open_image
-from bundler.formats.image_references import Reference
+from bundler.formats.image_references import Reference, full_name
 from bundler.sources.images.needed import Images, Needed, list_needed
 from bundler.sources.lock import Lock, LockKind
 
@@ -51,13 +52,15 @@ def list_wanted(plan: ClusterPlan, lock: Lock | None, path: Path) -> tuple[Wante
     return tuple(wanted)
 
 
-def list_digests(lock: Lock) -> Mapping[str, str]:
+def list_digests(lock: Lock, named: Collection[str]) -> Mapping[str, str]:
     """Image → the digest of its index, or of its manifest if all architectures have the same.
 
-    Pods on every node can name the image by it. An image with neither is not in the result.
+    Of those that `named` has, as they are written there. Pods on every node can name the image by
+    it. An image with neither is not in the result.
     """
+    names = {full_name(text) for text in named if not find_fault(text)}
     found: dict[str, set[str]] = {}
-    for entry in lock.of(LockKind.IMAGE):
+    for entry in (entry for entry in lock.of(LockKind.IMAGE) if entry.name in names):
         found.setdefault(entry.name, set()).add(entry.index or entry.digest)
     return {name: next(iter(digests)) for name, digests in found.items() if len(digests) == 1}
 

@@ -92,6 +92,11 @@ def test_the_image_of_an_add_on_is_locked_carried_and_named_by_its_digest(
     assert [m["annotations"]["io.containerd.image.name"] for m in annotated] == [
         name, f"{registry.host}/team/app@{entry['digest']}",
     ]  # fmt: skip
+    rows = [line.split("\t") for line in (one / "lib/images.tsv").read_text().splitlines()]
+    assert [row[1] for row in rows if "team_app" in row[0]] == [
+        name, f"{registry.host}/team/app@{entry['digest']}",
+    ]  # fmt: skip
+    assert not any("@" in row[1] for row in rows if len(row) > 1 and "team_app" not in row[0])
     provenance = json.loads((one / "provenance.intoto.json").read_text())
     given = provenance["predicate"]["buildDefinition"]["externalParameters"]["inputs"]
     assert "web/more.yaml" in {each["name"] for each in given}

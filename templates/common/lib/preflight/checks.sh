@@ -360,8 +360,8 @@ list_needed_space() {
         $4 in wanted { copies += $3 }
         END { if (sum) printf "%d /usr\n%d /var/lib/bundler\n", sum, copies / 1024 + 1 }' \
         "$work/packages" "$work/MANIFEST"
-    is_staged || list_missing_images | while IFS='|' read -r name _; do
-        awk -F '\t' -v name="$name" -v path="${DATA_PATHS##* }" '$1 == name { print $4, path }' "$here/lib/images.tsv"
+    is_staged || list_missing_images | while IFS='|' read -r _ ref _; do
+        awk -F '\t' -v ref="$ref" -v path="${DATA_PATHS##* }" '$2 == ref { print $4, path }' "$here/lib/images.tsv"
     done
 }
 

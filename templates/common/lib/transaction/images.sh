@@ -26,11 +26,14 @@ load_images() {
     [ -n "$IMAGES" ] || return 0
     wait_for_runtime
     list_missing_images >"$work/images"
+    loaded_name=''
     while IFS='|' read -r name ref id; do
+        # an archive has all names of its image
+        [ -z "$loaded_name" ] || [ "$name" != "$loaded_name" ] || ! has_image "$ref" "$id" || continue
         say "  loading $ref"
         load_image || die 1 "$ref could not be loaded from $prefix/opt/k8s/images/$name: $answer"
         note "loaded $ref $id"
-        loaded=$((loaded + 1))
+        loaded=$((loaded + 1)) loaded_name=$name
     done <"$work/images"
 }
 
