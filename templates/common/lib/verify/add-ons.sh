@@ -57,7 +57,8 @@ check_addons() {
 
 list_site_addons() { awk -F '\t' '!/^#/ && NF { print $1 }' "$prefix/etc/kubernetes/site-addons/addons.tsv"; }
 
-# Objects that somebody changed or deleted since they were applied. kubectl diff says so with code 1.
+# Objects that somebody changed or deleted since they were applied: kubectl diff says so with code 1. A Job that is gone
+# has completed.
 list_drift() {
     for drift_file in "$prefix/etc/kubernetes/site-addons/$1"/*.yaml; do
         # shellcheck disable=SC2086 # a list of options
@@ -65,7 +66,11 @@ list_drift() {
             kube diff ${DIFF_FLAGS:-} -f "$drift_file" 2>&1)
         case $? in
             0) ;;
-            1) printf '%s\n' "$drift" | awk -v addon="$1" 'NF == 2 { print addon ": " $1 " is " $2 }' ;;
+            1)
+                printf '%s\n' "$drift" | awk -v addon="$1" '
+                    $1 ~ /^batch\.[a-z0-9]+\.Job\./ && $2 == "missing" { next }
+                    NF == 2 { print addon ": " $1 " is " $2 }'
+                ;;
             *) printf '%s: kubectl diff: %s\n' "$1" "$(printf '%s' "$drift" | tail -n 1)" ;;
         esac
     done
