@@ -83,16 +83,17 @@ ready_kube_apply() {
     return 2
 }
 
-# Add-ons that are being applied may take longer than units: install.sh then waits on.
+# Add-ons that are being applied may take longer than units: install.sh then waits on. One that waits, for other hosts or
+# add-ons, is no reason to wait here.
 ready_kube_addons() {
-    [ "$(unit_state "$1")" = active ] && return 0
+    ready_active "$1" || return 1
     states=$live/run/kube-addons/state
-    if [ ! -s "$states" ]; then
+    if [ ! -f "$states" ]; then
         echo "it has not begun yet"
         ready_kube_apiserver >/dev/null && return 3
         return 2
     fi
-    for state in failed:1 applying:3 waiting:2; do
+    for state in failed:1 applying:3; do
         reason=$(awk -v state="${state%:*}" '$2 == state {
             printf "%sadd-on %s: %s", (n++ ? "; " : ""), $1, state; $1 = $2 = ""; print (NF > 2 ? ":" : "") $0
         }' "$states" | tr -d '\n')
@@ -100,8 +101,6 @@ ready_kube_addons() {
         printf '%s\n' "$reason" | tr -s ' '
         return "${state#*:}"
     done
-    echo "all add-ons are ready"
-    return 3
 }
 
 # is_listening PORT
