@@ -11,8 +11,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from bundler.cluster.inputs import Image, Packages, Pin, UpstreamKey
-from bundler.cluster.schema_audit import Audit
 from bundler.cluster.schema_addons import Addon
+from bundler.cluster.schema_audit import Audit
 from bundler.cluster.schema_encryption import Encryption
 from bundler.cluster.schema_network import (
     ControlPlane,
