@@ -184,7 +184,7 @@ class Cluster(Model):
     )
     images_not_needed: Annotated[tuple[Acknowledged, ...], Joins()] = Field(
         default=(),
-        description="What looks like an image in `addons` and is none, or is not needed; and"
+        description="What looks like an image in `addons` and is not one, or is not needed; and"
         " workloads that start pods of their own, whose images you have added to `images`."
         " `bundler images` lists what cannot be proved."
         " Example: `[quay.example/tools/debug:1.0, Deployment/cert-manager/cert-manager]`.",

@@ -136,7 +136,7 @@ def _explain(each: Found) -> str:
     if find_fault(each.text):
         return (
             f"{each.text} looks like an image without a fixed tag: write NAME:TAG there, or confirm"
-            f" that it is none or not needed with images_not_needed: [{each.text}]"
+            f" that it is not one or not needed with images_not_needed: [{each.text}]"
         )
     return (
         f"{each.text} looks like an image, and it is not certain that it is one: add it to"

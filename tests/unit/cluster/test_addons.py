@@ -219,7 +219,7 @@ def test_an_image_without_a_tag_in_a_text_or_custom_resource_must_get_one(tmp_pa
     (fault,) = faults(tmp_path, text)
     assert fault == (
         "web/a.yaml:3:3: data.pod.yaml: busybox looks like an image without a fixed tag: write NAME:TAG there, or"
-        " confirm that it is none or not needed with images_not_needed: [busybox]"
+        " confirm that it is not one or not needed with images_not_needed: [busybox]"
     )
     read(tmp_path, text, more="images_not_needed: [busybox]\n")
 

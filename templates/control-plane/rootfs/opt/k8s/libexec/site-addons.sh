@@ -224,7 +224,7 @@ try_file() {
     # shellcheck disable=SC2086 # a list of options
     output=$(kube apply $flags -f "$1" 2>&1)
     code=$?
-    output=$(printf '%s\n' "$output" | (here=$bundle && redact))
+    output=$(printf '%s\n' "$output" | (here=$bundle && redact) )
     printf '%s\n' "$output" | grep -v -e ' unchanged$' -e '^Warning: ' -e ' serverside-applied$' -e '^$'
     return "$code"
 }
