@@ -85,6 +85,7 @@ ENCRYPTION_PROVIDERS = {"1.14": ("aescbc", "secretbox"), "1.30": ("secretbox", "
 EVICTION_API = {"1.14": "policy/v1beta1", "1.22": "policy/v1"}
 RUNTIME_CLASS_API = {"1.14": "node.k8s.io/v1beta1", "1.20": "node.k8s.io/v1"}
 CSR_API = {"1.14": "certificates.k8s.io/v1beta1", "1.19": "certificates.k8s.io/v1"}
+SECCOMP = {"1.14": "annotation", "1.19": "field"}
 """First minor → default from that minor on (DOCKER_SHIMS: Docker's own minors).
 
 The first of the encryption providers encrypts; all of them decrypt, in every minor: while 1.29 is

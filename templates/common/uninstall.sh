@@ -183,6 +183,7 @@ stop_units() {
     [ -z "${runtime_unit:-}" ] || remove_leftovers
     for link in cni0 kube-ipvs0 flannel.1; do ip link delete "$link" 2>/dev/null; done
     remove_kube_chains
+    remove_forward_rules
     remove_kube_cgroups
     case " $UNITS " in *' flannel.service '*) remove_flannel_rules ;; esac
 }
@@ -200,6 +201,14 @@ remove_kube_chains() {
                 sed -n "s/^-N/-$how/p" "$work/rules" | xargs -r -L 1 "$program" -w -t "$table" 2>/dev/null
             done
         done
+    done
+}
+
+# Those of docker.service.
+remove_forward_rules() {
+    case " $UNITS " in *' docker.service '*) ;; *) return 0 ;; esac
+    for end in -s -d; do
+        while iptables -w -D FORWARD "$end" "$POD_CIDR" -j ACCEPT 2>/dev/null; do :; done
     done
 }
 

@@ -129,6 +129,8 @@ def test_the_address_moves_between_interfaces_of_different_names(
         host.start()
     wait_for("eth0 of master1 has the address", lambda: one.holder() == "eth0")
     assert "the endpoint's address goes to ens9" in two.log
+    for host in balancers:
+        assert "unknown keyword" not in host.log.lower()
     one.stop()
     wait_for("ens9 of master2 has the address", lambda: two.holder() == "ens9")
 

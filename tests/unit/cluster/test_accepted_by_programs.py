@@ -31,7 +31,7 @@ from bundler.cluster.accepted import (
     read_table,
 )
 from bundler.cluster.checks import check_cluster
-from bundler.cluster.components import MINORS, PROXY_MODES, RUNTIMES
+from bundler.cluster.components import MINORS, PROXY_MODES, RUNTIMES, key_of
 from bundler.cluster.field_types import check_fields as check_types
 from bundler.cluster.plan import ClusterPlan, make_plan
 from bundler.cluster.schema import Cluster
@@ -348,9 +348,40 @@ def test_cri_dockerd_streams_without_websockets_where_the_kubelet_would_use_them
     for runtime in list_runtimes(minor):
         cluster = make_cluster(minor, runtime, "static", "iptables", "none")
         config = make_config(cluster, "kubelet", lambda text: "7" if "{{" in text else text)
-        expected = {"ExtendWebSocketsToKubelet": False}
         needs_gate = has_gate and "cri_dockerd" in runtime
-        assert config.get("featureGates") == (expected if needs_gate else None)
+        found = config.get("featureGates", {}).get("ExtendWebSocketsToKubelet")
+        assert found == (False if needs_gate else None)
+
+
+@pytest.mark.parametrize("minor", MINORS)
+def test_pods_have_a_seccomp_profile_wherever_the_kubelet_can_set_one(minor: str) -> None:
+    """The gate is off by default from 1.22 to 1.24, and gone from 1.30 on."""
+    cluster = make_cluster(minor, {"engine": "containerd"}, "static", "iptables", "none")
+    config = make_config(cluster, "kubelet", lambda text: "7" if "{{" in text else text)
+    can = "seccompDefault" in accepted_fields("kubelet", minor)
+    assert can == (key_of(minor) >= (1, 22))
+    assert config.get("seccompDefault") == (True if can else None)
+    gate = config.get("featureGates", {}).get("SeccompDefault")
+    assert gate == (True if minor in {"1.22", "1.23", "1.24"} else None)
+
+
+@pytest.mark.parametrize("minor", MINORS)
+def test_kubelets_bound_processes_and_idle_streams_at_every_minor(minor: str) -> None:
+    cluster = make_cluster(minor, {"engine": "containerd"}, "static", "iptables", "none")
+    config = make_config(cluster, "kubelet", lambda text: "7" if "{{" in text else text)
+    assert config["protectKernelDefaults"] is True
+    assert config["streamingConnectionIdleTimeout"] == "30m"
+    assert config["podPidsLimit"] == 4096
+
+
+@pytest.mark.parametrize("minor", MINORS)
+def test_tokens_of_pods_are_not_extended_wherever_the_api_server_can_tell(minor: str) -> None:
+    cluster = make_cluster(minor, {"engine": "containerd"}, "static", "iptables", "none")
+    flags = make_flags(cluster, "kube-apiserver", lambda text: "7" if "{{" in text else text)
+    assert ("--service-account-extend-token-expiration=false" in flags) == (
+        "service-account-extend-token-expiration" in accepted_flags("kube-apiserver", minor)
+    )
+    assert "--audit-log-maxage=30" in flags
 
 
 @pytest.mark.parametrize("minor", MINORS)

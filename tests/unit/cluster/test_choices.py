@@ -140,6 +140,26 @@ def test_coredns_has_the_address_that_kubelets_give_to_pods(trees: Callable[...,
     assert "requiredDuringSchedulingIgnoredDuringExecution" in pod["affinity"]["podAntiAffinity"]
 
 
+@pytest.mark.parametrize(
+    ("version", "field", "annotation"),
+    [("1.14.10", None, "runtime/default"), ("1.20.2", {"type": "RuntimeDefault"}, None)],
+)
+def test_add_ons_have_a_seccomp_profile_and_no_capability_to_spare(
+    trees: Callable[..., Path], version: str, field: object, annotation: str | None
+) -> None:
+    dns = "dns: {version: 1.6.7, replicas: 1}\nmetrics_server: {}"
+    root = trees(("dns: {provider: none}", dns), (MINOR, f"version: {version}")) / "one"
+    for name, added in (("coredns", ["NET_BIND_SERVICE"]), ("metrics-server", None)):
+        addons = load_documents(root / f"rootfs/etc/kubernetes/addons/{name}.yaml")
+        template = addons["Deployment"]["spec"]["template"]
+        key = "seccomp.security.alpha.kubernetes.io/pod"
+        assert template["metadata"].get("annotations", {}).get(key) == annotation
+        assert template["spec"].get("securityContext", {}).get("seccompProfile") == field
+        (container,) = template["spec"]["containers"]
+        capabilities = container["securityContext"]["capabilities"]
+        assert (capabilities["drop"], capabilities.get("add")) == (["ALL"], added)
+
+
 def test_an_old_coredns_has_no_readiness_plugin(trees: Callable[..., Path]) -> None:
     root = trees(
         ("dns: {provider: none}", "dns: {version: 1.3.1, upstream: [], replicas: 3}"),
