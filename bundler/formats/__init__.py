@@ -13,6 +13,7 @@ digests.py           digest algorithms, and hashing of files and streams
 program_machine.py   the CPU architecture of a program
 safe_parse.py        JSON and URLs from others
 bounded_yaml.py      YAML from others, with bounds
+yaml_scalars.py      how the scalars of YAML are read
 yaml_output.py       YAML for others
 client_files.py      CA certificates, client certificates, keys and tokens of a site
 shell_settings.py    NAME='VALUE' lines, as in node.env

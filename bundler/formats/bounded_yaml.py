@@ -5,7 +5,6 @@ beyond the bounds, so that a small file cannot keep bundler busy. Strings are si
 visible characters: what a reviewer of the file sees is what is rendered.
 """
 
-import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from yaml.constructor import SafeConstructor
-from yaml.resolver import Resolver
 
 from bundler.formats.hidden_text import RAW, describe_hidden, find_hidden
+from bundler.formats.yaml_scalars import MANIFEST_SCALARS, MERGE, RESOLVER, SCALARS, TAG, TEXT
 from bundler.log import make_printable
 from bundler.paths import STDIN
 
@@ -26,13 +24,9 @@ YamlPath = tuple[str | int, ...]
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """The loader of libyaml if PyYAML has it: ten times as fast."""
 
-TAG = "tag:yaml.org,2002:"
-TEXT, MERGE = f"{TAG}str", f"{TAG}merge"
 FILES, CONTENT = "files", "content"
 """`files: {PATH: {content: …}}`: the only text that may have several lines."""
 LINES = {ord("\n"): None, ord("\t"): None}
-NUMBERS = range(-(2**63), 2**64)
-LONGEST_NUMBER = 40  # digits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -402,45 +396,3 @@ def _explain(error: yaml.YAMLError, text: str) -> Fault:
 def _find_place(text: str, index: int) -> tuple[int, int]:
     before = text[:index]
     return before.count("\n") + 1, index - before.rfind("\n")
-
-
-def _read_integer(text: str) -> int:
-    if len(text) > LONGEST_NUMBER:
-        raise ValueError("not a number of 64 bits: write text in quotes")
-    number: int = CONSTRUCTOR.construct_yaml_int(yaml.ScalarNode(f"{TAG}int", text))
-    if number not in NUMBERS:
-        raise ValueError("not a number of 64 bits: write text in quotes")
-    return number
-
-
-def _read_float(text: str) -> float:
-    number: float = CONSTRUCTOR.construct_yaml_float(yaml.ScalarNode(f"{TAG}float", text))
-    if not math.isfinite(number):
-        raise ValueError("not a finite number: write text in quotes")
-    return number
-
-
-def _refuse_date(_: str) -> Any:
-    raise ValueError("YAML reads a date here: write it in quotes")
-
-
-RESOLVER: Any = Resolver()
-CONSTRUCTOR: Any = SafeConstructor()
-SCALARS: dict[str, Callable[[str], Any]] = {
-    TEXT: str,
-    MERGE: str,
-    f"{TAG}value": str,
-    f"{TAG}null": lambda _: None,
-    f"{TAG}bool": lambda text: CONSTRUCTOR.bool_values[text.lower()],
-    f"{TAG}int": _read_integer,
-    f"{TAG}float": _read_float,
-    f"{TAG}timestamp": _refuse_date,
-}
-"""Tag of a scalar → how its text is read; other tags are refused."""
-
-MANIFEST_SCALARS = SCALARS | {
-    f"{TAG}timestamp": str,
-    f"{TAG}int": lambda text: text if ":" in text else _read_integer(text),
-    f"{TAG}float": lambda text: text if ":" in text else _read_float(text),
-}
-"""The same in Kubernetes manifests."""
