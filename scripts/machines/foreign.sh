@@ -26,7 +26,8 @@ main() {
 }
 
 find_mirror() {
-    find /etc/apt/sources.list /etc/apt/sources.list.d -maxdepth 1 -type f -exec cat {} + 2>/dev/null |
+    find /etc/apt/sources.list /etc/apt/sources.list.d -maxdepth 1 -type f \
+        \( -name 'debian*.sources' -o -name 'sources.list' -o -name 'debian*.list' \) -exec cat {} + 2>/dev/null |
         awk '$1 == "URIs:" { print $2; exit } $1 == "deb" { for (i = 2; i <= NF; i++) if ($i ~ /:\/\//) { print $i; exit } }'
 }
 
