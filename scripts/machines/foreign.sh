@@ -8,13 +8,13 @@
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/../lab/common.sh"
-directory=$1 release=$2 architecture=$3 size=$4 packages=$5 brought=$6
+directory=$1 release=$2 architecture=$3 size=$4 included=$5 brought=$6
 root=$directory/root disk=$directory/disk.raw
 busybox_words='sh mount insmod mkdir chroot umount sync poweroff'
 
 main() {
     need debootstrap:debootstrap qemu-system-aarch64:qemu-system-arm cpio:cpio debugfs:e2fsprogs modprobe:kmod
-    debootstrap --foreign --arch="$architecture" --variant=minbase --include="$packages" \
+    debootstrap --foreign --arch="$architecture" --variant=minbase --include="$included" \
         "$release" "$root" "$(find_mirror)" >"$directory/debootstrap.log"
     use_apt "$root/nowhere"
     make_first_boot
