@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.small_builds import make_site
@@ -65,8 +66,8 @@ def test_a_build_makes_the_plan_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
     site = make_site(tmp_path)
     plans = []
 
-    def count(cluster: Cluster) -> ClusterPlan:
-        plans.append(make_plan(cluster))
+    def count(cluster: Cluster, *more: Any) -> ClusterPlan:
+        plans.append(make_plan(cluster, *more))
         return plans[-1]
 
     for module in [m for name, m in sys.modules.items() if name.startswith("bundler")]:
