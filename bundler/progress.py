@@ -5,19 +5,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
-
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
+from typing import TYPE_CHECKING, Self
 
 from bundler import log
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
 
 MEBIBYTE = 1 << 20
 SHOWN = 64 * MEBIBYTE
@@ -29,6 +22,15 @@ class DownloadProgress:
     """Shows downloads while it is entered; implements download.Progress."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        from rich.progress import (  # noqa: PLC0415 - slow to import
+            BarColumn,
+            DownloadColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+            TransferSpeedColumn,
+        )
+
         self._clock = clock
         self._bars = Progress(
             TextColumn("  {task.description}"),

@@ -17,7 +17,6 @@ from bundler.cluster.plan import ClusterPlan, NodePlan
 from bundler.errors import TemplateError
 from bundler.files import CLOSED_MODE, SECRET_MODE
 from bundler.overlays.selection import OVERLAYS, overlays_of
-from bundler.overlays.templating import render_template
 from bundler.paths import templates_directory
 
 RENDERED = ".j2"
@@ -66,6 +65,8 @@ def list_paths() -> frozenset[str]:
 
 def list_fetched(plan: ClusterPlan, node: NodePlan) -> tuple[FetchedFile, ...]:
     """Every file that the node's bundle takes from an upstream file."""
+    from bundler.overlays.templating import render_template  # noqa: PLC0415 - slow to import
+
     version = plan.cluster.kubernetes.version
     pinned = plan.cluster.list_pinned(node.arch)
     found = []
