@@ -178,6 +178,40 @@ def test_a_sparse_file_is_refused(tmp_path: Path, cache: Cache) -> None:
         read_program(tmp_path / "up.tgz", cache)
 
 
+BEFORE_SPARSE = {
+    "nothing": [],
+    "every plain type": [*"0123456"],
+    "a long name": ["long"],
+    "a file of the first tar": ["\0"],
+    "a header with a wrong checksum": ["wrong"],
+}
+
+
+@pytest.mark.parametrize("kinds", BEFORE_SPARSE.values(), ids=list(BEFORE_SPARSE))
+@pytest.mark.parametrize("has_sparse", [True, False])
+def test_a_sparse_file_of_a_layer_is_found_behind_any_header(
+    tmp_path: Path, kinds: list[str], has_sparse: bool
+) -> None:
+    """Plain headers are passed over without tarfile; what it says counts for all others."""
+    content = b"before"
+    for kind in kinds:
+        member = tarfile.TarInfo("x" * 200 if kind == "long" else "some")
+        member.type = kind.encode() if len(kind) == 1 else tarfile.REGTYPE
+        member.size = 700 if member.type in {b"0", b"\0"} else 0
+        header = bytearray(member.tobuf(tarfile.GNU_FORMAT))
+        if kind == "wrong":
+            header[0] ^= 1
+        content += bytes(header) + bytes(-(-member.size // 512) * 512)
+    if has_sparse:
+        member = tarfile.TarInfo("holes")
+        member.type = tarfile.GNUTYPE_SPARSE
+        content += member.tobuf(tarfile.GNU_FORMAT)
+    path = tmp_path / "layers"
+    path.write_bytes(content + bytes(1024) + b"after")
+    found = tar_safety.find_sparse_file(path, 6, len(content) - 6 + 1024)
+    assert found == ("holes" if has_sparse and kinds != ["wrong"] else "")
+
+
 def write_bomb(path: Path, size: int, make_header: Callable[[tarfile.TarInfo], None]) -> Path:
     """Write a small file that unpacks to one member of `size` zeros."""
     member = tarfile.TarInfo("top/program")
