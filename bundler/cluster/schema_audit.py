@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from bundler.cluster.schema_policy import Webhook
+from bundler.cluster.schema_policy import ClientCertificate, ClientKey, Webhook
 from bundler.cluster.values import DnsName, Model, San
 
 SyslogFacility = Literal[
@@ -81,16 +81,8 @@ class AuditSyslog(Model):
         description="The DNS name that the server's certificate must have; needed where `host` is"
         " an address, which rsyslog does not look for in certificates. Default: `host`.",
     )
-    certificate: Path | None = Field(
-        default=None,
-        description="A PEM file with the client certificate that the hosts show, with `key`."
-        " Default: none.",
-    )
-    key: Path | None = Field(
-        default=None,
-        description="A PEM file with the private key of `certificate`. It is in the bundles of the"
-        " control planes, in a file that only root can read. Default: none.",
-    )
+    certificate: ClientCertificate = None
+    key: ClientKey = None
     facility: SyslogFacility = Field(
         default="local0", description="The facility of the messages. Their severity is info."
     )

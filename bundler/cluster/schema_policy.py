@@ -61,6 +61,22 @@ class Tls(Model):
     )
 
 
+ClientCertificate = Annotated[
+    Path | None,
+    Field(
+        description="A PEM file with the client certificate that control planes show, with `key`."
+        " Default: none."
+    ),
+]
+ClientKey = Annotated[
+    Path | None,
+    Field(
+        description="A PEM file with the private key of `certificate`. It is in the bundles of the"
+        " control planes, in a file that only root can read. Default: none."
+    ),
+]
+
+
 class Webhook(Model):
     """A server of the site that API servers ask or tell, over HTTPS."""
 
@@ -72,16 +88,8 @@ class Webhook(Model):
         description="A PEM file with the CA certificates to trust for it; the path is relative to"
         " cluster.yaml. Default: the CAs that the host trusts.",
     )
-    certificate: Path | None = Field(
-        default=None,
-        description="A PEM file with the client certificate that the API servers show, with `key`."
-        " Default: none.",
-    )
-    key: Path | None = Field(
-        default=None,
-        description="A PEM file with the private key of `certificate`. It is in the bundles of the"
-        " control planes, in a file that only root can read. Default: none.",
-    )
+    certificate: ClientCertificate = None
+    key: ClientKey = None
     token: Path | None = Field(
         default=None,
         description="A file with the bearer token that the API servers send, instead of a"
