@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from support.external_ca_cluster import find_programs
-from support.join_cluster import Build, Builder, Client, ControlPlane, wait_until
+from support.join_cluster import Build, Builder, Client, run_control_plane, wait_until
 from support.networks import take_network
 from support.shells import write_program
 
@@ -108,14 +108,9 @@ def read_states(build: Build) -> dict[str, str]:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     directory = tmp_path_factory.mktemp("addons")
     site = Site(directory, find_programs(directory / "bin"))
-    control_plane = ControlPlane(site.first.host)
-    try:
-        control_plane.start()
-        site.first.apply()
+    with run_control_plane(site.first):
         site.first.join("w1")
         yield site
-    finally:
-        control_plane.host.stop()
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from support.external_ca_cluster import find_programs
-from support.join_cluster import Build, Builder, Client, ControlPlane
+from support.join_cluster import Build, Builder, Client, run_control_plane
 from support.networks import take_network
 from support.worker_hosts import WorkerHost
 
@@ -23,15 +23,10 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Build]:
     directory = tmp_path_factory.mktemp("drained")
     programs = find_programs(directory / "bin")
     build = Builder(directory, take_network(), programs, ("w1", "w2")).build()
-    control_plane = ControlPlane(build.host)
-    try:
-        control_plane.start()
-        build.apply()
+    with run_control_plane(build):
         build.join("w1")
         build.join("w2")
         yield build
-    finally:
-        control_plane.host.stop()
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from support.external_ca_cluster import find_programs
-from support.join_cluster import Build, Builder, Client, ControlPlane, wait_until
+from support.join_cluster import Build, Builder, Client, run_control_plane, wait_until
 from support.networks import take_network
 from support.shells import TEMPLATES, write_program
 
@@ -89,13 +89,8 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Build]:
     directory = tmp_path_factory.mktemp("leaving")
     programs = find_programs(directory / "bin")
     build = Builder(directory, network, programs, ("w1", "w2")).build()
-    control_plane = ControlPlane(build.host)
-    try:
-        control_plane.start()
-        build.apply()
+    with run_control_plane(build):
         yield build
-    finally:
-        control_plane.host.stop()
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,7 @@ from support.join_cluster import (
     ControlPlane,
     in_days,
     make_client_request,
+    run_control_plane,
     wait_until,
 )
 from support.kubelet_requests import make_request
@@ -73,16 +74,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     programs = find_programs(tmp_path_factory.mktemp("programs") / "bin")
     builder = Builder(tmp_path_factory.mktemp("site"), network, programs, WORKERS)
     first = builder.build()
-    control_plane = ControlPlane(first.host)
-    try:
-        control_plane.start()
-        first.apply()
+    with run_control_plane(first) as control_plane:
         # as an earlier version of bundler left it
         control_plane.host.kubectl("create", "-f", "-", stdin=json.dumps(AUTO_APPROVAL))
         first.apply()
         yield Site(builder, first, control_plane)
-    finally:
-        control_plane.host.stop()
 
 
 def join(site: Site, build: Build, node: str) -> None:

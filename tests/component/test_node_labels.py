@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from support.external_ca_cluster import find_programs
-from support.join_cluster import Build, Builder, Client, ControlPlane, describe
+from support.join_cluster import Build, Builder, Client, describe, run_control_plane
 from support.networks import take_network
 from support.shells import write_program
 
@@ -48,15 +48,10 @@ class Site:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     directory = tmp_path_factory.mktemp("labels")
     site = Site(directory, find_programs(directory / "bin"))
-    control_plane = ControlPlane(site.first.host)
-    try:
-        control_plane.start()
-        site.first.apply()
+    with run_control_plane(site.first):
         for name in WORKERS:
             site.first.join(name)
         yield site
-    finally:
-        control_plane.host.stop()
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,14 @@ from typing import Any
 
 import pytest
 from support.external_ca_cluster import find_programs
-from support.join_cluster import CSRS, Build, Builder, Client, ControlPlane, make_client_request
+from support.join_cluster import (
+    CSRS,
+    Build,
+    Builder,
+    Client,
+    make_client_request,
+    run_control_plane,
+)
 from support.networks import take_network
 
 TABLES = Path(__file__).parent
@@ -57,10 +64,7 @@ def site(
     more = {"network": {"plugin": plugin}}
     place = tmp_path_factory.mktemp(plugin)
     build = Builder(place, network, programs, ("w1", "w2", "w3"), more).build()
-    control_plane = ControlPlane(build.host)
-    try:
-        control_plane.start()
-        build.apply()
+    with run_control_plane(build):
         kubelets = {name: build.join(name) for name in ("w1", "w2")}
         admin = Client.read(build.root("cp1") / "etc/kubernetes/admin.kubeconfig")
         fill(admin, kubelets)
@@ -70,8 +74,6 @@ def site(
             "kubelet": kubelets["w1"],
         }
         yield Site(build, plugin, admin, clients, make_bodies(admin))
-    finally:
-        control_plane.host.stop()
 
 
 def create(client: Client, path: str, body: Any) -> None:

@@ -366,5 +366,17 @@ class ControlPlane:
         self.host.kubectl("delete", "certificatesigningrequests", "--all")
 
 
+@contextmanager
+def run_control_plane(build: Build) -> Iterator[ControlPlane]:
+    """The control plane of a build, with the objects of its bundle applied, until the block ends."""
+    control_plane = ControlPlane(build.host)
+    try:
+        control_plane.start()
+        build.apply()
+        yield control_plane
+    finally:
+        control_plane.host.stop()
+
+
 def in_days(days: float) -> datetime:
     return datetime.now(UTC) + timedelta(days=days)
