@@ -82,6 +82,7 @@ def test_the_api_server_of_bundler_refuses_everybody_without_rights(
         assert "secrets without credentials: 000" in done.stdout
 
 
+@pytest.mark.long
 def test_anonymous_requests_are_found_when_a_binding_gives_them_rights(
     tmp_path: Path, programs: Path
 ) -> None:
@@ -96,6 +97,7 @@ def test_anonymous_requests_are_found_when_a_binding_gives_them_rights(
         assert verify(host).returncode == 0
 
 
+@pytest.mark.long
 def test_an_api_server_that_allows_everything_is_found(tmp_path: Path, programs: Path) -> None:
     flags = {"authorization-mode": "Node,RBAC,AlwaysAllow"}
     with run_host(tmp_path, programs, **flags) as host:

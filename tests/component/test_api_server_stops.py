@@ -41,6 +41,7 @@ def stop_as_systemd(host: Host, seconds: float) -> tuple[float, float]:
     return closed, time.monotonic() - started
 
 
+@pytest.mark.long
 def test_a_stop_of_an_api_server_with_open_watches_takes_less_than_five_seconds(
     tmp_path: Path, programs: Path
 ) -> None:

@@ -30,6 +30,7 @@ def test_the_catalog_of_1_20_is_what_the_sources_say(archive: Path) -> None:
     assert done.stderr == "catalogue: 0 of 4 tables change\n"
 
 
+@pytest.mark.long
 def test_a_row_that_the_sources_do_not_have_is_shown(archive: Path, tmp_path: Path) -> None:
     """The comparison sees a missing, a surplus and a changed row: the tables are not only kept."""
     copy = tmp_path / "project"

@@ -145,6 +145,7 @@ def test_a_host_that_was_a_member_does_not_create_a_new_cluster(site: Site) -> N
         assert not (member.data / "member").exists()
 
 
+@pytest.mark.long
 def test_joining_completes_after_a_kill_at_any_step(site: Site) -> None:
     """Killed before the list, after the removal, after the addition, and right after the start of etcd."""
     members = site.build("m1", "m2", "m3")
@@ -184,6 +185,7 @@ def test_joining_completes_after_a_kill_at_any_step(site: Site) -> None:
     assert set(lost.members()) == {"m1", "m2", "m3"}
 
 
+@pytest.mark.long
 def test_a_database_without_its_log_is_backed_up(site: Site) -> None:
     members = site.build("m1", "m2", "m3", wal_dir="/var/lib/etcd-wal")
     for member in members:

@@ -142,6 +142,7 @@ def test_old_members_that_still_run_cannot_connect(three: list[Member]) -> None:
     assert third.list_keys() == before
 
 
+@pytest.mark.long
 def test_a_member_that_has_just_joined_keeps_its_data(three: list[Member]) -> None:
     """Without it the cluster has no quorum, so that it could not be added again."""
     first, second, third = three
@@ -166,6 +167,7 @@ def test_a_member_that_has_just_joined_keeps_its_data(three: list[Member]) -> No
     assert [member.list_keys() for member in three] == [before] * 3
 
 
+@pytest.mark.long
 def test_a_member_that_joins_during_the_check_is_not_a_second_cluster(three: list[Member]) -> None:
     """It starts just after the check whether it runs: the next answer names the same cluster."""
     first, second, third = three
@@ -343,6 +345,7 @@ def test_a_snapshot_whose_secrets_need_an_unknown_key_is_refused(three: list[Mem
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.long
 def test_a_snapshot_that_cannot_be_read_is_not_taken_for_one_without_secrets(
     three: list[Member],
 ) -> None:
@@ -390,6 +393,7 @@ def restore_killed(member: Member, snapshot: Path, program: str, at: int, *, don
     return code
 
 
+@pytest.mark.long
 def test_a_restore_killed_at_any_step_is_resumed_by_the_next(site: Site) -> None:
     (member,) = site.build("m1", wal_dir="/var/lib/etcd-wal")
     member.start()
@@ -431,6 +435,7 @@ def lose_disks(member: Member) -> None:
     shutil.rmtree(member.root / "var/lib/etcd-wal")
 
 
+@pytest.mark.long
 def test_restored_data_on_a_new_disk_is_not_mistaken_for_old_data(site: Site) -> None:
     """Killed when the log is in its place, and when all is in its place but that is not recorded yet."""
     first, second, before, snapshot = make_two(site)

@@ -315,6 +315,7 @@ def add_node(host: Host, port: int) -> None:
     assert host.request("PATCH", "/api/v1/nodes/two/status", status)[0] == 200
 
 
+@pytest.mark.long
 def test_kubelets_and_aggregated_apis_get_the_new_client_certificates(host: Host) -> None:
     pids = host.pids()
     with serve_kubelet(host) as kubelet:

@@ -264,6 +264,7 @@ def test_a_certificate_of_a_replaced_ca_requests_the_next_one_itself(site: Site)
     assert site.first.kubelet("w1").send("GET", "/api/v1/nodes/w1").status == 200
 
 
+@pytest.mark.long
 def test_a_renewed_token_lets_a_host_that_is_installed_again_join(site: Site) -> None:
     join_if_needed(site, "w2")
     site.builder.renew("w2")
@@ -291,6 +292,7 @@ def test_a_renewed_token_lets_a_host_that_is_installed_again_join(site: Site) ->
     assert site.control_plane.read_record()["w2"].startswith("2 request ")
 
 
+@pytest.mark.long
 def test_after_one_control_plane_is_installed_a_stolen_token_is_worth_nothing(site: Site) -> None:
     """The bundle of a node that has not joined was stolen."""
     thief = site.first.thief("w8")
@@ -321,6 +323,7 @@ def test_after_one_control_plane_is_installed_a_stolen_token_is_worth_nothing(si
     join(site, second, "w8")
 
 
+@pytest.mark.long
 def test_a_token_that_has_ended_is_not_accepted_until_a_build_replaces_it(site: Site) -> None:
     path = site.builder.state / "tokens/w9"
     stored = json.loads(path.read_text())

@@ -327,6 +327,7 @@ def test_images_are_locked_and_built_and_a_build_without_the_registry_is_identic
     assert run("build", "--strict", "-o", f"{site}/strict", **epoch).returncode == 3
 
 
+@pytest.mark.long
 def test_a_builder_without_a_network_gets_images_from_an_imported_cache(
     run: Run, site: Path
 ) -> None:
@@ -353,6 +354,7 @@ def test_a_builder_without_a_network_gets_images_from_an_imported_cache(
     assert built.returncode == 0, built.stderr
 
 
+@pytest.mark.long
 def test_a_moved_tag_is_pulled_only_if_update_names_it(
     run: Run, site: Path, program: Program
 ) -> None:
@@ -388,6 +390,7 @@ def test_a_digest_in_cluster_yaml_has_the_trust_source_user_and_drift_is_refused
     assert run("build", "-o", f"{site}/dist").returncode == 0
 
 
+@pytest.mark.long
 def test_a_missing_image_is_reported_with_the_reason(
     run: Run, site: Path, program: Program
 ) -> None:

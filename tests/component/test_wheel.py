@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import sysconfig
 import venv
 from pathlib import Path
 
@@ -13,17 +14,27 @@ PROJECT = Path(__file__).parents[2]
 PINS = PROJECT / "tests" / "golden" / "pins.yaml"
 
 
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundler installed with pip from a wheel, in its own environment."""
+@pytest.fixture(
+    scope="module", params=["of this environment", pytest.param("its own", marks=pytest.mark.long)]
+)
+def installed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundler installed with pip from a wheel, in an environment without the checkout; whose dependencies is `param`."""
     directory = tmp_path_factory.mktemp("wheel")
     subprocess.run(
         [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", directory, PROJECT],
         check=True,
     )
-    venv.create(directory / "venv", with_pip=True)
-    wheel = next(directory.glob("*.whl"))
-    subprocess.run([directory / "venv/bin/pip", "install", "-q", wheel], check=True)
+    venv.create(directory / "venv")
+    python = directory / "venv" / "bin" / "python"
+    command = [sys.executable, "-m", "pip", "--python", python, "install", "-q"]
+    if request.param == "of this environment":
+        command.append("--no-deps")
+        mine, its = (
+            sysconfig.get_path("purelib"),
+            sysconfig.get_path("purelib", vars={"base": str(directory / "venv")}),
+        )
+        Path(its, "dependencies.pth").write_text(f"{mine}\n")
+    subprocess.run([*command, next(directory.glob("*.whl"))], check=True)
     return directory / "venv" / "bin" / "bundler"
 
 

@@ -88,7 +88,17 @@ def other(sh: Sh, built: SmallSite, tmp_path: Path) -> Host:
     return Host(sh, built, tmp_path / "other")
 
 
-@pytest.mark.parametrize("form", ["file", "its directory", "unpacked", "parent of unpacked"])
+@pytest.mark.parametrize(
+    "form",
+    [
+        "file",
+        "unpacked",
+        *(
+            pytest.param(form, marks=pytest.mark.long)
+            for form in ("its directory", "parent of unpacked")
+        ),
+    ],
+)
 def test_a_split_bundle_with_its_payload_installs_the_same_files(
     host: Host, other: Host, tmp_path: Path, form: str
 ) -> None:
@@ -299,7 +309,9 @@ def test_a_delta_restores_the_mode_of_a_file_that_it_does_not_contain(
     assert host.tree() == other.tree()
 
 
-@pytest.mark.parametrize("moment", [1, 2, 4, 8])
+@pytest.mark.parametrize(
+    "moment", [2, *(pytest.param(moment, marks=pytest.mark.long) for moment in (1, 4, 8))]
+)
 def test_the_next_run_completes_a_killed_delta(
     host: Host, other: Host, tmp_path: Path, moment: int
 ) -> None:

@@ -27,6 +27,9 @@ def _parser(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(bounded_yaml, "LOADER", getattr(yaml, request.param))
 
 
+# seconds of a processor: half of one when idle, more where two hyperthreads share it; what grows without a bound takes minutes
+MOMENT = 4
+
 BOMBS = {
     "lists": nest_aliases("[x, x, x, x, x, x, x, x, x]", "[*, *, *, *, *, *, *, *, *]", 9),
     "mappings": nest_aliases("{a: 1, b: 1}", "{a: *, b: *, c: *, d: *, e: *, f: *}", 12),
@@ -42,7 +45,7 @@ def test_nested_aliases_are_refused_in_a_moment(text: str) -> None:
     started = time.process_time()
     with pytest.raises(YamlError, match=r"^\d+:\d+: (more than 100000 values|nested deeper)"):
         read_document(text)
-    assert time.process_time() - started < 1
+    assert time.process_time() - started < MOMENT
 
 
 LARGE = {
@@ -66,7 +69,7 @@ def test_a_large_text_is_refused_in_a_moment(text: str) -> None:
     started = time.process_time()
     with pytest.raises(YamlError):
         read_document(text)
-    assert time.process_time() - started < 1
+    assert time.process_time() - started < MOMENT
 
 
 @pytest.mark.usefixtures("_parser")
