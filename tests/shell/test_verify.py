@@ -18,7 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from support.shells import TEMPLATES, Sh
+from support.shells import TEMPLATES, Sh, write_program
 from support.trees import Trees
 
 LIB = TEMPLATES / "common" / "lib"
@@ -227,4 +227,36 @@ def test_pending_requests_of_kubelets_and_of_tokens_are_faults(sh: Sh, tmp_path:
             ('"csr-3"', '"system:bootstrap:abcdef"'),
             ('"a\\tb"', '"system:node:w1"'),
         )
+    ]
+
+
+# etcdctl 3.6 warns of the variable, and every etcdctl warns of a member that does not answer.
+WARNING = '{"level":"warn","msg":"unrecognized environment variable","environment-variable":"ETCDCTL_API=3"}'
+
+
+def test_what_etcdctl_warns_of_is_not_part_of_a_value(sh: Sh, tmp_path: Path) -> None:
+    write_program(
+        tmp_path / "etcdctl",
+        f"""echo '{WARNING}' >&2
+        case " $* " in
+        *"--print-value-only "*) printf 'k8s:enc:secretbox:v1:key1:\\001\\377\\000x\\n' ;;
+        *"--keys-only "*) printf '/registry/namespaces/kube-system\\n\\n/registry/services/specs/default/kubernetes\\n' ;;
+        esac
+        """,
+    )
+    (tmp_path / "secret.value").write_text("a value in plain text")
+    script = tmp_path / "script.sh"
+    script.write_text(
+        f"""here={LIB.parent} work={tmp_path} results={tmp_path} etcdctl={tmp_path}/etcdctl
+        etcd_commas= pki= namespace=n secret_name=s
+        . {LIB}/verify/report.sh; . {LIB}/verify/run.sh; . {LIB}/verify/etcd.sh; . {LIB}/verify/control-plane.sh
+        node_pairs() {{ :; }}; count_nodes() {{ echo 3; }}
+        for check in secrets-encrypted etcd-registry; do
+            "check_$(echo "$check" | tr - _)"; echo "$check $? $(cat "$results/$check.seen")"
+        done
+        """
+    )
+    assert sh(script).stdout.splitlines() == [
+        "secrets-encrypted 0 k8s:enc:secretbox:v1:key1, readable through 3 API servers",
+        "etcd-registry 0 2 keys",
     ]

@@ -160,8 +160,10 @@ check_secrets_encrypted() {
     expect "the value in etcd starts with k8s:enc: and is not in plain text," \
         "and every API server answers with the value"
     raw=$work/secret.raw
-    etcd get "/registry/secrets/$namespace/$secret_name" --print-value-only >"$raw"
-    if ! [ -s "$raw" ]; then
+    if ! etcd get "/registry/secrets/$namespace/$secret_name" --print-value-only >"$raw" 2>"$raw.log"; then
+        saw "the Secret cannot be read from etcd: $(tail -n 1 "$raw.log")"
+        return 1
+    elif ! [ -s "$raw" ]; then
         saw "etcd has no key /registry/secrets/$namespace/$secret_name"
         return 1
     fi
