@@ -114,11 +114,11 @@ with a user get copies of what they read in /run/bundler/UNIT, and nothing else
 `make docs` writes this page from `service-users.tsv`, `unit-files.tsv`, `sandbox.tsv` and
 `sandbox-levels.tsv` in `bundler/catalog/`.
 """
-USERS_IDS = """install.sh creates a user with its group where it is missing, without a password and a shell.
-uninstall.sh removes those that it created; the owner of data that is kept stays. A host that has
-the name with another number, or the number with another name, is refused before anything is
-changed: choose other numbers, free on all hosts, with `security.user_ids`. A user that exists with
-the right number is used as it is. `DESTDIR` stages files and creates no user.
+USERS_IDS = """install.sh creates a user with its group where it is missing, without a password
+and a shell. uninstall.sh removes those that it created; the owner of data that is kept stays. A
+host that has the name with another number, or the number with another name, is refused before
+anything is changed: choose other numbers, free on all hosts, with `security.user_ids`. A user that
+exists with the right number is used as it is. `DESTDIR` stages files and creates no user.
 
 Not in the table, and root: kubelet, kube-proxy and container runtimes, which mount and configure
 networks; keepalived, which needs raw sockets and an address; flannel; a kms plugin, which is the

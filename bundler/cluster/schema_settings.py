@@ -166,7 +166,8 @@ class Security(Model):
     user_ids: dict[DnsLabel, Annotated[int, Field(ge=1, le=60000)]] = Field(
         default_factory=dict,
         description="UIDs of the users that units run as, where those of bundler (640 to 649) are"
-        " taken on a host; each is the GID of the user's group too. The same on all hosts. Example: `{etcd: 2640, kube-apiserver: 2641}`.",
+        " taken on a host; each is the GID of the user's group too. The same on all hosts."
+        " Example: `{etcd: 2640, kube-apiserver: 2641}`.",
     )
 
 

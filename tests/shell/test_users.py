@@ -110,7 +110,7 @@ def test_a_user_stays_with_its_data_until_they_are_removed(host: FakeHost) -> No
     assert done.returncode == 0, done.stderr
     assert "users that own data that is kept: etcd" in done.stdout
     assert set(read_accounts(host, "passwd")) == {"root", "sshd", "etcd"}
-    install(host, "--skip-preflight", "old-data")
+    install(host, "--skip-preflight", "old-data", "--skip-preflight", "turn")
     done = host.uninstall("--purge-data")
     assert done.returncode == 0, done.stderr
     assert account_file(host, "passwd").read_text() == PASSWD
