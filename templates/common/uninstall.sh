@@ -172,7 +172,7 @@ print_users() {
     list_created_users | while read -r kind name; do
         fate=remove
         while read -r owner directory; do
-            [ "$owner" = "$name" ] && [ "$purge" = no ] && has_word "$DATA_PATHS" "$directory" || continue
+            if [ "$owner$purge" != "${name}no" ] || ! has_word "$DATA_PATHS" "$directory"; then continue; fi
             [ ! -e "$prefix$directory" ] || fate=keep
         done <"$work/owned"
         printf '%-8s %s %s\n' "$fate" "$kind" "$name"

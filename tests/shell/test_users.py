@@ -1,6 +1,8 @@
 """Users of units on a host: created, kept with their data, removed; hosts where they cannot be."""
 
+import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -158,3 +160,44 @@ def test_copies_of_running_units_are_made_again_when_files_change(host: FakeHost
     install(host)
     assert (copies / path).read_text() == (host.bundle / "rootfs" / path).read_text()
     assert not (host.root / "run/bundler/etcd").exists()
+
+
+ACCOUNTS = """
+set -u
+cp -a /etc/. "$1/"; mount --bind "$1" /etc
+here=$2 work=$3
+. "$here/lib/core/common.sh" && . "$here/lib/transaction/users.sh" || exit 9
+prefix='' store=$work/store SERVICE_USERS='etcd:640 kube-controller-manager:642'
+mkdir "$store"
+is_staged() { false; }
+create_users
+getent passwd etcd kube-controller-manager | cut -d : -f 1,3,4,6
+list_user_faults
+printf 'etcd %s\\n' "$work" >"$work/owned"
+remove_users && echo "stays: $remaining_users" && getent passwd kube-controller-manager
+: >"$work/owned"
+remove_users && getent passwd etcd
+for file in passwd group shadow gshadow; do cmp "/etc/$file" "$work/$file"; done
+"""
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not all(map(shutil.which, ("unshare", "useradd", "userdel"))),
+    reason="accounts cannot be created: this needs root, unshare and useradd",
+)
+def test_the_hosts_own_programs_create_and_remove_users(
+    sh: Sh, trees: Trees, tmp_path: Path
+) -> None:
+    """In a mount namespace with a copy of /etc."""
+    for name in ("passwd", "group", "shadow", "gshadow"):
+        shutil.copyfile(f"/etc/{name}", tmp_path / name)
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "accounts.sh").write_text(ACCOUNTS)
+    runner = tmp_path / "runner.sh"
+    inner = f"sh {tmp_path}/accounts.sh {tmp_path}/etc {trees / 'master1'} {tmp_path}"
+    runner.write_text(f"exec unshare --mount --propagation private {inner}\n")
+    done = sh(runner)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        "etcd:640:640:/", "kube-controller-manager:642:642:/", "stays: etcd",
+    ]  # fmt: skip
