@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 
 ALL = os.environ.get("BUNDLER_CRASH_POINTS") == "all"
 PARTS = 12 if ALL else 1
-SAMPLE = 2  # points of a script, if not all
+SAMPLE = 3  # points of a script, if not all
 # The time, and what each run adds to.
 CHANGING = ("bundler/journal", "bundler/packages.log", "/state")
 

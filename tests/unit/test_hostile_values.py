@@ -41,7 +41,7 @@ from bundler.render.context import make_context
 from bundler.render.registries import make_registry_files
 from bundler.render.site_files import make_site_files
 
-EXAMPLES = int(os.environ.get("BUNDLER_HOSTILE_EXAMPLES", "100"))
+EXAMPLES = int(os.environ.get("BUNDLER_HOSTILE_EXAMPLES", "300"))
 BASES: dict[str, dict[str, Any]] = {
     minor: {
         "apiVersion": "bundler/v1alpha1",

@@ -27,9 +27,6 @@ def _parser(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(bounded_yaml, "LOADER", getattr(yaml, request.param))
 
 
-# seconds of a processor: half of one when idle, more where two hyperthreads share it; what grows without a bound takes minutes
-MOMENT = 4
-
 BOMBS = {
     "lists": nest_aliases("[x, x, x, x, x, x, x, x, x]", "[*, *, *, *, *, *, *, *, *]", 9),
     "mappings": nest_aliases("{a: 1, b: 1}", "{a: *, b: *, c: *, d: *, e: *, f: *}", 12),
@@ -45,7 +42,7 @@ def test_nested_aliases_are_refused_in_a_moment(text: str) -> None:
     started = time.process_time()
     with pytest.raises(YamlError, match=r"^\d+:\d+: (more than 100000 values|nested deeper)"):
         read_document(text)
-    assert time.process_time() - started < MOMENT
+    assert time.process_time() - started < 1
 
 
 LARGE = {
@@ -64,12 +61,22 @@ LARGE = {
 }
 
 
+def measure_the_largest_accepted_text() -> float:
+    """Seconds of a processor."""
+    text = "".join(f"k{n}: v\n" for n in range(Bounds().values // 2 - 1))
+    started = time.process_time()
+    read_document(text)
+    return time.process_time() - started
+
+
 @pytest.mark.parametrize("text", LARGE.values(), ids=LARGE)
 def test_a_large_text_is_refused_in_a_moment(text: str) -> None:
     started = time.process_time()
     with pytest.raises(YamlError):
         read_document(text)
-    assert time.process_time() - started < MOMENT
+    taken = time.process_time() - started
+    # a processor that two hyperthreads share is slower: then the largest text that is accepted is the measure
+    assert taken < 1 or taken < 1.5 * measure_the_largest_accepted_text()
 
 
 @pytest.mark.usefixtures("_parser")
