@@ -29,12 +29,12 @@ def installed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     command = [sys.executable, "-m", "pip", "--python", python, "install", "-q"]
     if request.param == "of this environment":
         command.append("--no-deps")
-        mine, its = (
-            sysconfig.get_path("purelib"),
-            sysconfig.get_path("purelib", vars={"base": str(directory / "venv")}),
-        )
-        Path(its, "dependencies.pth").write_text(f"{mine}\n")
+        packages = sysconfig.get_path("purelib", vars={"base": str(directory / "venv")})
+        Path(packages, "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     subprocess.run([*command, next(directory.glob("*.whl"))], check=True)
+    where = [python, "-c", "import bundler; print(bundler.__file__)"]
+    found = subprocess.run(where, check=True, cwd="/", capture_output=True, text=True).stdout
+    assert Path(found).is_relative_to(directory), f"not the wheel's bundler: {found}"
     return directory / "venv" / "bin" / "bundler"
 
 
