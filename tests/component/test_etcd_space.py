@@ -1,12 +1,14 @@
 """The alarm NOSPACE: real etcd members with a small quota."""
 
 import os
+import re
 import subprocess
 import tarfile
 from pathlib import Path
 
 import pytest
 from support.etcd_hosts import FAST, Member, Site, wait_ready
+from support.shells import write_program
 
 SMALL = 2_000_000
 LARGE = 64_000_000
@@ -130,6 +132,20 @@ def test_health_names_the_alarm_and_defragmenting_ends_it(site: Site) -> None:
     assert verify(member, "etcd-alarms") == (0, "no alarm")
     assert put(member)
     assert maintain(member, "health").returncode == 0
+
+
+def test_a_warning_of_etcdctl_is_not_part_of_the_size(site: Site) -> None:
+    (member,) = build(site, "m1")
+    member.start()
+    wait_ready([member])
+    etcdctl = member.root / "opt/k8s/bin/etcdctl"
+    real = etcdctl.rename(etcdctl.with_name("etcdctl.real"))
+    write_program(etcdctl, f'echo "a, b, c, a warning" >&2\nexec {real} "$@"\n')
+    done = maintain(member, "defrag")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("size of")]
+    assert re.fullmatch(r"size of the database: \d+ \w?B before, \d+ \w?B after", line)
+    assert "warning" not in done.stdout
 
 
 def test_a_database_that_stays_at_its_quota_keeps_the_alarm(site: Site) -> None:
