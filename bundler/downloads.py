@@ -11,13 +11,24 @@ from bundler.cluster.addons.manifests import find_kustomization
 from bundler.cluster.plan import ClusterPlan
 from bundler.formats.image_references import full_name
 from bundler.progress import DownloadProgress
-from bundler.project import Inputs, Project, load, make_fetch_options, resolve
+from bundler.project import (
+    Inputs,
+    Project,
+    load,
+    make_chart_options,
+    make_fetch_options,
+    resolve,
+)
+from bundler.sources.charts.proposals import propose_charts
+from bundler.sources.charts.render import BY_HAND as HELM_BY_HAND
+from bundler.sources.charts.render import NEED as HELM_NEED
+from bundler.sources.charts.render import find_helm
 from bundler.sources.fetch import ensure_artifacts, run_jobs
 from bundler.sources.images.pull import Puller, list_cached
 from bundler.sources.images.resolve import propose_images
 from bundler.sources.images.wanted import open_files
-from bundler.sources.kustomize import find_kubectl, find_machine
-from bundler.sources.lock import first_uses, refuse_first_uses, write_lock
+from bundler.sources.kustomize import BY_HAND, NEED, find_kubectl
+from bundler.sources.lock import TrustSource, first_uses, refuse_first_uses, write_lock
 from bundler.sources.lock_update import (
     LockChange,
     list_sidecar_urls,
@@ -28,6 +39,7 @@ from bundler.sources.packages.locked import is_fetched_entry, to_file
 from bundler.sources.packages.resolve import propose_packages
 from bundler.sources.resolved import Resolved
 from bundler.sources.sidecars import find_cached_sidecars
+from bundler.sources.tools import find_machine
 from bundler.sources.trust import find_key
 
 
@@ -40,6 +52,8 @@ def fetch(inputs: Inputs) -> tuple[tuple[Artifact, Path], ...]:
         paths = ensure_artifacts(artifacts, make_fetch_options(inputs, progress))
     with log.step(f"{len(resolved.images)} images"), DownloadProgress() as progress:
         pulled = make_puller(inputs, progress).pull(resolved.images)
+    for file in (found.artifact for found in project.charts.values()):
+        paths[file] = inputs.cache.blob_path(file.algorithm, file.digest)
     for file in (file for image in pulled for file in image.files):
         paths[file] = inputs.cache.blob_path(file.algorithm, file.digest)
     warn_about_first_uses(project, resolved)
@@ -50,13 +64,15 @@ def update_lock(
     inputs: Inputs, update: Collection[str], *, dry_run: bool = False
 ) -> tuple[LockChange, ...]:
     """Write the lock of a cluster, after downloading every file that is new in it."""
-    project = load(inputs)
+    project = load(inputs, locking=update)
     plan, old = project.plan, project.lock
     now = datetime.now(UTC).replace(microsecond=0)
     with log.step(f"locking the sources of {plan.name}"), DownloadProgress() as progress:
         options = make_fetch_options(inputs, progress)
+        charts = make_chart_options(inputs, progress, old, update)
         update = {_normalize_image(name, plan) for name in update}
         proposals = [
+            *propose_charts(project.cluster, project.charts, charts, now),
             *propose_artifacts(plan, options, now),
             *propose_images(plan, make_puller(inputs, progress, refresh=True), now),
             *propose_packages(plan, old, update, options, now),
@@ -82,15 +98,20 @@ def list_files(project: Project, resolved: Resolved) -> tuple[Artifact, ...]:
     blobs = {file.digest: file for image in resolved.images for file in list_cached(image, cache)}
     sidecars = _list_sidecars(project, resolved)
     tools = list_tools(project)
-    return (*_list_files_with_url(project, resolved), *tools, *sidecars, *blobs.values())
+    charts = (found.artifact for found in project.charts.values())
+    return (*_list_files_with_url(project, resolved), *tools, *charts, *sidecars, *blobs.values())
 
 
 def list_tools(project: Project) -> tuple[Artifact, ...]:
-    """List the programs that only the build runs: kubectl, for kustomizations."""
-    if not any(find_kustomization(addon.manifests) for addon in project.cluster.addons):
-        return ()
-    artifact, _ = find_kubectl(project.cluster, project.lock, find_machine())
-    return (artifact,)
+    """List the programs that only the build runs: kubectl for kustomizations, helm for charts."""
+    cluster, lock, tools = project.cluster, project.lock, []
+    if any(
+        map(find_kustomization, (addon.manifests for addon in cluster.addons if addon.manifests))
+    ):
+        tools.append(find_kubectl(cluster, lock, find_machine(NEED, BY_HAND))[0])
+    if any(addon.chart for addon in cluster.addons):
+        tools.append(find_helm(cluster, lock, find_machine(HELM_NEED, HELM_BY_HAND)))
+    return tuple(tools)
 
 
 def list_local_digests(project: Project, resolved: Resolved) -> frozenset[str]:
@@ -105,6 +126,12 @@ def list_local_digests(project: Project, resolved: Resolved) -> frozenset[str]:
 
 def warn_about_first_uses(project: Project, resolved: Resolved) -> None:
     """Warn about each digest whose only trust source is the first download."""
+    for chart in () if project.lock else project.charts.values():
+        if chart.origin is TrustSource.FIRST_USE:
+            log.warning(
+                f"{chart.artifact.label}: its repository states no digest; the first download is"
+                " trusted, and `bundler lock` records its digest"
+            )
     for image in () if project.lock else resolved.images:
         if not image.digest:
             log.warning(

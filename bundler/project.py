@@ -1,7 +1,7 @@
 """The inputs of a command, and the project loaded from them: cluster, plan and lock, read once."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from hashlib import sha256
@@ -12,6 +12,7 @@ from bundler import log
 from bundler.bundle.front import BundleFront
 from bundler.cache.store import Cache
 from bundler.catalog.lifecycles import READ
+from bundler.cluster.addons.charts import ChartRequest, RenderedChart
 from bundler.cluster.addons.planned import plan_addons
 from bundler.cluster.addons.proof import ImageUse, list_uses
 from bundler.cluster.loader import Loaded, load_cluster
@@ -33,8 +34,12 @@ from bundler.sources.resolved import Resolved, resolve_sources
 from bundler.state.state_id import SHOWN, read_state_id
 
 if TYPE_CHECKING:
+    from bundler.sources.charts.pinned import PinnedChart
+    from bundler.sources.charts.resolve import ChartOptions
     from bundler.sources.download import FetchOptions
 
+EVERY_CHART = frozenset(("charts", "all"))
+"""Values of `bundler lock --update` that name every chart."""
 CHECK_PARTS = "check what changed, then run: bundler lock"
 
 
@@ -66,6 +71,7 @@ class Project:
     digests: Mapping[str, str]  # input file → SHA-256 of the bytes that were read
     parts: Mapping[str, str] = field(default_factory=dict)  # of those, what cluster.yaml names
     image_uses: tuple[ImageUse, ...] = ()  # each image, and each place that it comes from
+    charts: Mapping[str, "PinnedChart"] = field(default_factory=dict)  # add-on → its chart
 
     @property
     def lock_path(self) -> Path:
@@ -78,11 +84,18 @@ class Project:
         return self.inputs.state or default_state(self.inputs.description, self.cluster.name)
 
 
-def load(inputs: Inputs, *, quiet: bool = False, unproved: bool = False) -> Project:
+def load(
+    inputs: Inputs,
+    *,
+    quiet: bool = False,
+    unproved: bool = False,
+    locking: Collection[str] | None = None,
+) -> Project:
     """Read and validate cluster.yaml, the pins and the lock; raises ConfigError.
 
     With `unproved`, images that cannot be proved to be carried are no error. `quiet` leaves out the
-    warnings about cluster.yaml, which are about what a build makes of it.
+    warnings about cluster.yaml, which are about what a build makes of it. `locking` is for a new
+    lock: charts that the lock does not have, or that it names, are looked for in their repository.
     """
     today = max(datetime.now(UTC).date(), READ)
     path = lock_path(inputs.description)
@@ -96,9 +109,26 @@ def load(inputs: Inputs, *, quiet: bool = False, unproved: bool = False) -> Proj
             options = make_fetch_options(inputs, progress)
             return render_kustomization(folder, cluster, lock, options)
 
+    charts: dict[str, PinnedChart] = {}
+
+    def render_chart(request: ChartRequest) -> RenderedChart:
+        from bundler.sources.charts.render import Renderer  # noqa: PLC0415 - slow to import
+
+        with DownloadProgress() as progress:
+            options = make_chart_options(
+                inputs,
+                progress,
+                parse_lock(content, path) if content is not None else None,
+                locking,
+            )
+            return Renderer(
+                base=inputs.description.absolute().parent, options=options, charts=charts
+            ).render(request)
+
     loaded = load_cluster(
-        inputs.description, inputs.pins, today=today, render=render, unproved=unproved
-    )
+        inputs.description, inputs.pins, today=today, render=render, charts=render_chart,
+        unproved=unproved,
+    )  # fmt: skip
     refused = list_refused(loaded, today) if inputs.strict else {}
     for warning in () if quiet else loaded.warnings:
         if warning not in refused:
@@ -116,7 +146,7 @@ def load(inputs: Inputs, *, quiet: bool = False, unproved: bool = False) -> Proj
     image_digests = list_digests(lock, named) if lock else {}
     plan = make_plan(
         loaded.cluster,
-        plan_addons(loaded.cluster, loaded.addons.objects, image_digests),
+        plan_addons(loaded.cluster, loaded.addons.objects, image_digests, loaded.addons.sources),
         image_digests,
     )
     if collisions := [
@@ -134,6 +164,26 @@ def load(inputs: Inputs, *, quiet: bool = False, unproved: bool = False) -> Proj
         digests={name: digest for name, digest in digests.items() if digest is not None},
         parts={name: digest for name, digest in parts.items() if name != "cluster.yaml"},
         image_uses=list_uses(loaded.cluster, loaded.addons.found),
+        charts=charts,
+    )
+
+
+def make_chart_options(
+    inputs: Inputs,
+    progress: DownloadProgress,
+    lock: Lock | None,
+    locking: Collection[str] | None = None,
+) -> "ChartOptions":
+    """Make the options with which charts are found; `locking` as for `load`."""
+    from bundler.sources.charts.resolve import ChartOptions  # noqa: PLC0415 - slow to import
+
+    names = set(locking or ())
+    return ChartOptions(
+        lock=None if names & EVERY_CHART else lock,
+        fetch=make_fetch_options(inputs, progress),
+        registries=inputs.registries,
+        renewed=names,
+        is_locking=locking is not None,
     )
 
 
@@ -158,6 +208,10 @@ def resolve(project: Project) -> Resolved:
     A file that cluster.yaml names and that is not as in the lock is a warning; with --strict that
     raises ConfigError.
     """
+    if any(addon.chart for addon in project.cluster.addons):
+        from bundler.sources.charts.proposals import check_charts  # noqa: PLC0415 - slow to import
+
+        check_charts(project.cluster, project.lock, project.lock_path)
     resolved = resolve_sources(
         project.plan, project.lock, project.lock_path, strict=project.inputs.strict
     )

@@ -1,4 +1,4 @@
-"""Names and the digests that they stood for: tags of images, and URLs of files without a pin.
+"""Names and the digests that they stood for: tags of images, charts, URLs of files without a pin.
 
 The cache stores each as <folder>/<sha256 of the name>.json: the name, and the digest of its file.
 """
@@ -12,6 +12,7 @@ from bundler.files import write_atomically
 from bundler.private_files import read_note
 
 TAGS = "references"
+CHARTS = "charts"
 DOCUMENTS = "documents"
 IMPORTED = "documents-imported"
 """Folders. IMPORTED has unverified records from another builder (`bundler cache import`)."""

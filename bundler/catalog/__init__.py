@@ -56,6 +56,7 @@ URLS = {
     "crictl": "https://github.com/kubernetes-sigs/cri-tools/releases/download/v{version}/crictl-v{version}-linux-{arch}.tar.gz",
     "cri-dockerd": "https://github.com/Mirantis/cri-dockerd/releases/download/v{version}/cri-dockerd-{version}.{arch}.tgz",
     "flanneld": "https://github.com/flannel-io/flannel/releases/download/v{version}/flanneld-{arch}",
+    "helm": "https://get.helm.sh/helm-v{version}-linux-{arch}.tar.gz",
     "flannel-cni-plugin": "https://github.com/flannel-io/cni-plugin/releases/download/v{version}/flannel-{arch}",
     "runc": "https://github.com/opencontainers/runc/releases/download/v{version}/runc.{arch}",
     **{program: f"{_PROGRAM_URL}{program}" for program in KUBERNETES_PROGRAMS},
@@ -64,7 +65,7 @@ URLS = {
 
 No bundle has files of kubernetes-node or flannel-cni-plugin: the programs of nodes come from the
 server's archive or are downloaded alone, and flannel uses plugins of cni-plugins. They can still be
-listed and pinned.
+listed and pinned. helm renders charts while a bundle is built, and is in none either.
 """
 
 CHECKSUMS = {
@@ -81,6 +82,9 @@ CHECKSUMS = {
 
 Docker, cri-dockerd and flannel publish none.
 """
+
+BUILD_TOOLS = frozenset(("helm",))
+"""Components that only the build runs: they are in no bundle and in no lock."""
 
 KUBERNETES_ARCHIVE = "kubernetes-server"
 COMPONENTS = tuple(URLS)

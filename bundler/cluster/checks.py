@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from bundler.catalog import COMPONENTS, default_version
+from bundler.catalog import BUILD_TOOLS, COMPONENTS, default_version
 from bundler.catalog.signatures import Scheme
 from bundler.cluster.components import (
     COREDNS_NEEDS,
@@ -20,6 +20,7 @@ from bundler.cluster.components import (
     row_for,
 )
 from bundler.cluster.host_needs import check_sysctls
+from bundler.cluster.inputs import UpstreamKey
 from bundler.cluster.network_checks import (
     check_endpoint,
     check_interfaces,
@@ -30,11 +31,15 @@ from bundler.cluster.network_checks import (
 from bundler.cluster.problem import Problem
 from bundler.cluster.registry_checks import check_registries
 from bundler.cluster.schema import Cluster, Containerd, Docker, Role
+from bundler.cluster.schema_addons import OCI
 from bundler.cluster.tls_checks import check_tls
 from bundler.cluster.values import Arch
 
 SERVING_ROLES = frozenset((Role.CONTROL_PLANE, Role.ETCD))
 """Roles whose servers have certificates that bundler issues."""
+
+ADDONS = "addons/"
+"""The beginning of keys of `upstream_keys` that are about the charts of add-ons."""
 
 OLDEST = {"docker": min(DOCKER_SHIMS, key=key_of), "etcd": min(SNAPSHOT_TOOLS, key=key_of)}
 """The first minors that bundler's tables have."""
@@ -319,12 +324,29 @@ def _check_names(cluster: Cluster) -> Iterator[Problem]:
 
 def _check_upstream_keys(cluster: Cluster) -> Iterator[Problem]:
     for name, key in cluster.upstream_keys.items():
-        if name not in COMPONENTS:
-            text = f"unknown component; known: {', '.join(COMPONENTS)}"
-            yield Problem(path=("upstream_keys", name), text=text)
+        if fault := _find_key_fault(name, key, cluster):
+            yield Problem(path=("upstream_keys", name), text=fault)
         for scheme in Scheme:
             path: Path | None = getattr(key, scheme)
             if path and not path.is_file():
                 yield Problem(
                     path=("upstream_keys", name, scheme.value), text=f"{path}: no such file"
                 )
+
+
+def _find_key_fault(name: str, key: UpstreamKey, cluster: Cluster) -> str:
+    """Why nothing with that name is signed, or not in that way; empty if it may be."""
+    if not name.startswith(ADDONS):
+        if name in BUILD_TOOLS:
+            return "it is a program of the build, pinned by its digest: remove the key"
+        known = ", ".join(each for each in COMPONENTS if each not in BUILD_TOOLS)
+        return "" if name in COMPONENTS else f"unknown component; known: {known}"
+    charts = {a.name: a.chart for a in cluster.addons if a.chart and a.chart.repo}
+    chart = charts.get(name.removeprefix(ADDONS))
+    if not chart:
+        return "there is no such add-on with a chart of a repository"
+    if key.sigstore:
+        return "charts are checked with openpgp (.prov files), or cosign in registries"
+    if key.cosign and not (chart.repo or "").startswith(OCI):
+        return "cosign signs charts in registries (oci://); this repository needs openpgp"
+    return ""

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from bundler.catalog.lifecycles import Lifecycle
+from bundler.cluster.addons.charts import RenderChart
 from bundler.cluster.addons.manifests import Render
 from bundler.cluster.addons.read import ReadAddons, read_addons
 from bundler.cluster.audit_policy import AuditPolicy, check_audit_policy
@@ -89,13 +90,14 @@ def load_cluster(
     *,
     today: date | None = None,
     render: Render | None = None,
+    charts: RenderChart | None = None,
     unproved: bool = False,
 ) -> Loaded:
     """Read cluster.yaml, with pins in place of its `artifacts`; ConfigError lists every error.
 
     Release lines that have ended by `today` are warnings; without it no date is compared. `render`
-    makes the objects of kustomizations; without it the manifests of add-ons are not read. With
-    `unproved`, images that cannot be proved to be carried are warnings.
+    makes the objects of kustomizations; without it add-ons are not read. `charts` makes those of
+    Helm charts. With `unproved`, images that cannot be proved to be carried are warnings.
     """
     description = read_description(path, RULES, read_cell)
     fleet = expand(description)
@@ -110,7 +112,9 @@ def load_cluster(
         raise ConfigError(_format(faults, path))
     cluster, addons = add_needed(_resolve_files(cluster, root)), ReadAddons()
     if render:
-        cluster, addons = read_addons(cluster, render, path.absolute().parent, unproved=unproved)
+        cluster, addons = read_addons(
+            cluster, render, path.absolute().parent, charts=charts, unproved=unproved
+        )
     found = (*_check(cluster, root, today), *_place(addons.problems, cluster, root))
     messages = tuple(_gather(found))
     errors = [each for each in messages if each.problem and each.problem.is_error]

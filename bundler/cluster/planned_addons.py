@@ -12,6 +12,29 @@ ORDER = ("namespaces", "crds", "first", SECRET, "objects")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedHook:
+    """An object that runs before or after the others are applied."""
+
+    events: tuple[str, ...]
+    words: tuple[str, str, str]  # kind with group, namespace or -, name
+    marks: str  # delete: the earlier one; end: delete it when it has succeeded; or -
+    content: str = field(repr=False)  # YAML
+    is_secret: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddonSource:
+    """What an add-on was made from, for the SBOM."""
+
+    kind: str  # manifest | chart
+    name: str  # the path of the file, or the name of the chart
+    version: str = ""
+    digest: str = ""  # SHA-256; empty for files with Secrets
+    url: str = ""
+    evidence: str = ""  # the trust source of the digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedAddon:
     """One add-on of the cluster."""
 
@@ -21,3 +44,5 @@ class PlannedAddon:
     prune: str  # objects | all
     parts: Mapping[str, str] = field(repr=False)  # part → YAML
     objects: tuple[str, ...]  # `KIND[.GROUP] NAMESPACE NAME MARKS`, in the order of deletion
+    hooks: tuple[PlannedHook, ...] = ()  # in order
+    sources: tuple[AddonSource, ...] = ()

@@ -4,12 +4,24 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from bundler.cluster.values import DnsLabel, Kind, Model
+from bundler.cluster.values import HEX, DnsLabel, Kind, Model
+from bundler.formats.digests import DIGEST_LENGTHS
+from bundler.formats.image_references import parse_reference
+from bundler.formats.safe_parse import split_url
 
 UNITS = {"s": 1, "m": 60, "h": 3600}
 LONGEST = 24 * UNITS["h"]
+OCI = "oci://"
+WEB = ("https://", "http://")
+MAX_RELEASE = 53  # characters of a release's name in Helm
+CHART_NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,248}[A-Za-z0-9])?")
+CHART_VERSION = re.compile(
+    r"v?\d{1,9}\.\d{1,9}\.\d{1,9}(-[0-9A-Za-z][-0-9A-Za-z.]{0,60})?(\+[0-9A-Za-z][-0-9A-Za-z.]{0,60})?",
+    re.ASCII,
+)
+EXAMPLE_REPOSITORY = "https://kubernetes.github.io/ingress-nginx"
 
 
 def _check_time(value: object) -> object:
@@ -19,7 +31,40 @@ def _check_time(value: object) -> object:
     return value
 
 
+def _check_repository(value: str) -> str:
+    if not value.startswith((OCI, *WEB)) or not value.isprintable() or " " in value:
+        raise ValueError(f"must be an https or oci URL, such as {EXAMPLE_REPOSITORY}")
+    parts = split_url(value)
+    if "?" in value or "#" in value:
+        raise ValueError("must have no ? and #: charts are found below its path")
+    if value.startswith(OCI):
+        if "@" in parts.netloc:
+            raise ValueError("must have no name and password: log in with docker login")
+        parse_reference(f"{value.removeprefix(OCI).rstrip('/')}/chart:1")
+    return value
+
+
+def _check_chart_name(value: str) -> str:
+    if not CHART_NAME.fullmatch(value):
+        raise ValueError("must be the name of a chart, such as ingress-nginx")
+    return value
+
+
+def _check_chart_version(value: object) -> object:
+    if not isinstance(value, str) or not CHART_VERSION.fullmatch(value):
+        raise ValueError("must be one full version, no range, such as 4.13.2")
+    return value
+
+
 Time = Annotated[str, BeforeValidator(_check_time), Kind("time")]
+ChartRepository = Annotated[str, AfterValidator(_check_repository), Kind("URL")]
+ChartName = Annotated[str, AfterValidator(_check_chart_name), Kind("name of a chart")]
+ObjectTitle = Annotated[
+    str,
+    Field(pattern=r"^[A-Z][A-Za-z0-9]*(/[A-Za-z0-9][-A-Za-z0-9._:]{0,252}){1,2}$"),
+    Kind("KIND/NAMESPACE/NAME"),
+]
+ChartVersion = Annotated[str, BeforeValidator(_check_chart_version), Kind("version")]
 
 
 class Wait(Model):
@@ -37,16 +82,85 @@ class Wait(Model):
         return int(self.timeout[:-1]) * UNITS[self.timeout[-1]]
 
 
+class Chart(Model):
+    """A Helm chart: `repo`, `name` and `version` of a repository, or `path`."""
+
+    repo: ChartRepository | None = Field(
+        default=None,
+        description="The repository: the URL below which its index.yaml is, or `oci://HOST/PATH`"
+        " of a registry. `bundler lock` records the digest of the chart."
+        f" Example: `{EXAMPLE_REPOSITORY}`.",
+    )
+    name: ChartName | None = Field(
+        default=None, description="The name of the chart in `repo`. Example: `ingress-nginx`."
+    )
+    version: ChartVersion | None = Field(
+        default=None, description="The exact version of the chart in `repo`. Example: `4.13.2`."
+    )
+    sha256: str | None = Field(
+        default=None,
+        description="The SHA-256 that the chart's package must have, in lower-case hexadecimal."
+        " Default: the digest that the repository's index states, or else that of the first"
+        " download.",
+    )
+    path: Path | None = Field(
+        default=None,
+        description="A chart of your own instead: a .tgz of `helm package`, or a folder with a"
+        " Chart.yaml and all charts that it depends on. The path is relative to the file that"
+        " names it. Example: `charts/shop/`.",
+    )
+    hooks_not_needed: tuple[ObjectTitle, ...] = Field(
+        default=(),
+        description="Hooks of the chart that run before or after a deletion or a rollback, and"
+        " that you do without: bundler runs only hooks of installation and upgrade."
+        " Example: `[Job/ingress/cleanup]`.",
+    )
+
+    @model_validator(mode="after")
+    def _check_place(self) -> "Chart":
+        of_repository = (self.repo, self.name, self.version)
+        if self.path and any((*of_repository, self.sha256)):
+            raise ValueError("give either path, or repo, name and version")
+        if not self.path and not all(of_repository):
+            raise ValueError("needs repo, name and version, or a path")
+        length = DIGEST_LENGTHS["sha256"]
+        if self.sha256 and not (len(self.sha256) == length and HEX.fullmatch(self.sha256)):
+            raise ValueError(f"sha256 must be {length} lower-case hexadecimal digits")
+        return self
+
+    @property
+    def repository(self) -> str:
+        """`REPO/NAME`, with the password of the URL; empty for a path."""
+        return f"{(self.repo or '').rstrip('/')}/{self.name}" if self.repo else ""
+
+
 class Addon(Model):
     """Objects of the Kubernetes API that the control planes apply, and the images in them."""
 
     name: DnsLabel = Field(
         description="The name of the add-on, unique in the cluster. Example: `ingress`."
     )
-    manifests: Path = Field(
+    manifests: Path | None = Field(
+        default=None,
         description="A YAML or JSON file, a folder of such files, or a folder with a"
         " kustomization.yaml, which the kubectl of the cluster's version renders. The path is"
-        " relative to the file that names it. Example: `addons/ingress/`."
+        " relative to the file that names it. Give `manifests` or `chart`."
+        " Example: `addons/ingress/`.",
+    )
+    chart: Chart | None = Field(
+        default=None,
+        description="A Helm chart, which Helm renders when the bundle is built. The add-on's name"
+        " is the name of the release. Give `manifests` or `chart`.",
+    )
+    values: tuple[Path, ...] = Field(
+        default=(),
+        description="Files with values of the chart; later ones win. Paths are relative to the"
+        " file that names them. Example: `[values/ingress.yaml]`.",
+    )
+    set: dict[str, object] = Field(
+        default_factory=dict,
+        description="Values of the chart that win over those in `values`."
+        " Example: `{controller: {replicaCount: 2}}`.",
     )
     namespace: DnsLabel | None = Field(
         default=None,
@@ -64,3 +178,20 @@ class Addon(Model):
         " Namespaces, CustomResourceDefinitions and PersistentVolumeClaims, with which data would"
         " go; `all` deletes them too.",
     )
+
+    @model_validator(mode="after")
+    def _check_source(self) -> "Addon":
+        if bool(self.manifests) == bool(self.chart):
+            raise ValueError("give manifests or chart, and not both")
+        if not self.chart and (self.values or self.set):
+            raise ValueError("values and set are of charts: this add-on has none")
+        if self.chart and len(self.name) > MAX_RELEASE:
+            raise ValueError(
+                f"its name is that of a Helm release: at most {MAX_RELEASE} characters"
+            )
+        return self
+
+    @property
+    def source(self) -> str:
+        """The key that says where its objects come from."""
+        return "manifests" if self.manifests else "chart"

@@ -8,6 +8,7 @@ image_packages.py    packages that dpkg and apk record inside images
 rpm_database.py      packages of rpm's SQLite database
 image_references.py  registry, repository, tag and digest
 stored_images.py     an image on the builder's disk
+chart_packages.py    Helm charts: packages and folders
 volumes.py           files that are split into numbered volumes
 digests.py           digest algorithms, and hashing of files and streams
 program_machine.py   the CPU architecture of a program

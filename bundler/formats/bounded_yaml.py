@@ -112,12 +112,12 @@ def read_document(text: str, bounds: Bounds = BOUNDS) -> Document:
     return Document(data, construction.places, construction.raw)
 
 
-def read_manifests(text: str) -> Iterator[Document]:
+def read_manifests(text: str, bounds: Bounds = MANIFESTS) -> Iterator[Document]:
     """Read each document of Kubernetes manifests; YamlError has every fault of the first wrong one.
 
     As kubectl reads them: texts may have several lines, and dates and sexagesimal numbers are text.
     """
-    for root in compose_documents(text, MANIFESTS):
+    for root in compose_documents(text, bounds):
         construction = _Construction(scalars=MANIFEST_SCALARS, has_lines=True)
         data = construction.construct(root, ())
         if construction.faults:

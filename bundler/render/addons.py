@@ -3,6 +3,8 @@
 /etc/kubernetes/site-addons/addons.tsv           NAME NEEDS TIMEOUT PRUNE, in order
 /etc/kubernetes/site-addons/NAME/1-PART.yaml     the parts in order; those with secrets are 0600
 /etc/kubernetes/site-addons/NAME/objects.txt     the objects: what hosts wait for and delete
+/etc/kubernetes/site-addons/NAME/hooks/001.yaml  the hooks in order; those with secrets are 0600
+/etc/kubernetes/site-addons/NAME/hooks/hooks.tsv FILE EVENTS KIND NAMESPACE NAME MARKS, in order
 """
 
 from collections.abc import Iterator
@@ -22,7 +24,12 @@ HEADING = (
 OBJECTS = (
     "# The objects of this add-on, in the order of deletion: KIND[.GROUP] NAMESPACE NAME MARKS. The"
     " namespace of an object\n# without one is -. MARKS: wait until it is ready; keep it when it"
-    " leaves the add-on.\n"
+    " leaves the add-on, without prune: all; let it stay\n# always; hook: it is run, not applied.\n"
+)
+HOOKS = (
+    "# The hooks of this add-on, in order: FILE EVENTS KIND[.GROUP] NAMESPACE NAME MARKS, separated"
+    " by tabs. MARKS: delete\n# the earlier one before it is made; end: delete it when it has"
+    " succeeded.\n"
 )
 
 
@@ -55,3 +62,17 @@ def _make_files(addon: PlannedAddon) -> Iterator[File]:
         path=f"{DIRECTORY}/{addon.name}/{OBJECT_LIST}", mode=0o644, content=rows.encode(),
         origin=origin,
     )  # fmt: skip
+    if addon.hooks:
+        yield from _make_hook_files(addon, origin)
+
+
+def _make_hook_files(addon: PlannedAddon, origin: str) -> Iterator[File]:
+    folder = f"{DIRECTORY}/{addon.name}/hooks"
+    rows = HOOKS
+    for number, hook in enumerate(addon.hooks, start=1):
+        name = f"{number:03}.yaml"
+        rows += "\t".join((name, ",".join(hook.events), *hook.words, hook.marks)) + "\n"
+        mode = SECRET_MODE if hook.is_secret else 0o644
+        content = hook.content.encode()
+        yield File(path=f"{folder}/{name}", mode=mode, content=content, origin=origin)
+    yield File(path=f"{folder}/hooks.tsv", mode=0o644, content=rows.encode(), origin=origin)

@@ -30,6 +30,7 @@ class LockKind(StrEnum):
     """The kind of an entry, which decides how it is fetched."""
 
     ARTIFACT = "artifact"
+    CHART = "chart"
     IMAGE = "image"
     PACKAGE = "package"
 
@@ -50,7 +51,9 @@ class LockEntry(BaseModel):
     `name` is the component (`etcd`), the normalized reference of the image, or the name of the
     package; it is unique together with `kind` and `arch`, and for packages the distribution. The
     digest of an image is that of its manifest for the architecture; `index` is the digest of the
-    multi-architecture index, if any.
+    multi-architecture index, if any. A chart has the name of its add-on, and `repository` is where
+    cluster.yaml finds it: REPO/NAME. Its digest is that of the package; of a registry, `index` is
+    the digest of the manifest.
     `url` has no user, password and query: the lock is in version control, and such a query ends.
     """
 
@@ -64,6 +67,7 @@ class LockEntry(BaseModel):
     size: Annotated[int, Field(ge=0)]  # bytes; an image: manifest, configuration and layers
     digest: Annotated[str, Field(pattern=r"^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$")]
     index: Annotated[str | None, Field(pattern=r"^sha256:[0-9a-f]{64}$")] = None
+    repository: str | None = None
     origin: TrustSource
     evidence: Annotated[str, AfterValidator(hide_places)]  # what confirms the digest
     sources: Annotated[int, Field(ge=1)] | None = None  # public sources that state a built-in pin

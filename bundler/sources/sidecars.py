@@ -32,6 +32,7 @@ class SidecarKind:
     name: str
     instead: str  # what users can do if it is missing
     folders: tuple[str, ...]  # of cache refs that may be used for it
+    most: int = MAX_SIDECAR  # bytes
 
 
 DIGEST = SidecarKind(
@@ -61,7 +62,7 @@ def fetch_sidecar(
     could suppress a signature by causing errors.
     """
     named = replace(artifact, component=f"{kind.name} of {artifact.component}")
-    document = replace(named, url=url, algorithm=ALGORITHM, digest="", size=None, most=MAX_SIDECAR)
+    document = replace(named, url=url, algorithm=ALGORITHM, digest="", size=None, most=kind.most)
     fault: ArtifactError | None = None
     try:
         found, path = fetch_unpinned(document, options)

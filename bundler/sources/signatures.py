@@ -59,8 +59,8 @@ class VerifiedSignature:
         return f"{self.signer}: {hide_places(self.url)}"
 
 
-class _BadSignatureError(Exception):
-    """Why a signature is invalid."""
+class BadSignatureError(Exception):
+    """A signature is invalid; the text says why."""
 
 
 def check_signature(
@@ -75,7 +75,7 @@ def check_signature(
     signature = _fetch(artifact, SIGNATURE, url, options)
     try:
         signer = _CHECKS[signed.scheme](artifact, path, key, signed, signature, options)
-    except _BadSignatureError as error:
+    except BadSignatureError as error:
         raise ArtifactError(
             f"{artifact.label}: the signature is not valid: {error}\n  {show_url(url)}",
             hint="find out who changed the file, the signature or the key before you use it",
@@ -111,10 +111,25 @@ def _check_openpgp(
             file=str(path), store=lambda _: certificates, signature=Sig.from_bytes(signature)
         )
     except Exception as error:
-        raise _BadSignatureError(str(error).partition("\n")[0]) from error
+        raise BadSignatureError(str(error).partition("\n")[0]) from error
     if not found.valid_sigs:
-        raise _BadSignatureError(f"no key in {key.openpgp} made it")
+        raise BadSignatureError(f"no key in {key.openpgp} made it")
     return f"OpenPGP {found.valid_sigs[0].certificate}"
+
+
+def read_signed_message(message: bytes, keys: Path | None) -> tuple[bytes, str]:
+    """The text of a message with an OpenPGP signature in it, and the signer's fingerprint.
+
+    Raises BadSignatureError if no key in the file `keys` made the signature.
+    """
+    certificates = _read_openpgp(keys)
+    try:
+        found = verify_openpgp(message, store=lambda _: certificates)
+    except Exception as error:
+        raise BadSignatureError(str(error).partition("\n")[0]) from error
+    if not found.valid_sigs or not found.bytes:
+        raise BadSignatureError(f"no key in {keys} made it")
+    return found.bytes, f"OpenPGP {found.valid_sigs[0].certificate}"
 
 
 def _read_openpgp(path: Path | None) -> list[Cert]:
@@ -133,20 +148,31 @@ def _check_cosign(
     options: FetchOptions,
 ) -> str:  # fmt: skip
     """The identity in the certificate whose key made the signature."""
-    _check_named(artifact, signed)
+    check_named(artifact.component, signed)
     url = signed.certificate.replace("{url}", artifact.url)
-    leaf = _read_leaf(_fetch(artifact, CERTIFICATE, url, options))
+    certificate = _fetch(artifact, CERTIFICATE, url, options)
+    digest = bytes.fromhex(hash_file(path, "sha256"))
+    verify_cosign(digest, signature, certificate, key, signed)
+    return f"cosign {signed.identity}"
+
+
+def verify_cosign(
+    digest: bytes, signature: bytes, certificate: bytes, key: UpstreamKey, signed: Signed
+) -> None:
+    """Check that the signature of a SHA-256 is by the certificate, and whose certificate it is.
+
+    Raises BadSignatureError.
+    """
+    leaf = _read_leaf(certificate)
     _check_leaf(leaf, _read_cas(key.cosign), signed)
     public = leaf.public_key()
     if not isinstance(public, ec.EllipticCurvePublicKey):
-        raise _BadSignatureError("its certificate has no elliptic-curve key")
+        raise BadSignatureError("its certificate has no elliptic-curve key")
     try:
         raw = base64.b64decode(signature, validate=False)
-        digest = bytes.fromhex(hash_file(path, "sha256"))
         public.verify(raw, digest, ec.ECDSA(Prehashed(hashes.SHA256())))
     except (InvalidSignature, binascii.Error) as error:
-        raise _BadSignatureError("it was not made by the key of its certificate") from error
-    return f"cosign {signed.identity}"
+        raise BadSignatureError("it was not made by the key of its certificate") from error
 
 
 def _check_sigstore(
@@ -154,23 +180,24 @@ def _check_sigstore(
     _: FetchOptions,
 ) -> str:  # fmt: skip
     """The identity that signed, as recorded in the transparency log."""
-    _check_named(artifact, signed)
+    check_named(artifact.component, signed)
     # imported here: it takes longer to load than the rest of bundler
     from bundler.sources.sigstore_bundles import BadBundleError, check_bundle  # noqa: PLC0415
 
     try:
         check_bundle(signature, path, read_key(key.sigstore), signed.identity, signed.issuer)
     except BadBundleError as error:
-        raise _BadSignatureError(str(error)) from error
+        raise BadSignatureError(str(error)) from error
     except ValueError as error:
         raise ConfigError(f"{key.sigstore}: not a trusted root of sigstore: {error}") from error
     return f"sigstore {signed.identity}"
 
 
-def _check_named(artifact: Artifact, signed: Signed) -> None:
+def check_named(component: str, signed: Signed) -> None:
+    """Raise ConfigError if the user must say who signs."""
     if not signed.identity or not signed.issuer:
         raise ConfigError(
-            f"upstream_keys.{artifact.component}: the identity and the issuer are missing",
+            f"upstream_keys.{component}: the identity and the issuer are missing",
             hint=f"add `identity:` and `issuer:` next to `{signed.scheme}:`",
         )
 
@@ -181,14 +208,14 @@ def _read_leaf(content: bytes) -> x509.Certificate:
         pem = content if content.lstrip().startswith(PEM) else base64.b64decode(content)
         return x509.load_pem_x509_certificate(pem)
     except (ValueError, binascii.Error) as error:
-        raise _BadSignatureError("the certificate file next to it is not a certificate") from error
+        raise BadSignatureError("the certificate file next to it is not a certificate") from error
 
 
 def _check_leaf(leaf: x509.Certificate, cas: Sequence[x509.Certificate], signed: Signed) -> None:
     """Check the issuer at the certificate's own time, the code signing usage and the identity."""
     at = leaf.not_valid_before_utc
     if not any(_is_issued_by(leaf, ca) for ca in cas):
-        raise _BadSignatureError(
+        raise BadSignatureError(
             f"none of the CAs in upstream_keys issued its certificate of {at:%Y-%m-%d}"
         )
     try:
@@ -196,20 +223,20 @@ def _check_leaf(leaf: x509.Certificate, cas: Sequence[x509.Certificate], signed:
         usage = extensions.get_extension_for_oid(ExtensionOID.EXTENDED_KEY_USAGE).value
         names = extensions.get_extension_for_oid(ExtensionOID.SUBJECT_ALTERNATIVE_NAME).value
     except (x509.ExtensionNotFound, ValueError) as error:
-        raise _BadSignatureError(
+        raise BadSignatureError(
             "its certificate has no extended key usage or no identity"
         ) from error
     assert isinstance(usage, x509.ExtendedKeyUsage)  # noqa: S101 - narrows the type
     assert isinstance(names, x509.SubjectAlternativeName)  # noqa: S101 - narrows the type
     if ExtendedKeyUsageOID.CODE_SIGNING not in usage:
-        raise _BadSignatureError("its certificate is not for code signing")
+        raise BadSignatureError("its certificate is not for code signing")
     found = {str(name.value) for name in names}
     if signed.identity not in found:
-        raise _BadSignatureError(
+        raise BadSignatureError(
             f"its certificate is for {', '.join(sorted(found))}, not for {signed.identity}"
         )
     if signed.issuer not in (issuers := _issuers(extensions)):
-        raise _BadSignatureError(
+        raise BadSignatureError(
             f"its identity is issued by {', '.join(issuers) or 'nobody'}, not by {signed.issuer}"
         )
 

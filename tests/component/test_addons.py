@@ -8,44 +8,30 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+from support.addon_site import (
+    DEFINITION,
+    INVENTORY,
+    JOBS,
+    LEASE,
+    MAPS,
+    Site,
+    apply,
+    config_map,
+    end_job,
+    exists,
+    read_states,
+    reset,
+    start,
+)
 from support.external_ca_cluster import find_programs
-from support.join_cluster import Build, Builder, Client, run_control_plane, wait_until
-from support.networks import take_network
+from support.join_cluster import Build, Client, run_control_plane, wait_until
 from support.shells import write_program
 
 from bundler.cluster.components import APPLY_FLAGS
 
-MAPS = "/api/v1/namespaces/web/configmaps"
-INVENTORY = "/api/v1/namespaces/kube-system/configmaps/bundler-addon-"
-LEASE = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/bundler-addons"
-DEFINITION = {
-    "apiVersion": "apiextensions.k8s.io/v1",
-    "kind": "CustomResourceDefinition",
-    "metadata": {"name": "gadgets.example.com"},
-    "spec": {
-        "group": "example.com",
-        "scope": "Namespaced",
-        "names": {"kind": "Gadget", "plural": "gadgets", "singular": "gadget"},
-        "versions": [
-            {
-                "name": "v1", "served": True, "storage": True,
-                "schema": {
-                    "openAPIV3Schema": {
-                        "type": "object", "x-kubernetes-preserve-unknown-fields": True,
-                    }
-                },
-            }
-        ],
-    },
-}  # fmt: skip
 GADGET = {
     "apiVersion": "example.com/v1", "kind": "Gadget", "metadata": {"name": "one"}, "spec": {"size": 1},
 }  # fmt: skip
-
-
-def config_map(name: str, **data: str) -> dict[str, Any]:
-    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data}
 
 
 def deployment(name: str) -> dict[str, Any]:
@@ -57,51 +43,6 @@ def deployment(name: str) -> dict[str, Any]:
             "template": {"metadata": {"labels": {"app": name}}, "spec": pod},
         },
     }  # fmt: skip
-
-
-class Site:
-    """A control plane, and builds of one cluster that differ in their add-ons."""
-
-    def __init__(self, directory: Path, programs: Path) -> None:
-        self.builder = Builder(directory, take_network(), programs, ("w1",))
-        self.first = self.build()
-
-    def build(self, **addons: Any) -> Build:
-        """Name → the objects of an add-on, and keys of `addons`."""
-        described = []
-        for name, (objects, keys) in addons.items():
-            path = self.builder.directory / f"{name}.yaml"
-            path.write_text(yaml.safe_dump_all(objects))
-            described.append({"name": name, "manifests": str(path), **keys})
-        self.builder.more = {"addons": described}
-        return self.builder.build()
-
-
-def start(build: Build, **environment: str) -> subprocess.Popen[str]:
-    """Start kube-addons.service on the control plane of a build."""
-    return subprocess.Popen(
-        ["sh", build.root("cp1") / "opt/k8s/libexec/site-addons.sh", *environment.pop("words", "").split()],
-        env={**build.environment("cp1"), **environment}, text=True, start_new_session=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
-
-
-def apply(build: Build, *, code: int = 0, **environment: str) -> str:
-    """Run it to its end, with --once for a code other than 0; returns its journal."""
-    words = "--once" if code else ""
-    process = start(build, words=words, **environment)
-    try:
-        said, _ = process.communicate(timeout=60)
-    except subprocess.TimeoutExpired:
-        process.terminate()
-        said, _ = process.communicate()
-    assert process.returncode == code, said
-    return said
-
-
-def read_states(build: Build) -> dict[str, str]:
-    text = (build.root("cp1") / "run/kube-addons/state").read_text()
-    return dict(line.split(" ", 1) for line in text.splitlines())
 
 
 @pytest.fixture(scope="module")
@@ -121,16 +62,7 @@ def admin(site: Site) -> Client:
 @pytest.fixture(autouse=True)
 def fresh(site: Site, admin: Client) -> None:
     """No add-on, and none that any host has announced."""
-    apply(site.first, PATIENCE="0")
-    for place in site.builder.directory.glob("build*/*/rootfs/var/lib/kube-addons"):
-        shutil.rmtree(place)
-    for place in site.builder.directory.glob("build*/*/rootfs/run/kube-addons"):
-        shutil.rmtree(place)
-    for kind in (MAPS, "/apis/apps/v1/namespaces/web/deployments"):
-        admin.send("DELETE", kind)
-    admin.send(
-        "PATCH", LEASE, {"metadata": {"annotations": None}, "spec": None}, "merge-patch+json"
-    )
+    reset(site, admin)
 
 
 def use_server_side_apply(build: Build) -> None:
@@ -142,10 +74,6 @@ def use_server_side_apply(build: Build) -> None:
         for x in lines
     ]
     settings.write_text("".join(own))
-
-
-def exists(admin: Client, path: str) -> bool:
-    return admin.send("GET", path).status == 200
 
 
 def test_namespaces_definitions_and_objects_are_applied_in_order_and_once(
@@ -370,3 +298,111 @@ def test_a_host_waits_while_another_one_applies(site: Site, admin: Client) -> No
     admin.send("PATCH", LEASE, {"spec": {"holderIdentity": None}}, "merge-patch+json")
     apply(build)
     assert exists(admin, f"{MAPS}/a")
+
+
+def hook(name: str, events: str, command: str = "one", **more: str) -> dict[str, Any]:
+    """A Job that Helm's annotations make a hook."""
+    container = {"name": "a", "image": "nginx:1.27", "command": [command]}
+    annotations = {
+        "helm.sh/hook": events, **{f"helm.sh/hook-{k}": v for k, v in more.items()},
+    }  # fmt: skip
+    return {
+        "apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name, "annotations": annotations},
+        "spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [container]}}},
+    }  # fmt: skip
+
+
+def read_record(admin: Client, name: str = "web") -> str:
+    record: str = admin.send("GET", f"{INVENTORY}{name}").body["data"]["hooks"]
+    return record
+
+
+HOOKED = (
+    hook("second", "pre-install,pre-upgrade", weight="5"),
+    hook("first", "pre-install", weight="-5", **{"delete-policy": "hook-succeeded"}),
+    hook("last", "post-install,post-upgrade"),
+)
+
+
+def test_hooks_run_by_weight_before_and_after_the_objects_and_upgrades_have_their_own(
+    site: Site, admin: Client
+) -> None:
+    keys = {"namespace": "web"}
+    build = site.build(web=([config_map("a", x="1"), *HOOKED], keys))
+    site.first.register("w1")
+    apply(build, code=3)
+    assert read_record(admin).split()[1:] == ["pre-install", "001.yaml", "made"]
+    assert [exists(admin, f"{JOBS}/{n}") for n in ("first", "second")] == [True, False]
+    assert not exists(admin, f"{MAPS}/a")
+    end_job(admin, "first")
+    apply(build, code=3)
+    assert not exists(admin, f"{JOBS}/first")  # hook-succeeded
+    assert exists(admin, f"{JOBS}/second")
+    assert not exists(admin, f"{MAPS}/a")
+    earlier = end_job(admin, "second")
+    apply(build, code=3)
+    assert exists(admin, f"{MAPS}/a")
+    assert read_record(admin).split()[1:] == ["post-install", "002.yaml", "made"]
+    end_job(admin, "last")
+    said = apply(build)
+    assert "add-on web: hook post-install Job web/last: done" in said
+    assert read_record(admin) == ""
+    apply(build)  # as after a boot
+    assert end_job(admin, "second") == earlier
+    later = site.build(web=([config_map("a", x="2"), *HOOKED], keys))
+    apply(later, code=3)
+    assert not exists(admin, f"{JOBS}/first")
+    assert end_job(admin, "second") != earlier  # once for the change
+    apply(later, code=3)
+    assert admin.send("GET", f"{MAPS}/a").body["data"] == {"x": "2"}
+    end_job(admin, "last")
+    apply(later)
+    assert read_states(later) == {"web": "ready "}
+    apply(site.build(web=([config_map("a", x="2")], keys)))  # hooks that left are deleted
+    assert [exists(admin, f"{JOBS}/{n}") for n in ("second", "last")] == [False, False]
+
+
+def test_a_hook_that_was_made_just_before_a_kill_does_not_run_twice(
+    site: Site, admin: Client, tmp_path: Path
+) -> None:
+    build = site.build(web=([config_map("a"), hook("one", "pre-install")], {"namespace": "web"}))
+    site.first.register("w1")
+    real = site.builder.programs / "kubectl"
+    write_program(
+        tmp_path / "kubectl",
+        f'case " $* " in *" apply "*hooks/001*) {real} "$@"; kill -9 0 ;; esac\nexec {real} "$@"\n',
+    )
+    killed = start(build, PATH=f"{tmp_path}:{build.environment('cp1')['PATH']}")
+    killed.communicate(timeout=60)
+    assert killed.returncode == -9
+    assert read_record(admin).endswith(" pre-install 001.yaml cleared")
+    made = admin.send("GET", f"{JOBS}/one").body["metadata"]["uid"]
+    apply(build, code=3)
+    assert end_job(admin, "one") == made
+    apply(build)
+    assert exists(admin, f"{MAPS}/a")
+
+
+def test_a_hook_that_fails_is_named_and_runs_again_after_a_while(site: Site, admin: Client) -> None:
+    build = site.build(web=([config_map("a"), hook("one", "pre-install")], {"namespace": "web"}))
+    apply(build, code=3)
+    site.first.register("w1")
+    failed = end_job(admin, "one", "Failed")
+    apply(build, code=3, PAUSE="300")
+    wanted = "failed hook pre-install Job web/one: failed: backoff limit reached"
+    assert read_states(build) == {"web": wanted}
+    assert not exists(admin, f"{MAPS}/a")
+    apply(build, code=3, PAUSE="0")  # the time is over
+    apply(build, code=3, PAUSE="300")
+    assert end_job(admin, "one") != failed
+    apply(build)
+    assert read_states(build) == {"web": "ready "}
+
+
+def test_what_the_chart_wants_to_keep_stays_even_with_prune_all(site: Site, admin: Client) -> None:
+    keys = {"namespace": "web", "prune": "all"}
+    kept = config_map("kept")
+    kept["metadata"]["annotations"] = {"helm.sh/resource-policy": "keep"}
+    apply(site.build(web=([kept, config_map("a")], keys)))
+    apply(site.build(web=([config_map("b")], keys)))
+    assert [exists(admin, f"{MAPS}/{n}") for n in ("kept", "a", "b")] == [True, False, True]

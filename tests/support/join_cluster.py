@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from bundler.cache.store import Cache
+from bundler.cluster.addons.charts import RenderChart
 from bundler.cluster.addons.planned import plan_addons
 from bundler.cluster.addons.read import read_addons
 from bundler.cluster.plan import assign_pod_subnets, make_plan
@@ -163,6 +164,7 @@ class Builder:
     programs: Path
     workers: tuple[str, ...]
     more: dict[str, Any] = field(default_factory=dict)  # other keys of cluster.yaml
+    charts: RenderChart | None = None
     number: int = 0
 
     @property
@@ -193,7 +195,9 @@ class Builder:
                 encryption_keys=ensure_encryption_keys(state),
                 initial_etcd_members=("cp1",),
             )
-            cluster, read = read_addons(self.cluster, refuse_to_render, self.directory)
+            cluster, read = read_addons(
+                self.cluster, refuse_to_render, self.directory, charts=self.charts
+            )
             assert not [each.text for each in read.problems if each.is_error]
             planned = make_plan(cluster, plan_addons(cluster, read.objects, {}))
             plan = assign_pod_subnets(planned, subnets)

@@ -22,10 +22,12 @@ Make = Callable[[str], Any]
 
 TEXTS = (str, Path, IPv4Address, IPv4Network, object)
 REQUIRED: dict[str, dict[str, Any]] = {
+    "Addon": {"name": "web", "chart": {"path": "web"}},
     "AuditPolicy": {},
     "AuditSyslog": {"host": "logs.example", "protocol": "tcp"},
     "AuditWebhook": {"url": "https://audit.example/events"},
     "AuthorizationWebhook": {"name": "site", "url": "https://policy.example/review"},
+    "Chart": {"repo": "https://charts.example", "name": "web", "version": "1.2.3"},
     "Claim": {"claim": "email"},
     "ClaimRule": {"expression": "true"},
     "ImagePolicyWebhook": {"url": "https://images.example/review"},

@@ -73,13 +73,13 @@ NEVER = {
     "admission.manifests[]", "admission.plugins[]", "authentication.oidc[].ca", "encryption.kms.plugin.arguments[]",
     "encryption.kms.plugin.environment", "encryption.kms.plugin.program",
     *(f"admission.pod_security.{kind}_version" for kind in ("audit", "enforce", "warn")),
-    *(f"addons[].{key}" for key in ("manifests", "name", "namespace", "needs[]", "wait.timeout")), "artifacts.etcd.made_from[]",
+    "addons[].chart.hooks_not_needed[]", "addons[].chart.path", "addons[].manifests", "artifacts.etcd.made_from[]",
     *(f"audit.syslog.{key}" for key in ("ca", "certificate", "key", "server_name")),  # with tls and files
     *(f"{place}.{file}" for place in ("admission.image_policy", "audit.webhook", "authentication.webhook", "authorization.webhooks[]")
       for file in ("ca", "certificate", "key", "token")),
 }  # fmt: skip
 """Places that take none of them: names of components, plugins, weak settings and groups, versions of a standard, purls, and
-paths of files that do not exist here, such as those of an add-on's manifests."""
+paths of files that do not exist here, and those of an add-on, which has a chart of a repository here; hooks are KIND/NAMESPACE/NAME."""
 
 VISIBLE = (
     "'; touch pwned; : '", '"; touch pwned; : "', "$(touch pwned)", "`touch pwned`", "\\", "'", '"', "''",

@@ -42,19 +42,19 @@ def read_manifests(path: Path, cluster: Cluster, render: Render, base: Path) -> 
     Raises ConfigError if a file cannot be read, ArtifactError if there is no program to render.
     """
     if not path.is_dir():
-        yield Text(label=_show(path, base), content=_read(path))
+        yield Text(label=show_file(path, base), content=read_file(path))
         return
     if kustomization := find_kustomization(path):
-        label = _show(kustomization, base)
+        label = show_file(kustomization, base)
         yield Text(label=label, content=render(path, cluster), is_rendered=True)
         return
     files = list(_list_files(path))
     if not files:
-        raise ConfigError(f"{_show(path, base)}: has no {', '.join(SUFFIXES)} file")
+        raise ConfigError(f"{show_file(path, base)}: has no {', '.join(SUFFIXES)} file")
     if len(files) > MOST_FILES:
-        raise ConfigError(f"{_show(path, base)}: more than {MOST_FILES} files")
+        raise ConfigError(f"{show_file(path, base)}: more than {MOST_FILES} files")
     for file in files:
-        yield Text(label=_show(file, base), content=_read(file))
+        yield Text(label=show_file(file, base), content=read_file(file))
 
 
 def find_kustomization(folder: Path) -> Path | None:
@@ -75,7 +75,7 @@ def _list_files(folder: Path) -> Iterator[Path]:
             yield entry
 
 
-def _read(path: Path) -> bytes:
+def read_file(path: Path) -> bytes:
     """Read a regular file; a link may lead to one."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -87,5 +87,6 @@ def _read(path: Path) -> bytes:
         raise ConfigError(f"{path}: {error.strerror or error}") from error
 
 
-def _show(path: Path, base: Path) -> str:
+def show_file(path: Path, base: Path) -> str:
+    """The path of a file in messages: relative to `base`."""
     return str(path.relative_to(base)) if path.is_relative_to(base) else os.path.relpath(path, base)

@@ -35,6 +35,16 @@ EXAMPLES = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Hook:
+    """When kube-addons.service runs an object, and what becomes of it."""
+
+    events: tuple[str, ...]  # pre-install, post-install, pre-upgrade, post-upgrade
+    weight: int
+    is_kept: bool = False  # an earlier one is changed in place, not deleted
+    ends: bool = False  # it is deleted when it has succeeded
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Object:
     """One object, with its namespace as the API will have it."""
 
@@ -48,6 +58,7 @@ class Object:
     is_rendered: bool
     places: Mapping[YamlPath, tuple[int, int]] = field(repr=False)
     at: YamlPath = ()  # in its document
+    hook: Hook | None = None  # if kube-addons.service runs it as one
 
     @property
     def title(self) -> str:

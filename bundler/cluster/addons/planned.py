@@ -3,12 +3,20 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
+from bundler.cluster.addons.hooks import sort_hooks, stays
 from bundler.cluster.addons.images import list_containers, list_image_volumes
 from bundler.cluster.addons.kinds import LAST, PARTS, WAITED_FOR, group_of
 from bundler.cluster.addons.objects import Object
-from bundler.cluster.planned_addons import ORDER, SECRET, PlannedAddon
+from bundler.cluster.planned_addons import (
+    ORDER,
+    SECRET,
+    AddonSource,
+    PlannedAddon,
+    PlannedHook,
+)
 from bundler.cluster.schema import Cluster, Docker
 from bundler.cluster.schema_addons import Addon
 from bundler.formats.image_references import full_name, parse_reference
@@ -21,15 +29,22 @@ KEPT = ("Namespace", "CustomResourceDefinition", "PersistentVolumeClaim")
 
 
 def plan_addons(
-    cluster: Cluster, objects: Sequence[Object], digests: Mapping[str, str]
+    cluster: Cluster,
+    objects: Sequence[Object],
+    digests: Mapping[str, str],
+    sources: Mapping[str, tuple[AddonSource, ...]] | None = None,
 ) -> tuple[PlannedAddon, ...]:
     """The add-ons of a cluster, those that others need first.
 
     `digests` are of images by name, as the lock has them: pods name these images by them.
+    `sources` are what each add-on was made from.
     """
     made = set(list_made_namespaces(cluster, objects))
     return tuple(
-        _plan(addon, _choose(addon, objects, made), cluster, digests)
+        replace(
+            _plan(addon, tuple(_choose(addon, objects, made)), cluster, digests),
+            sources=(sources or {}).get(addon.name, ()),
+        )
         for addon in sort_addons(cluster.addons)
     )
 
@@ -75,11 +90,14 @@ def make_namespace(addon: str, name: str) -> Object:
 
 
 def _plan(
-    addon: Addon, objects: Iterator[Object], cluster: Cluster, digests: Mapping[str, str]
+    addon: Addon, objects: Sequence[Object], cluster: Cluster, digests: Mapping[str, str]
 ) -> PlannedAddon:
     parts: dict[str, list[str]] = {}
     rows: list[tuple[tuple[int, int], str]] = []
     for each in objects:
+        if each.hook:
+            rows.append(((len(ORDER), 0), make_row(each)))
+            continue
         text = dump_yaml(_finish(each, cluster, digests))
         part, rank = choose_part(each, text)
         parts.setdefault(part, []).append(text)
@@ -94,6 +112,21 @@ def _plan(
             part: "---\n".join(f"{t}\n" for t in parts[part]) for part in ORDER if part in parts
         },
         objects=tuple(row for _, row in rows),
+        hooks=tuple(_plan_hook(each, cluster, digests) for each in sort_hooks(objects)),
+    )
+
+
+def _plan_hook(each: Object, cluster: Cluster, digests: Mapping[str, str]) -> PlannedHook:
+    content = dump_yaml(_finish(each, cluster, digests))
+    hook = each.hook
+    assert hook  # noqa: S101 - narrows the type
+    marks = ("" if hook.is_kept else "delete", "end" if hook.ends else "")
+    return PlannedHook(
+        events=hook.events,
+        words=_name(each),
+        marks=",".join(mark for mark in marks if mark) or "-",
+        content=f"{content}\n",
+        is_secret=choose_part(each, content)[0] == SECRET,
     )
 
 
@@ -107,13 +140,22 @@ def choose_part(each: Object, text: str) -> tuple[str, int]:
 
 def make_row(each: Object) -> str:
     """`Deployment.apps ingress controller wait`: what hosts wait for, delete, or keep."""
-    group = group_of(each.api)
     strategy = each.data.get("spec", {}) if isinstance(each.data.get("spec"), dict) else {}
     kind = strategy.get("updateStrategy", {})
-    is_waited = each.kind in WAITED_FOR and kind.get("type") != "OnDelete"
-    marks = ("wait" if is_waited else "", "keep" if each.kind in KEPT else "")
-    words = (f"{each.kind}.{group}" if group else each.kind, each.namespace or "-", each.name)
-    return " ".join((*words, ",".join(mark for mark in marks if mark) or "-"))
+    is_waited = each.kind in WAITED_FOR and kind.get("type") != "OnDelete" and not each.hook
+    marks = (
+        "wait" if is_waited else "",
+        "hook" if each.hook else "",
+        "keep" if each.kind in KEPT else "",
+        "stay" if stays(each) else "",
+    )
+    return " ".join((*_name(each), ",".join(mark for mark in marks if mark) or "-"))
+
+
+def _name(each: Object) -> tuple[str, str, str]:
+    """Kind with its group, namespace or -, and name: the words of kubectl."""
+    group = group_of(each.api)
+    return f"{each.kind}.{group}" if group else each.kind, each.namespace or "-", each.name
 
 
 def _finish(each: Object, cluster: Cluster, digests: Mapping[str, str]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from bundler.errors import ArtifactError, BundlerError, ConfigError
 from bundler.project import Inputs, load
 from bundler.render.addons import make_addon_files
 from bundler.sources import kustomize
+from bundler.sources.tools import find_machine
 
 HEAD = """\
 apiVersion: bundler/v1alpha1
@@ -362,7 +363,7 @@ def test_without_a_kubectl_for_the_build_machine_the_message_says_what_to_do(
 ) -> None:
     monkeypatch.setattr("platform.machine", lambda: "riscv64")
     with pytest.raises(ArtifactError, match="there is none for Linux riscv64") as caught:
-        kustomize.find_machine()
+        find_machine(kustomize.NEED, kustomize.BY_HAND)
     assert "kubectl kustomize FOLDER > FILE.yaml" in str(caught.value.hint)
     cluster = read(tmp_path, item("ConfigMap"), version="1.36.999").cluster
     with pytest.raises(ArtifactError, match=r"kubectl 1.36.999 \(amd64\) .* has no built-in pin"):

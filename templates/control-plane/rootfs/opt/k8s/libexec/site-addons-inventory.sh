@@ -1,11 +1,11 @@
 # The inventories of site-addons.sh, and the deletion of what is in them and in no add-on.
 # needs: addons here name prune work
-# sets: found_digest found_reason found_since found_state found_trying problem
+# sets: found_digest found_hooks found_reason found_since found_state found_trying problem
 # shellcheck shell=sh disable=SC2034,SC2154 # the scripts share their variables
 
 # read_inventory: of the add-on NAME; the objects are in $work/objects. One that does not exist is empty.
 read_inventory() {
-    found_digest='' found_state='' found_reason='' found_since=0 found_trying=''
+    found_digest='' found_hooks='' found_state='' found_reason='' found_since=0 found_trying=''
     : >"$work/objects"
     answer=$(kube -n kube-system get configmap "bundler-addon-$name" --ignore-not-found \
         -o "go-template-file=$here/site-addons-inventory.gotemplate" 2>&1) || {
@@ -17,6 +17,7 @@ read_inventory() {
     while read -r key value; do
         case $key in
             digest) found_digest=$value ;;
+            hooks) found_hooks=$value ;;
             prune) found_prune=$value ;;
             reason) found_reason=$value ;;
             since) found_since=$value ;;
@@ -35,7 +36,7 @@ write_inventory() {
     {
         printf '{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"bundler-addon-%s",' "$name"
         printf '"namespace":"kube-system","labels":{"bundler/addon":"%s"}},"data":{' "$name"
-        printf '"digest":"%s","trying":"%s",' "$found_digest" "$found_trying"
+        printf '"digest":"%s","trying":"%s","hooks":"%s",' "$found_digest" "$found_trying" "$found_hooks"
         printf '"since":"%s","prune":"%s","state":"%s","reason":%s,"objects":"%s"}}\n' \
             "$found_since" "$prune" "$1" "$(json_string "$2")" "$objects"
     } >"$work/inventory.json"
@@ -50,7 +51,7 @@ write_inventory() {
 delete_unwanted() {
     cat "$addons"/*/objects.txt 2>/dev/null | awk -v prune="$1" '
         FILENAME == "-" { kept[$1 " " $2 " " $3]; next }
-        ($1 " " $2 " " $3) in kept || (prune != "all" && $4 ~ /keep/) { next }
+        ($1 " " $2 " " $3) in kept || $4 ~ /stay/ || (prune != "all" && $4 ~ /keep/) { next }
         { print }' - "$work/objects" >"$work/unwanted"
     while read -r kind namespace object _; do
         [ "$namespace" != - ] || namespace=default

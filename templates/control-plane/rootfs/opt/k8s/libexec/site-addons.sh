@@ -13,9 +13,13 @@
 # before it is applied, so that a kill leaves nothing behind. /run/kube-addons/state has NAME STATE REASON of each
 # add-on: applying, waiting (for other hosts or add-ons), ready, failed. The script ends when all are ready.
 #
+# NAME/hooks has the hooks of an add-on, which run before and after its other objects are applied: those of an
+# installation until the add-on was complete once, then those of an upgrade, once for each change of its files.
+#
 # API_LOCAL   the API server to use (default: the one in the kubeconfig)
 # DESTDIR     prepended to the paths of installed files
 # INTERVAL    seconds between two looks (default 5)
+# PAUSE       seconds after which a hook that failed runs again (default 60)
 # PATIENCE    seconds after which a Lease that does not change is taken over (default 60)
 # shellcheck disable=SC2034,SC2154 # the parts share the variables
 set -u
@@ -30,7 +34,7 @@ bundle=${DESTDIR:-}/opt/k8s/bundle
 . "$bundle/lib/core/json.sh" || exit 1
 # shellcheck source=/dev/null
 . "$bundle/lib/core/redact.sh" || exit 1
-for part in lease inventory workloads; do
+for part in lease inventory workloads hooks; do
     # shellcheck source=/dev/null # parts of this script
     . "$here/site-addons-$part.sh" || exit 1
 done
@@ -68,7 +72,12 @@ look() {
             return 0
             ;;
     esac
-    if take_lease; then apply_all; else show_states; fi
+    if take_lease; then
+        apply_all
+    else
+        show_states
+        [ -s "$work/state" ] || return 1 # without add-ons there are perhaps former ones to delete
+    fi
     [ ! -f "$work/lost" ] || {
         release_lease
         return 1
@@ -155,7 +164,7 @@ apply_addon() {
         state=waiting reason="it needs $missing"
     elif [ "$found_digest" = "$digest" ] || apply_objects; then
         judge_workloads
-    else
+    elif [ -z "$state" ]; then
         state=applying
         ! is_late || state=failed
     fi
@@ -177,29 +186,46 @@ list_missing_needs() {
 # The time counts from the first try with these files.
 is_late() { [ "$(($(date +%s) - found_since))" -ge "$timeout" ]; }
 
-# apply_objects: 0 if the API has accepted everything, and what left is deleted. Else sets reason.
+# apply_objects: 0 if the API has accepted everything, what left is deleted, and the hooks are done. Else sets reason,
+# and state unless it is applying. Namespaces and definitions come before the hooks, as with Helm.
 apply_objects() {
     sed '/^#/d' "$directory/objects.txt" >"$work/wanted"
     if [ "$found_trying" != "$digest" ]; then
         found_trying=$digest found_since=$(date +%s)
     fi
+    case $found_hooks in
+        "$digest post-"*) ;; # they are applied
+        *) apply_before_hooks || return 1 ;;
+    esac
+    run_hooks post || return 1
+    cp "$work/wanted" "$work/objects"
+    found_digest=$digest found_hooks=''
+    write_inventory applying '' || {
+        reason=$problem
+        return 1
+    }
+}
+
+apply_before_hooks() {
     awk '!seen[$0]++' "$work/wanted" "$work/objects" >"$work/union"
     mv -f "$work/union" "$work/objects"
     write_inventory applying '' || {
         reason=$problem
         return 1
     }
-    for file in "$directory"/*.yaml; do
-        [ -f "$file" ] || continue
-        apply_file "$file" || return 1
+    apply_files '[12]-*.yaml' && run_hooks pre && apply_files '[3-9]-*.yaml' && delete_unwanted "$prune" || return 1
+    [ -d "$directory/hooks" ] || return 0
+    event=post-install file=-
+    [ -z "$found_digest" ] || event=post-upgrade
+    note_hook 'done'
+}
+
+# apply_files PATTERN: of their names.
+apply_files() {
+    for part in "$directory"/$1; do
+        [ -f "$part" ] || continue
+        apply_file "$part" || return 1
     done
-    delete_unwanted "$prune" || return 1
-    cp "$work/wanted" "$work/objects"
-    found_digest=$digest
-    write_inventory applying '' || {
-        reason=$problem
-        return 1
-    }
 }
 
 # Unchanged objects are not printed. Custom resources need definitions that the API serves. A Job cannot change: one
