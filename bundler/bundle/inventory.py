@@ -16,11 +16,13 @@ from bundler.catalog import Artifact
 from bundler.catalog.licences import find_upstream_project, is_published_by_project
 from bundler.cluster.os_packages import release_of
 from bundler.cluster.plan import ClusterPlan, NodePlan
+from bundler.cluster.planned_addons import AddonSource
 from bundler.cluster.schema import Role
 from bundler.cluster.site_files import ROOTFS
 from bundler.formats.image_packages import ImagePackage, ImagePackages
 from bundler.formats.image_references import DOCKER_HUB
 from bundler.overlays.files import FetchedFile, list_fetched
+from bundler.render.addons import DIRECTORY as ADDONS
 from bundler.render.images import BLOBS
 from bundler.render.tree import Tree
 from bundler.sources.artifacts import Artifacts
@@ -48,6 +50,9 @@ class ItemKind(StrEnum):
     IMAGE_PACKAGE = "image-package"  # of a distribution, in an image
     PACKAGE = "package"
     FILE = "file"  # of the site
+    ADDON = "addon"
+    MANIFEST = "manifest"  # a file of an add-on: manifests, or values of its chart
+    CHART = "chart"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +71,7 @@ class Item:
     evidence: str = ""  # the trust source of the digest
     unread: str = ""  # of an image: why its packages are not known
     made_from: tuple[str, ...] = ()  # of an artifact: purls of a distribution's packages
-    parts: tuple["Item", ...] = ()  # programs of an artifact, layers of an image
+    parts: tuple["Item", ...] = ()  # programs of an artifact, layers of an image, an add-on's files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -279,11 +284,44 @@ def _list_site_files(
         )
 
 
+def _list_addons(
+    plan: ClusterPlan, node: NodePlan, tree: Tree, build: BuildInputs
+) -> Iterator[Item]:
+    """Yield the add-ons of a control plane, each with what it was made from."""
+    del tree, build
+    for addon in plan.addons if node.has(Role.CONTROL_PLANE) else ():
+        chart = next((each for each in addon.sources if each.kind == ItemKind.CHART), None)
+        yield Item(
+            kind=ItemKind.ADDON,
+            name=addon.name,
+            version=chart.version if chart else "",
+            path=f"{ADDONS}/{addon.name}",
+            parts=tuple(_make_source(each, addon.name) for each in addon.sources),
+        )
+
+
+def _make_source(source: AddonSource, addon: str) -> Item:
+    is_chart = source.kind == ItemKind.CHART
+    digest = f"sha256:{source.digest}" if source.digest else ""
+    qualifiers = {"checksum": digest, **({"download_url": source.url} if source.url else {})}
+    purl = PackageURL("generic", None, source.name, source.version, qualifiers)
+    return Item(
+        kind=ItemKind(source.kind),
+        name=source.name,
+        version=source.version,
+        digest=digest,
+        url=_public_url(source.url),
+        purl=purl.to_string() if is_chart else "",
+        evidence=source.evidence or f"addons.{addon} of cluster.yaml",
+    )
+
+
 SOURCES: tuple[Callable[[ClusterPlan, NodePlan, Tree, BuildInputs], Iterator[Item]], ...] = (
     _list_artifacts,
     _list_images,
     _list_packages,
     _list_site_files,
+    _list_addons,
 )
 """One function for each kind of item."""
 

@@ -101,10 +101,14 @@ def _by_name(root: Path, paths: Iterable[Path] | None = None) -> Iterator[tuple[
 def _list_inputs(items: Sequence[Item]) -> Iterator[Item]:
     """List the files that the build downloaded or was given; their parts are not inputs.
 
-    Without a digest is a secret file of the site.
+    Without a digest is a secret file of the site, or of an add-on.
     """
     parts = {ItemKind.PROGRAM, ItemKind.LAYER}
-    return (item for item in items if item.kind not in parts and item.digest)
+    for item in items:
+        if item.kind is ItemKind.ADDON:
+            yield from (part for part in item.parts if part.digest)
+        elif item.kind not in parts and item.digest:
+            yield item
 
 
 def _describe(item: Item) -> dict[str, str | Digests]:

@@ -41,6 +41,9 @@ TYPES = {
     ItemKind.IMAGE_PACKAGE: ComponentType.LIBRARY,
     ItemKind.PACKAGE: ComponentType.LIBRARY,
     ItemKind.FILE: ComponentType.FILE,
+    ItemKind.ADDON: ComponentType.APPLICATION,
+    ItemKind.MANIFEST: ComponentType.FILE,
+    ItemKind.CHART: ComponentType.FILE,
 }
 HASHES = {"sha256": HashAlgorithm.SHA_256, "sha512": HashAlgorithm.SHA_512}
 _UNNUMBERED = UUID(int=0)

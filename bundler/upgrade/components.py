@@ -18,7 +18,7 @@ SECTIONS = {
     "image": "images",
     "package": "packages",
 }
-"""The section that reports a kind of component; other kinds are parts of these."""
+"""The section that reports a kind of component; others are parts of these, or of add-ons."""
 
 Key = tuple[str, str, str]
 

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from support.charts import make_files, write_folder, write_helm
 from support.registries import MadeImage, Registry, make_layer, run_registry
+from support.sboms import assert_valid
 from support.small_builds import SmallSite, make_site, unpack
 
 from bundler.bundle.layout import Media
@@ -150,3 +152,69 @@ def test_a_change_of_an_add_on_is_seen_by_lock_and_diff_and_secrets_stay_out(
     }
     assert "hunter" not in repr(found)
     assert any("x: new" in line for change in found for line in change.text)
+
+
+def test_the_chart_of_an_add_on_is_in_sbom_provenance_lock_and_diff(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setattr("bundler.sources.charts.render.SECOND", 0.0)
+    site = make_site(tmp_path / "site")
+    write_helm(site.directory / "mirror", site.directory / "pins.yaml")
+    description = site.directory / "cluster.yaml"
+    addons = [
+        {"name": "web", "chart": {"path": "web"}, "values": ["values.yaml"], "namespace": "shop"},
+        {"name": "plain", "manifests": "plain.yaml"},
+    ]
+    description.write_text(description.read_text() + yaml.safe_dump({"addons": addons}))
+    (site.directory / "values.yaml").write_text("tag: '2'\n")
+    (site.directory / "plain.yaml").write_text(
+        "{apiVersion: v1, kind: ConfigMap, metadata: {name: a}}\n"
+    )
+    job = "{apiVersion: batch/v1, kind: Job, metadata: {name: a, annotations: {helm.sh/hook: pre-install}}}\n"
+    files = make_files(templates_hook=job)
+    files.pop("templates/web.yaml")
+    files["templates/map.yaml"] = "{apiVersion: v1, kind: ConfigMap, metadata: {name: m}}\n"
+    write_folder(site.directory / "web", files)
+    update_lock(site.inputs, ())
+    lock = yaml.safe_load((site.directory / "cluster.lock.yaml").read_text())
+    assert list(lock["parts"]) == [
+        "chart web 1.2.3 of web (rendered)", "plain.yaml", "values.yaml", "web",
+    ]  # fmt: skip
+    build(site.inputs, tmp_path / "old")
+    one = unpack(tmp_path / "old/small-one.tar.gz", tmp_path / "unpacked")
+    sbom = (one / "sbom.cdx.json").read_bytes()
+    assert_valid(sbom)
+    found = {
+        f"{each['name']} {each.get('version', '')}".strip(): [
+            (part["name"], part.get("version"), part["hashes"][0]["content"])
+            for part in each["components"]
+        ]
+        for each in json.loads(sbom)["components"]
+        if {"name": "bundler:kind", "value": "addon"} in each["properties"]
+    }
+    assert found == {
+        "plain": [("plain.yaml", None, lock["parts"]["plain.yaml"])],
+        "web 1.2.3": [
+            ("values.yaml", None, lock["parts"]["values.yaml"]),
+            ("web", "1.2.3", lock["parts"]["web"]),
+        ],
+    }
+    provenance = json.loads((one / "provenance.intoto.json").read_text())
+    given = provenance["predicate"]["buildDefinition"]["resolvedDependencies"]
+    assert {"name": "web 1.2.3", "digest": {"sha256": lock["parts"]["web"]}} in [
+        {key: each[key] for key in ("name", "digest")} for each in given
+    ]
+    hooks = one / "rootfs/etc/kubernetes/site-addons/web/hooks"
+    assert (hooks / "hooks.tsv").read_text().splitlines()[-1].split("\t") == [
+        "001.yaml", "pre-install", "Job.batch", "shop", "a", "delete",
+    ]  # fmt: skip
+    write_folder(site.directory / "web", {"Chart.yaml": "{name: web, version: 1.3.0}\n"})
+    build(site.inputs, tmp_path / "new")
+    (change,) = (
+        change
+        for pair in pair_bundles(tmp_path / "old", tmp_path / "new")
+        for change in compare_pair(pair)
+        if change.section == "add-ons"
+    )
+    assert describe_addon(change) == "add-on web changes: chart web 1.2.3 → 1.3.0"
