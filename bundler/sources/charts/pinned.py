@@ -109,6 +109,6 @@ def not_in_cache(addon: Addon) -> ArtifactError:
     name = f"{chart.name} {chart.version}" if chart else addon.name
     return ArtifactError(
         f"chart {name} of add-on {addon.name} is not in the cache",
-        hint="run bundler fetch (or bundler lock) on a machine with a network and carry the cache"
-        " over with bundler cache export; or name its package with path:",
+        hint="run bundler lock on a machine with a network, and carry cluster.lock.yaml and the"
+        " cache over (bundler cache export); or name its package with path:",
     )

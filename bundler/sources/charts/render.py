@@ -1,5 +1,7 @@
 """Render charts with Helm: twice, in two homes at two times, and the result must be the same."""
 
+import hashlib
+import json
 import re
 import struct
 import time
@@ -9,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 
 from bundler import log
+from bundler.cache.refs import CHARTS, read_ref, write_ref
 from bundler.catalog import Artifact, default_version
 from bundler.cluster.addons.charts import (
     ChartRequest,
@@ -24,6 +27,7 @@ from bundler.formats.chart_packages import ChartPackage, read_chart
 from bundler.sources.artifacts import find_pinned
 from bundler.sources.charts.pinned import PinnedChart
 from bundler.sources.charts.resolve import ChartOptions, ensure_chart
+from bundler.sources.images.pull import read_document, store_document
 from bundler.sources.lock import Lock
 from bundler.sources.tools import FailedError, find_machine, run_program, unpack_program
 from bundler.urls import show_url
@@ -59,17 +63,23 @@ class Renderer:
         addon = request.addon
         path, label, found = self._find(addon)
         package = read_chart(path, label)
-        _check_same(addon, package, label)
+        _check_same(addon, package, found, label)
         fetch = self.options.fetch
         tool = find_helm(request.cluster, self.options.lock, find_machine(NEED, BY_HAND))
-        what = f"chart {package.name} {package.version} of add-on {addon.name}"
-        member = f"linux-{tool.arch}/{HELM}"
-        with log.step(f"rendering {what}"), unpack_program(tool, member, HELM, fetch) as program:
-            run = HelmRun(
-                program=program, chart=path, home=program.parent, request=request, package=package,
-                label=label,
-            )  # fmt: skip
-            content = run.render_twice()
+        name = f"rendered {_identify(tool, package, request)}"
+        known = read_ref(CHARTS, name, fetch.cache)
+        content = read_document(known, fetch.cache) if known else None
+        if not content:
+            what = f"chart {package.name} {package.version} of add-on {addon.name}"
+            member = f"linux-{tool.arch}/{HELM}"
+            rendering = log.step(f"rendering {what}")
+            with rendering, unpack_program(tool, member, HELM, fetch) as program:
+                run = HelmRun(
+                    program=program, chart=path, home=program.parent, request=request,
+                    package=package, label=label,
+                )  # fmt: skip
+                content = run.render_twice()
+            write_ref(CHARTS, name, store_document(content, fetch.cache), fetch.cache)
         return RenderedChart(
             package=package,
             content=content,
@@ -91,7 +101,23 @@ class Renderer:
         return path, f"chart {found.name} {found.version}", found
 
 
-def _check_same(addon: Addon, package: ChartPackage, label: str) -> None:
+def _identify(tool: Artifact, package: ChartPackage, request: ChartRequest) -> str:
+    """A digest of everything that Helm's result depends on: the same charts are rendered once."""
+    addon = request.addon
+    parts = (
+        tool.pin, package.name, package.digest, addon.name, addon.namespace or "",
+        request.cluster.kubernetes.version, *request.apis,
+        *(values.digest for values in request.values),
+    )  # fmt: skip
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _check_same(addon: Addon, package: ChartPackage, found: PinnedChart | None, label: str) -> None:
+    if found and found.digest != package.digest:
+        raise ArtifactError(
+            f"{label}: the cache has another package: sha256:{package.digest}",
+            hint="find out who changed it: bundler cache verify",
+        )
     chart = addon.chart
     wanted = (chart.name, chart.version) if chart and chart.repo else None
     if wanted and wanted != (package.name, package.version):

@@ -172,6 +172,25 @@ def test_a_random_value_is_refused_with_its_place_and_the_value_to_set(site: Sit
     assert set(project.parts) == {"web"}
 
 
+def test_a_chart_is_rendered_again_only_when_something_of_it_changes(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_folder(site.directory / "web", make_files())
+    told = []
+    for values, files in (
+        ({}, {}),
+        ({}, {}),
+        ({"tag": "2"}, {}),
+        ({"tag": "2"}, {"templates/b.yaml": "# b\n"}),
+        ({"tag": "2"}, {"templates/b.yaml": "# b\n"}),
+    ):
+        write_folder(site.directory / "web", files)
+        site.write({"path": "web"}, set=values)
+        assert site.load().plan.addons[0].parts
+        told.append("rendering chart web" in capsys.readouterr().err)
+    assert told == [True, False, True, True, False]
+
+
 def test_a_random_value_that_no_value_replaces_has_no_invented_hint(site: Site) -> None:
     text = SECRET.replace(" or .Values.password", "")
     write_folder(site.directory / "web", make_files(templates_secret=text))
