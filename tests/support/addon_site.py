@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from support.join_cluster import Build, Builder, Client
@@ -74,11 +75,12 @@ def apply(build: Build, *, code: int = 0, **environment: str) -> str:
     """Run it to its end, with --once for a code other than 0; returns its journal."""
     words = "--once" if code else ""
     process = start(build, words=words, **environment)
-    try:
-        said, _ = process.communicate(timeout=60)
+    try:  # on a busy machine each of its tens of kubectl takes seconds
+        said, _ = process.communicate(timeout=300)
     except subprocess.TimeoutExpired:
         process.terminate()
         said, _ = process.communicate()
+        pytest.fail(f"it did not end in 300 s:\n{said}")
     assert process.returncode == code, said
     return said
 
