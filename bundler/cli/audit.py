@@ -1,6 +1,5 @@
 """`bundler audit`: what is known against the contents of bundles."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, date, datetime
@@ -19,6 +18,7 @@ from bundler.audit.openvex import make_openvex
 from bundler.audit.parts import Contents, list_cluster_parts, read_bundle_parts
 from bundler.bundle.front import TARBALL
 from bundler.bundle.inspect import inspect
+from bundler.cli.json_output import print_json
 from bundler.cli.options import Json, Pins, make_inputs
 from bundler.errors import ConfigError, OutputError
 from bundler.files import write_atomically
@@ -97,7 +97,7 @@ def audit_command(
     result = compare(contents, databases)
     today = datetime.now(UTC).date()
     if as_json:
-        log.result(json.dumps(_as_data(result, databases, contents, today), indent=2))
+        print_json("audit", **_as_data(result, databases, contents, today))
     else:
         for line in (*_show_ages(databases, today), *_show_result(result, contents)):
             log.result(line)

@@ -1,6 +1,5 @@
 """`bundler certs check --live`: the certificates that servers present, compared with the state."""
 
-import json
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -11,6 +10,7 @@ import typer
 from cryptography import x509
 
 from bundler import log
+from bundler.cli.json_output import print_json
 from bundler.cli.options import (
     CLUSTER_YAML,
     Description,
@@ -103,7 +103,7 @@ def check_command(
     with ThreadPoolExecutor(PARALLEL_CONNECTIONS) as pool:
         findings = tuple(pool.map(check, chosen))
     if as_json:
-        log.result(json.dumps([_as_row(finding, now) for finding in findings], indent=2))
+        print_json("certs-check", servers=[_as_row(finding, now) for finding in findings])
     else:
         _print(findings, now, days)
     late = [f for f in findings if days is not None and _days_left(f, now) < days]

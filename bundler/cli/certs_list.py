@@ -1,6 +1,5 @@
 """`bundler certs list`."""
 
-import json
 import textwrap
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -11,6 +10,7 @@ import typer
 
 from bundler import log
 from bundler.bundle.front import read_front
+from bundler.cli.json_output import Value, print_json
 from bundler.cli.options import (
     CLUSTER_YAML,
     Description,
@@ -68,7 +68,7 @@ def list_command(
         entries = list_state_certificates(directory, now)
         requests = list_requests(directory)
     if as_json:
-        log.result(json.dumps(_as_data(entries, requests), indent=2))
+        print_json("certs-list", **_as_data(entries, requests))
     else:
         _print(entries, requests, days)
     if days is not None and any(entry.days_left < days for entry in entries):
@@ -84,8 +84,8 @@ def _find_state(config: Path, *, new_state: bool) -> Path:
 
 def _as_data(
     entries: Sequence[CertificateEntry], requests: Sequence[PendingRequest]
-) -> list[dict[str, object]]:
-    certificates: list[dict[str, object]] = [
+) -> dict[str, Value]:
+    certificates: list[Value] = [
         {
             "path": entry.path,
             "subject": entry.subject,
@@ -97,10 +97,10 @@ def _as_data(
         }
         for entry in entries
     ]
-    return certificates + [
-        {"path": request.path, "subject": request.subject, "requested": True}
-        for request in requests
-    ]
+    return {
+        "certificates": certificates,
+        "requests": [{"path": one.path, "subject": one.subject} for one in requests],
+    }
 
 
 def _print(

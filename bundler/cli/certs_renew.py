@@ -1,6 +1,5 @@
 """`bundler certs renew`: new certificates, and the small bundles that bring them to the hosts."""
 
-import json
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
@@ -8,6 +7,7 @@ import typer
 
 from bundler import log
 from bundler.cli.complete import complete_certificate
+from bundler.cli.json_output import Value, print_json
 from bundler.cli.media import SealOption, SinceOption
 from bundler.cli.options import DeltaOutput, DryRun, Json, SigningKey, with_inputs
 from bundler.cli.state_change import change_and_build, check_together
@@ -108,15 +108,15 @@ def _make_selection(
 
 def _print_renewals(renewals: tuple[Renewal, ...], *, as_json: bool) -> None:
     if as_json:
-        rows = [
+        rows: list[Value] = [
             {
                 "path": r.name,
-                "old_end": r.old_end and r.old_end.isoformat(),
+                "old_end": r.old_end.isoformat() if r.old_end else None,
                 "new_end": r.new_end.isoformat(),
             }
             for r in renewals
         ]
-        log.result(json.dumps(rows, indent=2))
+        print_json("certs-renew", certificates=rows)
     else:
         for r in renewals:
             old = f"{r.old_end:%Y-%m-%d}" if r.old_end else "missing"

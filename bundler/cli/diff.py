@@ -1,7 +1,6 @@
 """`bundler diff`: the changes as text or JSON, with the exit codes of diff(1)."""
 
 import dataclasses
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +8,7 @@ from typing import Annotated
 import typer
 
 from bundler import log
+from bundler.cli.json_output import Value, print_json
 from bundler.cli.options import Json
 from bundler.errors import BundlerError
 from bundler.upgrade.change import BundleChange, ChangeKind
@@ -48,7 +48,7 @@ def diff_command(
         log.error(error.message, error.hint)
         raise typer.Exit(FAILED) from error
     if as_json:
-        log.result(json.dumps([_as_data(pair, changes) for pair, changes in found], indent=2))
+        print_json("diff", bundles=[_as_data(pair, changes) for pair, changes in found])
     if any(changes for _, changes in found):
         raise typer.Exit(DIFFERENT)
 
@@ -69,7 +69,7 @@ def _format_changes(pair: Pair, changes: tuple[BundleChange, ...]) -> Iterator[s
         yield from (f"        {line}" for line in change.text)
 
 
-def _as_data(pair: Pair, changes: tuple[BundleChange, ...]) -> dict[str, object]:
+def _as_data(pair: Pair, changes: tuple[BundleChange, ...]) -> dict[str, Value]:
     return {
         "name": pair.name,
         "same": not changes,

@@ -1,7 +1,6 @@
 """`bundler explain`: prints what a key of cluster.yaml does, or which flags a component gets."""
 
 import dataclasses
-import json
 import textwrap
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +8,7 @@ import typer
 
 from bundler import log
 from bundler.cli.complete import complete_key, complete_minor
+from bundler.cli.json_output import Value, print_json
 from bundler.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -70,9 +70,7 @@ def _explain_key(name: str, *, as_json: bool) -> None:
             hint=f"give the version: bundler explain {name} --version MINOR",
         ) from error
     if as_json:
-        log.result(
-            json.dumps([{**_as_data(k), "keys": _children_as_data(k)} for k in keys], indent=2)
-        )
+        print_json("keys", keys=[{**_as_data(k), "keys": _children_as_data(k)} for k in keys])
         return
     for position, key in enumerate(keys):
         if position:
@@ -100,13 +98,13 @@ def _print_key(key: "Key", indent: str = "") -> None:
     log.result(wrapper.fill(key.description))
 
 
-def _children_as_data(key: "Key") -> list[dict[str, object]]:
+def _children_as_data(key: "Key") -> list[dict[str, Value]]:
     from bundler.cluster.keys import list_children  # noqa: PLC0415
 
     return [_as_data(child) for child in list_children(key)]
 
 
-def _as_data(key: "Key") -> dict[str, object]:
+def _as_data(key: "Key") -> dict[str, Value]:
     return {
         "key": key.path,
         "variant": key.variant or None,
@@ -124,7 +122,7 @@ def _explain_flags(component: str, version: str, *, as_json: bool) -> None:
 
     rows = explain(component, version)
     if as_json:
-        log.result(json.dumps([dataclasses.asdict(row) for row in rows], indent=2))
+        print_json("flags", flags=[dataclasses.asdict(row) for row in rows])
         return
     for row in rows:
         spans = [f"from {row.since}"] if row.since else []

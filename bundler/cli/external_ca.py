@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives import hashes
 
 from bundler import log
 from bundler.cli.complete import complete_authority
+from bundler.cli.json_output import Value, print_json
 from bundler.cli.options import (
     CLUSTER_YAML,
     Description,
@@ -100,7 +101,8 @@ def request_command(
         if wanted:
             write_requests(wanted, project.plan, output)
     if as_json:
-        log.result((output / INDEX).read_text() if wanted else json.dumps({"requests": []}), end="")
+        index = json.loads((output / INDEX).read_bytes()) if wanted else {"requests": []}
+        print_json("certs-request", **index)
         return
     if not wanted:
         log.info("every certificate is signed: there is nothing to request (--all renews them)")
@@ -194,7 +196,7 @@ def import_command(
         with _open(directory, create=False, dry_run=dry_run) as opened:
             report = import_signed(opened, plan, files, now, root=root, dry_run=dry_run)
     if as_json:
-        log.result(json.dumps(_as_data(report, dry_run=dry_run), indent=2))
+        print_json("certs-import", **_as_data(report, dry_run=dry_run))
     else:
         _print(report, directory, dry_run=dry_run)
 
@@ -216,8 +218,8 @@ def _list_roots(report: ImportReport) -> list[tuple[str, str]]:
     ]
 
 
-def _as_data(report: ImportReport, *, dry_run: bool) -> dict[str, object]:
-    rows = [
+def _as_data(report: ImportReport, *, dry_run: bool) -> dict[str, Value]:
+    rows: list[Value] = [
         {
             "name": one.name,
             "file": str(one.path),

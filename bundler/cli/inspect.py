@@ -1,6 +1,5 @@
 """`bundler inspect`: a bundle or a payload file, and the documents in a bundle."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +12,7 @@ from bundler.bundle.inspect import inspect as read_bundle
 from bundler.bundle.provenance import PROVENANCE
 from bundler.bundle.sbom import SBOM
 from bundler.bundle.shared_payload import inspect_shared
+from bundler.cli.json_output import Value, print_json
 from bundler.cli.media import describe_source, is_payload
 from bundler.cli.options import Json
 from bundler.errors import ConfigError
@@ -59,7 +59,7 @@ def inspect_command(
         document = read_document(bundle, report, SBOM if sbom else VEX if vex else PROVENANCE)
         log.result(document.decode(), end="")
     elif as_json:
-        log.result(json.dumps(_as_data(report), indent=2))
+        print_json("inspect", **_as_data(report))
     else:
         for key, value in report.facts.items():
             log.result(f"{key.lower().replace('_', ' '):20}{value}")
@@ -80,8 +80,8 @@ def inspect_command(
         )
 
 
-def _as_data(report: BundleReport) -> dict[str, object]:
-    files = [
+def _as_data(report: BundleReport) -> dict[str, Value]:
+    files: list[Value] = [
         {"path": e.path, "mode": f"{e.mode:04o}", "size": e.size, "sha256": e.sha256}
         for e in report.entries
     ]
@@ -98,7 +98,7 @@ def _print_payload(path: Path, *, as_json: bool) -> None:
     files = sorted(report.files)
     if as_json:
         facts = {"PAYLOAD": report.identity}
-        log.result(json.dumps({"facts": facts, "files": files, "faults": report.faults}, indent=2))
+        print_json("inspect-payload", facts=facts, files=files, faults=report.faults)
     else:
         log.result("\n".join([f"{'payload':20}{report.identity}", *files]))
     _exit_on_faults(report.faults)

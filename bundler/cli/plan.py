@@ -1,7 +1,6 @@
 """`bundler plan`: how to upgrade a cluster from one build to another, host by host."""
 
 import dataclasses
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +8,7 @@ from typing import Annotated
 import typer
 
 from bundler import log
+from bundler.cli.json_output import print_json
 from bundler.cli.options import Json
 from bundler.upgrade.rollout import HostStep, UpgradePlan, make_upgrade_plan
 
@@ -42,7 +42,7 @@ def plan_command(
     """
     rollout = make_upgrade_plan(before, after, new_state=new_state)
     if as_json:
-        log.result(json.dumps(dataclasses.asdict(rollout), indent=2))
+        print_json("plan", **dataclasses.asdict(rollout))
     else:
         log.result("\n".join(_format_plan(rollout, files=files)))
 

@@ -1,11 +1,11 @@
 """What the rotation commands share: show the stage, or take a step and build its bundles."""
 
-import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from bundler import log
+from bundler.cli.json_output import print_json
 from bundler.cli.state_change import change_and_build, check_together
 from bundler.project import Inputs, check_state, load
 from bundler.state.stages import Rotation, describe_stage, find_step, take_step
@@ -34,18 +34,21 @@ def run_rotation(rotation: Rotation, inputs: Inputs, options: StepOptions) -> No
     state, plan = project.state_path, project.plan
     if not options.step:
         stage = describe_stage(rotation, state)
-        shown = {"stage": rotation.read_stage(state)}
-        log.result(json.dumps(shown) if options.as_json else stage)
+        if options.as_json:
+            print_json("rotation-stage", stage=rotation.read_stage(state))
+        else:
+            log.result(stage)
         return
     name = options.step
 
     def run_step(*, dry_run: bool, show: bool = True) -> None:
         change = take_step(rotation, state, plan, name, now, names=options.names, dry_run=dry_run)
-        facts = {"step": name, "says": change.messages, "dry_run": dry_run}
-        if show:
-            log.result(
-                json.dumps(facts, indent=2) if options.as_json else "\n".join(change.messages)
-            )
+        if not show:
+            return
+        if options.as_json:
+            print_json("rotation-step", step=name, says=change.messages, dry_run=dry_run)
+        else:
+            log.result("\n".join(change.messages))
 
     if options.dry_run:
         run_step(dry_run=True)

@@ -1,6 +1,5 @@
 """`bundler tokens renew`: new bootstrap tokens, and small bundles that bring them to the hosts."""
 
-import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from difflib import get_close_matches
@@ -10,6 +9,7 @@ import typer
 
 from bundler import log
 from bundler.cli.complete import complete_worker
+from bundler.cli.json_output import Value, print_json
 from bundler.cli.media import SealOption, SinceOption
 from bundler.cli.options import DeltaOutput, DryRun, Json, SigningKey, with_inputs
 from bundler.cli.state_change import change_and_build, check_together
@@ -106,7 +106,7 @@ def _choose(nodes: list[str], cluster: Cluster, *, everything: bool) -> list[str
 def _print_tokens(tokens: Mapping[str, Token], *, as_json: bool) -> None:
     """Print everything but the tokens themselves."""
     if as_json:
-        rows = [
+        rows: list[Value] = [
             {
                 "node": node,
                 "generation": token.generation,
@@ -114,7 +114,7 @@ def _print_tokens(tokens: Mapping[str, Token], *, as_json: bool) -> None:
             }
             for node, token in tokens.items()
         ]
-        log.result(json.dumps(rows, indent=2))
+        print_json("tokens", tokens=rows)
         return
     for node, token in tokens.items():
         log.result(

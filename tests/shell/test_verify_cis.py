@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from support.cis_hosts import Host, load_plan, stage_host, write_processes
 from support.descriptions import write_description
+from support.json_shapes import read_shape
 from support.shells import PINS, TEMPLATES, Sh
 
 from bundler.cache.store import Cache
@@ -44,7 +45,7 @@ def verify(sh: Sh, host: Host, *arguments: str) -> subprocess.CompletedProcess[s
 
 def read_checks(sh: Sh, host: Host) -> dict[str, dict[str, Any]]:
     done = verify(sh, host, "--json")
-    answer = json.loads(done.stdout)
+    answer = read_shape(done.stdout, "cis-checks")
     assert answer["ok"] is (done.returncode == 0)
     return {check["name"]: check for check in answer["checks"]}
 

@@ -13,6 +13,7 @@ from cryptography import x509
 from support.ca import CertificateAuthority
 from support.expiring_certificates import make_pem
 from support.https_servers import serve
+from support.json_shapes import read_shape
 from support.shells import TEMPLATES, Sh, write_program
 
 COMMON = TEMPLATES / "common"
@@ -133,7 +134,7 @@ def test_every_failure_is_reported_as_valid_json(run: Run, tmp_path: Path) -> No
     (tmp_path / "var/log/kubernetes/audit.log").write_text('{"apiVersion":"audit.k8s.io/v1"}\n')
     done = run("--timeout", "0", "--json")
     assert done.returncode == 1
-    report = json.loads(done.stdout)
+    report = read_shape(done.stdout, "cluster-checks")
     assert (report["cluster"], report["node"], report["ok"]) == ('a "b" \\c', "one", False)
     assert report["accepted"] == ["one-thing", "another"]
     assert report["ended"] == [
@@ -447,7 +448,7 @@ def node(run: Run, tmp_path: Path) -> Callable[..., dict[str, dict[str, Any]]]:
         )
         done = run("--node", "--timeout", "0", "--json", roles="worker", facts=facts, manifest=(
             f"{digest} 0644 10 rootfs/etc/kubernetes/one.yaml\n"))  # fmt: skip
-        report = json.loads(done.stdout)
+        report = read_shape(done.stdout, "node-checks")
         assert done.returncode == (0 if report["ok"] else 1)
         return {check["name"]: check for check in report["checks"]}
 

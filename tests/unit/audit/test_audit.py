@@ -11,6 +11,7 @@ import pytest
 from packageurl import PackageURL
 from support.command import run_bundler
 from support.descriptions import write_upstream
+from support.json_shapes import read_shape
 from support.small_builds import SmallSite, make_site
 
 from bundler.audit.advisory import Range, rate_vector, read_ranges
@@ -580,7 +581,7 @@ def test_the_command_audits_a_directory_of_bundles(tmp_path: Path, osv: Path) ->
     assert run_bundler(["audit", dist, "--fail-on", "medium"]).returncode == 1
     vex = tmp_path / "vex.json"
     done = run_bundler(["audit", dist, "--json", "--vex", vex], text=True)
-    data = json.loads(done.stdout)
+    data = read_shape(done.stdout, "audit")
     assert data["databases"][0]["date"] == str(READ)
     assert {one["component"] for one in data["vulnerabilities"]} >= {"containerd", "etcd"}
     statements = json.loads(vex.read_text())["statements"]
@@ -613,7 +614,7 @@ def test_the_command_audits_cluster_yaml_before_a_build(tmp_path: Path) -> None:
         "pkg:deb/debian/containerd@2.3.4%2Bds1-1?distro=debian-13"
     ]
     site.inputs.pins.write_text(json.dumps(pins))
-    data = json.loads(run_bundler(["audit", *arguments, "--json"]).stdout)
+    data = read_shape(run_bundler(["audit", *arguments, "--json"], text=True).stdout, "audit")
     assert "containerd" not in {one["component"] for one in data["vulnerabilities"]}
     assert not any(label.startswith("containerd") for label in data["assumed_upstream"])
 

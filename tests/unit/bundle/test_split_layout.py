@@ -1,7 +1,6 @@
 """The layout `split`: small tarballs, and one payload file for all nodes."""
 
 import hashlib
-import json
 import re
 import shutil
 import subprocess
@@ -9,6 +8,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from support.json_shapes import read_shape
 from support.media import SPLIT, faults_of, files_of, run
 from support.small_builds import SmallSite, read_manifest, unpack
 
@@ -94,14 +94,14 @@ def test_inspect_reads_a_payload_and_names_the_source_of_files(site: SmallSite) 
     (payload,) = directory.glob("payload-*.tar")
     done = run("inspect", payload, "--json")
     assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout)
+    report = read_shape(done.stdout, "inspect-payload")
     assert report["facts"]["PAYLOAD"].startswith(payload.stem.removeprefix("payload-"))
     done = run("inspect", directory / "small-one.tar.gz")
     assert re.search(r"rootfs/opt/k8s/bin/kubelet \(in the payload\)$", done.stdout, re.MULTILINE)
     assert re.search(
         r"^payload +payload-\w+\.tar \(holds \d+ files of this bundle\)$", done.stdout, re.MULTILINE
     )
-    listed = json.loads(run("inspect", directory / "small-one.tar.gz", "--json").stdout)
+    listed = read_shape(run("inspect", directory / "small-one.tar.gz", "--json").stdout, "inspect")
     sources = listed["elsewhere"]
     digests = {f["sha256"] for f in listed["files"] if sources.get(f["path"]) == "payload"}
     assert digests <= set(report["files"])

@@ -1,7 +1,6 @@
 """The command line: output, exit codes, and no lost files."""
 
 import errno
-import json
 import os
 import subprocess
 from collections.abc import Callable
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.command import run_bundler
+from support.json_shapes import read_shape
 
 from bundler.cli import app as cli
 
@@ -195,7 +195,9 @@ def test_explain_shows_value_reason_and_minors_of_each_flag(bundler: Run) -> Non
     assert "--experimental-cluster-signing-duration=8760h\n" in said
     assert "[before 1.19]" in said
     assert "--cluster-signing-duration" not in said.replace("--experimental-cluster", "")
-    rows = json.loads(bundler("explain", "kubelet", "--version", "v1.20.2", "--json").stdout)
+    rows = read_shape(
+        bundler("explain", "kubelet", "--version", "v1.20.2", "--json").stdout, "flags"
+    )["flags"]
     assert {
         "flag",
         "value",

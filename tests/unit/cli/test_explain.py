@@ -1,8 +1,7 @@
 """`bundler explain`: keys of cluster.yaml, and flags of components."""
 
-import json
-
 import pytest
+from support.json_shapes import read_shape
 from typer.testing import CliRunner
 
 from bundler.cli.app import app
@@ -35,12 +34,12 @@ def test_a_default_that_depends_on_the_minor_is_in_the_description_only() -> Non
 
 
 def test_keys_are_printed_as_json() -> None:
-    (key,) = json.loads(explain("etcd.backup", "--json"))
+    (key,) = read_shape(explain("etcd.backup", "--json"), "keys")["keys"]
     assert key["key"] == "etcd.backup"
     assert key["type"] == "object"
     keep = next(child for child in key["keys"] if child["key"] == "etcd.backup.keep")
     assert (keep["default"], keep["required"]) == ("8", False)
-    (arch,) = json.loads(explain("nodes.arch", "--json"))
+    (arch,) = read_shape(explain("nodes.arch", "--json"), "keys")["keys"]
     assert arch["allowed"] == ["amd64", "arm64"]
 
 

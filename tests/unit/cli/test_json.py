@@ -3,44 +3,21 @@
 import json
 import re
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.command import run_bundler
-from support.paths import PROJECT
+from support.json_shapes import PAGE, list_documented, list_fields, read_shape
 from support.small_builds import SmallSite, make_site
 
 from bundler.cli.json_output import VERSIONS
 
-PAGE = (PROJECT / "docs" / "reference" / "json.md").read_text()
 
-
-def documented(shape: str) -> set[str]:
-    """The fields of a shape on the page."""
-    section = PAGE.partition(f"\n## {shape}\n")[2].partition("\n## ")[0]
-    cells = re.findall(r"^\| (.*?) \|", section, re.MULTILINE)
-    return {field for cell in cells for field in re.findall(r"`([^`]+)`", cell)}
-
-
-def list_fields(value: object, path: str = "") -> Iterator[str]:
-    """The fields of a value, as the page writes them; an object whose keys are data is one field."""
-    if isinstance(value, dict) and path.rpartition(".")[2] != "left_out":
-        for key, inner in value.items():
-            yield from list_fields(inner, f"{path}.{key}".removeprefix("."))
-    elif isinstance(value, list) and value and isinstance(value[0], dict):
-        for item in value:
-            yield from list_fields(item, f"{path}[]")
-    else:
-        yield path
-
-
-def read(done: subprocess.CompletedProcess[str], shape: str) -> dict[str, object]:
-    """The JSON of a command, after its fields are compared with the page."""
-    data = json.loads(done.stdout)
-    assert data["format"] == f"{shape}/{VERSIONS[shape]}"
-    assert f"`{data['format']}`" in PAGE
-    assert set(list_fields(data)) == documented(shape)
+def read(done: subprocess.CompletedProcess[str], shape: str) -> dict[str, Any]:
+    """The JSON of a command that fills every list of its shape."""
+    data: dict[str, Any] = read_shape(done.stdout, shape)
+    assert set(list_fields(data)) == list_documented(shape)
     return data
 
 

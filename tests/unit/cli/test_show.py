@@ -1,10 +1,10 @@
 """`bundler show NODE`: every value of a node, with the file and line it comes from."""
 
-import json
 import re
 from pathlib import Path
 
 from support.command import run_bundler
+from support.json_shapes import read_shape
 
 BASE = """\
 defaults:
@@ -68,7 +68,7 @@ def test_every_value_has_its_file_and_line(tmp_path: Path) -> None:
 def test_json_has_the_same_values_with_their_types(tmp_path: Path) -> None:
     write_site(tmp_path)
     done = run_bundler(["show", "w1", "--json"], cwd=tmp_path, text=True)
-    data = json.loads(done.stdout)
+    data = read_shape(done.stdout, "show")
     assert (data["format"], data["cluster"], data["node"]) == ("show/1", "site", "w1")
     values = {each.pop("key"): each for each in data["values"]}
     assert values["extra.kubelet.config.maxPods"] == {

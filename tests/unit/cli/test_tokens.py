@@ -1,6 +1,5 @@
 """bundler tokens renew."""
 
-import json
 import subprocess
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.command import run_bundler
+from support.json_shapes import read_shape
 
 from bundler.errors import ConfigError, PkiError
 from bundler.state.directory import open_state
@@ -59,7 +59,9 @@ def test_only_the_named_token_is_renewed_and_no_token_is_printed(renew: Run, sit
 
 def test_all_tokens_are_renewed_at_once_as_json(renew: Run, site: Path) -> None:
     done = renew("--all", "--json")
-    assert [(row["node"], row["generation"]) for row in json.loads(done.stdout)] == [
+    assert [
+        (row["node"], row["generation"]) for row in read_shape(done.stdout, "tokens")["tokens"]
+    ] == [
         ("worker1", 2),
         ("worker2", 2),
     ]

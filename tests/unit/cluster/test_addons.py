@@ -1,6 +1,5 @@
 """Add-ons: what is refused at which line, which images are found where, and what hosts apply."""
 
-import json
 import stat
 import subprocess
 import textwrap
@@ -9,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from support.json_shapes import read_shape
 from typer.testing import CliRunner
 
 from bundler.cache.store import Cache
@@ -323,7 +323,7 @@ def test_images_lists_each_with_its_places_and_what_is_not_proved(tmp_path: Path
     ) in listed.output
     assert "[not proved]" in listed.output
     one = CliRunner().invoke(app, ["images", "-c", str(path), "--why", "nginx:1.27", "--json"])
-    (image,) = json.loads(one.output)["images"]
+    (image,) = read_shape(one.output, "images")["images"]
     assert (image["image"], image["proof"]) == ("docker.io/library/nginx:1.27", Proof.CARRIED)
     missing = CliRunner().invoke(app, ["images", "-c", str(path), "--why", "nginx:9"])
     assert missing.exit_code != 0

@@ -1,7 +1,6 @@
 """The commands certs request and certs import, up to the trees of the hosts."""
 
 import base64
-import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import pytest
 from support.command import run_bundler
 from support.external_ca_site import CA_NAMES, names_of
+from support.json_shapes import read_shape
 from support.offline_root import OfflineRoot, openssl
 
 PINS = Path(__file__).parents[2] / "golden/pins.yaml"
@@ -47,8 +47,8 @@ def test_requests_are_signed_imported_and_rendered(
     ]
     listed = list_certificates(description)
     assert listed.count("requested") == 3
-    rows = json.loads(list_certificates(description, "--json"))
-    assert {row["path"] for row in rows if row.get("requested")} == {f"pki/{n}" for n in CA_NAMES}
+    rows = read_shape(list_certificates(description, "--json"), "certs-list")["requests"]
+    assert {row["path"] for row in rows} == {f"pki/{n}" for n in CA_NAMES}
 
     for words in (("build", "-o", "dist", "--offline"), ("render", "--text-only", "-o", "trees")):
         waits = bundler(*words, code=4)
@@ -59,7 +59,7 @@ def test_requests_are_signed_imported_and_rendered(
     pending = bundler("certs", "import", "out", code=4)
     assert pending.stderr.count("is missing: import the complete chain up to the root") == 3
     dry = bundler("certs", "import", "out", "--root", root.file, "--dry-run", "--json")
-    found = json.loads(dry.stdout)
+    found = read_shape(dry.stdout, "certs-import")
     assert (found["taken"], len(found["certificates"])) == (False, 3)
     fingerprint = openssl("x509", "-in", root.file, "-noout", "-fingerprint", "-sha256")
     assert found["roots"][0]["sha256"] == fingerprint.strip().partition("=")[2]

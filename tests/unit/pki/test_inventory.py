@@ -1,7 +1,6 @@
 """bundler certs list: every certificate of the state or of a bundle, and warnings before its end."""
 
 import base64
-import json
 import subprocess
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.command import run_bundler
+from support.json_shapes import read_shape
 from support.projects import open_plan
 
 from bundler.bundle.pack import pack
@@ -51,7 +51,7 @@ def test_every_certificate_of_the_state_is_listed_by_end(
     bundles: dict[str, Path], bundler: Run, description: Path
 ) -> None:
     assert bundles
-    rows = json.loads(bundler("--json").stdout)
+    rows = read_shape(bundler("--json").stdout, "certs-list")["certificates"]
     files = list((description.parent / "lab.state").rglob("cert.pem"))
     assert len(rows) == len(files) > 20
     days = [row["days_left"] for row in rows]

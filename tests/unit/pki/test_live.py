@@ -1,6 +1,5 @@
 """bundler certs check --live: fetch the certificate of a server and report its faults."""
 
-import json
 import shutil
 import socket
 import ssl
@@ -17,6 +16,7 @@ import pytest
 from cryptography import x509
 from support.ca import CertificateAuthority
 from support.command import run_bundler
+from support.json_shapes import read_shape
 from support.pki_plans import make_plan
 
 from bundler.cluster.loader import load_cluster
@@ -243,7 +243,7 @@ def test_the_command_checks_against_the_state(bundler: Run, description: Path) -
     with serve(own / "cert.pem", own / "key.pem", port=10259):
         good = bundler("--live", "master1:10259", "--json", "--warn", "60d")
         assert good.returncode == 0, good.stderr
-        (row,) = json.loads(good.stdout)
+        (row,) = read_shape(good.stdout, "certs-check")["servers"]
         assert row["faults"] == []
         assert row["known_as"] == "pki/nodes/master1/scheduler-server"
         assert row["days_left"] in {363, 364, 365}

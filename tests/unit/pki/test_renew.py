@@ -1,7 +1,6 @@
 """Renewal of certificates: old ones are archived, and a kill at any moment is recovered."""
 
 import hashlib
-import json
 import os
 import shutil
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from support.command import run_bundler
+from support.json_shapes import read_shape
 from support.pki_plans import NOW, make_plan, read_files
 from support.small_builds import SmallSite, make_site
 
@@ -268,7 +268,7 @@ def test_the_command_has_a_dry_run_and_refuses_conflicting_options(site: SmallSi
     site.build()
     before = read_files(site.directory / "small.state")
     said = run(site, "certs", "renew", "--all", "--dry-run", "--json")
-    assert len(json.loads(said.stdout)) == 18
+    assert len(read_shape(said.stdout, "certs-renew")["certificates"]) == 18
     assert run(site, "certs", "renew", "--expiring", "90d").stdout == ""
     for wrong in ([], ["--all", "admin"], ["--all", "-o", "x"], ["--expiring", "soon"]):
         assert run(site, "certs", "renew", *wrong).returncode == 2
@@ -283,7 +283,7 @@ def test_the_archive_is_not_listed(site: SmallSite) -> None:
         ["certs", "list", "--json"],
         cwd=site.directory, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    rows = json.loads(listed.stdout)
+    rows = read_shape(listed.stdout, "certs-list")["certificates"]
     assert [row["path"] for row in rows].count("pki/admin") == 1
     assert not [row for row in rows if "archive" in row["path"]]
     assert (datetime.fromisoformat(rows[0]["not_after"]) - datetime.now(UTC)).days > 300

@@ -1,6 +1,5 @@
 """CAs and the service account key are rotated in stages; replaced files are archived."""
 
-import json
 import shlex
 import shutil
 import subprocess
@@ -13,6 +12,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from support.command import run_bundler
 from support.interrupted_writes import interrupt_write
+from support.json_shapes import read_shape
 from support.pki_plans import NOW, make_plan, read_files
 from support.small_builds import SmallSite, make_site
 
@@ -328,7 +328,7 @@ def test_each_stage_is_one_command_with_its_small_bundles(site: SmallSite) -> No
     texts: dict[str, dict[str, bytes]] = {}
     for step in ("trust", "issue", "drop"):
         dry = run(site, "certs", "rotate", step, "--dry-run", "--json")
-        assert json.loads(dry.stdout)["dry_run"] is True
+        assert read_shape(dry.stdout, "rotation-step")["dry_run"] is True
         done = run(site, "certs", "rotate", step, "--since", since, "-o", step)
         assert done.returncode == 0, done.stderr
         assert "Then: install the bundles of this stage on every host" in done.stderr
@@ -361,10 +361,12 @@ def test_without_a_step_the_command_prints_the_stage(site: SmallSite) -> None:
     site.build()
     assert run(site, "certs", "rotate").stdout.startswith("stage settled: ")
     run(site, "certs", "rotate", "trust")
-    assert run(site, "certs", "rotate", "--json").stdout == '{"stage": "trust"}\n'
+    assert read_shape(run(site, "certs", "rotate", "--json").stdout, "rotation-stage") == {
+        "format": "rotation-stage/1", "stage": "trust",
+    }  # fmt: skip
     for wrong in (["issue", "-o", "x"], ["drop"], ["turn"]):
         assert run(site, "certs", "rotate", *wrong).returncode == 2
-    listed = json.loads(run_list(site))
+    listed = read_shape(run_list(site), "certs-list")["certificates"]
     assert "pki/next/kubernetes-ca" in {row["path"] for row in listed}
 
 

@@ -1,13 +1,13 @@
 """`bundler diff`: what it reports, which secrets it never shows, and its exit codes."""
 
 import gzip
-import json
 import subprocess
 from pathlib import Path
 
 import pytest
 from support.bundles import Files, write_bundle
 from support.command import run_bundler
+from support.json_shapes import read_shape
 
 from bundler.bundle.inventory import Item, ItemKind
 from bundler.bundle.sbom import SBOM
@@ -375,7 +375,7 @@ def test_json_has_the_same_changes(tmp_path: Path) -> None:
     two = write_bundle(tmp_path / "b" / "lab-one.tar.gz", {"f": (0o644, b"2\n")})
     done = run(one, two, "--json", "--text")
     assert done.returncode == 1
-    (pair,) = json.loads(done.stdout)
+    (pair,) = read_shape(done.stdout, "diff")["bundles"]
     assert (pair["name"], pair["same"]) == ("lab-one.tar.gz", False)
     assert pair["changes"] == [
         {
@@ -383,7 +383,7 @@ def test_json_has_the_same_changes(tmp_path: Path) -> None:
             "after": "other content", "text": ["@@ -1 +1 @@", "-1", "+2"],
         }
     ]  # fmt: skip
-    assert json.loads(run(one, one, "--json").stdout)[0]["same"] is True
+    assert read_shape(run(one, one, "--json").stdout, "diff")["bundles"][0]["same"] is True
 
 
 def test_a_bundle_cannot_send_commands_to_the_terminal(tmp_path: Path) -> None:

@@ -1,13 +1,13 @@
 """`bundler plan`: the steps from one build to another, by the rules of install.sh."""
 
 import itertools
-import json
 import re
 from pathlib import Path
 
 import pytest
 from support.bundles import write_bundle
 from support.command import run_bundler
+from support.json_shapes import read_shape
 from support.small_builds import SmallSite, make_site
 
 from bundler.bundle.layout import Media
@@ -191,7 +191,7 @@ def test_hosts_are_added_and_removed(site: SmallSite) -> None:
 def test_json_has_the_same_plan(site: SmallSite) -> None:
     command = ["plan", "--json", site.directory / "first", site.directory / "first"]
     done = run_bundler(command, capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout)["stages"][0]["hosts"][0]["name"] == "one"
+    assert read_shape(done.stdout, "plan")["stages"][0]["hosts"][0]["name"] == "one"
 
 
 def test_a_delta_can_be_planned(site: SmallSite) -> None:

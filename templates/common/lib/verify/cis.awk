@@ -144,7 +144,8 @@ function print_table(i) {
 }
 
 function print_json(i) {
-    printf "{\"cluster\":%s,\"ok\":%s,", json(ENVIRON["CLUSTER"]), (counts["FAIL"] ? "false" : "true")
+    printf "{\"format\":\"cis-checks/1\",\"cluster\":%s,", json(ENVIRON["CLUSTER"])
+    printf "\"ok\":%s,", (counts["FAIL"] ? "false" : "true")
     printf "\"node\":%s,\"seconds\":%s,", json(ENVIRON["NODE"]), seconds
     printf "\"accepted\":[%s],\"ended\":[],\"checks\":[", list_words(ENVIRON["ACCEPTED"])
     for (i = 1; i <= total; i++) {

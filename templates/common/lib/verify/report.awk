@@ -64,7 +64,8 @@ function print_table(i) {
 }
 
 function print_json(i, list, accepted, total_accepted, past) {
-    printf "{\"cluster\":%s,\"ok\":%s,", json(ENVIRON["CLUSTER"]), (failed ? "false" : "true")
+    printf "{\"format\":\"%s-checks/1\",", mode
+    printf "\"cluster\":%s,\"ok\":%s,", json(ENVIRON["CLUSTER"]), (failed ? "false" : "true")
     total_accepted = split(ENVIRON["ACCEPTED"], accepted, " ")
     for (i = 1; i <= total_accepted; i++) list = list (i > 1 ? "," : "") json(accepted[i])
     for (i = 1; i <= total_ended; i++) {

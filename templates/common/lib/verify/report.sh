@@ -1,5 +1,5 @@
 # Print the results of verify.sh: a table for people, or JSON.
-# needs: checks format here results
+# needs: checks format here mode results
 # sets: nothing
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # verify.sh and its parts share their variables
 
@@ -14,6 +14,6 @@ print_report() {
     chosen=" $(chosen_checks nothing api namespace workload | tr '\n' ' ')"
     printf '%s\n' "$checks" |
         CHOSEN=$chosen ACCEPTED=$ACCEPTED LINE_ENDS=$LINE_ENDS CLUSTER=$CLUSTER NODE=$NODE RESULTS=$results LC_ALL=C \
-            awk -F '|' -v format="$format" -v seconds="$1" -v today="$(date -u +%Y-%m-%d)" \
+            awk -F '|' -v format="$format" -v mode="$mode" -v seconds="$1" -v today="$(date -u +%Y-%m-%d)" \
             -f "$here/lib/verify/report.awk"
 }
