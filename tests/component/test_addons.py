@@ -146,6 +146,7 @@ def test_an_add_on_waits_for_those_that_it_needs_and_says_why_it_is_not_ready(
     assert exists(admin, f"{MAPS}/top")
 
 
+@pytest.mark.long
 def test_a_host_without_the_image_is_named_and_nothing_has_failed(
     site: Site, admin: Client
 ) -> None:
@@ -172,6 +173,7 @@ def test_a_host_without_the_image_is_named_and_nothing_has_failed(
     }
 
 
+@pytest.mark.long
 def test_a_job_is_waited_for_and_made_again_when_it_changes(site: Site, admin: Client) -> None:
     def make(command: str) -> Build:
         container = {"name": "a", "image": "nginx:1.27", "command": [command]}
@@ -288,6 +290,7 @@ def verify(build: Build) -> str:
     return f"{verdict} {seen}"
 
 
+@pytest.mark.long
 def test_a_host_waits_while_another_one_applies(site: Site, admin: Client) -> None:
     build = site.build(web=([config_map("a")], {"namespace": "web"}))
     spec = {"holderIdentity": "cp9", "renewTime": "2026-12-01T00:00:00.000000Z"}
@@ -362,6 +365,7 @@ def test_hooks_run_by_weight_before_and_after_the_objects_and_upgrades_have_thei
     assert [exists(admin, f"{JOBS}/{n}") for n in ("second", "last")] == [False, False]
 
 
+@pytest.mark.long
 def test_a_hook_that_was_made_just_before_a_kill_does_not_run_twice(
     site: Site, admin: Client, tmp_path: Path
 ) -> None:
@@ -383,6 +387,7 @@ def test_a_hook_that_was_made_just_before_a_kill_does_not_run_twice(
     assert exists(admin, f"{MAPS}/a")
 
 
+@pytest.mark.long
 def test_a_hook_that_fails_is_named_and_runs_again_after_a_while(site: Site, admin: Client) -> None:
     build = site.build(web=([config_map("a"), hook("one", "pre-install")], {"namespace": "web"}))
     apply(build, code=3)
@@ -399,6 +404,7 @@ def test_a_hook_that_fails_is_named_and_runs_again_after_a_while(site: Site, adm
     assert read_states(build) == {"web": "ready "}
 
 
+@pytest.mark.long
 def test_what_the_chart_wants_to_keep_stays_even_with_prune_all(site: Site, admin: Client) -> None:
     keys = {"namespace": "web", "prune": "all"}
     kept = config_map("kept")

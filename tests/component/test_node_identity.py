@@ -93,6 +93,7 @@ def expect_refused(client: Client) -> None:
     wait_until("it is refused", lambda: client.send("GET", "/api").status == UNAUTHORIZED, 20)
 
 
+@pytest.mark.long
 def test_an_upgraded_cluster_loses_the_approval_by_group(site: Site) -> None:
     name = AUTO_APPROVAL["metadata"]["name"]
     assert site.control_plane.host.kubectl("get", "clusterrolebinding", name, check=False) == ""
@@ -163,6 +164,7 @@ def test_a_token_that_is_used_gives_no_second_certificate(site: Site) -> None:
     assert site.is_deleted(site.first, "w4")
 
 
+@pytest.mark.long
 def test_the_same_key_is_approved_again_after_its_request_was_deleted(site: Site) -> None:
     client, key = site.first.thief("w3"), ec.generate_private_key(ec.SECP256R1())
     client.request("first-time", make_client_request("w3", key))
@@ -194,6 +196,7 @@ def test_a_kill_between_record_and_approval_heals(site: Site, tmp_path: Path) ->
     assert "approved interrupted: node w5 joins" in site.approve()
 
 
+@pytest.mark.long
 def test_of_competing_requests_two_control_planes_approve_one(site: Site) -> None:
     second = site.builder.build()
     nodes = ("w6", "w7")
@@ -348,6 +351,7 @@ def test_a_token_that_has_ended_is_not_accepted_until_a_build_replaces_it(site: 
     assert site.control_plane.read_record()["w9"].startswith("1 request ")
 
 
+@pytest.mark.long
 def test_a_node_that_joined_with_an_earlier_version_has_no_use_for_its_token(site: Site) -> None:
     register_without_record(site, "w10")
     thief = site.first.thief("w10")
@@ -399,6 +403,7 @@ def test_without_the_record_nobody_joins(site: Site) -> None:
     assert "approved no-record: node w11 joins" in site.approve()
 
 
+@pytest.mark.long
 def test_a_record_from_before_a_token_was_used_is_corrected(site: Site) -> None:
     """As after a snapshot was restored: the token is there again, and the record has nothing."""
     join_if_needed(site, "w1")

@@ -223,13 +223,13 @@ KILLS = [
 
 AFTERS = ("boot", "forward", "back")
 # Every kill with every way on, and every kill in every shell: a third of all that could be combined.
-# `make test` has every other kill, with one of the three ways; test_crash_points.py kills at more.
+# `make test` has every third kill, with one of the three ways; test_crash_points.py kills at more.
 KILLS_IN_SHELLS = [
     pytest.param(shell, *kill, after, marks=marks, id="-".join(map(str, (shell[0], after, *kill))))
     for number, kill in enumerate(KILLS)
     for turn, after in enumerate(AFTERS)
     for shell in [SHELLS[(number + turn) % len(SHELLS)]]
-    for is_short in [number % 2 == 0 and turn == number // len(SHELLS) % len(AFTERS)]
+    for is_short in [number % 3 == 0 and turn == number // len(SHELLS) % len(AFTERS)]
     for marks in [[] if is_short else [pytest.mark.long]]
 ]
 

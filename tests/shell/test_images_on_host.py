@@ -231,6 +231,7 @@ def test_a_load_that_fails_says_why(sh: Sh, built: SmallSite, tmp_path: Path) ->
     assert host.loads == []
 
 
+@pytest.mark.slow
 def test_a_name_by_digest_is_added_to_an_image_that_is_there_by_its_tag(
     sh: Sh, tmp_path: Path
 ) -> None:

@@ -269,7 +269,9 @@ HEADERS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("signed", [False, True], ids=["unsigned", "signed"])
+@pytest.mark.parametrize(
+    "signed", [False, pytest.param(True, marks=pytest.mark.long)], ids=["unsigned", "signed"]
+)
 @pytest.mark.parametrize("fault", HEADERS)
 def test_a_manifest_that_does_not_name_its_sources_is_refused_in_preflight(
     host: Host, fault: str, signed: bool

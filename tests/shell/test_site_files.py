@@ -101,6 +101,7 @@ def test_staged_files_have_their_modes_and_go_again(sh: Sh, trees: Trees, tmp_pa
     assert list_tree(root) == before
 
 
+@pytest.mark.slow
 def test_a_file_restarts_the_units_that_it_names_once(host: FakeHost) -> None:
     code, said = install(host)
     assert code == 0, said

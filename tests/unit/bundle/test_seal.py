@@ -194,8 +194,8 @@ def test_a_code_is_random_and_tells_a_typing_mistake() -> None:
 @pytest.mark.parametrize(
     "media",
     [
-        Media(seal=True, layout=Layout.SPLIT),
-        Media(seal=True, split=60_000),
+        pytest.param(Media(seal=True, layout=Layout.SPLIT), marks=pytest.mark.long),
+        pytest.param(Media(seal=True, split=60_000), marks=pytest.mark.long),
         Media(seal=True, layout=Layout.SPLIT, split=5_000),
     ],
     ids=["split layout", "volumes", "both"],

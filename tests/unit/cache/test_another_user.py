@@ -1,6 +1,7 @@
 """Another user of the builder gains nothing from the cache: a real second user attacks it."""
 
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from support.cases import first_cases
 from support.command import run_bundler
 from support.second_user import NOBODY, as_nobody, needs_second_user, open_shared_directory
 from support.small_builds import SmallSite, make_site
@@ -180,8 +182,18 @@ def open_new(path: Path) -> None:
         state.write_directory(path / "pki/ca", {"key": b"x"})
 
 
-@pytest.mark.parametrize("place", [".", "segments", f"segments/{COMPRESSOR}", "members", "blobs"])
-@pytest.mark.parametrize("mode", [0o777, 0o770, 0o1777, 0o707])
+PLACES = (".", "segments", f"segments/{COMPRESSOR}", "members", "blobs")
+MODES = (0o777, 0o770, 0o1777, 0o707)
+# First each place, then each mode once, then all other pairs.
+OPEN_CACHES = list(
+    dict.fromkeys(
+        [*((p, MODES[0]) for p in PLACES), *((PLACES[0], m) for m in MODES),
+         *itertools.product(PLACES, MODES)]
+    )
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("place", "mode"), first_cases(OPEN_CACHES, len(PLACES) + len(MODES) - 1))
 def test_a_cache_that_others_may_write_is_refused_with_the_fix(
     site: SmallSite, place: str, mode: int
 ) -> None:
