@@ -9,6 +9,8 @@ WORKERS = $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 2)))
 PYTEST = $(PYTHON) -m pytest -q -n $(WORKERS)
 # Python keeps what it compiled, tests with rewritten asserts among them: hundreds of its processes start in a run.
 export PYTHONDONTWRITEBYTECODE =
+# It is there while the lab of `make test` has not measured the first installation (tests/lab/conftest.py).
+MEASURING = .lab/measuring
 SHELL_SCRIPTS = $(shell git ls-files '*.sh' .ci/run scripts/lab/runc-wrapper scripts/lab/host/usr/local/lib/lab/fixups scripts/lab/conformance/images/httpd/usr/local/bin/httpd-foreground)
 
 .PHONY: help demo check test test-others test-lab test-long test-machines test-conformance lint format docs site bench audit catalogue requirements release venv lab lab-up lab-down lab-shell clean
@@ -31,20 +33,23 @@ check: venv ## lint, types, import contracts, unit and golden tests, fast shell 
 test: venv ## run all tests, a real five-host cluster included (Linux with Docker; on Debian as root from scratch)
 	@scripts/setup.sh check
 	@scripts/setup.sh lab
+	@mkdir -p .lab && touch $(MEASURING)
 	@$(MAKE) --no-print-directory --jobs=3 --keep-going lint test-lab test-others
 
 test-quick:
 	BUNDLER_TEST_SHELLS=dash $(PYTEST) --dist worksteal -m "not slow and not long" tests/unit tests/golden tests/shell
 
-# The lab waits for most of its time, so it runs next to the other tests and has priority over them.
+# The lab waits for most of its time, so it runs next to the other tests and has priority over them. They begin
+# when the lab has measured the first installation, or after 15 minutes.
 # A file's tests run in one process, so that its programs start once; the files that take longest are the first.
 test-others:
+	@tries=900; while [ -e $(MEASURING) ] && [ $$tries -gt 0 ]; do sleep 1; tries=$$((tries - 1)); done
 	nice $(PYTEST) --dist loadfile --no-loadscope-reorder -m "not long" tests/component tests/unit tests/golden tests/shell
 
 test-lab:
 	@mkdir -p .lab
 	@echo "the lab's tests run at the same time as the others; their output follows at the end (tail -f .lab/output)"
-	@$(PYTHON) -m pytest tests/lab -m "not long" -n 2 --dist loadgroup --durations=20 >.lab/output 2>&1; code=$$?; cat .lab/output; exit $$code
+	@$(PYTHON) -m pytest tests/lab -m "not long" -n 2 --dist loadgroup --durations=20 >.lab/output 2>&1; code=$$?; rm -f $(MEASURING); cat .lab/output; exit $$code
 
 test-long: venv lab ## run the lab's longest tests: upgrades under load, 30 kills and power cuts, growth, rotation (80 min)
 	-@$(PYTHON) -m pip install --quiet --disable-pip-version-check --editable '.[scanners]' || echo "syft cannot be installed: its tests are skipped"

@@ -23,7 +23,7 @@ main() {
     case $command in
         root) ensure_root ;;
         image) ensure_image ;;
-        up) ensure_image && ensure_network && boot_all "$@" && prefer_hosts ;;
+        up) ensure_image && ensure_network && boot_all "$@" ;;
         boot) boot "$1" && await "${1%%=*}" ;;
         down) take_down ;;
         shell) exec docker exec -it "$LAB_NETWORK-$1" bash ;;
@@ -85,14 +85,6 @@ boot() {
         docker run --security-opt seccomp=unconfined --security-opt apparmor=unconfined \
             --security-opt systempaths=unconfined --device-cgroup-rule 'a *:* rwm' "$@" "$image" >/dev/null
     fi
-}
-
-# The processor's time of all hosts together: without this they share one turn with each session of other tests, and
-# what a host has to do in a given time fails. With systemd's slices it stays as it is.
-prefer_hosts() {
-    for share in cpu/docker/cpu.shares=4096 docker/cpu.weight=400; do
-        [ ! -w "/sys/fs/cgroup/${share%=*}" ] || echo "${share#*=}" >"/sys/fs/cgroup/${share%=*}"
-    done
 }
 
 # Every capability except SYS_RESOURCE, which this machine may not grant.
