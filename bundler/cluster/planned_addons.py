@@ -42,6 +42,7 @@ class PlannedAddon:
     needs: tuple[str, ...]
     timeout: int  # seconds
     prune: str  # objects | all
+    reconcile: bool = False  # what somebody changed on the cluster is applied again
     parts: Mapping[str, str] = field(repr=False)  # part → YAML
     objects: tuple[str, ...]  # `KIND[.GROUP] NAMESPACE NAME MARKS`, in the order of deletion
     hooks: tuple[PlannedHook, ...] = ()  # in order

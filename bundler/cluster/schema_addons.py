@@ -178,6 +178,12 @@ class Addon(Model):
         " Namespaces, CustomResourceDefinitions and PersistentVolumeClaims, with which data would"
         " go; `all` deletes them too.",
     )
+    reconcile: bool = Field(
+        default=False,
+        description="Whether control planes look every 10 minutes for objects that somebody changed"
+        " or deleted, and apply the add-on again. Default: they stay as they are, and verify.sh"
+        " names them.",
+    )
 
     @model_validator(mode="after")
     def _check_source(self) -> "Addon":

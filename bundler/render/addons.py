@@ -1,6 +1,6 @@
 """The add-ons of cluster.yaml as files of the control planes, for kube-addons.service.
 
-/etc/kubernetes/site-addons/addons.tsv           NAME NEEDS TIMEOUT PRUNE, in order
+/etc/kubernetes/site-addons/addons.tsv           NAME NEEDS TIMEOUT PRUNE RECONCILE, in order
 /etc/kubernetes/site-addons/NAME/1-PART.yaml     the parts in order; those with secrets are 0600
 /etc/kubernetes/site-addons/NAME/objects.txt     the objects: what hosts wait for and delete
 /etc/kubernetes/site-addons/NAME/hooks/001.yaml  the hooks in order; those with secrets are 0600
@@ -18,8 +18,9 @@ from bundler.render.tree import File
 DIRECTORY = "rootfs/etc/kubernetes/site-addons"
 OBJECT_LIST = "objects.txt"
 HEADING = (
-    "# The add-ons of cluster.yaml, in order: NAME NEEDS TIMEOUT PRUNE, separated by tabs. NEEDS"
-    " are names with\n# commas, or -; TIMEOUT are seconds; PRUNE is objects or all.\n"
+    "# The add-ons of cluster.yaml, in order: NAME NEEDS TIMEOUT PRUNE RECONCILE, separated by"
+    " tabs. NEEDS are names with\n# commas, or -; TIMEOUT are seconds; PRUNE is objects or all;"
+    " RECONCILE is yes or no.\n"
 )
 OBJECTS = (
     "# The objects of this add-on, in the order of deletion: KIND[.GROUP] NAMESPACE NAME MARKS. The"
@@ -38,7 +39,8 @@ def make_addon_files(plan: ClusterPlan, node: NodePlan) -> Iterator[File]:
     if not node.has(Role.CONTROL_PLANE):
         return
     rows = "".join(
-        f"{each.name}\t{','.join(each.needs) or '-'}\t{each.timeout}\t{each.prune}\n"
+        f"{each.name}\t{','.join(each.needs) or '-'}\t{each.timeout}\t{each.prune}\t"
+        f"{'yes' if each.reconcile else 'no'}\n"
         for each in plan.addons
     )
     table = f"{HEADING}{rows}".encode()

@@ -279,6 +279,53 @@ def test_verify_shows_states_and_what_somebody_changed(site: Site, admin: Client
     )
 
 
+def test_what_somebody_changed_is_applied_again_with_reconcile(site: Site, admin: Client) -> None:
+    keys = {"namespace": "web", "reconcile": True}
+    build = site.build(
+        web=([config_map("a", x="1"), config_map("b")], keys),
+        kept=([config_map("c", x="1")], {"namespace": "web"}),
+    )
+    process = start(build, INTERVAL="1", RECONCILE_EVERY="2")
+    try:
+        state = build.root("cp1") / "run/kube-addons/state"
+        wait_until("it has looked once", state.exists)
+        ready = {"web": "ready ", "kept": "ready "}
+        wait_until("both are ready", lambda: read_states(build) == ready)
+        for name in "ac":
+            admin.send("PATCH", f"{MAPS}/{name}", {"data": {"x": "2"}}, "merge-patch+json")
+        admin.send("DELETE", f"{MAPS}/b")
+        wait_until("it is there again", lambda: exists(admin, f"{MAPS}/b"))
+        assert process.poll() is None
+    finally:
+        process.terminate()
+        said, _ = process.communicate()
+    assert admin.send("GET", f"{MAPS}/a").body["data"] == {"x": "1"}
+    assert admin.send("GET", f"{MAPS}/c").body["data"] == {"x": "2"}
+    assert "add-on web: v1.ConfigMap.web.a was changed, and is applied again" in said
+    assert "add-on web: v1.ConfigMap.web.b was missing, and is applied again" in said
+    assert said.count("applied again") == 2
+
+
+@pytest.mark.long
+def test_reconcile_runs_no_job_again(site: Site, admin: Client) -> None:
+    job = {
+        "apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "once"},
+        "spec": {"template": {"spec": {
+            "restartPolicy": "Never", "containers": [{"name": "a", "image": "nginx:1.27"}],
+        }}},
+    }  # fmt: skip
+    build = site.build(web=([job, config_map("a", x="1")], {"namespace": "web", "reconcile": True}))
+    site.first.register("w1")
+    apply(build, code=3)
+    end_job(admin, "once")
+    apply(build, once=True)
+    admin.send("DELETE", f"{JOBS}/once?propagationPolicy=Background")
+    admin.send("PATCH", f"{MAPS}/a", {"data": {"x": "2"}}, "merge-patch+json")
+    said = apply(build, once=True)  # a new process begins a new round
+    assert "add-on web: v1.ConfigMap.web.a was changed, and is applied again" in said
+    assert not exists(admin, f"{JOBS}/once")
+
+
 def verify(build: Build) -> str:
     """The verdict of verify.sh's check, and what it saw."""
     done = subprocess.run(

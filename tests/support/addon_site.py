@@ -71,9 +71,9 @@ def start(build: Build, **environment: str) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def apply(build: Build, *, code: int = 0, **environment: str) -> str:
-    """Run it to its end, with --once for a code other than 0; returns its journal."""
-    words = "--once" if code else ""
+def apply(build: Build, *, code: int = 0, once: bool = False, **environment: str) -> str:
+    """Run it to its end, with --once on request and for a code other than 0; returns its journal."""
+    words = "--once" if once or code else ""
     process = start(build, words=words, **environment)
     try:  # on a busy machine each of its tens of kubectl takes seconds
         said, _ = process.communicate(timeout=300)

@@ -108,6 +108,7 @@ def _plan(
         needs=addon.needs,
         timeout=addon.wait.seconds,
         prune=addon.prune,
+        reconcile=addon.reconcile,
         parts={
             part: "---\n".join(f"{t}\n" for t in parts[part]) for part in ORDER if part in parts
         },

@@ -11,7 +11,8 @@
 # The ConfigMap kube-system/bundler-addon-NAME is the inventory of an add-on: its objects, its state, and the digest of
 # what was applied. An add-on that is ready and unchanged is not applied again. An object is written into the inventory
 # before it is applied, so that a kill leaves nothing behind. /run/kube-addons/state has NAME STATE REASON of each
-# add-on: applying, waiting (for other hosts or add-ons), ready, failed. The script ends when all are ready.
+# add-on: applying, waiting (for other hosts or add-ons), ready, failed. The script ends when all are ready, unless an
+# add-on has reconcile: then it looks again after a while, and applies what somebody changed or deleted.
 #
 # NAME/hooks has the hooks of an add-on, which run before and after its other objects are applied: those of an
 # installation until the add-on was complete once, then those of an upgrade, once for each change of its files.
@@ -19,6 +20,7 @@
 # API_LOCAL   the API server to use (default: the one in the kubeconfig)
 # DESTDIR     prepended to the paths of installed files
 # INTERVAL    seconds between two looks (default 5)
+# RECONCILE_EVERY  seconds between two looks for what somebody changed (default 600)
 # PAUSE       seconds after which a hook that failed runs again (default 60)
 # PATIENCE    seconds after which a Lease that does not change is taken over (default 60)
 # shellcheck disable=SC2034,SC2154 # the parts share the variables
@@ -34,7 +36,7 @@ bundle=${DESTDIR:-}/opt/k8s/bundle
 . "$bundle/lib/core/json.sh" || exit 1
 # shellcheck source=/dev/null
 . "$bundle/lib/core/redact.sh" || exit 1
-for part in lease inventory workloads hooks; do
+for part in lease inventory workloads hooks reconcile; do
     # shellcheck source=/dev/null # parts of this script
     . "$here/site-addons-$part.sh" || exit 1
 done
@@ -53,10 +55,16 @@ main() {
     plan=$(digest_of "$addons")
     trap release_lease EXIT
     trap 'exit 1' INT TERM
+    begin_round
     while :; do
-        if look; then exit 0; fi
+        pause=${INTERVAL:-5}
+        if look; then
+            [ "${1:-}" != --once ] && is_reconciling || exit 0
+            pause=${RECONCILE_EVERY:-600}
+            begin_round
+        fi
         [ "${1:-}" != --once ] || exit 3
-        sleep "${INTERVAL:-5}" >/dev/null 2>&1 &
+        sleep "$pause" >/dev/null 2>&1 &
         wait $!
     done
 }
@@ -109,7 +117,7 @@ list_addons() { awk -F "$tab" '!/^#/ && NF' "$addons/addons.tsv" 2>/dev/null; }
 apply_all() {
     : >"$work/states"
     list_addons >"$work/table"
-    while IFS=$tab read -r name needs timeout prune; do
+    while IFS=$tab read -r name needs timeout prune reconcile; do
         [ ! -f "$work/lost" ] || return 0
         state='' reason=''
         apply_addon </dev/null
@@ -124,7 +132,7 @@ apply_all() {
 show_states() {
     : >"$work/states"
     list_addons >"$work/table"
-    while IFS=$tab read -r name needs timeout prune; do
+    while IFS=$tab read -r name needs timeout prune reconcile; do
         state=applying reason="$holder applies the add-ons"
         if read_inventory </dev/null && [ "$found_digest" = "$(digest_of "$addons/$name")" ]; then
             state=${found_state:-applying} reason=$found_reason
@@ -157,6 +165,9 @@ apply_addon() {
     }
     if [ "$found_digest" = "$digest" ] && [ "$found_state" = ready ]; then
         state=ready
+        [ "$reconcile" = yes ] && is_reconcile_due || return 0
+        reconcile_objects && judge_workloads
+        [ "$state" = ready ] || write_inventory "$state" "$reason" || reason=$problem
         return 0
     fi
     missing=$(list_missing_needs)
