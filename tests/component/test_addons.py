@@ -203,7 +203,9 @@ def finish(site: Site, admin: Client, name: str) -> None:
     """What a scheduler and a kubelet do with the pods of a Deployment."""
     site.first.register("w1")
     pods = "/api/v1/namespaces/web/pods"
-    for pod in admin.send("GET", f"{pods}?labelSelector=app={name}").items:
+    chosen = f"{pods}?labelSelector=app={name}"
+    wait_until("its pods are made", lambda: admin.send("GET", chosen).items)
+    for pod in admin.send("GET", chosen).items:
         path = f"{pods}/{pod['metadata']['name']}"
         target = {"metadata": pod["metadata"], "target": {"kind": "Node", "name": "w1"}}
         admin.send("POST", f"{path}/binding", {"apiVersion": "v1", "kind": "Binding", **target})
@@ -301,9 +303,9 @@ def test_what_somebody_changed_is_applied_again_with_reconcile(site: Site, admin
         said, _ = process.communicate()
     assert admin.send("GET", f"{MAPS}/a").body["data"] == {"x": "1"}
     assert admin.send("GET", f"{MAPS}/c").body["data"] == {"x": "2"}
-    assert "add-on web: v1.ConfigMap.web.a was changed, and is applied again" in said
-    assert "add-on web: v1.ConfigMap.web.b was missing, and is applied again" in said
-    assert said.count("applied again") == 2
+    assert "add-on web: v1.ConfigMap.web.a is changed: applying it again" in said
+    assert "add-on web: v1.ConfigMap.web.b is missing: applying it again" in said
+    assert said.count("applying it again") == 2
 
 
 @pytest.mark.long
@@ -322,7 +324,7 @@ def test_reconcile_runs_no_job_again(site: Site, admin: Client) -> None:
     admin.send("DELETE", f"{JOBS}/once?propagationPolicy=Background")
     admin.send("PATCH", f"{MAPS}/a", {"data": {"x": "2"}}, "merge-patch+json")
     said = apply(build, once=True)  # a new process begins a new round
-    assert "add-on web: v1.ConfigMap.web.a was changed, and is applied again" in said
+    assert "add-on web: v1.ConfigMap.web.a is changed: applying it again" in said
     assert not exists(admin, f"{JOBS}/once")
 
 

@@ -57,10 +57,9 @@ apply_reconciled() {
             return 1
             ;;
     esac
-    try_file "$work/reconcile.yaml" >/dev/null || {
-        report "add-on $name: cannot apply it again: $(last_line "$output")"
-        return 1
-    }
     printf '%s\n' "$drift" | awk -v addon="$name" \
-        'NF == 2 { printf "add-on %s: %s was %s, and is applied again\n", addon, $1, $2 }'
+        'NF == 2 { printf "add-on %s: %s is %s: applying it again\n", addon, $1, $2 }'
+    try_file "$work/reconcile.yaml" >/dev/null && return 0
+    report "add-on $name: cannot apply it again: $(last_line "$output")"
+    return 1
 }
