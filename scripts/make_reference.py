@@ -8,13 +8,19 @@ from pathlib import Path
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
-from bundler.catalog import default_version
+from bundler.catalog import default_version, read_table
 from bundler.catalog.lifecycles import READ, list_lifecycles
 from bundler.cli.app import app
 from bundler.cli.lazy import ExamplesCommand, LazyCommand
 from bundler.cluster.cis import BENCHMARKS, ORDER, CisCheck, describe_rule, list_all_checks
 from bundler.cluster.components import MINORS
 from bundler.cluster.keys import Key, list_children
+from bundler.cluster.service_users import (
+    SandboxRow,
+    UnitFile,
+    list_default_users,
+    list_sandbox,
+)
 from bundler.cluster.weakenings import Weakening, list_weakenings
 
 DIRECTORY = Path(__file__).parents[1] / "docs" / "reference"
@@ -76,7 +82,6 @@ An automated check passes or fails. A manual one passes, or a person decides.
 | default | every cluster meets it |
 | profile | with `profile: cis` or `stig` |
 | stig | with `profile: stig` |
-| users | programs run as users of their own, and stricter defaults |
 | site | only the site can decide |
 | no | it cannot hold; the note has the reason |
 
@@ -100,6 +105,33 @@ DEFAULTS = (
     ("metrics-server", "metrics-server"),
 )
 """Component and its column in the table of default versions."""
+USERS_HEAD = """# Users of units
+
+Which unit runs as which user, what it reads, and its sandbox. Files on disk belong to root; units
+with a user get copies of what they read in /run/bundler/UNIT, and nothing else
+([ADR 14](../adr/0014-units-without-root.md)).
+
+`make docs` writes this page from `service-users.tsv`, `unit-files.tsv`, `sandbox.tsv` and
+`sandbox-levels.tsv` in `bundler/catalog/`.
+"""
+USERS_IDS = """install.sh creates a user with its group where it is missing, without a password
+and a shell. uninstall.sh removes those that it created; the owner of data that is kept stays. A
+host that has the name with another number, or the number with another name, is refused before
+anything is changed: choose other numbers, free on all hosts, with `security.user_ids`. A user that
+exists with the right number is used as it is. `DESTDIR` stages files and creates no user.
+
+Not in the table, and root: kubelet, kube-proxy and container runtimes, which mount and configure
+networks; keepalived, which needs raw sockets and an address; flannel; a kms plugin, which is the
+site's program (its group is kube-apiserver, which uses its socket); timers and kube-rotation, which
+run programs of the administrator.
+"""
+USERS_LEVELS = """`systemd-analyze security --offline=yes` of systemd 252: 10 is a unit
+without any limit. Before is the version of bundler in which all of them ran as root.
+"""
+USERS_SANDBOX = """systemd ignores a setting that it does not know, and logs that. Bundles need
+systemd 235. A setting with a higher number acts from that version on (EL 8 has 239, Debian 11 247,
+Ubuntu 22.04 249).
+"""
 CLI_HEAD = """# Command line
 
 Every command and option of bundler, as `--help` prints them.
@@ -323,6 +355,45 @@ def _show_check(check: CisCheck) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def make_users_page() -> str:
+    """The page of the users: their units, exposure levels, what they read and own, sandboxes."""
+    units = [unit for user in list_default_users() for unit in user.units]
+    files = [UnitFile(**row) for row in read_table("unit-files.tsv")]
+    lines = [USERS_HEAD, "| user | UID, GID | units | reads |", "| --- | --- | --- | --- |"]
+    lines += [
+        f"| {user.name} | {user.id} | {', '.join(user.units)} | {_cell(user.reads)} |"
+        for user in list_default_users()
+    ]
+    lines += ["", USERS_IDS, "## Before and after", "", USERS_LEVELS]
+    lines += ["| unit | before | after | aim | |", "| --- | --- | --- | --- | --- |"]
+    columns = ("unit", "before", "after", "limit", "why")
+    lines += [
+        f"| {' | '.join(_cell(row[name]) for name in columns)} |"
+        for row in read_table("sandbox-levels.tsv")
+    ]
+    lines += ["", "## What a unit reads and owns", "", "| unit | copies | directories |"]
+    lines += ["| --- | --- | --- |"]
+    lines += [
+        f"| {unit} | {_join_paths(files, unit, 'copy')} | {_join_paths(files, unit, 'own')} |"
+        for unit in units
+    ]
+    lines += ["", "## Sandbox", "", USERS_SANDBOX]
+    lines += ["| setting | systemd | units | reason |", "| --- | --- | --- | --- |"]
+    lines += [
+        f"| `{row.line}` | {row.since} | {_name_units(row)} | {_cell(row.why)} |"
+        for row in list_sandbox()
+    ]
+    return "\n".join([*lines, ""])
+
+
+def _join_paths(files: list[UnitFile], unit: str, kind: str) -> str:
+    return "<br>".join(f"`{one.path}`" for one in files if (one.unit, one.kind) == (unit, kind))
+
+
+def _name_units(row: SandboxRow) -> str:
+    return ", ".join("all with a user" if unit == "users" else unit for unit in row.units)
+
+
 def make_compatibility_page() -> str:
     """The page as it is, with the default versions of today's catalog in its table."""
     names = dict(DEFAULTS)
@@ -342,6 +413,7 @@ def make_pages() -> dict[Path, str]:
         DIRECTORY / "cluster-yaml.md": make_cluster_page(),
         DIRECTORY / "cli.md": make_cli_page(),
         DIRECTORY / "cis.md": make_cis_page(),
+        DIRECTORY / "service-users.md": make_users_page(),
         DIRECTORY / "weak-settings.md": make_weakenings_page(),
         DIRECTORY / "end-of-life.md": make_lifecycles_page(),
         DIRECTORY / "compatibility.md": make_compatibility_page(),

@@ -20,6 +20,10 @@ advisories.tsv        known vulnerabilities of what bundles hold
 advisories.py         the rows of advisories.tsv
 end-of-life.tsv       until when upstream maintains a release line
 lifecycles.py         the rows of end-of-life.tsv
+service-users.tsv     users of units (bundler/cluster/service_users.py)
+unit-files.tsv        what these units read and own: the same
+sandbox.tsv           sandboxes of units: the same
+sandbox-levels.tsv    their exposure levels, before and after (docs/reference/service-users.md)
 hot_reload.tsv        which program reloads which file (bundler/pki/hot_reload.py)
 kubernetes.py         which upstream files Kubernetes' programs come from
 signatures.py         how upstream projects sign their files

@@ -47,6 +47,7 @@ taints.py               taints, and those with which kubelets register their Nod
 node_labels.py          labels, annotations and taints of Nodes
 handlers.py             runtime handlers: other programs than runc, and their RuntimeClasses
 site_files.py           files of a site, and the places that are not theirs
+service_users.py        users of units, what they may read, their sandboxes
 host_needs.py           kernel settings and open ports of a node
 planned_addons.py       an add-on as hosts have it
 plan.py                 Cluster → ClusterPlan: the desired state, with every default set

@@ -12,8 +12,8 @@ subject   a program or a path; {etcd_data} and {kubelet_root} are those of the h
 argument  flags, fields or both, separated by spaces
 rule      what must hold (RULES), with `value`
 stig      DISA's ids of the Kubernetes STIG, where it has the same rule
-met_by    default: every cluster; profile, stig: with that profile; users: accounts and defaults of
-          all clusters; site: what only the site can decide; no: not met, for the reason in `note`
+met_by    default: every cluster; profile, stig: with that profile;
+          site: what only the site can decide; no: not met, for the reason in `note`
 
 Sources: kube-bench, cfg/cis-*; DISA, Kubernetes STIG V2R6.
 """

@@ -257,6 +257,7 @@ COMMANDS_WANTED: tuple[Row, ...] = (
 
 RUNTIME_PATHS: tuple[Row, ...] = (
     ("/var/log/kubernetes", Role.CONTROL_PLANE, None),
+    ("/var/lib/kube-controller-manager", Role.CONTROL_PLANE, None),
     ("/var/lib/kube-csr-approver", Role.CONTROL_PLANE, None),
     ("/var/lib/kube-node-labeler", Role.CONTROL_PLANE, None),
     ("/var/lib/kube-addons", Role.CONTROL_PLANE, None),
@@ -265,6 +266,9 @@ RUNTIME_PATHS: tuple[Row, ...] = (
     ("/var/lib/cni", Role.WORKER, None),
     ("/var/log/pods", Role.WORKER, None),
     ("/var/log/containers", Role.WORKER, None),
+    ("/run/bundler", Role.ETCD, None),
+    ("/run/bundler", Role.CONTROL_PLANE, None),
+    ("/run/bundler", Role.LOAD_BALANCER, None),
     ("/run/cni", Role.WORKER, None),
     ("/etc/kubernetes/kubelet.kubeconfig", Role.WORKER, None),
     ("/opt/containerd", Role.WORKER, None),

@@ -33,6 +33,7 @@ from bundler.cluster.problem import Problem
 from bundler.cluster.profile import add_profile, check_profile
 from bundler.cluster.requirements import check_requirements
 from bundler.cluster.schema import Cluster, Node
+from bundler.cluster.service_users import check_readable, check_user_ids
 from bundler.cluster.site_files import check_site_files
 from bundler.cluster.sourced import Place, Value, list_texts, locate, make_plain
 from bundler.cluster.validation_messages import explain
@@ -215,6 +216,8 @@ def _check_whole(cluster: Cluster, today: date | None) -> Iterator[Problem]:
     yield from check_lifecycle(cluster, today)
     yield from check_node_labels(cluster)
     yield from check_site_files(cluster)
+    yield from check_user_ids(cluster)
+    yield from check_readable(cluster)
 
 
 def _list_own(cluster: Cluster) -> Iterator[tuple[Cluster, list[int]]]:

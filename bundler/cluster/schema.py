@@ -133,7 +133,8 @@ class Cluster(Model):
         " not have them, and `bundler check` refuses what contradicts it. Default: none.",
     )
     security: Security = Field(
-        default=Security(), description="Settings that weaken the cluster and are accepted."
+        default=Security(),
+        description="Settings that weaken the cluster and are accepted; UIDs of units.",
     )
     lifecycle: Lifecycle = Field(
         default=Lifecycle(),

@@ -155,13 +155,19 @@ class PkiSettings(Model):
 
 
 class Security(Model):
-    """Weak settings that this cluster needs."""
+    """Weak settings that this cluster needs, and the users of its units."""
 
     accept: Annotated[tuple[DnsLabel, ...], Joins()] = Field(
         default=(),
         description="The names of settings that weaken the cluster and are wanted. `bundler check`"
         " names each that it finds; without its name here `--strict` refuses it. RUNBOOK.md and"
         " verify.sh list what is accepted. Example: `[apiserver-profiling]`.",
+    )
+    user_ids: dict[DnsLabel, Annotated[int, Field(ge=1, le=60000)]] = Field(
+        default_factory=dict,
+        description="UIDs of the users that units run as, where those of bundler (640 to 649) are"
+        " taken on a host; each is the GID of the user's group too. The same on all hosts."
+        " Example: `{etcd: 2640, kube-apiserver: 2641}`.",
     )
 
 

@@ -34,6 +34,7 @@ OWNED = (
     "/opt/k8s",
     "/var/lib/bundler",
     "/var/lib/kube-addons",
+    "/var/lib/kube-controller-manager",
     "/var/lib/kube-csr-approver",
     "/var/lib/kube-node-labeler",
     "/var/log/kubernetes",

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from ipaddress import IPv4Network
 from typing import Any
 from urllib.parse import quote_plus
@@ -56,6 +57,7 @@ from bundler.cluster.plan import (
 )
 from bundler.cluster.requirements import list_host_rows
 from bundler.cluster.schema import Cluster, Role
+from bundler.cluster.service_users import list_unit_files, list_users_of, make_unit_lines, user_of
 from bundler.cluster.settings import make_config, make_flags
 from bundler.formats.image_references import full_name
 from bundler.formats.secret_shapes import load_patterns
@@ -202,6 +204,7 @@ def make_context(plan: ClusterPlan, node: NodePlan, secrets: Secrets | None) -> 
         **make_policy_values(cluster),
         **make_cis_values(plan, node),
         "vip_interface": node.interface or "",
+        "service": partial(make_unit_lines, cluster),
     }
 
     def render(text: str) -> str:
@@ -332,7 +335,20 @@ def _make_host_values(plan: ClusterPlan, node: NodePlan) -> dict[str, Any]:
         return select(rows, node.roles, plan.features)
 
     minor = minor_of(plan.cluster.kubernetes.version)
+    names = tuple(unit.removesuffix(".service") for unit in units)
     return {
+        "service_users": tuple(
+            f"{user.name}:{user.id}" for user in list_users_of(plan.cluster, units)
+        ),
+        "unit_files": tuple(
+            (row, user)
+            for name in names
+            if (user := user_of(plan.cluster, name))
+            for row in list_unit_files(plan.cluster, name)
+        ),
+        "unit_users": tuple(
+            f"{name}:{user.name}" for name in names if (user := user_of(plan.cluster, name))
+        ),
         "serving": list_serving(plan, node),
         "requirements": list_host_rows(plan.cluster, node.roles),
         "api_server_stop": row_for(API_SERVER_STOP, minor),

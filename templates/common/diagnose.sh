@@ -145,6 +145,7 @@ collect_host() {
     for failure in "$store"/failures/*; do
         [ ! -f "$failure" ] || save "failures/${failure##*/}.txt" cat "$failure"
     done
+    save users.txt sh -c "echo '$SERVICE_USERS'; ls -lRn /run/bundler; ls -ldn $DATA_PATHS $RUNTIME_PATHS"
     save bundler-journal.txt tail -n "$lines" "$store/journal"
     save packages.txt sh -c 'dpkg-query -W 2>/dev/null || rpm -qa'
     save kernel-log.txt sh -c "dmesg | tail -n $lines"

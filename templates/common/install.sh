@@ -220,10 +220,10 @@ check_trust "$@"
 
 for part in core/environment core/common core/https core/etcd-alarms core/resolver core/manifest core/redact \
     core/json transaction/report transaction/payload transaction/seal preflight/checks preflight/kernel preflight/host \
-    preflight/old-data preflight/firewall preflight/programs overrides/overrides packages/packages packages/dpkg \
+    preflight/old-data preflight/firewall preflight/programs preflight/users overrides/overrides packages/packages packages/dpkg \
     packages/rpm transaction/host-diff transaction/dry-run coordination/rollout-order coordination/keys \
-    coordination/key-stages coordination/drain transaction/files transaction/generations transaction/images \
-    transaction/units transaction/ready; do
+    coordination/key-stages coordination/drain transaction/files transaction/users transaction/generations \
+    transaction/images transaction/units transaction/ready; do
     # shellcheck disable=SC1090 # the files of the bundle
     . "$here/lib/$part.sh" || exit 2
 done
@@ -257,6 +257,7 @@ main() {
     prepare_etcd_upgrade
     check_rollback_target
     [ -n "$returned_from" ] || drain_node
+    create_users
     install_files
     label_files
     load_modules

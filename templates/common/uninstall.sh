@@ -58,7 +58,8 @@ check_place() {
 
 check_place "$here"
 
-for part in core/environment core/common transaction/files transaction/generations transaction/mounts \
+for part in core/environment core/common transaction/files transaction/users transaction/generations \
+    transaction/mounts \
     coordination/drain coordination/leave packages/packages packages/dpkg packages/rpm; do
     # shellcheck disable=SC1090 # the files of the bundle
     . "$here/lib/$part.sh" || exit 2
@@ -85,6 +86,7 @@ main() {
     take_lock
     [ "$leaving" = no ] || leave_cluster
     list_host_units >"$work/host-units"
+    list_owned_directories >"$work/owned"
     if ! is_staged; then
         stop_units
         stop_carried_units
@@ -103,6 +105,8 @@ main() {
         restart_host_units
     fi
     remove_packages
+    remove_users || failed="$failed users"
+    [ -z "$remaining_users" ] || kept="$kept; users that own data that is kept: $remaining_users"
     remove_directories
     [ -z "$failed" ] || die 1 "cannot remove:$failed; run it again"
     remove_store
@@ -156,9 +160,23 @@ print_dry_run() {
         list_mounts "$prefix$path" | sed -n 's/^other /stop     somebody mounted /p'
     done
     (cd "$store/replaced" 2>/dev/null && find . ! -type d) | sed 's/^\./restore  /'
+    print_users
     installed_packages | sed "s/^/$(printf '%-8s' $packages) package /"
     sed -n 's/^device /swap on  /p; s/^unit /unmask   /p' "$store/swap" 2>/dev/null
     say "Dry run: nothing was changed."
+}
+
+# A user stays with its data.
+print_users() {
+    list_owned_directories >"$work/owned"
+    list_created_users | while read -r kind name; do
+        fate=remove
+        while read -r owner directory; do
+            if [ "$owner$purge" != "${name}no" ] || ! has_word "$DATA_PATHS" "$directory"; then continue; fi
+            [ ! -e "$prefix$directory" ] || fate=keep
+        done <"$work/owned"
+        printf '%-8s %s %s\n' "$fate" "$kind" "$name"
+    done
 }
 
 confirm() {
@@ -168,6 +186,13 @@ confirm() {
     printf 'Remove %s of the cluster %s from this host%s? [y/N] ' "$NODE" "$CLUSTER" "$data"
     read -r answer
     case $answer in y | Y | yes) ;; *) die 3 "not confirmed: nothing was changed" ;; esac
+}
+
+# "USER DIRECTORY" of the directories that belong to users of units.
+list_owned_directories() {
+    awk -F '\t' -v users="$SERVICE_USERS" '
+        BEGIN { n = split(users, pair, " "); for (i = 1; i <= n; i++) { split(pair[i], part, ":"); name[part[2]] = part[1] } }
+        $3 == "own" { print name[$2], $4 }' "$here/lib/unit-files.tsv" 2>/dev/null
 }
 
 # In reverse order; the pods are removed before the container runtime stops.
@@ -360,7 +385,7 @@ remove_store() {
     [ ! -d "$store/modified" ] || kept="$kept; files changed by hand are kept in $store/modified"
     wipe_secrets "$store/generations"
     # the lock goes last: another script may start then
-    find "$store/" -mindepth 1 -maxdepth 1 ! -name modified ! -name packages ! -name lock -exec rm -rf {} +
+    find "$store/" -mindepth 1 -maxdepth 1 ! -name modified ! -name packages ! -name users ! -name lock -exec rm -rf {} +
     lock_taken=no
     rm -rf "$store/lock"
     rmdir "$store" 2>/dev/null || true

@@ -284,7 +284,7 @@ find_member_to_join() {
 }
 
 has_log() {
-    for log in "${wal:-$data/member/wal}"/*.wal; do [ ! -f "$log" ] || return 0; done
+    for log in "${wal:-$data/member/wal}"/*.wal ${wal:+"$wal"/wal/*.wal}; do [ ! -f "$log" ] || return 0; done
     return 1
 }
 

@@ -1,7 +1,9 @@
 """Charts with the real Helm, and on a real API server: definitions, hooks, random values, an upgrade."""
 
 import json
+import os
 import platform
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 import yaml
 from support.addon_site import (
     MAPS,
+    UNIT,
     Site,
     apply,
     end_job,
@@ -21,6 +24,7 @@ from support.charts import find_helm, make_files, pack_chart, write_folder, writ
 from support.descriptions import write_upstream
 from support.external_ca_cluster import find_programs
 from support.join_cluster import Client, run_control_plane
+from support.unit_users import IDS
 
 from bundler.cache.store import Cache
 from bundler.downloads import fetch
@@ -92,6 +96,14 @@ spec:
     spec:
       restartPolicy: Never
       containers: [{name: a, image: "quay.io/team/migrate:{{ .Values.tag }}"}]
+"""
+SECRET_HOOK = """\
+apiVersion: v1
+kind: Secret
+metadata:
+  name: {{ .Release.Name }}-hook
+  annotations: {helm.sh/hook: post-install}
+stringData: {password: s3cret}
 """
 VALUES = "tag: '1.0'\nauth: {password: ''}\n"
 
@@ -233,3 +245,26 @@ def test_a_chart_is_installed_and_upgraded_with_its_hook_each_time(site: Site) -
     apply(site.build())
     assert not exists(admin, "/apis/batch/v1/namespaces/web/jobs/web-migrate")
     assert exists(admin, "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/gadgets.example.com")  # fmt: skip
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0, reason="files cannot get other owners: the tests do not run as root"
+)
+def test_hooks_run_with_the_units_user_from_copies_of_their_files(site: Site) -> None:
+    admin = Client.read(site.first.root("cp1") / "etc/kubernetes/admin.kubeconfig")
+    folder = site.builder.directory / "own"
+    write_folder(folder, make_chart(**{"templates/secret.yaml": SECRET_HOOK}))
+    build = site.build(own=(folder, {"namespace": "web"}))
+    root = build.root("cp1")
+    hooks = sorted((root / "etc/kubernetes/site-addons/own/hooks").glob("*.yaml"))
+    assert [stat.S_IMODE(path.stat().st_mode) for path in hooks] == [0o644, 0o600]
+    site.first.register("w1")
+    apply(build, code=3, user="yes")
+    end_job(admin, "own-migrate")
+    apply(build, user="yes")
+    assert read_states(build) == {"own": "ready "}
+    assert exists(admin, "/api/v1/namespaces/web/secrets/own-hook")
+    # the record, which another start reads: nothing of it is root's
+    claimed = root / "var/lib/kube-addons"
+    assert {path.stat().st_uid for path in (claimed, claimed / "plan")} == {IDS[UNIT]}
+    apply(site.build())

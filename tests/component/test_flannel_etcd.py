@@ -46,24 +46,22 @@ class Proxy:
         directory = member.root / "run/etcd-flannel-proxy"
         directory.mkdir(exist_ok=True)
         config = member.root / "etc/etcd-flannel-proxy/nginx.conf"
-        kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-        places = "".join(f"    {kind}_temp_path {directory}/{kind};\n" for kind in kinds)
         text = config.read_text().replace("/run/etcd-flannel-proxy/", f"{directory}/")
-        text = text.replace("/etc/etcd/", f"{member.root}/etc/etcd/")
-        config.write_text(text.replace("http {\n", "http {\n" + places))
+        config.write_text(text.replace("/etc/etcd/", f"{member.root}/etc/etcd/"))
+        _, self.describing, self.testing = self.unit["ExecStartPre"]  # first unit-files.sh
 
     def describe(self) -> subprocess.Popen[bytes]:
-        command = relocate(self.member.root, self.unit["ExecStartPre"][0])
+        command = relocate(self.member.root, self.describing)
         return subprocess.Popen(command, env=self.member.environment, stderr=subprocess.PIPE)
 
     def start(self) -> None:
         """Run what the unit runs; nginx starts only after the network's configuration is in etcd."""
         with self.describe() as described:
             assert described.wait(timeout=40) == 0
-        for command in (*self.unit["ExecStartPre"][1:], self.unit["ExecStart"][0]):
+        for command in (self.testing, self.unit["ExecStart"][0]):
             words = relocate(self.member.root, command)
             self.process = subprocess.Popen(words, env=self.member.environment)
-            if command != self.unit["ExecStart"][0]:
+            if command == self.testing:
                 assert self.process.wait(timeout=20) == 0
         wait_for("the proxy listens", lambda: is_open(self.member.address, 2382))
 

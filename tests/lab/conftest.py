@@ -54,6 +54,7 @@ ORDER = {
     "test_real_upgrades": Place(FIVE_HOSTS, "boots the five hosts again, with versions of its own"),
     "test_killed_install": Place(ONE_HOST, "has its own host"),
     "test_generations": Place(ONE_HOST, "has its own host"),
+    "test_service_users": Place(ONE_HOST, "has its own host"),
     "test_runtime_change": Place(ONE_HOST, "has its own host"),
     "test_nodes_join_and_leave": Place(ONE_HOST, "has its own six hosts, the most at a time"),
 }  # fmt: skip

@@ -105,6 +105,7 @@ def check_files(host: Host, directory: str, with_packages: dict[str, str]) -> No
         "generations",
         "journal",
         "packages",
+        "users",
     }
 
 

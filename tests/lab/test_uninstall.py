@@ -27,6 +27,8 @@ def uninstall(host: Host) -> Uninstalled:
         said = host.output(f"{script} --yes --purge-data --remove-packages")
     else:
         said = host.output(f"{script} --yes")
+        # the owner of the data stays with them
+        host.run("! getent passwd etcd || userdel etcd")
         host.run("dpkg --purge $(cat /var/lib/bundler/packages) && rm -r /var/lib/bundler")
     files = host.list_files()
     again = host.output(f"/root/lab-{host.name}/uninstall.sh")

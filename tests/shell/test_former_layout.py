@@ -24,6 +24,7 @@ FORMER_NAMES = {
     "coordination/rollout-order": "turn",
     "core/redact": "mask",
     "preflight/checks": "preflight",
+    "preflight/users": "check-users",  # the former layout had neither this one nor transaction/users
     "transaction/dry-run": "report",
     "transaction/host-diff": "plan",
     "transaction/payload": "absent",

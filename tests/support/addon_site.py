@@ -10,6 +10,7 @@ import yaml
 
 from support.join_cluster import Build, Builder, Client
 from support.networks import take_network
+from support.unit_users import enter, give_files, make_own_directory, make_places
 
 MAPS = "/api/v1/namespaces/web/configmaps"
 INVENTORY = "/api/v1/namespaces/kube-system/configmaps/bundler-addon-"
@@ -34,6 +35,7 @@ DEFINITION = {
         ],
     },
 }  # fmt: skip
+UNIT = "kube-addons"
 JOBS = "/apis/batch/v1/namespaces/web/jobs"
 
 
@@ -64,15 +66,31 @@ class Site:
 
 def start(build: Build, **environment: str) -> subprocess.Popen[str]:
     """Start kube-addons.service on the control plane of a build."""
+    script = build.root("cp1") / "opt/k8s/libexec/site-addons.sh"
+    command = ["sh", str(script), *environment.pop("words", "").split()]
+    if environment.pop("user", ""):
+        command = as_unit(build, command, environment)
     return subprocess.Popen(
-        ["sh", build.root("cp1") / "opt/k8s/libexec/site-addons.sh", *environment.pop("words", "").split()],
-        env={**build.environment("cp1"), **environment}, text=True, start_new_session=True,
+        command, env={**build.environment("cp1"), **environment}, text=True, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
 
 
+def as_unit(build: Build, command: list[str], environment: dict[str, str]) -> list[str]:
+    """The command with the unit's user and its copies; adds its HOME to the environment."""
+    root = build.root("cp1")
+    make_places(root)
+    home = make_own_directory(root / "run/kube-addons", UNIT)
+    give_files(root, UNIT)
+    environment["HOME"] = str(home)
+    return enter(root, build.programs, UNIT, command)
+
+
 def apply(build: Build, *, code: int = 0, once: bool = False, **environment: str) -> str:
-    """Run it to its end, with --once on request and for a code other than 0; returns its journal."""
+    """Run it to its end, with --once on request and for a code other than 0; returns its journal.
+
+    user=yes: as its unit does, without root.
+    """
     words = "--once" if once or code else ""
     process = start(build, words=words, **environment)
     try:  # on a busy machine each of its tens of kubectl takes seconds

@@ -24,6 +24,11 @@ HOSTS_SH = PROJECT / "scripts" / "lab" / "hosts.sh"
 FIGURES: list[str] = []
 """What tests measured; printed at the end of the run."""
 
+ACCOUNT_COPIES = (
+    "/etc/.pwd.lock", "/etc/group-", "/etc/gshadow-", "/etc/passwd-", "/etc/shadow-",
+)  # fmt: skip
+"""What useradd and userdel leave behind."""
+
 # What a running system writes by itself, with or without a bundle.
 LIVE = [
     "/proc",
@@ -39,6 +44,7 @@ LIVE = [
     "/var/lib/systemd",
     "/var/lib/apt",
     "/var/lib/dpkg",
+    *ACCOUNT_COPIES,
     "/etc/mtab",
     "/etc/resolv.conf",
     "/etc/hostname",
@@ -131,7 +137,9 @@ class Host:
         )
         digests = self.output(
             "find /etc /opt /usr/local -xdev -type f ! -path /etc/resolv.conf ! -path /etc/hosts "
-            "! -path /etc/hostname | xargs -r sha256sum"
+            "! -path /etc/hostname "
+            + " ".join(f"! -path {path}" for path in ACCOUNT_COPIES)
+            + " | xargs -r sha256sum"
         )
         files = dict(line.split("\t", 1) for line in listing.splitlines())
         for line in digests.splitlines():

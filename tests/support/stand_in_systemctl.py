@@ -2,10 +2,10 @@
 
     stand_in_systemctl.py ROOT COMMAND [OPTION...] UNIT...
 
-It supports ExecStartPre, ExecStart, ExecStartPost, Type=notify and Restart=on-failure of a unit file,
-with ROOT before every path, like DESTDIR. Each start has its own process, which supervises the unit
-and writes its state to ROOT/run/units/UNIT: activating, active or inactive. A unit whose program is
-not in ROOT (kube-apiserver) is only recorded as active.
+It supports ExecStartPre, ExecStart, ExecStartPost, ExecStopPost, Type=notify and Restart=on-failure of
+a unit file, with ROOT before every path, like DESTDIR. Programs run as the user of the tests. Each start
+has its own process, which supervises the unit and writes its state to ROOT/run/units/UNIT: activating,
+active or inactive. A unit whose program is not in ROOT (kube-apiserver) is only recorded as active.
 """
 
 import os
@@ -33,8 +33,9 @@ def read_unit(root: Path, unit: str) -> dict[str, list[str]]:
 
 def relocate(root: Path, command: str) -> list[str]:
     """Put ROOT before paths, and remove 127.0.0.1, which all members of this machine share."""
-    command = command.lstrip("-").replace(",https://127.0.0.1:2379", "")
-    command = re.sub(r"(?<![\w/.:])/(opt|etc|var)/", rf"{root}/\1/", command)
+    command = command.lstrip("-+").replace(",https://127.0.0.1:2379", "")
+    command = command.replace("/proc/1/root/", "/")  # the host's files, as process 1 sees them
+    command = re.sub(r"(?<![\w/.:])/(opt|etc|run|var)/", rf"{root}/\1/", command)
     return shlex.split(command)
 
 
@@ -83,7 +84,9 @@ class Supervisor:
             )  # fmt: skip
             (self.root / "run/pid").write_text(str(self.child.pid))
             self.watch(self.child)
-            if self.child.wait() == 0:
+            code = self.child.wait()
+            self.run_all("ExecStopPost")
+            if code == 0:
                 break
             time.sleep(PAUSE)
         self.write_state("inactive")

@@ -193,7 +193,7 @@ def _walk(annotation: Any, path: str) -> Iterator[tuple[str, Make]]:
         key = KEYS.get(path.rpartition(".")[2], "other")
         for name, make in _walk(inner[1], f"{path}.{key}"):
             yield name, lambda text, make=make: {key: make(text)}
-        value = next(make for _, make in _walk(inner[1], path))
+        value = next((make for _, make in _walk(inner[1], path)), lambda _: 2640)
         yield f"{path} (key)", lambda text: {text: value("other")}
     elif origin is not Literal and not (
         isinstance(annotation, type)

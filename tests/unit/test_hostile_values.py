@@ -68,7 +68,7 @@ NEVER = {
     "artifacts (key)", "audit.policy", "defaults (key)", "defaults.other", "extra (key)", "groups (key)", "groups.other (key)",
     "groups.other.other", "images[].file", "include[]", "lifecycle.accept (key)", "nodes[].groups[]", "nodes[].packages.dir",
     "nodes[].packages.keyring", "nodes[].runtime.default_handler", "runtime.default_handler", "runtime.handlers (key)", "nodes[].files./etc/site.d/agent.conf.source",
-    "nodes[].runtime.registries[].ca", "nodes_from[]", "packages.dir", "packages.keyring", "runtime.registries[].ca", "security.accept[]", "upstream_keys (key)", "upstream_keys.etcd.cosign",
+    "nodes[].runtime.registries[].ca", "nodes_from[]", "packages.dir", "packages.keyring", "runtime.registries[].ca", "security.accept[]", "security.user_ids (key)", "upstream_keys (key)", "upstream_keys.etcd.cosign",
     "upstream_keys.etcd.openpgp", "upstream_keys.etcd.sigstore",
     "admission.manifests[]", "admission.plugins[]", "authentication.oidc[].ca", "encryption.kms.plugin.arguments[]",
     "encryption.kms.plugin.environment", "encryption.kms.plugin.program",
@@ -300,7 +300,7 @@ def check_with_systemd(units: Mapping[str, str], directory: Path) -> None:
         read = read_with_systemd(some, directory / f"{start}")
         for name, text in some.items():
             commands = [
-                [words[0].lstrip("-"), *words[1:]]
+                [words[0].lstrip("-+"), *words[1:]]
                 for key, values in read_unit(text).items()
                 if key.startswith("[Service]Exec")
                 for words in values

@@ -35,7 +35,7 @@ from bundler.overlays.files import list_files
 from bundler.render.cis import TARGETS, make_kube_bench_arguments
 
 BENCHED = tuple(minor for minor in MINORS if key_of(minor) >= key_of(OLDEST))
-UNMET = frozenset({"users", "no"})
+UNMET = frozenset({"no"})
 """Values of `met_by` of checks that a cluster with the profile does not meet."""
 
 
@@ -109,7 +109,7 @@ def test_each_row_is_complete() -> None:
         assert check.target in TARGETS
         assert Role(check.role)
         assert check.rule.removesuffix("-if-set") in {*RULES, ""}
-        assert check.met_by in {"default", "profile", "stig", "users", "site", "no"}
+        assert check.met_by in {"default", "profile", "stig", "site", "no"}
         assert check.note or check.met_by not in {"no", "site"}, f"{check.name} has no reason"
         assert all(re.fullmatch(r"V-2\d{5}", one) for one in check.stig.split())
         assert check.ids or check.stig

@@ -89,7 +89,7 @@ def test_swap_stays_on_if_the_kubelet_accepts_it(
 LIMITS = {
     "etcd/*/etcd.service.j2": {"LimitNOFILE=65536"},
     "control-plane/*/kube-apiserver.service.j2": {"LimitNOFILE=65536"},
-    "load-balancer/*/kube-nginx.service": {"LimitNOFILE=65536"},
+    "load-balancer/*/kube-nginx.service.j2": {"LimitNOFILE=65536"},
     "worker/*/kube-proxy.service.j2": {"LimitNOFILE=65536"},
     "worker/*/kubelet.service.j2": {"CPUAccounting=yes", "MemoryAccounting=yes"},
     "runtime-*/*/docker.service.j2": {

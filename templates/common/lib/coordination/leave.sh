@@ -98,7 +98,7 @@ leave_cluster() {
         fi
         systemctl -q disable --now etcd.service
         for path in $DATA_PATHS; do
-            { remove_tree "$path/member" && rm -f "$path"/*.wal; } ||
+            { remove_tree "$path/member" && rm -f "$path"/*.wal "$path"/wal/*.wal; } ||
                 die 1 "cannot remove $path/member, the data of a member that is removed: run it again"
         done
     fi

@@ -126,7 +126,9 @@ replace_record() {
 }
 
 ensure_store() {
-    [ -d "$store" ] || (umask 077 && mkdir -p "$store") || die 1 "cannot create $store"
+    # units' users enter the directories above it
+    [ -d "$store" ] || (umask 022 && mkdir -p "${store%/*}" && umask 077 && mkdir "$store") ||
+        die 1 "cannot create $store"
     chmod 0700 "$store"
 }
 

@@ -12,6 +12,7 @@ root|no|it runs as root
 systemd|no|systemd is running
 targets|no|only root can change the directories that files are installed to
 site-files|yes|the owners and units that `files` of cluster.yaml name exist, and no directory is in the place of a file
+users|yes|the users of units are free or as planned, can be created, and can enter the directories of their files
 host|no|this host has the bundle's node name or address
 other-bundle|no|no bundle of another node or cluster is installed on this host
 state|no|the installed bundle was made with the same state directory on the builder (see --new-state)
@@ -66,7 +67,7 @@ run_preflight() {
     check_state
     check_older_state
     if ! is_staged; then
-        for preflight in root systemd targets site_files host interface other_bundle old_data lock arch requirements cgroups \
+        for preflight in root systemd targets site_files users host interface other_bundle old_data lock arch requirements cgroups \
             packages programs commands nginx_stream apparmor ports units sysctls overrides swap clock bootstrap_token \
             upgrade etcd_alarm cut_short turn drain time_sync firewall seccomp selinux resolver; do
             "check_$preflight"
@@ -123,7 +124,7 @@ check_site_files() {
         [ ! -d "$prefix$path" ] || [ -L "$prefix$path" ] ||
             add_failure site-files "$path is a directory on this host" "choose another path under \`files\`, or remove it"
         : >"$work/owner"
-        [ "$(id -u)" -ne 0 ] || chown "$owner" "$work/owner" 2>/dev/null ||
+        [ "$(id -u)" -ne 0 ] || chown "$(number_owner "$owner")" "$work/owner" 2>/dev/null ||
             add_failure site-files "this host has no user or group $owner, which is to own $path" \
                 "create it, or correct \`owner\` in cluster.yaml"
         for unit in $restart $reload; do

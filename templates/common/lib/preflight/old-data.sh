@@ -22,12 +22,14 @@ check_old_data() {
 
 has_etcd_data() {
     [ ! -f "$prefix$ETCD_DATA/member/snap/db" ] || return 0
-    for log in "$prefix${ETCD_WAL:-$ETCD_DATA/member/wal}"/*.wal; do [ ! -f "$log" ] || return 0; done
+    for log in "$prefix${ETCD_WAL:-$ETCD_DATA/member/wal}"/*.wal ${ETCD_WAL:+"$prefix$ETCD_WAL"/wal/*.wal}; do
+        [ ! -f "$log" ] || return 0
+    done
     return 1
 }
 
 print_data_fix() {
-    echo "if nothing of it is needed: systemctl stop etcd; rm -r $ETCD_DATA/member${ETCD_WAL:+ $ETCD_WAL/*.wal}; else move it" \
+    echo "if nothing of it is needed: systemctl stop etcd; rm -r $ETCD_DATA/member${ETCD_WAL:+ $ETCD_WAL/*.wal $ETCD_WAL/wal}; else move it" \
         "away. If it is of this cluster: --skip-preflight old-data"
 }
 
@@ -35,6 +37,10 @@ print_data_fix() {
 mark_data() {
     if is_staged || [ -z "$ETCD_DATA" ] || [ ! -d "$prefix$ETCD_DATA/member" ]; then return 0; fi
     data_owner="$(text_field "$here/state.env" STATE_ID) $CLUSTER $NODE"
-    has_line "$prefix$ETCD_DATA/.bundler-state" "$data_owner" ||
-        write_line "$prefix$ETCD_DATA/.bundler-state" "$data_owner"
+    mark=$prefix$ETCD_DATA/.bundler-state
+    if has_line "$mark" "$data_owner"; then return 0; fi
+    # the directory is not root's: no link of the user etcd is followed
+    rm -f "$mark.new"
+    (set -C && printf '%s\n' "$data_owner" >"$mark.new") || die 1 "cannot write $mark"
+    replace_record "$mark"
 }

@@ -49,6 +49,7 @@ list_steps() {
     ! is_drain_due ||
         say "drain|this node is cordoned, and its pods go to other nodes first: $(count_lines <"$work/pods") of them"
     [ -z "$(etcd_step)" ] || say "one way|$(etcd_step)"
+    sed -n 's/^missing \([a-z]*\) \([^ ]*\) \(.*\)/\1|\2 (\3) is created/p' "$work/users"
     [ ! -f "$store/packages-pending" ] || say "finish|an installation of packages that was interrupted"
     [ ! -f "$store/unfinished" ] || say "finish|an earlier run that was interrupted"
 }

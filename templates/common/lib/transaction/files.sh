@@ -19,6 +19,7 @@
 #   sysctls           "key=value" of kernel settings, as they were before
 #   swap              "device PATH" and "unit NAME": swap that was turned off, units that were masked
 #   etcd-member       etcd was ready here once: an empty data directory means that the data are lost
+#   users             users and groups that install.sh created (users.sh)
 #   unfinished        a run did not complete
 #   journal           what was done, and when
 

@@ -11,6 +11,7 @@
 #   restarts  unit                                        units that depend on touched, NetworkManager's included
 #   site-files  path owner restart reload                 files of cluster.yaml, of this bundle and of the installed one
 #   host-units  restart|reload unit                       units of the host that touched files of cluster.yaml name
+#   users     lines of service-users.awk                  users of units that are missing or wrong
 #   packages  lines of packages/LIST                      packages to install (packages.sh)
 make_host_diff() {
     host_state=$(print_host_state)
@@ -26,6 +27,7 @@ make_host_diff() {
     awk 'NF > 1 { print $6; next } { print }' "$work/changes" "$work/removed" >"$work/touched"
     list_restarts >"$work/restarts"
     list_host_units >"$work/host-units"
+    if is_staged; then : >"$work/users"; else list_user_faults >"$work/users"; fi
     plan_packages
 }
 
@@ -84,8 +86,8 @@ print_host_state() { cat "$store/current" "$store/switch" "$store/files" "$store
 
 # With --packages-only nothing but packages is installed.
 limit_to_packages() {
-    for list in changes removed restarts host-units; do : >"$work/$list"; done
-    UNITS='' BOOT_UNITS='' COMMANDS='' COMMANDS_WANTED='' PORTS='' OPEN_PORTS='' SYSCTLS='' SYSCTLS_WANTED=''
+    for list in changes removed restarts host-units users; do : >"$work/$list"; done
+    UNITS='' SERVICE_USERS='' UNIT_USERS='' BOOT_UNITS='' COMMANDS='' COMMANDS_WANTED='' PORTS='' OPEN_PORTS='' SYSCTLS='' SYSCTLS_WANTED=''
     MODULES='' CGROUPS='' SWAP_OFF='' IMAGES='' RESOLV_CONF='' VIP_INTERFACE=''
 }
 
@@ -164,7 +166,7 @@ has_nothing_to_do() {
     [ ! -d "$store/host-units" ] && [ ! -f "$store/unfinished" ] && [ ! -f "$store/cordoned" ] && [ ! -f "$store/ticket" ] || return 1
     is_staged && return 0
     [ "$packages_only" = yes ] || { [ ! -f "$store/switch" ] && [ -n "$(current_generation)" ]; } || return 1
-    [ ! -s "$work/packages" ] && [ ! -f "$store/packages-pending" ] || return 1
+    [ ! -s "$work/packages" ] && [ ! -f "$store/packages-pending" ] && [ ! -s "$work/users" ] || return 1
     [ -z "$(list_inactive_units)$(list_disabled_units)$(list_missing_images)" ] || return 1
     [ -z "$(list_wrong_sysctls)$(list_unwanted_swaps)$(list_swap_units)" ]
 }

@@ -26,6 +26,7 @@ start_units() {
         rm -f "$store/reload-pending"
     fi
     restart_host_units
+    refresh_unit_files
     disabled=$(list_disabled_units)
     # shellcheck disable=SC2086 # a list of units
     [ -z "$disabled" ] || systemctl -q enable $disabled || die 1 "systemctl enable failed"

@@ -62,6 +62,67 @@ check_host_serving() {
     conclude "$(list_stale_servers)" "$(count_words $SERVING) servers"
 }
 
+check_host_users() {
+    expect "units run as $SERVICE_USERS; secrets belong to root (0600), copies to their unit's group (0440)"
+    # shellcheck disable=SC2086 # a list of words
+    conclude "$(
+        list_wrong_processes
+        list_open_secrets
+        for unit_user in $UNIT_USERS; do
+            unit=${unit_user%:*} id=$(id_of_user "${unit_user#*:}")
+            list_wrong_copies
+            list_foreign_files
+        done
+    )" "$(count_words $UNIT_USERS) units"
+}
+
+id_of_user() {
+    for service_user in $SERVICE_USERS; do
+        [ "${service_user%:*}" != "$1" ] || printf '%s\n' "${service_user#*:}"
+    done
+}
+
+# One that has no process now, as kube-apply.service after its work, has none to judge.
+list_wrong_processes() {
+    for unit_user in $UNIT_USERS; do
+        unit=${unit_user%:*} id=$(id_of_user "${unit_user#*:}")
+        pid=$(systemctl show -p MainPID "$unit.service" 2>/dev/null | sed 's/.*=//')
+        [ "${pid:-0}" != 0 ] || continue
+        runs_as=$(awk '$1 == "Uid:" { print $2 }' "/proc/$pid/status" 2>/dev/null)
+        [ -z "$runs_as" ] || [ "$runs_as" = "$id" ] ||
+            printf '%s runs as UID %s, expected %s (%s)\n' "$unit" "$runs_as" "${unit_user#*:}" "$id"
+    done
+}
+
+# Secrets of the bundle; files of cluster.yaml have owners of their own.
+list_open_secrets() {
+    awk 'FILENAME == ARGV[1] { own[$1]; next }
+        $2 == "0600" && $4 ~ /^rootfs\// && !(substr($4, 7) in own) { print substr($4, 7) }' \
+        "$([ -f "$here/lib/site-files.tsv" ] && echo "$here/lib/site-files.tsv" || echo /dev/null)" "$here/MANIFEST" |
+        sed "s|^|$prefix|" | xargs -r stat -c '%a %u:%g %n' 2>/dev/null |
+        awk '$1 " " $2 != "600 0:0" { print $3 " is " $1 " " $2 ", expected 600 0:0" }'
+}
+
+list_wrong_copies() {
+    copies=$prefix/run/bundler/$unit
+    [ -d "$copies" ] || return 0
+    find "$copies" -type f \( ! -user 0 -o ! -group "$id" -o ! -perm 0440 \) -exec ls -ln {} + |
+        awk '{ print $NF " is " $1 " " $3 ":" $4 ", expected 0440 0:'"$id"'" }'
+    find "$copies" -type f | while read -r copy; do
+        cmp -s "$copy" "$prefix${copy#"$copies"}" ||
+            printf '%s differs from %s\n' "$copy" "$prefix${copy#"$copies"}"
+    done
+}
+
+list_foreign_files() {
+    awk -F '\t' -v unit="$unit" '$1 == unit && $3 == "own" { print $4 }' "$here/lib/unit-files.tsv" |
+        while read -r directory; do
+            [ ! -d "$prefix$directory" ] ||
+                find "$prefix$directory/." ! -path '*/./.bundler-state' ! -user "$id" -exec ls -dln {} + 2>/dev/null |
+                awk '{ print $NF " belongs to UID " $3 ", expected '"$id"'" }'
+        done | head -n 3
+}
+
 check_host_kernel() {
     expect "$SYSCTLS; modules: ${MODULES:-none}"
     conclude "$(

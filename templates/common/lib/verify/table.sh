@@ -163,9 +163,16 @@ print_node_checks() {
     row host-ports nothing host \
         "the ports of this node's units listen, and no unsafe port does" \
         "ss -lntp"
+    [ -z "${UNIT_USERS:-}" ] || print_user_checks
     ! has_role etcd || print_etcd_host_checks
     ! has_role control-plane || print_control_plane_host_checks
     ! has_role worker || print_worker_host_checks
+}
+
+print_user_checks() {
+    row host-users nothing host \
+        "units run as their users, which can read and write what is theirs; secrets on disk are for root only" \
+        "systemctl restart UNIT; ls -lR /run/bundler"
 }
 
 print_etcd_host_checks() {

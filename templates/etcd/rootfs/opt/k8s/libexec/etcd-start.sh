@@ -23,6 +23,9 @@
 # members (members.tsv), and that this host was a member (/var/lib/bundler/etcd-member, written once etcd was
 # ready).
 #
+# It runs as the user etcd, and sees of /var/lib/bundler these two files, as they were when the unit started
+# (unit-files.sh): who changes them starts etcd again.
+#
 # After a kill at any moment the next start completes the work: every step is decided from what the cluster
 # reports then. If two members join at once, etcd adds one, and the other tries again.
 #
@@ -56,7 +59,8 @@ main() {
         back_up_database
         until decide; do sleep "${PAUSE:-5}"; done
     fi
-    exec etcd "$@" --initial-cluster="$cluster" --initial-cluster-state="$state"
+    new_wal=$(choose_new_wal)
+    exec etcd "$@" ${new_wal:+"--wal-dir=$new_wal"} --initial-cluster="$cluster" --initial-cluster-state="$state"
 }
 
 # Print a message, unless it is the same as the last one.
@@ -87,8 +91,18 @@ is_restoring() { [ -f "$restoring" ] && ! grep -q ' placed$' "$restoring"; }
 # etcd too decides by its log whether it has been a member (wal.Exist). The directory alone exists after a
 # failed start, too.
 has_log() {
-    for log in "${wal_dir:-$data_dir/member/wal}"/*.wal; do [ ! -f "$log" ] || return 0; done
+    for log in "${wal_dir:-$data_dir/member/wal}"/*.wal ${wal_dir:+"$wal_dir"/wal/*.wal}; do
+        [ ! -f "$log" ] || return 0
+    done
     return 1
+}
+
+# etcd makes a log next to its place, and renames it. The user etcd may write in the directory of the log and not above it:
+# a new log is in its subdirectory. One that root made stays where it is.
+choose_new_wal() {
+    [ -n "$wal_dir" ] || return 0
+    for log in "$wal_dir"/*.wal; do [ ! -f "$log" ] || return 0; done
+    printf '%s\n' "$wal_dir/wal"
 }
 
 # A database without its log cannot be used by a joining member: back it up. etcd creates one of about 20 KB
@@ -214,7 +228,7 @@ create() {
     elif [ -f "$was_member" ]; then
         say "waiting: this host was a member, and its data in $data_dir is lost:" \
             "it joins as soon as others have a quorum." \
-            "If all data is lost: /opt/k8s/bundle/restore.sh; if no data is to be kept: rm $was_member"
+            "If all data is lost: /opt/k8s/bundle/restore.sh; if no data is to be kept: rm $was_member && systemctl restart etcd"
     else
         say "no cluster answers: creating a new one with $(list_initial_members)"
         state=new cluster=$(list_initial_members)
