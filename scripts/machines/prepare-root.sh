@@ -11,7 +11,7 @@ cp "$root"/boot/initrd.img-* "$directory/initrd.img"
 # The partition with swap is on the second disk.
 cat >"$root/etc/fstab" <<'FSTAB'
 /dev/vda / ext4 errors=remount-ro 0 1
-/dev/vdb1 none swap sw,nofail,x-systemd.device-timeout=5s 0 0
+/dev/vdb1 none swap sw,nofail,x-systemd.device-timeout=60s 0 0
 FSTAB
 
 # QEMU's user network, without a way out.
@@ -26,6 +26,8 @@ Gateway=10.0.2.2
 LinkLocalAddressing=no
 IPv6AcceptRA=no
 NETWORK
+# A kernel in user mode has another name for its card than QEMU's machine.
+printf '[Match]\nDriver=uml-vector\n\n[Link]\nName=eth0\n' >"$root/etc/systemd/network/10-machine.link"
 printf 'nameserver 10.0.2.3\n' >"$root/etc/resolv.conf"
 echo machine >"$root/etc/hostname"
 : >"$root/etc/machine-id"

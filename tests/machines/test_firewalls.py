@@ -6,7 +6,6 @@ and from pods.
 
 import re
 import shlex
-import socket
 
 import pytest
 from support.lab import wait_for
@@ -14,7 +13,7 @@ from support.machine_clusters import Site
 from support.machine_disks import Installed
 from support.patience import patience
 
-API, PORTS = 26443, {26443: 6443, 30080: 30080}
+API, WEB, PORTS = 6443, 30080, {26443: 6443, 30080: 30080}
 FIREWALLS = {
     "firewalld": "systemctl enable firewalld",
     "ufw": "ufw allow 22/tcp && ufw --force enable && systemctl enable ufw",
@@ -33,18 +32,6 @@ table inet filter {
     chain forward { type filter hook forward priority filter; policy drop; }
 }
 """
-
-
-def answers(port: int) -> bool:
-    """Whether a request from outside to the machine's port is answered."""
-    try:
-        with socket.create_connection(
-            ("127.0.0.1", port), timeout=patience("an answer")
-        ) as connection:
-            connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
-            return bool(connection.recv(1))
-    except OSError:
-        return False
 
 
 def pod_reaches_the_api(site: Site) -> bool:
@@ -69,8 +56,8 @@ def test_the_printed_commands_open_what_the_cluster_needs(
 ) -> None:
     site = open_host.new_site(ports=PORTS)
     site.verify(f"before {firewall}")
-    assert answers(API)
-    assert answers(30080)
+    assert site.machine.answers(API)
+    assert site.machine.answers(WEB)
     assert pod_reaches_the_api(site)
 
     site.machine.run(f"printf '%s' {shlex.quote(DROPPING)} >/etc/nftables.conf")
@@ -82,17 +69,23 @@ def test_the_printed_commands_open_what_the_cluster_needs(
         seconds=patience("a unit"),
         pause=5,
     )
-    assert not answers(API)
+    assert not site.machine.answers(API)
     assert not pod_reaches_the_api(site)
 
     for command in read_advice(site):
         site.machine.run(command)
-    wait_for("the API answers outside", lambda: answers(API), seconds=patience("a rule"))
-    wait_for("the NodePort answers outside", lambda: answers(30080), seconds=patience("a rule"))
+    wait_for(
+        "the API answers outside", lambda: site.machine.answers(API), seconds=patience("a rule")
+    )
+    wait_for(
+        "the NodePort answers outside",
+        lambda: site.machine.answers(WEB),
+        seconds=patience("a rule"),
+    )
     wait_for("a pod reaches the API", lambda: pod_reaches_the_api(site), seconds=patience("a rule"))
     site.verify(f"with {firewall}")
 
     if firewall != "nftables":  # its advice leaves it to the owner how rules are kept
         site.machine.reboot()
         site.verify(f"with {firewall}, after a reboot")
-        assert answers(30080)
+        assert site.machine.answers(WEB)

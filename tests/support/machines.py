@@ -1,4 +1,4 @@
-"""Machines with a kernel of their own: QEMU runs the images of scripts/machines, one at a time.
+"""Machines with a kernel of their own: QEMU or user-mode Linux runs the images of scripts/machines, one at a time.
 
 A machine's disk is an overlay of its image. It reaches no network: tests reach it through ssh, and
 through the ports that they name.
@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from support import user_mode
 from support.lab import Host, locked, wait_for
 from support.paths import LAB_CACHE, PROJECT
 from support.patience import patience
@@ -28,6 +29,7 @@ RUN = MACHINES / "run"
 """Disks, keys and logs of the machine that runs."""
 
 ADDRESS = "10.0.2.15"
+MEMORY, PROCESSORS = "5120M", 2
 SSH_PORT = 22022
 ENDS = ("Dropping to a shell!", "You are in emergency mode", "Kernel panic")
 """What the console says where a boot has ended and there is no system."""
@@ -56,6 +58,11 @@ class Image:
     def directory(self) -> Path:
         return MACHINES / self.name
 
+    @property
+    def is_in_user_mode(self) -> bool:
+        """Whether its kernel is a process of this computer."""
+        return self.accelerated and user_mode.CHOSEN
+
     def list_brought(self) -> list[str]:
         """The names of the packages that its bundles bring: those that the image does not have."""
         names = (self.directory / "brought").read_text().split()
@@ -79,9 +86,14 @@ IMAGES = {
 def ensure_image(name: str) -> Image:
     """The image, made if it is missing; the test is skipped where that cannot be."""
     image = IMAGES[name]
-    if not all(map(shutil.which, (image.program, "qemu-img", "mmdebstrap", "ssh"))):
+    program = "qemu-storage-daemon" if image.is_in_user_mode else image.program
+    if not all(map(shutil.which, (program, "qemu-img", "mmdebstrap", "ssh"))):
         pytest.skip(
             "machines cannot run: there is no QEMU, mmdebstrap or ssh (scripts/setup.sh machines)"
+        )
+    if user_mode.CHOSEN and not image.accelerated:
+        pytest.skip(
+            "machines of another processor cannot run: BUNDLER_MACHINE_KERNEL names a kernel in user mode"
         )
     if os.geteuid() != 0:
         pytest.skip("machines cannot run: only root can make their disks")
@@ -95,7 +107,7 @@ def ensure_image(name: str) -> Image:
 def accelerator(image: Image) -> tuple[str, ...]:
     """KVM where a kernel runs with it; /dev/kvm may be there, and run none."""
     if image.accelerated and os.access("/dev/kvm", os.R_OK | os.W_OK) and _boots_with_kvm(image):
-        return "-accel", "kvm", "-cpu", "host", "-smp", "2"
+        return "-accel", "kvm", "-cpu", "host", "-smp", str(PROCESSORS)
     return (
         "-accel",
         "tcg,thread=single",
@@ -148,16 +160,26 @@ class Machine(Host):
         """Turn it on, with the clock of its hardware and more words on its kernel's command line."""
         key = (RUN / "key.pub").read_text().strip()
         line = (
-            f"root=/dev/vda rw console={self.image.console} net.ifnames=0 mitigations=off no5lvl {words}"
+            f"root=/dev/vda rw net.ifnames=0 {words}"
             f' "systemd.set_credential=ssh.authorized_keys.root:{key}"'
         )
-        forwards = {SSH_PORT: 22, **self.ports}
+        if not self.image.is_in_user_mode:
+            self._start_qemu(line, clock)
+            return self.await_boot()
+        if clock:
+            pytest.skip(
+                "a clock cannot be wrong at boot: a kernel in user mode has the clock of this machine"
+            )
+        user_mode.start(RUN, line, MEMORY, PROCESSORS)
+        return self.await_boot()
+
+    def _start_qemu(self, line: str, clock: str) -> None:
         network = ",".join(
-            ("user", "id=network", "restrict=on", *(f"hostfwd=tcp:127.0.0.1:{here}-:{there}" for here, there in forwards.items()))
+            ("user", "id=network", "restrict=on", *(f"hostfwd=tcp:127.0.0.1:{here}-:{there}" for here, there in self.forwards.items()))
         )  # fmt: skip
         command = [
             self.image.program, *self.image.hardware, *accelerator(self.image),
-            "-name", self.name, "-m", "5120", "-nodefaults", "-display", "none",
+            "-name", self.name, "-m", MEMORY, "-nodefaults", "-display", "none",
             "-serial", f"file:{RUN / 'console.log'}", "-pidfile", RUN / "pid", "-daemonize",
             # The host writes when the machine flushes: what it did not flush is lost in a power cut.
             "-drive", f"file={self.disk},if=virtio,cache=writeback",
@@ -165,18 +187,17 @@ class Machine(Host):
             "-netdev", network, "-device", "virtio-net-pci,netdev=network",
             "-object", "rng-random,id=random,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=random",
             "-kernel", self.image.directory / "vmlinuz", "-initrd", self.image.directory / "initrd.img",
-            "-append", line, *(["-rtc", f"base={clock}"] if clock else []),
+            "-append", f"console={self.image.console} mitigations=off no5lvl {line}", *(["-rtc", f"base={clock}"] if clock else []),
         ]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-        return self.await_boot()
 
     def await_boot(self, but: str = "") -> float:
         """Wait until it has booted, and not with the boot's name in `but`; return the seconds."""
         start = time.monotonic()
 
         def is_up() -> bool:
-            assert self.is_on(), f"QEMU ended:\n{self.console[-3000:]}"
+            assert self.is_on(), f"the machine ended:\n{self.console[-3000:]}"
             assert not any(end in self.console for end in ENDS), self.console[-3000:]
             try:
                 done = subprocess.run(
@@ -206,7 +227,7 @@ class Machine(Host):
         return self.await_boot(before)
 
     def cut_power(self) -> None:
-        """Kill QEMU; what the machine had not written to its disk is lost."""
+        """Kill its process; what the machine had not written to its disk is lost."""
         self.hang_up()
         end_process()
 
@@ -214,6 +235,7 @@ class Machine(Host):
         self.run("systemctl poweroff", check=False)
         self.hang_up()
         wait_for("the machine turns off", lambda: not self.is_on(), seconds=patience("a shutdown"))
+        user_mode.end(RUN)
 
     def save_disk(self, target: Path) -> None:
         """Turn it off; keep its disk as a base for others."""
@@ -223,25 +245,44 @@ class Machine(Host):
 
     def hang_up(self) -> None:
         """Close the connection that all commands share."""
-        subprocess.run(
-            [*self.ssh(), "-O", "exit", "root@127.0.0.1"], capture_output=True, check=False
-        )
+        subprocess.run([*self.ssh(), "-O", "exit", self.login], capture_output=True, check=False)
+
+    def answers(self, port: int) -> bool:
+        """Whether a request from outside to one of its `ports` is answered, with whatever."""
+        before, host, here = self.reach(port)
+        request = [*before, "curl", "-so/dev/null", f"-m{patience('an answer')}", f"http://{host}:{here}/"]  # fmt: skip
+        return subprocess.run(request, capture_output=True, check=False).returncode == 0
+
+    def reach(self, port: int) -> tuple[tuple[str, ...], str, int]:
+        """How this computer reaches a port: the words before a program, the host and the port that it asks."""
+        if self.image.is_in_user_mode:
+            return user_mode.INSIDE, ADDRESS, port
+        return (), "127.0.0.1", {port: here for here, port in self.forwards.items()}[port]
+
+    @property
+    def forwards(self) -> dict[int, int]:
+        return {SSH_PORT: 22, **self.ports}
+
+    @property
+    def login(self) -> str:
+        return f"root@{self.reach(22)[1]}"
 
     def ssh(self, program: str = "ssh") -> list[str]:
+        before, _, port = self.reach(22)
         options = {
             "ControlMaster": "auto", "ControlPath": str(RUN / "connection"), "ControlPersist": "yes",
-            "IdentityFile": str(RUN / "key"), "Port": str(SSH_PORT), "BatchMode": "yes",
+            "IdentityFile": str(RUN / "key"), "Port": str(port), "BatchMode": "yes",
             "StrictHostKeyChecking": "no", "UserKnownHostsFile": "/dev/null", "LogLevel": "ERROR",
             "ConnectTimeout": "30", "ServerAliveInterval": "30", "ServerAliveCountMax": "120",
         }  # fmt: skip
-        return [program, *(f"-o{key}={value}" for key, value in options.items())]
+        return [*before, program, *(f"-o{key}={value}" for key, value in options.items())]
 
     def shell(self, command: str) -> list[str]:
-        return [*self.ssh(), "root@127.0.0.1", f"sh -c {shlex.quote(command)}"]
+        return [*self.ssh(), self.login, f"sh -c {shlex.quote(command)}"]
 
     def copy(self, file: Path, target: str) -> None:
         subprocess.run(
-            [*self.ssh("scp"), str(file), f"root@127.0.0.1:{target}"],
+            [*self.ssh("scp"), str(file), f"{self.login}:{target}"],
             check=True,
             capture_output=True,
         )
@@ -264,7 +305,8 @@ def find_process() -> int:
 def end_process() -> None:
     if process := find_process():
         os.kill(process, signal.SIGKILL)
-        wait_for("QEMU ends", lambda: not find_process(), seconds=30, pause=0.1)
+        wait_for("the machine ends", lambda: not find_process(), seconds=30, pause=0.1)
+    user_mode.end(RUN)
 
 
 @contextmanager
