@@ -1,4 +1,4 @@
-#!/bin/busybox sh
+#!/bin/sh
 # The first process of a machine in user mode (tests/support/user_mode.py): mount its disk, and go on with the system on it.
 # The kernel of Debian's package has the driver of the disk, and most others, as modules.
 PATH=/bin
