@@ -43,7 +43,7 @@ def start(run: Path, line: str, memory: str, processors: int) -> None:
     disks = [f"virtio_uml.device={run / name}.sock:{BLOCK_DEVICE}" for name in DISKS]
     kernel = [
         DIRECTORY / "linux", f"mem={memory}", f"ncpus={processors}", "seccomp=on",
-        f"initrd={run / 'first.img'}", *disks, "vec0:transport=tap,ifname=machine,depth=128,gro=1", "con=null", "con0=null,fd:1", line,
+        f"initrd={run / 'first.img'}", *disks, "vec0:transport=raw,ifname=machine,depth=128,gro=1", "con=null", "con0=null,fd:1", line,
     ]  # fmt: skip
     (run / "pid").unlink(missing_ok=True)
     with (run / "console.log").open("ab") as console:
@@ -98,8 +98,9 @@ def _ensure_network() -> None:
     for command in (
         ("ip", "netns", "add", NETWORK),
         (*INSIDE, "ip", "link", "set", "lo", "up"),
-        (*INSIDE, "ip", "tuntap", "add", "dev", "machine", "mode", "tap"),
-        (*INSIDE, "ip", "address", "add", f"{HERE}/24", "dev", "machine"),
+        (*INSIDE, "ip", "link", "add", "here", "type", "veth", "peer", "name", "machine"),
+        (*INSIDE, "ip", "address", "add", f"{HERE}/24", "dev", "here"),
+        (*INSIDE, "ip", "link", "set", "here", "up"),
         (*INSIDE, "ip", "link", "set", "machine", "up"),
     ):
         subprocess.run(command, check=True, capture_output=True)
