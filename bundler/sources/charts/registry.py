@@ -4,7 +4,7 @@ Source: https://helm.sh/docs/topics/registries (media types; `+` of a version is
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,15 +12,21 @@ from typing import Any, TypeVar
 from bundler.catalog import Artifact
 from bundler.cluster.schema_addons import OCI, Addon
 from bundler.errors import ArtifactError
-from bundler.formats.image_manifests import DIGEST, digest_of
+from bundler.formats.image_manifests import DIGEST
 from bundler.formats.image_references import Reference, parse_reference
 from bundler.formats.safe_parse import read_json
 from bundler.sources.charts.pinned import FROM_USER, PinnedChart, not_in_cache
 from bundler.sources.download import FetchOptions
-from bundler.sources.fetch import ensure_blob, fetch_from, try_sources
+from bundler.sources.fetch import try_sources
 from bundler.sources.images.needed import FROM_TAG
 from bundler.sources.images.options import RegistryOptions
-from bundler.sources.images.registry import Repository, list_repositories, make_hint
+from bundler.sources.images.registry import (
+    Repository,
+    check_digest,
+    ensure_repository_blob,
+    list_repositories,
+    make_hint,
+)
 from bundler.sources.limits import MAX_SIDECAR
 from bundler.sources.lock import TrustSource
 from bundler.sources.retries import SourceError
@@ -71,21 +77,9 @@ class ChartRegistry:
 
     def fetch(self, artifact: Artifact) -> Path:
         """The package, or another blob of the repository, from the cache or the registry."""
-
-        def download() -> Path:
-            if self.options.offline:
-                raise not_in_cache(self.addon)
-            path = f"blobs/{artifact.pin}"
-            sources = {f"{each.base}/{path}": each for each in self._list()}
-            return try_sources(
-                artifact.label,
-                sources,
-                lambda url: fetch_from(artifact, replace(self.options, session=sources[url]), url),
-                lambda _: "run it again: finished files are kept",
-                self.options,
-            )
-
-        return ensure_blob(artifact, self.options, download)
+        return ensure_repository_blob(
+            artifact, self.options, self._list, partial(not_in_cache, self.addon)
+        )
 
     def fetch_layer(self, layer: Mapping[str, Any], what: str, label: str) -> bytes:
         """The content of a small blob of the repository."""
@@ -103,12 +97,7 @@ class ChartRegistry:
 
         def read(repository: Repository) -> ChartManifest:
             served = repository.read(f"manifests/{name}")
-            digest = digest_of(served.content)
-            if name.startswith("sha256:") and name != digest:
-                raise ArtifactError(
-                    f"{repository.base}/manifests/{name} does not match its digest: {digest}",
-                    hint="find out who changed it before you trust the registry",
-                )
+            digest = check_digest(served, name, f"{repository.base}/manifests/{name}")
             return ChartManifest(digest=digest, layers=_read_layers(served.content))
 
         return self._try(read)

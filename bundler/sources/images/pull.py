@@ -28,22 +28,21 @@ from bundler.formats.image_references import Reference
 from bundler.formats.stored_images import Layer, Place, StoredImage
 from bundler.sources.download import FetchOptions
 from bundler.sources.fetch import (
-    ensure_blob,
-    fetch_from,
     run_jobs,
     try_sources,
 )
 from bundler.sources.images.options import RegistryOptions
 from bundler.sources.images.registry import (
+    ALGORITHM,
     Document,
     Repository,
+    check_digest,
+    ensure_repository_blob,
     list_repositories,
     make_hint,
 )
 from bundler.sources.images.wanted import WantedImage
 from bundler.sources.retries import SourceError
-
-ALGORITHM = "sha256"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,8 +121,7 @@ class Puller:
 
         def download(repository: Repository) -> bytes:
             served = repository.read(f"manifests/{name}")
-            expected = name if name.startswith(f"{ALGORITHM}:") else served.digest
-            _check_document(served, expected, f"{repository.base}/manifests/{name}")
+            _check_document(served, name, f"{repository.base}/manifests/{name}")
             return served.content
 
         reference = wanted.reference
@@ -137,20 +135,12 @@ class Puller:
         )
 
     def _ensure_blob(self, wanted: WantedImage, blob: Artifact) -> None:
-        def download() -> Path:
-            if self._options.offline:
-                raise not_in_cache(wanted)
-            path = f"blobs/{blob.pin}"
-            sources = {f"{r.base}/{path}": r for r in self._find_repositories(wanted.reference)}
-            return try_sources(
-                blob.label,
-                sources,
-                lambda url: fetch_from(blob, replace(self._options, session=sources[url]), url),
-                lambda _: "run it again: finished files are kept",
-                self._options,
-            )
-
-        ensure_blob(blob, self._options, download)
+        ensure_repository_blob(
+            blob,
+            self._options,
+            partial(self._find_repositories, wanted.reference),
+            partial(not_in_cache, wanted),
+        )
 
     def _find_repositories(self, reference: Reference) -> tuple[Repository, ...]:
         key = f"{reference.registry}/{reference.repository}"
@@ -209,14 +199,9 @@ def not_in_cache(wanted: WantedImage) -> ArtifactError:
     )
 
 
-def _check_document(served: Document, expected: str, where: str) -> None:
-    """Check that a document has the expected digest and is an image manifest or index."""
-    found = digest_of(served.content)
-    if expected.startswith(f"{ALGORITHM}:") and found != expected:
-        raise ArtifactError(
-            f"{where} does not match its digest:\n  expected {expected}\n  found    {found}",
-            hint="find out who changed it before you trust the registry",
-        )
+def _check_document(served: Document, name: str, where: str) -> None:
+    """Check that a document has the stated digest and is an image manifest or index."""
+    check_digest(served, name, where)
     try:
         known = media_type_of(served.content, where, served.media_type)
     except ArtifactError:

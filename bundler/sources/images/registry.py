@@ -7,28 +7,34 @@ https://distribution.github.io/distribution/spec/auth/token/
 import difflib
 import re
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import requests
 
+from bundler.catalog import Artifact
+from bundler.errors import ArtifactError
 from bundler.formats.image_manifests import (
     FROM_DAEMON,
     INDICES,
     MANIFESTS,
     MAX_DOCUMENT,
+    digest_of,
 )
 from bundler.formats.image_references import API, HOSTS, Reference, is_api_url
 from bundler.formats.safe_parse import read_json, split_url
 from bundler.sources.download import FetchOptions
+from bundler.sources.fetch import ensure_blob, fetch_from, try_sources
 from bundler.sources.images.credentials import Login, find_login
 from bundler.sources.images.options import RegistryOptions
 from bundler.sources.retries import HINT_NETWORK, SourceError, classify_errors
 from bundler.sources.transport import TIMEOUT, Session, open_url
 
+ALGORITHM = "sha256"
 ACCEPT = ", ".join(INDICES + MANIFESTS)
 CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
 CLIENT = "bundler"
@@ -181,6 +187,48 @@ def list_repositories(
         server = f"{parts.scheme}://{parts.netloc}"
         repositories.append(Repository(f"{server}/{base}/{reference.repository}", login, session))
     return tuple(repositories)
+
+
+def ensure_repository_blob(
+    blob: Artifact,
+    options: FetchOptions,
+    find: Callable[[], tuple[Repository, ...]],
+    missing: Callable[[], ArtifactError],
+) -> Path:
+    """A blob from the cache, or from the first of the repositories that `find` returns.
+
+    Raises `missing()` if it is not in the cache and `options` are offline.
+    """
+
+    def download() -> Path:
+        if options.offline:
+            raise missing()
+        path = f"blobs/{blob.pin}"
+        sources = {f"{each.base}/{path}": each for each in find()}
+        return try_sources(
+            blob.label,
+            sources,
+            lambda url: fetch_from(blob, replace(options, session=sources[url]), url),
+            lambda _: "run it again: finished files are kept",
+            options,
+        )
+
+    return ensure_blob(blob, options, download)
+
+
+def check_digest(served: Document, name: str, where: str) -> str:
+    """The digest of a document that was asked for by tag or digest.
+
+    Raises ArtifactError if the name, or else the registry, states another one.
+    """
+    expected = name if name.startswith(f"{ALGORITHM}:") else served.digest
+    found = digest_of(served.content)
+    if expected.startswith(f"{ALGORITHM}:") and found != expected:
+        raise ArtifactError(
+            f"{where} does not match its digest:\n  expected {expected}\n  found    {found}",
+            hint="find out who changed it before you trust the registry",
+        )
+    return found
 
 
 def make_hint(

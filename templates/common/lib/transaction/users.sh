@@ -109,22 +109,16 @@ has_data() {
     return 1
 }
 
-remove_user() {
-    grep -q "^$name:" "$prefix/etc/passwd" || return 0
-    if has_account_program userdel; then
-        userdel "$name"
-    else
-        drop_account "$prefix/etc/passwd" && drop_account "$prefix/etc/shadow"
-    fi
-}
+remove_user() { remove_account userdel passwd shadow; }
+remove_group() { remove_account groupdel group gshadow; }
 
-# userdel removes the group too on many systems.
-remove_group() {
-    grep -q "^$name:" "$prefix/etc/group" || return 0
-    if has_account_program groupdel; then
-        groupdel "$name"
+# remove_account PROGRAM FILE SHADOW: userdel removes the group too on many systems.
+remove_account() {
+    grep -q "^$name:" "$prefix/etc/$2" || return 0
+    if has_account_program "$1"; then
+        "$1" "$name"
     else
-        drop_account "$prefix/etc/group" && drop_account "$prefix/etc/gshadow"
+        drop_account "$prefix/etc/$2" && drop_account "$prefix/etc/$3"
     fi
 }
 

@@ -1,13 +1,10 @@
 # Add-ons with reconcile, for site-addons.sh: what somebody changed or deleted on the cluster is applied again.
-# needs: addons bundle directory here name tab work
-# sets: reconcile_flags
+# needs: diff_flags directory here name tab work
+# sets: nothing
 # shellcheck shell=sh disable=SC2034,SC2154 # the scripts share their variables
 
 # A round begins with the script, and again after each pause. In it each add-on is looked at once.
-begin_round() {
-    : >"$work/reconciled"
-    reconcile_flags=$(sed -n "s/^DIFF_FLAGS='\(.*\)'\$/\1/p" "$bundle/node.env")
-}
+begin_round() { : >"$work/reconciled"; }
 
 # is_reconciling: whether an add-on of this host has reconcile, and this host's add-ons are those that count.
 is_reconciling() {
@@ -48,7 +45,7 @@ apply_reconciled() {
     grep -q '^kind: ' "$work/reconcile.yaml" || return 1
     # shellcheck disable=SC2086 # a list of options
     drift=$(KUBECTL_EXTERNAL_DIFF="$here/differing-objects.sh" \
-        kube diff $reconcile_flags -f "$work/reconcile.yaml" 2>&1)
+        kube diff $diff_flags -f "$work/reconcile.yaml" 2>&1)
     case $? in
         0) return 1 ;;
         1) ;;

@@ -52,6 +52,7 @@ main() {
     rm -f "$work/state" "$work/lost"
     node=$(sed -n "s/^NODE='\(.*\)'\$/\1/p" "$bundle/node.env")
     flags=$(sed -n "s/^APPLY_FLAGS='\(.*\)'\$/\1/p" "$bundle/node.env")
+    diff_flags=$(sed -n "s/^DIFF_FLAGS='\(.*\)'\$/\1/p" "$bundle/node.env")
     plan=$(digest_of "$addons")
     trap release_lease EXIT
     trap 'exit 1' INT TERM
