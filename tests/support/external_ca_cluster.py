@@ -69,11 +69,17 @@ def place(text: str, root: Path) -> str:
     return text
 
 
-def read_command(root: Path, unit: str) -> list[str]:
-    """The command of a unit, with paths below the directory; etcd listens on the host's address only."""
+def read_command(root: Path, unit: str, *, is_only_one: bool = True) -> list[str]:
+    """The command of a unit, with paths below the directory; etcd listens on the host's address only.
+
+    The only one of its cluster does not elect a leader: a controller manager that cannot renew its lease on a
+    busy machine ends, and here no systemd starts it again.
+    """
     text = (root / f"etc/systemd/system/{unit}.service").read_text().replace("\\\n", " ")
     line = next(line for line in text.splitlines() if line.startswith("ExecStart="))
     words = [place(word, root) for word in shlex.split(line.removeprefix("ExecStart="))]
+    if is_only_one:
+        words = [word.replace("--leader-elect=true", "--leader-elect=false") for word in words]
     return [word.replace(",https://127.0.0.1:2379", "") for word in words]
 
 
@@ -125,6 +131,7 @@ class Host:
         folder = self.root / "etc/kubernetes"
         for file in (*folder.glob("*.yaml"), *folder.glob("policy/*.yaml")):
             if str(self.root) not in (text := file.read_text()):
+                text = text.replace("leaderElect: true", "leaderElect: false")
                 file.write_text(place(text, self.root))
         with (self.root / f"{unit}.log").open("wb") as log:
             self.running.append(
