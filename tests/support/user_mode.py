@@ -45,13 +45,14 @@ def start(run: Path, line: str, memory: str, processors: int) -> None:
         DIRECTORY / "linux", f"mem={memory}", f"ncpus={processors}", "seccomp=on",
         f"initrd={run / 'first.img'}", *disks, "vec0:transport=raw,ifname=machine,depth=128,gro=1", "con=null", "con0=null,fd:1", line,
     ]  # fmt: skip
-    (run / "pid").unlink(missing_ok=True)
-    with (run / "console.log").open("ab") as console:
+    (run / "console.log").unlink(missing_ok=True)
+    with (run / "console.log").open("wb") as console:
         subprocess.run(
             ["setsid", "--fork", "sh", "-c", 'echo $$ >"$0"; exec "$@"', run / "pid", *INSIDE, *kernel],
             check=True, stdin=subprocess.DEVNULL, stdout=console, stderr=console,
         )  # fmt: skip
-    wait_for("the kernel starts", lambda: (run / "pid").exists() and (run / "pid").read_text(), seconds=60, pause=0.1)  # fmt: skip
+    # until then its process has no command line at moments: it becomes another program twice
+    wait_for("the kernel starts", lambda: b"Linux version" in (run / "console.log").read_bytes(), seconds=60, pause=0.1)  # fmt: skip
 
 
 def end(run: Path) -> None:
