@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from bundler.cluster.components import PORTS, key_of, minor_of
+from bundler.cluster.components import MINORS, PORTS, key_of, minor_of
 from bundler.cluster.plan import NODE_LOCAL_ENDPOINT, runtime_versions
 from bundler.cluster.problem import Problem
 from bundler.cluster.schema import Cluster, Containerd, Docker, Node, NodeLocal, Role
@@ -77,7 +77,7 @@ def check_registry_service(cluster: Cluster) -> Iterator[Problem]:
 
 def _check_images(cluster: Cluster) -> Iterator[Problem]:
     """Images that workers could not pull from the registry."""
-    versions = runtime_versions(cluster)
+    is_known = minor_of(cluster.kubernetes.version) in MINORS
     for index, image in enumerate(cluster.images):
         if image.where != "registry":
             continue
@@ -91,9 +91,10 @@ def _check_images(cluster: Cluster) -> Iterator[Problem]:
                 " itself: remove this key, or use containerd"
             )
             yield Problem(path=where, text=text)
-        elif isinstance(cluster.runtime, Containerd):
+        elif isinstance(cluster.runtime, Containerd) and is_known:
             needed = (1, 5) if upstream == DOCKER_HUB else (1, 6)
-            if key_of(minor_of(version := versions["containerd"])) < needed:
+            version = runtime_versions(cluster)["containerd"]
+            if key_of(minor_of(version)) < needed:
                 least = ".".join(map(str, needed))
                 text = f"containerd {version} cannot use such a mirror: use {least} or later"
                 yield Problem(path=where, text=text)

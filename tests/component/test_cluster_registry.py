@@ -102,7 +102,7 @@ class Host:
         return subprocess.run(
             [self.root / "opt/k8s/libexec/registry-seed.sh", "/var/lib/registry"],
             env={**os.environ, "DESTDIR": str(self.root), **environment},
-            capture_output=True, text=True, check=False,
+            capture_output=True, text=True, check=False, start_new_session=True,
         )  # fmt: skip
 
     def relocate(self, text: str) -> str:
@@ -376,7 +376,7 @@ def test_a_seeding_that_is_killed_is_continued_and_serves_no_half_image(
     programs = tmp_path / "programs"
     programs.mkdir()
     (programs / "mv").write_text(
-        '#!/bin/sh\nn=$(cat "$STATE"); echo $((n + 1)) >"$STATE"\n[ "$n" -ne 3 ] || kill -9 $PPID\nexec /bin/mv "$@"\n'
+        '#!/bin/sh\nn=$(cat "$STATE"); echo $((n + 1)) >"$STATE"\n[ "$n" -ne 3 ] || kill -9 0\nexec /bin/mv "$@"\n'
     )
     (programs / "mv").chmod(0o755)
     state = tmp_path / "count"
