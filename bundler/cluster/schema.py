@@ -181,8 +181,8 @@ class Cluster(Model):
     images: Annotated[tuple[Image, ...], Joins("ref")] = Field(
         default=(),
         description="Container images that every worker gets, or the registry. Images that the"
-        " cluster itself needs (pause, CoreDNS, metrics-server) and those that `addons` name are added from their"
-        " registry unless they are listed here.",
+        " cluster itself needs (pause, CoreDNS, metrics-server) and those that `addons` name are"
+        " added from their registry unless they are listed here.",
     )
     registry: RegistryService | None = Field(
         default=None,

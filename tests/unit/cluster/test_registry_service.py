@@ -78,7 +78,7 @@ PUSH = "  push: {users: [{name: web, password: web.hash}]}\n"
         ([("{name: web, pass", "{name: web, prefix: quay.io, pass")], r"registry.push.users\[0\].prefix"),
         ([("password: web.hash}]", "password: web.hash}, {name: web, password: web.hash}]")], r"users\[1\].name: web is listed twice"),
         ([("password: web.hash", "password: none.hash")], r"none.hash: cannot be read; write it with: openssl passwd -6 >"),
-        ([("{ref: \"quay.io/team/web:1.0\", where: registry}", "{ref: \"quay.io/team/web:1.0\", where: registry, use: verify}")], r"images\[0\].where: workers need the verify image before they can pull any"),
+        ([('{ref: "quay.io/team/web:1.0", where: registry}', '{ref: "quay.io/team/web:1.0", where: registry, use: verify}')], r"images\[0\].where: workers need the verify image before they can pull any"),
         ([("quay.io/team/web:1.0", "registry.k8s.io/pause:3.10.2")], r"workers need the pause image before they can pull any"),
         ([DOCKER], r"images\[0\].where: Docker has mirrors of docker.io only, and pulls quay.io/team/web:1.0 from quay.io itself"),
         ([("kubernetes: {version: 1.36.2}", "kubernetes: {version: 1.20.2}"), ("{engine: containerd}", "{engine: containerd, version: 1.5.18}")], r"containerd 1.5.18 cannot use such a mirror: use 1.6 or later"),
@@ -93,7 +93,9 @@ def test_a_registry_that_cannot_work_is_refused(
     assert re.search(message, caught.value.message), caught.value.message
 
 
-@pytest.mark.parametrize("content", ["", "secret\n", "web:$6$a$b\n", "$1$salt$hash\n", "$6$a$b\n$6$c$d\n"])
+@pytest.mark.parametrize(
+    "content", ["", "secret\n", "web:$6$a$b\n", "$1$salt$hash\n", "$6$a$b\n$6$c$d\n"]
+)
 def test_a_file_without_a_single_strong_hash_is_refused_and_not_quoted(
     tmp_path: Path, content: str
 ) -> None:
@@ -144,7 +146,9 @@ def test_only_the_first_host_has_the_port_and_the_users_of_pushes(tmp_path: Path
     plan = load(tmp_path)
     one, first = context_of(plan, "one")
     two, second = context_of(plan, "two")
-    assert {"5000:kube-registry-nginx.service", "5001:kube-registry-nginx.service"} <= set(first["ports"])  # type: ignore[call-overload]
+    assert {"5000:kube-registry-nginx.service", "5001:kube-registry-nginx.service"} <= set(
+        first["ports"]
+    )  # type: ignore[call-overload]
     assert second["ports"] == ("5000:kube-registry-nginx.service",)
     assert second["open_ports"] == ("5000/tcp",)
     (users,) = make_user_files(plan, one)

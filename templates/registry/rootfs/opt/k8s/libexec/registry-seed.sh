@@ -39,7 +39,7 @@ main() {
     write_links
     remove_links
     print_list_digest | put "$complete" || exit 1
-    echo "$(grep -c '^tag' "$list") images are in the registry, $written files written"
+    echo "images in the registry: $(grep -c '^tag' "$list"), files written: $written"
 }
 
 fail() {
@@ -49,7 +49,7 @@ fail() {
 
 # put FILE: stdin, under its name only when it is whole.
 put() {
-    cat >"$new" && mv -f "$new" "$1" || fail "cannot write $1"
+    if ! cat >"$new" || ! mv -f "$new" "$1"; then fail "cannot write $1"; fi
 }
 
 print_list_digest() { sha256sum <"$list" | cut -d ' ' -f 1; }
@@ -75,7 +75,7 @@ copy_blobs() {
     while IFS='	' read -r kind _ digest size; do
         [ "$kind" = blob ] || continue
         split_digest
-        [ "$(size_of "$directory/data")" != "$size" ] || continue
+        [ -z "$(find "$directory/data" -size "${size}c" 2>/dev/null)" ] || continue
         note_change
         mkdir -p "$directory" || fail "cannot write in $directory"
         cp "$sources/$digest" "$new" || fail "cannot copy $sources/$digest: run install.sh of the bundle"
@@ -88,8 +88,6 @@ copy_blobs() {
 
 # split_digest: `directory` of the blob, below the first two digits.
 split_digest() { directory=$root/blobs/sha256/${digest%"${digest#??}"}/$digest; }
-
-size_of() { ls -ln "$1" 2>/dev/null | awk '{ print $5 }'; }
 
 # Layers, then manifests, then tags, as they are in the list.
 write_links() {
