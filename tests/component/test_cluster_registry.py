@@ -457,6 +457,22 @@ def test_garbage_collection_frees_removed_images_and_keeps_seeded_and_pushed_one
             assert host.get(f"{repository}/blobs/{sha256(blob)}").content == blob
 
 
+def test_a_backup_of_the_running_registry_serves_pushed_images_from_another_host(
+    site: Site, tmp_path: Path
+) -> None:
+    first, second = site.hosts
+    first.push("payments/app", "2.0", WEB[0])
+    backup = tmp_path / "registry.tar.gz"
+    subprocess.run(["tar", "-czf", backup, "-C", first.storage, "docker"], check=True)
+    first.stop()
+    assert second.get("payments/app/manifests/2.0").status_code == 404
+    subprocess.run(["tar", "-xzf", backup, "-C", second.storage], check=True)
+    assert second.get("payments/app/manifests/2.0").content == WEB[0].manifest
+    for blob in (WEB[0].config, *WEB[0].blobs):
+        assert second.get(f"payments/app/blobs/{sha256(blob)}").content == blob
+    assert second.get(f"{site.repository}/manifests/1.0").content == site.index
+
+
 def test_the_rendered_configuration_of_the_registry_has_the_rights_of_its_host(site: Site) -> None:
     first, second = ((host.root / "etc/kube-registry/config.yml").read_text() for host in site.hosts)  # fmt: skip
     assert "readonly:\n      enabled: false" in first
