@@ -288,7 +288,7 @@ def test_a_seeded_image_is_pulled_by_tag_and_by_upstreams_digests(site: Site) ->
 def test_containerd_pulls_by_the_upstream_name_and_from_the_host_that_is_left(
     site: Site, tmp_path: Path
 ) -> None:
-    """The mirror is asked: the upstream registry of that name is gone (rancher/rke2 8376)."""
+    """The mirror is asked: the upstream registry of that name is gone."""
     site.hosts[0].push("payments/app", "2.0", WEB[0])
     with run_containerd(tmp_path) as address:
 
