@@ -98,6 +98,7 @@ SETTING_FILES = {
     "nginx": (
         "rootfs/etc/kube-nginx/nginx.conf",
         "rootfs/etc/etcd-flannel-proxy/nginx.conf",
+        "rootfs/etc/kube-registry/nginx.conf",
     ),
 }
 """Program → its flags or configuration in a bundle."""

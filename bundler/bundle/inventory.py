@@ -161,8 +161,9 @@ def _artifact_purl(artifact: Artifact, repository: str) -> str:
 
 def _list_images(plan: ClusterPlan, node: NodePlan, _: Tree, build: BuildInputs) -> Iterator[Item]:
     entries = {entry.key: entry for entry in build.locked}
-    for needed in list_needed(plan) if node.has(Role.WORKER) else ():
-        if needed.arch != node.arch:
+    for needed in list_needed(plan):
+        has = node.has(Role.WORKER) and needed.arch == node.arch
+        if not (node.has(Role.REGISTRY) if needed.image.where == "registry" else has):
             continue
         reference = needed.reference
         image = build.images[reference.name, needed.arch]

@@ -62,6 +62,7 @@ URLS = {
     "flanneld": "https://github.com/flannel-io/flannel/releases/download/v{version}/flanneld-{arch}",
     "helm": "https://get.helm.sh/helm-v{version}-linux-{arch}.tar.gz",
     "flannel-cni-plugin": "https://github.com/flannel-io/cni-plugin/releases/download/v{version}/flannel-{arch}",
+    "registry": "https://github.com/distribution/distribution/releases/download/v{version}/registry_{version}_linux_{arch}.tar.gz",
     "runc": "https://github.com/opencontainers/runc/releases/download/v{version}/runc.{arch}",
     **{program: f"{_PROGRAM_URL}{program}" for program in KUBERNETES_PROGRAMS},
 }  # fmt: skip
@@ -84,7 +85,7 @@ CHECKSUMS = {
 }
 """Component → algorithm and URL of the digest that upstream publishes next to the file.
 
-Docker, cri-dockerd and flannel publish none.
+Docker, cri-dockerd, distribution and flannel publish none in such a file.
 """
 
 BUILD_TOOLS = frozenset(("helm",))

@@ -3,6 +3,7 @@
 schema.py               models of cluster.yaml, with a description of each key
 schema_network.py       the same: network and control_plane
 schema_runtime.py       the same: container runtime
+schema_registry.py      the same: the cluster's own registry
 schema_settings.py      the same: Kubernetes, etcd, DNS, certificates, maintenance
 schema_nodes.py         the same: nodes, their roles and files, `extra`
 schema_policy.py        the same: tls, admission, authentication, authorization
@@ -29,6 +30,7 @@ policy.py               what the policy keys mean at a minor
 policy_checks.py        checks of `admission`, `authentication`, `authorization`
 client_checks.py        checks of the files with which a server of the site is reached
 plan_conflicts.py       settings in `extra` that contradict the plan
+registry_service.py     the cluster's own registry: what it holds, who may write, and checks
 registry_checks.py      checks of registries, mirrors and logins
 requirements.py         what versions require of hosts: cgroup, glibc, kernel, systemd
 cis.py                  checks of the CIS benchmark, and what each one needs

@@ -30,6 +30,7 @@ from bundler.cluster.network_checks import (
 )
 from bundler.cluster.problem import Problem
 from bundler.cluster.registry_checks import check_registries
+from bundler.cluster.registry_service import check_registry_service
 from bundler.cluster.schema import Cluster, Containerd, Docker, Role
 from bundler.cluster.schema_addons import OCI
 from bundler.cluster.tls_checks import check_tls
@@ -56,6 +57,7 @@ def check_cluster(cluster: Cluster) -> Iterator[Problem]:
         yield from _check_coredns(cluster)
         yield from _check_weak(cluster)
         yield from check_tls(cluster)
+    yield from check_registry_service(cluster)
     yield from _check_nodes(cluster)
     yield from _check_sans(cluster)
     yield from check_sysctls(cluster)

@@ -184,6 +184,10 @@ UNITS: tuple[Row, ...] = (
     ("kube-csr-approver.service", Role.CONTROL_PLANE, None),
     ("kube-node-remover.service", Role.CONTROL_PLANE, None),
     ("kube-node-labeler.service", Role.CONTROL_PLANE, None),
+    ("kube-registry.service", Role.REGISTRY, None),
+    ("kube-registry-nginx.service", Role.REGISTRY, None),
+    ("kube-registry-seed.timer", Role.REGISTRY, None),
+    ("kube-registry-gc.timer", Role.REGISTRY, None),
     ("docker.service", Role.WORKER, "docker"),
     ("cri-dockerd.service", Role.WORKER, "cri-dockerd"),
     ("containerd.service", Role.WORKER, "containerd"),
@@ -200,6 +204,7 @@ UNITS: tuple[Row, ...] = (
     ("kube-certs.timer", Role.ETCD, None),
     ("kube-certs.timer", Role.CONTROL_PLANE, None),
     ("kube-certs.timer", Role.WORKER, None),
+    ("kube-certs.timer", Role.REGISTRY, None),
 )
 """Every unit, in start order."""
 
@@ -215,6 +220,7 @@ PORTS: dict[Role, dict[int, str]] = {
         10259: "kube-scheduler.service",
     },
     Role.LOAD_BALANCER: {},  # and the endpoint's port
+    Role.REGISTRY: {},  # and those of `registry`
     Role.WORKER: {
         10248: "kubelet.service",
         10249: "kube-proxy.service",
@@ -237,6 +243,7 @@ COMMANDS: tuple[Row, ...] = (
     ("openssl:openssl", None, None),
     ("nginx:nginx-light", Role.LOAD_BALANCER, None),
     ("nginx:nginx-light", Role.ETCD, "flannel-etcd"),
+    ("nginx:nginx-light", Role.REGISTRY, None),
     ("keepalived:keepalived", Role.LOAD_BALANCER, "nginx-keepalived"),
     ("iptables:iptables", Role.WORKER, None),
     ("nft:nftables", Role.WORKER, "proxy-nftables"),
@@ -269,12 +276,14 @@ RUNTIME_PATHS: tuple[Row, ...] = (
     ("/run/bundler", Role.ETCD, None),
     ("/run/bundler", Role.CONTROL_PLANE, None),
     ("/run/bundler", Role.LOAD_BALANCER, None),
+    ("/run/bundler", Role.REGISTRY, None),
     ("/run/cni", Role.WORKER, None),
     ("/etc/kubernetes/kubelet.kubeconfig", Role.WORKER, None),
     ("/opt/containerd", Role.WORKER, None),
     ("/var/lib/dockershim", Role.WORKER, "docker"),
     ("/var/lib/cri-dockerd", Role.WORKER, "cri-dockerd"),
     ("/run/cri-dockerd.sock", Role.WORKER, "cri-dockerd"),
+    ("/etc/docker/certs.d", Role.WORKER, "docker+registry"),
     ("/etc/docker/key.json", Role.WORKER, "docker"),
     ("/run/flannel", Role.WORKER, "flannel"),
     ("/etc/cni/net.d/10-flannel.conflist", Role.WORKER, "flannel"),

@@ -85,7 +85,9 @@ def check_images(cluster: Cluster) -> Iterator[Problem]:
                 " or NAME:TAG@sha256:DIGEST"
             )
             yield Problem(path=(*where, "ref"), text=text)
-        if "@" in image.ref and isinstance(cluster.runtime, Docker):
+        if image.where == "registry":
+            yield from _check_use(cluster, image, where)
+        elif "@" in image.ref and isinstance(cluster.runtime, Docker):
             text = (
                 "Docker does not find a loaded image by its digest: pods must name it"
                 f" {image.ref.partition('@')[0]}, without @sha256 (the bundle stays pinned)"
@@ -103,6 +105,14 @@ def check_images(cluster: Cluster) -> Iterator[Problem]:
         if len(refs) > 1:
             text = f"more than one image for {use}: {', '.join(refs)}; keep one"
             yield Problem(path=("images",), text=text)
+
+
+def _check_use(cluster: Cluster, image: Image, where: tuple[str | int, ...]) -> Iterator[Problem]:
+    """An image of the cluster itself that its workers would have to pull."""
+    for use in (*needed_images(cluster), "verify"):
+        if is_for(image, use):
+            text = f"workers need the {use} image before they can pull any: remove this key"
+            yield Problem(path=(*where, "where"), text=text)
 
 
 def _check_verify(cluster: Cluster, arches: tuple[str, ...]) -> Iterator[Problem]:

@@ -22,7 +22,7 @@ from bundler.formats.digests import DIGEST_LENGTHS
 
 
 class Image(Model):
-    """A container image that workers have before their kubelet starts."""
+    """A container image that workers have before their kubelet starts, or that they pull."""
 
     ref: ImageReference = Field(
         description="The image: NAME:TAG, or NAME:TAG@sha256:DIGEST to pin it. With Docker pods"
@@ -38,6 +38,11 @@ class Image(Model):
     arch: Arch | None = Field(
         default=None,
         description="Only workers with this CPU architecture get the image. Default: all workers.",
+    )
+    where: Literal["nodes", "registry"] = Field(
+        default="nodes",
+        description="`nodes`: every worker has the image before its kubelet starts. `registry`: the"
+        " hosts of `registry` have it, and workers pull it from there by its upstream name.",
     )
     use: Literal["pause", "verify", "coredns", "metrics-server", "addon"] | None = Field(
         default=None,

@@ -142,6 +142,7 @@ def features_of(cluster: Cluster) -> frozenset[str]:
             "cis": cluster.profile is not None,
             "stig": cluster.profile == "stig",
             "addons": bool(cluster.addons),
+            "registry": cluster.registry is not None,
             "tls-1.3": cluster.tls.min_version == "TLS1.3",
             "tls-suites": cluster.tls.cipher_suites is not None,
             "handlers": any(
@@ -209,7 +210,7 @@ def make_plan(
             NodePlan(
                 name=node.name,
                 address=node.address,
-                roles=_decide_roles(node, is_local=is_local),
+                roles=_decide_roles(cluster, node, is_local=is_local),
                 arch=node.arch,
                 pod_subnet=None,
                 interface=_choose_interface(cluster, node),
@@ -237,9 +238,11 @@ def assign_pod_subnets(plan: ClusterPlan, subnets: Mapping[str, IPv4Network]) ->
     return replace(plan, nodes=nodes)
 
 
-def _decide_roles(node: Node, *, is_local: bool) -> tuple[Role, ...]:
+def _decide_roles(cluster: Cluster, node: Node, *, is_local: bool) -> tuple[Role, ...]:
     """In the order of Role; with kind node-local every client of the API is a load balancer."""
     held = set(node.roles)
+    if cluster.registry and node.name in cluster.registry.nodes:
+        held.add(Role.REGISTRY)
     if is_local and held & {Role.CONTROL_PLANE, Role.WORKER}:
         held.add(Role.LOAD_BALANCER)
     return tuple(role for role in Role if role in held)
@@ -321,7 +324,12 @@ def virtual_router_id(plan: ClusterPlan) -> int:
 
 
 def images_of(plan: ClusterPlan, node: NodePlan) -> tuple[Image, ...]:
-    """The images of a node."""
+    """The images that a node has before its kubelet starts."""
+    return tuple(image for image in pulled_images_of(plan, node) if image.where == "nodes")
+
+
+def pulled_images_of(plan: ClusterPlan, node: NodePlan) -> tuple[Image, ...]:
+    """The images of a node, those among them that it pulls from the cluster's registry."""
     if not node.has(Role.WORKER):
         return ()
     return tuple(image for image in plan.cluster.images if image.arch in {None, node.arch})
@@ -332,5 +340,6 @@ def data_paths(plan: ClusterPlan) -> dict[Role, tuple[str, ...]]:
     etcd = plan.cluster.etcd
     return {
         Role.ETCD: (etcd.data_dir, *([etcd.wal_dir] if etcd.wal_dir else [])),
+        Role.REGISTRY: (plan.cluster.registry.storage,) if plan.cluster.registry else (),
         Role.WORKER: (plan.cluster.runtime.data_root,),
     }

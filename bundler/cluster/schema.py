@@ -28,6 +28,7 @@ from bundler.cluster.schema_policy import (
     Authorization,
     Tls,
 )
+from bundler.cluster.schema_registry import RegistryService
 from bundler.cluster.schema_runtime import Containerd, Docker, Registry, Runtime
 from bundler.cluster.schema_settings import (
     Dns,
@@ -179,9 +180,15 @@ class Cluster(Model):
     )
     images: Annotated[tuple[Image, ...], Joins("ref")] = Field(
         default=(),
-        description="Container images that every worker gets. Images that the cluster itself needs"
-        " (pause, CoreDNS, metrics-server) and those that `addons` name are added from their"
-        " registry unless they are listed here.",
+        description="Container images that every worker gets, or the registry. Images that the"
+        " cluster itself needs (pause, CoreDNS, metrics-server) and those that `addons` name are"
+        " added from their registry unless they are listed here.",
+    )
+    registry: RegistryService | None = Field(
+        default=None,
+        description="An image registry on hosts of the cluster: every worker pulls images with"
+        " `where: registry` from it, and named users may push. Example: `{nodes: [master1]}`."
+        " Default: none.",
     )
     images_not_needed: Annotated[tuple[Acknowledged, ...], Joins()] = Field(
         default=(),

@@ -38,6 +38,7 @@ class Role(StrEnum):
     ETCD = "etcd"
     CONTROL_PLANE = "control-plane"
     LOAD_BALANCER = "load-balancer"
+    REGISTRY = "registry"
     WORKER = "worker"
 
 
@@ -126,7 +127,8 @@ class Node(Model):
     )
     roles: Annotated[tuple[Role, ...], Field(min_length=1)] = Field(
         description="What the host runs. `load-balancer` is used only with"
-        " `kind: nginx-keepalived`. Example: `[etcd, control-plane]`."
+        " `kind: nginx-keepalived`. Hosts that `registry.nodes` names get the role registry; one"
+        " that is nothing else has `[registry]` here. Example: `[etcd, control-plane]`."
     )
     arch: Arch = Field(
         default=Arch.AMD64,

@@ -21,7 +21,7 @@ from bundler.cluster.schema import Cluster, SiteFile
 COPIES = "/run/bundler"
 """The directory of the copies: UNIT/PATH."""
 
-BOUND = ("/etc/kubernetes", "/etc/etcd", "/var/lib/bundler")
+BOUND = ("/etc/kubernetes", "/etc/etcd", "/etc/kube-registry", "/var/lib/bundler")
 """Directories in whose place a unit sees its copies, and nothing else."""
 
 HIDDEN = {
@@ -117,7 +117,11 @@ def _list_rows() -> tuple[UnitFile, ...]:
 
 def list_unit_files(cluster: Cluster, unit: str) -> tuple[UnitFile, ...]:
     """What a unit reads and owns, with the paths of the cluster."""
-    places = {"{etcd_data}": cluster.etcd.data_dir, "{etcd_wal}": cluster.etcd.wal_dir or ""}
+    places = {
+        "{etcd_data}": cluster.etcd.data_dir,
+        "{etcd_wal}": cluster.etcd.wal_dir or "",
+        "{registry_storage}": cluster.registry.storage if cluster.registry else "",
+    }
     rows = (
         UnitFile(unit=row.unit, kind=row.kind, path=places.get(row.path, row.path))
         for row in _list_rows()

@@ -28,6 +28,7 @@ OWNED = (
     "/etc/flannel",
     "/etc/kube-keepalived",
     "/etc/kube-nginx",
+    "/etc/kube-registry",
     "/etc/kubernetes",
     "/opt/cni",
     "/opt/containerd",

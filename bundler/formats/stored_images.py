@@ -42,6 +42,7 @@ class StoredImage:
     manifest: ImageManifest
     config: bytes
     layers: tuple[Layer, ...]
+    index: bytes = b""  # the index that upstream has the manifest in, if it is known
 
     @property
     def image_id(self) -> str:

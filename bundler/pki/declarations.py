@@ -91,6 +91,14 @@ def _own_names(_plan: ClusterPlan, node: NodePlan | None) -> tuple[SanName, ...]
     return _unique(node.name, "localhost", node.address, IPv4Address("127.0.0.1"), *node.sans)
 
 
+def _registry_names(plan: ClusterPlan, node: NodePlan | None) -> tuple[SanName, ...]:
+    """The names of one host of the registry, and the registry's own."""
+    registry = plan.cluster.registry
+    return _unique(
+        *_own_names(plan, node), *([registry.name] if registry and registry.name else [])
+    )
+
+
 def _metrics_server_names(plan: ClusterPlan, _node: NodePlan | None) -> tuple[SanName, ...]:
     """The names of the Service, through which the API server's aggregator connects."""
     service = "metrics-server.kube-system.svc"
@@ -167,6 +175,15 @@ CERTIFICATES = (
         usages=(CLIENT,),
         roles=(Role.WORKER,),
         feature="flannel-etcd",
+    ),
+    CertificateSpec(
+        name="registry-server",
+        ca=KUBERNETES_CA,
+        common_name="kube-registry:{node}",
+        usages=(SERVER,),
+        roles=(Role.REGISTRY,),
+        names=_registry_names,
+        feature="registry",
     ),
     CertificateSpec(
         name="metrics-server",

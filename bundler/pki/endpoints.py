@@ -64,10 +64,23 @@ SERVERS = (
 )  # fmt: skip
 
 
+def list_servers(plan: ClusterPlan) -> tuple[Server, ...]:
+    """The table, and the ports of the registry, which cluster.yaml chooses."""
+    registry = plan.cluster.registry
+    if not registry:
+        return SERVERS
+    own = Server(
+        role=Role.REGISTRY, port=registry.port, program="kube-registry-nginx",
+        certificate="registry-server", ca=declarations.KUBERNETES_CA,
+        file="/etc/kube-registry/pki/server.crt",
+    )  # fmt: skip
+    return (*SERVERS, own)
+
+
 def list_endpoints(plan: ClusterPlan) -> Iterator[Endpoint]:
     """Each server of each node, and the API endpoint if clients reach it over the network."""
     for node in plan.nodes:
-        for server in SERVERS:
+        for server in list_servers(plan):
             if _has_server(plan, node, server) and has_feature(server.remote, plan.features):
                 yield _make_endpoint(plan, node, server)
     if not plan.is_node_local and not _is_a_node(plan.endpoint_host, plan.endpoint_port, plan):
@@ -84,7 +97,7 @@ def list_serving(plan: ClusterPlan, node: NodePlan) -> tuple[str, ...]:
     root = plan.cluster.kubernetes.kubelet_root
     return tuple(
         f"{server.port}|{server.file.format(kubelet_root=root)}"
-        for server in SERVERS
+        for server in list_servers(plan)
         if _has_server(plan, node, server)
     )
 

@@ -3,6 +3,7 @@
 node.py              overlays + context → tree
 context.py           the values that templates can use
 registries.py        hosts.toml for containerd
+registry.py          the cluster's own registry on its hosts
 policy.py            the values for the policy of a cluster
 addons.py            the add-ons of cluster.yaml, as files of control planes
 audit.py             the audit policy of a site

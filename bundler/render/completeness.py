@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 
-from bundler.cluster.plan import ClusterPlan, NodePlan, images_of
+from bundler.cluster.plan import ClusterPlan, NodePlan, pulled_images_of
 from bundler.cluster.schema import Containerd, Role
 from bundler.errors import ArtifactError
 from bundler.formats.bounded_yaml import MANIFESTS, Kind, Node, compose_documents
@@ -57,8 +57,8 @@ def _make_explainer(plan: ClusterPlan, node: NodePlan) -> Callable[[str], str]:
 
 
 def _list_names(plan: ClusterPlan, node: NodePlan) -> set[str]:
-    """List the names that pods can use for the images on the node."""
-    references = [parse_reference(image.ref) for image in images_of(plan, node)]
+    """List the names that pods can use for images that the node has or pulls."""
+    references = [parse_reference(image.ref) for image in pulled_images_of(plan, node)]
     digests = plan.image_digests
     return {n for each in references for n in list_names(each, digests.get(each.name))}
 

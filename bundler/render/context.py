@@ -76,6 +76,7 @@ from bundler.render.cis import make_cis_values
 from bundler.render.flannel_requests import list_requests
 from bundler.render.kubelet_settings import list_kubelet_differences, list_kubelet_settings
 from bundler.render.policy import group_keys, make_policy_values
+from bundler.render.registry import list_ports, make_registry_values
 from bundler.state.encryption import EncryptionKey
 from bundler.state.tokens import Tokens
 
@@ -203,6 +204,7 @@ def make_context(plan: ClusterPlan, node: NodePlan, secrets: Secrets | None) -> 
         "encode": encode_mark,
         **make_policy_values(cluster),
         **make_cis_values(plan, node),
+        **make_registry_values(plan, node),
         "vip_interface": node.interface or "",
         "service": partial(make_unit_lines, cluster),
     }
@@ -326,6 +328,8 @@ def _make_host_values(plan: ClusterPlan, node: NodePlan) -> dict[str, Any]:
     ports = {
         port: unit for role in node.roles for port, unit in PORTS[role].items() if unit in units
     }
+    if node.has(Role.REGISTRY):
+        ports |= dict.fromkeys(list_ports(plan, node), "kube-registry-nginx.service")
     if node.has(Role.LOAD_BALANCER):
         ports[plan.endpoint_port] = "kube-nginx.service"
     if node.has(Role.WORKER) and "flannel" in plan.features:
@@ -335,7 +339,7 @@ def _make_host_values(plan: ClusterPlan, node: NodePlan) -> dict[str, Any]:
         return select(rows, node.roles, plan.features)
 
     minor = minor_of(plan.cluster.kubernetes.version)
-    names = tuple(unit.removesuffix(".service") for unit in units)
+    names = tuple(dict.fromkeys(unit.rpartition(".")[0] for unit in units))  # of timers, too
     return {
         "service_users": tuple(
             f"{user.name}:{user.id}" for user in list_users_of(plan.cluster, units)

@@ -3,6 +3,7 @@
     rootfs/opt/k8s/images/blobs/sha256/DIGEST    each manifest, configuration and layer once
     rootfs/opt/k8s/images/NAME/                  the files that turn blobs into an image archive
     lib/images.tsv                               the list of images for install.sh and other scripts
+    lib/registry.tsv                             what registry-seed.sh copies (registry.py)
 
 They stay on the host, so that it can load an image again that the runtime lost. The archive that
 the host assembles has both indices: Docker reads manifest.json (before version 25 nothing else),
@@ -25,6 +26,8 @@ from bundler.formats.image_manifests import (
 )
 from bundler.formats.image_references import Reference
 from bundler.formats.stored_images import StoredImage
+from bundler.render.registry import LIST as REGISTRY_LIST
+from bundler.render.registry import make_seed
 from bundler.render.tree import File
 from bundler.sources.images.needed import list_needed
 from bundler.sources.payloads import ImageFiles
@@ -45,6 +48,8 @@ def make_image_files(plan: ClusterPlan, node: NodePlan, files: ImageFiles) -> It
     for needed in list_needed(plan):
         if needed.arch != node.arch or not node.has(Role.WORKER):
             continue
+        if needed.image.where == "registry":
+            continue
         image = files.images[needed.reference.name, needed.arch]
         name = directory_name(needed.reference)
         for blob in _list_blobs(image, needed.reference.name, files):
@@ -55,7 +60,13 @@ def make_image_files(plan: ClusterPlan, node: NodePlan, files: ImageFiles) -> It
         if isinstance(plan.cluster.runtime, Containerd):  # Docker has no image by such a name
             _, *others = list_names(needed.reference, pinned)
             lines += [f"{name}\t{other}\t{image.image_id}\t0\n" for other in others]
+    seeded, text = make_seed(plan, node, files)
+    for hexadecimal, content in seeded.items():
+        path = f"{BLOBS}/{hexadecimal}"
+        blobs.setdefault(path, File(path=path, mode=0o644, content=content, origin="registry"))
     yield from blobs.values()
+    if node.has(Role.REGISTRY):
+        yield File(path=REGISTRY_LIST, mode=0o644, content=text.encode(), origin="registry")
     if lines:
         text = HEADING + "".join(lines)
         yield File(path=LIST, mode=0o644, content=text.encode(), origin="images")

@@ -18,6 +18,7 @@ from bundler.render.images import make_image_files
 from bundler.render.packages import make_package_files
 from bundler.render.policy import make_policy_files
 from bundler.render.registries import make_registry_files
+from bundler.render.registry import make_user_files
 from bundler.render.site_files import make_site_files
 from bundler.render.tree import File, Tree, make_manifest
 from bundler.sources.payloads import Payloads
@@ -92,7 +93,9 @@ def _list_programs(plan: ClusterPlan, node: NodePlan, payloads: Payloads) -> Ite
 
 def _list_site_files(plan: ClusterPlan, node: NodePlan) -> Iterator[File]:
     """Yield the files that are made of cluster.yaml and files that it names, without templates."""
-    for make in (make_registry_files, make_audit_files, make_policy_files, make_addon_files):
+    for make in (
+        make_registry_files, make_user_files, make_audit_files, make_policy_files, make_addon_files
+    ):  # fmt: skip
         yield from map(_check_open, make(plan, node))
     yield from map(_check_open, make_site_files(node))
 

@@ -177,6 +177,7 @@ def _choose_versions(plan: ClusterPlan) -> dict[str, str]:
         "etcd": plan.etcd_version,
         "cni-plugins": default_version("cni-plugins", minor),
         "flanneld": choose_flannel(cluster),
+        **({"registry": cluster.registry.version} if cluster.registry else {}),
         **runtime_versions(cluster),
     }
 

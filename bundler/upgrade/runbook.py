@@ -30,7 +30,13 @@ GROUPS = (
     ("Workers", "after the control planes; several at a time, if the cluster has the capacity"),
 )
 """The rollout order: the title of each group of hosts, and how to install it."""
-GROUP_OF_ROLE = {Role.CONTROL_PLANE: 1, Role.WORKER: 2, Role.ETCD: 0, Role.LOAD_BALANCER: 1}
+GROUP_OF_ROLE = {
+    Role.CONTROL_PLANE: 1,
+    Role.WORKER: 2,
+    Role.ETCD: 0,
+    Role.LOAD_BALANCER: 1,
+    Role.REGISTRY: 1,
+}
 """The index in GROUPS of a node: that of its first role here. A worker comes after the control
 planes, also with other roles: with node-local load balancers every worker has that role too."""
 

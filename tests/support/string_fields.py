@@ -50,7 +50,10 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "NodeLocal": {"kind": "node-local"},
     "Packages": {"os": "debian-12"},
     "Pin": {},
+    "PushUser": {"name": "web", "password": "web.hash"},
     "Registry": {"host": "registry.example"},
+    "RegistryPush": {"users": [{"name": "web", "password": "web.hash"}]},
+    "RegistryService": {"nodes": ["one"]},
     "SiteFile": {"content": "text"},
     "UpstreamKey": {"openpgp": "key.asc"},
 }

@@ -69,6 +69,7 @@ NEVER = {
     "groups.other.other", "images[].file", "include[]", "lifecycle.accept (key)", "nodes[].groups[]", "nodes[].packages.dir",
     "nodes[].packages.keyring", "nodes[].runtime.default_handler", "runtime.default_handler", "runtime.handlers (key)", "nodes[].files./etc/site.d/agent.conf.source",
     "nodes[].runtime.registries[].ca", "nodes_from[]", "packages.dir", "packages.keyring", "runtime.registries[].ca", "security.accept[]", "security.user_ids (key)", "upstream_keys (key)", "upstream_keys.etcd.cosign",
+    "registry.nodes[]", "registry.push.users[].password",
     "upstream_keys.etcd.openpgp", "upstream_keys.etcd.sigstore",
     "admission.manifests[]", "admission.plugins[]", "authentication.oidc[].ca", "encryption.kms.plugin.arguments[]",
     "encryption.kms.plugin.environment", "encryption.kms.plugin.program",
@@ -216,6 +217,7 @@ texts = st.lists(
 def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     made = Site(tmp_path_factory.mktemp("hostile"))
     (made.directory / "key.asc").write_text("a key")
+    (made.directory / "web.hash").write_text("$6$salt$hash\n")
     return made
 
 

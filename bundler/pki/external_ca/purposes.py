@@ -21,5 +21,6 @@ PURPOSES = {
     "node-remover": "client certificate of the job that deletes the Nodes of hosts that leave",
     "node-labeler": "client certificate of the job that sets labels and taints of Nodes",
     "admin": "client certificate of the administrator, whose group a ClusterRoleBinding names",
+    "registry-server": "server certificate of the cluster's image registry on a host",
     "metrics-server": "server certificate of metrics-server, for the API server",
 }

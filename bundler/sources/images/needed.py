@@ -1,9 +1,9 @@
-"""Which images the nodes load."""
+"""Which images the nodes load, or pull from the cluster's registry."""
 
 from dataclasses import dataclass
 
 from bundler.cluster.inputs import Image
-from bundler.cluster.plan import ClusterPlan, images_of
+from bundler.cluster.plan import ClusterPlan, pulled_images_of
 from bundler.formats.image_references import Reference, parse_reference
 from bundler.formats.stored_images import StoredImage
 
@@ -17,7 +17,7 @@ Images = dict[tuple[str, str], StoredImage]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Needed:
-    """An image that nodes of that architecture load."""
+    """An image that nodes of that architecture use."""
 
     image: Image
     reference: Reference
@@ -31,6 +31,6 @@ def list_needed(plan: ClusterPlan) -> tuple[Needed, ...]:
             image=image, reference=parse_reference(image.ref), arch=node.arch.value
         )
         for node in plan.nodes
-        for image in images_of(plan, node)
+        for image in pulled_images_of(plan, node)
     }
     return tuple(found.values())

@@ -88,6 +88,8 @@ class Puller:
     def _find_manifest(self, wanted: WantedImage) -> tuple[str, ImageManifest]:
         """The digest that was served, and the manifest for the architecture."""
         served = wanted.digest or self._resolve(wanted)
+        if wanted.index:
+            self._ensure_document(wanted, wanted.index)
         content = self._ensure_document(wanted, served)
         media_type = media_type_of(content, wanted.label)
         if media_type in INDICES:
@@ -156,7 +158,7 @@ def list_cached(wanted: WantedImage, cache: Cache) -> tuple[Artifact, ...]:
     served = wanted.digest or read_ref(TAGS, wanted.reference.name, cache)
     if served is None:
         return ()
-    files = [_as_document(wanted, served)]
+    files = [_as_document(wanted, digest) for digest in (served, wanted.index) if digest]
     content = read_document(served, cache)
     if content is not None and media_type_of(content, wanted.label) in INDICES:
         chosen = choose_manifest(content, wanted.arch, wanted.reference.name)
@@ -259,12 +261,17 @@ def _assemble(wanted: WantedImage, served: str, manifest: ImageManifest, cache: 
         )
         for layer in manifest.layers
     )
-    documents = dict.fromkeys((served, manifest.descriptor.digest))
+    index = wanted.index or served
+    documents = dict.fromkeys((served, index, manifest.descriptor.digest))
     files = (
         *(_as_document(wanted, digest) for digest in documents),
         *_list_blobs(wanted, manifest),
     )
-    image = StoredImage(manifest=manifest, config=config, layers=layers)
+    has_index = index != manifest.descriptor.digest
+    image = StoredImage(
+        manifest=manifest, config=config, layers=layers,
+        index=_blob_path(index.partition(":")[2], cache).read_bytes() if has_index else b"",
+    )  # fmt: skip
     return Pulled(wanted=wanted, served=served, image=image, files=files)
 
 

@@ -20,6 +20,7 @@ class WantedImage:
     reference: Reference
     arch: str
     digest: str | None  # sha256:… of a manifest or an index
+    index: str | None = None  # sha256:… of the index, if it is needed too
 
     @property
     def label(self) -> str:
@@ -42,7 +43,8 @@ def list_wanted(plan: ClusterPlan, lock: Lock | None, path: Path) -> tuple[Wante
         elif lock and not entry:
             faults[reference.name] = f"{path}: {reference.name} ({arch}) is missing in the lock"
         digest = entry.digest if entry else reference.digest
-        wanted.append(WantedImage(reference=reference, arch=arch, digest=digest))
+        index = entry.index if entry and needed.image.where == "registry" else None
+        wanted.append(WantedImage(reference=reference, arch=arch, digest=digest, index=index))
     if faults:
         raise ArtifactError(
             "\n".join(faults.values()),

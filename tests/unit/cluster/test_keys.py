@@ -67,7 +67,13 @@ def test_a_key_that_resembles_none_is_an_error_with_the_top_keys() -> None:
 
 def test_type_default_and_allowed_values_come_from_the_schema() -> None:
     keys = {(key.path, key.variant): key for key in KEYS}
-    assert keys["nodes.roles", ""].allowed == ("etcd", "control-plane", "load-balancer", "worker")
+    assert keys["nodes.roles", ""].allowed == (
+        "etcd",
+        "control-plane",
+        "load-balancer",
+        "registry",
+        "worker",
+    )
     assert keys["nodes.roles", ""].default is None
     assert keys["etcd.backup.keep", ""].kind == "number from 1 to 1000"
     assert keys["etcd.backup.keep", ""].default == "8"

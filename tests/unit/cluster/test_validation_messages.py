@@ -41,7 +41,7 @@ def explain(directory: Path, line: str) -> list[str]:
     [
         ("nodes: [{name: One_, address: 192.0.2.1, roles: [etcd]}]", "nodes[0].name: must be a DNS label: lower-case letters, digits and '-', at most 63 characters"),
         ("nodes: [{name: a, address: 192.0.2.300, roles: [etcd]}]", "nodes[0].address: '192.0.2.300' is not a valid IPv4 address"),
-        ("nodes: [{name: a, address: 192.0.2.1, roles: [etcdd]}]", "nodes[0].roles[0]: must be 'etcd', 'control-plane', 'load-balancer' or 'worker', not 'etcdd'"),
+        ("nodes: [{name: a, address: 192.0.2.1, roles: [etcdd]}]", "nodes[0].roles[0]: must be 'etcd', 'control-plane', 'load-balancer', 'registry' or 'worker', not 'etcdd'"),
         ("nodes: []", "nodes: must not be empty"),
         ("nodes: [{name: 7, address: 192.0.2.1, roles: [etcd]}]", 'nodes[0].name: must be text, not 7: write "7", in quotes'),
         ("name: 1.10", "name: must be a DNS label: lower-case letters, digits and '-', at most 63 characters"),

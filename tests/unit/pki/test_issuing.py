@@ -55,6 +55,7 @@ def get(certificate, kind):
         ("node-labeler", "bundler:node-labeler", None, {CLIENT}),
         ("admin", "kubernetes-admin", "bundler:cluster-admins", {CLIENT}),
         ("flannel-etcd-client", "flannel-etcd-client:master1", None, {CLIENT}),
+        ("registry-server", "kube-registry:master1", None, {SERVER}),
         ("metrics-server", "metrics-server", None, {SERVER}),
     ],
 )
@@ -71,7 +72,7 @@ def test_each_certificate_has_its_name_and_no_more_usages_than_it_needs(
 
 
 def test_the_table_above_has_every_declared_certificate():
-    assert len(SPECS) == len(declarations.CERTIFICATES) == 18
+    assert len(SPECS) == len(declarations.CERTIFICATES) == 19
     assert {spec.ca for spec in declarations.CERTIFICATES} == {
         *declarations.CA_NAMES,
         declarations.FLANNEL_ETCD_CA,

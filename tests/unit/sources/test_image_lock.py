@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from support.descriptions import write_upstream
 from support.registries import MadeImage, Registry, make_layer, run_registry, sha256
+from support.small_builds import unpack
 from typer.testing import CliRunner
 
 from bundler.cache.store import Cache
@@ -95,6 +96,30 @@ def test_the_lock_has_the_manifest_of_the_architecture_and_the_index(
     strict = dataclasses.replace(inputs, strict=True)
     with pytest.raises(ArtifactError, match=r"pause:3.9 .*only seen on first use"):
         build(strict, inputs.description.parent / "dist")
+
+
+@pytest.mark.slow
+def test_the_index_of_an_image_for_the_clusters_registry_is_fetched_by_the_lock(
+    inputs: Inputs, registry: Registry, tmp_path: Path
+) -> None:
+    images = [make_image("web"), make_other_machine()]
+    index = registry.put("web", "1.0", *images)
+    moved = (
+        "registry: {nodes: [one]}\nimages: [{ref: 'registry.k8s.io/web:1.0', where: registry}]\n"
+    )
+    inputs.description.write_text(SITE + moved)
+    write_upstream(tmp_path, inputs.description)
+    update_lock(inputs, ())
+    other = dataclasses.replace(inputs, cache=Cache(tmp_path / "other"))
+    fetch(other)
+    build(dataclasses.replace(other, offline=True), tmp_path / "dist")
+    bundle = unpack(tmp_path / "dist/site-one.tar.gz", tmp_path / "unpacked")
+    rows = (bundle / "lib/registry.tsv").read_text().splitlines()
+    hexadecimal = index.removeprefix("sha256:")
+    assert f"tag\tregistry.k8s.io/web\t{hexadecimal}\t1.0" in rows
+    blobs = bundle / "rootfs/opt/k8s/images/blobs/sha256"
+    assert sha256((blobs / hexadecimal).read_bytes()) == index
+    assert "web" not in (bundle / "lib/images.tsv").read_text()
 
 
 @pytest.mark.parametrize("update", [PAUSE, "images", "all"])

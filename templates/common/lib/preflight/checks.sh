@@ -361,9 +361,19 @@ list_needed_space() {
         $4 in wanted { copies += $3 }
         END { if (sum) printf "%d /usr\n%d /var/lib/bundler\n", sum, copies / 1024 + 1 }' \
         "$work/packages" "$work/MANIFEST"
+    is_staged || [ ! -f "$here/lib/registry.tsv" ] || sum_registry_size
     is_staged || list_missing_images | while IFS='|' read -r _ ref _; do
         awk -F '\t' -v ref="$ref" -v path="${DATA_PATHS##* }" '$2 == ref { print $4, path }' "$here/lib/images.tsv"
     done
+}
+
+# "kilobytes path" of the blobs that the registry does not have yet.
+sum_registry_size() {
+    registry_blobs=$prefix$REGISTRY_STORAGE/docker/registry/v2/blobs/sha256
+    while IFS='	' read -r kind _ digest size; do
+        [ "$kind" != blob ] || [ -f "$registry_blobs/${digest%"${digest#??}"}/$digest/data" ] ||
+            printf '%d %s\n' "$((size / 1024 + 1))" "$REGISTRY_STORAGE"
+    done <"$here/lib/registry.tsv"
 }
 
 # "kilobytes path kept" of the generation that this bundle becomes, without the files that it shares with others.

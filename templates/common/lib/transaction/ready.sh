@@ -114,6 +114,31 @@ is_listening() {
 
 ready_kube_nginx() { ready_active "$1" && is_listening "${ENDPOINT##*:}"; }
 
+ready_kube_registry_nginx() { ready_active "$1" && is_listening "$REGISTRY_PORT"; }
+
+# The registry is ready when it has every image of the bundle. Copying may take longer than units: install.sh then waits on.
+ready_kube_registry() {
+    ready_active "$1" || return 1
+    seeded=$(cat "$prefix$REGISTRY_STORAGE/.bundler-complete" 2>/dev/null)
+    [ "$seeded" != "$(sha256sum <"$prefix/opt/k8s/bundle/lib/registry.tsv" | cut -d ' ' -f 1)" ] || return 0
+    if [ "$(unit_state kube-registry-seed.service)" = failed ]; then
+        echo "not all images of the bundle are in $REGISTRY_STORAGE: journalctl -u kube-registry-seed"
+        return 1
+    fi
+    echo "images of the bundle are being copied into $REGISTRY_STORAGE"
+    return 3
+}
+
+# seed_wait: the seconds that copying may take, at 20 MB a second.
+seed_wait() {
+    if [ -f "$prefix/opt/k8s/bundle/lib/registry.tsv" ]; then
+        awk -F '\t' '$1 == "blob" { bytes += $4 } END { print int(bytes / 20000000) + 60 }' \
+            "$prefix/opt/k8s/bundle/lib/registry.tsv"
+    else
+        echo 0
+    fi
+}
+
 # has_endpoint: whether an API server answers at the address that every client uses.
 has_endpoint() {
     host=${ENDPOINT#https://}

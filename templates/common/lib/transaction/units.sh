@@ -116,9 +116,9 @@ wait_until_ready() {
     report_unready_units
 }
 
-# Add-ons have time limits of their own, if nothing else is wrong.
+# Add-ons and the registry have time limits of their own, if nothing else is wrong.
 is_working_on() {
-    [ "$busy" = yes ] && [ "$waited" -lt $((wait_limit + ${ADDONS_WAIT:-0})) ] && ! grep -q '^FAILED' "$work/reasons"
+    [ "$busy" = yes ] && [ "$waited" -lt $((wait_limit + ${ADDONS_WAIT:-0} + $(seed_wait))) ] && ! grep -q '^FAILED' "$work/reasons"
 }
 
 # If all units were ready before, stop waiting when a unit restarts again and again. systemd counts from the last
