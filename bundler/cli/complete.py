@@ -70,6 +70,10 @@ def _list_nodes(ctx: typer.Context) -> Iterator[str]:
         yield from (str(node["name"]) for node in data["nodes"] if "name" in node)
 
 
+def _list_addons(ctx: typer.Context) -> Iterator[str]:
+    yield from (addon.name for addon in _load(ctx).addons)
+
+
 def _list_workers(ctx: typer.Context) -> Iterator[str]:
     from bundler.cluster.plan import worker_names  # noqa: PLC0415
 
@@ -153,6 +157,7 @@ def _list_node_prefixes(ctx: typer.Context) -> Iterator[str]:
 
 
 complete_node = _complete(_list_nodes)
+complete_addon = _complete(_list_addons)
 complete_worker = _complete(_list_workers)
 complete_node_value = _complete(_list_node_prefixes)
 complete_certificate = _complete(_list_certificates)
