@@ -83,12 +83,16 @@ def _describe(built: AddonBundles, name: str) -> list[str]:
     lines = []
     for change in built.changes:
         words = [f"add-on {name}"] if change.files else []
-        words += [f"{len(change.images)} images come or change"] if change.images else []
+        words += [_count(len(change.images))] if change.images else []
         words += [f"{image} goes" for image in change.images_removed]
         lines.append(f"  {change.node}: {', '.join(words)}")
     if built.unchanged:
         lines.append(f"  no bundle for {', '.join(built.unchanged)}: nothing of it changes there")
     return lines
+
+
+def _count(images: int) -> str:
+    return f"{images} image{'' if images == 1 else 's'} to load"
 
 
 def _as_data(built: AddonBundles) -> dict[str, Value]:

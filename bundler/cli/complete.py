@@ -71,7 +71,11 @@ def _list_nodes(ctx: typer.Context) -> Iterator[str]:
 
 
 def _list_addons(ctx: typer.Context) -> Iterator[str]:
-    yield from (addon.name for addon in _load(ctx).addons)
+    """List the add-ons, without reading their manifests and charts."""
+    from bundler.formats.bounded_yaml import decode, read_bytes, read_document  # noqa: PLC0415
+
+    data = read_document(decode(read_bytes(_config_of(ctx)))).data
+    yield from (str(addon["name"]) for addon in data.get("addons", ()) if "name" in addon)
 
 
 def _list_workers(ctx: typer.Context) -> Iterator[str]:
