@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from support.addon_builds import make_addon_site
+from support.addon_builds import AddonSite, make_addon_site
 from support.fake_host import make_host
 from support.generation_site import WENT_BACK, Site, patch_install_script
 from support.shells import Sh, write_program
@@ -25,25 +25,43 @@ WEB = "etc/kubernetes/site-addons/web/5-objects.yaml"
 IMAGE = "opt/k8s/images/docker.io_team_app_1.0/index.json"
 
 
-ANY_PROGRAM = ("--skip-preflight", "programs")
-"""The programs of the small site are text."""
+ANY_HOST = ("--skip-preflight", "programs", "--skip-preflight", "requirements")
+"""The programs of the small site are text, and its Kubernetes wants a newer host than some here."""
 
 
 @pytest.fixture(scope="session")
-def dists(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """dist → web: the add-on comes with an image. full: everything, from the same cluster.yaml."""
+def built(tmp_path_factory: pytest.TempPathFactory) -> AddonSite:
+    """dist → web: the add-on comes with an image."""
     site = make_addon_site(tmp_path_factory.mktemp("site"))
-    key = site.directory / "release.key"
-    generate_key(key)
-    dist = site.build("dist", sign=key)
+    generate_key(site.directory / "release.key")
+    site.build("dist", sign=site.directory / "release.key")
     site.set_addons(web="team/app:1.0")
-    for name, layout in (("web", Layout.FULL), ("split", Layout.SPLIT)):
-        addon_bundles.build(
-            site.inputs, "web", site.directory / name, signing_key=key,
-            media=Media(since=(str(dist),), layout=layout),
-        )  # fmt: skip
-    site.build("full", sign=key)
-    return site.directory
+    bundle_web(site, "web", Layout.FULL)
+    return site
+
+
+def bundle_web(site: AddonSite, output: str, layout: Layout) -> Path:
+    addon_bundles.build(
+        site.inputs, "web", site.directory / output, signing_key=site.directory / "release.key",
+        media=Media(since=(f"{site.directory}/dist",), layout=layout),
+    )  # fmt: skip
+    return site.directory / output
+
+
+@pytest.fixture(scope="session")
+def dists(built: AddonSite) -> Path:
+    return built.directory
+
+
+@pytest.fixture(scope="session")
+def split(built: AddonSite) -> Path:
+    return bundle_web(built, "split", Layout.SPLIT)
+
+
+@pytest.fixture(scope="session")
+def full(built: AddonSite) -> str:
+    """Everything, from the same cluster.yaml."""
+    return built.build("full").name
 
 
 @dataclass
@@ -84,7 +102,9 @@ def staged(sh: Sh, dists: Path, tmp_path: Path) -> Staged:
 
 
 @pytest.mark.parametrize("node", ["one", "two"])
-def test_an_add_on_bundle_installs_what_the_next_full_bundle_has(staged: Staged, node: str) -> None:
+def test_an_add_on_bundle_installs_what_the_next_full_bundle_has(
+    staged: Staged, full: str, node: str
+) -> None:
     assert staged.install("dist", node)[0] == 0
     trust = ("--trust", staged.dists / "release.pub")
     code, said = staged.install("web", node, "--dry-run", *trust)
@@ -98,7 +118,7 @@ def test_an_add_on_bundle_installs_what_the_next_full_bundle_has(staged: Staged,
     assert (staged.root / WEB).exists() is (node == "one")
     after = staged.tree()
     assert staged.install("web", node) == (0, f"{node}: nothing to do\n")
-    assert staged.install("full", node) == (0, f"{node}: nothing to do\n")
+    assert staged.install(full, node) == (0, f"{node}: nothing to do\n")
     assert staged.tree() == after
 
 
@@ -112,8 +132,8 @@ def test_an_add_on_bundle_is_refused_where_other_bundles_are_installed(staged: S
     assert (code, "fix: take this node's complete bundle" in said) == (3, True)
 
 
-def test_workers_take_the_images_from_one_payload_file(staged: Staged) -> None:
-    (payload,) = (staged.dists / "split").glob("payload-*.tar")
+def test_workers_take_the_images_from_one_payload_file(staged: Staged, split: Path) -> None:
+    (payload,) = split.glob("payload-*.tar")
     assert staged.install("dist", "two")[0] == 0
     code, said = staged.install("split", "two")
     assert (code, f"fix: run install.sh --payload {payload.name}" in said) == (3, True)
@@ -123,7 +143,7 @@ def test_workers_take_the_images_from_one_payload_file(staged: Staged) -> None:
 
 
 def test_a_killed_add_on_bundle_is_completed_by_the_next_run(
-    staged: Staged, tmp_path: Path
+    staged: Staged, full: str, tmp_path: Path
 ) -> None:
     assert staged.install("dist", "one")[0] == 0
     count = tmp_path / "count"
@@ -136,7 +156,7 @@ def test_a_killed_add_on_bundle_is_completed_by_the_next_run(
     assert staged.install("web", "one", PATH=f"{tmp_path}/bin:{os.environ['PATH']}")[0] == -9
     assert staged.install("web", "one")[0] == 0
     assert (staged.root / WEB).is_file()
-    assert staged.install("full", "one") == (0, "one: nothing to do\n")
+    assert staged.install(full, "one") == (0, "one: nothing to do\n")
 
 
 def test_uninstall_removes_the_add_on_too(staged: Staged) -> None:
@@ -184,29 +204,29 @@ def rename_base(bundle: Path, identity: str) -> None:
 
 
 def test_an_add_on_bundle_is_a_generation_and_the_host_can_go_back(site: Site) -> None:
-    assert site.install(1, *ANY_PROGRAM).returncode == 0
+    assert site.install(1, *ANY_HOST).returncode == 0
     first = site.installed()
-    done = site.install(2, *ANY_PROGRAM)
+    done = site.install(2, *ANY_HOST)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (site.states(), site.current()) == ({"1": "healthy", "2": "healthy"}, "2")
     second = site.installed()
     assert IMAGE in second
     assert IMAGE not in first
     own = site.root / "opt/k8s/bundle/install.sh"
-    assert site.run(own, *ANY_PROGRAM).stdout == "two: nothing to do\n"
-    done = site.run(own, "--rollback", *ANY_PROGRAM)
+    assert site.run(own, *ANY_HOST).stdout == "two: nothing to do\n"
+    done = site.run(own, "--rollback", *ANY_HOST)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (site.installed(), site.current()) == (first, "1")
-    assert site.run(own, "--rollback", "2", *ANY_PROGRAM).returncode == 0
+    assert site.run(own, "--rollback", "2", *ANY_HOST).returncode == 0
     assert site.installed() == second
 
 
 def test_the_host_goes_back_from_an_add_on_bundle_that_is_not_healthy(site: Site) -> None:
-    assert site.install(1, *ANY_PROGRAM).returncode == 0
+    assert site.install(1, *ANY_HOST).returncode == 0
     first = site.installed()
     script = site.bundles[1] / "install.sh"
     script.write_text(script.read_text().replace("echo ready); }", "echo failed); }"))
     rewrite(site.bundles[1])
-    done = site.install(2, *ANY_PROGRAM)
+    done = site.install(2, *ANY_HOST)
     assert done.returncode == WENT_BACK, done.stdout + done.stderr
     assert (site.installed(), site.current()) == (first, "1")
