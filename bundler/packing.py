@@ -41,7 +41,12 @@ class Target:
     bases: Mapping[str, BundleManifest]  # node → the bundle that its host has
     earlier: tuple[BundleFront, ...]  # bundles in the output, and those that `since` names
     recipients: Recipients = field(default_factory=dict)  # of sealed bundles
+    only: frozenset[str] = frozenset()  # nodes that get a bundle; empty: all
     key: EllipticCurvePrivateKey | None = field(repr=False)
+
+    def list_nodes(self, plan: ClusterPlan) -> tuple[NodePlan, ...]:
+        """List the nodes that get a bundle."""
+        return tuple(node for node in plan.nodes if not self.only or node.name in self.only)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,21 +73,22 @@ def pack_bundles(
     identity: str | None = None
     written: tuple[Written, ...] = ()
     if media.layout is Layout.SPLIT:
-        large = _list_shared(plan, payloads, target.bases)
+        large = _list_shared(plan, payloads, target)
         identity, written = write_shared(large, output, media.split)
 
     def pack_node(node: NodePlan) -> tuple[tuple[Written, ...], Seal | None]:
         name = bundle_name(plan, node, media)
-        tree, seal = _make_carried_tree(trees, node, target, identity, seal_keys.get(node.name))
+        tree, seal = make_carried_tree(trees, node, target, identity, seal_keys.get(node.name))
         tarball = output / f"{name}.tar.gz"
         origins = [file.origin.partition("/")[0] for file in tree]
         log.detail(f"{name}: {len(origins)} files, overlays: {', '.join(sorted(set(origins)))}")
         return pack(tree, name, tarball, trees.mtime, split=media.split, mode=media.mode), seal
 
     seals = {}
-    packing = log.step(f"packing {len(plan.nodes)} bundles")
+    nodes = target.list_nodes(plan)
+    packing = log.step(f"packing {len(nodes)} bundles")
     with packing, ThreadPoolExecutor(PARALLEL_BUNDLES) as pool:
-        for node, (files, seal) in zip(plan.nodes, pool.map(pack_node, plan.nodes), strict=True):
+        for node, (files, seal) in zip(nodes, pool.map(pack_node, nodes), strict=True):
             written += files
             if seal:
                 seals[node.name] = seal
@@ -120,7 +126,7 @@ def estimate_space(plan: ClusterPlan, payloads: Payloads, target: Target) -> int
         carried = [file for file in files if not (is_split and is_shareable(file))]
         sizes.append(SMALL_FILES + _sum_segments(carried) + _sum_packages(plan, node, payloads))
     if is_split:
-        sizes.append(_sum_segments(_list_shared(plan, payloads, target.bases)))
+        sizes.append(_sum_segments(_list_shared(plan, payloads, target)))
     names = {f"{bundle_name(plan, node, target.media)}.tar.gz" for node in plan.nodes}
     found = (path for path in target.output.glob("*") if joined_name(path.name) in names)
     old = [path.stat().st_size for path in found]
@@ -140,7 +146,7 @@ def _sum_segments(files: Iterable[File]) -> int:
     return sum(segment.stat().st_size for segment in segments)
 
 
-def _make_carried_tree(
+def make_carried_tree(
     trees: Trees, node: NodePlan, target: Target, payload: str | None, seal_key: SealKey | None
 ) -> tuple[Tree, Seal | None]:
     """Make the tree that a node's tarball holds: sealed, arranged and signed."""
@@ -168,13 +174,11 @@ def bundle_name(plan: ClusterPlan, node: NodePlan, media: Media = DEFAULT_MEDIA)
     return f"{plan.name}-{node.name}{'.public' if media.public_only else ''}"
 
 
-def _list_shared(
-    plan: ClusterPlan, payloads: Payloads, bases: Mapping[str, BundleManifest]
-) -> Iterator[File]:
+def _list_shared(plan: ClusterPlan, payloads: Payloads, target: Target) -> Iterator[File]:
     """Yield the large files that at least one host does not have yet."""
-    for node in plan.nodes:
+    for node in target.list_nodes(plan):
         for file in list_payloads(plan, node, payloads):
-            if is_shareable(file) and not is_in_base(file, bases.get(node.name)):
+            if is_shareable(file) and not is_in_base(file, target.bases.get(node.name)):
                 yield file
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -33,6 +33,7 @@ from bundler.packing import (
     Trees,
     bundle_name,
     estimate_space,
+    make_carried_tree,
     pack_bundles,
 )
 from bundler.pki.cluster_pki import ensure_pki
@@ -95,11 +96,13 @@ def build_project(
     signing_key: Path | None = None,
     media: Media = DEFAULT_MEDIA,
     change_state: Callable[[], None] = lambda: None,
+    choose_nodes: Callable[[Iterator[tuple[str, Tree]]], frozenset[str]] | None = None,
 ) -> tuple[Written, ...]:
     """Write the tarball of every node and SHA256SUMS into `output`, signed if there is a key.
 
     `change_state` runs when everything that can fail has been checked and fetched, just before the
-    secrets are read.
+    secrets are read. `choose_nodes` sees what the tarball of each node would hold, and returns
+    the nodes that get one; if that is none, nothing is written.
     """
     key = load_signing_key(signing_key) if signing_key else None
     resolved = resolve(project)
@@ -120,6 +123,17 @@ def build_project(
             project = record_state(project, secrets.state_id)
             _note_earlier(target.earlier, secrets)
         trees = render_trees(project, resolved, payloads, secrets)
+        if choose_nodes:
+            chosen = choose_nodes(
+                (
+                    node.name,
+                    make_carried_tree(trees, node, target, None, seal_keys.get(node.name))[0],
+                )
+                for node in trees.plan.nodes
+            )
+            if not chosen:
+                return ()
+            target = replace(target, only=chosen)
         written = pack_bundles(trees, payloads, target, seal_keys)
     warn_about_first_uses(project, resolved)
     return written

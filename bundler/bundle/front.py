@@ -1,7 +1,7 @@
 """The first files of a bundle: its node, its manifest, and the state that it was made with."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -53,6 +53,20 @@ def read_unpacked_front(directory: Path) -> BundleFront:
     with explain_damage(directory):
         paths = (directory / name for name in (NODE_ENV, STATE_ENV, MANIFEST))
         return _make_front(directory, {p.name: p.read_bytes() for p in paths if p.is_file()})
+
+
+def read_small_files(path: Path, names: Collection[str]) -> Mapping[str, bytes]:
+    """Read small files of a bundle, packed or not; those that cannot be found are left out."""
+    with explain_damage(path):
+        if path.is_dir():
+            return {n: (path / n).read_bytes() for n in names if (path / n).is_file()}
+        found: dict[str, bytes] = {}
+        for name, _, content in read_tar_gz(path):
+            if name in names:
+                found[name] = read_text(content)
+            if len(found) == len(names):
+                break
+        return found
 
 
 def list_fronts(directory: Path, cluster: str) -> Iterator[BundleFront]:

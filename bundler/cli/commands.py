@@ -108,6 +108,19 @@ COMMANDS: dict[str, CommandRow | GroupRow] = {
             "bundler audit dist/ --vex dist.openvex.json",
         ),
     ),
+    "addon": GroupRow(
+        help="One add-on of cluster.yaml, for a cluster that exists.",
+        commands={
+            "bundle": CommandRow(
+                target="addon:bundle_command",
+                help="Bundle one add-on and its images for a cluster that exists.",
+                examples=(
+                    "bundler addon bundle web --since dist/ -o web/",
+                    "bundler addon bundle web --since dist/ -o web/ --layout split",
+                ),
+            ),
+        },
+    ),
     "diff": CommandRow(
         target="diff:diff_command",
         help="Show the differences between two bundles, or two directories of bundles.",
@@ -291,7 +304,7 @@ COMMANDS: dict[str, CommandRow | GroupRow] = {
 
 PANELS: dict[str, tuple[str, ...]] = {
     "Describe a cluster": ("init", "check", "show", "images", "explain", "schema", "versions"),
-    "Build": ("lock", "fetch", "build", "render", "keygen", "verify", "inspect"),
+    "Build": ("lock", "fetch", "build", "addon", "render", "keygen", "verify", "inspect"),
     "Compare": ("diff", "plan", "audit"),
     "Keys and access": ("certs", "admin", "tokens", "secrets", "seal", "state"),
     "More": ("cache", "help"),

@@ -70,6 +70,14 @@ def _list_nodes(ctx: typer.Context) -> Iterator[str]:
         yield from (str(node["name"]) for node in data["nodes"] if "name" in node)
 
 
+def _list_addons(ctx: typer.Context) -> Iterator[str]:
+    """List the add-ons, without reading their manifests and charts."""
+    from bundler.formats.bounded_yaml import decode, read_bytes, read_document  # noqa: PLC0415
+
+    data = read_document(decode(read_bytes(_config_of(ctx)))).data
+    yield from (str(addon["name"]) for addon in data.get("addons", ()) if "name" in addon)
+
+
 def _list_workers(ctx: typer.Context) -> Iterator[str]:
     from bundler.cluster.plan import worker_names  # noqa: PLC0415
 
@@ -153,6 +161,7 @@ def _list_node_prefixes(ctx: typer.Context) -> Iterator[str]:
 
 
 complete_node = _complete(_list_nodes)
+complete_addon = _complete(_list_addons)
 complete_worker = _complete(_list_workers)
 complete_node_value = _complete(_list_node_prefixes)
 complete_certificate = _complete(_list_certificates)

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from bundler import log
 
 VERSIONS = {
+    "addon-bundle": 1,
     "audit": 1,
     "build": 1,
     "cache-list": 1,

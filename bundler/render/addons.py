@@ -16,6 +16,7 @@ from bundler.files import SECRET_MODE
 from bundler.render.tree import File
 
 DIRECTORY = "rootfs/etc/kubernetes/site-addons"
+TABLE = f"{DIRECTORY}/addons.tsv"
 OBJECT_LIST = "objects.txt"
 HEADING = (
     "# The add-ons of cluster.yaml, in order: NAME NEEDS TIMEOUT PRUNE RECONCILE, separated by"
@@ -44,7 +45,7 @@ def make_addon_files(plan: ClusterPlan, node: NodePlan) -> Iterator[File]:
         for each in plan.addons
     )
     table = f"{HEADING}{rows}".encode()
-    yield File(path=f"{DIRECTORY}/addons.tsv", mode=0o644, content=table, origin="addons")
+    yield File(path=TABLE, mode=0o644, content=table, origin="addons")
     for each in plan.addons:
         yield from _make_files(each)
 

@@ -10,11 +10,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from bundler.bundle.front import NODE_ENV
 from bundler.bundle.inspect import BundleReport, inspect
 from bundler.catalog import list_versions
 from bundler.cluster.components import ETCD_STEPS, key_of, minor_of, row_for
 from bundler.cluster.schema import Role
 from bundler.errors import ConfigError, OutputError
+from bundler.formats.shell_settings import read_settings
 from bundler.render.bundle_manifest import ManifestEntry
 from bundler.render.site_files import NONE, SITE_FILES
 from bundler.state.state_id import SHOWN
@@ -99,10 +101,14 @@ def make_upgrade_plan(before: Path, after: Path, *, new_state: bool = False) -> 
     _check_versions([(old, new) for _, old, new in pairs if old and new])
     stages: dict[int, list[HostStep]] = {}
     leaving = []
-    for _, old, new in sorted(pairs, key=lambda pair: is_late(_roles_of(pair[2]))):
+    planned = _list_planned([new for _, _, new in pairs if new])
+    for _, old, new in sorted(pairs, key=lambda pair: is_late(_roles_of(pair[2] or pair[1]))):
         if not new:
             assert old is not None  # noqa: S101 - a pair has at least one
-            leaving.append(_describe(old, "leave"))
+            if old.facts["NODE"] in planned:
+                stages.setdefault(group_of(_roles_of(old)), []).append(_describe(old, "nothing"))
+            else:
+                leaving.append(_describe(old, "leave"))
             continue
         step = _compare(old, new) if old else _describe(new, "install")
         stages.setdefault(group_of(_roles_of(new)), []).append(step)
@@ -116,6 +122,13 @@ def make_upgrade_plan(before: Path, after: Path, *, new_state: bool = False) -> 
         node_labels=tuple(_list_node_labels(pairs)),
         addons=tuple(_list_addons(pairs)),
     )
+
+
+def _list_planned(reports: list[BundleReport]) -> frozenset[str]:
+    """List the nodes of the new cluster.yaml: an add-on bundle leaves out hosts that stay as is."""
+    texts = (report.texts.get(NODE_ENV, b"").decode() for report in reports)
+    rows = (row for text in texts for row in read_settings(text).get("NODES", "").split())
+    return frozenset(row.partition("|")[0] for row in rows)
 
 
 def _list_addons(

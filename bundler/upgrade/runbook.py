@@ -50,9 +50,15 @@ class RolloutGroup:
     nodes: tuple[NodePlan, ...]
 
 
-def make_groups(plan: ClusterPlan) -> tuple[RolloutGroup, ...]:
-    """Assign every node to the group of its roles; leave out empty groups."""
-    nodes = sorted(plan.nodes, key=lambda node: is_late(node.roles))
+def make_groups(plan: ClusterPlan, bundles: Collection[str]) -> tuple[RolloutGroup, ...]:
+    """Assign every node that has a bundle to the group of its roles; leave out empty groups.
+
+    `bundles` are the names of the tarballs.
+    """
+    nodes = sorted(
+        (node for node in plan.nodes if f"{plan.name}-{node.name}.tar.gz" in bundles),
+        key=lambda node: is_late(node.roles),
+    )
     groups = (
         RolloutGroup(
             title=title, how=how, nodes=tuple(n for n in nodes if group_of(n.roles) == index)
@@ -102,7 +108,7 @@ def make_runbook(
         compile_template(text)
         .render(
             plan=plan,
-            groups=make_groups(plan),
+            groups=make_groups(plan, files),
             files=files,
             payload=next((name for name in files if name.startswith("payload-")), ""),
             is_split=media.layout is Layout.SPLIT,

@@ -28,6 +28,7 @@ LINES = {
     "bundler seal renew m": {"master7"},
     "bundler certs renew pki/nodes/lynx": {"pki/nodes/lynx/kube-proxy"},
     "bundler versions cri-d": {"cri-dockerd"},
+    "bundler addon bundle li": {"lion"},
     "bundler build --layo": {"--layout"},
     "bundler build --layout s": {"split"},
     "bundler init --example prod": {"production"},
@@ -58,6 +59,8 @@ def site(shell: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
          "--worker", "lynx=192.0.2.21"],
         cwd=directory, check=True,
     )  # fmt: skip
+    with (directory / "cluster.yaml").open("a") as file:
+        file.write("addons: [{name: lion, manifests: not-read.yaml}]\n")
     script = subprocess.run(
         [BIN / "bundler"], env={"_BUNDLER_COMPLETE": f"source_{shell}", "PATH": "/usr/bin:/bin"},
         check=True, capture_output=True,
