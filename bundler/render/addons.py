@@ -1,6 +1,7 @@
 """The add-ons of cluster.yaml as files of the control planes, for kube-addons.service.
 
 /etc/kubernetes/site-addons/addons.tsv           NAME NEEDS TIMEOUT PRUNE RECONCILE, in order
+/etc/kubernetes/site-addons/verify.tsv           ADDON KIND NAMESPACE NAME CONDITION, for verify.sh
 /etc/kubernetes/site-addons/NAME/1-PART.yaml     the parts in order; those with secrets are 0600
 /etc/kubernetes/site-addons/NAME/objects.txt     the objects: what hosts wait for and delete
 /etc/kubernetes/site-addons/NAME/hooks/001.yaml  the hooks in order; those with secrets are 0600
@@ -27,6 +28,11 @@ OBJECTS = (
     " namespace of an object\n# without one is -. MARKS: wait until it is ready; keep it when it"
     " leaves the add-on, without prune: all; let it stay\n# always; hook: it is run, not applied.\n"
 )
+EXPECTED = (
+    "# The objects that verify.sh looks for: ADDON KIND[.GROUP] NAMESPACE NAME CONDITION, separated"
+    " by tabs. CONDITION is\n# what must be True in the object's status, or -. Kinds without a"
+    " namespace have one here that does not count.\n"
+)
 HOOKS = (
     "# The hooks of this add-on, in order: FILE EVENTS KIND[.GROUP] NAMESPACE NAME MARKS, separated"
     " by tabs. MARKS: delete\n# the earlier one before it is made; end: delete it when it has"
@@ -45,6 +51,11 @@ def make_addon_files(plan: ClusterPlan, node: NodePlan) -> Iterator[File]:
     )
     table = f"{HEADING}{rows}".encode()
     yield File(path=f"{DIRECTORY}/addons.tsv", mode=0o644, content=table, origin="addons")
+    if expected := "".join(
+        "\t".join((each.name, *row)) + "\n" for each in plan.addons for row in each.verify
+    ):
+        content = f"{EXPECTED}{expected}".encode()
+        yield File(path=f"{DIRECTORY}/verify.tsv", mode=0o644, content=content, origin="addons")
     for each in plan.addons:
         yield from _make_files(each)
 

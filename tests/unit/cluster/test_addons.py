@@ -130,22 +130,30 @@ def test_objects_that_bundler_itself_applies_are_refused(tmp_path: Path) -> None
     both = f"{service}---\n{reader}"
     assert read(tmp_path, both).addons.objects
     assert faults(tmp_path, both, more="metrics_server: {}\n") == [
-        "web/a.yaml:1:1: APIService/v1beta1.metrics.k8s.io: bundler makes it for `metrics_server`:"
-        " leave the object out of the add-on, or remove the key",
-        "web/a.yaml:6:1: ClusterRole/system:aggregated-metrics-reader: bundler makes it for"
-        " `metrics_server`: leave the object out of the add-on, or remove the key",
+        (
+            "web/a.yaml:1:1: APIService/v1beta1.metrics.k8s.io: bundler makes it for `metrics_server`:"
+            " leave the object out of the add-on, or remove the key"
+        ),
+        (
+            "web/a.yaml:6:1: ClusterRole/system:aggregated-metrics-reader: bundler makes it for"
+            " `metrics_server`: leave the object out of the add-on, or remove the key"
+        ),
     ]
     dns = item("Deployment", "apps/v1", "coredns") + "  namespace: kube-system\n"
     assert faults(tmp_path, dns) == [
-        "web/a.yaml:1:1: Deployment/kube-system/coredns: bundler makes it for `dns`: leave the"
-        " object out of the add-on, or set `dns: {provider: none}`",
+        (
+            "web/a.yaml:1:1: Deployment/kube-system/coredns: bundler makes it for `dns`: leave the"
+            " object out of the add-on, or set `dns: {provider: none}`"
+        ),
     ]
     gpu = item("RuntimeClass", "node.k8s.io/v1", "nvidia", handler="nvidia")
     handlers = "runtime: {handlers: {nvidia: {program: /usr/bin/nvidia-container-runtime}}}\n"
     assert read(tmp_path, gpu).addons.objects
     assert faults(tmp_path, gpu, more=handlers) == [
-        "web/a.yaml:1:1: RuntimeClass/nvidia: bundler makes it for `runtime.handlers`: leave the"
-        " object out of the add-on, or remove the key",
+        (
+            "web/a.yaml:1:1: RuntimeClass/nvidia: bundler makes it for `runtime.handlers`: leave the"
+            " object out of the add-on, or remove the key"
+        ),
     ]
 
 
@@ -317,6 +325,26 @@ def test_hosts_apply_parts_in_order_and_secrets_are_in_a_part_of_their_own(tmp_p
         "Namespace - shop keep",
     )  # fmt: skip
     assert "password" not in addon.parts["objects"]
+
+
+def test_hosts_get_a_table_of_what_verify_looks_for(tmp_path: Path) -> None:
+    keys = (
+        ", namespace: shop, verify: [{kind: CSIDriver, name: nfs.csi.k8s.io}, {kind:"
+        " Certificate.cert-manager.io, name: web, namespace: own, condition: Ready}]"
+    )
+    path = write(tmp_path, item("ConfigMap"), keys=keys)
+    project = load(Inputs(description=path, cache=Cache(tmp_path / "cache")))
+    files = {file.path: file for file in make_addon_files(project.plan, project.plan.nodes[0])}
+    table = files["rootfs/etc/kubernetes/site-addons/verify.tsv"]
+    assert table.mode == 0o644
+    assert [line.split("\t") for line in table.content.decode().splitlines()[2:]] == [
+        ["web", "CSIDriver", "shop", "nfs.csi.k8s.io", "-"],
+        ["web", "Certificate.cert-manager.io", "own", "web", "Ready"],
+    ]
+    path = write(tmp_path, item("ConfigMap"))
+    project = load(Inputs(description=path, cache=Cache(tmp_path / "cache")))
+    names = {file.path for file in make_addon_files(project.plan, project.plan.nodes[0])}
+    assert "rootfs/etc/kubernetes/site-addons/verify.tsv" not in names
 
 
 def test_pods_name_images_by_the_digest_of_the_lock_except_with_docker(tmp_path: Path) -> None:
