@@ -15,6 +15,7 @@ schema.py          bundler schema
 check.py           bundler check
 show.py            bundler show
 images.py          bundler images
+addon.py           bundler addon
 fetch.py           bundler fetch, bundler lock
 build.py           bundler build, bundler render
 keygen.py          bundler keygen

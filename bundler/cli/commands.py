@@ -131,6 +131,24 @@ COMMANDS: dict[str, CommandRow | GroupRow] = {
         help="List the versions that have built-in pins.",
         examples=("bundler versions", "bundler versions etcd"),
     ),
+    "addon": GroupRow(
+        help="Known add-ons: what to write into cluster.yaml for them.",
+        commands={
+            "list": CommandRow(
+                target="addon:list_command",
+                help="List add-ons that were rendered with bundler, and their versions.",
+                examples=("bundler addon list --kubernetes 1.36",),
+            ),
+            "show": CommandRow(
+                target="addon:show_command",
+                help="Print what to write into cluster.yaml for a known add-on.",
+                examples=(
+                    "bundler addon show cert-manager --kubernetes 1.36",
+                    "bundler addon show kube-prometheus --json",
+                ),
+            ),
+        },
+    ),
     "certs": GroupRow(
         help="Certificates: list, check, renew and rotate them, or have an external CA sign them.",
         commands={
@@ -290,7 +308,16 @@ COMMANDS: dict[str, CommandRow | GroupRow] = {
 }
 
 PANELS: dict[str, tuple[str, ...]] = {
-    "Describe a cluster": ("init", "check", "show", "images", "explain", "schema", "versions"),
+    "Describe a cluster": (
+        "init",
+        "check",
+        "show",
+        "images",
+        "explain",
+        "schema",
+        "versions",
+        "addon",
+    ),
     "Build": ("lock", "fetch", "build", "render", "keygen", "verify", "inspect"),
     "Compare": ("diff", "plan", "audit"),
     "Keys and access": ("certs", "admin", "tokens", "secrets", "seal", "state"),

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from bundler import log
 
 VERSIONS = {
+    "addon-list": 1,
+    "addon-show": 1,
     "audit": 1,
     "build": 1,
     "cache-list": 1,
