@@ -11,6 +11,8 @@ accepted-flags.tsv    flags of the real programs, by minor (bundler/cluster/acce
 accepted-fields.tsv   configuration fields of the real programs: the same
 deprecated-flags.tsv  flags that upstream has deprecated: the same
 feature-gates.tsv     feature gates of Kubernetes: the same
+known-addons.yaml     add-ons that were tried (bundler/cluster/known_addons.py)
+known-addon-images.tsv  the images of each of their releases
 apis.tsv              kinds of the Kubernetes API, with group and version: the same
 key-settings.tsv      what keys of cluster.yaml set (bundler/cluster/extra_checks.py)
 cis.tsv               checks of the CIS benchmark and the STIG (bundler/cluster/cis.py)

@@ -15,6 +15,8 @@ schema.py          bundler schema
 check.py           bundler check
 show.py            bundler show
 images.py          bundler images
+known_addons.py    bundler addon list, show
+addon_bundle.py    bundler addon bundle
 fetch.py           bundler fetch, bundler lock
 build.py           bundler build, bundler render
 keygen.py          bundler keygen

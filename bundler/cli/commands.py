@@ -108,19 +108,6 @@ COMMANDS: dict[str, CommandRow | GroupRow] = {
             "bundler audit dist/ --vex dist.openvex.json",
         ),
     ),
-    "addon": GroupRow(
-        help="One add-on of cluster.yaml, for a cluster that exists.",
-        commands={
-            "bundle": CommandRow(
-                target="addon:bundle_command",
-                help="Bundle one add-on and its images for a cluster that exists.",
-                examples=(
-                    "bundler addon bundle web --since dist/ -o web/",
-                    "bundler addon bundle web --since dist/ -o web/ --layout split",
-                ),
-            ),
-        },
-    ),
     "diff": CommandRow(
         target="diff:diff_command",
         help="Show the differences between two bundles, or two directories of bundles.",
@@ -143,6 +130,32 @@ COMMANDS: dict[str, CommandRow | GroupRow] = {
         target="versions:versions_command",
         help="List the versions that have built-in pins.",
         examples=("bundler versions", "bundler versions etcd"),
+    ),
+    "addon": GroupRow(
+        help="Add-ons: known ones, and bundles with one for a cluster that exists.",
+        commands={
+            "list": CommandRow(
+                target="known_addons:list_command",
+                help="List add-ons that were rendered with bundler, and their versions.",
+                examples=("bundler addon list --kubernetes 1.36",),
+            ),
+            "show": CommandRow(
+                target="known_addons:show_command",
+                help="Print what to write into cluster.yaml for a known add-on.",
+                examples=(
+                    "bundler addon show cert-manager --kubernetes 1.36",
+                    "bundler addon show kube-prometheus --json",
+                ),
+            ),
+            "bundle": CommandRow(
+                target="addon_bundle:bundle_command",
+                help="Bundle one add-on and its images for a cluster that exists.",
+                examples=(
+                    "bundler addon bundle web --since dist/ -o web/",
+                    "bundler addon bundle web --since dist/ -o web/ --layout split",
+                ),
+            ),
+        },
     ),
     "certs": GroupRow(
         help="Certificates: list, check, renew and rotate them, or have an external CA sign them.",

@@ -11,6 +11,8 @@ from bundler import log
 
 VERSIONS = {
     "addon-bundle": 1,
+    "addon-list": 1,
+    "addon-show": 1,
     "audit": 1,
     "build": 1,
     "cache-list": 1,

@@ -47,3 +47,4 @@ class PlannedAddon:
     objects: tuple[str, ...]  # `KIND[.GROUP] NAMESPACE NAME MARKS`, in the order of deletion
     hooks: tuple[PlannedHook, ...] = ()  # in order
     sources: tuple[AddonSource, ...] = ()
+    verify: tuple[tuple[str, str, str, str], ...] = ()  # kind, namespace, name, condition or -

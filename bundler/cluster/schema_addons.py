@@ -64,6 +64,17 @@ ObjectTitle = Annotated[
     Field(pattern=r"^[A-Z][A-Za-z0-9]*(/[A-Za-z0-9][-A-Za-z0-9._:]{0,252}){1,2}$"),
     Kind("KIND/NAMESPACE/NAME"),
 ]
+KindWithGroup = Annotated[
+    str,
+    Field(pattern=r"^[A-Z][A-Za-z0-9]{0,62}(\.[a-z0-9][-a-z0-9.]{0,252})?$"),
+    Kind("KIND or KIND.GROUP"),
+]
+ObjectName = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9][-A-Za-z0-9._:@+~]{0,252}$"), Kind("name of an object")
+]
+ConditionType = Annotated[
+    str, Field(pattern=r"^[A-Za-z][-A-Za-z0-9._/]{0,315}$"), Kind("type of a condition")
+]
 ChartVersion = Annotated[str, BeforeValidator(_check_chart_version), Kind("version")]
 
 
@@ -134,6 +145,25 @@ class Chart(Model):
         return f"{(self.repo or '').rstrip('/')}/{self.name}" if self.repo else ""
 
 
+class Expected(Model):
+    """An object that verify.sh looks for, and the condition that it must have."""
+
+    kind: KindWithGroup = Field(
+        description="The kind, with its API group if it is no kind of Kubernetes itself."
+        " Example: `Certificate.cert-manager.io`."
+    )
+    name: ObjectName = Field(description="The name of the object. Example: `nfs.csi.k8s.io`.")
+    namespace: DnsLabel | None = Field(
+        default=None,
+        description="Its namespace. Default: the add-on's; kinds without a namespace need none.",
+    )
+    condition: ConditionType | None = Field(
+        default=None,
+        description="The condition in its status that must be True. Default: it must exist."
+        " Example: `Available`.",
+    )
+
+
 class Addon(Model):
     """Objects of the Kubernetes API that the control planes apply, and the images in them."""
 
@@ -183,6 +213,13 @@ class Addon(Model):
         description="Whether control planes look every 10 minutes for objects that somebody changed"
         " or deleted, and apply the add-on again. Default: they stay as they are, and verify.sh"
         " names them.",
+    )
+
+    verify: tuple[Expected, ...] = Field(
+        default=(),
+        description="Objects that verify.sh looks for when the add-on is ready: those that its"
+        " programs make, or whose state says that it works."
+        " Example: `[{kind: CSIDriver, name: nfs.csi.k8s.io}]`.",
     )
 
     @model_validator(mode="after")

@@ -1,6 +1,7 @@
 """The add-ons of cluster.yaml as files of the control planes, for kube-addons.service.
 
 /etc/kubernetes/site-addons/addons.tsv           NAME NEEDS TIMEOUT PRUNE RECONCILE, in order
+/etc/kubernetes/site-addons/verify.tsv           ADDON KIND NAMESPACE NAME CONDITION, for verify.sh
 /etc/kubernetes/site-addons/NAME/1-PART.yaml     the parts in order; those with secrets are 0600
 /etc/kubernetes/site-addons/NAME/objects.txt     the objects: what hosts wait for and delete
 /etc/kubernetes/site-addons/NAME/hooks/001.yaml  the hooks in order; those with secrets are 0600
@@ -17,6 +18,7 @@ from bundler.render.tree import File
 
 DIRECTORY = "rootfs/etc/kubernetes/site-addons"
 TABLE = f"{DIRECTORY}/addons.tsv"
+VERIFY_TABLE = f"{DIRECTORY}/verify.tsv"
 OBJECT_LIST = "objects.txt"
 HEADING = (
     "# The add-ons of cluster.yaml, in order: NAME NEEDS TIMEOUT PRUNE RECONCILE, separated by"
@@ -27,6 +29,11 @@ OBJECTS = (
     "# The objects of this add-on, in the order of deletion: KIND[.GROUP] NAMESPACE NAME MARKS. The"
     " namespace of an object\n# without one is -. MARKS: wait until it is ready; keep it when it"
     " leaves the add-on, without prune: all; let it stay\n# always; hook: it is run, not applied.\n"
+)
+EXPECTED = (
+    "# The objects that verify.sh looks for: ADDON KIND[.GROUP] NAMESPACE NAME CONDITION, separated"
+    " by tabs. CONDITION is\n# what must be True in the object's status, or -. Kinds without a"
+    " namespace have one here that does not count.\n"
 )
 HOOKS = (
     "# The hooks of this add-on, in order: FILE EVENTS KIND[.GROUP] NAMESPACE NAME MARKS, separated"
@@ -46,6 +53,11 @@ def make_addon_files(plan: ClusterPlan, node: NodePlan) -> Iterator[File]:
     )
     table = f"{HEADING}{rows}".encode()
     yield File(path=TABLE, mode=0o644, content=table, origin="addons")
+    if expected := "".join(
+        "\t".join((each.name, *row)) + "\n" for each in plan.addons for row in each.verify
+    ):
+        content = f"{EXPECTED}{expected}".encode()
+        yield File(path=VERIFY_TABLE, mode=0o644, content=content, origin="addons")
     for each in plan.addons:
         yield from _make_files(each)
 

@@ -13,7 +13,7 @@ from bundler.cluster.addons.proof import ImageUse, Proof
 from bundler.cluster.schema import Cluster
 from bundler.formats.image_references import full_name, parse_reference
 from bundler.formats.shell_settings import read_settings
-from bundler.render.addons import DIRECTORY, TABLE
+from bundler.render.addons import DIRECTORY, TABLE, VERIFY_TABLE
 from bundler.render.bundle_manifest import parse_manifest
 from bundler.render.images import BLOBS, LIST, directory_name
 from bundler.render.images import DIRECTORY as IMAGES
@@ -88,7 +88,7 @@ def compare_node(
     ours = {entry.path: entry for entry in base.manifest.list_contents()}
     theirs = {entry.path: entry for entry in manifest.list_contents()}
     changed = [path for path in sorted(ours | theirs) if ours.get(path) != theirs.get(path)]
-    wanted = {TABLE, LIST, *SETTINGS}.intersection(changed, ours)
+    wanted = {LIST, *COMPARED}.intersection(changed, ours)
     before = read_small_files(base.path, wanted) if wanted and base.node else {}
     own = f"{DIRECTORY}/{addon}/"
     old_images, new_images = (_list_directories(paths) for paths in (ours, theirs))
@@ -99,10 +99,11 @@ def compare_node(
             return ""
         if path.startswith(f"{IMAGES}/"):
             return _explain_image(path, images, ours, new_images)
-        if path in COMPARED and path in ours and path in theirs:
-            if path not in before:
+        if path in COMPARED:
+            if path in ours and path not in before:
                 return "differs, and a MANIFEST alone does not say in what: give the bundle itself"
-            return COMPARED[path](path, before[path].decode(), _read(tree, path), addon)
+            new = _read(tree, path) if path in theirs else ""
+            return COMPARED[path](path, before.get(path, b"").decode(), new, addon)
         if path not in theirs:
             return "is gone"
         return "has other content" if path in ours else "is new"
@@ -114,7 +115,7 @@ def compare_node(
     names = dict(_read_names(before.get(LIST, b"").decode()))
     return AddonChange(
         node=node,
-        files=sum(path.startswith(own) for path in changed) + changed.count(TABLE),
+        files=sum(path.startswith((own, TABLE, VERIFY_TABLE)) for path in changed),
         images=tuple(images.references.get(each, each) for each in sorted(touched & new_images)),
         images_removed=tuple(names.get(name, name) for name in sorted(old_images - new_images)),
         has_new_tokens=not TOKENS.isdisjoint(changed),
@@ -162,7 +163,7 @@ def _compare_tables(path: str, before: str, after: str, addon: str) -> str:
     """Say that rows of other add-ons differ, in content or order."""
     del path
     old, new = (
-        [line for line in text.splitlines() if line.partition("\t")[0] != addon]
+        [line for line in text.splitlines() if line[:1] != "#" and line.partition("\t")[0] != addon]
         for text in (before, after)
     )
     return "" if old == new else "has other rows of other add-ons"
@@ -170,7 +171,7 @@ def _compare_tables(path: str, before: str, after: str, addon: str) -> str:
 
 COMPARED: Mapping[str, Callable[[str, str, str, str], str]] = {
     **dict.fromkeys(SETTINGS, _compare_settings),
-    TABLE: _compare_tables,
+    **dict.fromkeys((TABLE, VERIFY_TABLE), _compare_tables),
 }
 """Files that are compared by their content: path, before, after, add-on → what differs."""
 

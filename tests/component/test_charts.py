@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import stat
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +24,13 @@ from support.addon_site import (
 from support.charts import find_helm, make_files, pack_chart, write_folder, write_helm
 from support.descriptions import write_upstream
 from support.external_ca_cluster import find_programs
-from support.join_cluster import Client, run_control_plane
+from support.join_cluster import Build, Client, run_control_plane
+from support.known_addons import find_sources
+from support.paths import TEMPLATES
 from support.unit_users import IDS
 
 from bundler.cache.store import Cache
+from bundler.cluster.known_addons import list_known, make_keys
 from bundler.downloads import fetch
 from bundler.errors import ConfigError
 from bundler.progress import DownloadProgress
@@ -245,6 +249,59 @@ def test_a_chart_is_installed_and_upgraded_with_its_hook_each_time(site: Site) -
     apply(site.build())
     assert not exists(admin, "/apis/batch/v1/namespaces/web/jobs/web-migrate")
     assert exists(admin, "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/gadgets.example.com")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["local-path", "nvidia-device-plugin"])
+def test_a_known_add_on_is_applied_and_its_verify_is_compared(
+    site: Site, tmp_path: Path, name: str
+) -> None:
+    """Those that support the lab's Kubernetes 1.20; their charts are fetched by hand."""
+    (known,) = (each for each in list_known() if each.name == name)
+    release = known.find_release("1.20")
+    assert release
+    sources = find_sources(known, release)
+    made = make_keys(known, release)
+    site.builder.more |= {
+        key: value for key, value in made.items() if key not in {"addons", "images", "runtime"}
+    }
+    (addon,) = made["addons"]
+    keys = {
+        key: value
+        for key, value in addon.items()
+        if key in {"namespace", "set", "needs", "wait", "verify"}
+    }
+    build = site.build(**{name: (sources[name], keys)})
+    site.first.register("w1")
+    try:
+        apply(build, code=3)  # nothing runs its pods
+        (state,) = read_states(build).values()
+        assert state.partition(" ")[0] in {"applying", "waiting"}
+        assert compare_verify(build, name, tmp_path) == (
+            [] if name == "local-path" else ["RuntimeClass"]
+        )
+    finally:
+        site.builder.more.pop("images_not_needed", None)
+        apply(site.build())
+    if name == "local-path":
+        assert compare_verify(build, name, tmp_path) == ["StorageClass"]
+
+
+def compare_verify(build: Build, name: str, directory: Path) -> list[str]:
+    """The kinds that verify.sh misses on the API server, with the real kubectl."""
+    script = directory / "verify.sh"
+    script.write_text(
+        f"""prefix={build.root("cp1")}
+. {TEMPLATES}/common/lib/verify/add-ons.sh
+kube() {{ kubectl --kubeconfig "$prefix/etc/kubernetes/admin.kubeconfig" "$@"; }}
+list_unmet {name}
+"""
+    )
+    done = subprocess.run(
+        ["sh", script], env=build.environment("cp1"), capture_output=True, text=True, check=True
+    )
+    lines = done.stdout.splitlines()
+    assert all(" not found" in line or " is missing, not True" in line for line in lines), lines
+    return [line.split()[1] for line in lines]
 
 
 @pytest.mark.skipif(

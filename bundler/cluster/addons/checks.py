@@ -8,6 +8,7 @@ from bundler.cluster.addons.kinds import (
     NOT_STORED,
     OF_HOSTS,
     OF_TOOLS,
+    OWN_OBJECTS,
     group_of,
     list_apis,
     list_builtin_groups,
@@ -15,6 +16,7 @@ from bundler.cluster.addons.kinds import (
 )
 from bundler.cluster.addons.objects import Object
 from bundler.cluster.components import key_of
+from bundler.cluster.handlers import list_classes
 from bundler.cluster.problem import Problem, suggest
 from bundler.cluster.schema import Cluster
 
@@ -65,6 +67,21 @@ def check_objects(
         if (other := first.setdefault(each.identity, each)) is not each:
             of = f"add-on {other.addon}, " if other.addon != each.addon else ""
             text = f"{each.title} is already in {of}{other.locate()}: keep one"
+            yield each.addon, f"{each.describe()}: {text}"
+
+
+def check_own(objects: Sequence[Object], cluster: Cluster) -> Iterator[tuple[str, str]]:
+    """Add-on and text of each object that kube-apply.service makes too: they would take turns."""
+    keys = {
+        "dns": cluster.dns.provider == "coredns",
+        "metrics_server": bool(cluster.metrics_server),
+    }
+    own = {title: key for key, titles in OWN_OBJECTS.items() if keys[key] for title in titles}
+    own |= {f"RuntimeClass/{name}": "runtime.handlers" for name in list_classes(cluster)}
+    for each in objects:
+        if key := own.get(each.title):
+            fix = "set `dns: {provider: none}`" if key == "dns" else "remove the key"
+            text = f"bundler makes it for `{key}`: leave the object out of the add-on, or {fix}"
             yield each.addon, f"{each.describe()}: {text}"
 
 

@@ -62,6 +62,28 @@ OF_HOSTS = {
 }
 """Kinds that no manifest makes → why."""
 
+OWN_OBJECTS: Mapping[str, tuple[str, ...]] = {
+    "dns": (
+        "ServiceAccount/kube-system/coredns", "ClusterRole/system:coredns",
+        "ClusterRoleBinding/system:coredns", "ConfigMap/kube-system/coredns",
+        "Deployment/kube-system/coredns", "Service/kube-system/kube-dns",
+    ),
+    "metrics_server": (
+        "ServiceAccount/kube-system/metrics-server", "ClusterRole/system:aggregated-metrics-reader",
+        "ClusterRole/system:metrics-server", "ClusterRoleBinding/system:metrics-server",
+        "ClusterRoleBinding/metrics-server:system:auth-delegator",
+        "RoleBinding/kube-system/metrics-server-auth-reader",
+        "Secret/kube-system/metrics-server-serving",
+        "ConfigMap/kube-system/metrics-server-kubelet-ca", "Deployment/kube-system/metrics-server",
+        "Service/kube-system/metrics-server", "APIService/v1beta1.metrics.k8s.io",
+    ),
+}  # fmt: skip
+"""Key of cluster.yaml → the objects that kube-apply.service makes for it.
+
+Its other objects have names that begin with `bundler:`, which no add-on may use, except the
+RuntimeClasses of `runtime.handlers`, whose names the key has.
+"""
+
 OF_TOOLS = {
     "kustomize.config.k8s.io": "it configures kustomize: the folder needs the name"
     " kustomization.yaml for it",

@@ -9,7 +9,7 @@ from typing import Any
 from bundler.cluster.addons.hooks import sort_hooks, stays
 from bundler.cluster.addons.images import list_containers, list_image_volumes
 from bundler.cluster.addons.kinds import LAST, PARTS, WAITED_FOR, group_of
-from bundler.cluster.addons.objects import Object
+from bundler.cluster.addons.objects import DEFAULT, Object
 from bundler.cluster.planned_addons import (
     ORDER,
     SECRET,
@@ -114,6 +114,15 @@ def _plan(
         },
         objects=tuple(row for _, row in rows),
         hooks=tuple(_plan_hook(each, cluster, digests) for each in sort_hooks(objects)),
+        verify=tuple(
+            (
+                each.kind,
+                each.namespace or addon.namespace or DEFAULT,
+                each.name,
+                each.condition or "-",
+            )
+            for each in addon.verify
+        ),
     )
 
 

@@ -15,7 +15,12 @@ from bundler.cluster.addons.charts import (
     read_values,
     split_sources,
 )
-from bundler.cluster.addons.checks import check_names, check_namespaces, check_objects
+from bundler.cluster.addons.checks import (
+    check_names,
+    check_namespaces,
+    check_objects,
+    check_own,
+)
 from bundler.cluster.addons.hooks import sort_out_hooks
 from bundler.cluster.addons.images import Found, find_images
 from bundler.cluster.addons.manifests import Render, read_manifests, show_file
@@ -237,6 +242,7 @@ def _check(
     made = {namespace for _, namespace in list_made_namespaces(cluster, objects)}
     errors = (
         *check_objects(objects, find_scopes(objects), minor),
+        *check_own(objects, cluster),
         *_check_sizes(objects, minor),
     )
     for addon, text in errors:

@@ -1,5 +1,6 @@
 """Add-ons: what is refused at which line, which images are found where, and what hosts apply."""
 
+import re
 import stat
 import subprocess
 import textwrap
@@ -9,10 +10,12 @@ from typing import Any
 import pytest
 import yaml
 from support.json_shapes import read_shape
+from support.paths import TEMPLATES
 from typer.testing import CliRunner
 
 from bundler.cache.store import Cache
 from bundler.cli.app import app
+from bundler.cluster.addons.kinds import OWN_OBJECTS
 from bundler.cluster.addons.planned import plan_addons
 from bundler.cluster.addons.proof import Proof
 from bundler.cluster.loader import Loaded, load_cluster
@@ -118,6 +121,56 @@ def test_what_is_wrong_with_a_manifest_is_said_with_file_and_line(
     tmp_path: Path, text: str, fault: str
 ) -> None:
     assert faults(tmp_path, text) == [fault]
+
+
+def test_objects_that_bundler_itself_applies_are_refused(tmp_path: Path) -> None:
+    """kube-prometheus has the APIService of metrics-server: two writers would take turns."""
+    service = item("APIService", "apiregistration.k8s.io/v1", "v1beta1.metrics.k8s.io")
+    reader = item("ClusterRole", "rbac.authorization.k8s.io/v1", "system:aggregated-metrics-reader")
+    both = f"{service}---\n{reader}"
+    assert read(tmp_path, both).addons.objects
+    assert faults(tmp_path, both, more="metrics_server: {}\n") == [
+        (
+            "web/a.yaml:1:1: APIService/v1beta1.metrics.k8s.io: bundler makes it for `metrics_server`:"
+            " leave the object out of the add-on, or remove the key"
+        ),
+        (
+            "web/a.yaml:6:1: ClusterRole/system:aggregated-metrics-reader: bundler makes it for"
+            " `metrics_server`: leave the object out of the add-on, or remove the key"
+        ),
+    ]
+    dns = item("Deployment", "apps/v1", "coredns") + "  namespace: kube-system\n"
+    assert faults(tmp_path, dns) == [
+        (
+            "web/a.yaml:1:1: Deployment/kube-system/coredns: bundler makes it for `dns`: leave the"
+            " object out of the add-on, or set `dns: {provider: none}`"
+        ),
+    ]
+    gpu = item("RuntimeClass", "node.k8s.io/v1", "nvidia", handler="nvidia")
+    handlers = "runtime: {handlers: {nvidia: {program: /usr/bin/nvidia-container-runtime}}}\n"
+    assert read(tmp_path, gpu).addons.objects
+    assert faults(tmp_path, gpu, more=handlers) == [
+        (
+            "web/a.yaml:1:1: RuntimeClass/nvidia: bundler makes it for `runtime.handlers`: leave the"
+            " object out of the add-on, or remove the key"
+        ),
+    ]
+
+
+def test_the_table_of_bundlers_own_objects_has_those_of_its_templates() -> None:
+    folders = {"coredns": "dns", "metrics-server": "metrics_server"}
+    for overlay, key in folders.items():
+        (path,) = (TEMPLATES / overlay / "rootfs/etc/kubernetes/addons").iterdir()
+        titles = set()
+        for document in re.split("^---$", path.read_text(), flags=re.MULTILINE):
+            kind = re.search(r"^kind: (\S+)$", document, re.MULTILINE)
+            metadata = re.search(r"^metadata:\n((?:  .*\n)+)", document, re.MULTILINE)
+            assert kind
+            assert metadata
+            names = re.findall(r"^  (name|namespace): (\S+)$", metadata[1], re.MULTILINE)
+            words = (kind[1], dict(names).get("namespace"), dict(names)["name"])
+            titles.add("/".join(word for word in words if word))
+        assert titles == set(OWN_OBJECTS[key]), overlay
 
 
 def test_an_api_that_comes_later_is_named_with_the_one_to_use(tmp_path: Path) -> None:
@@ -272,6 +325,26 @@ def test_hosts_apply_parts_in_order_and_secrets_are_in_a_part_of_their_own(tmp_p
         "Namespace - shop keep",
     )  # fmt: skip
     assert "password" not in addon.parts["objects"]
+
+
+def test_hosts_get_a_table_of_what_verify_looks_for(tmp_path: Path) -> None:
+    keys = (
+        ", namespace: shop, verify: [{kind: CSIDriver, name: nfs.csi.k8s.io}, {kind:"
+        " Certificate.cert-manager.io, name: web, namespace: own, condition: Ready}]"
+    )
+    path = write(tmp_path, item("ConfigMap"), keys=keys)
+    project = load(Inputs(description=path, cache=Cache(tmp_path / "cache")))
+    files = {file.path: file for file in make_addon_files(project.plan, project.plan.nodes[0])}
+    table = files["rootfs/etc/kubernetes/site-addons/verify.tsv"]
+    assert table.mode == 0o644
+    assert [line.split("\t") for line in table.content.decode().splitlines()[2:]] == [
+        ["web", "CSIDriver", "shop", "nfs.csi.k8s.io", "-"],
+        ["web", "Certificate.cert-manager.io", "own", "web", "Ready"],
+    ]
+    path = write(tmp_path, item("ConfigMap"))
+    project = load(Inputs(description=path, cache=Cache(tmp_path / "cache")))
+    names = {file.path for file in make_addon_files(project.plan, project.plan.nodes[0])}
+    assert "rootfs/etc/kubernetes/site-addons/verify.tsv" not in names
 
 
 def test_pods_name_images_by_the_digest_of_the_lock_except_with_docker(tmp_path: Path) -> None:

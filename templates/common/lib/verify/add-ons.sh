@@ -42,13 +42,17 @@ check_metrics_server() {
 }
 
 check_addons() {
-    expect "every add-on of $prefix/etc/kubernetes/site-addons is ready, and its objects are as it has them"
+    expect "every add-on of $prefix/etc/kubernetes/site-addons is ready, its objects are as it has them, and" \
+        "those of its verify have their condition"
     conclude "$(
         for addon in $(list_site_addons); do
             state=$(kube -n kube-system get configmap "bundler-addon-$addon" \
                 -o 'jsonpath={.data.state}: {.data.reason}' 2>&1)
             case $state in
-                'ready: '*) list_drift "$addon" ;;
+                'ready: '*)
+                    list_drift "$addon"
+                    list_unmet "$addon"
+                    ;;
                 *) printf '%s: %s\n' "$addon" "$(printf '%s' "$state" | tail -n 1)" ;;
             esac
         done
@@ -74,4 +78,23 @@ list_drift() {
             *) printf '%s: kubectl diff: %s\n' "$1" "$(printf '%s' "$drift" | tail -n 1)" ;;
         esac
     done
+}
+
+# list_unmet ADDON: the objects of its `verify` that are missing, or whose condition is not True.
+list_unmet() {
+    [ -f "$prefix/etc/kubernetes/site-addons/verify.tsv" ] || return 0
+    # With the empty string awk compares text: as numbers, 10 and 1e1 are equal.
+    awk -F '\t' -v addon="$1" '$1 "" == addon "" { print $2, $3, $4, $5 }' \
+        "$prefix/etc/kubernetes/site-addons/verify.tsv" |
+        while read -r kind namespace name condition; do
+            status=$(kube -n "$namespace" get "$kind" "$name" \
+                -o "jsonpath={.status.conditions[?(@.type==\"$condition\")].status}" 2>&1 </dev/null) || {
+                printf '%s: %s %s: %s\n' "$1" "$kind" "$name" "$(printf '%s' "$status" | tail -n 1)"
+                continue
+            }
+            case $condition/$status in
+                -/* | */True) ;;
+                *) printf '%s: %s %s: %s is %s, not True\n' "$1" "$kind" "$name" "$condition" "${status:-missing}" ;;
+            esac
+        done
 }

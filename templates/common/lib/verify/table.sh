@@ -120,7 +120,7 @@ print_cluster_checks() {
 
 print_addon_checks() {
     row addons api add-ons \
-        "every add-on of cluster.yaml is ready, and nobody has changed or deleted its objects since" \
+        "every add-on of cluster.yaml is ready and unchanged, and the objects of its verify have their condition" \
         "journalctl -u kube-addons -n 50; $kubectl_line -n kube-system get configmap -l bundler/addon -o yaml"
 }
 
