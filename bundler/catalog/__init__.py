@@ -60,6 +60,7 @@ URLS = {
     "crictl": "https://github.com/kubernetes-sigs/cri-tools/releases/download/v{version}/crictl-v{version}-linux-{arch}.tar.gz",
     "cri-dockerd": "https://github.com/Mirantis/cri-dockerd/releases/download/v{version}/cri-dockerd-{version}.{arch}.tgz",
     "flanneld": "https://github.com/flannel-io/flannel/releases/download/v{version}/flanneld-{arch}",
+    "kube-router": "https://github.com/cloudnativelabs/kube-router/releases/download/v{version}/kube-router_{version}_linux_{arch}.tar.gz",
     "helm": "https://get.helm.sh/helm-v{version}-linux-{arch}.tar.gz",
     "flannel-cni-plugin": "https://github.com/flannel-io/cni-plugin/releases/download/v{version}/flannel-{arch}",
     "runc": "https://github.com/opencontainers/runc/releases/download/v{version}/runc.{arch}",
@@ -84,7 +85,8 @@ CHECKSUMS = {
 }
 """Component → algorithm and URL of the digest that upstream publishes next to the file.
 
-Docker, cri-dockerd and flannel publish none.
+Docker, cri-dockerd and flannel publish none; kube-router publishes a list whose name differs
+between versions.
 """
 
 BUILD_TOOLS = frozenset(("helm",))
