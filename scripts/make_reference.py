@@ -121,7 +121,7 @@ anything is changed: choose other numbers, free on all hosts, with `security.use
 exists with the right number is used as it is. `DESTDIR` stages files and creates no user.
 
 Not in the table, and root: kubelet, kube-proxy and container runtimes, which mount and configure
-networks; keepalived, which needs raw sockets and an address; flannel; a kms plugin, which is the
+networks; keepalived, which needs raw sockets and an address; flannel, kube-router and its guard; a kms plugin, which is the
 site's program (its group is kube-apiserver, which uses its socket); timers and kube-rotation, which
 run programs of the administrator.
 """

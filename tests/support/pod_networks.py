@@ -80,6 +80,8 @@ class Space:
             if process:
                 process.kill()
                 process.wait()
+                if process.stdout:
+                    process.stdout.close()
 
 
 @dataclass
