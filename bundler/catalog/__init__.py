@@ -92,6 +92,9 @@ between versions.
 BUILD_TOOLS = frozenset(("helm",))
 """Components that only the build runs: they are in no bundle and in no lock."""
 
+UNPINNED = frozenset(("kube-router",))
+"""Components without a pin: no public source but upstream's own page states their digests."""
+
 KUBERNETES_ARCHIVE = "kubernetes-server"
 COMPONENTS = tuple(URLS)
 MAX_SIZES = dict.fromkeys(COMPONENTS, 256 << 20) | {

@@ -47,7 +47,7 @@ class Flannel(Model):
 
 
 class NetworkPolicy(Model):
-    """What enforces NetworkPolicies: without an engine the API accepts them, and nothing happens."""
+    """What enforces NetworkPolicies; without an engine they have no effect."""
 
     engine: Literal["kube-router", "none"] = Field(
         default="none",

@@ -65,7 +65,8 @@ class Space:
         self.server = subprocess.Popen(
             [*self.inside, sys.executable, "-c", SERVER], stdout=subprocess.PIPE
         )
-        assert self.server.stdout and self.server.stdout.readline() == b"ready\n"
+        assert self.server.stdout
+        assert self.server.stdout.readline() == b"ready\n"
 
     def call(self, address: str, port: int, seconds: float = 0) -> "Call":
         """Connect once, or for some seconds again and again."""

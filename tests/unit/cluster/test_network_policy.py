@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from support.join_cluster import describe
 
 from bundler.cluster.checks import check_cluster
@@ -46,7 +45,11 @@ def test_a_policy_that_cannot_work_is_refused_with_what_to_do(
 
 
 def test_flannel_in_etcd_has_no_bridge_that_the_guard_knows() -> None:
-    network = {"plugin": "flannel", "flannel": {"store": "etcd"}, "policy": {"engine": "kube-router"}}
+    network = {
+        "plugin": "flannel",
+        "flannel": {"store": "etcd"},
+        "policy": {"engine": "kube-router"},
+    }
     (found,) = list_problems(network)
     assert "use `store: kubernetes` or `engine: none`" in found
 
