@@ -8,20 +8,20 @@
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export PATH
 
-is_on_host() { chroot /host /bin/sh -c "command -v $1" >/dev/null 2>&1; }
-run() {
-    if is_on_host "$1"; then chroot /host "$@"; else "$@"; fi
+host_has() { chroot /host /bin/sh -c "command -v $1" >/dev/null 2>&1; }
+call() {
+    if host_has "$1"; then chroot /host "$@"; else "$@"; fi
 }
 
 # answers ADDRESS:PORT: prints yes, no, or why it cannot be seen.
 answers() {
-    if is_on_host curl || command -v curl >/dev/null 2>&1; then
-        case $(run curl -s -o /dev/null --noproxy '*' -m 4 -w '%{http_code}' "http://$1/" 2>/dev/null) in
+    if host_has curl || command -v curl >/dev/null 2>&1; then
+        case $(call curl -s -o /dev/null --noproxy '*' -m 4 -w '%{http_code}' "http://$1/" 2>/dev/null) in
             000) echo no ;;
             *) echo yes ;;
         esac
-    elif is_on_host wget || command -v wget >/dev/null 2>&1; then
-        if run timeout 5 wget -q -T 4 -O /dev/null "http://$1/" >/dev/null 2>&1; then echo yes; else echo no; fi
+    elif host_has wget || command -v wget >/dev/null 2>&1; then
+        if call timeout 5 wget -q -T 4 -O /dev/null "http://$1/" >/dev/null 2>&1; then echo yes; else echo no; fi
     else
         echo "neither curl nor wget is installed on the host"
     fi
