@@ -102,7 +102,7 @@ class Site:
         spec = {"nodeName": node, "containers": [{"name": "web", "image": "web"}]}
         self.create(place, metadata={"name": name, "labels": {"app": name}}, spec=spec)
         status = {
-            "phase": "Running", "hostIP": host, "podIP": address, "podIPs": [{"ip": address}],
+            "phase": "Running", "hostIP": host, "podIP": address, "podIPs": [{"ip": address}], "hostIPs": [{"ip": host}],
         }  # fmt: skip
         answer = self.admin.send(
             "PATCH", f"{place}/{name}/status", {"status": status},
@@ -151,6 +151,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 def fill(site: Site) -> None:
     """Nodes, namespaces, policies, the rules of a Service as kube-proxy has them, then guard, kube-router and pods."""
+    run(
+        "ip", "address", "add", f"{site.node_address}/32", "dev", "lo"
+    )  # kube-router 2 looks for it
     for name, last in (("w1", 11), ("w2", 12)):
         address = {"type": "InternalIP", "address": f"{site.build.network}.{last}"}
         site.create("/api/v1/nodes", metadata={"name": name}, status={"addresses": [address]})

@@ -1,5 +1,5 @@
 # The check of NetworkPolicies: what one admits and what it does not, from clients on every worker.
-# needs: admin deadline here kubectl namespace server work
+# needs: admin here kubectl namespace server work
 # sets: nothing
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # verify.sh and its parts share their variables
 
