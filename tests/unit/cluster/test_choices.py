@@ -214,8 +214,9 @@ def test_flannel_acts_as_its_node_with_the_certificate_of_the_kubelet(
 def test_kube_router_and_its_guard_are_on_workers_and_its_rights_on_control_planes(
     trees: Callable[..., Path],
 ) -> None:
+    pin = f"artifacts: {{kube-router: {{sha256: {'a' * 64}}}}}"
     policy = "network: {policy: {engine: kube-router, default_deny: [payments, shop]}}"
-    root = trees(("dns: {provider: none}", f"dns: {{provider: none}}\n{policy}"))
+    root = trees(("dns: {provider: none}", f"dns: {{provider: none}}\n{policy}\n{pin}"))
     unit = (root / "two/rootfs/etc/systemd/system/kube-router.service").read_text()
     for flag in (
         "--run-router=false", "--run-service-proxy=false", "--run-firewall=true", "--health-port=0",

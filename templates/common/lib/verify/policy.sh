@@ -15,7 +15,7 @@ check_network_policy() {
         saw "$service"
         return 1
     }
-    # shellcheck disable=SC2046 # a list of words
+    # shellcheck disable=SC2046,SC2086 # lists of words
     conclude "$(for_each 4 probe_policy $(node_names worker))" \
         "$(count_nodes worker) workers: $(count_words $targets) pods and their Service, as the policy says"
 }
