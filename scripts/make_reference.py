@@ -121,9 +121,10 @@ anything is changed: choose other numbers, free on all hosts, with `security.use
 exists with the right number is used as it is. `DESTDIR` stages files and creates no user.
 
 Not in the table, and root: kubelet, kube-proxy and container runtimes, which mount and configure
-networks; keepalived, which needs raw sockets and an address; flannel; a kms plugin, which is the
-site's program (its group is kube-apiserver, which uses its socket); timers and kube-rotation, which
-run programs of the administrator.
+networks; keepalived, which needs raw sockets and an address; flannel; kube-router and
+kube-pod-guard, which write rules of iptables; a kms plugin, which is the site's program (its group
+is kube-apiserver, which uses its socket); timers and kube-rotation, which run programs of the
+administrator.
 """
 USERS_LEVELS = """`systemd-analyze security --offline=yes` of systemd 252: 10 is a unit
 without any limit. Before is the version of bundler in which all of them ran as root.

@@ -31,6 +31,9 @@ MODULES = {
     "crictl": ("sigs.k8s.io/cri-tools", "github.com/kubernetes-sigs/cri-tools"),
     "cri-dockerd": ("github.com/Mirantis/cri-dockerd",),
     "flanneld": ("github.com/flannel-io/flannel", "github.com/coreos/flannel"),
+    "kube-router": (
+        "github.com/cloudnativelabs/kube-router", "github.com/cloudnativelabs/kube-router/v2",
+    ),
     "coredns": ("github.com/coredns/coredns",),
     "metrics-server": ("sigs.k8s.io/metrics-server",),
 }  # fmt: skip

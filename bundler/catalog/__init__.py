@@ -62,6 +62,7 @@ URLS = {
     "crictl": "https://github.com/kubernetes-sigs/cri-tools/releases/download/v{version}/crictl-v{version}-linux-{arch}.tar.gz",
     "cri-dockerd": "https://github.com/Mirantis/cri-dockerd/releases/download/v{version}/cri-dockerd-{version}.{arch}.tgz",
     "flanneld": "https://github.com/flannel-io/flannel/releases/download/v{version}/flanneld-{arch}",
+    "kube-router": "https://github.com/cloudnativelabs/kube-router/releases/download/v{version}/kube-router_{version}_linux_{arch}.tar.gz",
     "helm": "https://get.helm.sh/helm-v{version}-linux-{arch}.tar.gz",
     "flannel-cni-plugin": "https://github.com/flannel-io/cni-plugin/releases/download/v{version}/flannel-{arch}",
     "registry": "https://github.com/distribution/distribution/releases/download/v{version}/registry_{version}_linux_{arch}.tar.gz",
@@ -87,11 +88,15 @@ CHECKSUMS = {
 }
 """Component → algorithm and URL of the digest that upstream publishes next to the file.
 
-Docker, cri-dockerd, distribution and flannel publish none in such a file.
+Docker, cri-dockerd, distribution and flannel publish none in such a file; kube-router publishes a
+list whose name differs between versions.
 """
 
 BUILD_TOOLS = frozenset(("helm",))
 """Components that only the build runs: they are in no bundle and in no lock."""
+
+UNPINNED = frozenset(("kube-router",))
+"""Components without a pin: no public source but upstream's own page states their digests."""
 
 KUBERNETES_ARCHIVE = "kubernetes-server"
 COMPONENTS = tuple(URLS)

@@ -32,7 +32,7 @@ def explain_command(
         typer.Option(
             "--version",
             help="Explain a component at this version: Kubernetes' version or minor (of etcd,"
-            " flanneld and cri-dockerd: their own).",
+            " flanneld, kube-router and cri-dockerd: their own).",
             autocompletion=complete_minor,
         ),
     ] = None,

@@ -10,6 +10,8 @@ from bundler.cluster.components import (
     COREDNS_NEEDS,
     DOCKER_SHIMS,
     EXTRA_COMPONENTS,
+    KUBE_ROUTER_NEEDS,
+    KUBE_ROUTERS,
     MINORS,
     PROXY_MODES,
     RUNTIMES,
@@ -46,6 +48,10 @@ OLDEST = {"docker": min(DOCKER_SHIMS, key=key_of), "etcd": min(SNAPSHOT_TOOLS, k
 """The first minors that bundler's tables have."""
 
 
+SYSTEM_NAMESPACES = frozenset({"kube-system"})
+"""Namespaces whose pods others cannot do without."""
+
+
 def check_cluster(cluster: Cluster) -> Iterator[Problem]:
     """Every problem of cluster.yaml that needs no other file, except for CA and key files."""
     yield from _check_versions(cluster)
@@ -54,6 +60,7 @@ def check_cluster(cluster: Cluster) -> Iterator[Problem]:
     if minor_of(cluster.kubernetes.version) in MINORS:
         yield from _check_proxy_mode(cluster)
         yield from _check_flannel(cluster)
+        yield from _check_kube_router(cluster)
         yield from _check_coredns(cluster)
         yield from _check_weak(cluster)
         yield from check_tls(cluster)
@@ -101,7 +108,7 @@ def _check_runtime(cluster: Cluster) -> Iterator[Problem]:
         yield from _check_span(RUNTIMES, runtime.engine, minor, where)
     if isinstance(runtime, Containerd):
         yield from _check_containerd(runtime, minor)
-    optional = {*RUNTIMES, "cri-dockerd", "flanneld"} - runtime_components(cluster)
+    optional = {*RUNTIMES, "cri-dockerd", "flanneld", "kube-router"} - runtime_components(cluster)
     for name in cluster.extra:
         if name in optional:
             yield Problem(
@@ -113,8 +120,9 @@ def _check_runtime(cluster: Cluster) -> Iterator[Problem]:
 def runtime_components(cluster: Cluster) -> set[str]:
     """The optional components that the cluster runs, by their names under `extra`."""
     flannel = {"flanneld"} if cluster.network.plugin == "flannel" else set()
+    policy = {cluster.network.policy.engine} - {"none"}
     shim = isinstance(cluster.runtime, Docker) and cluster.runtime.cri_dockerd
-    return {cluster.runtime.engine} | ({"cri-dockerd"} if shim else set()) | flannel
+    return {cluster.runtime.engine} | ({"cri-dockerd"} if shim else set()) | flannel | policy
 
 
 def _check_span(
@@ -164,6 +172,34 @@ def _check_proxy_mode(cluster: Cluster) -> Iterator[Problem]:
     if mode := cluster.network.proxy_mode:
         minor = minor_of(cluster.kubernetes.version)
         yield from _check_span(PROXY_MODES, mode, minor, ("network", "proxy_mode"))
+
+
+def _check_kube_router(cluster: Cluster) -> Iterator[Problem]:
+    network, minor = cluster.network, minor_of(cluster.kubernetes.version)
+    policy, where = network.policy, ("network", "policy")
+    if policy.engine == "none":
+        for key in ("version", "default_deny"):
+            if getattr(policy, key):
+                text = "network.policy.engine is none: set `engine: kube-router` or remove this key"
+                yield Problem(path=(*where, key), text=text)
+        return
+    if network.plugin == "flannel" and network.flannel.store == "etcd":
+        text = (
+            "kube-router works with bridges of CNI, and flannel's store etcd uses dockerd's: use"
+            " `store: kubernetes` or `engine: none`"
+        )
+        yield Problem(path=(*where, "engine"), text=text)
+    needed = row_for(KUBE_ROUTER_NEEDS, minor_of(policy.version)) if policy.version else minor
+    if key_of(minor) < key_of(needed):
+        text = (
+            f"kube-router {policy.version} needs Kubernetes {needed} or newer: use"
+            f" {row_for(KUBE_ROUTERS, minor)}"
+        )
+        yield Problem(path=(*where, "version"), text=text)
+    for namespace in policy.default_deny:
+        if namespace in SYSTEM_NAMESPACES:
+            text = f"{namespace} has cluster DNS and metrics, which every pod uses: remove it"
+            yield Problem(path=(*where, "default_deny"), text=text)
 
 
 def _check_flannel(cluster: Cluster) -> Iterator[Problem]:

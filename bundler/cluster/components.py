@@ -29,6 +29,7 @@ EXTRA_COMPONENTS = {
     "kube-proxy": ExtraTarget(has_flags=True, has_config=True, per_host=True),
     "etcd": ExtraTarget(has_flags=True, has_config=False),
     "flanneld": ExtraTarget(has_flags=True, has_config=False, per_host=True),
+    "kube-router": ExtraTarget(has_flags=True, has_config=False, per_host=True),
     "docker": ExtraTarget(has_flags=False, has_config=True, per_host=True),
     "cri-dockerd": ExtraTarget(has_flags=True, has_config=False, per_host=True),
     "containerd": ExtraTarget(has_flags=False, has_config=True, per_host=True),
@@ -77,6 +78,16 @@ COREDNS_NEEDS = {"0.0": "1.14", "1.11": "1.21"}
 From 1.11 on it reads EndpointSlices of discovery.k8s.io/v1 only (coredns/coredns 6147): an API
 server before 1.21 has none, and CoreDNS never becomes ready.
 """
+
+KUBE_ROUTERS = {"1.14": "1.6.1", "1.21": "2.11.1"}
+"""First Kubernetes minor → kube-router.
+
+From 2.0 on it lists EndpointSlices of discovery.k8s.io/v1 when it starts (pkg/cmd/kube-router.go),
+and ends when an API server before 1.21 has none.
+"""
+
+KUBE_ROUTER_NEEDS = {"0.0": "1.14", "2.0": "1.21"}
+"""First kube-router minor → first Kubernetes minor that it works with."""
 
 PROXY_MODE_DEFAULTS = {"1.14": "ipvs", "1.33": "nftables"}
 DOCKER_SHIMS = {"17.03": "docker-shim-v1", "20.10": "docker-shim-v2"}
@@ -192,6 +203,7 @@ UNITS: tuple[Row, ...] = (
     ("cri-dockerd.service", Role.WORKER, "cri-dockerd"),
     ("containerd.service", Role.WORKER, "containerd"),
     ("flannel.service", Role.WORKER, "flannel-etcd"),  # the kubelet waits for it
+    ("kube-pod-guard.service", Role.WORKER, "kube-router"),  # before the first pod
     ("kubelet.service", Role.WORKER, None),
     (
         "flannel.service",
@@ -199,6 +211,7 @@ UNITS: tuple[Row, ...] = (
         "flannel-kubernetes",
     ),  # it waits for the kubelet's certificate
     ("kube-proxy.service", Role.WORKER, None),
+    ("kube-router.service", Role.WORKER, "kube-router"),
     ("kube-images.timer", Role.WORKER, None),
     ("kube-uncordon.path", Role.WORKER, None),
     ("kube-certs.timer", Role.ETCD, None),

@@ -13,6 +13,7 @@ from bundler.cluster.components import (
     API_PORT,
     CGROUP_DRIVERS,
     DOCKER_SHIMS,
+    KUBE_ROUTERS,
     PROXY_MODE_DEFAULTS,
     SNAPSHOT_TOOLS,
     minor_of,
@@ -134,6 +135,8 @@ def features_of(cluster: Cluster) -> frozenset[str]:
             network.plugin: True,
             store: store is not None,
             "cni": store != "flannel-etcd",  # flannel-etcd configures dockerd's bridge instead
+            network.policy.engine: network.policy.engine != "none",
+            "default-deny": bool(network.policy.default_deny),
             f"proxy-{choose_proxy_mode(cluster)}": True,
             balancer.kind if balancer else None: balancer is not None,
             "coredns": cluster.dns.provider == "coredns",
@@ -295,6 +298,13 @@ def choose_flannel(cluster: Cluster) -> str:
     return default_version("flanneld", minor_of(cluster.kubernetes.version))
 
 
+def choose_kube_router(cluster: Cluster) -> str:
+    """The version of cluster.yaml, or the default for the minor."""
+    return cluster.network.policy.version or row_for(
+        KUBE_ROUTERS, minor_of(cluster.kubernetes.version)
+    )
+
+
 def worker_names(cluster: Cluster) -> list[str]:
     """The nodes that need a pod subnet and a bootstrap token."""
     return [node.name for node in cluster.nodes if Role.WORKER in node.roles]
@@ -313,7 +323,8 @@ def kernel_modules(plan: ClusterPlan, node: NodePlan) -> tuple[str, ...]:
     ipvs = ("ip_vs", "ip_vs_rr", "ip_vs_wrr", "ip_vs_sh")
     wanted = ("br_netfilter", "overlay", "nf_conntrack")
     vxlan = ("vxlan",) if "flannel" in plan.features else ()
-    return wanted + (ipvs if "proxy-ipvs" in plan.features else ()) + vxlan
+    sets = ("ip_set", "ip_set_hash_ip", "xt_set") if "kube-router" in plan.features else ()
+    return wanted + (ipvs if "proxy-ipvs" in plan.features else ()) + vxlan + sets
 
 
 def virtual_router_id(plan: ClusterPlan) -> int:

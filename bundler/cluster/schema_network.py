@@ -7,6 +7,7 @@ from pydantic import Field
 
 from bundler.cluster.values import (
     Cidr,
+    DnsLabel,
     DnsName,
     HostPath,
     HostPort,
@@ -45,6 +46,27 @@ class Flannel(Model):
     )
 
 
+class NetworkPolicy(Model):
+    """What enforces NetworkPolicies; without an engine they have no effect."""
+
+    engine: Literal["kube-router", "none"] = Field(
+        default="none",
+        description="`kube-router`: its firewall runs as a systemd unit on every worker, and a new"
+        " pod has no network until its rules are there. `none`: NetworkPolicies have no effect.",
+    )
+    version: Version | None = Field(
+        default=None,
+        description="The version of kube-router. Default: 1.6.1, from Kubernetes 1.21 on 2.11.1."
+        " bundler has no digest of it: pin the file under `artifacts`.",
+    )
+    default_deny: tuple[DnsLabel, ...] = Field(
+        default=(),
+        description="Namespaces that get a NetworkPolicy `bundler-default-deny`: their pods may"
+        " send and receive only what other policies allow. A missing namespace is created."
+        " Example: `[payments]`.",
+    )
+
+
 class Network(Model):
     """Addresses inside the cluster, and how pods reach one another."""
 
@@ -55,6 +77,9 @@ class Network(Model):
     )
     flannel: Flannel = Field(
         default=Flannel(), description="Settings of flannel; only with `plugin: flannel`."
+    )
+    policy: NetworkPolicy = Field(
+        default=NetworkPolicy(), description="What enforces NetworkPolicies, if anything does."
     )
     pod_cidr: Cidr = Field(
         default=IPv4Network("10.200.0.0/16"),

@@ -19,6 +19,7 @@ from bundler.cluster.handlers import make_handlers
 from bundler.cluster.plan import (
     choose_etcd,
     choose_flannel,
+    choose_kube_router,
     features_of,
     runtime_versions,
 )
@@ -27,7 +28,7 @@ from bundler.cluster.values import FlagValue
 from bundler.errors import ConfigError
 from bundler.formats.bounded_yaml import read_document
 
-OWN_MINORS = frozenset({"etcd", "flanneld", "cri-dockerd", "docker"})
+OWN_MINORS = frozenset({"etcd", "flanneld", "kube-router", "cri-dockerd", "docker"})
 """Components whose rows have their own minors, not Kubernetes'."""
 
 TYPED = "| tojson }}"
@@ -84,6 +85,7 @@ def version_of(cluster: Cluster, component: str) -> str:
     own = {
         "etcd": choose_etcd(cluster),
         "flanneld": choose_flannel(cluster) if cluster.network.plugin == "flannel" else "0.11.0",
+        "kube-router": choose_kube_router(cluster),
         "coredns": cluster.dns.version or default_version("coredns", kubernetes),
         **runtime_versions(cluster),
     }

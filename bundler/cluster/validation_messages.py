@@ -45,6 +45,7 @@ SENTENCES: Mapping[str, Callable[[Found], str]] = {
 VERSIONS: Mapping[YamlPath, str] = {
     ("kubernetes", "version"): "kubernetes-server",
     ("network", "flannel", "version"): "flanneld",
+    ("network", "policy", "version"): "kube-router",
     ("runtime", "cri_dockerd"): "cri-dockerd",
 }
 """Key of a version → its component, where the key does not have the component's name."""

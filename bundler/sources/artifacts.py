@@ -20,7 +20,7 @@ from bundler.catalog import (
 )
 from bundler.cluster.components import minor_of
 from bundler.cluster.inputs import Pin
-from bundler.cluster.plan import ClusterPlan, choose_flannel, runtime_versions
+from bundler.cluster.plan import ClusterPlan, choose_flannel, choose_kube_router, runtime_versions
 from bundler.cluster.schema import Cluster
 from bundler.errors import ArtifactError
 from bundler.overlays.files import list_fetched
@@ -178,6 +178,7 @@ def _choose_versions(plan: ClusterPlan) -> dict[str, str]:
         "cni-plugins": default_version("cni-plugins", minor),
         "flanneld": choose_flannel(cluster),
         **({"registry": cluster.registry.version} if cluster.registry else {}),
+        "kube-router": choose_kube_router(cluster),
         **runtime_versions(cluster),
     }
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from cryptography import x509
 from support.ca import CertificateAuthority
 from support.expiring_certificates import make_pem
@@ -287,7 +288,7 @@ def test_without_an_image_the_checks_of_pods_fail_with_the_reason(ready: Run) ->
 def source(sh: Sh, tmp_path: Path, command: str) -> list[str]:
     """The output of a command that calls functions of verify.sh's parts."""
     parts_of_verify = COMMON.glob("lib/verify/*.sh")
-    paths = [COMMON / "lib/core/json.sh", *(p for p in parts_of_verify if p.name != "probe.sh")]
+    paths = [COMMON / "lib/core/json.sh", *(p for p in parts_of_verify if "probe" not in p.name)]
     parts = "".join(f". {path}\n" for path in paths)
     script = tmp_path / "script.sh"
     script.write_text(
@@ -320,6 +321,62 @@ def test_a_probe_check_passes_only_if_every_result_is_ok(
     (tmp_path / "probe.1e1").write_text("ping a ok\nping b ok\nend\n")
     code, *rest = source(sh, tmp_path, 'check_probes ping 2 pings; echo $?; cat "$results/c.seen"')
     assert (code, rest) == (("2", [seen]) if seen else ("0", ["4 pings from 2 workers"]))
+
+
+POLICY_PODS = "".join(
+    f"{app} {node} {app}-{node} Running 10.200.{number}.{last} ready\n"
+    for number, node in enumerate(("10", "1e1"))
+    for last, app in enumerate(("probe", "guarded", "admitted", "refused", "other-port"), start=1)
+)
+KUBERNETES = """
+namespace=verify kubectl=kubectl admin=admin server=server
+read_pods() { :; }
+kube() { echo 10.254.0.9; }
+timeout() {
+    while [ "$1" != probe ]; do shift; done
+    client=$2 wanted=$3
+    shift 3
+    for target; do
+        result=ok
+        case "$client $target" in LEAK) result="it answers, but the policy does not admit it" ;; esac
+        echo "$client $target $result"
+    done
+    echo end
+}
+check_network_policy; echo $?; cat "$results/c.seen"
+"""
+
+
+@pytest.mark.parametrize(
+    ("leak", "code", "seen"),
+    [
+        ("none", "0", "2 workers: 2 pods and their Service, as the policy says"),
+        ("'refused 10.200.1.2:80'", "1", "10 (refused) to 10.200.1.2:80: it answers, but"),
+        ("'probe 10.200.0.2:80'", "1", "1e1 (probe) to 10.200.0.2:80: it answers, but"),
+        ("'other-port 10.254.0.9:80'", "1", "10 (other-port) to 10.254.0.9:80: it answers"),
+    ],
+)
+def test_a_flow_that_is_not_as_the_policy_says_is_named(
+    sh: Sh, tmp_path: Path, leak: str, code: str, seen: str
+) -> None:
+    (tmp_path / "pods").write_text(POLICY_PODS)
+    found, *rest = source(sh, tmp_path, KUBERNETES.replace("LEAK", leak))
+    assert found == code
+    assert seen in "\n".join(rest)
+
+
+def test_clients_of_policies_and_the_policy_are_created_before_the_pods(
+    sh: Sh, tmp_path: Path
+) -> None:
+    command = "VERIFY_IMAGE=web:1 namespace=verify FEATURES=kube-router; print_workload_manifest"
+    text = "\n".join(source(sh, tmp_path, command))
+    found = [
+        (one["kind"], one["metadata"]["name"])
+        for one in yaml.safe_load_all(text)
+        if one is not None
+    ]
+    assert found.index(("NetworkPolicy", "guarded")) < found.index(("DaemonSet", "guarded"))
+    assert {("DaemonSet", name) for name in ("admitted", "refused", "other-port")} < set(found)
 
 
 UPGRADED = """\

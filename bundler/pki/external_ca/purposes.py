@@ -17,6 +17,7 @@ PURPOSES = {
     "controller-manager": "client certificate of the controller manager for the API",
     "scheduler": "client certificate of the scheduler for the API",
     "kube-proxy": "client certificate of a worker's kube-proxy for the API",
+    "kube-router": "client certificate of a worker's kube-router for the API",
     "csr-approver": "client certificate of the job that approves kubelet certificates",
     "node-remover": "client certificate of the job that deletes the Nodes of hosts that leave",
     "node-labeler": "client certificate of the job that sets labels and taints of Nodes",

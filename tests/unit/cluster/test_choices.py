@@ -103,6 +103,7 @@ MINOR = "version: 1.28.3"
         ([(RUNTIME, "etcd: {data_dir: relative}\n" + RUNTIME)], r"etcd.data_dir: must be an absolute path"),
         ([("dns: {provider: none}", "dns: {provider: none}\nextra: {containerd: {config: {plugins: {io.containerd.grpc.v1.cri: {containerd: {runtimes: {runc: {options: {SystemdCgroup: true}}}}}}}}}")], r"SystemdCgroup: bundler sets this itself"),
         ([("dns: {provider: none}", "dns: {provider: none}\nextra: {flanneld: {flags: {v: 5}}}")], r"the cluster does not use flanneld: remove this key"),
+        ([("dns: {provider: none}", "dns: {provider: none}\nextra: {kube-router: {flags: {v: 5}}}")], r"the cluster does not use kube-router: remove this key"),
     ],
     ids=lambda value: value[:40] if isinstance(value, str) else "",
 )  # fmt: skip
@@ -208,6 +209,50 @@ def test_flannel_acts_as_its_node_with_the_certificate_of_the_kubelet(
     assert f"ExecStartPre=/bin/sh -c 'until [ -f \"$$0\" ]; do sleep 1; done' {current}\n" in unit
     units = read_settings((root / "two/node.env").read_text())["UNITS"].split()
     assert units.index("kubelet.service") < units.index("flannel.service")
+
+
+def test_kube_router_and_its_guard_are_on_workers_and_its_rights_on_control_planes(
+    trees: Callable[..., Path],
+) -> None:
+    pin = f"artifacts: {{kube-router: {{sha256: {'a' * 64}}}}}"
+    policy = "network: {policy: {engine: kube-router, default_deny: [payments, shop]}}"
+    root = trees(("dns: {provider: none}", f"dns: {{provider: none}}\n{policy}\n{pin}"))
+    unit = (root / "two/rootfs/etc/systemd/system/kube-router.service").read_text()
+    for flag in (
+        "--run-router=false", "--run-service-proxy=false", "--run-firewall=true", "--health-port=0",
+        "--hostname-override=two", "--service-cluster-ip-range=10.254.0.0/16",
+    ):  # fmt: skip
+        assert f"    {flag}" in unit
+    units = read_settings((root / "two/node.env").read_text())["UNITS"].split()
+    assert units.index("kube-pod-guard.service") < units.index("kubelet.service")
+    assert units.index("kubelet.service") < units.index("kube-router.service")
+    kubelet = (root / "two/rootfs/etc/systemd/system/kubelet.service").read_text()
+    assert "ExecStartPre=+/opt/k8s/libexec/pod-guard.sh up\n" in kubelet
+    kubeconfig = yaml.safe_load(
+        (root / "two/rootfs/etc/kubernetes/kube-router.kubeconfig").read_text()
+    )
+    assert kubeconfig["users"][0]["name"] == "bundler:kube-router:two"
+    addons = root / "one/rootfs/etc/kubernetes/addons"
+    denied = list(yaml.safe_load_all((addons / "default-deny.yaml").read_text()))
+    assert [(one["kind"], one["metadata"]["name"]) for one in denied] == [
+        ("Namespace", "payments"), ("NetworkPolicy", "bundler-default-deny"),
+        ("Namespace", "shop"), ("NetworkPolicy", "bundler-default-deny"),
+    ]  # fmt: skip
+    assert denied[3]["metadata"]["namespace"] == "shop"
+    assert denied[3]["spec"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    (role,) = (
+        one for one in yaml.safe_load_all((addons / "kube-router.yaml").read_text())
+        if one["kind"] == "ClusterRole"
+    )  # fmt: skip
+    assert {verb for rule in role["rules"] for verb in rule["verbs"]} == {"get", "list", "watch"}
+
+
+def test_without_an_engine_no_node_has_a_file_of_it(trees: Callable[..., Path]) -> None:
+    root = trees()
+    assert not [
+        path for path in root.rglob("*") if "kube-router" in path.name or "guard" in path.name
+    ]
+    assert "pod-guard" not in (root / "two/rootfs/etc/systemd/system/kubelet.service").read_text()
 
 
 @pytest.mark.parametrize("workers", [2, 0])

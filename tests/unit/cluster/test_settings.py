@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bundler.catalog import default_version, find_artifact
+from bundler.catalog import KUBERNETES_PROGRAMS, default_version, find_artifact
 from bundler.cluster.accepted import accepted_flags, is_within
 from bundler.cluster.components import API_SERVER_STOP, EXTRA_COMPONENTS, MINORS, row_for
 from bundler.cluster.loader import load_cluster
@@ -55,7 +55,7 @@ def test_dockers_log_options_stay_text(description: Path) -> None:
 @pytest.mark.parametrize("minor", MINORS)
 @pytest.mark.parametrize(
     "component",
-    [name for name in EXTRA_COMPONENTS if name.startswith("kube")],
+    [name for name in EXTRA_COMPONENTS if name in KUBERNETES_PROGRAMS],
 )
 def test_the_real_program_accepts_every_flag_that_bundler_sets(component: str, minor: str) -> None:
     known = accepted_flags(component, minor)

@@ -195,6 +195,15 @@ ready_flannel() {
     return 2
 }
 
+# It ends and starts again until its node is registered. No pod gets a network before its rules are there.
+ready_kube_router() {
+    ready_active "$1" || return 1
+    iptables -w -S KUBE-ROUTER-FORWARD >/dev/null 2>&1 && return 0
+    echo "it has not written its rules yet"
+    [ -f "$KUBELET_ROOT/pki/kubelet-client-current.pem" ] && has_endpoint && return 1
+    return 2
+}
+
 ready_kube_proxy() {
     reason=$(ready_active "$1" && is_listening 10256) && return 0
     has_endpoint && {

@@ -113,6 +113,7 @@ print_cluster_checks() {
     row images-local workload workload \
         "no image was pulled: all images were on the hosts" \
         "$rerun_line images-local; $kubectl_line -n $namespace get events"
+    ! has_feature kube-router || print_policy_checks
     ! has_feature coredns || print_dns_checks
     ! has_feature metrics-server || print_metrics_checks
     ! has_feature addons || print_addon_checks
@@ -122,6 +123,12 @@ print_addon_checks() {
     row addons api add-ons \
         "every add-on of cluster.yaml is ready and unchanged, and the objects of its verify have their condition" \
         "journalctl -u kube-addons -n 50; $kubectl_line -n kube-system get configmap -l bundler/addon -o yaml"
+}
+
+print_policy_checks() {
+    row network-policy workload network \
+        "a NetworkPolicy admits one pod on one port on every worker: not others, other ports, the nodes, nor by a Service" \
+        "journalctl -u kube-router -u kube-pod-guard -n 50; iptables -S; ipset list kube-pod-guard (on that worker)"
 }
 
 print_dns_checks() {

@@ -146,4 +146,80 @@ spec:
         volumeMounts: [{name: host, mountPath: /host, readOnly: true}]
       volumes: [{name: host, hostPath: {path: /}}]
 MANIFEST
+    ! has_feature kube-router || print_policy_manifest
+}
+
+# The policies are created before the pods. Clients have the network of pods, and use the programs of their hosts.
+print_policy_manifest() {
+    cat <<MANIFEST
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: guarded, namespace: $namespace}
+spec:
+  podSelector: {matchLabels: {app: guarded}}
+  policyTypes: [Ingress]
+  ingress:
+  - from: [{podSelector: {matchLabels: {app: admitted}}}]
+    ports: [{port: 80, protocol: TCP}]
+  - from: [{podSelector: {matchLabels: {app: other-port}}}]
+    ports: [{port: 81, protocol: TCP}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: guarded, namespace: $namespace}
+spec:
+  selector: {app: guarded}
+  ports:
+  - {name: http, port: 80, targetPort: 80}
+---
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: guarded, namespace: $namespace}
+spec:
+  selector: {matchLabels: {app: guarded}}
+  template:
+    metadata: {labels: {app: guarded}}
+    spec:
+      automountServiceAccountToken: false
+      enableServiceLinks: false
+      terminationGracePeriodSeconds: 1
+      tolerations: [{operator: Exists}]
+      containers:
+      - name: web
+        image: "$VERIFY_IMAGE"
+        imagePullPolicy: Never
+        ports: [{containerPort: 80}]
+MANIFEST
+    for client in admitted refused other-port; do print_client_manifest "$client"; done
+}
+
+# print_client_manifest NAME
+print_client_manifest() {
+    cat <<MANIFEST
+---
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: $1, namespace: $namespace}
+spec:
+  selector: {matchLabels: {app: $1}}
+  template:
+    metadata: {labels: {app: $1}}
+    spec:
+      automountServiceAccountToken: false
+      enableServiceLinks: false
+      terminationGracePeriodSeconds: 1
+      tolerations: [{operator: Exists}]
+      containers:
+      - name: client
+        image: "$VERIFY_IMAGE"
+        imagePullPolicy: Never
+        command: [sh, -c, "trap 'exit 0' TERM; while :; do sleep 60 & wait; done"]
+        securityContext:
+          runAsUser: 0
+          capabilities: {add: [SYS_CHROOT]}
+          seLinuxOptions: {type: spc_t}
+        volumeMounts: [{name: host, mountPath: /host, readOnly: true}]
+      volumes: [{name: host, hostPath: {path: /}}]
+MANIFEST
 }

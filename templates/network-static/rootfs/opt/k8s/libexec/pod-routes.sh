@@ -50,7 +50,15 @@ for_each_rule() {
 add_rule() {
     rule_table=$1 chain=$2
     shift 2
-    iptables -w -t "$rule_table" -C "$chain" "$@" 2>/dev/null || iptables -w -t "$rule_table" -I "$chain" "$@"
+    # shellcheck disable=SC2046 # one word or none
+    iptables -w -t "$rule_table" -C "$chain" "$@" 2>/dev/null ||
+        iptables -w -t "$rule_table" -I "$chain" $(place_after_policies) "$@"
+}
+
+# What NetworkPolicies deny must not be accepted before: kube-router's rule stays the first.
+place_after_policies() {
+    [ "$chain" = FORWARD ] || return 0
+    case $(iptables -w -S FORWARD 1 2>/dev/null) in *' -j KUBE-ROUTER-FORWARD') echo 2 ;; esac
 }
 
 delete_rule() {
