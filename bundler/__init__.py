@@ -4,6 +4,7 @@ __main__.py   the entry point of the program
 cli/          the commands
 pipeline.py   a build: load → resolve → fetch → secrets → render → pack
 packing.py    its last step: tarballs, runbook and SHA256SUMS
+addon_bundles.py  bundles with one add-on: `bundler addon bundle`
 downloads.py  downloads without a build: `bundler fetch` and `bundler lock`
 starter.py    the first cluster.yaml: `bundler init`
 project.py    the inputs of a command; cluster.yaml and the lock, read once

@@ -30,7 +30,9 @@ Kubernetes = Annotated[
 
 
 def list_command(kubernetes: Kubernetes = None, as_json: Json = False) -> None:
-    """List known add-ons: those that were rendered with bundler from their projects' files.
+    """List add-ons that were rendered with bundler, and their versions.
+
+    They were rendered from their projects' files.
 
     Prints name, version, the Kubernetes minors that the project supports, and what it is.
 

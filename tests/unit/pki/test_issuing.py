@@ -50,6 +50,7 @@ def get(certificate, kind):
         ("controller-manager", "system:kube-controller-manager", None, {CLIENT}),
         ("scheduler", "system:kube-scheduler", None, {CLIENT}),
         ("kube-proxy", "system:kube-proxy:master1", "bundler:kube-proxies", {CLIENT}),
+        ("kube-router", "bundler:kube-router:master1", "bundler:kube-routers", {CLIENT}),
         ("csr-approver", "bundler:csr-approver", None, {CLIENT}),
         ("node-remover", "bundler:node-remover", None, {CLIENT}),
         ("node-labeler", "bundler:node-labeler", None, {CLIENT}),
@@ -72,7 +73,7 @@ def test_each_certificate_has_its_name_and_no_more_usages_than_it_needs(
 
 
 def test_the_table_above_has_every_declared_certificate():
-    assert len(SPECS) == len(declarations.CERTIFICATES) == 19
+    assert len(SPECS) == len(declarations.CERTIFICATES) == 20
     assert {spec.ca for spec in declarations.CERTIFICATES} == {
         *declarations.CA_NAMES,
         declarations.FLANNEL_ETCD_CA,
@@ -83,7 +84,11 @@ def test_no_certificate_is_in_system_masters():
     groups = {
         spec.name: spec.organization for spec in declarations.CERTIFICATES if spec.organization
     }
-    assert groups == {"admin": "bundler:cluster-admins", "kube-proxy": "bundler:kube-proxies"}
+    assert groups == {
+        "admin": "bundler:cluster-admins",
+        "kube-proxy": "bundler:kube-proxies",
+        "kube-router": "bundler:kube-routers",
+    }
 
 
 def test_no_two_nodes_share_a_name_however_long():

@@ -1,6 +1,6 @@
 # Whether a unit is ready: ready_<name> UNIT returns 0 if it is. Otherwise it prints the reason, and returns 1 if the
 # cause is on this host, 2 if the unit waits for other hosts, 3 if it works on what may take long.
-# needs: etcd_reason live
+# needs: etcd_reason live prefix
 # sets: nothing
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
 
