@@ -14,7 +14,7 @@ from bundler.pki import declarations
 from bundler.pki.cluster_pki import ensure_pki
 from bundler.state.directory import open_state
 
-ROLES = (Role.ETCD, Role.CONTROL_PLANE, Role.WORKER)
+ROLES = (Role.ETCD, Role.CONTROL_PLANE, Role.WORKER, Role.REGISTRY)
 LEAVES = [
     (spec, f"nodes/master1/{spec.name}" if spec.roles else spec.name)
     for spec in declarations.CERTIFICATES
@@ -33,7 +33,8 @@ def make_plan(kind):
             "name": "lab",
             "pki": {"key": kind},
             "metrics_server": {},
-            "network": {"plugin": "flannel"},
+            "registry": {"nodes": ["master1", "master2"]},
+            "network": {"plugin": "flannel", "policy": {"engine": "kube-router"}},
             "nodes": [
                 {"name": name, "address": address, "roles": list(ROLES)} for name, address in nodes
             ],
