@@ -114,6 +114,9 @@ def fill(admin: Client, kubelets: dict[str, Client]) -> None:
         lease = {"metadata": {"name": node}, "spec": {"holderIdentity": node}}
         leases = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
         create(kubelets[node], leases, lease)
+    # the only controller manager elects no leader
+    lease = {"metadata": {"name": "kube-controller-manager"}, "spec": {"holderIdentity": "cp1"}}
+    create(admin, leases.replace("kube-node-lease", "kube-system"), lease)
     labels = {"node-restriction.kubernetes.io/zone": "a"}
     taint = {"key": "quarantine", "effect": "NoSchedule"}
     mark = {"metadata": {"labels": labels}, "spec": {"taints": [taint]}}
