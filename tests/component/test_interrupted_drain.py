@@ -23,7 +23,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Build]:
     directory = tmp_path_factory.mktemp("drained")
     programs = find_programs(directory / "bin")
     build = Builder(directory, take_network(), programs, ("w1", "w2")).build()
-    with run_control_plane(build):
+    with run_control_plane(build, elects_leader=True):
         build.join("w1")
         build.join("w2")
         yield build

@@ -102,6 +102,8 @@ class Host:
     root: Path
     address: str
     programs: Path
+    elects_leader: bool = False
+    """Only programs that find a leader need it: without, none ends that cannot renew its lease."""
     running: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     @classmethod
@@ -136,7 +138,7 @@ class Host:
         with (self.root / f"{unit}.log").open("wb") as log:
             self.running.append(
                 subprocess.Popen(
-                    read_command(self.root, unit), stdout=log, stderr=log, cwd=self.root,
+                    read_command(self.root, unit, is_only_one=not self.elects_leader), stdout=log, stderr=log, cwd=self.root,
                     env={**os.environ, "DESTDIR": str(self.root)},
                 )
             )  # fmt: skip

@@ -371,9 +371,10 @@ class ControlPlane:
 
 
 @contextmanager
-def run_control_plane(build: Build) -> Iterator[ControlPlane]:
+def run_control_plane(build: Build, *, elects_leader: bool = False) -> Iterator[ControlPlane]:
     """The control plane of a build, with the objects of its bundle applied, until the block ends."""
     control_plane = ControlPlane(build.host)
+    control_plane.host.elects_leader = elects_leader
     try:
         control_plane.start()
         build.apply()

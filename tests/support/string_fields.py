@@ -52,6 +52,8 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "Pin": {},
     "PushUser": {"name": "web", "password": "web.hash"},
     "Registry": {"host": "registry.example"},
+    "Expected": {"kind": "ConfigMap", "name": "site"},
+    "NetworkPolicy": {"engine": "kube-router"},
     "RegistryPush": {"users": [{"name": "web", "password": "web.hash"}]},
     "RegistryService": {"nodes": ["one"]},
     "SiteFile": {"content": "text"},
