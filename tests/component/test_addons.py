@@ -19,6 +19,7 @@ from support.addon_site import (
     config_map,
     end_job,
     exists,
+    make_deployment,
     read_states,
     reset,
     start,
@@ -32,17 +33,6 @@ from bundler.cluster.components import APPLY_FLAGS
 GADGET = {
     "apiVersion": "example.com/v1", "kind": "Gadget", "metadata": {"name": "one"}, "spec": {"size": 1},
 }  # fmt: skip
-
-
-def deployment(name: str) -> dict[str, Any]:
-    pod = {"containers": [{"name": "web", "image": "nginx:1.27"}]}
-    return {
-        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name},
-        "spec": {
-            "selector": {"matchLabels": {"app": name}},
-            "template": {"metadata": {"labels": {"app": name}}, "spec": pod},
-        },
-    }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +120,8 @@ def test_an_add_on_waits_for_those_that_it_needs_and_says_why_it_is_not_ready(
 ) -> None:
     keys = {"namespace": "web", "wait": {"timeout": "1s"}}
     build = site.build(
-        base=([deployment("base")], keys), top=([config_map("top")], {**keys, "needs": ["base"]})
+        base=([make_deployment("base")], keys),
+        top=([config_map("top")], {**keys, "needs": ["base"]}),
     )
     apply(build, code=3)
     time.sleep(1)
@@ -151,7 +142,9 @@ def test_a_host_without_the_image_is_named_and_nothing_has_failed(
     site: Site, admin: Client
 ) -> None:
     """The pods of a new version, before the bundle of their worker is installed."""
-    build = site.build(web=([deployment("web")], {"namespace": "web", "wait": {"timeout": "1s"}}))
+    build = site.build(
+        web=([make_deployment("web")], {"namespace": "web", "wait": {"timeout": "1s"}})
+    )
     apply(build, code=3)
     pods = "/api/v1/namespaces/web/pods"
     wait_until("the pod exists", lambda: admin.send("GET", f"{pods}?labelSelector=app=web").items)

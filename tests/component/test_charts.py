@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 from support.addon_site import (
+    DEFINITION,
     MAPS,
     UNIT,
     Site,
@@ -67,20 +68,7 @@ data:
   address: {{ getHostByName "get.helm.sh" | quote }}
   tag: {{ .Values.tag | quote }}
 """
-CRD = """\
-apiVersion: apiextensions.k8s.io/v1
-kind: CustomResourceDefinition
-metadata: {name: gadgets.example.com}
-spec:
-  group: example.com
-  scope: Namespaced
-  names: {kind: Gadget, plural: gadgets, singular: gadget}
-  versions:
-  - name: v1
-    served: true
-    storage: true
-    schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
-"""
+CRD = yaml.safe_dump(DEFINITION)
 GADGET = """\
 apiVersion: example.com/v1
 kind: Gadget

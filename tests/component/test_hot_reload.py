@@ -24,6 +24,7 @@ from typing import Any
 import pytest
 import yaml
 from cryptography import x509
+from support.external_ca_cluster import without_election
 from support.networks import take_network
 from support.paths import LAB_CACHE
 from support.tokens import make_tokens
@@ -113,8 +114,7 @@ class Host:
         write_tree(tree, new)
         config = new / "rootfs/etc/kubernetes/scheduler-config.yaml"
         text = config.read_text().replace("/etc/", f"{self.root}/etc/")
-        # without leader election: a scheduler that loses its lease on a busy machine would exit
-        config.write_text(text.replace("leaderElect: true", "leaderElect: false"))
+        config.write_text(without_election(text))
         for file in sorted((new / "rootfs").rglob("*")):
             target = self.root / file.relative_to(new / "rootfs")
             if file.is_dir():
@@ -123,7 +123,7 @@ class Host:
                 file.replace(target)
 
     def start(self, name: str) -> None:
-        unit = (self.root / f"etc/systemd/system/{name}.service").read_text()
+        unit = without_election((self.root / f"etc/systemd/system/{name}.service").read_text())
         words = unit.partition("ExecStart=")[2].split("\n\n")[0].partition("\nRestart")[0]
         flags = [word.strip() for word in words.splitlines()[1:] if word.strip().startswith("--")]
         flags = [flag.removesuffix("\\").strip().strip('"') for flag in flags]
@@ -134,7 +134,6 @@ class Host:
             flags.append(
                 f"--initial-cluster=one=https://{self.address}:2380"
             )  # as in etcd-start.sh
-        flags = [f.replace("--leader-elect=true", "--leader-elect=false") for f in flags]
         with (self.directory / f"{name}.log").open("ab") as log:
             self.running[name] = subprocess.Popen(
                 [self.programs / name, *flags], stdout=log, stderr=log, cwd=self.directory

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from support.lab import Cluster, Host, build, side_by_side, wait_for
+from support.lab import Cluster, Host, build, wait_for
 from support.paths import LAB_CACHE
 
 pytestmark = pytest.mark.long
@@ -67,15 +67,6 @@ class Fleet:
         )  # fmt: skip
         return self.cluster.directory / name
 
-    def install(self, bundles: Path) -> None:
-        def run(host: Host) -> Any:
-            place = host.unpack(bundles / f"lab-{host.name}.tar.gz", f"/root/{bundles.name}")
-            return host.run(f"{place}/install.sh --wait 10m", check=False, timeout=900)
-
-        hosts = self.cluster.hosts.values()
-        for host, done in zip(hosts, side_by_side(run, hosts), strict=True):
-            assert done.returncode == 0, f"{host.name}: {done.stdout}"
-
     def read_node(self, host: Host) -> dict[str, Any]:
         return dict(json.loads(self.cluster.kubectl(f"get node {host.name} -o json")))
 
@@ -96,7 +87,7 @@ def fleet(running: Cluster) -> Fleet:
     fleet = Fleet(running)
     fleet.pods_before.update({host.name: fleet.read_pods(host) for host in running.workers})
     running.kubectl("label node worker1 set-by-hand=yes")
-    fleet.install(fleet.build("fleet", {"rack1": 60, "rack2": 61}))
+    fleet.cluster.install(fleet.build("fleet", {"rack1": 60, "rack2": 61}))
     return fleet
 
 
@@ -123,7 +114,7 @@ def test_a_changed_file_restarts_its_unit_on_the_hosts_of_its_group_only(fleet: 
 
     before = {rack: started(host) for rack, host in fleet.workers.items()}
     kubelets = {rack: host.unit_starts()["kubelet.service"] for rack, host in fleet.workers.items()}
-    fleet.install(fleet.build("fleet-changed", {"rack1": 30, "rack2": 61}))
+    fleet.cluster.install(fleet.build("fleet-changed", {"rack1": 30, "rack2": 61}))
     after = {rack: started(host) for rack, host in fleet.workers.items()}
     assert after["rack1"] != before["rack1"]
     assert after["rack2"] == before["rack2"]
@@ -133,7 +124,7 @@ def test_a_changed_file_restarts_its_unit_on_the_hosts_of_its_group_only(fleet: 
 
 
 def test_what_leaves_cluster_yaml_leaves_hosts_and_nodes(fleet: Fleet) -> None:
-    fleet.install(fleet.cluster.dist)
+    fleet.cluster.install(fleet.cluster.dist)
     for rack, host in fleet.workers.items():
         wait_for(f"labels of {rack}", lambda host=host: HALL not in fleet.read_node(host)["metadata"]["labels"], seconds=60)  # fmt: skip
         metadata = fleet.read_node(host)["metadata"]

@@ -43,6 +43,19 @@ def config_map(name: str, **data: str) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data}
 
 
+def make_deployment(
+    name: str, image: str = "nginx:1.27", command: list[str] | None = None
+) -> dict[str, Any]:
+    container = {"name": "web", "image": image, **({"command": command} if command else {})}
+    return {
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name},
+        "spec": {
+            "selector": {"matchLabels": {"app": name}},
+            "template": {"metadata": {"labels": {"app": name}}, "spec": {"containers": [container]}},
+        },
+    }  # fmt: skip
+
+
 class Site:
     """A control plane, and builds of one cluster that differ in their add-ons."""
 

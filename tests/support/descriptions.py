@@ -48,12 +48,14 @@ def write_upstream(directory: Path, description: Path) -> Path:
     """Write stand-ins for all upstream files: empty programs for the right architecture.
 
     They are always the same bytes, below directory/mirror for `--mirror`. Returns the path of
-    their pins.
+    their pins. A shell that reads one as a script ends before amd64's number, which is a `>`.
     """
     plan = make_plan(load_cluster(description).cluster)
     pins = {}
     for (component, arch), members in list_needs(plan).items():
-        program = b"\x7fELF\x02\x01\x01" + bytes(11) + ELF_MACHINES[arch].to_bytes(2, "little")
+        program = (
+            b"\x7fELF\x02\x01\x01\nexit 1\n" + bytes(3) + ELF_MACHINES[arch].to_bytes(2, "little")
+        )
         file = io.BytesIO()
         if members == ("",):
             file.write(program + component.encode())

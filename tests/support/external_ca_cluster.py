@@ -69,17 +69,23 @@ def place(text: str, root: Path) -> str:
     return text
 
 
-def read_command(root: Path, unit: str, *, is_only_one: bool = True) -> list[str]:
-    """The command of a unit, with paths below the directory; etcd listens on the host's address only.
+def without_election(text: str) -> str:
+    """The text of a unit or a configuration whose program elects no leader.
 
-    The only one of its cluster does not elect a leader: a controller manager that cannot renew its lease on a
-    busy machine ends, and here no systemd starts it again.
+    A controller manager or a scheduler that cannot renew its lease on a busy machine ends, and here no systemd
+    starts it again.
     """
+    return text.replace("--leader-elect=true", "--leader-elect=false").replace(
+        "leaderElect: true", "leaderElect: false"
+    )
+
+
+def read_command(root: Path, unit: str, *, elects_leader: bool = False) -> list[str]:
+    """The command of a unit, with paths below the directory; etcd listens on the host's address only."""
     text = (root / f"etc/systemd/system/{unit}.service").read_text().replace("\\\n", " ")
+    text = text if elects_leader else without_election(text)
     line = next(line for line in text.splitlines() if line.startswith("ExecStart="))
     words = [place(word, root) for word in shlex.split(line.removeprefix("ExecStart="))]
-    if is_only_one:
-        words = [word.replace("--leader-elect=true", "--leader-elect=false") for word in words]
     return [word.replace(",https://127.0.0.1:2379", "") for word in words]
 
 
@@ -103,7 +109,7 @@ class Host:
     address: str
     programs: Path
     elects_leader: bool = False
-    """Only programs that find a leader need it: without, none ends that cannot renew its lease."""
+    """Only tests that read a leader's lease need it."""
     running: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     @classmethod
@@ -133,12 +139,12 @@ class Host:
         folder = self.root / "etc/kubernetes"
         for file in (*folder.glob("*.yaml"), *folder.glob("policy/*.yaml")):
             if str(self.root) not in (text := file.read_text()):
-                text = text.replace("leaderElect: true", "leaderElect: false")
+                text = text if self.elects_leader else without_election(text)
                 file.write_text(place(text, self.root))
         with (self.root / f"{unit}.log").open("wb") as log:
             self.running.append(
                 subprocess.Popen(
-                    read_command(self.root, unit, is_only_one=not self.elects_leader), stdout=log, stderr=log, cwd=self.root,
+                    read_command(self.root, unit, elects_leader=self.elects_leader), stdout=log, stderr=log, cwd=self.root,
                     env={**os.environ, "DESTDIR": str(self.root)},
                 )
             )  # fmt: skip

@@ -1,6 +1,7 @@
 """The lab's hosts: containers that run systemd, on a network without a route to the internet."""
 
 import fcntl
+import json
 import os
 import shutil
 import subprocess
@@ -210,6 +211,30 @@ class Cluster:
         done = (host or self.masters[0]).run("/opt/k8s/bundle/verify.sh", check=False, timeout=400)
         self.is_green = done.returncode == 0
         return done
+
+    def start_install(
+        self, host: Host, bundles: Path, options: str = ""
+    ) -> subprocess.CompletedProcess[str]:
+        """Unpack the host's bundle of a later build and run install.sh, which waits for other hosts."""
+        place = host.unpack(bundles / f"lab-{host.name}.tar.gz", f"/root/{bundles.name}")
+        return host.run(f"{place}/install.sh --wait 10m {options}", check=False, timeout=900)
+
+    def install(self, bundles: Path, options: str = "") -> list[str]:
+        """Run install.sh of a later build on all hosts at once; returns what each printed."""
+        runs = side_by_side(
+            lambda host: self.start_install(host, bundles, options), self.hosts.values()
+        )
+        for name, run in zip(self.hosts, runs, strict=True):
+            assert run.returncode == 0, f"{name}: {run.stdout}"
+        return [run.stdout for run in runs]
+
+    def list_image_events(self) -> list[dict[str, Any]]:
+        """The events about images, each of which says that nothing was pulled."""
+        events = json.loads(self.kubectl("get events -A -o json"))["items"]
+        found = [e for e in events if e["reason"] in {"Pulling", "Pulled", "Failed", "BackOff"}]
+        assert {e["reason"] for e in found} == {"Pulled"}
+        assert all("already present on machine" in e["message"] for e in found)
+        return found
 
     def install_first(self) -> None:
         """Run install.sh on all hosts at once, then verify.sh; measure both."""

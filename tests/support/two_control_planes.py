@@ -125,7 +125,7 @@ class ControlPlane:
             assert code == 0, said
         with (self.root / f"{unit}.log").open("ab") as log:
             self.running[unit] = subprocess.Popen(
-                read_command(self.root, unit, is_only_one=False),
+                read_command(self.root, unit, elects_leader=True),
                 stdout=log, stderr=log, cwd=self.root, env=self.environment,
             )  # fmt: skip
         (self.root / f"{unit}.service.pid").write_text(str(self.running[unit].pid))

@@ -101,24 +101,9 @@ spec:
   selector: {app: web}
   ports:
   - {name: http, port: 80, targetPort: 80}
----
-apiVersion: apps/v1
-kind: DaemonSet
-metadata: {name: web, namespace: $namespace}
-spec:
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      automountServiceAccountToken: false
-      enableServiceLinks: false
-      terminationGracePeriodSeconds: 1
-      tolerations: [{operator: Exists}]
-      containers:
-      - name: web
-        image: "$VERIFY_IMAGE"
-        imagePullPolicy: Never
-        ports: [{containerPort: 80}]
+MANIFEST
+    print_web_manifest web
+    cat <<MANIFEST
 ---
 apiVersion: apps/v1
 kind: DaemonSet
@@ -149,6 +134,30 @@ MANIFEST
     ! has_feature kube-router || print_policy_manifest
 }
 
+# print_web_manifest NAME: a web server on every worker.
+print_web_manifest() {
+    cat <<MANIFEST
+---
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: $1, namespace: $namespace}
+spec:
+  selector: {matchLabels: {app: $1}}
+  template:
+    metadata: {labels: {app: $1}}
+    spec:
+      automountServiceAccountToken: false
+      enableServiceLinks: false
+      terminationGracePeriodSeconds: 1
+      tolerations: [{operator: Exists}]
+      containers:
+      - name: web
+        image: "$VERIFY_IMAGE"
+        imagePullPolicy: Never
+        ports: [{containerPort: 80}]
+MANIFEST
+}
+
 # The policies are created before the pods. Clients have the network of pods, and use the programs of their hosts.
 print_policy_manifest() {
     cat <<MANIFEST
@@ -172,25 +181,8 @@ spec:
   selector: {app: guarded}
   ports:
   - {name: http, port: 80, targetPort: 80}
----
-apiVersion: apps/v1
-kind: DaemonSet
-metadata: {name: guarded, namespace: $namespace}
-spec:
-  selector: {matchLabels: {app: guarded}}
-  template:
-    metadata: {labels: {app: guarded}}
-    spec:
-      automountServiceAccountToken: false
-      enableServiceLinks: false
-      terminationGracePeriodSeconds: 1
-      tolerations: [{operator: Exists}]
-      containers:
-      - name: web
-        image: "$VERIFY_IMAGE"
-        imagePullPolicy: Never
-        ports: [{containerPort: 80}]
 MANIFEST
+    print_web_manifest guarded
     for client in admitted refused other-port; do print_client_manifest "$client"; done
 }
 
