@@ -23,6 +23,7 @@ from bundler.cluster.components import (
 )
 from bundler.cluster.host_needs import check_sysctls
 from bundler.cluster.inputs import UpstreamKey
+from bundler.cluster.network_addon import check_network_addon
 from bundler.cluster.network_checks import (
     check_endpoint,
     check_interfaces,
@@ -48,6 +49,9 @@ OLDEST = {"docker": min(DOCKER_SHIMS, key=key_of), "etcd": min(SNAPSHOT_TOOLS, k
 """The first minors that bundler's tables have."""
 
 
+OPTIONAL = frozenset({*RUNTIMES, "cri-dockerd", "flanneld", "kube-proxy", "kube-router"})
+"""Components that not every cluster runs, by their names under `extra`."""
+
 SYSTEM_NAMESPACES = frozenset({"kube-system"})
 """Namespaces whose pods others cannot do without."""
 
@@ -60,7 +64,7 @@ def check_cluster(cluster: Cluster) -> Iterator[Problem]:
     if minor_of(cluster.kubernetes.version) in MINORS:
         yield from _check_proxy_mode(cluster)
         yield from _check_flannel(cluster)
-        yield from _check_kube_router(cluster)
+        yield from _check_policy(cluster)
         yield from _check_coredns(cluster)
         yield from _check_weak(cluster)
         yield from check_tls(cluster)
@@ -71,6 +75,7 @@ def check_cluster(cluster: Cluster) -> Iterator[Problem]:
     yield from _check_roles(cluster)
     yield from _check_backup(cluster)
     yield from check_networks(cluster)
+    yield from check_network_addon(cluster)
     yield from check_endpoint(cluster)
     yield from check_interfaces(cluster)
     yield from check_node_ports(cluster)
@@ -108,7 +113,7 @@ def _check_runtime(cluster: Cluster) -> Iterator[Problem]:
         yield from _check_span(RUNTIMES, runtime.engine, minor, where)
     if isinstance(runtime, Containerd):
         yield from _check_containerd(runtime, minor)
-    optional = {*RUNTIMES, "cri-dockerd", "flanneld", "kube-router"} - runtime_components(cluster)
+    optional = OPTIONAL - runtime_components(cluster)
     for name in cluster.extra:
         if name in optional:
             yield Problem(
@@ -120,9 +125,12 @@ def _check_runtime(cluster: Cluster) -> Iterator[Problem]:
 def runtime_components(cluster: Cluster) -> set[str]:
     """The optional components that the cluster runs, by their names under `extra`."""
     flannel = {"flanneld"} if cluster.network.plugin == "flannel" else set()
-    policy = {cluster.network.policy.engine} - {"none"}
+    policy = {cluster.network.policy.engine} & OPTIONAL
+    proxy = {"kube-proxy"} if cluster.network.proxy_mode != "none" else set()
     shim = isinstance(cluster.runtime, Docker) and cluster.runtime.cri_dockerd
-    return {cluster.runtime.engine} | ({"cri-dockerd"} if shim else set()) | flannel | policy
+    return (
+        {cluster.runtime.engine} | ({"cri-dockerd"} if shim else set()) | flannel | policy | proxy
+    )
 
 
 def _check_span(
@@ -169,20 +177,40 @@ def _check_coredns(cluster: Cluster) -> Iterator[Problem]:
 
 
 def _check_proxy_mode(cluster: Cluster) -> Iterator[Problem]:
-    if mode := cluster.network.proxy_mode:
+    mode = cluster.network.proxy_mode
+    if mode and mode != "none":
         minor = minor_of(cluster.kubernetes.version)
         yield from _check_span(PROXY_MODES, mode, minor, ("network", "proxy_mode"))
+
+
+def _check_policy(cluster: Cluster) -> Iterator[Problem]:
+    """NetworkPolicies: keys without an engine that reads them, and what kube-router needs."""
+    policy, where = cluster.network.policy, ("network", "policy")
+    unread = {"none": ("version", "default_deny"), "addon": ("version",)}.get(policy.engine, ())
+    for key in unread:
+        if getattr(policy, key):
+            text = (
+                f"network.policy.engine is {policy.engine}: set `engine: kube-router` or remove"
+                " this key"
+            )
+            yield Problem(path=(*where, key), text=text)
+    for namespace in policy.default_deny:
+        if namespace in SYSTEM_NAMESPACES:
+            text = f"{namespace} has cluster DNS and metrics, which every pod uses: remove it"
+            yield Problem(path=(*where, "default_deny"), text=text)
+    if policy.engine == "kube-router":
+        yield from _check_kube_router(cluster)
 
 
 def _check_kube_router(cluster: Cluster) -> Iterator[Problem]:
     network, minor = cluster.network, minor_of(cluster.kubernetes.version)
     policy, where = network.policy, ("network", "policy")
-    if policy.engine == "none":
-        for key in ("version", "default_deny"):
-            if getattr(policy, key):
-                text = "network.policy.engine is none: set `engine: kube-router` or remove this key"
-                yield Problem(path=(*where, key), text=text)
-        return
+    if network.plugin == "addon":
+        text = (
+            "kube-router works with the bridges that bundler makes: use `engine: addon` if the"
+            " add-on enforces NetworkPolicies, or `engine: none`"
+        )
+        yield Problem(path=(*where, "engine"), text=text)
     if network.plugin == "flannel" and network.flannel.store == "etcd":
         text = (
             "kube-router works with bridges of CNI, and flannel's store etcd uses dockerd's: use"
@@ -196,10 +224,6 @@ def _check_kube_router(cluster: Cluster) -> Iterator[Problem]:
             f" {row_for(KUBE_ROUTERS, minor)}"
         )
         yield Problem(path=(*where, "version"), text=text)
-    for namespace in policy.default_deny:
-        if namespace in SYSTEM_NAMESPACES:
-            text = f"{namespace} has cluster DNS and metrics, which every pod uses: remove it"
-            yield Problem(path=(*where, "default_deny"), text=text)
 
 
 def _check_flannel(cluster: Cluster) -> Iterator[Problem]:

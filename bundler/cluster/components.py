@@ -210,7 +210,7 @@ UNITS: tuple[Row, ...] = (
         Role.WORKER,
         "flannel-kubernetes",
     ),  # it waits for the kubelet's certificate
-    ("kube-proxy.service", Role.WORKER, None),
+    ("kube-proxy.service", Role.WORKER, "kube-proxy"),
     ("kube-router.service", Role.WORKER, "kube-router"),
     ("kube-images.timer", Role.WORKER, None),
     ("kube-uncordon.path", Role.WORKER, None),
@@ -260,8 +260,8 @@ COMMANDS: tuple[Row, ...] = (
     ("keepalived:keepalived", Role.LOAD_BALANCER, "nginx-keepalived"),
     ("iptables:iptables", Role.WORKER, None),
     ("nft:nftables", Role.WORKER, "proxy-nftables"),
-    ("conntrack:conntrack", Role.WORKER, None),
-    ("ipset:ipset", Role.WORKER, None),
+    ("conntrack:conntrack", Role.WORKER, "kube-proxy"),
+    ("ipset:ipset", Role.WORKER, "kube-proxy"),
     ("mount:mount", Role.WORKER, None),
     ("nsenter:util-linux", Role.WORKER, None),
 )
@@ -300,6 +300,8 @@ RUNTIME_PATHS: tuple[Row, ...] = (
     ("/etc/docker/key.json", Role.WORKER, "docker"),
     ("/run/flannel", Role.WORKER, "flannel"),
     ("/etc/cni/net.d/10-flannel.conflist", Role.WORKER, "flannel"),
+    ("/etc/cni", Role.WORKER, "network-addon"),
+    ("/opt/cni", Role.WORKER, "network-addon"),
 )
 """Paths that programs create at run time; uninstall.sh removes those created after install."""
 

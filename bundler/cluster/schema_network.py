@@ -49,10 +49,12 @@ class Flannel(Model):
 class NetworkPolicy(Model):
     """What enforces NetworkPolicies; without an engine they have no effect."""
 
-    engine: Literal["kube-router", "none"] = Field(
+    engine: Literal["kube-router", "addon", "none"] = Field(
         default="none",
         description="`kube-router`: its firewall runs as a systemd unit on every worker, and a new"
-        " pod has no network until its rules are there. `none`: NetworkPolicies have no effect.",
+        " pod has no network until its rules are there. `addon`: the add-on that makes the pod"
+        " network enforces them too, and verify.sh proves it. `none`: NetworkPolicies have no"
+        " effect.",
     )
     version: Version | None = Field(
         default=None,
@@ -70,10 +72,16 @@ class NetworkPolicy(Model):
 class Network(Model):
     """Addresses inside the cluster, and how pods reach one another."""
 
-    plugin: Literal["static", "flannel"] = Field(
+    plugin: Literal["static", "flannel", "addon"] = Field(
         default="static",
         description="The pod network. `static` sets routes between hosts of one layer-2 network and"
-        " runs no daemon. `flannel` also works across routed networks.",
+        " runs no daemon. `flannel` also works across routed networks, and with `addon` one of"
+        " `addons` makes it, such as Calico.",
+    )
+    addon: DnsLabel | None = Field(
+        default=None,
+        description="The add-on that makes the pod network; only with `plugin: addon`. It is"
+        " applied before all others but those that it needs. Example: `calico`.",
     )
     flannel: Flannel = Field(
         default=Flannel(), description="Settings of flannel; only with `plugin: flannel`."
@@ -101,10 +109,11 @@ class Network(Model):
     node_port_range: PortRange = Field(
         default="30000-32767", description="The ports of NodePort Services: LOW-HIGH."
     )
-    proxy_mode: Literal["ipvs", "iptables", "nftables"] | None = Field(
+    proxy_mode: Literal["ipvs", "iptables", "nftables", "none"] | None = Field(
         default=None,
         description="How kube-proxy forwards Services. Default: `ipvs`, from Kubernetes 1.33"
-        " `nftables`. `nftables` needs Kubernetes 1.31; `ipvs` is deprecated from 1.35.",
+        " `nftables`, which needs 1.31; `ipvs` is deprecated from 1.35. With `none` hosts have no"
+        " kube-proxy, because the add-on of `plugin: addon` forwards Services.",
     )
     dns_domain: DnsName = Field(
         default="cluster.local", description="The DNS domain of Services and pods."

@@ -32,6 +32,7 @@ OVERLAYS: tuple[Row, ...] = (
     ("keepalived", Role.LOAD_BALANCER, "nginx-keepalived"),
     ("registry", Role.REGISTRY, None),
     ("worker", Role.WORKER, None),
+    ("kube-proxy", Role.WORKER, "kube-proxy"),
     ("runtime-docker", Role.WORKER, "docker"),
     ("registry-docker", Role.WORKER, "docker+registry"),
     ("docker-shim-v1", Role.WORKER, "docker-shim-v1"),

@@ -163,6 +163,7 @@ CERTIFICATES = (
         organization="bundler:kube-proxies",
         usages=(CLIENT,),
         roles=(Role.WORKER,),
+        feature="kube-proxy",
     ),
     CertificateSpec(
         name="kube-router",

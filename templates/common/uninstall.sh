@@ -211,6 +211,8 @@ stop_units() {
     remove_forward_rules
     remove_kube_cgroups
     case " $UNITS " in *' flannel.service '*) remove_flannel_rules ;; esac
+    [ -z "${NETWORK_ADDON:-}" ] ||
+        kept="$kept; interfaces and rules that the add-on $NETWORK_ADDON made stay until this host is rebooted"
 }
 
 # The kubelet's chains, for IPv6 too, and what kube-proxy --cleanup leaves: KUBE-FIREWALL drops packets, and the canaries and

@@ -42,12 +42,12 @@ class Host:
         place.parent.mkdir(parents=True, exist_ok=True)
         place.symlink_to(target)
 
-    def overrides(self, features: str = "cni static") -> list[list[str]]:
+    def overrides(self, features: str = "cni static", addon: str = "") -> list[list[str]]:
         script = self.root / "script.sh"
         script.write_text(
             f"set -u\nhere={TEMPLATES}/common\n"
             "UNITS='kubelet.service kube-nginx.service docker.service' BOOT_UNITS=bundler-recover.service\n"
-            f"ROLES=worker FEATURES='{features}' MODULES='br_netfilter ip_vs' SYSCTLS='{SYSCTLS}' SYSCTLS_WANTED='{WANTED}'\n"
+            f"ROLES=worker FEATURES='{features}' NETWORK_ADDON='{addon}' MODULES='br_netfilter ip_vs' SYSCTLS='{SYSCTLS}' SYSCTLS_WANTED='{WANTED}'\n"
             f". {LIB}/overrides/overrides.sh\nlist_overrides {self.root}\n"
         )
         done = self.sh(script)
@@ -246,6 +246,20 @@ def test_an_earlier_cni_file_is_named_unless_it_is_of_multus(host: Host) -> None
     host.write("/etc/cni/net.d/05-cilium.conflist.disabled", "{}")
     host.write("/etc/cni/net.d/100-crio-bridge.conf", "{}")
     assert host.overrides() == []
+
+
+def test_before_an_add_on_makes_the_network_no_other_one_may_be_there(host: Host) -> None:
+    features = "cni network-addon"
+    assert host.overrides(features, "calico") == []
+    host.write("/etc/cni/net.d/10-bridge.conflist", "{}")
+    ((level, what, fix),) = host.overrides(features, "calico")
+    assert (level, what) == (
+        "must",
+        "/etc/cni/net.d/10-bridge.conflist is there before calico has made a network: pods would get that one",
+    )
+    assert fix == "mv /etc/cni/net.d/10-bridge.conflist /etc/cni/net.d/10-bridge.conflist.disabled"
+    (host.root / "opt/k8s/bundle").mkdir(parents=True)
+    assert host.overrides(features, "calico") == []
 
 
 @pytest.mark.parametrize(

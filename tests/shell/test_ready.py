@@ -1,4 +1,4 @@
-"""ready.sh: whether flannel and add-ons wait for other hosts or fail on this one."""
+"""ready.sh: whether flannel, the kubelet and add-ons wait for others or fail on this host."""
 
 import json
 from pathlib import Path
@@ -125,3 +125,39 @@ def test_install_waits_longer_than_for_units_while_add_ons_are_being_applied(
     script.write_text(ADDONS.format(work=tmp_path, lib=LIB, wait=2))
     sh(script, PATH=f"{tmp_path}/bin:/usr/bin:/bin")
     assert (tmp_path / "slept").read_text() == "\n" * 3
+
+
+KUBELET = """
+ENDPOINT=https://192.0.2.9:8443 NODE=w1 KUBELET_ROOT={work}/kubelet NETWORK_ADDON='{addon}' live={work}
+. {lib}/core/https.sh; . {lib}/transaction/units.sh; . {lib}/transaction/ready.sh
+https_status() {{ echo 200; }}
+https_get() {{ cat {work}/node; }}
+ready_kubelet kubelet.service
+echo "$?"
+"""
+NO_NETWORK = "runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:docker: cni config uninitialized"
+
+
+@pytest.mark.parametrize(
+    ("addon", "ready", "message", "said"),
+    [
+        ("calico", "True", "kubelet is posting ready status", "0\n"),
+        ("calico", "False", NO_NETWORK, "the add-on calico has not made the pod network of this node yet\n3\n"),
+        ("calico", "False", "PLEG is not healthy", "the node is not Ready yet\n1\n"),
+        ("", "False", NO_NETWORK, "the node is not Ready yet\n1\n"),
+    ],
+    ids=["ready", "no network yet", "another reason", "no such add-on"],
+)  # fmt: skip
+def test_a_node_without_a_network_waits_for_the_add_on_that_makes_it(
+    sh: Sh, tmp_path: Path, addon: str, ready: str, message: str, said: str
+) -> None:
+    write_program(tmp_path / "bin/systemctl", "echo active\n")
+    (tmp_path / "kubelet/pki").mkdir(parents=True)
+    (tmp_path / "kubelet/pki/kubelet-client-current.pem").touch()
+    condition = {"type": "Ready", "status": ready, "reason": "x", "message": message}
+    node = {"status": {"conditions": [{"type": "DiskPressure", "status": "False"}, condition]}}
+    (tmp_path / "node").write_text(json.dumps(node, indent=1))
+    script = tmp_path / "script.sh"
+    script.write_text(KUBELET.format(lib=LIB, work=tmp_path, addon=addon))
+    done = sh(script)
+    assert (done.stdout, done.stderr) == (said, "")

@@ -14,6 +14,7 @@ from bundler.cluster.addons.kinds import (
     list_builtin_groups,
     list_spans,
 )
+from bundler.cluster.addons.needs import list_needed
 from bundler.cluster.addons.objects import Object
 from bundler.cluster.components import key_of
 from bundler.cluster.handlers import list_classes
@@ -37,21 +38,9 @@ def check_names(cluster: Cluster) -> Iterator[Problem]:
             if need not in needs:
                 text = f"there is no add-on {need}{suggest(need, names)}"
                 yield Problem(path=path, text=text)
-            elif addon.name in _list_needed(need, needs):
+            elif addon.name in list_needed(need, needs):
                 text = f"{need} needs {addon.name}, so neither is ever applied: remove one"
                 yield Problem(path=path, text=text)
-
-
-def _list_needed(name: str, needs: Mapping[str, Sequence[str]]) -> set[str]:
-    """Everything that an add-on needs, and itself."""
-    found: set[str] = set()
-    waiting = [name]
-    while waiting:
-        one = waiting.pop()
-        if one not in found:
-            found.add(one)
-            waiting += needs.get(one, ())
-    return found
 
 
 def check_objects(

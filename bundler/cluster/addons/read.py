@@ -33,6 +33,7 @@ from bundler.cluster.addons.planned import (
 )
 from bundler.cluster.addons.proof import add_found, check_proof, list_stale
 from bundler.cluster.components import APPLY_FLAGS, MINORS, minor_of, row_for
+from bundler.cluster.network_addon import put_network_first
 from bundler.cluster.planned_addons import AddonSource
 from bundler.cluster.problem import Problem
 from bundler.cluster.schema import Cluster
@@ -88,6 +89,7 @@ def read_addons(
     if not cluster.addons or minor_of(cluster.kubernetes.version) not in MINORS:
         return cluster, ReadAddons(problems=tuple(check_names(cluster)))
     problems = list(check_names(cluster))
+    cluster = put_network_first(cluster)
     index = _number(cluster)
     readings: dict[str, _Reading] = {}
     for addon in sort_addons(cluster.addons):  # a chart may use what those that it needs define

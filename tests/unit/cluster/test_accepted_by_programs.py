@@ -8,7 +8,7 @@ programs and their source code.
 
 import itertools
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -52,6 +52,7 @@ NETWORKS = {
     "static": {"plugin": "static"},
     "flannel": {"plugin": "flannel", "flannel": {"backend": "host-gw"}},
     "flannel-etcd": {"plugin": "flannel", "flannel": {"store": "etcd"}},
+    "addon": {"plugin": "addon", "addon": "cni"},
 }
 BALANCERS: dict[str, dict[str, Any]] = {
     "none": {},
@@ -81,6 +82,7 @@ def make_cluster(
             "kubernetes": {"version": f"{minor}.9"},
             "runtime": runtime,
             "network": {**NETWORKS[network], "proxy_mode": proxy_mode},
+            "addons": [{"name": "cni", "manifests": "cni.yaml"}] if network == "addon" else [],
             "metrics_server": {},
             "control_plane": BALANCERS[balancer],
             "nodes": [
@@ -127,12 +129,12 @@ def pki(tmp_path_factory: pytest.TempPathFactory) -> Callable[[ClusterPlan], Pki
     """One PKI for each set of certificates; their content does not matter here."""
     root = tmp_path_factory.mktemp("states")
 
-    made: dict[tuple[bool, bool], Pki] = {}
+    made: dict[frozenset[str], Pki] = {}
 
     def find(plan: ClusterPlan) -> Pki:
-        key = ("flannel-kubernetes" in plan.features, "flannel-etcd" in plan.features)
+        key = plan.features & {"flannel-kubernetes", "flannel-etcd", "kube-proxy"}
         if key not in made:
-            with open_state(root / f"{key[0]}-{key[1]}", create=True) as state:
+            with open_state(root / "-".join(("state", *sorted(key))), create=True) as state:
                 made[key] = ensure_pki(state, plan, datetime.now(UTC))
         return made[key]
 
@@ -175,7 +177,9 @@ def list_leaves(value: object, path: tuple[str, ...] = ()) -> Iterator[tuple[str
 def list_choices(minor: str) -> Iterator[tuple[dict[str, Any], str, str]]:
     """Runtime, network and proxy mode."""
     modes = [mode for mode, span in PROXY_MODES.items() if span.holds_for(minor)]
-    yield from itertools.product(list_runtimes(minor), NETWORKS, modes)
+    own = [network for network in NETWORKS if network != "addon"]
+    yield from itertools.product(list_runtimes(minor), own, modes)
+    yield from itertools.product(list_runtimes(minor), ("addon",), ("none",))
 
 
 def is_allowed(cluster: Cluster) -> bool:
@@ -204,10 +208,10 @@ def test_the_programs_of_the_minor_accept_everything_rendered(
             continue
         tried.add(balancer)
         files = render(cluster)
-        for program in PROGRAMS:
+        for program in list_programs(cluster, PROGRAMS):
             check_flags(program, read_flags(files, program), minor)
-        for program, path in CONFIGS.items():
-            check_fields(program, read_documents(files[path])[0], minor)
+        for program in list_programs(cluster, CONFIGS):
+            check_fields(program, read_documents(files[CONFIGS[program]])[0], minor)
         check_manifests(files, minor)
     assert tried == set(BALANCERS)
 
@@ -225,13 +229,22 @@ def test_the_programs_of_the_minor_accept_flags_and_fields_of_every_choice(
         if not is_allowed(cluster):
             continue
         tried += 1
-        for program in PROGRAMS:
+        for program in list_programs(cluster, PROGRAMS):
             lines = make_flags(cluster, program, render)
             flags = dict(line.removeprefix("--").split("=", 1) for line in lines)
             check_flags(program, flags, minor)
-        for program in CONFIGS:
+        for program in list_programs(cluster, CONFIGS):
             check_fields(program, make_config(cluster, program, render), minor)
     assert tried >= 2 * 2 * 2 * len(BALANCERS)
+
+
+def list_programs(cluster: Cluster, programs: Iterable[str]) -> list[str]:
+    """Those of the programs that the cluster runs."""
+    return [
+        program
+        for program in programs
+        if program != "kube-proxy" or cluster.network.proxy_mode != "none"
+    ]
 
 
 def read_flags(files: Mapping[str, str], program: str) -> dict[str, str]:

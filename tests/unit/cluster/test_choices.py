@@ -396,3 +396,42 @@ def test_secrets_are_encrypted_by_the_newer_provider_and_read_by_both(
     keys = {p[n]["keys"][0]["secret"] for p in new["resources"][0]["providers"]
             for n in p if n != "identity"}  # fmt: skip
     assert keys == {old["resources"][0]["providers"][0]["aescbc"]["keys"][0]["secret"]}
+
+
+CNI = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: cni, namespace: kube-system}\n"
+
+
+def render_with_addon(trees: Callable[..., Path], folder: Path, mode: str) -> Path:
+    """Two hosts whose pod network an add-on makes; the second one is only a worker."""
+    (folder / "cni.yaml").write_text(CNI)
+    network = f"network: {{plugin: addon, addon: cni, proxy_mode: {mode}}}"
+    addons = "addons: [{name: cni, manifests: cni.yaml, wait: {timeout: 7m}}]"
+    return trees(("dns: {provider: none}", f"dns: {{provider: none}}\n{network}\n{addons}"))
+
+
+def test_a_worker_waits_for_the_add_on_that_makes_the_network(
+    trees: Callable[..., Path], tmp_path: Path
+) -> None:
+    root = render_with_addon(trees, tmp_path, "iptables")
+    settings = read_settings((root / "two/node.env").read_text())
+    assert (settings["NETWORK_ADDON"], settings["ADDONS_WAIT"]) == ("cni", "420")
+    assert "kube-proxy.service" in settings["UNITS"]
+    assert "kube-pod-routes.service" not in settings["UNITS"]
+    assert not (root / "two/rootfs/etc/cni").exists()
+    manager = root / "one/rootfs/etc/systemd/system/kube-controller-manager.service"
+    assert "--allocate-node-cidrs=true" in manager.read_text()
+
+
+def test_without_kube_proxy_hosts_have_nothing_of_it(
+    trees: Callable[..., Path], tmp_path: Path
+) -> None:
+    root = render_with_addon(trees, tmp_path, "none")
+    for node in ("one", "two"):
+        settings = read_settings((root / node / "node.env").read_text())
+        assert "kube-proxy.service" not in settings["UNITS"]
+        assert not {"10249", "10256"} & {port.split(":")[0] for port in settings["PORTS"].split()}
+        assert not list((root / node).rglob("*kube-proxy*"))
+    obsolete = (root / "one/rootfs/etc/kubernetes/obsolete-objects").read_text()
+    assert "ClusterRoleBinding - bundler:kube-proxies" in obsolete
+    applied = root / "one/rootfs/etc/kubernetes/addons"
+    assert not any("bundler:kube-proxies" in file.read_text() for file in applied.iterdir())

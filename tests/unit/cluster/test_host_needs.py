@@ -90,7 +90,7 @@ LIMITS = {
     "etcd/*/etcd.service.j2": {"LimitNOFILE=65536"},
     "control-plane/*/kube-apiserver.service.j2": {"LimitNOFILE=65536"},
     "load-balancer/*/kube-nginx.service.j2": {"LimitNOFILE=65536"},
-    "worker/*/kube-proxy.service.j2": {"LimitNOFILE=65536"},
+    "kube-proxy/*/kube-proxy.service.j2": {"LimitNOFILE=65536"},
     "worker/*/kubelet.service.j2": {"CPUAccounting=yes", "MemoryAccounting=yes"},
     "runtime-*/*/docker.service.j2": {
         "LimitNOFILE=1048576",

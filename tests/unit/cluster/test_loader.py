@@ -55,7 +55,7 @@ ERRORS = [
     # what is replaced, by what, and the line that is expected: LINE:COL: PATH: TEXT
     ("name: lab\n", "name: lab\nnode: []\n", r":5:1: node: unknown key; did you mean 'nodes'\?"),
     ("proxy_mode: ipvs", "proxy_mod: ipvs", r":\d+:3: network.proxy_mod: unknown key; did you mean 'proxy_mode'\?"),
-    ("proxy_mode: ipvs", "proxy_mode: userspace", r"network.proxy_mode: must be 'ipvs', 'iptables' or 'nftables', not 'userspace'"),
+    ("proxy_mode: ipvs", "proxy_mode: userspace", r"network.proxy_mode: must be 'ipvs', 'iptables', 'nftables' or 'none', not 'userspace'"),
     ("  service_cidr: 10.254.0.0/16", "  service_cidr: 10.200.128.0/17", r"network.service_cidr: 10.200.128.0/17 overlaps network.pod_cidr"),
     ("pod_cidr: 10.200.0.0/16", "pod_cidr: 172.30.0.0/16", r"nodes\[0\].address: 172.30.20.11 is inside network.pod_cidr"),
     ("service_cidr: 10.254.0.0/16", "service_cidr: 172.30.16.0/20", r"nodes\[0\].address: 172.30.20.11 is inside network.service_cidr"),

@@ -64,5 +64,5 @@ def test_the_default_version_is_one_that_the_minor_has_the_apis_for(
 
 
 def test_other_engines_are_refused_by_name() -> None:
-    with pytest.raises(ValueError, match="'kube-router' or 'none'"):
+    with pytest.raises(ValueError, match="'kube-router', 'addon' or 'none'"):
         make_cluster({"policy": {"engine": "kube-network-policies"}})

@@ -101,6 +101,10 @@ list_default_overrides() {
 # The runtime takes the first file by name. multus comes first on purpose, and calls the next one.
 list_cni_overrides() {
     case " $ROLES/$FEATURES " in *worker*/*' cni '* | *worker*'/cni '*) ;; *) return 0 ;; esac
+    if [ -n "${NETWORK_ADDON:-}" ]; then
+        list_former_networks "$1"
+        return 0
+    fi
     case " $FEATURES " in *' flannel '*) own=10-flannel.conflist ;; *) own=10-bridge.conflist ;; esac
     first=$(
         for network in "$1"/etc/cni/net.d/*.conf "$1"/etc/cni/net.d/*.conflist "$1"/etc/cni/net.d/*.json; do
@@ -113,6 +117,17 @@ list_cni_overrides() {
     [ "$first" != "$own" ] && ! grep -q '"multus' "$1/etc/cni/net.d/$first" || return 0
     print_override must "/etc/cni/net.d/$first comes before $own: pods would get its network" \
         "mv /etc/cni/net.d/$first /etc/cni/net.d/$first.disabled"
+}
+
+# Before the first installation no add-on has made a network: what is there is left from something else, and a node would be
+# Ready with it.
+list_former_networks() {
+    [ ! -d "$1/opt/k8s/bundle" ] || return 0
+    for network in "$1"/etc/cni/net.d/*.conf "$1"/etc/cni/net.d/*.conflist "$1"/etc/cni/net.d/*.json; do
+        [ ! -e "$network" ] ||
+            print_override must "${network#"$1"} is there before $NETWORK_ADDON has made a network: pods would get that one" \
+                "mv ${network#"$1"} ${network#"$1"}.disabled"
+    done
 }
 
 # systemd-modules-load skips modules that are blacklisted, although modprobe NAME loads them.

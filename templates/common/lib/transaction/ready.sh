@@ -163,12 +163,19 @@ ready_kubelet() {
         echo "the control plane has not given it a certificate yet"
         return 2
     }
-    HTTPS_TIMEOUT=5 https_get "${host%:*}" "${host##*:}" "/api/v1/nodes/$NODE" \
-        /etc/kubernetes/pki/ca.crt "$identity" "$identity" |
-        tr -d ' \n' | grep -q '{"type":"Ready","status":"True"' || {
-        echo "the node is not Ready yet"
-        return 1
-    }
+    node_object=$(HTTPS_TIMEOUT=5 https_get "${host%:*}" "${host##*:}" "/api/v1/nodes/$NODE" \
+        /etc/kubernetes/pki/ca.crt "$identity" "$identity" | tr -d ' \n')
+    case $node_object in
+        *'{"type":"Ready","status":"True"'*) return 0 ;;
+        *NetworkPluginNotReady*)
+            [ -z "${NETWORK_ADDON:-}" ] || {
+                echo "the add-on $NETWORK_ADDON has not made the pod network of this node yet"
+                return 3
+            }
+            ;;
+    esac
+    echo "the node is not Ready yet"
+    return 1
 }
 
 # It serves when the network's configuration is in etcd, which needs a quorum.

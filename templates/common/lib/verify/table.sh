@@ -17,6 +17,11 @@ print_checks() { "print_${mode}_checks"; }
 print_cluster_checks() {
     etcdctl_line="ETCDCTL_API=3 $etcdctl --endpoints=$etcd_commas --cacert=$pki/etcd-ca.crt"
     etcdctl_line="$etcdctl_line --cert=$pki/apiserver-etcd-client.crt --key=$pki/apiserver-etcd-client.key"
+    network_line=''
+    [ -z "${NETWORK_ADDON:-}" ] ||
+        network_line="journalctl -u kube-addons -n 50; $kubectl_line get pods -A -o wide (those of the add-on $NETWORK_ADDON)"
+    proxy_line='journalctl -u kube-proxy -n 50 (on that worker)'
+    has_feature kube-proxy || proxy_line=$network_line
     row etcd-members nothing etcd \
         "every planned member is in the etcd cluster and healthy, and there is no other member" \
         "$etcdctl_line endpoint health"
@@ -94,26 +99,22 @@ print_cluster_checks() {
         "$rerun_line kubectl-exec; $kubectl_line -n $namespace get pods -o wide"
     row pod-network workload workload \
         "every worker can ping every pod" \
-        "ip route; iptables -S FORWARD (on that worker)"
+        "${network_line:-ip route; iptables -S FORWARD (on that worker)}"
     row service-ip workload workload \
         "every worker reaches a Service at its cluster IP" \
-        "journalctl -u kube-proxy -n 50 (on that worker)"
+        "$proxy_line"
     row node-ports workload workload \
         "every worker reaches a Service at the NodePort of every worker" \
-        "journalctl -u kube-proxy -n 50 (on that worker)"
-    row proxy-rules workload network \
-        "kube-proxy routes the Service kubernetes to every API server, in the configured mode or in iptables mode" \
-        "iptables-save -t nat or ipvsadm -ln or nft list table ip kube-proxy (on that worker)"
+        "$proxy_line"
+    ! has_feature kube-proxy || print_proxy_checks
     row version-skew workload 'control plane' \
         "kubelets, kube-proxies, controller managers and schedulers are neither newer than an API server nor too old" \
         "$kubectl_line get nodes; /opt/k8s/bundle/install.sh --list (on that node)"
-    row pod-bridge workload network \
-        "the bridge of the pods has an address in the worker's pod subnet" \
-        "ip -4 address; cat /run/flannel/subnet.env /etc/cni/net.d/* (on that worker)"
+    has_feature network-addon || print_bridge_checks
     row images-local workload workload \
         "no image was pulled: all images were on the hosts" \
         "$rerun_line images-local; $kubectl_line -n $namespace get events"
-    ! has_feature kube-router || print_policy_checks
+    ! has_feature network-policy || print_policy_checks
     ! has_feature coredns || print_dns_checks
     ! has_feature metrics-server || print_metrics_checks
     ! has_feature addons || print_addon_checks
@@ -125,10 +126,24 @@ print_addon_checks() {
         "journalctl -u kube-addons -n 50; $kubectl_line -n kube-system get configmap -l bundler/addon -o yaml"
 }
 
+print_proxy_checks() {
+    row proxy-rules workload network \
+        "kube-proxy routes the Service kubernetes to every API server, in the configured mode or in iptables mode" \
+        "iptables-save -t nat or ipvsadm -ln or nft list table ip kube-proxy (on that worker)"
+}
+
+print_bridge_checks() {
+    row pod-bridge workload network \
+        "the bridge of the pods has an address in the worker's pod subnet" \
+        "ip -4 address; cat /run/flannel/subnet.env /etc/cni/net.d/* (on that worker)"
+}
+
 print_policy_checks() {
+    policy_line='journalctl -u kube-router -u kube-pod-guard -n 50; iptables -S; ipset list kube-pod-guard (on that worker)'
+    has_feature kube-router || policy_line=$network_line
     row network-policy workload network \
         "a NetworkPolicy admits one pod on one port on every worker: not others, other ports, the nodes, nor by a Service" \
-        "journalctl -u kube-router -u kube-pod-guard -n 50; iptables -S; ipset list kube-pod-guard (on that worker)"
+        "$policy_line"
 }
 
 print_dns_checks() {

@@ -22,6 +22,7 @@ list_versions() {
     done
     for pair in $(node_pairs worker); do
         print_version kubelet "$pair" 10250 /metrics
+        has_feature kube-proxy || continue
         proxy=$(sed -n 's/^version kube-proxy v*//p' "$work/probe.${pair%|*}" 2>/dev/null)
         printf 'kube-proxy %s %s\n' "${pair%|*}" "${proxy:-- its pod did not report it}"
     done

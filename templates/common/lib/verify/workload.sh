@@ -131,7 +131,7 @@ spec:
         volumeMounts: [{name: host, mountPath: /host, readOnly: true}]
       volumes: [{name: host, hostPath: {path: /}}]
 MANIFEST
-    ! has_feature kube-router || print_policy_manifest
+    ! has_feature network-policy || print_policy_manifest
 }
 
 # print_web_manifest NAME: a web server on every worker.

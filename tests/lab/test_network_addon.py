@@ -1,0 +1,228 @@
+"""An add-on makes the pod network, forwards Services and enforces NetworkPolicies: hosts without kube-proxy.
+
+The add-on is kube-router with its routes and firewall, and Kubernetes' kube-proxy, both in pods of a DaemonSet.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from support.charts import write_folder
+from support.lab import (
+    Cluster,
+    Host,
+    boot_cluster,
+    build,
+    docker,
+    make_lab_directory,
+    wait_for,
+)
+from support.paths import LAB_CACHE
+
+PROGRAM = os.environ.get("BUNDLER_KUBE_ROUTER", "")
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(
+        not PROGRAM,
+        reason="kube-router cannot run in a pod: BUNDLER_KUBE_ROUTER does not name the program",
+    ),
+]
+IMAGE = "example.com/network:1"
+CONFLIST = {
+    "cniVersion": "0.3.0",
+    "name": "pods",
+    "plugins": [
+        {
+            "name": "kubernetes", "type": "bridge", "bridge": "kube-bridge", "isDefaultGateway": True,
+            "ipam": {"type": "host-local"},
+        }
+    ],
+}  # fmt: skip
+START = """\
+set -e
+account=/var/run/secrets/kubernetes.io/serviceaccount
+mkdir -p /host/run/network-addon /host/etc/cni/net.d
+cp /kube-router /kube-proxy $account/ca.crt /host/run/network-addon/
+printf '%s' "$CONFLIST" >/host/run/network-addon/conflist
+cat >/host/run/network-addon/kubeconfig <<END
+apiVersion: v1
+kind: Config
+clusters: [{name: a, cluster: {server: "$ENDPOINT", certificate-authority: /run/network-addon/ca.crt}}]
+users: [{name: a, user: {token: "$(cat $account/token)"}}]
+contexts: [{name: a, context: {cluster: a, user: a}}]
+current-context: a
+END
+"""
+ROUTER = """\
+[ -f /host/etc/cni/net.d/10-network.conflist ] || cp /host/run/network-addon/conflist /host/etc/cni/net.d/10-network.conflist
+exec chroot /host env KUBE_ROUTER_CNI_CONF_FILE=/etc/cni/net.d/10-network.conflist /run/network-addon/kube-router \
+    --kubeconfig=/run/network-addon/kubeconfig --hostname-override="$NODE" --run-router --run-firewall \
+    --run-service-proxy=false --enable-overlay=false
+"""
+PROXY = """\
+exec chroot /host /run/network-addon/kube-proxy --kubeconfig=/run/network-addon/kubeconfig --hostname-override="$NODE" \
+    --proxy-mode=iptables --cluster-cidr=10.200.0.0/16 --conntrack-max-per-core=0
+"""
+RULES = [
+    {"apiGroups": [group], "resources": resources, "verbs": ["get", "list", "watch"]}
+    for group, resources in (
+        ("", ["namespaces", "pods", "services", "nodes", "endpoints"]),
+        ("networking.k8s.io", ["networkpolicies"]),
+        ("discovery.k8s.io", ["endpointslices"]),
+    )
+]
+NAME = {"name": "network", "namespace": "kube-system"}
+
+
+def make_objects(endpoint: str) -> list[dict[str, Any]]:
+    """The add-on, as upstream's daemonset of kube-router has it."""
+
+    def make_container(name: str, command: str) -> dict[str, Any]:
+        return {
+            "name": name,
+            "image": IMAGE,
+            "command": ["sh", "-c", START + command],
+            "env": [
+                {"name": "ENDPOINT", "value": endpoint},
+                {"name": "CONFLIST", "value": json.dumps(CONFLIST)},
+                {"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
+            ],
+            "securityContext": {"privileged": True},
+            "volumeMounts": [{"name": "host", "mountPath": "/host"}],
+        }
+
+    pod = {
+        "serviceAccountName": "network",
+        "hostNetwork": True,
+        "priorityClassName": "system-node-critical",
+        "tolerations": [{"operator": "Exists"}],
+        "containers": [make_container("router", ROUTER), make_container("proxy", PROXY)],
+        "volumes": [{"name": "host", "hostPath": {"path": "/"}}],
+    }
+    labels = {"app": "network"}
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "network"}
+    account = {"kind": "ServiceAccount", **NAME}
+    return [
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": NAME},
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
+            "metadata": {"name": "network"}, "rules": RULES,
+        },
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
+            "metadata": {"name": "network"}, "roleRef": role, "subjects": [account],
+        },
+        {
+            "apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": NAME,
+            "spec": {
+                "selector": {"matchLabels": labels},
+                "template": {"metadata": {"labels": labels}, "spec": pod},
+            },
+        },
+    ]  # fmt: skip
+
+
+def make_image(archive: Path) -> None:
+    """kube-router and kube-proxy on top of the lab's image."""
+    docker("load", "-q", "-i", str(LAB_CACHE / "images" / "nginx.tar"))
+    container = docker("create", "nginx:1.22").strip()
+    try:
+        docker("cp", PROGRAM, f"{container}:/kube-router")
+        program = LAB_CACHE / "build" / "kubernetes-1.20.2" / "kube-proxy"
+        docker("cp", str(program), f"{container}:/kube-proxy")
+        docker("commit", container, IMAGE)
+        docker("save", "-o", str(archive), IMAGE)
+    finally:
+        docker("rm", "-f", container)
+        docker("rmi", "-f", IMAGE)
+
+
+@dataclass(frozen=True)
+class Site:
+    """The five hosts, and what install.sh printed on each."""
+
+    cluster: Cluster
+    said: dict[str, str]
+
+    def is_ready(self) -> bool:
+        nodes = json.loads(self.cluster.kubectl("get nodes -o json", check=False) or "{}")
+        return [
+            condition["status"]
+            for node in nodes.get("items", [])
+            for condition in node["status"]["conditions"]
+            if condition["type"] == "Ready"
+        ] == ["True"] * len(self.cluster.workers)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory, network: None) -> Site:
+    """The hosts after their first boot, and the first build installed on them."""
+    directory = make_lab_directory(tmp_path_factory.mktemp("network-addon"))
+    examples = directory / "examples"
+    document = yaml.safe_load((examples / "lab.yaml").read_text())
+    document["network"] |= {
+        "plugin": "addon", "addon": "network", "proxy_mode": "none", "policy": {"engine": "addon"},
+    }  # fmt: skip
+    del document["extra"]["kube-proxy"]
+    endpoint = f"https://{document['control_plane']['endpoint']}"
+    write_folder(examples / "network", {"all.yaml": yaml.safe_dump_all(make_objects(endpoint))})
+    make_image(examples / "network.tar")
+    document["images"].append({"ref": IMAGE, "file": "network.tar"})
+    document["addons"] = [{"name": "network", "manifests": "network", "wait": {"timeout": "5m"}}]
+    (examples / "lab.yaml").write_text(yaml.safe_dump(document))
+    build(examples / "lab.yaml", directory / "dist", cache=LAB_CACHE / "product-cache")
+    cluster = boot_cluster(directory)
+    said = cluster.install(directory / "dist")
+    return Site(cluster, dict(zip(cluster.hosts, said, strict=True)))
+
+
+def has_program(host: Host, name: str) -> bool:
+    return host.run(f"ls /opt/k8s/bin/{name}", check=False).returncode == 0
+
+
+def test_nodes_are_ready_once_the_add_on_has_made_their_network(site: Site) -> None:
+    assert site.is_ready()
+    for host in site.cluster.workers:
+        assert "kubelet.service" in site.said[host.name]
+        assert not has_program(host, "kube-proxy")
+        assert host.run("systemctl cat kube-proxy.service", check=False).returncode != 0
+    for host in site.cluster.masters:
+        assert "add-on network: ready" in site.said[host.name]
+
+
+def test_verify_proves_network_services_and_policies_of_the_add_on(site: Site) -> None:
+    done = site.cluster.verify()
+    assert done.returncode == 0, done.stdout
+    for check in ("pod-network", "service-ip", "node-ports", "network-policy", "addons"):
+        assert f" {check} " in done.stdout, done.stdout
+    for check in ("proxy-rules", "pod-bridge"):
+        assert f" {check} " not in done.stdout, done.stdout
+
+
+def test_a_second_installation_leaves_what_the_add_on_put_on_the_host(site: Site) -> None:
+    conflist = "cat /etc/cni/net.d/10-network.conflist"
+    before = [host.output(conflist) for host in site.cluster.workers]
+    for said in site.cluster.install(site.cluster.dist):
+        assert "nothing to do" in said, said
+    assert [host.output(conflist) for host in site.cluster.workers] == before
+    assert all('"subnet"' in text for text in before)
+
+
+def test_after_a_reboot_the_network_comes_back_by_itself(site: Site) -> None:
+    worker = site.cluster.workers[0]
+    docker("restart", worker.container)
+    wait_for("the nodes are ready", site.is_ready, seconds=240)
+    done = site.cluster.verify()
+    assert done.returncode == 0, done.stdout
+
+
+def test_a_host_that_is_uninstalled_keeps_no_file_of_the_add_on(site: Site) -> None:
+    worker = site.cluster.workers[-1]
+    done = worker.run("/opt/k8s/bundle/uninstall.sh --yes", check=False, timeout=600)
+    assert done.returncode == 0, done.stdout
+    assert "the add-on network made stay until this host is rebooted" in done.stdout
+    assert worker.run("ls /etc/cni /opt/cni", check=False).returncode != 0
