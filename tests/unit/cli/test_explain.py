@@ -29,7 +29,7 @@ def test_an_object_is_printed_with_its_keys() -> None:
 
 def test_a_default_that_depends_on_the_minor_is_in_the_description_only() -> None:
     assert explain("network.proxy_mode").splitlines()[0] == (
-        "network.proxy_mode: `ipvs` or `iptables` or `nftables`"
+        "network.proxy_mode: `ipvs` or `iptables` or `nftables` or `none`"
     )
 
 
