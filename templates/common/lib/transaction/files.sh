@@ -86,8 +86,11 @@ ensure_directories() {
         for path in $DATA_PATHS $RUNTIME_PATHS; do list_missing_directories "${path%/*}"; done
     } | sort -u >"$work/directories" # parents before what is in them
     [ -s "$work/directories" ] || return 0
-    cat "$work/directories" >>"$store/dirs" || die 1 "cannot write $store/dirs"
-    sync_record "$store/dirs"
+    # each once: a run that was killed here has recorded them already
+    set -- "$work/directories"
+    [ ! -f "$store/dirs" ] || set -- "$@" "$store/dirs"
+    sort -u "$@" >"$store/dirs.new" || die 1 "cannot write $store/dirs.new"
+    replace_record "$store/dirs"
     (cd "$prefix/" && sed 's/^/./' "$work/directories" | xargs mkdir -m 0755) || die 1 "cannot create directories"
 }
 
