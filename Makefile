@@ -96,7 +96,7 @@ site: venv ## build the documentation as static HTML that works without a networ
 	@echo build/site/index.html
 
 bench: venv lab ## measure build and download as ratios of commands in one run; fail where a bound is broken
-	@failed=; for script in bench bench_fetch; do \
+	@failed=; for script in bench bench_fetch bench_addons; do \
 		$(PYTHON) scripts/$$script.py || failed=yes; done; [ -z "$$failed" ]
 
 release: venv ## build wheel, sdist, single-file zipapp, hash-locked requirements and SHA256SUMS into build/release

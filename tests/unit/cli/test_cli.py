@@ -68,7 +68,9 @@ def test_a_file_that_ends_early_is_an_error_with_words(
 def test_a_wrong_cluster_yaml_gives_exit_code_2_and_every_error(
     bundler: Run, description: Path
 ) -> None:
-    description.write_text(description.read_text().replace("ipvs", "userspace").replace("eth0", "eth 0"))
+    description.write_text(
+        description.read_text().replace("ipvs", "userspace").replace("eth0", "eth 0")
+    )
     done = bundler("check", "--pins", str(PINS))
     assert done.returncode == 2
     assert done.stderr.count("cluster.yaml:") == 2
