@@ -91,7 +91,7 @@ def make_objects(endpoint: str) -> list[dict[str, Any]]:
                 {"name": "CONFLIST", "value": json.dumps(CONFLIST)},
                 {"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
             ],
-            "securityContext": {"privileged": True},
+            "securityContext": {"capabilities": {"add": ["NET_ADMIN", "NET_RAW"]}},
             "volumeMounts": [{"name": "host", "mountPath": "/host"}],
         }
 
