@@ -45,26 +45,26 @@ CONFLIST = {
 START = """\
 set -e
 account=/var/run/secrets/kubernetes.io/serviceaccount
-mkdir -p /host/run/network-addon /host/etc/cni/net.d
-cp /kube-router /kube-proxy $account/ca.crt /host/run/network-addon/
-printf '%s' "$CONFLIST" >/host/run/network-addon/conflist
-cat >/host/run/network-addon/kubeconfig <<END
+mkdir -p /host/opt/cni/$PROGRAM /host/etc/cni/net.d
+cp /$PROGRAM $account/ca.crt /host/opt/cni/$PROGRAM/
+cat >/host/opt/cni/$PROGRAM/kubeconfig <<END
 apiVersion: v1
 kind: Config
-clusters: [{name: a, cluster: {server: "$ENDPOINT", certificate-authority: /run/network-addon/ca.crt}}]
+clusters: [{name: a, cluster: {server: "$ENDPOINT", certificate-authority: /opt/cni/$PROGRAM/ca.crt}}]
 users: [{name: a, user: {token: "$(cat $account/token)"}}]
 contexts: [{name: a, context: {cluster: a, user: a}}]
 current-context: a
 END
 """
 ROUTER = """\
-[ -f /host/etc/cni/net.d/10-network.conflist ] || cp /host/run/network-addon/conflist /host/etc/cni/net.d/10-network.conflist
-exec chroot /host env KUBE_ROUTER_CNI_CONF_FILE=/etc/cni/net.d/10-network.conflist /run/network-addon/kube-router \
-    --kubeconfig=/run/network-addon/kubeconfig --hostname-override="$NODE" --run-router --run-firewall \
-    --run-service-proxy=false --enable-overlay=false
+conflist=/host/etc/cni/net.d/10-network.conflist
+[ -f $conflist ] || printf '%s' "$CONFLIST" >$conflist
+exec chroot /host env KUBE_ROUTER_CNI_CONF_FILE=/etc/cni/net.d/10-network.conflist /opt/cni/kube-router/kube-router \
+    --kubeconfig=/opt/cni/kube-router/kubeconfig --hostname-override="$NODE" --run-router --run-firewall \
+    --run-service-proxy=false --enable-overlay=false --service-cluster-ip-range=10.254.0.0/16
 """
 PROXY = """\
-exec chroot /host /run/network-addon/kube-proxy --kubeconfig=/run/network-addon/kubeconfig --hostname-override="$NODE" \
+exec chroot /host /opt/cni/kube-proxy/kube-proxy --kubeconfig=/opt/cni/kube-proxy/kubeconfig --hostname-override="$NODE" \
     --proxy-mode=iptables --cluster-cidr=10.200.0.0/16 --conntrack-max-per-core=0
 """
 RULES = [
@@ -88,6 +88,7 @@ def make_objects(endpoint: str) -> list[dict[str, Any]]:
             "command": ["sh", "-c", START + command],
             "env": [
                 {"name": "ENDPOINT", "value": endpoint},
+                {"name": "PROGRAM", "value": name},
                 {"name": "CONFLIST", "value": json.dumps(CONFLIST)},
                 {"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
             ],
@@ -100,7 +101,7 @@ def make_objects(endpoint: str) -> list[dict[str, Any]]:
         "hostNetwork": True,
         "priorityClassName": "system-node-critical",
         "tolerations": [{"operator": "Exists"}],
-        "containers": [make_container("router", ROUTER), make_container("proxy", PROXY)],
+        "containers": [make_container("kube-router", ROUTER), make_container("kube-proxy", PROXY)],
         "volumes": [{"name": "host", "hostPath": {"path": "/"}}],
     }
     labels = {"app": "network"}
@@ -191,7 +192,9 @@ def test_nodes_are_ready_once_the_add_on_has_made_their_network(site: Site) -> N
         assert not has_program(host, "kube-proxy")
         assert host.run("systemctl cat kube-proxy.service", check=False).returncode != 0
     for host in site.cluster.masters:
-        assert "add-on network: ready" in site.said[host.name]
+        assert "add-on network: " in site.said[host.name]
+    inventory = "-n kube-system get configmap bundler-addon-network -o jsonpath={.data.state}"
+    wait_for("the add-on is ready", lambda: site.cluster.kubectl(inventory) == "ready", seconds=120)
 
 
 def test_verify_proves_network_services_and_policies_of_the_add_on(site: Site) -> None:

@@ -114,7 +114,7 @@ wait_for_hook() {
     explain_pods "$namespace" "$object"
     if [ -n "$blocked" ]; then
         state=waiting reason=$blocked
-    elif ! has_ready_node; then
+    elif ! has_node_for_pods; then
         state=waiting reason="no worker is Ready yet"
     else
         reason=$(printf '%s' "$unready" | cut -c1-700)

@@ -1,5 +1,5 @@
 # Whether the workloads of an add-on are ready, and why not, for site-addons.sh.
-# needs: bundle tab timeout work
+# needs: bundle name network_addon tab timeout work
 # sets: reason state
 # shellcheck shell=sh disable=SC2034,SC2154 # the scripts share their variables
 
@@ -16,7 +16,7 @@ judge_workloads() {
         state=ready
     elif [ -n "$blocked" ]; then
         state=waiting reason=$blocked
-    elif ! has_ready_node; then
+    elif ! has_node_for_pods; then
         state=waiting reason="no worker is Ready yet"
     else
         state=applying reason=$(printf '%s' "$unready" | cut -c1-700)
@@ -66,7 +66,10 @@ explain_pods() {
     done <"$work/own-pods"
 }
 
-has_ready_node() {
+# A node becomes Ready with the add-on that makes the pod network; for that one any node will do.
+has_node_for_pods() {
+    wanted=True
+    [ "$name" != "${network_addon:-}" ] || wanted=
     ready_nodes='jsonpath={range .items[*]}{.status.conditions[?(@.type=="Ready")].status}{"\n"}{end}'
-    kube get nodes -o "$ready_nodes" 2>/dev/null </dev/null | grep -qx True
+    kube get nodes -o "$ready_nodes" 2>/dev/null </dev/null | grep -q "^$wanted"
 }

@@ -53,6 +53,7 @@ main() {
     node=$(sed -n "s/^NODE='\(.*\)'\$/\1/p" "$bundle/node.env")
     flags=$(sed -n "s/^APPLY_FLAGS='\(.*\)'\$/\1/p" "$bundle/node.env")
     diff_flags=$(sed -n "s/^DIFF_FLAGS='\(.*\)'\$/\1/p" "$bundle/node.env")
+    network_addon=$(sed -n "s/^NETWORK_ADDON='\(.*\)'\$/\1/p" "$bundle/node.env")
     plan=$(digest_of "$addons")
     trap release_lease EXIT
     trap 'exit 1' INT TERM
