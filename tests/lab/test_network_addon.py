@@ -1,6 +1,6 @@
 """An add-on makes the pod network, forwards Services and enforces NetworkPolicies: hosts without kube-proxy.
 
-The add-on is kube-router with its routes and firewall, and Kubernetes' kube-proxy, both in pods of a DaemonSet.
+The add-on is a DaemonSet with a script for the bridge and the routes, kube-router's firewall, and Kubernetes' kube-proxy.
 """
 
 import json
@@ -32,21 +32,12 @@ pytestmark = [
     ),
 ]
 IMAGE = "example.com/network:1"
-CONFLIST = {
-    "cniVersion": "0.3.0",
-    "name": "pods",
-    "plugins": [
-        {
-            "name": "kubernetes", "type": "bridge", "bridge": "kube-bridge", "isDefaultGateway": True,
-            "ipam": {"type": "host-local"},
-        }
-    ],
-}  # fmt: skip
 START = """\
 set -e
 account=/var/run/secrets/kubernetes.io/serviceaccount
 mkdir -p /host/opt/cni/$PROGRAM /host/etc/cni/net.d
-cp /$PROGRAM $account/ca.crt /host/opt/cni/$PROGRAM/
+[ ! -f /$PROGRAM ] || cp /$PROGRAM /host/opt/cni/$PROGRAM/
+cp $account/ca.crt /host/opt/cni/$PROGRAM/
 cat >/host/opt/cni/$PROGRAM/kubeconfig <<END
 apiVersion: v1
 kind: Config
@@ -56,17 +47,34 @@ contexts: [{name: a, context: {cluster: a, user: a}}]
 current-context: a
 END
 """
-ROUTER = """\
-conflist=/host/etc/cni/net.d/10-network.conflist
-[ -f $conflist ] || printf '%s' "$CONFLIST" >$conflist
-exec chroot /host env KUBE_ROUTER_CNI_CONF_FILE=/etc/cni/net.d/10-network.conflist /opt/cni/kube-router/kube-router \
-    --kubeconfig=/opt/cni/kube-router/kubeconfig --hostname-override="$NODE" --run-router --run-firewall \
-    --run-service-proxy=false --enable-overlay=false --service-cluster-ip-range=10.254.0.0/16
+ROUTES = """\
+exec chroot /host sh -c '
+while :; do
+    /opt/k8s/bin/kubectl --kubeconfig=/opt/cni/routes/kubeconfig get nodes -o \\
+        "jsonpath={range .items[*]}{.metadata.name} {.status.addresses[0].address} {.spec.podCIDR}{\\"\\n\\"}{end}" >/run/nodes
+    while read -r name address subnet; do
+        if [ "$name" != "$NODE" ]; then
+            ip route replace "$subnet" via "$address"
+        elif [ ! -f /etc/cni/net.d/10-network.conflist ]; then
+            printf "%s" "$CONFLIST" | sed "s|SUBNET|$subnet|" >/etc/cni/net.d/10-network.conflist
+        fi
+    done </run/nodes
+    sleep 3
+done'
+"""
+CONFLIST = """\
+{"cniVersion": "0.3.1", "name": "pods", "plugins": [{"type": "bridge", "bridge": "kube-bridge", "isDefaultGateway": true,
+"hairpinMode": true, "ipam": {"type": "host-local", "ranges": [[{"subnet": "SUBNET"}]]}}]}
+"""
+FIREWALL = """\
+exec chroot /host /opt/cni/kube-router/kube-router --kubeconfig=/opt/cni/kube-router/kubeconfig --hostname-override="$NODE" \
+    --run-firewall --run-router=false --run-service-proxy=false --service-cluster-ip-range=10.254.0.0/16
 """
 PROXY = """\
 exec chroot /host /opt/cni/kube-proxy/kube-proxy --kubeconfig=/opt/cni/kube-proxy/kubeconfig --hostname-override="$NODE" \
     --proxy-mode=iptables --cluster-cidr=10.200.0.0/16 --conntrack-max-per-core=0
 """
+COMMANDS = {"routes": ROUTES, "kube-router": FIREWALL, "kube-proxy": PROXY}
 RULES = [
     {"apiGroups": [group], "resources": resources, "verbs": ["get", "list", "watch"]}
     for group, resources in (
@@ -79,7 +87,7 @@ NAME = {"name": "network", "namespace": "kube-system"}
 
 
 def make_objects(endpoint: str) -> list[dict[str, Any]]:
-    """The add-on, as upstream's daemonset of kube-router has it."""
+    """The add-on, with the rights of upstream's DaemonSet of kube-router."""
 
     def make_container(name: str, command: str) -> dict[str, Any]:
         return {
@@ -89,7 +97,7 @@ def make_objects(endpoint: str) -> list[dict[str, Any]]:
             "env": [
                 {"name": "ENDPOINT", "value": endpoint},
                 {"name": "PROGRAM", "value": name},
-                {"name": "CONFLIST", "value": json.dumps(CONFLIST)},
+                {"name": "CONFLIST", "value": CONFLIST},
                 {"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
             ],
             "securityContext": {"capabilities": {"add": ["NET_ADMIN", "NET_RAW"]}},
@@ -101,7 +109,7 @@ def make_objects(endpoint: str) -> list[dict[str, Any]]:
         "hostNetwork": True,
         "priorityClassName": "system-node-critical",
         "tolerations": [{"operator": "Exists"}],
-        "containers": [make_container("kube-router", ROUTER), make_container("kube-proxy", PROXY)],
+        "containers": [make_container(name, command) for name, command in COMMANDS.items()],
         "volumes": [{"name": "host", "hostPath": {"path": "/"}}],
     }
     labels = {"app": "network"}
