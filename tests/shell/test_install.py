@@ -206,6 +206,7 @@ def test_a_directory_at_the_root_of_the_file_system_is_created(sh: Sh, tmp_path:
     script.write_text(
         f"set -u; prefix=; store={tmp_path} work={tmp_path} DATA_PATHS= RUNTIME_PATHS=\n"
         f". {TEMPLATES}/common/lib/transaction/files.sh\n"
+        'replace_record() { mv "$1.new" "$1"; }\n'
         'xargs() { echo "from $(pwd): $*"; cat; }\nensure_directories\n'
     )
     done = sh(script)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from support.shells import TEMPLATES, Sh, write_program
 
-SCRIPT = TEMPLATES / "worker/rootfs/opt/k8s/libexec/kube-proxy-mode.sh"
+SCRIPT = TEMPLATES / "kube-proxy/rootfs/opt/k8s/libexec/kube-proxy-mode.sh"
 FILE = "bindAddress: 192.0.2.1\nipvs:\n  scheduler: rr\nmode: {mode}\n"
 
 

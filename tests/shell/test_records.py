@@ -34,6 +34,7 @@ def test_a_record_is_on_the_disk_before_it_counts(sh: Sh, trees: Trees, tmp_path
     ]
     assert {Path(name).stem for _, name in replaced} >= {
         "files",
+        "dirs",
         "existed",
         "current",
         "switch",
@@ -42,6 +43,5 @@ def test_a_record_is_on_the_disk_before_it_counts(sh: Sh, trees: Trees, tmp_path
     assert [name for at, name in replaced if ["sync", name] not in calls[max(at - 1, 0) : at]] == []
 
     directories = next(at for at, call in enumerate(calls) if call[:3] == ["mkdir", "-m", "0755"])
-    assert any(
-        call[0] == "sync" and call[-1].endswith(f"{STORE}dirs") for call in calls[:directories]
-    )
+    recorded = [at for at, name in replaced if name.endswith(f"{STORE}dirs.new")]
+    assert recorded[0] < directories
