@@ -69,7 +69,7 @@ NEVER = {
     "groups.other.other", "images[].file", "include[]", "lifecycle.accept (key)", "nodes[].groups[]", "nodes[].packages.dir",
     "nodes[].packages.keyring", "nodes[].runtime.default_handler", "runtime.default_handler", "runtime.handlers (key)", "nodes[].files./etc/site.d/agent.conf.source",
     "nodes[].runtime.registries[].ca", "nodes_from[]", "packages.dir", "packages.keyring", "runtime.registries[].ca", "security.accept[]", "security.user_ids (key)", "upstream_keys (key)", "upstream_keys.etcd.cosign",
-    "registry.nodes[]", "registry.push.users[].password",
+    "registry.nodes[]", "registry.push.users[].password", "network.addon",
     "upstream_keys.etcd.openpgp", "upstream_keys.etcd.sigstore",
     "admission.manifests[]", "admission.plugins[]", "authentication.oidc[].ca", "encryption.kms.plugin.arguments[]",
     "encryption.kms.plugin.environment", "encryption.kms.plugin.program",
@@ -80,7 +80,7 @@ NEVER = {
       for file in ("ca", "certificate", "key", "token")),
 }  # fmt: skip
 """Places that take none of them: names of components, kinds, plugins, weak settings and groups, versions of a standard, purls, and
-paths of files that do not exist here, and those of an add-on, which has a chart of a repository here; hooks are KIND/NAMESPACE/NAME."""
+paths of files that do not exist here, the name of an add-on with `plugin: addon`, and files of an add-on, which has a chart of a repository here; hooks are KIND/NAMESPACE/NAME."""
 
 VISIBLE = (
     "'; touch pwned; : '", '"; touch pwned; : "', "$(touch pwned)", "`touch pwned`", "\\", "'", '"', "''",

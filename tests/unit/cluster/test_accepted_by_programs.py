@@ -212,7 +212,7 @@ def test_the_programs_of_the_minor_accept_everything_rendered(
             check_flags(program, read_flags(files, program), minor)
         for program in list_programs(cluster, CONFIGS):
             check_fields(program, read_documents(files[CONFIGS[program]])[0], minor)
-        check_manifests(files, minor)
+        check_manifests(files, minor, list_programs(cluster, CONFIGS))
     assert tried == set(BALANCERS)
 
 
@@ -297,7 +297,7 @@ def read_variable(files: Mapping[str, str], word: str) -> str:
     return found[1] if word.startswith("$") and found else word
 
 
-def check_manifests(files: Mapping[str, str], minor: str) -> None:
+def check_manifests(files: Mapping[str, str], minor: str, programs: list[str]) -> None:
     """Check every file that the API server or a program reads, and manifests inside scripts."""
     found = set()
     for path, text in files.items():
@@ -309,7 +309,8 @@ def check_manifests(files: Mapping[str, str], minor: str) -> None:
                 assert (read_variable(files, api), kind) in served_apis(minor), path
             found.add(kind)
     assert {"Policy", "EncryptionConfiguration", "Deployment", "APIService", "Secret"} <= found
-    assert {"KubeletConfiguration", "KubeProxyConfiguration", "DaemonSet"} <= found
+    assert {"KubeletConfiguration", "DaemonSet"} <= found
+    assert ("KubeProxyConfiguration" in found) is ("kube-proxy" in programs)
 
 
 MANIFEST = re.compile(r"^apiVersion: (\S+)\nkind: (\S+)$", re.MULTILINE)
