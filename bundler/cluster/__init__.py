@@ -52,6 +52,7 @@ handlers.py             runtime handlers: other programs than runc, and their Ru
 site_files.py           files of a site, and the places that are not theirs
 service_users.py        users of units, what they may read, their sandboxes
 host_needs.py           kernel settings and open ports of a node
+needed_addons.py        which add-ons an add-on needs
 planned_addons.py       an add-on as hosts have it
 known_addons.py         add-ons that were tried: what to write for them
 plan.py                 Cluster → ClusterPlan: the desired state, with every default set

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from bundler.cluster.addons.needs import list_needed
+from bundler.cluster.needed_addons import list_needed
 from bundler.cluster.problem import Problem, suggest
 from bundler.cluster.schema import Cluster, Role
 from bundler.formats.bounded_yaml import YamlPath

@@ -14,10 +14,10 @@ from bundler.cluster.addons.kinds import (
     list_builtin_groups,
     list_spans,
 )
-from bundler.cluster.addons.needs import list_needed
 from bundler.cluster.addons.objects import Object
 from bundler.cluster.components import key_of
 from bundler.cluster.handlers import list_classes
+from bundler.cluster.needed_addons import list_needed
 from bundler.cluster.problem import Problem, suggest
 from bundler.cluster.schema import Cluster
 
