@@ -22,7 +22,9 @@ effective.py            a node's whole description, each value with its place
 validation_messages.py  one message for each wrong value, with the value to write
 problem.py              what checks yield
 checks.py               checks of fields against one another
-network_addon.py        the add-on that makes the pod network: checks, and what needs it
+network_addon.py        the add-on that makes the pod network comes before the others
+pod_network_checks.py   checks of the pod network, Services and NetworkPolicies
+runtime_checks.py       checks of the container runtime, and of programs that do not run
 network_checks.py       checks of addresses, networks and ports
 extra_checks.py         checks of `extra`
 field_types.py          types of the fields in `extra`, by minor

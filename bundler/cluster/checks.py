@@ -1,6 +1,6 @@
 """Checks of cluster.yaml's fields against one another."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -10,20 +10,14 @@ from bundler.cluster.components import (
     COREDNS_NEEDS,
     DOCKER_SHIMS,
     EXTRA_COMPONENTS,
-    KUBE_ROUTER_NEEDS,
-    KUBE_ROUTERS,
     MINORS,
-    PROXY_MODES,
-    RUNTIMES,
     SNAPSHOT_TOOLS,
-    Span,
     key_of,
     minor_of,
     row_for,
 )
 from bundler.cluster.host_needs import check_sysctls
 from bundler.cluster.inputs import UpstreamKey
-from bundler.cluster.network_addon import check_network_addon
 from bundler.cluster.network_checks import (
     check_endpoint,
     check_interfaces,
@@ -31,10 +25,12 @@ from bundler.cluster.network_checks import (
     check_node_ports,
     is_host_address,
 )
+from bundler.cluster.pod_network_checks import check_pod_network
 from bundler.cluster.problem import Problem
 from bundler.cluster.registry_checks import check_registries
 from bundler.cluster.registry_service import check_registry_service
-from bundler.cluster.schema import Cluster, Containerd, Docker, Role
+from bundler.cluster.runtime_checks import check_runtime
+from bundler.cluster.schema import Cluster, Docker, Role
 from bundler.cluster.schema_addons import OCI
 from bundler.cluster.tls_checks import check_tls
 from bundler.cluster.values import Arch
@@ -49,22 +45,13 @@ OLDEST = {"docker": min(DOCKER_SHIMS, key=key_of), "etcd": min(SNAPSHOT_TOOLS, k
 """The first minors that bundler's tables have."""
 
 
-OPTIONAL = frozenset({*RUNTIMES, "cri-dockerd", "flanneld", "kube-proxy", "kube-router"})
-"""Components that not every cluster runs, by their names under `extra`."""
-
-SYSTEM_NAMESPACES = frozenset({"kube-system"})
-"""Namespaces whose pods others cannot do without."""
-
-
 def check_cluster(cluster: Cluster) -> Iterator[Problem]:
     """Every problem of cluster.yaml that needs no other file, except for CA and key files."""
     yield from _check_versions(cluster)
-    yield from _check_runtime(cluster)
+    yield from check_runtime(cluster)
     yield from check_registries(cluster)
     if minor_of(cluster.kubernetes.version) in MINORS:
-        yield from _check_proxy_mode(cluster)
-        yield from _check_flannel(cluster)
-        yield from _check_policy(cluster)
+        yield from check_pod_network(cluster)
         yield from _check_coredns(cluster)
         yield from _check_weak(cluster)
         yield from check_tls(cluster)
@@ -75,7 +62,6 @@ def check_cluster(cluster: Cluster) -> Iterator[Problem]:
     yield from _check_roles(cluster)
     yield from _check_backup(cluster)
     yield from check_networks(cluster)
-    yield from check_network_addon(cluster)
     yield from check_endpoint(cluster)
     yield from check_interfaces(cluster)
     yield from check_node_ports(cluster)
@@ -100,70 +86,6 @@ def _check_versions(cluster: Cluster) -> Iterator[Problem]:
             yield Problem(path=where, text=text)
 
 
-def _check_runtime(cluster: Cluster) -> Iterator[Problem]:
-    minor, runtime = minor_of(cluster.kubernetes.version), cluster.runtime
-    where = ("runtime", "engine")
-    if minor not in MINORS:
-        return
-    if isinstance(runtime, Docker) and runtime.cri_dockerd:
-        if RUNTIMES["docker"].holds_for(minor):
-            text = f"the kubelet of {minor} uses Docker without cri-dockerd: remove this key"
-            yield Problem(path=("runtime", "cri_dockerd"), text=text)
-    else:
-        yield from _check_span(RUNTIMES, runtime.engine, minor, where)
-    if isinstance(runtime, Containerd):
-        yield from _check_containerd(runtime, minor)
-    optional = OPTIONAL - runtime_components(cluster)
-    for name in cluster.extra:
-        if name in optional:
-            yield Problem(
-                path=("extra", name),
-                text=f"the cluster does not use {name}: remove this key",
-            )
-
-
-def runtime_components(cluster: Cluster) -> set[str]:
-    """The optional components that the cluster runs, by their names under `extra`."""
-    flannel = {"flanneld"} if cluster.network.plugin == "flannel" else set()
-    policy = {cluster.network.policy.engine} & OPTIONAL
-    proxy = {"kube-proxy"} if cluster.network.proxy_mode != "none" else set()
-    shim = isinstance(cluster.runtime, Docker) and cluster.runtime.cri_dockerd
-    return (
-        {cluster.runtime.engine} | ({"cri-dockerd"} if shim else set()) | flannel | policy | proxy
-    )
-
-
-def _check_span(
-    spans: Mapping[str, Span], choice: str, minor: str, where: tuple[str, ...]
-) -> Iterator[Problem]:
-    """A choice that the minor does not support, or soon will not, and what to choose instead."""
-    span = spans[choice]
-    if not span.holds_for(minor):
-        when = (
-            f"from Kubernetes {span.since}"
-            if key_of(minor) < key_of(span.since)
-            else (f"before Kubernetes {span.until}")
-        )
-        text = f"{choice} works {when}, not with {minor}: {span.instead}"
-        yield Problem(path=where, text=text)
-    elif key_of(minor) >= key_of(span.deprecated):
-        text = f"{choice} is deprecated from Kubernetes {span.deprecated}: {span.instead}"
-        yield Problem(path=where, text=text, is_error=False)
-
-
-def _check_containerd(runtime: Containerd, minor: str) -> Iterator[Problem]:
-    version = runtime.version or default_version("containerd", minor)
-    where = ("runtime", "version")
-    if key_of(minor_of(version)) < (1, 4):
-        yield Problem(path=where, text=f"containerd {version} is too old: use 1.4 or later")
-    elif key_of(minor) >= (1, 26) and key_of(minor_of(version)) < (1, 6):
-        text = (
-            f"the kubelet of {minor} needs CRI v1, which containerd {version} does not have:"
-            " use 1.6 or later"
-        )
-        yield Problem(path=where, text=text)
-
-
 def _check_coredns(cluster: Cluster) -> Iterator[Problem]:
     minor, version = minor_of(cluster.kubernetes.version), cluster.dns.version
     if cluster.dns.provider != "coredns" or not version:
@@ -174,99 +96,6 @@ def _check_coredns(cluster: Cluster) -> Iterator[Problem]:
             f" without end: use {default_version('coredns', minor)}"
         )
         yield Problem(path=("dns", "version"), text=text)
-
-
-def _check_proxy_mode(cluster: Cluster) -> Iterator[Problem]:
-    mode = cluster.network.proxy_mode
-    if mode and mode != "none":
-        minor = minor_of(cluster.kubernetes.version)
-        yield from _check_span(PROXY_MODES, mode, minor, ("network", "proxy_mode"))
-
-
-def _check_policy(cluster: Cluster) -> Iterator[Problem]:
-    """NetworkPolicies: keys without an engine that reads them, and what kube-router needs."""
-    policy, where = cluster.network.policy, ("network", "policy")
-    unread = {"none": ("version", "default_deny"), "addon": ("version",)}.get(policy.engine, ())
-    for key in unread:
-        if getattr(policy, key):
-            text = (
-                f"network.policy.engine is {policy.engine}: set `engine: kube-router` or remove"
-                " this key"
-            )
-            yield Problem(path=(*where, key), text=text)
-    for namespace in policy.default_deny:
-        if namespace in SYSTEM_NAMESPACES:
-            text = f"{namespace} has cluster DNS and metrics, which every pod uses: remove it"
-            yield Problem(path=(*where, "default_deny"), text=text)
-    if policy.engine == "kube-router":
-        yield from _check_kube_router(cluster)
-
-
-def _check_kube_router(cluster: Cluster) -> Iterator[Problem]:
-    network, minor = cluster.network, minor_of(cluster.kubernetes.version)
-    policy, where = network.policy, ("network", "policy")
-    if network.plugin == "addon":
-        text = (
-            "kube-router works with the bridges that bundler makes: use `engine: addon` if the"
-            " add-on enforces NetworkPolicies, or `engine: none`"
-        )
-        yield Problem(path=(*where, "engine"), text=text)
-    if network.plugin == "flannel" and network.flannel.store == "etcd":
-        text = (
-            "kube-router works with bridges of CNI, and flannel's store etcd uses dockerd's: use"
-            " `store: kubernetes` or `engine: none`"
-        )
-        yield Problem(path=(*where, "engine"), text=text)
-    needed = row_for(KUBE_ROUTER_NEEDS, minor_of(policy.version)) if policy.version else minor
-    if key_of(minor) < key_of(needed):
-        text = (
-            f"kube-router {policy.version} needs Kubernetes {needed} or newer: use"
-            f" {row_for(KUBE_ROUTERS, minor)}"
-        )
-        yield Problem(path=(*where, "version"), text=text)
-
-
-def _check_flannel(cluster: Cluster) -> Iterator[Problem]:
-    network = cluster.network
-    flannel = network.flannel
-    if network.plugin != "flannel":
-        if "flannel" in network.model_fields_set:
-            text = f"network.plugin is {network.plugin}: set `plugin: flannel` or remove this key"
-            yield Problem(path=("network", "flannel"), text=text)
-        return
-    if flannel.store == "kubernetes":
-        planes_only = [
-            node.name
-            for node in cluster.nodes
-            if Role.CONTROL_PLANE in node.roles and Role.WORKER not in node.roles
-        ]
-        if planes_only:
-            text = (
-                f"{', '.join(planes_only)} without the role worker has no flannel: the API server"
-                " there cannot reach webhooks and aggregated APIs in pods (metrics-server works, it"
-                " uses the host network). If you need them, use `plugin: static` or add the role"
-                " worker"
-            )
-            yield Problem(path=("network", "plugin"), text=text, is_error=False)
-        if flannel.version and key_of(minor_of(flannel.version)) < (0, 14):
-            text = (
-                f"flannel {flannel.version} does not reload the kubelet's certificate, with which"
-                " it acts as its node: use 0.14 or later"
-            )
-            yield Problem(path=("network", "flannel", "version"), text=text)
-        return
-    where = ("network", "flannel", "store")
-    engine = cluster.runtime.engine
-    if engine != "docker" or runtime_components(cluster) & {"cri-dockerd"}:
-        text = "store etcd works only with Docker through dockershim: use `store: kubernetes`"
-        yield Problem(path=where, text=text)
-    etcd = cluster.etcd.version or default_version("etcd", minor_of(cluster.kubernetes.version))
-    if key_of(minor_of(etcd)) >= (3, 6):
-        text = f"etcd {etcd} no longer has the v2 API: use `store: kubernetes` or etcd 3.4"
-        yield Problem(path=where, text=text)
-    if flannel.version and key_of(minor_of(flannel.version)) >= (0, 18):
-        text = f"flannel {flannel.version} cannot use etcd's v2 API: use 0.17 or earlier"
-        yield Problem(path=("network", "flannel", "version"), text=text)
 
 
 def _check_weak(cluster: Cluster) -> Iterator[Problem]:

@@ -33,6 +33,7 @@ from bundler.cluster.addons.planned import (
 )
 from bundler.cluster.addons.proof import add_found, check_proof, list_stale
 from bundler.cluster.components import APPLY_FLAGS, MINORS, minor_of, row_for
+from bundler.cluster.needed_addons import list_needed
 from bundler.cluster.network_addon import put_network_first
 from bundler.cluster.planned_addons import AddonSource
 from bundler.cluster.problem import Problem
@@ -133,17 +134,9 @@ def read_addons(
 
 def _list_needed(addon: Addon, cluster: Cluster) -> list[str]:
     """Everything that an add-on needs, in the order in which it was read."""
-    needs = {each.name: each.needs for each in cluster.addons}
-    found: dict[str, None] = {}
-    waiting = list(addon.needs)
-    while waiting:
-        name = waiting.pop(0)
-        if name in needs and name not in found and name != addon.name:
-            found[name] = None
-            waiting += needs[name]
+    found = list_needed(addon.name, {each.name: each.needs for each in cluster.addons})
     order = [each.name for each in sort_addons(cluster.addons)]
-    before = order[: order.index(addon.name)]
-    return [name for name in before if name in found]
+    return [name for name in order[: order.index(addon.name)] if name in found]
 
 
 def _read_files(

@@ -103,39 +103,16 @@ spec:
   - {name: http, port: 80, targetPort: 80}
 MANIFEST
     print_web_manifest web
+    print_host_user_manifest probe probe "NET_ADMIN, NET_RAW, SYS_CHROOT"
     cat <<MANIFEST
----
-apiVersion: apps/v1
-kind: DaemonSet
-metadata: {name: probe, namespace: $namespace}
-spec:
-  selector: {matchLabels: {app: probe}}
-  template:
-    metadata: {labels: {app: probe}}
-    spec:
-      automountServiceAccountToken: false
-      enableServiceLinks: false
       hostNetwork: true
       dnsPolicy: $(if has_feature coredns; then echo ClusterFirstWithHostNet; else echo Default; fi)
-      terminationGracePeriodSeconds: 1
-      tolerations: [{operator: Exists}]
-      containers:
-      - name: probe
-        image: "$VERIFY_IMAGE"
-        imagePullPolicy: Never
-        command: [sh, -c, "trap 'exit 0' TERM; while :; do sleep 60 & wait; done"]
-        securityContext:
-          runAsUser: 0
-          capabilities: {add: [NET_ADMIN, NET_RAW, SYS_CHROOT]}
-          seLinuxOptions: {type: spc_t}
-        volumeMounts: [{name: host, mountPath: /host, readOnly: true}]
-      volumes: [{name: host, hostPath: {path: /}}]
 MANIFEST
     ! has_feature network-policy || print_policy_manifest
 }
 
-# print_web_manifest NAME: a web server on every worker.
-print_web_manifest() {
+# print_daemonset NAME CONTAINER: one pod on every worker. What follows continues the container.
+print_daemonset() {
     cat <<MANIFEST
 ---
 apiVersion: apps/v1
@@ -151,10 +128,30 @@ spec:
       terminationGracePeriodSeconds: 1
       tolerations: [{operator: Exists}]
       containers:
-      - name: web
+      - name: $2
         image: "$VERIFY_IMAGE"
         imagePullPolicy: Never
-        ports: [{containerPort: 80}]
+MANIFEST
+}
+
+# print_web_manifest NAME: a web server.
+print_web_manifest() {
+    print_daemonset "$1" web
+    echo '        ports: [{containerPort: 80}]'
+}
+
+# print_host_user_manifest NAME CONTAINER "CAPABILITY, ...": it waits, and can run programs of its host. What follows
+# continues the pod.
+print_host_user_manifest() {
+    print_daemonset "$1" "$2"
+    cat <<MANIFEST
+        command: [sh, -c, "trap 'exit 0' TERM; while :; do sleep 60 & wait; done"]
+        securityContext:
+          runAsUser: 0
+          capabilities: {add: [$3]}
+          seLinuxOptions: {type: spc_t}
+        volumeMounts: [{name: host, mountPath: /host, readOnly: true}]
+      volumes: [{name: host, hostPath: {path: /}}]
 MANIFEST
 }
 
@@ -183,35 +180,5 @@ spec:
   - {name: http, port: 80, targetPort: 80}
 MANIFEST
     print_web_manifest guarded
-    for client in admitted refused other-port; do print_client_manifest "$client"; done
-}
-
-# print_client_manifest NAME
-print_client_manifest() {
-    cat <<MANIFEST
----
-apiVersion: apps/v1
-kind: DaemonSet
-metadata: {name: $1, namespace: $namespace}
-spec:
-  selector: {matchLabels: {app: $1}}
-  template:
-    metadata: {labels: {app: $1}}
-    spec:
-      automountServiceAccountToken: false
-      enableServiceLinks: false
-      terminationGracePeriodSeconds: 1
-      tolerations: [{operator: Exists}]
-      containers:
-      - name: client
-        image: "$VERIFY_IMAGE"
-        imagePullPolicy: Never
-        command: [sh, -c, "trap 'exit 0' TERM; while :; do sleep 60 & wait; done"]
-        securityContext:
-          runAsUser: 0
-          capabilities: {add: [SYS_CHROOT]}
-          seLinuxOptions: {type: spc_t}
-        volumeMounts: [{name: host, mountPath: /host, readOnly: true}]
-      volumes: [{name: host, hostPath: {path: /}}]
-MANIFEST
+    for client in admitted refused other-port; do print_host_user_manifest "$client" client SYS_CHROOT; done
 }
