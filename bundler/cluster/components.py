@@ -281,6 +281,7 @@ RUNTIME_PATHS: tuple[Row, ...] = (
     ("/var/lib/kube-csr-approver", Role.CONTROL_PLANE, None),
     ("/var/lib/kube-node-labeler", Role.CONTROL_PLANE, None),
     ("/var/lib/kube-addons", Role.CONTROL_PLANE, None),
+    ("/var/lib/kube-apply", Role.CONTROL_PLANE, None),
     ("{kubelet_root}", Role.CONTROL_PLANE, None),
     ("{kubelet_root}", Role.WORKER, None),
     ("/var/lib/cni", Role.WORKER, None),

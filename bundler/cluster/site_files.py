@@ -35,6 +35,7 @@ OWNED = (
     "/opt/k8s",
     "/var/lib/bundler",
     "/var/lib/kube-addons",
+    "/var/lib/kube-apply",
     "/var/lib/kube-controller-manager",
     "/var/lib/kube-csr-approver",
     "/var/lib/kube-node-labeler",

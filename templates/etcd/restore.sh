@@ -410,8 +410,8 @@ start_etcd() {
 # The snapshot may have objects, rights and add-ons of an earlier bundle, an earlier plan of labels and taints, and
 # bootstrap tokens that were used since: they wait for the API server, and correct that.
 restart_appliers() {
-    # this host announces its plans again
-    rm -f "$prefix/var/lib/kube-node-labeler/plan" "$prefix/var/lib/kube-addons/plan"
+    # this host announces its plans again, and looks for objects of former bundles
+    rm -f "$prefix/var/lib/kube-node-labeler/plan" "$prefix/var/lib/kube-addons/plan" "$prefix/var/lib/kube-apply/cleaned"
     for unit in kube-apply.service kube-csr-approver.service kube-addons.service; do
         if systemctl -q is-active "$unit" 2>/dev/null; then systemctl --no-block restart "$unit"; fi
     done

@@ -2,7 +2,7 @@
 
 import ipaddress
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,12 @@ SCRIPT = TEMPLATES / "control-plane/rootfs/opt/k8s/libexec/apply-addons.sh"
 NOT_FOUND = "echo 'Error from server (NotFound): the server could not find it' >&2; exit 1"
 FORBIDDEN = "echo 'Error from server (Forbidden): forbidden: User cannot get path' >&2; exit 1"
 Run = Callable[..., tuple[int, list[str], list[str]]]
+WANTED = ("ClusterRole - bundler:one", "Role kube-system bundler:two")
+LABELLED = '{"metadata": {"labels": {"bundler/applied-by": "kube-apply"}}}'
+
+
+def print_rows(rows: Iterable[str]) -> str:
+    return "; ".join(f"echo '{row}'" for row in rows) or ":"
 
 
 def pem(name: str) -> str:
@@ -41,16 +47,27 @@ def run(sh: Sh, tmp_path: Path) -> Run:
         apply: str = ":",
         published: str = ":",
         may: str = "echo yes",
+        local: str = f"case $* in *go-template*) {print_rows(WANTED)} ;; *) echo '{LABELLED}' ;; esac",
+        labelled: str = print_rows(WANTED),
         **environment: str,
     ) -> tuple[int, list[str], list[str]]:
         write_program(
             tmp_path / "bin/kubectl",
-            f"""case " $* " in *" can-i "*) ;; *) echo "$*" >>{tmp_path}/calls ;; esac
-case " $* " in *" /readyz "*) kind=readyz ;; *" /healthz "*) kind=healthz ;; *" configmap "*) kind=published ;; *" can-i "*) kind=may ;; *) kind=apply ;; esac
+            f"""case " $* " in *" can-i "* | *" --local "* | *" --all-namespaces "*) ;; *) echo "$*" >>{tmp_path}/calls ;; esac
+case " $* " in
+    *" /readyz "*) kind=readyz ;;
+    *" /healthz "*) kind=healthz ;;
+    *" configmap "*) kind=published ;;
+    *" can-i "*) kind=may ;;
+    *" --local "*) kind=local ;;
+    *" --all-namespaces "*) kind=labelled ;;
+    *) kind=apply ;;
+esac
+case " $* " in *" apply "*) cat >{tmp_path}/applied ;; esac
 echo >>{tmp_path}/$kind
 n=$(($(wc -l <{tmp_path}/$kind)))
 [ "$n" -lt 20 ] || {{ kill "$(cat {tmp_path}/pid)"; exit 1; }}
-case $kind in readyz) {ready} ;; healthz) {health} ;; published) {published} ;; may) {may} ;; apply) {apply} ;; esac
+case $kind in readyz) {ready} ;; healthz) {health} ;; published) {published} ;; may) {may} ;; local) {local} ;; labelled) {labelled} ;; apply) {apply} ;; esac
 """,
         )
         write_program(
@@ -87,7 +104,8 @@ def test_the_whole_directory_is_applied_once(run: Run, tmp_path: Path) -> None:
     addons = f"{tmp_path}/etc/kubernetes/addons"
     assert (code, said) == (0, ["a created", "c configured", f"applied all manifests in {addons}"])
     assert len(calls) == 3
-    assert calls[1].endswith(f"apply --validate=false -f {addons}")
+    assert calls[1].endswith("apply --validate=false -f -")
+    assert (tmp_path / "applied").read_text() == f"{LABELLED}\n"
     assert all(f"--kubeconfig {tmp_path}/etc/kubernetes/admin.kubeconfig" in call for call in calls)
     assert not any("--server" in call for call in calls)
 
@@ -302,3 +320,87 @@ def test_a_row_that_does_not_name_one_object_deletes_nothing(
     assert code != 0
     assert "expected KIND NAMESPACE NAME SINCE" in said[-1]
     assert not any("delete" in call for call in calls)
+
+
+FORMER = ("NetworkPolicy payments bundler-default-deny", "RuntimeClass - kata")
+
+
+def list_deleted(calls: list[str]) -> list[str]:
+    found = [call.partition("--request-timeout=15s ")[2] for call in calls if " delete " in call]
+    return [call.removesuffix(" --ignore-not-found --wait=false") for call in found]
+
+
+def test_objects_that_left_the_manifests_are_deleted(run: Run) -> None:
+    code, _, calls = run(labelled=print_rows([FORMER[0], *WANTED, FORMER[1]]))
+    assert code == 0
+    assert list_deleted(calls) == [
+        "-n payments delete networkpolicies.networking.k8s.io bundler-default-deny",
+        "-n - delete runtimeclasses.node.k8s.io kata",
+    ]
+
+
+def test_they_are_looked_for_once_after_each_change(run: Run, tmp_path: Path) -> None:
+    """A control plane that starts again during a rollout keeps what a newer bundle has added."""
+    run()
+    _, _, calls = run(labelled=print_rows([*WANTED, *FORMER]))
+    assert list_deleted(calls) == []
+    _, _, calls = run(
+        local=f"case $* in *go-template*) {print_rows(WANTED[:1])} ;; *) echo x ;; esac",
+        labelled=print_rows(WANTED),
+    )
+    assert list_deleted(calls) == [
+        "-n kube-system delete roles.rbac.authorization.k8s.io bundler:two"
+    ]
+
+
+def test_a_bundle_that_goes_back_deletes_what_the_newer_one_added(
+    run: Run, tmp_path: Path
+) -> None:
+    """The newer one was stopped after it had applied its manifests."""
+    run()
+    newer = f"case $* in *go-template*) {print_rows([*WANTED, *FORMER])} ;; *) echo x ;; esac"
+    code, _, _ = run(local=newer, labelled="echo refused >&2; exit 1")
+    assert code != 0
+    for name in ("apply", "labelled", "local", "may", "readyz", "sleeps"):
+        (tmp_path / name).unlink()
+    code, _, calls = run(labelled=print_rows([*WANTED, *FORMER]))
+    assert code == 0
+    assert len(list_deleted(calls)) == len(FORMER)
+
+
+def test_an_object_that_an_addon_took_over_stays(run: Run, tmp_path: Path) -> None:
+    objects = tmp_path / "etc/kubernetes/site-addons/sandbox/objects.txt"
+    objects.parent.mkdir(parents=True)
+    objects.write_text("RuntimeClass - kata stay\n")
+    _, _, calls = run(labelled=print_rows(FORMER))
+    assert list_deleted(calls) == [
+        "-n payments delete networkpolicies.networking.k8s.io bundler-default-deny"
+    ]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["echo refused >&2; exit 1", "echo 'RuntimeClass - kata'; echo refused >&2; exit 1"],
+)
+def test_a_failed_question_deletes_nothing_and_is_asked_again(run: Run, answer: str) -> None:
+    code, said, calls = run(labelled=f'[ "$n" -gt 1 ] || {{ {answer}; }}')
+    assert code == 0
+    assert any("to be deleted: refused" in line for line in said)
+    assert list_deleted(calls) == []
+
+
+@pytest.mark.parametrize(
+    "row",
+    ["Namespace - payments", "Pod kube-system web", "RuntimeClass - kata more", "RuntimeClass"],
+)
+def test_other_kinds_and_other_lines_delete_nothing(run: Run, row: str) -> None:
+    code, _, calls = run(labelled=print_rows([row]))
+    assert code == 0
+    assert list_deleted(calls) == []
+
+
+def test_manifests_that_cannot_be_read_are_not_applied(run: Run) -> None:
+    code, said, calls = run(local="echo 'error parsing x.yaml' >&2; exit 1")
+    assert code != 0
+    assert "error parsing x.yaml" in said[0]
+    assert not any(" apply " in call for call in calls)

@@ -1,10 +1,11 @@
 """Objects that kube-apply deletes: none of them is one that bundler applies."""
 
+import re
 from pathlib import Path
 
 import pytest
 import yaml
-from support.shells import PINS
+from support.shells import PINS, TEMPLATES
 
 from bundler.cache.store import Cache
 from bundler.pipeline import render
@@ -61,3 +62,17 @@ def test_nodes_may_list_nodes_only_with_flannel(kubernetes: Path) -> None:
     for kind in ("ClusterRole", "ClusterRoleBinding"):
         rows = [*list_obsolete(kubernetes), *list_applied(kubernetes)]
         assert rows.count((kind, "-", FLANNEL)) == 1
+
+
+def test_every_applied_kind_can_leave_again() -> None:
+    """kube-apply looks for objects without a manifest in a list of kinds."""
+    manifests = sorted(TEMPLATES.glob("*/rootfs/etc/kubernetes/addons/*"))
+    assert len(manifests) > 10
+    applied = {
+        kind
+        for path in manifests
+        for kind in re.findall(r"^kind: (\w+)$", path.read_text(), re.MULTILINE)
+    }
+    script = TEMPLATES / "control-plane/rootfs/opt/k8s/libexec/apply-addons-prune.sh"
+    known = script.read_text().partition("applied_kinds='")[2].partition("'")[0].split()
+    assert applied - {"Namespace"} == set(known[::2])

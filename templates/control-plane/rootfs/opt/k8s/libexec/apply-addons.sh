@@ -3,7 +3,8 @@
 # long as needed.
 #
 # Every control-plane node does this, possibly at the same time: after a conflict it tries again. The script
-# ends when everything is applied.
+# ends when everything is applied. Each object gets the label bundler/applied-by; after a change of the manifests, what
+# has it and is in none of them is deleted.
 #
 # API_LOCAL   the API server to use (default: the one in the kubeconfig, if the administrator has rights already)
 # DESTDIR     prepended to the paths of installed files
@@ -18,6 +19,8 @@ obsolete=${DESTDIR:-}/etc/kubernetes/obsolete-objects
 revoked=${DESTDIR:-}/etc/kubernetes/revoked-tokens
 tokens=${DESTDIR:-}/etc/kubernetes/tokens.tsv
 manifest=${DESTDIR:-}/etc/kubernetes/bootstrap-tokens.yaml
+site_addons=${DESTDIR:-}/etc/kubernetes/site-addons
+cleaned=${DESTDIR:-}/var/lib/kube-apply/cleaned # the objects that this host wanted when it deleted the others
 kubeconfig=${DESTDIR:-}/etc/kubernetes/admin.kubeconfig
 pki=${DESTDIR:-}/etc/kubernetes/pki
 proxy_user=bundler:kube-apply # in the audit log
@@ -26,7 +29,7 @@ last_problem=''
 . "${DESTDIR:-}/opt/k8s/bundle/lib/core/environment.sh" || exit 1
 # shellcheck disable=SC1090,SC1091
 . "${DESTDIR:-}/opt/k8s/bundle/lib/core/https.sh" || exit 1
-for part in spent-tokens apply-addons-tokens; do
+for part in spent-tokens apply-addons-tokens apply-addons-prune; do
     # shellcheck disable=SC1090 # parts of this script
     . "$here/$part.sh" || exit 1
 done
@@ -41,6 +44,7 @@ main() {
     retry "the manifests in $addons to be accepted" apply_all
     echo "applied all manifests in $addons"
     [ ! -f "$obsolete" ] || retry "the objects in $obsolete to be deleted" delete_obsolete
+    retry "objects that left $addons to be deleted" delete_former
     retry "removed CAs to be deleted from extension-apiserver-authentication" remove_old_cas
     [ ! -f "$tokens" ] || retry "the bootstrap tokens in $tokens" sync_tokens
 }
@@ -104,13 +108,16 @@ ensure_admin_rights() {
 # Validation by kubectl would download the schema of the whole API; the server checks types anyway.
 # Unchanged objects are not printed.
 apply_all() {
-    output=$(kube apply --validate=false -f "$addons" 2>&1)
+    # Otherwise a bundle that goes back before it has deleted anything would leave what it added.
+    is_clean || rm -f "$cleaned"
+    labelled=$(kubectl label --local --overwrite -f "$addons" "$applied_by" -o json) || return 1
+    output=$(printf '%s\n' "$labelled" | kube apply --validate=false -f - 2>&1)
     code=$?
     printf '%s\n' "$output" | grep -v ' unchanged$'
     return "$code"
 }
 
-# kubectl apply deletes nothing, so what earlier versions of bundler applied is deleted here. A row names one kind,
+# What versions of bundler before 0.1.0 applied has no label, so it is deleted by its name. A row names one kind,
 # one namespace and one name; anything else that kubectl accepts in their places (all, a list, a pattern, an option)
 # is refused. kubectl ignores the namespace "-" for objects that have none, and no namespace has that name.
 delete_obsolete() {
