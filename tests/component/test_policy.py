@@ -1,10 +1,18 @@
-"""The policy keys act: a real API server (1.20.2) with all of them asks a server of the site."""
+"""The policy keys act: a real API server with all of them asks a server of the site.
+
+Kubernetes 1.20.2 is the lab's. BUNDLER_KUBERNETES names a directory with kube-apiserver, kubectl, etcd and etcdctl
+of a newer one (from 1.36 on), which has keys of its own.
+"""
 
 import http.client
 import json
+import os
+import re
 import stat
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +23,8 @@ from support.policy_server import TOKEN, PolicyServer
 
 from bundler.cluster.loader import load_cluster
 
+NEWER = os.environ.get("BUNDLER_KUBERNETES", "")
+NEW = pytest.param("newer", marks=pytest.mark.long)
 POLICY = "etc/kubernetes/policy"
 PODS = "/api/v1/namespaces/default/pods"
 SECRET_FILES = {
@@ -23,6 +33,40 @@ SECRET_FILES = {
     "authorization-rights.kubeconfig",
     "audit.kubeconfig",
 }
+OTHER_FILES = {
+    "": {"admission.yaml", "oidc-ca.crt"},
+    "newer": {
+        "admission.yaml",
+        "authentication.yaml",
+        "authorization.yaml",
+        "ValidatingAdmissionPolicy",
+    },
+}
+NO_FORBIDDEN_NAMES = [
+    {
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy",
+        "metadata": {"name": "names.static.k8s.io"},
+        "spec": {
+            "failurePolicy": "Fail",
+            "matchConstraints": {
+                "resourceRules": [
+                    {
+                        "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"],
+                        "resources": ["configmaps"],
+                    }
+                ]
+            },
+            "validations": [
+                {"expression": "object.metadata.name != 'forbidden'", "message": "not this name"}
+            ],
+        },
+    },
+    {
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding",
+        "metadata": {"name": "names-binding.static.k8s.io"},
+        "spec": {"policyName": "names.static.k8s.io", "validationActions": ["Deny"]},
+    },
+]  # fmt: skip
 
 
 def describe_policy(site: PolicyServer) -> dict[str, Any]:
@@ -50,12 +94,45 @@ def describe_policy(site: PolicyServer) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def add_newer_keys(description: dict[str, Any], directory: Path) -> None:
+    """What Kubernetes 1.20 does not have."""
+    manifests = [directory / f"{each['kind']}.yaml" for each in NO_FORBIDDEN_NAMES]
+    for path, each in zip(manifests, NO_FORBIDDEN_NAMES, strict=True):
+        path.write_text(yaml.safe_dump(each))
+    description["admission"] |= {
+        "pod_security": {"enforce": "baseline", "exempt_namespaces": ["kube-system", "trusted"]},
+        "manifests": [str(path) for path in manifests],
+    }
+    second = description["authentication"]["oidc"][0] | {
+        "issuer": "https://second.example", "audiences": ["one", "two"],
+    }  # fmt: skip
+    description["authentication"]["oidc"].append(second)
+    description["authorization"]["webhooks"][0] |= {"position": "last", "failure_policy": "Deny"}
+
+
+def find_newer_programs() -> tuple[Path, dict[str, Any]]:
+    """The directory, and the keys with its versions."""
+    if not NEWER:
+        pytest.skip("a newer API server cannot run: BUNDLER_KUBERNETES does not name its directory")
+    programs = Path(NEWER)
+    versions = {}
+    for key, program in (("kubernetes", "kube-apiserver"), ("etcd", "etcd")):
+        done = subprocess.run(
+            [programs / program, "--version"], capture_output=True, text=True, check=True
+        )
+        found = re.search(r"\d+\.\d+\.\d+", done.stdout)
+        assert found, done.stdout
+        versions[key] = {"version": found[0]}
+    return programs, versions
+
+
 @dataclass
 class Api:
     """The API server and the site that it asks."""
 
     host: Host
     site: PolicyServer
+    release: str = ""
 
     def ask(self, method: str, path: str, token: str, body: object = None) -> tuple[int, Any]:
         """Send a request with a token."""
@@ -66,7 +143,8 @@ class Api:
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
         connection.request(method, path, json.dumps(body) if body else None, headers)
         answer = connection.getresponse()
-        content = json.loads(answer.read())
+        text = answer.read()
+        content = json.loads(text) if text.startswith(b"{") else text
         connection.close()
         return answer.status, content
 
@@ -93,26 +171,31 @@ def know_token(review: Any) -> dict[str, Any]:
     return {"authenticated": known, **user}
 
 
-@pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+@pytest.fixture(scope="module", params=["", NEW])
+def api(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     directory = tmp_path_factory.mktemp("policy")
+    versions: dict[str, Any] = {}
+    if request.param:
+        programs, versions = find_newer_programs()
+    else:
+        programs = find_programs(directory / "programs")
     address = f"{take_network()}.1"
     (directory / "site").mkdir()
     site = PolicyServer(directory / "site", address)
     site.answers = {
         "images": decide_image, "rights": decide_rights, "tokens": know_token, "events": lambda _: {}
     }  # fmt: skip
-    policy = describe_policy(site)
+    policy = describe_policy(site) | versions
+    if request.param:
+        add_newer_keys(policy, directory)
     (directory / "cluster.yaml").write_text(yaml.safe_dump(describe("192.0.2.1") | policy))
     assert load_cluster(directory / "cluster.yaml").weakenings == {}
-    host = Host.install(
-        directory, find_programs(directory / "programs"), describe(address) | policy
-    )
+    host = Host.install(directory, programs, describe(address) | policy)
     try:
         host.start_api()
         host.apply_addons()
         host.kubectl("create", "serviceaccount", "default")
-        yield Api(host, site)
+        yield Api(host, site, request.param)
     finally:
         host.stop()
         site.stop()
@@ -220,7 +303,7 @@ def test_credentials_are_in_secret_files_only_and_in_no_log(api: Api) -> None:
     files = {file.name: file for file in (api.host.root / POLICY).iterdir()}
     secret = {name for name, file in files.items() if stat.S_IMODE(file.stat().st_mode) == 0o600}
     assert secret == SECRET_FILES
-    assert set(files) == SECRET_FILES | {"admission.yaml", "oidc-ca.crt"}
+    assert set(files) == SECRET_FILES | OTHER_FILES[api.release]
     key = api.site.client.with_suffix(".key").read_text().splitlines()[2]
     log = (api.host.root / "kube-apiserver.log").read_text(errors="replace")
     for value in (TOKEN, key):
@@ -233,3 +316,44 @@ def test_the_api_server_restarts_when_a_file_of_the_policy_changes(api: Api) -> 
     unit = (api.host.root / "etc/systemd/system/kube-apiserver.service").read_text()
     restart = next(line for line in unit.splitlines() if line.startswith("RestartOn="))
     assert f"/{POLICY}" in restart.split()
+
+
+only_newer = pytest.mark.parametrize("api", [NEW], indirect=True)
+
+
+def make_privileged_pod(namespace: str) -> dict[str, Any]:
+    pod = make_pod("privileged", "registry.site/web:1")
+    pod["metadata"]["namespace"] = namespace
+    pod["spec"]["containers"][0]["securityContext"] = {"privileged": True}
+    return pod
+
+
+@only_newer
+def test_a_privileged_pod_is_refused_outside_exempt_namespaces(api: Api) -> None:
+    api.host.kubectl("create", "namespace", "trusted")
+    api.host.kubectl("-n", "trusted", "create", "serviceaccount", "default")
+    with pytest.raises(AssertionError, match='violates PodSecurity "baseline:latest"'):
+        api.apply(**make_privileged_pod("default"))
+    assert "created" in api.apply(**make_privileged_pod("trusted"))
+
+
+@only_newer
+def test_a_manifest_refuses_objects_and_nobody_can_change_it(api: Api) -> None:
+    with pytest.raises(AssertionError, match="not this name"):
+        api.host.kubectl("create", "configmap", "forbidden")
+    api.host.kubectl("create", "configmap", "allowed")
+    found = api.host.kubectl("get", "validatingadmissionpolicies", "-o", "name")
+    assert "names.static.k8s.io" not in found
+
+
+@only_newer
+def test_the_webhook_that_does_not_answer_refuses(api: Api) -> None:
+    """`failure_policy: Deny`. Without it RBAC would go on to answer: 403."""
+    path = "/api/v1/namespaces/default/configmaps/unasked"
+    answer = api.site.answers.pop("rights")
+    try:
+        status, said = api.ask("GET", path, "token-of-the-site")
+        assert (status, said[:21]) == (500, b"Internal Server Error")
+    finally:
+        api.site.answers["rights"] = answer
+    assert api.ask("GET", f"{path}-2", "token-of-the-site")[0] == 404
