@@ -53,6 +53,7 @@ test-lab:
 
 test-long: venv lab ## run the lab's longest tests: upgrades under load, 30 kills and power cuts, growth, rotation (80 min)
 	-@$(PYTHON) -m pip install --quiet --disable-pip-version-check --editable '.[scanners]' || echo "syft cannot be installed: its tests are skipped"
+	-@$(PYTHON) -m pip install --quiet --disable-pip-version-check --editable '.[kms]' || echo "grpcio cannot be installed: its tests are skipped"
 	$(PYTHON) -m pytest tests/lab -m long
 	$(PYTEST) --dist loadfile -m long tests/component
 	BUNDLER_TEST_SHELLS=dash,busybox,bash BUNDLER_CRASH_POINTS=all $(PYTEST) --dist worksteal -m "slow or long" tests/shell

@@ -13,9 +13,7 @@ DENY = "bundler-default-deny"
 
 
 def make_keys(handlers: list[str], closed: list[str]) -> dict[str, Any]:
-    kinds = {
-        name: {"program": f"/opt/{name}/bin/containerd-shim-{name}-v2"} for name in handlers
-    }
+    kinds = {name: {"program": f"/opt/{name}/bin/containerd-shim-{name}-v2"} for name in handlers}
     return {
         "runtime": {"engine": "containerd", "handlers": kinds},
         "network": {"policy": {"engine": "kube-router", "default_deny": closed}},
@@ -24,7 +22,9 @@ def make_keys(handlers: list[str], closed: list[str]) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with run_site(tmp_path_factory, **make_keys(["kata", "gvisor"], ["ledger", "payments"])) as site:
+    with run_site(
+        tmp_path_factory, **make_keys(["kata", "gvisor"], ["ledger", "payments"])
+    ) as site:
         yield site
 
 

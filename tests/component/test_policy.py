@@ -6,10 +6,7 @@ of a newer one (from 1.36 on), which has keys of its own.
 
 import http.client
 import json
-import os
-import re
 import stat
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +16,11 @@ import pytest
 import yaml
 from support.external_ca_cluster import Host, describe, find_programs, trusting
 from support.networks import take_network
+from support.newer_kubernetes import NEW, find_newer_programs
 from support.policy_server import TOKEN, PolicyServer
 
 from bundler.cluster.loader import load_cluster
 
-NEWER = os.environ.get("BUNDLER_KUBERNETES", "")
-NEW = pytest.param("newer", marks=pytest.mark.long)
 POLICY = "etc/kubernetes/policy"
 PODS = "/api/v1/namespaces/default/pods"
 SECRET_FILES = {
@@ -108,22 +104,6 @@ def add_newer_keys(description: dict[str, Any], directory: Path) -> None:
     }  # fmt: skip
     description["authentication"]["oidc"].append(second)
     description["authorization"]["webhooks"][0] |= {"position": "last", "failure_policy": "Deny"}
-
-
-def find_newer_programs() -> tuple[Path, dict[str, Any]]:
-    """The directory, and the keys with its versions."""
-    if not NEWER:
-        pytest.skip("a newer API server cannot run: BUNDLER_KUBERNETES does not name its directory")
-    programs = Path(NEWER)
-    versions = {}
-    for key, program in (("kubernetes", "kube-apiserver"), ("etcd", "etcd")):
-        done = subprocess.run(
-            [programs / program, "--version"], capture_output=True, text=True, check=True
-        )
-        found = re.search(r"\d+\.\d+\.\d+", done.stdout)
-        assert found, done.stdout
-        versions[key] = {"version": found[0]}
-    return programs, versions
 
 
 @dataclass

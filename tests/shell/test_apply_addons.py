@@ -353,9 +353,7 @@ def test_they_are_looked_for_once_after_each_change(run: Run, tmp_path: Path) ->
     ]
 
 
-def test_a_bundle_that_goes_back_deletes_what_the_newer_one_added(
-    run: Run, tmp_path: Path
-) -> None:
+def test_a_bundle_that_goes_back_deletes_what_the_newer_one_added(run: Run, tmp_path: Path) -> None:
     """The newer one was stopped after it had applied its manifests."""
     run()
     newer = f"case $* in *go-template*) {print_rows([*WANTED, *FORMER])} ;; *) echo x ;; esac"

@@ -298,9 +298,9 @@ class Site:
         return base64.b64decode(data).decode()
 
     def has_service_account(self) -> bool:
-        return bool(
-            self.one.kubectl("get", "sa", "default", "-o", "jsonpath={.secrets}", check=False)
-        )
+        """Of 1.20 with its token, which is a Secret."""
+        path = "jsonpath={.metadata.uid}" if "kubernetes" in self.keys else "jsonpath={.secrets}"
+        return bool(self.one.kubectl("get", "sa", "default", "-o", path, check=False))
 
     def stop(self) -> None:
         for host in reversed(self.hosts):
@@ -331,9 +331,11 @@ def give_loopback(tree: Path, address: str) -> None:
 
 
 @contextmanager
-def run_site(factory: pytest.TempPathFactory, **keys: object) -> Iterator[Site]:
-    """Two control planes that run until the block ends."""
-    programs = find_programs(factory.mktemp("programs") / "bin")
+def run_site(
+    factory: pytest.TempPathFactory, programs: Path | None = None, **keys: object
+) -> Iterator[Site]:
+    """Two control planes that run until the block ends; by default with the lab's programs."""
+    programs = programs or find_programs(factory.mktemp("programs") / "bin")
     site = Site(factory.mktemp("site"), take_network(), programs, keys)
     try:
         site.start()
