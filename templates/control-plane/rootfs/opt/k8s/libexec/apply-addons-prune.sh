@@ -1,9 +1,8 @@
 # The deletion of what kube-apply applied before and is no longer in its manifests, for apply-addons.sh.
-# needs: addons cleaned site_addons
-# sets: applied_by
+# needs: addons applied_by cleaned site_addons
+# sets: nothing
 # shellcheck shell=sh disable=SC2034,SC2154 # the scripts share their variables
 
-applied_by=bundler/applied-by=kube-apply
 # The API's name of each kind that bundler applies, with its group: other groups have kinds of the same names.
 # Without Namespaces: what others put into them would go too.
 applied_kinds='

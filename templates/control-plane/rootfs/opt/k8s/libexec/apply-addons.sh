@@ -23,7 +23,8 @@ site_addons=${DESTDIR:-}/etc/kubernetes/site-addons
 cleaned=${DESTDIR:-}/var/lib/kube-apply/cleaned # the objects that this host wanted when it deleted the others
 kubeconfig=${DESTDIR:-}/etc/kubernetes/admin.kubeconfig
 pki=${DESTDIR:-}/etc/kubernetes/pki
-proxy_user=bundler:kube-apply # in the audit log
+proxy_user=bundler:kube-apply            # in the audit log
+applied_by=bundler/applied-by=kube-apply # a label
 last_problem=''
 # shellcheck disable=SC1090,SC1091 # of the installed bundle
 . "${DESTDIR:-}/opt/k8s/bundle/lib/core/environment.sh" || exit 1
