@@ -211,6 +211,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, place: Place) -> Iterator[Sit
             yield site
 
 
+@pytest.mark.long
 def test_a_chart_is_installed_and_upgraded_with_its_hook_each_time(site: Site) -> None:
     admin = Client.read(site.first.root("cp1") / "etc/kubernetes/admin.kubeconfig")
     folder = site.builder.directory / "web"
@@ -292,6 +293,7 @@ list_unmet {name}
     return [line.split()[1] for line in lines]
 
 
+@pytest.mark.long
 @pytest.mark.skipif(
     os.geteuid() != 0, reason="files cannot get other owners: the tests do not run as root"
 )

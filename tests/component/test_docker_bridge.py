@@ -33,7 +33,7 @@ def rendered_config(directory: Path) -> dict[str, object]:
     return {key: value for key, value in config.items() if key not in OWN}
 
 
-@pytest.mark.parametrize("has_bridge", [False, True])
+@pytest.mark.parametrize("has_bridge", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_docker_of_a_bundle_has_no_docker0_and_runs_containers(
     tmp_path: Path, *, has_bridge: bool
 ) -> None:

@@ -6,7 +6,7 @@ import pytest
 from support.etcd_hosts import Site, wait_for, wait_ready
 
 
-@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+@pytest.mark.parametrize("order", [pytest.param((0, 1, 2), marks=pytest.mark.long), (2, 0, 1)])
 def test_three_members_create_a_cluster_in_any_order(site: Site, order: tuple[int, ...]) -> None:
     members = site.build("m1", "m2", "m3")
     for index in order[:2]:
@@ -54,6 +54,7 @@ def test_a_cluster_grows_from_one_to_three_without_a_restart(site: Site) -> None
     assert members[1].list_keys() == members[2].list_keys() != {}
 
 
+@pytest.mark.long
 def test_an_added_member_never_creates_a_cluster(site: Site) -> None:
     """The member with the data is down while the others are installed."""
     (first,) = site.build("m1")
@@ -110,6 +111,7 @@ def test_without_a_quorum_no_member_creates_a_new_cluster(site: Site) -> None:
         assert not (member.data / "member").exists()
 
 
+@pytest.mark.long
 def test_members_that_answer_and_cannot_be_read_are_not_taken_for_absent(site: Site) -> None:
     """Their certificates are of a CA that this host does not know: it must not create a second cluster."""
     members = site.build("m1", "m2", "m3")
@@ -129,6 +131,7 @@ def test_members_that_answer_and_cannot_be_read_are_not_taken_for_absent(site: S
     assert set(members[1].members()) == {"m1", "m2", "m3"}
 
 
+@pytest.mark.long
 def test_a_host_that_was_a_member_does_not_create_a_new_cluster(site: Site) -> None:
     """All data directories are lost, and the hosts have a record that they were members."""
     members = site.build("m1", "m2", "m3")

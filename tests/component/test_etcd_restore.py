@@ -238,6 +238,7 @@ ENVIRONMENTS: tuple[dict[str, str], ...] = (
 )
 
 
+@pytest.mark.long
 def test_variables_of_roots_shell_do_not_hide_a_healthy_cluster(
     three_behind_a_proxy: list[Member],
 ) -> None:
@@ -255,7 +256,9 @@ def test_variables_of_roots_shell_do_not_hide_a_healthy_cluster(
         assert run(first, "backup.sh", **environment).returncode == 0
 
 
-@pytest.mark.parametrize("lost", ["ca.crt", "healthcheck-client.key"])
+@pytest.mark.parametrize(
+    "lost", ["ca.crt", pytest.param("healthcheck-client.key", marks=pytest.mark.long)]
+)
 def test_members_that_answer_and_cannot_be_read_are_never_taken_for_absent(
     three: list[Member], tmp_path: Path, lost: str
 ) -> None:
@@ -318,6 +321,7 @@ def put_secret(member: Member, name: str, key: str) -> None:
     member.etcdctl("put", f"/registry/secrets/default/{name}", f"k8s:enc:{key}:\x01\x02 noise")
 
 
+@pytest.mark.long
 def test_a_snapshot_whose_secrets_need_an_unknown_key_is_refused(three: list[Member]) -> None:
     first = three[0]
     for number in range(230):  # more than one page

@@ -219,6 +219,7 @@ def test_members_before_3_4_16_serve_too_although_they_know_no_exclude(site: Sit
     assert "serving=0\n" in run_parts(member, asked).stdout
 
 
+@pytest.mark.long
 def test_a_larger_quota_goes_in_although_the_alarm_is_on(site: Site) -> None:
     members = build(site, "m1", "m2", "m3")
     for member in members:

@@ -228,6 +228,7 @@ def host(programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[H
         made.stop()
 
 
+@pytest.mark.long
 def test_servers_present_new_certificates_without_a_restart(host: Host) -> None:
     pids = host.pids()
     files = {

@@ -251,6 +251,7 @@ def test_a_node_gets_its_own_certificates_and_no_others(site: Site) -> None:
     assert not node.is_approved("client-of-another")
 
 
+@pytest.mark.long
 def test_a_certificate_of_a_replaced_ca_requests_the_next_one_itself(site: Site) -> None:
     join_if_needed(site, "w1")
     root = site.first.root("w1")

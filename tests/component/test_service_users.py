@@ -85,6 +85,7 @@ def serial_of(file: Path) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
+@pytest.mark.long
 def test_a_control_plane_runs_without_root(host: Host) -> None:
     data, audit = host.root / "var/lib/etcd", host.root / "var/log/kubernetes"
     data.mkdir(mode=0o700)
