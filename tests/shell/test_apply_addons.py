@@ -256,6 +256,7 @@ OBSOLETE = """\
 
 ClusterRole - bundler:node-turns 2026-12: nodes have narrower rights
 Role\tkube-system\tbundler:node-turns\t2026-12: the same
+ClusterRole - bundler:flannel 2026-12: flannel acts as its node
 """
 
 
@@ -265,7 +266,7 @@ def test_obsolete_objects_are_deleted_by_their_exact_names(run: Run, tmp_path: P
     assert code == 0
     deleted = [call.partition("--request-timeout=15s ")[2] for call in calls if "delete" in call]
     assert deleted == [
-        "-n - delete ClusterRole bundler:node-turns --ignore-not-found --wait=false",
+        "-n - delete ClusterRole bundler:node-turns bundler:flannel --ignore-not-found --wait=false",
         "-n kube-system delete Role bundler:node-turns --ignore-not-found --wait=false",
     ]
 

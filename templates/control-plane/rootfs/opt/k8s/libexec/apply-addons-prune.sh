@@ -1,5 +1,5 @@
 # The deletion of what kube-apply applied before and is no longer in its manifests, for apply-addons.sh.
-# needs: addons applied_by cleaned site_addons
+# needs: addons applied_by cleaned site_addons, and the function delete_objects
 # sets: nothing
 # shellcheck shell=sh disable=SC2034,SC2154 # the scripts share their variables
 
@@ -37,12 +37,7 @@ delete_former() {
     labelled=$(kube get "$kinds" --all-namespaces -l "$applied_by" -o "go-template={{range .items}}$object_row{{end}}") ||
         return 1
     former=$(list_former) || return 1
-    while read -r resource namespace name; do
-        [ -n "$resource" ] || continue
-        kube -n "$namespace" delete "$resource" "$name" --ignore-not-found --wait=false </dev/null || return 1
-    done <<FORMER
-$former
-FORMER
+    [ -z "$former" ] || printf '%s\n' "$former" | delete_objects || return 1
     mkdir -p "${cleaned%/*}" && printf '%s\n' "$wanted" >"$cleaned.tmp" && mv "$cleaned.tmp" "$cleaned"
 }
 

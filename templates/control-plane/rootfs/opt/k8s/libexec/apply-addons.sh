@@ -44,10 +44,11 @@ main() {
     retry "the administrator to have all rights" ensure_admin_rights
     retry "the manifests in $addons to be accepted" apply_all
     echo "applied all manifests in $addons"
-    [ ! -f "$obsolete" ] || retry "the objects in $obsolete to be deleted" delete_obsolete
-    retry "objects that left $addons to be deleted" delete_former
     retry "removed CAs to be deleted from extension-apiserver-authentication" remove_old_cas
     [ ! -f "$tokens" ] || retry "the bootstrap tokens in $tokens" sync_tokens
+    # last, because nodes wait for the others
+    [ ! -f "$obsolete" ] || retry "the objects in $obsolete to be deleted" delete_obsolete
+    retry "objects that left $addons to be deleted" delete_former
 }
 
 # retry WHAT FUNCTION: until it succeeds; print what it waits for whenever the reason changes.
@@ -130,8 +131,17 @@ delete_obsolete() {
             echo "$obsolete: expected KIND NAMESPACE NAME SINCE, found $kind $namespace $name"
             return 1
         fi
-        kube -n "$namespace" delete "$kind" "$name" --ignore-not-found --wait=false </dev/null || return 1
     done <"$obsolete"
+    awk '!/^(#|$)/ { print $1, $2, $3 }' "$obsolete" | delete_objects
+}
+
+# delete_objects < KIND NAMESPACE NAME: with one program for all of a kind and namespace.
+delete_objects() {
+    awk '{ at = $1 " " $2; if (!(at in names)) order[++count] = at; names[at] = names[at] " " $3 }
+        END { for (i = 1; i <= count; i++) print order[i] names[order[i]] }' | while read -r kind namespace names; do
+        # shellcheck disable=SC2086 # several names
+        kube -n "$namespace" delete "$kind" $names --ignore-not-found --wait=false </dev/null || return 1
+    done
 }
 
 # In this ConfigMap API servers publish the CAs that extension servers must trust. From Kubernetes 1.17 on they
