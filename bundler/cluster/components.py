@@ -198,6 +198,7 @@ UNITS: tuple[Row, ...] = (
     ("kube-registry.service", Role.REGISTRY, None),
     ("kube-registry-nginx.service", Role.REGISTRY, None),
     ("kube-registry-seed.timer", Role.REGISTRY, None),
+    ("kube-registry-copy.timer", Role.REGISTRY, "registry-copies"),
     ("kube-registry-gc.timer", Role.REGISTRY, None),
     ("docker.service", Role.WORKER, "docker"),
     ("cri-dockerd.service", Role.WORKER, "cri-dockerd"),

@@ -149,6 +149,9 @@ def features_of(cluster: Cluster) -> frozenset[str]:
             "stig": cluster.profile == "stig",
             "addons": bool(cluster.addons),
             "registry": cluster.registry is not None,
+            "registry-copies": cluster.registry is not None
+            and cluster.registry.push is not None
+            and len(cluster.registry.nodes) > 1,
             "tls-1.3": cluster.tls.min_version == "TLS1.3",
             "tls-suites": cluster.tls.cipher_suites is not None,
             "handlers": any(

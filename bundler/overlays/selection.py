@@ -31,6 +31,7 @@ OVERLAYS: tuple[Row, ...] = (
     ("load-balancer", Role.LOAD_BALANCER, None),
     ("keepalived", Role.LOAD_BALANCER, "nginx-keepalived"),
     ("registry", Role.REGISTRY, None),
+    ("registry-copies", Role.REGISTRY, "registry-copies"),
     ("worker", Role.WORKER, None),
     ("kube-proxy", Role.WORKER, "kube-proxy"),
     ("runtime-docker", Role.WORKER, "docker"),

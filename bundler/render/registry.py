@@ -53,6 +53,7 @@ def make_registry_values(plan: ClusterPlan, node: NodePlan) -> dict[str, Any]:
         "registry_position": registry.nodes.index(node.name)
         if registry and node.has(Role.REGISTRY)
         else 0,
+        "registry_sources": tuple(list_sources(plan, node)),
         "registry_has_low_port": any(port < 1024 for port in list_ports(plan, node)),
         "registry_writes": tuple(list_writes(push.users)) if push else (),
         "registry_tls": "TLSv1.3"
@@ -60,6 +61,18 @@ def make_registry_values(plan: ClusterPlan, node: NodePlan) -> dict[str, Any]:
         else "TLSv1.2 TLSv1.3",
         "docker_mirrors": list_docker_mirrors(plan.cluster),
     }
+
+
+def list_sources(plan: ClusterPlan, node: NodePlan) -> Iterator[str]:
+    """Yield words for registry-copy.sh: the first host restores from the others; they follow."""
+    registry = plan.cluster.registry
+    if not registry or not node.has(Role.REGISTRY):
+        return
+    first, *others = (host.rpartition(":")[0] for host in list_hosts(plan.cluster))
+    if node.name == registry.nodes[0]:
+        yield from ("restore", *others)
+    else:
+        yield from ("follow", first)
 
 
 def find_push(plan: ClusterPlan, node: NodePlan) -> RegistryPush | None:

@@ -24,6 +24,7 @@ from support.registries import MadeImage, Registry, make_index, make_layer, run_
 from support.small_builds import unpack
 
 from bundler.cache.store import Cache
+from bundler.formats.image_manifests import OCI_INDEX
 from bundler.pipeline import build
 from bundler.project import Inputs
 from bundler.sources.images.options import RegistryOptions
@@ -45,6 +46,11 @@ WEB = [
     MadeImage([make_layer("base", os.urandom(300_000)), make_layer("web", arch.encode())], arch)
     for arch in ("amd64", "arm64")
 ]
+PUSHED = [
+    MadeImage([make_layer("base", os.urandom(200_000)), make_layer("app", arch.encode())], arch)
+    for arch in ("amd64", "arm64")
+]
+"""Images that no bundle has."""
 CLUSTER = """\
 apiVersion: bundler/v1alpha1
 name: with-registry
@@ -87,6 +93,7 @@ class Host:
     run: Path  # for /run: a socket's path has at most 107 bytes
     port: int = field(default_factory=take_port)
     push_port: int = field(default_factory=take_port)
+    shell: tuple[str, ...] = ()  # the script's own
     processes: list["subprocess.Popen[bytes]"] = field(default_factory=list)
 
     @property
@@ -104,6 +111,22 @@ class Host:
             env={**os.environ, "DESTDIR": str(self.root), **environment},
             capture_output=True, text=True, check=False, start_new_session=True,
         )  # fmt: skip
+
+    def copy(
+        self, *words: str, port: int, **environment: str
+    ) -> "subprocess.CompletedProcess[str]":
+        """Run what kube-registry-copy.service runs, with another host's port on loopback."""
+        return subprocess.run(
+            [*self.shell, self.root / "opt/k8s/libexec/registry-copy.sh", "/var/lib/registry", str(port), *words],
+            env={**os.environ, "DESTDIR": str(self.root), **environment},
+            capture_output=True, text=True, check=False, start_new_session=True,
+        )  # fmt: skip
+
+    def follow(self, first: "Host", **environment: str) -> "subprocess.CompletedProcess[str]":
+        return self.copy("follow", "127.0.0.1", port=first.port, **environment)
+
+    def restore(self, other: "Host") -> "subprocess.CompletedProcess[str]":
+        return self.copy("restore", "127.0.0.1", port=other.port)
 
     def relocate(self, text: str) -> str:
         for place in ("/etc/kube-registry/", "/var/lib/registry"):
@@ -377,19 +400,12 @@ def test_a_seeding_that_is_killed_is_continued_and_serves_no_half_image(
     host = site.hosts[0]
     host.stop()
     shutil.rmtree(host.storage)
-    programs = tmp_path / "programs"
-    programs.mkdir()
-    (programs / "mv").write_text(
-        '#!/bin/sh\nn=$(cat "$STATE"); echo $((n + 1)) >"$STATE"\n[ "$n" -ne 3 ] || kill -9 0\nexec /bin/mv "$@"\n'
-    )
-    (programs / "mv").chmod(0o755)
-    state = tmp_path / "count"
+    environment = plant_killer(tmp_path)
     host.start()
     killed = 0
     for _ in range(60):
-        state.write_text("0")
-        path = f"{programs}:{os.environ['PATH']}"
-        done = host.seed(PATH=path, STATE=str(state))
+        (tmp_path / "count").write_text("0")
+        done = host.seed(**environment)
         tag = host.get(f"{site.repository}/manifests/1.0")
         if tag.status_code == 200:
             for image in WEB:
@@ -471,6 +487,160 @@ def test_a_backup_of_the_running_registry_serves_pushed_images_from_another_host
     for blob in (WEB[0].config, *WEB[0].blobs):
         assert second.get(f"payments/app/blobs/{sha256(blob)}").content == blob
     assert second.get(f"{site.repository}/manifests/1.0").content == site.index
+
+
+def plant_killer(directory: Path) -> dict[str, str]:
+    """The environment in which the fourth `mv` kills the script; `count` has how many there were."""
+    programs = directory / "killers"
+    programs.mkdir()
+    (programs / "mv").write_text(
+        '#!/bin/sh\nn=$(cat "$STATE"); echo $((n + 1)) >"$STATE"\n[ "$n" -ne 3 ] || kill -9 0\nexec /bin/mv "$@"\n'
+    )
+    (programs / "mv").chmod(0o755)
+    return {"PATH": f"{programs}:{os.environ['PATH']}", "STATE": str(directory / "count")}
+
+
+def check_pushed(host: Host, repository: str, tag: str, image: MadeImage) -> None:
+    """The host serves the image whole."""
+    found = host.get(f"{repository}/manifests/{tag}")
+    assert (found.status_code, found.content) == (200, image.manifest)
+    for blob in (image.config, *image.blobs):
+        assert host.get(f"{repository}/blobs/{sha256(blob)}").content == blob
+
+
+@pytest.mark.parametrize("shell", ["dash", "busybox sh", "bash"])
+def test_what_is_pushed_is_on_the_other_host_a_minute_later(site: Site, shell: str) -> None:
+    first, second = site.hosts
+    second.shell = tuple(shell.split())
+    unit = (second.root / "etc/systemd/system/kube-registry-copy.service").read_text()
+    assert "registry-copy.sh /var/lib/registry 5000 follow 192.0.2.1\n" in unit
+    unit = (first.root / "etc/systemd/system/kube-registry-copy.service").read_text()
+    assert "registry-copy.sh /var/lib/registry 5000 restore 192.0.2.2\n" in unit
+    first.push("payments/app", "2.0", PUSHED[0])
+    first.push("audit/tools/a/b", "latest", PUSHED[1], "audit")
+    done = second.follow(first)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "tags: 2, files written: " in done.stdout
+    check_pushed(second, "payments/app", "2.0", PUSHED[0])
+    check_pushed(second, "audit/tools/a/b", "latest", PUSHED[1])
+    done = second.follow(first)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), "nothing is left to do"
+
+    # A tag moves; one that is deleted on the first host stays on the second.
+    first.push("payments/app", "2.0", PUSHED[1])
+    done = second.follow(first)
+    assert done.returncode == 0, done.stderr
+    check_pushed(second, "payments/app", "2.0", PUSHED[1])
+    shutil.rmtree(first.storage / "docker/registry/v2/repositories/audit")
+    done = second.follow(first)
+    assert done.returncode == 0, done.stderr
+    check_pushed(second, "audit/tools/a/b", "latest", PUSHED[1])
+
+
+def test_an_index_is_copied_with_its_manifests(site: Site) -> None:
+    first, second = site.hosts
+    for image in PUSHED:
+        first.push("payments/app", image.arch, image)
+    manifests = [
+        {
+            "mediaType": image.media_type, "digest": sha256(image.manifest),
+            "size": len(image.manifest), "platform": {"architecture": image.arch, "os": "linux"},
+        }
+        for image in PUSHED
+    ]  # fmt: skip
+    document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests}
+    index = json.dumps(document, indent=2).encode()
+    session = requests.Session()
+    session.trust_env = False
+    session.auth, session.verify = ("payments", PASSWORD), str(first.ca)
+    media = {"Content-Type": OCI_INDEX}
+    url = f"{first.push_url}/v2/payments/app/manifests/3.0"
+    assert session.put(url, data=index, headers=media).status_code == 201
+    tags = first.storage / "docker/registry/v2/repositories/payments/app/_manifests/tags"
+    for image in PUSHED:
+        shutil.rmtree(tags / image.arch)
+    done = second.follow(first)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert second.get("payments/app/manifests/3.0").content == index
+    for image in PUSHED:
+        check_pushed(second, "payments/app", sha256(image.manifest), image)
+
+
+def test_a_host_with_a_new_disk_gets_what_the_other_one_has(site: Site) -> None:
+    """It accepts pushes meanwhile, and nothing of them is overwritten."""
+    first, second = site.hosts
+    first.push("payments/app", "1.0", PUSHED[0])
+    first.push("payments/app", "2.0", PUSHED[0])
+    assert second.follow(first).returncode == 0
+    assert first.restore(second).returncode == 0, "at the first installation there is nothing"
+    assert (first.storage / ".bundler-restored").exists()
+    first.stop()
+    shutil.rmtree(first.storage)
+    assert first.seed().returncode == 0
+    first.start()
+    first.push("payments/app", "2.0", PUSHED[1])
+
+    second.stop()
+    done = first.restore(second)
+    assert done.returncode == 1
+    assert "not copied from 127.0.0.1: _catalog: no answer from port" in done.stderr
+    assert not (first.storage / ".bundler-restored").exists()
+    second.start()
+    done = first.restore(second)
+    assert (done.returncode, done.stderr) == (0, "")
+    check_pushed(first, "payments/app", "1.0", PUSHED[0])
+    check_pushed(first, "payments/app", "2.0", PUSHED[1])
+    first_tags = first.storage / "docker/registry/v2/repositories/payments/app/_manifests/tags"
+    shutil.rmtree(first_tags / "1.0")
+    done = first.restore(second)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert not (first_tags / "1.0").exists(), "what a user deletes does not come back"
+
+
+def test_a_copy_that_is_killed_is_continued_and_serves_no_half_image(
+    site: Site, tmp_path: Path
+) -> None:
+    first, second = site.hosts
+    first.push("payments/app", "2.0", PUSHED[0])
+    environment = plant_killer(tmp_path)
+    killed = 0
+    for _ in range(60):
+        (tmp_path / "count").write_text("0")
+        done = second.follow(first, **environment)
+        if second.get("payments/app/manifests/2.0").status_code == 200:
+            check_pushed(second, "payments/app", "2.0", PUSHED[0])
+        if done.returncode == 0:
+            break
+        assert done.returncode == -9, done.stderr
+        killed += 1
+    assert killed > 2
+    check_pushed(second, "payments/app", "2.0", PUSHED[0])
+
+
+@pytest.mark.parametrize("where", ["blob", "manifest"])
+def test_damaged_files_and_strangers_are_not_copied(site: Site, tmp_path: Path, where: str) -> None:
+    first, second = site.hosts
+    first.push("payments/app", "2.0", PUSHED[0])
+    content = PUSHED[0].blobs[0] if where == "blob" else PUSHED[0].manifest
+    digest = hashlib.sha256(content).hexdigest()
+    data = first.storage / f"docker/registry/v2/blobs/sha256/{digest[:2]}/{digest}/data"
+    data.write_bytes(content[:-1] + b"?")
+    done = second.follow(first)
+    assert done.returncode == 1
+    assert "not copied from 127.0.0.1: payments/app" in done.stderr
+    assert second.get("payments/app/manifests/2.0").status_code == 404
+    data.write_bytes(content)
+    stranger = tmp_path / "stranger.crt"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=ca", "-keyout",
+         tmp_path / "stranger.key", "-out", stranger],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    done = second.follow(first, CERTIFICATES=str(stranger))
+    assert done.returncode == 1
+    assert "no answer from port" in done.stderr
+    assert second.follow(first).returncode == 0
+    check_pushed(second, "payments/app", "2.0", PUSHED[0])
 
 
 def test_the_rendered_configuration_of_the_registry_has_the_rights_of_its_host(site: Site) -> None:

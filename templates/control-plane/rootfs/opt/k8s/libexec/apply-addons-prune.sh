@@ -36,16 +36,23 @@ delete_former() {
     kinds=$(printf '%s' "$applied_kinds" | awk 'NF { printf "%s%s", n++ ? "," : "", $2 }')
     labelled=$(kube get "$kinds" --all-namespaces -l "$applied_by" -o "go-template={{range .items}}$object_row{{end}}") ||
         return 1
+    theirs=$(list_addon_objects) || return 1
     former=$(list_former) || return 1
     [ -z "$former" ] || printf '%s\n' "$former" | delete_objects || return 1
     mkdir -p "${cleaned%/*}" && printf '%s\n' "$wanted" >"$cleaned.tmp" && mv "$cleaned.tmp" "$cleaned"
 }
 
+# list_addon_objects: KIND NAMESPACE NAME of what kube-addons.service applies.
+list_addon_objects() {
+    for objects in "$site_addons"/*/objects.txt; do
+        [ ! -e "$objects" ] || cat "$objects" || return 1
+    done
+}
+
 # list_former: RESOURCE NAMESPACE NAME of each object that has the label and is not wanted.
 list_former() {
     {
-        printf '%s\n' "$wanted"
-        cat "$site_addons"/*/objects.txt 2>/dev/null
+        printf '%s\n%s\n' "$wanted" "$theirs"
         printf 'kinds\n%s\nlabelled\n%s\n' "$applied_kinds" "$labelled"
     } | awk '
         NF == 1 { part = $1; next }

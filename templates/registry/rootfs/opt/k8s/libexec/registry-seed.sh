@@ -21,6 +21,10 @@ export LC_ALL PATH
 prefix=${DESTDIR:-}
 list=$prefix/opt/k8s/bundle/lib/registry.tsv
 sources=$prefix/opt/k8s/images/blobs/sha256
+here=$(CDPATH='' cd "$(dirname "$0")" && pwd -P) || exit 1
+# shellcheck source=/dev/null # next to this script
+. "$here/registry-storage.sh" || exit 1
+directory='' # of find_blob
 
 main() {
     [ $# -eq 1 ] || {
@@ -47,11 +51,6 @@ fail() {
     exit 1
 }
 
-# put FILE: stdin, under its name only when it is whole.
-put() {
-    if ! cat >"$new" || ! mv -f "$new" "$1"; then fail "cannot write $1"; fi
-}
-
 print_list_digest() { sha256sum <"$list" | cut -d ' ' -f 1; }
 
 # note_change: from now until the end the images are not complete.
@@ -74,7 +73,7 @@ list_links() { grep -e '^manifest	' -e '^tag	' "$list"; }
 copy_blobs() {
     while IFS='	' read -r kind _ digest size; do
         [ "$kind" = blob ] || continue
-        split_digest
+        find_blob "$digest"
         [ -z "$(find "$directory/data" -size "${size}c" 2>/dev/null)" ] || continue
         note_change
         mkdir -p "$directory" || fail "cannot write in $directory"
@@ -86,29 +85,15 @@ copy_blobs() {
     [ "$written" -eq 0 ] || sync
 }
 
-# split_digest: `directory` of the blob, below the first two digits.
-split_digest() { directory=$root/blobs/sha256/${digest%"${digest#??}"}/$digest; }
-
 # Layers, then manifests, then tags, as they are in the list.
 write_links() {
     while IFS='	' read -r kind repository digest tag; do
-        at=$root/repositories/$repository
         case $kind in
-            layer) link "$at/_layers/sha256/$digest" ;;
-            manifest) link "$at/_manifests/revisions/sha256/$digest" ;;
-            tag)
-                link "$at/_manifests/tags/$tag/index/sha256/$digest"
-                link "$at/_manifests/tags/$tag/current"
-                ;;
+            layer) link_layer "$repository" "$digest" ;;
+            manifest) link_manifest "$repository" "$digest" ;;
+            tag) link_tag "$repository" "$tag" "$digest" ;;
         esac
     done <"$list"
-}
-
-link() {
-    [ "$(cat "$1/link" 2>/dev/null)" != "sha256:$digest" ] || return 0
-    note_change
-    mkdir -p "$1" || fail "cannot write in $1"
-    printf 'sha256:%s' "$digest" | put "$1/link" || exit 1
 }
 
 # Of images that an earlier bundle had: those of pushed images are in no list.
