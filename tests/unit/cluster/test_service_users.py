@@ -292,8 +292,15 @@ def test_each_row_of_the_sandbox_has_a_reason_and_a_version() -> None:
 @pytest.mark.parametrize("minor", [OLDEST, "1.30"])
 def test_units_are_not_more_exposed_than_the_table_says(minor: str, tmp_path: Path) -> None:
     levels = {row["unit"]: row for row in read_table("sandbox-levels.tsv")}
-    more = "network: {policy: {engine: kube-router}}"
-    for name, text in render_units(tmp_path, minor, more).items():
+    (tmp_path / "hash").write_text("$6$salt$hash\n")
+    users = f"[{{name: payments, password: {tmp_path}/hash}}]"
+    more = (
+        "network: {policy: {engine: kube-router}}\n"
+        f"registry: {{nodes: [e1, b1], push: {{users: {users}}}}}"
+    )
+    units = render_units(tmp_path, minor, more)
+    assert "kube-registry-copy" in units
+    for name, text in units.items():
         if name not in levels:
             continue
         assert float(levels[name]["after"]) <= float(levels[name]["limit"]) or levels[name]["why"]
