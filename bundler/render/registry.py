@@ -14,6 +14,7 @@ from bundler.cluster.plan import ClusterPlan, NodePlan
 from bundler.cluster.registry_service import (
     list_docker_mirrors,
     list_hosts,
+    list_registry_images,
     read_hash,
     repository_of,
 )
@@ -50,6 +51,7 @@ def make_registry_values(plan: ClusterPlan, node: NodePlan) -> dict[str, Any]:
         "registry": registry,
         "registry_push": push,
         "registry_hosts": list_hosts(plan.cluster),
+        "registry_images": tuple(list_manifests(plan)),
         "registry_position": registry.nodes.index(node.name)
         if registry and node.has(Role.REGISTRY)
         else 0,
@@ -61,6 +63,12 @@ def make_registry_values(plan: ClusterPlan, node: NodePlan) -> dict[str, Any]:
         else "TLSv1.2 TLSv1.3",
         "docker_mirrors": list_docker_mirrors(plan.cluster),
     }
+
+
+def list_manifests(plan: ClusterPlan) -> Iterator[str]:
+    """Yield REPOSITORY/manifests/TAG of each image of the bundle that is in the registry."""
+    for reference in list_registry_images(plan.cluster):
+        yield f"{repository_of(reference)}/manifests/{reference.tag or 'latest'}"
 
 
 def list_sources(plan: ClusterPlan, node: NodePlan) -> Iterator[str]:

@@ -643,6 +643,51 @@ def test_damaged_files_and_strangers_are_not_copied(site: Site, tmp_path: Path, 
     check_pushed(second, "payments/app", "2.0", PUSHED[0])
 
 
+CHECK = """\
+work={work} pki={work}
+for part in core/https verify/registry; do . {lib}/$part.sh; done
+expect() {{ :; }}
+count_words() {{ echo $#; }}
+conclude() {{ printf '%s\\n' "$1"; }}
+mkdir -p {work}
+cp {ca} {work}/ca.crt
+REGISTRY_HOSTS='{hosts}'
+{images}
+check_registry_images
+"""
+
+
+def test_verify_names_a_host_that_does_not_serve_an_image(site: Site, tmp_path: Path) -> None:
+    bundle = next((tmp_path / "one").rglob("node.env")).parent
+    env = (bundle / "node.env").read_text()
+    assert "REGISTRY_HOSTS='192.0.2.1:5000 192.0.2.2:5000'" in env
+    images = next(line for line in env.splitlines() if line.startswith("REGISTRY_IMAGES="))
+    assert images == f"REGISTRY_IMAGES='{site.repository}/manifests/1.0 library/box/manifests/1.36'"
+    first, second = site.hosts
+    hosts = f"127.0.0.1:{first.port} 127.0.0.1:{second.port}"
+    script = tmp_path / "check.sh"
+    lib, work = bundle / "lib", tmp_path / "work"
+    script.write_text(CHECK.format(lib=lib, work=work, ca=first.ca, hosts=hosts, images=images))
+
+    def check() -> str:
+        done = subprocess.run(["sh", script], capture_output=True, text=True, check=False)
+        assert done.stderr == ""
+        return done.stdout.strip()
+
+    assert check() == ""
+    tags = "docker/registry/v2/repositories/library/box/_manifests/tags"
+    shutil.rmtree(second.storage / tags)
+    path = "/v2/library/box/manifests/1.36"
+    assert check() == f"127.0.0.1:{second.port}{path}: status 404"
+    assert second.seed().returncode == 0
+    config = second.root / "etc/kube-registry/nginx.conf"
+    second.stop()
+    assert check() == f"127.0.0.1:{second.port}: Connection refused"
+    config.write_text(config.read_text().replace("$is_read = 0", "$is_read = 2"))
+    second.start()
+    assert check().startswith(f"127.0.0.1:{second.port} does not refuse a write: status ")
+
+
 def test_the_rendered_configuration_of_the_registry_has_the_rights_of_its_host(site: Site) -> None:
     first, second = ((host.root / "etc/kube-registry/config.yml").read_text() for host in site.hosts)  # fmt: skip
     assert "readonly:\n      enabled: false" in first

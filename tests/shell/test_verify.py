@@ -76,7 +76,7 @@ def test_every_check_has_one_row_and_one_function(rendered: Path, sh: Sh) -> Non
         for line in sh(rendered / node / "verify.sh", "--list", *mode).stdout.splitlines()
     ]
     assert set(rows) - set(listed) == {
-        "addons", "coredns-ready", "cluster-dns", "metrics-server", "network-policy",
+        "addons", "coredns-ready", "cluster-dns", "metrics-server", "network-policy", "registry-images",
     }  # fmt: skip
     assert set(listed) <= set(rows)
 

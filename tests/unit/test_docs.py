@@ -264,7 +264,7 @@ def list_preflight_checks() -> list[str]:
 
 def list_verify_checks() -> list[str]:
     path = PROJECT / "templates/common/lib/verify/table.sh"
-    values = "ROLES='etcd control-plane worker' FEATURES='coredns metrics-server addons kube-proxy kube-router network-policy' UNIT_USERS=etcd:etcd"
+    values = "ROLES='etcd control-plane worker' FEATURES='coredns metrics-server addons kube-proxy kube-router network-policy registry' UNIT_USERS=etcd:etcd"
     names = "etcdctl= etcd_commas= pki= kubectl_line= again= namespace= CLOSED_PORTS= UNITS="
     prints = "print_cluster_checks; print_node_checks; print_failover_checks"
     script = f"{values} {names}; . '{path}'; {prints}"

@@ -118,6 +118,13 @@ print_cluster_checks() {
     ! has_feature coredns || print_dns_checks
     ! has_feature metrics-server || print_metrics_checks
     ! has_feature addons || print_addon_checks
+    ! has_feature registry || print_registry_checks
+}
+
+print_registry_checks() {
+    row registry-images nothing registry \
+        "every host of the registry serves the bundle's images to everybody, and accepts no write at that port" \
+        "journalctl -u kube-registry -u kube-registry-nginx -u kube-registry-seed -n 50 (on that host)"
 }
 
 print_addon_checks() {
