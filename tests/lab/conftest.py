@@ -53,6 +53,7 @@ ORDER = {
     "test_cis": Place(FIVE_HOSTS, "boots the five hosts again"),
     "test_addons": Place(FIVE_HOSTS, "boots the five hosts again, with add-ons from the first installation on"),
     "test_network_addon": Place(FIVE_HOSTS, "boots the five hosts again, with another network"),
+    "test_registry": Place(FIVE_HOSTS, "boots the five hosts again, with a registry on two"),
     "test_real_upgrades": Place(FIVE_HOSTS, "boots the five hosts again, with versions of its own"),
     "test_killed_install": Place(ONE_HOST, "has its own host"),
     "test_generations": Place(ONE_HOST, "has its own host"),
