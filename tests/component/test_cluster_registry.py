@@ -566,6 +566,17 @@ def test_an_index_is_copied_with_its_manifests(site: Site) -> None:
         check_pushed(second, "payments/app", sha256(image.manifest), image)
 
 
+def test_all_pages_of_the_catalog_are_read(site: Site) -> None:
+    first, second = site.hosts
+    names = [f"payments/app-{number}" for number in range(5)]
+    for name in names:
+        first.push(name, "1.0", PUSHED[0])
+    done = second.follow(first, PAGE="2")
+    assert (done.returncode, done.stderr) == (0, "")
+    for name in names:
+        check_pushed(second, name, "1.0", PUSHED[0])
+
+
 def test_a_host_with_a_new_disk_gets_what_the_other_one_has(site: Site) -> None:
     """It accepts pushes meanwhile, and nothing of them is overwritten."""
     first, second = site.hosts

@@ -15,6 +15,7 @@
 # Exit code: 0 everything is copied, 1 something is not (the reason is printed), 2 wrong usage.
 # CERTIFICATES  the CA certificates of the hosts' registries (default: /etc/kube-registry/pki/ca.crt)
 # DESTDIR       prepended to all paths
+# PAGE          how many repositories are asked for at once (default 500)
 set -u
 LC_ALL=C
 PATH=${PATH:-}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
@@ -28,7 +29,7 @@ here=$(CDPATH='' cd "$(dirname "$0")" && pwd -P) || exit 1
 . "$here/registry-storage.sh" || exit 1
 carriage_return=$(printf '\r')
 directory='' # of find_blob
-page=500     # repositories in one answer
+page=${PAGE:-500}
 manifest_types='application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, '
 manifest_types=$manifest_types'application/vnd.docker.distribution.manifest.list.v2+json, '
 manifest_types=$manifest_types'application/vnd.docker.distribution.manifest.v2+json'
@@ -75,13 +76,14 @@ copy_all() {
             report "$(describe _catalog)"
             return
         }
+        former=$last
         while read -r repository; do
             last=$repository
             is_repository || continue
             # those of the bundle are here already
             cut -f 2 "$seeds" 2>/dev/null | grep -qxF -e "$repository" || copy_repository
         done <"$work/repositories"
-        [ "$(wc -l <"$work/repositories")" -ge "$page" ] || return
+        if [ "$(wc -l <"$work/repositories")" -lt "$page" ] || [ "$last" = "$former" ]; then return; fi
     done
     report "$(describe _catalog)"
 }
