@@ -22,7 +22,7 @@ probe_registry() {
             200*) ;;
             000*)
                 echo "$1:$2: $(describe_answer "$answer")"
-                return
+                return 0
                 ;;
             *) echo "$1:$2/v2/$path: $(describe_answer "$answer")" ;;
         esac

@@ -74,7 +74,7 @@ copy_all() {
     while fetch "_catalog?n=$page${last:+&last=$last}" "$work/catalog" application/json; do
         list_strings repositories "$work/catalog" >"$work/repositories" || {
             report "$(describe _catalog)"
-            return
+            return 0
         }
         former=$last
         while read -r repository; do
@@ -83,7 +83,7 @@ copy_all() {
             # those of the bundle are here already
             cut -f 2 "$seeds" 2>/dev/null | grep -qxF -e "$repository" || copy_repository
         done <"$work/repositories"
-        if [ "$(wc -l <"$work/repositories")" -lt "$page" ] || [ "$last" = "$former" ]; then return; fi
+        if [ "$(wc -l <"$work/repositories")" -lt "$page" ] || [ "$last" = "$former" ]; then return 0; fi
     done
     report "$(describe _catalog)"
 }
@@ -100,16 +100,16 @@ is_repository() {
 copy_repository() {
     fetch "$repository/tags/list" "$work/tags" application/json
     case $status in
-        404) return ;; # its last tag is gone
+        404) return 0 ;; # its last tag is gone
         200) ;;
         *)
             report "$(describe "$repository/tags/list")"
-            return
+            return 0
             ;;
     esac
     list_strings tags "$work/tags" >"$work/names" || {
         report "$(describe "$repository/tags/list")"
-        return
+        return 0
     }
     while read -r tag; do
         case $tag in *[!A-Za-z0-9_.-]* | [.-]*)
