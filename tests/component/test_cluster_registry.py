@@ -639,7 +639,8 @@ def test_damaged_files_and_strangers_are_not_copied(site: Site, tmp_path: Path, 
     done = second.follow(first)
     assert done.returncode == 1
     assert "not copied from 127.0.0.1: payments/app" in done.stderr
-    assert second.get("payments/app/manifests/2.0").status_code == 404
+    found = second.get("payments/app/manifests/2.0")
+    assert found.status_code == 404, found.text
     data.write_bytes(content)
     stranger = tmp_path / "stranger.crt"
     subprocess.run(
