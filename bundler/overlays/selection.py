@@ -32,6 +32,8 @@ OVERLAYS: tuple[Row, ...] = (
     ("keepalived", Role.LOAD_BALANCER, "nginx-keepalived"),
     ("registry", Role.REGISTRY, None),
     ("registry-copies", Role.REGISTRY, "registry-copies"),
+    ("registry-client", Role.REGISTRY, "registry-copies"),
+    ("registry-client", Role.CONTROL_PLANE, "registry"),
     ("worker", Role.WORKER, None),
     ("kube-proxy", Role.WORKER, "kube-proxy"),
     ("runtime-docker", Role.WORKER, "docker"),

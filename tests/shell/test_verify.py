@@ -63,7 +63,8 @@ def test_options_and_the_host_are_checked(
 def test_every_check_has_one_row_and_one_function(rendered: Path, sh: Sh) -> None:
     """Documentation reads the names from the rows of table.sh, whatever roles a node has."""
     rows = re.findall(r"^ *row ([a-z-]+) ", (LIB / "verify/table.sh").read_text(), re.MULTILINE)
-    source = "".join(path.read_text() for path in LIB.glob("verify/*.sh"))
+    parts = [*LIB.glob("verify/*.sh"), TEMPLATES / "registry-client/lib/registry.sh"]
+    source = "".join(path.read_text() for path in parts)
     assert len(rows) == len(set(rows)) > 40
     for name in rows:
         assert f"check_{name.replace('-', '_')}() " in source
@@ -139,6 +140,10 @@ def make_certificate(directory: Path, name: str, issuer: tuple[Any, Any] | None)
     return certificate, key
 
 
+BYTES = bytes(range(256)) * 3000 + b"\r\n\n\0"
+"""Every byte, and more than a pipe holds."""
+
+
 @pytest.fixture(scope="module")
 def tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsServer]:
     directory = tmp_path_factory.mktemp("tls")
@@ -148,10 +153,11 @@ def tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsServer]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            code = int(self.path.lstrip("/"))
-            self.send_response(code)
+            code, _, kind = self.path.lstrip("/").partition("/")
+            self.send_response(int(code))
+            self.send_header("Docker-Content-Digest", "sha256:1")
             self.end_headers()
-            self.wfile.write(b"first line\nsecond line\n")
+            self.wfile.write(BYTES if kind else b"first line\nsecond line\n")
 
         def log_message(self, *arguments: Any) -> None:
             pass
@@ -180,6 +186,32 @@ def test_the_status_of_the_server_is_printed(
 def test_the_body_follows_the_status(sh: Sh, tmp_path: Path, tls_server: TlsServer) -> None:
     command = f"https_get 127.0.0.1 {tls_server.port} /200 {tls_server.authority}"
     assert run_part(sh, tmp_path, "core/https", command).stdout == "200\nfirst line\nsecond line\n"
+
+
+def save(
+    sh: Sh, directory: Path, file: str, server: TlsServer, ca: Path | None = None
+) -> list[str]:
+    """What https_save prints for an answer of any bytes."""
+    words = f"'' 127.0.0.1 {server.port} /200/bytes {ca or server.authority}"
+    return run_part(sh, directory, "core/https", f"https_save {file} {words}").stdout.splitlines()
+
+
+def test_a_body_of_any_bytes_is_saved_and_the_headers_are_printed(
+    sh: Sh, tmp_path: Path, tls_server: TlsServer
+) -> None:
+    status, *headers = save(sh, tmp_path, f"{tmp_path}/body", tls_server)
+    assert status == "200"
+    assert "Docker-Content-Digest: sha256:1" in headers
+    assert (tmp_path / "body").read_bytes() == BYTES
+
+
+def test_a_body_that_cannot_be_saved_is_told_from_an_answer_that_did_not_come(
+    sh: Sh, tmp_path: Path, tls_server: TlsServer
+) -> None:
+    assert save(sh, tmp_path, "/dev/full", tls_server) == ["507"]
+    status, reason = save(sh, tmp_path, f"{tmp_path}/body", tls_server, tls_server.other_authority)
+    assert status == "000"
+    assert reason.startswith("certificate: ")
 
 
 @pytest.mark.parametrize(

@@ -16,20 +16,13 @@ https_get_with() { https_exchange '' "$@"; }
 https_put() { https_exchange "$@"; }
 
 https_exchange() (
-    https_file=$1 https_headers=$2 https_host=$3 https_port=$4 https_path=$5 https_authority=$6
-    shift 6
-    [ $# -eq 0 ] || set -- -cert "$1" -key "$2"
-    case $https_host in
-        *[!0-9.]*) set -- "$@" -verify_hostname "$https_host" -servername "$https_host" ;;
-        *) set -- "$@" -verify_ip "$https_host" ;;
-    esac
+    https_file=$1 https_headers=$2 https_host=$3 https_port=$4 https_path=$5
+    shift 5
     https_dir=$(mktemp -d) || exit 1
     trap 'rm -rf "$https_dir"' EXIT
-    # openssl 1.0.2 accepts a wrong certificate unless -verify is given in addition to -verify_return_error.
     {
         print_https_request "$https_host:$https_port" "$https_path" "$https_file" "$https_headers" |
-            timeout "${HTTPS_TIMEOUT:-10}" openssl s_client -quiet -connect "$https_host:$https_port" \
-                -CAfile "$https_authority" -partial_chain -verify 5 -verify_return_error "$@" >"$https_dir/answer"
+            https_connect "$https_host" "$https_port" "$@" >"$https_dir/answer"
     } 2>"$https_dir/errors"
     https_code=$?
     LC_ALL=C awk 'NR == 1 && $1 !~ /^HTTP\// { exit 1 }
@@ -39,6 +32,52 @@ https_exchange() (
         END { if (NR == 0) exit 1 }' "$https_dir/answer" ||
         printf '000\n%s\n' "$(https_reason "$https_dir/errors" "$https_code")"
 )
+
+# https_save FILE HEADERS HOST PORT PATH CA [CERT KEY]: a GET whose body, of any bytes, goes into FILE. Print the status
+# and below it the headers of the answer; 000 and the reason as above, and 507 if FILE cannot be written.
+https_save() (
+    https_file=$1 https_headers=$2 https_host=$3 https_port=$4 https_path=$5
+    shift 5
+    https_dir=$(mktemp -d) || exit 1
+    trap 'rm -rf "$https_dir"' EXIT
+    {
+        print_https_request "$https_host:$https_port" "$https_path" '' "$https_headers" | {
+            https_connect "$https_host" "$https_port" "$@"
+            echo $? >"$https_dir/code"
+        } | https_split "$https_file" >"$https_dir/head"
+    } 2>"$https_dir/errors"
+    case $? in
+        0) cat "$https_dir/head" ;;
+        2) echo 507 ;;
+        *) printf '000\n%s\n' "$(https_reason "$https_dir/errors" "$(cat "$https_dir/code")")" ;;
+    esac
+)
+
+# https_connect HOST PORT CA [CERT KEY]: send stdin, print what comes back.
+https_connect() {
+    https_peer=$1 https_at=$1:$2 https_authority=$3
+    shift 3
+    [ $# -eq 0 ] || set -- -cert "$1" -key "$2"
+    case $https_peer in
+        *[!0-9.]*) set -- "$@" -verify_hostname "$https_peer" -servername "$https_peer" ;;
+        *) set -- "$@" -verify_ip "$https_peer" ;;
+    esac
+    # openssl 1.0.2 accepts a wrong certificate unless -verify is given in addition to -verify_return_error.
+    timeout "${HTTPS_TIMEOUT:-10}" openssl s_client -quiet -connect "$https_at" \
+        -CAfile "$https_authority" -partial_chain -verify 5 -verify_return_error "$@"
+}
+
+# https_split FILE: the body of an answer into FILE; print the status and the headers. The shell reads the head byte by
+# byte, so that no byte of the body is lost. Return 1 without an answer, 2 if FILE cannot be written.
+https_split() {
+    https_end=$(printf '\r')
+    IFS= read -r https_line || return 1
+    case $https_line in HTTP/*) ;; *) return 1 ;; esac
+    https_line=${https_line#* }
+    printf '%s\n' "${https_line%% *}"
+    while IFS= read -r https_line && [ "$https_line" != "$https_end" ]; do printf '%s\n' "${https_line%"$https_end"}"; done
+    cat >"$1" || return 2
+}
 
 # print_https_request AUTHORITY PATH FILE HEADERS: a GET, or the PUT of FILE. With HTTP/1.0 the answer's body is neither
 # chunked nor followed by another answer.

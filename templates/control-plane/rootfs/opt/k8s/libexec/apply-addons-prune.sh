@@ -44,8 +44,8 @@ delete_former() {
 
 # list_addon_objects: KIND NAMESPACE NAME of what kube-addons.service applies.
 list_addon_objects() {
-    for objects in "$site_addons"/*/objects.txt; do
-        [ ! -e "$objects" ] || cat "$objects" || return 1
+    for list in "$site_addons"/*/objects.txt; do
+        [ ! -e "$list" ] || cat "$list" || return 1
     done
 }
 

@@ -112,14 +112,14 @@ ensure_admin_rights() {
 apply_all() {
     # Otherwise a bundle that goes back before it has deleted anything would leave what it added.
     is_clean || rm -f "$cleaned"
-    labelled=$(kubectl label --local --overwrite -f "$addons" "$applied_by" -o json) || return 1
-    output=$(printf '%s\n' "$labelled" | kube apply --validate=false -f - 2>&1)
+    objects=$(kubectl label --local --overwrite -f "$addons" "$applied_by" -o json) || return 1
+    output=$(printf '%s\n' "$objects" | kube apply --validate=false -f - 2>&1)
     code=$?
     printf '%s\n' "$output" | grep -v ' unchanged$'
     return "$code"
 }
 
-# What versions of bundler before 0.1.0 applied has no label, so it is deleted by its name. A row names one kind,
+# What was applied before objects got their label is deleted by its name. A row names one kind,
 # one namespace and one name; anything else that kubectl accepts in their places (all, a list, a pattern, an option)
 # is refused. kubectl ignores the namespace "-" for objects that have none, and no namespace has that name.
 delete_obsolete() {

@@ -16,6 +16,7 @@
 # CERTIFICATES  the CA certificates of the hosts' registries (default: /etc/kube-registry/pki/ca.crt)
 # DESTDIR       prepended to all paths
 # PAGE          how many repositories are asked for at once (default 500)
+# shellcheck disable=SC2034,SC2154 # the parts share the variables
 set -u
 LC_ALL=C
 PATH=${PATH:-}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
@@ -25,14 +26,11 @@ certificates=${CERTIFICATES:-$prefix/etc/kube-registry/pki/ca.crt}
 seeds=$prefix/opt/k8s/bundle/lib/registry.tsv
 work=$prefix/run/kube-registry-copy
 here=$(CDPATH='' cd "$(dirname "$0")" && pwd -P) || exit 1
-# shellcheck source=/dev/null # next to this script
-. "$here/registry-storage.sh" || exit 1
-carriage_return=$(printf '\r')
-directory='' # of find_blob
 page=${PAGE:-500}
-manifest_types='application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, '
-manifest_types=$manifest_types'application/vnd.docker.distribution.manifest.list.v2+json, '
-manifest_types=$manifest_types'application/vnd.docker.distribution.manifest.v2+json'
+for part in "$prefix/opt/k8s/bundle/lib/core/https.sh" "$prefix/opt/k8s/bundle/lib/registry.sh" "$here/registry-storage.sh"; do
+    # shellcheck source=/dev/null # of the installed bundle, and next to this script
+    . "$part" || exit 1
+done
 
 main() {
     case $#-${3:-} in
@@ -49,6 +47,7 @@ main() {
     umask 077
     mkdir -p "$work" "$root/blobs/sha256" "$root/repositories" || fail "cannot write in $root or $work"
     trap 'rm -f "$new" "$work"/*' EXIT
+    header=$(print_manifest_header)
     problems=0 written=0 tags=0
     for address; do copy_all; done
     [ "$written" -eq 0 ] || echo "tags: $tags, files written: $written"
@@ -71,7 +70,7 @@ note_change() { written=$((written + 1)); }
 
 copy_all() {
     last=''
-    while fetch "_catalog?n=$page${last:+&last=$last}" "$work/catalog" application/json; do
+    while fetch "_catalog?n=$page${last:+&last=$last}" "$work/catalog"; do
         list_strings repositories "$work/catalog" >"$work/repositories" || {
             report "$(describe _catalog)"
             return 0
@@ -98,7 +97,7 @@ is_repository() {
 }
 
 copy_repository() {
-    fetch "$repository/tags/list" "$work/tags" application/json
+    fetch "$repository/tags/list" "$work/tags"
     case $status in
         404) return 0 ;; # its last tag is gone
         200) ;;
@@ -125,7 +124,7 @@ copy_repository() {
 
 # copy_tag: blobs, then manifests, then the tag.
 copy_tag() {
-    fetch "$repository/manifests/$tag" "$work/top" "$manifest_types"
+    fetch "$repository/manifests/$tag" "$work/top"
     [ "$status" != 404 ] || return 1 # it was deleted meanwhile
     [ "$status" = 200 ] || {
         report "$(describe "$repository/manifests/$tag")"
@@ -143,7 +142,7 @@ copy_tag() {
     if is_index "$work/top"; then
         list_descriptors "$work/top" >"$work/children"
         while read -r child _; do
-            fetch "$repository/manifests/sha256:$child" "$work/manifest" "$manifest_types"
+            fetch "$repository/manifests/sha256:$child" "$work/manifest"
             # An index may name architectures that nobody pushed: the registry here serves it as the other one does.
             [ "$status" != 404 ] || continue
             if [ "$status" != 200 ] || [ "$(digest_of "$work/manifest")" != "$child" ]; then
@@ -169,63 +168,41 @@ copy_manifest() {
     store_manifest "$1" "$2"
 }
 
-# Only a rename makes `data`, so a file of the right size is whole; but a power cut may leave it empty.
 copy_blob() {
-    find_blob "$digest"
-    case $size in
-        *[!0-9]*) [ ! -s "$directory/data" ] || return 0 ;;
-        *) [ -z "$(find "$directory/data" -size "${size}c" 2>/dev/null)" ] || return 0 ;;
-    esac
-    fetch "$repository/blobs/sha256:$digest" "$new" '*/*'
+    ! has_blob "$digest" "$size" || return 0
+    fetch "$repository/blobs/sha256:$digest" "$new"
     if [ "$status" != 200 ] || [ "$(digest_of "$new")" != "$digest" ]; then
         report "$(describe "$repository@sha256:$digest")"
         return 1
     fi
     note_change
-    mkdir -p "$directory" || fail "cannot write in $directory"
-    mv -f "$new" "$directory/data" || fail "cannot write $directory/data"
+    save_blob "$digest"
 }
 
 store_manifest() {
-    find_blob "$2"
-    [ -s "$directory/data" ] || {
+    has_blob "$2" - || {
         note_change
-        mkdir -p "$directory" || fail "cannot write in $directory"
-        put "$directory/data" <"$1" || exit 1
+        cp "$1" "$new" || fail "cannot write $new"
+        save_blob "$2"
     }
     link_manifest "$repository" "$2"
 }
 
-digest_of() { sha256sum <"$1" | cut -d ' ' -f 1; }
-
-# fetch PATH FILE TYPES: the body of the answer; sets status, 000 without an answer, and the digest that the registry
-# names. Bodies have any bytes, so no program that knows lines reads them: the shell's read takes the head byte by byte,
-# and cat the rest.
+# fetch PATH FILE: the body of the answer; sets status, 000 without an answer, and the digest that the registry names.
 fetch() {
-    answer=$(
-        printf 'GET /v2/%s HTTP/1.0\r\nHost: %s:%s\r\nAccept: %s\r\n\r\n' "$1" "$address" "$port" "$3" |
-            timeout 3600 openssl s_client -quiet -connect "$address:$port" -CAfile "$certificates" -partial_chain \
-                -verify 5 -verify_return_error -verify_ip "$address" 2>"$work/errors" | {
-            read -r _ code _ || code=000
-            named=''
-            while read -r line && [ "$line" != "$carriage_return" ]; do
-                case $line in [Dd]ocker-[Cc]ontent-[Dd]igest:*) named=${line#*sha256:} ;; esac
-            done
-            cat >"$2" || code=507
-            echo "$code ${named%"$carriage_return"}"
-        }
-    )
-    status=${answer%% *} named=${answer#* }
+    case $1 in */blobs/*) HTTPS_TIMEOUT=3600 ;; *) HTTPS_TIMEOUT=60 ;; esac
+    answer=$(https_save "$2" "${header%_}" "$address" "$port" "/v2/$1" "$certificates")
+    status=$(printf '%s\n' "$answer" | sed 1q)
+    named=$(printf '%s\n' "$answer" | awk 'tolower($1) == "docker-content-digest:" { print substr($2, 8) }')
     [ "$status" = 200 ]
 }
 
 # describe WHAT: why the last request did not give it.
 describe() {
     case $status in
-        000) echo "$1: no answer from port $port: $(grep -v '^depth=\|^verify return' "$work/errors" | tail -n 1)" ;;
         200) echo "$1: the answer is damaged" ;;
         507) echo "$1: it cannot be written below $storage or $work" ;;
-        *) echo "$1: status $status" ;;
+        *) echo "$1: $(describe_answer "$answer")" ;;
     esac
 }
 

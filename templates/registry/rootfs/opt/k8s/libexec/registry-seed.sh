@@ -24,7 +24,6 @@ sources=$prefix/opt/k8s/images/blobs/sha256
 here=$(CDPATH='' cd "$(dirname "$0")" && pwd -P) || exit 1
 # shellcheck source=/dev/null # next to this script
 . "$here/registry-storage.sh" || exit 1
-directory='' # of find_blob
 
 main() {
     [ $# -eq 1 ] || {
@@ -42,7 +41,7 @@ main() {
     copy_blobs
     write_links
     remove_links
-    print_list_digest | put "$complete" || exit 1
+    digest_of "$list" | put "$complete" || exit 1
     echo "images in the registry: $(grep -c '^tag' "$list"), files written: $written"
 }
 
@@ -50,8 +49,6 @@ fail() {
     echo "registry-seed.sh: $*" >&2
     exit 1
 }
-
-print_list_digest() { sha256sum <"$list" | cut -d ' ' -f 1; }
 
 # note_change: from now until the end the images are not complete.
 note_change() {
@@ -69,18 +66,15 @@ record_links() {
 
 list_links() { grep -e '^manifest	' -e '^tag	' "$list"; }
 
-# Only a rename makes `data`, so a file of the right size is whole; but a power cut may leave it empty.
 copy_blobs() {
     while IFS='	' read -r kind _ digest size; do
         [ "$kind" = blob ] || continue
-        find_blob "$digest"
-        [ -z "$(find "$directory/data" -size "${size}c" 2>/dev/null)" ] || continue
+        ! has_blob "$digest" "$size" || continue
         note_change
-        mkdir -p "$directory" || fail "cannot write in $directory"
         cp "$sources/$digest" "$new" || fail "cannot copy $sources/$digest: run install.sh of the bundle"
-        [ "$(sha256sum <"$new" | cut -d ' ' -f 1)" = "$digest" ] ||
+        [ "$(digest_of "$new")" = "$digest" ] ||
             fail "$sources/$digest is damaged: run install.sh of the bundle"
-        mv -f "$new" "$directory/data" || fail "cannot write $directory/data"
+        save_blob "$digest"
     done <"$list"
     [ "$written" -eq 0 ] || sync
 }

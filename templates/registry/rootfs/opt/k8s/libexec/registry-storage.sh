@@ -12,6 +12,26 @@ put() {
 # find_blob DIGEST: `directory` of the blob, below the first two digits.
 find_blob() { directory=$root/blobs/sha256/${1%"${1#??}"}/$1; }
 
+# has_blob DIGEST BYTES: only a rename makes `data`, so a file of the right size is whole; but a power cut may leave it
+# empty. BYTES may be - if nobody says them.
+has_blob() {
+    find_blob "$1"
+    case $2 in
+        -) [ -s "$directory/data" ] ;;
+        *) [ -n "$(find "$directory/data" -size "${2}c" 2>/dev/null)" ] ;;
+    esac
+}
+
+# save_blob DIGEST: the file $new, which was checked, under its name.
+save_blob() {
+    find_blob "$1"
+    mkdir -p "$directory" || fail "cannot write in $directory"
+    mv -f "$new" "$directory/data" || fail "cannot write $directory/data"
+}
+
+# digest_of FILE
+digest_of() { sha256sum <"$1" | cut -d ' ' -f 1; }
+
 # link DIRECTORY DIGEST
 link() {
     [ "$(cat "$1/link" 2>/dev/null)" != "sha256:$2" ] || return 0

@@ -1,7 +1,15 @@
-# The cluster's registry, for verify.sh.
+# Requests to the cluster's registry, for verify.sh and registry-copy.sh.
 # needs: pki work
 # sets: nothing
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # verify.sh and its parts share their variables
+
+# print_manifest_header: a registry gives an OCI manifest only to clients that ask for its type. The `_` at the end keeps
+# the line's end from command substitution.
+print_manifest_header() {
+    printf 'Accept: application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, '
+    printf 'application/vnd.docker.distribution.manifest.list.v2+json, '
+    printf 'application/vnd.docker.distribution.manifest.v2+json\r\n_'
+}
 
 # shellcheck disable=SC2086 # lists of words
 check_registry_images() {
@@ -12,12 +20,9 @@ check_registry_images() {
 
 # probe_registry ADDRESS PORT: a line for each answer that is not as it should be.
 probe_registry() {
-    types='application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, '
-    types=$types'application/vnd.docker.distribution.manifest.list.v2+json, '
-    types=$types'application/vnd.docker.distribution.manifest.v2+json'
-    headers=$(printf 'Accept: %s\r\n_' "$types")
+    header=$(print_manifest_header)
     for path in '' $REGISTRY_IMAGES; do
-        answer=$(https_get_with "${headers%_}" "$1" "$2" "/v2/$path" "$pki/ca.crt")
+        answer=$(https_get_with "${header%_}" "$1" "$2" "/v2/$path" "$pki/ca.crt")
         case $answer in
             200*) ;;
             000*)
