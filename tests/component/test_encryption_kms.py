@@ -3,8 +3,6 @@
 With plugin API v1 on Kubernetes 1.20.2, and v2 on the newer one that BUNDLER_KUBERNETES names.
 """
 
-import base64
-import json
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -54,29 +52,12 @@ def place(
         shutil.rmtree(directory)
 
 
-def make_secret(name: str, value: str) -> dict[str, Any]:
-    data = {"value": base64.b64encode(value.encode()).decode()}
-    return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "data": data}
-
-
-def check_values(site: Site) -> None:
-    """Every API server answers with every value."""
-    for host in site.hosts:
-        found = json.loads(host.kubectl("get", "secrets", "-o", "json"))["items"]
-        values = {
-            one["metadata"]["name"]: base64.b64decode(one["data"]["value"]).decode()
-            for one in found
-            if one["type"] == "Opaque"
-        }
-        assert values == VALUES
-
-
 def take(site: Site, step: str) -> None:
     trees = site.rotate(ENCRYPTION, step)
     for host in site.hosts:
         assert host.obstacle(trees[host.name]) == ""
         host.install(trees[host.name])
-        check_values(site)
+        site.check_secrets(VALUES)
 
 
 def rotate(site: Site) -> set[str]:
@@ -91,9 +72,7 @@ def rotate(site: Site) -> set[str]:
 
 def test_secrets_move_to_a_key_management_service_and_back(place: Place) -> None:
     site, service = place.site, place.service
-    items = [make_secret(name, value) for name, value in VALUES.items()]
-    body = {"apiVersion": "v1", "kind": "List", "items": items}
-    site.one.kubectl("create", "-f", "-", stdin=json.dumps(body))
+    site.create_secrets(VALUES)
     (former,) = site.count_keys()
 
     site.keys["encryption"] = {"provider": "kms", "kms": place.kms}
@@ -102,9 +81,9 @@ def test_secrets_move_to_a_key_management_service_and_back(place: Place) -> None
 
     # The service takes a new key; values under the former one stay readable.
     service.add_key("second")
-    site.one.kubectl("create", "-f", "-", stdin=json.dumps(make_secret("more", "of the second")))
+    site.create_secrets({"more": "of the second"})
     site.two.kubectl("delete", "secret", "more")
-    check_values(site)
+    site.check_secrets(VALUES)
 
     # While the service is away the API server is not ready.
     assert "kms" in site.one.kubectl("get", "--raw=/readyz?verbose")
@@ -112,7 +91,7 @@ def test_secrets_move_to_a_key_management_service_and_back(place: Place) -> None
     site.one.wait("the API server is not ready", lambda: not site.one.is_ready())
     service.start()
     site.one.wait("the API server is ready again", site.one.is_ready)
-    check_values(site)
+    site.check_secrets(VALUES)
 
     # Back: `kms` stays in cluster.yaml until the end.
     site.keys["encryption"] = {"provider": former.partition(":")[0], "kms": place.kms}
@@ -123,4 +102,4 @@ def test_secrets_move_to_a_key_management_service_and_back(place: Place) -> None
     for host in site.hosts:
         host.install(trees[host.name])
     service.stop()
-    check_values(site)
+    site.check_secrets(VALUES)

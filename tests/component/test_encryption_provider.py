@@ -1,6 +1,5 @@
 """Two real control planes: the provider that encrypts Secrets changes, and all Secrets stay readable."""
 
-import base64
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ from bundler.state.encryption import ENCRYPTION
 
 pytestmark = pytest.mark.long
 
-SECRETS = 60
+VALUES = {f"s{number}": f"value {number}" for number in range(60)}
 RESOURCES = {"resources": ["secrets", "configmaps"]}
 
 
@@ -23,28 +22,14 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             site.one.kubectl(
                 "create", "configmap", f"c{number}", f"--from-literal=value=plain {number}"
             )
-        items = [
-            {
-                "apiVersion": "v1", "kind": "Secret", "metadata": {"name": f"s{number}"},
-                "data": {"value": base64.b64encode(f"value {number}".encode()).decode()},
-            }
-            for number in range(SECRETS)
-        ]  # fmt: skip
-        body = {"apiVersion": "v1", "kind": "List", "items": items}
-        site.one.kubectl("create", "-f", "-", stdin=json.dumps(body))
+        site.create_secrets(VALUES)
         yield site
 
 
 def check_values(site: Site) -> None:
     """Every API server answers with every value."""
+    site.check_secrets(VALUES)
     for host in site.hosts:
-        found = json.loads(host.kubectl("get", "secrets", "-o", "json"))["items"]
-        values = {
-            one["metadata"]["name"]: base64.b64decode(one["data"]["value"]).decode()
-            for one in found
-            if one["type"] == "Opaque"
-        }
-        assert values == {f"s{number}": f"value {number}" for number in range(SECRETS)}
         found = json.loads(host.kubectl("get", "configmaps", "-o", "json"))["items"]
         plain = {one["metadata"]["name"]: one["data"].get("value") for one in found}
         assert {f"c{number}": f"plain {number}" for number in range(5)}.items() <= plain.items()

@@ -18,6 +18,7 @@ from support.lab import (
     build,
     docker,
     hosts_sh,
+    link_mirror,
     wait_for,
 )
 from support.paths import LAB_CACHE
@@ -137,9 +138,7 @@ class Addons:
         """The lab's mirror with Helm, and pins that have it."""
         mirror, pins = self.examples / "mirror", self.examples / "pins.yaml"
         if not mirror.exists():
-            mirror.mkdir()
-            for host in (LAB_CACHE / "mirror").iterdir():
-                (mirror / host.name).symlink_to(host)
+            link_mirror(mirror)
             pins.write_text(json.dumps(yaml.safe_load((LAB_CACHE / "pins.yaml").read_text())))
             write_helm(mirror, pins, find_helm())
         return "--mirror", str(mirror), "--pins", str(pins)

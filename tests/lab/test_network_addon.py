@@ -18,6 +18,7 @@ from support.lab import (
     boot_cluster,
     build,
     docker,
+    make_image,
     make_lab_directory,
     wait_for,
 )
@@ -135,21 +136,6 @@ def make_objects(endpoint: str) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def make_image(archive: Path) -> None:
-    """kube-router and kube-proxy on top of the lab's image."""
-    docker("load", "-q", "-i", str(LAB_CACHE / "images" / "nginx.tar"))
-    container = docker("create", "nginx:1.22").strip()
-    try:
-        docker("cp", PROGRAM, f"{container}:/kube-router")
-        program = LAB_CACHE / "build" / "kubernetes-1.20.2" / "kube-proxy"
-        docker("cp", str(program), f"{container}:/kube-proxy")
-        docker("commit", container, IMAGE)
-        docker("save", "-o", str(archive), IMAGE)
-    finally:
-        docker("rm", "-f", container)
-        docker("rmi", "-f", IMAGE)
-
-
 @dataclass(frozen=True)
 class Site:
     """The five hosts, and what install.sh printed on each."""
@@ -179,7 +165,9 @@ def site(tmp_path_factory: pytest.TempPathFactory, network: None) -> Site:
     del document["extra"]["kube-proxy"]
     endpoint = f"https://{document['control_plane']['endpoint']}"
     write_folder(examples / "network", {"all.yaml": yaml.safe_dump_all(make_objects(endpoint))})
-    make_image(examples / "network.tar")
+    proxy = LAB_CACHE / "build" / "kubernetes-1.20.2" / "kube-proxy"
+    programs = {"kube-router": Path(PROGRAM), "kube-proxy": proxy}
+    make_image(examples / "network.tar", IMAGE, programs)
     document["images"].append({"ref": IMAGE, "file": "network.tar"})
     document["addons"] = [{"name": "network", "manifests": "network", "wait": {"timeout": "5m"}}]
     (examples / "lab.yaml").write_text(yaml.safe_dump(document))

@@ -3,17 +3,15 @@
 Docker has mirrors of Docker Hub only, so the image that comes from the registry has a name of Docker Hub.
 """
 
-import io
 import json
 import subprocess
-import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 
 import pytest
 import yaml
+from support.charts import write_program
 from support.lab import (
     FIGURES,
     Cluster,
@@ -21,6 +19,8 @@ from support.lab import (
     boot_cluster,
     build,
     docker,
+    link_mirror,
+    make_image,
     make_lab_directory,
     wait_for,
 )
@@ -28,6 +28,7 @@ from support.paths import LAB_CACHE
 
 PROGRAM = LAB_CACHE / "programs/usr/bin/docker-registry"
 VERSION = "2.8.2"
+URL = f"github.com/distribution/distribution/releases/download/v{VERSION}/registry_{VERSION}_linux_amd64.tar.gz"
 pytestmark = [
     pytest.mark.long,
     pytest.mark.skipif(
@@ -82,49 +83,6 @@ class Site:
         return host.run(line, check=check).stdout
 
 
-def write_registry(mirror: Path, pins: Path) -> None:
-    """Put Debian's docker-registry into a mirror as upstream has it, and its digest into a file of pins."""
-    made = io.BytesIO()
-    with tarfile.open(fileobj=made, mode="w:gz", compresslevel=1) as tar:
-        member = tarfile.TarInfo("registry")
-        member.size, member.mode = PROGRAM.stat().st_size, 0o755
-        with PROGRAM.open("rb") as program:
-            tar.addfile(member, program)
-    name = f"v{VERSION}/registry_{VERSION}_linux_amd64.tar.gz"
-    path = mirror / "github.com/distribution/distribution/releases/download" / name
-    path.parent.mkdir(parents=True)
-    path.write_bytes(made.getvalue())
-    known = yaml.safe_load((LAB_CACHE / "pins.yaml").read_text())
-    known["artifacts"]["registry/amd64"] = {"sha256": sha256(made.getvalue()).hexdigest()}
-    pins.write_text(json.dumps(known))
-
-
-def link_mirror(directory: Path) -> Path:
-    """The lab's mirror, to which a test may add."""
-    mirror = directory / "mirror"
-    for path in (LAB_CACHE / "mirror").rglob("*"):
-        if path.is_file():
-            target = mirror / path.relative_to(LAB_CACHE / "mirror")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.symlink_to(path)
-    return mirror
-
-
-def make_image(archive: Path, reference: str) -> None:
-    """The lab's nginx with one more file, under another name."""
-    docker("load", "-q", "-i", str(LAB_CACHE / "images" / "nginx.tar"))
-    container = docker("create", "nginx:1.22").strip()
-    try:
-        marker = archive.with_suffix(".marker")
-        marker.write_text(reference)
-        docker("cp", str(marker), f"{container}:/marker")
-        docker("commit", container, reference)
-        docker("save", "-o", str(archive), reference)
-    finally:
-        docker("rm", "-f", container)
-        docker("rmi", "-f", reference)
-
-
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory, network: None) -> Iterator[Site]:
     """The first build with a registry, installed on all hosts at once."""
@@ -139,12 +97,15 @@ def site(tmp_path_factory: pytest.TempPathFactory, network: None) -> Iterator[Si
         "version": VERSION, "nodes": ["master1", "master2"],
         "push": {"users": [{"name": "payments", "password": "payments.hash"}]},
     }  # fmt: skip
-    make_image(examples / "web.tar", "web:1.0")
-    make_image(examples / "pushed.tar", "pushed:1")
+    for name, reference in (("web", "web:1.0"), ("pushed", "pushed:1")):
+        (directory / name).write_text(reference)
+        make_image(examples / f"{name}.tar", reference, {"marker": directory / name})
     document["images"].append({"ref": IMAGE, "file": "web.tar", "where": "registry"})
     (examples / "lab.yaml").write_text(yaml.safe_dump(document))
-    mirror, pins = link_mirror(directory), directory / "pins.yaml"
-    write_registry(mirror, pins)
+    mirror, pins = directory / "mirror", directory / "pins.yaml"
+    link_mirror(mirror)
+    pins.write_text(json.dumps(yaml.safe_load((LAB_CACHE / "pins.yaml").read_text())))
+    write_program(mirror / URL, "registry", PROGRAM.read_bytes(), pins, "registry/amd64")
     build(
         examples / "lab.yaml", directory / "dist", cache=LAB_CACHE / "product-cache",
         sources=("--mirror", str(mirror), "--pins", str(pins)),

@@ -121,17 +121,21 @@ def write_repository(folder: Path, *packages: tuple[str, str, bytes], digests: b
 
 def write_helm(mirror: Path, pins: Path, program: bytes = STAND_IN.encode()) -> None:
     """Put Helm into a mirror as upstream has it, and its digest into a file of pins."""
+    path = mirror / "get.helm.sh/helm-v4.2.3-linux-amd64.tar.gz"
+    write_program(path, "linux-amd64/helm", program, pins, "helm/amd64")
+
+
+def write_program(path: Path, name: str, program: bytes, pins: Path, key: str) -> None:
+    """Write an archive with one program, and its digest into a file of pins in JSON."""
     made = io.BytesIO()
     with tarfile.open(fileobj=made, mode="w:gz", compresslevel=1) as tar:
-        member = tarfile.TarInfo("linux-amd64/helm")
+        member = tarfile.TarInfo(name)
         member.size, member.mode = len(program), 0o755
         tar.addfile(member, io.BytesIO(program))
-    path = mirror / "get.helm.sh/helm-v4.2.3-linux-amd64.tar.gz"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(made.getvalue())
     known = json.loads(pins.read_text()) if pins.exists() else {"artifacts": {}}
-    digest = hashlib.sha256(made.getvalue()).hexdigest()
-    known["artifacts"]["helm/amd64"] = {"sha256": digest}
+    known["artifacts"][key] = {"sha256": hashlib.sha256(made.getvalue()).hexdigest()}
     pins.write_text(json.dumps(known))
 
 

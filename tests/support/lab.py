@@ -321,6 +321,29 @@ def side_by_side(work: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
         return list(pool.map(work, items))
 
 
+def make_image(archive: Path, reference: str, files: Mapping[str, Path]) -> None:
+    """Save the lab's image of nginx with more files, by their names in its root, under another reference."""
+    docker("load", "-q", "-i", str(LAB_CACHE / "images" / "nginx.tar"))
+    container = docker("create", "nginx:1.22").strip()
+    try:
+        for name, file in files.items():
+            docker("cp", str(file), f"{container}:/{name}")
+        docker("commit", container, reference)
+        docker("save", "-o", str(archive), reference)
+    finally:
+        docker("rm", "-f", container)
+        docker("rmi", "-f", reference)
+
+
+def link_mirror(mirror: Path) -> None:
+    """The files of the lab's mirror, in a directory to which a test may add more."""
+    for path in (LAB_CACHE / "mirror").rglob("*"):
+        if path.is_file():
+            target = mirror / path.relative_to(LAB_CACHE / "mirror")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.symlink_to(path)
+
+
 def build(
     description: Path, output: Path, *, cache: Path, environment: Mapping[str, str] | None = None,
     arguments: tuple[str, ...] = (), umask: int = 0o022, cwd: Path | None = None,

@@ -8,7 +8,7 @@ import shutil
 import ssl
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -284,6 +284,28 @@ class Site:
             assert code == 0, said
             host.restart("kube-controller-manager")
         self.one.wait("a service account", self.has_service_account)
+
+    def create_secrets(self, values: Mapping[str, str]) -> None:
+        """A Secret of each name, whose `value` is the value."""
+        items = [
+            {
+                "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name},
+                "data": {"value": base64.b64encode(value.encode()).decode()},
+            }
+            for name, value in values.items()
+        ]  # fmt: skip
+        body = {"apiVersion": "v1", "kind": "List", "items": items}
+        self.one.kubectl("create", "-f", "-", stdin=json.dumps(body))
+
+    def check_secrets(self, values: Mapping[str, str]) -> None:
+        """Every API server answers with every value."""
+        for host in self.hosts:
+            found = json.loads(host.kubectl("get", "secrets", "-o", "json"))["items"]
+            assert values == {
+                one["metadata"]["name"]: base64.b64decode(one["data"]["value"]).decode()
+                for one in found
+                if one["type"] == "Opaque"
+            }
 
     def read_token(self, namespace: str = "default") -> str:
         """The token that new pods of the default service account get."""
