@@ -491,13 +491,13 @@ def test_a_backup_of_the_running_registry_serves_pushed_images_from_another_host
 
 def plant_killer(directory: Path) -> dict[str, str]:
     """The environment in which the fourth `mv` kills the script; `count` has how many there were."""
-    programs = directory / "killers"
+    programs, count = directory / "killers", directory / "count"
     programs.mkdir()
     (programs / "mv").write_text(
-        '#!/bin/sh\nn=$(cat "$STATE"); echo $((n + 1)) >"$STATE"\n[ "$n" -ne 3 ] || kill -9 0\nexec /bin/mv "$@"\n'
+        f'#!/bin/sh\nn=$(cat {count}); echo $((n + 1)) >{count}\n[ "$n" -ne 3 ] || kill -9 0\nexec /bin/mv "$@"\n'
     )
     (programs / "mv").chmod(0o755)
-    return {"PATH": f"{programs}:{os.environ['PATH']}", "STATE": str(directory / "count")}
+    return {"PATH": f"{programs}:{os.environ['PATH']}"}
 
 
 def check_pushed(host: Host, repository: str, tag: str, image: MadeImage) -> None:

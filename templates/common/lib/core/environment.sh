@@ -13,8 +13,8 @@ for variable in $(awk 'BEGIN { for (name in ENVIRON) if (name ~ /^[A-Za-z_][A-Za
         [a-z_]*) ;;
         DESTDIR | HOME | LC_ALL | LOGNAME | PATH | SHELL | TERM | TMPDIR | TZ | USER) ;;
         # for bundler's own scripts: units and tests set them
-        API_LOCAL | CHUNK | ETCD_TIMEOUT | HTTPS_TIMEOUT | INTERVAL | MAINPID | MAX_PAUSE | PATIENCE | PAUSE | READY_WITHIN | \
-            RECONCILE_EVERY) ;;
+        API_LOCAL | CERTIFICATES | CHUNK | ETCD_TIMEOUT | HTTPS_TIMEOUT | INTERVAL | MAINPID | MAX_PAUSE | PAGE | PATIENCE | \
+            PAUSE | READY_WITHIN | RECONCILE_EVERY) ;;
         # of systemd, and of drop-ins for what a script starts in its place (etcd, the kubelet)
         *_DIRECTORY | INVOCATION_ID | JOURNAL_STREAM | LISTEN_* | NOTIFY_SOCKET | WATCHDOG_* | MEMORY_PRESSURE_*) ;;
         ETCD_[A-Z]* | GODEBUG | GOGC | GOMAXPROCS | GOMEMLIMIT | GOTRACEBACK) ;;

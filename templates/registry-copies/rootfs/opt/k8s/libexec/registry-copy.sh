@@ -27,7 +27,8 @@ seeds=$prefix/opt/k8s/bundle/lib/registry.tsv
 work=$prefix/run/kube-registry-copy
 here=$(CDPATH='' cd "$(dirname "$0")" && pwd -P) || exit 1
 page=${PAGE:-500}
-for part in "$prefix/opt/k8s/bundle/lib/core/https.sh" "$prefix/opt/k8s/bundle/lib/registry.sh" "$here/registry-storage.sh"; do
+lib=$prefix/opt/k8s/bundle/lib
+for part in "$lib/core/environment.sh" "$lib/core/https.sh" "$lib/registry.sh" "$here/registry-storage.sh"; do
     # shellcheck source=/dev/null # of the installed bundle, and next to this script
     . "$part" || exit 1
 done
