@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from support.addon_site import (
     DEFINITION,
     INVENTORY,
@@ -113,6 +114,40 @@ def test_what_left_an_add_on_is_deleted_and_an_add_on_that_left_too(
     assert exists(admin, "/api/v1/namespaces/web")
     assert exists(admin, "/api/v1/namespaces/web/persistentvolumeclaims/data")
     assert not exists(admin, f"{INVENTORY}web")
+
+
+@pytest.mark.parametrize("rest", [[], [config_map("b")]], ids=["the-add-on-left", "it-stays"])
+def test_an_object_that_kube_apply_applies_now_stays(
+    site: Site, admin: Client, rest: list[dict[str, Any]]
+) -> None:
+    keys = {"namespace": "web"}
+    moved = {
+        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "a"},
+        "spec": {"podSelector": {}},
+    }  # fmt: skip
+    apply(site.build(web=([moved, config_map("b"), config_map("c")], keys)))
+    later = site.build(**({"web": (rest, keys)} if rest else {}))
+    moved = {**moved, "metadata": {"name": "a", "namespace": "web"}}
+    manifest = later.root("cp1") / "etc/kubernetes/addons/moved.yaml"
+    manifest.write_text(yaml.safe_dump(moved))
+    said = apply(later, user="yes")
+    assert exists(admin, "/apis/networking.k8s.io/v1/namespaces/web/networkpolicies/a"), said
+    assert not exists(admin, f"{MAPS}/c")
+    assert exists(admin, f"{MAPS}/b") is bool(rest)
+
+
+def test_manifests_that_cannot_be_read_delete_nothing(site: Site, admin: Client) -> None:
+    keys = {"namespace": "web"}
+    apply(site.build(web=([config_map("a"), config_map("b")], keys)))
+    later = site.build(web=([config_map("a")], keys))
+    manifest = later.root("cp1") / "etc/kubernetes/addons/broken.yaml"
+    manifest.write_text("kind: [\n")
+    said = apply(later, code=3)
+    assert "cannot read" in said
+    assert exists(admin, f"{MAPS}/b")
+    manifest.unlink()
+    apply(later)
+    assert not exists(admin, f"{MAPS}/b")
 
 
 def test_an_add_on_waits_for_those_that_it_needs_and_says_why_it_is_not_ready(

@@ -15,7 +15,8 @@ SCRIPT = TEMPLATES / "control-plane/rootfs/opt/k8s/libexec/apply-addons.sh"
 NOT_FOUND = "echo 'Error from server (NotFound): the server could not find it' >&2; exit 1"
 FORBIDDEN = "echo 'Error from server (Forbidden): forbidden: User cannot get path' >&2; exit 1"
 Run = Callable[..., tuple[int, list[str], list[str]]]
-WANTED = ("ClusterRole - bundler:one", "Role kube-system bundler:two")
+RBAC = "rbac.authorization.k8s.io/v1"
+WANTED = (f"{RBAC} ClusterRole - bundler:one", f"{RBAC} Role kube-system bundler:two")
 LABELLED = '{"metadata": {"labels": {"bundler/applied-by": "kube-apply"}}}'
 
 
@@ -323,7 +324,10 @@ def test_a_row_that_does_not_name_one_object_deletes_nothing(
     assert not any("delete" in call for call in calls)
 
 
-FORMER = ("NetworkPolicy payments bundler-default-deny", "RuntimeClass - kata")
+FORMER = (
+    "networking.k8s.io/v1 NetworkPolicy payments bundler-default-deny",
+    "node.k8s.io/v1 RuntimeClass - kata",
+)
 
 
 def list_deleted(calls: list[str]) -> list[str]:
@@ -367,19 +371,30 @@ def test_a_bundle_that_goes_back_deletes_what_the_newer_one_added(run: Run, tmp_
     assert len(list_deleted(calls)) == len(FORMER)
 
 
-def test_an_object_that_an_addon_took_over_stays(run: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("row", "stays"),
+    [
+        ("RuntimeClass.node.k8s.io - kata stay", True),
+        ("RuntimeClass.node.k8s.io - kata -", True),
+        ("RuntimeClass.example.com - kata -", False),
+        ("RuntimeClass - kata -", False),
+    ],
+)
+def test_an_object_that_an_addon_took_over_stays(
+    run: Run, tmp_path: Path, row: str, *, stays: bool
+) -> None:
     objects = tmp_path / "etc/kubernetes/site-addons/sandbox/objects.txt"
     objects.parent.mkdir(parents=True)
-    objects.write_text("RuntimeClass - kata stay\n")
+    objects.write_text(f"# KIND[.GROUP] NAMESPACE NAME\n{row}\n")
     _, _, calls = run(labelled=print_rows(FORMER))
-    assert list_deleted(calls) == [
-        "-n payments delete networkpolicies.networking.k8s.io bundler-default-deny"
-    ]
+    policy = "-n payments delete networkpolicies.networking.k8s.io bundler-default-deny"
+    handler = "-n - delete runtimeclasses.node.k8s.io kata"
+    assert list_deleted(calls) == ([policy] if stays else [policy, handler])
 
 
 @pytest.mark.parametrize(
     "answer",
-    ["echo refused >&2; exit 1", "echo 'RuntimeClass - kata'; echo refused >&2; exit 1"],
+    ["echo refused >&2; exit 1", f"echo '{FORMER[1]}'; echo refused >&2; exit 1"],
 )
 def test_a_failed_question_deletes_nothing_and_is_asked_again(run: Run, answer: str) -> None:
     code, said, calls = run(labelled=f'[ "$n" -gt 1 ] || {{ {answer}; }}')
@@ -390,7 +405,14 @@ def test_a_failed_question_deletes_nothing_and_is_asked_again(run: Run, answer: 
 
 @pytest.mark.parametrize(
     "row",
-    ["Namespace - payments", "Pod kube-system web", "RuntimeClass - kata more", "RuntimeClass"],
+    [
+        "v1 Namespace - payments",
+        "v1 Pod kube-system web",
+        "node.k8s.io/v1 RuntimeClass - kata more",
+        "RuntimeClass - kata",
+        "example.com/v1 RuntimeClass - kata",
+        "RuntimeClass",
+    ],
 )
 def test_other_kinds_and_other_lines_delete_nothing(run: Run, row: str) -> None:
     code, _, calls = run(labelled=print_rows([row]))

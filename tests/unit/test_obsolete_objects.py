@@ -8,6 +8,7 @@ import yaml
 from support.shells import PINS, TEMPLATES
 
 from bundler.cache.store import Cache
+from bundler.cluster.components import RUNTIME_CLASS_API
 from bundler.pipeline import render
 from bundler.project import Inputs
 
@@ -68,11 +69,14 @@ def test_every_applied_kind_can_leave_again() -> None:
     """kube-apply looks for objects without a manifest in a list of kinds."""
     manifests = sorted(TEMPLATES.glob("*/rootfs/etc/kubernetes/addons/*"))
     assert len(manifests) > 10
-    applied = {
-        kind
-        for path in manifests
-        for kind in re.findall(r"^kind: (\w+)$", path.read_text(), re.MULTILINE)
-    }
+    pattern = re.compile(r"^apiVersion: (?:(\S+)/)?v\w+\nkind: (\w+)$", re.MULTILINE)
+    text = "\n".join(path.read_text() for path in manifests)
+    for api in RUNTIME_CLASS_API.values():
+        text += f"\napiVersion: {api}\nkind: RuntimeClass\n"
+    text = text.replace("apiVersion: {{ runtime_class_api }}\nkind: RuntimeClass\n", "")
+    applied = {(kind, group) for group, kind in pattern.findall(text)}
+    assert len(pattern.findall(text)) == text.count("\nkind: ")
     script = TEMPLATES / "control-plane/rootfs/opt/k8s/libexec/apply-addons-prune.sh"
     known = script.read_text().partition("applied_kinds='")[2].partition("'")[0].split()
-    assert applied - {"Namespace"} == set(known[::2])
+    groups = [resource.partition(".")[2] for resource in known[1::2]]
+    assert applied - {("Namespace", "")} == set(zip(known[::2], groups, strict=True))

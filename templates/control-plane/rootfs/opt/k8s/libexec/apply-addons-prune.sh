@@ -1,5 +1,5 @@
 # The deletion of what kube-apply applied before and is no longer in its manifests, for apply-addons.sh.
-# needs: addons applied_by cleaned site_addons, and the function delete_objects
+# needs: addons applied_by cleaned object_row site_addons, and the functions delete_objects, list_manifest_objects, name_groups
 # sets: nothing
 # shellcheck shell=sh disable=SC2034,SC2154 # the scripts share their variables
 
@@ -20,11 +20,9 @@ applied_kinds='
     Service services
     ServiceAccount serviceaccounts
 '
-object_row='{{.kind}} {{or .metadata.namespace "-"}} {{.metadata.name}}{{"\n"}}'
-
 # Whether this host has deleted the others already. Sets wanted, the objects of the manifests.
 is_clean() {
-    wanted=$(kubectl label --local --overwrite -f "$addons" "$applied_by" -o "go-template=$object_row") || return 2
+    wanted=$(list_manifest_objects "$addons") || return 2
     [ "$(cat "$cleaned" 2>/dev/null)" = "$wanted" ]
 }
 
@@ -42,7 +40,7 @@ delete_former() {
     mkdir -p "${cleaned%/*}" && printf '%s\n' "$wanted" >"$cleaned.tmp" && mv "$cleaned.tmp" "$cleaned"
 }
 
-# list_addon_objects: KIND NAMESPACE NAME of what kube-addons.service applies.
+# list_addon_objects: KIND[.GROUP] NAMESPACE NAME of what kube-addons.service applies.
 list_addon_objects() {
     for list in "$site_addons"/*/objects.txt; do
         [ ! -e "$list" ] || cat "$list" || return 1
@@ -52,11 +50,12 @@ list_addon_objects() {
 # list_former: RESOURCE NAMESPACE NAME of each object that has the label and is not wanted.
 list_former() {
     {
-        printf '%s\n%s\n' "$wanted" "$theirs"
-        printf 'kinds\n%s\nlabelled\n%s\n' "$applied_kinds" "$labelled"
+        printf 'kinds\n%s\nwanted\n%s\n%s\n' "$applied_kinds" "$wanted" "$theirs"
+        echo labelled
+        printf '%s\n' "$labelled" | name_groups
     } | awk '
         NF == 1 { part = $1; next }
-        part == "kinds" { resource[$1] = $2; next }
-        part == "" { wanted[$1, $2, $3]; next }
+        part == "kinds" { group = $2; sub(/^[^.]*/, "", group); resource[$1 group] = $2; next }
+        part == "wanted" { wanted[$1, $2, $3]; next }
         NF == 3 && $1 in resource && !(($1, $2, $3) in wanted) { print resource[$1], $2, $3 }'
 }

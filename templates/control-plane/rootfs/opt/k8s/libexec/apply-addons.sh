@@ -30,7 +30,7 @@ last_problem=''
 . "${DESTDIR:-}/opt/k8s/bundle/lib/core/environment.sh" || exit 1
 # shellcheck disable=SC1090,SC1091
 . "${DESTDIR:-}/opt/k8s/bundle/lib/core/https.sh" || exit 1
-for part in spent-tokens apply-addons-tokens apply-addons-prune; do
+for part in spent-tokens manifest-objects apply-addons-tokens apply-addons-prune; do
     # shellcheck disable=SC1090 # parts of this script
     . "$here/$part.sh" || exit 1
 done

@@ -1,5 +1,5 @@
 # The inventories of site-addons.sh, and the deletion of what is in them and in no add-on.
-# needs: addons here name prune work
+# needs: addons here manifests name prune work, and the function list_manifest_objects
 # sets: found_digest found_hooks found_reason found_since found_state found_trying problem
 # shellcheck shell=sh disable=SC2034,SC2154 # the scripts share their variables
 
@@ -47,12 +47,19 @@ write_inventory() {
     found_state=$1 found_reason=$2
 }
 
-# delete_unwanted PRUNE: what is in $work/objects, and in no add-on of this host. Else sets reason.
+# delete_unwanted PRUNE: what is in $work/objects, and neither in an add-on of this host nor in a manifest of kube-apply.
+# Else sets reason.
 delete_unwanted() {
-    cat "$addons"/*/objects.txt 2>/dev/null | awk -v prune="$1" '
-        FILENAME == "-" { kept[$1 " " $2 " " $3]; next }
+    : >"$work/kept"
+    cat "$addons"/*/objects.txt >>"$work/kept" 2>/dev/null
+    if [ -d "$manifests" ] && ! answer=$(list_manifest_objects "$manifests" 2>&1 >>"$work/kept"); then
+        reason="cannot read $manifests: $(last_line "$answer")"
+        return 1
+    fi
+    awk -v prune="$1" '
+        FILENAME == ARGV[1] { kept[$1 " " $2 " " $3]; next }
         ($1 " " $2 " " $3) in kept || $4 ~ /stay/ || (prune != "all" && $4 ~ /keep/) { next }
-        { print }' - "$work/objects" >"$work/unwanted"
+        { print }' "$work/kept" "$work/objects" >"$work/unwanted"
     while read -r kind namespace object _; do
         [ "$namespace" != - ] || namespace=default
         answer=$(kube -n "$namespace" delete "$kind" "$object" --ignore-not-found --wait=false 2>&1 </dev/null)

@@ -36,10 +36,12 @@ bundle=${DESTDIR:-}/opt/k8s/bundle
 . "$bundle/lib/core/json.sh" || exit 1
 # shellcheck source=/dev/null
 . "$bundle/lib/core/redact.sh" || exit 1
-for part in lease inventory workloads hooks reconcile; do
+for part in manifest-objects site-addons-lease site-addons-inventory site-addons-workloads site-addons-hooks \
+    site-addons-reconcile; do
     # shellcheck source=/dev/null # parts of this script
-    . "$here/site-addons-$part.sh" || exit 1
+    . "$here/$part.sh" || exit 1
 done
+manifests=${DESTDIR:-}/etc/kubernetes/addons # kube-apply.service applies them
 addons=${DESTDIR:-}/etc/kubernetes/site-addons
 kubeconfig=${DESTDIR:-}/etc/kubernetes/admin.kubeconfig
 claimed=${DESTDIR:-}/var/lib/kube-addons/plan # the digest of the add-ons that this host has announced
