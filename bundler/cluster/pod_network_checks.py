@@ -127,11 +127,13 @@ def _check_addon(cluster: Cluster) -> Iterator[Problem]:
             " aggregated APIs in pods. If you need them, add the role worker",
         )
         return
+    if network.policy.engine == "addon" and not cluster.addons:
+        text = "there is no add-on: add the one that enforces NetworkPolicies to `addons`"
+        yield Problem(path=("network", "policy", "engine"), text=text)
     leaves = "network.plugin is {plugin}: set `plugin: addon` and its add-on, or {instead}"
     for path, is_left, instead in (
         (ADDON, network.addon is not None, "remove this key"),
         (("network", "proxy_mode"), network.proxy_mode == "none", "choose iptables"),
-        (("network", "policy", "engine"), network.policy.engine == "addon", "choose kube-router"),
     ):
         if is_left:
             yield Problem(path=path, text=leaves.format(plugin=network.plugin, instead=instead))

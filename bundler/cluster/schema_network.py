@@ -52,8 +52,8 @@ class NetworkPolicy(Model):
     engine: Literal["kube-router", "addon", "none"] = Field(
         default="none",
         description="`kube-router`: its firewall runs as a systemd unit on every worker, and a new"
-        " pod has no network until its rules are there. `addon`: the add-on that makes the pod"
-        " network enforces them too, and verify.sh proves it. `none`: NetworkPolicies have no"
+        " pod has no network until its rules are there. `addon`: an add-on enforces them, that of"
+        " the pod network or another one, and verify.sh proves it. `none`: NetworkPolicies have no"
         " effect.",
     )
     version: Version | None = Field(

@@ -24,7 +24,7 @@ from bundler.cluster.loader import load_cluster
 
 OF_ISSUE = {
     "local-path", "nfs", "ingress-nginx", "nginx-gateway", "cert-manager", "kube-prometheus",
-    "nvidia-device-plugin", "argo-cd", "calico", "cilium",
+    "nvidia-device-plugin", "argo-cd", "calico", "cilium", "kube-network-policies",
 }  # fmt: skip
 
 

@@ -41,7 +41,6 @@ def list_problems(network: dict[str, Any], **keys: Any) -> list[str]:
         ({"addon": "calico"}, "network.addon: network.plugin is static: set `plugin: addon`"),
         ({"proxy_mode": "none"}, "network.proxy_mode: network.plugin is static: set `plugin: addon` and its add-on, or choose iptables"),
         ({"plugin": "flannel", "proxy_mode": "none"}, "network.proxy_mode: network.plugin is flannel"),
-        ({"policy": {"engine": "addon"}}, "network.policy.engine: network.plugin is static"),
         ({**NETWORK, "policy": {"engine": "kube-router"}}, "network.policy.engine: kube-router works with the bridges that bundler makes: use `engine: addon`"),
         ({**NETWORK, "policy": {"engine": "addon", "version": "1.6.1"}}, "network.policy.version: network.policy.engine is addon"),
         ({**NETWORK, "flannel": {"backend": "vxlan"}}, "network.flannel: network.plugin is addon"),
@@ -52,6 +51,18 @@ def test_what_no_program_would_do_is_refused_with_what_to_write(
 ) -> None:
     (found,) = list_problems(network)
     assert found.startswith(problem)
+
+
+def test_an_addon_may_enforce_the_policies_of_other_networks() -> None:
+    policy = {"policy": {"engine": "addon", "default_deny": ["a"]}}
+    for plugin in ("static", "flannel"):
+        assert list_problems({"plugin": plugin, **policy}) == []
+        assert list_problems({"plugin": plugin, **policy}, addons=[]) == [
+            (
+                "network.policy.engine: there is no add-on: add the one that enforces NetworkPolicies"
+                " to `addons`"
+            )
+        ]
 
 
 def test_an_addon_may_make_the_network_forward_services_and_enforce_policies() -> None:
