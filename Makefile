@@ -64,7 +64,7 @@ test-machines: venv lab ## run clusters on machines with kernels of their own: r
 
 test-conformance: venv lab ## run Kubernetes' own conformance tests on the five hosts; reports in .lab/conformance (1 h)
 	@scripts/lab/conformance.sh
-	$(PYTHON) -m pytest tests/conformance; code=$$?; cat .lab/conformance/summary.txt; exit $$code
+	$(PYTHON) -m pytest tests/conformance; code=$$?; cat .lab/conformance*/summary.txt; exit $$code
 
 lint: venv ## check format, style, types, import contracts and shell scripts
 	.venv/bin/ruff format --check --quiet .

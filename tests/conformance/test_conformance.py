@@ -6,46 +6,31 @@ BUNDLER_CONFORMANCE_COREDNS   VERSION=ARCHIVE: an image of CoreDNS for the bundl
 
 import os
 import re
-import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import yaml
 from support.conformance import (
+    COREDNS,
     FAILING,
     LEFT_OUT,
-    MADE,
     SERIAL,
     Results,
     Runner,
-    list_images,
+    describe_cluster,
+    install_cluster,
     list_tests,
     load_reasons,
+    make_runner,
     write_junit,
     write_summary,
 )
-from support.lab import (
-    PROJECT,
-    Cluster,
-    Host,
-    boot_cluster,
-    build,
-    hosts_sh,
-    make_lab_directory,
-    shared_lab,
-    side_by_side,
-)
-from support.paths import LAB_CACHE
+from support.lab import PROJECT, make_lab_directory, shared_lab
 
 pytestmark = [pytest.mark.lab, pytest.mark.long]
 
 REPORTS = PROJECT / ".lab" / "conformance"
-COREDNS = os.environ.get("BUNDLER_CONFORMANCE_COREDNS", "")
-RUNNER = Host("runner", "172.30.20.60")
 PROCESSES = 4
 """More overload two processors: tests then fail for their own limits of time."""
 
@@ -75,46 +60,12 @@ def suite() -> Suite:
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """The five hosts with the images of the tests in their bundles, installed, and verified."""
+def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
+    """The five hosts with the images of the tests in their bundles, and the host that runs the tests."""
     directory = make_lab_directory(tmp_path_factory.mktemp("conformance"))
-    (directory / ".lab" / "conformance").symlink_to(MADE)
-    description = directory / "examples" / "lab.yaml"
-    document = yaml.safe_load(description.read_text())
-    # of pause there can be one: that of the tests, under the name that Kubernetes 1.20 has for it
-    others = [image for image in document["images"] if "/pause:" not in image["ref"]]
-    document["images"] = others + list_images()
-    if COREDNS:
-        version, _, archive = COREDNS.partition("=")
-        # the hosts' own resolver is on their loopback address, which is the pod's own in a pod
-        document["dns"] = {"provider": "coredns", "version": version, "upstream": []}
-        document["images"].append({"ref": f"registry.k8s.io/coredns:{version}", "file": archive})
-    description.write_text(yaml.safe_dump(document, sort_keys=False))
-    build(description, directory / "dist", cache=LAB_CACHE / "product-cache")
     with shared_lab(directory):
-        made = boot_cluster(directory)
-        side_by_side(lambda host: host.unpack(made.bundle(host)), made.hosts.values())
-        made.install_first()
-        yield made
-
-
-@pytest.fixture(scope="module")
-def runner(cluster: Cluster) -> Runner:
-    """One more host, which has no bundle; a new directory for the reports."""
-    hosts_sh("boot", f"{RUNNER.name}={RUNNER.address}")
-    kubeconfig = cluster.directory / "runner.kubeconfig"
-    subprocess.run(
-        [
-            Path(sys.executable).parent / "bundler", "admin", "create", "--name", "conformance", "--break-glass",
-            "--days", "1", "-o", kubeconfig, "-c", cluster.directory / "examples" / "lab.yaml",
-        ],
-        check=True,
-    )  # fmt: skip
-    shutil.rmtree(REPORTS, ignore_errors=True)
-    REPORTS.mkdir(parents=True)
-    made = Runner(RUNNER, REPORTS)
-    made.prepare(kubeconfig)
-    return made
+        cluster = install_cluster(directory, describe_cluster(directory))
+        yield make_runner(cluster, REPORTS)
 
 
 @pytest.fixture(scope="module")

@@ -1,20 +1,27 @@
-"""Kubernetes' conformance tests: which run, the programs that run them, and what their reports say."""
+"""Kubernetes' own tests: which run, the programs that run them, and what their reports say."""
 
+import os
 import re
+import shutil
+import socket
 import subprocess
+import sys
+import tempfile
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
-from support.lab import Host, docker
+from support.lab import Cluster, Host, boot_cluster, build, docker, hosts_sh, side_by_side
 from support.paths import LAB_CACHE
 
 TABLES = Path(__file__).parents[1] / "conformance"
 LEFT_OUT = TABLES / "left_out.tsv"
 FAILING = TABLES / "failing.tsv"
+POLICIES_FAILING = TABLES / "policies_failing.tsv"
 PROGRAMS = LAB_CACHE / "build" / "conformance-1.20.2"
 KUBECTL = LAB_CACHE / "build" / "kubernetes-1.20.2" / "kubectl"
 MADE = LAB_CACHE / "conformance"
@@ -22,6 +29,11 @@ MADE = LAB_CACHE / "conformance"
 
 SUITE = "[Conformance]"
 SERIAL = "[Serial]"
+POLICY = "[Feature:NetworkPolicy]"
+COREDNS = os.environ.get("BUNDLER_CONFORMANCE_COREDNS", "")
+SCTP = "[Feature:SCTPConnectivity]"
+NO_SCTP = "needs SCTP, which the kernel of this machine does not have"
+RUNNER = Host("runner", "172.30.20.60")
 
 
 @dataclass(frozen=True)
@@ -46,6 +58,28 @@ def list_tests() -> list[str]:
     return [test["codename"] for test in yaml.safe_load(done.stdout)]
 
 
+def list_policy_tests() -> list[str]:
+    """The names of all tests of NetworkPolicies, from a run of e2e.test that starts none of them."""
+    with tempfile.TemporaryDirectory() as reports:
+        subprocess.run(
+            [
+                PROGRAMS / "e2e.test", "--ginkgo.dryRun", f"--ginkgo.focus={re.escape(POLICY)}",
+                f"--report-dir={reports}", "--provider=skeleton",
+            ],
+            check=True, stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+        cases = [case for report in Path(reports).glob("*.xml") for case in iterate_cases(report)]
+    return sorted(str(case.get("name")) for case in cases)
+
+
+def has_sctp() -> bool:
+    try:
+        socket.socket(type=socket.SOCK_STREAM, proto=socket.IPPROTO_SCTP).close()
+    except OSError:
+        return False
+    return True
+
+
 def load_reasons(path: Path) -> dict[str, str]:
     """Map each test of a table to its reason."""
     lines = [line for line in path.read_text().splitlines() if line and line[0] != "#"]
@@ -60,6 +94,50 @@ def list_images() -> list[dict[str, str]]:
     """The images for the section of cluster.yaml; archives are below .lab/conformance."""
     rows = [line.split("\t") for line in (MADE / "images.tsv").read_text().splitlines()]
     return [{"ref": ref, "file": f"../.lab/conformance/{archive}"} for ref, archive in rows]
+
+
+def describe_cluster(directory: Path) -> dict[str, Any]:
+    """The lab's cluster.yaml with the images of the tests; CoreDNS too, if there is an image of it."""
+    (directory / ".lab" / "conformance").symlink_to(MADE)
+    document: dict[str, Any] = yaml.safe_load((directory / "examples" / "lab.yaml").read_text())
+    # of pause there can be one: that of the tests, under the name that Kubernetes 1.20 has for it
+    others = [image for image in document["images"] if "/pause:" not in image["ref"]]
+    document["images"] = others + list_images()
+    if COREDNS:
+        version, _, archive = COREDNS.partition("=")
+        # the hosts' own resolver is on their loopback address, which is the pod's own in a pod
+        document["dns"] = {"provider": "coredns", "version": version, "upstream": []}
+        document["images"].append({"ref": f"registry.k8s.io/coredns:{version}", "file": archive})
+    return document
+
+
+def install_cluster(directory: Path, document: dict[str, Any], **sources: Any) -> Cluster:
+    """The five hosts, installed from bundles of this cluster.yaml, and verified."""
+    description = directory / "examples" / "lab.yaml"
+    description.write_text(yaml.safe_dump(document, sort_keys=False))
+    build(description, directory / "dist", cache=LAB_CACHE / "product-cache", **sources)
+    made = boot_cluster(directory)
+    side_by_side(lambda host: host.unpack(made.bundle(host)), made.hosts.values())
+    made.install_first()
+    return made
+
+
+def make_runner(cluster: Cluster, reports: Path) -> "Runner":
+    """One more host, which has no bundle; a new directory for the reports."""
+    hosts_sh("boot", f"{RUNNER.name}={RUNNER.address}")
+    kubeconfig = cluster.directory / "runner.kubeconfig"
+    subprocess.run(
+        [
+            Path(sys.executable).parent / "bundler", "admin", "create", "--name", "conformance", "--break-glass",
+            "--days", "1", "-o", kubeconfig, "-c", cluster.directory / "examples" / "lab.yaml",
+        ],
+        check=True,
+    )  # fmt: skip
+    shutil.rmtree(reports, ignore_errors=True)
+    reports.mkdir(parents=True)
+    made = Runner(RUNNER, reports)
+    made.prepare(kubeconfig)
+    return made
 
 
 def make_pattern(names: Iterable[str]) -> str:
@@ -121,9 +199,10 @@ def load_results(reports: Iterable[Path]) -> Results:
 
 
 def iterate_cases(report: Path) -> Iterator[ET.Element]:
-    """The cases of a report that ran and are conformance tests."""
+    """The cases of a report that ran and are conformance tests or tests of NetworkPolicies."""
     for case in ET.parse(report).getroot().iter("testcase"):
-        if case.find("skipped") is None and SUITE in (case.get("name") or ""):
+        name = case.get("name") or ""
+        if case.find("skipped") is None and any(suite in name for suite in (SUITE, POLICY)):
             yield case
 
 

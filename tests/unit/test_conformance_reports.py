@@ -8,6 +8,8 @@ import pytest
 from support.conformance import (
     FAILING,
     LEFT_OUT,
+    NO_SCTP,
+    POLICIES_FAILING,
     Results,
     load_reasons,
     load_results,
@@ -23,7 +25,8 @@ REPORT = """\
     not ready
     after 5m</failure></testcase>
   <testcase name="[sig-a] three [Conformance]"><skipped></skipped></testcase>
-  <testcase name="[sig-a] not of the suite" time="1"></testcase>
+  <testcase name="[sig-a] four [Feature:NetworkPolicy]" time="1"></testcase>
+  <testcase name="[sig-a] not of the suites" time="1"></testcase>
 </testsuite>
 """
 
@@ -35,9 +38,10 @@ def report(tmp_path: Path) -> Path:
     return file
 
 
-@pytest.mark.parametrize("table", [LEFT_OUT, FAILING], ids=["left out", "failing"])
+@pytest.mark.parametrize("table", [LEFT_OUT, FAILING, POLICIES_FAILING])
 def test_each_reason_is_in_the_documentation_in_the_same_words(table: Path) -> None:
     text = (PROJECT / "docs/development/testing.md").read_text()
+    assert NO_SCTP in text
     assert [reason for reason in set(load_reasons(table).values()) if reason not in text] == []
 
 
@@ -47,7 +51,7 @@ def test_no_test_is_both_left_out_and_failing() -> None:
 
 def test_a_report_tells_what_ran_and_why_it_failed(report: Path) -> None:
     results = load_results([report])
-    assert results.passed == {"[sig-a] one [Conformance]"}
+    assert results.passed == {"[sig-a] one [Conformance]", "[sig-a] four [Feature:NetworkPolicy]"}
     assert results.failed == {"[sig-a] two [Conformance]": "two.go:7 not ready after 5m"}
 
 
@@ -64,9 +68,13 @@ def test_reports_of_several_runs_become_one(report: Path, tmp_path: Path) -> Non
     later.write_text(f"<testsuite>{cases}</testsuite>")
     write_junit([report, later], tmp_path / "both.xml")
     results = load_results([tmp_path / "both.xml"])
-    assert results.passed == {"[sig-a] one [Conformance]", "[sig-a] five [Conformance]"}
+    assert results.passed == {
+        "[sig-a] one [Conformance]",
+        "[sig-a] four [Feature:NetworkPolicy]",
+        "[sig-a] five [Conformance]",
+    }
     assert results.failed.keys() == {"[sig-a] two [Conformance]"}
-    assert 'tests="3" failures="1"' in (tmp_path / "both.xml").read_text()
+    assert 'tests="4" failures="1"' in (tmp_path / "both.xml").read_text()
 
 
 def test_a_pattern_finds_exactly_its_names() -> None:
