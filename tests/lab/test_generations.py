@@ -30,7 +30,7 @@ FIND = (
     "for p in /proc/[0-9]*; do case \"$(tr '\\0' ' ' <$p/cmdline 2>/dev/null)\" in"
     " *sh' /'*'/install.sh '*)"
 )  # finds each running install.sh
-LEFTOVERS = "lock* switch unfinished restart-pending reload-pending generations/*.* *.new"
+LEFTOVERS = "lock* switch unfinished trying restart-pending reload-pending generations/*.* *.new"
 
 REWRITE = """
 cd {directory} && awk '{{ print $4 }}' MANIFEST | xargs -r stat -c '%a %s %n' |

@@ -177,6 +177,22 @@ def test_a_boot_after_a_power_cut_removes_the_new_files(site: Site) -> None:
     assert site.install(1).stdout == "worker1: nothing to do\n"
 
 
+def test_a_boot_after_a_power_cut_removes_programs_that_were_tried(site: Site) -> None:
+    """Nothing has changed, so no script of a generation runs."""
+    site.install(1)
+    before = site.installed()
+    write_program(site.bundles[1] / "rootfs/opt/k8s/bin/another", "exit 0\n")
+    rewrite_manifest(site.bundles[1])
+    killed = site.install(2, PATH=kill_at(site.host, "timeout", "another"))
+    assert killed.returncode in {-9, 137}
+    assert list(site.root.glob("opt/k8s/bin/.bundler-try.*"))
+    assert not (site.store / "unfinished").exists()
+    assert site.boot() is None
+    assert (site.current(), site.installed()) == ("1", before)
+    assert not (site.store / "trying").exists()
+    assert site.install(1).stdout == "worker1: nothing to do\n"
+
+
 def test_a_kill_between_two_renames_of_a_directory_is_undone_at_boot(site: Site) -> None:
     site.install(1)
     before = site.installed()

@@ -180,6 +180,22 @@ def test_a_kill_while_a_program_is_tried_leaves_nothing_after_the_next_run(
     assert host.left == ["opt"]
 
 
+def test_the_directories_of_copies_are_noted_while_programs_are_tried(host: ProgramHost) -> None:
+    """For the boot after a power cut; not on a host without a generation."""
+    store = host.directory / "work"
+    host.add("kubelet", f"#!/bin/sh\ncat {store}/trying >{host.directory}/seen 2>&1\n".encode())
+    host.add("bridge", b"#!/bin/sh\n", "opt/cni/bin")
+    host.add("kubectl", b"#!/bin/sh\n")
+    host.run("echo 1 >$work/current; check_programs")
+    assert (host.directory / "seen").read_text().splitlines() == [
+        f"{host.root}/opt/k8s/bin",
+        f"{host.root}/opt/cni/bin",
+    ]
+    assert not (store / "trying").exists()
+    host.run()
+    assert "No such file" in (host.directory / "seen").read_text()
+
+
 @pytest.mark.parametrize(
     ("row", "has", "said"),
     [

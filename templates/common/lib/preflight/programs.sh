@@ -1,5 +1,5 @@
 # What the bundle's versions need of the host, and whether its programs run here.
-# needs: here live prefix work
+# needs: here live prefix store work
 # sets: nothing
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
 
@@ -55,6 +55,7 @@ check_programs_again() {
 # Write "why, reason, path, source" of each program that does not run to $work/refused.
 try_programs() {
     : >"$work/refused"
+    note_directories
     while read -r source path; do
         directory=$prefix${path%/*}
         remove_former_tries "$directory"
@@ -69,6 +70,14 @@ try_programs() {
         rm -rf "$try"
         while [ "$directory" != "$existing" ] && rmdir "$directory" 2>/dev/null; do directory=${directory%/*}; done
     done <"$work/programs"
+    rm -f "$store/trying"
+}
+
+# For bundler-recover.service, which removes the copies there after a power cut. A host without a generation has neither
+# the unit nor a place to write.
+note_directories() {
+    [ ! -f "$store/current" ] || awk -v prefix="$prefix" '
+        { sub(/\/[^\/]*$/, "", $2); if (!seen[$2]++) print prefix $2 }' "$work/programs" >"$store/trying"
 }
 
 # remove_former_tries DIRECTORY: what a killed run left there, with the directories that it made.
