@@ -377,8 +377,12 @@ remove_packages() {
     fi
 }
 
-# Only directories that install.sh created, and only if they are empty.
+# Only directories that install.sh created, and only if they are empty. A killed one leaves programs that it was trying.
 remove_directories() {
+    [ ! -f "$store/trying" ] || while read -r path; do
+        rm -rf "$path"/.bundler-try.*
+        rmdir "$path" 2>/dev/null
+    done <"$store/trying"
     sort -ru "$store/dirs" 2>/dev/null | while read -r path; do rmdir "$prefix$path" 2>/dev/null; done
 }
 

@@ -193,6 +193,17 @@ def test_a_boot_after_a_power_cut_removes_programs_that_were_tried(site: Site) -
     assert site.install(1).stdout == "worker1: nothing to do\n"
 
 
+def test_uninstall_removes_programs_that_a_killed_run_was_trying(site: Site) -> None:
+    site.install(1)
+    write_program(site.bundles[1] / "rootfs/opt/k8s/bin/another", "exit 0\n")
+    rewrite_manifest(site.bundles[1])
+    site.install(2, PATH=kill_at(site.host, "timeout", "another"))
+    assert list(site.root.glob("opt/k8s/bin/.bundler-try.*"))
+    done = site.run(site.root / "opt/k8s/bundle/uninstall.sh", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert not list(site.root.glob("opt/k8s/bin/**"))
+
+
 def test_a_kill_between_two_renames_of_a_directory_is_undone_at_boot(site: Site) -> None:
     site.install(1)
     before = site.installed()
