@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from support.descriptions import write_description, write_upstream
+from support.memory import run_measured
 
 from bundler.cache.store import Cache
 
@@ -165,14 +166,6 @@ def test_memory_is_bounded_for_large_files(upstream: Upstream, tmp_path: Path) -
     upstream.pause = 0
     command = prepare(upstream, tmp_path, 150_000_000)
     assert sum(map(len, upstream.contents.values())) > 450_000_000
-    # measured by a small process: RUSAGE_CHILDREN of this one would include its own memory
-    code = (
-        "import resource, subprocess, sys\n"
-        "subprocess.run(sys.argv[1:], check=True, stdout=sys.stderr)\n"
-        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss >> 10)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, *command], check=True, capture_output=True, text=True
-    )
-    check_whole(upstream, done.stderr)
-    assert int(done.stdout) < 200, f"{done.stdout} MiB"
+    peak, said = run_measured(command)
+    check_whole(upstream, said)
+    assert peak < 200 << 20

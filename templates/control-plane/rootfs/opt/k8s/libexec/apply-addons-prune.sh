@@ -20,6 +20,7 @@ applied_kinds='
     Service services
     ServiceAccount serviceaccounts
 '
+
 # Whether this host has deleted the others already. Sets wanted, the objects of the manifests.
 is_clean() {
     wanted=$(list_manifest_objects "$addons") || return 2

@@ -9,7 +9,7 @@
 # API_LOCAL   the API server to use (default: the one in the kubeconfig, if the administrator has rights already)
 # DESTDIR     prepended to the paths of installed files
 # MAX_PAUSE   longest pause between two tries, in seconds (default 10)
-# shellcheck disable=SC2034 # the parts share the variables
+# shellcheck disable=SC2034,SC2154 # the parts share the variables
 set -u
 PATH=$PATH:/opt/k8s/bin
 export PATH
@@ -23,8 +23,7 @@ site_addons=${DESTDIR:-}/etc/kubernetes/site-addons
 cleaned=${DESTDIR:-}/var/lib/kube-apply/cleaned # the objects that this host wanted when it deleted the others
 kubeconfig=${DESTDIR:-}/etc/kubernetes/admin.kubeconfig
 pki=${DESTDIR:-}/etc/kubernetes/pki
-proxy_user=bundler:kube-apply            # in the audit log
-applied_by=bundler/applied-by=kube-apply # a label
+proxy_user=bundler:kube-apply # in the audit log
 last_problem=''
 # shellcheck disable=SC1090,SC1091 # of the installed bundle
 . "${DESTDIR:-}/opt/k8s/bundle/lib/core/environment.sh" || exit 1
