@@ -1,6 +1,7 @@
 """Labels, annotations and taints that kube-node-labeler.service sets: with a real API server, and kubelets' requests."""
 
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -256,38 +257,53 @@ def test_a_kill_between_record_and_change_leaves_nothing_behind(
     real = site.builder.programs / "kubectl"
     write_program(
         tmp_path / "kubectl",
-        f'case " $* " in *" patch node "*) {real} "$@"; kill -9 $PPID ;; esac\nexec {real} "$@"\n',
+        f'case " $* " in *" patch node "*) {real} "$@"; kill -9 0 ;; esac\nexec {real} "$@"\n',
     )
     environment = site.first.environment("cp1")
     script = site.first.root("cp1") / "opt/k8s/libexec/label-nodes.sh"
     killed = subprocess.run(
-        ["sh", script, "--once"], capture_output=True, check=False, timeout=60,
+        ["sh", script, "--once"], capture_output=True, check=False, timeout=60, start_new_session=True,
         env={**environment, "PATH": f"{tmp_path}:{environment['PATH']}"},
     )  # fmt: skip
-    assert killed.returncode != 0
+    assert killed.returncode == -signal.SIGKILL
     assert read(admin)[0]["rack"] == "4"
     none = site.build()
     label(none)
     assert read(admin) == ({"kubernetes.io/hostname": "w1"}, {}, [])
 
 
+def change_before_patches(site: Site, directory: Path, command: str) -> Path:
+    """A kubectl that runs a command of an administrator before each patch of a Node; returns the list of patches."""
+    patches = directory / "patches"
+    config = site.first.root("cp1") / "etc/kubernetes/admin.kubeconfig"
+    write_program(
+        directory / "kubectl",
+        f"real={site.builder.programs / 'kubectl'}\n"
+        'case " $* " in *" patch node "*)\n'
+        f'    echo "$4" >>{patches}\n'
+        f"    n=$(wc -l <{patches}) && $real --kubeconfig {config} {command} >/dev/null 2>&1\n"
+        'esac\nexec $real "$@"\n',
+    )
+    return patches
+
+
 def test_a_taint_that_is_set_while_the_script_works_is_not_lost(
     site: Site, admin: Client, tmp_path: Path
 ) -> None:
-    real = site.builder.programs / "kubectl"
-    config = site.first.root("cp1") / "etc/kubernetes/admin.kubeconfig"
-    write_program(
-        tmp_path / "kubectl",
-        f'case " $* " in *" patch node "*) {real} --kubeconfig {config} taint node w1 quarantine=:NoExecute >/dev/null ;; esac\n'
-        f'exec {real} "$@"\n',
-    )
-    label(site.first, code=1, path=f"{tmp_path}:")
+    patches = change_before_patches(site, tmp_path, "taint node w1 quarantine=:NoExecute")
+    label(site.first, path=f"{tmp_path}:")
+    assert len(patches.read_text().splitlines()) > 1  # the first was refused
     quarantine = {"key": "quarantine", "effect": "NoExecute"}
     taints = [{k: v for k, v in taint.items() if k != "timeAdded"} for taint in read(admin)[2]]
-    assert sorted(taints, key=str) == sorted([quarantine, UNINITIALIZED], key=str)
-    label(site.first)
-    taints = [{k: v for k, v in taint.items() if k != "timeAdded"} for taint in read(admin)[2]]
     assert sorted(taints, key=str) == sorted([quarantine, GPU, BATCH], key=str)
+
+
+def test_a_node_that_always_changes_is_named(site: Site, admin: Client, tmp_path: Path) -> None:
+    patches = change_before_patches(site, tmp_path, 'annotate node w1 "n=$n" --overwrite')
+    said = label(site.first, code=1, path=f"{tmp_path}:")
+    assert said[-1] == "the Node w1 changed during each of 5 attempts to change it"
+    assert len(patches.read_text().splitlines()) == 5
+    assert read(admin)[2] == [UNINITIALIZED]
 
 
 RIGHTS = (

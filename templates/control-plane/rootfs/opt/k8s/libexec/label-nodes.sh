@@ -61,7 +61,17 @@ report() {
     return 1
 }
 
+# A Node that changed between the look and the patch is looked at again at once: pods wait for the taint's removal.
 label_nodes() {
+    for _ in 1 2 3 4 5; do
+        conflict=''
+        look && return 0
+        [ -n "$conflict" ] || return 1
+    done
+    report "the Node $conflict changed during each of 5 attempts to change it"
+}
+
+look() {
     digest=$(sha256sum <"$plan") || return 1
     digest=${digest%% *}
     read_record || return 1
@@ -115,7 +125,7 @@ claim_plan() {
         { printf '%s\n' "$digest" >"$claimed.new" && sync && mv -f "$claimed.new" "$claimed"; }
 }
 
-# A conflict is no problem: the next look decides.
+# Sets conflict to the name of a Node that the API refused to change because it has changed since it was read.
 patch_nodes() {
     failed=0
     awk -F "$tab" '$1 == "patch"' "$work/steps" >"$work/patches"
@@ -124,7 +134,7 @@ patch_nodes() {
             awk -F "$tab" -v node="$node" '$1 == "differs" && $2 "" == node "" { print "changed the Node " node ": " $3 }' \
                 "$work/steps"
         else
-            case $answer in *'(Conflict)'*) ;; *) report "cannot change the Node $node: $(last_line "$answer")" ;; esac
+            case $answer in *'(Conflict)'*) conflict=$node ;; *) report "cannot change the Node $node: $(last_line "$answer")" ;; esac
             failed=1
         fi
     done <"$work/patches"
