@@ -122,7 +122,10 @@ def test_kube_bench_finds_nothing_but_what_cannot_hold(hardened: Hardened) -> No
         after, before = run_kube_bench(host, CONFIG), hardened.before[host.name]
         failed = after.having("FAIL")
         assert failed <= hardened.unmet, [after.reasons[one] for one in failed]
-        assert len(before.having("FAIL")) > len(failed), host.name
+        if host in hardened.cluster.masters:
+            assert len(before.having("FAIL")) > len(failed), host.name
+        else:  # a worker has nothing that fails without the profile
+            assert (before.having("FAIL"), failed) == (set(), set()), host.name
         totals = [
             f"{len(one.having('PASS'))} PASS, {len(one.having('FAIL'))} FAIL"
             for one in (before, after)
