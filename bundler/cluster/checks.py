@@ -19,6 +19,7 @@ from bundler.cluster.components import (
 from bundler.cluster.host_needs import check_sysctls
 from bundler.cluster.inputs import UpstreamKey
 from bundler.cluster.network_checks import (
+    check_addon_ports,
     check_endpoint,
     check_interfaces,
     check_networks,
@@ -65,6 +66,7 @@ def check_cluster(cluster: Cluster) -> Iterator[Problem]:
     yield from check_endpoint(cluster)
     yield from check_interfaces(cluster)
     yield from check_node_ports(cluster)
+    yield from check_addon_ports(cluster)
     yield from _check_names(cluster)
     yield from _check_upstream_keys(cluster)
 

@@ -170,3 +170,9 @@ def open_ports(plan: ClusterPlan, node: NodePlan, ports: Iterable[int]) -> tuple
         if network.plugin == "flannel" and network.flannel.backend == "vxlan":
             opened.append(f"{VXLAN_PORT}/udp")
     return tuple(opened)
+
+
+def addon_ports(plan: ClusterPlan, node: NodePlan) -> tuple[str, ...]:
+    """The ports that add-ons name in `ports`, each once: pods use them on workers."""
+    addons = plan.cluster.addons if node.has(Role.WORKER) else ()
+    return tuple(dict.fromkeys(ports for addon in addons for ports in addon.ports))

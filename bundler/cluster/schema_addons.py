@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from bundler.cluster.values import HEX, DnsLabel, Kind, Model
+from bundler.cluster.values import HEX, DnsLabel, HostPorts, Kind, Model
 from bundler.formats.digests import DIGEST_LENGTHS
 from bundler.formats.image_references import parse_reference
 from bundler.formats.safe_parse import split_url
@@ -214,7 +214,12 @@ class Addon(Model):
         " or deleted, and apply the add-on again. Default: they stay as they are, and verify.sh"
         " names them.",
     )
-
+    ports: tuple[HostPorts, ...] = Field(
+        default=(),
+        description="Ports that its pods use on the workers' own addresses (hostNetwork, hostPort):"
+        " install.sh's advice for the host's firewall names them."
+        " Example: `[4789/udp, 7946-7950/tcp]`.",
+    )
     verify: tuple[Expected, ...] = Field(
         default=(),
         description="Objects that verify.sh looks for when the add-on is ready: those that its"

@@ -78,6 +78,15 @@ def _check_port_range(value: object) -> object:
     return value
 
 
+def _check_host_ports(value: object) -> object:
+    match = re.fullmatch(r"(\d{1,5})(?:-(\d{1,5}))?/(tcp|udp)", str(value), re.ASCII)
+    if not match or not 1 <= int(match[1]) <= int(match[2] or match[1]) <= 65535:
+        raise ValueError(
+            "must be a port or a range and its protocol, such as 4789/udp or 7946-7950/tcp"
+        )
+    return value
+
+
 def _check_endpoint(value: object) -> object:
     if str(value).startswith("["):
         raise ValueError(NO_IPV6)
@@ -262,6 +271,7 @@ Version = Annotated[str, BeforeValidator(_check_version), Kind("version")]
 Address = Annotated[IPv4Address, BeforeValidator(_check_text), Kind("IPv4 address")]
 Cidr = Annotated[IPv4Network, BeforeValidator(_check_text), Kind("IPv4 range (CIDR)")]
 PortRange = Annotated[str, BeforeValidator(_check_port_range), Kind("port range")]
+HostPorts = Annotated[str, BeforeValidator(_check_host_ports), Kind("port and protocol")]
 HostPort = Annotated[str, BeforeValidator(_check_endpoint), Kind("HOST:PORT")]
 HostPath = Annotated[str, AfterValidator(_check_path), Kind("absolute path")]
 SysctlName = Annotated[

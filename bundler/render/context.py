@@ -38,7 +38,7 @@ from bundler.cluster.components import (
     select,
 )
 from bundler.cluster.handlers import list_classes, list_shim_directories
-from bundler.cluster.host_needs import open_ports, sysctls
+from bundler.cluster.host_needs import addon_ports, open_ports, sysctls
 from bundler.cluster.images import find_use
 from bundler.cluster.lifecycle import list_lines_in_use
 from bundler.cluster.node_labels import MarkKind, list_planned_taints
@@ -363,6 +363,7 @@ def _make_host_values(plan: ClusterPlan, node: NodePlan) -> dict[str, Any]:
         "ports": tuple(f"{port}:{unit}" for port, unit in ports.items()),
         "planned_nodes": tuple(f"{n.name}|{n.address}|{','.join(n.roles)}" for n in plan.nodes),
         "open_ports": open_ports(plan, node, ports),
+        "addon_ports": addon_ports(plan, node),
         "closed_ports": tuple(
             port for port in CLOSED_PORTS if not _is_in_extra(plan.cluster, port)
         ),

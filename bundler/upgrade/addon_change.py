@@ -29,7 +29,7 @@ TOKENS = frozenset(
 INDEX = "index.json"
 """The names of an image: pods of an add-on may give an image that is there one more."""
 SETTINGS: Mapping[str, Mapping[str, frozenset[str] | None]] = {
-    NODE_ENV: {"ADDONS_WAIT": None, "FEATURES": frozenset({"addons"})},
+    NODE_ENV: {"ADDONS_WAIT": None, "ADDON_PORTS": None, "FEATURES": frozenset({"addons"})},
     STATE_ENV: {"TOKEN_EXPIRES": None},
 }
 """File → settings that may change → the words in them that may come or go; None: all."""

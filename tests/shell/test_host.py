@@ -499,6 +499,13 @@ def test_the_port_of_flannel_is_open(worker: FakeHost) -> None:
     assert "--add-port=8472/udp" in worker.install("--dry-run").stderr
 
 
+def test_the_ports_of_add_ons_are_open(worker: FakeHost) -> None:
+    edit_facts(worker, "OPEN_PORTS=", "ADDON_PORTS='4789/udp 7946-7950/tcp'\nOPEN_PORTS=")
+    worker.program("ufw", "echo 'Status: active'")
+    rules = rules_of(worker.install("--dry-run").stderr)
+    assert {"ufw allow 4789/udp", "ufw allow 7946:7950/tcp"} <= set(rules)
+
+
 def test_missing_ufw_rules_are_printed(worker: FakeHost) -> None:
     present = "Status: active\n\nTo    Action  From\n10250/tcp   ALLOW   Anywhere\nAnywhere   ALLOW   10.200.0.0/16\n"
     worker.program("ufw", f"printf '%s' '{present}'")

@@ -121,6 +121,15 @@ def test_a_new_version_is_built_on_the_former_add_on_bundle(site: AddonSite, dis
     assert base not in "\n".join(read_manifest(site.directory / "first" / ONE))
 
 
+def test_ports_of_the_add_on_are_its_own(site: AddonSite, dist: Path) -> None:
+    site.set_addons(web="team/app:1.0")
+    description = site.directory / "cluster.yaml"
+    text = description.read_text()
+    description.write_text(text.replace('"wait":', '"ports": ["9100/tcp"], "wait":'))
+    assert "9100/tcp" in description.read_text()
+    assert bundle(site, dist)
+
+
 def test_images_travel_once_in_the_layout_split(site: AddonSite, dist: Path) -> None:
     site.set_addons(web="team/app:1.0")
     bundle(site, dist, layout=Layout.SPLIT)

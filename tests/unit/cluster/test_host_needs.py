@@ -10,6 +10,7 @@ from bundler.cache.store import Cache
 from bundler.cluster.host_needs import (
     SYSCTLS,
     SysctlNeed,
+    addon_ports,
     open_ports,
     sysctls,
 )
@@ -68,6 +69,16 @@ def test_ports_on_loopback_need_no_firewall_rule(description: Path) -> None:
     local = plan_of(description, nodes=nodes, control_plane=balancer)
     node = next(node for node in local.nodes if node.name == "worker1")
     assert "8443/tcp" not in open_ports(local, node, [8443])
+
+
+def test_ports_of_add_ons_are_opened_on_workers(description: Path) -> None:
+    (description.parent / "addon.yaml").write_text(
+        "{apiVersion: v1, kind: ConfigMap, metadata: {name: a}}"
+    )
+    addon = {"manifests": "addon.yaml", "ports": ["4789/udp", "7946-7950/tcp"]}
+    plan = plan_of(description, addons=[{"name": "a", **addon}, {"name": "b", **addon}])
+    found = {node.name: addon_ports(plan, node) for node in plan.nodes}
+    assert (found["worker1"], found["master1"]) == (("4789/udp", "7946-7950/tcp"), ())
 
 
 @pytest.mark.parametrize(("fail", "expected"), [(True, "SWAP_OFF='yes'"), (False, "SWAP_OFF=''")])

@@ -53,6 +53,26 @@ def test_what_no_program_would_do_is_refused_with_what_to_write(
     assert found.startswith(problem)
 
 
+@pytest.mark.parametrize(
+    ("ports", "proxy_mode", "taken"),
+    [
+        ("10250/tcp", None, "10250, the port of kubelet.service"),
+        ("10240-10248/tcp", None, "10248, the port of kubelet.service"),
+        ("10256/tcp", None, "10256, the port of kube-proxy.service"),
+        ("10256/tcp", "none", None),
+        ("10250/udp", None, None),
+        ("10251/tcp", None, None),
+    ],
+)  # fmt: skip
+def test_ports_of_a_workers_units_are_not_for_add_ons(
+    ports: str, proxy_mode: str | None, taken: str | None
+) -> None:
+    addons = [{"name": "calico", "manifests": "calico.yaml", "ports": ["4789/udp", ports]}]
+    found = list_problems(NETWORK | {"proxy_mode": proxy_mode}, addons=addons)
+    text = f"addons.0.ports.1: contains {taken}: pods of the add-on cannot have it"
+    assert found == ([text] if taken else [])
+
+
 def test_an_addon_may_enforce_the_policies_of_other_networks() -> None:
     policy = {"policy": {"engine": "addon", "default_deny": ["a"]}}
     for plugin in ("static", "flannel"):

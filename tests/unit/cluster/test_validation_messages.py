@@ -52,6 +52,10 @@ def explain(directory: Path, line: str) -> list[str]:
         ("extra: {kubelet: {flags: {v: [1]}}}", "extra.kubelet.flags.v: must be text, a whole number, a number or true or false, not [1]"),
         ("control_plane: {endpoint: 8443}", "control_plane.endpoint: must be HOST:PORT, such as 172.30.20.250:8443"),
         ("network: {node_port_range: 30000}", "network.node_port_range: must be two ports, low-high, such as 30000-32767"),
+        *(
+            (f"addons: [{{name: a, manifests: b, ports: ['{ports}']}}]", "addons[0].ports[0]: must be a port or a range and its protocol, such as 4789/udp or 7946-7950/tcp")
+            for ports in ("4789", "0/udp", "65536/tcp", "9-8/tcp", "1-2-3/tcp", "80/sctp", "80/tcp ", "http/tcp", "")
+        ),
         ("images: [{ref: nginx, file: 3}]", 'images[0].file: must be text, not 3: write "3", in quotes'),
         ("pki: {days: ten}", "pki.days: must be a whole number, not 'ten'"),
         ("etcd: {backup: {keep: 0}}", "etcd.backup.keep: must be greater than or equal to 1, not 0"),

@@ -24,7 +24,7 @@ has_unit() { case " $UNITS " in *" $1 "*) ;; *) return 1 ;; esac }
 # "kind value": tcp and udp PORTS that must come in, a protocol's NUMBER, a CIDR from which everything
 # must come in, a CIDR from and to which packets must be forwarded.
 list_firewall_rules() {
-    for port in $OPEN_PORTS; do echo "${port#*/} ${port%/*}"; done
+    for port in $OPEN_PORTS ${ADDON_PORTS:-}; do echo "${port#*/} ${port%/*}"; done
     ! has_unit kube-keepalived.service || echo "protocol 112"
     has_unit kubelet.service || return 0
     for cidr in $POD_CIDR $SERVICE_CIDR; do echo "from $cidr"; done

@@ -87,8 +87,8 @@ print_host_state() { cat "$store/current" "$store/switch" "$store/files" "$store
 # With --packages-only nothing but packages is installed.
 limit_to_packages() {
     for list in changes removed restarts host-units users; do : >"$work/$list"; done
-    UNITS='' SERVICE_USERS='' UNIT_USERS='' BOOT_UNITS='' COMMANDS='' COMMANDS_WANTED='' PORTS='' OPEN_PORTS='' SYSCTLS='' SYSCTLS_WANTED=''
-    MODULES='' CGROUPS='' SWAP_OFF='' IMAGES='' RESOLV_CONF='' VIP_INTERFACE=''
+    UNITS='' SERVICE_USERS='' UNIT_USERS='' BOOT_UNITS='' COMMANDS='' COMMANDS_WANTED='' PORTS='' OPEN_PORTS=''
+    ADDON_PORTS='' SYSCTLS='' SYSCTLS_WANTED='' MODULES='' CGROUPS='' SWAP_OFF='' IMAGES='' RESOLV_CONF='' VIP_INTERFACE=''
 }
 
 # The scripts are installed too, for use without the unpacked bundle. MANIFEST is installed as that of a
