@@ -16,10 +16,9 @@ from bundler.cluster.components import (
     minor_of,
     row_for,
 )
-from bundler.cluster.host_needs import check_sysctls
+from bundler.cluster.host_needs import check_addon_ports, check_sysctls
 from bundler.cluster.inputs import UpstreamKey
 from bundler.cluster.network_checks import (
-    check_addon_ports,
     check_endpoint,
     check_interfaces,
     check_networks,
@@ -56,6 +55,7 @@ def check_cluster(cluster: Cluster) -> Iterator[Problem]:
         yield from _check_coredns(cluster)
         yield from _check_weak(cluster)
         yield from check_tls(cluster)
+        yield from check_addon_ports(cluster)
     yield from check_registry_service(cluster)
     yield from _check_nodes(cluster)
     yield from _check_sans(cluster)
@@ -66,7 +66,6 @@ def check_cluster(cluster: Cluster) -> Iterator[Problem]:
     yield from check_endpoint(cluster)
     yield from check_interfaces(cluster)
     yield from check_node_ports(cluster)
-    yield from check_addon_ports(cluster)
     yield from _check_names(cluster)
     yield from _check_upstream_keys(cluster)
 

@@ -330,8 +330,12 @@ def has_feature(wanted: str | None, features: Collection[str]) -> bool:
 
 
 def row_for(rows: Mapping[str, Value], minor: str) -> Value:
-    """The value for a minor: of the newest row that is not newer."""
-    return rows[max((since for since in rows if key_of(since) <= key_of(minor)), key=key_of)]
+    """The value for a minor: of the newest row that is not newer.
+
+    Of the oldest row for a still older version, which `check_cluster` refuses beside other faults.
+    """
+    not_newer = [since for since in rows if key_of(since) <= key_of(minor)]
+    return rows[max(not_newer, key=key_of) if not_newer else min(rows, key=key_of)]
 
 
 def key_of(minor: str) -> tuple[int, ...]:

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from bundler.cluster.components import FLANNEL_HEALTH_PORT
-from bundler.cluster.plan import ClusterPlan, NodePlan
+from bundler.cluster.components import FLANNEL_HEALTH_PORT, PORTS, UNITS, select
+from bundler.cluster.plan import ClusterPlan, NodePlan, features_of
 from bundler.cluster.problem import Problem
 from bundler.cluster.schema import Cluster, Role
 
@@ -176,3 +176,18 @@ def addon_ports(plan: ClusterPlan, node: NodePlan) -> tuple[str, ...]:
     """The ports that add-ons name in `ports`, each once: pods use them on workers."""
     addons = plan.cluster.addons if node.has(Role.WORKER) else ()
     return tuple(dict.fromkeys(ports for addon in addons for ports in addon.ports))
+
+
+def check_addon_ports(cluster: Cluster) -> Iterator[Problem]:
+    """Ports of an add-on's pods that a unit of a worker listens on."""
+    roles = {role for node in cluster.nodes if Role.WORKER in node.roles for role in node.roles}
+    units = select(UNITS, roles, features_of(cluster))
+    taken = {port: unit for role in roles for port, unit in PORTS[role].items() if unit in units}
+    for index, addon in enumerate(cluster.addons):
+        for place, ports in enumerate(addon.ports):
+            numbers, _, protocol = ports.partition("/")
+            low, _, high = numbers.partition("-")
+            for port, unit in sorted(taken.items()):
+                if protocol == "tcp" and int(low) <= port <= int(high or low):
+                    text = f"contains {port}, the port of {unit}: pods of the add-on cannot have it"
+                    yield Problem(path=("addons", index, "ports", place), text=text)

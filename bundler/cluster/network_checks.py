@@ -182,25 +182,6 @@ def check_node_ports(cluster: Cluster) -> Iterator[Problem]:
             yield Problem(path=("network", "node_port_range"), text=text)
 
 
-def check_addon_ports(cluster: Cluster) -> Iterator[Problem]:
-    """Ports of an add-on's pods that a unit of a worker listens on."""
-    roles = {role for node in cluster.nodes if Role.WORKER in node.roles for role in node.roles}
-    absent = {"etcd-flannel-proxy.service"}
-    if cluster.network.proxy_mode == "none":
-        absent.add("kube-proxy.service")
-    taken = {
-        port: unit for role in roles for port, unit in PORTS[role].items() if unit not in absent
-    }
-    for index, addon in enumerate(cluster.addons):
-        for place, ports in enumerate(addon.ports):
-            numbers, _, protocol = ports.partition("/")
-            low, _, high = numbers.partition("-")
-            for port, unit in sorted(taken.items()):
-                if protocol == "tcp" and int(low) <= port <= int(high or low):
-                    text = f"contains {port}, the port of {unit}: pods of the add-on cannot have it"
-                    yield Problem(path=("addons", index, "ports", place), text=text)
-
-
 def _address(host: str) -> IPv4Address | None:
     try:
         return IPv4Address(host)

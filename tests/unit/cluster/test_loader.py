@@ -122,6 +122,26 @@ def test_an_error_has_its_place_and_the_fix(
     assert all(re.match(rf"{re.escape(str(description))}:\d+:\d+: ", line) for line in lines)
 
 
+def test_versions_that_are_too_old_are_named_beside_what_depends_on_them(description: Path) -> None:
+    text = description.read_text().replace("version: 20.10.24", "version: 2.1.0")
+    text = text.replace("version: 3.4.23", "version: 2.3.8")
+    description.write_text(
+        text.replace("extra:\n", "extra:\n  docker: {config: {bip: 10.0.0.1/24}}\n")
+        + "addons: [{name: a, manifests: a.yaml, ports: [10250/tcp]}]\n"
+    )
+    (description.parent / "a.yaml").write_text(
+        "{apiVersion: v1, kind: ConfigMap, metadata: {name: a}}"
+    )
+    with pytest.raises(ConfigError) as caught:
+        load_cluster(description)
+    for fault in (
+        "etcd.version: etcd 2.3.8 is too old",
+        "runtime.version: docker 2.1.0 is too old",
+        "addons[0].ports[0]: contains 10250",
+    ):
+        assert fault in caught.value.message
+
+
 def test_the_place_is_the_line_and_column_of_the_value(description: Path) -> None:
     text = description.read_text().replace("name: master2", "name: MASTER2")
     description.write_text(text)

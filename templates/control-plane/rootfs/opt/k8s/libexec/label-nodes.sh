@@ -134,7 +134,10 @@ patch_nodes() {
             awk -F "$tab" -v node="$node" '$1 == "differs" && $2 "" == node "" { print "changed the Node " node ": " $3 }' \
                 "$work/steps"
         else
-            case $answer in *'(Conflict)'*) conflict=$node ;; *) report "cannot change the Node $node: $(last_line "$answer")" ;; esac
+            case $answer in
+                *'(Conflict)'*) conflict=$node ;;
+                *) report "cannot change the Node $node: $(last_line "$answer")" ;;
+            esac
             failed=1
         fi
     done <"$work/patches"
