@@ -60,7 +60,7 @@ HARMLESS = (
     "placeholder", "/placeholder", "https://placeholder.example", "placeholder.example:6443",
     "registry.k8s.io/placeholder:1", "10m", "debian-12", "Mon 03:00", "192.0.2.1", "10.9.0.0/16",
     "30000-30001", "a" * 64, "a" * 128, "2.1.0", "1.20.2", "3.4.23", "20.10.23",
-    "0640", "0:0", "placeholder.service", "/etc/placeholder", "placeholder:NoSchedule",
+    "0640", "0:0", "placeholder.service", "/etc/placeholder", "placeholder:NoSchedule", "4789/udp",
 )  # fmt: skip
 """Texts of which each place accepts one; of the first three it is known how they are rendered."""
 
