@@ -22,7 +22,7 @@ from bundler.formats.digests import hash_file
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class CacheFile:
     """A file of the cache that is not a blob."""
 
     path: Path
@@ -31,7 +31,7 @@ class Part:
     changed: float  # change time in seconds; a quarantined file keeps its modification time
 
 
-def verify_cache(cache: Cache) -> Iterator[tuple[Blob | Part, bool]]:
+def verify_cache(cache: Cache) -> Iterator[tuple[Blob | CacheFile, bool]]:
     """Read every blob and segment again; yield whether it is unaltered. Altered: quarantined."""
     yield from _verify_blobs(cache)
     yield from _verify_segments(cache)
@@ -44,7 +44,7 @@ def prune_cache(
     *,
     older_than: float = LEFTOVER_AGE,
     dry_run: bool = False,
-) -> tuple[Blob | Part, ...]:
+) -> tuple[Blob | CacheFile, ...]:
     """Remove every file that is not `needed`, and what was made from it; return the removed files.
 
     `other_contents` are SHA-256 digests of contents that are not from artifacts, whose segments
@@ -84,7 +84,7 @@ def _verify_blobs(cache: Cache) -> Iterator[tuple[Blob, bool]]:
         yield blob, good
 
 
-def _verify_segments(cache: Cache) -> Iterator[tuple[Part, bool]]:
+def _verify_segments(cache: Cache) -> Iterator[tuple[CacheFile, bool]]:
     for path in list_segments(cache):
         part, pin = _describe(path, cache), read_pin(path)
         if part is None or pin is None:
@@ -109,7 +109,7 @@ def _remove_refs(cache: Cache, removed: Collection[str]) -> None:
 
 def _list_unneeded_segments(
     cache: Cache, needed: Iterable[Artifact], other_contents: Iterable[str]
-) -> Iterator[Part]:
+) -> Iterator[CacheFile]:
     contents = set(other_contents).union(*(list_contents(artifact, cache) for artifact in needed))
     for path in list_segments(cache):
         if path.parent.name == COMPRESSOR and path.name in contents:
@@ -120,7 +120,7 @@ def _list_unneeded_segments(
 
 def _list_old(
     cache: Cache, directory: str, older_than: float, keep: Collection[str] = ()
-) -> Iterator[Part]:
+) -> Iterator[CacheFile]:
     for path in sorted(cache.directory(directory).iterdir()):
         if path.name in keep or path.name.startswith("."):
             continue
@@ -129,10 +129,10 @@ def _list_old(
             yield part
 
 
-def _describe(path: Path, cache: Cache) -> Part | None:
+def _describe(path: Path, cache: Cache) -> CacheFile | None:
     """The file's name, size and time; None if another run removed it."""
     try:
         status = path.lstat()
     except FileNotFoundError:
         return None
-    return Part(path, path.relative_to(cache.root).as_posix(), status.st_size, status.st_ctime)
+    return CacheFile(path, path.relative_to(cache.root).as_posix(), status.st_size, status.st_ctime)

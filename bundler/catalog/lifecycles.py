@@ -21,7 +21,7 @@ READ = date(2026, 8, 22)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lifecycle:
+class ReleaseLine:
     """One release line of a component."""
 
     component: str
@@ -45,24 +45,24 @@ class Lifecycle:
 
 
 @cache
-def list_lifecycles() -> tuple[Lifecycle, ...]:
+def list_lifecycles() -> tuple[ReleaseLine, ...]:
     """Every line, those of a component from the oldest to the newest."""
     return tuple(_read_all())
 
 
-def list_lines(component: str) -> tuple[Lifecycle, ...]:
+def list_lines(component: str) -> tuple[ReleaseLine, ...]:
     """The lines of a component, oldest first."""
     return tuple(row for row in list_lifecycles() if row.component == component)
 
 
-def find_lifecycle(component: str, version: str) -> Lifecycle | None:
+def find_lifecycle(component: str, version: str) -> ReleaseLine | None:
     """The line of a version; None if the table does not have it."""
     return next((row for row in list_lines(component) if row.holds(version)), None)
 
 
-def _read_all() -> Iterator[Lifecycle]:
+def _read_all() -> Iterator[ReleaseLine]:
     for row in read_table("end-of-life.tsv"):
-        yield Lifecycle(
+        yield ReleaseLine(
             component=row["component"],
             line=row["line"],
             ends=date.fromisoformat(row["ends"]) if row["ends"] else None,

@@ -12,7 +12,7 @@ from bundler.cache.archive import (
     export_blobs,
     import_blobs,
 )
-from bundler.cache.maintenance import Part, prune_cache, verify_cache
+from bundler.cache.maintenance import CacheFile, prune_cache, verify_cache
 from bundler.cache.names import list_named_blobs
 from bundler.cache.store import Cache
 from bundler.catalog import Artifact
@@ -139,5 +139,5 @@ def _load_all(configs: list[Path], pins: Path | None, cache: Path | None) -> Ite
         yield load(make_inputs(config, pins=pins, cache=cache, offline=True))
 
 
-def _print_file(file: Blob | Part) -> None:
+def _print_file(file: Blob | CacheFile) -> None:
     log.result(f"{file.size:>12}  {file.name}")

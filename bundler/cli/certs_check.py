@@ -27,7 +27,7 @@ from bundler.pki.endpoints import find_endpoint, list_endpoints
 from bundler.pki.inventory import parse_days
 from bundler.pki.live import (
     Endpoint,
-    Finding,
+    EndpointFinding,
     check_endpoint,
     list_names,
 )
@@ -97,7 +97,7 @@ def check_command(
         trusted, known = _load_state(project.state_path, plan)
     chosen = [find_endpoint(text, plan) for text in endpoints or ()] or [*list_endpoints(plan)]
 
-    def check(endpoint: Endpoint) -> Finding:
+    def check(endpoint: Endpoint) -> EndpointFinding:
         return check_endpoint(endpoint, trusted, known, now)
 
     with ThreadPoolExecutor(PARALLEL_CONNECTIONS) as pool:
@@ -146,12 +146,12 @@ def _load(path: Path) -> x509.Certificate:
         raise PkiError(f"{path}: not a PEM certificate") from error
 
 
-def _days_left(finding: Finding, now: datetime) -> int:
+def _days_left(finding: EndpointFinding, now: datetime) -> int:
     """Return 0 if the server sent no certificate; that is a fault of its own."""
     return (finding.certificate.not_valid_after_utc - now).days if finding.certificate else 0
 
 
-def _print(findings: Iterable[Finding], now: datetime, days: int | None) -> None:
+def _print(findings: Iterable[EndpointFinding], now: datetime, days: int | None) -> None:
     for finding in findings:
         left = _days_left(finding, now)
         is_late = days is not None and left < days
@@ -172,7 +172,7 @@ def _print(findings: Iterable[Finding], now: datetime, days: int | None) -> None
             log.error(f"{endpoint.address}: {fault}")
 
 
-def _as_row(finding: Finding, now: datetime) -> dict[str, Any]:
+def _as_row(finding: EndpointFinding, now: datetime) -> dict[str, Any]:
     certificate = finding.certificate
     row: dict[str, Any] = {
         "endpoint": finding.endpoint.address,

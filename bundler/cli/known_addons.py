@@ -10,8 +10,8 @@ from bundler.cli.json_output import print_json
 from bundler.cli.options import Json
 from bundler.cluster.components import MINORS
 from bundler.cluster.known_addons import (
+    AddonRelease,
     KnownAddon,
-    Release,
     list_copies,
     list_images,
     list_known,
@@ -96,7 +96,7 @@ def show_command(
     log.result(write_snippet(known, release))
 
 
-def _describe(release: Release) -> dict[str, str | None]:
+def _describe(release: AddonRelease) -> dict[str, str | None]:
     return {
         "version": release.version,
         "since": release.since,

@@ -20,7 +20,7 @@ STATED = ("since", "until", "stated")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Release:
+class AddonRelease:
     """A version of an add-on, and the Kubernetes minors that its project supports."""
 
     version: str
@@ -52,14 +52,14 @@ class KnownAddon:
     summary: str
     project: str
     addons: tuple[Mapping[str, Any], ...]
-    releases: tuple[Release, ...]
+    releases: tuple[AddonRelease, ...]
     copy: Mapping[str, str] = field(default_factory=dict)
     images: tuple[Mapping[str, str], ...] = ()
     confirm: Mapping[str, str] = field(default_factory=dict)
     keys: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
-    def find_release(self, minor: str | None) -> Release | None:
+    def find_release(self, minor: str | None) -> AddonRelease | None:
         """The newest release for a minor; without one the newest of all."""
         return next((each for each in self.releases if not minor or each.fits(minor)), None)
 
@@ -73,7 +73,7 @@ def list_known() -> tuple[KnownAddon, ...]:
 
 def _read(entry: dict[str, Any]) -> KnownAddon:
     releases = tuple(
-        Release(
+        AddonRelease(
             version=row["version"], since=row["since"], until=row.get("until", ""),
             stated=row["stated"],
             words={key: word for key, word in row.items() if key not in STATED},
@@ -84,7 +84,7 @@ def _read(entry: dict[str, Any]) -> KnownAddon:
     return KnownAddon(**{**entry, **lists, "releases": releases})
 
 
-def list_images(known: KnownAddon, release: Release) -> tuple[str, ...]:
+def list_images(known: KnownAddon, release: AddonRelease) -> tuple[str, ...]:
     """The images that bundler found in a release, and those of `images`."""
     return tuple(
         row["image"] or ""
@@ -93,7 +93,7 @@ def list_images(known: KnownAddon, release: Release) -> tuple[str, ...]:
     )
 
 
-def make_keys(known: KnownAddon, release: Release) -> dict[str, Any]:
+def make_keys(known: KnownAddon, release: AddonRelease) -> dict[str, Any]:
     """The keys of cluster.yaml for a release of a known add-on."""
     keys: dict[str, Any] = {**known.keys, "addons": list(known.addons)}
     if known.images:
@@ -104,7 +104,7 @@ def make_keys(known: KnownAddon, release: Release) -> dict[str, Any]:
     return filled
 
 
-def list_copies(known: KnownAddon, release: Release) -> str:
+def list_copies(known: KnownAddon, release: AddonRelease) -> str:
     """What to copy before the keys are of use; empty if a repository has all of it."""
     if not known.copy:
         return ""
@@ -113,7 +113,7 @@ def list_copies(known: KnownAddon, release: Release) -> str:
     return f"copy {source}{of} to {target}"
 
 
-def write_snippet(known: KnownAddon, release: Release) -> str:
+def write_snippet(known: KnownAddon, release: AddonRelease) -> str:
     """Write what to paste into cluster.yaml, with what to know as comments."""
     head = [
         f"{known.name} {release.version}: {known.summary}.",

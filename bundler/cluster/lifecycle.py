@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import date
 
 from bundler.catalog import list_versions
-from bundler.catalog.lifecycles import Lifecycle, find_lifecycle, list_lifecycles, list_lines
+from bundler.catalog.lifecycles import ReleaseLine, find_lifecycle, list_lifecycles, list_lines
 from bundler.cluster.components import MINORS, minor_of
 from bundler.cluster.os_packages import RELEASES
 from bundler.cluster.plan import choose_etcd, runtime_versions
@@ -26,7 +26,7 @@ LABELS = {KUBERNETES: "Kubernetes", "docker": "Docker"}
 class LineInUse:
     """A release line that the cluster uses, and the key of cluster.yaml that chooses it."""
 
-    row: Lifecycle
+    row: ReleaseLine
     version: str
     path: tuple[str | int, ...]
 
@@ -124,7 +124,7 @@ def advise(one: LineInUse, lines: tuple[LineInUse, ...], on: date) -> str:
     return text
 
 
-def _newest(row: Lifecycle) -> str:
+def _newest(row: ReleaseLine) -> str:
     """What cluster.yaml can name of the line; empty if this version of bundler has nothing."""
     if row.component == KUBERNETES:
         return row.line if row.line in MINORS else ""

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from bundler.catalog.lifecycles import Lifecycle
+from bundler.catalog.lifecycles import ReleaseLine
 from bundler.cluster.addons.charts import RenderChart
 from bundler.cluster.addons.manifests import Render
 from bundler.cluster.addons.read import ReadAddons, read_addons
@@ -26,7 +26,7 @@ from bundler.cluster.inputs import Pin
 from bundler.cluster.lifecycle import check_lifecycle
 from bundler.cluster.node_labels import check_node_labels
 from bundler.cluster.os_packages import check_packages, check_sources
-from bundler.cluster.parts import Document, read_description, read_yaml
+from bundler.cluster.parts import YamlFile, read_description, read_yaml
 from bundler.cluster.plan_conflicts import check_plan_conflicts
 from bundler.cluster.policy_checks import check_policy
 from bundler.cluster.problem import Problem
@@ -55,7 +55,7 @@ class Loaded:
     cluster: Cluster
     warnings: tuple[str, ...]
     weakenings: Mapping[str, str]  # warnings about weakenings that are not accepted, with the name
-    ended: Mapping[str, Lifecycle]  # warnings about release lines that are not accepted
+    ended: Mapping[str, ReleaseLine]  # warnings about release lines that are not accepted
     digests: Mapping[str, str]  # file, as seen from the directory of cluster.yaml → SHA-256
     pins_sha256: str | None
     root: Value  # everything that is written, each node with what it inherits
@@ -308,7 +308,7 @@ def _check_audit(cluster: Cluster) -> Iterator[Problem]:
         yield from check_audit_policy(policy, path.name, minor_of(cluster.kubernetes.version))
 
 
-def _read_pins(path: Path) -> Document:
+def _read_pins(path: Path) -> YamlFile:
     document = read_yaml(path, "artifacts")
     data = make_plain(document.root)
     if set(data) != {"artifacts"} or not isinstance(data["artifacts"], dict):

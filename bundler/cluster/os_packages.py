@@ -48,7 +48,7 @@ def _rpm_family(key: str) -> Family:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Release:
+class OsRelease:
     """One release of a distribution; `packages.os` is its key in RELEASES."""
 
     family: Family
@@ -60,13 +60,13 @@ class Release:
 
 
 RELEASES = {
-    "debian-11": Release(family=DEBIAN, codename="bullseye"),
-    "debian-12": Release(family=DEBIAN, codename="bookworm"),
-    "debian-13": Release(family=DEBIAN, codename="trixie"),
-    "ubuntu-22.04": Release(family=UBUNTU, codename="jammy"),
-    "ubuntu-24.04": Release(family=UBUNTU, codename="noble"),
+    "debian-11": OsRelease(family=DEBIAN, codename="bullseye"),
+    "debian-12": OsRelease(family=DEBIAN, codename="bookworm"),
+    "debian-13": OsRelease(family=DEBIAN, codename="trixie"),
+    "ubuntu-22.04": OsRelease(family=UBUNTU, codename="jammy"),
+    "ubuntu-24.04": OsRelease(family=UBUNTU, codename="noble"),
     **{
-        f"{name}-{version}": Release(family=_rpm_family(key), codename=version)
+        f"{name}-{version}": OsRelease(family=_rpm_family(key), codename=version)
         for name, key, versions in (
             ("rhel", "redhat-release", "8 9 10"),
             ("centos", "centosofficial", "9 10"),

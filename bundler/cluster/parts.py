@@ -38,7 +38,7 @@ Fault = tuple[Place, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
+class YamlFile:
     """One YAML file: its values with their places, and its digest."""
 
     path: Path
@@ -94,13 +94,13 @@ def read_description(path: Path, rules: Rules, read_cell: ReadCell) -> Descripti
     return Description(root, reading.digests)
 
 
-def read_yaml(path: Path, wanted: str) -> Document:
+def read_yaml(path: Path, wanted: str) -> YamlFile:
     """Read one YAML file, a mapping with the keys that `wanted` names; raises ConfigError."""
     document, _ = _read(path, wanted)
     return document
 
 
-def _read(path: Path, wanted: str = "apiVersion, name and nodes") -> tuple[Document, bytes]:
+def _read(path: Path, wanted: str = "apiVersion, name and nodes") -> tuple[YamlFile, bytes]:
     try:
         content = read_bytes(path)
     except OSError as error:
@@ -114,13 +114,13 @@ def _read(path: Path, wanted: str = "apiVersion, name and nodes") -> tuple[Docum
     return document, content
 
 
-def _parse(content: bytes, path: Path) -> Document:
+def _parse(content: bytes, path: Path) -> YamlFile:
     try:
         read = read_document(decode(content))
     except YamlError as error:
         raise ConfigError("\n".join(f"{path}:{fault}" for fault in error.faults)) from error
     root = make_value(read.data, path, read.places, read.raw)
-    return Document(path, root, hashlib.sha256(content).hexdigest())
+    return YamlFile(path, root, hashlib.sha256(content).hexdigest())
 
 
 def _find_allowed(path: Path) -> Path:
@@ -130,7 +130,7 @@ def _find_allowed(path: Path) -> Path:
     return next(trees, own.parent)
 
 
-def _resolve(document: Document, real: Path, folder: Path, reading: _Reading) -> Value:
+def _resolve(document: YamlFile, real: Path, folder: Path, reading: _Reading) -> Value:
     """The document merged over what it includes, with the nodes of its lists.
 
     `folder` is the directory of the document, as seen from that of cluster.yaml.
@@ -157,7 +157,7 @@ def _resolve(document: Document, real: Path, folder: Path, reading: _Reading) ->
 
 
 def _include(
-    place: Place, name: str, document: Document, folder: Path, reading: _Reading
+    place: Place, name: str, document: YamlFile, folder: Path, reading: _Reading
 ) -> Value | None:
     real = _find(place, name, document, reading)
     content = _load(place, name, real, folder, reading) if real else None
@@ -175,7 +175,7 @@ def _include(
 
 
 def _read_rows(
-    place: Place, name: str, document: Document, folder: Path, reading: _Reading
+    place: Place, name: str, document: YamlFile, folder: Path, reading: _Reading
 ) -> list[Value]:
     suffix = Path(name).suffix
     if suffix not in READERS:
@@ -204,7 +204,7 @@ def _list_names(value: Value | None, reading: _Reading) -> Iterator[tuple[Place,
             reading.refuse(item.place, "must be the path of a file, or a list of paths")
 
 
-def _find(place: Place, name: str, document: Document, reading: _Reading) -> Path | None:
+def _find(place: Place, name: str, document: YamlFile, reading: _Reading) -> Path | None:
     """The real path of a file that a description names; None if it may not be read."""
     path = document.path.parent / name
     if Path(name).is_absolute():

@@ -30,7 +30,7 @@ SECONDS = {"ms": Fraction(1, 1000), "s": Fraction(1), "m": Fraction(60), "h": Fr
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class ProgramSetting:
     """A flag or a field of a component; the kubelet has some fields as a flag, too."""
 
     component: str
@@ -44,7 +44,7 @@ class Setting:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SettingValue:
     """The value of a setting, and where cluster.yaml has it."""
 
     value: Any
@@ -55,22 +55,22 @@ class Found:
 class Order:
     """Two settings of which the first, times `factor`, must be less than the second."""
 
-    small: Setting
-    large: Setting
+    small: ProgramSetting
+    large: ProgramSetting
     defaults: tuple[str, str]  # the programs' own
     factor: Fraction = Fraction(1)
     or_equal: bool = False
     otherwise: str = "the program does not start"
 
 
-def _kubelet(field: str, flag: str = "") -> Setting:
-    return Setting("kubelet", field, flag)
+def _kubelet(field: str, flag: str = "") -> ProgramSetting:
+    return ProgramSetting("kubelet", field, flag)
 
 
 def _election(component: str) -> Iterator[Order]:
     is_flag = component != "kube-scheduler"
     lease, renew, retry = (
-        Setting(component, flag=flag) if is_flag else Setting(component, field=field)
+        ProgramSetting(component, flag=flag) if is_flag else ProgramSetting(component, field=field)
         for flag, field in (
             ("leader-elect-lease-duration", "leaderElection.leaseDuration"),
             ("leader-elect-renew-deadline", "leaderElection.renewDeadline"),
@@ -93,11 +93,12 @@ ORDERS = (
     ),
     Order(
         _kubelet("nodeStatusUpdateFrequency", "node-status-update-frequency"),
-        Setting("kube-controller-manager", flag="node-monitor-grace-period"),
+        ProgramSetting("kube-controller-manager", flag="node-monitor-grace-period"),
         ("10s", "40s"), otherwise="nodes change between Ready and NotReady",
     ),
     Order(
-        Setting("etcd", flag="heartbeat-interval"), Setting("etcd", flag="election-timeout"),
+        ProgramSetting("etcd", flag="heartbeat-interval"),
+        ProgramSetting("etcd", flag="election-timeout"),
         ("100", "1000"), factor=Fraction(5), or_equal=True,
     ),
     *_election("kube-controller-manager"),
@@ -113,7 +114,7 @@ POLICIES = {
 }  # fmt: skip
 """The kubelet's settings with a fixed set of values: with another one it does not start."""
 
-NEEDS: tuple[tuple[Setting, str, tuple[Setting, ...]], ...] = (
+NEEDS: tuple[tuple[ProgramSetting, str, tuple[ProgramSetting, ...]], ...] = (
     (
         _kubelet("cpuManagerPolicy", "cpu-manager-policy"), "static",
         (
@@ -315,21 +316,21 @@ def _is_reachable(address: IPv4Address) -> bool:
     return not (address.is_loopback or address.is_unspecified or address.is_multicast)
 
 
-def _find(cluster: Cluster, setting: Setting) -> Found:
+def _find(cluster: Cluster, setting: ProgramSetting) -> SettingValue:
     """The value from `extra`, where flags win, else that of bundler's tables."""
     extra = cluster.extra.get(setting.component)
     base = ("extra", setting.component)
     if extra and setting.flag in extra.flags:
-        return Found(extra.flags[setting.flag], (*base, "flags", setting.flag))
+        return SettingValue(extra.flags[setting.flag], (*base, "flags", setting.flag))
     keys = tuple(setting.field.split(".")) if setting.field else ()
     if extra and keys and (value := _dig(extra.config, keys)) is not None:
-        return Found(value, (*base, "config", *keys))
+        return SettingValue(value, (*base, "config", *keys))
     minor = minor_of(version_of(cluster, setting.component))
     if setting.field:
         rows = [_dig(row["fields"], keys) for row in list_fields(setting.component, minor)]
-        return Found(next((v for v in reversed(rows) if v is not None), None), None)
+        return SettingValue(next((v for v in reversed(rows) if v is not None), None), None)
     flags = (r for r in list_flags(setting.component) if r.flag == setting.flag)
-    return Found(next((row.value for row in flags if row.holds_for(minor)), None), None)
+    return SettingValue(next((row.value for row in flags if row.holds_for(minor)), None), None)
 
 
 def _dig(config: Mapping[str, Any], keys: tuple[str, ...]) -> Any:

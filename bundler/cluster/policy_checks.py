@@ -11,7 +11,7 @@ from typing import Any
 from bundler.cluster.accepted import is_within
 from bundler.cluster.client_checks import check_client
 from bundler.cluster.components import key_of, minor_of
-from bundler.cluster.parts import Document, read_yaml
+from bundler.cluster.parts import YamlFile, read_yaml
 from bundler.cluster.policy import (
     KMS_SPANS,
     MANIFESTS_DEFAULT_SINCE,
@@ -277,7 +277,7 @@ def _find_spec_faults(data: dict[str, Any]) -> Iterator[tuple[Where, str]]:
 
 
 def _check_manifest_names(
-    objects: list[tuple[int, Document, dict[str, Any]]], where: Where
+    objects: list[tuple[int, YamlFile, dict[str, Any]]], where: Where
 ) -> Iterator[Problem]:
     seen: dict[tuple[str, str], int] = {}
     for index, document, data in objects:

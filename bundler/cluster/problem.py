@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bundler.catalog.lifecycles import Lifecycle
+from bundler.catalog.lifecycles import ReleaseLine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,7 +15,7 @@ class Problem:
     text: str
     is_error: bool = True
     weakening: str = ""  # its name in catalog/weakenings.tsv: --strict refuses it
-    ended: Lifecycle | None = None  # a line that upstream no longer maintains: the same
+    ended: ReleaseLine | None = None  # a line that upstream no longer maintains: the same
 
 
 def suggest(name: str, known: Sequence[str]) -> str:

@@ -45,7 +45,7 @@ class Weakening:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class FoundWeakening:
     """A weakening in cluster.yaml, with its place and value."""
 
     row: Weakening
@@ -76,7 +76,7 @@ def check_weakenings(cluster: Cluster) -> Iterator[Problem]:
         yield Problem(path=("security", "accept", index), text=text)
 
 
-def find_weakenings(cluster: Cluster) -> Iterator[Found]:
+def find_weakenings(cluster: Cluster) -> Iterator[FoundWeakening]:
     """Every weak value in cluster.yaml, accepted or not: of all hosts, then of single ones."""
     ours = list(_find_on_host(cluster))
     yield from ours
@@ -89,7 +89,7 @@ def find_weakenings(cluster: Cluster) -> Iterator[Found]:
                 yield replace(one, path=("nodes", index, *one.path))
 
 
-def _find_on_host(cluster: Cluster) -> Iterator[Found]:
+def _find_on_host(cluster: Cluster) -> Iterator[FoundWeakening]:
     minor = minor_of(cluster.kubernetes.version)
     own = cluster.model_dump(
         mode="json", by_alias=True, exclude_none=True, exclude={"extra", "nodes", "security"}
@@ -111,7 +111,7 @@ def _find_on_host(cluster: Cluster) -> Iterator[Found]:
                     yield from _find_fields(row, extra.config, (*where, "config"))
 
 
-def list_accepted(cluster: Cluster) -> Iterator[Found]:
+def list_accepted(cluster: Cluster) -> Iterator[FoundWeakening]:
     """The weak values that security.accept names, in the order of the names."""
     found = [one for one in find_weakenings(cluster) if one.row.name in cluster.security.accept]
     yield from sorted(found, key=lambda one: (one.row.name, tuple(map(str, one.path))))
@@ -123,19 +123,19 @@ def list_weakenings() -> tuple[Weakening, ...]:
     return tuple(Weakening(**row) for row in read_table("weakenings.tsv"))
 
 
-def _find_flag(row: Weakening, flags: Mapping[str, Any], where: Path) -> Iterator[Found]:
+def _find_flag(row: Weakening, flags: Mapping[str, Any], where: Path) -> Iterator[FoundWeakening]:
     name = row.setting.removeprefix("--")
     if name in flags:
         value = flags[name]
         # lists of flags are CSV: pflag's StringSlice
         items = next(csv.reader([value]), []) if isinstance(value, str) else [value]
         if is_weak(row.weak, items):
-            yield Found(row=row, path=(*where, name), value=value)
+            yield FoundWeakening(row=row, path=(*where, name), value=value)
 
 
 def _find_gate(
     row: Weakening, flags: Mapping[str, Any], config: Mapping[str, Any], where: Path
-) -> Iterator[Found]:
+) -> Iterator[FoundWeakening]:
     gate = row.setting.removeprefix("gate ")
     pairs = (part.partition("=") for part in str(flags.get("feature-gates", "")).split(","))
     from_flag = {name.strip(): value.strip() for name, _, value in pairs}
@@ -145,14 +145,14 @@ def _find_gate(
         ((*where, "config", "featureGates"), from_config),
     ):
         if isinstance(gates, Mapping) and gate in gates and is_weak(row.weak, [gates[gate]]):
-            yield Found(row=row, path=path, value=gates[gate])
+            yield FoundWeakening(row=row, path=path, value=gates[gate])
 
 
-def _find_fields(row: Weakening, data: Any, where: Path) -> Iterator[Found]:
+def _find_fields(row: Weakening, data: Any, where: Path) -> Iterator[FoundWeakening]:
     for path, value in _select(data, tuple(row.setting.split(".")), where):
         items = value if isinstance(value, list) else [value]
         if is_weak(row.weak, items):
-            yield Found(row=row, path=path, value=value)
+            yield FoundWeakening(row=row, path=path, value=value)
 
 
 def _select(data: Any, names: tuple[str, ...], where: Path) -> Iterator[tuple[Path, Any]]:
@@ -227,7 +227,7 @@ WEAK: dict[str, Callable[[list[str], list[str]], bool]] = {
 counts as weak."""
 
 
-def _show(one: Found) -> str:
+def _show(one: FoundWeakening) -> str:
     value = _text(one.value)
     shown = value if len(value) <= 40 else f"{value[:37]}..."
     return f"{one.row.setting}={shown}" if one.row.setting.startswith("--") else f"'{shown}'"

@@ -44,7 +44,7 @@ MANIFESTS = Bounds(size=16 << 20, values=2_000_000, characters=64 << 20, depth=1
 """Of Kubernetes manifests: the definitions of one operator's custom resources have megabytes."""
 
 
-class Kind(Enum):
+class NodeKind(Enum):
     """What a node is; the value is its usual tag."""
 
     TEXT = f"{TAG}str"
@@ -76,12 +76,12 @@ class YamlError(ValueError):
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class Node:
+class YamlNode:
     """One value of the text: a scalar's text, a list's items, or a mapping's pairs."""
 
     line: int
     column: int
-    kind: Kind
+    kind: NodeKind
     tag: str
     content: Any  # text, list of nodes, or list of (key, value)
     values: int = 1  # with those below it
@@ -90,7 +90,7 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
+class YamlDocument:
     """One document's data, and line and column of each key and item."""
 
     data: Any
@@ -98,7 +98,7 @@ class Document:
     raw: dict[YamlPath, str]  # the texts of values that are not text
 
 
-def read_document(text: str, bounds: Bounds = BOUNDS) -> Document:
+def read_document(text: str, bounds: Bounds = BOUNDS) -> YamlDocument:
     """Read a single document; YamlError has every fault."""
     documents = compose_documents(text, bounds)
     root = next(documents, None)
@@ -109,10 +109,10 @@ def read_document(text: str, bounds: Bounds = BOUNDS) -> Document:
     data = construction.construct(root, ()) if root else None
     if construction.faults:
         raise YamlError(*(construction.faults[place] for place in sorted(construction.faults)))
-    return Document(data, construction.places, construction.raw)
+    return YamlDocument(data, construction.places, construction.raw)
 
 
-def read_manifests(text: str, bounds: Bounds = MANIFESTS) -> Iterator[Document]:
+def read_manifests(text: str, bounds: Bounds = MANIFESTS) -> Iterator[YamlDocument]:
     """Read each document of Kubernetes manifests; YamlError has every fault of the first wrong one.
 
     As kubectl reads them: texts may have several lines, and dates and sexagesimal numbers are text.
@@ -122,7 +122,7 @@ def read_manifests(text: str, bounds: Bounds = MANIFESTS) -> Iterator[Document]:
         data = construction.construct(root, ())
         if construction.faults:
             raise YamlError(*(construction.faults[place] for place in sorted(construction.faults)))
-        yield Document(data, construction.places, construction.raw)
+        yield YamlDocument(data, construction.places, construction.raw)
 
 
 def read_bytes(path: Path, bounds: Bounds = BOUNDS) -> bytes:
@@ -148,7 +148,7 @@ def decode(content: bytes, bounds: Bounds = BOUNDS) -> str:
         ) from error
 
 
-def compose_documents(text: str, bounds: Bounds = BOUNDS) -> Iterator[Node]:
+def compose_documents(text: str, bounds: Bounds = BOUNDS) -> Iterator[YamlNode]:
     """The root of each document, without a check of its values; YamlError for the first fault."""
     if found := RAW.search(text):
         line, column = _find_place(text, found.start())
@@ -177,7 +177,7 @@ class _Open:
     """A list or mapping whose end has not been read."""
 
     event: Any
-    children: list[Node] = field(default_factory=list)
+    children: list[YamlNode] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -185,9 +185,9 @@ class _Composition:
     """One document in the making."""
 
     bounds: Bounds
-    root: Node | None = None
+    root: YamlNode | None = None
     open: list[_Open] = field(default_factory=list)
-    anchors: dict[str | None, Node | None] = field(default_factory=dict)  # None: not complete
+    anchors: dict[str | None, YamlNode | None] = field(default_factory=dict)  # None: not complete
     values: int = 0
     characters: int = 0
 
@@ -197,7 +197,7 @@ class _Composition:
             tag = event.tag
             if tag in {None, "!"}:
                 tag = RESOLVER.resolve(yaml.ScalarNode, event.value, event.implicit)
-            node = _make_node(event, Kind.TEXT, tag, event.value)
+            node = _make_node(event, NodeKind.TEXT, tag, event.value)
             node.characters = len(event.value)
             self._count(event, 1, node.characters)
             self._close(event, node)
@@ -213,7 +213,7 @@ class _Composition:
             ended = self.open.pop()
             self._close(ended.event, _make_collection(ended))
 
-    def _find(self, event: yaml.AliasEvent) -> Node:
+    def _find(self, event: yaml.AliasEvent) -> YamlNode:
         name = make_printable(event.anchor or "")
         if event.anchor not in self.anchors:
             raise _fault(event, f"*{name}: there is no &{name} before it")
@@ -224,7 +224,7 @@ class _Composition:
         self._check_depth(event, node.height)
         return node
 
-    def _close(self, event: Any, node: Node) -> None:
+    def _close(self, event: Any, node: YamlNode) -> None:
         if event.anchor and not isinstance(event, yaml.AliasEvent):
             self.anchors[event.anchor] = node
         if self.open:
@@ -254,18 +254,18 @@ class _Construction:
     places: dict[YamlPath, tuple[int, int]] = field(default_factory=dict)
     raw: dict[YamlPath, str] = field(default_factory=dict)
     faults: dict[tuple[int, int], Fault] = field(default_factory=dict)
-    merged: dict[int, dict[str, tuple[Node, Node]]] = field(default_factory=dict)
+    merged: dict[int, dict[str, tuple[YamlNode, YamlNode]]] = field(default_factory=dict)
     scalars: Mapping[str, Callable[[str], Any]] = field(default_factory=lambda: SCALARS)
     has_lines: bool = False  # every text may have several lines
 
-    def construct(self, node: Node, path: YamlPath) -> Any:
+    def construct(self, node: YamlNode, path: YamlPath) -> Any:
         """Make the data of a node; an alias becomes a copy of what it stands for."""
         self.places.setdefault(path, (node.line, node.column))
-        if node.kind is Kind.TEXT:
+        if node.kind is NodeKind.TEXT:
             return self._construct_scalar(node, path)
         if node.tag != node.kind.value:
             return self._refuse_tag(node, path)
-        if node.kind is Kind.LIST:
+        if node.kind is NodeKind.LIST:
             return [self.construct(item, (*path, i)) for i, item in enumerate(node.content)]
         data = {}
         for name, (key, value) in self._list_entries(node, path).items():
@@ -273,7 +273,7 @@ class _Construction:
             data[name] = self.construct(value, (*path, name))
         return data
 
-    def _construct_scalar(self, node: Node, path: YamlPath) -> Any:
+    def _construct_scalar(self, node: YamlNode, path: YamlPath) -> Any:
         if node.tag not in self.scalars:
             return self._refuse_tag(node, path)
         hidden = _find_raw(node.content) if self.has_lines else _leave_out_lines(node.content, path)
@@ -286,12 +286,12 @@ class _Construction:
         except (ValueError, LookupError) as error:
             return self._refuse(node, path, f"{_shorten(node.content)}: {error}")
 
-    def _list_entries(self, node: Node, path: YamlPath) -> dict[str, tuple[Node, Node]]:
+    def _list_entries(self, node: YamlNode, path: YamlPath) -> dict[str, tuple[YamlNode, YamlNode]]:
         """The entries of a mapping: own keys override merged ones, and earlier merges later."""
         if id(node) in self.merged:
             return self.merged[id(node)]
-        own: dict[str, tuple[Node, Node]] = {}
-        merges: list[Node] = []
+        own: dict[str, tuple[YamlNode, YamlNode]] = {}
+        merges: list[YamlNode] = []
         for key, value in node.content:
             if key.tag == MERGE and not merges:
                 merges = self._list_sources(value, path)
@@ -299,41 +299,41 @@ class _Construction:
                 self._refuse(key, path, text)
             else:
                 own[key.content] = (key, value)
-        merged: dict[str, tuple[Node, Node]] = {}
+        merged: dict[str, tuple[YamlNode, YamlNode]] = {}
         for source in merges:
             for name, entry in self._list_entries(source, path).items():
                 merged.setdefault(name, entry)
         return self.merged.setdefault(id(node), merged | own)
 
-    def _list_sources(self, value: Node, path: YamlPath) -> list[Node]:
-        sources = value.content if value.kind is Kind.LIST else [value]
-        if all(source.kind is Kind.MAPPING for source in sources):
+    def _list_sources(self, value: YamlNode, path: YamlPath) -> list[YamlNode]:
+        sources = value.content if value.kind is NodeKind.LIST else [value]
+        if all(source.kind is NodeKind.MAPPING for source in sources):
             return list(sources)
         self._refuse(value, path, "<< takes a mapping, or a list of mappings")
         return []
 
-    def _refuse_tag(self, node: Node, path: YamlPath) -> None:
+    def _refuse_tag(self, node: YamlNode, path: YamlPath) -> None:
         tag = make_printable(node.tag.replace(TAG, "!!"))
         text = f"the tag {_shorten(tag)} is not supported: remove it, or write text in quotes"
         self._refuse(node, path, text)
 
-    def _refuse(self, node: Node, path: YamlPath, text: str) -> None:
+    def _refuse(self, node: YamlNode, path: YamlPath, text: str) -> None:
         place = (node.line, node.column)
         self.faults.setdefault(
             place, Fault(line=node.line, column=node.column, text=text, path=path)
         )
 
 
-def _make_node(event: Any, kind: Kind, tag: str, content: Any) -> Node:
+def _make_node(event: Any, kind: NodeKind, tag: str, content: Any) -> YamlNode:
     mark = event.start_mark
-    return Node(line=mark.line + 1, column=mark.column + 1, kind=kind, tag=tag, content=content)
+    return YamlNode(line=mark.line + 1, column=mark.column + 1, kind=kind, tag=tag, content=content)
 
 
-def _make_collection(ended: _Open) -> Node:
+def _make_collection(ended: _Open) -> YamlNode:
     event, below = ended.event, ended.children
-    kind = Kind.LIST if isinstance(event, yaml.SequenceStartEvent) else Kind.MAPPING
-    pairs = zip(below[::2], below[1::2], strict=True) if kind is Kind.MAPPING else ()
-    content = below if kind is Kind.LIST else list(pairs)
+    kind = NodeKind.LIST if isinstance(event, yaml.SequenceStartEvent) else NodeKind.MAPPING
+    pairs = zip(below[::2], below[1::2], strict=True) if kind is NodeKind.MAPPING else ()
+    content = below if kind is NodeKind.LIST else list(pairs)
     node = _make_node(event, kind, kind.value if event.tag in {None, "!"} else event.tag, content)
     node.values += sum(child.values for child in below)
     node.characters = sum(child.characters for child in below)
@@ -341,9 +341,9 @@ def _make_collection(ended: _Open) -> Node:
     return node
 
 
-def _refuse_key(key: Node, own: dict[str, tuple[Node, Node]]) -> str:
+def _refuse_key(key: YamlNode, own: dict[str, tuple[YamlNode, YamlNode]]) -> str:
     """Why a mapping cannot have the key; empty if it can."""
-    if key.kind is not Kind.TEXT:
+    if key.kind is not NodeKind.TEXT:
         return "a key must be text"
     if text := _refuse_hidden(key.content):
         return f"the key {_shorten(make_printable(key.content))} {text}"

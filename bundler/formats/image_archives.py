@@ -32,7 +32,7 @@ from bundler.formats.image_manifests import (
 )
 from bundler.formats.image_references import Reference, full_name
 from bundler.formats.safe_parse import read_json
-from bundler.formats.stored_images import Layer, Place, StoredImage
+from bundler.formats.stored_images import ByteRange, Layer, StoredImage
 from bundler.formats.tar_safety import (
     BadMemberError,
     find_sparse_file,
@@ -50,7 +50,7 @@ COMPRESSIONS = {
     b"\xfd7zXZ\0": "xz",
 }
 """First bytes of a compressed layer → its media type, or the name if no runtime unpacks it."""
-Files = Mapping[str, Place]
+Files = Mapping[str, ByteRange]
 """The regular files of an archive or a directory, by normalized name."""
 
 
@@ -147,20 +147,20 @@ def list_files(path: Path) -> Files:
 def _list_directory(root: Path) -> Files:
     inside = root.resolve()
     return {
-        path.relative_to(root).as_posix(): Place(path=path, offset=0, size=path.stat().st_size)
+        path.relative_to(root).as_posix(): ByteRange(path=path, offset=0, size=path.stat().st_size)
         for path in sorted(root.rglob("*"))
         if path.is_file() and path.resolve().is_relative_to(inside)
     }
 
 
 def _list_archive(path: Path) -> Files:
-    files: dict[str, Place] = {}
+    files: dict[str, ByteRange] = {}
     links: dict[str, str] = {}
     with open_tar(path, "r:") as archive:
         for member in iter_members(archive):
             name = posixpath.normpath(member.name)
             if member.isreg():
-                files[name] = Place(path=path, offset=member.offset_data, size=member.size)
+                files[name] = ByteRange(path=path, offset=member.offset_data, size=member.size)
             elif member.issym():  # docker save writes one for a layer that occurs twice
                 links[name] = posixpath.join(posixpath.dirname(name), member.linkname)
             elif member.islnk():
@@ -226,7 +226,7 @@ def _read_oci(files: Files, entry: Mapping[str, Any], arch: str, where: str) -> 
     return StoredImage(manifest=manifest, config=config, layers=layers)
 
 
-def _find_blob(files: Files, descriptor: Descriptor, where: str) -> Place:
+def _find_blob(files: Files, descriptor: Descriptor, where: str) -> ByteRange:
     name = f"blobs/sha256/{descriptor.hexadecimal}"
     if name not in files:
         raise ArtifactError(
@@ -265,7 +265,7 @@ def _read_docker(files: Files, entry: Mapping[str, Any], where: str) -> StoredIm
     return StoredImage(manifest=manifest, config=config, layers=layers)
 
 
-def _describe_layer(place: Place, diff_id: str, where: str) -> Descriptor:
+def _describe_layer(place: ByteRange, diff_id: str, where: str) -> Descriptor:
     """A layer's descriptor; the configuration has the digest only of an uncompressed layer."""
     with place.path.open("rb") as file:
         file.seek(place.offset)
@@ -306,7 +306,7 @@ def _read_json(files: Files, name: str, where: str) -> Any:
     return read_json(_read_document(files[name], where))
 
 
-def _read_document(place: Place, where: str) -> bytes:
+def _read_document(place: ByteRange, where: str) -> bytes:
     if place.size > MAX_DOCUMENT:
         raise ArtifactError(f"{where}: has a document of more than {MAX_DOCUMENT >> 20} MiB")
     return place.read()

@@ -12,7 +12,7 @@ from bundler.formats.image_manifests import (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class ByteRange:
     """A range of bytes in a file."""
 
     path: Path
@@ -31,7 +31,7 @@ class Layer:
     """A layer and where its bytes are stored."""
 
     descriptor: Descriptor
-    place: Place
+    place: ByteRange
     is_verified: bool  # it comes from the cache, which checked its digest
 
 

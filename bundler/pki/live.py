@@ -47,7 +47,7 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class EndpointFinding:
     """The certificate that an endpoint presented, and its faults."""
 
     endpoint: Endpoint
@@ -61,7 +61,7 @@ def check_endpoint(
     cas: Mapping[str, Sequence[x509.Certificate]],
     known: Mapping[str, x509.Certificate],
     now: datetime,
-) -> Finding:
+) -> EndpointFinding:
     """Fetch the certificate of a server and check it.
 
     `cas` are the trusted CAs (more than one during a rotation) and `known` the certificates of the
@@ -70,10 +70,12 @@ def check_endpoint(
     try:
         chain = fetch_chain(endpoint.host, endpoint.port)
     except UnreachableError as error:
-        return Finding(endpoint=endpoint, certificate=None, known_as=None, faults=(error.message,))
+        return EndpointFinding(
+            endpoint=endpoint, certificate=None, known_as=None, faults=(error.message,)
+        )
     found = fingerprint(chain[0])
     known_as = next((name for name, own in known.items() if fingerprint(own) == found), None)
-    return Finding(
+    return EndpointFinding(
         endpoint=endpoint,
         certificate=chain[0],
         known_as=known_as,

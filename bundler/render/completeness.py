@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from bundler.cluster.plan import ClusterPlan, NodePlan, pulled_images_of
 from bundler.cluster.schema import Containerd, Role
 from bundler.errors import ArtifactError
-from bundler.formats.bounded_yaml import MANIFESTS, Kind, Node, compose_documents
+from bundler.formats.bounded_yaml import MANIFESTS, NodeKind, YamlNode, compose_documents
 from bundler.formats.image_references import parse_reference
 from bundler.render.images import list_names
 from bundler.render.tree import Tree
@@ -82,13 +82,13 @@ def _find_in_manifest(text: str) -> Iterator[ImageName]:
         yield from _walk(document)
 
 
-def _walk(node: Node) -> Iterator[ImageName]:
-    if node.kind is Kind.LIST:
+def _walk(node: YamlNode) -> Iterator[ImageName]:
+    if node.kind is NodeKind.LIST:
         for value in node.content:
             yield from _walk(value)
-    if node.kind is Kind.MAPPING:
+    if node.kind is NodeKind.MAPPING:
         for key, value in node.content:
-            if key.content == "image" and value.kind is Kind.TEXT and value.content:
+            if key.content == "image" and value.kind is NodeKind.TEXT and value.content:
                 yield value.line, value.content
             yield from _walk(value)
 

@@ -143,7 +143,8 @@ check_volumes() {
         fi
     done
     for volume in "$1".[0-9][0-9][0-9]; do
-        [ ! -f "$volume" ] || [ -n "$(digest_in "$1" "$volume")" ] || fault "warning: $volume is of another split and is not used"
+        [ ! -f "$volume" ] || [ -n "$(digest_in "$1" "$volume")" ] ||
+            fault "warning: $volume is of another split and is not used"
     done
     return "$bad"
 }

@@ -4,7 +4,8 @@
 #
 #   foreign.sh DIRECTORY RELEASE ARCHITECTURE SIZE PACKAGES BROUGHT
 #
-# PACKAGES are separated by commas, BROUGHT by spaces. Leaves DIRECTORY: disk.qcow2, vmlinuz, initrd.img, packages/*.deb.
+# PACKAGES are separated by commas, BROUGHT by spaces. Leaves DIRECTORY: disk.qcow2, vmlinuz, initrd.img,
+# packages/*.deb.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/../lab/common.sh"

@@ -1,6 +1,6 @@
 #!/bin/sh
-# The first process of a machine in user mode (tests/support/user_mode.py): mount its disk, and go on with the system on it.
-# The kernel of Debian's package has the driver of the disk, and most others, as modules.
+# The first process of a machine in user mode (tests/support/user_mode.py): mount its disk, and go on with the system on
+# it. The kernel of Debian's package has the driver of the disk, and most others, as modules.
 PATH=/bin
 mount -t devtmpfs none /dev
 mount -t proc none /proc

@@ -8,9 +8,9 @@
 #   --help           show this text
 #
 # It has the state and journal of units, installed files, kernel, network and package information, dates of
-# certificates, and generations; of etcd members and alarms; on a control-plane node also nodes, pods and events. Nothing is changed. Of
-# files with secrets only mode and size are included; in all other text, what is a key, token or password by its
-# name or its shape is redacted.
+# certificates, and generations; of etcd members and alarms; on a control-plane node also nodes, pods and events.
+# Nothing is changed. Of files with secrets only mode and size are included; in all other text, what is a key, token or
+# password by its name or its shape is redacted.
 # Exit code: 0 the tarball is written, 1 it is not, 2 wrong usage, 3 others than root can change this script.
 # DESTDIR, if set, is prepended to the paths of installed files.
 # shellcheck disable=SC2034,SC2153,SC2154 # the parts in lib/ share the variables

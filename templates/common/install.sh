@@ -220,8 +220,8 @@ check_trust "$@"
 
 for part in core/environment core/common core/https core/etcd-alarms core/resolver core/manifest core/redact \
     core/json transaction/report transaction/payload transaction/seal preflight/checks preflight/kernel preflight/host \
-    preflight/old-data preflight/firewall preflight/programs preflight/users overrides/overrides packages/packages packages/dpkg \
-    packages/rpm transaction/host-diff transaction/dry-run coordination/rollout-order coordination/keys \
+    preflight/old-data preflight/firewall preflight/programs preflight/users overrides/overrides packages/packages \
+    packages/dpkg packages/rpm transaction/host-diff transaction/dry-run coordination/rollout-order coordination/keys \
     coordination/key-stages coordination/drain transaction/files transaction/users transaction/generations \
     transaction/images transaction/units transaction/ready; do
     # shellcheck disable=SC1090 # the files of the bundle

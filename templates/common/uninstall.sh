@@ -191,7 +191,10 @@ confirm() {
 # "USER DIRECTORY" of the directories that belong to users of units.
 list_owned_directories() {
     awk -F '\t' -v users="$SERVICE_USERS" '
-        BEGIN { n = split(users, pair, " "); for (i = 1; i <= n; i++) { split(pair[i], part, ":"); name[part[2]] = part[1] } }
+        BEGIN {
+            n = split(users, pair, " ")
+            for (i = 1; i <= n; i++) { split(pair[i], part, ":"); name[part[2]] = part[1] }
+        }
         $3 == "own" { print name[$2], $4 }' "$here/lib/unit-files.tsv" 2>/dev/null
 }
 
@@ -215,8 +218,8 @@ stop_units() {
         kept="$kept; interfaces and rules that the add-on $NETWORK_ADDON made stay until this host is rebooted"
 }
 
-# The kubelet's chains, for IPv6 too, and what kube-proxy --cleanup leaves: KUBE-FIREWALL drops packets, and the canaries and
-# hints say that a kubelet is there.
+# The kubelet's chains, for IPv6 too, and what kube-proxy --cleanup leaves: KUBE-FIREWALL drops packets, and the
+# canaries and hints say that a kubelet is there.
 remove_kube_chains() {
     for program in iptables ip6tables; do
         command -v "$program" >/dev/null 2>&1 || continue
@@ -242,8 +245,8 @@ remove_forward_rules() {
 # The cgroups of pods; the kernel refuses to remove one that still has processes.
 remove_kube_cgroups() {
     systemctl -q stop kubepods.slice 2>/dev/null
-    find "$live/sys/fs/cgroup" -depth -type d \( -path '*/kubepods' -o -path '*/kubepods/*' -o -path '*/kubepods.slice' \
-        -o -path '*/kubepods.slice/*' \) -exec rmdir {} + 2>/dev/null
+    find "$live/sys/fs/cgroup" -depth -type d \( -path '*/kubepods' -o -path '*/kubepods/*' -o \
+        -path '*/kubepods.slice' -o -path '*/kubepods.slice/*' \) -exec rmdir {} + 2>/dev/null
 }
 
 # flannel's chains and routes, and the rules of older versions, which have no chains of their own.
@@ -391,7 +394,8 @@ remove_store() {
     [ ! -d "$store/modified" ] || kept="$kept; files changed by hand are kept in $store/modified"
     wipe_secrets "$store/generations"
     # the lock goes last: another script may start then
-    find "$store/" -mindepth 1 -maxdepth 1 ! -name modified ! -name packages ! -name users ! -name lock -exec rm -rf {} +
+    find "$store/" -mindepth 1 -maxdepth 1 ! -name modified ! -name packages ! -name users ! -name lock \
+        -exec rm -rf {} +
     lock_taken=no
     rm -rf "$store/lock"
     rmdir "$store" 2>/dev/null || true

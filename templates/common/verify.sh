@@ -62,7 +62,8 @@ check_place "$here"
 
 for part in core/environment core/https core/etcd-alarms core/certificates overrides/overrides transaction/images \
     coordination/keys verify/table verify/versions verify/run verify/report verify/etcd verify/control-plane \
-    verify/ports verify/workers verify/workload verify/pods verify/policy verify/add-ons verify/node verify/failover verify/cis; do
+    verify/ports verify/workers verify/workload verify/pods verify/policy verify/add-ons verify/node verify/failover \
+    verify/cis; do
     # shellcheck disable=SC1090 # the files of the bundle
     . "$here/lib/$part.sh" || exit 2
 done

@@ -411,7 +411,8 @@ start_etcd() {
 # bootstrap tokens that were used since: they wait for the API server, and correct that.
 restart_appliers() {
     # this host announces its plans again, and looks for objects of former bundles
-    rm -f "$prefix/var/lib/kube-node-labeler/plan" "$prefix/var/lib/kube-addons/plan" "$prefix/var/lib/kube-apply/cleaned"
+    rm -f "$prefix/var/lib/kube-node-labeler/plan" "$prefix/var/lib/kube-addons/plan" \
+        "$prefix/var/lib/kube-apply/cleaned"
     for unit in kube-apply.service kube-csr-approver.service kube-addons.service; do
         if systemctl -q is-active "$unit" 2>/dev/null; then systemctl --no-block restart "$unit"; fi
     done

@@ -10,14 +10,14 @@ from support.known_addons import HEAD, IDS, RELEASES, find_sources, list_ends, m
 
 from bundler.cache.store import Cache
 from bundler.cluster.addons.proof import Proof
-from bundler.cluster.known_addons import KnownAddon, Release, list_images
+from bundler.cluster.known_addons import AddonRelease, KnownAddon, list_images
 from bundler.project import Inputs, load
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("known", "release"), RELEASES, ids=IDS)
 def test_a_known_add_on_is_accepted_with_the_images_of_the_table(
-    tmp_path: Path, known: KnownAddon, release: Release
+    tmp_path: Path, known: KnownAddon, release: AddonRelease
 ) -> None:
     sources = find_sources(known, release)
     if platform.machine() != "x86_64":

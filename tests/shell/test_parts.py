@@ -15,6 +15,10 @@ from support.shell_parts import (
     read_variables,
 )
 
+from bundler import resources
+
+COLUMNS = 120
+IS_SCRIPT = re.compile(r"\.(sh|awk)(\.j2)?$|\.gotemplate$")
 PARTS = [
     pytest.param(path, id=path.relative_to(TEMPLATES).as_posix().replace("/lib/", "-"))
     for path in list_parts()
@@ -89,3 +93,18 @@ def test_no_function_returns_without_a_status() -> None:
         for match in bare.finditer(path.read_text())
     ]
     assert found == []
+
+
+def test_no_line_of_a_script_is_longer_than_120_columns() -> None:
+    folders = (TEMPLATES, Path(resources.__file__).parent)
+    scripts = [
+        path for folder in folders for path in folder.rglob("*") if IS_SCRIPT.search(path.name)
+    ]
+    assert len(scripts) > 100
+    found = [
+        f"{path}:{number}"
+        for path in scripts
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if len(line) > COLUMNS
+    ]
+    assert not found

@@ -369,7 +369,7 @@ def test_etcd_with_flannels_data_in_its_v2_api_does_not_go_to_a_minor_without_it
         sh, tmp_path, "check_upgrade", etcd="3.5.33", more=f"{NEWER_ETCD}\n"
         f"echo \"FEATURES='{features}'\" >>{tmp_path}/root/opt/k8s/bundle/node.env",
     )  # fmt: skip
-    refused = "FAILURE etcd-upgrade: etcd has flannel's subnets in its v2 API, and 3.6.5 does not start with such data"
+    refused = "FAILURE etcd-upgrade: flannel's subnets are in etcd's v2 API, with which 3.6.5 does not start"
     assert (refused in found) == is_refused
 
 

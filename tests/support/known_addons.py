@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from bundler.cluster.components import MINORS
-from bundler.cluster.known_addons import KnownAddon, Release, list_known, make_keys
+from bundler.cluster.known_addons import AddonRelease, KnownAddon, list_known, make_keys
 from support.paths import EXAMPLES
 
 VARIABLE = "BUNDLER_KNOWN_ADDONS"
@@ -28,12 +28,12 @@ RELEASES = [(known, release) for known in list_known() for release in known.rele
 IDS = [f"{known.name}-{release.version}" for known, release in RELEASES]
 
 
-def list_ends(release: Release) -> list[str]:
+def list_ends(release: AddonRelease) -> list[str]:
     """The oldest and the newest minor that bundler knows and the add-on's project supports."""
     return list(dict.fromkeys((release.list_minors()[0], release.list_minors()[-1])))
 
 
-def find_sources(known: KnownAddon, release: Release) -> dict[str, Path]:
+def find_sources(known: KnownAddon, release: AddonRelease) -> dict[str, Path]:
     """Add-on → its chart or manifests; the test is skipped if one is not there."""
     folder = Path(os.environ.get(VARIABLE, "/nonexistent"))
     found = {}
@@ -50,7 +50,7 @@ def find_sources(known: KnownAddon, release: Release) -> dict[str, Path]:
 
 
 def make_text(
-    known: KnownAddon, release: Release, minor: str, sources: dict[str, Path] | None = None
+    known: KnownAddon, release: AddonRelease, minor: str, sources: dict[str, Path] | None = None
 ) -> str:
     """A cluster.yaml with a release; with `sources` its files come from there."""
     keys: dict[str, Any] = make_keys(known, release)

@@ -1,11 +1,13 @@
-"""Prose is plain English: literary and private words are rare in every top-level folder.
+"""Prose is plain English: literary and private words are rare, and a word has one meaning.
 
 The words are in docs/development/words.tsv; docs/development/style.md says how to write.
 """
 
+import ast
 import csv
 import re
 import subprocess
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -80,3 +82,13 @@ def test_the_word_list_finds_words_and_leaves_others() -> None:
     pattern = load_pattern()
     assert pattern.findall("mend it, then nobody is believed") == ["mend", "believed"]
     assert pattern.findall("amend the lock; a foreign key; repair it") == []
+
+
+def test_a_name_of_a_class_has_one_meaning() -> None:
+    modules = defaultdict(list)
+    for path in sorted((PROJECT / "bundler").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                modules[node.name].append(path.relative_to(PROJECT).as_posix())
+    assert len(modules) > 200
+    assert {name: paths for name, paths in modules.items() if len(paths) > 1} == {}

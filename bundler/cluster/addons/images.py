@@ -42,7 +42,7 @@ ROLES_THAT_CREATE = frozenset(("cluster-admin", "admin", "edit"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class FoundImage:
     """One text that is an image, or looks like one."""
 
     text: str
@@ -59,7 +59,7 @@ class Found:
         return f"{self.object.locate(self.path)} {self.object.title}{f' {shown}' if shown else ''}"
 
 
-def find_images(objects: Sequence[Object]) -> Iterator[Found]:
+def find_images(objects: Sequence[Object]) -> Iterator[FoundImage]:
     """Yield every image, and everything that looks like one, in the order of the objects."""
     creators = _find_creators(objects)
     for each in objects:
@@ -67,7 +67,7 @@ def find_images(objects: Sequence[Object]) -> Iterator[Found]:
         if each.kind in POD_SPECS and group_of(each.api) in list_builtin_groups():
             yield from _find_in_pods(each)
             if role := creators.get((each.namespace, _find_account(each))):
-                yield Found(
+                yield FoundImage(
                     text=each.title, object=each, path=(), is_certain=False, is_reference=False,
                     why=f"{role} lets it start pods, with images that no manifest names",
                 )  # fmt: skip
@@ -101,48 +101,48 @@ def list_image_volumes(each: Object) -> Iterator[tuple[YamlPath, dict[str, Any]]
             yield (*path, "volumes", index, "image"), volume["image"]
 
 
-def _find_in_pods(each: Object) -> Iterator[Found]:
+def _find_in_pods(each: Object) -> Iterator[FoundImage]:
     for where, container in list_containers(each):
         if isinstance(image := container.get("image"), str):
-            yield Found(text=image, object=each, path=(*where, "image"), why="container")
+            yield FoundImage(text=image, object=each, path=(*where, "image"), why="container")
         yield from _find_in_environment(each, where, container)
         for key in ("command", "args"):
             for index, word in enumerate(_as_list(container.get(key))):
                 yield from _find_in_argument(each, str(word), (*where, key, index))
     for where, image in list_image_volumes(each):
         if isinstance(text := image.get("reference"), str):
-            yield Found(text=text, object=each, path=(*where, "reference"), why="image volume")
+            yield FoundImage(text=text, object=each, path=(*where, "reference"), why="image volume")
 
 
 def _find_in_environment(
     each: Object, where: YamlPath, container: Mapping[str, Any]
-) -> Iterator[Found]:
+) -> Iterator[FoundImage]:
     for index, variable in enumerate(_as_list(container.get("env"))):
         if not isinstance(variable, dict) or not isinstance(value := variable.get("value"), str):
             continue
         path = (*where, "env", index, "value")
         if NAMES_VARIABLE.fullmatch(str(variable.get("name"))) and is_complete(value):
-            yield Found(text=value, object=each, path=path, why="variable")
+            yield FoundImage(text=value, object=each, path=path, why="variable")
         else:
             yield from _scan(each, value, path)
 
 
-def _find_in_argument(each: Object, word: str, path: YamlPath) -> Iterator[Found]:
+def _find_in_argument(each: Object, word: str, path: YamlPath) -> Iterator[FoundImage]:
     if (option := OPTION.fullmatch(word)) and is_complete(option[1]):
-        yield Found(text=option[1], object=each, path=path, why="argument")
+        yield FoundImage(text=option[1], object=each, path=path, why="argument")
     else:
         yield from _scan(each, word, path)
 
 
-def _find_in_resource(each: Object, value: Any, path: YamlPath) -> Iterator[Found]:
+def _find_in_resource(each: Object, value: Any, path: YamlPath) -> Iterator[FoundImage]:
     """The images of a custom resource: by the names of its keys, and in its texts."""
     if isinstance(value, dict):
         yield from _find_split(each, value, path)
         for key, item in value.items():
             if isinstance(item, str) and NAMES_IMAGE.fullmatch(key) and is_complete(item):
-                yield Found(text=item, object=each, path=(*path, key), why="custom resource")
+                yield FoundImage(text=item, object=each, path=(*path, key), why="custom resource")
             elif isinstance(item, str) and key == "image" and is_reference(item):
-                yield Found(
+                yield FoundImage(
                     text=item, object=each, path=(*path, key), why="custom resource",
                     is_certain=False,
                 )  # fmt: skip
@@ -155,17 +155,17 @@ def _find_in_resource(each: Object, value: Any, path: YamlPath) -> Iterator[Foun
         yield from _scan(each, value, path)
 
 
-def _find_split(each: Object, value: Mapping[str, Any], path: YamlPath) -> Iterator[Found]:
+def _find_split(each: Object, value: Mapping[str, Any], path: YamlPath) -> Iterator[FoundImage]:
     """An image in parts: `{repository: …, tag: …}`, with or without `registry`."""
     repository, tag = value.get("repository", value.get("image")), value.get("tag")
     if isinstance(repository, str) and isinstance(tag, str | int | float) and tag != "":
         registry = value.get("registry")
         whole = f"{registry}/{repository}:{tag}" if registry else f"{repository}:{tag}"
         if is_complete(whole):
-            yield Found(text=whole, object=each, path=(*path, "tag"), why="custom resource")
+            yield FoundImage(text=whole, object=each, path=(*path, "tag"), why="custom resource")
 
 
-def _find_in_texts(each: Object, value: Any, path: YamlPath) -> Iterator[Found]:
+def _find_in_texts(each: Object, value: Any, path: YamlPath) -> Iterator[FoundImage]:
     if isinstance(value, dict):
         for key, item in value.items():
             if key not in PROSE and not (not path and key == "metadata"):
@@ -177,19 +177,19 @@ def _find_in_texts(each: Object, value: Any, path: YamlPath) -> Iterator[Found]:
         yield from _scan(each, value, path)
 
 
-def _scan(each: Object, text: str, path: YamlPath) -> Iterator[Found]:
+def _scan(each: Object, text: str, path: YamlPath) -> Iterator[FoundImage]:
     """What a text names: `image: NAME:TAG` is an image, `quay.io/team/tool:1.2` looks like one."""
     named = {match[1] for match in IN_TEXT.finditer(text) if is_reference(match[1])}
     for reference in sorted(named):
         is_certain = is_complete(reference)
-        yield Found(text=reference, object=each, path=path, why="text", is_certain=is_certain)
+        yield FoundImage(text=reference, object=each, path=path, why="text", is_certain=is_certain)
     for match in FULL.finditer(text):
         if match[0] not in named:
-            yield Found(text=match[0], object=each, path=path, why="text", is_certain=False)
+            yield FoundImage(text=match[0], object=each, path=path, why="text", is_certain=False)
             named.add(match[0])
 
 
-def _find_annotated(each: Object) -> Iterator[Found]:
+def _find_annotated(each: Object) -> Iterator[FoundImage]:
     annotations = each.data["metadata"].get("annotations")
     for key in ANNOTATIONS if isinstance(annotations, dict) else ():
         try:
@@ -199,7 +199,7 @@ def _find_annotated(each: Object) -> Iterator[Found]:
         for item in (i for d in documents for i in _as_list(d.data) if isinstance(i, dict)):
             if isinstance(image := item.get("image"), str):
                 path = ("metadata", "annotations", key)
-                yield Found(text=image, object=each, path=path, why="annotation")
+                yield FoundImage(text=image, object=each, path=path, why="annotation")
 
 
 def is_complete(text: str) -> bool:

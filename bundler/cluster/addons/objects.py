@@ -11,7 +11,7 @@ from bundler.cluster.values import DNS_LABEL
 from bundler.errors import ConfigError
 from bundler.formats.bounded_yaml import (
     MANIFESTS,
-    Document,
+    YamlDocument,
     YamlError,
     YamlPath,
     decode,
@@ -137,7 +137,7 @@ def read_objects(addon: str, text: Text, namespace: str | None) -> Iterator[Obje
     yield from found
 
 
-def _flatten(document: Document) -> Iterator[_Part]:
+def _flatten(document: YamlDocument) -> Iterator[_Part]:
     """The objects of a document: the items of a List are objects, and an empty one has none."""
     data = document.data
     if data is None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from bundler.cluster.addons.images import Found
+from bundler.cluster.addons.images import FoundImage
 from bundler.cluster.images import WHY_NEEDED, needed_images
 from bundler.cluster.inputs import Image
 from bundler.cluster.schema import Cluster
@@ -30,7 +30,7 @@ class ImageUse:
     proof: Proof = Proof.CARRIED
 
 
-def list_uses(cluster: Cluster, found: Sequence[Found]) -> tuple[ImageUse, ...]:
+def list_uses(cluster: Cluster, found: Sequence[FoundImage]) -> tuple[ImageUse, ...]:
     """List where each image of the cluster comes from, and what cannot be proved.
 
     `cluster` has every image that bundles carry.
@@ -56,7 +56,7 @@ def _describe_own(image: Image, needed: Mapping[str, str], of_addons: set[str]) 
     return ImageUse(name=name, addon="", place="the cluster" if name in needed else place, why=why)
 
 
-def _describe(cluster: Cluster, each: Found, carried: set[str]) -> ImageUse:
+def _describe(cluster: Cluster, each: FoundImage, carried: set[str]) -> ImageUse:
     name = full_name(each.text) if each.is_reference and _is_valid(each.text) else each.text
     proof = Proof.NOT_PROVED
     if not {each.text, name}.isdisjoint(cluster.images_not_needed):
@@ -66,7 +66,7 @@ def _describe(cluster: Cluster, each: Found, carried: set[str]) -> ImageUse:
     return ImageUse(name=name, addon=each.object.addon, place=each.place, why=each.why, proof=proof)
 
 
-def add_found(cluster: Cluster, found: Sequence[Found]) -> Cluster:
+def add_found(cluster: Cluster, found: Sequence[FoundImage]) -> Cluster:
     """The cluster plus each image of add-ons that is certain; those of cluster.yaml stay."""
     names = {full_name(image.ref) for image in cluster.images}
     added: dict[str, Image] = {}
@@ -104,7 +104,7 @@ def _is_valid(text: str) -> bool:
     return not find_fault(text)
 
 
-def check_proof(cluster: Cluster, found: Sequence[Found]) -> Iterator[tuple[str, str]]:
+def check_proof(cluster: Cluster, found: Sequence[FoundImage]) -> Iterator[tuple[str, str]]:
     """Add-on and text of each image that cannot be carried, and of what cannot be proved."""
     carried = {full_name(image.ref): image.ref for image in cluster.images}
     told: set[str] = set()
@@ -127,7 +127,7 @@ def _find_other_digest(text: str, carried: Mapping[str, str]) -> str:
     return ""
 
 
-def _explain(each: Found) -> str:
+def _explain(each: FoundImage) -> str:
     if not each.is_reference:
         return (
             f"{each.why}: bundler cannot prove that all of them are carried. Add those that it"
@@ -144,7 +144,7 @@ def _explain(each: Found) -> str:
     )
 
 
-def list_stale(cluster: Cluster, found: Sequence[Found]) -> Iterator[tuple[int, str]]:
+def list_stale(cluster: Cluster, found: Sequence[FoundImage]) -> Iterator[tuple[int, str]]:
     """Yield index and text of each acknowledgement that no add-on needs."""
     known = {each.text for each in found}
     known |= {full_name(each.text) for each in found if each.is_reference and _is_valid(each.text)}

@@ -22,7 +22,7 @@ from bundler.cluster.addons.checks import (
     check_own,
 )
 from bundler.cluster.addons.hooks import sort_out_hooks
-from bundler.cluster.addons.images import Found, find_images
+from bundler.cluster.addons.images import FoundImage, find_images
 from bundler.cluster.addons.manifests import Render, read_manifests, show_file
 from bundler.cluster.addons.objects import Object, find_scopes, is_namespaced, read_objects
 from bundler.cluster.addons.planned import (
@@ -51,14 +51,14 @@ class ReadAddons:
     """The objects of all add-ons, the images in them, and what is wrong."""
 
     objects: tuple[Object, ...] = ()
-    found: tuple[Found, ...] = ()
+    found: tuple[FoundImage, ...] = ()
     problems: tuple[Problem, ...] = ()
     digests: Mapping[str, str] = field(default_factory=dict)  # file → SHA-256; none with Secrets
     sources: Mapping[str, tuple[AddonSource, ...]] = field(default_factory=dict)  # by add-on
 
 
 @dataclass(slots=True, kw_only=True)
-class _Reading:
+class _AddonReading:
     """What has been read of one add-on."""
 
     objects: list[Object] = field(default_factory=list)
@@ -92,9 +92,9 @@ def read_addons(
     problems = list(check_names(cluster))
     cluster = put_network_first(cluster)
     index = _number(cluster)
-    readings: dict[str, _Reading] = {}
+    readings: dict[str, _AddonReading] = {}
     for addon in sort_addons(cluster.addons):  # a chart may use what those that it needs define
-        reading = readings[addon.name] = _Reading()
+        reading = readings[addon.name] = _AddonReading()
         where = ("addons", index[addon.name])
         if addon.chart:
             defined = [o for name in _list_needed(addon, cluster) for o in readings[name].objects]
@@ -140,7 +140,12 @@ def _list_needed(addon: Addon, cluster: Cluster) -> list[str]:
 
 
 def _read_files(
-    reading: _Reading, addon: Addon, cluster: Cluster, render: Render, base: Path, where: YamlPath
+    reading: _AddonReading,
+    addon: Addon,
+    cluster: Cluster,
+    render: Render,
+    base: Path,
+    where: YamlPath,
 ) -> None:
     if not addon.manifests:
         raise TypeError(f"{addon.name} is a chart")
@@ -158,7 +163,7 @@ def _read_files(
 
 
 def _read_chart(
-    reading: _Reading, addon: Addon, cluster: Cluster, charts: RenderChart | None, base: Path,
+    reading: _AddonReading, addon: Addon, cluster: Cluster, charts: RenderChart | None, base: Path,
     defined: Sequence[Object], where: YamlPath,
 ) -> None:  # fmt: skip
     values: list[Values] = []
@@ -189,7 +194,7 @@ def _read_chart(
 
 
 def _record_chart(
-    reading: _Reading, addon: Addon, chart: RenderedChart, values: Sequence[Values], base: Path
+    reading: _AddonReading, addon: Addon, chart: RenderedChart, values: Sequence[Values], base: Path
 ) -> None:
     """Record the digests of a chart, of its values, and of what Helm made of them.
 
@@ -231,7 +236,7 @@ def _set_scopes(cluster: Cluster, raw: Sequence[Object]) -> tuple[Object, ...]:
 
 
 def _check(
-    cluster: Cluster, objects: tuple[Object, ...], found: tuple[Found, ...]
+    cluster: Cluster, objects: tuple[Object, ...], found: tuple[FoundImage, ...]
 ) -> Iterator[Problem]:
     minor = minor_of(cluster.kubernetes.version)
     made = {namespace for _, namespace in list_made_namespaces(cluster, objects)}

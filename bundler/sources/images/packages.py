@@ -23,7 +23,7 @@ from bundler.formats.image_packages import (
     merge_layers,
     read_packages,
 )
-from bundler.formats.stored_images import Layer, Place, StoredImage
+from bundler.formats.stored_images import ByteRange, Layer, StoredImage
 from bundler.formats.tar_safety import BadMemberError, read_files, unpack_limit
 from bundler.private_files import read_note
 from bundler.sources.images.needed import Images
@@ -78,11 +78,11 @@ def _parse_note(path: Path) -> Files | None:
 
 
 @contextmanager
-def _open(place: Place, media_type: str) -> Iterator[IO[bytes]]:
+def _open(place: ByteRange, media_type: str) -> Iterator[IO[bytes]]:
     """The content of a layer, which ends where the layer does."""
     with place.path.open("rb") as file:
         file.seek(place.offset)
-        part = io.BufferedReader(_Part(file, place.size), CHUNK)
+        part = io.BufferedReader(_ImagePart(file, place.size), CHUNK)
         if media_type in GZIP_LAYERS:
             with gzip.GzipFile(fileobj=part) as unzipped:
                 yield cast("IO[bytes]", unzipped)
@@ -94,7 +94,7 @@ def _open(place: Place, media_type: str) -> Iterator[IO[bytes]]:
             yield part
 
 
-class _Part(io.RawIOBase):
+class _ImagePart(io.RawIOBase):
     """The next `size` bytes of a file."""
 
     def __init__(self, file: IO[bytes], size: int) -> None:

@@ -25,7 +25,7 @@ from bundler.formats.image_manifests import (
     parse_manifest,
 )
 from bundler.formats.image_references import Reference
-from bundler.formats.stored_images import Layer, Place, StoredImage
+from bundler.formats.stored_images import ByteRange, Layer, StoredImage
 from bundler.sources.download import FetchOptions
 from bundler.sources.fetch import (
     run_jobs,
@@ -34,7 +34,7 @@ from bundler.sources.fetch import (
 from bundler.sources.images.options import RegistryOptions
 from bundler.sources.images.registry import (
     ALGORITHM,
-    Document,
+    RegistryDocument,
     Repository,
     check_digest,
     ensure_repository_blob,
@@ -201,7 +201,7 @@ def not_in_cache(wanted: WantedImage) -> ArtifactError:
     )
 
 
-def _check_document(served: Document, name: str, where: str) -> None:
+def _check_document(served: RegistryDocument, name: str, where: str) -> None:
     """Check that a document has the stated digest and is an image manifest or index."""
     check_digest(served, name, where)
     try:
@@ -275,8 +275,8 @@ def _assemble(wanted: WantedImage, served: str, manifest: ImageManifest, cache: 
     return Pulled(wanted=wanted, served=served, image=image, files=files)
 
 
-def _all_of(path: Path) -> Place:
-    return Place(path=path, offset=0, size=path.stat().st_size)
+def _all_of(path: Path) -> ByteRange:
+    return ByteRange(path=path, offset=0, size=path.stat().st_size)
 
 
 def _blob_path(hexadecimal: str, cache: Cache) -> Path:

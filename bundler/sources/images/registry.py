@@ -43,7 +43,7 @@ MAX_TOKEN = 1 << 20  # bytes of the answer of a token server
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
+class RegistryDocument:
     """A document from a registry, with the media type and digest that the registry states."""
 
     content: bytes
@@ -83,7 +83,7 @@ class Repository(Session):
                 self._authorization = self._authorize(challenge)
         return super().get(url, auth=_Header(self._authorization), **words)
 
-    def read(self, path: str) -> Document:
+    def read(self, path: str) -> RegistryDocument:
         """A document: manifests/…, tags/list. Raises SourceError or RetryableError."""
         url, trail = f"{self.base}/{path}", list[str]()
         with (
@@ -92,7 +92,7 @@ class Repository(Session):
         ):
             if response.status_code != requests.codes.ok:
                 raise requests.HTTPError(response=response)
-            return Document(
+            return RegistryDocument(
                 _read_body(response, MAX_DOCUMENT),
                 response.headers.get("Content-Type", ""),
                 response.headers.get("Docker-Content-Digest", ""),
@@ -216,7 +216,7 @@ def ensure_repository_blob(
     return ensure_blob(blob, options, download)
 
 
-def check_digest(served: Document, name: str, where: str) -> str:
+def check_digest(served: RegistryDocument, name: str, where: str) -> str:
     """The digest of a document that was asked for by tag or digest.
 
     Raises ArtifactError if the name, or else the registry, states another one.

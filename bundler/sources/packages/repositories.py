@@ -10,7 +10,7 @@ from email.parser import HeaderParser
 from pathlib import Path
 
 from bundler.cluster.inputs import Packages
-from bundler.cluster.os_packages import RELEASES, Release
+from bundler.cluster.os_packages import RELEASES, OsRelease
 from bundler.errors import ArtifactError
 
 KEYRINGS = Path("/usr/share/keyrings")
@@ -81,7 +81,7 @@ def find_repositories(
     return AptRepositories(sources=sources, keyring=keyring, is_own=is_own, frozen=packages.frozen)
 
 
-def _from_mirrors(packages: Packages, release: Release) -> Iterator[PackageSource]:
+def _from_mirrors(packages: Packages, release: OsRelease) -> Iterator[PackageSource]:
     for mirror in packages.mirror:
         uri, *suites = mirror.split()
         yield PackageSource(
@@ -92,7 +92,7 @@ def _from_mirrors(packages: Packages, release: Release) -> Iterator[PackageSourc
 
 
 def _from_builder(
-    packages: Packages, release: Release, apt: Path, os_release: Path
+    packages: Packages, release: OsRelease, apt: Path, os_release: Path
 ) -> Iterator[PackageSource]:
     """The builder's own sources, with the suites of the target release instead of the builder's.
 

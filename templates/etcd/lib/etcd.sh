@@ -32,8 +32,8 @@ view() {
             s/.*"id":\([0-9]*\).*"peerURLs":\["\([^"]*\)".*"clientURLs":\["\([^"]*\)".*/\1 \2 \3/p'
 }
 
-# has_quorum CLIENT-URL: a read needs a quorum. Returns 0 if it has one, 1 if it has none or nobody answers, and 2 if the
-# member answers and cannot be read: then nobody knows, and `unread` says why.
+# has_quorum CLIENT-URL: a read needs a quorum. Returns 0 if it has one, 1 if it has none or nobody answers, and 2 if
+# the member answers and cannot be read: then nobody knows, and `unread` says why.
 has_quorum() {
     # etcdctl comes second, because it waits for its whole time limit if no member is there
     etcd_answer=$(get_from_member "$1" 2380 /members peer)
@@ -47,13 +47,14 @@ has_quorum() {
     esac
     unread=$(etcd_at "$1" get bundler/quorum --keys-only 2>&1) && return 0
     unread=$(printf '%s\n' "$unread" | tail -n 1)
-    # A wrong certificate, a proxy or a missing etcdctl look like a lost quorum to etcdctl, and an alarm does to /health.
+    # A wrong certificate, a proxy or a missing etcdctl look like a lost quorum to etcdctl, and an alarm does to
+    # /health.
     ! get_from_member "$1" "${1##*:}" /metrics healthcheck-client | grep -qx 'etcd_server_has_leader 0' || return 1
     return 2
 }
 
-# get_from_member CLIENT-URL PORT PATH CERTIFICATE: the answer of https_get. A slow member must not be taken for a missing one, so
-# there is a second, longer try.
+# get_from_member CLIENT-URL PORT PATH CERTIFICATE: the answer of https_get. A slow member must not be taken for a
+# missing one, so there is a second, longer try.
 get_from_member() {
     host=${1#https://}
     etcd_pki=$prefix/etc/etcd/pki

@@ -3,8 +3,8 @@
 # sets: nothing
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # verify.sh and its parts share their variables
 
-# print_manifest_header: a registry gives an OCI manifest only to clients that ask for its type. The `_` at the end keeps
-# the line's end from command substitution.
+# print_manifest_header: a registry gives an OCI manifest only to clients that ask for its type. The `_` at the end
+# keeps the line's end from command substitution.
 print_manifest_header() {
     printf 'Accept: application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, '
     printf 'application/vnd.docker.distribution.manifest.list.v2+json, '

@@ -29,8 +29,8 @@ load_archive() {
     ctr_pods images label "$1" io.cri-containerd.pinned=pinned >/dev/null 2>&1 || true
 }
 
-# try_container DIRECTORY REFERENCE: run and remove one container of this image of the bundle, in a namespace of its own, where
-# neither the kubelet nor its pods are. With its image and cgroups nothing of it stays.
+# try_container DIRECTORY REFERENCE: run and remove one container of this image of the bundle, in a namespace of its
+# own, where neither the kubelet nor its pods are. With its image and cgroups nothing of it stays.
 try_container() {
     remove_tried_container
     tried_answer=$(write_archive "$1" | ctr_try images import - 2>&1) || {
@@ -49,7 +49,9 @@ remove_tried_container() {
     ctr_try tasks kill -s KILL try >/dev/null 2>&1 && sleep 1
     ctr_try tasks delete -f try >/dev/null 2>&1
     ctr_try containers delete try >/dev/null 2>&1
-    for tried_image in $(ctr_try images ls -q 2>/dev/null); do ctr_try images remove --sync "$tried_image"; done >/dev/null 2>&1
+    for tried_image in $(ctr_try images ls -q 2>/dev/null); do
+        ctr_try images remove --sync "$tried_image" >/dev/null 2>&1
+    done
     for tried_cgroup in /sys/fs/cgroup/bundler-try /sys/fs/cgroup/*/bundler-try; do
         [ ! -d "$tried_cgroup" ] || rmdir "$tried_cgroup" 2>/dev/null
     done

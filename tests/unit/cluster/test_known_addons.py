@@ -14,8 +14,8 @@ from bundler.cli.app import app
 from bundler.cluster.addons.proof import find_fault
 from bundler.cluster.components import MINORS, key_of
 from bundler.cluster.known_addons import (
+    AddonRelease,
     KnownAddon,
-    Release,
     list_images,
     list_known,
     write_snippet,
@@ -36,7 +36,7 @@ def run(*arguments: str) -> str:
 
 @pytest.mark.parametrize(("known", "release"), RELEASES, ids=IDS)
 def test_what_is_printed_is_a_valid_cluster_yaml_for_each_end(
-    tmp_path: Path, known: KnownAddon, release: Release
+    tmp_path: Path, known: KnownAddon, release: AddonRelease
 ) -> None:
     path = tmp_path / "cluster.yaml"
     for minor in list_ends(release):

@@ -25,7 +25,7 @@ from bundler.formats.image_packages import (
     merge_layers,
     read_packages,
 )
-from bundler.formats.stored_images import Layer, Place, StoredImage
+from bundler.formats.stored_images import ByteRange, Layer, StoredImage
 from bundler.sources.images import packages as reader
 from bundler.sources.images.packages import list_image_packages
 
@@ -150,7 +150,7 @@ def make_image(path: Path, content: bytes, media_type: str = OCI_LAYER) -> Store
     config = json.dumps({"architecture": "amd64", "rootfs": {"diff_ids": []}}).encode()
     layer = Layer(
         descriptor=descriptor,
-        place=Place(path=path, offset=6, size=len(content)),
+        place=ByteRange(path=path, offset=6, size=len(content)),
         is_verified=False,
     )
     return StoredImage(

@@ -32,7 +32,7 @@ from bundler.cluster.plan import make_plan
 from bundler.errors import ArtifactError, ConfigError
 from bundler.formats.image_archives import open_image
 from bundler.formats.image_references import full_name, parse_reference
-from bundler.formats.stored_images import Place
+from bundler.formats.stored_images import ByteRange
 from bundler.render.completeness import check_images_complete
 from bundler.render.tree import File, Tree
 from bundler.sources.payloads import ensure_layers
@@ -223,10 +223,10 @@ def test_an_archive_on_bad_media_is_reported(
     members = [("c.json", MadeImage([layer]).config), ("l.tar", layer), saved(["l.tar"], b"")]
     path = write_tar(tmp_path / "x.tar", members)
 
-    def fail(_: Place) -> bytes:
+    def fail(_: ByteRange) -> bytes:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(Place, "read", fail)
+    monkeypatch.setattr(ByteRange, "read", fail)
     with pytest.raises(ArtifactError, match=r"x\.tar: Input/output error"):
         open_image(path, NGINX, "amd64")
 

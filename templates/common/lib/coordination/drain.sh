@@ -29,8 +29,8 @@ kube() {
 }
 
 # list_nodes [NAME...]: "name|unschedulable|ticket|Ready|cordoned" of those of these nodes that exist; without names
-# of the planned workers, which a node may read (bundler:planned-nodes). Control planes of earlier bundles let nodes list all
-# Nodes, and from Kubernetes 1.32 on not read one by its name.
+# of the planned workers, which a node may read (bundler:planned-nodes). Control planes of earlier bundles let nodes
+# list all Nodes, and from Kubernetes 1.32 on not read one by its name.
 list_nodes() {
     # shellcheck disable=SC2046 # a list of names
     [ $# -gt 0 ] || set -- $(planned_workers)

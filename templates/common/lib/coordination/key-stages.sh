@@ -1,6 +1,7 @@
 # Whether this bundle's keys go with those that the API servers have: see keys.sh. A key must be known everywhere before
 # anything is signed or written with it, and nothing may need it when it goes.
-# needs: here loaded_accepted loaded_reads loaded_reason loaded_signs loaded_since loaded_start loaded_writes prefix work
+# needs: here loaded_accepted loaded_reads loaded_reason loaded_signs loaded_since loaded_start loaded_writes prefix
+# needs: work
 # sets: nothing
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
 

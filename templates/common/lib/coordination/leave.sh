@@ -20,8 +20,8 @@ etcdctl_at_others() {
         --cert=/etc/etcd/pki/healthcheck-client.crt --key=/etc/etcd/pki/healthcheck-client.key "$@"
 }
 
-# Sets member: the member ID, from a line like "8e9e05c52164694d, started, master1, https://…:2380, https://…:2379, false";
-# nothing if this host is not listed (any more). Returns 1 if the list cannot be read.
+# Sets member: the member ID, from a line like "8e9e05c52164694d, started, master1, https://…:2380, https://…:2379,
+# false"; nothing if this host is not listed (any more). Returns 1 if the list cannot be read.
 read_own_member() {
     member=''
     etcdctl_at_others member list >"$work/members" 2>"$work/answer" || return 1
@@ -58,7 +58,8 @@ describe_node() {
 
 # kube-node-remover would refuse for the same reason.
 check_marks() {
-    marks=$(awk -v planned="$PLANNED_TAINTS $PLANNED_LABELS" -f "$here/lib/coordination/node-marks.awk" "$work/node" | cut -f 5)
+    marks=$(awk -v planned="$PLANNED_TAINTS $PLANNED_LABELS" -f "$here/lib/coordination/node-marks.awk" "$work/node" |
+        cut -f 5)
     case $marks in
         '' | -) ;;
         *)
@@ -130,4 +131,6 @@ leave_api() {
 is_node_gone() { describe_node >"$work/node" 2>"$work/answer" && [ ! -s "$work/node" ]; }
 
 # warn_of_node WHAT: the host goes on without --leave's last step, which an administrator can do without it.
-warn_of_node() { warn "$1; when this host is uninstalled, run /opt/k8s/libexec/forget-node.sh $NODE on a control plane"; }
+warn_of_node() {
+    warn "$1; when this host is uninstalled, run /opt/k8s/libexec/forget-node.sh $NODE on a control plane"
+}

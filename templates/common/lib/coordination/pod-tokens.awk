@@ -1,6 +1,6 @@
-# "NAMESPACE/NAME START SECONDS" of pods and their tokens → a line if one may hold a token from before `since`, else exit
-# code 1. `time` is `since` as the API writes it. Kubelets renew a token when 80 % of its time is over, and after a day at
-# the latest; three minutes later the pod has it.
+# "NAMESPACE/NAME START SECONDS" of pods and their tokens → a line if one may hold a token from before `since`, else
+# exit code 1. `time` is `since` as the API writes it. Kubelets renew a token when 80 % of its time is over, and after a
+# day at the latest; three minutes later the pod has it.
 $2 == "-" || $2 > time { next }
 {
     age = $3 * 0.8

@@ -26,13 +26,13 @@ check_upgrade() {
 check_etcd_patch() {
     if [ "$(minor "${1:-0.9}")" -lt 6 ] && [ "$(minor "${ETCD_VERSION:-0.0}")" -ge 6 ] &&
         has_word "$(installed_field FEATURES)" flannel-etcd; then
-        add_failure etcd-upgrade "etcd has flannel's subnets in its v2 API, and $ETCD_VERSION does not start with such data" \
+        add_failure etcd-upgrade "flannel's subnets are in etcd's v2 API, with which $ETCD_VERSION does not start" \
             "install network.flannel.store kubernetes with etcd $1 first, and remove the data as etcd's guide says: \
 https://etcd.io/docs/v3.6/upgrades/upgrade_3_6/"
     fi
     is_too_old_for_step "$1" || return 0
     add_failure etcd-upgrade "this host has etcd $1, and $ETCD_VERSION can only follow $ETCD_STEP_FROM or later" \
-        "set etcd.version to the newest ${ETCD_STEP_FROM%.*}, build it, and install it on every member before this bundle"
+        "set etcd.version to the newest ${ETCD_STEP_FROM%.*}, build it, and install it on every member first"
 }
 
 # is_too_old_for_step VERSION: of a minor before that of this bundle's etcd, and older than what that needs.
@@ -210,8 +210,8 @@ find_older_etcd() {
             # without a new version of etcd there is no order that could be wrong
             former_etcd=$(installed_field CLUSTER_ETCD_VERSION)
             is_older "${former_etcd:-$CLUSTER_ETCD_VERSION}" "$CLUSTER_ETCD_VERSION" || continue
-            echo "etcd on ${planned%%|*} does not answer, so its version is unknown, and $CLUSTER_ETCD_VERSION is needed:" \
-                "repair it, or install it, before control planes"
+            echo "etcd on ${planned%%|*} does not answer, so its version is unknown, and" \
+                "$CLUSTER_ETCD_VERSION is needed: repair it, or install it, before control planes"
             return 0
         fi
         is_older "$version" "$CLUSTER_ETCD_VERSION" || continue
@@ -282,7 +282,8 @@ find_kubelet_obstacle() {
     while read -r name version server; do
         ! has_word "$combined" "$name" || continue
         if [ "$version" = - ]; then
-            echo "the API server of $name does not answer, so its version is unknown, and may be older than this kubelet"
+            echo "the API server of $name does not answer, so its version is unknown, and may be older than this" \
+                "kubelet"
             return 0
         elif [ "$(minor "$version")" -lt "$(minor "$KUBERNETES_VERSION")" ]; then
             echo "the API server of $name has version $version, older than this kubelet:" \
@@ -297,8 +298,8 @@ find_kubelet_obstacle() {
     return 1
 }
 
-# Seconds since the start of the API server at that address; nothing if it does not say. Its certificate for this name is
-# made at the start, and its subject has the time (k8s.io/client-go, util/cert).
+# Seconds since the start of the API server at that address; nothing if it does not say. Its certificate for this name
+# is made at the start, and its subject has the time (k8s.io/client-go, util/cert).
 api_server_age() {
     api_server_start=$(timeout 10 openssl s_client -connect "$1:$API_PORT" -servername apiserver-loopback-client \
         </dev/null 2>/dev/null | openssl x509 -noout -subject 2>/dev/null |

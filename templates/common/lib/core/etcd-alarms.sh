@@ -31,9 +31,9 @@ list_etcd_alarms() {
 # has_only_nospace ENDPOINTS: NOSPACE is on, and no other alarm. False if no member says.
 has_only_nospace() { [ "$(list_etcd_alarms "$1")" = NOSPACE ]; }
 
-# is_etcd_serving ENDPOINT CA CERT KEY: whether the member answers reads with a quorum, NOSPACE or not. Sets etcd_reason.
-# exclude= came with 3.4.16, leaves one member's alarm out only, and without an alarm etcd logs a warning: so it is asked
-# second, and then etcdctl, where this host has it.
+# is_etcd_serving ENDPOINT CA CERT KEY: whether the member answers reads with a quorum, NOSPACE or not. Sets
+# etcd_reason. exclude= came with 3.4.16, leaves one member's alarm out only, and without an alarm etcd logs a warning:
+# so it is asked second, and then etcdctl, where this host has it.
 is_etcd_serving() {
     etcd_member=${1#https://}
     for etcd_path in /health '/health?exclude=NOSPACE'; do

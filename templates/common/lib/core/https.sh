@@ -75,7 +75,9 @@ https_split() {
     case $https_line in HTTP/*) ;; *) return 1 ;; esac
     https_line=${https_line#* }
     printf '%s\n' "${https_line%% *}"
-    while IFS= read -r https_line && [ "$https_line" != "$https_end" ]; do printf '%s\n' "${https_line%"$https_end"}"; done
+    while IFS= read -r https_line && [ "$https_line" != "$https_end" ]; do
+        printf '%s\n' "${https_line%"$https_end"}"
+    done
     cat >"$1" || return 2
 }
 

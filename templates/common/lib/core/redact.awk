@@ -98,7 +98,9 @@ function is_entry(line, indent,    text, key, value) {
 }
 
 # A name, and what is between it and its value.
-function match_name(text) { return match(text, /[A-Za-z_][A-Za-z0-9_.-]*\\*["']?[ \t]*(=>|:=|[:=>,])?[ \t]*([!&][A-Za-z!][^ \t]*[ \t]+)?/) }
+function match_name(text) {
+    return match(text, /[A-Za-z_][A-Za-z0-9_.-]*\\*["']?[ \t]*(=>|:=|[:=>,])?[ \t]*([!&][A-Za-z!][^ \t]*[ \t]+)?/)
+}
 
 function is_line_start(text) { return text ~ /^[ \t]*(- +)*((export|set|setenv|ENV|declare -x) +)?["']?$/ }
 

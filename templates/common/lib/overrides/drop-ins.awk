@@ -22,8 +22,8 @@ function read_settings(path,   line, key, list, had) {
         key = line
         sub(/[ \t]*=.*/, "", key)
         sub(/^[ \t]+/, "", key)
-        if (key !~ /^(Exec[A-Za-z]+|Type|User|Group|DynamicUser|Root[A-Za-z]+|Environment|EnvironmentFile|UnsetEnvironment)$/)
-            continue
+        if (key !~ /^(Exec[A-Za-z]+|Type|User|Group|DynamicUser|Root[A-Za-z]+)$/ &&
+            key !~ /^(Environment|EnvironmentFile|UnsetEnvironment)$/) continue
         if (line ~ /=/ && !(key in had)) list = list (list == "" ? "" : ", ") key
         had[key] = 1
     }

@@ -1,5 +1,5 @@
-# What wins over the bundle's files on a host, now or at the next boot: later sysctl files, drop-ins of units, an earlier CNI
-# file, modules that may not be loaded, systemd's defaults.
+# What wins over the bundle's files on a host, now or at the next boot: later sysctl files, drop-ins of units, an
+# earlier CNI file, modules that may not be loaded, systemd's defaults.
 # needs: here
 # sets: nothing
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
@@ -21,7 +21,8 @@ list_overrides() {
 # print_override LEVEL WHAT FIX
 print_override() { printf '%s\t%s\t%s\n' "$@"; }
 
-# list_conf_files ROOT FOLDER: "name path" of the files that systemd reads, in its order; of one name the first place wins.
+# list_conf_files ROOT FOLDER: "name path" of the files that systemd reads, in its order; of one name the first place
+# wins.
 list_conf_files() {
     for conf_place in $CONF_PLACES; do
         for conf_file in "$1/$conf_place/$2"/*.conf; do
@@ -36,8 +37,8 @@ list_daemon_files() {
     list_conf_files "$1" "systemd/$2.conf.d"
 }
 
-# At boot systemd-sysctl reads sysctl.d; Debian and others link sysctl.conf to its end, and `sysctl --system` reads it last.
-# ufw sets its own file later.
+# At boot systemd-sysctl reads sysctl.d; Debian and others link sysctl.conf to its end, and `sysctl --system` reads it
+# last. ufw sets its own file later.
 list_sysctl_overrides() {
     {
         {
@@ -94,7 +95,7 @@ list_default_overrides() {
     list_daemon_files "$1" system | while IFS='	' read -r name path; do
         ! grep -q '^[[:space:]]*DefaultEnvironment[[:space:]]*=[[:space:]]*[^[:space:]]' "$path" 2>/dev/null ||
             print_override advice "${path#"$1"} sets variables for every unit (DefaultEnvironment)" \
-                "set them in drop-ins of the units that need them; with a proxy, NO_PROXY must have the cluster's addresses"
+                "set them in drop-ins of the units that need them, with the cluster's addresses in NO_PROXY"
     done
 }
 
@@ -119,13 +120,14 @@ list_cni_overrides() {
         "mv /etc/cni/net.d/$first /etc/cni/net.d/$first.disabled"
 }
 
-# Before the first installation no add-on has made a network: what is there is left from something else, and a node would be
-# Ready with it.
+# Before the first installation no add-on has made a network: what is there is left from something else, and a node
+# would be Ready with it.
 list_former_networks() {
     [ ! -d "$1/opt/k8s/bundle" ] || return 0
     for network in "$1"/etc/cni/net.d/*.conf "$1"/etc/cni/net.d/*.conflist "$1"/etc/cni/net.d/*.json; do
         [ ! -e "$network" ] ||
-            print_override must "${network#"$1"} is there before $NETWORK_ADDON has made a network: pods would get that one" \
+            print_override must \
+                "${network#"$1"} is there before $NETWORK_ADDON has made a network: pods would get that one" \
                 "mv ${network#"$1"} ${network#"$1"}.disabled"
     done
 }

@@ -1,6 +1,7 @@
 # Which files set kernel settings to other values than the bundle, as systemd-sysctl applies them at boot.
 # Input: "name path", in the order of reading; the path %settings or %limits stands for the bundle's own file.
-# Variables: must and wanted (KEY=VALUE or KEY>=VALUE words, + for a space in a value), root. Output: level, what, and the fix, with tabs between.
+# Variables: must and wanted (KEY=VALUE or KEY>=VALUE words, + for a space in a value), root. Output: level, what, and
+# the fix, with tabs between.
 
 BEGIN {
     same["net.ipv4.conf.all.forwarding"] = "net.ipv4.ip_forward" # one variable of the kernel
@@ -16,8 +17,9 @@ END {
     for (i = 1; i <= count; i++) {
         key = keys[i]
         if (!(key in value) || is_enough(key, value[key])) continue
-        printf "%s\t%s sets %s = %s at the next boot, and the node needs %s\tset it to %s there, or remove the line\n", level[key],
-            substr(from[key], length(root) + 1), said[key], value[key], need[key], need[key]
+        printf "%s\t%s sets %s = %s at the next boot, and the node needs %s\t", level[key],
+            substr(from[key], length(root) + 1), said[key], value[key], need[key]
+        printf "set it to %s there, or remove the line\n", need[key]
     }
 }
 

@@ -67,9 +67,10 @@ run_preflight() {
     check_state
     check_older_state
     if ! is_staged; then
-        for preflight in root systemd targets site_files users host interface other_bundle old_data lock arch requirements cgroups \
-            packages programs commands nginx_stream apparmor ports units sysctls overrides swap clock bootstrap_token \
-            upgrade etcd_alarm cut_short turn drain time_sync firewall seccomp selinux resolver; do
+        for preflight in root systemd targets site_files users host interface other_bundle old_data lock arch \
+            requirements cgroups packages programs commands nginx_stream apparmor ports units sysctls overrides swap \
+            clock bootstrap_token upgrade etcd_alarm cut_short turn drain time_sync firewall seccomp selinux \
+            resolver; do
             "check_$preflight"
         done
     fi
@@ -122,7 +123,8 @@ check_site_files() {
     while IFS='	' read -r path owner restart reload; do
         case $path in '#'*) continue ;; esac
         [ ! -d "$prefix$path" ] || [ -L "$prefix$path" ] ||
-            add_failure site-files "$path is a directory on this host" "choose another path under \`files\`, or remove it"
+            add_failure site-files "$path is a directory on this host" \
+                "choose another path under \`files\`, or remove it"
         : >"$work/owner"
         [ "$(id -u)" -ne 0 ] || chown "$(number_owner "$owner")" "$work/owner" 2>/dev/null ||
             add_failure site-files "this host has no user or group $owner, which is to own $path" \
@@ -263,8 +265,8 @@ check_older_state() {
     installed_start=$(text_field "$prefix/opt/k8s/bundle/state.env" NOT_BEFORE)
     start=$(text_field "$here/state.env" NOT_BEFORE)
     [ "${installed_start:-0}" -gt "$start" ] || return 0
-    add_advice older-state "the newest certificate here is $(((installed_start - start + 3599) / 3600)) hours newer than \
-that of this bundle" "nothing, if an earlier build is wanted; otherwise the state on the builder was
+    add_advice older-state "the newest certificate here is $(((installed_start - start + 3599) / 3600)) hours newer \
+than that of this bundle" "nothing, if an earlier build is wanted; otherwise the state on the builder was
 restored from an older export: restore the newest one, and build again"
 }
 

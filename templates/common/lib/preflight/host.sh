@@ -88,10 +88,11 @@ check_resolver() {
     [ -n "$RESOLV_CONF" ] || return 0
     resolver=$RESOLV_CONF
     [ "$resolver" != /run/kubelet-join/resolv.conf ] || resolver=$(choose_resolver "$live")
-    fix="in cluster.yaml, extra: {kubelet: {config: {resolvConf: a file with your site's name servers}}}; then build again"
+    fix="in cluster.yaml, extra: {kubelet: {config: {resolvConf: a file with your site's name servers}}}; build again"
     if [ ! -f "$live$resolver" ]; then
         add_failure resolver "$resolver is not on this host, and without it no pod starts" "make the file, or $fix"
     elif is_loopback_only "$live$resolver"; then
-        add_advice resolver "$resolver has only this host's loopback address, which is the pod's own inside a pod" "$fix"
+        add_advice resolver \
+            "$resolver has only this host's loopback address, which is the pod's own inside a pod" "$fix"
     fi
 }

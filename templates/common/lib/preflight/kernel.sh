@@ -18,8 +18,8 @@ load_modules() {
 
 sysctl_path() { printf '%s/proc/sys/%s\n' "$live" "$(printf '%s' "$1" | tr . /)"; }
 
-# is_set SETTING: key=value, or key>=value where more is enough too. Sets `value`. A missing key is not set. In a setting, + stands
-# for the space between the words of a value; the kernel shows a tab there.
+# is_set SETTING: key=value, or key>=value where more is enough too. Sets `value`. A missing key is not set. In a
+# setting, + stands for the space between the words of a value; the kernel shows a tab there.
 is_set() {
     value=$(cat "$(sysctl_path "${1%%[>=]*}")" 2>/dev/null) || return 1
     case $1 in

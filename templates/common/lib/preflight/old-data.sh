@@ -1,4 +1,5 @@
-# Data of etcd that is on this host before the installation: of which cluster is it? uninstall.sh keeps data, and disks move.
+# Data of etcd that is on this host before the installation: of which cluster is it? uninstall.sh keeps data, and disks
+# move.
 # needs: here prefix
 # sets: nothing
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # the scripts and their parts share their variables
@@ -29,8 +30,9 @@ has_etcd_data() {
 }
 
 print_data_fix() {
-    echo "if nothing of it is needed: systemctl stop etcd; rm -r $ETCD_DATA/member${ETCD_WAL:+ $ETCD_WAL/*.wal $ETCD_WAL/wal}; else move it" \
-        "away. If it is of this cluster: --skip-preflight old-data"
+    echo "if nothing of it is needed: systemctl stop etcd;" \
+        "rm -r $ETCD_DATA/member${ETCD_WAL:+ $ETCD_WAL/*.wal $ETCD_WAL/wal}; else move it away." \
+        "If it is of this cluster: --skip-preflight old-data"
 }
 
 # After the installation: the data are of this bundle's state from now on.

@@ -9,7 +9,8 @@ check_requirements() {
         value=$(print_host_fact "$fact")
         if [ -z "$value" ]; then
             add_failure requirements "$text, and the version of this host's $fact cannot be read" "$fix"
-        elif { [ "$least" != - ] && is_older "$value" "$least"; } || { [ "$below" != - ] && ! is_older "$value" "$below"; }; then
+        elif { [ "$least" != - ] && is_older "$value" "$least"; } ||
+            { [ "$below" != - ] && ! is_older "$value" "$below"; }; then
             add_failure requirements "$text, and this host has $fact $value" "$fix"
         fi
     done <"$here/lib/requirements.tsv"
@@ -165,6 +166,6 @@ echo 'allow perm=any all : dir=$2/' >>/etc/fapolicyd/rules.d/30-bundler.rules; f
 }
 
 is_mounted_noexec() {
-    awk -v mount="$1" '{ gsub(/\\040/, " ", $2) } $2 == mount { options = "," $4 "," } END { exit options !~ /,noexec,/ }' \
-        "$live/proc/self/mounts"
+    awk -v mount="$1" '{ gsub(/\\040/, " ", $2) } $2 == mount { options = "," $4 "," }
+        END { exit options !~ /,noexec,/ }' "$live/proc/self/mounts"
 }

@@ -16,7 +16,7 @@ check_users() {
                 ;;
             taken)
                 add_failure users "$other has the number $id on this host, which is planned for the $kind $name" \
-                    "choose another one in cluster.yaml, free on all hosts: security: {user_ids: {$name: …}}; build again"
+                    "choose another in cluster.yaml, free on all hosts: security: {user_ids: {$name: …}}; build again"
                 ;;
         esac
     done <"$work/users"

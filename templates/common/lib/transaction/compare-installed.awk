@@ -1,6 +1,6 @@
-# installed ("path sha256 mode uid:gid user:group"), entries ("sha256 mode size source path") → "new|changed" and the entry,
-# for each file that is missing on this host or differs. `owner` is UID:GID of new files; `table` (site-files.tsv) names
-# other owners, by name or number.
+# installed ("path sha256 mode uid:gid user:group"), entries ("sha256 mode size source path") → "new|changed" and the
+# entry, for each file that is missing on this host or differs. `owner` is UID:GID of new files; `table`
+# (site-files.tsv) names other owners, by name or number.
 BEGIN {
     while ((getline line < table) > 0) {
         split(line, part, "\t")

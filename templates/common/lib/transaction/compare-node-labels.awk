@@ -1,5 +1,5 @@
-# Two node-labels.tsv, the installed one (or /dev/null) and the bundle's → "KIND|NODE: KEY=VALUE is set" and "KIND|NODE: KEY is
-# removed", for each mark that is planned differently. Values of annotations may be long, and are left out.
+# Two node-labels.tsv, the installed one (or /dev/null) and the bundle's → "KIND|NODE: KEY=VALUE is set" and "KIND|NODE:
+# KEY is removed", for each mark that is planned differently. Values of annotations may be long, and are left out.
 BEGIN { FS = "\t" }
 /^#/ || $2 == "node" || NF < 5 { next }
 FILENAME == ARGV[1] { before[$1, $2, $3] = $4; order[++n] = $1 SUBSEP $2 SUBSEP $3; next }

@@ -48,7 +48,8 @@ install_files() {
     sync
     awk '{ print $1, $5 }' "$work/entries" >"$store/files.new" || die 1 "cannot write $store/files.new"
     replace_record "$store/files"
-    if is_staged; then rm -rf "$store/unfinished" "$store/restart-pending" "$store/host-units" "$store/reload-pending"; fi
+    ! is_staged ||
+        rm -rf "$store/unfinished" "$store/restart-pending" "$store/host-units" "$store/reload-pending"
 }
 
 # Paths that programs create while they run, and that exist already: uninstall.sh keeps them.

@@ -388,8 +388,8 @@ rollback() {
     exec /bin/sh "$generations/$wanted/install.sh" "$@"
 }
 
-# Remove generations with CAs or keys that the installed one does not know any more (bundler certs rotate, bundler secrets
-# rotate): with them this host could not join the cluster, and their secrets are to be removed.
+# Remove generations with CAs or keys that the installed one does not know any more (bundler certs rotate, bundler
+# secrets rotate): with them this host could not join the cluster, and their secrets are to be removed.
 prune_untrusted_generations() {
     for number in $(list_numbers); do
         [ "$number" = "$to" ] || ! has_former_secrets "$number" || prune_generation "$number"
@@ -408,8 +408,8 @@ has_former_secrets() {
     return 1
 }
 
-# prune_generations KEEP: the newest ones stay, the installed one, one to roll back to, both of an interrupted change, and
-# the one that this host has just gone back from: its record says why.
+# prune_generations KEEP: the newest ones stay, the installed one, one to roll back to, both of an interrupted change,
+# and the one that this host has just gone back from: its record says why.
 prune_generations() {
     read_switch
     newest_healthy=''

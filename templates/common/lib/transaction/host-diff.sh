@@ -32,7 +32,9 @@ make_host_diff() {
 }
 
 # The table of the files of cluster.yaml; their owners only where install.sh sets any.
-site_table() { if is_staged || [ ! -f "$here/lib/site-files.tsv" ]; then echo /dev/null; else echo "$here/lib/site-files.tsv"; fi; }
+site_table() {
+    if is_staged || [ ! -f "$here/lib/site-files.tsv" ]; then echo /dev/null; else echo "$here/lib/site-files.tsv"; fi
+}
 
 # The rows of this bundle and of the installed one, whose files may be removed: "PATH OWNER RESTART RELOAD".
 list_site_files() {
@@ -88,7 +90,8 @@ print_host_state() { cat "$store/current" "$store/switch" "$store/files" "$store
 limit_to_packages() {
     for list in changes removed restarts host-units users; do : >"$work/$list"; done
     UNITS='' SERVICE_USERS='' UNIT_USERS='' BOOT_UNITS='' COMMANDS='' COMMANDS_WANTED='' PORTS='' OPEN_PORTS=''
-    ADDON_PORTS='' SYSCTLS='' SYSCTLS_WANTED='' MODULES='' CGROUPS='' SWAP_OFF='' IMAGES='' RESOLV_CONF='' VIP_INTERFACE=''
+    ADDON_PORTS='' SYSCTLS='' SYSCTLS_WANTED='' MODULES='' CGROUPS='' SWAP_OFF='' IMAGES='' RESOLV_CONF=''
+    VIP_INTERFACE=''
 }
 
 # The scripts are installed too, for use without the unpacked bundle. MANIFEST is installed as that of a
@@ -163,7 +166,8 @@ is_pending() { [ -f "$store/restart-pending/$1" ]; }
 
 has_nothing_to_do() {
     [ ! -s "$work/changes" ] && [ ! -s "$work/removed" ] || return 1
-    [ ! -d "$store/host-units" ] && [ ! -f "$store/unfinished" ] && [ ! -f "$store/cordoned" ] && [ ! -f "$store/ticket" ] || return 1
+    [ ! -d "$store/host-units" ] && [ ! -f "$store/unfinished" ] || return 1
+    [ ! -f "$store/cordoned" ] && [ ! -f "$store/ticket" ] || return 1
     is_staged && return 0
     [ "$packages_only" = yes ] || { [ ! -f "$store/switch" ] && [ -n "$(current_generation)" ]; } || return 1
     [ ! -s "$work/packages" ] && [ ! -f "$store/packages-pending" ] && [ ! -s "$work/users" ] || return 1

@@ -74,8 +74,8 @@ write_archive() {
 }
 
 # A runtime that answers may be unable to run anything: a library of runc is missing, or AppArmor's parser. So a
-# worker is ready when one container of the pause image has run, once since the runtime's last start. Before a change the
-# bundle's pause image may not be here yet: then the runtime has to answer only.
+# worker is ready when one container of the pause image has run, once since the runtime's last start. Before a change
+# the bundle's pause image may not be here yet: then the runtime has to answer only.
 ready_containers() {
     ready_runtime || return 1
     runtime_start=$(systemctl show -p ActiveEnterTimestampMonotonic "$runtime_unit" 2>/dev/null)

@@ -3,16 +3,18 @@
 # sets: stays still_mounted
 # shellcheck shell=sh disable=SC2034,SC2154 # the scripts and their parts share their variables
 
-# list_mounts PATH: "at|made|other POINT" of what is mounted at or below it (mount-points.awk). Links are resolved, since
-# the table has none.
+# list_mounts PATH: "at|made|other POINT" of what is mounted at or below it (mount-points.awk). Links are resolved,
+# since the table has none.
 list_mounts() {
     mounts_below=$(readlink -f "$1") || return 0
-    BELOW=$mounts_below MADE="$(readlink -f "$prefix$KUBELET_ROOT/pods") $(readlink -f "$prefix$KUBELET_ROOT/plugins")" \
+    mounts_made="$(readlink -f "$prefix$KUBELET_ROOT/pods") $(readlink -f "$prefix$KUBELET_ROOT/plugins")"
+    BELOW=$mounts_below MADE=$mounts_made \
         awk -f "$here/lib/transaction/mount-points.awk" "$live/proc/self/mountinfo"
 }
 
-# unmount_below PATH: volumes of pods and file systems of containers, the newest first, since it may hide others. A disk that somebody else mounted
-# stays. Returns 1 if something is still mounted below the path, and sets still_mounted: then nothing may be deleted there.
+# unmount_below PATH: volumes of pods and file systems of containers, the newest first, since it may hide others. A disk
+# that somebody else mounted stays. Returns 1 if something is still mounted below the path, and sets still_mounted: then
+# nothing may be deleted there.
 unmount_below() {
     mounts=$(list_mounts "$1") || {
         still_mounted="unknown, since $live/proc/self/mountinfo cannot be read"
@@ -30,8 +32,8 @@ unmount_below() {
 # printf reads \0040, the table has \040.
 decode_point() { printf '%b\n' "$(printf '%s\n' "$1" | sed 's/\\/\\0/g')"; }
 
-# remove_tree PATH: of a link, and of a disk that is mounted there, only the content; then `stays` says so. No other file
-# system is entered. Returns 1 if something is mounted below it, or cannot be deleted.
+# remove_tree PATH: of a link, and of a disk that is mounted there, only the content; then `stays` says so. No other
+# file system is entered. Returns 1 if something is mounted below it, or cannot be deleted.
 remove_tree() {
     stays=''
     [ -e "$1" ] || [ -L "$1" ] || return 0

@@ -35,7 +35,10 @@ check_sources() {
         /^# (base|payload|seal|seal-key|sealed-to) [0-9a-f]+$/ { named[$2] = 1; next }
         /^# from-(base (rootfs|packages)|payload rootfs|seal rootfs)\// { used[substr($2, 6)] = 1; next }
         /^#/ { print "line " NR " of MANIFEST is not as bundler writes it" }
-        END { for (source in used) if (!(source in named)) print "MANIFEST has `# from-" source "`, and no `# " source "`" }
+        END {
+            for (source in used)
+                if (!(source in named)) print "MANIFEST has `# from-" source "`, and no `# " source "`"
+        }
     ' "$here/MANIFEST")
     [ -z "$fault" ] || refuse manifest "this bundle is not as it was built: $fault" \
         "copy the tarball again, compare it with SHA256SUMS, and unpack it into an empty directory"

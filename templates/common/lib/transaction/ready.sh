@@ -83,8 +83,8 @@ ready_kube_apply() {
     return 2
 }
 
-# Add-ons that are being applied may take longer than units: install.sh then waits on. One that waits, for other hosts or
-# add-ons, is no reason to wait here.
+# Add-ons that are being applied may take longer than units: install.sh then waits on. One that waits, for other hosts
+# or add-ons, is no reason to wait here.
 ready_kube_addons() {
     ready_active "$1" || return 1
     states=$live/run/kube-addons/state
@@ -116,7 +116,8 @@ ready_kube_nginx() { ready_active "$1" && is_listening "${ENDPOINT##*:}"; }
 
 ready_kube_registry_nginx() { ready_active "$1" && is_listening "$REGISTRY_PORT"; }
 
-# The registry is ready when it has every image of the bundle. Copying may take longer than units: install.sh then waits on.
+# The registry is ready when it has every image of the bundle. Copying may take longer than units: install.sh then waits
+# on.
 ready_kube_registry() {
     ready_active "$1" || return 1
     seeded=$(cat "$prefix$REGISTRY_STORAGE/.bundler-complete" 2>/dev/null)

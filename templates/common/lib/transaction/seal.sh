@@ -78,7 +78,8 @@ unseal() {
         "install openssl; if the bundle has it among its packages: install.sh --packages-only"
     recipient=$(shorten "$(header sealed-to)")
     case ${recipient:+certificate}:${unseal_key:+key} in
-        :key) refuse_seal "this bundle is sealed with a code, not to a certificate" "run install.sh without --unseal-key" ;;
+        :key) refuse_seal "this bundle is sealed with a code, not to a certificate" \
+            "run install.sh without --unseal-key" ;;
         certificate:) refuse_seal "this bundle is sealed to the certificate whose SHA-256 begins with $recipient" \
             "run install.sh --unseal-key FILE, with the private key of that certificate" ;;
     esac

@@ -69,7 +69,8 @@ restart_host_units() {
     rmdir "$store/host-units" 2>/dev/null || :
 }
 
-# A change after which a unit of the host fails is not healthy: of those that were restarted, one that failed then or since.
+# A change after which a unit of the host fails is not healthy: of those that were restarted, one that failed then or
+# since.
 judge_host_units() {
     for unit in $host_units; do
         if [ ! -f "$store/host-units/$unit" ] && ! systemctl -q is-failed "$unit" 2>/dev/null; then continue; fi
@@ -118,7 +119,8 @@ wait_until_ready() {
 
 # Add-ons and the registry have time limits of their own, if nothing else is wrong.
 is_working_on() {
-    [ "$busy" = yes ] && [ "$waited" -lt $((wait_limit + ${ADDONS_WAIT:-0} + $(seed_wait))) ] && ! grep -q '^FAILED' "$work/reasons"
+    [ "$busy" = yes ] && [ "$waited" -lt $((wait_limit + ${ADDONS_WAIT:-0} + $(seed_wait))) ] &&
+        ! grep -q '^FAILED' "$work/reasons"
 }
 
 # If all units were ready before, stop waiting when a unit restarts again and again. systemd counts from the last

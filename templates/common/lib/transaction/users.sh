@@ -65,7 +65,8 @@ add_user() {
     fi
 }
 
-# append_account FILE LINE: with one write, so that the file keeps its mode and its labels, and a kill leaves all or nothing.
+# append_account FILE LINE: with one write, so that the file keeps its mode and its labels, and a kill leaves all or
+# nothing.
 append_account() {
     ! grep -q "^${2%%:*}:" "$1" || return 0
     if [ ! -s "$1" ] || [ -z "$(tail -c 1 "$1")" ]; then

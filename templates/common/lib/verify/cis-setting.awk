@@ -1,5 +1,5 @@
-# A file of YAML as bundler writes it, two spaces a level: print "set VALUE" for a field, or "unset". The items of a list
-# are joined by commas.
+# A file of YAML as bundler writes it, two spaces a level: print "set VALUE" for a field, or "unset". The items of a
+# list are joined by commas.
 # Variables: path (of keys, joined by dots).
 
 BEGIN { depth = split(path, keys, ".") }

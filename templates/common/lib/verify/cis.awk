@@ -1,5 +1,5 @@
-# First file: what was seen ("NUMBER set VALUE", "NUMBER unset", "NUMBER unknown REASON", separated by tabs; several lines
-# of a number are several flags or files). Second file: cis.tsv. Print the results; exit 1 if a check failed.
+# First file: what was seen ("NUMBER set VALUE", "NUMBER unset", "NUMBER unknown REASON", separated by tabs; several
+# lines of a number are several flags or files). Second file: cis.tsv. Print the results; exit 1 if a check failed.
 # Variables: format (table or json), seconds. Environment: ACCEPTED, CLUSTER, NODE, ONLY (ids between spaces, or empty).
 
 function json(text) {
@@ -131,7 +131,8 @@ END {
 
 function print_table(i) {
     for (i = 1; i <= total; i++) {
-        printf "%-7s %-9s %s%s\n", verdict[i], id[i], title[i], (stig[i] == "" || stig[i] == id[i] ? "" : " (" stig[i] ")")
+        printf "%-7s %-9s %s%s\n", verdict[i], id[i], title[i], \
+            (stig[i] == "" || stig[i] == id[i] ? "" : " (" stig[i] ")")
         if (verdict[i] == "PASS") continue
         if (expected[i] != PERSON) {
             printf "        expected: %s\n", expected[i]
@@ -139,8 +140,8 @@ function print_table(i) {
         }
         printf "        %s %s\n", (verdict[i] == "no" ? "reason:  " : "look at: "), note[i]
     }
-    printf "\nCluster %s, %s: %d PASS, %d FAIL, %d manual, %d cannot hold (%s s).\n", ENVIRON["CLUSTER"], ENVIRON["NODE"], \
-        counts["PASS"], counts["FAIL"], counts["manual"], counts["no"], seconds
+    printf "\nCluster %s, %s: %d PASS, %d FAIL, %d manual, %d cannot hold (%s s).\n", ENVIRON["CLUSTER"], \
+        ENVIRON["NODE"], counts["PASS"], counts["FAIL"], counts["manual"], counts["no"], seconds
 }
 
 function print_json(i) {

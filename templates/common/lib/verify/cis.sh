@@ -11,7 +11,7 @@ cis_programs='etcd kube-apiserver kube-controller-manager kube-scheduler kubelet
 
 check_has_profile() {
     [ -f "$here/lib/cis.tsv" ] || {
-        say "verify.sh: this bundle has no profile: add \`profile: cis\` to cluster.yaml, build, and install the new bundle"
+        say "verify.sh: this bundle has no profile: add \`profile: cis\` to cluster.yaml, build it, and install it"
         exit 3
     }
 }

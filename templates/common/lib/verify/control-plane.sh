@@ -195,8 +195,9 @@ check_secret_keys() {
         saw "the Secrets cannot be read from etcd"
         return 1
     fi
-    conclude "$(awk -v writes="$writes" '$1 != writes { n[$1]++ } END { for (key in n) print n[key] " Secrets: " key }' \
-        "$work/secret-keys" | sort)" "$(awk 'END { print NR }' "$work/secret-keys") Secrets under $writes"
+    conclude "$(awk -v writes="$writes" '$1 != writes { n[$1]++ }
+        END { for (key in n) print n[key] " Secrets: " key }' "$work/secret-keys" | sort)" \
+        "$(awk 'END { print NR }' "$work/secret-keys") Secrets under $writes"
 }
 
 check_audit_log() {

@@ -3,8 +3,10 @@
 # sets: nothing
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154 # verify.sh and its parts share their variables
 
-# etcd ARGUMENT...: etcdctl against all planned members, with the API server's client certificate. It can warn on stderr and
-# succeed: of a member that does not answer, or (3.6) of ETCDCTL_API, which 3.3 needs. So stderr is never part of a value.
+# etcd ARGUMENT...: etcdctl against all planned members, with the API server's client certificate. It can warn on stderr
+# and
+# succeed: of a member that does not answer, or (3.6) of ETCDCTL_API, which 3.3 needs. So stderr is never part of a
+# value.
 etcd() {
     ETCDCTL_API=3 timeout 15 "$etcdctl" --endpoints="$etcd_commas" --dial-timeout=4s --command-timeout=8s \
         --cacert="$pki/etcd-ca.crt" --cert="$pki/apiserver-etcd-client.crt" \

@@ -89,8 +89,8 @@ take_lease() {
     [ "$taken" = yes ]
 }
 
-# await_component HOST PORT: wait until it answers again. A host name that is not in cluster.yaml is not checked, nor one
-# whose programs listen on loopback.
+# await_component HOST PORT: wait until it answers again. A host name that is not in cluster.yaml is not checked, nor
+# one whose programs listen on loopback.
 await_component() {
     address=''
     for pair in $(manager_pairs); do

@@ -50,8 +50,8 @@ list_open_ports() {
     done
 }
 
-# is_open HOST PORT: 0 if a TCP connection succeeds, 1 if it is refused or no packet comes back (a firewall that drops it
-# counts as closed), 2 if the question itself failed; then `handshake` says why.
+# is_open HOST PORT: 0 if a TCP connection succeeds, 1 if it is refused or no packet comes back (a firewall that drops
+# it counts as closed), 2 if the question itself failed; then `handshake` says why.
 is_open() {
     handshake=$(printf '' | timeout 4 openssl s_client -connect "$1:$2" 2>&1)
     handshake_code=$?

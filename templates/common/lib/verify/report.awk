@@ -54,7 +54,8 @@ function print_table(i) {
             printf "        expected: %s\n        seen:     %s\n        run:      %s\n", expected[i], seen[i], run[i]
         }
     }
-    if (ENVIRON["ACCEPTED"] != "") printf "\nThis cluster accepts weak settings: %s (RUNBOOK.md).\n", ENVIRON["ACCEPTED"]
+    if (ENVIRON["ACCEPTED"] != "")
+        printf "\nThis cluster accepts weak settings: %s (RUNBOOK.md).\n", ENVIRON["ACCEPTED"]
     for (i = 1; i <= total_ended; i++) {
         printf "%s%s (end of life %s)", (i > 1 ? ", " : "\nUpstream no longer maintains "), ended[i], ended_on[i]
     }

@@ -19,7 +19,7 @@ print_cluster_checks() {
     etcdctl_line="$etcdctl_line --cert=$pki/apiserver-etcd-client.crt --key=$pki/apiserver-etcd-client.key"
     network_line=''
     [ -z "${NETWORK_ADDON:-}" ] ||
-        network_line="journalctl -u kube-addons -n 50; $kubectl_line get pods -A -o wide (those of the add-on $NETWORK_ADDON)"
+        network_line="journalctl -u kube-addons -n 50; $kubectl_line get pods -A -o wide (those of $NETWORK_ADDON)"
     proxy_line='journalctl -u kube-proxy -n 50 (on that worker)'
     has_feature kube-proxy || proxy_line=$network_line
     row etcd-members nothing etcd \
@@ -44,7 +44,7 @@ print_cluster_checks() {
         "every API server, and the endpoint, gives its metrics to an administrator and to nobody else" \
         "journalctl -u kube-apiserver -n 50 (on that node)"
     row apiserver-authorization nothing 'control plane' \
-        "every API server, and the endpoint, refuses clients without credentials, unknown tokens, users without rights" \
+        "every API server, and the endpoint, refuses clients without credentials or rights, and unknown tokens" \
         "$kubectl_line get clusterrolebindings,rolebindings -A -o wide"
     row controller-manager-leader api 'control plane' \
         "one kube-controller-manager is the leader and renews its lease" \
@@ -146,10 +146,10 @@ print_bridge_checks() {
 }
 
 print_policy_checks() {
-    policy_line='journalctl -u kube-router -u kube-pod-guard -n 50; iptables -S; ipset list kube-pod-guard (on that worker)'
+    policy_line='journalctl -u kube-router -u kube-pod-guard -n 50; iptables -S; ipset list kube-pod-guard (there)'
     has_feature kube-router || policy_line=$network_line
     row network-policy workload network \
-        "a NetworkPolicy admits one pod on one port on every worker: not others, other ports, the nodes, nor by a Service" \
+        "on every worker a NetworkPolicy admits one pod on one port: no others, no nodes, and none by a Service" \
         "$policy_line"
 }
 

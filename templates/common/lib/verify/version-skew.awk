@@ -1,6 +1,6 @@
-# Lines "COMPONENT NODE VERSION", VERSION - where it could not be read and then the reason: print a line for each component
-# that https://kubernetes.io/releases/version-skew-policy/ does not support next to the API servers that it uses: a
-# controller manager and a scheduler use that of their own host, kubelets and kube-proxies use all.
+# Lines "COMPONENT NODE VERSION", VERSION - where it could not be read and then the reason: print a line for each
+# component that https://kubernetes.io/releases/version-skew-policy/ does not support next to the API servers that it
+# uses: a controller manager and a scheduler use that of their own host, kubelets and kube-proxies use all.
 
 { component[NR] = $1; node[NR] = $2; version[NR] = $3 }
 

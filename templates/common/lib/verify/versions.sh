@@ -10,8 +10,8 @@ check_version_skew() {
         "$(awk '{ print $3 }' "$work/versions" | sort -u | tr '\n' ' ')on $(count_lines <"$work/versions") components"
 }
 
-# "COMPONENT NODE VERSION", or "COMPONENT NODE - REASON". kube-proxy's version is what it says itself, in its pod's probe:
-# a Node has that of its kubelet.
+# "COMPONENT NODE VERSION", or "COMPONENT NODE - REASON". kube-proxy's version is what it says itself, in its pod's
+# probe: a Node has that of its kubelet.
 list_versions() {
     for pair in $(node_pairs control-plane); do
         print_version kube-apiserver "$pair" "$api_port" /version

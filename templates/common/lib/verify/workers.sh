@@ -21,7 +21,8 @@ check_node_labels() {
         saw "$(cat "$work/node-labels.answer")"
         return 1
     }
-    awk -f "$labels.awk" "$prefix/etc/kubernetes/node-labels.tsv" /dev/null "$work/node-labels" >"$work/node-labels.steps"
+    awk -f "$labels.awk" "$prefix/etc/kubernetes/node-labels.tsv" /dev/null "$work/node-labels" \
+        >"$work/node-labels.steps"
     planned=$(awk -F '\t' '$1 == "count" { n[$2] = $3 }
         END { print n["label"] + 0 " labels, " n["taint"] + 0 " taints, " n["annotation"] + 0 " annotations" }' \
         "$work/node-labels.steps")

@@ -1,5 +1,6 @@
 # The deletion of what kube-apply applied before and is no longer in its manifests, for apply-addons.sh.
-# needs: addons applied_by cleaned object_row site_addons, and the functions delete_objects, list_manifest_objects, name_groups
+# needs: addons applied_by cleaned object_row site_addons, and the functions delete_objects, list_manifest_objects and
+# name_groups
 # sets: nothing
 # shellcheck shell=sh disable=SC2034,SC2154 # the scripts share their variables
 
@@ -33,8 +34,8 @@ delete_former() {
     is_clean && return 0
     [ "$?" = 1 ] || return 1
     kinds=$(printf '%s' "$applied_kinds" | awk 'NF { printf "%s%s", n++ ? "," : "", $2 }')
-    labelled=$(kube get "$kinds" --all-namespaces -l "$applied_by" -o "go-template={{range .items}}$object_row{{end}}") ||
-        return 1
+    labelled=$(kube get "$kinds" --all-namespaces -l "$applied_by" \
+        -o "go-template={{range .items}}$object_row{{end}}") || return 1
     theirs=$(list_addon_objects) || return 1
     former=$(list_former) || return 1
     [ -z "$former" ] || printf '%s\n' "$former" | delete_objects || return 1

@@ -42,8 +42,8 @@ main() {
     kube delete node "$name" --ignore-not-found || exit 1
 }
 
-# Sets found, "NAME|Ready|ADDRESS" of the Node (empty without one), its ready, planned, the planned address, and address,
-# that or the Node's.
+# Sets found, "NAME|Ready|ADDRESS" of the Node (empty without one), its ready, planned, the planned address, and
+# address, that or the Node's.
 read_node() {
     fields='{.metadata.name}|{.status.conditions[?(@.type=="Ready")].status}'
     fields="$fields|{.status.addresses[?(@.type==\"InternalIP\")].address}"
@@ -74,10 +74,11 @@ check_known() {
 # The control plane sets Ready to Unknown 40 s after the last report of a kubelet.
 check_dead() {
     [ "$ready" != True ] ||
-        refuse "the Node $name is Ready: its kubelet runs. Fix: on that host uninstall.sh --leave; if the host has just" \
-            "stopped, run this again in a minute"
+        refuse "the Node $name is Ready: its kubelet runs. Fix: on that host uninstall.sh --leave; if the host has" \
+            "just stopped, run this again in a minute"
     [ -z "$client_url" ] || ! run_etcdctl "$client_url" endpoint health >/dev/null 2>&1 ||
-        refuse "the member $name of etcd at $client_url is healthy. Fix: on that host uninstall.sh --leave, or stop etcd"
+        refuse "the member $name of etcd at $client_url is healthy. Fix: on that host uninstall.sh --leave, or" \
+            "stop etcd"
 }
 
 refuse() {

@@ -7,10 +7,11 @@
 # bundler/uninitialized, so that no pod starts on it before; its kubelet may not remove that taint, and this script does
 # when all are set. A Node is changed by one patch, which the API refuses if the Node has changed since it was read.
 #
-# The ConfigMap kube-system/bundler-node-labels has what was set on each Node: of what is no longer planned, only that is
-# removed, and only if nobody has changed it since. It also has the digest of the plan. Every control plane runs this
+# The ConfigMap kube-system/bundler-node-labels has what was set on each Node: of what is no longer planned, only that
+# is removed, and only if nobody has changed it since. It also has the digest of the plan. Every control plane runs this
 # script, and during a rollout they have different plans: the one that was installed last counts. Control planes with
-# another plan change nothing until they are installed too, and after a boot too. Each decision is printed once on stdout.
+# another plan change nothing until they are installed too, and after a boot too. Each decision is printed once on
+# stdout.
 #
 # DESTDIR    prepended to the paths of installed files
 # INTERVAL   seconds between two checks (default 10)
@@ -131,8 +132,8 @@ patch_nodes() {
     awk -F "$tab" '$1 == "patch"' "$work/steps" >"$work/patches"
     while IFS=$tab read -r _ node patch; do
         if answer=$(kube patch node "$node" --type=merge -p "$patch" 2>&1 </dev/null); then
-            awk -F "$tab" -v node="$node" '$1 == "differs" && $2 "" == node "" { print "changed the Node " node ": " $3 }' \
-                "$work/steps"
+            awk -F "$tab" -v node="$node" '
+                $1 == "differs" && $2 "" == node "" { print "changed the Node " node ": " $3 }' "$work/steps"
         else
             case $answer in
                 *'(Conflict)'*) conflict=$node ;;

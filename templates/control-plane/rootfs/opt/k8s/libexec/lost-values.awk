@@ -1,5 +1,5 @@
-# Members of a JSON object: what the second file has with a higher generation than the first. Lines: NODE GENERATION WHY...
-# The first line of the second file is a heading.
+# Members of a JSON object: what the second file has with a higher generation than the first. Lines: NODE GENERATION
+# WHY... The first line of the second file is a heading.
 FNR == NR { if (NF) generation[$1] = $2; next }
 FNR == 1 || !NF || generation[$1] + 0 >= $2 + 0 { next }
 {

@@ -1,6 +1,6 @@
-# Plan (node-labels.tsv), record ("NAME UID KIND|KEY|VALUE..." for each Node) and Nodes (output of node-labels.gotemplate):
-# what is to be done for each planned Node that exists, so that it has what is planned, and nothing more of what the
-# record says was set before. A line each, fields separated by tabs:
+# Plan (node-labels.tsv), record ("NAME UID KIND|KEY|VALUE..." for each Node) and Nodes (output of
+# node-labels.gotemplate): what is to be done for each planned Node that exists, so that it has what is planned, and
+# nothing more of what the record says was set before. A line each, fields separated by tabs:
 #
 #   record   NAME WORDS   the record's new value, JSON. Written before the patches: what is set is always in the record
 #   patch    NAME JSON    the change of the Node, refused by the API if the Node has changed since it was read
@@ -8,7 +8,8 @@
 #   missing  NAME         a planned Node that does not exist
 #   count    KIND NUMBER  how many of each kind are planned
 #
-# What is recorded and no longer planned is removed if it still has the recorded value: otherwise somebody else has set it.
+# What is recorded and no longer planned is removed if it still has the recorded value: otherwise somebody else has set
+# it.
 
 BEGIN { FS = "\t"; uninitialized = "bundler/uninitialized" }
 

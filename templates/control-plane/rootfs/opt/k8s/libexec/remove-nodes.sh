@@ -101,7 +101,8 @@ find_objection() {
         return 0
         ;;
     esac
-    last_report=$(kube -n kube-node-lease get lease "$name" --ignore-not-found -o 'jsonpath={.spec.renewTime}' 2>&1) || {
+    last_report=$(kube -n kube-node-lease get lease "$name" --ignore-not-found \
+        -o 'jsonpath={.spec.renewTime}' 2>&1) || {
         echo "its Lease cannot be read: $(printf '%s' "$last_report" | tail -n 1)"
         return 0
     }

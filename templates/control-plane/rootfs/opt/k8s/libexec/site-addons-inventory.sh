@@ -47,8 +47,8 @@ write_inventory() {
     found_state=$1 found_reason=$2
 }
 
-# delete_unwanted PRUNE: what is in $work/objects, and neither in an add-on of this host nor in a manifest of kube-apply.
-# Else sets reason.
+# delete_unwanted PRUNE: what is in $work/objects, and neither in an add-on of this host nor in a manifest of
+# kube-apply. Else sets reason.
 delete_unwanted() {
     : >"$work/kept"
     cat "$addons"/*/objects.txt >>"$work/kept" 2>/dev/null

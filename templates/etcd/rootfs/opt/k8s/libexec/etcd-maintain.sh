@@ -95,8 +95,8 @@ disarm() {
     [ -n "$alarms" ] || return 0
     if [ "$alarms" = NOSPACE ]; then
         full=$(list_full_members)
-        [ -z "$full" ] || fail "the alarm NOSPACE is on, and etcd accepts no write: $full. Fix: docs/guides/etcd-space.md" ||
-            return 1
+        [ -z "$full" ] ||
+            fail "the alarm NOSPACE is on, and etcd accepts no write: $full. Fix: docs/guides/etcd-space.md" || return 1
         own_etcdctl alarm disarm || return 1
         echo "the alarm NOSPACE is off: every member's database is below 95 % of its quota"
         return 0

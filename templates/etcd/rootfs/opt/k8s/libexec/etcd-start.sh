@@ -97,8 +97,8 @@ has_log() {
     return 1
 }
 
-# etcd makes a log next to its place, and renames it. The user etcd may write in the directory of the log and not above it:
-# a new log is in its subdirectory. One that root made stays where it is.
+# etcd makes a log next to its place, and renames it. The user etcd may write in the directory of the log and not above
+# it: a new log is in its subdirectory. One that root made stays where it is.
 choose_new_wal() {
     [ -n "$wal_dir" ] || return 0
     for log in "$wal_dir"/*.wal; do [ ! -f "$log" ] || return 0; done
@@ -228,7 +228,8 @@ create() {
     elif [ -f "$was_member" ]; then
         say "waiting: this host was a member, and its data in $data_dir is lost:" \
             "it joins as soon as others have a quorum." \
-            "If all data is lost: /opt/k8s/bundle/restore.sh; if no data is to be kept: rm $was_member && systemctl restart etcd"
+            "If all data is lost: /opt/k8s/bundle/restore.sh; if no data is to be kept:" \
+            "rm $was_member && systemctl restart etcd"
     else
         say "no cluster answers: creating a new one with $(list_initial_members)"
         state=new cluster=$(list_initial_members)

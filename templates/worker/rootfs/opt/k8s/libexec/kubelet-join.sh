@@ -11,8 +11,8 @@
 # If the CA was replaced (bundler certs rotate), the former certificate authenticates the request for the next one.
 # Pods keep running meanwhile.
 #
-# Before the kubelet starts, /run/kubelet-join/resolv.conf becomes a link to the file of name servers that pods are given on
-# this host.
+# Before the kubelet starts, /run/kubelet-join/resolv.conf becomes a link to the file of name servers that pods are
+# given on this host.
 #
 # Each reason to wait is printed once; /run/kubelet-join/reason has the current one.
 # DESTDIR, if set, is a prefix of the paths of installed files.
@@ -130,7 +130,8 @@ renew_certificate() {
         sleep "$pause"
         pause=$((pause + 1))
     done
-    ! is_of_other_ca "$current" || echo "no certificate of the current CA after $RENEWAL_LIMIT s: starting with this one"
+    ! is_of_other_ca "$current" ||
+        echo "no certificate of the current CA after $RENEWAL_LIMIT s: starting with this one"
 }
 
 # Each also deletes the key of a certificate that no server accepts any more. The kubelet requests a certificate for
