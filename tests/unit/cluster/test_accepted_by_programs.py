@@ -14,7 +14,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import kubernetes_validate
 import pytest
 import yaml
 from support.descriptions import write_archive
@@ -66,7 +65,6 @@ BALANCERS: dict[str, dict[str, Any]] = {
 PLAIN_PORTS = {"insecure-port", "port"}
 """Deprecated flags that must still be set: without a 0 the port is open to everybody."""
 
-SCHEMAS = {version.rpartition(".")[0] for version in kubernetes_validate.utils.all_versions()}
 SCHEDULER_APIS = ("v1alpha1", "v1alpha2", "v1beta1", "v1beta2", "v1beta3", "v1")
 
 
@@ -302,7 +300,7 @@ def check_manifests(files: Mapping[str, str], minor: str, programs: list[str]) -
     found = set()
     for path, text in files.items():
         is_file = path.startswith("rootfs/etc/kubernetes/") and path.endswith((".yaml", ".yml"))
-        if path.startswith("rootfs/etc/kubernetes/addons/") and minor in SCHEMAS:
+        if path.startswith("rootfs/etc/kubernetes/addons/") and minor in list_schemas():
             check_schemas(text, minor)
         for api, kind in list_kinds(read_documents(text)) if is_file else MANIFEST.findall(text):
             if (api, kind) != ("v1", "Config"):  # kubeconfig
@@ -325,7 +323,17 @@ def list_kinds(documents: list[Any]) -> Iterator[tuple[str, str]]:
 
 
 @cache
+def list_schemas() -> frozenset[str]:
+    import kubernetes_validate  # jsonschema takes 3 s, in every process that collects
+
+    versions = kubernetes_validate.utils.all_versions()
+    return frozenset(version.rpartition(".")[0] for version in versions)
+
+
+@cache
 def check_schemas(text: str, minor: str) -> None:
+    import kubernetes_validate  # as above
+
     for document in read_documents(text):
         kubernetes_validate.validate(document, f"{minor}.0", strict=True)
 

@@ -2,12 +2,12 @@
 
 import copy
 import json
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-from jsonschema import Draft7Validator
 from support.paths import EXAMPLES, PROJECT
 
 from bundler.cluster.accepted import accepted_flags, known_gates
@@ -19,7 +19,9 @@ from bundler.cluster.loader import load_cluster
 from bundler.errors import ConfigError
 from bundler.starter import Choices, Engine, Host, LoadBalancer, make_description
 
-VALIDATOR = Draft7Validator(json.loads(format_schema()))
+if TYPE_CHECKING:
+    from jsonschema import Draft7Validator
+
 ONE = {
     "apiVersion": "bundler/v1alpha1",
     "name": "one",
@@ -27,8 +29,15 @@ ONE = {
 }
 
 
+@cache
+def make_validator() -> "Draft7Validator":
+    from jsonschema import Draft7Validator  # it takes 3 s, in every process that collects
+
+    return Draft7Validator(json.loads(format_schema()))
+
+
 def faults_of(data: object) -> list[str]:
-    return [error.message for error in VALIDATOR.iter_errors(data)]
+    return [error.message for error in make_validator().iter_errors(data)]
 
 
 def with_value(path: str, value: object, **more: Any) -> dict[str, Any]:
@@ -157,7 +166,7 @@ def test_flags_and_gates_of_a_minor_are_those_of_check(minor: str) -> None:
     data = {**ONE, "kubernetes": {"version": f"{minor}.1"}}
     refused: dict[str, set[str]] = {"flags": set(), "featureGates": set()}
     for rule in schema["allOf"]:
-        if Draft7Validator(rule["if"]).is_valid(data):
+        if make_validator().evolve(schema=rule["if"]).is_valid(data):
             kubelet = rule["then"]["properties"].get("extra", {"properties": {}})["properties"].get("kubelet", {"properties": {}})["properties"]  # fmt: skip
             gates = kubelet.get("config", {"properties": {}})["properties"].get("featureGates", {"properties": {}})  # fmt: skip
             refused["flags"] |= set(kubelet.get("flags", {"properties": {}})["properties"])
