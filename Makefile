@@ -56,7 +56,7 @@ test-long: venv lab ## run the lab's longest tests: upgrades under load, 30 kill
 	-@$(PYTHON) -m pip install --quiet --disable-pip-version-check --editable '.[kms]' || echo "grpcio cannot be installed: its tests are skipped"
 	$(PYTHON) -m pytest tests/lab -m long
 	$(PYTEST) --dist loadfile -m long tests/component
-	BUNDLER_TEST_SHELLS=dash,busybox,bash BUNDLER_CRASH_POINTS=all $(PYTEST) --dist worksteal -m "slow or long" tests/shell
+	BUNDLER_TEST_SHELLS=dash,busybox,bash BUNDLER_CRASH_POINTS=all $(PYTEST) --dist worksteal tests/shell
 
 test-machines: venv lab ## run clusters on machines with kernels of their own: reboots, power cuts, firewalls (QEMU; hours without KVM)
 	@scripts/setup.sh machines

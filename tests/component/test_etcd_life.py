@@ -75,6 +75,7 @@ def test_an_added_member_never_creates_a_cluster(site: Site) -> None:
     assert members[2].list_keys() == first.list_keys() != {}
 
 
+@pytest.mark.long
 def test_a_host_that_lost_its_disk_joins_as_a_new_member(site: Site) -> None:
     members = site.build("m1", "m2", "m3")
     for member in members:

@@ -148,6 +148,7 @@ def test_a_cordon_that_an_administrator_set_before_the_drain_stays(
     assert (read(admin), worker.records()) == ((True, set()), set())
 
 
+@pytest.mark.long
 def test_a_cordon_that_an_administrator_set_after_the_kill_stays(
     worker: WorkerHost, admin: Client
 ) -> None:

@@ -183,6 +183,7 @@ def test_a_host_refuses_to_leave_while_its_node_is_marked(worker: Worker, admin:
     assert "unschedulable" not in node["spec"]
 
 
+@pytest.mark.long
 def test_without_a_control_plane_the_request_stays_until_the_host_is_installed_again(
     build: Build, worker: Worker
 ) -> None:
@@ -198,6 +199,7 @@ def test_without_a_control_plane_the_request_stays_until_the_host_is_installed_a
     assert worker.read()
 
 
+@pytest.mark.long
 def test_a_late_control_plane_deletes_the_node_of_a_host_that_is_gone(
     build: Build, worker: Worker
 ) -> None:

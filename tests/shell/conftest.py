@@ -19,7 +19,10 @@ SLOWEST = "bash"  # it takes twice the time of the others
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Each case of a slow test runs under dash or busybox, in turn; `make test-long` runs all under all shells."""
+    """Each case runs under dash, and under busybox or bash in turn; a slow one under dash or busybox, in turn.
+
+    `make test-long` runs all under all shells.
+    """
     if CHOSEN != [""]:
         return
     ids = {item.nodeid for item in items}
@@ -31,11 +34,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _is_its_turn(item: pytest.Item, ids: set[str]) -> bool:
     test, _, parameters = item.nodeid.partition("[")
     shell = next((name for name in NAMES if name in parameters.rstrip("]").split("-")), None)
-    if not shell or not item.get_closest_marker("slow"):
+    if not shell:
         return True
     same_case = {name: f"{test}[{parameters.replace(shell, name, 1)}" for name in NAMES}
-    shells = [name for name in NAMES if same_case[name] in ids and name != SLOWEST] or [SLOWEST]
-    return shell == shells[zlib.crc32(same_case[NAMES[0]].encode()) % len(shells)]
+    slow = item.get_closest_marker("slow") is not None
+    always, in_turn = ((), ("dash", "busybox")) if slow else (("dash",), ("busybox", "bash"))
+    shells = [name for name in in_turn if same_case[name] in ids] or [SLOWEST]
+    chosen = shells[zlib.crc32(same_case[NAMES[0]].encode()) % len(shells)]
+    return shell in (*always, chosen)
 
 
 @pytest.fixture(params=SHELLS, ids=NAMES)
