@@ -182,7 +182,7 @@ def test_the_cluster_keeps_working_while_hosts_leave(site: Site) -> None:
     left = FULL
     for name in ("w3", "w2", "cp3", "cp2"):
         said = site.hosts[name].output("/opt/k8s/bundle/uninstall.sh --leave --yes --purge-data")
-        expected = f"removed {name} from etcd" if name[0] == "c" else f"deleted the node {name}"
+        expected = f"removed {name} from etcd" if name[0] == "c" else f"the Node {name} is deleted"
         assert expected in said, said
         left = tuple(other for other in left if other != name)
         site.install(site.build(f"without-{name}", left), left)
