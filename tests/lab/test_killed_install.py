@@ -3,8 +3,6 @@
 The host has containerd, a node-local nginx, iptables, and a PKI with one CA and RSA keys.
 """
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,15 +24,14 @@ BEFORE: dict[str, dict[str, str]] = {}  # files before any install
 
 
 @pytest.fixture(scope="module")
-def solo(lab_directory: Path, product_cache: Path, network: None) -> Iterator[tuple[Host, Path]]:
+def solo(lab_directory: Path, product_cache: Path, network: None) -> tuple[Host, Path]:
     """A host with nothing installed, and its bundle."""
     description = lab_directory / "examples" / "solo.yaml"
     description.write_text(SOLO)
     build(description, lab_directory / "solo", cache=product_cache)
     host = Host("solo", "172.30.20.31")
     hosts_sh("up", f"{host.name}={host.address}")
-    yield host, lab_directory / "solo" / "solo-solo.tar.gz"
-    shutil.rmtree(lab_directory / "solo")
+    return host, lab_directory / "solo" / "solo-solo.tar.gz"
 
 
 def test_the_next_run_completes_an_install_that_was_killed(solo: tuple[Host, Path]) -> None:

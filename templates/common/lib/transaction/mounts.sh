@@ -8,8 +8,7 @@
 list_mounts() {
     mounts_below=$(readlink -f "$1") || return 0
     mounts_made="$(readlink -f "$prefix$KUBELET_ROOT/pods") $(readlink -f "$prefix$KUBELET_ROOT/plugins")"
-    BELOW=$mounts_below MADE=$mounts_made \
-        awk -f "$here/lib/transaction/mount-points.awk" "$live/proc/self/mountinfo"
+    BELOW=$mounts_below MADE=$mounts_made awk -f "$here/lib/transaction/mount-points.awk" "$live/proc/self/mountinfo"
 }
 
 # unmount_below PATH: volumes of pods and file systems of containers, the newest first, since it may hide others. A disk

@@ -19,7 +19,7 @@ print_cluster_checks() {
     etcdctl_line="$etcdctl_line --cert=$pki/apiserver-etcd-client.crt --key=$pki/apiserver-etcd-client.key"
     network_line=''
     [ -z "${NETWORK_ADDON:-}" ] ||
-        network_line="journalctl -u kube-addons -n 50; $kubectl_line get pods -A -o wide (those of $NETWORK_ADDON)"
+        network_line="journalctl -u kube-addons -n 50; $kubectl_line get pods -A -o wide (of add-on $NETWORK_ADDON)"
     proxy_line='journalctl -u kube-proxy -n 50 (on that worker)'
     has_feature kube-proxy || proxy_line=$network_line
     row etcd-members nothing etcd \
@@ -146,10 +146,11 @@ print_bridge_checks() {
 }
 
 print_policy_checks() {
-    policy_line='journalctl -u kube-router -u kube-pod-guard -n 50; iptables -S; ipset list kube-pod-guard (there)'
+    policy_line='journalctl -u kube-router -u kube-pod-guard -n 50; iptables -S'
+    policy_line="$policy_line; ipset list kube-pod-guard (on that worker)"
     has_feature kube-router || policy_line=$network_line
     row network-policy workload network \
-        "on every worker a NetworkPolicy admits one pod on one port: no others, no nodes, and none by a Service" \
+        "on every worker a NetworkPolicy admits one pod on one port: no other pod, port or node, nor by a Service" \
         "$policy_line"
 }
 
