@@ -16,7 +16,10 @@ STRUCTURED_SINCE = "1.30"
 """The first minor with AuthenticationConfiguration and AuthorizationConfiguration by default."""
 
 POD_SECURITY_SINCE = "1.23"
-"""The first minor with the plugin PodSecurity by default."""
+"""The first minor with the plugin PodSecurity by default; before it there is PodSecurityPolicy."""
+
+POD_SECURITY_POLICIES_UNTIL = "1.24"
+"""The first minor that needs no policies: during the upgrade to 1.23 API servers of 1.22 do."""
 
 MANIFESTS_SINCE, MANIFESTS_DEFAULT_SINCE = "1.36", "1.37"
 """The first minor with the feature gate of `admission.manifests`, and the first with it on."""
@@ -41,6 +44,14 @@ PLUGINS = {
 """Admission plugins that upstream has off by default and that need no file → since, until."""
 
 
+WITHOUT_FILES = {
+    "admission-plugins",
+    "admission-manifests-gate",
+    "kms-plugin",
+    "pod-security-policies",
+}
+"""Features that need no file in POLICY."""
+
 LOG_FEATURES = {
     "max_age_days": "audit-log-maxage",
     "max_files": "audit-log-maxbackup",
@@ -64,11 +75,14 @@ def list_policy_features(cluster: Cluster) -> Iterator[str]:
         "admission-plugins": admission is not None,
         "admission-config": admission is not None
         and bool(
-            admission.pod_security
+            "PodSecurity" in list_plugins(cluster)
             or admission.event_rate_limit
             or admission.image_policy
             or admission.manifests
         ),
+        "pod-security-policies": admission is not None
+        and admission.pod_security is not None
+        and minor < key_of(POD_SECURITY_POLICIES_UNTIL),
         "admission-manifests-gate": admission is not None
         and bool(admission.manifests)
         and key_of(MANIFESTS_SINCE) <= minor < key_of(MANIFESTS_DEFAULT_SINCE),
@@ -95,7 +109,7 @@ def list_policy_features(cluster: Cluster) -> Iterator[str]:
         for field, feature in LOG_FEATURES.items()
         if getattr(cluster.audit.log, field) is not None
     )
-    if set(found) - {"admission-plugins", "admission-manifests-gate", "kms-plugin"}:
+    if set(found) - WITHOUT_FILES:
         yield "policy-files"
 
 
@@ -121,10 +135,17 @@ def list_plugins(cluster: Cluster) -> tuple[str, ...]:
     by_key = {
         "EventRateLimit": admission.event_rate_limit is not None,
         "ImagePolicyWebhook": admission.image_policy is not None,
-        "PodSecurity": admission.pod_security is not None,
+        name_pod_security(cluster): admission.pod_security is not None,
     }
     added = {name for name, is_used in by_key.items() if is_used}
     return tuple(sorted({*ALWAYS_PLUGINS, *admission.plugins} | added))
+
+
+def name_pod_security(cluster: Cluster) -> str:
+    """The plugin that enforces `admission.pod_security`."""
+    minor = minor_of(cluster.kubernetes.version)
+    is_old = key_of(minor) < key_of(POD_SECURITY_SINCE)
+    return "PodSecurityPolicy" if is_old else "PodSecurity"
 
 
 def list_webhooks(cluster: Cluster) -> Iterator[tuple[str, tuple[str | int, ...], Webhook]]:

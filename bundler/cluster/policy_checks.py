@@ -31,12 +31,16 @@ from bundler.cluster.schema_policy import (
     Admission,
     Authorization,
     Oidc,
+    PodSecurity,
     Webhook,
 )
 from bundler.cluster.sourced import make_plain
 from bundler.errors import ConfigError
 
 Where = tuple[str | int, ...]
+
+POLICY_KEYS = ("enforce", "exempt_namespaces", "exempt_users")
+"""Keys of `admission.pod_security` that a PodSecurityPolicy can express."""
 
 VARIABLE = re.compile(rb"([A-Za-z_][A-Za-z0-9_]*=[^\x00-\x08\x0a-\x1f]*|[ \t]*|#.*)")
 """A line of an environment file: systemd.exec(5), EnvironmentFile."""
@@ -180,11 +184,14 @@ def _check_pod_security(cluster: Cluster, admission: Admission, minor: str) -> I
     if given is None:
         return
     if key_of(minor) < key_of(POD_SECURITY_SINCE):
-        text = (
-            f"Kubernetes {minor} has no PodSecurity by default: use {POD_SECURITY_SINCE} or later,"
-            " or the plugin PodSecurityPolicy"
-        )
-        yield Problem(path=where, text=text)
+        default = PodSecurity()
+        for key in PodSecurity.model_fields:
+            if key not in POLICY_KEYS and getattr(given, key) != getattr(default, key):
+                text = (
+                    f"Kubernetes {minor} has PodSecurityPolicy, which has no such setting:"
+                    f" remove it, or use {POD_SECURITY_SINCE} or later"
+                )
+                yield Problem(path=(*where, key), text=text)
     for mode in ("enforce", "audit", "warn"):
         version = getattr(given, f"{mode}_version")
         if version != "latest" and key_of(version.removeprefix("v")) > key_of(minor):

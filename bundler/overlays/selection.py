@@ -53,6 +53,7 @@ OVERLAYS: tuple[Row, ...] = (
     ("default-deny", Role.CONTROL_PLANE, "default-deny"),
     ("coredns", Role.CONTROL_PLANE, "coredns"),
     ("kubelet-settings", Role.CONTROL_PLANE, "own-settings"),
+    ("pod-security-policies", Role.CONTROL_PLANE, "pod-security-policies"),
     ("runtime-classes", Role.CONTROL_PLANE, "handlers"),
     ("flannel-rbac", Role.CONTROL_PLANE, "flannel-kubernetes"),
     ("metrics-server", Role.CONTROL_PLANE, "metrics-server"),

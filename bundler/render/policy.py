@@ -7,13 +7,16 @@ credentials are kubeconfigs, which are secret by their name.
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from bundler.cluster.accepted import is_within
 from bundler.cluster.components import ENCRYPTION_PROVIDERS, minor_of, row_for
 from bundler.cluster.plan import ClusterPlan, NodePlan
 from bundler.cluster.policy import (
+    PLUGINS,
     POLICY,
     kubeconfig_of,
     list_plugins,
     list_webhooks,
+    name_pod_security,
 )
 from bundler.cluster.policy_checks import MANIFEST_PLUGINS
 from bundler.cluster.schema import Cluster, Role
@@ -54,6 +57,20 @@ AUTHORIZATION_API = {
 REVIEW_API = {"1.14": "v1beta1", "1.17": "v1"}
 """First minor → the version of the reviews that webhooks get; 1.17 has the flags for it."""
 
+POD_VOLUMES = {
+    "csi": "1.16", "configMap": "", "downwardAPI": "", "emptyDir": "", "ephemeral": "1.20",
+    "persistentVolumeClaim": "", "projected": "", "secret": "",
+}  # fmt: skip
+BASELINE_VOLUMES = (
+    "awsElasticBlockStore", "azureDisk", "azureFile", "cephFS", "cinder", "fc", "flexVolume",
+    "flocker", "gcePersistentDisk", "gitRepo", "glusterfs", "iscsi", "nfs", "photonPersistentDisk",
+    "portworxVolume", "quobyte", "rbd", "scaleIO", "storageos", "vsphereVolume",
+)  # fmt: skip
+"""Volumes that `restricted` allows → the first minor with a PodSecurityPolicy that knows them.
+
+`baseline` allows the others too, but no hostPath. Source: FSType in k8s.io/api, policy/v1beta1.
+"""
+
 MANIFEST_CONFIGS = {
     "ValidatingAdmissionPolicy": "ValidatingAdmissionPolicyConfiguration",
     "MutatingAdmissionPolicy": "MutatingAdmissionPolicyConfiguration",
@@ -81,7 +98,21 @@ def make_policy_values(cluster: Cluster) -> dict[str, Any]:
         else None,
         "kubeconfig_of": kubeconfig_of,
         "kms": cluster.encryption.kms,
+        "pod_security": cluster.admission.pod_security if cluster.admission else None,
+        "pod_security_volumes": list_pod_volumes(cluster),
+        "has_pod_security_policies": is_within(
+            "", PLUGINS["PodSecurityPolicy"][1], minor_of(cluster.kubernetes.version)
+        ),
     }
+
+
+def list_pod_volumes(cluster: Cluster) -> list[str]:
+    """The kinds of volumes that a PodSecurityPolicy for the level of `enforce` allows."""
+    minor = minor_of(cluster.kubernetes.version)
+    pods = cluster.admission.pod_security if cluster.admission else None
+    more = BASELINE_VOLUMES if pods and pods.enforce == "baseline" else ()
+    known = [name for name, since in POD_VOLUMES.items() if is_within(since, "", minor)]
+    return sorted([*known, *more])
 
 
 def group_keys(cluster: Cluster, keys: Sequence[EncryptionKey]) -> dict[str, list[EncryptionKey]]:
@@ -175,7 +206,8 @@ def make_admission(cluster: Cluster, admission: Admission) -> dict[str, Any]:
                 "defaultAllow": image.default_allow,
             }
         }
-    if pods := admission.pod_security:
+    pods = admission.pod_security
+    if pods and name_pod_security(cluster) == "PodSecurity":
         plugins["PodSecurity"] = {
             "apiVersion": row_for(POD_SECURITY_API, minor),
             "kind": "PodSecurityConfiguration",

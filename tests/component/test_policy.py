@@ -69,6 +69,7 @@ def describe_policy(site: PolicyServer) -> dict[str, Any]:
     return {
         "admission": {
             "plugins": ["AlwaysPullImages"],
+            "pod_security": {"enforce": "baseline", "exempt_namespaces": ["kube-system", "trusted"]},
             "event_rate_limit": [{"type": "Namespace", "qps": 1, "burst": 5}],
             "image_policy": site.webhook("images", retry_backoff=100),
         },
@@ -96,7 +97,6 @@ def add_newer_keys(description: dict[str, Any], directory: Path) -> None:
     for path, each in zip(manifests, NO_FORBIDDEN_NAMES, strict=True):
         path.write_text(yaml.safe_dump(each))
     description["admission"] |= {
-        "pod_security": {"enforce": "baseline", "exempt_namespaces": ["kube-system", "trusted"]},
         "manifests": [str(path) for path in manifests],
     }
     second = description["authentication"]["oidc"][0] | {
@@ -308,13 +308,31 @@ def make_privileged_pod(namespace: str) -> dict[str, Any]:
     return pod
 
 
-@only_newer
+REFUSALS = {
+    "": "PodSecurityPolicy: unable to admit pod",
+    "newer": 'violates PodSecurity "baseline:latest"',
+}
+HOST_ROOT = {"name": "host", "hostPath": {"path": "/"}}
+
+
 def test_a_privileged_pod_is_refused_outside_exempt_namespaces(api: Api) -> None:
-    api.host.kubectl("create", "namespace", "trusted")
+    """Before 1.23 an administrator may use every policy, so a user who may create pods, and no more, creates these."""
+    if api.release:
+        api.host.kubectl("create", "namespace", "trusted")
     api.host.kubectl("-n", "trusted", "create", "serviceaccount", "default")
-    with pytest.raises(AssertionError, match='violates PodSecurity "baseline:latest"'):
-        api.apply(**make_privileged_pod("default"))
-    assert "created" in api.apply(**make_privileged_pod("trusted"))
+    for namespace in ("default", "trusted"):
+        own = ("-n", namespace, "create")
+        api.host.kubectl(*own, "role", "builder", "--verb=create", "--resource=pods")
+        api.host.kubectl(*own, "rolebinding", "builder", "--role=builder", "--user=builder")
+    for field, value in (("hostNetwork", True), ("hostPID", True), ("volumes", [HOST_ROOT])):
+        pod = make_pod("on-the-host", "registry.site/web:1")
+        pod["spec"][field] = value
+        with pytest.raises(AssertionError, match=REFUSALS[api.release]):
+            api.apply("--as=builder", **pod)
+    with pytest.raises(AssertionError, match=REFUSALS[api.release]):
+        api.apply("--as=builder", **make_privileged_pod("default"))
+    assert "created" in api.apply("--as=builder", **make_privileged_pod("trusted"))
+    assert "created" in api.apply("--as=builder", **make_pod("ordinary", "registry.site/web:1"))
 
 
 @only_newer

@@ -379,6 +379,25 @@ def test_clients_of_policies_and_the_policy_are_created_before_the_pods(
     assert {("DaemonSet", name) for name in ("admitted", "refused", "other-port")} < set(found)
 
 
+@pytest.mark.parametrize("feature", ["", "pod-security-policies"])
+def test_the_pods_of_the_test_may_have_a_policy_that_allows_them(
+    sh: Sh, tmp_path: Path, feature: str
+) -> None:
+    (tmp_path / "secret.value").write_text("x")
+    values = f"namespace=verify secret_name=s NODE=m1 deadline=1 work={tmp_path} VERIFY_IMAGE=web:1"
+    command = f"{values} FEATURES={feature}; chosen_checks() {{ echo workload; }}; print_manifest"
+    found = list(yaml.safe_load_all("\n".join(source(sh, tmp_path, command))))
+    kinds = [one["kind"] for one in found]
+    assert kinds[:2] == ["Namespace", "Secret"]
+    bindings = [one for one in found if one["kind"] == "RoleBinding"]
+    assert len(bindings) == bool(feature)
+    for one in bindings:
+        assert one["metadata"]["namespace"] == "verify"
+        assert one["roleRef"]["name"] == "bundler:pod-security-privileged"
+        assert one["subjects"][0]["name"] == "system:serviceaccounts:verify"
+        assert kinds.index("RoleBinding") < kinds.index("DaemonSet")
+
+
 UPGRADED = """\
 kube-apiserver m1 1.34.9
 kube-apiserver m2 1.34.9

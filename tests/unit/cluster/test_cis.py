@@ -161,6 +161,7 @@ def test_a_rule_accepts_and_refuses(
         ("1.36", "audit: {log: {max_megabytes: 10}}", "CIS 1.2.19"),
         ("1.36", "tls: {cipher_suites: [TLS_RSA_WITH_AES_128_GCM_SHA256]}", "CIS 1.2.29, STIG V-242418; CIS 4.2.12"),
         ("1.36", "admission: {pod_security: {enforce: privileged}}", "CIS 5.2.1"),
+        ("1.20", "admission: {pod_security: {enforce: privileged}}", "CIS 1.2.15, STIG V-242437"),
         ("1.36", "admission: {plugins: [AlwaysPullImages]}", "it must be with DenyServiceExternalIPs"),
         ("1.24", "admission: {plugins: [DenyServiceExternalIPs]}", "CIS 1.2.3"),
         ("1.36", "authorization: {webhooks: [{name: a, url: 'https://a.example'}]}", "CIS 1.2.6; CIS 1.2.7"),
@@ -221,7 +222,14 @@ def test_the_profile_sets_keys_that_the_file_does_not_have(tmp_path: Path) -> No
         load_plan(tmp_path, "1.36", "cis", "tls: {min_version: TLS1.3}").cluster.tls.cipher_suites
         is None
     )
-    assert load_plan(tmp_path, "1.20").cluster.admission is None
+    old = load_plan(tmp_path, "1.20").cluster.admission
+    assert old is not None
+    assert old.pod_security is not None
+    assert (old.plugins, old.pod_security.enforce, old.pod_security.warn) == (
+        (),
+        "baseline",
+        "privileged",
+    )
 
 
 def test_show_names_the_profile_as_the_place_of_what_it_sets(tmp_path: Path) -> None:

@@ -90,7 +90,10 @@ REFUSED = [
     ("1.33.5", {"admission": {"plugins": ["AlwaysPullImages", "AlwaysPullImages"]}}, "is listed twice"),
     ("1.25.3", PSP, "Kubernetes 1.25 has no plugin PodSecurityPolicy: 1.25 no longer has it"),
     ("1.20.2", {"admission": {"plugins": ["DenyServiceExternalIPs"]}}, "1.21 has it first"),
-    ("1.22.3", {"admission": {"pod_security": {}}}, "Kubernetes 1.22 has no PodSecurity by default: use 1.23 or later"),
+    ("1.22.3", {"admission": {"pod_security": {"warn": "restricted"}}}, "admission.pod_security.warn: Kubernetes 1.22 has PodSecurityPolicy, which has no such setting: remove it, or use 1.23"),
+    ("1.20.2", {"admission": {"pod_security": {"exempt_runtime_classes": ["kata"]}}}, "exempt_runtime_classes: Kubernetes 1.20 has PodSecurityPolicy"),
+    ("1.20.2", {"admission": {"pod_security": {"enforce_version": "v1.19"}}}, "enforce_version: Kubernetes 1.20 has PodSecurityPolicy"),
+    ("1.20.2", {"metrics_server": {}, "admission": {"pod_security": {"enforce": "baseline", "exempt_namespaces": []}}}, "add kube-system"),
     ("1.33.5", {"admission": {"pod_security": {"enforce": "strict"}}}, "must be 'privileged', 'baseline' or 'restricted', not 'strict'"),
     ("1.33.5", {"admission": {"pod_security": {"warn_version": "v1.34"}}}, "v1.34 is newer than Kubernetes 1.33"),
     ("1.33.5", {"admission": {"pod_security": {"warn_version": "1.33"}}}, "warn_version"),
@@ -282,6 +285,99 @@ def test_one_file_has_the_settings_of_all_plugins(
             "runtimeClasses": [],
             "namespaces": ["kube-system"],
         }
+
+
+ADDONS = "rootfs/etc/kubernetes/addons/pod-security.yaml"
+
+
+@pytest.mark.parametrize(
+    ("version", "plugin", "has_policies"),
+    [
+        ("1.14.10", "PodSecurityPolicy", True),
+        ("1.22.3", "PodSecurityPolicy", True),
+        ("1.23.3", "PodSecurity", True),  # other control planes may still be of 1.22
+        ("1.24.3", "PodSecurity", False),
+    ],
+)
+def test_before_the_plugin_policies_enforce_the_level(
+    site: Path, version: str, plugin: str, has_policies: bool
+) -> None:
+    keys = {
+        "enforce": "baseline",
+        "exempt_namespaces": ["kube-system", "storage"],
+        "exempt_users": ["ci"],
+    }
+    path = write(
+        site,
+        version,
+        runtime={"engine": "containerd"},
+        admission={"pod_security": keys},
+        security={"accept": ["pod-security-exempt-users"]},
+    )
+    cluster = load_cluster(path).cluster
+    assert render_flags(cluster, "kube-apiserver")["enable-admission-plugins"].split(",") == [
+        "NodeRestriction",
+        plugin,
+    ]
+    tree = render(
+        site,
+        version,
+        runtime={"engine": "containerd"},
+        admission={"pod_security": keys},
+        security={"accept": ["pod-security-exempt-users"]},
+    )
+    assert (ADDONS in [file.path for file in tree]) == has_policies
+    if not has_policies:
+        return
+    content = tree[ADDONS].content
+    assert isinstance(content, bytes)
+    objects = list(yaml.safe_load_all(content))
+    names = [
+        (each["kind"], each["metadata"].get("namespace"), each["metadata"]["name"])
+        for each in objects
+    ]
+    assert names == [
+        ("PodSecurityPolicy", None, "bundler-privileged"),
+        ("PodSecurityPolicy", None, "bundler-baseline"),
+        ("ClusterRole", None, "bundler:pod-security-privileged"),
+        ("ClusterRole", None, "bundler:pod-security-baseline"),
+        ("ClusterRoleBinding", None, "bundler:pod-security"),
+        ("ClusterRoleBinding", None, "bundler:pod-security-exempt-users"),
+        ("RoleBinding", "kube-system", "bundler:pod-security-exempt"),
+        ("Namespace", None, "storage"),
+        ("RoleBinding", "storage", "bundler:pod-security-exempt"),
+    ]
+    assert objects[4]["roleRef"]["name"] == "bundler:pod-security-baseline"
+    assert objects[5]["subjects"][0]["name"] == "ci"
+    volumes = objects[1]["spec"]["volumes"]
+    assert "nfs" in volumes
+    assert "hostPath" not in volumes
+    assert ("csi" in volumes, "ephemeral" in volumes) == (version != "1.14.10",) * 2
+
+
+@pytest.mark.parametrize(
+    ("keys", "left"),
+    [
+        ({}, ["baseline", "privileged", "restricted"]),
+        ({"admission": {"pod_security": {"enforce": "restricted"}}}, ["baseline"]),
+        ({"admission": {"pod_security": {}}}, ["baseline", "restricted"]),
+    ],
+)
+def test_policies_that_nothing_needs_are_deleted(
+    site: Path, keys: dict[str, Any], left: list[str]
+) -> None:
+    content = render(site, "1.20.2", **keys)["rootfs/etc/kubernetes/obsolete-objects"].content
+    assert isinstance(content, bytes)
+    rows = [
+        line.split()[2]
+        for line in content.decode().splitlines()
+        if line.startswith("PodSecurityPolicy ")
+    ]
+    assert rows == [f"bundler-{level}" for level in left]
+    newer = render(site, "1.25.3", runtime={"engine": "containerd"})[
+        "rootfs/etc/kubernetes/obsolete-objects"
+    ].content
+    assert b"PodSecurityPolicy" not in newer  # type: ignore[operator]
 
 
 # Fields of k8s.io/apiserver, pkg/apis/apiserver/v1beta1/types.go at v0.30.0; later minors have more.
