@@ -26,7 +26,9 @@ from support.patience import patience
 
 MACHINES = LAB_CACHE / "machines"
 RUN = MACHINES / "run"
-"""Disks, keys and logs of the machine that runs."""
+"""Disks and logs of the machine that runs."""
+KEY = MACHINES / "key"
+"""The ssh key of all machines: a disk that is kept has it, and takes no other (tmpfiles.d, provision.conf)."""
 
 ADDRESS = "10.0.2.15"
 MEMORY, PROCESSORS = "5120M", 2
@@ -158,7 +160,7 @@ class Machine(Host):
 
     def start(self, *, clock: str = "", words: str = "") -> float:
         """Turn it on, with the clock of its hardware and more words on its kernel's command line."""
-        key = (RUN / "key.pub").read_text().strip()
+        key = KEY.with_suffix(".pub").read_text().strip()
         line = (
             f"root=/dev/vda rw net.ifnames=0 {words}"
             f' "systemd.set_credential=ssh.authorized_keys.root:{key}"'
@@ -271,7 +273,7 @@ class Machine(Host):
         before, _, port = self.reach(22)
         options = {
             "ControlMaster": "auto", "ControlPath": str(RUN / "connection"), "ControlPersist": "yes",
-            "IdentityFile": str(RUN / "key"), "Port": str(port), "BatchMode": "yes",
+            "IdentityFile": str(KEY), "Port": str(port), "BatchMode": "yes",
             "StrictHostKeyChecking": "no", "UserKnownHostsFile": "/dev/null", "LogLevel": "ERROR",
             "ConnectTimeout": "30", "ServerAliveInterval": "30", "ServerAliveCountMax": "120",
         }  # fmt: skip
@@ -330,11 +332,22 @@ def new_machine(
     RUN.mkdir(mode=0o700)
     machine = Machine(name="machine", address=ADDRESS, image=image, ports=ports or {})
     backing = base or image.directory / "disk.qcow2"
-    for command in (
-        ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", backing, machine.disk],
-        ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "machine", "-f", RUN / "key"],
-    ):
-        subprocess.run(command, check=True, capture_output=True)
+    overlay = [
+        "qemu-img",
+        "create",
+        "-q",
+        "-f",
+        "qcow2",
+        "-F",
+        "qcow2",
+        "-b",
+        backing,
+        machine.disk,
+    ]
+    subprocess.run(overlay, check=True, capture_output=True)
+    if not KEY.exists():
+        make_key = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "machine", "-f", KEY]
+        subprocess.run(make_key, check=True, capture_output=True)
     _make_swap_disk(RUN / "swap.raw")
     return machine
 
