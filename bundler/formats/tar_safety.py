@@ -91,6 +91,21 @@ class SafeTarFile(TarSafe):
         return member
 
 
+class LayerFile(TarSafe):
+    """An image's layer, or an archive of one, of which bundler reads headers and a few files.
+
+    A layer may have what no other archive may: absolute links, devices, a file twice. Nothing of it
+    is unpacked here; extract() would check it as tarsafe does.
+    """
+
+    tarinfo = BoundedInfo
+
+
+def _open_layer(stream: IO[bytes], mode: str) -> LayerFile:
+    tar = LayerFile.open(None, mode, stream)  # type: ignore[no-untyped-call]
+    return cast("LayerFile", tar)
+
+
 def open_tar(
     path: Path | None = None, mode: str = "r:*", *, fileobj: IO[bytes] | None = None
 ) -> SafeTarFile:
@@ -210,7 +225,7 @@ def find_sparse_file(path: Path, offset: int, size: int) -> str:
             return ""
         file.seek(offset)
         try:
-            with tarfile.open(fileobj=file, mode="r:", tarinfo=BoundedInfo) as tar:
+            with _open_layer(file, "r:") as tar:
                 while (member := tar.next()) and member.offset < offset + size:
                     if member.type == tarfile.GNUTYPE_SPARSE:
                         return member.name[:SHOWN]
@@ -246,12 +261,10 @@ def _has_plain_headers(file: IO[bytes], offset: int, size: int) -> bool:
 def read_files(stream: IO[bytes], wanted: Callable[[str], bool], limit: int) -> dict[str, bytes]:
     """The content of the wanted regular files of an image's layer, by path; links are not followed.
 
-    A layer may have what no other archive may (absolute links, devices, a file twice), since
-    nothing is unpacked. BadMemberError if it unpacks to more than `limit` bytes, or a wanted file
-    is larger than MAX_WANTED.
+    BadMemberError if it unpacks to more than `limit` bytes, or a wanted file is larger than MAX_WANTED.
     """
     found = {}
-    with tarfile.open(fileobj=stream, mode="r|", tarinfo=BoundedInfo) as tar:
+    with _open_layer(stream, "r|") as tar:
         for member in tar:
             if member.offset_data + member.size > limit:
                 raise BadMemberError(f"it unpacks to more than {limit} bytes")
