@@ -51,7 +51,7 @@ test-lab:
 	@echo "the lab's tests run at the same time as the others; their output follows at the end (tail -f .lab/output)"
 	@$(PYTHON) -m pytest tests/lab -m "not long" -n 2 --dist loadgroup --durations=20 >.lab/output 2>&1; code=$$?; rm -f $(MEASURING); cat .lab/output; exit $$code
 
-test-long: venv lab ## run the lab's longest tests: upgrades under load, 30 kills and power cuts, growth, rotation (80 min)
+test-long: venv lab ## run the lab's longest tests: upgrades under load, 30 kills and power cuts, growth, rotation, every crash point (3 h)
 	-@$(PYTHON) -m pip install --quiet --disable-pip-version-check --editable '.[scanners]' || echo "syft cannot be installed: its tests are skipped"
 	-@$(PYTHON) -m pip install --quiet --disable-pip-version-check --editable '.[kms]' || echo "grpcio cannot be installed: its tests are skipped"
 	$(PYTHON) -m pytest tests/lab -m long

@@ -261,7 +261,8 @@ def _has_plain_headers(file: IO[bytes], offset: int, size: int) -> bool:
 def read_files(stream: IO[bytes], wanted: Callable[[str], bool], limit: int) -> dict[str, bytes]:
     """The content of the wanted regular files of an image's layer, by path; links are not followed.
 
-    BadMemberError if it unpacks to more than `limit` bytes, or a wanted file is larger than MAX_WANTED.
+    BadMemberError if it unpacks to more than `limit` bytes, or a wanted file has more than
+    MAX_WANTED.
     """
     found = {}
     with _open_layer(stream, "r|") as tar:
