@@ -387,11 +387,13 @@ ETCDCTL = """
 add_failure() {{ if is_skipped "$1"; then warn "$1: $2 (skipped)" 2>&1; else echo "  $1: $2" >>"$work/failures"; fi; }}
 skipped='{skipped}'
 exec 2>&1
+command -v ask_etcd >/dev/null || ask_etcd() {{ :; }}
 sleep() {{ command sleep 0.1; }}
 [ "{quorum}" = yes ] || now() {{ n=$(($(cat "$work/n" 2>/dev/null || echo 0) + 6)); echo $n >"$work/n"; echo $n; }}
 etcdctl() {{
     for option; do case $option in --cacert=* | --cert=* | --key=*) [ -f "${{option#*=}}" ] || {{ echo "open ${{option#*=}}"; return 1; }} ;; esac; done
     [ "{quorum}" = yes ] || {{ echo "context deadline exceeded"; return 1; }}
+    ask_etcd || return 1
     echo held >"$work/slot"
 }}
 : >"$work/failures"
@@ -433,6 +435,16 @@ def test_without_a_quorum_there_is_no_lock_unless_the_check_is_skipped(
     said = lock(sh, tmp_path, ON_E1, files="etcd", quorum="no", skipped=" turn ")
     assert "warning: turn: another host holds the rollout slot, or etcd does not answer: " in said
     assert said.endswith("TAKEN\n")
+
+
+def test_a_request_that_ends_is_made_again(sh: Sh, tmp_path: Path) -> None:
+    """Seen: the host that held the slot restarted etcd, and install.sh waited 15 minutes for a program that had ended."""
+    ends_twice = """ETCD_VERSION=3.4.23
+        ask_etcd() { n=$(($(cat "$work/asked" 2>/dev/null || echo 0) + 1)); echo $n >"$work/asked"
+            [ $n -gt 2 ] || { echo "transport: missing content-type field"; return 1; }; }"""
+    said = lock(sh, tmp_path, f"{ON_E1}\n{ends_twice}", files="etcd")
+    assert said.splitlines()[1:] == ["TAKEN"]
+    assert (tmp_path / "asked").read_text() == "3\n"
 
 
 @pytest.mark.parametrize(

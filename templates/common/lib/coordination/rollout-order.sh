@@ -373,20 +373,18 @@ take_rollout_slot() {
     fi
     say "  taking the rollout slot of etcd members and control planes"
     : >"$work/slot"
+    : >"$work/slot.log"
     pki=$prefix/etc/kubernetes/pki
     set -- "$pki/etcd-ca.crt" "$pki/apiserver-etcd-client"
     if [ ! -f "$1" ]; then
         pki=$prefix/etc/etcd/pki
         set -- "$pki/ca.crt" "$pki/healthcheck-client"
     fi
-    # etcdctl holds the lock while this command runs: until the script ends, or removes $work/slot.
-    hold="echo held >'$work/slot'; while [ -f '$work/slot' ] && kill -0 $$; do sleep 1; done; rm -rf '$work'"
-    ETCDCTL_API=3 etcdctl --endpoints="$(printf '%s' "$ETCD_ENDPOINTS" | tr ' ' ',')" \
-        --cacert="$1" --cert="$2.crt" --key="$2.key" lock bundler/turn -- sh -c "$hold" >"$work/slot.log" 2>&1 &
+    request_slot "$@"
     wait_start=$(now)
     until grep -q held "$work/slot"; do
         if [ $(($(now) - wait_start)) -ge $((slot_wait + 20)) ]; then
-            kill $! 2>/dev/null
+            kill "$slot_request" 2>/dev/null
             rm -f "$work/slot"
             add_failure turn \
                 "another host holds the rollout slot, or etcd does not answer: $(tail -n 1 "$work/slot.log")" \
@@ -394,10 +392,21 @@ take_rollout_slot() {
             break
         fi
         sleep 1
+        # It ends when the member that it asks is restarted, as by the host that holds the slot.
+        kill -0 "$slot_request" 2>/dev/null || grep -q held "$work/slot" || request_slot "$@"
     done
     [ -s "$work/failures" ] || check_turn
     [ ! -s "$work/failures" ] || die 3 "$(sed -n '1s/^ *//p' "$work/failures");" \
         "nothing was changed (--wait 15m waits for this host's rollout slot)"
+}
+
+# request_slot CA CERTIFICATE: ask etcd for the lock. etcdctl holds it while the command runs: until the script ends, or
+# removes $work/slot.
+request_slot() {
+    hold="echo held >'$work/slot'; while [ -f '$work/slot' ] && kill -0 $$; do sleep 1; done; rm -rf '$work'"
+    ETCDCTL_API=3 etcdctl --endpoints="$(printf '%s' "$ETCD_ENDPOINTS" | tr ' ' ',')" \
+        --cacert="$1" --cert="$2.crt" --key="$2.key" lock bundler/turn -- sh -c "$hold" >>"$work/slot.log" 2>&1 &
+    slot_request=$!
 }
 
 # has_peers ROLE: more than one planned node has it.
