@@ -183,8 +183,9 @@ class Admission(Model):
     )
     pod_security: PodSecurity | None = Field(
         default=None,
-        description="Pod Security Standards for namespaces without labels of their own, from"
-        " Kubernetes 1.23 on. Example: `{enforce: baseline, warn: restricted}`.",
+        description="Pod Security Standards for namespaces without labels of their own. Before"
+        " Kubernetes 1.23 PodSecurityPolicies enforce them, for all namespaces, and nothing warns."
+        " Example: `{enforce: baseline, exempt_namespaces: [kube-system, storage]}`.",
     )
     event_rate_limit: Annotated[tuple[EventLimit, ...], Field(min_length=1)] | None = Field(
         default=None,
