@@ -31,6 +31,10 @@ def test_a_hardened_host_is_refused_with_a_fix_that_works(installed: Installed) 
     wrong = "/etc/sysctl.conf sets net.ipv4.ip_forward = 0 at the next boot, and the node needs 1"
     assert wrong in installed.seen["refusal"]
     assert "set it to 1 there, or remove the line" in installed.seen["refusal"]
+    assert (
+        "sets vm.panic_on_oom = 1 at the next boot, and the node needs 0"
+        in installed.seen["refusal"]
+    )
     assert installed.disk.exists()  # install.sh, then verify.sh, with that line removed
 
 

@@ -103,7 +103,7 @@ def _install_hardened(machine: Machine, bundle: Path) -> tuple[str, dict[str, st
     swaps = list_swaps(machine)
     refused = machine.run(f"{site.bundle}/install.sh", check=False)
     assert refused.returncode == 3, refused.stdout
-    machine.run("sed -i '/ip_forward/d' /etc/sysctl.conf")
+    machine.run("sed -i '/ip_forward/d; /panic_on_oom/d' /etc/sysctl.conf")
     site.install()
     site.verify("after the installation")
     return site.bundle, {"swaps": "\n".join(swaps), "refusal": refused.stdout}
