@@ -1,7 +1,7 @@
 """What a node needs of its host: kernel settings and open ports, rendered into node.env."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from bundler.cluster.components import FLANNEL_HEALTH_PORT, PORTS, UNITS, select
@@ -19,7 +19,7 @@ VXLAN_PORT = 8472
 class SysctlNeed(StrEnum):
     """How much a kernel setting matters."""
 
-    MUST = "must"  # pod traffic fails without it: install.sh refuses the host
+    MUST = "must"  # pods or the kubelet fail without it: install.sh refuses the host
     WANTED = "wanted"  # install.sh only warns if the kernel does not have or allow it
     AT_LEAST = "at-least"  # like WANTED, and a higher value of the host stays
 
@@ -133,10 +133,17 @@ SET_BY_PROGRAMS = {
 """Kernel setting that a site cannot set → why."""
 
 
-def sysctls(node: NodePlan) -> tuple[Sysctl, ...]:
-    """The kernel settings of a node: its own in place of those of the table."""
+def sysctls(node: NodePlan, *, is_kubelet_strict: bool) -> tuple[Sysctl, ...]:
+    """The kernel settings of a node: its own in place of those of the table.
+
+    A strict kubelet (protectKernelDefaults) does not run with other values of its settings.
+    """
     own = dict(node.sysctls)
-    rows = (row for row in SYSCTLS if not row.role or node.has(row.role))
+    rows = (
+        replace(row, need=SysctlNeed.MUST) if is_kubelet_strict and row.by_kubelet else row
+        for row in SYSCTLS
+        if not row.role or node.has(row.role)
+    )
     return (
         *(row for row in rows if row.name not in own),
         *(

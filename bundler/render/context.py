@@ -199,7 +199,6 @@ def make_context(plan: ClusterPlan, node: NodePlan, secrets: Secrets | None) -> 
         "image": lambda use: _image_of(plan, use),
         "pause_image": _image_of(plan, "pause", node.arch),
         "modules": kernel_modules(plan, node),
-        "sysctls": sysctls(node),
         "planned_taints": list_planned_taints(cluster, node.marks),
         "planned_labels": tuple(m.key for m in node.marks if m.kind is MarkKind.LABEL),
         "json_text": json.dumps,
@@ -218,6 +217,9 @@ def make_context(plan: ClusterPlan, node: NodePlan, secrets: Secrets | None) -> 
     context["flags"] = lambda component: make_flags(plan.cluster, component, render, own)
     context["read_once"] = lambda component: list_files_read_at_start(cluster, component)
     context["config"] = lambda component: make_config(plan.cluster, component, render, own)
+    context["sysctls"] = sysctls(
+        node, is_kubelet_strict=bool(context["config"]("kubelet").get("protectKernelDefaults"))
+    )
     context["kubelet_settings"] = lambda: list_kubelet_settings(context["config"]("kubelet"))
     context["kubelet_differences"] = lambda: list_kubelet_differences(
         whole,

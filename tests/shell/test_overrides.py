@@ -12,7 +12,7 @@ from support.trees import Trees
 
 LIB = TEMPLATES / "common/lib"
 SYSCTLS = "net.ipv4.ip_forward=1 net.bridge.bridge-nf-call-iptables=1"
-WANTED = "vm.swappiness=0 fs.inotify.max_user_watches>=1048576 vm.panic_on_oom=0"
+WANTED = "vm.swappiness=0 fs.inotify.max_user_watches>=1048576"
 SYSTEMD_SYSCTL = Path("/lib/systemd/systemd-sysctl")
 
 needs_namespaces = pytest.mark.skipif(
@@ -42,14 +42,12 @@ class Host:
         place.parent.mkdir(parents=True, exist_ok=True)
         place.symlink_to(target)
 
-    def overrides(
-        self, features: str = "cni static", addon: str = "", strict: str = ""
-    ) -> list[list[str]]:
+    def overrides(self, features: str = "cni static", addon: str = "") -> list[list[str]]:
         script = self.root / "script.sh"
         script.write_text(
             f"set -u\nhere={TEMPLATES}/common\n"
             "UNITS='kubelet.service kube-nginx.service docker.service' BOOT_UNITS=bundler-recover.service\n"
-            f"ROLES=worker FEATURES='{features}' NETWORK_ADDON='{addon}' MODULES='br_netfilter ip_vs' SYSCTLS='{SYSCTLS}' SYSCTLS_WANTED='{WANTED}' SYSCTLS_STRICT='{strict}'\n"
+            f"ROLES=worker FEATURES='{features}' NETWORK_ADDON='{addon}' MODULES='br_netfilter ip_vs' SYSCTLS='{SYSCTLS}' SYSCTLS_WANTED='{WANTED}'\n"
             f". {LIB}/overrides/overrides.sh\nlist_overrides {self.root}\n"
         )
         done = self.sh(script)
@@ -134,15 +132,6 @@ def test_systemd_applies_sysctl_files_in_this_order(
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (0, f"{after}\n"), done.stderr
-
-
-def test_what_the_kubelet_insists_on_breaks_the_node(host: Host) -> None:
-    """Seen on a machine: after its next boot the kubelet ended with `invalid kernel flag: vm/panic_on_oom`."""
-    host.write("/etc/sysctl.conf", "vm.panic_on_oom = 1\n")
-    found = host.overrides()
-    assert [level for level, _, _ in found] == ["advice"]
-    assert "sets vm.panic_on_oom = 1 at the next boot, and the node needs 0" in found[0][1]
-    assert [level for level, _, _ in host.overrides(strict="vm.panic_on_oom=0")] == ["must"]
 
 
 def test_sysctl_conf_and_ufw_come_last(host: Host) -> None:

@@ -332,22 +332,12 @@ def new_machine(
     RUN.mkdir(mode=0o700)
     machine = Machine(name="machine", address=ADDRESS, image=image, ports=ports or {})
     backing = base or image.directory / "disk.qcow2"
-    overlay = [
-        "qemu-img",
-        "create",
-        "-q",
-        "-f",
-        "qcow2",
-        "-F",
-        "qcow2",
-        "-b",
-        backing,
-        machine.disk,
+    commands = [
+        ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", backing, machine.disk],
+        ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "machine", "-f", KEY],
     ]
-    subprocess.run(overlay, check=True, capture_output=True)
-    if not KEY.exists():
-        make_key = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "machine", "-f", KEY]
-        subprocess.run(make_key, check=True, capture_output=True)
+    for command in commands[: 1 if KEY.exists() else 2]:
+        subprocess.run(command, check=True, capture_output=True)
     _make_swap_disk(RUN / "swap.raw")
     return machine
 

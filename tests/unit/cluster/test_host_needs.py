@@ -42,7 +42,10 @@ def test_kernel_settings_that_are_removed_or_set_by_others_are_not_set() -> None
 
 def test_only_workers_have_the_settings_that_pods_need(description: Path) -> None:
     plan = plan_of(description)
-    nodes = {node.name: {row.name for row in sysctls(node)} for node in plan.nodes}
+    nodes = {
+        node.name: {row.name for row in sysctls(node, is_kubelet_strict=True)}
+        for node in plan.nodes
+    }
     assert nodes["master1"] == {"net.ipv4.ip_forward", "fs.file-max"}
     assert nodes["worker1"] == {row.name for row in SYSCTLS}
     must = {row.name for row in SYSCTLS if row.need is SysctlNeed.MUST}
@@ -51,6 +54,34 @@ def test_only_workers_have_the_settings_that_pods_need(description: Path) -> Non
         "net.bridge.bridge-nf-call-iptables",
         "net.bridge.bridge-nf-call-ip6tables",
     }
+
+
+def test_what_a_strict_kubelet_insists_on_is_required(description: Path) -> None:
+    """Seen on a machine: after its next boot the kubelet ended with `invalid kernel flag: vm/panic_on_oom`."""
+    worker = next(node for node in plan_of(description).nodes if node.name == "worker1")
+    for is_strict in (True, False):
+        needs = {row.name: row.need for row in sysctls(worker, is_kubelet_strict=is_strict)}
+        own = {needs[row.name] for row in SYSCTLS if row.by_kubelet}
+        assert own == {SysctlNeed.MUST if is_strict else SysctlNeed.WANTED}
+        assert needs["vm.swappiness"] is SysctlNeed.WANTED
+
+
+@pytest.mark.parametrize("is_strict", [True, False])
+def test_the_kubelets_own_configuration_says_whether_it_is_strict(
+    description: Path, tmp_path: Path, is_strict: bool
+) -> None:
+    if not is_strict:
+        line = "  kubelet: {config: {protectKernelDefaults: false, "
+        text = description.read_text().replace("  kubelet: {config: {", line)
+        description.write_text(text)
+    inputs = Inputs(
+        description=description, cache=Cache(tmp_path / "cache"), offline=True, pins=PINS
+    )
+    render(inputs, tmp_path / "trees", text_only=True)
+    for node in ("worker1", "master1"):
+        lines = (tmp_path / "trees" / node / "node.env").read_text().splitlines()
+        required = next(line for line in lines if line.startswith("SYSCTLS="))
+        assert ("vm.panic_on_oom=0" in required) == (is_strict and node == "worker1")
 
 
 def test_ports_on_loopback_need_no_firewall_rule(description: Path) -> None:
@@ -148,7 +179,10 @@ def test_settings_of_a_site_replace_and_complete_those_of_the_table(description:
     text = text.replace("name: worker1,", "name: worker1, groups: [search],")
     description.write_text(text)
     plan = plan_of(description)
-    rows = {node.name: {row.name: row for row in sysctls(node)} for node in plan.nodes}
+    rows = {
+        node.name: {row.name: row for row in sysctls(node, is_kubelet_strict=True)}
+        for node in plan.nodes
+    }
     assert rows["worker1"]["vm.swappiness"].setting == "vm.swappiness=10"
     assert rows["worker1"]["fs.nr_open"].need is SysctlNeed.MUST
     assert rows["worker1"]["net.ipv4.tcp_rmem"].setting == "net.ipv4.tcp_rmem=4096+87380+6291456"

@@ -307,25 +307,15 @@ def test_before_the_plugin_policies_enforce_the_level(
         "exempt_namespaces": ["kube-system", "storage"],
         "exempt_users": ["ci"],
     }
-    path = write(
-        site,
-        version,
-        runtime={"engine": "containerd"},
-        admission={"pod_security": keys},
-        security={"accept": ["pod-security-exempt-users"]},
+    description: dict[str, Any] = {
+        "runtime": {"engine": "containerd"}, "admission": {"pod_security": keys},
+        "security": {"accept": ["pod-security-exempt-users"]},
+    }  # fmt: skip
+    flags = render_flags(
+        load_cluster(write(site, version, **description)).cluster, "kube-apiserver"
     )
-    cluster = load_cluster(path).cluster
-    assert render_flags(cluster, "kube-apiserver")["enable-admission-plugins"].split(",") == [
-        "NodeRestriction",
-        plugin,
-    ]
-    tree = render(
-        site,
-        version,
-        runtime={"engine": "containerd"},
-        admission={"pod_security": keys},
-        security={"accept": ["pod-security-exempt-users"]},
-    )
+    assert flags["enable-admission-plugins"] == f"NodeRestriction,{plugin}"
+    tree = render(site, version, **description)
     assert (ADDONS in [file.path for file in tree]) == has_policies
     if not has_policies:
         return

@@ -38,7 +38,7 @@ list_daemon_files() {
 }
 
 # At boot systemd-sysctl reads sysctl.d; Debian and others link sysctl.conf to its end, and `sysctl --system` reads it
-# last. ufw sets its own file later. SYSCTLS_STRICT: the kubelet does not run with other values (protectKernelDefaults).
+# last. ufw sets its own file later.
 list_sysctl_overrides() {
     {
         {
@@ -47,7 +47,7 @@ list_sysctl_overrides() {
         } | LC_ALL=C sort -t '	' -k 1,1
         [ ! -f "$1/etc/sysctl.conf" ] || printf -- '-\t%s\n' "$1/etc/sysctl.conf"
         ! grep -qi '^ENABLED=yes' "$1/etc/ufw/ufw.conf" 2>/dev/null || printf -- '-\t%s\n' "$1/etc/ufw/sysctl.conf"
-    } | awk -F '\t' -v root="$1" -v must="$SYSCTLS ${SYSCTLS_STRICT:-}" -v wanted="$SYSCTLS_WANTED" \
+    } | awk -F '\t' -v root="$1" -v must="$SYSCTLS" -v wanted="$SYSCTLS_WANTED" \
         -f "$here/lib/overrides/sysctl-overrides.awk"
 }
 

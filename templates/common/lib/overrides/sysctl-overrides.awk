@@ -28,7 +28,6 @@ function read_needs(list, how,   n, i, word, at, key) {
     for (i = 1; i <= n; i++) {
         at = match(word[i], /[>=]/)
         key = substr(word[i], 1, at - 1)
-        if (key in level) continue
         least[key] = substr(word[i], at, 1) == ">"
         need[key] = substr(word[i], at + 1 + least[key])
         gsub(/[+]/, " ", need[key])

@@ -36,7 +36,7 @@ etcd-alarm|advice|no alarm of etcd is on: with NOSPACE it accepts no write
 turn|yes|the cluster can do without what is restarted here: etcd's quorum, an API server, compatible versions
 drain|yes|other nodes can take this node's pods while it is upgraded (skipped: the pods stay)
 units|yes|no unit of the same name is running that bundler did not install
-sysctls|yes|the kernel settings that pod networking needs are set, or can be set
+sysctls|yes|the kernel settings that pods and the kubelet need are set, or can be set
 overrides|yes|no file of the host wins over the bundle's: sysctl, drop-ins of units, CNI, modules
 swap|yes|swap is off, or can be turned off
 clock|yes|the clock is inside the certificates' validity
