@@ -299,7 +299,9 @@ def find_process() -> int:
     """The process of the machine in RUN, also one of an earlier run; 0 if there is none."""
     with suppress(OSError, ValueError):
         process = int((RUN / "pid").read_text())
-        if str(RUN).encode() in Path(f"/proc/{process}/cmdline").read_bytes():
+        words = Path(f"/proc/{process}/cmdline").read_bytes()
+        # a kernel in user mode that reboots becomes another program, and has no words until then
+        if not words or str(RUN).encode() in words:
             return process
     return 0
 

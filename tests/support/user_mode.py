@@ -33,6 +33,8 @@ WORDS = ("mount", "umount", "insmod", "uname", "mkdir", "cp", "cat", "chroot", "
 """What the first process runs."""
 BLOCK_DEVICE = 2
 """virtio's number of a disk."""
+SECURITY = "security=apparmor"
+"""The security module of Debian's kernels where their command line names none."""
 
 
 def start(run: Path, line: str, memory: str, processors: int) -> None:
@@ -40,10 +42,11 @@ def start(run: Path, line: str, memory: str, processors: int) -> None:
     _ensure_network()
     _serve_disks(run)
     _make_first_system(run)
+    security = () if "security=" in line else (SECURITY,)
     disks = [f"virtio_uml.device={run / name}.sock:{BLOCK_DEVICE}" for name in DISKS]
     kernel = [
         DIRECTORY / "linux", f"mem={memory}", f"ncpus={processors}", "seccomp=on",
-        f"initrd={run / 'first.img'}", *disks, "vec0:transport=raw,ifname=machine,depth=128,gro=1", "con=null", "con0=null,fd:1", line,
+        f"initrd={run / 'first.img'}", *disks, "vec0:transport=raw,ifname=machine,depth=128,gro=1", "con=null", "con0=null,fd:1", *security, line,
     ]  # fmt: skip
     (run / "console.log").unlink(missing_ok=True)
     with (run / "console.log").open("wb") as console:
