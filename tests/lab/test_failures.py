@@ -87,3 +87,21 @@ def test_a_restarted_worker_becomes_ready_with_its_pods(running: Cluster) -> Non
     verified = running.verify()
     assert verified.returncode == 0, verified.stdout
     kubectl("delete pod stayer --now")
+
+
+def test_verify_names_a_pod_that_was_detached_from_its_bridge(running: Cluster) -> None:
+    """As NetworkManager does to a bridge that it takes; the pod stays Ready."""
+    kubectl, worker = running.kubectl, running.workers[0]
+    overrides = json.dumps({"spec": {"nodeName": worker.name}})
+    kubectl(f"run cut-off --image=nginx:1.22 --image-pull-policy=Never --overrides='{overrides}'")
+    kubectl("wait --for=condition=Ready pod/cut-off --timeout=60s")
+    (port, *_) = worker.output("cd /sys/class/net/cni0/brif; echo *").split()
+    check = "/opt/k8s/bundle/verify.sh --only pod-bridge --timeout 0"
+    worker.run(f"ip link set {port} nomaster")
+    failed = running.masters[0].run(check, check=False, timeout=200)
+    worker.run(f"ip link set {port} master cni0")
+    assert failed.returncode == 1, failed.stdout
+    assert f"pods are not attached to cni0: {port}" in failed.stdout
+    passed = running.masters[0].run(check, check=False, timeout=200)
+    assert passed.returncode == 0, passed.stdout
+    kubectl("delete pod cut-off --now")

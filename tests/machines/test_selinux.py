@@ -33,7 +33,8 @@ def install_enforcing(machine: Machine, bundle: Path) -> tuple[str, dict[str, st
     machine.start(words=KERNEL)
     machine.run("fixfiles -f -F relabel", check=False)
     machine.run(CONFIG.format("enforcing"))
-    machine.reboot()
+    machine.power_off()  # not a reboot: a kernel in user mode that has rebooted loses requests to its disk
+    machine.start(words=KERNEL)
     assert machine.output("getenforce").strip() == "Enforcing"
     site = Site(machine, machine.unpack(bundle))
     said = machine.run(f"{site.bundle}/install.sh --dry-run", check=False).stdout

@@ -427,7 +427,8 @@ def test_selinux_gets_advice_and_files_are_labelled(worker: FakeHost) -> None:
     done = worker.install()
     assert done.returncode == 0
     assert "semanage fcontext -a -t bin_t '/opt/k8s/bundle(/.*)?'\n" in done.stderr
-    assert "restorecon -RF /opt/k8s/bundle" in done.stderr
+    assert "restorecon" not in done.stderr  # nothing is there yet: the command would fail
+    assert "restorecon -RF /opt/k8s/bundle\n" in worker.install("--dry-run").stderr
     labelled = " ".join(call for call in worker.calls if call.startswith("restorecon -F "))
     assert f"{worker.root}/etc/docker/daemon.json" in labelled.split()
     assert f"{worker.root}/opt/k8s" in labelled.split()
@@ -454,6 +455,44 @@ def test_network_manager_is_reloaded_only_when_its_file_changed(worker: FakeHost
     assert worker.calls.count(reload) == 1
     worker.uninstall()
     assert worker.calls.count(reload) == 2
+
+
+NMCLI = """\
+if [ "$3" = DEVICE,STATE ]; then
+    printf 'eth0:connected\\ncni0:disconnected\\ndocker0:connected (externally)\\nveth0a0b2d83:unmanaged\\ncnx:connected\\n'
+fi"""
+
+
+def test_network_manager_releases_what_it_took_while_the_file_was_missing(worker: FakeHost) -> None:
+    worker.mark("active/NetworkManager.service")
+    worker.program("nmcli", NMCLI)
+    done = worker.install()
+    assert done.returncode == 0
+    assert [call for call in worker.calls if call.startswith("nmcli device set")] == [
+        "nmcli device set cni0 managed no",
+        "nmcli device set docker0 managed no",
+    ]
+    assert done.stderr == (
+        "warning: NetworkManager had taken cni0: pods that ran on this host may be cut off\n"
+        "    fix: kubectl delete pods --all-namespaces --field-selector spec.nodeName=worker1\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "nmcli", ["exit 1", 'case $* in "device set"*) exit 1 ;; *) echo cni0:disconnected ;; esac']
+)
+def test_what_network_manager_does_not_do_is_said(worker: FakeHost, nmcli: str) -> None:
+    worker.mark("active/NetworkManager.service")
+    worker.program("nmcli", nmcli)
+    done = worker.install()
+    assert done.returncode == 0
+    assert done.stderr.startswith(
+        ("warning: nmcli cannot tell", "warning: nmcli device set cni0 managed no failed\n")
+    )
+    assert (
+        "    fix: systemctl restart NetworkManager     # it then leaves the interfaces of pods alone\n"
+        in done.stderr
+    )
 
 
 # Firewalls

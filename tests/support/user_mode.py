@@ -12,6 +12,7 @@ import signal
 import subprocess
 import time
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 from support.lab import wait_for
@@ -29,7 +30,19 @@ INSIDE = ("ip", "netns", "exec", NETWORK)
 
 DISKS = {"vda": ("disk.qcow2", "qcow2"), "vdb": ("swap.raw", "raw")}
 """Name of the machine's disk → its file and format. The order gives them their names."""
-WORDS = ("mount", "umount", "insmod", "uname", "mkdir", "cp", "cat", "chroot", "awk", "switch_root")
+WORDS = (
+    "mount",
+    "umount",
+    "insmod",
+    "uname",
+    "mkdir",
+    "cp",
+    "cat",
+    "chroot",
+    "awk",
+    "date",
+    "switch_root",
+)
 """What the first process runs."""
 BLOCK_DEVICE = 2
 """virtio's number of a disk."""
@@ -37,16 +50,20 @@ SECURITY = "security=apparmor"
 """The security module of Debian's kernels where their command line names none."""
 
 
-def start(run: Path, line: str, memory: str, processors: int) -> None:
-    """Turn the machine in `run` on; its process is in `run/pid`."""
+def start(run: Path, line: str, memory: str, processors: int, clock: str) -> None:
+    """Turn the machine in `run` on; its process is in `run/pid`.
+
+    Its hardware's clock is this computer's: for another one, its first process sets the kernel's clock.
+    """
     _ensure_network()
     _serve_disks(run)
     _make_first_system(run)
     security = () if "security=" in line else (SECURITY,)
+    off_by = (f"clock_is_off_by={_subtract_now(clock)}",) if clock else ()
     disks = [f"virtio_uml.device={run / name}.sock:{BLOCK_DEVICE}" for name in DISKS]
     kernel = [
         DIRECTORY / "linux", f"mem={memory}", f"ncpus={processors}", "seccomp=on",
-        f"initrd={run / 'first.img'}", *disks, "vec0:transport=raw,ifname=machine,depth=128,gro=1", "con=null", "con0=null,fd:1", *security, line,
+        f"initrd={run / 'first.img'}", *disks, "vec0:transport=raw,ifname=machine,depth=128,gro=1", "con=null", "con0=null,fd:1", *security, *off_by, line,
     ]  # fmt: skip
     (run / "console.log").unlink(missing_ok=True)
     with (run / "console.log").open("wb") as console:
@@ -56,6 +73,13 @@ def start(run: Path, line: str, memory: str, processors: int) -> None:
         )  # fmt: skip
     # until then its process has no command line at moments: it becomes another program twice
     wait_for("the kernel starts", lambda: b"Linux version" in (run / "console.log").read_bytes(), seconds=60, pause=0.1)  # fmt: skip
+
+
+def _subtract_now(clock: str) -> int:
+    """Seconds between now and a time like 2026-12-01T09:30:00 (UTC); negative for the past."""
+    return round(
+        (datetime.fromisoformat(clock).replace(tzinfo=UTC) - datetime.now(UTC)).total_seconds()
+    )
 
 
 def end(run: Path) -> None:

@@ -60,7 +60,10 @@ check_selinux() {
     add_advice selinux "SELinux is enforcing, and its policy has no programs in$directories" "$(
         has_command_soon semanage || echo "dnf install policycoreutils-python-utils     # Debian: apt-get install"
         for directory in $directories; do echo "semanage fcontext -a -t bin_t '$directory(/.*)?'"; done
-        echo "restorecon -RF$directories     # install.sh does this too"
+        for directory in $directories; do
+            # install.sh labels what it makes
+            [ ! -d "$prefix$directory" ] || echo "restorecon -RF $directory"
+        done
     )"
 }
 
@@ -77,9 +80,41 @@ label_files() {
 # NetworkManager reads its configuration when it is reloaded. restart-pending/ remembers that after a kill.
 reload_network_manager() {
     is_pending NetworkManager.service || return 0
-    ! is_active NetworkManager.service || systemctl reload NetworkManager.service ||
-        warn "systemctl reload NetworkManager.service failed"
+    if is_active NetworkManager.service; then
+        systemctl reload NetworkManager.service || warn "systemctl reload NetworkManager.service failed"
+        release_interfaces
+    fi
     rm -f "$store/restart-pending/NetworkManager.service"
+}
+
+# A reload alone leaves what NetworkManager took while the file was missing. Where it took a bridge, it detached its pods.
+release_interfaces() {
+    nmcli -t -f DEVICE,STATE device >"$work/interfaces" 2>/dev/null || {
+        warn_of_interfaces "nmcli cannot tell which interfaces NetworkManager manages"
+        return 0
+    }
+    while IFS=: read -r interface state; do
+        if [ "$state" = unmanaged ] || ! is_left_alone "$interface"; then continue; fi
+        nmcli device set "$interface" managed no </dev/null ||
+            warn_of_interfaces "nmcli device set $interface managed no failed"
+        case $state in *externally*) continue ;; esac
+        warn "NetworkManager had taken $interface: pods that ran on this host may be cut off"
+        printf '    fix: kubectl delete pods --all-namespaces --field-selector spec.nodeName=%s\n' "$NODE" >&2
+    done <"$work/interfaces"
+}
+
+warn_of_interfaces() {
+    warn "$1"
+    printf '    fix: systemctl restart NetworkManager     # it then leaves the interfaces of pods alone\n' >&2
+}
+
+# is_left_alone INTERFACE: the bundle's file says that NetworkManager must not manage it.
+is_left_alone() {
+    sed -n 's/^unmanaged-devices+=//p' "$prefix/etc/NetworkManager/conf.d/90-bundler-kubernetes.conf" | tr ';' '\n' |
+        while read -r pattern; do
+            # shellcheck disable=SC2254 # a pattern
+            case interface-name:$1 in $pattern) echo left-alone ;; esac
+        done | grep -q .
 }
 
 # Pods with the node's resolver, above all CoreDNS, would send queries to their own loopback address. Without

@@ -70,7 +70,8 @@ probe_rules() {
     printf 'rules %s %s\n' "${mode:-unknown}" "$result"
 }
 
-# The bridge must have the first address of the worker's pod subnet, which flannel or cluster.yaml chose.
+# The bridge must have the first address of the worker's pod subnet, which flannel or cluster.yaml chose, and every pod:
+# what takes the bridge, as NetworkManager does, detaches them, and no kubelet notices.
 probe_bridge() {
     bridge=cni0
     if [ -f /host/run/flannel/subnet.env ]; then
@@ -85,6 +86,10 @@ probe_bridge() {
         result="the worker's pod subnet is unknown: no /run/flannel/subnet.env, none in /etc/cni/net.d"
     elif [ "$found" != "$wanted" ]; then
         result="$bridge has ${found:-no address}, expected $wanted"
+    else
+        detached=$(run ip -o link show 2>/dev/null |
+            awk '$2 ~ /^veth[0-9a-f]+@/ && !/ master / { sub(/@.*/, "", $2); printf " %s", $2 }')
+        [ -z "$detached" ] || result="pods are not attached to $bridge:$detached"
     fi
     printf 'bridge %s %s\n' "$bridge" "$result"
 }

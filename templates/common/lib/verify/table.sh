@@ -141,8 +141,8 @@ print_proxy_checks() {
 
 print_bridge_checks() {
     row pod-bridge workload network \
-        "the bridge of the pods has an address in the worker's pod subnet" \
-        "ip -4 address; cat /run/flannel/subnet.env /etc/cni/net.d/* (on that worker)"
+        "the bridge of the pods has an address in the worker's pod subnet, and every pod is attached to it" \
+        "ip -4 address; ip link; cat /run/flannel/subnet.env /etc/cni/net.d/* (on that worker)"
 }
 
 print_policy_checks() {
