@@ -36,7 +36,9 @@ main() {
 
 # save_image NAME REFERENCE CHANGE: under a name of its own in Docker, so that the lab's image keeps its name
 save_image() {
-    docker import --platform linux/arm64 --change "$3" "$target/rootfs/$1.tar" "$2-arm64" >/dev/null
+    # not `docker import`, which calls it an image for this machine's processor
+    printf 'FROM scratch\nADD %s.tar /\n%s\n' "$1" "$3" |
+        DOCKER_BUILDKIT=0 docker build --quiet --platform linux/arm64 --file - --tag "$2-arm64" "$target/rootfs" >/dev/null
     docker save -o "$target/images/$1.tar" "$2-arm64"
     docker rmi "$2-arm64" >/dev/null
 }
