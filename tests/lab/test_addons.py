@@ -29,6 +29,8 @@ WENT_BACK = 5
 PATIENT = "--ready-within 300"
 """Units are ready when the add-ons are: the hook takes 20 seconds."""
 IMAGE = "nginx:1.22"
+LATE_IMAGE = "late:1"
+"""An image that no host has: of one add-on, which comes in a bundle of its own."""
 CHART = {
     "Chart.yaml": "{apiVersion: v2, name: shop, version: VERSION}",
     "values.yaml": "auth: {password: ''}\n",
@@ -93,7 +95,8 @@ class Addons:
         return self.cluster.directory / "examples"
 
     def describe(
-        self, name: str, *, release: str, tuned: bool = True, command: list[str] | None = None, given: str = "of-the-site"
+        self, name: str, *, release: str, tuned: bool = True, command: list[str] | None = None, given: str = "of-the-site",
+        late: bool = False,
     ) -> Path:  # fmt: skip
         """Write the manifests, the kustomization, the chart with the given password and NAME.yaml; return the last."""
         folder = self.examples / name
@@ -121,15 +124,23 @@ class Addons:
             *([{"name": "tuned", "manifests": f"{name}/tuned", "namespace": "tuned"}] if tuned else []),
         ]  # fmt: skip
         document = yaml.safe_load((self.examples / "lab.yaml").read_text())
+        if late:
+            write_folder(
+                folder / "late", {"web.yaml": yaml.safe_dump(make_deployment("late", LATE_IMAGE))}
+            )
+            found.append({"name": "late", "manifests": f"{name}/late", "namespace": "late"})
+            document["images"].append({"ref": LATE_IMAGE, "file": "late.tar"})
         (self.examples / f"{name}.yaml").write_text(yaml.safe_dump(document | {"addons": found}))
         return self.examples / f"{name}.yaml"
 
-    def build(self, description: Path, output: str = "", **environment: str) -> Path:
+    def build(
+        self, description: Path, output: str = "", *, words: tuple[str, ...] = ("build",), **environment: str
+    ) -> Path:  # fmt: skip
         """Make the bundles of a description; returns their directory."""
         target = self.cluster.directory / (output or description.stem)
         build(
             description, target, cache=LAB_CACHE / "product-cache", environment=environment, sources=self.sources,
-            arguments=("--state", str(self.examples / "lab.state")),
+            words=words, arguments=("--state", str(self.examples / "lab.state")),
         )  # fmt: skip
         return target
 
@@ -268,3 +279,27 @@ def test_an_add_on_that_never_becomes_ready_takes_its_host_back(addons: Addons) 
     template = cluster.kubectl("-n base get deployment base -o jsonpath={.spec.template.spec}")
     assert "no licence" not in template
     addons.check()
+
+
+def test_an_add_on_bundle_brings_an_add_on_and_its_images_to_the_cluster(addons: Addons) -> None:
+    cluster, kubectl = addons.cluster, addons.cluster.kubectl
+    docker("load", "-i", str(LAB_CACHE / "images" / "nginx.tar"))
+    context = addons.examples / "late-image"
+    write_folder(context, {"Dockerfile": f"FROM {IMAGE}\nLABEL late=1\n"})
+    docker("build", "--quiet", "--tag", LATE_IMAGE, str(context))
+    docker("save", "--output", str(addons.examples / "late.tar"), LATE_IMAGE)
+    docker("rmi", LATE_IMAGE)
+    description = addons.describe("addons-2", release="2.0.0", tuned=False, late=True)
+    since = str(cluster.directory / "addons-2")
+    bundles = addons.build(description, "late", words=("addon", "bundle", "late", "--since", since))
+    carried = {path.name for path in bundles.glob("lab-*.tar.gz")}
+    assert carried == {f"lab-{host.name}.tar.gz" for host in (*cluster.masters, *cluster.workers)}
+    sizes = [path.stat().st_size for path in bundles.glob("lab-*.tar.gz")]
+    for host in (*cluster.workers, *cluster.masters):
+        done = cluster.start_install(host, bundles, PATIENT)
+        assert done.returncode == 0, done.stdout
+    addons.await_states(kubectl, base="ready", shop="ready", late="ready")
+    image = "-n late get pods -o jsonpath={.items[*].spec.containers[*].image}"
+    assert LATE_IMAGE in kubectl(image)
+    addons.check()
+    FIGURES.append(f"an add-on bundle: {max(sizes) / 1e6:.0f} MB for the largest of {len(sizes)} hosts")  # fmt: skip

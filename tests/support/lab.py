@@ -346,12 +346,12 @@ def link_mirror(mirror: Path) -> None:
 
 def build(
     description: Path, output: Path, *, cache: Path, environment: Mapping[str, str] | None = None,
-    arguments: tuple[str, ...] = (), umask: int = 0o022, cwd: Path | None = None,
+    words: tuple[str, ...] = ("build",), arguments: tuple[str, ...] = (), umask: int = 0o022, cwd: Path | None = None,
     sources: tuple[str, ...] = ("--mirror", str(LAB_CACHE / "mirror"), "--pins", str(LAB_CACHE / "pins.yaml")),
 ) -> None:  # fmt: skip
-    """Run `bundler build` offline with the lab's mirror and pins."""
+    """Run `bundler build`, or another command that builds, offline with the lab's mirror and pins."""
     command = [
-        str(Path(sys.executable).parent / "bundler"), "build", "-c", str(description), "-o", str(output), "--cache", str(cache),
+        str(Path(sys.executable).parent / "bundler"), *words, "-c", str(description), "-o", str(output), "--cache", str(cache),
         *sources, "--offline", *arguments,
     ]  # fmt: skip
     done = subprocess.run(
