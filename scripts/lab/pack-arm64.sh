@@ -72,7 +72,8 @@ pack_all() {
     pack $root/usr/lib/cni "$github/containernetworking/plugins/releases/download/v$cni/cni-plugins-linux-arm64-v$cni.tgz" .
 }
 
-# Packages of another processor are unpacked, not configured: nginx gets the files that their scripts would make.
+# Packages of another processor are unpacked, not configured, and only extract hooks run: nginx gets the files that their
+# scripts would make.
 pack_images() {
     tar -C /lab/kubernetes --owner=0 --group=0 --mtime=@0 -cf /lab/rootfs/pause.tar pause
     # shellcheck disable=SC2016,SC2046 # mmdebstrap expands the hook's variable; one word a file
@@ -80,7 +81,7 @@ pack_images() {
         --hook-dir=/usr/share/mmdebstrap/hooks/merged-usr \
         --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
         --dpkgopt='path-exclude=/usr/share/locale/*' --aptopt='Acquire::Check-Valid-Until "false"' \
-        --customize-hook='cd "$1" && cp usr/share/base-passwd/passwd.master etc/passwd &&
+        --extract-hook='cd "$1" && cp usr/share/base-passwd/passwd.master etc/passwd &&
             cp usr/share/base-passwd/group.master etc/group && mkdir -p etc/nginx/sites-enabled var/log/nginx var/www/html run &&
             ln -sf ../sites-available/default etc/nginx/sites-enabled/default && ln -sf dash usr/bin/sh &&
             cp usr/share/nginx/html/index.html var/www/html/' \
