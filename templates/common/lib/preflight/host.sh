@@ -56,15 +56,56 @@ check_selinux() {
             *) directories="$directories $directory" ;;
         esac
     done
-    [ -n "$directories" ] || return 0
-    add_advice selinux "SELinux is enforcing, and its policy has no programs in$directories" "$(
-        has_command_soon semanage || echo "dnf install policycoreutils-python-utils     # Debian: apt-get install"
+    list_recorded_transitions >"$work/transitions"
+    faults=''
+    [ -z "$directories" ] || faults="its policy has no programs in$directories"
+    [ ! -s "$work/transitions" ] ||
+        faults="${faults:+$faults; }it records as denied that programs stay in the domain of the unit that starts them"
+    [ -n "$faults" ] || return 0
+    add_advice selinux "SELinux is enforcing: $faults" "$(
+        [ -z "$directories" ] || has_command_soon semanage ||
+            echo "dnf install policycoreutils-python-utils     # Debian: apt-get install"
         for directory in $directories; do echo "semanage fcontext -a -t bin_t '$directory(/.*)?'"; done
         for directory in $directories; do
             # install.sh labels what it makes
             [ ! -d "$prefix$directory" ] || echo "restorecon -RF $directory"
         done
+        [ ! -s "$work/transitions" ] || {
+            rule='(dontaudit %s %s (process2 (nnp_transition)))\n'
+            printf '%s\n' "printf '$rule' $(paste -sd ' ' "$work/transitions") >/root/kubernetes.cil"
+            echo "semodule -i /root/kubernetes.cil"
+        }
     )"
+}
+
+# What units start, and the probes of verify.sh.
+selinux_programs='nginx ip iptables ip6tables ipset ipvsadm conntrack modprobe mount ping curl'
+
+# list_recorded_transitions: "DOMAIN OTHER" of programs that would go from a unit's domain to another one. They cannot,
+# because units have NoNewPrivileges, and a policy may write a record each time.
+list_recorded_transitions() {
+    classes=$live/sys/fs/selinux/class
+    [ -f "$classes/process2/perms/nnp_transition" ] || return 0
+    bit=$(($(cat "$classes/process2/perms/nnp_transition") - 1))
+    process=$(cat "$classes/process/index")
+    first=$(tr -d '\000\n' <"$live/proc/1/attr/current")
+    unit=$(ask_policy create "$first $(matchpathcon -n /opt/k8s/bin/kubelet) $process") || return 0
+    for program in $selinux_programs; do
+        path=$(command -v "$program") && path=$(readlink -f "$path") || path=/usr/sbin/$program
+        other=$(ask_policy create "$unit $(matchpathcon -n "$path") $process") || continue
+        [ "$other" != "$unit" ] || continue
+        # shellcheck disable=SC2046 # allowed, decided, audited if allowed, audited if denied, …
+        set -- $(ask_policy access "$unit $other $(cat "$classes/process2/index")")
+        if [ $# -lt 4 ] || [ $((0x$1 >> bit & 1)) = 1 ] || [ $((0x$4 >> bit & 1)) = 0 ]; then continue; fi
+        printf '%s %s\n' "$(echo "$unit" | cut -d: -f3)" "$(echo "$other" | cut -d: -f3)"
+    done | sort -u
+}
+
+# ask_policy FILE QUESTION: the kernel's answer, out of the policy that is loaded.
+ask_policy() {
+    {
+        printf '%s' "$2" >&3 && tr -d '\000' <&3
+    } 3<>"$live/sys/fs/selinux/$1" 2>/dev/null
 }
 
 # Apply the host's policy: a copied file has the context of its directory.
@@ -87,7 +128,7 @@ reload_network_manager() {
     rm -f "$store/restart-pending/NetworkManager.service"
 }
 
-# A reload alone leaves what NetworkManager took while the file was missing. Where it took a bridge, it detached its pods.
+# A reload leaves what NetworkManager took while the file was missing; of a bridge that it took it detached the pods.
 release_interfaces() {
     nmcli -t -f DEVICE,STATE device >"$work/interfaces" 2>/dev/null || {
         warn_of_interfaces "nmcli cannot tell which interfaces NetworkManager manages"
@@ -110,7 +151,8 @@ warn_of_interfaces() {
 
 # is_left_alone INTERFACE: the bundle's file says that NetworkManager must not manage it.
 is_left_alone() {
-    sed -n 's/^unmanaged-devices+=//p' "$prefix/etc/NetworkManager/conf.d/90-bundler-kubernetes.conf" | tr ';' '\n' |
+    left_alone=$prefix/etc/NetworkManager/conf.d/90-bundler-kubernetes.conf
+    sed -n 's/^unmanaged-devices+=//p' "$left_alone" | tr ';' '\n' |
         while read -r pattern; do
             # shellcheck disable=SC2254 # a pattern
             case interface-name:$1 in $pattern) echo left-alone ;; esac

@@ -10,9 +10,15 @@ export PATH
 
 is_on_host() { chroot /host /bin/sh -c "command -v $1" >/dev/null 2>&1; }
 
+# With SELinux the host's programs go to domains that may not use what is of a pod: without new privileges they stay in
+# the pod's.
+confine=''
+[ ! -e /host/sys/fs/selinux/enforce ] || ! is_on_host setpriv || confine='setpriv --no-new-privs'
+
 # run PROGRAM ARGUMENT...: the host's program, else the image's; exit code 127 if neither has it.
 run() {
-    if is_on_host "$1"; then chroot /host "$@"; else "$@"; fi
+    # shellcheck disable=SC2086 # words
+    if is_on_host "$1"; then chroot /host $confine "$@"; else "$@"; fi
 }
 
 probe_ping() {
