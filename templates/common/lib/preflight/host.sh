@@ -128,25 +128,23 @@ reload_network_manager() {
     rm -f "$store/restart-pending/NetworkManager.service"
 }
 
-# A reload leaves what NetworkManager took while the file was missing; of a bridge that it took it detached the pods.
+# What NetworkManager took while the file was missing it gives back only when it restarts, not by a reload and not by
+# `nmcli device set`. Of a bridge that it took it has detached the pods. What is connected "(externally)" it does not touch.
 release_interfaces() {
     nmcli -t -f DEVICE,STATE device >"$work/interfaces" 2>/dev/null || {
-        warn_of_interfaces "nmcli cannot tell which interfaces NetworkManager manages"
+        warn "nmcli cannot tell which interfaces NetworkManager manages"
+        printf '    fix: systemctl restart NetworkManager     # it then leaves the interfaces of pods alone\n' >&2
         return 0
     }
+    taken=''
     while IFS=: read -r interface state; do
-        if [ "$state" = unmanaged ] || ! is_left_alone "$interface"; then continue; fi
-        nmcli device set "$interface" managed no </dev/null ||
-            warn_of_interfaces "nmcli device set $interface managed no failed"
-        case $state in *externally*) continue ;; esac
-        warn "NetworkManager had taken $interface: pods that ran on this host may be cut off"
-        printf '    fix: kubectl delete pods --all-namespaces --field-selector spec.nodeName=%s\n' "$NODE" >&2
+        case $state in unmanaged | *externally*) continue ;; esac
+        ! is_left_alone "$interface" || taken="$taken $interface"
     done <"$work/interfaces"
-}
-
-warn_of_interfaces() {
-    warn "$1"
-    printf '    fix: systemctl restart NetworkManager     # it then leaves the interfaces of pods alone\n' >&2
+    [ -n "$taken" ] || return 0
+    systemctl restart NetworkManager.service || warn "systemctl restart NetworkManager.service failed"
+    warn "NetworkManager had taken$taken: pods that ran on this host may be cut off"
+    printf '    fix: kubectl delete pods --all-namespaces --field-selector spec.nodeName=%s\n' "$NODE" >&2
 }
 
 # is_left_alone INTERFACE: the bundle's file says that NetworkManager must not manage it.
