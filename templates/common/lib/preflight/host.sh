@@ -129,7 +129,7 @@ reload_network_manager() {
 }
 
 # What NetworkManager took while the file was missing it gives back only when it restarts, not by a reload and not by
-# `nmcli device set`. Of a bridge that it took it has detached the pods. What is connected "(externally)" it does not touch.
+# `nmcli device set`. Of a bridge that it took it has detached the pods. What is "(externally)" connected is not taken.
 release_interfaces() {
     nmcli -t -f DEVICE,STATE device >"$work/interfaces" 2>/dev/null || {
         warn "nmcli cannot tell which interfaces NetworkManager manages"
