@@ -78,8 +78,12 @@ check_selinux() {
     )"
 }
 
-# What units start, and the probes of verify.sh.
-selinux_programs='nginx ip iptables ip6tables ipset ipvsadm conntrack modprobe mount ping curl'
+# list_selinux_paths: what units start, and the probes of verify.sh; where a package is yet to bring it, both places.
+list_selinux_paths() {
+    for program in nginx ip iptables ip6tables ipset ipvsadm conntrack modprobe mount ping curl; do
+        readlink -f "$(command -v "$program")" 2>/dev/null || printf '%s\n' "/usr/sbin/$program" "/usr/bin/$program"
+    done
+}
 
 # list_recorded_transitions: "DOMAIN OTHER" of programs that would go from a unit's domain to another one. They cannot,
 # because units have NoNewPrivileges, and a policy may write a record each time.
@@ -90,8 +94,7 @@ list_recorded_transitions() {
     process=$(cat "$classes/process/index")
     first=$(tr -d '\000\n' <"$live/proc/1/attr/current")
     unit=$(ask_policy create "$first $(matchpathcon -n /opt/k8s/bin/kubelet) $process") || return 0
-    for program in $selinux_programs; do
-        path=$(command -v "$program") && path=$(readlink -f "$path") || path=/usr/sbin/$program
+    for path in $(list_selinux_paths); do
         other=$(ask_policy create "$unit $(matchpathcon -n "$path") $process") || continue
         [ "$other" != "$unit" ] || continue
         # shellcheck disable=SC2046 # allowed, decided, audited if allowed, audited if denied, …
