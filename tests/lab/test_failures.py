@@ -96,7 +96,7 @@ def test_verify_names_a_pod_that_was_detached_from_its_bridge(running: Cluster) 
     kubectl(f"run cut-off --image=nginx:1.22 --image-pull-policy=Never --overrides='{overrides}'")
     kubectl("wait --for=condition=Ready pod/cut-off --timeout=60s")
     (port, *_) = worker.output("cd /sys/class/net/cni0/brif; echo *").split()
-    check = "/opt/k8s/bundle/verify.sh --only pod-bridge --timeout 0"
+    check = "/opt/k8s/bundle/verify.sh --only pod-bridge --timeout 20"
     worker.run(f"ip link set {port} nomaster")
     failed = running.masters[0].run(check, check=False, timeout=200)
     worker.run(f"ip link set {port} master cni0")
