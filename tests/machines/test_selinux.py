@@ -33,7 +33,7 @@ def install_enforcing(machine: Machine, bundle: Path) -> tuple[str, dict[str, st
     machine.start(words=KERNEL)
     machine.run("fixfiles -f -F relabel", check=False)
     machine.run(CONFIG.format("enforcing"))
-    machine.power_off()  # not a reboot: a kernel in user mode that has rebooted loses requests to its disk
+    machine.power_off()
     machine.start(words=KERNEL)
     assert machine.output("getenforce").strip() == "Enforcing"
     site = Site(machine, machine.unpack(bundle))

@@ -137,7 +137,7 @@ def _ensure_network() -> None:
 def _serve_disks(run: Path) -> None:
     """These disks have no cache: in a power cut the machine loses what it had not written to them.
 
-    Nothing is flushed, because this computer stays on. With flushes the server stopped to answer under SELinux's audit.
+    Nothing is flushed, because this computer stays on. The server stopped to answer at times (docs/development/testing.md).
     """
     end(run)
     words = []
