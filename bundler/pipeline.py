@@ -50,8 +50,8 @@ from bundler.project import (
     resolve,
 )
 from bundler.render.bundle_manifest import BundleManifest, ContentSource
-from bundler.render.context import Secrets, get_not_before
 from bundler.render.node import Describe, render_node, render_public
+from bundler.render.state_values import Secrets, get_not_before
 from bundler.render.tree import MANIFEST, Tree, write_tree
 from bundler.sources.payloads import Payloads, ensure_payloads, fetch_sources
 from bundler.sources.resolved import Resolved

@@ -2,6 +2,7 @@
 
 node.py              overlays + context → tree
 context.py           the values that templates can use
+state_values.py      of these, those that come from the state directory
 registries.py        hosts.toml for containerd
 registry.py          the cluster's own registry on its hosts
 policy.py            the values for the policy of a cluster

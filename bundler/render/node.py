@@ -13,13 +13,14 @@ from bundler.overlays.templating import NeedsStateError, render_template
 from bundler.render.addons import make_addon_files
 from bundler.render.audit import make_audit_files
 from bundler.render.bundle_manifest import ContentSource
-from bundler.render.context import Secrets, make_context
+from bundler.render.context import make_context
 from bundler.render.images import make_image_files
 from bundler.render.packages import make_package_files
 from bundler.render.policy import make_policy_files
 from bundler.render.registries import make_registry_files
 from bundler.render.registry import make_user_files
 from bundler.render.site_files import make_site_files
+from bundler.render.state_values import Secrets
 from bundler.render.tree import File, Tree, make_manifest
 from bundler.sources.payloads import Payloads
 

@@ -36,8 +36,8 @@ from bundler.pki.cluster_pki import ensure_pki
 from bundler.pki.key_pairs import load_pair
 from bundler.pki.live import fetch_chain
 from bundler.pki.renew import Selection, renew
-from bundler.render.context import Secrets
 from bundler.render.node import render_node
+from bundler.render.state_values import Secrets
 from bundler.render.tree import write_tree
 from bundler.state.directory import open_state
 from bundler.state.encryption import ensure_encryption_keys

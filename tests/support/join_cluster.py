@@ -29,8 +29,8 @@ from bundler.cluster.plan import assign_pod_subnets, make_plan
 from bundler.cluster.schema import Cluster
 from bundler.pki.cluster_pki import ensure_pki
 from bundler.project import Inputs
-from bundler.render.context import Secrets
 from bundler.render.node import render_node
+from bundler.render.state_values import Secrets
 from bundler.render.tree import write_tree
 from bundler.state.directory import open_state
 from bundler.state.encryption import ensure_encryption_keys

@@ -7,7 +7,7 @@ from bundler.cluster.plan import ClusterPlan, assign_pod_subnets, make_plan
 from bundler.cluster.schema import Cluster
 from bundler.pipeline import open_secrets
 from bundler.project import Inputs, Project
-from bundler.render.context import Secrets
+from bundler.render.state_values import Secrets
 
 
 def make_project(cluster: Cluster, inputs: Inputs) -> Project:

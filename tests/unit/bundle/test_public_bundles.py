@@ -14,11 +14,12 @@ from support.small_builds import SmallSite, make_site, read_manifest, unpack
 
 from bundler.bundle.verify import compare, verify
 from bundler.errors import OutputError
+from bundler.overlays.templating import make_unknown
 from bundler.project import load
 from bundler.render.bundle_manifest import (
     parse_manifest,
 )
-from bundler.render.context import STATE_NAMES, _make_state_values, make_unknown
+from bundler.render.state_values import STATE_NAMES, make_state_values
 
 
 @pytest.mark.slow
@@ -179,6 +180,6 @@ def test_no_name_from_the_state_is_needed_without_it(
     site: SmallSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with open_plan(load(site.inputs).cluster, site.inputs) as (plan, secrets):
-        assert set(_make_state_values(plan, plan.nodes[0], secrets)) == set(STATE_NAMES)
+        assert set(make_state_values(plan, plan.nodes[0], secrets)) == set(STATE_NAMES)
     with pytest.raises(Exception, match="tokens is in the state directory"):
         str(make_unknown("tokens"))

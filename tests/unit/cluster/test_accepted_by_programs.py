@@ -36,8 +36,8 @@ from bundler.cluster.plan import ClusterPlan, make_plan
 from bundler.cluster.schema import Cluster
 from bundler.cluster.settings import list_flags, make_config, make_flags
 from bundler.pki.cluster_pki import Pki, ensure_pki
-from bundler.render.context import Secrets
 from bundler.render.node import render_node
+from bundler.render.state_values import Secrets
 from bundler.state.directory import open_state
 from bundler.state.encryption import EncryptionKey
 
