@@ -77,14 +77,15 @@ pack_all() {
 pack_images() {
     tar -C /lab/kubernetes --owner=0 --group=0 --mtime=@0 -cf /lab/rootfs/pause.tar pause
     # shellcheck disable=SC2016,SC2046 # mmdebstrap expands the hook's variable; one word a file
-    mmdebstrap --quiet --mode=root --variant=extract --architectures=arm64 --include=nginx-light,dash,base-passwd,libc-bin,bash,coreutils \
+    mmdebstrap --quiet --mode=root --variant=extract --architectures=arm64 \
+        --include=nginx-light,dash,base-passwd,libc-bin,bash,coreutils,grep,mawk,sed \
         --hook-dir=/usr/share/mmdebstrap/hooks/merged-usr \
         --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
         --dpkgopt='path-exclude=/usr/share/locale/*' --aptopt='Acquire::Check-Valid-Until "false"' \
         --extract-hook='cd "$1" && cp usr/share/base-passwd/passwd.master etc/passwd &&
             cp usr/share/base-passwd/group.master etc/group && mkdir -p etc/nginx/sites-enabled var/log/nginx var/www/html run &&
             ln -sf ../sites-available/default etc/nginx/sites-enabled/default && ln -sf dash usr/bin/sh &&
-            cp usr/share/nginx/html/index.html var/www/html/' \
+            ln -sf mawk usr/bin/awk && cp usr/share/nginx/html/index.html var/www/html/' \
         bookworm /lab/rootfs/nginx.tar $(find /etc/apt/sources.list /etc/apt/sources.list.d -type f 2>/dev/null) </dev/null
 }
 
