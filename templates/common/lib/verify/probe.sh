@@ -1,6 +1,6 @@
 # The script of the probe pods. verify.sh passes it as text to `sh -c` in the pod of each worker:
 #   probe SERVICE-IP NODE-PORT "POD-IP..." "NODE-ADDRESS..." API-SERVICE-IP "API-SERVER..." [DNS-NAME]
-# All probes run in parallel, with the host's ping and curl (or wget), else with those of the image.
+# All probes run in parallel, with the host's programs, else with those of the image.
 # Each prints a line KIND TARGET RESULT; the last line is "end".
 # needs: nothing
 # sets: nothing
@@ -27,7 +27,7 @@ probe_ping() {
         ok) ;;
         *"not found"*) result="ping is not installed on the host" ;;
         *"100% packet loss"*) result="no reply" ;;
-        *) result=$(printf '%s' "$result" | tail -n 1) ;;
+        *) result=$(printf '%s' "$result" | run tail -n 1) ;;
     esac
     printf 'ping %s %s\n' "$1" "$result"
 }
@@ -59,7 +59,7 @@ print_rules() {
 print_proxy_version() {
     metrics=http://127.0.0.1:10249/metrics
     { run curl -s -m 4 --noproxy '*' "$metrics" || run wget -q -T 4 -O - "$metrics"; } 2>/dev/null |
-        sed -n 's/^kubernetes_build_info.*git_*[vV]ersion="\(v[0-9.]*\).*/version kube-proxy \1/p'
+        run sed -n 's/^kubernetes_build_info.*git_*[vV]ersion="\(v[0-9.]*\).*/version kube-proxy \1/p'
 }
 
 # probe_rules API-SERVICE-IP API-SERVER...
@@ -69,9 +69,9 @@ probe_rules() {
     mode=$(run curl -s -m 4 --noproxy '*' http://127.0.0.1:10249/proxyMode 2>/dev/null)
     rules=$(print_rules "$mode" "$service")
     result=ok
-    printf '%s\n' "$rules" | grep -qF "$service" || result="no rule for $service"
+    printf '%s\n' "$rules" | run grep -qF "$service" || result="no rule for $service"
     for server; do
-        printf '%s\n' "$rules" | sed 's/ \. /:/g' | grep -qF "$server" || result="no rule names $server"
+        printf '%s\n' "$rules" | run sed 's/ \. /:/g' | run grep -qF "$server" || result="no rule names $server"
     done
     printf 'rules %s %s\n' "${mode:-unknown}" "$result"
 }
@@ -81,12 +81,13 @@ probe_rules() {
 probe_bridge() {
     bridge=cni0
     if [ -f /host/run/flannel/subnet.env ]; then
-        wanted=$(sed -n 's/^FLANNEL_SUBNET=//p' /host/run/flannel/subnet.env)
+        wanted=$(run sed -n 's/^FLANNEL_SUBNET=//p' </host/run/flannel/subnet.env)
         [ ! -f /host/run/flannel/docker ] || bridge=docker0
     else
-        wanted=$(sed -n 's/.*"subnet": "\([0-9.]*\)\.0\/\([0-9]*\)".*/\1.1\/\2/p' /host/etc/cni/net.d/*.conflist)
+        wanted=$(run sh -c 'cat /etc/cni/net.d/*.conflist' |
+            run sed -n 's/.*"subnet": "\([0-9.]*\)\.0\/\([0-9]*\)".*/\1.1\/\2/p')
     fi
-    found=$(run ip -4 -o address show dev "$bridge" 2>/dev/null | awk '{ print $4 }' | head -n 1)
+    found=$(run ip -4 -o address show dev "$bridge" 2>/dev/null | run awk '{ print $4; exit }')
     result=ok
     if [ -z "$wanted" ]; then
         result="the worker's pod subnet is unknown: no /run/flannel/subnet.env, none in /etc/cni/net.d"
@@ -94,7 +95,7 @@ probe_bridge() {
         result="$bridge has ${found:-no address}, expected $wanted"
     else
         detached=$(run ip -o link show 2>/dev/null |
-            awk '$2 ~ /^veth[0-9a-f]+@/ && !/ master / { sub(/@.*/, "", $2); printf " %s", $2 }')
+            run awk '$2 ~ /^veth[0-9a-f]+@/ && !/ master / { sub(/@.*/, "", $2); printf " %s", $2 }')
         [ -z "$detached" ] || result="pods are not attached to $bridge:$detached"
     fi
     printf 'bridge %s %s\n' "$bridge" "$result"
