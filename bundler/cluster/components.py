@@ -138,6 +138,20 @@ Writes after the snapshot had revisions too. Without a higher start, clients tha
 new objects for ones that they have already seen.
 """
 
+SERVICE_WATCHES_HANG = {
+    "1.14": False,
+    "1.20.0": True,
+    "1.20.10": False,
+    "1.21.0": True,
+    "1.21.4": False,
+}
+"""First Kubernetes version → whether watches of Services can stay open without events.
+
+When etcd ends a watch of the API server, the API server ends those of its clients. In these
+versions it forgets those of Services (kubernetes pull request 102539), so that for up to ten
+minutes kube-proxy and the controllers do not see new Services.
+"""
+
 API_SERVER_STOP = {"1.14": 4, "1.27": 10}
 """First minor → seconds from SIGTERM to SIGKILL of an API server.
 
